@@ -1,0 +1,1 @@
+"""Connectors: image_features -> image_embeds. They become connector.onnx and are not imported while serving."""

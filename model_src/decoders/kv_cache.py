@@ -1,0 +1,74 @@
+"""The append-only KV cache: one prefix for all beams of a request, one column per beam and step after it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values of every layer for a fixed number of slots, a slot being one request with all its beams.
+
+    A column is one position of one beam. Columns are only ever added: reordering beams changes which columns a
+    beam may look at (a mask that the caller keeps), never the cache. Decoders call `update`, whose signature is
+    that of the caches of `transformers`; the caller says beforehand with `open` where the next tokens go.
+    """
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        slots: int,
+        heads: int,
+        head_width: int,
+        columns: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (slots, heads, columns, head_width)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self._slots = slice(0, slots)
+        self._rows = torch.empty(0)
+        self._columns = torch.empty(0)
+        self._length = 0
+
+    @property
+    def columns(self) -> int:
+        """Columns that are allocated for each slot."""
+        return self.keys[0].shape[2]
+
+    def reserve(self, columns: int) -> None:
+        """Allocate at least `columns` columns for each slot; what is in the cache stays."""
+        missing = columns - self.columns
+        if missing > 0:
+            self.keys = [torch.nn.functional.pad(k, (0, 0, 0, missing)) for k in self.keys]
+            self.values = [torch.nn.functional.pad(v, (0, 0, 0, missing)) for v in self.values]
+
+    def open(self, slots: slice, columns: Tensor, length: int) -> None:
+        """Say where the tokens of the next forward pass go.
+
+        slots   : the slots that take part
+        columns : Tensor of int64, shape (slots, queries): the column of every token
+        length  : columns that attention looks at, at least every column written so far in these slots
+        """
+        self._slots = slots
+        self._rows = torch.arange(columns.shape[0], device=columns.device)[:, None]
+        self._columns = columns
+        self._length = length
+
+    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of one layer and return all that attention needs.
+
+        key, value : Tensor, shape (slots, heads, queries, head_width)
+        returns    : keys and values, each a view of shape (slots, heads, length, head_width)
+        """
+        keys, values = self.keys[layer_idx][self._slots], self.values[layer_idx][self._slots]
+        keys[self._rows, :, self._columns] = key.transpose(1, 2)
+        values[self._rows, :, self._columns] = value.transpose(1, 2)
+        return keys[:, :, : self._length], values[:, :, : self._length]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` columns of one slot over another."""
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :length] = tensor[source, :, :length]

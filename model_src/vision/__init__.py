@@ -1,0 +1,1 @@
+"""Vision encoders: pixel_values -> image_features. They become vision.onnx and are not imported while serving."""
