@@ -1,0 +1,1 @@
+"""Decoders: image_embeds and a prompt -> logits, with a KV cache."""

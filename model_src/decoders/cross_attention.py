@@ -4,6 +4,7 @@ Source: Vaswani et al., "Attention Is All You Need", 2017; post-norm, ReLU, lear
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ class CrossAttentionConfig:
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
     """(sequences, positions, width) -> (sequences, heads, positions, width / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -93,8 +94,40 @@ class DecoderLayer(nn.Module):
         y = self.linear2(self._drop(relu(self.linear1(x))))
         return self.norm3(x + self._drop(y))
 
+    def image_key_value(self, image_embeds: Tensor) -> KeyValue:
+        """Cross-attention keys and values of images, image_embeds of shape (images, num_tokens, width)."""
+        return self.cross_attention.key_value(image_embeds)
+
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training)
+
+
+class CrossAttentionState:
+    """Self-attention cache and the image's keys and values, for a fixed number of slots."""
+
+    def __init__(self, cache: KVCache, slots: int) -> None:
+        self.cache = cache
+        self._slots = slots
+        self._image: list[KeyValue] = []
+
+    def image(self, slots: slice) -> list[KeyValue]:
+        """Keys and values of the images in these slots, for every layer."""
+        return [(key[slots], value[slots]) for key, value in self._image]
+
+    def store_image(self, slots: slice, image: list[KeyValue]) -> None:
+        """Remember new images; all images of a model have the same number of tokens."""
+        if not self._image:
+            self._image = [
+                (k.new_zeros(self._slots, *k.shape[1:]), v.new_zeros(self._slots, *v.shape[1:])) for k, v in image
+            ]
+        for (key, value), (new_key, new_value) in zip(self._image, image, strict=True):
+            key[slots], value[slots] = new_key, new_value
+
+    def move(self, source: int, target: int, columns: int) -> None:
+        """Copy one slot over another; the first `columns` columns of its cache are in use."""
+        self.cache.move(source, target, columns)
+        for key, value in self._image:
+            key[target], value[target] = key[source], value[source]
 
 
 class CrossAttentionDecoder(nn.Module):
@@ -103,6 +136,9 @@ class CrossAttentionDecoder(nn.Module):
     def __init__(self, config: CrossAttentionConfig) -> None:
         super().__init__()
         self.config = config
+        self.max_positions = config.max_positions
+        # The published implementation masks padding by its id, also where the model itself wrote it.
+        self.hidden_from_all = config.pad_token_id
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.randn(config.max_positions, config.width) * 0.02)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
@@ -113,7 +149,7 @@ class CrossAttentionDecoder(nn.Module):
 
         image_embeds : Tensor, shape (images, num_tokens, width)
         """
-        return [layer.cross_attention.key_value(image_embeds) for layer in self.layers]
+        return [layer.image_key_value(image_embeds) for layer in self._layers()]
 
     def hidden_states(
         self, token_ids: Tensor, positions: Tensor, image: list[KeyValue], cache: KVCache | None, mask: Tensor
@@ -128,7 +164,7 @@ class CrossAttentionDecoder(nn.Module):
         returns   : Tensor, shape (sequences, queries, width)
         """
         x = self.token_embedding(token_ids) + self.position_embedding[positions]
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._layers()):
             x = layer(x, image[i], cache, i, mask)
         return x
 
@@ -145,3 +181,47 @@ class CrossAttentionDecoder(nn.Module):
         mask = causal & (token_ids != self.config.pad_token_id)[:, None, None, :]
         image = self.image_key_values(image_embeds)
         return self.lm_head(self.hidden_states(token_ids, positions, image, None, mask))
+
+    def _layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.layers))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.lm_head.weight.device
+
+    def new_state(self, slots: int) -> CrossAttentionState:
+        """An empty memory for so many requests."""
+        c = self.config
+        cache = KVCache(
+            layers=c.layers,
+            slots=slots,
+            heads=c.heads,
+            head_width=c.width // c.heads,
+            columns=0,
+            dtype=self.position_embedding.dtype,
+            device=self.device,
+        )
+        return CrossAttentionState(cache, slots)
+
+    def prefix_length(self, num_tokens: int, prompt_length: int) -> int:
+        """Columns of a prefix: the prompt alone, the image has keys and values of its own."""
+        return prompt_length
+
+    def prefill(self, state: CrossAttentionState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+        """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
+        length = prompt_ids.shape[1]
+        positions = torch.arange(length, device=self.device).expand_as(prompt_ids)
+        state.store_image(slots, self.image_key_values(image_embeds.to(self.position_embedding.dtype)))
+        state.cache.open(slots, positions, length)
+        causal = (
+            torch.ones(length, length, dtype=torch.bool, device=self.device).tril().expand(len(prompt_ids), 1, -1, -1)
+        )
+        hidden = self.hidden_states(prompt_ids, positions, state.image(slots), state.cache, causal)
+        return self.lm_head(hidden[:, -1])
+
+    def step(
+        self, state: CrossAttentionState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
+        return self.lm_head(self.hidden_states(token_ids, positions, state.image(slots), state.cache, mask))

@@ -99,7 +99,7 @@ class GenerationOptions:
         unknown = sorted(set(mapping) - set(_PARSERS))
         if unknown:
             raise InvalidOption(f"unknown option {unknown[0]!r:.40}; known: {', '.join(sorted(_PARSERS))}")
-        values = {name: _PARSERS[name](name, value) for name, value in mapping.items()}
+        values: dict[str, Any] = {name: _PARSERS[name](name, value) for name, value in mapping.items()}
         return dataclasses.replace(defaults or cls(), **values)
 
 

@@ -1,0 +1,236 @@
+"""The in-flight batch: requests enter and leave at any step, each with its own options."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model_src.decoders.decoder import Decoder
+from model_src.errors import InvalidOption, Overloaded
+from model_src.generation.beam_search import BeamSearch
+from model_src.generation.hypothesis import Hypothesis, StopRule
+from model_src.generation.options import MAX_BEAMS, GenerationOptions
+from model_src.generation.sampling import Sampling
+
+_COLUMN_BLOCK = 64
+"""The cache grows by this many columns at a time."""
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """One report to decode.
+
+    image_embeds : Tensor, shape (num_tokens, decoder width)
+    prompt_ids   : tokens that stand before the first generated one, the decoder's start token included
+    options      : how to choose the tokens
+    """
+
+    image_embeds: Tensor
+    prompt_ids: tuple[int, ...]
+    options: GenerationOptions
+
+
+@dataclass
+class _Slot:
+    """A request in the batch.
+
+    columns  : cache columns in use
+    position : position of the tokens that the next step reads
+    tokens   : Tensor of int64, shape (rows,), those tokens
+    """
+
+    request_id: str
+    search: BeamSearch | Sampling
+    rows: int
+    columns: int
+    position: int
+    tokens: Tensor
+
+
+class Engine:
+    """Decodes up to `slots` requests together, one token for every row at each `step`.
+
+    The rows of a request share its prefix in the KV cache. Which columns a row may look at is its ancestry, a
+    row of booleans; when beams are reordered only these are. Rows of different requests never see each other.
+
+    decoder       : the network
+    eos_token_ids : tokens that end a report
+    pad_token_id  : fed to rows that are complete while others of their request are not
+    detokenize    : token ids -> text, for stop texts
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        slots: int,
+        eos_token_ids: Sequence[int],
+        pad_token_id: int,
+        detokenize: Callable[[Sequence[int]], str],
+    ) -> None:
+        self.slots = slots
+        self._decoder = decoder
+        self._eos_token_ids = torch.tensor(eos_token_ids, device=decoder.device)
+        self._pad_token_id = pad_token_id
+        self._detokenize = detokenize
+        self.reset()
+
+    @torch.inference_mode()
+    def reset(self) -> None:
+        """Forget all requests."""
+        self._batch: list[_Slot] = []
+        self._finished: dict[str, tuple[Hypothesis, ...]] = {}
+        self._state = self._decoder.new_state(self.slots)
+        self._ancestry = torch.zeros(self.slots, MAX_BEAMS, 0, dtype=torch.bool, device=self._decoder.device)
+
+    @property
+    def active(self) -> frozenset[str]:
+        """Requests that `step` has not returned yet."""
+        return frozenset(slot.request_id for slot in self._batch) | self._finished.keys()
+
+    @property
+    def free_slots(self) -> int:
+        """How many more requests can enter now."""
+        return self.slots - len(self._batch)
+
+    def check(self, request: DecodeRequest) -> None:
+        """Raise InvalidOption when the decoder has too few positions for the request."""
+        prefix = self._decoder.prefix_length(len(request.image_embeds), len(request.prompt_ids))
+        room = self._decoder.max_positions - prefix + 1
+        if request.options.max_new_tokens > room:
+            raise InvalidOption(
+                f"max_new_tokens is {request.options.max_new_tokens}; this model has {self._decoder.max_positions} "
+                f"positions and the prompt takes {prefix}, so at most {room} are possible"
+            )
+
+    @torch.inference_mode()
+    def add(self, requests: Mapping[str, DecodeRequest]) -> None:
+        """Read the prefixes of new requests; from the next `step` on they are decoded with the others.
+
+        Raises Overloaded when there are more than `free_slots`, InvalidOption as `check` does.
+        """
+        if len(requests) > self.free_slots:
+            raise Overloaded(f"{len(requests)} requests for {self.free_slots} free places; try again later")
+        for request in requests.values():
+            self.check(request)
+        by_length: dict[tuple[int, int], dict[str, DecodeRequest]] = {}
+        for request_id, request in requests.items():
+            shape = (len(request.image_embeds), len(request.prompt_ids))
+            by_length.setdefault(shape, {})[request_id] = request
+        for group in by_length.values():
+            self._prefill(group)
+
+    @torch.inference_mode()
+    def step(self) -> dict[str, tuple[Hypothesis, ...]]:
+        """Decode one token for every row of every request, and return the requests that are done with it."""
+        if self._batch:
+            logits = self._forward()
+            over = [i for i, slot in enumerate(self._batch) if not self._choose(i, logits[i, : slot.rows])]
+            for i in reversed(over):
+                self._release(i)
+        finished, self._finished = self._finished, {}
+        return finished
+
+    def leading(self, request_id: str) -> list[int]:
+        """The tokens that the best row of a request in the batch has so far."""
+        return next(slot.search.leading() for slot in self._batch if slot.request_id == request_id)
+
+    @torch.inference_mode()
+    def cancel(self, request_id: str) -> None:
+        """Free the slot of a request; unknown ones are ignored."""
+        self._finished.pop(request_id, None)
+        for i, slot in enumerate(self._batch):
+            if slot.request_id == request_id:
+                self._release(i)
+                return
+
+    def _prefill(self, group: Mapping[str, DecodeRequest]) -> None:
+        """Requests with prefixes of one length, in one forward pass."""
+        first = len(self._batch)
+        slots = slice(first, first + len(group))
+        image_embeds = torch.stack([request.image_embeds for request in group.values()]).to(self._decoder.device)
+        prompt_ids = torch.tensor([request.prompt_ids for request in group.values()], device=self._decoder.device)
+        prefix = self._decoder.prefix_length(image_embeds.shape[1], prompt_ids.shape[1])
+        self._reserve(prefix)
+        logits = self._decoder.prefill(self._state, slots, image_embeds, prompt_ids)
+        self._ancestry[slots] = False
+        self._ancestry[slots, :, :prefix] = True
+        over = []
+        for i, (request_id, request) in enumerate(group.items(), start=first):
+            search = self._search(request, prompt_ids[i - first])
+            rows = request.options.rows
+            self._batch.append(_Slot(request_id, search, rows, prefix, prefix - 1, prompt_ids.new_empty(rows)))
+            if not self._choose(i, logits[i - first, None]):
+                over.append(i)
+        for i in reversed(over):
+            self._release(i)
+
+    def _search(self, request: DecodeRequest, prompt_ids: Tensor) -> BeamSearch | Sampling:
+        options = request.options
+        rule = StopRule(self._eos_token_ids, options.max_new_tokens, options.stop, self._detokenize)
+        generator = None
+        if options.do_sample:
+            generator = torch.Generator(self._decoder.device)
+            if options.seed is None:
+                generator.seed()
+            else:
+                generator.manual_seed(options.seed)
+        if options.num_beams > 1:
+            return BeamSearch(options, prompt_ids, rule, generator)
+        return Sampling(options, prompt_ids, rule, self._pad_token_id, generator)
+
+    def _forward(self) -> Tensor:
+        """One token of every row through the decoder: logits, shape (slots, rows, vocab_size)."""
+        batch, device = self._batch, self._decoder.device
+        rows = max(slot.rows for slot in batch)
+        row = torch.arange(rows, device=device)
+        token_ids = torch.full((len(batch), rows), self._pad_token_id, device=device)
+        for i, slot in enumerate(batch):
+            token_ids[i, : slot.rows] = slot.tokens
+        used = torch.tensor([slot.columns for slot in batch], device=device)[:, None]
+        positions = torch.tensor([slot.position for slot in batch], device=device)[:, None].expand(-1, rows)
+        length = max(slot.columns for slot in batch) + rows
+        self._reserve(length)
+        columns = used + row
+        own = torch.ones_like(token_ids, dtype=torch.bool)
+        if self._decoder.hidden_from_all is not None:
+            own = token_ids != self._decoder.hidden_from_all
+        self._ancestry[torch.arange(len(batch), device=device)[:, None], row, columns] = own
+        slots = slice(0, len(batch))
+        self._state.cache.open(slots, columns, length)
+        mask = self._ancestry[slots, None, :rows, :length]
+        logits = self._decoder.step(self._state, slots, token_ids, positions, mask)
+        for slot in batch:
+            slot.columns += slot.rows
+        return logits
+
+    def _choose(self, index: int, logits: Tensor) -> bool:
+        """Choose the next tokens of one request; False when it is done, and then it stands in `_finished`."""
+        slot = self._batch[index]
+        chosen = slot.search.advance(logits)
+        if chosen is None:
+            self._finished[slot.request_id] = slot.search.hypotheses()
+            return False
+        parents, slot.tokens = chosen
+        slot.position += 1
+        if parents is not None:
+            self._ancestry[index, : slot.rows] = self._ancestry[index, parents]
+        return True
+
+    def _release(self, index: int) -> None:
+        """Free a slot; the last one takes its place, so that the slots in use stay next to each other."""
+        last = len(self._batch) - 1
+        if index != last:
+            self._state.move(last, index, self._batch[last].columns)
+            self._ancestry[index] = self._ancestry[last]
+            self._batch[index] = self._batch[last]
+        self._batch.pop()
+
+    def _reserve(self, columns: int) -> None:
+        """Make room in the cache."""
+        missing = columns - self._ancestry.shape[2]
+        if missing > 0:
+            total = columns + -columns % _COLUMN_BLOCK
+            self._state.cache.reserve(total)
+            self._ancestry = torch.nn.functional.pad(self._ancestry, (0, total - self._ancestry.shape[2]))

@@ -1,0 +1,77 @@
+"""A finished token sequence, and how it is known to be finished."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+FinishReason = Literal["eos", "length", "stop"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One finished sequence.
+
+    token_ids     : the generated tokens, the end-of-text token included where there is one
+    sum_logprob   : sum of the log-probabilities that the model gave them, in nats, before any processor
+    finish_reason : "eos" the end-of-text token, "length" max_new_tokens, "stop" one of the stop texts
+    """
+
+    token_ids: tuple[int, ...]
+    sum_logprob: float
+    finish_reason: FinishReason
+
+    @property
+    def avg_logprob(self) -> float:
+        """Mean log-probability of a token, in nats."""
+        return self.sum_logprob / max(len(self.token_ids), 1)
+
+
+class StopRule:
+    """Decides which sequences of generated tokens are complete.
+
+    eos_token_ids  : Tensor of int64, shape (ends,)
+    max_new_tokens : a sequence of this length is complete
+    stop           : texts that complete a sequence when they appear in it
+    detokenize     : token ids -> text, needed for `stop`
+    """
+
+    def __init__(
+        self,
+        eos_token_ids: Tensor,
+        max_new_tokens: int,
+        stop: tuple[str, ...],
+        detokenize: Callable[[Sequence[int]], str],
+    ) -> None:
+        self.eos_token_ids = eos_token_ids
+        self.max_new_tokens = max_new_tokens
+        self._stop = stop
+        self._detokenize = detokenize
+
+    def complete(self, generated: Tensor) -> Tensor:
+        """Which rows are complete with their last token.
+
+        generated : Tensor of int64, shape (rows, length), length at least 1
+        returns   : Tensor of bool, shape (rows,)
+        """
+        if generated.shape[1] >= self.max_new_tokens:
+            return torch.ones(len(generated), dtype=torch.bool, device=generated.device)
+        ended = torch.isin(generated[:, -1], self.eos_token_ids)
+        if self._stop:
+            ended |= torch.tensor([self._has_stop(row) for row in generated.tolist()], device=ended.device)
+        return ended
+
+    def hypothesis(self, token_ids: Sequence[int], sum_logprob: float) -> Hypothesis:
+        """The finished sequence with the reason why it is one."""
+        reason: FinishReason = "length"
+        if token_ids and token_ids[-1] in self.eos_token_ids.tolist():
+            reason = "eos"
+        elif self._stop and self._has_stop(token_ids):
+            reason = "stop"
+        return Hypothesis(tuple(token_ids), sum_logprob, reason)
+
+    def _has_stop(self, token_ids: Sequence[int]) -> bool:
+        text = self._detokenize(token_ids)
+        return any(stop in text for stop in self._stop)

@@ -1,0 +1,124 @@
+"""`transformers` `generate` over our decoder, without any cache: what the engine is compared with."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from tokenizers import Tokenizer, decoders, models
+from transformers import (
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.modeling_outputs import CausalLMOutput
+
+from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+from model_src.generation.engine import DecodeRequest, Engine
+from model_src.generation.options import GenerationOptions
+
+VOCAB_SIZE = 40
+BOS, EOS, PAD = 2, 3, 0
+
+
+def tiny_decoder(seed: int = 0) -> CrossAttentionDecoder:
+    """A random decoder whose choices depend on image and history, and which ends now and then."""
+    torch.manual_seed(seed)
+    config = CrossAttentionConfig(
+        vocab_size=VOCAB_SIZE, width=32, layers=2, heads=4, feedforward=64, max_positions=64, dropout=0.1
+    )
+    decoder = CrossAttentionDecoder(config)
+    for name, parameter in decoder.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.5 if "embedding" in name else 2.0 / parameter.shape[-1] ** 0.5)
+    with torch.no_grad():
+        decoder.lm_head.bias[EOS] += 3.0
+        decoder.lm_head.bias[PAD] = -1e4
+    return decoder.eval()
+
+
+def tiny_image(seed: int) -> Tensor:
+    """Random image_embeds, shape (6, 32)."""
+    return torch.randn(6, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def letters(token_ids: Any) -> str:
+    """A detokenizer for stop texts: one letter a token."""
+    return "".join(chr(ord("A") + token) for token in token_ids if token > EOS)
+
+
+def engine(decoder: CrossAttentionDecoder, slots: int = 8) -> Engine:
+    """An engine over the tiny decoder."""
+    return Engine(decoder, slots=slots, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=letters)
+
+
+def request(image: Tensor, options: GenerationOptions) -> DecodeRequest:
+    """A request that starts as the cross-attention decoders do."""
+    return DecodeRequest(image, (BOS,), options)
+
+
+def run(engine: Engine, requests: dict[str, DecodeRequest]) -> dict[str, list[list[int]]]:
+    """Token ids of every returned sequence, by request."""
+    engine.add(requests)
+    done: dict[str, list[list[int]]] = {}
+    while engine.active:
+        for request_id, hypotheses in engine.step().items():
+            done[request_id] = [list(h.token_ids) for h in hypotheses]
+    return done
+
+
+class Reference(PreTrainedModel, GenerationMixin):
+    """Our decoder's teacher-forcing forward behind `generate`."""
+
+    config_class = PreTrainedConfig
+
+    def __init__(self, decoder: CrossAttentionDecoder, image: Tensor) -> None:
+        super().__init__(PreTrainedConfig(vocab_size=VOCAB_SIZE, hidden_size=32, num_hidden_layers=2))
+        self.decoder = decoder
+        self.image = image
+        self.generation_config = GenerationConfig(bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD)
+
+    def forward(self, input_ids: Tensor, **_: Any) -> CausalLMOutput:
+        """Logits of all positions."""
+        return CausalLMOutput(logits=self.decoder(self.image.expand(len(input_ids), -1, -1), input_ids))
+
+
+def generate(decoder: CrossAttentionDecoder, image: Tensor, options: GenerationOptions) -> list[list[int]]:
+    """Token ids that `generate` gives, without the start token and without padding."""
+    o = options
+    if o.seed is not None:
+        torch.manual_seed(o.seed)
+    sampling = {"temperature": o.temperature, "top_k": o.top_k, "top_p": o.top_p} if o.do_sample else {}
+    tokens = Reference(decoder, image).generate(
+        torch.tensor([[BOS]]),
+        attention_mask=torch.ones(1, 1, dtype=torch.int64),
+        use_cache=False,
+        do_sample=o.do_sample,
+        num_beams=o.num_beams,
+        repetition_penalty=o.repetition_penalty,
+        no_repeat_ngram_size=o.no_repeat_ngram_size,
+        length_penalty=o.length_penalty,
+        early_stopping=o.early_stopping,
+        min_new_tokens=o.min_new_tokens,
+        max_new_tokens=o.max_new_tokens,
+        num_return_sequences=o.num_return_sequences,
+        **({"stop_strings": list(o.stop), "tokenizer": _letters_tokenizer()} if o.stop else {}),
+        **sampling,
+    )
+    return [_without_filling(row) for row in tokens[:, 1:].tolist()]
+
+
+def _without_filling(row: list[int]) -> list[int]:
+    """A row up to its end of text; `generate` fills the rest with PAD, or with EOS where PAD is 0 and beams are used."""
+    if EOS in row:
+        return row[: row.index(EOS) + 1]
+    return row[: len(row) - next((i for i, token in enumerate(reversed(row)) if token != PAD), len(row))]
+
+
+def _letters_tokenizer() -> PreTrainedTokenizerFast:
+    """`letters` as a tokenizer, for `StopStringCriteria`."""
+    vocabulary = {letters([token]) or f"<{token}>": token for token in range(VOCAB_SIZE)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
