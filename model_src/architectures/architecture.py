@@ -7,25 +7,26 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from model_src.decoders import build_decoder
+
 
 @dataclass(frozen=True)
 class Architecture:
     """A system: how its three parts are built from model.yaml and how a published checkpoint names them.
 
-    vision, connector, decoder : build the part from the section of that name in model.yaml
-    checkpoint_keys            : (pattern, replacement) pairs of regular expressions, applied in turn, that lead from
-                                 the keys of the published checkpoint to ours
+    vision, connector : build the part from the section of that name in model.yaml
+    checkpoint_keys   : (pattern, replacement) pairs of regular expressions, applied in turn, that lead from the keys
+                        of the published checkpoint to ours
     """
 
     vision: Callable[..., nn.Module]
     connector: Callable[..., nn.Module]
-    decoder: Callable[..., nn.Module]
     checkpoint_keys: tuple[tuple[str, str], ...]
 
     def build(self, parts: Mapping[str, Mapping[str, Any]]) -> "Network":
         """An untrained network with the dimensions of model.yaml's `vision`, `connector` and `decoder` sections."""
         return Network(
-            self.vision(**parts["vision"]), self.connector(**parts["connector"]), self.decoder(**parts["decoder"])
+            self.vision(**parts["vision"]), self.connector(**parts["connector"]), build_decoder(parts["decoder"])
         )
 
     def our_key(self, published: str) -> str:

@@ -4,11 +4,8 @@ Published size: 224 px, 49 image tokens, width 512, 8 heads, feed-forward 1024, 
 positions: 49,566,298 parameters. The demo model is the same code with smaller dimensions.
 """
 
-from typing import Any
-
 from model_src.architectures.architecture import Architecture
 from model_src.connectors.graph import GraphConnector
-from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from model_src.vision.mobilenet import MobileNetV3Small
 
 
@@ -16,14 +13,9 @@ def _connector(width: int, steps: int = 3) -> GraphConnector:
     return GraphConnector(MobileNetV3Small.width, width, steps)
 
 
-def _decoder(**dimensions: Any) -> CrossAttentionDecoder:
-    return CrossAttentionDecoder(CrossAttentionConfig(**dimensions))
-
-
 ARCHITECTURE = Architecture(
     vision=MobileNetV3Small,
     connector=_connector,
-    decoder=_decoder,
     checkpoint_keys=(
         (r"^encoder\.", "vision."),
         (r"^vis_proj\.", "connector.proj."),

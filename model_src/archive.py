@@ -1,0 +1,131 @@
+"""The files of one archive, written and read side by side.
+
+An archive is what `export` makes from a model folder and the only thing that the server reads. Every file is
+named with its sha256 in model.yaml, and there is no pickle among them.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from model_src.decoders import build_decoder
+from model_src.decoders.cross_attention import CrossAttentionDecoder
+from model_src.errors import ArchiveError
+from model_src.model_config import ModelConfig
+
+CONFIG = "model.yaml"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+VISION = "vision.onnx"
+CONNECTOR = "connector.onnx"
+DECODER = "decoder.safetensors"
+ARCHIVE_FILES = (VISION, CONNECTOR, DECODER, TOKENIZER)
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive whose files are those that its model.yaml names.
+
+    folder : where it is unpacked
+    config : its model.yaml
+    sha256 : of model.yaml, and so of everything that it names
+    """
+
+    folder: Path
+    config: ModelConfig
+    sha256: str
+
+
+def write_archive_config(folder: Path, config: ModelConfig) -> None:
+    """Write model.yaml with the sha256 of the archive's other files, which must be there already."""
+    files = {name: sha256_of(folder / name) for name in ARCHIVE_FILES}
+    dataclasses.replace(config, files=files).write(folder / CONFIG)
+
+
+def read_archive(folder: Path) -> Archive:
+    """Read and check an unpacked archive.
+
+    Raises ArchiveError naming the file that is missing or that is not the one that was packed.
+    """
+    config = ModelConfig.read(folder / CONFIG)
+    for name in ARCHIVE_FILES:
+        if name not in config.files:
+            raise ArchiveError(f"{folder / CONFIG}: files lacks {name}; build the archive with `make archive`")
+    for name, expected in config.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArchiveError(f"{path} is missing; build the archive again with `make archive`")
+        found = sha256_of(path)
+        if found != expected:
+            raise ArchiveError(f"{path} has sha256 {found}, model.yaml says {expected}; build the archive again")
+    return Archive(folder, config, sha256_of(folder / CONFIG))
+
+
+def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors."""
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, memory-mapped: processes that read the same file share its pages.
+
+    Raises ArchiveError when the file cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArchiveError(f"{path} cannot be read: {error}") from error
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
+    """Give a module its weights without a copy.
+
+    Raises ArchiveError that lists missing, unknown and mis-shaped keys.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    faults = [f"{name} is missing" for name in expected.keys() - found.keys()]
+    faults += [f"{name} is unknown" for name in found.keys() - expected.keys()]
+    faults += [
+        f"{name} has shape {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    if faults:
+        raise ArchiveError(f"{source} does not fit model.yaml: " + "; ".join(sorted(faults)))
+    module.load_state_dict(weights, assign=True)
+
+
+def load_decoder(archive: Archive) -> CrossAttentionDecoder:
+    """The archive's decoder, in evaluation mode, its weights memory-mapped."""
+    path = archive.folder / DECODER
+    try:
+        # On the meta device nothing is allocated: the mapped weights take the place of the empty ones.
+        with torch.device("meta"):
+            decoder = build_decoder(archive.config.decoder)
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(f"{archive.folder / CONFIG}, section decoder: {error}") from error
+    load_weights(decoder, read_weights(path), path)
+    return decoder.eval().requires_grad_(False)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model folder or an archive. Raises ArchiveError when the file cannot be read."""
+    path = folder / TOKENIZER
+    try:
+        return Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception as error:  # `tokenizers` raises bare Exception for a damaged file
+        raise ArchiveError(f"{path} cannot be read: {error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
