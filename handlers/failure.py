@@ -1,0 +1,51 @@
+"""Failures as values: TorchServe fails a whole batch for one exception, so that none may leave the handler."""
+
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from model_src.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one request gets no report.
+
+    code    : HTTP status code
+    type    : name of the error, of a class in model_src.errors or "InternalError"
+    message : for the client; quotes no patient data
+    """
+
+    code: int
+    type: str
+    message: str
+
+    @classmethod
+    def of(cls, error: InputError) -> "Failure":
+        """The failure that an InputError describes."""
+        return cls(error.status, type(error).__name__, str(error))
+
+
+INTERNAL = Failure(500, "InternalError", "the server failed on this request; its log has the type and the place")
+
+
+def attempt(work: Callable[[], Result]) -> Result | Failure:
+    """The result of `work`, or the failure that stopped it.
+
+    Of an unexpected exception only type and place are logged, because its text may quote the input.
+    """
+    try:
+        return work()
+    except InputError as error:
+        return Failure.of(error)
+    except Exception as error:  # noqa: BLE001 - the one boundary: an exception from here on would fail every neighbour
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        logger.error("%s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno or 0)
+        return INTERNAL

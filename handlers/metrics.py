@@ -1,0 +1,68 @@
+"""What is measured while serving. Names, units and kinds are declared in metrics.yaml, which the server reads too."""
+
+from typing import Any
+
+from ts.metrics.metric_cache_errors import MetricsCacheKeyError
+from ts.metrics.metric_type_enum import MetricTypes
+
+from handlers.failure import Failure
+from handlers.request import Exchange
+from handlers.response import timing_ms
+from model_src.report import Report
+
+LEVEL = "Model"
+
+KINDS = {
+    "prelim_queue_seconds": MetricTypes.HISTOGRAM,
+    "prelim_preprocess_seconds": MetricTypes.HISTOGRAM,
+    "prelim_vision_seconds": MetricTypes.HISTOGRAM,
+    "prelim_decode_seconds": MetricTypes.HISTOGRAM,
+    "prelim_batch_occupancy_ratio": MetricTypes.HISTOGRAM,
+    "prelim_tokens_generated_total": MetricTypes.COUNTER,
+    "prelim_rejected_total": MetricTypes.COUNTER,
+    "prelim_cancelled_total": MetricTypes.COUNTER,
+    "prelim_active_requests": MetricTypes.GAUGE,
+}
+
+
+class Metrics:
+    """Writes one model's metrics.
+
+    cache      : TorchServe's metric cache, made from metrics.yaml
+    model_name : the dimension that tells models apart
+    """
+
+    def __init__(self, cache: Any, model_name: str) -> None:
+        self._metrics = {name: _declared(cache, name, kind) for name, kind in KINDS.items()}
+        self._model_name = model_name
+
+    def report(self, report: Report, exchange: Exchange) -> None:
+        """A report went out: where its time went, and how long it is."""
+        for part, milliseconds in timing_ms(report, exchange).items():
+            self._write(f"prelim_{part}_seconds", milliseconds / 1000)
+        self._write("prelim_tokens_generated_total", report.num_tokens)
+
+    def failure(self, failure: Failure) -> None:
+        """A request got an error instead of a report."""
+        self._write("prelim_rejected_total", 1, str(failure.code))
+
+    def cancelled(self, count: int) -> None:
+        """So many clients went away before their reports were finished."""
+        self._write("prelim_cancelled_total", count)
+
+    def batch(self, active: int, slots: int) -> None:
+        """How full the batch is that is decoded next."""
+        self._write("prelim_active_requests", active)
+        self._write("prelim_batch_occupancy_ratio", active / slots)
+
+    def _write(self, name: str, value: float, *dimensions: str) -> None:
+        self._metrics[name].add_or_update(value, [*dimensions, self._model_name, LEVEL])
+
+
+def _declared(cache: Any, name: str, kind: MetricTypes) -> Any:
+    try:
+        return cache.get_metric(name, kind)
+    except MetricsCacheKeyError as error:
+        raise RuntimeError(
+            f"the metric {name} is not declared; config.properties must say metrics_config=handlers/metrics.yaml"
+        ) from error

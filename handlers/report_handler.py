@@ -1,0 +1,169 @@
+"""The entry point of every archive: TorchServe calls `initialize` once and `handle` for every batch.
+
+With continuousBatching, `handle` is called again and again with all requests that have no final answer yet, and
+one that is not finished is left out of the answer: see docs/decisions/0008-in-flight-batching-over-http-and-grpc.md.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handlers.failure import Failure, attempt
+from handlers.flight import Flight, Outcome
+from handlers.metrics import Metrics
+from handlers.request import Exchange, is_grpc, read_request
+from handlers.response import (
+    HEARTBEAT,
+    JSON,
+    Answer,
+    ServedModel,
+    content_type,
+    failure_answer,
+    model_answer,
+    report_answer,
+    text_chunk,
+)
+from handlers.settings import Settings
+from model_src.errors import ArchiveError, InvalidOption
+from model_src.report_generator import ReportGenerator
+
+logger = logging.getLogger(__name__)
+
+
+class ReportHandler:
+    """Serves one archive. All state of requests is in `flight`, by request id."""
+
+    initialized = False
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive that TorchServe has unpacked, and warm it up.
+
+        Raises RuntimeError, which TorchServe reports as a failed load, when the archive cannot be used.
+        """
+        properties = context.system_properties
+        on_gpu = properties.get("gpu_id") is not None and torch.cuda.is_available()
+        device = f"cuda:{properties['gpu_id']}" if on_gpu else "cpu"
+        started = time.monotonic()
+        try:
+            self.settings = Settings.read(context.model_yaml_config)
+            torch.set_num_threads(self.settings.threads)
+            generator = ReportGenerator.load(
+                Path(properties["model_dir"]),
+                device=device,
+                slots=max(1, properties.get("batch_size") or 1),
+                threads=self.settings.threads,
+            )
+        except ArchiveError as error:
+            raise RuntimeError(str(error)) from error
+        config = generator.config
+        self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)
+        self.metrics = Metrics(context.metrics, context.model_name)
+        self.flight = Flight(generator, lambda active: self.metrics.batch(active, generator.slots))
+        generator.warm_up()
+        self.initialized = True
+        logger.info(
+            "%s %s is ready after %.1f s on %s with %d slots and %d threads",
+            *(config.name, config.version, time.monotonic() - started, device, generator.slots, self.settings.threads),
+        )
+
+    def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer, or bring forward, every request of a batch. Never raises for what a request contains."""
+        ids = dict(context.request_ids)
+        gone = self.flight.drop_absent(set(ids.values()))
+        if gone:
+            self.metrics.cancelled(len(gone))
+            logger.info("cancelled, the client has gone: %s", " ".join(gone))
+        answers: dict[int, Answer] = {}
+        for index, request_id in ids.items():
+            if request_id not in self.flight.exchanges:
+                answer = self._enter(request_id, data[index], context.get_all_request_header(index))
+                if answer is not None:
+                    answers[index] = answer
+        exchanges = dict(self.flight.exchanges)
+        outcomes = self._decode()
+        for index, request_id in ids.items():
+            if request_id in outcomes:
+                answers[index] = self._answer(request_id, outcomes[request_id], exchanges[request_id])
+        return self._respond(ids, answers, exchanges, context)
+
+    def _enter(self, request_id: str, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Answer | None:
+        """Take a new request in; an answer, if it needs no decoding."""
+        if headers.get("describe") == "True":
+            return model_answer(self.model)
+        exchange = attempt(lambda: self._read(row, headers))
+        if isinstance(exchange, Failure):
+            return self._failed(request_id, exchange, JSON)
+        self.flight.enter(request_id, exchange)
+        return None
+
+    def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange:
+        exchange = read_request(row, headers, self.flight.generator.config.generation)
+        if exchange.stream and not self.settings.in_flight:
+            raise InvalidOption("stream is true, but this model is served with continuousBatching: false")
+        return exchange
+
+    def _decode(self) -> dict[str, Outcome]:
+        if not self.flight.exchanges:
+            return {}
+        if self.settings.in_flight:
+            return self.flight.advance(self.settings.steps_per_handle)
+        # Short of the time after which TorchServe kills the worker, and all its requests with it.
+        return self.flight.advance_to_end(self.settings.steps_per_handle, 0.8 * self.settings.response_timeout)
+
+    def _answer(self, request_id: str, outcome: Outcome, exchange: Exchange) -> Answer:
+        if isinstance(outcome, Failure):
+            return self._failed(request_id, outcome, content_type(exchange))
+        answer = attempt(lambda: report_answer(outcome, exchange, self.model))
+        if isinstance(answer, Failure):
+            return self._failed(request_id, answer, content_type(exchange))
+        self.metrics.report(outcome, exchange)
+        logger.info("%s: 200, %d tokens, %s", request_id, outcome.num_tokens, outcome.finish_reason)
+        return answer
+
+    def _failed(self, request_id: str, failure: Failure, kind: str) -> Answer:
+        self.metrics.failure(failure)
+        logger.info("%s: %d %s", request_id, failure.code, failure.type)
+        return failure_answer(failure, kind)
+
+    def _respond(
+        self, ids: Mapping[int, str], answers: Mapping[int, Answer], exchanges: Mapping[str, Exchange], context: Any
+    ) -> list[bytes]:
+        """Bodies by index; one that is not to be sent is empty and has no index in the context any more."""
+        bodies = [b""] * len(ids)
+        # What the frontend is told after each body: False more follows, True this was the last, None it was the only.
+        stops: list[bool | None] = [None] * len(ids)
+        for index, request_id in ids.items():
+            exchange = exchanges.get(request_id)
+            grpc = is_grpc(context.get_all_request_header(index))
+            if index in answers:
+                answer = answers[index]
+                bodies[index] = answer.body
+                stops[index] = True if exchange is not None and exchange.chunked else None
+                context.set_response_content_type(index, answer.content_type)
+                if answer.code != 200:
+                    context.set_response_status(answer.code, answer.phrase, index)
+                if grpc:
+                    # StreamPredictions would otherwise end in a NullPointerException that kills the worker.
+                    context.set_response_header(index, "ts_stream_next", "false")
+            elif exchange is not None and (chunk := self._chunk(request_id, exchange)):
+                bodies[index], stops[index], exchange.chunked = chunk, False, True
+                context.set_response_content_type(index, content_type(exchange))
+            else:
+                del context.request_ids[index]
+        if self.settings.in_flight:
+            context.stopping_criteria = [lambda _, stop=stop: stop for stop in stops]
+        return bodies
+
+    def _chunk(self, request_id: str, exchange: Exchange) -> bytes:
+        """What to send of an answer that is not finished; empty when there is nothing new to say."""
+        if exchange.stream and request_id in self.flight.generator.active:
+            text = attempt(lambda: self.flight.generator.partial_text(request_id)[exchange.sent_characters :])
+            if text and not isinstance(text, Failure):
+                exchange.sent_characters += len(text)
+                return text_chunk(text)
+        old = time.monotonic() - exchange.arrived > self.settings.heartbeat_s
+        return HEARTBEAT if old and not exchange.grpc else b""

@@ -1,0 +1,201 @@
+"""What a request says: the fields of an HTTP body or of a gRPC input map, checked and converted.
+
+An image comes as raw body, as multipart part `image`, as base64 in JSON, or as gRPC input `image` or `data`.
+Options stand beside it under their own names, or together in `options`. The same fields mean the same everywhere.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from handlers.fields import boolean, collect_fields, json_value, sanitised, text
+from model_src.errors import InvalidOption, Refused, TooLarge, UnreadableInput
+from model_src.generation.options import GenerationOptions
+from model_src.report_generator import ReportRequest
+
+MAX_PROMPT_CHARACTERS = 8000
+MAX_MESSAGES = 64
+MAX_QUEUE_S = 3600.0
+
+INPUTS = ("image", "image_features", "prompt", "messages", "options", "stream", "return_token_ids")
+OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
+
+
+@dataclass
+class Exchange:
+    """One request, and how far its answer has got.
+
+    request          : what to report on
+    grpc             : it came over gRPC, which is answered once and whole
+    stream           : the client wants the text as it is decided
+    return_token_ids : the client wants the token ids
+    arrived          : `time.monotonic()` when the handler first saw it
+    queued_ms        : milliseconds it waited before that, where a gateway's X-Request-Start tells
+    sent_characters  : how much of the text has been streamed
+    chunked          : a first chunk has gone out, and with it the status line
+    """
+
+    request: ReportRequest
+    grpc: bool = False
+    stream: bool = False
+    return_token_ids: bool = False
+    arrived: float = field(default_factory=time.monotonic)
+    queued_ms: float = 0.0
+    sent_characters: int = 0
+    chunked: bool = False
+
+
+def is_grpc(headers: Mapping[str, Any]) -> bool:
+    """Whether an item came over gRPC.
+
+    TorchServe passes no header of a gRPC call. What it lists among the headers under the names of the inputs
+    are dictionaries, which no HTTP header is, so that a client cannot pass for the other kind.
+    """
+    return not any(isinstance(value, str) for value in headers.values())
+
+
+def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], defaults: GenerationOptions) -> Exchange:
+    """One item of a batch as TorchServe hands it over.
+
+    row      : field name -> bytes, text or parsed JSON; a raw body is called `body`
+    headers  : request headers, and for each field its content type
+    defaults : of the model, for options that the request does not name
+
+    Raises InputError when a field is unknown, missing, doubled or malformed.
+    """
+    if headers.get("explain") == "True":
+        raise Refused("explanations are not offered; send the request to /predictions")
+    fields = collect_fields(row, headers)
+    unknown = sorted(set(fields) - set(INPUTS) - set(OPTIONS))
+    if unknown:
+        known = ", ".join((*INPUTS, *OPTIONS))
+        raise UnreadableInput(f"unknown field {sanitised(unknown[0])}; known: {known}")
+    options = GenerationOptions.from_mapping(_options(fields), defaults)
+    grpc = is_grpc(headers)
+    stream = boolean("stream", fields.get("stream", False))
+    _check_stream(stream, grpc, options)
+    image, features = _image(fields)
+    request = ReportRequest(
+        image=image,
+        image_features=features,
+        prompt=_prompt(fields.get("prompt")),
+        messages=_messages(fields.get("messages")),
+        options=options,
+    )
+    if request.prompt is not None and request.messages is not None:
+        raise UnreadableInput("prompt and messages are both given; send one of them")
+    return Exchange(
+        request=request,
+        grpc=grpc,
+        stream=stream,
+        return_token_ids=boolean("return_token_ids", fields.get("return_token_ids", False)),
+        queued_ms=_queued_ms(headers),
+    )
+
+
+def _options(fields: dict[str, Any]) -> dict[str, Any]:
+    """All generation options of a request; `stream` and `return_token_ids` move out of `options` into `fields`."""
+    given = fields.get("options")
+    together = {} if given is None else json_value("options", given)
+    if not isinstance(together, dict):
+        raise InvalidOption(f"options is a {type(together).__name__}; it must be an object of names and values")
+    for name in ("stream", "return_token_ids"):
+        if name in together:
+            if name in fields:
+                raise InvalidOption(f"{name} is given twice, in options and beside it")
+            fields[name] = together.pop(name)
+    apart = {name: text(name, fields[name]) for name in OPTIONS if name in fields}
+    doubled = sorted(set(together) & set(apart))
+    if doubled:
+        raise InvalidOption(f"{doubled[0]} is given twice, in options and beside it")
+    unknown = sorted(set(together) - set(OPTIONS))
+    if unknown:
+        known = ", ".join((*OPTIONS, "stream", "return_token_ids"))
+        raise InvalidOption(f"unknown option {sanitised(unknown[0])}; known: {known}")
+    return together | apart
+
+
+def _check_stream(stream: bool, grpc: bool, options: GenerationOptions) -> None:
+    if stream and grpc:
+        raise InvalidOption("stream is true, but gRPC answers whole reports; use HTTP or leave stream out")
+    if stream and options.rows > 1:
+        raise InvalidOption(
+            f"stream is true with num_beams {options.num_beams} and num_return_sequences "
+            f"{options.num_return_sequences}; text can be streamed only with 1 and 1"
+        )
+
+
+def _image(fields: Mapping[str, Any]) -> tuple[bytes | None, np.ndarray | None]:
+    image, features = fields.get("image"), fields.get("image_features")
+    if image is not None and features is not None:
+        raise UnreadableInput("image and image_features are both given; send one of them")
+    if features is not None:
+        return None, _features(features)
+    if image is None or len(image) == 0:
+        raise UnreadableInput(
+            "there is no image: send it as the body, as multipart part `image`, or as JSON "
+            '{"image": base64} or {"image_features": [[...]]}'
+        )
+    return image.encode() if isinstance(image, str) else bytes(image), None
+
+
+def _features(value: Any) -> np.ndarray:
+    """float32, shape (num_tokens, width) or (width,)."""
+    try:
+        features = np.asarray(json_value("image_features", value), dtype=np.float32)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise UnreadableInput("image_features is not an array of numbers of shape (num_tokens, width)") from error
+    if features.ndim not in (1, 2) or features.size == 0 or not np.isfinite(features).all():
+        raise UnreadableInput(
+            f"image_features has shape {features.shape}; it must hold finite numbers of shape "
+            "(num_tokens, width) or (width,)"
+        )
+    return features
+
+
+def _prompt(value: Any) -> str | None:
+    if value is None:
+        return None
+    prompt = text("prompt", value)
+    if not isinstance(prompt, str):
+        raise UnreadableInput(f"prompt is a {type(prompt).__name__}; it must be a text")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise TooLarge(f"prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read")
+    return prompt or None
+
+
+def _messages(value: Any) -> tuple[dict[str, str], ...] | None:
+    if value is None:
+        return None
+    turns = json_value("messages", value)
+    if not isinstance(turns, list) or not all(_is_message(turn) for turn in turns):
+        raise UnreadableInput('messages must be a list of {"role": text, "content": text}')
+    if len(turns) > MAX_MESSAGES:
+        raise TooLarge(f"messages has {len(turns)} entries; at most {MAX_MESSAGES} are read")
+    characters = sum(len(turn["content"]) for turn in turns)
+    if characters > MAX_PROMPT_CHARACTERS:
+        raise TooLarge(f"messages has {characters} characters; at most {MAX_PROMPT_CHARACTERS} are read")
+    return tuple(turns) or None
+
+
+def _is_message(turn: Any) -> bool:
+    return (
+        isinstance(turn, dict) and set(turn) == {"role", "content"} and all(isinstance(v, str) for v in turn.values())
+    )
+
+
+def _queued_ms(headers: Mapping[str, Any]) -> float:
+    """Milliseconds since X-Request-Start, "t=" and seconds since 1970, which gateways set; else 0."""
+    for name, value in headers.items():
+        if name.lower() == "x-request-start" and isinstance(value, str):
+            try:
+                waited = time.time() - float(value.removeprefix("t="))
+            except ValueError:
+                return 0.0
+            # Clocks differ between machines, and some gateways write other units: such a value tells nothing.
+            return 1000 * waited if 0 <= waited <= MAX_QUEUE_S else 0.0
+    return 0.0

@@ -1,0 +1,103 @@
+"""What is answered: the bytes of a body and its content type.
+
+A report is one JSON object. A streamed report is lines of JSON, each an object: `{"text": "..."}` for every piece of
+text as it is decided, then, last, the report as it would have been answered whole, which is the one that counts (the
+pieces can differ from it in white space), or `{"error": ...}`. Empty lines say only that the server is still at work.
+"""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from handlers.failure import Failure
+from handlers.request import Exchange
+from model_src.report import Report
+
+JSON = "application/json"
+JSON_LINES = "application/x-ndjson"
+
+HEARTBEAT = b"\n"
+"""White space that JSON allows before an object, and lines of JSON between them."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Which model wrote a report: the `model` of an answer."""
+
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The end of one exchange."""
+
+    code: int
+    body: bytes
+    content_type: str
+
+    @property
+    def phrase(self) -> str:
+        """The HTTP reason phrase. It never quotes the message: TorchServe needs one line of ASCII there."""
+        return HTTPStatus(self.code).phrase
+
+
+def content_type(exchange: Exchange) -> str:
+    """Content type of an answer to this request."""
+    return JSON_LINES if exchange.stream else JSON
+
+
+def text_chunk(text: str) -> bytes:
+    """One line of a streamed answer."""
+    return _json({"text": text}) + b"\n"
+
+
+def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Answer:
+    """The answer that carries a report."""
+    contents: dict[str, Any] = {
+        "report": report.text,
+        "sections": {"findings": report.findings, "impression": report.impression},
+        "status": report.status,
+        "finish_reason": report.finish_reason,
+        "num_tokens": report.num_tokens,
+        "avg_logprob": _finite(report.avg_logprob),
+        "alternatives": [{"report": a.text, "avg_logprob": _finite(a.avg_logprob)} for a in report.alternatives],
+        "model": dataclasses.asdict(model),
+        "warnings": list(report.warnings),
+        "timing_ms": timing_ms(report, exchange),
+    }
+    if exchange.return_token_ids:
+        contents["token_ids"] = list(report.token_ids)
+    return Answer(200, _json(contents) + b"\n", content_type(exchange))
+
+
+def model_answer(model: ServedModel) -> Answer:
+    """The answer to a client that asks the management API to describe the model."""
+    return Answer(200, _json(dataclasses.asdict(model)), JSON)
+
+
+def failure_answer(failure: Failure, kind: str = JSON) -> Answer:
+    """The answer that carries an error. The code stands in the body too, because gRPC loses the status."""
+    error = {"code": failure.code, "type": failure.type, "message": failure.message}
+    return Answer(failure.code, _json({"error": error}) + b"\n", kind)
+
+
+def timing_ms(report: Report, exchange: Exchange) -> dict[str, float]:
+    """Milliseconds in each part of the way, the wait before the handler included."""
+    parts = {name: report.timing_ms.get(name, 0.0) for name in ("preprocess", "vision", "decode", "queue")}
+    parts["queue"] += exchange.queued_ms
+    return {name: round(milliseconds, 3) for name, milliseconds in parts.items()}
+
+
+def _json(contents: Any) -> bytes:
+    return json.dumps(contents, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _finite(number: float) -> float | None:
+    """JSON has no infinity; a sequence that the options made impossible has a log-probability of minus infinity."""
+    return float(number) if math.isfinite(number) else None

@@ -1,0 +1,58 @@
+"""The settings that the handler takes from model-config.yaml."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from model_src.errors import ArchiveError
+
+FILE = "model-config.yaml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Section `prelim` of model-config.yaml, and those of TorchServe's own keys that the handler must know.
+
+    steps_per_handle : decode steps in one call of the handler
+    heartbeat_s      : seconds after which an unfinished HTTP request is kept alive with white space
+    threads          : of PyTorch and ONNX Runtime
+    in_flight        : TorchServe's continuousBatching
+    response_timeout : seconds after which TorchServe kills a worker that has not answered
+    """
+
+    steps_per_handle: int
+    heartbeat_s: float
+    threads: int
+    in_flight: bool
+    response_timeout: float
+
+    @classmethod
+    def read(cls, model_config: Mapping[str, Any] | None) -> "Settings":
+        """Settings from the parsed model-config.yaml.
+
+        Raises ArchiveError: for an unknown key of the section, listing the known ones, and for a wrong value.
+        """
+        contents = model_config or {}
+        section: dict[str, Any] = {"steps_per_handle": 8, "heartbeat_s": 10, "threads": None}
+        given = contents.get("prelim") or {}
+        unknown = sorted(set(given) - set(section))
+        if unknown:
+            raise ArchiveError(f"{FILE}: prelim has the unknown key {unknown[0]!r}; known: {', '.join(section)}")
+        section |= given
+        threads = section["threads"]
+        if threads is None:
+            threads = max(1, len(os.sched_getaffinity(0)) // max(1, int(contents.get("maxWorkers", 1))))
+        settings = cls(
+            steps_per_handle=section["steps_per_handle"],
+            heartbeat_s=section["heartbeat_s"],
+            threads=threads,
+            in_flight=contents.get("continuousBatching", False) is True,
+            response_timeout=contents.get("responseTimeout", 120),
+        )
+        for name in ("steps_per_handle", "heartbeat_s", "threads", "response_timeout"):
+            value = getattr(settings, name)
+            number = int | float if name in ("heartbeat_s", "response_timeout") else int
+            if isinstance(value, bool) or not isinstance(value, number) or value < 1:
+                raise ArchiveError(f"{FILE}: {name} is {value!r}; it must be a number of at least 1")
+        return settings
