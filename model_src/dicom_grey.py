@@ -94,10 +94,7 @@ def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.nd
         is_padding = (values >= scale.padding[0]) & (values <= scale.padding[1])
     if not counts[~is_padding].any():
         raise Refused("only_padding: all pixels have the (0028,0120) Pixel Padding Value; allowed: an image")
-    if scale.modality is not None:
-        values = scale.modality.look_up(values)
-    else:
-        values = values * scale.slope + scale.intercept
+    values = scale.modality.look_up(values) if scale.modality else values * scale.slope + scale.intercept
     if render == "minmax_equalize":
         # The recipe knows no padding: what the training images show as a border is shown here too.
         return minmax_equalize(values, counts, scale.invert).astype(np.float32), ()

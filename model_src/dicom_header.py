@@ -1,38 +1,17 @@
-"""May this model answer this DICOM file: the header, read tag by tag and checked before any pixel is decoded.
-
-Only the tags in TAGS are taken from the file, so names, numbers and dates of patients are never in memory as values.
-"""
+"""May this model answer this DICOM file: the header, checked before any pixel is decoded."""
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
 
 import numpy as np
-from pydicom.datadict import dictionary_description, tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.uid import UID
 
 from model_src.decoder_fence import fenced
 from model_src.dicom_grey import GreyScale, LookupTable, Window
-from model_src.dicom_structure import DataSet
+from model_src.dicom_values import OVERLAY_ROWS, coded, decimals, named, read_value, standard_name, whole
 from model_src.errors import Refused, UnreadableInput
 from model_src.input_config import InputConfig, check_size
-
-KEYWORDS = (
-    "SOPClassUID Modality PresentationIntentType ImagerPixelSpacing ViewPosition SamplesPerPixel "
-    "PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing PixelAspectRatio BitsAllocated BitsStored "
-    "HighBit PixelRepresentation PixelPaddingValue PixelPaddingRangeLimit BurnedInAnnotation WindowCenter WindowWidth "
-    "RescaleIntercept RescaleSlope VOILUTFunction LossyImageCompression ModalityLUTSequence VOILUTSequence "
-    "PresentationLUTShape FloatPixelData DoubleFloatPixelData PixelData"
-).split()
-
-# PS3.3 C.9.2: (60xx,0010) Overlay Rows of the sixteen overlay groups.
-OVERLAY_ROWS = tuple(0x60000010 + (group << 16) for group in range(0, 32, 2))
 
 
 @dataclass(frozen=True)
@@ -52,18 +31,6 @@ class DicomHeader:
     view: str | None
     lossy: bool
     warnings: tuple[str, ...]
-
-
-def parse(data_set: DataSet) -> Dataset:
-    """Return the elements of TAGS; values are converted when `coded`, `whole` or `decimals` ask for them."""
-    tags = [_tag(keyword) for keyword in KEYWORDS]
-    with fenced("the DICOM header"):
-        return read_dataset(
-            BytesIO(data_set.body),
-            data_set.implicit,
-            data_set.little_endian,
-            specific_tags=[*tags, *OVERLAY_ROWS],
-        )
 
 
 def check_header(dataset: Dataset, config: InputConfig) -> DicomHeader:
@@ -101,64 +68,8 @@ def check_header(dataset: Dataset, config: InputConfig) -> DicomHeader:
     )
 
 
-def named(keyword: str) -> str:
-    """Return "(0028,0004) Photometric Interpretation" for "PhotometricInterpretation"."""
-    tag = _tag(keyword)
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {dictionary_description(tag)}"
-
-
-def coded(dataset: Dataset, keyword: str) -> str | None:
-    """Return a coded value, cut to what a code can be (PS3.5 6.2: CS), so that free text cannot pass for one."""
-    value = _value(dataset, keyword)
-    if not isinstance(value, str):
-        value = value[0] if isinstance(value, (list, tuple)) and value else ""
-    return re.sub(r"[^A-Z0-9_ ]", "", str(value).upper())[:16].strip() or None
-
-
-def whole(dataset: Dataset, keyword: str) -> int | None:
-    """Return a whole number, or None if the tag is absent or empty; UnreadableInput (400) if it is none."""
-    value = _value(dataset, keyword)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, int):
-        raise UnreadableInput(f"{named(keyword)} is not one whole number; check its export")
-    return int(value)
-
-
-def decimals(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """Return all numbers of a tag, () if it is absent or empty; UnreadableInput (400) unless they are finite."""
-    value = _value(dataset, keyword)
-    if value is None or value == "":
-        return ()
-    values = [value] if isinstance(value, (int, float)) else value
-    with fenced(named(keyword)):
-        numbers = tuple(float(number) for number in values)
-    if not all(math.isfinite(number) for number in numbers):
-        raise UnreadableInput(f"{named(keyword)} is not finite; check its export")
-    return numbers
-
-
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    return tag
-
-
 def _list(values: tuple[str, ...]) -> str:
     return ", ".join(values)
-
-
-def _value(dataset: Dataset, keyword: str) -> Any:
-    """Return a value as pydicom converts it; sequences of values as tuple."""
-    tag = _tag(keyword)
-    with fenced(named(keyword)):
-        if tag not in dataset:
-            return None
-        value = dataset[tag].value
-        if isinstance(value, (str, bytes, int, float)) or value is None:
-            return value
-        return tuple(value)
 
 
 def _required(dataset: Dataset, keyword: str) -> int:
@@ -172,16 +83,14 @@ def _check_kind(dataset: Dataset, config: InputConfig) -> None:
     """Refuse what is no image, and images of other modalities."""
     modality = coded(dataset, "Modality")
     if "PixelData" not in dataset:
-        uid = UID(str(_value(dataset, "SOPClassUID") or ""))
-        # Only names from the standard's own dictionary: an unknown UID could be that of an instance.
-        name = f"'{uid.name}'" if uid in ("", uid.name) or uid.name != str(uid) else "not in the standard"
         if "Rows" in dataset and "FloatPixelData" not in dataset and "DoubleFloatPixelData" not in dataset:
             raise UnreadableInput(
                 f"{named('PixelData')} is absent although {named('Rows')} is there: the file is truncated or without "
                 "its pixels; send it again"
             )
         raise Refused(
-            f"no_pixel_data: {named('PixelData')} is absent, {named('SOPClassUID')} is {name}; "
+            f"no_pixel_data: {named('PixelData')} is absent, {named('SOPClassUID')} is "
+            f"{standard_name(str(read_value(dataset, 'SOPClassUID') or ''))}; "
             "allowed: an image; send the radiograph of the study"
         )
     if modality not in config.modalities:
@@ -300,7 +209,7 @@ def _window(dataset: Dataset) -> Window | None:
 
 def _lookup_table(dataset: Dataset, keyword: str, signed: bool) -> LookupTable | None:
     """Return the table of the first item of a LUT sequence (PS3.3 C.11.1.1), or None."""
-    items = _value(dataset, keyword)
+    items = read_value(dataset, keyword)
     if not items:
         return None
     with fenced(named(keyword)):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from struct import unpack_from
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import get_frame
-from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from model_src.decoder_fence import fenced
 from model_src.dicom_grey import grey_table
-from model_src.dicom_header import DicomHeader, check_header, named, parse
+from model_src.dicom_header import DicomHeader, check_header
 from model_src.dicom_structure import DEFLATED, EXPLICIT_LITTLE, read_data_set
+from model_src.dicom_values import named, parse, standard_name
 from model_src.errors import Refused, UnreadableInput
 from model_src.input_config import InputConfig
 
@@ -47,8 +49,8 @@ FRAME_MARKERS = {
     "1.2.840.10008.1.2.4.81": (0xF7,),
 }
 
-# The largest radiograph in tiles of 256 x 256 has about 600; a decoder allocates for every tile that is declared.
-MAX_TILES = 4096
+# ISO/IEC 15444-1 A.4.2 numbers tiles with 16 bits; a decoder allocates for every tile that is declared.
+MAX_TILES = 65535
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def _check_encapsulated(dataset: Dataset, header: DicomHeader, syntax: str) -> N
     """Compare what the codestream claims with the header before a decoder allocates for it."""
     if syntax not in DECODERS:
         raise Refused(
-            f"transfer_syntax: (0002,0010) Transfer Syntax UID is {_syntax_name(syntax)}, for which there is no "
+            f"transfer_syntax: (0002,0010) Transfer Syntax UID is {standard_name(syntax)}, for which there is no "
             "decoder here; let the PACS decode it and send Explicit VR Little Endian"
         )
     with fenced(named("PixelData")):
@@ -122,12 +124,6 @@ def _check_encapsulated(dataset: Dataset, header: DicomHeader, syntax: str) -> N
         )
 
 
-def _syntax_name(syntax: str) -> str:
-    uid = UID(syntax)
-    # Names and numbers of the standard's dictionary only: any other text in this place could be anything.
-    return f"'{uid.name}' ({syntax})" if uid.name != syntax else "not in the standard"
-
-
 def _check_rle(stream: bytes, header: DicomHeader) -> None:
     """Check an RLE header (PS3.5 G.5); a segment cannot grow more than 64-fold, for two bytes make at most 128."""
     segments = header.bits_allocated // 8
@@ -135,7 +131,7 @@ def _check_rle(stream: bytes, header: DicomHeader) -> None:
         raise UnreadableInput(f"{named('PixelData')} has a damaged RLE header; expected {segments} segments")
     offsets = [*unpack_from(f"<{segments}L", stream, 4), len(stream)]
     needed = header.rows * header.columns
-    for start, end in zip(offsets, offsets[1:], strict=False):
+    for start, end in pairwise(offsets):
         if not 64 <= start <= end <= len(stream) or (end - start) * 64 < needed:
             raise UnreadableInput(f"{named('PixelData')} has an RLE segment too short for {needed} pixels")
 
@@ -153,7 +149,7 @@ def read_jpeg_frame(stream: bytes, markers: tuple[int, ...]) -> Frame:
             return Frame(rows, columns, components, precision)
         if marker == 0xFF:
             position += 1
-        elif marker == 0xDA or 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+        elif marker == 0xDA or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             break
         else:
             position += 2 + max(2, unpack_from(">H", stream, position + 2)[0])

@@ -96,7 +96,9 @@ def _read_meta(data: bytes, position: int) -> tuple[str, int]:
     """Return the transfer syntax ("" if there is none) and where the data set starts (PS3.10 7.1)."""
     syntax = ""
     walk = _Walk(data, implicit=False, little=True)
-    while data[position : position + 2] == b"\x02\x00":
+    for _ in range(MAX_ELEMENTS):
+        if data[position : position + 2] != b"\x02\x00":
+            break
         element = walk.read_element(position, implicit=not _has_vr(data, position))
         position = element.start + element.length
         if element.tag == TRANSFER_SYNTAX:

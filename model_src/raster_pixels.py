@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from model_src.decoder_fence import fenced
 from model_src.dicom_grey import minmax_equalize, scale_between, weighted_percentiles
-from model_src.errors import Refused, UnreadableInput
+from model_src.errors import Refused, TooLarge, UnreadableInput
 from model_src.input_config import InputConfig, check_size
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
@@ -41,7 +41,7 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
     with fenced(f"the {kind} image"):
-        image: Image.Image = Image.open(BytesIO(data), formats=(kind,))
+        image = _open(data, kind)
         columns, rows = image.size
         several = bool(getattr(image, "is_animated", False))
         # Pillow hands WhiteIsZero of up to 8 bits over inverted, and the deeper modes as they are.
@@ -66,6 +66,14 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     return pixels, tuple(warnings)
 
 
+def _open(data: bytes, kind: str) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=(kind,))
+    except Image.DecompressionBombError:
+        # Pillow has a limit of its own, some way above the default of `max_pixels`.
+        raise TooLarge(f"the {kind} image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from None
+
+
 def webp_size(data: bytes) -> tuple[int, int]:
     """Return width and height from the first chunk of a WebP file (RFC 9649, 2.5 to 2.7)."""
     chunk, head = data[12:16], data[20:30]
@@ -82,9 +90,8 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 def _to_grey(image: Image.Image, warnings: list[str]) -> Image.Image:
     """Return an image of mode "L": alpha on black, colour as ITU-R 601-2 luma, which leaves equal R, G, B as it is."""
-    if image.mode in ("1", "L"):
-        if "transparency" not in image.info:
-            return image.convert("L")
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return image.convert("L")
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
@@ -105,13 +112,16 @@ def _scale_deep(samples: np.ndarray, white_is_zero: bool, config: InputConfig, w
         raise UnreadableInput("the image has no finite sample; allowed: numbers; check its export")
     if samples.dtype.kind == "f":
         samples = np.where(finite, samples, samples[finite].min())
-    levels, index, counts = np.unique(samples, return_inverse=True, return_counts=True)
-    levels = levels.astype(np.float64)
+    index: np.ndarray
+    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
+        levels, index = np.arange(2**16, dtype=np.float64), samples
+        counts = np.bincount(samples.ravel(), minlength=2**16)
+    else:
+        levels, index, counts = np.unique(samples.astype(np.float64), return_inverse=True, return_counts=True)
     if config.render == "minmax_equalize":
         table = minmax_equalize(levels, counts, invert=white_is_zero)
     else:
-        whole_range = samples.dtype.itemsize == 2 and samples.dtype.kind == "u" and levels[-1] >= 2**15
-        if whole_range:
+        if len(levels) == 2**16 and counts[2**15 :].any():
             low, high = 0.0, 65535.0
         else:
             low, high = weighted_percentiles(levels, counts)
