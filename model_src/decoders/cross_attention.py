@@ -138,7 +138,7 @@ class CrossAttentionDecoder(nn.Module):
         self.config = config
         self.max_positions = config.max_positions
         # The published implementation masks padding by its id, also where the model itself wrote it.
-        self.hidden_from_all = config.pad_token_id
+        self.hidden_from_all: int | None = config.pad_token_id
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.randn(config.max_positions, config.width) * 0.02)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))

@@ -1,6 +1,6 @@
 """What the engine needs of a decoder."""
 
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,10 @@ class DecoderState(Protocol):
         """Copy one slot over another; the first `columns` columns of its cache are in use."""
 
 
-class Decoder(Protocol):
+State = TypeVar("State", bound=DecoderState)
+
+
+class Decoder(Protocol[State]):
     """A network that writes the next token of every row of every slot.
 
     max_positions  : how many positions, prefix included, it can tell apart
@@ -31,13 +34,13 @@ class Decoder(Protocol):
     def device(self) -> torch.device:
         """Where its tensors are."""
 
-    def new_state(self, slots: int) -> DecoderState:
+    def new_state(self, slots: int) -> State:
         """An empty memory for so many requests."""
 
     def prefix_length(self, num_tokens: int, prompt_length: int) -> int:
         """How many cache columns an image of `num_tokens` tokens and a prompt of so many take."""
 
-    def prefill(self, state: DecoderState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+    def prefill(self, state: State, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Read the prefix of new requests into their slots.
 
         image_embeds : Tensor, shape (slots, num_tokens, width)
@@ -45,7 +48,7 @@ class Decoder(Protocol):
         returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
         """
 
-    def step(self, state: DecoderState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def step(self, state: State, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Read one token for every row; `state.cache.open` has said where they go.
 
         token_ids : Tensor of int64, shape (slots, rows)

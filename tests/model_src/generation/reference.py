@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 from tokenizers import Tokenizer, decoders, models
+from torch import Tensor
 from transformers import (
     GenerationConfig,
     GenerationMixin,
@@ -110,7 +110,7 @@ def generate(decoder: CrossAttentionDecoder, image: Tensor, options: GenerationO
 
 
 def _without_filling(row: list[int]) -> list[int]:
-    """A row up to its end of text; `generate` fills the rest with PAD, or with EOS where PAD is 0 and beams are used."""
+    """A row up to its end of text; `generate` fills with PAD, or with EOS where PAD is 0 and beams are used."""
     if EOS in row:
         return row[: row.index(EOS) + 1]
     return row[: len(row) - next((i for i, token in enumerate(reversed(row)) if token != PAD), len(row))]

@@ -1,5 +1,7 @@
 """The engine writes the token ids of `transformers` `generate`, for every option."""
 
+import random
+
 import pytest
 
 from model_src.generation.options import GenerationOptions
@@ -74,8 +76,6 @@ def test_token_ids_equal_generate(name: str) -> None:
 
 def test_random_options_equal_generate() -> None:
     """Random mixtures of all options give the token ids of `generate`."""
-    import random
-
     decoder, rng = tiny_decoder(seed=1), random.Random(0)
     for trial in range(60):
         beams = rng.choice([1, 2, 3, 5])

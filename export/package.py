@@ -1,0 +1,152 @@
+"""Package a model folder as an archive that TorchServe serves.
+
+    python -m export.package models/demo                          # model_store/demo.mar
+    python -m export.package models/demo --batching dynamic       # without in-flight batching
+    python -m export.package models/demo --store elsewhere --slots 16
+
+The same inputs give the same bytes: time stamps are fixed, files are sorted, and the ONNX files forget where
+they were made.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+import yaml
+
+from export.export_onnx import export_onnx
+from model_src.archive import CONNECTOR, DECODER, TOKENIZER, VISION, write_archive_config, write_weights
+from model_src.errors import ArchiveError
+from model_src.model_folder import MODEL_CARD, Model, read_model_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+HANDLER = ROOT / "handlers" / "report_handler.py"
+SERVING = ROOT / "handlers" / "model-config.yaml"
+NOT_SERVED = ("vision", "connectors", "architectures", "model_folder.py", "__pycache__")
+"""What of model_src stays out of the archive: the networks are ONNX files there."""
+
+STORED_FROM = 1_000_000_000
+"""Bytes from which an archive is stored instead of compressed: deflating gigabytes of weights takes minutes."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_SEED = 0
+
+
+def write_files(model: Model, folder: Path) -> None:
+    """The archive's own files: networks, weights, tokenizer and model.yaml with their sha256."""
+    p = model.config.preprocess
+    generator = torch.Generator().manual_seed(_SEED)
+    images = torch.randn(2, p.channels, p.size, p.size, generator=generator)
+    difference = export_onnx(
+        model.network.vision, images, folder / VISION, inputs="pixel_values", outputs="image_features"
+    )
+    print(f"{VISION}: largest difference to PyTorch {difference:.1e}")
+    with torch.inference_mode():
+        features = model.network.vision(images)
+    difference = export_onnx(
+        model.network.connector,
+        features.clone(),
+        folder / CONNECTOR,
+        inputs="image_features",
+        outputs="image_embeds",
+    )
+    print(f"{CONNECTOR}: largest difference to PyTorch {difference:.1e}")
+    write_weights(folder / DECODER, model.network.decoder.state_dict())
+    model.tokenizer.save(str(folder / TOKENIZER))
+    write_archive_config(folder, model.config)
+
+
+def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int) -> Path:
+    """Build the .mar of a model folder.
+
+    batching : "in-flight" or "dynamic"
+    slots    : requests that are decoded together
+    returns  : its path, `<store>/<name>.mar`, or `<store>/<name>_dynamic.mar`
+
+    Raises ArchiveError when the folder is no model, or when an exported network differs from PyTorch.
+    """
+    model = read_model_folder(model_folder)
+    name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
+    with tempfile.TemporaryDirectory() as temporary:
+        extra, exported = Path(temporary, "extra"), Path(temporary, "exported")
+        extra.mkdir()
+        exported.mkdir()
+        write_files(model, extra)
+        if (model_folder / MODEL_CARD).is_file():
+            shutil.copy(model_folder / MODEL_CARD, extra)
+        shutil.copytree(ROOT / "handlers", extra / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "model_src", extra / "model_src", ignore=shutil.ignore_patterns(*NOT_SERVED))
+        serving = Path(temporary, "model-config.yaml")
+        serving.write_text(_serving_config(batching, slots), encoding="utf-8")
+        _run_archiver(name, model.config.version, extra, serving, exported)
+        store.mkdir(parents=True, exist_ok=True)
+        return _zip(exported / name, store / f"{name}.mar")
+
+
+def _serving_config(batching: str, slots: int) -> str:
+    """TorchServe's model-config.yaml: the committed one with the two things that are chosen per archive."""
+    config = yaml.safe_load(SERVING.read_text(encoding="utf-8"))
+    config["batchSize"] = slots
+    config["continuousBatching"] = batching == "in-flight"
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def _run_archiver(name: str, version: str, extra: Path, serving: Path, exported: Path) -> None:
+    """Let torch-model-archiver lay out the archive as a folder; its own zip would carry the time of day."""
+    command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", version]
+    command += ["--handler", str(HANDLER), "--extra-files", str(extra), "--config-file", str(serving)]
+    command += ["--runtime", "python3", "--archive-format", "no-archive", "--export-path", str(exported), "--force"]
+    # The archiver stages under <temporary folder>/<name> and deletes what is there: give it its own.
+    scratch = exported.parent / "scratch"
+    scratch.mkdir()
+    done = subprocess.run(command, env={"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ArchiveError(f"torch-model-archiver failed: {done.stderr.strip()[-1000:]}")
+    manifest = exported / name / "MAR-INF" / "MANIFEST.json"
+    contents = json.loads(manifest.read_text(encoding="utf-8"))
+    contents.pop("createdOn", None)
+    manifest.write_text(json.dumps(contents, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _zip(folder: Path, path: Path) -> Path:
+    """Zip a folder so that the same contents give the same bytes."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    large = sum(file.stat().st_size for file in files) >= STORED_FROM
+    compression = zipfile.ZIP_STORED if large else zipfile.ZIP_DEFLATED
+    unfinished = path.with_suffix(".part")
+    with zipfile.ZipFile(unfinished, "w", compression, compresslevel=6) as archive:
+        for file in files:
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
+            entry.compress_type = compression
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w", force_zip64=large) as target, file.open("rb") as source:
+                shutil.copyfileobj(source, target, 1 << 20)
+    unfinished.replace(path)
+    return path
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Package a model folder as an archive that TorchServe serves.")
+    parser.add_argument("model_folder", type=Path)
+    parser.add_argument("--store", type=Path, default=ROOT / "model_store")
+    parser.add_argument("--batching", choices=("in-flight", "dynamic"), default="in-flight")
+    parser.add_argument("--slots", type=int, default=8, help="requests that are decoded together")
+    arguments = parser.parse_args()
+    try:
+        path = write_archive(
+            arguments.model_folder, arguments.store, batching=arguments.batching, slots=arguments.slots
+        )
+    except ArchiveError as error:
+        sys.exit(f"{error}")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

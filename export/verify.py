@@ -1,0 +1,72 @@
+"""Unpack an archive in a clean process and write one report with nothing but what is in it.
+
+    python -m export.verify model_store/demo.mar [IMAGE]
+
+The process runs in isolated mode (no PYTHONPATH, no working directory on the path), so a file that is missing
+from the archive is missing here too. It fails when a library that must not be needed for serving was imported.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
+"""Libraries that a worker must not import: they cost seconds at every start."""
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+folder, image, forbidden = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
+sys.path.insert(0, str(folder))
+import report_handler
+from model_src.report_generator import ReportGenerator, ReportRequest
+generator = ReportGenerator.load(folder)
+(report,) = generator.generate([ReportRequest(image=image.read_bytes())])
+if isinstance(report, Exception):
+    sys.exit(f"{type(report).__name__}: {report}")
+imported = [name for name in forbidden if name in sys.modules]
+if imported:
+    sys.exit(f"serving imported {', '.join(imported)}")
+outside = [m for m in sys.modules.values() if m.__name__.startswith("model_src") and not m.__file__.startswith(str(folder))]
+if outside:
+    sys.exit(f"{outside[0].__file__} came from outside the archive")
+print(f"{generator.config.name} {generator.config.version}, sha256 {generator.sha256}")
+print(f"{report.status}: {report.text}")
+"""
+
+
+def sample_radiograph() -> Path:
+    """A real PA chest radiograph (DICOM, synthetic identity) from the package `pydicom-data`."""
+    package = find_spec("data_store")
+    if package is None or not package.submodule_search_locations:
+        sys.exit("no image given, and the package pydicom-data with the sample radiograph is not installed")
+    return Path(package.submodule_search_locations[0], "data", "RG1_UNCR.dcm")
+
+
+def verify(archive: Path, image: Path) -> str:
+    """What the archive's own code says of the image. Exits with its message when it cannot."""
+    with tempfile.TemporaryDirectory() as folder:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+        command = [sys.executable, "-I", "-c", _PROGRAM, folder, str(image.resolve()), ",".join(NOT_WHILE_SERVING)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{archive} does not work: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Unpack an archive in a clean process and write one report.")
+    parser.add_argument("archive", type=Path)
+    parser.add_argument("image", type=Path, nargs="?", help="default: a chest radiograph of the package pydicom-data")
+    arguments = parser.parse_args()
+    print(verify(arguments.archive, arguments.image or sample_radiograph()), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The files of a model folder, written and read side by side: what training writes and export reads.
+
+model.yaml  model.safetensors  tokenizer.json  MODEL_CARD.md
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from model_src.architectures import ARCHITECTURES
+from model_src.architectures.architecture import Network
+from model_src.archive import CONFIG, TOKENIZER, WEIGHTS, load_tokenizer, load_weights, read_weights, write_weights
+from model_src.errors import ArchiveError
+from model_src.model_config import ModelConfig
+
+MODEL_CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder in memory; the network is in float32 and in evaluation mode."""
+
+    config: ModelConfig
+    network: Network
+    tokenizer: Tokenizer
+
+
+def build_network(config: ModelConfig) -> Network:
+    """An untrained network of the architecture and the dimensions of model.yaml."""
+    if config.architecture not in ARCHITECTURES:
+        raise ArchiveError(f"architecture is {config.architecture!r}; known: {', '.join(ARCHITECTURES)}")
+    parts = {"vision": config.vision, "connector": config.connector, "decoder": config.decoder}
+    try:
+        return ARCHITECTURES[config.architecture].build(parts)
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(f"{CONFIG} does not describe a {config.architecture}: {error}") from error
+
+
+def read_model_folder(folder: Path) -> Model:
+    """Read a model folder. Raises ArchiveError naming the file that is at fault."""
+    config = ModelConfig.read(folder / CONFIG)
+    network = build_network(config)
+    path = folder / WEIGHTS
+    stored = read_weights(path)
+    load_weights(network, {key: t.float() if t.is_floating_point() else t for key, t in stored.items()}, path)
+    return Model(config, network.eval().requires_grad_(False), load_tokenizer(folder))
+
+
+def write_model_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:
+    """Write a model folder; the weights keep their dtype."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.write(folder / CONFIG)
+    write_weights(folder / WEIGHTS, dict(weights))
+    tokenizer.save(str(folder / TOKENIZER))

@@ -1,0 +1,182 @@
+"""Properties of the in-flight batch."""
+
+import pytest
+import torch
+
+from model_src.decoders.kv_cache import KVCache
+from model_src.errors import InvalidOption, Overloaded
+from model_src.generation.options import GenerationOptions
+from tests.model_src.generation.reference import (
+    BOS,
+    EOS,
+    engine,
+    request,
+    run,
+    tiny_decoder,
+    tiny_image,
+)
+
+MIXED = [
+    GenerationOptions(max_new_tokens=20),
+    GenerationOptions(max_new_tokens=25, num_beams=3, num_return_sequences=2),
+    GenerationOptions(max_new_tokens=7, do_sample=True, seed=1, num_return_sequences=4),
+    GenerationOptions(max_new_tokens=1),
+    GenerationOptions(max_new_tokens=30, num_beams=5, no_repeat_ngram_size=2, min_new_tokens=20),
+    GenerationOptions(max_new_tokens=18, do_sample=True, num_beams=2, seed=5),
+    GenerationOptions(max_new_tokens=24, repetition_penalty=1.4, stop=("K",)),
+    GenerationOptions(max_new_tokens=12, num_beams=4, length_penalty=2.0, early_stopping=True),
+]
+
+
+def test_batch_equals_alone() -> None:
+    """Eight different requests in one batch get the token ids that each gets alone."""
+    decoder = tiny_decoder()
+    requests = {f"{i}": request(tiny_image(i), options) for i, options in enumerate(MIXED)}
+
+    together = run(engine(decoder), requests)
+
+    alone = {key: run(engine(decoder), {key: value})[key] for key, value in requests.items()}
+    assert alone == together
+
+
+def test_entering_at_any_step_changes_nothing() -> None:
+    """A request that enters while others are half-way, and leaves before them, gets what it gets alone."""
+    decoder = tiny_decoder()
+    requests = {f"{i}": request(tiny_image(10 + i), options) for i, options in enumerate(MIXED * 2)}
+    batch = engine(decoder, slots=5)
+    waiting, done, steps = dict(requests), {}, 0
+    while len(done) < len(requests):
+        if waiting and batch.free_slots and steps % 3 != 1:
+            key = next(iter(waiting))
+            batch.add({key: waiting.pop(key)})
+        done.update({key: [list(h.token_ids) for h in hs] for key, hs in batch.step().items()})
+        steps += 1
+
+    alone = {key: run(engine(decoder), {key: value})[key] for key, value in requests.items()}
+    assert alone == done
+
+
+def test_cancelled_request_frees_its_slot_and_disturbs_nobody() -> None:
+    """After a cancellation the others' token ids are as before and the slot takes another request."""
+    decoder = tiny_decoder()
+    options = GenerationOptions(max_new_tokens=20, num_beams=3, min_new_tokens=10)
+    requests = {key: request(tiny_image(i), options) for i, key in enumerate("abc")}
+    batch = engine(decoder, slots=3)
+    batch.add(requests)
+    for _ in range(4):
+        batch.step()
+
+    batch.cancel("a")
+    batch.add({"d": request(tiny_image(3), options)})
+    done = {}
+    while batch.active:
+        done.update({key: [list(h.token_ids) for h in hs] for key, hs in batch.step().items()})
+
+    expected = run(engine(decoder), {**requests, "d": request(tiny_image(3), options)})
+    assert {key: expected[key] for key in "bcd"} == done
+
+
+def test_one_beam_is_greedy() -> None:
+    """Beam search whose beams cannot differ (top-k of one token) writes what greedy search writes."""
+    decoder = tiny_decoder()
+    for seed in range(4):
+        greedy = run(engine(decoder), {"a": request(tiny_image(seed), GenerationOptions(max_new_tokens=15))})["a"]
+        narrow = GenerationOptions(max_new_tokens=15, do_sample=True, top_k=1, seed=0)
+
+        assert greedy == run(engine(decoder), {"a": request(tiny_image(seed), narrow)})["a"]
+
+
+def test_cached_equals_uncached() -> None:
+    """The sum of log-probabilities that the engine reports is the one that teacher forcing gives for its tokens."""
+    decoder = tiny_decoder()
+    for i, options in enumerate(MIXED):
+        image = tiny_image(i)
+        batch = engine(decoder)
+        batch.add({"a": request(image, options)})
+        hypotheses = None
+        while hypotheses is None:
+            hypotheses = batch.step().get("a")
+        for hypothesis in hypotheses:
+            tokens = torch.tensor([[BOS, *hypothesis.token_ids]])
+            with torch.inference_mode():
+                logprobs = decoder(image[None], tokens[:, :-1]).log_softmax(-1)
+            expected = logprobs.gather(2, tokens[:, 1:, None]).sum().item()
+
+            assert hypothesis.sum_logprob == pytest.approx(expected, abs=1e-3)
+
+
+def test_finish_reason_says_what_ended_the_report() -> None:
+    """A report ends by its end-of-text token, its length or a stop text, and says which."""
+    decoder = tiny_decoder()
+    reasons = set()
+    for seed in range(12):
+        for options in (GenerationOptions(max_new_tokens=8), GenerationOptions(max_new_tokens=30, stop=("K", "Y"))):
+            batch = engine(decoder)
+            batch.add({"a": request(tiny_image(seed), options)})
+            hypotheses = None
+            while hypotheses is None:
+                hypotheses = batch.step().get("a")
+            hypothesis = hypotheses[0]
+            reasons.add(hypothesis.finish_reason)
+            assert (hypothesis.token_ids[-1] == EOS) == (hypothesis.finish_reason == "eos")
+            if hypothesis.finish_reason == "length":
+                assert len(hypothesis.token_ids) == options.max_new_tokens
+
+    assert reasons == {"eos", "length", "stop"}
+
+
+def test_seed_makes_sampling_repeatable_in_any_batch() -> None:
+    """Two requests with one seed draw the same tokens, with another seed others, also next to each other."""
+    decoder = tiny_decoder()
+    options = [GenerationOptions(max_new_tokens=15, do_sample=True, temperature=1.5, seed=seed) for seed in (1, 1, 2)]
+
+    done = run(engine(decoder), {f"{i}": request(tiny_image(0), o) for i, o in enumerate(options)})
+
+    assert done["0"] == done["1"] != done["2"]
+
+
+def test_too_many_requests_are_refused_whole() -> None:
+    """More requests than free slots raise Overloaded and leave the batch as it was."""
+    batch = engine(tiny_decoder(), slots=1)
+    options = GenerationOptions(max_new_tokens=5)
+
+    with pytest.raises(Overloaded, match="2 requests for 1 free place"):
+        batch.add({key: request(tiny_image(0), options) for key in "ab"})
+
+    assert not batch.active
+
+
+def test_more_tokens_than_positions_are_refused() -> None:
+    """A request that the decoder has no positions for is refused with the number that is possible."""
+    batch = engine(tiny_decoder())
+
+    with pytest.raises(InvalidOption, match="at most 64 are possible"):
+        batch.add({"a": request(tiny_image(0), GenerationOptions(max_new_tokens=65))})
+
+
+def test_last_position_is_usable() -> None:
+    """A request may use every position that the decoder has."""
+    options = GenerationOptions(max_new_tokens=64, min_new_tokens=64)
+
+    tokens = run(engine(tiny_decoder()), {"a": request(tiny_image(0), options)})["a"][0]
+
+    assert len(tokens) == 64
+
+
+def test_cache_is_append_only() -> None:
+    """Writing new columns leaves all earlier ones, and the other slots, as they were."""
+    cache = KVCache(
+        layers=1, slots=3, heads=2, head_width=4, columns=8, dtype=torch.float32, device=torch.device("cpu")
+    )
+    first = torch.randn(2, 2, 3, 4)
+    cache.open(slice(0, 2), torch.arange(3).expand(2, 3), 3)
+    cache.update(first, -first, 0)
+    second = torch.randn(1, 2, 2, 4)
+
+    cache.open(slice(1, 2), torch.tensor([[3, 4]]), 5)
+    keys, values = cache.update(second, -second, 0)
+
+    assert torch.equal(cache.keys[0][:2, :, :3], first)
+    assert torch.equal(keys[0], torch.cat([first[1], second[0]], dim=1))
+    assert torch.equal(values, -keys)
+    assert not cache.keys[0][2].any()
