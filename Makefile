@@ -1,0 +1,73 @@
+# make help lists the targets. Everything is installed into .venv by the first target that needs it.
+
+PYTHON ?= python3
+MODEL ?= demo
+BATCHING ?= in-flight
+SLOTS ?= 8
+DATA ?= ../shared/data/open_radiology
+UV_VERSION = 0.13.9
+
+BIN = .venv/bin
+INSTALLED = .venv/installed
+# MODEL is a name under models/ or the path of a model folder.
+MODEL_FOLDER = $(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL))
+ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
+SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' -o -name '*.xml' 2>/dev/null)
+
+# Python's own search path must not reach into the archive or the server.
+unexport PYTHONPATH
+
+.PHONY: help install archive verify serve demo report loadtest train-demo lint test test-fast check clean
+
+help:           ## what can be made
+	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(INSTALLED)  ## everything that is needed, into .venv
+
+# uv lives in a folder of its own; it finds Python 3.11 (or fetches it) whatever Python started it.
+$(INSTALLED): requirements.lock
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 .venv
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+	touch $@
+
+archive: $(ARCHIVE)  ## model_store/$(MODEL).mar from a model folder (MODEL=name or path, BATCHING=in-flight|dynamic)
+
+$(ARCHIVE): $(wildcard $(MODEL_FOLDER)/*) $(SOURCES) | $(INSTALLED)
+	$(BIN)/python -m export.package $(MODEL_FOLDER) --batching $(BATCHING) --slots $(SLOTS)
+
+verify: archive  ## unpack the archive in a clean process and write one report (IMAGE=path)
+	$(BIN)/python -m export.verify $(ARCHIVE) $(IMAGE)
+
+serve: archive  ## the server in the foreground, on TorchServe's usual ports
+	. ./env.sh && torchserve --start --foreground
+
+demo: $(INSTALLED)  ## archive, server on free ports, one radiograph over HTTP and gRPC, server stopped
+	$(BIN)/python -m client.demo --model $(MODEL_FOLDER)
+
+report: $(INSTALLED)  ## one report from a running server: make report IMAGE=path [PROMPT=...] [MODEL=name]
+	@$(BIN)/python -m client $(IMAGE) --model $(notdir $(MODEL)) $(if $(PROMPT),--prompt "$(PROMPT)")
+
+loadtest: archive  ## a minute of HTTP and gRPC load on the demo archive; report in out/loadtest
+	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
+
+train-demo: $(INSTALLED)  ## train models/demo on DATA, print its scores, write its model card
+	$(BIN)/python -m training.train training/configs/demo.yaml data=$(DATA)
+
+lint: $(INSTALLED)  ## style, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(INSTALLED)  ## all tests, those that start the server too
+	$(BIN)/python -m pytest
+
+test-fast: $(INSTALLED)  ## the tests that need no server and no patience
+	$(BIN)/python -m pytest -m "not server and not slow"
+
+check: lint test  ## what CI runs
+
+clean:          ## what was built here, but not .venv
+	rm -rf build/grpc out logs runs model_store/*.mar
