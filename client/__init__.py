@@ -1,0 +1,1 @@
+"""A client that knows only HTTP and gRPC, for tests, load tests and the command line."""

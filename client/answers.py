@@ -1,0 +1,53 @@
+"""Answers of the server, and the keys it asks for."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Answer = dict[str, Any]
+
+
+class ReportError(Exception):
+    """The server gave an error instead of a report.
+
+    code    : HTTP status code; over gRPC, that of the error in the body
+    type    : name of the error
+    message : what is wrong and what would be right
+    """
+
+    def __init__(self, code: int, kind: str, message: str) -> None:
+        super().__init__(f"{code} {kind}: {message}")
+        self.code = code
+        self.type = kind
+        self.message = message
+
+
+def read_answer(body: bytes, code: int = 200) -> Answer:
+    """The report in a body.
+
+    An error can stand under status 200: gRPC has no status of its own, and that of a stream is sent first.
+
+    Raises ReportError when the body holds an error, or is no JSON.
+    """
+    try:
+        contents = json.loads(body)
+    except ValueError:
+        contents = None
+    if not isinstance(contents, dict):
+        raise ReportError(code, "NoAnswer", f"the server answered {len(body)} bytes that are no JSON object")
+    error = contents.get("error")
+    if isinstance(error, Mapping):
+        raise ReportError(error["code"], error["type"], error["message"])
+    if code != 200:
+        # The frontend's own errors: {"code": ..., "type": ..., "message": ...}.
+        raise ReportError(code, str(contents.get("type")), str(contents.get("message")))
+    return contents
+
+
+def read_key(key_file: Path, kind: str = "inference") -> str:
+    """A key from TorchServe's key_file.json.
+
+    kind : "inference", "management" or "API"
+    """
+    return str(json.loads(key_file.read_text(encoding="utf-8"))[kind]["key"])

@@ -1,0 +1,69 @@
+"""Reports over gRPC."""
+
+import json
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from client.answers import Answer, read_answer
+from client.grpc_messages import SERVICE, message_classes
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+class GrpcClient:
+    """Asks one server for reports; a context manager, because it holds a channel.
+
+    target  : address of the gRPC inference API, "127.0.0.1:7070"
+    key     : inference key, see `read_key`
+    model   : name of the served model
+    timeout : seconds to wait for an answer; TorchServe goes on with the work after that
+    """
+
+    def __init__(self, target: str, key: str, model: str = "demo", timeout: float = 120) -> None:
+        self.model = model
+        self.timeout = timeout
+        self._metadata = (("protocol", "gRPC"), ("authorization", f"Bearer {key}"))
+        limits = ("grpc.max_send_message_length", "grpc.max_receive_message_length")
+        self._channel = grpc.insecure_channel(target, options=[(limit, MAX_MESSAGE_BYTES) for limit in limits])
+        messages = message_classes()
+        self._request = messages["PredictionsRequest"]
+        methods = {
+            "request_serializer": self._request.SerializeToString,
+            "response_deserializer": messages["PredictionResponse"].FromString,
+        }
+        self._predictions = self._channel.unary_unary(f"{SERVICE}/Predictions", **methods)
+        self._stream_predictions = self._channel.unary_stream(f"{SERVICE}/StreamPredictions", **methods)
+
+    def report(self, image: bytes | None = None, **fields: Any) -> Answer:
+        """The report on an image, with `fields` (prompt, options) as further inputs.
+
+        Raises ReportError for an error in the answer, grpc.RpcError for one of the transport.
+        """
+        request = self._message(image, fields)
+        return read_answer(self._predictions(request, timeout=self.timeout, metadata=self._metadata).prediction)
+
+    def stream_predictions(self, image: bytes | None = None, **fields: Any) -> list[bytes]:
+        """All messages of a StreamPredictions call; this server answers it with one."""
+        request = self._message(image, fields)
+        responses = self._stream_predictions(request, timeout=self.timeout, metadata=self._metadata)
+        return [response.prediction for response in responses]
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def __enter__(self) -> "GrpcClient":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _message(self, image: bytes | None, fields: dict[str, Any]) -> Any:
+        inputs = {
+            name: (value if isinstance(value, str) else json.dumps(value)).encode() for name, value in fields.items()
+        }
+        if image is not None:
+            inputs["image"] = image
+        return self._request(model_name=self.model, input=inputs)
