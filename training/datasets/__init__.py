@@ -1,0 +1,1 @@
+"""Data sets that can be trained on, one file each."""
