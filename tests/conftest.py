@@ -1,0 +1,33 @@
+"""What several test modules need, made once."""
+
+from pathlib import Path
+
+import pytest
+
+from export.package import write_files
+from model_src.model_folder import read_model_folder
+from tests.tiny_model import write_tiny_model
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with facts, fixtures and real data, where it is present."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder ../shared with real data and fixtures is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights."""
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked archive of `tiny_model`, without the serving code."""
+    folder = tmp_path_factory.mktemp("archive")
+    write_files(read_model_folder(tiny_model), folder)
+    return folder

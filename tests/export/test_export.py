@@ -1,0 +1,79 @@
+"""Properties of the export and of the archive."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from export.export_onnx import compare, export_onnx
+from export.package import write_archive, write_files
+from export.verify import verify
+from model_src.archive import ARCHIVE_FILES, read_archive
+from model_src.errors import ArchiveError
+from model_src.model_folder import read_model_folder
+from tests.tiny_model import CONFIG, png
+
+
+def test_archive_config_survives_the_round_trip(tiny_archive: Path) -> None:
+    """model.yaml of the archive says what model.yaml of the model folder said, and the sha256 of each file."""
+    archive = read_archive(tiny_archive)
+
+    assert archive.config.decoder == CONFIG.decoder
+    assert archive.config.preprocess == CONFIG.preprocess
+    assert set(archive.config.files) == set(ARCHIVE_FILES)
+
+
+@pytest.mark.parametrize("name", ARCHIVE_FILES)
+def test_changed_file_is_found(tiny_archive: Path, tmp_path: Path, name: str) -> None:
+    """One changed byte in any file of an archive stops the start and names the file."""
+    folder = shutil.copytree(tiny_archive, tmp_path / "archive")
+    contents = bytearray((folder / name).read_bytes())
+    contents[len(contents) // 2] ^= 1
+    (folder / name).write_bytes(contents)
+
+    with pytest.raises(ArchiveError, match=name):
+        read_archive(folder)
+
+
+@pytest.mark.parametrize("name", [*ARCHIVE_FILES, "model.yaml"])
+def test_missing_file_is_named(tiny_archive: Path, tmp_path: Path, name: str) -> None:
+    """An archive without one of its files stops the start and names the file."""
+    folder = shutil.copytree(tiny_archive, tmp_path / "archive")
+    (folder / name).unlink()
+
+    with pytest.raises(ArchiveError, match=name):
+        read_archive(folder)
+
+
+def test_same_model_gives_same_files(tiny_model: Path, tiny_archive: Path, tmp_path: Path) -> None:
+    """A second export of the same model folder gives the same bytes."""
+    write_files(read_model_folder(tiny_model), tmp_path)
+
+    for file in tiny_archive.iterdir():
+        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+
+
+def test_export_that_computes_something_else_fails(tmp_path: Path) -> None:
+    """A file whose outputs differ from the network's is refused with the difference."""
+    example = torch.randn(2, 4)
+    export_onnx(nn.Linear(4, 3).eval(), example, tmp_path / "linear.onnx", inputs="x", outputs="y")
+
+    with pytest.raises(ArchiveError, match="differs from PyTorch by"):
+        compare(nn.Linear(4, 3), example, tmp_path / "linear.onnx")
+
+
+def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) -> None:
+    """The same folder gives the same .mar; it has no pickle in it and works in a clean process."""
+    first = write_archive(tiny_model, tmp_path / "a", batching="in-flight", slots=8)
+    second = write_archive(tiny_model, tmp_path / "b", batching="in-flight", slots=8)
+    image = tmp_path / "image.png"
+    image.write_bytes(png())
+
+    assert first.read_bytes() == second.read_bytes()
+    names = zipfile.ZipFile(first).namelist()
+    assert not [name for name in names if name.endswith((".pt", ".pth", ".pkl", ".bin", ".ckpt"))]
+    assert not [name for name in names if "architectures" in name or "__pycache__" in name]
+    assert "UNVERIFIED: " in verify(first, image)
