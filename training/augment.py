@@ -7,14 +7,15 @@ from torch.nn.functional import affine_grid, conv2d, grid_sample
 from training.settings import Settings
 
 
-def augment(images: Tensor, settings: Settings, generator: Generator) -> Tensor:
+def augment(images: Tensor, size: int, settings: Settings, generator: Generator) -> Tensor:
     """A new picture from each picture.
 
     images  : Tensor of uint8, shape (batch, cache_size, cache_size)
-    returns : Tensor of float32, shape (batch, image_size, image_size), in [0, 1]
+    size    : of the new pictures, in pixels
+    returns : Tensor of float32, shape (batch, size, size), in [0, 1]
     """
     x = images[:, None].float() / 255
-    x = grid_sample(x, _grid(len(x), settings, generator), padding_mode="reflection", align_corners=False)
+    x = grid_sample(x, _grid(len(x), size, settings, generator), padding_mode="reflection", align_corners=False)
     x = _blur(x, settings.blur, generator)
     x = _exposure(x, settings, generator)
     x = _erase(x, settings.erase, generator)
@@ -26,7 +27,7 @@ def _uniform(count: int, generator: Generator, low: float, high: float) -> Tenso
     return torch.rand(count, 1, 1, 1, generator=generator) * (high - low) + low
 
 
-def _grid(count: int, settings: Settings, generator: Generator) -> Tensor:
+def _grid(count: int, size: int, settings: Settings, generator: Generator) -> Tensor:
     """Where each output pixel is read: rotated, zoomed, stretched and shifted; (count, size, size, 2)."""
     angle, zoom, aspect, right, down = (
         _uniform(count, generator, -limit, limit).flatten()
@@ -46,7 +47,7 @@ def _grid(count: int, settings: Settings, generator: Generator) -> Tensor:
         ],
         dim=1,
     )
-    return affine_grid(theta, [count, 1, settings.image_size, settings.image_size], align_corners=False)
+    return affine_grid(theta, [count, 1, size, size], align_corners=False)
 
 
 def _blur(x: Tensor, fraction: float, generator: Generator) -> Tensor:
@@ -64,8 +65,10 @@ def _exposure(x: Tensor, settings: Settings, generator: Generator) -> Tensor:
     x = (x - mean) * (1 + _uniform(len(x), generator, -settings.contrast, settings.contrast)) + mean
     x = x + _uniform(len(x), generator, -settings.brightness, settings.brightness)
     # Half of the pictures stay clean: the pictures that are served have no added noise.
-    level = _uniform(len(x), generator, -settings.noise, settings.noise).clamp(min=0)
-    return (x + level * torch.randn(x.shape, generator=generator)).clamp(0, 1)
+    level = _uniform(len(x), generator, -settings.noise, settings.noise)
+    noisy = level.flatten() > 0
+    x[noisy] += level[noisy] * torch.randn(x[noisy].shape, generator=generator)
+    return x.clamp(0, 1)
 
 
 def _erase(x: Tensor, fraction: float, generator: Generator) -> Tensor:

@@ -83,12 +83,16 @@ def train(settings: Settings) -> bool:  # noqa: PLR0915 - one loop, read from to
     config = write_config(run, description)
     network = build_network(config)
     network.vision.to(memory_format=torch.channels_last)  # convolves twice as fast here
+    for module in network.vision.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = settings.batch_norm_momentum
     head = LabelHead(network.vision.width, labels)
     model = nn.ModuleDict({"network": network, "head": head}).train()
     ema = copy.deepcopy(network).eval()
     optimizer = make_optimizer(model, settings)
     steps_per_epoch = len(records) // settings.batch_size
     steps = steps_per_epoch * settings.epochs
+    small_steps = steps_per_epoch * settings.small_epochs
     print(f"{sum(p.numel() for p in network.parameters()):,} parameters, {len(records)} pictures, {steps} steps")
 
     # where an earlier session stopped
@@ -114,7 +118,8 @@ def train(settings: Settings) -> bool:  # noqa: PLR0915 - one loop, read from to
                 order = torch.randperm(len(records), generator=generator)
             chosen = order[position : position + settings.batch_size]
             label = label_of[chosen]
-            pixels = (augment(images[chosen], settings, generator) - settings.mean) / settings.std
+            size = settings.small_image_size if step < small_steps else settings.image_size
+            pixels = (augment(images[chosen], size, settings, generator) - settings.mean) / settings.std
             pixel_values = pixels[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
             told = settings.captions_per_batch  # the order is random, so the first few are a fair choice
             template = torch.randint(captions.shape[1], (told,), generator=generator)

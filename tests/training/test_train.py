@@ -72,7 +72,7 @@ def test_augmentation_without_strength_is_a_resize(settings: Settings) -> None:
         ("rotation", "zoom", "aspect", "shift", "gamma", "contrast", "brightness", "noise", "blur", "erase"), 0.0
     )
     images = torch.randint(1, 256, (3, 32, 32), dtype=torch.uint8)
-    changed = augment(images, replace(settings, **none), torch.Generator())
+    changed = augment(images, 32, replace(settings, **none), torch.Generator())
     torch.testing.assert_close(changed, images / 255, atol=1e-4, rtol=0)
 
 
@@ -80,7 +80,7 @@ def test_augmentation_never_flips(settings: Settings) -> None:
     """A picture that is bright on its left side stays bright on its left side, whatever is drawn."""
     images = torch.zeros(64, 36, 36, dtype=torch.uint8)
     images[:, :, :18] = 255
-    changed = augment(images, replace(settings, erase=0.0), torch.Generator().manual_seed(0))
+    changed = augment(images, 32, replace(settings, erase=0.0), torch.Generator().manual_seed(0))
     assert (changed[:, :, :16].mean(dim=(1, 2)) > changed[:, :, 16:].mean(dim=(1, 2))).all()
 
 
