@@ -1,0 +1,89 @@
+"""A generator that writes words by counting, and fails where a test wants it to."""
+
+from collections.abc import Collection, Mapping
+from types import SimpleNamespace
+
+from model_src.errors import InputError, NotAnImage
+from model_src.generation.options import GenerationOptions
+from model_src.report import Report, sections
+from model_src.report_generator import ReportRequest
+
+
+class FakeGenerator:
+    """The API of ReportGenerator. An image is a word, and its report repeats this word `max_new_tokens` times.
+
+    b"broken" is no image, b"bug" raises in `admit`; while `faulty` is set, `step` raises.
+    """
+
+    def __init__(self, slots: int = 4) -> None:
+        self.config = SimpleNamespace(
+            name="fake", version="7", architecture="words", generation=GenerationOptions(max_new_tokens=6)
+        )
+        self.sha256 = "0" * 64
+        self.slots = slots
+        self.faulty = False
+        self.warmed_up = False
+        self.batches: list[set[str]] = []
+        self.seen: dict[str, ReportRequest] = {}
+        self._in_flight: dict[str, int] = {}
+
+    @property
+    def active(self) -> Collection[str]:
+        """Ids of the requests that are being decoded."""
+        return self._in_flight.keys()
+
+    @property
+    def free_slots(self) -> int:
+        """How many more requests can be admitted now."""
+        return self.slots - len(self._in_flight)
+
+    def admit(self, requests: Mapping[str, ReportRequest]) -> dict[str, InputError]:
+        """Let new requests into the batch; returns those that failed."""
+        assert len(requests) <= self.free_slots
+        failed: dict[str, InputError] = {}
+        for request_id, request in requests.items():
+            self.seen[request_id] = request
+            if request.image == b"bug":
+                raise ZeroDivisionError("patient Mueller")
+            if request.image == b"broken":
+                failed[request_id] = NotAnImage("these bytes are no image")
+            else:
+                self._in_flight[request_id] = 0
+        return failed
+
+    def step(self, max_steps: int = 1) -> dict[str, Report]:
+        """Write up to `max_steps` words of every request; returns the finished ones."""
+        self.batches.append(set(self._in_flight))
+        if self.faulty:
+            raise RuntimeError("patient Mueller")
+        finished = []
+        for _ in range(max_steps):
+            for request_id in self._in_flight:
+                self._in_flight[request_id] += 1
+            finished = [i for i, done in self._in_flight.items() if done >= self.seen[i].options.max_new_tokens]
+            if finished:
+                break
+        return {request_id: self._report(request_id) for request_id in finished}
+
+    def partial_text(self, request_id: str) -> str:
+        """The words so far."""
+        word = (self.seen[request_id].image or b"features").decode()
+        return " ".join([word] * self._in_flight[request_id])
+
+    def cancel(self, request_id: str) -> None:
+        """Forget a request."""
+        self._in_flight.pop(request_id, None)
+
+    def reset(self) -> None:
+        """Forget all requests."""
+        self._in_flight.clear()
+
+    def warm_up(self) -> None:
+        """Note that it was called."""
+        self.warmed_up = True
+
+    def _report(self, request_id: str) -> Report:
+        text = self.partial_text(request_id)
+        tokens = self._in_flight.pop(request_id)
+        timing = {"queue": 0.0, "preprocess": 1.0, "vision": 2.0, "decode": 3.0}
+        return Report(text, *sections(text), "length", tuple(range(tokens)), -0.5, timing_ms=timing)

@@ -1,0 +1,308 @@
+"""Properties of the handler in the hands of TorchServe."""
+
+import inspect
+import json
+import logging
+from collections.abc import Callable
+
+import pytest
+
+import handlers.report_handler
+from handlers.report_handler import ReportGenerator
+from model_src.errors import ArchiveError
+from tests.handlers.fake_generator import FakeGenerator
+from tests.handlers.frontend import Frontend, Job
+
+INTERNAL = "InternalError"
+
+
+def image(word: bytes, **options: object) -> dict[str, object]:
+    """An HTTP item with an image and options as multipart parts."""
+    return {"image": bytearray(word)} | {name: str(value).encode() for name, value in options.items()}
+
+
+def test_handler_module_defines_one_class() -> None:
+    """TorchServe refuses a handler module that defines more than one class."""
+    module = handlers.report_handler
+    classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
+
+    assert [handlers.report_handler.ReportHandler] == classes
+
+
+def test_model_is_warm_before_the_first_request(frontend: Frontend, generator: FakeGenerator) -> None:
+    """Loading ends with a warm-up."""
+    assert generator.warmed_up
+    assert frontend.handler.initialized
+
+
+def test_damaged_archive_fails_to_load_with_a_runtime_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only RuntimeError is reported by TorchServe as a failed load; its message still names the file."""
+
+    def load(*_: object, **__: object) -> None:
+        raise ArchiveError("vision.onnx is missing")
+
+    monkeypatch.setattr(ReportGenerator, "load", load)
+    frontend = Frontend()
+
+    with pytest.raises(RuntimeError, match=r"vision\.onnx is missing"):
+        frontend.handler.initialize(frontend.context)
+
+
+def test_unknown_setting_fails_to_load(serve: Callable[..., Frontend]) -> None:
+    """A misspelt key of the section prelim is an error that lists the known ones."""
+    with pytest.raises(RuntimeError, match="unknown key 'steps'; known: steps_per_handle"):
+        serve(prelim={"steps": 3})
+
+
+def test_requests_over_http_and_grpc_share_the_batch(frontend: Frontend, generator: FakeGenerator) -> None:
+    """HTTP and gRPC requests are decoded side by side, and each is answered once and whole."""
+    jobs = [frontend.submit({"body": bytearray(b"lung")}), frontend.submit_grpc(data=b"heart")]
+
+    frontend.run()
+
+    assert [job.body["report"].split() for job in jobs] == [["lung"] * 6, ["heart"] * 6]
+    assert all(job.calls == 1 for job in jobs)
+    assert {2} == {len(batch) for batch in generator.batches}
+
+
+def test_request_enters_while_others_are_decoded(frontend: Frontend, generator: FakeGenerator) -> None:
+    """A request that arrives late joins the batch at the next call and leaves when it is finished."""
+    long = frontend.submit(image(b"long", max_new_tokens=12))
+    frontend.call()
+    short = frontend.submit(image(b"short", max_new_tokens=2))
+    frontend.call()
+
+    assert short.answered
+    assert not long.answered
+    frontend.run()
+    assert long.body["report"].split() == ["long"] * 12
+
+
+def test_more_requests_than_slots_wait(frontend: Frontend, generator: FakeGenerator) -> None:
+    """Above the slots requests wait, all are answered, and the wait is reported as time in the queue."""
+    jobs = [frontend.submit(image(f"word{i}".encode())) for i in range(10)]
+
+    frontend.run()
+
+    assert [f"word{i}" for i in range(10)] == [job.body["report"].split()[0] for job in jobs]
+    assert max(len(batch) for batch in generator.batches) == 4
+    assert jobs[-1].body["timing_ms"]["queue"] > jobs[0].body["timing_ms"]["queue"]
+
+
+def test_bad_requests_fail_alone(frontend: Frontend) -> None:
+    """Unreadable images and wrong options get 4xx with the reason; their neighbours get their reports."""
+    good = [frontend.submit(image(b"good")), frontend.submit_grpc(image=b"good")]
+    broken = frontend.submit({"body": bytearray(b"broken")})
+    wrong = frontend.submit(image(b"fine", num_beams="many"))
+    over_grpc = frontend.submit_grpc(image=b"broken")
+
+    frontend.run()
+
+    assert [job.body["report"] for job in good] == ["good good good good good good"] * 2
+    assert (broken.status, wrong.status) == (415, 400)
+    assert broken.body["error"] == {"code": 415, "type": "NotAnImage", "message": "these bytes are no image"}
+    assert "num_beams" in wrong.body["error"]["message"]
+    assert over_grpc.body["error"]["code"] == 415
+    assert all(job.calls == 1 for job in (broken, wrong, over_grpc))
+
+
+def test_bug_fails_the_request_that_met_it(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected exception gives its request a 500, its neighbours their reports, and the log no text of it."""
+    caplog.set_level(logging.INFO)
+    good = [frontend.submit(image(b"good")), frontend.submit(image(b"good"))]
+    bug = frontend.submit({"body": bytearray(b"bug")})
+    good.append(frontend.submit(image(b"good")))
+
+    frontend.run()
+
+    assert bug.status == 500
+    assert bug.body["error"]["type"] == INTERNAL
+    assert all(job.body["report"].startswith("good") for job in good)
+    assert "ZeroDivisionError at fake_generator.py" in caplog.text
+    assert "Mueller" not in caplog.text
+    assert "Mueller" not in str(bug.body)
+
+
+def test_engine_is_usable_after_a_failed_step(frontend: Frontend, generator: FakeGenerator) -> None:
+    """When decoding itself fails, the requests in the batch get 500 and those that come after are served."""
+    lost = [frontend.submit(image(b"lost")), frontend.submit_grpc(image=b"lost")]
+    generator.faulty = True
+    frontend.call()
+    generator.faulty = False
+    served = frontend.submit(image(b"served"))
+    frontend.run()
+
+    assert [job.body["error"]["code"] for job in lost] == [500, 500]
+    assert "served served" in served.body["report"]
+
+
+def test_worker_ends_when_decoding_keeps_failing(frontend: Frontend, generator: FakeGenerator) -> None:
+    """A device that is lost stays lost: after three failures in a row the process ends, and TorchServe restarts it."""
+    generator.faulty = True
+    for _ in range(2):
+        frontend.submit(image(b"lost"))
+        frontend.call()
+    frontend.submit(image(b"lost"))
+
+    with pytest.raises(SystemExit):
+        frontend.call()
+
+
+def test_client_that_goes_away_frees_its_slot(frontend: Frontend, generator: FakeGenerator) -> None:
+    """A request that the frontend no longer sends is cancelled."""
+    frontend.submit(image(b"gone", max_new_tokens=100))
+    frontend.call()
+    assert len(generator.active) == 1
+    frontend.jobs.clear()
+    stays = frontend.submit(image(b"stays"))
+    frontend.call()
+
+    assert len(generator.active) == 1
+    frontend.run()
+    assert stays.answered
+
+
+def stream(frontend: Frontend, **options: object) -> Job:
+    """A streamed request, answered to the end."""
+    job = frontend.submit(image(b"word", stream=True, **options))
+    frontend.run()
+    return job
+
+
+def test_stream_is_lines_of_json_that_end_with_the_report(frontend: Frontend) -> None:
+    """The pieces of a streamed report put together are its text; the last line is the whole answer."""
+    job = stream(frontend)
+
+    *pieces, report = [json.loads(line) for line in b"".join(job.chunks).splitlines()]
+    assert job.content_type == "application/x-ndjson"
+    assert len(pieces) == 2
+    assert report["report"].startswith("".join(piece["text"] for piece in pieces))
+    assert report["status"] == "UNVERIFIED"
+
+
+def test_stream_of_one_call_is_a_single_response(frontend: Frontend) -> None:
+    """A streamed report that is finished within its first call is answered whole, because a lone last chunk hangs."""
+    job = stream(frontend, max_new_tokens=2)
+
+    assert job.calls == 1
+    assert job.body["report"] == "word word"
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
+def test_stream_of_several_sequences_is_refused(frontend: Frontend, options: dict[str, object]) -> None:
+    """Text that can still change is not streamed."""
+    job = stream(frontend, **options)
+
+    assert job.status == 400
+    assert "can be streamed only with 1 and 1" in job.body["error"]["message"]
+
+
+def test_stream_over_grpc_is_refused(frontend: Frontend) -> None:
+    """The frontend would drop a gRPC request after its first piece of text."""
+    job = frontend.submit_grpc(image=b"word", stream=b"true")
+    frontend.run()
+
+    assert job.body["error"]["code"] == 400
+
+
+def test_error_after_the_first_chunk_ends_the_stream(frontend: Frontend, generator: FakeGenerator) -> None:
+    """When the status line is gone already, the error is the last line."""
+    job = frontend.submit(image(b"word", stream=True))
+    frontend.call()
+    generator.faulty = True
+    frontend.run()
+
+    assert job.status == 200
+    assert json.loads(b"".join(job.chunks).splitlines()[-1])["error"]["type"] == INTERNAL
+
+
+def test_old_http_request_is_kept_alive(serve: Callable[..., Frontend], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After heartbeat_s an HTTP answer begins with white space, which JSON ignores; gRPC is still answered once."""
+    frontend = serve(prelim={"steps_per_handle": 2, "heartbeat_s": 1})
+    http, grpc = frontend.submit(image(b"slow")), frontend.submit_grpc(image=b"slow")
+    frontend.call()
+    for exchange in frontend.handler.flight.exchanges.values():
+        exchange.arrived -= 10
+    frontend.run()
+
+    assert http.chunks[:-1] == [b"\n"]
+    assert "slow slow" in http.body["report"]
+    assert grpc.calls == 1
+
+
+def test_dynamic_batch_is_answered_in_one_call(serve: Callable[..., Frontend], generator: FakeGenerator) -> None:
+    """Without continuousBatching all requests of a batch, also more than there are slots, are answered at once."""
+    frontend = serve(continuousBatching=False)
+    jobs = [frontend.submit(image(f"word{i}".encode())) for i in range(6)]
+    jobs.append(frontend.submit_grpc(image=b"grpc"))
+    bad = frontend.submit(image(b"broken"))
+    streamed = frontend.submit(image(b"word", stream=True))
+
+    frontend.call()
+
+    assert all(job.body["report"] for job in jobs)
+    assert bad.status == 415
+    assert "continuousBatching: false" in streamed.body["error"]["message"]
+    assert not generator.active
+
+
+def test_late_dynamic_batch_fails_before_the_worker_is_killed(
+    serve: Callable[..., Frontend], generator: FakeGenerator
+) -> None:
+    """A dynamic batch that takes longer than TorchServe waits is given up with 503, and its slots are free."""
+    frontend = serve(continuousBatching=False, responseTimeout=1)
+    job = frontend.submit(image(b"slow", max_new_tokens=1024))
+    generator.step = lambda max_steps=1: {}  # type: ignore[method-assign]
+
+    frontend.call()
+
+    assert job.status == 503
+    assert not generator.active
+
+
+def test_description_names_the_model(serve: Callable[..., Frontend]) -> None:
+    """GET /models/{name}?customized=true is told which model this is."""
+    frontend = serve(continuousBatching=False)
+    job = frontend.submit({}, {"describe": "True"})
+    frontend.call()
+
+    assert job.body == {"name": "fake", "version": "7", "architecture": "words", "sha256": "0" * 64}
+
+
+def test_metrics_are_written(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
+    """Times, tokens, rejections and cancellations are written with the units that are declared."""
+    caplog.set_level(logging.INFO)
+    frontend.submit(image(b"good"))
+    frontend.submit(image(b"broken"))
+    frontend.run()
+    frontend.submit(image(b"gone", max_new_tokens=100))
+    frontend.call()
+    frontend.jobs.clear()
+    frontend.submit(image(b"good"))
+    frontend.run()
+
+    written = [line for line in caplog.messages if line.startswith("[METRICS]")]
+    for expected in (
+        "prelim_decode_seconds.Seconds:0.003|#ModelName:fake,Level:Model|#type:HISTOGRAM",
+        "prelim_tokens_generated_total.Count:6|",
+        "prelim_rejected_total.Count:1|#Status:415,ModelName:fake,Level:Model|#type:COUNTER",
+        "prelim_cancelled_total.Count:1|",
+        "prelim_batch_occupancy_ratio.Ratio:0.25|",
+    ):
+        assert any(expected in line for line in written), expected
+
+
+def test_nothing_of_a_request_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
+    """Logs hold request ids, codes and counts; no header, no field, no text."""
+    caplog.set_level(logging.DEBUG)
+    name_in_request = "Mueller"
+    frontend.submit(
+        image(name_in_request.encode(), prompt=name_in_request),
+        {"Authorization": name_in_request, "X-Name": name_in_request},
+    )
+    frontend.submit({"body": bytearray(b"broken")}, {"Authorization": name_in_request})
+    frontend.submit({name_in_request: bytearray(b"broken"), "image": bytearray(b"x")})
+    frontend.run()
+
+    assert caplog.messages
+    assert name_in_request not in caplog.text
