@@ -43,8 +43,8 @@ verify: archive  ## unpack the archive in a clean process and write one report (
 serve: archive  ## the server in the foreground, on TorchServe's usual ports
 	. ./env.sh && torchserve --start --foreground
 
-demo: $(INSTALLED)  ## archive, server on free ports, one radiograph over HTTP and gRPC, server stopped
-	$(BIN)/python -m client.demo --model $(MODEL_FOLDER)
+demo: archive  ## a server on free ports, one real radiograph over HTTP and gRPC, server stopped
+	$(BIN)/python -m client.demo --model $(basename $(notdir $(ARCHIVE)))
 
 report: $(INSTALLED)  ## one report from a running server: make report IMAGE=path [PROMPT=...] [MODEL=name]
 	@$(BIN)/python -m client $(IMAGE) --model $(notdir $(MODEL)) $(if $(PROMPT),--prompt "$(PROMPT)")

@@ -1,0 +1,80 @@
+"""One real chest radiograph, as DICOM and as PNG, over HTTP and over gRPC, to a server that lives as long as this.
+
+python -m client.demo --store model_store --model demo
+"""
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydicom import dcmread
+from pydicom.pixels import apply_windowing
+
+from client.answers import Answer
+from client.grpc_client import GrpcClient
+from client.http_client import HttpClient
+from client.local_server import LocalServer
+
+
+def sample_radiograph() -> bytes:
+    """A PA chest radiograph as DICOM: file RG1 of the package pydicom-data, 1955 x 1841, synthetic identity."""
+    package = find_spec("data_store")
+    if package is None or not package.submodule_search_locations:
+        sys.exit("the package pydicom-data, which has the sample radiograph, is not installed: run `make install`")
+    return Path(package.submodule_search_locations[0], "data", "RG1_UNCR.dcm").read_bytes()
+
+
+def as_png(dicom: bytes) -> bytes:
+    """The same picture as an 8-bit PNG, as a viewer shows it. Good for RG1: its slope is positive."""
+    dataset = dcmread(io.BytesIO(dicom))
+    shown = np.asarray(apply_windowing(dataset.pixel_array, dataset), dtype=np.float64)
+    shown = (shown - shown.min()) / np.ptp(shown)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        shown = 1 - shown
+    file = io.BytesIO()
+    Image.fromarray(np.round(255 * shown).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Start a server, ask it for four reports, stop it.")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="folder with the archive")
+    parser.add_argument("--model", default="demo", help="name of the archive")
+    arguments = parser.parse_args()
+    dicom = sample_radiograph()
+    images = {"DICOM": dicom, "PNG": as_png(dicom)}
+    print("starting TorchServe on free ports ...", flush=True)
+    with LocalServer(arguments.store) as server:
+        server.wait_until_ready(arguments.model)
+        with GrpcClient(server.grpc_target, server.key(), arguments.model) as over_grpc:
+            ways: dict[str, Callable[[bytes], Answer]] = {
+                "HTTP": HttpClient(server.url, server.key(), arguments.model).report,
+                "gRPC": over_grpc.report,
+            }
+            for way, ask in ways.items():
+                for kind, image in images.items():
+                    _show(way, kind, image, ask)
+    print("\nthe server has been stopped")
+
+
+def _show(way: str, kind: str, image: bytes, ask: Callable[[bytes], Answer]) -> None:
+    """Ask and print one report with its timings."""
+    began = time.perf_counter()
+    answer = ask(image)
+    took = 1000 * (time.perf_counter() - began)
+    parts = ", ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in answer["timing_ms"].items())
+    print(f"\n{kind} ({len(image) / 1e6:.1f} MB) over {way}: {took:.0f} ms ({parts})")
+    print(f"{answer['status']}: {answer['report']}")
+    for warning in answer["warnings"]:
+        print(f"  {warning}")
+
+
+if __name__ == "__main__":
+    main()
