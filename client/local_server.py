@@ -91,7 +91,8 @@ class LocalServer:
         """State and process id of a model's workers. Empty while the server does not answer yet."""
         if not self.key_file.is_file():
             return []
-        with contextlib.suppress(requests.ConnectionError):
+        # The key file may be half written; then its JSON cannot be parsed.
+        with contextlib.suppress(requests.ConnectionError, ValueError):
             response = self.manage("GET", f"/models/{model}")
             if response.status_code == 200:
                 return list(response.json()[0]["workers"])

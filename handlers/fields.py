@@ -49,7 +49,7 @@ def _starts_with_brace(value: str | bytes | bytearray) -> bool:
 def _json_fields(value: Any) -> dict[str, Any]:
     contents = json_value("the body", value)
     if not isinstance(contents, dict):
-        raise UnreadableInput(f"the JSON body is a {type(contents).__name__}; it must be an object")
+        raise UnreadableInput(f"the JSON body is of type {type(contents).__name__}; it must be an object")
     if contents.get("image") is not None:
         contents["image"] = _from_base64(contents["image"])
     return contents
@@ -57,7 +57,7 @@ def _json_fields(value: Any) -> dict[str, Any]:
 
 def _from_base64(value: Any) -> bytes:
     if not isinstance(value, str):
-        raise UnreadableInput(f"image is a {type(value).__name__}; in JSON it must be base64 text")
+        raise UnreadableInput(f"image is of type {type(value).__name__}; in JSON it must be base64 text")
     encoded = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode(encoded, validate=True)

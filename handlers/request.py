@@ -102,7 +102,7 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
     given = fields.get("options")
     together = {} if given is None else json_value("options", given)
     if not isinstance(together, dict):
-        raise InvalidOption(f"options is a {type(together).__name__}; it must be an object of names and values")
+        raise InvalidOption(f"options is of type {type(together).__name__}; it must be an object of names and values")
     for name in ("stream", "return_token_ids"):
         if name in together:
             if name in fields:
@@ -162,7 +162,7 @@ def _prompt(value: Any) -> str | None:
         return None
     prompt = text("prompt", value)
     if not isinstance(prompt, str):
-        raise UnreadableInput(f"prompt is a {type(prompt).__name__}; it must be a text")
+        raise UnreadableInput(f"prompt is of type {type(prompt).__name__}; it must be a text")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise TooLarge(f"prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read")
     return prompt or None
