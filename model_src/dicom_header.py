@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from model_src.decoder_fence import fenced
 from model_src.dicom_grey import GreyScale, LookupTable, Window
-from model_src.dicom_values import OVERLAY_ROWS, coded, decimals, named, read_value, standard_name, whole
+from model_src.dicom_values import NOT_A_CODE, OVERLAY_ROWS, coded, decimals, named, read_value, standard_name, whole
 from model_src.errors import Refused, UnreadableInput
 from model_src.input_config import InputConfig, check_size
 
@@ -62,7 +62,7 @@ def check_header(dataset: Dataset, config: InputConfig) -> DicomHeader:
         grey_scale=_grey_scale(dataset),
         spacing=spacing,
         modality=coded(dataset, "Modality") or "",
-        view=view,
+        view=None if view == NOT_A_CODE else view,
         lossy=coded(dataset, "LossyImageCompression") == "01",
         warnings=tuple(warnings),
     )

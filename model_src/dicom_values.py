@@ -57,6 +57,10 @@ KEYWORDS = (
 OVERLAY_ROWS = tuple(0x60000010 + (group << 16) for group in range(0, 32, 2))
 
 
+# In small letters, so that it equals no code.
+NOT_A_CODE = "not a code"
+
+
 def parse(data_set: DataSet) -> Dataset:
     """Return the elements of KEYWORDS; values are converted when `coded`, `whole` or `decimals` ask for them."""
     tags = [_tag(keyword) for keyword in KEYWORDS]
@@ -76,11 +80,18 @@ def named(keyword: str) -> str:
 
 
 def coded(dataset: Dataset, keyword: str) -> str | None:
-    """Return a coded value, cut to what a code can be (PS3.5 6.2: CS), so that free text cannot pass for one."""
+    """Return a coded value in capitals, or None if the tag is absent or empty.
+
+    What is no code (PS3.5 6.2: CS) comes back as NOT_A_CODE and never as itself: in a damaged file it may be the
+    patient's name, which stands a few tags further on.
+    """
     value = read_value(dataset, keyword)
-    if not isinstance(value, str):
-        value = value[0] if isinstance(value, (list, tuple)) and value else ""
-    return re.sub(r"[^A-Z0-9_ ]", "", str(value).upper())[:16].strip() or None
+    if isinstance(value, tuple):
+        value = value[0] if value else None
+    if value is None:
+        return None
+    code = value.strip(" \0").upper() if isinstance(value, str) else NOT_A_CODE
+    return (code if re.fullmatch(r"[A-Z0-9_ ]{1,16}", code) else NOT_A_CODE) if code else None
 
 
 def whole(dataset: Dataset, keyword: str) -> int | None:

@@ -3,8 +3,11 @@
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import gdcm
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -91,6 +94,26 @@ def compress(pixels: np.ndarray, syntax: str, **header: Any) -> bytes:
     buffer = BytesIO()
     dcmwrite(buffer, made, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def compress_by_gdcm(pixels: np.ndarray, syntax: str, **header: Any) -> bytes:
+    """Return a file with the pixels encoded as JPEG Lossless, process 14, which pydicom does not write."""
+    with TemporaryDirectory() as folder:
+        original, coded = Path(folder) / "original.dcm", Path(folder) / "coded.dcm"
+        original.write_bytes(make_dicom(pixels, **header))
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(original))
+        assert reader.Read()
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(coded))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        return coded.read_bytes()
 
 
 def encapsulate(stream: bytes, syntax: str, shape: tuple[int, int] = (48, 40), **header: Any) -> bytes:
