@@ -1,0 +1,254 @@
+"""What a running server answers."""
+
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+
+from client.answers import Answer, ReportError
+from client.grpc_client import GrpcClient
+from client.http_client import HttpClient
+from client.local_server import LocalServer
+from model_src.report import Report
+from model_src.report_generator import ReportGenerator, ReportRequest
+from tests.dicom_files import make_dicom
+from tests.tiny_model import png
+
+pytestmark = pytest.mark.server
+
+KEYS = {
+    "report",
+    "sections",
+    "status",
+    "finish_reason",
+    "num_tokens",
+    "avg_logprob",
+    "alternatives",
+    "model",
+    "warnings",
+    "timing_ms",
+}
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """The results of calls that are made at the same moment, each in a thread; an error is a result too."""
+    start = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], Any]) -> Any:
+        start.wait()
+        try:
+            return call()
+        except ReportError as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(run, calls))
+
+
+def test_http_and_grpc_answer_on_defaults(http: HttpClient, grpc_client: GrpcClient) -> None:
+    """One registration answers raw bodies, multipart, JSON and gRPC with the whole contract."""
+    over_http = [http.report(png()), http.report(png(), num_beams=1), http.report_json(png())]
+    answers = [*over_http, grpc_client.report(png()), grpc_client.report(png(), num_beams="1")]
+
+    assert all(set(answer) == KEYS for answer in answers)
+    assert {answer["status"] for answer in answers} == {"UNVERIFIED"}
+    assert len({answer["report"] for answer in answers}) == 1
+    assert set(answers[0]["timing_ms"]) == {"preprocess", "vision", "decode", "queue"}
+    assert set(answers[0]["model"]) == {"name", "version", "architecture", "sha256"}
+
+
+def test_dicom_is_answered(http: HttpClient, grpc_client: GrpcClient) -> None:
+    """A DICOM file gets a report over HTTP and over gRPC."""
+    radiograph = make_dicom()
+
+    assert http.report(radiograph)["report"] == grpc_client.report(radiograph)["report"]
+
+
+def test_broken_files_do_not_disturb_their_neighbours(http: HttpClient) -> None:
+    """Of 40 concurrent requests the four broken ones get 4xx, all others their own reports, none a 5xx."""
+    broken = {5: b"%PDF-1.7", 14: png()[:200], 23: b"\x00" * 100, 32: b"\xff\xd8\xff\xe0 no JPEG"}
+    images = [broken.get(i, png(i)) for i in range(40)]
+
+    answers = at_once([lambda image=image: http.report(image) for image in images])  # type: ignore[misc]
+
+    errors = {i: answer.code for i, answer in enumerate(answers) if isinstance(answer, ReportError)}
+    assert set(errors) == set(broken)
+    assert all(400 <= code < 500 for code in errors.values())
+    for i in (0, 13, 39):
+        assert answers[i]["report"] == http.report(images[i])["report"]
+
+
+def test_concurrent_grpc_calls_all_answer(grpc_client: GrpcClient, http: HttpClient) -> None:
+    """Twenty gRPC calls at once are all answered, each with its own report."""
+    answers = at_once([lambda i=i: grpc_client.report(png(i)) for i in range(20)])  # type: ignore[misc]
+
+    assert [answer["report"] for answer in answers[:5]] == [http.report(png(i))["report"] for i in range(5)]
+    assert all(set(answer) == KEYS for answer in answers)
+
+
+def test_http_and_grpc_mix(grpc_client: GrpcClient, http: HttpClient) -> None:
+    """HTTP, streamed HTTP and gRPC requests at once are all answered, and alike."""
+    ways: list[Callable[[int], Answer]] = [
+        lambda i: http.report(png(i)),
+        lambda i: grpc_client.report(png(i)),
+        lambda i: list(http.stream(png(i)))[-1],
+    ]
+
+    answers = at_once([lambda i=i: ways[i % 3](i // 3) for i in range(24)])  # type: ignore[misc]
+
+    for i in range(8):
+        assert len({answer["report"] for answer in answers[3 * i : 3 * i + 3]}) == 1
+
+
+def test_same_image_same_tokens(grpc_client: GrpcClient, http: HttpClient, in_process: ReportGenerator) -> None:
+    """An image gets the same token ids alone, beside seven others, over HTTP, over gRPC and in this process."""
+    options = {"num_beams": 3, "max_new_tokens": 16, "return_token_ids": True}
+    alone = http.report(png(1), **options)["token_ids"]
+    beside = at_once([lambda i=i: http.report(png(i), **options) for i in range(8)])  # type: ignore[misc]
+    (report,) = in_process.generate(
+        [ReportRequest(image=png(1), options=_options(in_process, num_beams=3, max_new_tokens=16))]
+    )
+
+    assert isinstance(report, Report)
+    assert alone == beside[1]["token_ids"] == list(report.token_ids)
+    assert alone == grpc_client.report(png(1), **options)["token_ids"]
+    assert len({tuple(answer["token_ids"]) for answer in beside}) > 1
+
+
+def _options(generator: ReportGenerator, **options: int) -> Any:
+    return generator.config.generation.from_mapping(options, generator.config.generation)
+
+
+def test_features_get_the_image_s_report(http: HttpClient, in_process: ReportGenerator) -> None:
+    """A client that has image_features needs to send no image."""
+    shape = in_process.vision_shape if hasattr(in_process, "vision_shape") else (4, 576)
+    answer = http.report_json(image_features=np.zeros(shape).tolist())
+
+    assert answer["num_tokens"] > 0
+
+
+def test_stream_ends_with_the_report(http: HttpClient) -> None:
+    """A streamed report comes in pieces, and the last line is the answer that is not streamed."""
+    options = {"max_new_tokens": 40, "min_new_tokens": 40}
+    *pieces, answer = http.stream(png(2), **options)
+
+    whole = http.report(png(2), **options)
+    assert len(pieces) > 1
+    assert answer["report"] == whole["report"]
+    assert answer["report"].startswith("".join(piece["text"] for piece in pieces))
+
+
+def test_stream_predictions_gets_one_message(grpc_client: GrpcClient, http: HttpClient) -> None:
+    """The streaming call of gRPC is answered whole, and leaves the worker alive."""
+    assert len(grpc_client.stream_predictions(png())) == 1
+    assert http.report(png())["report"]
+
+
+def _png_header(side: int) -> bytes:
+    """A PNG that claims to be side x side, with no pixels behind it."""
+
+    def chunk(kind: bytes, contents: bytes) -> bytes:
+        return struct.pack(">I", len(contents)) + kind + contents + struct.pack(">I", zlib.crc32(kind + contents))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\x00" * 1000)) + chunk(b"IEND", b"")
+
+
+def _zip_bomb() -> bytes:
+    """A deflated DICOM data set that inflates to more than the limit."""
+    syntax = "1.2.840.10008.1.2.1.99"
+    small = make_dicom(syntax=syntax)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    start = small.index(syntax.encode()) + len(syntax)
+    start += start % 2
+    return small[:start] + b"".join(packer.compress(b"\x00" * 2**20) for _ in range(100)) + packer.flush()
+
+
+HOSTILE = {
+    "an empty body": (lambda: b"", 400, "no image"),
+    "a 1 x 1 PNG": (lambda: png(side=1) if False else _png_header(1), 422, "at least 32"),
+    "a 20000 x 20000 PNG": (lambda: _png_header(20000), 413, "400000000 pixels"),
+    "half a PNG": (lambda: png(side=200)[:3000], 400, ""),
+    "a PDF": (lambda: b"%PDF-1.7\n" + b"x" * 5000, 415, "PDF"),
+    "a ZIP file": (lambda: b"PK\x03\x04" + b"\x00" * 5000, 415, "allowed: PNG"),
+    "a deflated DICOM bomb": (_zip_bomb, None, ""),
+    "a DICOM file without pixels": (lambda: make_dicom(drop=("PixelData",)), None, "7FE0,0010|pixel"),
+    "a CT": (lambda: make_dicom(Modality="CT"), 422, "CT"),
+}
+
+
+@pytest.mark.parametrize(("make", "status", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_file_gets_a_4xx(
+    http: HttpClient, grpc_client: GrpcClient, make: Callable[[], bytes], status: int | None, message: str
+) -> None:
+    """A file that is no radiograph gets a 4xx whose JSON says what is wrong, over HTTP and over gRPC alike."""
+    file = make()
+    response = http.post(file)
+    error = response.json()["error"]
+
+    assert response.headers["content-type"] == "application/json"
+    assert response.status_code == error["code"]
+    assert 400 <= error["code"] < 500
+    assert error["code"] == (status or error["code"])
+    assert any(part.lower() in error["message"].lower() for part in message.split("|"))
+    with pytest.raises(ReportError) as over_grpc:
+        grpc_client.report(file)
+    assert (over_grpc.value.code, over_grpc.value.message) == (error["code"], error["message"])
+
+
+def test_oversize_body_is_refused(http: HttpClient) -> None:
+    """A body over max_request_size gets 413 from the frontend, before any worker sees it."""
+    assert http.post(b"\x00" * (64 * 2**20 + 1)).status_code == 413
+
+
+def test_wrong_key_is_refused(server: LocalServer) -> None:
+    """Without the right key there is no report."""
+    with pytest.raises(ReportError, match="InvalidKeyException"):
+        HttpClient(server.url, "wrong", "tiny").report(png())
+
+
+def test_models_cannot_be_registered(server: LocalServer) -> None:
+    """An archive is code: nobody adds one, or a workflow, to a running server."""
+    assert server.manage("POST", "/models?url=tiny.mar").status_code == 405
+    assert server.manage("DELETE", "/models/tiny").status_code == 405
+    assert server.manage("POST", "/workflows?url=tiny.war").status_code >= 400
+    assert server.manage("POST", "/workflows?url=http://127.0.0.1:9/evil.war").status_code >= 400
+
+
+def test_metrics_page_has_the_declared_metrics(server: LocalServer, http: HttpClient) -> None:
+    """After a report and a rejection, Prometheus finds histograms in seconds and counters."""
+    http.report(png())
+    assert http.post(b"no image").status_code == 415
+    page = server.metrics()
+
+    for part in ("queue", "preprocess", "vision", "decode"):
+        assert f'prelim_{part}_seconds_bucket{{ModelName="tiny",Level="Model"' in page
+    assert "prelim_tokens_generated_total{" in page
+    assert 'prelim_rejected_total{Status="415",' in page
+    assert "prelim_batch_occupancy_ratio_sum{" in page
+    assert "prelim_active_requests{" in page
+
+
+def test_server_listens_on_loopback_only(server: LocalServer) -> None:
+    """The committed config.properties binds no other interface."""
+    config = (server.folder / "config.properties").read_text(encoding="utf-8")
+    addresses = [line.partition("=")[2] for line in config.splitlines() if "_address=" in line]
+
+    assert len(addresses) == 5
+    assert all(address.removeprefix("http://").startswith("127.0.0.1") for address in addresses)
+
+
+def test_logs_hold_no_query_string(server: LocalServer) -> None:
+    """What a client writes behind a question mark does not reach a log."""
+    headers = {"Authorization": f"Bearer {server.key()}"}
+    requests.post(f"{server.url}/predictions/tiny?name=Mueller", data=png(), headers=headers, timeout=60)
+
+    logs = "".join(path.read_text(encoding="utf-8") for path in (server.folder / "logs").glob("*.log"))
+    assert "POST /predictions/tiny HTTP" in logs
+    assert "Mueller" not in logs
