@@ -1,5 +1,6 @@
 """What a running server answers."""
 
+import re
 import struct
 import threading
 import zlib
@@ -125,12 +126,14 @@ def _options(generator: ReportGenerator, **options: int) -> Any:
     return generator.config.generation.from_mapping(options, generator.config.generation)
 
 
-def test_features_get_the_image_s_report(http: HttpClient, in_process: ReportGenerator) -> None:
+def test_features_can_stand_for_an_image(http: HttpClient, in_process: ReportGenerator) -> None:
     """A client that has image_features needs to send no image."""
-    shape = in_process.vision_shape if hasattr(in_process, "vision_shape") else (4, 576)
-    answer = http.report_json(image_features=np.zeros(shape).tolist())
+    features = np.random.default_rng(0).normal(size=(4, 576)).astype(np.float32)
+    answer = http.report_json(image_features=features.tolist(), return_token_ids=True)
+    (report,) = in_process.generate([ReportRequest(image_features=features, options=in_process.config.generation)])
 
-    assert answer["num_tokens"] > 0
+    assert isinstance(report, Report)
+    assert answer["token_ids"] == list(report.token_ids)
 
 
 def test_stream_ends_with_the_report(http: HttpClient) -> None:
@@ -172,13 +175,13 @@ def _zip_bomb() -> bytes:
 
 HOSTILE = {
     "an empty body": (lambda: b"", 400, "no image"),
-    "a 1 x 1 PNG": (lambda: png(side=1) if False else _png_header(1), 422, "at least 32"),
-    "a 20000 x 20000 PNG": (lambda: _png_header(20000), 413, "400000000 pixels"),
+    "a 1 x 1 PNG": (lambda: _png_header(1), 422, "at least 32"),
+    "a 20000 x 20000 PNG": (lambda: _png_header(20000), 413, "pixels"),
     "half a PNG": (lambda: png(side=200)[:3000], 400, ""),
     "a PDF": (lambda: b"%PDF-1.7\n" + b"x" * 5000, 415, "PDF"),
     "a ZIP file": (lambda: b"PK\x03\x04" + b"\x00" * 5000, 415, "allowed: PNG"),
     "a deflated DICOM bomb": (_zip_bomb, None, ""),
-    "a DICOM file without pixels": (lambda: make_dicom(drop=("PixelData",)), None, "7FE0,0010|pixel"),
+    "a DICOM file without pixels": (lambda: make_dicom(drop=("PixelData",)), None, "7FE0,0010"),
     "a CT": (lambda: make_dicom(Modality="CT"), 422, "CT"),
 }
 
@@ -196,7 +199,7 @@ def test_hostile_file_gets_a_4xx(
     assert response.status_code == error["code"]
     assert 400 <= error["code"] < 500
     assert error["code"] == (status or error["code"])
-    assert any(part.lower() in error["message"].lower() for part in message.split("|"))
+    assert re.search(message, error["message"]), error["message"]
     with pytest.raises(ReportError) as over_grpc:
         grpc_client.report(file)
     assert (over_grpc.value.code, over_grpc.value.message) == (error["code"], error["message"])
