@@ -16,6 +16,9 @@ MIN_SIDE = 32
 # blow its long side up without bound.
 MAX_ASPECT = 5
 
+# Where Pillow gives up, whatever is configured: a quarter of a gigabyte of RGB, twice.
+PILLOW_LIMIT = 178_956_970
+
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
@@ -49,10 +52,10 @@ class InputConfig:
             object.__setattr__(self, "views", _codes("views", self.views))
         if self.render not in RENDERINGS:
             raise ArchiveError(f"input.render is {self.render!r}; allowed: {', '.join(RENDERINGS)}")
-        for name in ("max_bytes", "max_pixels"):
+        for name, highest in (("max_bytes", 2**31), ("max_pixels", PILLOW_LIMIT)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ArchiveError(f"input.{name} is {value!r}; allowed: a whole number from 1")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
+                raise ArchiveError(f"input.{name} is {value!r}; allowed: a whole number from 1 to {highest}")
 
 
 def _codes(name: str, values: object) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from model_src.decoder_fence import fenced
 from model_src.dicom_grey import minmax_equalize, scale_between, weighted_percentiles
 from model_src.errors import Refused, TooLarge, UnreadableInput
-from model_src.input_config import InputConfig, check_size
+from model_src.input_config import PILLOW_LIMIT, InputConfig, check_size
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
 MAX_JPEG_SCANS = 100
@@ -41,7 +41,7 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
     with fenced(f"the {kind} image"):
-        image = _open(data, kind)
+        image = _open(data, kind, config)
         columns, rows = image.size
         several = bool(getattr(image, "is_animated", False))
         # Pillow hands WhiteIsZero of up to 8 bits over inverted, and the deeper modes as they are.
@@ -66,12 +66,13 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     return pixels, tuple(warnings)
 
 
-def _open(data: bytes, kind: str) -> Image.Image:
+def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
     try:
         return Image.open(BytesIO(data), formats=(kind,))
     except Image.DecompressionBombError:
-        # Pillow has a limit of its own, some way above the default of `max_pixels`.
-        raise TooLarge(f"the {kind} image has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels") from None
+        raise TooLarge(
+            f"the {kind} image has more than {PILLOW_LIMIT} pixels; allowed: {config.max_pixels}; send it reduced"
+        ) from None
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

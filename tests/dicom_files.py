@@ -1,6 +1,7 @@
 """DICOM files made for tests: small synthetic radiographs with whatever header a test needs."""
 
 import struct
+import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -47,8 +48,10 @@ def dataset(pixels: np.ndarray, *, bits: int = 12, drop: tuple[str, ...] = (), *
     made.PixelRepresentation = int(pixels.dtype.kind == "i")
     made.WindowCenter, made.WindowWidth = 2 ** (bits - 1), 2**bits
     made.PixelData = pixels.tobytes() + b"\x00" * (pixels.nbytes % 2)
-    for keyword, value in elements.items():
-        setattr(made, keyword, value)
+    # Tests write values that the standard does not allow, on purpose.
+    with warnings.catch_warnings(action="ignore"):
+        for keyword, value in elements.items():
+            setattr(made, keyword, value)
     for keyword in drop:
         if keyword in made:
             delattr(made, keyword)
@@ -73,7 +76,8 @@ def encode(made: Dataset, syntax: str = ExplicitVRLittleEndian, *, preamble: boo
         made["PixelData"].VR = "OW" if made.get("BitsAllocated", 16) > 8 or not explicit else "OB"
     # pydicom wants the encoding spelled out for a private transfer syntax, and only for one.
     encoding = {} if UID(syntax).is_transfer_syntax else {"implicit_vr": False, "little_endian": True}
-    dcmwrite(buffer, made, enforce_file_format=True, **encoding)
+    with warnings.catch_warnings(action="ignore"):
+        dcmwrite(buffer, made, enforce_file_format=True, **encoding)
     return buffer.getvalue()
 
 
