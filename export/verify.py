@@ -14,7 +14,7 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
-NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
+NOT_WHILE_SERVING = ("torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
 """Libraries that a worker must not import: they cost seconds at every start."""
 
 _PROGRAM = """
@@ -28,10 +28,13 @@ generator = ReportGenerator.load(folder)
 (report,) = generator.generate([ReportRequest(image=image.read_bytes())])
 if isinstance(report, Exception):
     sys.exit(f"{type(report).__name__}: {report}")
+if generator.config.decoder["kind"] != "causal_lm":
+    forbidden.append("transformers")
 imported = [name for name in forbidden if name in sys.modules]
 if imported:
     sys.exit(f"serving imported {', '.join(imported)}")
-outside = [m for m in sys.modules.values() if m.__name__.startswith("model_src") and not m.__file__.startswith(str(folder))]
+ours = [module for name, module in sys.modules.items() if name.startswith("model_src")]
+outside = [module for module in ours if not module.__file__.startswith(str(folder))]
 if outside:
     sys.exit(f"{outside[0].__file__} came from outside the archive")
 print(f"{generator.config.name} {generator.config.version}, sha256 {generator.sha256}")

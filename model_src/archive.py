@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from model_src.decoders import build_decoder
-from model_src.decoders.cross_attention import CrossAttentionDecoder
+from model_src.decoders.decoder import Decoder
 from model_src.errors import ArchiveError
 from model_src.model_config import ModelConfig
 
@@ -103,7 +104,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) ->
     module.load_state_dict(weights, assign=True)
 
 
-def load_decoder(archive: Archive) -> CrossAttentionDecoder:
+def load_decoder(archive: Archive, device: str = "cpu") -> Decoder[Any]:
     """The archive's decoder, in evaluation mode, its weights memory-mapped."""
     path = archive.folder / DECODER
     try:
@@ -113,7 +114,7 @@ def load_decoder(archive: Archive) -> CrossAttentionDecoder:
     except (TypeError, ValueError) as error:
         raise ArchiveError(f"{archive.folder / CONFIG}, section decoder: {error}") from error
     load_weights(decoder, read_weights(path), path)
-    return decoder.eval().requires_grad_(False)
+    return cast("Decoder[Any]", decoder.eval().requires_grad_(False).to(device))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

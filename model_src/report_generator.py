@@ -75,7 +75,7 @@ class ReportGenerator:
         self._tokenizer = load_tokenizer(archive.folder)
         tokens = self.config.tokenizer
         self._engine = Engine(
-            load_decoder(archive).to(device),
+            load_decoder(archive, device),
             slots=slots,
             eos_token_ids=[tokens.eos_token_id],
             pad_token_id=tokens.pad_token_id,

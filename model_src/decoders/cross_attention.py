@@ -204,9 +204,13 @@ class CrossAttentionDecoder(nn.Module):
         )
         return CrossAttentionState(cache, slots)
 
-    def prefix_length(self, num_tokens: int, prompt_length: int) -> int:
+    def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
         """Columns of a prefix: the prompt alone, the image has keys and values of its own."""
-        return prompt_length
+        return len(prompt_ids)
+
+    def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """All of the prompt, as `generate` counts it for encoder-decoder models."""
+        return prompt_ids
 
     def prefill(self, state: CrossAttentionState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from model_src.decoders.kv_cache import KVCache
 
+IMAGE = -1
+"""Stands in a prompt where the embeddings of the image go, for decoders that read the image as a prefix."""
+
 
 class DecoderState(Protocol):
     """Everything a decoder remembers of the requests in its slots."""
@@ -37,14 +40,17 @@ class Decoder(Protocol[State]):
     def new_state(self, slots: int) -> State:
         """An empty memory for so many requests."""
 
-    def prefix_length(self, num_tokens: int, prompt_length: int) -> int:
-        """How many cache columns an image of `num_tokens` tokens and a prompt of so many take."""
+    def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
+        """How many cache columns an image of `num_tokens` tokens and this prompt take."""
+
+    def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """What of the prompt counts as written already, for penalties on repetition."""
 
     def prefill(self, state: State, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Read the prefix of new requests into their slots.
 
         image_embeds : Tensor, shape (slots, num_tokens, width)
-        prompt_ids   : Tensor of int64, shape (slots, prompt_length), start token included
+        prompt_ids   : Tensor of int64, shape (slots, prompt_length); IMAGE stands at the same place in all of them
         returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
         """
 

@@ -68,6 +68,10 @@ class KVCache:
         values[self._rows, :, self._columns] = value.transpose(1, 2)
         return keys[:, :, : self._length], values[:, :, : self._length]
 
+    def get_seq_length(self) -> int:
+        """Part of the interface of `transformers`; of no use where positions and mask are given."""
+        return self._length
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot over another."""
         for tensor in (*self.keys, *self.values):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_src.decoders.decoder import Decoder
+from model_src.decoders.decoder import IMAGE, Decoder
 from model_src.errors import InvalidOption, Overloaded
 from model_src.generation.beam_search import BeamSearch
 from model_src.generation.hypothesis import Hypothesis, StopRule
@@ -23,7 +23,8 @@ class DecodeRequest:
     """One report to decode.
 
     image_embeds : Tensor, shape (num_tokens, decoder width)
-    prompt_ids   : tokens that stand before the first generated one, the decoder's start token included
+    prompt_ids   : tokens that stand before the first generated one, the decoder's start token included; IMAGE stands
+                   where the image's embeddings go, in decoders that read them as a prefix
     options      : how to choose the tokens
     """
 
@@ -97,7 +98,7 @@ class Engine:
 
     def check(self, request: DecodeRequest) -> None:
         """Raise InvalidOption when the decoder has too few positions for the request."""
-        prefix = self._decoder.prefix_length(len(request.image_embeds), len(request.prompt_ids))
+        prefix = self._decoder.prefix_length(len(request.image_embeds), request.prompt_ids)
         room = self._decoder.max_positions - prefix + 1
         if request.options.max_new_tokens > room:
             raise InvalidOption(
@@ -115,11 +116,12 @@ class Engine:
             raise Overloaded(f"{len(requests)} requests for {self.free_slots} free places; try again later")
         for request in requests.values():
             self.check(request)
-        by_length: dict[tuple[int, int], dict[str, DecodeRequest]] = {}
+        groups: dict[tuple[int, ...], dict[str, DecodeRequest]] = {}
         for request_id, request in requests.items():
-            shape = (len(request.image_embeds), len(request.prompt_ids))
-            by_length.setdefault(shape, {})[request_id] = request
-        for group in by_length.values():
+            ids = request.prompt_ids
+            shape = (len(request.image_embeds), len(ids), ids.index(IMAGE) if IMAGE in ids else -1)
+            groups.setdefault(shape, {})[request_id] = request
+        for group in groups.values():
             self._prefill(group)
 
     @torch.inference_mode()
@@ -147,39 +149,43 @@ class Engine:
                 return
 
     def _prefill(self, group: Mapping[str, DecodeRequest]) -> None:
-        """Requests with prefixes of one length, in one forward pass."""
+        """Requests with prefixes of one shape, in one forward pass."""
         first = len(self._batch)
         slots = slice(first, first + len(group))
         image_embeds = torch.stack([request.image_embeds for request in group.values()]).to(self._decoder.device)
         prompt_ids = torch.tensor([request.prompt_ids for request in group.values()], device=self._decoder.device)
-        prefix = self._decoder.prefix_length(image_embeds.shape[1], prompt_ids.shape[1])
+        first_prompt = next(iter(group.values())).prompt_ids
+        prefix = self._decoder.prefix_length(image_embeds.shape[1], first_prompt)
         self._reserve(prefix)
         logits = self._decoder.prefill(self._state, slots, image_embeds, prompt_ids)
         self._ancestry[slots] = False
         self._ancestry[slots, :, :prefix] = True
         over = []
         for i, (request_id, request) in enumerate(group.items(), start=first):
-            search = self._search(request, prompt_ids[i - first])
+            search = self._search(request)
             rows = request.options.rows
-            self._batch.append(_Slot(request_id, search, rows, prefix, prefix - 1, prompt_ids.new_empty(rows)))
+            self._batch.append(
+                _Slot(request_id, search, rows, prefix, prefix - 1, torch.empty(rows, dtype=torch.int64))
+            )
             if not self._choose(i, logits[i - first, None]):
                 over.append(i)
         for i in reversed(over):
             self._release(i)
 
-    def _search(self, request: DecodeRequest, prompt_ids: Tensor) -> BeamSearch | Sampling:
-        options = request.options
+    def _search(self, request: DecodeRequest) -> BeamSearch | Sampling:
+        options, device = request.options, self._decoder.device
+        history = torch.tensor(self._decoder.history(request.prompt_ids), dtype=torch.int64, device=device)
         rule = StopRule(self._eos_token_ids, options.max_new_tokens, options.stop, self._detokenize)
         generator = None
         if options.do_sample:
-            generator = torch.Generator(self._decoder.device)
+            generator = torch.Generator(device)
             if options.seed is None:
                 generator.seed()
             else:
                 generator.manual_seed(options.seed)
         if options.num_beams > 1:
-            return BeamSearch(options, prompt_ids, rule, generator)
-        return Sampling(options, prompt_ids, rule, self._pad_token_id, generator)
+            return BeamSearch(options, history, rule, generator)
+        return Sampling(options, history, rule, self._pad_token_id, generator)
 
     def _forward(self) -> Tensor:
         """One token of every row through the decoder: logits, shape (slots, rows, vocab_size)."""

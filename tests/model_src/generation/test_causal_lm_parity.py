@@ -1,0 +1,107 @@
+"""With a causal language model and an image prefix the engine writes the token ids of `generate`."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from model_src.decoders.causal_lm import CausalLMDecoder
+from model_src.decoders.decoder import IMAGE
+from model_src.generation.engine import DecodeRequest, Engine
+from model_src.generation.options import GenerationOptions
+from tests.model_src.generation.reference import run
+
+EOS, PAD = 2, 1
+DIMENSIONS: dict[str, dict[str, Any]] = {
+    "biogpt": {
+        "model_type": "biogpt",
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 80,
+    },
+    "llama": {
+        "model_type": "llama",
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 80,
+        "tie_word_embeddings": False,
+    },
+}
+OPTIONS = {
+    "greedy": {},
+    "beams": {"num_beams": 3},
+    "system 0": {"num_beams": 5, "repetition_penalty": 1.5, "length_penalty": 2.0, "no_repeat_ngram_size": 3},
+    "system 2": {"num_beams": 5, "early_stopping": True, "no_repeat_ngram_size": 2},
+    "system 3": {"do_sample": True, "top_p": 0.9, "seed": 3},
+    "beam sampling": {"do_sample": True, "num_beams": 3, "seed": 4, "num_return_sequences": 2},
+}
+
+
+def tiny_decoder(model_type: str) -> CausalLMDecoder:
+    """A random decoder whose choices depend on what it has read."""
+    torch.manual_seed(0)
+    decoder = CausalLMDecoder(DIMENSIONS[model_type])
+    for parameter in decoder.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=2.0 / parameter.shape[-1] ** 0.5)
+    return decoder.eval()
+
+
+def generate(decoder: CausalLMDecoder, embeds: Tensor, options: GenerationOptions) -> list[list[int]]:
+    """Token ids of `generate` with the same weights."""
+    model = AutoModelForCausalLM.from_config(decoder.config).eval()
+    model.base_model.load_state_dict(decoder.body.state_dict())
+    if decoder.lm_head is not None:
+        model.get_output_embeddings().load_state_dict(decoder.lm_head.state_dict())
+    if options.seed is not None:
+        torch.manual_seed(options.seed)
+    o = options
+    sampling = {"temperature": o.temperature, "top_k": o.top_k, "top_p": o.top_p} if o.do_sample else {}
+    tokens = model.generate(
+        inputs_embeds=embeds,
+        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
+        use_cache=True,
+        do_sample=o.do_sample,
+        num_beams=o.num_beams,
+        repetition_penalty=o.repetition_penalty,
+        no_repeat_ngram_size=o.no_repeat_ngram_size,
+        length_penalty=o.length_penalty,
+        early_stopping=o.early_stopping,
+        max_new_tokens=o.max_new_tokens,
+        num_return_sequences=o.num_return_sequences,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+        **sampling,
+    )
+    return [row[: row.index(EOS) + 1] if EOS in row else row for row in tokens.tolist()]
+
+
+@pytest.mark.parametrize("model_type", DIMENSIONS)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_token_ids_equal_generate(model_type: str, name: str) -> None:
+    """For each option and for prompts around the image the token ids are those of `generate`, alone and in a batch."""
+    decoder = tiny_decoder(model_type)
+    options = GenerationOptions(**{"max_new_tokens": 20, **OPTIONS[name]})
+    prompts = [(IMAGE,), (IMAGE, 7, 8, 9), (5, 6, IMAGE, 7), (IMAGE, 9, 8, 7)]
+    images = [torch.randn(5, 32, generator=torch.Generator().manual_seed(i)) for i in range(len(prompts))]
+    requests = {
+        f"{i}": DecodeRequest(image, prompt, options)
+        for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
+    }
+    engine = Engine(decoder, slots=4, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
+
+    actual = run(engine, requests)
+
+    for i, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+        with torch.inference_mode():
+            embeds = decoder.embed(image[None], torch.tensor([prompt]))
+        assert actual[f"{i}"] == generate(decoder, embeds.clone(), options), prompt
