@@ -185,9 +185,6 @@ def test_only_padding_is_refused() -> None:
         read(make_dicom(np.full((48, 40), 7, dtype=np.uint16), PixelPaddingValue=7))
 
 
-# --- the recipe of MIMIC-CXR-JPG and CheXpert ---
-
-
 def equalize_as_opencv(levels: np.ndarray) -> np.ndarray:
     """Return cv2.equalizeHist of (rows, columns) uint8, pixel by pixel from its definition."""
     histogram = [int((levels == level).sum()) for level in range(256)]

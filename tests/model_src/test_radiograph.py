@@ -74,10 +74,11 @@ def test_alpha_lies_on_black() -> None:
 
 
 def test_sixteen_bits_over_the_whole_range() -> None:
-    """A 16-bit image that uses the top bit is divided by 65535."""
+    """A 16-bit image that uses the top bit is divided by 65535, in either byte order."""
     deep = phantom(bits=16)
-    for kind in ("PNG", "TIFF"):
-        radiograph = read(save(Image.fromarray(deep), kind))
+    big_endian = Image.frombytes("I;16B", (40, 48), deep.astype(">u2").tobytes())
+    for image, kind in ((Image.fromarray(deep), "PNG"), (Image.fromarray(deep), "TIFF"), (big_endian, "TIFF")):
+        radiograph = read(save(image, kind))
         np.testing.assert_allclose(radiograph.pixels, deep / 65535, atol=1e-6)
         assert radiograph.warnings == ()
 
@@ -126,6 +127,14 @@ def test_colour_is_told() -> None:
     """A picture with colours becomes grey with a warning."""
     noise = np.random.default_rng(2).integers(0, 256, (48, 40, 3), dtype=np.uint8)
     assert names(read(save(Image.fromarray(noise), "PNG"))) == ["colour"]
+
+
+def test_multi_picture_jpeg_gives_its_first() -> None:
+    """The previews and depth maps that cameras append to a JPEG are left out, which is a warning."""
+    other = Image.fromarray(255 - phantom(bits=8).astype(np.uint8))
+    radiograph = read(save(grey_image(), "MPO", save_all=True, append_images=[other], quality=95))
+    assert np.abs(radiograph.pixels - phantom(bits=8) / 255).max() < 0.06
+    assert names(radiograph) == ["multi_picture"]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
@@ -192,3 +201,12 @@ def test_size_limits() -> None:
             read(data, max_bytes=100)
         with pytest.raises(TooLarge, match="max_pixels"):
             read(data, max_pixels=48 * 40 - 1)
+
+
+def test_minmax_equalize_is_for_what_is_not_rendered_yet() -> None:
+    """The recipe of the training JPEGs applies to 16-bit samples and leaves 8-bit files, its own products, alone."""
+    eight_bit = read(save(grey_image(), "PNG"), render="minmax_equalize")
+    assert np.array_equal(eight_bit.pixels, read(save(grey_image(), "PNG")).pixels)
+    deep = read(save(Image.fromarray(phantom()), "PNG"), render="minmax_equalize")
+    assert np.array_equal(deep.pixels, read(make_dicom(), render="minmax_equalize").pixels)
+    assert deep.warnings == ()
