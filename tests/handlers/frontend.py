@@ -3,6 +3,7 @@
 Its rules are those of docs/decisions/0008-in-flight-batching-over-http-and-grpc.md.
 """
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,7 @@ class Frontend:
         self.context = Context("fake", "folder", None, 4, None, "0.12.0", True, cache, self.model_config)
         self.handler = ReportHandler()
         self.jobs: dict[str, Job] = {}
+        self._numbers = itertools.count()
 
     def submit(self, row: dict[str, Any], headers: dict[str, Any] | None = None) -> Job:
         """A request over HTTP."""
@@ -85,7 +87,7 @@ class Frontend:
         raise AssertionError(f"never answered: {sorted(self.jobs)}")
 
     def _submit(self, job: Job) -> Job:
-        request_id = f"request-{id(job)}"
+        request_id = f"request-{next(self._numbers)}"
         self.jobs[request_id] = job
         return job
 
