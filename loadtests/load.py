@@ -1,0 +1,78 @@
+"""How much load, of what kind, and what the server must hold: the options of a load test."""
+
+import argparse
+import dataclasses
+import math
+from dataclasses import dataclass
+
+MAX_REQUESTS = 20_000
+"""One run sends no more than about so many, whatever rate and duration are asked for."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """One run.
+
+    rate             : arrivals per second, on average
+    seconds          : for how long requests arrive; waiting for the last answers comes on top
+    grpc_share       : share of the requests that come over gRPC, 0 to 1
+    seed             : of arrival times, images and options; the same seed sends the same requests at the same times
+    max_failure_rate : share of the requests that may fail, 0 to 1; shed requests are failures
+    max_p95          : seconds from planned arrival to report that 95 % of the reports must keep
+
+    Raises ValueError when a value is not allowed.
+    """
+
+    rate: float = 1.5
+    seconds: float = 60.0
+    grpc_share: float = 0.4
+    seed: int = 0
+    max_failure_rate: float = 0.01
+    max_p95: float = 15.0
+
+    def __post_init__(self) -> None:
+        _require("rate", self.rate, 0 < self.rate < math.inf, "above 0 requests per second")
+        _require("seconds", self.seconds, 0 < self.seconds <= 3600, "above 0, at most 3600")
+        _require("grpc_share", self.grpc_share, 0 <= self.grpc_share <= 1, "0 to 1")
+        _require("seed", self.seed, self.seed >= 0, "0 or more")
+        _require("max_failure_rate", self.max_failure_rate, 0 <= self.max_failure_rate <= 1, "0 to 1")
+        _require("max_p95", self.max_p95, self.max_p95 > 0, "above 0 seconds")
+        if self.rate * self.seconds > MAX_REQUESTS:
+            raise ValueError(
+                f"rate {self.rate:g} for {self.seconds:g} s are {self.rate * self.seconds:.0f} requests; "
+                f"at most {MAX_REQUESTS} are sent in one run: lower --rate or --seconds"
+            )
+
+    def arguments(self) -> list[str]:
+        """The same values as options of a command line."""
+        return [f"{_flag(field.name)}={getattr(self, field.name)}" for field in dataclasses.fields(self)]
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> "Load":
+        """The load that a parsed command line asks for. Raises ValueError when a value is not allowed."""
+        return cls(**{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)})
+
+
+def add_load_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a command line the options of Load."""
+    texts = {
+        "rate": "arrivals per second, on average",
+        "seconds": "for how long requests arrive",
+        "grpc_share": "share of the requests that come over gRPC",
+        "seed": "of arrival times, images and options",
+        "max_failure_rate": "share of the requests that may fail; above it the exit code is 1",
+        "max_p95": "seconds that 95 %% of the reports must keep; above it the exit code is 1",
+    }
+    for field in dataclasses.fields(Load):
+        kind = int if field.name == "seed" else float
+        text = f"{texts[field.name]} (%(default)s)"
+        parser.add_argument(_flag(field.name), type=kind, default=field.default, help=text)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _require(name: str, value: float, allowed: bool, values: str) -> None:
+    if not allowed:
+        raise ValueError(f"{_flag(name)} is {value}; allowed: {values}")

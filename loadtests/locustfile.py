@@ -1,0 +1,128 @@
+"""Open-loop load over HTTP and gRPC, as a locustfile.
+
+`loadtests.run` starts a server for it. On a server that is running:
+
+    python -m locust -f loadtests/locustfile.py --headless --users 1 \
+        --host http://127.0.0.1:8080 --grpc-target 127.0.0.1:7070 --key-file key_file.json --rate 2 --seconds 60
+
+Locust's users are a closed loop: each waits for its answer before it sends again, also with constant_throughput, so
+that a slow server is asked less often and its queue is hidden (coordinated omission). Here the arrivals of a seeded
+Poisson process are planned before the run. One locust user walks through the plan and starts a greenlet for each
+arrival, which sends the request over HTTP or gRPC; no arrival waits for an answer. Many users with a planned start
+each would do the same with a user object for every request, and one user per transport would say nothing more: a
+Poisson process whose arrivals are sent over gRPC by a coin's toss is two independent Poisson processes.
+
+Latency runs from the planned arrival to the answer. The bodies are checked, broken files must be refused, and what the
+server sheds is counted under a name of its own. The exit code is 1 when more requests fail than --max-failure-rate or
+when the p95 of the reports is above --max-p95. There is one user, so --users above 1, --processes and distributed
+runs change nothing or send everything twice: one process sends far more than a server on the same machine can take.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+from grpc.experimental.gevent import init_gevent
+from locust import User, events, task
+from locust.exception import StopUser
+
+from loadtests.load import Load, add_load_arguments
+from loadtests.open_loop import send_open_loop
+from loadtests.outcomes import Outcome, broken_limits, exit_code, summarise, table, to_json
+from loadtests.payloads import make_broken_files, make_images
+from loadtests.sender import KeyFile, Sender
+from loadtests.traffic import plan_requests
+
+IMAGES = 18
+"""Every kind in every size, twice."""
+
+DRAIN_S = 60.0
+"""Seconds for the answers that are due when the last request has been sent."""
+
+TIMEOUT_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+# Before any channel is opened; otherwise a waiting gRPC call would stop every other request of the process.
+init_gevent()
+
+
+@events.init_command_line_parser.add_listener
+def add_arguments(parser: argparse.ArgumentParser, **_: Any) -> None:
+    """Add this locustfile's options to locust's own."""
+    add_load_arguments(parser)
+    target = "gRPC inference API (%(default)s)"
+    parser.add_argument("--grpc-target", default="127.0.0.1:7070", env_var="PRELIM_GRPC_TARGET", help=target)
+    keys = "TorchServe's key_file.json (%(default)s)"
+    parser.add_argument("--key-file", default="key_file.json", env_var="PRELIM_KEY_FILE", help=keys)
+    parser.add_argument("--model", default="demo", help="name of the served model (%(default)s)")
+    parser.add_argument("--summary", help="write the numbers as JSON to this file")
+
+
+@events.init.add_listener
+def prepare(environment: Any, **_: Any) -> None:
+    """Make all files and the plan before the run, and judge the outcomes after it."""
+    options = environment.parsed_options
+    try:
+        load = Load.from_options(options)
+        keys = KeyFile(Path(options.key_file))
+        url = options.host or "http://127.0.0.1:8080"
+        environment.sender = Sender(url, options.grpc_target, options.model, keys, TIMEOUT_S)
+        images, broken = make_images(IMAGES, load.seed), make_broken_files(load.seed)
+    except (ValueError, KeyError, OSError) as error:
+        sys.exit(f"the load test cannot start: {error}")
+    environment.plan = plan_requests(load, images, broken)
+    environment.outcomes = []
+    summary_file = Path(options.summary) if options.summary else None
+    environment.events.quitting.add_listener(lambda **_: judge(environment, load, summary_file))
+
+
+class Arrivals(User):
+    """Everybody who sends a request during the run."""
+
+    fixed_count = 1
+
+    @task
+    def send_plan(self) -> None:
+        """Send the plan once, wait for the answers and end the run."""
+        send_open_loop(self.environment.plan, self.environment.sender.send, self._record, DRAIN_S)
+        # From a greenlet of its own, because it ends this one.
+        gevent.spawn(self.environment.runner.quit)
+        raise StopUser
+
+    def _record(self, outcome: Outcome) -> None:
+        self.environment.outcomes.append(outcome)
+        self.environment.events.request.fire(
+            request_type=outcome.request.transport,
+            name=outcome.name,
+            response_time=1000 * outcome.latency,
+            response_length=0,
+            exception=outcome.failure,
+            context={},
+            start_time=time.time() - outcome.latency,
+        )
+
+
+def judge(environment: Any, load: Load, summary_file: Path | None) -> None:
+    """Set the exit code from what became of the requests."""
+    missing = len(environment.plan) - len(environment.outcomes)
+    try:
+        summary = summarise(environment.outcomes)
+    except ValueError as error:
+        logger.error("%s", error)
+        environment.process_exit_code = 1
+        return
+    for broken in broken_limits(summary, load):
+        logger.error("%s", broken)
+    if missing:
+        logger.error("the run was ended with %d of %d requests without an outcome", missing, len(environment.plan))
+    environment.process_exit_code = 1 if missing else exit_code(summary, load)
+    if summary_file is None:
+        print(table(summary))
+    else:
+        summary_file.write_text(json.dumps(to_json(summary, load), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,157 @@
+"""What became of the requests of a run, and whether that is good enough."""
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loadtests.load import Load
+from loadtests.sender import Failed
+from loadtests.traffic import PlannedRequest
+
+SHED = "503 shed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request.
+
+    late    : seconds from its planned arrival to when it was sent; a load generator that is too slow shows here
+    latency : seconds from its planned arrival to its answer, or to the moment it was given up
+    failure : None for the answer that was due
+    """
+
+    request: PlannedRequest
+    late: float
+    latency: float
+    failure: Failed | None = None
+
+    @property
+    def name(self) -> str:
+        """The group that it is counted in; what the server shed is a group of its own."""
+        return SHED if self.failure is not None and self.failure.shed else self.request.name
+
+    @property
+    def is_report(self) -> bool:
+        """A report came back, and it was right."""
+        return self.failure is None and self.request.payload.refusal is None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One group of requests. Percentiles are seconds, of those that did not fail; None when all failed."""
+
+    transport: str
+    name: str
+    requests: int
+    failures: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One run in numbers.
+
+    rows             : by transport and name
+    reports          : all requests for a report together, without those for a refusal
+    requests         : how many were sent, or should have been
+    failure_rate     : share of all requests that failed, shed ones included
+    reports_per_s    : right reports, over the time from the first planned arrival to the last answer
+    late_p95         : seconds that the load generator was late, see Outcome
+    failures         : how often each failure occurred
+    """
+
+    rows: tuple[Row, ...]
+    reports: Row
+    requests: int
+    failure_rate: float
+    reports_per_s: float
+    late_p95: float
+    failures: dict[str, int]
+
+
+def summarise(outcomes: Sequence[Outcome]) -> Summary:
+    """The summary of a run. Raises ValueError when there is not one outcome."""
+    if not outcomes:
+        raise ValueError("no request was sent: the load test proves nothing; raise --rate or --seconds")
+    groups = sorted({(outcome.request.transport, outcome.name) for outcome in outcomes})
+    rows = [_row(*group, [o for o in outcomes if (o.request.transport, o.name) == group]) for group in groups]
+    failures = Counter(str(outcome.failure) for outcome in outcomes if outcome.failure is not None)
+    first = min(outcome.request.at for outcome in outcomes)
+    last = max(outcome.request.at + outcome.latency for outcome in outcomes)
+    return Summary(
+        rows=tuple(rows),
+        reports=_row("all", "report", [o for o in outcomes if o.request.payload.refusal is None]),
+        requests=len(outcomes),
+        failure_rate=failures.total() / len(outcomes),
+        reports_per_s=sum(outcome.is_report for outcome in outcomes) / max(last - first, 1e-9),
+        late_p95=percentile([outcome.late for outcome in outcomes], 0.95) or 0.0,
+        failures=dict(failures.most_common()),
+    )
+
+
+def broken_limits(summary: Summary, load: Load) -> list[str]:
+    """What the server did not hold, in words; empty when it held everything."""
+    broken = []
+    if summary.failure_rate > load.max_failure_rate:
+        broken.append(f"failure rate is {summary.failure_rate:.4f}; allowed: {load.max_failure_rate:g}")
+    if summary.reports.p95 is None:
+        broken.append("not one report came back")
+    elif summary.reports.p95 > load.max_p95:
+        broken.append(f"p95 is {summary.reports.p95:.3f} s; allowed: {load.max_p95:g} s")
+    return broken
+
+
+def exit_code(summary: Summary, load: Load) -> int:
+    """0 when the server held the limits of the load, else 1."""
+    return 1 if broken_limits(summary, load) else 0
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that `share` of the values do not exceed (nearest rank); None without values."""
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def table(summary: Summary) -> str:
+    """The summary for a terminal. Latencies in seconds, from the planned arrival."""
+    lines = [f"{'':5}{'':36}{'requests':>9}{'failures':>9}{'p50 s':>8}{'p95 s':>8}{'p99 s':>8}"]
+    for row in (*summary.rows, summary.reports):
+        numbers = "".join(
+            f"{'-' if value is None else format(value, '.2f'):>8}" for value in (row.p50, row.p95, row.p99)
+        )
+        lines.append(f"{row.transport:5}{row.name:36}{row.requests:>9}{row.failures:>9}{numbers}")
+    lines.append(f"reports per second {summary.reports_per_s:.2f}; failure rate {summary.failure_rate:.4f}")
+    lines.append(f"the load generator was late by {1000 * summary.late_p95:.0f} ms (p95)")
+    lines += [f"{count} x {failure}" for failure, count in summary.failures.items()]
+    return "\n".join(lines)
+
+
+def to_json(summary: Summary, load: Load) -> dict[str, object]:
+    """Load, summary and verdict as JSON values."""
+    return {
+        "load": dataclasses.asdict(load),
+        **dataclasses.asdict(summary),
+        "broken_limits": broken_limits(summary, load),
+    }
+
+
+def read_summary(path: Path) -> tuple[Summary, list[str]]:
+    """The summary that `to_json` gave, and the limits that were not held."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    numbers = {field.name: values[field.name] for field in dataclasses.fields(Summary)}
+    numbers["rows"] = tuple(Row(**row) for row in values["rows"])
+    numbers["reports"] = Row(**values["reports"])
+    return Summary(**numbers), values["broken_limits"]
+
+
+def _row(transport: str, name: str, outcomes: Sequence[Outcome]) -> Row:
+    latencies = [outcome.latency for outcome in outcomes if outcome.failure is None]
+    p50, p95, p99 = (percentile(latencies, share) for share in (0.5, 0.95, 0.99))
+    return Row(transport, name, len(outcomes), len(outcomes) - len(latencies), p50, p95, p99)

@@ -1,0 +1,116 @@
+"""Start a server with one archive, load it for a minute, print what it held.
+
+    python -m loadtests.run --archive model_store/demo.mar
+    python -m loadtests.run --archive model_store/demo.mar --rate 4 --seconds 120 --max-p95 5
+
+The exit code is 0 when the server held --max-failure-rate and --max-p95. The folder --out gets locust's report.html and
+CSV files, summary.json, and the output of locust in locust.log. Everything stays on 127.0.0.1.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from client.local_server import LocalServer
+from loadtests.load import Load, add_load_arguments
+from loadtests.outcomes import read_summary, table
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCUSTFILE = ROOT / "loadtests" / "locustfile.py"
+
+MARGIN_S = 150.0
+"""Seconds that a run may take beyond its arrivals: making the files, and waiting for the last answers."""
+
+
+def run_load(server: LocalServer, model: str, load: Load, out: Path) -> int:
+    """Load a server that is ready.
+
+    model   : name of the served model
+    out     : folder for report.html, the CSV files, summary.json and locust.log
+    returns : locust's exit code: 0 when the limits of the load were held
+
+    Raises subprocess.TimeoutExpired when locust does not end.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    summary = out / "summary.json"
+    summary.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--users", "1", "--only-summary"]
+    command += ["--host", server.url, "--grpc-target", server.grpc_target, "--key-file", str(server.key_file)]
+    command += ["--model", model, "--summary", str(summary), *load.arguments()]
+    command += ["--html", str(out / "report.html"), "--csv", str(out / "locust")]
+    # No proxy may come between: what is measured here is the server.
+    environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    with (out / "locust.log").open("wb") as log:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=load.seconds + MARGIN_S,
+            check=False,
+        )
+    return done.returncode
+
+
+def serve_and_load(archive: Path, load: Load, out: Path) -> int:
+    """Serve one archive, load it, print a table.
+
+    returns : see `run_load`
+    """
+    with tempfile.TemporaryDirectory() as store:
+        # A store of its own: another archive beside this one would be loaded too.
+        _place(archive, Path(store))
+        with LocalServer(Path(store)) as server:
+            server.wait_until_ready(archive.stem)
+            code = run_load(server, archive.stem, load, out.resolve())
+    return report(out, code)
+
+
+def report(out: Path, code: int) -> int:
+    """Print the table of a run and what it did not hold; returns its exit code."""
+    summary_file = out / "summary.json"
+    if not summary_file.is_file():
+        print(f"the run has no result; the end of {out / 'locust.log'}:", file=sys.stderr)
+        print((out / "locust.log").read_text(encoding="utf-8", errors="replace")[-2000:], file=sys.stderr)
+        return code or 1
+    summary, broken = read_summary(summary_file)
+    print(table(summary))
+    print(f"{out / 'report.html'}: the whole run")
+    for limit in broken:
+        print(f"not held: {limit}", file=sys.stderr)
+    return code
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="loadtests.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--archive", type=Path, required=True, help="the .mar to serve")
+    parser.add_argument("--out", type=Path, default=Path("out/loadtest"), help="folder of the results (%(default)s)")
+    add_load_arguments(parser)
+    arguments = parser.parse_args()
+    if not arguments.archive.is_file():
+        parser.error(f"--archive is {arguments.archive}, which is no file; `make archive` builds it")
+    try:
+        load = Load.from_options(arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    return serve_and_load(arguments.archive, load, arguments.out)
+
+
+def _place(archive: Path, store: Path) -> None:
+    """Link the archive into a store; copy it where the two lie on different file systems."""
+    try:
+        os.link(archive, store / archive.name)
+    except OSError:
+        shutil.copyfile(archive, store / archive.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

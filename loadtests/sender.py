@@ -1,0 +1,115 @@
+"""Sends one planned request and judges the answer."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import requests
+
+from client.answers import Answer, ReportError
+from client.grpc_client import GrpcClient
+from client.http_client import HttpClient
+from loadtests.answer_checks import RepeatCheck, WrongAnswer, check_report
+from loadtests.traffic import PlannedRequest
+
+SHED_TYPES = ("ServiceUnavailableException", "Overloaded")
+"""Types of a 503 that says "too much to do": the frontend's with a full queue, the handler's own."""
+
+# Over gRPC the frontend reports a full queue as INTERNAL; only its words tell it from a fault.
+_SHED_WORDS = "has no worker to serve inference request"
+
+
+class Failed(Exception):
+    """A request was not answered as it should have been.
+
+    shed : the server said that it has too much to do
+    """
+
+    def __init__(self, message: str, *, shed: bool = False) -> None:
+        super().__init__(message)
+        self.shed = shed
+
+
+class KeyFile:
+    """TorchServe's key_file.json. The inference key is read again when it has expired.
+
+    path : of the file
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._key = ""
+        self._expires = datetime.min.replace(tzinfo=UTC)
+
+    def key(self) -> str:
+        """The inference key. Raises OSError without the file, KeyError or ValueError when it is no key file."""
+        if datetime.now(UTC) >= self._expires:
+            entry = json.loads(self.path.read_text(encoding="utf-8"))["inference"]
+            self._key = entry["key"]
+            self._expires = datetime.fromisoformat(entry["expiration time"])
+        return self._key
+
+
+class Sender:
+    """Sends requests to one server. `send` may run many times at once.
+
+    url         : HTTP inference API, "http://127.0.0.1:8080"
+    grpc_target : gRPC inference API, "127.0.0.1:7070"
+    model       : name of the served model
+    keys        : where the inference key comes from
+    timeout     : seconds to wait for an answer
+    """
+
+    def __init__(self, url: str, grpc_target: str, model: str, keys: KeyFile, timeout: float) -> None:
+        self.url = url
+        self.grpc_target = grpc_target
+        self.model = model
+        self.timeout = timeout
+        self._keys = keys
+        self._repeats = RepeatCheck()
+        self._key = ""
+        self._connect()
+
+    def send(self, request: PlannedRequest) -> None:
+        """Send a request and wait for its answer.
+
+        Raises Failed when the answer is not the report, or the refusal, that the request should get.
+        """
+        refusal = request.payload.refusal
+        try:
+            answer = self._ask(request)
+            if refusal is None:
+                check_report(answer, request, self.model)
+                self._repeats.check(answer, request)
+        except ReportError as error:
+            if refusal is None or (error.code, error.type) != (refusal.code, refusal.type):
+                shed = error.code == 503 and error.type in SHED_TYPES
+                # The message is left out: it is for the caller, and may be long.
+                raise Failed(f"{error.code} {error.type}", shed=shed) from error
+            return
+        except WrongAnswer as error:
+            raise Failed(f"200, but {error}") from error
+        except requests.RequestException as error:
+            raise Failed(f"no answer: {type(error).__name__}") from error
+        except grpc.RpcError as error:
+            code, details = error.code().name, error.details() or ""
+            raise Failed(f"gRPC {code}", shed=_SHED_WORDS in details) from error
+        if refusal is not None:
+            raise Failed(f"a report for a file that should get {refusal.code} {refusal.type}")
+
+    def _connect(self) -> None:
+        """Clients with the key that is good now; those of before live on in the requests that use them."""
+        key = self._keys.key()
+        if key != self._key:
+            self._key = key
+            self._http = HttpClient(self.url, key, self.model, self.timeout)
+            self._grpc = GrpcClient(self.grpc_target, key, self.model, self.timeout)
+
+    def _ask(self, request: PlannedRequest) -> Answer:
+        self._connect()
+        if request.transport == "gRPC":
+            return self._grpc.report(request.payload.data, **request.options)
+        if request.body == "json":
+            return self._http.report_json(request.payload.data, options=dict(request.options))
+        return self._http.report(request.payload.data, **request.options)
