@@ -27,7 +27,8 @@ GRPC_TARGET = "127.0.0.1:7070"
 
 def main() -> int:
     """Print one report, or the reason why there is none."""
-    arguments = _parser().parse_args()
+    # Options may stand on either side of the flags.
+    arguments = _parser().parse_intermixed_args()
     fields: dict[str, Any] = dict(arguments.options)
     if arguments.prompt is not None:
         fields["prompt"] = arguments.prompt
@@ -45,8 +46,11 @@ def main() -> int:
         except ReportError as error:
             print(error, file=sys.stderr)
             return 1
-        except (requests.RequestException, grpc.RpcError) as error:
+        except requests.RequestException as error:
             print(f"no answer from {address}: {error}", file=sys.stderr)
+            return 1
+        except grpc.RpcError as error:
+            print(f"no answer from {address}: {error.code().name} {error.details()}", file=sys.stderr)
             return 1
     _print_report(answer, time.monotonic() - started)
     return 0
@@ -77,6 +81,8 @@ def _option(given: str) -> tuple[str, str]:
 def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
     """Address and inference key of the server to ask."""
     if arguments.serve is None:
+        if not arguments.key_file.is_file():
+            sys.exit(f"{arguments.key_file} is not here; the server writes it into the folder where it is started")
         yield arguments.url or (GRPC_TARGET if arguments.grpc else HTTP_URL), read_key(arguments.key_file)
         return
     with LocalServer(arguments.serve) as server:

@@ -2,10 +2,13 @@
 
 import re
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -255,3 +258,33 @@ def test_logs_hold_no_query_string(server: LocalServer) -> None:
     logs = "".join(path.read_text(encoding="utf-8") for path in (server.folder / "logs").glob("*.log"))
     assert "POST /predictions/tiny HTTP" in logs
     assert "Mueller" not in logs
+
+
+@pytest.mark.parametrize("way", [[], ["--grpc"], ["--stream"]], ids=["HTTP", "gRPC", "stream"])
+def test_command_line_prints_an_unverified_report(server: LocalServer, tmp_path: Path, way: list[str]) -> None:
+    """`python -m client` prints the report, that nobody has verified it, and where the time went."""
+    image = tmp_path / "chest.png"
+    image.write_bytes(png())
+    address = server.grpc_target if "--grpc" in way else server.url
+    where = ["--url", address, "--key-file", str(server.key_file), "--model", "tiny"]
+    command = [sys.executable, "-m", "client", str(image), *where, *way, "max_new_tokens=12"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+    assert "UNVERIFIED: preliminary report by tiny 1.0" in done.stdout
+    assert "12 tokens" in done.stdout or "eos" in done.stdout
+    assert "decode" in done.stdout
+
+
+def test_command_line_explains_an_error(server: LocalServer, tmp_path: Path) -> None:
+    """An error of the server is printed in its own words, and the exit status says that there is no report."""
+    image = tmp_path / "chest.png"
+    image.write_bytes(b"%PDF-1.7")
+    where = ["--url", server.url, "--key-file", str(server.key_file), "--model", "tiny"]
+
+    done = subprocess.run(
+        [sys.executable, "-m", "client", str(image), *where], capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("415 NotAnImage")
