@@ -11,6 +11,7 @@ import yaml
 from model_src.errors import ArchiveError, InvalidOption
 from model_src.generation.options import GenerationOptions
 from model_src.preprocess import PreprocessConfig
+from model_src.prompt import PromptConfig
 from model_src.radiograph import InputConfig
 
 
@@ -37,6 +38,7 @@ class ModelConfig:
     input        : which images are accepted and how they are rendered
     preprocess   : how they become pixel_values
     generation   : defaults of the generation options
+    prompt       : the words around the image, for decoders that read it as a prefix
     files        : sha256 of every file of an archive; empty in a model folder
     """
 
@@ -51,6 +53,7 @@ class ModelConfig:
     input: InputConfig
     preprocess: PreprocessConfig
     generation: GenerationOptions
+    prompt: PromptConfig | None = None
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -64,14 +67,21 @@ class ModelConfig:
             contents = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise ArchiveError(f"{path} cannot be read: {error}") from error
+        return cls.from_mapping(contents, str(path))
+
+    @classmethod
+    def from_mapping(cls, contents: Any, source: str) -> "ModelConfig":
+        """What `read` gives for a file with these contents; `source` stands for the file in messages."""
         try:
             values = dict(_checked(cls, contents))
             for name, section in _SECTIONS.items():
                 values[name] = section(**_checked(section, values.get(name), name))
+            if values.get("prompt") is not None:
+                values["prompt"] = PromptConfig(**_checked(PromptConfig, values["prompt"], "prompt"))
             values["generation"] = GenerationOptions.from_mapping(values.get("generation") or {})
             return cls(**values)
-        except (TypeError, ValueError, InvalidOption) as error:
-            raise ArchiveError(f"{path}: {error}") from error
+        except (TypeError, ValueError, InvalidOption, ArchiveError) as error:
+            raise ArchiveError(f"{source}: {error}") from error
 
     def write(self, path: Path) -> None:
         """Write model.yaml; what `read` gives for it equals this."""

@@ -39,14 +39,20 @@ def build_network(config: ModelConfig) -> Network:
         raise ArchiveError(f"{CONFIG} does not describe a {config.architecture}: {error}") from error
 
 
-def read_model_folder(folder: Path) -> Model:
-    """Read a model folder. Raises ArchiveError naming the file that is at fault."""
+def read_network(folder: Path) -> tuple[ModelConfig, Network]:
+    """model.yaml and the network of a model folder. Raises ArchiveError naming the file that is at fault."""
     config = ModelConfig.read(folder / CONFIG)
     network = build_network(config)
     path = folder / WEIGHTS
     stored = read_weights(path)
     load_weights(network, {key: t.float() if t.is_floating_point() else t for key, t in stored.items()}, path)
-    return Model(config, network.eval().requires_grad_(False), load_tokenizer(folder))
+    return config, network.eval().requires_grad_(False)
+
+
+def read_model_folder(folder: Path) -> Model:
+    """Read a model folder. Raises ArchiveError naming the file that is at fault."""
+    config, network = read_network(folder)
+    return Model(config, network, load_tokenizer(folder))
 
 
 def write_model_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:

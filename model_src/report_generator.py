@@ -16,6 +16,7 @@ from model_src.generation.options import GenerationOptions
 from model_src.model_config import ModelConfig
 from model_src.onnx_session import Array, OnnxSession
 from model_src.preprocess import preprocess
+from model_src.prompt import Prompter
 from model_src.radiograph import Radiograph, read_radiograph
 from model_src.report import Alternative, Report, cut_at_stop, sections
 
@@ -73,6 +74,8 @@ class ReportGenerator:
         self._vision = OnnxSession(archive.folder / VISION, device, threads)
         self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads)
         self._tokenizer = load_tokenizer(archive.folder)
+        prompt = self.config.prompt
+        self._prompter = None if prompt is None else Prompter(prompt, load_tokenizer(archive.folder))
         tokens = self.config.tokenizer
         self._engine = Engine(
             load_decoder(archive, device),
@@ -235,7 +238,9 @@ class ReportGenerator:
         return failed
 
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
-        """Tokens that stand before the report. The systems built in so far start from the image alone."""
+        """Tokens that stand before the report."""
+        if self._prompter is not None:
+            return self._prompter.ids(request.prompt, request.messages)
         for name in ("prompt", "messages"):
             if getattr(request, name):
                 raise InvalidOption(f"{name} is set, but {self.config.name} takes none; leave it out")

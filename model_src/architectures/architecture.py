@@ -2,38 +2,66 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from model_src.decoders import build_decoder
 
+Shapes = Mapping[str, tuple[int, ...]]
+Section = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """How the original code of a system names and stores what we need.
+
+    keys       : (pattern, replacement) pairs of regular expressions, applied in turn, that lead from a key of the
+                 published checkpoint to ours
+    ignored    : pattern of a published key that is not needed -> the reason why
+    defaults   : model.yaml of the published model, without what `dimensions` finds
+    dimensions : the sections `vision`, `connector` and `decoder` of model.yaml, found from the shapes of the
+                 checkpoint under our keys
+    tokenizer  : what the system's tokenizer is made from, as export.import_checkpoint knows it
+    mended     : faults of the original that are mended here, for the model card
+    """
+
+    keys: tuple[tuple[str, str], ...]
+    defaults: Mapping[str, Any]
+    dimensions: Callable[[Shapes], Mapping[str, Section]]
+    tokenizer: str
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    mended: tuple[str, ...] = ()
+
+    def our_key(self, published: str) -> str:
+        """Our name for a key of the published checkpoint."""
+        for pattern, replacement in self.keys:
+            published = re.sub(pattern, replacement, published)
+        return published
+
+    def why_ignored(self, published: str) -> str | None:
+        """The reason why a key of the published checkpoint is not needed; None if it is."""
+        return next((reason for pattern, reason in self.ignored.items() if re.search(pattern, published)), None)
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """A system: how its three parts are built from model.yaml and how a published checkpoint names them.
+    """A system.
 
     vision, connector : build the part from the section of that name in model.yaml
-    checkpoint_keys   : (pattern, replacement) pairs of regular expressions, applied in turn, that lead from the keys
-                        of the published checkpoint to ours
+    published         : the original's checkpoint
     """
 
     vision: Callable[..., nn.Module]
     connector: Callable[..., nn.Module]
-    checkpoint_keys: tuple[tuple[str, str], ...]
+    published: Published
 
-    def build(self, parts: Mapping[str, Mapping[str, Any]]) -> "Network":
+    def build(self, parts: Mapping[str, Section]) -> "Network":
         """An untrained network with the dimensions of model.yaml's `vision`, `connector` and `decoder` sections."""
         return Network(
             self.vision(**parts["vision"]), self.connector(**parts["connector"]), build_decoder(parts["decoder"])
         )
-
-    def our_key(self, published: str) -> str:
-        """Our name for a key of the published checkpoint."""
-        for pattern, replacement in self.checkpoint_keys:
-            published = re.sub(pattern, replacement, published)
-        return published
 
 
 class Network(nn.Module):

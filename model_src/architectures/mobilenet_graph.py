@@ -4,27 +4,70 @@ Published size: 224 px, 49 image tokens, width 512, 8 heads, feed-forward 1024, 
 positions: 49,566,298 parameters. The demo model is the same code with smaller dimensions.
 """
 
-from model_src.architectures.architecture import Architecture
+from collections.abc import Mapping
+
+from model_src.architectures.architecture import Architecture, Published, Section, Shapes
 from model_src.connectors.graph import GraphConnector
 from model_src.vision.mobilenet import MobileNetV3Small
+
+PUBLISHED_HEADS = 8
+"""Not to be seen in the shapes of a checkpoint."""
 
 
 def _connector(width: int, steps: int = 3) -> GraphConnector:
     return GraphConnector(MobileNetV3Small.width, width, steps)
 
 
+def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+    vocab_size, width = shapes["decoder.token_embedding.weight"]
+    return {
+        "vision": {},
+        "connector": {"width": width},
+        "decoder": {
+            "kind": "cross_attention",
+            "vocab_size": vocab_size,
+            "width": width,
+            "layers": sum(name.endswith(".linear1.weight") for name in shapes),
+            "heads": PUBLISHED_HEADS,
+            "feedforward": shapes["decoder.layers.0.linear1.weight"][0],
+            "max_positions": shapes["decoder.position_embedding"][-2],
+        },
+    }
+
+
 ARCHITECTURE = Architecture(
     vision=MobileNetV3Small,
     connector=_connector,
-    checkpoint_keys=(
-        (r"^encoder\.", "vision."),
-        (r"^vis_proj\.", "connector.proj."),
-        (r"^graph_layer\.msg_linear\.", "connector.message."),
-        (r"^embedding\.", "decoder.token_embedding."),
-        (r"^pos_encoder$", "decoder.position_embedding"),
-        (r"^fc_out\.", "decoder.lm_head."),
-        (r"\.self_attn\.", ".self_attention."),
-        (r"\.multihead_attn\.", ".cross_attention."),
-        (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
+    published=Published(
+        keys=(
+            (r"^encoder\.", "vision."),
+            (r"^vis_proj\.", "connector.proj."),
+            (r"^graph_layer\.msg_linear\.", "connector.message."),
+            (r"^embedding\.", "decoder.token_embedding."),
+            (r"^pos_encoder$", "decoder.position_embedding"),
+            (r"^fc_out\.", "decoder.lm_head."),
+            (r"\.self_attn\.", ".self_attention."),
+            (r"\.multihead_attn\.", ".cross_attention."),
+            (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
+        ),
+        defaults={
+            "licence": "MIT",
+            "tokenizer": {"bos_token_id": 101, "eos_token_id": 102, "pad_token_id": 0},
+            "input": {"modalities": ["CT", "MR", "CR", "DX", "RG", "US"]},
+            "preprocess": {
+                "size": 224,
+                "resize": "stretch",
+                "resize_to": 256,
+                "interpolation": "bilinear",
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
+            },
+            "generation": {"max_new_tokens": 80},
+        },
+        dimensions=_dimensions,
+        tokenizer="bert-base-uncased",
+        mended=(
+            "A report stops at its own end of text; the original decoded on until all images of a batch ended at once.",
+        ),
     ),
 )

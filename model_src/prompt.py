@@ -1,0 +1,106 @@
+"""What a decoder reads before it writes: the image, and the words around it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from model_src.decoders.decoder import IMAGE
+from model_src.errors import InvalidOption, TooLarge
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Section `prompt` of model.yaml, for decoders that read the image as a prefix; others have no such section.
+
+    bos_token_id : first token of all; None where the model was trained without
+    before       : text before the image
+    after        : text after the image; {prompt} stands where the request's prompt goes
+    start_ids    : tokens between image and `after`, where there is a prompt
+    default      : prompt of a request that has none
+    max_tokens   : so many tokens the words may take
+    system, user, assistant, separator, before_image, after_image : for models that hold a conversation: the text
+                   that opens it, the names of the two who speak, what ends each turn, and the text around the image
+                   in the first turn. Without `separator` a model takes no `messages`
+    """
+
+    bos_token_id: int | None = None
+    before: str = ""
+    after: str = "{prompt}"
+    start_ids: tuple[int, ...] = ()
+    default: str = ""
+    max_tokens: int = 512
+    system: str = ""
+    user: str = ""
+    assistant: str = ""
+    separator: str = ""
+    before_image: str = ""
+    after_image: str = ""
+
+
+class Prompter:
+    """Turns prompts and conversations into token ids.
+
+    The request's words are only ever words: what looks like a special token in them is not one.
+    """
+
+    def __init__(self, config: PromptConfig, tokenizer: Tokenizer) -> None:
+        self.config = config
+        self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True
+
+    def ids(self, prompt: str | None, messages: Messages | None) -> tuple[int, ...]:
+        """Token ids with IMAGE where the image's embeddings go.
+
+        Raises InvalidOption for a conversation that the model cannot hold, TooLarge for too many tokens.
+        """
+        c = self.config
+        start: tuple[int, ...] = ()
+        if messages:
+            before, after = self._conversation(messages)
+        else:
+            words = prompt or c.default
+            self._check_words("prompt", words)
+            before, after = c.before, c.after.replace("{prompt}", words)
+            start = c.start_ids if words else ()
+        first, second = self._encode(before), self._encode(after)
+        if len(first) + len(second) > c.max_tokens:
+            raise TooLarge(
+                f"the prompt takes {len(first) + len(second)} tokens; "
+                f"this model reads at most {c.max_tokens}; shorten it"
+            )
+        bos = () if c.bos_token_id is None else (c.bos_token_id,)
+        return (*bos, *first, IMAGE, *start, *second)
+
+    def _conversation(self, messages: Messages) -> tuple[str, str]:
+        """Text before and after the image for a conversation that the user has begun and the model is to go on."""
+        c = self.config
+        if not c.separator:
+            raise InvalidOption("messages are given, but this model holds no conversation; use prompt")
+        roles = [message.get("role") for message in messages]
+        if roles != ["user" if turn % 2 == 0 else "assistant" for turn in range(len(roles))] or len(roles) % 2 == 0:
+            raise InvalidOption(
+                "messages must be turns of user and assistant, the user's first and last; found: "
+                + ", ".join(role if role in ("user", "assistant", "system") else "another role" for role in roles)
+            )
+        for message in messages:
+            self._check_words("messages", message["content"])
+        opening = f"{c.system}{c.separator}" if c.system else ""
+        turns = [
+            f"{c.user if role == 'user' else c.assistant}: {message['content']}{c.separator}"
+            for role, message in zip(roles[1:], messages[1:], strict=True)
+        ]
+        after = f"{c.after_image}{messages[0]['content']}{c.separator}{''.join(turns)}{c.assistant}:"
+        return f"{opening}{c.user}: {c.before_image}", after
+
+    def _check_words(self, name: str, words: str) -> None:
+        """A separator inside the words would let them speak for the other side."""
+        if self.config.separator and self.config.separator in words:
+            raise InvalidOption(
+                f"{name} has the text {self.config.separator!r}, which separates turns here; leave it out"
+            )
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
