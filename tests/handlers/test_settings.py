@@ -1,0 +1,48 @@
+"""Properties of what the handler takes from model-config.yaml."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import handlers
+from handlers.settings import Settings
+from model_src.errors import ArchiveError
+
+TEMPLATE = Path(handlers.__file__).parent / "model-config.yaml"
+
+
+def test_cores_are_divided_among_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker computes with its share of the cores, and with one at least."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+
+    assert [Settings.read({"maxWorkers": n}).threads for n in (1, 2, 3, 16)] == [8, 4, 2, 1]
+
+
+def test_template_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The committed model-config.yaml is understood, and gives both numbers of workers, as TorchServe needs."""
+    template = yaml.safe_load(TEMPLATE.read_text(encoding="utf-8"))
+    settings = Settings.read(template)
+
+    assert settings.in_flight
+    assert settings.response_timeout == template["responseTimeout"]
+    assert template["minWorkers"] == template["maxWorkers"] == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"prelim": {"step": 1}}, "unknown key 'step'; known: steps_per_handle, heartbeat_s, threads"),
+        ({"prelim": {"steps_per_handle": 0}}, "steps_per_handle is 0"),
+        ({"prelim": {"steps_per_handle": 2.5}}, "steps_per_handle is 2.5"),
+        ({"prelim": {"heartbeat_s": "10"}}, "heartbeat_s is '10'"),
+        ({"prelim": {"threads": True}}, "threads is True"),
+        ({"responseTimeout": "long"}, "response_timeout is 'long'"),
+    ],
+)
+def test_wrong_setting_is_explained(config: dict[str, Any], message: str) -> None:
+    """TorchServe passes over wrong values in silence; the handler does not."""
+    with pytest.raises(ArchiveError, match=message):
+        Settings.read(config)
