@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pydicom import dcmread
-from pydicom.pixels import apply_windowing
+from pydicom.pixels.processing import apply_windowing
 
 from client.answers import Answer
 from client.grpc_client import GrpcClient

@@ -1,6 +1,6 @@
 """Make a model folder from a published checkpoint.
 
-    python -m export.import_checkpoint mobilenet_graph pytorch_model.bin --tokenizer bert-base-uncased/ --out models/txttyt
+    python -m export.import_checkpoint mobilenet_graph pytorch_model.bin --tokenizer bert/ --out models/txttyt
 
 Every key of the checkpoint is used or named as ignored with its reason; a missing or mis-shaped key is an error.
 """

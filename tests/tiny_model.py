@@ -14,9 +14,10 @@ from model_src.model_folder import build_network, write_model_folder
 from model_src.preprocess import PreprocessConfig
 from model_src.radiograph import InputConfig
 
-PIECES = (
-    "[PAD] [UNK] [CLS] [SEP] findings : the heart is not enlarged . no effusion impression normal chest"  # noqa: SIM905
-).split()
+PIECES = [
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "findings", ":", "the", "heart", "is", "not", "enlarged", "."),
+    *("no", "effusion", "impression", "normal", "chest"),
+]
 
 CONFIG = ModelConfig(
     name="tiny",
