@@ -15,7 +15,7 @@ ERROR = {"error": {"code": 415, "type": "NotAnImage", "message": "no image"}}
 
 @pytest.mark.parametrize("code", [200, 415])
 def test_error_is_found_whatever_the_status(code: int) -> None:
-    """gRPC and streams have an error under status 200; it is an error all the same."""
+    """Over gRPC and in streams an error comes under status 200; it is an error all the same."""
     with pytest.raises(ReportError) as caught:
         read_answer(json.dumps(ERROR).encode(), code)
 
