@@ -52,8 +52,11 @@ class Metrics:
 
     def batch(self, active: int, slots: int) -> None:
         """How full the batch is that is decoded next."""
-        self._write("prelim_active_requests", active)
         self._write("prelim_batch_occupancy_ratio", active / slots)
+
+    def active(self, count: int) -> None:
+        """How many requests are still in the batch after a call of the handler."""
+        self._write("prelim_active_requests", count)
 
     def _write(self, name: str, value: float, *dimensions: str) -> None:
         self._metrics[name].add_or_update(value, [*dimensions, self._model_name, LEVEL])

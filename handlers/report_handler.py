@@ -109,10 +109,14 @@ class ReportHandler:
     def _decode(self) -> dict[str, Outcome]:
         if not self.flight.exchanges:
             return {}
+        steps = self.settings.steps_per_handle
         if self.settings.in_flight:
-            return self.flight.advance(self.settings.steps_per_handle)
-        # Short of the time after which TorchServe kills the worker, and all its requests with it.
-        return self.flight.advance_to_end(self.settings.steps_per_handle, 0.8 * self.settings.response_timeout)
+            outcomes = self.flight.advance(steps)
+        else:
+            # Short of the time after which TorchServe kills the worker, and all its requests with it.
+            outcomes = self.flight.advance_to_end(steps, 0.8 * self.settings.response_timeout)
+        self.metrics.active(len(self.flight.generator.active))
+        return outcomes
 
     def _answer(self, request_id: str, outcome: Outcome, exchange: Exchange) -> Answer:
         if isinstance(outcome, Failure):

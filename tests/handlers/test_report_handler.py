@@ -288,6 +288,8 @@ def test_metrics_are_written(frontend: Frontend, caplog: pytest.LogCaptureFixtur
         "prelim_rejected_total.Count:1|#Status:415,ModelName:fake,Level:Model|#type:COUNTER",
         "prelim_cancelled_total.Count:1|",
         "prelim_batch_occupancy_ratio.Ratio:0.25|",
+        "prelim_active_requests.Count:1|",
+        "prelim_active_requests.Count:0|",
     ):
         assert any(expected in line for line in written), expected
 
