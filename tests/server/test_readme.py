@@ -1,0 +1,107 @@
+"""The README's commands work as they are written; only addresses and the model's name are those of the test server."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from client.demo import as_png, sample_radiograph
+from client.local_server import ROOT, LocalServer
+from tests.server.conftest import MODEL
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+pytestmark = pytest.mark.server
+
+
+def blocks(language: str, containing: str) -> list[str]:
+    """The README's code blocks in a language that have a text in them."""
+    return [code for kind, code in BLOCKS if kind == language and containing in code]
+
+
+@pytest.fixture
+def workplace(server: LocalServer, tmp_path: Path) -> Path:
+    """A folder as the README's reader has it: the server's key, and a radiograph in two formats."""
+    (tmp_path / "key_file.json").write_bytes(server.key_file.read_bytes())
+    (tmp_path / "chest.dcm").write_bytes(sample_radiograph())
+    (tmp_path / "chest.png").write_bytes(as_png(sample_radiograph()))
+    return tmp_path
+
+
+def adapted(code: str, server: LocalServer) -> str:
+    """A block for the test server."""
+    code = code.replace("http://127.0.0.1:8080", server.url).replace("127.0.0.1:7070", server.grpc_target)
+    return code.replace("/predictions/demo", f"/predictions/{MODEL}").replace('"demo"', f'"{MODEL}"')
+
+
+def test_curl_examples_answer_with_reports(server: LocalServer, workplace: Path) -> None:
+    """Every curl line gives a report: the file as body, a form, JSON, and a stream."""
+    (code,) = blocks("bash", "curl")
+
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", adapted(code, server)],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    decoder, answers, rest = json.JSONDecoder(), [], done.stdout.strip()
+    while rest:
+        answer, end = decoder.raw_decode(rest)
+        answers.append(answer)
+        rest = rest[end:].lstrip()
+    reports = [answer for answer in answers if "report" in answer]
+    assert [report["status"] for report in reports] == ["UNVERIFIED"] * 4, done.stdout
+    assert len(reports[1]["alternatives"]) == 1
+    assert "".join(answer["text"] for answer in answers if "text" in answer) == reports[3]["report"]
+
+
+def test_python_example_prints_two_reports(server: LocalServer, workplace: Path) -> None:
+    """The Python block prints the same report over HTTP and over gRPC."""
+    (code,) = blocks("python", "HttpClient")
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{adapted(code, server)}"
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.strip().splitlines()
+    assert first == f"UNVERIFIED {second}"
+
+
+def test_answer_has_the_fields_that_are_shown(server: LocalServer, workplace: Path) -> None:
+    """The example answer has the fields that a real answer has."""
+    from client.http_client import HttpClient
+
+    (shown,) = blocks("json", "report")
+    answer = HttpClient(server.url, server.key(), MODEL).report((workplace / "chest.png").read_bytes())
+
+    example = json.loads(shown)
+    assert answer.keys() == example.keys()
+    assert all(answer[key].keys() == example[key].keys() for key in ("sections", "model", "timing_ms"))
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)", README))))
+def test_make_targets_exist(target: str) -> None:
+    """Every make target that the README names can be made."""
+    done = subprocess.run(
+        ["make", "-n", target, "IMAGE=chest.dcm"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_options_table_has_every_option() -> None:
+    """The README's table of options names all of them."""
+    from dataclasses import fields
+
+    from model_src.generation.options import GenerationOptions
+
+    missing = [option.name for option in fields(GenerationOptions) if f"`{option.name}`" not in README]
+
+    assert not missing
