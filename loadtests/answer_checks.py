@@ -105,7 +105,7 @@ _FIELDS: Mapping[str, Callable[[Any], bool]] = {
     "sections": _are_sections,
     "status": lambda value: value == "UNVERIFIED",
     "finish_reason": lambda value: value in ("eos", "length", "stop"),
-    "num_tokens": lambda value: isinstance(value, int) and value >= 1,
+    "num_tokens": lambda value: _is_number(value) and isinstance(value, int) and value >= 1,
     "avg_logprob": _is_logprob,
     "alternatives": _are_alternatives,
     "model": _is_model,

@@ -23,12 +23,12 @@ class Load:
     Raises ValueError when a value is not allowed.
     """
 
-    rate: float = 1.5
+    rate: float = 2.0
     seconds: float = 60.0
     grpc_share: float = 0.4
     seed: int = 0
     max_failure_rate: float = 0.01
-    max_p95: float = 15.0
+    max_p95: float = 10.0
 
     def __post_init__(self) -> None:
         _require("rate", self.rate, 0 < self.rate < math.inf, "above 0 requests per second")

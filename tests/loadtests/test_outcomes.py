@@ -1,0 +1,105 @@
+"""Numbers of a run and the rule of its exit code."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from loadtests.load import Load
+from loadtests.outcomes import (
+    SHED,
+    Outcome,
+    broken_limits,
+    exit_code,
+    percentile,
+    read_summary,
+    summarise,
+    table,
+    to_json,
+)
+from loadtests.payloads import Payload, Refusal
+from loadtests.sender import Failed
+from loadtests.traffic import PlannedRequest
+
+IMAGE = Payload("PNG 0", b"image")
+BROKEN = Payload("text", b"text", Refusal(415, "NotAnImage"))
+LOAD = Load(max_failure_rate=0.1, max_p95=2)
+
+
+def outcome(latency: float, failure: Failed | None = None, payload: Payload = IMAGE, at: float = 0.0) -> Outcome:
+    """What became of one request."""
+    return Outcome(PlannedRequest(0, at, "HTTP", "raw", payload, "greedy", {}), 0.001, latency, failure)
+
+
+def code(outcomes: list[Outcome]) -> int:
+    """The exit code of these outcomes."""
+    return exit_code(summarise(outcomes), LOAD)
+
+
+def test_limits_are_held_up_to_themselves() -> None:
+    """A failure rate and a p95 exactly at their limits are held; just above they are not."""
+    failed = Failed("500 InternalError")
+
+    assert code([outcome(2.0)] * 9 + [outcome(0.1, failed)]) == 0
+    assert code([outcome(2.0)] * 8 + [outcome(0.1, failed)]) == 1
+    assert code([outcome(2.001)] * 10) == 1
+
+
+def test_shed_requests_are_failures_of_a_name_of_their_own() -> None:
+    """What the server shed counts in the failure rate, and in no group of reports."""
+    summary = summarise([outcome(1.0), outcome(0.01, Failed("503", shed=True))])
+
+    assert [(row.name, row.requests, row.failures) for row in summary.rows] == [
+        (SHED, 1, 1),
+        ("report, greedy", 1, 0),
+    ]
+    assert summary.failure_rate == 0.5
+    assert exit_code(summary, LOAD) == 1
+
+
+def test_quick_answers_that_are_no_reports_do_not_lower_the_p95() -> None:
+    """The p95 is that of reports alone: neither refusals nor failures can hide slow reports."""
+    quick = [outcome(0.001, payload=BROKEN)] * 500 + [outcome(0.001, Failed("500"))] * 10
+    summary = summarise([outcome(3.0)] * 10 + quick)
+
+    assert summary.reports.p95 == 3.0
+    assert exit_code(summary, LOAD) == 1
+
+
+def test_run_without_a_report_is_not_held() -> None:
+    """Refusals alone prove nothing."""
+    assert code([outcome(0.1, payload=BROKEN)] * 5) == 1
+
+
+def test_run_without_a_request_has_no_summary() -> None:
+    """No outcome at all is an error, not a success."""
+    with pytest.raises(ValueError, match="proves nothing"):
+        summarise([])
+
+
+def test_reports_per_second_count_right_reports_until_the_last_answer() -> None:
+    """Throughput is that of right reports, over the time that the slowest answer took too."""
+    outcomes = [outcome(1.0, at=0.0), outcome(1.0, at=7.0), outcome(10.0, at=10.0), outcome(1.0, Failed("500"), at=2.0)]
+
+    assert summarise(outcomes).reports_per_s == pytest.approx(3 / 20)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.001, 1)])
+def test_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
+    """Of 1 to 100 the p-th percentile is p, in whatever order they come; of nothing there is none."""
+    assert percentile(list(range(100, 0, -1)), share) == expected
+    assert percentile([], share) is None
+
+
+def test_summary_survives_its_file(tmp_path: Path) -> None:
+    """What is written as JSON is read back the same, table and broken limits too."""
+    summary = summarise([outcome(3.0), outcome(0.1, payload=BROKEN), outcome(0.1, Failed("500"))])
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps(to_json(summary, LOAD)), encoding="utf-8")
+
+    again, broken = read_summary(path)
+
+    assert again == summary
+    assert table(again) == table(summary)
+    assert broken == broken_limits(summary, LOAD)
+    assert len(broken) == 2

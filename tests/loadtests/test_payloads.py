@@ -1,0 +1,70 @@
+"""Files of a load test are real images, all different, and the broken ones are refused."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from loadtests.payloads import KINDS, LONG_SIDES, Payload, make_broken_files, make_images
+from model_src.errors import InputError
+from model_src.radiograph import InputConfig, read_radiograph, recognise
+
+COUNT = 9
+
+
+@pytest.fixture(scope="module")
+def images() -> Sequence[Payload]:
+    """Every kind in every size."""
+    return make_images(COUNT, seed=5)
+
+
+def test_images_can_be_read(images: Sequence[Payload]) -> None:
+    """Every image is a radiograph to the server's own reader, without warnings, of the kind and size that it claims."""
+    for number, image in enumerate(images):
+        radiograph = read_radiograph(image.data, InputConfig())
+
+        assert recognise(image.data) == KINDS[number % 3]
+        assert max(radiograph.pixels.shape) == LONG_SIDES[number // 3]
+        assert radiograph.warnings == ()
+
+
+def test_images_differ(images: Sequence[Payload]) -> None:
+    """No two images are the same picture, also when size and file format are left out of account."""
+    thumbnails = []
+    for image in images:
+        pixels = read_radiograph(image.data, InputConfig()).pixels
+        rows, columns = (np.linspace(0, side - 1, 32).astype(int) for side in pixels.shape)
+        thumbnails.append(pixels[np.ix_(rows, columns)])
+
+    for first in range(COUNT):
+        for second in range(first):
+            assert np.abs(thumbnails[first] - thumbnails[second]).mean() > 0.01
+
+
+def test_dicom_has_the_polarity_of_png(images: Sequence[Payload]) -> None:
+    """Lungs are dark in every kind of file: the centre of the left lung field is darker than the spine."""
+    for image in images:
+        pixels = read_radiograph(image.data, InputConfig()).pixels
+        rows, columns = pixels.shape
+        band = pixels[rows // 3 : rows // 2]
+        spine = band[:, int(0.45 * columns) : int(0.55 * columns)].mean()
+
+        assert np.percentile(band, 20) < spine
+
+
+def test_images_are_seeded() -> None:
+    """The same seed gives the same bytes, another seed other ones."""
+    first, again, other = (make_images(3, seed)[1].data for seed in (0, 0, 1))
+
+    assert first == again
+    assert first != other
+
+
+def test_broken_files_are_refused_as_they_say() -> None:
+    """The server's own reader refuses each broken file with the code and the type that the load test expects."""
+    for payload in make_broken_files(seed=0):
+        assert payload.refusal is not None
+        with pytest.raises(InputError) as raised:
+            read_radiograph(payload.data, InputConfig())
+
+        assert (raised.value.status, type(raised.value).__name__) == (payload.refusal.code, payload.refusal.type)

@@ -1,0 +1,69 @@
+"""A real server under load."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.local_server import LocalServer
+from export.package import write_archive
+from loadtests.load import Load
+from loadtests.outcomes import SHED, read_summary
+from loadtests.run import run_load, serve_and_load
+
+LOAD = Load(rate=3, seconds=10, max_p95=30)
+
+
+@pytest.fixture(scope="module")
+def archive(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's archive, alone in its store."""
+    return write_archive(tiny_model, tmp_path_factory.mktemp("store"), batching="in-flight", slots=8)
+
+
+@pytest.fixture(scope="module")
+def server(archive: Path) -> Iterator[LocalServer]:
+    """A server that is ready for that archive."""
+    with LocalServer(archive.parent) as server:
+        server.wait_until_ready(archive.stem)
+        yield server
+
+
+@pytest.mark.server
+def test_server_holds_a_modest_load(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten seconds of mixed load give right answers over both transports, exit code 0, a table, HTML and CSV."""
+    assert serve_and_load(archive, LOAD, tmp_path) == 0
+
+    summary, broken = read_summary(tmp_path / "summary.json")
+    assert broken == []
+    assert summary.failures == {}
+    assert {row.transport for row in summary.rows} == {"HTTP", "gRPC"}
+    assert SHED not in {row.name for row in summary.rows}
+    assert summary.reports_per_s > 1
+    assert "reports per second" in capsys.readouterr().out
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert "Aggregated" in (tmp_path / "locust_stats.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.server
+def test_impossible_p95_fails_the_run(server: LocalServer, archive: Path, tmp_path: Path) -> None:
+    """No server answers within a millisecond: right answers, but exit code 1."""
+    load = dataclasses.replace(LOAD, seconds=4, max_p95=0.001)
+
+    assert run_load(server, archive.stem, load, tmp_path) == 1
+
+    summary, broken = read_summary(tmp_path / "summary.json")
+    assert summary.failures == {}
+    assert [limit.split()[0] for limit in broken] == ["p95"]
+
+
+@pytest.mark.server
+def test_failures_fail_the_run(server: LocalServer, tmp_path: Path) -> None:
+    """A model that is not served fails every request, and with them the run."""
+    load = dataclasses.replace(LOAD, seconds=4)
+
+    assert run_load(server, "absent", load, tmp_path) == 1
+
+    summary, broken = read_summary(tmp_path / "summary.json")
+    assert summary.failure_rate == 1
+    assert len(broken) == 2

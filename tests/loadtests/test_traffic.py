@@ -1,0 +1,104 @@
+"""The plan of a load test: Poisson arrivals, a mixture of everything, all of it seeded."""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from loadtests.load import MAX_REQUESTS, Load, add_load_arguments
+from loadtests.payloads import Payload, Refusal
+from loadtests.traffic import DECODINGS, DEFAULTS, PlannedRequest, plan_requests, poisson_arrivals
+
+IMAGES = [Payload(f"PNG {number}", b"image") for number in range(6)]
+BROKEN = [Payload("text", b"text", Refusal(415, "NotAnImage"))]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Sequence[PlannedRequest]:
+    """A long plan."""
+    return plan_requests(Load(rate=50, seconds=100, grpc_share=0.3), IMAGES, BROKEN)
+
+
+def test_gaps_are_exponential() -> None:
+    """The largest distance between the gaps' distribution and the exponential one is what chance allows at 0.1 %."""
+    rate = 20.0
+    gaps = np.sort(np.diff(poisson_arrivals(rate, 500, seed=0), prepend=0))
+    exponential = 1 - np.exp(-rate * gaps)
+    steps = np.arange(len(gaps) + 1) / len(gaps)
+    distance = max(np.abs(steps[1:] - exponential).max(), np.abs(steps[:-1] - exponential).max())
+
+    assert distance < 1.95 / np.sqrt(len(gaps))
+
+
+def test_counts_vary_as_those_of_a_poisson_process() -> None:
+    """The number of arrivals in a second has a variance near its mean; evenly paced arrivals would have none."""
+    counts = np.bincount(np.floor(poisson_arrivals(10, 1000, seed=3)).astype(int), minlength=1000)
+
+    assert counts.mean() == pytest.approx(10, rel=0.05)
+    assert counts.var() == pytest.approx(10, rel=0.2)
+
+
+def test_arrivals_are_within_the_run_and_in_order() -> None:
+    """Arrivals ascend, from 0 to before the end."""
+    arrivals = poisson_arrivals(30, 10, seed=1)
+
+    assert arrivals == sorted(arrivals)
+    assert arrivals[0] >= 0
+    assert arrivals[-1] < 10
+
+
+def test_plan_is_seeded() -> None:
+    """The same seed gives the same plan, another seed another one."""
+    first, again, other = (plan_requests(Load(seed=seed), IMAGES, BROKEN) for seed in (0, 0, 1))
+
+    assert first == again
+    assert first != other
+
+
+def test_everything_is_mixed(plan: Sequence[PlannedRequest]) -> None:
+    """Both transports, all bodies, all decodings, several lengths and all files appear, in the shares asked for."""
+    reports = [request for request in plan if request.payload.refusal is None]
+
+    assert {request.body for request in plan} == {"raw", "multipart", "json", "inputs"}
+    assert {request.decoding for request in reports} == set(DECODINGS)
+    assert {request.payload.label for request in reports} == {image.label for image in IMAGES}
+    assert len({request.options.get("max_new_tokens") for request in reports}) == 4
+    assert np.mean([request.transport == "gRPC" for request in plan]) == pytest.approx(0.3, abs=0.03)
+    assert 1 - len(reports) / len(plan) == pytest.approx(0.05, abs=0.015)
+
+
+def test_raw_body_has_no_options(plan: Sequence[PlannedRequest]) -> None:
+    """A raw HTTP body can carry no option, and every request that names one says so in its decoding."""
+    for request in plan:
+        assert (request.options == {}) == (request.decoding == DEFAULTS)
+        assert request.body != "raw" or request.options == {}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rate": 0},
+        {"rate": float("nan")},
+        {"seconds": 4000},
+        {"grpc_share": 1.1},
+        {"seed": -1},
+        {"max_failure_rate": -0.1},
+        {"max_p95": 0},
+        {"rate": MAX_REQUESTS, "seconds": 2},
+    ],
+)
+def test_impossible_loads_are_refused(wrong: dict[str, float]) -> None:
+    """A load outside its bounds cannot be made; the message names the option."""
+    with pytest.raises(ValueError, match="--" + next(iter(wrong)).replace("_", "-")):
+        Load(**wrong)
+
+
+def test_load_survives_a_command_line() -> None:
+    """The options of a load, given to a command line, make the same load again."""
+    load = Load(rate=3.25, seconds=7, grpc_share=0.125, seed=9, max_failure_rate=0, max_p95=0.001)
+    parser = argparse.ArgumentParser()
+    add_load_arguments(parser)
+
+    assert Load.from_options(parser.parse_args(load.arguments())) == load
+    assert Load.from_options(parser.parse_args([])) == Load()
