@@ -6,6 +6,7 @@ Every key of the checkpoint is used or named as ignored with its reason; a missi
 """
 
 import argparse
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def import_checkpoint(system: str, paths: Sequence[Path], tokenizer: Path | None
     )
     network = build_network(config)
     shapes = {key: value.shape for key, value in network.state_dict().items()}
-    weights = {key: _shaped(value, shapes.get(key)) for key, value in weights.items()}
+    weights = {key: _shaped(published, key, value, shapes.get(key)) for key, value in weights.items()}
     load_weights(network, weights, paths[0])
     config.write(out / CONFIG)
     write_weights(out / WEIGHTS, weights)
@@ -68,11 +69,20 @@ def import_checkpoint(system: str, paths: Sequence[Path], tokenizer: Path | None
     print(f"{out}: {len(weights)} tensors used, {len(ignored)} ignored")
 
 
-def _shaped(tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
-    """The tensor without dimensions of size 1 that ours has not, as in position tables of shape (1, n, width)."""
-    if shape is not None and tensor.squeeze().shape == tuple(side for side in shape if side != 1):
+def _shaped(published: Published, key: str, tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+    """The tensor without dimensions of size 1 that ours has not, as in position tables of shape (1, n, width).
+
+    Tables that the original resizes are resized as well.
+    """
+    if shape is None or tensor.shape == shape:
+        return tensor
+    if tensor.squeeze().shape == tuple(side for side in shape if side != 1):
         return tensor.reshape(shape)
-    return tensor
+    resize = next((resize for pattern, resize in published.resized.items() if re.search(pattern, key)), None)
+    if resize is None or tensor.ndim != len(shape):
+        return tensor
+    print(f"resized {key} from {tuple(tensor.shape)} to {tuple(shape)}")
+    return resize(tensor, tuple(shape))
 
 
 def main() -> None:

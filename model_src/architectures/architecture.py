@@ -24,6 +24,8 @@ class Published:
     dimensions : the sections `vision`, `connector` and `decoder` of model.yaml, found from the shapes of the
                  checkpoint under our keys
     tokenizer  : what the system's tokenizer is made from, as export.import_checkpoint knows it
+    resized    : pattern of our key -> what makes a table of the wanted shape from one of another, where the original
+                 does so when it loads
     mended     : faults of the original that are mended here, for the model card
     """
 
@@ -32,6 +34,7 @@ class Published:
     dimensions: Callable[[Shapes], Mapping[str, Section]]
     tokenizer: str
     ignored: Mapping[str, str] = field(default_factory=dict)
+    resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)
     mended: tuple[str, ...] = ()
 
     def our_key(self, published: str) -> str:

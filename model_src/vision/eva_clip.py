@@ -1,0 +1,69 @@
+"""EVA-CLIP's vision transformer, the encoder of BLIP-2, MiniGPT-4 and XrayGPT.
+
+Source: Fang et al., "EVA: Exploring the Limits of Masked Visual Representation Learning at Scale", CVPR 2023, in the
+implementation of timm; that all tokens of the last-but-one block are used: Li et al., "BLIP-2", ICML 2023.
+"""
+
+import math
+
+import torch
+from timm.models.eva import Eva
+from torch import Tensor, nn
+
+
+class EvaClip(nn.Module):
+    """A vision transformer without a final norm or a head, and the layer norm that BLIP-2 trained behind it.
+
+    The defaults are ViT-g/14 as published: 40 blocks, of which the last is not used. Queries and values have a bias,
+    keys have none.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        patch_size: int = 14,
+        width: int = 1408,
+        layers: int = 39,
+        heads: int = 16,
+        feedforward: int = 6144,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.vit = Eva(
+            img_size=image_size,
+            patch_size=patch_size,
+            num_classes=0,
+            global_pool="",
+            embed_dim=width,
+            depth=layers,
+            num_heads=heads,
+            # timm cuts width * ratio down to a whole number; a half more keeps rounding errors out of it.
+            mlp_ratio=(feedforward + 0.5) / width,
+            use_post_transformer_norm=False,
+        )
+        for block in self.vit.blocks:
+            # The zeros in the place of a bias of the keys are not stored: they must exist also on the meta device.
+            block.attn.register_buffer("k_bias", torch.zeros(width, device="cpu"), persistent=False)
+        self.ln_vision = nn.LayerNorm(width)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode images.
+
+        pixel_values : Tensor, shape (batch, 3, image_size, image_size), normalised as PreprocessConfig says
+        returns      : image_features, Tensor, shape (batch, 1 + (image_size / patch_size) ** 2, width), the class
+                       token first, then patches in raster order
+        """
+        return self.ln_vision(self.vit.forward_features(pixel_values))
+
+
+def resize_positions(table: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Learned positions for another number of patches, as BLIP-2 makes them when it loads EVA-CLIP.
+
+    table : Tensor, shape (1, 1 + side ** 2, width), the class token first
+    shape : (1, 1 + new_side ** 2, width)
+    """
+    place, patches = table[:, :1].float(), table[:, 1:].float()
+    side, new_side = math.isqrt(patches.shape[1]), math.isqrt(shape[1] - 1)
+    grid = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = nn.functional.interpolate(grid, (new_side, new_side), mode="bicubic", align_corners=False)
+    return torch.cat([place, grid.flatten(2).transpose(1, 2)], dim=1).to(table.dtype)
