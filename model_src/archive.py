@@ -6,15 +6,20 @@ named with its sha256 in model.yaml, and there is no pickle among them.
 
 import dataclasses
 import hashlib
+import json
+import math
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from model_src.decoders import build_decoder
 from model_src.decoders.decoder import Decoder
@@ -28,6 +33,34 @@ VISION = "vision.onnx"
 CONNECTOR = "connector.onnx"
 DECODER = "decoder.safetensors"
 ARCHIVE_FILES = (VISION, CONNECTOR, DECODER, TOKENIZER)
+
+PROGRESS_FROM = 1_000_000_000
+"""Bytes from which writing weights shows how far it is."""
+
+_SAFETENSORS_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is made when it is written, so that not all of a large model need be in memory.
+
+    make : gives it, of this shape and dtype
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -69,9 +102,30 @@ def read_archive(folder: Path) -> Archive:
     return Archive(folder, config, sha256_of(folder / CONFIG))
 
 
-def write_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors."""
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> None:
+    """Write tensors as safetensors, one after another: of lazy or memory-mapped ones only one is in memory."""
+    # The widest elements first, so that each tensor lies where its elements can be read in place.
+    names = sorted(weights, key=lambda name: (-weights[name].dtype.itemsize, name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        tensor = weights[name]
+        start, end = end, end + math.prod(tensor.shape) * tensor.dtype.itemsize
+        kind = _SAFETENSORS_TYPES[tensor.dtype]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    hidden = None if end >= PROGRESS_FROM else True  # None shows the bar on a terminal only
+    bar = tqdm(total=end, unit="B", unit_scale=True, desc=path.name, leave=False, disable=hidden)
+    with path.open("wb") as file, bar:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name in names:
+            tensor = weights[name]
+            made = tensor.make() if isinstance(tensor, LazyTensor) else tensor
+            if (made.shape, made.dtype) != (tensor.shape, tensor.dtype):
+                raise ArchiveError(f"{name} was made as {made.dtype} {tuple(made.shape)}, announced otherwise")
+            contiguous = made.detach().cpu().contiguous()
+            bar.update(file.write(contiguous.reshape(-1).view(torch.uint8).numpy().data))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
