@@ -1,0 +1,125 @@
+"""Published checkpoints are imported whole or refused with the reason."""
+
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from export.checkpoint import read_checkpoint
+from export.import_checkpoint import import_checkpoint
+from model_src.architectures import ARCHITECTURES
+from model_src.errors import ArchiveError
+from model_src.model_folder import read_network
+
+OURS_TO_PUBLISHED = (
+    (r"^vision\.", "encoder."),
+    (r"^connector\.proj\.", "vis_proj."),
+    (r"^connector\.message\.", "graph_layer.msg_linear."),
+    (r"^decoder\.token_embedding\.", "embedding."),
+    (r"^decoder\.position_embedding$", "pos_encoder"),
+    (r"^decoder\.lm_head\.", "fc_out."),
+    (r"\.self_attention\.", ".self_attn."),
+    (r"\.cross_attention\.", ".multihead_attn."),
+    (r"\.in_proj\.(weight|bias)$", r".in_proj_\1"),
+)
+PARTS = {
+    "vision": {},
+    "connector": {"width": 32},
+    "decoder": {
+        "kind": "cross_attention",
+        "vocab_size": 20,
+        "width": 32,
+        "layers": 2,
+        "heads": 8,
+        "feedforward": 64,
+        "max_positions": 30,
+    },
+}
+
+
+@pytest.fixture
+def published() -> dict[str, Tensor]:
+    """A small checkpoint of system 1 under its published names."""
+    torch.manual_seed(0)
+    weights = {}
+    for key, tensor in ARCHITECTURES["mobilenet_graph"].build(PARTS).state_dict().items():
+        for pattern, replacement in OURS_TO_PUBLISHED:
+            key = re.sub(pattern, replacement, key)  # noqa: PLW2901
+        weights[key] = tensor[None] if key == "pos_encoder" else tensor
+    return weights
+
+
+def imported(contents: object, folder: Path) -> Path:
+    """The model folder of a checkpoint with these contents."""
+    torch.save(contents, folder / "pytorch_model.bin")
+    import_checkpoint("mobilenet_graph", [folder / "pytorch_model.bin"], None, folder / "model", "small")
+    return folder / "model"
+
+
+@pytest.mark.parametrize("container", ["bare", "model_state_dict", "module."])
+def test_dimensions_and_weights_come_from_the_checkpoint(
+    published: dict[str, Tensor], tmp_path: Path, container: str
+) -> None:
+    """A checkpoint of other dimensions is imported with them, bare, beside an optimizer, or from DataParallel."""
+    contents: object = published
+    if container == "model_state_dict":
+        contents = {"model_state_dict": OrderedDict(published), "epoch": 3, "loss": 0.5}
+    elif container == "module.":
+        contents = {f"module.{key}": value for key, value in published.items()}
+
+    config, network = read_network(imported(contents, tmp_path))
+
+    assert config.decoder["layers"] == 2
+    assert config.decoder["max_positions"] == 30
+    assert torch.equal(network.decoder.lm_head.weight, published["fc_out.weight"])
+    assert torch.equal(network.decoder.position_embedding, published["pos_encoder"][0])
+
+
+def test_missing_unknown_and_misshaped_keys_are_listed(published: dict[str, Tensor], tmp_path: Path) -> None:
+    """Every fault of a checkpoint is in one message."""
+    del published["fc_out.bias"]
+    published["surprise"] = torch.zeros(3)
+    published["vis_proj.bias"] = torch.zeros(7)
+
+    with pytest.raises(ArchiveError) as raised:
+        imported(published, tmp_path)
+
+    message = str(raised.value)
+    assert "decoder.lm_head.bias is missing" in message
+    assert "surprise is unknown" in message
+    assert "connector.proj.bias has shape (7,), expected (32,)" in message
+
+
+def test_checkpoint_of_another_system_is_named(tmp_path: Path) -> None:
+    """A checkpoint without the system's own keys is refused with the first one that it lacks."""
+    with pytest.raises(ArchiveError, match=r"is no mobilenet_graph: it lacks decoder\.token_embedding\.weight"):
+        imported({"weight": torch.zeros(2, 2)}, tmp_path)
+
+
+class Dangerous:
+    """Something that a pickle would have to run code for."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("a checkpoint ran code",)
+
+
+@pytest.mark.parametrize("contents", [Dangerous(), {"model": Dangerous()}, [1, 2], {"a": 1}])
+def test_what_is_no_state_dict_is_refused(contents: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code in a checkpoint is not run, and other contents are refused."""
+    torch.save(contents, tmp_path / "a.pth")
+
+    with pytest.raises(ArchiveError, match=r"a\.pth"):
+        read_checkpoint(tmp_path / "a.pth")
+
+    assert "ran code" not in capsys.readouterr().out
+
+
+def test_damaged_file_is_refused(tmp_path: Path) -> None:
+    """A file that is no checkpoint is an ArchiveError with its name."""
+    (tmp_path / "a.pth").write_bytes(b"not a checkpoint")
+
+    with pytest.raises(ArchiveError, match=r"a\.pth cannot be read"):
+        read_checkpoint(tmp_path / "a.pth")
