@@ -41,7 +41,7 @@ verify: archive  ## unpack the archive in a clean process and write one report (
 	$(BIN)/python -m export.verify $(ARCHIVE) $(IMAGE)
 
 serve: archive  ## the server in the foreground, on TorchServe's usual ports
-	. ./env.sh && torchserve --start --foreground
+	. ./env.sh && torchserve --start --foreground --ncs
 
 demo: archive  ## a server on free ports, one real radiograph over HTTP and gRPC, server stopped
 	$(BIN)/python -m client.demo --model $(basename $(notdir $(ARCHIVE)))
