@@ -57,15 +57,8 @@ class Prompter:
         Raises InvalidOption for a conversation that the model cannot hold, TooLarge for too many tokens.
         """
         c = self.config
-        start: tuple[int, ...] = ()
-        if messages:
-            before, after = self._conversation(messages)
-        else:
-            words = prompt or c.default
-            self._check_words("prompt", words)
-            before, after = c.before, c.after.replace("{prompt}", words)
-            start = c.start_ids if words else ()
-        first, second = self._encode(before), self._encode(after)
+        start = c.start_ids if not messages and (prompt or c.default) else ()
+        first, second = (self._encode(text) for text in self.texts(prompt, messages))
         if len(first) + len(second) > c.max_tokens:
             raise TooLarge(
                 f"the prompt takes {len(first) + len(second)} tokens; "
@@ -73,6 +66,20 @@ class Prompter:
             )
         bos = () if c.bos_token_id is None else (c.bos_token_id,)
         return (*bos, *first, IMAGE, *start, *second)
+
+    def texts(self, prompt: str | None, messages: Messages | None) -> tuple[str, str]:
+        """The words before and after the image. Raises InvalidOption for a conversation that the model cannot hold."""
+        if messages:
+            return self._conversation(messages)
+        words = prompt or self.config.default
+        self._check_words("prompt", words)
+        return self.config.before, self.config.after.replace("{prompt}", words)
+
+    def answer(self, text: str) -> str:
+        """What the assistant says, of a text in which a model for conversations may have written its name again."""
+        if not self.config.separator:
+            return text
+        return text.rpartition(f"{self.config.assistant}:")[2].strip()
 
     def _conversation(self, messages: Messages) -> tuple[str, str]:
         """Text before and after the image for a conversation that the user has begun and the model is to go on."""

@@ -175,9 +175,10 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="llama2",
+        decoder_config=llama.CONFIG,
         mended=(
             "Every report of a batch stops at its own stop text; the original looked at the first row only.",
-            "A conversation that is too long is refused; the original cut off its beginning, system sentence and image.",
+            "A conversation that is too long is refused; the original cut off its beginning, the image included.",
             "Every image is read as grey or RGB; the demo passed other modes on as they were.",
             "MedCLIP, which the README names, is not in the published code; EVA-CLIP is the encoder here as there.",
         ),

@@ -17,6 +17,7 @@ class Blip2QFormer(nn.Module):
 
     def __init__(
         self,
+        *,
         in_width: int,
         out_width: int,
         queries: int = 32,

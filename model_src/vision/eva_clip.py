@@ -20,6 +20,7 @@ class EvaClip(nn.Module):
 
     def __init__(
         self,
+        *,
         image_size: int = 224,
         patch_size: int = 14,
         width: int = 1408,

@@ -1,8 +1,10 @@
 """Compare our systems with fixtures and print a table.
 
     python -m tests.parity FIXTURE.json [...]
+    python -m tests.parity --full FIXTURE.json      # also what takes minutes and gigabytes
 
-Exit code 1 if an output differs. Outputs that are recorded but not covered are listed.
+Exit code 1 if an output differs. Outputs that are recorded but not covered are listed, and so is what is left out and
+why.
 """
 
 import argparse
@@ -19,17 +21,20 @@ from tqdm import tqdm
 from tests.parity.fixture import Fixture, Result, compare
 
 
-def check(path: Path) -> tuple[list[tuple[str, Result]], list[str]]:
-    """All compared outputs of a fixture with their section, and the names of those that are not covered."""
+def check(path: Path, *, full: bool = False) -> tuple[list[tuple[str, Result]], list[str]]:
+    """All compared outputs of a fixture with their section, and the names of those that are not covered.
+
+    full : also the sections that take minutes and gigabytes
+    """
     fixture = Fixture(path)
     system = importlib.import_module(f"tests.parity.system{fixture.system}")
     results: list[tuple[str, Result]] = []
     uncovered: list[str] = []
-    for section in system.SECTIONS:
-        if section not in fixture.contents:
+    excused = getattr(system, "LEFT_OUT", {})
+    for section in (*system.SECTIONS, *(getattr(system, "FULL_SECTIONS", ()) if full else ())):
+        records = fixture.records(section)
+        if records is None:
             continue
-        records = fixture.contents[section]
-        records = records["outputs"] if isinstance(records, dict) else records
         with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
             shown = tqdm(
                 compare(records, system.outputs(fixture, section, Path(folder))),
@@ -43,23 +48,39 @@ def check(path: Path) -> tuple[list[tuple[str, Result]], list[str]]:
                 found = list(shown)
         results += [(section, result) for result in found]
         covered = {result.name for result in found}
-        uncovered += [f"{section}: {record['name']}" for record in records if record["name"] not in covered]
+        missing = [f"{section}: {record['name']}" for record in records if record["name"] not in covered]
+        uncovered += [name for name in missing if name not in excused]
     return results, uncovered
+
+
+def left_out(path: Path, *, full: bool = False) -> list[str]:
+    """What of a fixture is not compared, each with the reason."""
+    fixture = Fixture(path)
+    system = importlib.import_module(f"tests.parity.system{fixture.system}")
+    large = [] if full else [s for s in getattr(system, "FULL_SECTIONS", ()) if fixture.records(s) is not None]
+    excused = getattr(system, "LEFT_OUT", {}).items()
+    return [f"{section}: true size; run with --full" for section in large] + [
+        f"{name}: {reason}" for name, reason in excused if fixture.records(name.split(":")[0]) is not None
+    ]
 
 
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Compare our systems with fixtures of the original implementations.")
     parser.add_argument("fixture", type=Path, nargs="+")
+    parser.add_argument("--full", action="store_true", help="also true sizes: minutes, and about 5 GB of memory")
+    arguments = parser.parse_args()
     failed = 0
-    for path in parser.parse_args().fixture:
-        results, uncovered = check(path)
+    for path in arguments.fixture:
+        results, uncovered = check(path, full=arguments.full)
         print(f"\n{path.name}\n{'section':24}{'output':44}{'max abs error':>14}  result")
         for section, result in results:
             print(f"{section:24}{result.name:44}{result.error:14.2e}  {'pass' if result.passed else 'FAIL'}")
             failed += not result.passed
         for name in uncovered:
             print(f"not covered: {name}")
+        for reason in left_out(path, full=arguments.full):
+            print(f"left out: {reason}")
     print(f"\n{failed} failed")
     return 1 if failed else 0
 

@@ -16,7 +16,7 @@ from torch import Tensor
 ATOL, RTOL = 1e-4, 1e-3
 """Of the fixtures' own README: float32 on a CPU, other kernels sum in another order."""
 
-Value = Tensor | float | list[int]
+Value = Tensor | float | str | list[int]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,29 @@ class Fixture:
         self.system = int(str(self.contents["system"]).split()[0])
         self._salt = self.contents.get("seed_salt", "")
 
-    def weights(self, module: str, *, fan_in: bool) -> dict[str, Tensor]:
-        """The published checkpoint of one module, by fill rule B if `fan_in`, else by rule A."""
-        return {entry["key"]: self._fill(entry, fan_in) for entry in self.contents["modules"][module]["state_dict"]}
+    def records(self, section: str) -> list[dict[str, Any]] | None:
+        """What a section has recorded, a dot leading into an inner one; None where the fixture has no such section.
+
+        Bare facts, as in a section about a prompt, become records with a name and a value or a text.
+        """
+        found: Any = self.contents
+        for part in section.split("."):
+            if part not in found:
+                return None
+            found = found[part]
+        if isinstance(found, dict) and "outputs" in found:
+            found = found["outputs"]
+        if isinstance(found, dict):
+            return [{"name": n, "text" if isinstance(v, str) else "value": v} for n, v in found.items()]
+        return found
+
+    def weights(self, module: str, *, fan_in: bool, prefix: str = "") -> dict[str, Tensor]:
+        """The published checkpoint of one module, by fill rule B if `fan_in`, else by rule A.
+
+        prefix : only the keys that begin with it
+        """
+        entries = self.contents["modules"][module]["state_dict"]
+        return {e["key"]: self._fill(e, fan_in) for e in entries if e["key"].startswith(prefix)}
 
     def generator(self, name: str) -> torch.Generator:
         """The random numbers that belong to a name."""
@@ -57,7 +77,8 @@ class Fixture:
         return torch.randint(low, high, shape, generator=self.generator(name))
 
     def _fill(self, entry: Mapping[str, Any], fan_in: bool) -> Tensor:
-        key, shape = entry["key"], entry["shape"]
+        tied = entry["fill"].startswith("tied_to:")
+        key, shape = entry["fill"].removeprefix("tied_to:") if tied else entry["key"], entry["shape"]
         if "int" in entry["dtype"]:
             return torch.zeros(shape, dtype=torch.int64)
         values = torch.randn(shape, generator=self.generator(key))
@@ -94,6 +115,8 @@ def _compare_one(record: Mapping[str, Any], value: Value) -> Result:
             len(found) - len(record["values"])
         )
         return Result(name, wrong, wrong == 0)
+    if "text" in record:
+        return Result(name, float(value != record["text"]), value == record["text"])
     if "value" in record:
         error = abs(float(value) - record["value"])  # type: ignore[arg-type]
         return Result(name, error, error <= ATOL + RTOL * abs(record["value"]))
