@@ -4,21 +4,26 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from export.keras_archive import read_keras
 from model_src.archive import read_weights
 from model_src.errors import ArchiveError
 
 CONTAINERS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts put the weights beside optimizer and epoch."""
 
+SETTINGS = ("config.json", "adapter_config.json")
+"""Files that say of the weights beside them what their shapes do not."""
+
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint, memory-mapped where its format allows it.
 
-    path : .pth, .pt or .bin of `torch.save`, .safetensors, or a folder with either, sharded or not
+    path : .pth, .pt or .bin of `torch.save`, .safetensors, .keras, or a folder with one of the first, sharded or not
     returns : published key -> tensor, without the prefix `module.` of DataParallel
 
     Raises ArchiveError when the file is no checkpoint, or has more in it than tensors and plain values.
@@ -27,6 +32,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         return _read_folder(path)
     if path.suffix == ".safetensors":
         return read_weights(path)
+    if path.suffix == ".keras":
+        return read_keras(path)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
@@ -39,9 +46,27 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module.") if wrapped else key: value for key, value in contents.items()}
 
 
+def read_settings(path: Path) -> list[dict[str, Any]]:
+    """What config.json and adapter_config.json say, of a folder of weights or given as files by themselves.
+
+    Raises ArchiveError when one of them is no JSON object.
+    """
+    files = [path / name for name in SETTINGS if (path / name).is_file()] if path.is_dir() else [path]
+    found = []
+    for file in files:
+        try:
+            contents = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ArchiveError(f"{file} cannot be read as JSON: {error}") from error
+        if not isinstance(contents, dict):
+            raise ArchiveError(f"{file} holds {type(contents).__name__}; expected an object")
+        found.append(contents)
+    return found
+
+
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     """The weights of a `save_pretrained` folder."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin"):
         if (folder / name).is_file():
             return read_checkpoint(folder / name)
         index = folder / f"{name}.index.json"
@@ -51,4 +76,4 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
             for shard in shards:
                 tensors |= read_checkpoint(folder / shard)
             return tensors
-    raise ArchiveError(f"{folder} has no model.safetensors, pytorch_model.bin or an index of either")
+    raise ArchiveError(f"{folder} has no model.safetensors, pytorch_model.bin, index of either or adapter_model")

@@ -22,9 +22,7 @@ def llama_tokenizer(folder: Path) -> Tokenizer:
     joined = [i for i in range(len(pieces)) if i not in special and not source.is_byte(i) and len(pieces[i]) > 1]
     joined.sort(key=lambda i: (-source.get_score(i), i))
     merges = [halves for i in joined for halves in _halves(pieces[i], ids)]
-    tokenizer = Tokenizer(
-        models.BPE(ids, merges, unk_token=pieces[source.unk_id()], fuse_unk=True, byte_fallback=True)
-    )
+    tokenizer = Tokenizer(models.BPE(ids, merges, unk_token=pieces[source.unk_id()], fuse_unk=True, byte_fallback=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
     # The space that was put in front of the text goes again; one token may be a part of a character.
     tokenizer.decoder = decoders.Sequence(

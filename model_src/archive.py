@@ -140,10 +140,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
-    """Give a module its weights without a copy.
+    """Give a module its weights without a copy. Raises ArchiveError as `check_weights` does."""
+    check_weights(module, weights, source)
+    module.load_state_dict(weights, assign=True)
 
-    Raises ArchiveError that lists missing, unknown and mis-shaped keys.
-    """
+
+def check_weights(module: nn.Module, weights: Mapping[str, Tensor | LazyTensor], source: Path) -> None:
+    """Raise ArchiveError that lists missing, unknown and mis-shaped keys."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     faults = [f"{name} is missing" for name in expected.keys() - found.keys()]
@@ -155,7 +158,6 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) ->
     ]
     if faults:
         raise ArchiveError(f"{source} does not fit model.yaml: " + "; ".join(sorted(faults)))
-    module.load_state_dict(weights, assign=True)
 
 
 def load_decoder(archive: Archive, device: str = "cpu") -> Decoder[Any]:

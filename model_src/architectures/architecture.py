@@ -18,23 +18,33 @@ class Published:
     """How the original code of a system names and stores what we need.
 
     keys       : (pattern, replacement) pairs of regular expressions, applied in turn, that lead from a key of the
-                 published checkpoint to ours
+                 published checkpoint to ours; a replacement as in `re.sub`
     ignored    : pattern of a published key that is not needed -> the reason why
     defaults   : model.yaml of the published model, without what `dimensions` finds
-    dimensions : the sections `vision`, `connector` and `decoder` of model.yaml, found from the shapes of the
-                 checkpoint under our keys
+    dimensions : the sections `vision`, `connector` and `decoder` of model.yaml, and others that follow from them,
+                 found from the shapes of the checkpoint under our keys
+    layout     : makes our tensors of the checkpoint's, where they are transposed, split or under keys that ours join
     tokenizer  : what the system's tokenizer is made from, as export.import_checkpoint knows it
     resized    : pattern of our key -> what makes a table of the wanted shape from one of another, where the original
                  does so when it loads
+    tied       : pattern of an ignored key -> our key whose values it repeats, which the import checks
+    added_tokens   : special tokens that the original adds after the tokenizer's own
+    decoder_config : values of a config.json beside the decoder's weights that count more than what `dimensions` says
+    lora_alpha : of the published adapter, where no adapter_config.json tells
     mended     : faults of the original that are mended here, for the model card
     """
 
-    keys: tuple[tuple[str, str], ...]
+    keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
     defaults: Mapping[str, Any]
     dimensions: Callable[[Shapes], Mapping[str, Section]]
     tokenizer: str
     ignored: Mapping[str, str] = field(default_factory=dict)
+    layout: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
     resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)
+    tied: Mapping[str, str] = field(default_factory=dict)
+    added_tokens: tuple[str, ...] = ()
+    decoder_config: tuple[str, ...] = ()
+    lora_alpha: float | None = None
     mended: tuple[str, ...] = ()
 
     def our_key(self, published: str) -> str:

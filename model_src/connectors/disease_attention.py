@@ -1,4 +1,4 @@
-"""The connector of system 2: one image token a disease, pooled with a map that is learnt and the same for all images."""
+"""The connector of system 2: one image token a disease, pooled with a map that is the same for all images."""
 
 import math
 
