@@ -29,6 +29,9 @@ def decoder_section(shapes: Shapes, *, max_positions: int, heads: int = 32, rms_
     max_positions, heads, rms_norm_eps : of the published model, not to be seen in the shapes
     """
     vocab_size, width = shapes["decoder.body.embed_tokens.weight"]
+    key_width = shapes["decoder.body.layers.0.self_attn.k_proj.weight"][0]
+    # Where every head has its own keys there are as many of both, also if config.json gives another number of heads.
+    shared = {} if key_width == width else {"num_key_value_heads": key_width * heads // width}
     return {
         "kind": "causal_lm",
         "model_type": "llama",
@@ -37,7 +40,7 @@ def decoder_section(shapes: Shapes, *, max_positions: int, heads: int = 32, rms_
         "intermediate_size": shapes["decoder.body.layers.0.mlp.gate_proj.weight"][0],
         "num_hidden_layers": sum(name.endswith(".mlp.gate_proj.weight") for name in shapes),
         "num_attention_heads": heads,
-        "num_key_value_heads": shapes["decoder.body.layers.0.self_attn.k_proj.weight"][0] * heads // width,
+        **shared,
         "max_position_embeddings": max_positions,
         "rms_norm_eps": rms_norm_eps,
         "tie_word_embeddings": "decoder.lm_head.weight" not in shapes,
