@@ -1,0 +1,62 @@
+"""The Q-Former of system 0 and the linear layer behind it.
+
+Its layers are those of BLIP-2 (Li et al., ICML 2023, in the implementation of transformers). Other than there, every
+layer attends to the image and the queries enter as they are, without a norm.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import Blip2QFormerConfig
+from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerEncoder
+
+
+class BareQFormer(nn.Module):
+    """Learned queries look at the image and become the image's words; the defaults are the published size."""
+
+    def __init__(
+        self,
+        in_width: int = 512,
+        out_width: int = 1024,
+        queries: int = 32,
+        width: int = 768,
+        layers: int = 6,
+        heads: int = 12,
+        feedforward: int = 3072,
+    ) -> None:
+        super().__init__()
+        config = Blip2QFormerConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=feedforward,
+            encoder_hidden_size=in_width,
+            cross_attention_frequency=1,
+            attn_implementation="sdpa",
+        )
+        self.query_tokens = nn.Parameter(torch.randn(1, queries, width) * config.initializer_range)
+        self.encoder = Blip2QFormerEncoder(config)
+        self.proj = nn.Linear(width, out_width)
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        """Connect encoder and decoder.
+
+        image_features : Tensor, shape (batch, in_width), or (batch, num_tokens, in_width)
+        returns        : image_embeds, Tensor, shape (batch, queries, out_width)
+        """
+        return self.proj(self.query(image_features))
+
+    def query(self, image_features: Tensor, image_mask: Tensor | None = None) -> Tensor:
+        """What the queries have found, before the linear layer.
+
+        image_features : Tensor, shape (batch, in_width), or (batch, num_tokens, in_width)
+        image_mask     : Tensor of 0 and 1, shape (batch, num_tokens), 0 where there is nothing to see; None sees all
+        returns        : Tensor, shape (batch, queries, width)
+        """
+        tokens = image_features.unsqueeze(1) if image_features.ndim == 2 else image_features
+        queries = self.query_tokens.expand(tokens.shape[0], -1, -1)
+        return self.encoder(
+            queries,
+            encoder_hidden_states=tokens,
+            encoder_attention_mask=None if image_mask is None else image_mask.bool()[:, None, None, :],
+            query_length=queries.shape[1],
+        ).last_hidden_state
