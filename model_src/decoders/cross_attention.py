@@ -1,6 +1,7 @@
 """The cross-attention decoder: a post-norm transformer decoder that looks at the image in every layer.
 
-Source: Vaswani et al., "Attention Is All You Need", 2017; post-norm, ReLU, learned positions, as in system 1.
+Source: Vaswani et al., "Attention Is All You Need", 2017; post-norm, ReLU, learned positions, as in systems 1 and 4.
+The defaults are those of torch.nn.TransformerDecoder (system 1); Keras transformers (system 4) set the others.
 """
 
 from dataclasses import dataclass
@@ -8,17 +9,26 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, relu, scaled_dot_product_attention
+from torch.nn.functional import dropout, relu
 
+from model_src.attention import Attention, KeyValue
 from model_src.decoders.kv_cache import KVCache
-
-KeyValue = tuple[Tensor, Tensor]
-"""Keys and values of one layer, each of shape (sequences, heads, positions, head_width)."""
 
 
 @dataclass(frozen=True)
 class CrossAttentionConfig:
-    """Dimensions of a cross-attention decoder, as they stand in model.yaml under `decoder`."""
+    """Dimensions of a cross-attention decoder, as they stand in model.yaml under `decoder`.
+
+    dropout          : rate for attention weights and for what the feed-forward gives
+    hidden_dropout   : rate for what attention gives and inside the feed-forward; None: as `dropout`
+    head_width       : of one attention head; None shares the width among the heads
+    norm_eps         : of every layer norm
+    embedding_scale  : factor of token embeddings, before positions are added
+    blank_padding    : padding has no embedding, and as a query it gets the mean of what it may look at;
+                       otherwise it is only hidden from later tokens
+    feedforward_relu : the second layer of the feed-forward has a ReLU as well
+    head_hidden      : width of a ReLU layer between the last layer and the vocabulary; None: no such layer
+    """
 
     vocab_size: int
     width: int
@@ -28,45 +38,13 @@ class CrossAttentionConfig:
     max_positions: int
     dropout: float = 0.1
     pad_token_id: int = 0
-
-
-def _split_heads(x: Tensor, heads: int) -> Tensor:
-    """(sequences, positions, width) -> (sequences, heads, positions, width / heads)."""
-    return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
-
-
-class Attention(nn.Module):
-    """Multi-head attention with one fused input projection, its keys and values computed apart."""
-
-    def __init__(self, config: CrossAttentionConfig) -> None:
-        super().__init__()
-        width = config.width
-        self.heads = config.heads
-        self.dropout = config.dropout
-        self.in_proj = nn.Linear(width, 3 * width)
-        self.out_proj = nn.Linear(width, width)
-
-    def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of the same positions, for self-attention."""
-        q, k, v = self.in_proj(x).chunk(3, dim=-1)
-        return _split_heads(q, self.heads), _split_heads(k, self.heads), _split_heads(v, self.heads)
-
-    def query(self, x: Tensor) -> Tensor:
-        """Queries alone, for cross-attention."""
-        width = x.shape[-1]
-        return _split_heads(nn.functional.linear(x, self.in_proj.weight[:width], self.in_proj.bias[:width]), self.heads)
-
-    def key_value(self, memory: Tensor) -> KeyValue:
-        """Keys and values of what is attended to, for cross-attention; the same for every step and every beam."""
-        width = memory.shape[-1]
-        k, v = nn.functional.linear(memory, self.in_proj.weight[width:], self.in_proj.bias[width:]).chunk(2, dim=-1)
-        return _split_heads(k, self.heads), _split_heads(v, self.heads)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """Attention and output projection, shape (sequences, queries, width)."""
-        rate = self.dropout if self.training else 0.0
-        y = scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=rate)
-        return self.out_proj(y.transpose(1, 2).flatten(2))
+    hidden_dropout: float | None = None
+    head_width: int | None = None
+    norm_eps: float = 1e-5
+    embedding_scale: float = 1.0
+    blank_padding: bool = False
+    feedforward_relu: bool = False
+    head_hidden: int | None = None
 
 
 class DecoderLayer(nn.Module):
@@ -74,32 +52,47 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: CrossAttentionConfig) -> None:
         super().__init__()
-        self.self_attention = Attention(config)
-        self.cross_attention = Attention(config)
-        self.linear1 = nn.Linear(config.width, config.feedforward)
-        self.linear2 = nn.Linear(config.feedforward, config.width)
-        self.norm1 = nn.LayerNorm(config.width)
-        self.norm2 = nn.LayerNorm(config.width)
-        self.norm3 = nn.LayerNorm(config.width)
-        self.dropout = config.dropout
+        c = config
+        self.self_attention = Attention(c.width, c.heads, c.head_width, c.dropout)
+        self.cross_attention = Attention(c.width, c.heads, c.head_width, c.dropout)
+        self.linear1 = nn.Linear(c.width, c.feedforward)
+        self.linear2 = nn.Linear(c.feedforward, c.width)
+        self.norm1 = nn.LayerNorm(c.width, c.norm_eps)
+        self.norm2 = nn.LayerNorm(c.width, c.norm_eps)
+        self.norm3 = nn.LayerNorm(c.width, c.norm_eps)
+        self.dropout = c.dropout
+        self.hidden_dropout = c.dropout if c.hidden_dropout is None else c.hidden_dropout
+        self.feedforward_relu = c.feedforward_relu
 
-    def forward(self, x: Tensor, image: KeyValue, cache: KVCache | None, layer: int, mask: Tensor) -> Tensor:
-        """One layer; `layer` is its place in the cache."""
+    def forward(
+        self, x: Tensor, image: KeyValue, cache: KVCache | None, layer: int, *, mask: Tensor, sighted: Tensor | None
+    ) -> Tensor:
+        """One layer.
+
+        layer   : its place in the cache
+        sighted : Tensor of 0 and 1, shape (sequences, 1, queries, 1), 0 where a query gets the mean of what it may
+                  look at; None: nowhere
+        """
         query, key, value = self.self_attention.query_key_value(x)
         if cache is not None:
             key, value = cache.update(key, value, layer)
-        x = self.norm1(x + self._drop(self.self_attention.attend(query, key, value, mask)))
+        # A query of zeros scores everything alike.
+        query = query if sighted is None else query * sighted
+        x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, mask)))
         query = self.cross_attention.query(x)
-        x = self.norm2(x + self._drop(self.cross_attention.attend(query, *image, mask=None)))
-        y = self.linear2(self._drop(relu(self.linear1(x))))
-        return self.norm3(x + self._drop(y))
+        query = query if sighted is None else query * sighted
+        x = self.norm2(x + self._drop_hidden(self.cross_attention.attend(query, *image, mask=None)))
+        y = self.linear2(self._drop_hidden(relu(self.linear1(x))))
+        if self.feedforward_relu:
+            y = relu(y)
+        return self.norm3(x + dropout(y, self.dropout, self.training))
 
     def image_key_value(self, image_embeds: Tensor) -> KeyValue:
         """Cross-attention keys and values of images, image_embeds of shape (images, num_tokens, width)."""
         return self.cross_attention.key_value(image_embeds)
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
+    def _drop_hidden(self, x: Tensor) -> Tensor:
+        return dropout(x, self.hidden_dropout, self.training)
 
 
 class CrossAttentionState:
@@ -142,7 +135,8 @@ class CrossAttentionDecoder(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(torch.randn(config.max_positions, config.width) * 0.02)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
-        self.lm_head = nn.Linear(config.width, config.vocab_size)
+        self.lm_hidden = None if config.head_hidden is None else nn.Linear(config.width, config.head_hidden)
+        self.lm_head = nn.Linear(config.head_hidden or config.width, config.vocab_size)
 
     def image_key_values(self, image_embeds: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of every layer, computed once per image and shared by its beams.
@@ -163,10 +157,18 @@ class CrossAttentionDecoder(nn.Module):
         mask      : Tensor of bool, shape (sequences, 1, queries, columns), True where a query may look
         returns   : Tensor, shape (sequences, queries, width)
         """
-        x = self.token_embedding(token_ids) + self.position_embedding[positions]
+        x = self.token_embedding(token_ids) * self.config.embedding_scale + self.position_embedding[positions]
+        sighted = None
+        if self.config.blank_padding:
+            written = (token_ids != self.config.pad_token_id).to(x.dtype)
+            x, sighted = x * written[..., None], written[:, None, :, None]
         for i, layer in enumerate(self._layers()):
-            x = layer(x, image[i], cache, i, mask)
+            x = layer(x, image[i], cache, i, mask=mask, sighted=sighted)
         return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
+        return self.lm_head(hidden if self.lm_hidden is None else relu(self.lm_hidden(hidden)))
 
     def forward(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
         """Teacher forcing: logits for every position, as training needs them.
@@ -178,9 +180,13 @@ class CrossAttentionDecoder(nn.Module):
         length = token_ids.shape[1]
         positions = torch.arange(length, device=token_ids.device).expand_as(token_ids)
         causal = torch.ones(length, length, dtype=torch.bool, device=token_ids.device).tril()
-        mask = causal & (token_ids != self.config.pad_token_id)[:, None, None, :]
+        written = (token_ids != self.config.pad_token_id)[:, None]
+        mask = causal & written[:, :, None]
+        if self.config.blank_padding:
+            # In Keras the mean of a masked query is over all positions, later ones included.
+            mask = mask | ~written[..., None]
         image = self.image_key_values(image_embeds)
-        return self.lm_head(self.hidden_states(token_ids, positions, image, None, mask))
+        return self.logits(self.hidden_states(token_ids, positions, image, None, mask))
 
     def _layers(self) -> list[DecoderLayer]:
         return cast("list[DecoderLayer]", list(self.layers))
@@ -197,7 +203,7 @@ class CrossAttentionDecoder(nn.Module):
             layers=c.layers,
             slots=slots,
             heads=c.heads,
-            head_width=c.width // c.heads,
+            head_width=c.head_width or c.width // c.heads,
             columns=0,
             dtype=self.position_embedding.dtype,
             device=self.device,
@@ -222,10 +228,10 @@ class CrossAttentionDecoder(nn.Module):
             torch.ones(length, length, dtype=torch.bool, device=self.device).tril().expand(len(prompt_ids), 1, -1, -1)
         )
         hidden = self.hidden_states(prompt_ids, positions, state.image(slots), state.cache, causal)
-        return self.lm_head(hidden[:, -1])
+        return self.logits(hidden[:, -1])
 
     def step(
         self, state: CrossAttentionState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor
     ) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
-        return self.lm_head(self.hidden_states(token_ids, positions, state.image(slots), state.cache, mask))
+        return self.logits(self.hidden_states(token_ids, positions, state.image(slots), state.cache, mask))
