@@ -20,12 +20,19 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, steps: int, steps_per_epoch: int, settings: Settings) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
+    """Linear warm-up, then half a cosine down to a hundredth, then another one from a lower peak.
+
+    Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    """
     warmup = settings.warmup_epochs * steps_per_epoch
+    restart = min(settings.restart_epoch * steps_per_epoch, steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(steps - warmup, 1)
-    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+    peak, start, end = settings.learning_rate, warmup, restart
+    if step >= restart:
+        peak, start, end = settings.restart_learning_rate, restart, steps
+    progress = (step - start) / max(end - start, 1)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 @torch.no_grad()

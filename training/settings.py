@@ -57,11 +57,13 @@ class Settings:
 
     # optimisation
     seed: int = 20251122
-    epochs: int = 38
+    epochs: int = 62
     batch_size: int = 64
     captions_per_batch: int = 16  # the decoder costs as much as the encoder and learns sooner, so it sees a part
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1.5e-3  # after the warm-up; half a cosine leads down to a hundredth of it
     warmup_epochs: int = 3
+    restart_epoch: int = 38  # here the first cosine ends and a second one begins, down to the last epoch
+    restart_learning_rate: float = 1e-3
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
     batch_norm_momentum: float = 0.1  # as built it is 0.01, whose statistics lag behind a training this short
