@@ -48,8 +48,9 @@ type, or the finding by its own name; knee grades 0-1 / 2-4; breast ultrasound a
 malignant; elsewhere the finding. A group counts as right only with modality and anatomy. CIDEr is on pycocoevalcap's
 scale, whose maximum is 10, against the one caption given with the picture and against all six right ones. Distinct
 captions are counted over all pictures, and over those of the {common} commonest label combinations. Intervals:
-bootstrap over patients. The constants say "{frequent}" and "{best}", the second chosen for its CIDEr on
-these very pictures. Retrieval says the caption of the training picture with the largest cosine.
+bootstrap over patients. Retrieval says the caption of the training picture with the largest cosine. The constants say
+"{frequent}" and
+"{best}", the second chosen for its CIDEr on these very pictures.
 
 ## Limits that are known
 
@@ -62,7 +63,8 @@ these very pictures. Retrieval says the caption of the training picture with the
 - Knees were contrast-equalised by their source; half of the chests and all breasts had lost their proportions.
 - The patient numbers of brain MRI, lung CT and breast ultrasound are approximate, so that their scores may flatter.
 - Bacterial and viral pneumonia are labels of the source, not something that a radiograph can tell for sure.
-- Captions are templates: it writes no sentence that is not one, and no report.
+- It learned from templates: it writes one sentence of their kind, and no report.
+- The Osteoarthritis Initiative, where the knees come from, asks its own users to register.
 
 ## Data and licences
 

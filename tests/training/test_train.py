@@ -12,6 +12,7 @@ from model_src.model_folder import read_model_folder
 from training.augment import augment
 from training.label_head import LabelHead
 from training.labels import Labels
+from training.optimisation import learning_rate
 from training.settings import Settings
 from training.train import train
 
@@ -82,6 +83,16 @@ def test_augmentation_never_flips(settings: Settings) -> None:
     images[:, :, :18] = 255
     changed = augment(images, 32, replace(settings, erase=0.0), torch.Generator().manual_seed(0))
     assert (changed[:, :, :16].mean(dim=(1, 2)) > changed[:, :, 16:].mean(dim=(1, 2))).all()
+
+
+def test_the_learning_rate_restarts_once(settings: Settings) -> None:
+    """It climbs to its peak, falls to a hundredth, starts again from the second peak and falls to a hundredth of it."""
+    settings = replace(settings, warmup_epochs=1, restart_epoch=5, learning_rate=1.0, restart_learning_rate=0.5)
+    rates = [learning_rate(step, 100, 10, settings) for step in range(100)]
+    assert rates[9] == rates[10] == max(rates) == 1.0
+    assert rates[49] == pytest.approx(0.01, abs=0.01)
+    assert rates[50] == 0.5
+    assert rates[99] == pytest.approx(0.005, abs=0.005)
 
 
 def test_a_group_is_as_likely_as_its_labels_together() -> None:
