@@ -44,11 +44,15 @@ class Prompter:
     """Turns prompts and conversations into token ids.
 
     The request's words are only ever words: what looks like a special token in them is not one.
+
+    vocab_size : of the decoder; a piece of a word whose id is not below it becomes the unknown token. None where
+                 tokenizer and decoder have the same vocabulary
     """
 
-    def __init__(self, config: PromptConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: PromptConfig, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         self.config = config
         self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
         tokenizer.encode_special_tokens = True
 
     def ids(self, prompt: str | None, messages: Messages | None) -> tuple[int, ...]:
@@ -110,4 +114,8 @@ class Prompter:
             )
 
     def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        if self._vocab_size is None or max(ids, default=-1) < self._vocab_size:
+            return ids
+        unknown = self._tokenizer.token_to_id(self._tokenizer.model.unk_token)
+        return [token_id if token_id < self._vocab_size else unknown for token_id in ids]

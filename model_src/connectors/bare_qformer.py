@@ -15,6 +15,7 @@ class BareQFormer(nn.Module):
 
     def __init__(
         self,
+        *,
         in_width: int = 512,
         out_width: int = 1024,
         queries: int = 32,

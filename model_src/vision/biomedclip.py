@@ -15,6 +15,7 @@ class BiomedCLIP(nn.Module):
 
     def __init__(
         self,
+        *,
         size: int = 224,
         patch: int = 16,
         width: int = 768,

@@ -72,6 +72,13 @@ def test_special_token_in_words_is_text() -> None:
     assert shown(ids) == "[IMAGE]<s>"
 
 
+def test_piece_that_the_decoder_does_not_know_is_the_unknown_token() -> None:
+    """An id that is too large for the decoder's vocabulary becomes the unknown token."""
+    ids = Prompter(PromptConfig(), characters(), vocab_size=ord("c")).ids("abcd", None)
+
+    assert shown(ids) == "[IMAGE]ab[0][0]"
+
+
 @pytest.mark.parametrize(
     ("config", "prompt", "messages", "error", "message"),
     [
