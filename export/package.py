@@ -19,9 +19,19 @@ from pathlib import Path
 
 import torch
 import yaml
+from torch import Tensor, nn
 
 from export.export_onnx import export_onnx
-from model_src.archive import CONNECTOR, DECODER, TOKENIZER, VISION, write_archive_config, write_weights
+from model_src.architectures import ARCHITECTURES
+from model_src.archive import (
+    CONNECTOR,
+    DECODER,
+    INSIGHT_SUFFIX,
+    TOKENIZER,
+    VISION,
+    write_archive_config,
+    write_weights,
+)
 from model_src.errors import ArchiveError
 from model_src.model_folder import MODEL_CARD, Model, read_model_folder
 
@@ -57,9 +67,26 @@ def write_files(model: Model, folder: Path) -> None:
         outputs="image_embeds",
     )
     print(f"{CONNECTOR}: largest difference to PyTorch {difference:.1e}")
+    for name in ARCHITECTURES[model.config.architecture].insights:
+        insight = _Insight(model.network.connector, name).eval()
+        export_onnx(
+            insight, features.clone(), folder / f"{name}{INSIGHT_SUFFIX}", inputs="image_features", outputs=name
+        )
     write_weights(folder / DECODER, model.network.decoder.state_dict())
     model.tokenizer.save(str(folder / TOKENIZER))
     write_archive_config(folder, model.config)
+
+
+class _Insight(nn.Module):
+    """One method of a connector as a network."""
+
+    def __init__(self, connector: nn.Module, method: str) -> None:
+        super().__init__()
+        self.connector = connector
+        self.method = method
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        return getattr(self.connector, self.method)(image_features)
 
 
 def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int) -> Path:

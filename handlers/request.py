@@ -21,7 +21,7 @@ MAX_PROMPT_CHARACTERS = 8000
 MAX_MESSAGES = 64
 MAX_QUEUE_S = 3600.0
 
-INPUTS = ("image", "image_features", "prompt", "messages", "options", "stream", "return_token_ids")
+INPUTS = ("image", "image_features", "prompt", "messages", "options", "stream", "return_token_ids", "return_attention")
 OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
 
 
@@ -85,6 +85,7 @@ def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], defaults: G
         prompt=_prompt(fields.get("prompt")),
         messages=_messages(fields.get("messages")),
         options=options,
+        return_attention=boolean("return_attention", fields.get("return_attention", False)),
     )
     if request.prompt is not None and request.messages is not None:
         raise UnreadableInput("prompt and messages are both given; send one of them")
@@ -98,12 +99,12 @@ def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], defaults: G
 
 
 def _options(fields: dict[str, Any]) -> dict[str, Any]:
-    """All generation options of a request; `stream` and `return_token_ids` move out of `options` into `fields`."""
+    """All generation options of a request; what is no option of generation moves out of `options` into `fields`."""
     given = fields.get("options")
     together = {} if given is None else json_value("options", given)
     if not isinstance(together, dict):
         raise InvalidOption(f"options is of type {type(together).__name__}; it must be an object of names and values")
-    for name in ("stream", "return_token_ids"):
+    for name in ("stream", "return_token_ids", "return_attention"):
         if name in together:
             if name in fields:
                 raise InvalidOption(f"{name} is given twice, in options and beside it")
@@ -114,7 +115,7 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
         raise InvalidOption(f"{doubled[0]} is given twice, in options and beside it")
     unknown = sorted(set(together) - set(OPTIONS))
     if unknown:
-        known = ", ".join((*OPTIONS, "stream", "return_token_ids"))
+        known = ", ".join((*OPTIONS, "stream", "return_token_ids", "return_attention"))
         raise InvalidOption(f"unknown option {sanitised(unknown[0])}; known: {known}")
     return together | apart
 

@@ -71,6 +71,7 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
         "warnings": list(report.warnings),
         "timing_ms": timing_ms(report, exchange),
     }
+    contents |= {name: _rounded(values.tolist()) for name, values in report.insights.items()}
     if exchange.return_token_ids:
         contents["token_ids"] = list(report.token_ids)
     return Answer(200, _json(contents) + b"\n", content_type(exchange))
@@ -96,6 +97,11 @@ def timing_ms(report: Report, exchange: Exchange) -> dict[str, float]:
 
 def _json(contents: Any) -> bytes:
     return json.dumps(contents, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _rounded(values: Any) -> Any:
+    """Nested lists of numbers with six digits, all that float32 knows."""
+    return [_rounded(value) for value in values] if isinstance(values, list) else float(f"{values:.6g}")
 
 
 def _finite(number: float) -> float | None:

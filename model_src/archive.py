@@ -33,6 +33,8 @@ VISION = "vision.onnx"
 CONNECTOR = "connector.onnx"
 DECODER = "decoder.safetensors"
 ARCHIVE_FILES = (VISION, CONNECTOR, DECODER, TOKENIZER)
+INSIGHT_SUFFIX = ".insight.onnx"
+"""Of the file of each of an architecture's `insights`: image_features -> what is answered under that name."""
 
 PROGRESS_FROM = 1_000_000_000
 """Bytes from which writing weights shows how far it is."""
@@ -78,8 +80,9 @@ class Archive:
 
 
 def write_archive_config(folder: Path, config: ModelConfig) -> None:
-    """Write model.yaml with the sha256 of the archive's other files, which must be there already."""
-    files = {name: sha256_of(folder / name) for name in ARCHIVE_FILES}
+    """Write model.yaml with the sha256 of all the other files of the folder, which must be there already."""
+    others = sorted({file.name for file in folder.iterdir()} - {CONFIG, *ARCHIVE_FILES})
+    files = {name: sha256_of(folder / name) for name in (*ARCHIVE_FILES, *others)}
     dataclasses.replace(config, files=files).write(folder / CONFIG)
 
 

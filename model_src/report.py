@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from model_src.generation.hypothesis import FinishReason
+from model_src.onnx_session import Array
 
 UNVERIFIED = "UNVERIFIED"
 
@@ -33,6 +34,7 @@ class Report:
     avg_logprob          : mean log-probability of a token, in nats
     alternatives         : the other sequences that num_return_sequences asked for
     warnings             : what the reader of the image found worth saying
+    insights             : what the model says of the image beside the report, by name, where it was asked for
     timing_ms            : milliseconds in `queue`, `preprocess`, `vision` and `decode`
     status               : always "UNVERIFIED"
     """
@@ -45,6 +47,7 @@ class Report:
     avg_logprob: float
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[str, ...] = ()
+    insights: Mapping[str, Array] = field(default_factory=dict)
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     status: str = UNVERIFIED
 

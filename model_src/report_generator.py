@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from model_src.archive import CONNECTOR, VISION, Archive, load_decoder, load_tokenizer, read_archive
+from model_src.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive, load_decoder, load_tokenizer, read_archive
 from model_src.errors import InputError, InvalidOption, Overloaded
+from model_src.feature_cache import Encoded, FeatureCache, digest_of
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.hypothesis import Hypothesis
 from model_src.generation.options import GenerationOptions
@@ -32,6 +33,7 @@ class ReportRequest:
     prompt         : text for models that take one
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
     options        : how to decode; None takes the model's defaults
+    return_attention : what else the model says of the image comes with the report, such as where it looked
     """
 
     image: bytes | None = None
@@ -39,6 +41,7 @@ class ReportRequest:
     prompt: str | None = None
     messages: Messages | None = None
     options: GenerationOptions | None = None
+    return_attention: bool = False
 
 
 @dataclass
@@ -47,7 +50,9 @@ class _InFlight:
 
     request: ReportRequest
     options: GenerationOptions
+    digest: str = ""
     warnings: tuple[str, ...] = ()
+    insights: Mapping[str, Array] = field(default_factory=dict)
     arrived: float = 0.0
     preprocess: float = 0.0
     vision: float = 0.0
@@ -73,9 +78,15 @@ class ReportGenerator:
         threads = threads or torch.get_num_threads()
         self._vision = OnnxSession(archive.folder / VISION, device, threads)
         self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads)
+        self._insights = {
+            name.removesuffix(INSIGHT_SUFFIX): OnnxSession(archive.folder / name, device, threads)
+            for name in self.config.files
+            if name.endswith(INSIGHT_SUFFIX)
+        }
         self._tokenizer = load_tokenizer(archive.folder)
         prompt = self.config.prompt
-        self._prompter = None if prompt is None else Prompter(prompt, load_tokenizer(archive.folder))
+        words = self.config.decoder.get("vocab_size")
+        self._prompter = None if prompt is None else Prompter(prompt, load_tokenizer(archive.folder), words)
         tokens = self.config.tokenizer
         self._engine = Engine(
             load_decoder(archive, device),
@@ -84,6 +95,7 @@ class ReportGenerator:
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
         )
+        self._features = FeatureCache()
         self._in_flight: dict[str, _InFlight] = {}
 
     @classmethod
@@ -118,9 +130,15 @@ class ReportGenerator:
                     raise Overloaded(f"all {self.slots} places of this worker are taken; try again later")
                 if request.image_features is not None:
                     features[request_id] = self._checked_features(request)
+                elif (kept := self._kept(request, state)) is not None:
+                    features[request_id] = kept
                 else:
                     pixel_values[request_id] = self._read(request, state)
                 self._prompt_ids(request)
+                if request.return_attention and not self._insights:
+                    raise InvalidOption(
+                        f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
+                    )
             except InputError as error:
                 failed[request_id] = error
                 pixel_values.pop(request_id, None)
@@ -169,6 +187,7 @@ class ReportGenerator:
     def reset(self) -> None:
         """Forget all requests, for use after an unexpected failure."""
         self._in_flight.clear()
+        self._features.clear()
         self._engine.reset()
 
     def warm_up(self) -> None:
@@ -178,6 +197,17 @@ class ReportGenerator:
         for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
             features = self._vision.run(grey)[0]
             self.generate([ReportRequest(image_features=features, options=options)])
+
+    def _kept(self, request: ReportRequest, state: _InFlight) -> Array | None:
+        """image_features of an image that was asked about before."""
+        if request.image is None:
+            return None
+        state.digest = digest_of(request.image)
+        encoded = self._features.find(state.digest)
+        if encoded is None:
+            return None
+        state.warnings = encoded.warnings
+        return encoded.image_features
 
     def _read(self, request: ReportRequest, state: _InFlight) -> Array:
         """The image as pixel_values, shape (channels, size, size)."""
@@ -213,7 +243,9 @@ class ReportGenerator:
         took = time.perf_counter() - began
         for request_id, image_features in zip(pixel_values, encoded, strict=True):
             features[request_id] = image_features
-            entering[request_id].vision = took
+            state = entering[request_id]
+            state.vision = took
+            self._features.keep(state.digest, Encoded(image_features, state.warnings))
 
     def _enter(self, entering: Mapping[str, _InFlight], features: Mapping[str, Array]) -> dict[str, InputError]:
         """Connect the images to the decoder and let the requests into the batch; those that do not fit fail."""
@@ -223,6 +255,9 @@ class ReportGenerator:
         failed: dict[str, InputError] = {}
         accepted: dict[str, DecodeRequest] = {}
         for (request_id, state), embeds in zip(entering.items(), image_embeds, strict=True):
+            if state.request.return_attention:
+                image_features = features[request_id][None]
+                state.insights = {name: session.run(image_features)[0] for name, session in self._insights.items()}
             decode = DecodeRequest(embeds, self._prompt_ids(state.request), state.options)
             try:
                 self._engine.check(decode)
@@ -251,6 +286,8 @@ class ReportGenerator:
         now = time.perf_counter()
         stop = state.options.stop
         texts = [cut_at_stop(self._detokenize(hypothesis.token_ids), stop) for hypothesis in hypotheses]
+        if self._prompter is not None:
+            texts = [self._prompter.answer(text) for text in texts]
         findings, impression = sections(texts[0])
         queue = state.started - state.arrived - state.preprocess - state.vision
         return Report(
@@ -265,6 +302,7 @@ class ReportGenerator:
                 for text, hypothesis in zip(texts[1:], hypotheses[1:], strict=True)
             ),
             warnings=state.warnings,
+            insights=state.insights,
             timing_ms={
                 "queue": 1000 * queue,
                 "preprocess": 1000 * state.preprocess,

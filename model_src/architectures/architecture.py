@@ -39,7 +39,7 @@ class Published:
     dimensions: Callable[[Shapes], Mapping[str, Section]]
     tokenizer: str
     ignored: Mapping[str, str] = field(default_factory=dict)
-    layout: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+    layout: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     added_tokens: tuple[str, ...] = ()
@@ -64,11 +64,14 @@ class Architecture:
 
     vision, connector : build the part from the section of that name in model.yaml
     published         : the original's checkpoint
+    insights          : methods of the connector that say of image_features what is worth knowing beside the report;
+                        the server answers them under these names to requests with `return_attention`
     """
 
     vision: Callable[..., nn.Module]
     connector: Callable[..., nn.Module]
     published: Published
+    insights: tuple[str, ...] = ()
 
     def build(self, parts: Mapping[str, Section]) -> "Network":
         """An untrained network with the dimensions of model.yaml's `vision`, `connector` and `decoder` sections."""

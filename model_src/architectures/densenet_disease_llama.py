@@ -46,6 +46,7 @@ def _with_pad(table: Tensor, shape: tuple[int, ...]) -> Tensor:
 ARCHITECTURE = Architecture(
     vision=DenseNet121,
     connector=_connector,
+    insights=("attention", "disease_logits"),
     published=Published(
         keys=(
             (r"^densenet121\.", "vision."),
