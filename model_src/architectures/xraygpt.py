@@ -13,6 +13,7 @@ from torch import nn
 
 from model_src.architectures import llama
 from model_src.architectures.architecture import Architecture, Published, Section, Shapes
+from model_src.errors import ArchiveError
 
 EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET = "eva_clip", "medclip_swin", "medclip_resnet"
 TOWERS = (EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET)
@@ -52,11 +53,25 @@ def _resize_positions(table: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
-    return {
+    sections = {
         **_vision_sections(shapes),
         "connector": _connector_section(shapes),
         "decoder": llama.decoder_section(shapes, max_positions=VICUNA_POSITIONS, rms_norm_eps=VICUNA_NORM_EPS),
     }
+    tower = sections["vision"]["tower"]
+    given = {MEDCLIP_SWIN: 768, MEDCLIP_RESNET: 2048}.get(tower) or sections["vision"]["width"]
+    taken = sections["connector"]["in_width"]
+    if given != taken:
+        raise ArchiveError(
+            f"{tower} gives image features of width {given}, this Q-Former takes {taken}; the published Q-Former "
+            "belongs to EVA-CLIP, and no public checkpoint joins MedCLIP to one"
+        )
+    given, taken = sections["connector"]["out_width"], sections["decoder"]["hidden_size"]
+    if given != taken:
+        raise ArchiveError(
+            f"llama_proj gives width {given}, this language model takes {taken}; they do not belong together"
+        )
+    return sections
 
 
 def _vision_sections(shapes: Shapes) -> dict[str, Section]:
