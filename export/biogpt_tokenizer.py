@@ -1,8 +1,8 @@
-"""BioGPT's published tokenizer, Moses rules and byte-pair encoding, as one of the `tokenizers` library.
+r"""BioGPT's published tokenizer, Moses rules and byte-pair encoding, as one of the `tokenizers` library.
 
 Moses (Koehn et al., ACL 2007) is a chain of regular expressions; `sacremoses` has them in Python, and so
 `transformers` has them for BioGPT (Luo et al., 2022). Here they stand as replacements by fixed text, which the library
-can store: what the originals keep of a match is left out of it with \\K or a look-around, and what must be remembered
+can store: what the originals keep of a match is left out of it with \K or a look-around, and what must be remembered
 from one expression to a later one is marked with a control character, none of which outlives the first rule.
 """
 
