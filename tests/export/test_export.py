@@ -65,6 +65,38 @@ def test_export_that_computes_something_else_fails(tmp_path: Path) -> None:
         compare(nn.Linear(4, 3), example, tmp_path / "linear.onnx")
 
 
+def test_large_network_has_its_weights_in_a_file_of_its_own(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the limit of protobuf the weights lie beside the network, checked like every file, and give the same."""
+    monkeypatch.setattr("export.export_onnx.EXTERNAL_FROM", 1_000_000)
+    model = read_model_folder(tiny_model)
+
+    write_files(model, tmp_path)
+
+    archive = read_archive(tmp_path)
+    assert set(archive.config.files) == {*ARCHIVE_FILES, "vision.onnx.data"}
+    assert (tmp_path / "vision.onnx").stat().st_size < 500_000
+    images = torch.randn(3, 3, 64, 64)
+    assert compare(model.network.vision, images, tmp_path / "vision.onnx") < 1e-5
+    data = tmp_path / "vision.onnx.data"
+    data.write_bytes(bytes(data.stat().st_size))
+    with pytest.raises(ArchiveError, match=r"vision\.onnx\.data has sha256"):
+        read_archive(tmp_path)
+
+
+def test_weights_in_a_file_of_their_own_are_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same large network gives the same two files."""
+    monkeypatch.setattr("export.export_onnx.EXTERNAL_FROM", 1)
+    network, example = nn.Linear(64, 32).eval().requires_grad_(False), torch.randn(2, 64)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        export_onnx(network, example, tmp_path / name / "vision.onnx", inputs="x", outputs="y")
+
+    for name in ("vision.onnx", "vision.onnx.data"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
 def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) -> None:
     """The same folder gives the same .mar; it has no pickle in it and works in a clean process."""
     first = write_archive(tiny_model, tmp_path / "a", batching="in-flight", slots=8)

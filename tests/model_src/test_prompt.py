@@ -65,6 +65,15 @@ def test_conversation_has_the_image_in_its_first_turn() -> None:
     assert shown(ids) == "[1]Be kind.##Patient: <Img>[IMAGE]</Img> Report.##Doctor: Clear.##Patient: Sure?##Doctor:"
 
 
+def test_answer_is_what_follows_the_last_name() -> None:
+    """A model that goes on to write its own name is heard from there on; other models' texts stay as they are."""
+    conversation, plain = Prompter(CHAT, characters()), Prompter(PromptConfig(), characters())
+
+    assert conversation.answer(" Clear lungs. ") == "Clear lungs."
+    assert conversation.answer("as asked. Doctor: Clear. Doctor: Clear lungs.") == "Clear lungs."
+    assert plain.answer(" a Doctor: b ") == " a Doctor: b "
+
+
 def test_special_token_in_words_is_text() -> None:
     """A prompt that contains the text of a special token does not get that token."""
     ids = Prompter(PromptConfig(), characters()).ids("<s>", None)

@@ -8,7 +8,7 @@ import pytest
 from tests.parity.__main__ import check
 
 
-@pytest.mark.parametrize("system", [0, 1, 2, 4])
+@pytest.mark.parametrize("system", [0, 1, 2, 3, 4])
 def test_system_equals_the_shared_fixture(shared: Path, system: int) -> None:
     """Every recorded output is covered and equal, the import of the checkpoint included."""
     results, uncovered = check(shared / "fixtures" / f"system{system}.json")
