@@ -1,0 +1,214 @@
+"""System 2's language model is imported from a whole state_dict or from Llama's folder and an adapter's."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from export.import_checkpoint import import_checkpoint, our_weights
+from export.lora import merge_adapters
+from model_src.architectures import ARCHITECTURES
+from model_src.archive import CONFIG, WEIGHTS, LazyTensor, read_weights
+from model_src.errors import ArchiveError
+from model_src.model_config import ModelConfig
+
+SYSTEM = "densenet_disease_llama"
+WIDTH, RANK, ALPHA = 16, 2, 6
+LLAMA = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rope_theta": 5000.0,
+    "max_position_embeddings": 128,
+}
+SETTINGS = {"lora_alpha": ALPHA, "r": RANK, "peft_type": "LORA", "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.fixture(scope="module")
+def vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The encoder's published file."""
+    torch.manual_seed(0)
+    network = ARCHITECTURES[SYSTEM].vision()
+    weights = {f"densenet121.{key}": value for key, value in network.state_dict().items()}
+    weights["attention_module.attention_weights"] = torch.randn(14, 49, 1)
+    weights["classifier.1.weight"], weights["classifier.1.bias"] = torch.zeros(14, 14 * 1024), torch.zeros(14)
+    path = tmp_path_factory.mktemp("vision") / "dense_net_121_d_e50.pth"
+    torch.save(weights, path)
+    return path
+
+
+def llama(folder: Path, vocab_size: int = 40) -> dict[str, Tensor]:
+    """A random Llama, saved in shards; its weights."""
+    torch.manual_seed(1)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **LLAMA))
+    model.save_pretrained(folder, max_shard_size="8KB")
+    return model.state_dict()
+
+
+def adapter() -> dict[str, Tensor]:
+    """Weights of an adapter, by `layers.0.self_attn.q_proj.lora_A` and the like."""
+    draw = torch.Generator().manual_seed(2)
+    weights = {}
+    for layer in range(2):
+        for name, rows in (("q_proj", WIDTH), ("v_proj", WIDTH // 2)):
+            weights[f"layers.{layer}.self_attn.{name}.lora_A"] = torch.randn(RANK, WIDTH, generator=draw)
+            weights[f"layers.{layer}.self_attn.{name}.lora_B"] = torch.randn(rows, RANK, generator=draw)
+    return weights
+
+
+def projection() -> dict[str, Tensor]:
+    """The linear layer between image and language model."""
+    return {"visual_projection.weight": torch.ones(WIDTH, 1024), "visual_projection.bias": torch.zeros(WIDTH)}
+
+
+def save_adapter(folder: Path, settings: Mapping[str, object] = SETTINGS) -> Path:
+    """A folder as `peft` writes it."""
+    folder.mkdir()
+    named = {f"base_model.model.model.{name}.weight": value for name, value in adapter().items()}
+    save_file(named, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def whole(weights: Mapping[str, Tensor], base_layer: str = "base_layer.") -> dict[str, Tensor]:
+    """The state_dict of the original's Model_PreCarDiv; `peft` before 0.5 had no base_layer."""
+    adapted = re.compile(r"((q|v)_proj\.)weight$")
+    prefix = "llm_model.base_model.model."
+    named = {prefix + adapted.sub(rf"\1{base_layer}weight", key): value for key, value in weights.items()}
+    named |= {f"{prefix}model.{name}.default.weight": value for name, value in adapter().items()}
+    return named | projection()
+
+
+def imported(paths: list[Path], out: Path) -> dict[str, Tensor]:
+    """The weights of the model folder."""
+    import_checkpoint(SYSTEM, paths, None, out, "small")
+    return read_weights(out / WEIGHTS)
+
+
+def test_both_ways_give_the_same_model(vision: Path, tmp_path: Path) -> None:
+    """Projection, folder in shards and adapter's folder give the weights that the whole state_dict gives."""
+    weights = llama(tmp_path / "llama")
+    torch.save(projection(), tmp_path / "projection.pth")
+    torch.save(whole(weights), tmp_path / "checkpoint.pth")
+    (tmp_path / "adapter_config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
+    assert len(list((tmp_path / "llama").glob("*.safetensors"))) > 1
+
+    parts = imported(
+        [vision, tmp_path / "projection.pth", tmp_path / "llama", save_adapter(tmp_path / "adapter")], tmp_path / "a"
+    )
+    together = imported(
+        [vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json", tmp_path / "adapter_config.json"],
+        tmp_path / "b",
+    )
+
+    assert parts.keys() == together.keys()
+    assert all(torch.equal(value, together[key]) for key, value in parts.items())
+    expected = weights["model.layers.1.self_attn.q_proj.weight"] + ALPHA / RANK * (
+        adapter()["layers.1.self_attn.q_proj.lora_B"] @ adapter()["layers.1.self_attn.q_proj.lora_A"]
+    )
+    torch.testing.assert_close(parts["decoder.body.layers.1.self_attn.q_proj.weight"], expected)
+    config = ModelConfig.read(tmp_path / "a" / CONFIG)
+    assert config.decoder == ModelConfig.read(tmp_path / "b" / CONFIG).decoder
+    assert (config.decoder["num_attention_heads"], config.decoder["num_key_value_heads"]) == (4, 2)
+    assert config.decoder["rope_parameters"]["rope_theta"] == 5000.0
+
+
+def test_old_files_load(vision: Path, tmp_path: Path) -> None:
+    """A state_dict without base_layer, with rotary frequencies in it, is read; the published alpha counts."""
+    weights = llama(tmp_path / "llama")
+    old = whole(weights, base_layer="")
+    old["llm_model.base_model.model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
+    torch.save(old, tmp_path / "checkpoint.pth")
+
+    found = imported([vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"], tmp_path / "out")
+
+    expected = weights["model.layers.0.self_attn.v_proj.weight"] + 8 / RANK * (
+        adapter()["layers.0.self_attn.v_proj.lora_B"] @ adapter()["layers.0.self_attn.v_proj.lora_A"]
+    )
+    torch.testing.assert_close(found["decoder.body.layers.0.self_attn.v_proj.weight"], expected)
+
+
+def test_vocabulary_of_llama_gets_a_padding_token(vision: Path, tmp_path: Path) -> None:
+    """32,000 words become 32,001; the score of the padding token is the mean of all, so that it is never the best."""
+    weights = llama(tmp_path / "llama", vocab_size=32000)
+    torch.save(projection(), tmp_path / "projection.pth")
+
+    found = imported([vision, tmp_path / "projection.pth", tmp_path / "llama"], tmp_path / "out")
+
+    head = found["decoder.lm_head.weight"]
+    assert head.shape == found["decoder.body.embed_tokens.weight"].shape == (32001, WIDTH)
+    torch.testing.assert_close(head[:-1], weights["lm_head.weight"])
+    torch.testing.assert_close(head[-1], weights["lm_head.weight"].mean(0))
+
+
+def test_missing_keys_are_listed(vision: Path, tmp_path: Path) -> None:
+    """A checkpoint that lacks keys is refused, and the message has each of them."""
+    weights = whole(llama(tmp_path / "llama"))
+    del weights["llm_model.base_model.model.model.norm.weight"]
+    del weights["visual_projection.bias"]
+    torch.save(weights, tmp_path / "checkpoint.pth")
+
+    with pytest.raises(ArchiveError, match=r"connector\.proj\.bias is missing; decoder\.body\.norm\.weight is missing"):
+        imported([vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"], tmp_path / "out")
+
+
+LAYER = {"x.weight": torch.zeros(4, 6), "x.lora_A.weight": torch.ones(2, 6), "x.lora_B.weight": torch.ones(4, 2)}
+
+
+def test_adapter_keeps_the_layers_dtype() -> None:
+    """A layer in half precision is merged in float32 and stays in half precision; rank-stabilised scaling is known."""
+    layer = {**LAYER, "x.weight": LAYER["x.weight"].bfloat16()}
+
+    merged = merge_adapters(layer, {"lora_alpha": 4, "use_rslora": True}, None)
+
+    lazy = merged["x.weight"]
+    assert isinstance(lazy, LazyTensor)
+    assert lazy.make().dtype == torch.bfloat16
+    torch.testing.assert_close(lazy.make().float(), torch.full((4, 6), 4 / 2**0.5 * 2), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"x.weight": None}, {"lora_alpha": 1}, "x needs weight, lora_A.weight and lora_B.weight"),
+        ({"x.lora_B.weight": None}, {"lora_alpha": 1}, "x needs weight, lora_A.weight and lora_B.weight"),
+        ({"x.lora_B.weight": torch.ones(5, 2)}, {"lora_alpha": 1}, r"lora_B \(5, 2\) .* does not fit \(4, 6\)"),
+        ({}, {}, "adapter of unknown alpha"),
+        ({}, {"lora_alpha": 1, "use_dora": True}, "use_dora = True, which cannot be merged"),
+    ],
+)
+def test_adapter_that_cannot_be_merged_is_refused(
+    changes: Mapping[str, Tensor | None], settings: Mapping[str, object], message: str
+) -> None:
+    """Half an adapter, one of the wrong shape or of a kind that is not merged is an error that says so."""
+    weights = {key: value for key, value in {**LAYER, **changes}.items() if value is not None}
+
+    with pytest.raises(ArchiveError, match=message):
+        merge_adapters(weights, settings, None)
+
+
+def test_keys_of_the_true_size_are_known(shared: Path) -> None:
+    """Every key of the published state_dict leads to a key of the network at its true size, and to its shape."""
+    fixture = json.loads((shared / "fixtures" / "system2.json").read_text(encoding="utf-8"))
+    entries = fixture["true_size_keys_layer0_only"] + fixture["modules"]["vision"]["state_dict"]
+    published = ARCHITECTURES[SYSTEM].published
+    tensors = {entry["key"]: torch.empty(entry["shape"], device="meta") for entry in entries}
+
+    weights, ignored = our_weights(published, tensors)
+    merged = merge_adapters(weights, {}, published.lora_alpha)
+    shapes = {key: tuple(value.shape) for key, value in merged.items()}
+    with torch.device("meta"):
+        network = ARCHITECTURES[SYSTEM].build(published.dimensions(shapes))
+
+    assert ignored == {}
+    assert shapes.keys() == network.state_dict().keys()
+    different = [key for key, value in network.state_dict().items() if tuple(value.shape) != shapes[key]]
+    assert different == ["connector.attention_weights"]
