@@ -16,6 +16,15 @@ from model_src.errors import ArchiveError
 CONTAINERS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts put the weights beside optimizer and epoch."""
 
+WEIGHTS = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "saved_model.keras",
+)
+"""The files of a folder that hold its weights, as `transformers`, `peft` and XREPORT name them."""
+
 SETTINGS = ("config.json", "adapter_config.json")
 """Files that say of the weights beside them what their shapes do not."""
 
@@ -23,7 +32,7 @@ SETTINGS = ("config.json", "adapter_config.json")
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint, memory-mapped where its format allows it.
 
-    path : .pth, .pt or .bin of `torch.save`, .safetensors, .keras, or a folder with one of the first, sharded or not
+    path : .pth, .pt or .bin of `torch.save`, .safetensors, .keras, or a folder with one of these, sharded or not
     returns : published key -> tensor, without the prefix `module.` of DataParallel
 
     Raises ArchiveError when the file is no checkpoint, or has more in it than tensors and plain values.
@@ -65,8 +74,8 @@ def read_settings(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """The weights of a `save_pretrained` folder."""
-    for name in ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin"):
+    """The weights of a folder that `save_pretrained` or a training wrote."""
+    for name in WEIGHTS:
         if (folder / name).is_file():
             return read_checkpoint(folder / name)
         index = folder / f"{name}.index.json"
@@ -76,4 +85,4 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
             for shard in shards:
                 tensors |= read_checkpoint(folder / shard)
             return tensors
-    raise ArchiveError(f"{folder} has no model.safetensors, pytorch_model.bin, index of either or adapter_model")
+    raise ArchiveError(f"{folder} has no weights: expected one of {', '.join(WEIGHTS)}, or an index of the first two")
