@@ -1,7 +1,8 @@
 """System 0: BiomedCLIP, a Q-Former of 6 layers and BioGPT, which reads the image as 32 words (report_generator).
 
 Published size: 224 px, one image feature of width 512, 32 queries of width 768, BioGPT of 24 layers and width 1024:
-626,173,185 parameters, 109,900,801 of them in BiomedCLIP's text tower, which writes no report and is left out.
+626,173,185 parameters. 138,054,657 of them are only for text that goes into BiomedCLIP or the Q-Former; none does
+here, and they are left out.
 """
 
 from collections.abc import Mapping
