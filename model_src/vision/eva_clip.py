@@ -5,6 +5,7 @@ implementation of timm; that all tokens of the last-but-one block are used: Li e
 """
 
 import math
+from typing import Any
 
 import torch
 from timm.models.eva import Eva
@@ -44,7 +45,8 @@ class EvaClip(nn.Module):
         )
         for block in self.vit.blocks:
             # The zeros in the place of a bias of the keys are not stored: they must exist also on the meta device.
-            block.attn.register_buffer("k_bias", torch.zeros(width, device="cpu"), persistent=False)
+            attention: Any = block.attn
+            attention.register_buffer("k_bias", torch.zeros(width, device="cpu"), persistent=False)
         self.ln_vision = nn.LayerNorm(width)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -65,6 +67,6 @@ def resize_positions(table: Tensor, shape: tuple[int, ...]) -> Tensor:
     """
     place, patches = table[:, :1].float(), table[:, 1:].float()
     side, new_side = math.isqrt(patches.shape[1]), math.isqrt(shape[1] - 1)
-    grid = patches.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    grid = patches.transpose(1, 2).reshape(len(table), -1, side, side)
     grid = nn.functional.interpolate(grid, (new_side, new_side), mode="bicubic", align_corners=False)
     return torch.cat([place, grid.flatten(2).transpose(1, 2)], dim=1).to(table.dtype)
