@@ -118,4 +118,5 @@ class Prompter:
         if self._vocab_size is None or max(ids, default=-1) < self._vocab_size:
             return ids
         unknown = self._tokenizer.token_to_id(self._tokenizer.model.unk_token)
-        return [token_id if token_id < self._vocab_size else unknown for token_id in ids]
+        known = (token_id if token_id < self._vocab_size else unknown for token_id in ids)
+        return [token_id for token_id in known if token_id is not None]

@@ -32,10 +32,10 @@ class BareQFormer(nn.Module):
             intermediate_size=feedforward,
             encoder_hidden_size=in_width,
             cross_attention_frequency=1,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa",  # type: ignore[call-arg]
         )
         self.query_tokens = nn.Parameter(torch.randn(1, queries, width) * config.initializer_range)
-        self.encoder = Blip2QFormerEncoder(config)
+        self.encoder = Blip2QFormerEncoder(config)  # type: ignore[no-untyped-call]
         self.proj = nn.Linear(width, out_width)
 
     def forward(self, image_features: Tensor) -> Tensor:
