@@ -23,7 +23,7 @@ class Load:
     Raises ValueError when a value is not allowed.
     """
 
-    rate: float = 2.0
+    rate: float = 1.5
     seconds: float = 60.0
     grpc_share: float = 0.4
     seed: int = 0
