@@ -36,7 +36,8 @@ def import_checkpoint(system: str, paths: Sequence[Path], tokenizer: Path | None
     """Write the model folder of a published checkpoint.
 
     system    : a name in ARCHITECTURES
-    paths     : its checkpoint files and folders; a config.json by itself says what shapes do not
+    paths     : its checkpoint files and folders, the most specific first: of weights that are in several of them the
+                first counts; a config.json by itself says what shapes do not
     tokenizer : folder or file of its tokenizer; None leaves it to be copied later
     name      : of the model
 
@@ -45,13 +46,7 @@ def import_checkpoint(system: str, paths: Sequence[Path], tokenizer: Path | None
     if system not in ARCHITECTURES:
         raise ArchiveError(f"system is {system!r}; known: {', '.join(ARCHITECTURES)}")
     published = ARCHITECTURES[system].published
-    tensors: dict[str, Tensor] = {}
-    settings: list[dict[str, Any]] = []
-    for path in paths:
-        settings += read_settings(path) if path.is_dir() or path.suffix == ".json" else []
-        found = {} if path.suffix == ".json" else read_checkpoint(path)
-        print(f"{path}: {len(found)} tensors")
-        tensors |= found
+    tensors, settings = _gathered(published, paths)
     adapted, ignored = our_weights(published, tensors)
     _check_tied(published, tensors, adapted)
     adapter = next((contents for contents in settings if "lora_alpha" in contents), {})
@@ -80,6 +75,22 @@ def import_checkpoint(system: str, paths: Sequence[Path], tokenizer: Path | None
     if tokenizer is not None:
         read_tokenizer(published.tokenizer, tokenizer, published.added_tokens).save(str(out / TOKENIZER))
     print(f"{out}: {len(weights)} tensors used, {len(ignored)} ignored")
+
+
+def _gathered(published: Published, paths: Sequence[Path]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """All tensors of the files, and what the config files among them say."""
+    tensors: dict[str, Tensor] = {}
+    settings: list[dict[str, Any]] = []
+    for path in paths:
+        settings += read_settings(path) if path.is_dir() or path.suffix == ".json" else []
+        found = {} if path.suffix == ".json" else read_checkpoint(path)
+        print(f"{path}: {len(found)} tensors")
+        repeated = our_weights(published, found)[0].keys() & our_weights(published, tensors)[0].keys()
+        if repeated:
+            print(f"{path}: {len(repeated)} of them are in a file named before it, which counts")
+        # What stands later counts, also where two names mean one weight.
+        tensors = {**{key: value for key, value in found.items() if key not in tensors}, **tensors}
+    return tensors, settings
 
 
 def _as_configured(published: Published, section: Section, settings: Sequence[Mapping[str, Any]]) -> Section:

@@ -101,6 +101,24 @@ def test_four_files_become_one_model(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert f"ignored {key}: " in printed
 
 
+def test_trained_weights_count_more_than_those_they_began_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of weights that are in several files the first counts, also under another name, and it is said so."""
+    paths, _ = write_published(tmp_path)
+    trained = torch.load(paths[0], weights_only=True)
+    trained["model"]["query_tokens"] = torch.full((1, 4, 24), 2.0)
+    trained["model"]["visual_encoder.cls_token"] = torch.full((1, 1, 32), 3.0)
+    torch.save(trained, paths[0])
+
+    import_checkpoint("xraygpt", paths, None, tmp_path / "model", "small")
+
+    _, read = read_network(tmp_path / "model")
+    assert (read.connector.query_tokens == 2).all()
+    assert (read.vision.vit.cls_token == 3).all()
+    assert capsys.readouterr().out.count("1 of them are in a file named before it") == 2
+
+
 @pytest.mark.parametrize(
     ("left_out", "lacking"),
     [
