@@ -1,7 +1,7 @@
 """System 4: a convolutional encoder, three transformer encoders and a three-layer transformer decoder (XREPORT).
 
 Published size: 196 px, one channel, 98 image tokens, width 256, 4 heads as wide as the model each, 159 positions,
-30,523 word pieces: 53,935,099 parameters beside the statistics of the batch norms. It is a Keras model.
+30,523 word pieces: 53,942,011 variables, the statistics of the batch norms among them. It is a Keras model.
 """
 
 import re
