@@ -54,6 +54,8 @@ loadtest: archive  ## a minute of HTTP and gRPC load on the demo archive; report
 
 train-demo: $(INSTALLED)  ## train models/demo on DATA, print its scores, write its model card
 	$(BIN)/python -m training.train training/configs/demo.yaml data=$(DATA)
+	$(BIN)/python -m training.evaluate models/demo --data $(DATA)
+	$(BIN)/python -m training.model_card models/demo --data $(DATA)
 
 lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/ruff check .
