@@ -68,7 +68,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Compare our systems with fixtures of the original implementations.")
     parser.add_argument("fixture", type=Path, nargs="+")
-    parser.add_argument("--full", action="store_true", help="also true sizes: minutes, and about 5 GB of memory")
+    parser.add_argument("--full", action="store_true", help="also true sizes: minutes, and about 7 GB of memory")
     arguments = parser.parse_args()
     failed = 0
     for path in arguments.fixture:
