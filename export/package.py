@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from model_src.archive import (
     INSIGHT_SUFFIX,
     TOKENIZER,
     VISION,
+    LazyTensor,
     write_archive_config,
     write_weights,
 )
@@ -40,6 +42,8 @@ HANDLER = ROOT / "handlers" / "report_handler.py"
 SERVING = ROOT / "handlers" / "model-config.yaml"
 NOT_SERVED = ("vision", "connectors", "architectures", "model_folder.py", "__pycache__")
 """What of model_src stays out of the archive: the networks are ONNX files there."""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 STORED_FROM = 1_000_000_000
 """Bytes from which an archive is stored instead of compressed: deflating gigabytes of weights takes minutes."""
@@ -72,9 +76,23 @@ def write_files(model: Model, folder: Path) -> None:
         export_onnx(
             insight, features.clone(), folder / f"{name}{INSIGHT_SUFFIX}", inputs="image_features", outputs=name
         )
-    write_weights(folder / DECODER, model.network.decoder.state_dict())
+    write_decoder(model, folder)
     model.tokenizer.save(str(folder / TOKENIZER))
     write_archive_config(folder, model.config)
+
+
+def write_decoder(model: Model, folder: Path) -> None:
+    """The decoder's weights in the precision that model.yaml asks for."""
+    dtype = DTYPES[model.config.precision]
+    weights = {name: _as(tensor, dtype) for name, tensor in model.network.decoder.state_dict().items()}
+    write_weights(folder / DECODER, weights)
+
+
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor | LazyTensor:
+    """A tensor in another dtype, converted when it is written; integers stay as they are."""
+    if tensor.dtype == dtype or not tensor.is_floating_point():
+        return tensor
+    return LazyTensor(tuple(tensor.shape), dtype, partial(tensor.to, dtype))
 
 
 class _Insight(nn.Module):
@@ -98,7 +116,7 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int)
 
     Raises ArchiveError when the folder is no model, or when an exported network differs from PyTorch.
     """
-    model = read_model_folder(model_folder)
+    model = read_model_folder(model_folder, decoder_as_stored=True)
     name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
     with tempfile.TemporaryDirectory() as temporary:
         extra, exported = Path(temporary, "extra"), Path(temporary, "exported")

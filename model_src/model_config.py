@@ -14,6 +14,8 @@ from model_src.preprocess import PreprocessConfig
 from model_src.prompt import PromptConfig
 from model_src.radiograph import InputConfig
 
+PRECISIONS = ("fp32", "bf16")
+
 
 @dataclass(frozen=True)
 class SpecialTokens:
@@ -38,6 +40,7 @@ class ModelConfig:
     input        : which images are accepted and how they are rendered
     preprocess   : how they become pixel_values
     generation   : defaults of the generation options
+    precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with them
     prompt       : the words around the image, for decoders that read it as a prefix
     files        : sha256 of every file of an archive; empty in a model folder
     """
@@ -53,8 +56,13 @@ class ModelConfig:
     input: InputConfig
     preprocess: PreprocessConfig
     generation: GenerationOptions
+    precision: str = "fp32"
     prompt: PromptConfig | None = None
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ArchiveError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 
     @classmethod
     def read(cls, path: Path) -> "ModelConfig":

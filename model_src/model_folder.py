@@ -21,37 +21,47 @@ MODEL_CARD = "MODEL_CARD.md"
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder in memory; the network is in float32 and in evaluation mode."""
+    """A model folder in memory; the network is in evaluation mode."""
 
     config: ModelConfig
     network: Network
     tokenizer: Tokenizer
 
 
-def build_network(config: ModelConfig) -> Network:
-    """An untrained network of the architecture and the dimensions of model.yaml."""
+def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Network:
+    """An untrained network of the architecture and the dimensions of model.yaml; see `Architecture.build`."""
     if config.architecture not in ARCHITECTURES:
         raise ArchiveError(f"architecture is {config.architecture!r}; known: {', '.join(ARCHITECTURES)}")
     parts = {"vision": config.vision, "connector": config.connector, "decoder": config.decoder}
     try:
-        return ARCHITECTURES[config.architecture].build(parts)
+        return ARCHITECTURES[config.architecture].build(parts, empty_decoder=empty_decoder)
     except (TypeError, ValueError) as error:
         raise ArchiveError(f"{CONFIG} does not describe a {config.architecture}: {error}") from error
 
 
-def read_network(folder: Path) -> tuple[ModelConfig, Network]:
-    """model.yaml and the network of a model folder. Raises ArchiveError naming the file that is at fault."""
+def read_network(folder: Path, *, decoder_as_stored: bool = False) -> tuple[ModelConfig, Network]:
+    """model.yaml and the network of a model folder, in float32.
+
+    decoder_as_stored : the decoder keeps the dtypes of the file and stays there, memory-mapped, until it is used
+
+    Raises ArchiveError naming the file that is at fault.
+    """
     config = ModelConfig.read(folder / CONFIG)
-    network = build_network(config)
+    network = build_network(config, empty_decoder=True)
     path = folder / WEIGHTS
-    stored = read_weights(path)
-    load_weights(network, {key: t.float() if t.is_floating_point() else t for key, t in stored.items()}, path)
+    weights = {
+        key: tensor.float()
+        if tensor.is_floating_point() and not (decoder_as_stored and key.startswith("decoder."))
+        else tensor
+        for key, tensor in read_weights(path).items()
+    }
+    load_weights(network, weights, path)
     return config, network.eval().requires_grad_(False)
 
 
-def read_model_folder(folder: Path) -> Model:
-    """Read a model folder. Raises ArchiveError naming the file that is at fault."""
-    config, network = read_network(folder)
+def read_model_folder(folder: Path, *, decoder_as_stored: bool = False) -> Model:
+    """Read a model folder; see `read_network`. Raises ArchiveError naming the file that is at fault."""
+    config, network = read_network(folder, decoder_as_stored=decoder_as_stored)
     return Model(config, network, load_tokenizer(folder))
 
 

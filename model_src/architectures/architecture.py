@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from model_src.decoders import build_decoder
@@ -73,11 +75,15 @@ class Architecture:
     published: Published
     insights: tuple[str, ...] = ()
 
-    def build(self, parts: Mapping[str, Section]) -> "Network":
-        """An untrained network with the dimensions of model.yaml's `vision`, `connector` and `decoder` sections."""
-        return Network(
-            self.vision(**parts["vision"]), self.connector(**parts["connector"]), build_decoder(parts["decoder"])
-        )
+    def build(self, parts: Mapping[str, Section], *, empty_decoder: bool = False) -> "Network":
+        """An untrained network with the dimensions of model.yaml's `vision`, `connector` and `decoder` sections.
+
+        empty_decoder : nothing is allocated for the decoder, whose weights come from a file
+        """
+        vision, connector = self.vision(**parts["vision"]), self.connector(**parts["connector"])
+        with torch.device("meta") if empty_decoder else nullcontext():
+            decoder = build_decoder(parts["decoder"])
+        return Network(vision, connector, decoder)
 
 
 class Network(nn.Module):
