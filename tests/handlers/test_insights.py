@@ -1,0 +1,33 @@
+"""`return_attention` asks for what the model says of the image beside the report, and it comes as nested lists."""
+
+import json
+
+import numpy as np
+
+from handlers.request import Exchange, read_request
+from handlers.response import ServedModel, report_answer
+from model_src.generation.options import GenerationOptions
+from model_src.report import Report
+from model_src.report_generator import ReportRequest
+
+MODEL = ServedModel("small", "1.0", "densenet_disease_llama", "0" * 64)
+
+
+def test_return_attention_is_read_as_field_and_as_option() -> None:
+    """It may stand beside the options or among them, and is off where it does not stand."""
+    fields = [{"return_attention": b"true"}, {"options": b'{"return_attention": true}'}, {}]
+
+    read = [read_request({"image": b"x", **row}, {"Accept": "*/*"}, GenerationOptions()) for row in fields]
+
+    assert [exchange.request.return_attention for exchange in read] == [True, True, False]
+
+
+def test_insights_are_nested_lists() -> None:
+    """The answer has each insight under its name, as lists of lists of numbers."""
+    attention = np.full((14, 7, 7), 1 / 49, dtype=np.float32)
+    report = Report("clear", None, None, "eos", (5, 2), -0.5, insights={"attention": attention})
+
+    answer = json.loads(report_answer(report, Exchange(ReportRequest(image=b"x")), MODEL).body)
+
+    assert np.shape(answer["attention"]) == (14, 7, 7)
+    np.testing.assert_allclose(answer["attention"], attention, rtol=1e-5)
