@@ -64,9 +64,12 @@ def compare(module: nn.Module, example: Tensor, path: Path) -> float:
         actual = session.run(images.numpy())
         if actual.shape != expected.shape:
             raise ArchiveError(f"{path.name} gives shape {actual.shape}, PyTorch gives {expected.shape}")
-        worst = max(worst, float(np.abs(actual - expected).max() / np.abs(expected).max()))
-    if not worst <= TOLERANCE:
-        raise ArchiveError(f"{path.name} differs from PyTorch by {worst:.2e}; allowed: {TOLERANCE:.0e}")
+        largest = float(np.abs(expected).max())
+        difference = float(np.abs(actual - expected).max()) / (largest or 1.0)
+        # Not a number is no small difference either, and every comparison with it is false.
+        if not difference <= TOLERANCE:
+            raise ArchiveError(f"{path.name} differs from PyTorch by {difference:.2e}; allowed: {TOLERANCE:.0e}")
+        worst = max(worst, difference)
     return worst
 
 

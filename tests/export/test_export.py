@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.export_onnx import compare, export_onnx
+from export.export_onnx import TOLERANCE, compare, export_onnx
 from export.package import write_archive, write_files
 from export.verify import verify
 from model_src.archive import ARCHIVE_FILES, read_archive
@@ -78,7 +78,7 @@ def test_large_network_has_its_weights_in_a_file_of_its_own(
     assert set(archive.config.files) == {*ARCHIVE_FILES, "vision.onnx.data"}
     assert (tmp_path / "vision.onnx").stat().st_size < 500_000
     images = torch.randn(3, 3, 64, 64)
-    assert compare(model.network.vision, images, tmp_path / "vision.onnx") < 1e-5
+    assert compare(model.network.vision, images, tmp_path / "vision.onnx") <= TOLERANCE
     data = tmp_path / "vision.onnx.data"
     data.write_bytes(bytes(data.stat().st_size))
     with pytest.raises(ArchiveError, match=r"vision\.onnx\.data has sha256"):
@@ -95,6 +95,19 @@ def test_weights_in_a_file_of_their_own_are_reproducible(tmp_path: Path, monkeyp
 
     for name in ("vision.onnx", "vision.onnx.data"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_export_that_gives_no_numbers_fails(tmp_path: Path) -> None:
+    """A network that gives NaN is refused, also where its file gives NaN as well; zeros are numbers."""
+    zeros, not_numbers = nn.Linear(4, 3).eval(), nn.Linear(4, 3).eval()
+    for linear, value in ((zeros, 0.0), (not_numbers, float("nan"))):
+        for parameter in linear.parameters():
+            nn.init.constant_(parameter, value)
+    example = torch.randn(2, 4)
+
+    assert export_onnx(zeros, example, tmp_path / "zeros.onnx", inputs="x", outputs="y") == 0
+    with pytest.raises(ArchiveError, match="differs from PyTorch by nan"):
+        export_onnx(not_numbers, example, tmp_path / "nan.onnx", inputs="x", outputs="y")
 
 
 def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) -> None:
