@@ -38,7 +38,7 @@ def fenced(what: str) -> Iterator[None]:
         # OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, AttributeError, NotImplementedError,
         # RecursionError, struct.error, zlib.error, AssertionError), and this list changes with every release.
         # `from None` because a logged chain would quote the input.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - see above
             raise UnreadableInput(
                 f"{what} cannot be decoded ({type(error).__name__}): it is damaged or truncated; send it again"
             ) from None

@@ -1,5 +1,6 @@
 """`transformers` `generate` over our decoder, without any cache: what the engine is compared with."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -84,27 +85,26 @@ class Reference(PreTrainedModel, GenerationMixin):
         return CausalLMOutput(logits=self.decoder(self.image.expand(len(input_ids), -1, -1), input_ids))
 
 
+def generate_arguments(options: GenerationOptions) -> dict[str, Any]:
+    """The same options as keyword arguments of `generate`, which warns of sampling options it does not use."""
+    arguments = dataclasses.asdict(options)
+    if not options.do_sample:
+        for name in ("temperature", "top_k", "top_p"):
+            del arguments[name]
+    del arguments["seed"], arguments["stop"]
+    return arguments
+
+
 def generate(decoder: CrossAttentionDecoder, image: Tensor, options: GenerationOptions) -> list[list[int]]:
     """Token ids that `generate` gives, without the start token and without padding."""
-    o = options
-    if o.seed is not None:
-        torch.manual_seed(o.seed)
-    sampling = {"temperature": o.temperature, "top_k": o.top_k, "top_p": o.top_p} if o.do_sample else {}
+    if options.seed is not None:
+        torch.manual_seed(options.seed)
     tokens = Reference(decoder, image).generate(
         torch.tensor([[BOS]]),
         attention_mask=torch.ones(1, 1, dtype=torch.int64),
         use_cache=False,
-        do_sample=o.do_sample,
-        num_beams=o.num_beams,
-        repetition_penalty=o.repetition_penalty,
-        no_repeat_ngram_size=o.no_repeat_ngram_size,
-        length_penalty=o.length_penalty,
-        early_stopping=o.early_stopping,
-        min_new_tokens=o.min_new_tokens,
-        max_new_tokens=o.max_new_tokens,
-        num_return_sequences=o.num_return_sequences,
-        **({"stop_strings": list(o.stop), "tokenizer": _letters_tokenizer()} if o.stop else {}),
-        **sampling,
+        **({"stop_strings": list(options.stop), "tokenizer": _letters_tokenizer()} if options.stop else {}),
+        **generate_arguments(options),
     )
     return [_without_filling(row) for row in tokens[:, 1:].tolist()]
 

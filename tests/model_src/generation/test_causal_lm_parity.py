@@ -11,7 +11,7 @@ from model_src.decoders.causal_lm import CausalLMDecoder
 from model_src.decoders.decoder import IMAGE
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
-from tests.model_src.generation.reference import run
+from tests.model_src.generation.reference import generate_arguments, run
 
 EOS, PAD = 2, 1
 DIMENSIONS: dict[str, dict[str, Any]] = {
@@ -64,23 +64,13 @@ def generate(decoder: CausalLMDecoder, embeds: Tensor, options: GenerationOption
         model.get_output_embeddings().load_state_dict(decoder.lm_head.state_dict())
     if options.seed is not None:
         torch.manual_seed(options.seed)
-    o = options
-    sampling = {"temperature": o.temperature, "top_k": o.top_k, "top_p": o.top_p} if o.do_sample else {}
     tokens = model.generate(
         inputs_embeds=embeds,
         attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
         use_cache=True,
-        do_sample=o.do_sample,
-        num_beams=o.num_beams,
-        repetition_penalty=o.repetition_penalty,
-        no_repeat_ngram_size=o.no_repeat_ngram_size,
-        length_penalty=o.length_penalty,
-        early_stopping=o.early_stopping,
-        max_new_tokens=o.max_new_tokens,
-        num_return_sequences=o.num_return_sequences,
         eos_token_id=EOS,
         pad_token_id=PAD,
-        **sampling,
+        **generate_arguments(options),
     )
     return [row[: row.index(EOS) + 1] if EOS in row else row for row in tokens.tolist()]
 
