@@ -155,7 +155,7 @@ def _run_archiver(name: str, version: str, extra: Path, serving: Path, exported:
         raise ArchiveError(f"torch-model-archiver failed: {done.stderr.strip()[-1000:]}")
     manifest = exported / name / "MAR-INF" / "MANIFEST.json"
     contents = json.loads(manifest.read_text(encoding="utf-8"))
-    contents.pop("createdOn", None)
+    contents["createdOn"] = "01/01/1980 00:00:00"
     manifest.write_text(json.dumps(contents, indent=2, sort_keys=True), encoding="utf-8")
 
 
