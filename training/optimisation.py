@@ -20,17 +20,17 @@ def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
 
 
 def learning_rate(step: int, steps: int, steps_per_epoch: int, settings: Settings) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth, then another one from a lower peak.
+    """Linear warm-up, then half a cosine down to a hundredth, then others from a lower peak.
 
     Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
     warmup = settings.warmup_epochs * steps_per_epoch
-    restart = min(settings.restart_epoch * steps_per_epoch, steps)
     if step < warmup:
         return settings.learning_rate * (step + 1) / warmup
-    peak, start, end = settings.learning_rate, warmup, restart
-    if step >= restart:
-        peak, start, end = settings.restart_learning_rate, restart, steps
+    bounds = [warmup, *(epoch * steps_per_epoch for epoch in settings.restart_epochs), steps]
+    cycle = max(i for i, bound in enumerate(bounds[:-1]) if step >= bound)
+    start, end = bounds[cycle], min(bounds[cycle + 1], steps)
+    peak = settings.restart_learning_rate if cycle else settings.learning_rate
     progress = (step - start) / max(end - start, 1)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 

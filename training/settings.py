@@ -57,12 +57,12 @@ class Settings:
 
     # optimisation
     seed: int = 20251122
-    epochs: int = 62
+    epochs: int = 82
     batch_size: int = 64
     captions_per_batch: int = 16  # the decoder costs as much as the encoder and learns sooner, so it sees a part
     learning_rate: float = 1.5e-3  # after the warm-up; half a cosine leads down to a hundredth of it
     warmup_epochs: int = 3
-    restart_epoch: int = 38  # here the first cosine ends and a second one begins, down to the last epoch
+    restart_epochs: tuple[int, ...] = (38, 62)  # here a cosine ends and the next one begins
     restart_learning_rate: float = 1e-3
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
@@ -116,6 +116,8 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
         if key not in defaults:
             raise SettingsError(f"unknown setting {key!r}; the settings are: {', '.join(defaults)}")
         wanted = type(defaults[key])
+        if wanted is tuple and isinstance(value, list):
+            value = tuple(value)  # noqa: PLW2901 - YAML has lists where this has tuples
         try:  # YAML reads 1e-3 as text and 1 as an integer
             checked[key] = value if isinstance(value, wanted) else float(value) if wanted is float else None
         except (TypeError, ValueError):

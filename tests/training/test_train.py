@@ -87,7 +87,7 @@ def test_augmentation_never_flips(settings: Settings) -> None:
 
 def test_the_learning_rate_restarts_once(settings: Settings) -> None:
     """It climbs to its peak, falls to a hundredth, starts again from the second peak and falls to a hundredth of it."""
-    settings = replace(settings, warmup_epochs=1, restart_epoch=5, learning_rate=1.0, restart_learning_rate=0.5)
+    settings = replace(settings, warmup_epochs=1, restart_epochs=(5,), learning_rate=1.0, restart_learning_rate=0.5)
     rates = [learning_rate(step, 100, 10, settings) for step in range(100)]
     assert rates[9] == rates[10] == max(rates) == 1.0
     assert rates[49] == pytest.approx(0.01, abs=0.01)
