@@ -50,6 +50,7 @@ class _InFlight:
 
     request: ReportRequest
     options: GenerationOptions
+    prompt_ids: tuple[int, ...] = ()
     digest: str = ""
     warnings: tuple[str, ...] = ()
     insights: Mapping[str, Array] = field(default_factory=dict)
@@ -134,7 +135,7 @@ class ReportGenerator:
                     features[request_id] = kept
                 else:
                     pixel_values[request_id] = self._read(request, state)
-                self._prompt_ids(request)
+                state.prompt_ids = self._prompt_ids(request)
                 if request.return_attention and not self._insights:
                     raise InvalidOption(
                         f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
@@ -194,8 +195,8 @@ class ReportGenerator:
         """Run the whole line once on a grey image, so that the first request does not pay for lazy set-up."""
         p = self.config.preprocess
         grey = np.full((1, p.channels, p.size, p.size), 0.5, dtype=np.float32)
+        features = self._vision.run(grey)[0]
         for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
-            features = self._vision.run(grey)[0]
             self.generate([ReportRequest(image_features=features, options=options)])
 
     def _kept(self, request: ReportRequest, state: _InFlight) -> Array | None:
@@ -258,7 +259,7 @@ class ReportGenerator:
             if state.request.return_attention:
                 image_features = features[request_id][None]
                 state.insights = {name: session.run(image_features)[0] for name, session in self._insights.items()}
-            decode = DecodeRequest(embeds, self._prompt_ids(state.request), state.options)
+            decode = DecodeRequest(embeds, state.prompt_ids, state.options)
             try:
                 self._engine.check(decode)
             except InputError as error:

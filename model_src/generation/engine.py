@@ -167,7 +167,7 @@ class Engine:
             self._batch.append(
                 _Slot(request_id, search, rows, prefix, prefix - 1, torch.empty(rows, dtype=torch.int64))
             )
-            if not self._choose(i, logits[i - first, None].float()):
+            if not self._choose(i, logits[i - first, None]):
                 over.append(i)
         for i in reversed(over):
             self._release(i)
@@ -210,8 +210,7 @@ class Engine:
         logits = self._decoder.step(self._state, slots, token_ids, positions, mask)
         for slot in batch:
             slot.columns += slot.rows
-        # Scores are added up in float32, whatever the network computes in.
-        return logits.float()
+        return logits
 
     def _choose(self, index: int, logits: Tensor) -> bool:
         """Choose the next tokens of one request; False when it is done, and then it stands in `_finished`."""
