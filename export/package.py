@@ -24,18 +24,10 @@ from torch import Tensor, nn
 
 from export.export_onnx import export_onnx
 from model_src.architectures import ARCHITECTURES
-from model_src.archive import (
-    CONNECTOR,
-    DECODER,
-    INSIGHT_SUFFIX,
-    TOKENIZER,
-    VISION,
-    LazyTensor,
-    write_archive_config,
-    write_weights,
-)
+from model_src.archive import CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION, write_archive_config
 from model_src.errors import ArchiveError
 from model_src.model_folder import MODEL_CARD, Model, read_model_folder
+from model_src.weights_file import LazyTensor, write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "report_handler.py"

@@ -3,11 +3,19 @@
 Source: Vaswani et al., "Attention Is All You Need", 2017, section 3.2.
 """
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+from model_src.linear import Linear
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each of shape (sequences, heads, positions, head_width)."""
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A boolean mask as what is added to scores: 0 where a query may look, the lowest number where it may not."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 class Attention(nn.Module):
@@ -23,7 +31,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.inner_width = heads * (head_width or width // heads)
         self.dropout = dropout
-        self.in_proj = nn.Linear(width, 3 * self.inner_width)
+        self.in_proj = Linear(width, 3 * self.inner_width)
         self.out_proj = nn.Linear(self.inner_width, width)
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,13 +41,11 @@ class Attention(nn.Module):
 
     def query(self, x: Tensor) -> Tensor:
         """Queries alone, for cross-attention."""
-        inner = self.inner_width
-        return self._split_heads(linear(x, self.in_proj.weight[:inner], self.in_proj.bias[:inner]))
+        return self._split_heads(self.in_proj.part(x, 0, self.inner_width))
 
     def key_value(self, memory: Tensor) -> KeyValue:
         """Keys and values of what is attended to, for cross-attention; the same for every step and every beam."""
-        inner = self.inner_width
-        k, v = linear(memory, self.in_proj.weight[inner:], self.in_proj.bias[inner:]).chunk(2, dim=-1)
+        k, v = self.in_proj.part(memory, self.inner_width, 3 * self.inner_width).chunk(2, dim=-1)
         return self._split_heads(k), self._split_heads(v)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from model_src.architectures import ARCHITECTURES
 from model_src.architectures.architecture import Network
-from model_src.archive import CONFIG, TOKENIZER, WEIGHTS, load_tokenizer, load_weights, read_weights, write_weights
+from model_src.archive import CONFIG, TOKENIZER, WEIGHTS, load_tokenizer
 from model_src.errors import ArchiveError
 from model_src.model_config import ModelConfig
+from model_src.weights_file import load_weights, read_weights, write_weights
 
 MODEL_CARD = "MODEL_CARD.md"
 

@@ -8,8 +8,9 @@ import yaml
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from model_src.archive import CONFIG, TOKENIZER, WEIGHTS, write_weights
+from model_src.archive import CONFIG, TOKENIZER, WEIGHTS
 from model_src.model_config import ModelConfig
+from model_src.weights_file import write_weights
 from training.settings import Settings
 from training.wordpiece import BOS, EOS, PAD
 

@@ -11,12 +11,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from export.import_checkpoint import import_checkpoint, our_weights
+from export.import_checkpoint import import_checkpoint
 from export.lora import merge_adapters
+from export.published_weights import our_weights
 from model_src.architectures import ARCHITECTURES
-from model_src.archive import CONFIG, WEIGHTS, LazyTensor, read_weights
+from model_src.archive import CONFIG, WEIGHTS
 from model_src.errors import ArchiveError
 from model_src.model_config import ModelConfig
+from model_src.weights_file import LazyTensor, read_weights
 
 SYSTEM = "densenet_disease_llama"
 WIDTH, RANK, ALPHA = 16, 2, 6

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from model_src.archive import LazyTensor, read_weights, write_weights
 from model_src.errors import ArchiveError
+from model_src.weights_file import LazyTensor, read_weights, write_weights
 
 WEIGHTS = {
     "a.weight": torch.randn(3, 5),

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from export.checkpoint import read_checkpoint
-from export.import_checkpoint import import_checkpoint, our_weights
+from export.import_checkpoint import import_checkpoint
+from export.published_weights import our_weights
 from model_src.architectures import ARCHITECTURES
-from model_src.archive import load_weights
 from model_src.decoders.decoder import IMAGE
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
 from model_src.model_folder import read_network
 from model_src.preprocess import PreprocessConfig, preprocess_image
 from model_src.prompt import PromptConfig, Prompter
+from model_src.weights_file import load_weights
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = (

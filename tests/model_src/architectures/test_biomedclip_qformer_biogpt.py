@@ -15,7 +15,7 @@ from export.import_checkpoint import import_checkpoint
 from export.package import write_files
 from model_src.architectures import ARCHITECTURES
 from model_src.architectures.architecture import Network
-from model_src.archive import CONFIG, WEIGHTS, read_weights
+from model_src.archive import CONFIG, WEIGHTS
 from model_src.errors import ArchiveError
 from model_src.generation.options import GenerationOptions
 from model_src.model_config import ModelConfig
@@ -24,6 +24,7 @@ from model_src.preprocess import preprocess
 from model_src.radiograph import read_radiograph
 from model_src.report import Report
 from model_src.report_generator import ReportGenerator, ReportRequest
+from model_src.weights_file import read_weights
 from tests.tiny_model import png
 
 SYSTEM = "biomedclip_qformer_biogpt"
