@@ -1,6 +1,10 @@
 """What several test modules need, made once."""
 
+import os
 from pathlib import Path
+
+# Read when torch is first imported: threads that spin while they wait make tests crawl beside any other busy process.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 
