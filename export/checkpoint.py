@@ -2,7 +2,8 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from export.keras_archive import read_keras
-from model_src.archive import read_weights
 from model_src.errors import ArchiveError
+from model_src.weights_file import LazyTensor, read_weights
 
 CONTAINERS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts put the weights beside optimizer and epoch."""
@@ -21,15 +22,22 @@ WEIGHTS = (
     "pytorch_model.bin",
     "adapter_model.safetensors",
     "adapter_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
     "saved_model.keras",
+    "final_model.pth",
 )
-"""The files of a folder that hold its weights, as `transformers`, `peft` and XREPORT name them."""
+"""The files of a folder that hold its weights, as `transformers`, `peft`, `open_clip`, XREPORT and system 0 name them;
+the first that is there counts, also in shards with an index."""
+
+INDEX = ".index.json"
+"""Ends the name of the file that says in which shard each weight is."""
 
 SETTINGS = ("config.json", "adapter_config.json")
 """Files that say of the weights beside them what their shapes do not."""
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
     """All tensors of a checkpoint, memory-mapped where its format allows it.
 
     path : .pth, .pt or .bin of `torch.save`, .safetensors, .keras, or a folder with one of these, sharded or not
@@ -38,11 +46,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises ArchiveError when the file is no checkpoint, or has more in it than tensors and plain values.
     """
     if path.is_dir():
-        return _read_folder(path)
+        files = [file for file in _weights_files(path) if not file.name.endswith(INDEX)]
+        return {key: tensor for file in files for key, tensor in read_checkpoint(file).items()}
     if path.suffix == ".safetensors":
-        return read_weights(path)
+        return {**read_weights(path)}
     if path.suffix == ".keras":
-        return read_keras(path)
+        return {**read_keras(path)}
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
@@ -73,16 +82,37 @@ def read_settings(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
-    """The weights of a folder that `save_pretrained` or a training wrote."""
+def weights_among(names: Collection[str]) -> list[str]:
+    """Of the names of a folder's files those of its weights: one, or an index and its shards; none if it has none."""
     for name in WEIGHTS:
-        if (folder / name).is_file():
-            return read_checkpoint(folder / name)
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            tensors: dict[str, Tensor] = {}
-            for shard in shards:
-                tensors |= read_checkpoint(folder / shard)
-            return tensors
-    raise ArchiveError(f"{folder} has no weights: expected one of {', '.join(WEIGHTS)}, or an index of the first two")
+        if name in names:
+            return [name]
+        if name + INDEX in names:
+            stem, ending = name.rsplit(".", 1)
+            shard = re.compile(rf"{stem}-\d+-of-\d+\.{ending}")
+            return [name + INDEX, *sorted(other for other in names if shard.fullmatch(other))]
+    return []
+
+
+def checkpoint_files(path: Path) -> list[Path]:
+    """The files that are read of a checkpoint: the file itself, or of a folder its weights and what is said of them.
+
+    Raises ArchiveError when a folder has no weights, or an index of shards cannot be read.
+    """
+    if not path.is_dir():
+        return [path]
+    return [*_weights_files(path), *(path / name for name in SETTINGS if (path / name).is_file())]
+
+
+def _weights_files(folder: Path) -> list[Path]:
+    names = weights_among({file.name for file in folder.iterdir()})
+    if not names:
+        raise ArchiveError(f"{folder} has no weights: expected one of {', '.join(WEIGHTS)}, or an index of one")
+    first = folder / names[0]
+    if not first.name.endswith(INDEX):
+        return [first]
+    # Shards of another save may lie beside those of this index.
+    shards = read_settings(first)[0].get("weight_map")
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise ArchiveError(f"{first} has no weight_map; expected key -> name of the shard")
+    return [first, *(folder / Path(shard).name for shard in sorted(set(shards.values())))]

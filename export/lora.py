@@ -5,18 +5,23 @@ Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 20
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from model_src.archive import LazyTensor
 from model_src.errors import ArchiveError
+from model_src.weights_file import LazyTensor
 
 _ADAPTER = re.compile(r"\.lora_(A|B)\.weight$")
 _NOT_MERGED = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save")
 """Settings of `peft` that change what an adapter computes; no published system uses them."""
+
+
+def adapted_layers(weights: Iterable[str]) -> list[str]:
+    """The names of the layers that have an adapter, or a part of one."""
+    return sorted({_ADAPTER.sub("", name) for name in weights if _ADAPTER.search(name)})
 
 
 def merge_adapters(
@@ -30,7 +35,7 @@ def merge_adapters(
 
     Raises ArchiveError for half an adapter, one without its layer, or one that cannot be merged.
     """
-    layers = sorted({_ADAPTER.sub("", name) for name in weights if _ADAPTER.search(name)})
+    layers = adapted_layers(weights)
     merged = {name: tensor for name, tensor in weights.items() if not _ADAPTER.search(name)}
     for setting in _NOT_MERGED:
         if layers and settings.get(setting):

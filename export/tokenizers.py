@@ -1,6 +1,6 @@
 """Published tokenizers -> one tokenizer.json each, all that serving needs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
@@ -9,13 +9,38 @@ from export import bert_tokenizer, biogpt_tokenizer, llama_tokenizer
 from model_src.archive import TOKENIZER, load_tokenizer
 from model_src.errors import ArchiveError
 
-CONVERTERS: Mapping[str, tuple[tuple[str, ...], Callable[[Path], Tokenizer]]] = {
-    "bert-base-uncased": ((), bert_tokenizer.bert_tokenizer),
-    "biogpt": ((biogpt_tokenizer.VOCABULARY, biogpt_tokenizer.MERGES), biogpt_tokenizer.biogpt_tokenizer),
-    "llama2": ((llama_tokenizer.FILE,), llama_tokenizer.llama_tokenizer),
+CONVERTERS: Mapping[str, tuple[tuple[tuple[str, ...], ...], Callable[[Path], Tokenizer]]] = {
+    "bert-base-uncased": (((bert_tokenizer.FILE,), (TOKENIZER,)), bert_tokenizer.bert_tokenizer),
+    "biogpt": (((biogpt_tokenizer.VOCABULARY, biogpt_tokenizer.MERGES),), biogpt_tokenizer.biogpt_tokenizer),
+    "llama2": (((llama_tokenizer.FILE,),), llama_tokenizer.llama_tokenizer),
 }
-"""By the name that a system's `Published.tokenizer` has: the files that its converter reads in a folder, and it.
-Without files the converter finds them by itself."""
+"""By the name that a system's `Published.tokenizer` has: the sets of files that its converter can read, the best first,
+and the converter."""
+
+
+def files_among(kind: str, names: Collection[str]) -> tuple[str, ...]:
+    """Of the names of a folder's files those that its tokenizer is made of; none if it has none.
+
+    kind : as in `read_tokenizer`
+    """
+    readable, _ = CONVERTERS.get(kind, ((), load_tokenizer))
+    # The converter comes first: a tokenizer.json beside the published files may differ from them in odd cases.
+    return next((files for files in (*readable, (TOKENIZER,)) if all(name in names for name in files)), ())
+
+
+def expected_files(kind: str) -> str:
+    """The files that a tokenizer is best made of, for messages."""
+    readable, _ = CONVERTERS.get(kind, (((TOKENIZER,),), load_tokenizer))
+    return " and ".join(readable[0])
+
+
+def tokenizer_files(kind: str, path: Path) -> list[Path]:
+    """The files that `read_tokenizer` reads. Raises ArchiveError when they are not there."""
+    folder = path if path.is_dir() else path.parent
+    files = files_among(kind, {file.name for file in folder.iterdir()})
+    if not files:
+        raise ArchiveError(f"{folder} has no tokenizer: expected {expected_files(kind)}")
+    return [folder / name for name in files]
 
 
 def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> Tokenizer:
@@ -27,13 +52,10 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
 
     Raises ArchiveError when a file is missing or cannot be read.
     """
-    folder = path if path.is_dir() else path.parent
-    files, convert = CONVERTERS.get(kind, ((TOKENIZER,), load_tokenizer))
-    # The converter comes first: a tokenizer.json beside the published files may differ from them in odd cases.
-    if not all((folder / name).is_file() for name in files):
-        if not (folder / TOKENIZER).is_file():
-            raise ArchiveError(f"{folder} has no tokenizer: expected {' and '.join(files)}")
+    files = tokenizer_files(kind, path)
+    readable, convert = CONVERTERS.get(kind, ((), load_tokenizer))
+    if tuple(file.name for file in files) not in readable:
         convert = load_tokenizer
-    tokenizer = convert(folder)
+    tokenizer = convert(files[0].parent)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     return tokenizer

@@ -9,6 +9,9 @@ from model_src.onnx_session import Array
 
 UNVERIFIED = "UNVERIFIED"
 
+NOTICE = f"{UNVERIFIED}. Not a medical device, not for clinical use, not to be read as a diagnosis."
+"""What every model card says."""
+
 _HEADING = re.compile(r"\b(findings|impression)\s*:\s*", re.IGNORECASE)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from model_src.model_folder import MODEL_CARD, Model, read_model_folder
+from model_src.report import NOTICE
 from training.datasets.open_radiology import Record, read_records
 from training.evaluate import COMMON, markdown
 
@@ -22,7 +23,7 @@ CARD = """# {name} {version}
 Writes one caption of a radiology picture: modality, anatomy, view and finding, for example "{example}".
 It exists so that this project can be tried, tested and measured without any download.
 
-**UNVERIFIED. Not a medical device, not for clinical use, not to be read as a diagnosis.** Its findings are wrong for
+**{notice}** Its findings are wrong for
 {wrong:.0%} of the pictures below, and nothing in its text shows which.
 
 ## What it is
@@ -106,6 +107,7 @@ def write_card(
         **{key: config.decoder[key] for key in ("layers", "width", "vocab_size")},
         **{key: settings[key] for key in ("threads", "epochs", "seed")},
         **evaluation["captions"],
+        notice=NOTICE,
         name=config.name,
         version=config.version,
         architecture=config.architecture,

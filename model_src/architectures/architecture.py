@@ -33,6 +33,7 @@ class Published:
     added_tokens   : special tokens that the original adds after the tokenizer's own
     decoder_config : values of a config.json beside the decoder's weights that count more than what `dimensions` says
     lora_alpha : of the published adapter, where no adapter_config.json tells
+    origin     : what the original is and where it is found, for the model card
     mended     : faults of the original that are mended here, for the model card
     """
 
@@ -40,6 +41,7 @@ class Published:
     defaults: Mapping[str, Any]
     dimensions: Callable[[Shapes], Mapping[str, Section]]
     tokenizer: str
+    origin: str
     ignored: Mapping[str, str] = field(default_factory=dict)
     layout: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)

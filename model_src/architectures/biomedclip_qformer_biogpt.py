@@ -103,6 +103,7 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="biogpt",
+        origin="the report generator of GitHub's HajarHAMDOUCH01/report_generator (commit 40c3cb6)",
         mended=(
             "Options of a request are honoured; the original decoded with fixed ones whatever was asked for.",
             "A prompt of more than 32 tokens is refused; the original read its first 32 and said nothing.",

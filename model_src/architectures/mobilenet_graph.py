@@ -66,6 +66,7 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="bert-base-uncased",
+        origin="the script of GitHub's erfanasgharian/txttyt (commit b8ee15d)",
         mended=(
             "A report stops at its own end of text; the original decoded on until all images of a batch ended at once.",
         ),

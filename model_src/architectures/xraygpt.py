@@ -190,6 +190,7 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="llama2",
+        origin="XrayGPT (Thawkar et al., 2023; GitHub's mbzuai-oryx/XrayGPT, commit d0baa6a)",
         decoder_config=llama.CONFIG,
         mended=(
             "Every report of a batch stops at its own stop text; the original looked at the first row only.",

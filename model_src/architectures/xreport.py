@@ -151,6 +151,7 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="bert-base-uncased",
+        origin="XREPORT (GitHub's CTCycle/XREPORT-radiological-reports-generator, commit b4521c3)",
         mended=(
             "An image is read as one grey channel in [0, 1], as in training; the published inference read three in "
             "reverse order, which the model cannot take.",

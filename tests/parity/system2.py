@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from export.import_checkpoint import import_checkpoint, our_weights
+from export.import_checkpoint import import_checkpoint
+from export.published_weights import our_weights
 from model_src.architectures import ARCHITECTURES
 from model_src.connectors.disease_attention import DiseaseAttention
 from model_src.decoders.causal_lm import CausalLMDecoder

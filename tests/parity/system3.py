@@ -169,7 +169,7 @@ def _prompter() -> Prompter:
 
 def _chat_prompt() -> Iterator[tuple[str, Value]]:
     question = [{"role": "user", "content": "QUESTION"}]
-    segments = _prompter().texts(None, question)
+    segments = ["".join(parts) for parts in _prompter().parts(None, question)]
     text = "<ImageHere>".join(segments)
     yield "text_for_question_QUESTION", text
     yield "sha256", hashlib.sha256(text.encode()).hexdigest()
@@ -181,5 +181,5 @@ def _chat_prompt() -> Iterator[tuple[str, Value]]:
 
 def _train_prompts() -> Iterator[tuple[str, Value]]:
     instruction = "WORDS"
-    text = "<ImageHere>".join(_prompter().texts(instruction, None))
+    text = "<ImageHere>".join("".join(parts) for parts in _prompter().parts(instruction, None))
     yield "template", text.replace(f"<Img><ImageHere></Img> {instruction}", "{}")
