@@ -1,5 +1,6 @@
 """What a decoder reads before it writes: the image, and the words around it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,15 @@ from model_src.decoders.decoder import IMAGE
 from model_src.errors import InvalidOption, TooLarge
 
 Messages = Sequence[Mapping[str, str]]
+Parts = Sequence[str]
+"""A text in parts, in turn the model's own and the request's words."""
 
 
 @dataclass(frozen=True)
 class PromptConfig:
     """Section `prompt` of model.yaml, for decoders that read the image as a prefix; others have no such section.
+
+    Special tokens are known by their text, as in "<|im_start|>user", in all of these but not in what a request says.
 
     bos_token_id : first token of all; None where the model was trained without
     before       : text before the image
@@ -53,6 +58,11 @@ class Prompter:
         self.config = config
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        added = tokenizer.get_added_tokens_decoder().items()
+        self._special = {token.content: token_id for token_id, token in added if token.special}
+        # The longest first, where one begins as another does.
+        texts = sorted(self._special, key=len, reverse=True)
+        self._special_text = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
         tokenizer.encode_special_tokens = True
 
     def ids(self, prompt: str | None, messages: Messages | None) -> tuple[int, ...]:
@@ -62,7 +72,7 @@ class Prompter:
         """
         c = self.config
         start = c.start_ids if not messages and (prompt or c.default) else ()
-        first, second = (self._encode(text) for text in self.texts(prompt, messages))
+        first, second = (self._encode(parts) for parts in self.parts(prompt, messages))
         if len(first) + len(second) > c.max_tokens:
             raise TooLarge(
                 f"the prompt takes {len(first) + len(second)} tokens; "
@@ -71,13 +81,14 @@ class Prompter:
         bos = () if c.bos_token_id is None else (c.bos_token_id,)
         return (*bos, *first, IMAGE, *start, *second)
 
-    def texts(self, prompt: str | None, messages: Messages | None) -> tuple[str, str]:
-        """The words before and after the image. Raises InvalidOption for a conversation that the model cannot hold."""
+    def parts(self, prompt: str | None, messages: Messages | None) -> tuple[Parts, Parts]:
+        """The texts before and after the image. Raises InvalidOption for a conversation that the model cannot hold."""
         if messages:
             return self._conversation(messages)
         words = prompt or self.config.default
         self._check_words("prompt", words)
-        return self.config.before, self.config.after.replace("{prompt}", words)
+        first, *others = self.config.after.split("{prompt}")
+        return (self.config.before,), (first, *(part for other in others for part in (words, other)))
 
     def answer(self, text: str) -> str:
         """What the assistant says, of a text in which a model for conversations may have written its name again."""
@@ -85,8 +96,8 @@ class Prompter:
             return text
         return text.rpartition(f"{self.config.assistant}:")[2].strip()
 
-    def _conversation(self, messages: Messages) -> tuple[str, str]:
-        """Text before and after the image for a conversation that the user has begun and the model is to go on."""
+    def _conversation(self, messages: Messages) -> tuple[Parts, Parts]:
+        """Texts before and after the image for a conversation that the user has begun and the model is to go on."""
         c = self.config
         if not c.separator:
             raise InvalidOption("messages are given, but this model holds no conversation; use prompt")
@@ -99,12 +110,11 @@ class Prompter:
         for message in messages:
             self._check_words("messages", message["content"])
         opening = f"{c.system}{c.separator}" if c.system else ""
-        turns = [
-            f"{c.user if role == 'user' else c.assistant}: {message['content']}{c.separator}"
-            for role, message in zip(roles[1:], messages[1:], strict=True)
-        ]
-        after = f"{c.after_image}{messages[0]['content']}{c.separator}{''.join(turns)}{c.assistant}:"
-        return f"{opening}{c.user}: {c.before_image}", after
+        after = [c.after_image]
+        for role, message in zip(roles[1:], messages, strict=False):
+            after += [message["content"], f"{c.separator}{c.user if role == 'user' else c.assistant}: "]
+        after += [messages[-1]["content"], f"{c.separator}{c.assistant}:"]
+        return (f"{opening}{c.user}: {c.before_image}",), after
 
     def _check_words(self, name: str, words: str) -> None:
         """A separator inside the words would let them speak for the other side."""
@@ -113,7 +123,22 @@ class Prompter:
                 f"{name} has the text {self.config.separator!r}, which separates turns here; leave it out"
             )
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, parts: Parts) -> list[int]:
+        """Token ids of a text, cut at the special tokens that the model's own parts name."""
+        ids: list[int] = []
+        text = ""
+        for i, part in enumerate(parts):
+            pieces = self._special_text.split(part) if self._special_text and i % 2 == 0 else [part]
+            for j, piece in enumerate(pieces):
+                if j % 2 == 0:
+                    text += piece
+                else:
+                    ids += [*self._text_ids(text), self._special[piece]]
+                    text = ""
+        return ids + self._text_ids(text)
+
+    def _text_ids(self, text: str) -> list[int]:
+        """Token ids of a text in which nothing is a special token."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
         if self._vocab_size is None or max(ids, default=-1) < self._vocab_size:
             return ids

@@ -22,12 +22,12 @@ CHAT = PromptConfig(
 
 
 def characters() -> Tokenizer:
-    """A tokenizer with one token for every ASCII character, and "<s>" as a special token with id 1."""
-    vocabulary = {chr(code): code for code in range(32, 127)} | {"<unk>": 0}
+    """A tokenizer with one token for every ASCII character, and the special tokens "<s>" and "<s>>", ids 1 and 2."""
+    vocabulary = {chr(code): code for code in range(32, 127)} | {"<unk>": 0, "<s>": 1, "<s>>": 2}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens(["<s>"])
+    tokenizer.add_special_tokens(["<s>", "<s>>"])
     return tokenizer
 
 
@@ -79,6 +79,27 @@ def test_special_token_in_words_is_text() -> None:
     ids = Prompter(PromptConfig(), characters()).ids("<s>", None)
 
     assert shown(ids) == "[IMAGE]<s>"
+
+
+def test_special_token_in_the_template_is_that_token() -> None:
+    """What the template names stands there as one token; the same text in the request's words stays text."""
+    template = PromptConfig(before="<s>a", after="b<s>>{prompt}c<s>")
+
+    ids = Prompter(template, characters()).ids("<s>{prompt}", None)
+
+    assert shown(ids) == "[1]a[IMAGE]b[2]<s>{prompt}c[1]"
+
+
+def test_special_token_in_a_conversation_is_that_token() -> None:
+    """A separator that is a special token ends the turns, and no message can hold it."""
+    config = PromptConfig(user="U", assistant="A", separator="<s>")
+    messages = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user")]
+
+    prompter = Prompter(config, characters())
+
+    assert shown(prompter.ids(None, messages)) == "U: [IMAGE]u[1]A: a[1]U: u[1]A:"
+    with pytest.raises(InvalidOption, match="has the text '<s>'"):
+        prompter.ids(None, [{"role": "user", "content": "a<s>"}])
 
 
 def test_piece_that_the_decoder_does_not_know_is_the_unknown_token() -> None:
