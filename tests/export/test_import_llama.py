@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import bitsandbytes
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -18,6 +19,7 @@ from model_src.architectures import ARCHITECTURES
 from model_src.archive import CONFIG, WEIGHTS
 from model_src.errors import ArchiveError
 from model_src.model_config import ModelConfig
+from model_src.model_folder import MODEL_CARD
 from model_src.weights_file import LazyTensor, read_weights
 
 SYSTEM = "densenet_disease_llama"
@@ -82,7 +84,7 @@ def save_adapter(folder: Path, settings: Mapping[str, object] = SETTINGS) -> Pat
 
 def whole(weights: Mapping[str, Tensor], base_layer: str = "base_layer.") -> dict[str, Tensor]:
     """The state_dict of the original's Model_PreCarDiv; `peft` before 0.5 had no base_layer."""
-    adapted = re.compile(r"((q|v)_proj\.)weight$")
+    adapted = re.compile(r"((q|v)_proj\.)weight(?=$|\.)")
     prefix = "llm_model.base_model.model."
     named = {prefix + adapted.sub(rf"\1{base_layer}weight", key): value for key, value in weights.items()}
     named |= {f"{prefix}model.{name}.default.weight": value for name, value in adapter().items()}
@@ -136,6 +138,61 @@ def test_old_files_load(vision: Path, tmp_path: Path) -> None:
         adapter()["layers.0.self_attn.v_proj.lora_B"] @ adapter()["layers.0.self_attn.v_proj.lora_A"]
     )
     torch.testing.assert_close(found["decoder.body.layers.0.self_attn.v_proj.weight"], expected)
+
+
+def in_4_bits(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state_dict of the Llama with its linear layers in 4 bits, and the numbers that it computes with."""
+    model = LlamaForCausalLM.from_pretrained(folder)
+    meant = dict(model.state_dict())
+    for name, layer in list(model.model.named_modules()):
+        if isinstance(layer, torch.nn.Linear):
+            quantised = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, quant_type="nf4")
+            quantised.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+            quantised = quantised.to("cpu")
+            model.model.set_submodule(name, quantised)
+            state = quantised.weight.quant_state
+            meant[f"model.{name}.weight"] = bitsandbytes.functional.dequantize_4bit(quantised.weight, state)
+    return model.state_dict(), meant
+
+
+@pytest.mark.parametrize("base_layer", ["base_layer.", ""])
+def test_state_dict_in_4_bits_is_dequantised_and_merged(vision: Path, tmp_path: Path, base_layer: str) -> None:
+    """A state_dict of a model that trained its adapter on 4 bits gives the numbers that it computed with, merged."""
+    llama(tmp_path / "llama")
+    quantised, meant = in_4_bits(tmp_path / "llama")
+    paths = [vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"]
+    torch.save(whole(meant, base_layer), tmp_path / "checkpoint.pth")
+    expected = imported(paths, tmp_path / "meant")
+
+    torch.save(whole(quantised, base_layer), tmp_path / "checkpoint.pth")
+    found = imported(paths, tmp_path / "model")
+
+    assert quantised["model.layers.0.mlp.up_proj.weight"].dtype == torch.uint8
+    assert found.keys() == expected.keys()
+    assert [key for key in found if not torch.equal(found[key], expected[key])] == []
+    assert "14 of its weights were quantised" in (tmp_path / "model" / MODEL_CARD).read_text(encoding="utf-8")
+
+
+def test_folder_in_4_bits_is_dequantised(vision: Path, tmp_path: Path) -> None:
+    """A folder of a quantised Llama, its parts spread over shards, gives what the dequantised state_dict gives."""
+    llama(tmp_path / "llama")
+    quantised, meant = in_4_bits(tmp_path / "llama")
+    torch.save(projection(), tmp_path / "projection.pth")
+    torch.save(meant, tmp_path / "meant.pth")
+    folder = tmp_path / "quantised"
+    folder.mkdir()
+    (tmp_path / "llama" / "config.json").rename(folder / "config.json")
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    places = {key: shards[i % 2] for i, key in enumerate(quantised)}
+    for shard in shards:
+        save_file({key: value for key, value in quantised.items() if places[key] == shard}, folder / shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    others = [vision, tmp_path / "projection.pth"]
+
+    found = imported([*others, folder], tmp_path / "a")
+    expected = imported([*others, tmp_path / "meant.pth", folder / "config.json"], tmp_path / "b")
+
+    assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
 
 
 def test_vocabulary_of_llama_gets_a_padding_token(vision: Path, tmp_path: Path) -> None:
