@@ -9,14 +9,15 @@ they were made.
 """
 
 import argparse
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 import yaml
@@ -25,17 +26,17 @@ from torch import Tensor, nn
 from export.export_onnx import export_onnx
 from model_src.architectures import ARCHITECTURES
 from model_src.archive import CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION, write_archive_config
+from model_src.decoders import Trainable, for_serving
 from model_src.errors import ArchiveError
+from model_src.model_config import ModelConfig
 from model_src.model_folder import MODEL_CARD, Model, read_model_folder
-from model_src.weights_file import LazyTensor, write_weights
+from model_src.weights_file import write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "report_handler.py"
 SERVING = ROOT / "handlers" / "model-config.yaml"
-NOT_SERVED = ("vision", "connectors", "architectures", "model_folder.py", "__pycache__")
-"""What of model_src stays out of the archive: the networks are ONNX files there."""
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+NOT_SERVED = ("vision", "connectors", "architectures", "model_folder.py", "transformers_lm.py", "__pycache__")
+"""What of model_src stays out of the archive: networks are ONNX files there, and decoders the served ones."""
 
 STORED_FROM = 1_000_000_000
 """Bytes from which an archive is stored instead of compressed: deflating gigabytes of weights takes minutes."""
@@ -68,23 +69,25 @@ def write_files(model: Model, folder: Path) -> None:
         export_onnx(
             insight, features.clone(), folder / f"{name}{INSIGHT_SUFFIX}", inputs="image_features", outputs=name
         )
-    write_decoder(model, folder)
+    config = write_decoder(model, folder)
     model.tokenizer.save(str(folder / TOKENIZER))
-    write_archive_config(folder, model.config)
+    write_archive_config(folder, config)
 
 
-def write_decoder(model: Model, folder: Path) -> None:
-    """The decoder's weights in the precision that model.yaml asks for."""
-    dtype = DTYPES[model.config.precision]
-    weights = {name: _as(tensor, dtype) for name, tensor in model.network.decoder.state_dict().items()}
+def write_decoder(model: Model, folder: Path) -> ModelConfig:
+    """Write the decoder's weights in the precision that model.yaml asks for.
+
+    returns : model.yaml of the archive, which has the served decoder's dimensions
+
+    Raises ArchiveError when the decoder cannot be served so.
+    """
+    config = model.config
+    try:
+        section, _, weights = for_serving(cast("Trainable", model.network.decoder), config.precision)
+    except ValueError as error:
+        raise ArchiveError(f"precision {config.precision}: {error}") from error
     write_weights(folder / DECODER, weights)
-
-
-def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor | LazyTensor:
-    """A tensor in another dtype, converted when it is written; integers stay as they are."""
-    if tensor.dtype == dtype or not tensor.is_floating_point():
-        return tensor
-    return LazyTensor(tuple(tensor.shape), dtype, partial(tensor.to, dtype))
+    return dataclasses.replace(config, decoder=section)
 
 
 class _Insight(nn.Module):

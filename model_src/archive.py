@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from tokenizers import Tokenizer
 
-from model_src.decoders import build_decoder
+from model_src.decoders import empty_decoder
 from model_src.decoders.decoder import Decoder
 from model_src.errors import ArchiveError
 from model_src.model_config import ModelConfig
@@ -74,9 +73,7 @@ def load_decoder(archive: Archive, device: str = "cpu") -> Decoder[Any]:
     """The archive's decoder, in evaluation mode, its weights memory-mapped."""
     path = archive.folder / DECODER
     try:
-        # On the meta device nothing is allocated: the mapped weights take the place of the empty ones.
-        with torch.device("meta"):
-            decoder = build_decoder(archive.config.decoder)
+        decoder = empty_decoder(archive.config.decoder, archive.config.precision)
     except (TypeError, ValueError) as error:
         raise ArchiveError(f"{archive.folder / CONFIG}, section decoder: {error}") from error
     load_weights(decoder, read_weights(path), path)

@@ -8,13 +8,12 @@ from typing import Any
 
 import yaml
 
+from model_src.decoders.precision import PRECISIONS
 from model_src.errors import ArchiveError, InvalidOption
 from model_src.generation.options import GenerationOptions
 from model_src.preprocess import PreprocessConfig
 from model_src.prompt import PromptConfig
 from model_src.radiograph import InputConfig
-
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)

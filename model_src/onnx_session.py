@@ -39,6 +39,11 @@ class OnnxSession:
         options.inter_op_num_threads = 1
         # Spinning threads would take the cores away from the decoder, which runs in between.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Packed weights would be a copy in each worker; as they are, all workers read one mapped file. Without packing
+        # an encoder takes some 8 % longer (docs/decisions/0009-workers-share-onnx-weights.md).
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        # The arena would keep what the largest batch so far has taken.
+        options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(str(path), options, providers=_PROVIDERS[device])

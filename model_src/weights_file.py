@@ -45,6 +45,11 @@ class LazyTensor:
     make: Callable[[], Tensor]
 
 
+def made(tensor: Tensor | LazyTensor) -> Tensor:
+    """A tensor, whether it is there already or not."""
+    return tensor.make() if isinstance(tensor, LazyTensor) else tensor
+
+
 def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> None:
     """Write tensors as safetensors, one after another: of lazy or memory-mapped ones only one is in memory."""
     # The widest elements first, so that each tensor lies where its elements can be read in place.
@@ -64,10 +69,10 @@ def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> Non
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for name in names:
             tensor = weights[name]
-            made = tensor.make() if isinstance(tensor, LazyTensor) else tensor
-            if (made.shape, made.dtype) != (tensor.shape, tensor.dtype):
-                raise ArchiveError(f"{name} was made as {made.dtype} {tuple(made.shape)}, announced otherwise")
-            contiguous = made.detach().cpu().contiguous()
+            values = made(tensor)
+            if (values.shape, values.dtype) != (tensor.shape, tensor.dtype):
+                raise ArchiveError(f"{name} was made as {values.dtype} {tuple(values.shape)}, announced otherwise")
+            contiguous = values.detach().cpu().contiguous()
             bar.update(file.write(contiguous.reshape(-1).view(torch.uint8).numpy().data))
 
 

@@ -30,6 +30,8 @@ class Published:
     resized    : pattern of our key -> what makes a table of the wanted shape from one of another, where the original
                  does so when it loads
     tied       : pattern of an ignored key -> our key whose values it repeats, which the import checks
+    vocabulary     : how many words the published decoder has, the added ones included; one of other words has its own
+                     special tokens
     added_tokens   : special tokens that the original adds after the tokenizer's own
     decoder_config : values of a config.json beside the decoder's weights that count more than what `dimensions` says
     lora_alpha : of the published adapter, where no adapter_config.json tells
@@ -46,6 +48,7 @@ class Published:
     layout: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
+    vocabulary: int | None = None
     added_tokens: tuple[str, ...] = ()
     decoder_config: tuple[str, ...] = ()
     lora_alpha: float | None = None

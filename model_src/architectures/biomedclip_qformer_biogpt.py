@@ -46,7 +46,7 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
             "feedforward": shapes["connector.encoder.layer.0.intermediate_query.dense.weight"][0],
         },
         "decoder": {
-            "kind": "causal_lm",
+            "kind": "transformers",
             "model_type": "biogpt",
             "vocab_size": vocab_size,
             "hidden_size": hidden_size,

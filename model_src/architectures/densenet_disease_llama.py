@@ -88,6 +88,7 @@ ARCHITECTURE = Architecture(
         dimensions=_dimensions,
         tokenizer="llama2",
         origin="the notebook of GitHub's charangajjala/MedGen_AI (commit c528566)",
+        vocabulary=LLAMA_VOCABULARY + 1,
         added_tokens=(PAD,),
         mended=(
             "The decoder is given the prompt alone; the original's evaluation gave it the report that it was to write.",

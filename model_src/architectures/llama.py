@@ -33,7 +33,7 @@ def decoder_section(shapes: Shapes, *, max_positions: int, heads: int = 32, rms_
     # Where every head has its own keys there are as many of both, also if config.json gives another number of heads.
     shared = {} if key_width == width else {"num_key_value_heads": key_width * heads // width}
     return {
-        "kind": "causal_lm",
+        "kind": "transformers",
         "model_type": "llama",
         "vocab_size": vocab_size,
         "hidden_size": width,

@@ -21,6 +21,7 @@ TOWERS = (EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET)
 
 IMAGE_SIZE = 224
 VICUNA_POSITIONS = 2048
+VICUNA_VOCABULARY = 32000
 VICUNA_NORM_EPS = 1e-6
 
 TEXT_BRANCH = "BLIP-2's branch for text; XrayGPT gives the Q-Former none"
@@ -190,6 +191,7 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="llama2",
+        vocabulary=VICUNA_VOCABULARY,
         origin="XrayGPT (Thawkar et al., 2023; GitHub's mbzuai-oryx/XrayGPT, commit d0baa6a)",
         decoder_config=llama.CONFIG,
         mended=(

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
-from model_src.attention import Attention
+from model_src.attention import EVERYWHERE, Attention
 
 
 class EncoderLayer(nn.Module):
@@ -23,7 +23,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """One layer, shape (batch, num_tokens, width) in and out."""
-        x = self.norm1(x + self.attention.attend(*self.attention.query_key_value(x), mask=None))
+        x = self.norm1(x + self.attention.attend(*self.attention.query_key_value(x), EVERYWHERE))
         y = relu(self.linear2(relu(self.linear1(x))))
         return self.norm2(x + dropout(y, self.dropout, self.training))
 

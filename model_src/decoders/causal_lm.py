@@ -1,17 +1,127 @@
-"""A causal language model of `transformers` that reads the image as a prefix.
+"""The causal language model that is served: an image prefix, one fused projection before attention, our cache.
 
-The network is the library's; cache, mask and positions are ours, so all beams of a request share its prefix.
+Source of the layers: BioGPT (Luo et al., 2022), which is GPT-2's pre-norm transformer, and Llama (Touvron et al.,
+2023): RMS norm, rotary positions, grouped heads, gated feed-forward. What is published is read by `TransformersLM`,
+with which this one agrees.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 
+from model_src.attention import Attending
 from model_src.decoders.decoder import IMAGE
 from model_src.decoders.kv_cache import KVCache
+from model_src.decoders.word_embedding import WordEmbedding
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "silu": silu}
+NORMS = ("layer_norm", "rms_norm")
+
+
+@dataclass(frozen=True)
+class CausalLMConfig:
+    """Dimensions of a causal language model, as they stand in an archive's model.yaml under `decoder`.
+
+    kv_heads        : heads of keys and values, each for heads / kv_heads queries; None: as many as `heads`
+    head_width      : of one head; None shares the width among the heads
+    norm            : one of NORMS
+    activation      : one of ACTIVATIONS
+    gated           : the feed-forward multiplies what it activates with a second projection
+    embedding_scale : factor of word embeddings; those of the image are taken as they come
+    position_offset : row of the position table for position 0; None: positions are rotary
+    rotary_scale    : factor of the sines and cosines
+    attention_bias, out_bias, feedforward_bias : which projections have one
+    tied            : words are scored by their embeddings
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    feedforward: int
+    max_positions: int
+    kv_heads: int | None = None
+    head_width: int | None = None
+    norm: str = "layer_norm"
+    norm_eps: float = 1e-5
+    activation: str = "gelu"
+    gated: bool = False
+    embedding_scale: float = 1.0
+    position_offset: int | None = None
+    rotary_scale: float = 1.0
+    attention_bias: bool = False
+    out_bias: bool = False
+    feedforward_bias: bool = False
+    tied: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("norm", NORMS), ("activation", tuple(ACTIVATIONS))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(allowed)}")
+
+
+class _Norm(nn.Module):
+    """Layer norm with a bias, or RMS norm without (Zhang and Sennrich, 2019)."""
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(config.width))
+        self.bias = nn.Parameter(torch.zeros(config.width)) if config.norm == "layer_norm" else None
+        self.eps = config.norm_eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class _Layer(nn.Module):
+    """Attention and feed-forward, each normalised before and added after (pre-norm)."""
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__()
+        c = config
+        self.heads, self.kv_heads = c.heads, c.kv_heads or c.heads
+        self.head_width = c.head_width or c.width // c.heads
+        self.gated = c.gated
+        self.activation = ACTIVATIONS[c.activation]
+        self.norm1 = _Norm(c)
+        self.qkv = nn.Linear(c.width, (self.heads + 2 * self.kv_heads) * self.head_width, bias=c.attention_bias)
+        self.out = nn.Linear(self.heads * self.head_width, c.width, bias=c.out_bias)
+        self.norm2 = _Norm(c)
+        self.up = nn.Linear(c.width, (2 if c.gated else 1) * c.feedforward, bias=c.feedforward_bias)
+        self.down = nn.Linear(c.feedforward, c.width, bias=c.feedforward_bias)
+
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache, layer: int, attending: Attending
+    ) -> Tensor:
+        """One layer, shape (sequences, queries, width) in and out.
+
+        rotation : cosines and sines of rotary positions, each of shape (sequences, 1, queries, head_width)
+        layer    : its place in the cache
+        """
+        qkv = self.qkv(self.norm1(x)).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        both = qkv[:, : self.heads + self.kv_heads]
+        if rotation is not None:
+            both = _rotated(both, *rotation)
+        keys, values = cache.update(both[:, self.heads :], qkv[:, self.heads + self.kv_heads :], layer)
+        x = x + self.out(attending(both[:, : self.heads], keys, values).transpose(1, 2).flatten(2))
+        y = self.up(self.norm2(x))
+        if self.gated:
+            gate, y = y.chunk(2, dim=-1)
+            y = self.activation(gate) * y
+        else:
+            y = self.activation(y)
+        return x + self.down(y)
+
+
+def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary positions, halves of a head as pairs. Source: Su et al., "RoFormer", 2021, as in `transformers`."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat([-second, first], dim=-1) * sine
 
 
 class CausalLMState:
@@ -26,50 +136,44 @@ class CausalLMState:
 
 
 class CausalLMDecoder(nn.Module):
-    """BioGPT, Llama and their like.
-
-    section : the section `decoder` of model.yaml without its `kind`: `model_type` as `transformers` names it, and
-              the values of that model's configuration
-
-    Raises ValueError for an unknown model type.
-    """
+    """BioGPT, Llama and their like, for serving."""
 
     hidden_from_all: int | None = None
 
-    def __init__(self, section: Mapping[str, Any]) -> None:
+    def __init__(self, config: CausalLMConfig) -> None:
         super().__init__()
-        values = dict(section)
-        self.config = AutoConfig.for_model(values.pop("model_type"), **values)
-        self.config.use_cache = False
-        self.body: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
-        if hasattr(self.body, "rotary_emb"):
-            # Its frequencies are computed, not stored: they must exist also where the weights do not yet.
-            with torch.device("cpu"):
-                self.body.rotary_emb = type(self.body.rotary_emb)(config=self.config)
-        width, vocab_size = self.config.hidden_size, self.config.vocab_size
-        self.lm_head = None if self.config.tie_word_embeddings else nn.Linear(width, vocab_size, bias=False)
-        self.max_positions: int = self.config.max_position_embeddings
+        c = config
+        self.config = c
+        self.max_positions = c.max_positions
+        self.words = WordEmbedding(c.vocab_size, c.width)
+        head_width = c.head_width or c.width // c.heads
+        if c.position_offset is None:
+            self.positions = None
+            self.inverse_frequencies = nn.Parameter(torch.ones(head_width // 2))
+        else:
+            self.positions = nn.Embedding(c.max_positions + c.position_offset, c.width)
+        self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
+        self.norm = _Norm(c)
+        self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=False)
 
     @property
     def device(self) -> torch.device:
         """Where its tensors are."""
-        return self.body.get_input_embeddings().weight.device
+        return self.norm.weight.device
 
     def new_state(self, slots: int) -> CausalLMState:
         """An empty memory for so many requests."""
         c = self.config
-        heads = c.num_attention_heads
-        return CausalLMState(
-            KVCache(
-                layers=c.num_hidden_layers,
-                slots=slots,
-                heads=getattr(c, "num_key_value_heads", None) or heads,
-                head_width=getattr(c, "head_dim", None) or c.hidden_size // heads,
-                columns=0,
-                dtype=self.body.get_input_embeddings().weight.dtype,
-                device=self.device,
-            )
+        cache = KVCache(
+            layers=c.layers,
+            slots=slots,
+            heads=c.kv_heads or c.heads,
+            head_width=c.head_width or c.width // c.heads,
+            columns=0,
+            dtype=self.norm.weight.dtype,
+            device=self.device,
         )
+        return CausalLMState(cache)
 
     def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
         """Columns of a prefix: the image's tokens in the place of IMAGE, and the other tokens of the prompt."""
@@ -79,48 +183,41 @@ class CausalLMDecoder(nn.Module):
         """Nothing: `generate` does not see the ids of a prompt that is given as embeddings."""
         return ()
 
-    def embed(self, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
-        """The prefix as embeddings.
-
-        image_embeds : Tensor, shape (batch, num_tokens, width)
-        prompt_ids   : Tensor of int64, shape (batch, prompt_length), IMAGE at the same place in every row
-        returns      : Tensor, shape (batch, num_tokens + prompt_length - 1, width)
-        """
-        place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
-        words = self.body.get_input_embeddings()
-        before, after = words(prompt_ids[:, :place]), words(prompt_ids[:, place + 1 :])
-        return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
-        if self.lm_head is None:
-            return nn.functional.linear(hidden, self.body.get_input_embeddings().weight)
-        return self.lm_head(hidden)
-
     def prefill(self, state: CausalLMState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
-        embeds = self.embed(image_embeds, prompt_ids)
+        place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
+        before, after = self._embedded(prompt_ids[:, :place]), self._embedded(prompt_ids[:, place + 1 :])
+        embeds = torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
         batch, length = embeds.shape[:2]
         positions = torch.arange(length, device=self.device).expand(batch, -1)
         state.cache.open(slots, positions, length)
-        causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril().expand(batch, 1, -1, -1)
-        hidden = self._hidden(embeds, positions, causal, state.cache)
-        return self.logits(hidden[:, -1])
+        hidden = self._hidden(embeds, positions, state.cache, Attending(causal=True))
+        return self._scores(hidden[:, -1])
 
     def step(self, state: CausalLMState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
-        embeds = self.body.get_input_embeddings()(token_ids)
-        return self.logits(self._hidden(embeds, positions, mask, state.cache))
+        embeds = self._embedded(token_ids)
+        return self._scores(self._hidden(embeds, positions, state.cache, Attending(mask)))
 
-    def forward(self, embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Teacher forcing: logits for every position.
+    def _embedded(self, token_ids: Tensor) -> Tensor:
+        return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale
 
-        embeds         : Tensor, shape (batch, length, width), as `embed` gives them for prefix and text
-        attention_mask : Tensor of 0 and 1, shape (batch, length); None looks at everything before
-        returns        : logits, Tensor, shape (batch, length, vocab_size)
-        """
-        return self.logits(self.body(inputs_embeds=embeds, attention_mask=attention_mask).last_hidden_state)
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return self.words.scores(hidden) if self.lm_head is None else self.lm_head(hidden)
 
-    def _hidden(self, embeds: Tensor, positions: Tensor, mask: Tensor, cache: KVCache) -> Tensor:
-        output = self.body(inputs_embeds=embeds, position_ids=positions, attention_mask=mask, past_key_values=cache)
-        return output.last_hidden_state
+    def _hidden(self, x: Tensor, positions: Tensor, cache: KVCache, attending: Attending) -> Tensor:
+        rotation = None
+        if self.positions is None:
+            rotation = self._rotation(positions, x.dtype)
+        else:
+            x = x + self.positions(positions + (self.config.position_offset or 0))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, rotation, cache, i, attending)
+        return self.norm(x)
+
+    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each of shape (sequences, 1, queries, head_width)."""
+        angles = positions[:, None, :, None].float() * self.inverse_frequencies.float()
+        angles = torch.cat([angles, angles], dim=-1)
+        scale = self.config.rotary_scale
+        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)

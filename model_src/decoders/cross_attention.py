@@ -4,14 +4,14 @@ Source: Vaswani et al., "Attention Is All You Need", 2017; post-norm, ReLU, lear
 The defaults are those of torch.nn.TransformerDecoder (system 1); Keras transformers (system 4) set the others.
 """
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
-from model_src.attention import Attention, KeyValue
+from model_src.attention import EVERYWHERE, Attending, Attention, KeyValue
 from model_src.decoders.kv_cache import KVCache
 
 
@@ -65,7 +65,14 @@ class DecoderLayer(nn.Module):
         self.feedforward_relu = c.feedforward_relu
 
     def forward(
-        self, x: Tensor, image: KeyValue, cache: KVCache | None, layer: int, *, mask: Tensor, sighted: Tensor | None
+        self,
+        x: Tensor,
+        image: KeyValue,
+        cache: KVCache | None,
+        layer: int,
+        *,
+        attending: Attending,
+        sighted: Tensor | None,
     ) -> Tensor:
         """One layer.
 
@@ -78,10 +85,10 @@ class DecoderLayer(nn.Module):
             key, value = cache.update(key, value, layer)
         # A query of zeros scores everything alike.
         query = query if sighted is None else query * sighted
-        x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, mask)))
+        x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, attending)))
         query = self.cross_attention.query(x)
         query = query if sighted is None else query * sighted
-        x = self.norm2(x + self._drop_hidden(self.cross_attention.attend(query, *image, mask=None)))
+        x = self.norm2(x + self._drop_hidden(self.cross_attention.attend(query, *image, EVERYWHERE)))
         y = self.linear2(self._drop_hidden(relu(self.linear1(x))))
         if self.feedforward_relu:
             y = relu(y)
@@ -162,8 +169,9 @@ class CrossAttentionDecoder(nn.Module):
         if self.config.blank_padding:
             written = (token_ids != self.config.pad_token_id).to(x.dtype)
             x, sighted = x * written[..., None], written[:, None, :, None]
+        attending = Attending(mask)
         for i, layer in enumerate(self._layers()):
-            x = layer(x, image[i], cache, i, mask=mask, sighted=sighted)
+            x = layer(x, image[i], cache, i, attending=attending, sighted=sighted)
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -187,6 +195,10 @@ class CrossAttentionDecoder(nn.Module):
             mask = mask | ~written[..., None]
         image = self.image_key_values(image_embeds)
         return self.logits(self.hidden_states(token_ids, positions, image, None, mask))
+
+    def served(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Section `decoder` of an archive's model.yaml, and the weights: this very decoder is served."""
+        return {"kind": "cross_attention", **asdict(self.config)}, self.state_dict()
 
     def _layers(self) -> list[DecoderLayer]:
         return cast("list[DecoderLayer]", list(self.layers))

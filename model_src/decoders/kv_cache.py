@@ -1,7 +1,5 @@
 """The append-only KV cache: one prefix for all beams of a request, one column per beam and step after it."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -10,8 +8,8 @@ class KVCache:
     """Keys and values of every layer for a fixed number of slots, a slot being one request with all its beams.
 
     A column is one position of one beam. Columns are only ever added: reordering beams changes which columns a
-    beam may look at (a mask that the caller keeps), never the cache. Decoders call `update`, whose signature is
-    that of the caches of `transformers`; the caller says beforehand with `open` where the next tokens go.
+    beam may look at (a mask that the caller keeps), never the cache. Decoders call `update`; the caller says
+    beforehand with `open` where the next tokens go.
     """
 
     def __init__(
@@ -29,8 +27,7 @@ class KVCache:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self._slots = slice(0, slots)
-        self._rows = torch.empty(0)
-        self._columns = torch.empty(0)
+        self._places = torch.empty(0, dtype=torch.int64)
         self._length = 0
 
     @property
@@ -52,25 +49,27 @@ class KVCache:
         columns : Tensor of int64, shape (slots, queries): the column of every token
         length  : columns that attention looks at, at least every column written so far in these slots
         """
+        first, _, _ = slots.indices(self.keys[0].shape[0])
+        heads = self.keys[0].shape[1]
+        row = (first + torch.arange(len(columns), device=columns.device))[:, None] * heads
+        head = torch.arange(heads, device=columns.device)
+        # The cache seen as a list of vectors: slot, head and column of each make one number.
+        self._places = ((row + head)[:, :, None] * self.columns + columns[:, None]).flatten()
         self._slots = slots
-        self._rows = torch.arange(columns.shape[0], device=columns.device)[:, None]
-        self._columns = columns
         self._length = length
 
-    def update(self, key: Tensor, value: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Write the keys and values of one layer and return all that attention needs.
 
         key, value : Tensor, shape (slots, heads, queries, head_width)
         returns    : keys and values, each a view of shape (slots, heads, length, head_width)
         """
-        keys, values = self.keys[layer_idx][self._slots], self.values[layer_idx][self._slots]
-        keys[self._rows, :, self._columns] = key.transpose(1, 2)
-        values[self._rows, :, self._columns] = value.transpose(1, 2)
-        return keys[:, :, : self._length], values[:, :, : self._length]
-
-    def get_seq_length(self) -> int:
-        """Part of the interface of `transformers`; of no use where positions and mask are given."""
-        return self._length
+        written = []
+        for cache, new in ((self.keys[layer], key), (self.values[layer], value)):
+            width = new.shape[-1]
+            cache.view(-1, width).index_copy_(0, self._places, new.reshape(-1, width))
+            written.append(cache[self._slots, :, : self._length])
+        return written[0], written[1]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot over another."""

@@ -12,6 +12,7 @@ from transformers import BertConfig
 
 from export.import_checkpoint import import_checkpoint
 from model_src.architectures.architecture import Network
+from model_src.decoders import serving_decoder
 from model_src.decoders.decoder import IMAGE
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
@@ -87,7 +88,7 @@ def _decode(
     """Token ids of one report."""
     tokens = config.tokenizer
     engine = Engine(
-        network.decoder,
+        serving_decoder(network.decoder),
         slots=1,
         eos_token_ids=[tokens.eos_token_id],
         pad_token_id=tokens.pad_token_id,

@@ -12,8 +12,9 @@ from export.import_checkpoint import import_checkpoint
 from export.published_weights import our_weights
 from model_src.architectures import ARCHITECTURES
 from model_src.connectors.disease_attention import DiseaseAttention
-from model_src.decoders.causal_lm import CausalLMDecoder
+from model_src.decoders import serving_decoder
 from model_src.decoders.decoder import IMAGE
+from model_src.decoders.transformers_lm import TransformersLM
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
 from model_src.model_folder import read_network
@@ -72,7 +73,7 @@ def _true_projection(
     weights["attention_weights"] = weights["attention_weights"].squeeze(-1)
     connector.load_state_dict(weights)
     section = {"model_type": "llama", "vocab_size": len(words), "hidden_size": words.shape[1], "num_hidden_layers": 0}
-    decoder = CausalLMDecoder({**section, "tie_word_embeddings": True})
+    decoder = TransformersLM({**section, "tie_word_embeddings": True})
     decoder.body.embed_tokens.weight.copy_(words)
     embeds = connector(features)
     yield "visual_projection_true", embeds
@@ -81,7 +82,7 @@ def _true_projection(
 
 
 def _language_model(
-    connector: DiseaseAttention, decoder: CausalLMDecoder, visual: Tensor, ids: Tensor
+    connector: DiseaseAttention, decoder: TransformersLM, visual: Tensor, ids: Tensor
 ) -> Iterator[tuple[str, Value]]:
     """Logits, loss and reports of the language model for given features of the diseases."""
     embeds = connector.proj(visual)
@@ -94,7 +95,7 @@ def _language_model(
     labels[:, prefix + 4 :] = ids[:, 4:]
     labels[1, prefix + 7 :] = -100
     yield "tiny_loss", cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).item()
-    engine = Engine(decoder, slots=1, eos_token_ids=[EOS], pad_token_id=0, detokenize=str)
+    engine = Engine(serving_decoder(decoder), slots=1, eos_token_ids=[EOS], pad_token_id=0, detokenize=str)
     options = GenerationOptions(
         num_beams=5, early_stopping=True, no_repeat_ngram_size=2, max_new_tokens=40 - mask.shape[1]
     )

@@ -14,6 +14,7 @@ from export.checkpoint import read_checkpoint
 from export.import_checkpoint import import_checkpoint
 from export.published_weights import our_weights
 from model_src.architectures import ARCHITECTURES
+from model_src.decoders import serving_decoder
 from model_src.decoders.decoder import IMAGE
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
@@ -117,7 +118,7 @@ def _xraygpt(fixture: Fixture, module: str, fan_in: bool, folder: Path) -> Itera
     written = logits[:, -captions.shape[1] - 1 : -1]
     yield "tiny_loss", cross_entropy(written.flatten(0, 1), captions.flatten(), ignore_index=PAD).item()
     yield "tiny_logits", logits
-    engine = Engine(decoder, slots=1, eos_token_ids=[-1], pad_token_id=PAD, detokenize=str)
+    engine = Engine(serving_decoder(decoder), slots=1, eos_token_ids=[-1], pad_token_id=PAD, detokenize=str)
     options = GenerationOptions(max_new_tokens=8)
     engine.add({"a": DecodeRequest(image_embeds[0], (BOS, *BEFORE, IMAGE, *AFTER), options)})
     done = {}

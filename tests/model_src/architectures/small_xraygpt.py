@@ -32,7 +32,7 @@ PARTS: dict[str, Any] = {
         "heads": 4,
         "feedforward": 40,
     },
-    "decoder": {"kind": "causal_lm", "model_type": "llama", "vocab_size": len(SPECIAL) + len(LETTERS), **DECODER},
+    "decoder": {"kind": "transformers", "model_type": "llama", "vocab_size": len(SPECIAL) + len(LETTERS), **DECODER},
 }
 
 

@@ -52,7 +52,7 @@ PARTS: dict[str, Any] = {
         "heads": 2,
         "feedforward": 96,
     },
-    "decoder": {"kind": "causal_lm", "model_type": "biogpt", **DECODER},
+    "decoder": {"kind": "transformers", "model_type": "biogpt", **DECODER},
 }
 
 
@@ -164,7 +164,7 @@ def test_features_of_a_client_give_the_report_of_its_image(model: Model, generat
 def test_published_size() -> None:
     """Text tower, logit scale and text feed-forward apart, the network has the published number of parameters."""
     decoder = {
-        "kind": "causal_lm",
+        "kind": "transformers",
         "model_type": "biogpt",
         "vocab_size": 42384,
         "hidden_size": 1024,

@@ -39,7 +39,7 @@ def small_model() -> Model:
             "architecture": "densenet_disease_llama",
             "vision": {},
             "connector": {"width": DIMENSIONS["hidden_size"], "num_tokens": TOKENS, "diseases": DISEASES},
-            "decoder": {"kind": "causal_lm", "model_type": "llama", "vocab_size": len(WORDS) + 1, **DIMENSIONS},
+            "decoder": {"kind": "transformers", "model_type": "llama", "vocab_size": len(WORDS) + 1, **DIMENSIONS},
             "tokenizer": {**defaults["tokenizer"], "pad_token_id": len(WORDS)},
             "preprocess": {**defaults["preprocess"], "size": IMAGE_SIZE},
             "generation": {**defaults["generation"], "max_new_tokens": LENGTH - prefix},

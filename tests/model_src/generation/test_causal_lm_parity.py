@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from model_src.decoders.causal_lm import CausalLMDecoder
+from model_src.decoders import serving_decoder
 from model_src.decoders.decoder import IMAGE
+from model_src.decoders.transformers_lm import TransformersLM
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
 from tests.model_src.generation.reference import generate_arguments, run
@@ -46,17 +47,17 @@ OPTIONS = {
 }
 
 
-def tiny_decoder(model_type: str) -> CausalLMDecoder:
+def tiny_decoder(model_type: str) -> TransformersLM:
     """A random decoder whose choices depend on what it has read."""
     torch.manual_seed(0)
-    decoder = CausalLMDecoder(DIMENSIONS[model_type])
+    decoder = TransformersLM(DIMENSIONS[model_type])
     for parameter in decoder.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=2.0 / parameter.shape[-1] ** 0.5)
     return decoder.eval()
 
 
-def generate(decoder: CausalLMDecoder, embeds: Tensor, options: GenerationOptions) -> list[list[int]]:
+def generate(decoder: TransformersLM, embeds: Tensor, options: GenerationOptions) -> list[list[int]]:
     """Token ids of `generate` with the same weights."""
     model = AutoModelForCausalLM.from_config(decoder.config).eval()
     model.base_model.load_state_dict(decoder.body.state_dict())
@@ -87,7 +88,7 @@ def test_token_ids_equal_generate(model_type: str, name: str) -> None:
         f"{i}": DecodeRequest(image, prompt, options)
         for i, (image, prompt) in enumerate(zip(images, prompts, strict=True))
     }
-    engine = Engine(decoder, slots=4, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
+    engine = Engine(serving_decoder(decoder), slots=4, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
 
     actual = run(engine, requests)
 
