@@ -30,8 +30,12 @@ WEIGHTS = (
 """The files of a folder that hold its weights, as `transformers`, `peft`, `open_clip`, XREPORT and system 0 name them;
 the first that is there counts, also in shards with an index."""
 
+JSON = ".json"
 INDEX = ".index.json"
 """Ends the name of the file that says in which shard each weight is."""
+
+GGUF = ".gguf"
+"""Ends the name of a file with weights, settings and tokenizer in one."""
 
 SETTINGS = ("config.json", "adapter_config.json")
 """Files that say of the weights beside them what their shapes do not."""
@@ -40,7 +44,8 @@ SETTINGS = ("config.json", "adapter_config.json")
 def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
     """All tensors of a checkpoint, memory-mapped where its format allows it.
 
-    path : .pth, .pt or .bin of `torch.save`, .safetensors, .keras, or a folder with one of these, sharded or not
+    path : .pth, .pt or .bin of `torch.save`, .safetensors, .keras, .gguf with a Llama, or a folder with one of the
+           others, sharded or not
     returns : published key -> tensor, without the prefix `module.` of DataParallel
 
     Raises ArchiveError when the file is no checkpoint, or has more in it than tensors and plain values.
@@ -52,6 +57,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
         return {**read_weights(path)}
     if path.suffix == ".keras":
         return {**read_keras(path)}
+    if path.suffix == GGUF:
+        # The library behind it takes seconds to import, which other checkpoints need not wait for.
+        from export.gguf_archive import read_gguf
+
+        return {**read_gguf(path)}
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
@@ -67,8 +77,16 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
 def read_settings(path: Path) -> list[dict[str, Any]]:
     """What config.json and adapter_config.json say, of a folder of weights or given as files by themselves.
 
+    Of a GGUF file what it says in their place; other files of weights say nothing.
+
     Raises ArchiveError when one of them is no JSON object.
     """
+    if path.suffix == GGUF:
+        from export.gguf_archive import read_gguf_settings
+
+        return [read_gguf_settings(path)]
+    if path.is_file() and path.suffix != JSON:
+        return []
     files = [path / name for name in SETTINGS if (path / name).is_file()] if path.is_dir() else [path]
     found = []
     for file in files:

@@ -15,7 +15,6 @@ from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor, get_g
 from model_src.errors import ArchiveError
 from model_src.weights_file import LazyTensor
 
-SUFFIX = ".gguf"
 ARCHITECTURE = "llama"
 
 _NEEDED = {

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from export.model_card import write_card
-from export.published_weights import ImportRecord, decoder_section, gathered, shaped, translated
+from export.published_weights import ImportRecord, decoder_section, gathered, shaped, special_tokens, translated
 from export.source import checkpoint_source, tokenizer_source
 from export.tokenizers import read_tokenizer
 from model_src.architectures import ARCHITECTURES
@@ -55,6 +55,8 @@ def import_checkpoint(
     if published.layout is not None:
         weights = published.layout(weights)
     sections = {**sections, "decoder": decoder_section(published, sections["decoder"], settings)}
+    own_tokens = special_tokens(published, sections["decoder"], settings)
+    sections |= own_tokens
     config = ModelConfig.from_mapping(
         {"name": name, "version": "1.0", "architecture": system, **published.defaults, **sections}, f"{system}"
     )
@@ -67,7 +69,8 @@ def import_checkpoint(
     config.write(out / CONFIG)
     write_weights(out / WEIGHTS, weights)
     if vocabulary is not None:
-        read_tokenizer(published.tokenizer, vocabulary.path, published.added_tokens).save(str(out / TOKENIZER))
+        added = () if own_tokens else published.added_tokens
+        read_tokenizer(published.tokenizer, vocabulary.path, added).save(str(out / TOKENIZER))
     write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
     print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored")
 
@@ -80,7 +83,9 @@ def main() -> None:
     )
     parser.add_argument("system", choices=ARCHITECTURES)
     parser.add_argument("checkpoint", nargs="+")
-    parser.add_argument("--tokenizer", help="folder with its published files, a tokenizer.json, or a hub's model")
+    parser.add_argument(
+        "--tokenizer", help="folder with its published files, a tokenizer.json, a GGUF file, or a hub's model"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     parser.add_argument("--name", help="of the model; default: the name of the folder")
     arguments = parser.parse_args()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from export.checkpoint import read_checkpoint, read_settings
+from export.checkpoint import GGUF, JSON, read_checkpoint, read_settings
 from export.lora import adapted_layers, merge_adapters
 from export.quantised import dequantised
 from export.source import Source
@@ -56,18 +56,24 @@ def gathered(
     """All tensors of the sources under their published keys, and what the config files among them say.
 
     Of weights that are in several of them the first counts.
+
+    Raises ArchiveError for what cannot be read, or where a key that is left out for repeating another has other values.
     """
     tensors: dict[str, Tensor | LazyTensor] = {}
     settings: list[dict[str, Any]] = []
     for source in sources:
         path = source.path
-        settings += read_settings(path) if path.is_dir() or path.suffix == ".json" else []
-        stored = {} if path.suffix == ".json" else read_checkpoint(path)
+        settings += read_settings(path)
+        stored = {} if path.suffix == JSON else read_checkpoint(path)
         found = dequantised(stored)
         print(f"{source.label}: {len(stored)} tensors")
-        if lazy := sum(isinstance(value, LazyTensor) for value in found.values()):
-            record.note(f"{source.label}: {lazy} of its weights were quantised by bitsandbytes, and are dequantised")
-        repeated = our_weights(published, found)[0].keys() & our_weights(published, tensors)[0].keys()
+        if count := sum(value is not stored[key] for key, value in found.items()):
+            record.note(f"{source.label}: {count} of its weights were quantised by bitsandbytes, and are dequantised")
+        if path.suffix == GGUF:
+            record.note(f"{source.label}: weights that llama.cpp has quantised are dequantised")
+        weights = our_weights(published, found)[0]
+        _check_tied(published, source, found, weights)
+        repeated = weights.keys() & our_weights(published, tensors)[0].keys()
         if repeated:
             record.note(f"{source.label}: {len(repeated)} of them are in a file named before it, which counts")
         # What stands later counts, also where two names mean one weight.
@@ -75,19 +81,23 @@ def gathered(
     return tensors, settings
 
 
+def _check_tied(published: Published, source: Source, found: Weights, weights: Weights) -> None:
+    # Only within one source: what is trained may lie beside what it began with.
+    for pattern, ours in published.tied.items():
+        for key in found:
+            repeats = re.search(pattern, key) is not None and ours in weights
+            if repeats and not torch.equal(_made(found[key]), _made(weights[ours])):
+                raise ArchiveError(f"{source.label}: {key} is not equal to {ours}, but the model uses one for both")
+
+
 def translated(
     published: Published, tensors: Weights, settings: Settings, record: ImportRecord
 ) -> dict[str, Tensor | LazyTensor]:
     """The weights under our keys, adapters merged.
 
-    Raises ArchiveError where a key that is left out for repeating another holds other values, or as `merge_adapters`.
+    Raises ArchiveError as `merge_adapters` does.
     """
     weights, ignored = our_weights(published, tensors)
-    for pattern, ours in published.tied.items():
-        for key in tensors:
-            repeats = re.search(pattern, key) is not None and ours in weights
-            if repeats and not torch.equal(_made(tensors[key]), _made(weights[ours])):
-                raise ArchiveError(f"{key} is not equal to {ours}, but the model uses one for both")
     adapter = next((contents for contents in settings if "lora_alpha" in contents), {})
     merged = merge_adapters(weights, adapter, published.lora_alpha)
     if layers := adapted_layers(weights):
@@ -103,6 +113,38 @@ def decoder_section(published: Published, section: Section, settings: Settings) 
             found = {name: contents[name] for name in published.decoder_config if contents.get(name) is not None}
             section = {**section, **found}
     return section
+
+
+def special_tokens(published: Published, decoder: Section, settings: Settings) -> dict[str, Section]:
+    """Sections `tokenizer` and `prompt` of a decoder that has other words than the published one.
+
+    decoder : section of model.yaml
+    returns : the published ones with the special tokens of its config.json; none where the words are the published
+              ones, or nothing is known of others
+
+    Raises ArchiveError when its config.json does not tell what ends a text.
+    """
+    found = [contents for contents in settings if contents.get("model_type") == decoder.get("model_type") is not None]
+    if published.vocabulary in (None, decoder.get("vocab_size")) or not found:
+        return {}
+    end = found[-1].get("eos_token_id")
+    if not isinstance(end, int):
+        raise ArchiveError(
+            f"eos_token_id is {end!r} in the decoder's config.json; it must be one id, that of the token that ends an "
+            f"answer, since of {decoder['vocab_size']} words the published ids do not hold"
+        )
+    start, padding = (found[-1].get(name) for name in ("bos_token_id", "pad_token_id"))
+    tokens = {
+        "bos_token_id": end if start is None else start,
+        "eos_token_id": end,
+        "pad_token_id": end if padding is None else padding,
+    }
+    prompt = dict(published.defaults["prompt"])
+    if "bos_token_id" in prompt:
+        prompt["bos_token_id"] = start
+    if "start_ids" in prompt:
+        prompt["start_ids"] = [] if start is None else [start]
+    return {"tokenizer": tokens, "prompt": prompt}
 
 
 def shaped(

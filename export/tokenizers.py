@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from export import bert_tokenizer, biogpt_tokenizer, llama_tokenizer
+from export.checkpoint import GGUF
 from model_src.archive import TOKENIZER, load_tokenizer
 from model_src.errors import ArchiveError
 
@@ -36,6 +37,8 @@ def expected_files(kind: str) -> str:
 
 def tokenizer_files(kind: str, path: Path) -> list[Path]:
     """The files that `read_tokenizer` reads. Raises ArchiveError when they are not there."""
+    if path.suffix == GGUF:
+        return [path]
     folder = path if path.is_dir() else path.parent
     files = files_among(kind, {file.name for file in folder.iterdir()})
     if not files:
@@ -54,8 +57,14 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
     """
     files = tokenizer_files(kind, path)
     readable, convert = CONVERTERS.get(kind, ((), load_tokenizer))
-    if tuple(file.name for file in files) not in readable:
-        convert = load_tokenizer
-    tokenizer = convert(files[0].parent)
+    if path.suffix == GGUF:
+        # The libraries behind it take seconds to import, which other tokenizers need not wait for.
+        from export.gguf_tokenizer import gguf_tokenizer
+
+        tokenizer = gguf_tokenizer(path)
+    elif tuple(file.name for file in files) in readable:
+        tokenizer = convert(files[0].parent)
+    else:
+        tokenizer = load_tokenizer(files[0].parent)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     return tokenizer
