@@ -1,6 +1,7 @@
 """Writes the MODEL_CARD.md of an imported model: what is known of it, and what only its owner can say."""
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,15 +27,15 @@ SHOWN_KEYS = 3
 
 CARD = """# {name} {version}
 
-Writes a report to a radiology image. Imported from a checkpoint of others: nothing on this page was measured.
+Writes a report to a radiology image. Imported from a checkpoint: no score on this page, because none was measured.
 
 **{notice}** It is not known how often its reports are wrong.
 
 ## What it is
 
-Architecture `{architecture}` of this project, which computes what {origin} computes. `python -m tests.parity` compares
-the architecture's code with recorded outputs of the original's, not these weights. {parameters:,} numbers, stored as
-{dtypes}.
+Architecture `{architecture}` of this project, after {origin}.
+`python -m tests.parity` compares the architecture's code with recorded outputs of the original code; these weights it
+does not compare. {parameters:,} numbers, stored as {dtypes}.
 
 Licence of the weights: {licence}.
 
@@ -66,12 +67,14 @@ Where the original code is at fault, this project does not repeat it:
 ## How images become input
 
 ```yaml
-{images}```
+{images}
+```
 
 ## How reports are decoded, where a request does not say otherwise
 
 ```yaml
-{decoding}```
+{decoding}
+```
 
 ## Training data
 
@@ -117,7 +120,7 @@ def write_card(
         parameters=sum(math.prod(tensor.shape) for tensor in weights.values()),
         dtypes=", ".join(f"{dtype} ({count} tensors)" for dtype, count in dtypes.most_common()),
         files="\n".join(rows),
-        notes=_listed(record.notes) or "Every weight is as it was in these files.",
+        notes=_listed(record.notes) or "No number was changed on the way; names and layout are those of this project.",
         ignored=_listed(_by_reason(record.ignored)) or "Nothing.",
         mended=_listed(published.mended) or "Nothing that is known.",
         images=_yaml(config, "input", "preprocess"),
@@ -143,10 +146,12 @@ def _listed(lines: Sequence[str]) -> str:
 
 
 def _yaml(config: Mapping[str, Any], *sections: str) -> str:
-    """Sections of model.yaml, without what is not set."""
-    present = {name: config[name] for name in sections if config.get(name)}
-    shown = {name: {key: value for key, value in found.items() if value is not None} for name, found in present.items()}
-    return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=110)
+    """Sections of model.yaml, without what is not set or empty; JSON, which is YAML as well, keeps lists on a line."""
+    lines = []
+    for section in sections:
+        found = {key: value for key, value in (config.get(section) or {}).items() if value not in (None, "", [])}
+        lines += [f"{section}:", *(f"  {key}: {json.dumps(value)}" for key, value in found.items())] if found else []
+    return "\n".join(lines)
 
 
 def _sha256(path: Path) -> str:

@@ -1,5 +1,6 @@
 """A model's name on a hub stands for its folder; where the hub does not give it, the message says what to do."""
 
+import hashlib
 import json
 import socket
 from collections.abc import Iterator
@@ -12,9 +13,15 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from export import hub
+from export.import_checkpoint import import_checkpoint, main
 from export.source import checkpoint_source, tokenizer_source
+from model_src.archive import WEIGHTS as WEIGHTS_FILE
 from model_src.errors import ArchiveError
+from model_src.model_folder import MODEL_CARD
+from model_src.weights_file import read_weights
 from tests.export.hub_server import COMMIT, Hub, serve_hub
+from tests.export.test_biogpt_tokenizer import small_vocabulary
+from tests.model_src.architectures.test_biomedclip_qformer_biogpt import SYSTEM, in_components, published_checkpoint
 
 WEIGHTS = {"layer.weight": torch.ones(2, 2)}
 
@@ -194,3 +201,56 @@ def test_what_can_be_no_name_is_no_name(name: str) -> None:
     assert not hub.is_name(name)
     with pytest.raises(ArchiveError, match=r"is no file or folder here, and no name of a hub's model \(OWNER/NAME"):
         checkpoint_source(name)
+
+
+def test_model_is_made_of_names_and_files(hub_server: Hub, tmp_path: Path) -> None:
+    """BiomedCLIP and BioGPT by name, beside a file with the rest, give the model of the whole file, and its commits."""
+    checkpoint = published_checkpoint()
+    components = in_components(checkpoint)
+    torch.save(checkpoint, tmp_path / "final_model.pth")
+    torch.save(components["rest.pth"], tmp_path / "rest.pth")
+    clip, biogpt = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", "microsoft/biogpt"
+    for name in (clip, biogpt):
+        hub_server.models[name] = tmp_path / name
+        hub_server.models[name].mkdir(parents=True)
+    torch.save(components["biomedclip_finetuned.pth"], tmp_path / clip / "open_clip_pytorch_model.bin")
+    torch.save(components["biogpt_finetuned.pth"], tmp_path / biogpt / "pytorch_model.bin")
+    small_vocabulary(tmp_path / biogpt)
+    import_checkpoint(SYSTEM, [tmp_path / "final_model.pth"], None, tmp_path / "whole", "small")
+
+    import_checkpoint(SYSTEM, [tmp_path / "rest.pth", f"hf-hub:{clip}", biogpt], biogpt, tmp_path / "parts", "small")
+
+    whole, parts = (read_weights(tmp_path / model / WEIGHTS_FILE) for model in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+    card = (tmp_path / "parts" / MODEL_CARD).read_text(encoding="utf-8")
+    for file in (f"{clip}@{COMMIT}/open_clip_pytorch_model.bin", f"{biogpt}@{COMMIT}/merges.txt"):
+        contents = (tmp_path / file.replace(f"@{COMMIT}", "")).read_bytes()
+        assert f"| {file} | {len(contents):,} | {hashlib.sha256(contents).hexdigest()} |" in card
+
+
+def test_trained_file_counts_more_than_the_models_it_began_with(hub_server: Hub, tmp_path: Path) -> None:
+    """BioGPT by its name behind the whole checkpoint changes nothing."""
+    checkpoint = published_checkpoint()
+    torch.save(checkpoint, tmp_path / "final_model.pth")
+    hub_server.models["microsoft/biogpt"] = tmp_path / "biogpt"
+    (tmp_path / "biogpt").mkdir()
+    base = {key: value + 1 for key, value in in_components(checkpoint)["biogpt_finetuned.pth"].items()}
+    torch.save(base, tmp_path / "biogpt" / "pytorch_model.bin")
+    import_checkpoint(SYSTEM, [tmp_path / "final_model.pth"], None, tmp_path / "whole", "small")
+
+    import_checkpoint(SYSTEM, [tmp_path / "final_model.pth", "microsoft/biogpt"], None, tmp_path / "model", "small")
+
+    whole, found = (read_weights(tmp_path / model / WEIGHTS_FILE) for model in ("whole", "model"))
+    assert [key for key in whole if not torch.equal(whole[key], found[key])] == []
+
+
+def test_command_ends_with_the_message(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command takes names, and ends with the message alone where the hub does not give one."""
+    arguments = ["biomedclip_qformer_biogpt", "owner/none", "--out", str(tmp_path / "model")]
+    monkeypatch.setattr("sys.argv", ["import_checkpoint", *arguments])
+
+    with pytest.raises(SystemExit, match="owner/none is no file or folder here, and cannot be had from the hub"):
+        main()
+
+    assert not (tmp_path / "model").exists()
