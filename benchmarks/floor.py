@@ -52,21 +52,23 @@ class Cost:
     """What one number takes in a precision.
 
     weight    : bytes of a weight; scales are counted for 4 bits, where they are not negligible
+    scores    : the same of the layer that scores words
     key_value : bytes of an element of the cache
     product   : type in which matrices are multiplied at best, a key of `Machine.operations`
     """
 
     weight: float
+    scores: float
     key_value: float
     product: str
 
 
 COSTS: Mapping[str, Cost] = {
-    "fp32": Cost(4, 4, "fp32"),
-    "bf16": Cost(2, 2, "bf16"),
-    "int8": Cost(1, 2, "int8"),
-    # Blocks of 64 weights with one scale, itself in 8 bits (Dettmers et al., QLoRA, 2023, section 3).
-    "nf4": Cost(0.5 + 1 / 64, 2, "bf16"),
+    "fp32": Cost(4, 4, 4, "fp32"),
+    "bf16": Cost(2, 2, 2, "bf16"),
+    "int8": Cost(1, 1, 2, "int8"),
+    # Blocks of 64 weights with one scale, itself in 8 bits; words are scored in 16 (Dettmers et al., QLoRA, 2023).
+    "nf4": Cost(0.5 + 1 / 64, 2, 2, "bf16"),
 }
 
 
@@ -89,7 +91,7 @@ def floor(shape: Shape, work: Work, machine: Machine, precision: str, *, images:
     # Before the first of these steps one column of each beam is written, before the last as many as there are steps.
     own = (steps + 1) / 2
     cache = images * (prefix * work.key_value + image * work.image_column) + rows * own * work.key_value
-    moved = work.matrix * cost.weight + cache * cost.key_value
+    moved = (work.matrix - work.scores) * cost.weight + work.scores * cost.scores + cache * cost.key_value
     # Of every row: one multiplication and addition a weight, and one for every element of the cache that it looks at.
     attended = (prefix + own) * work.key_value + image * work.image_column
     operations = 2 * rows * (work.matrix + attended)
@@ -98,8 +100,8 @@ def floor(shape: Shape, work: Work, machine: Machine, precision: str, *, images:
 
 
 def family(precision: str) -> str:
-    """The key of COSTS that a precision of a peer belongs to: "int8 dynamic" is a kind of int8."""
-    return precision.split(maxsplit=1)[0]
+    """The key of COSTS that a precision of a peer belongs to: "int8_dynamic" is a kind of int8."""
+    return precision.partition("_")[0]
 
 
 def measure_machine() -> Machine:

@@ -48,15 +48,17 @@ class Row:
 def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[Row]:
     """What one point says; `floors` by precision."""
     done = [series for series in results if series.refused is None]
-    ours = {family(series.precision): series for series in done if series.peer == OURS}
-    fastest = min(ours.values(), key=lambda series: series.median, default=None)
+    ours = sorted((series for series in done if series.peer == OURS), key=lambda series: series.median)
+    fastest = ours[0] if ours else None
     table = []
     for series in results:
         if series.refused is not None:
             table.append(Row(series.peer, series.precision, refused=series.refused))
             continue
         floor = floors[series.precision]
-        same = ours.get(family(series.precision))
+        kin = [one for one in ours if family(one.precision) == family(series.precision)]
+        # Of several kinds of int8 the one of the same name, else our fastest.
+        same = next((one for one in kin if one.precision == series.precision), kin[0] if kin else None)
         table.append(
             Row(
                 series.peer,
@@ -141,8 +143,8 @@ def _preface(record: Mapping[str, Any]) -> str:
         f"- Measured on it: memory {max(measured['read'], measured['copy']) / 1e9:.1f} GB/s; {operations}\n\n"
         f"A step is one token for every row. Its time is that of {settings['steps'] + 1} tokens less that of the first "
         f"one, over {settings['steps']}, from {settings['rounds']} rounds in which all took turns. The floor is the "
-        "larger of what must be read over the memory bandwidth and what must be computed over the matrix throughput; it "
-        "is none for a decoder that fits into the processor's cache. "
+        "larger of what must be read over the memory bandwidth and what must be computed over the matrix throughput; "
+        "a decoder that fits into the processor's cache can be below it. "
         '"Times ours" is how many times as long as ours a decoder takes, by the medians.'
     )
 

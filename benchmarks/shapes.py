@@ -107,13 +107,15 @@ class Work:
     """What one decoding step of one row must read and compute, whatever program does it.
 
     parameters   : of the whole decoder
-    matrix       : weights that every step multiplies with, the vocabulary's included
+    matrix       : weights that every step multiplies with, those that score words included
+    scores       : those that score words
     key_value    : elements of keys and values that one column of the cache has
     image_column : the same for one column of the image in cross-attention, 0 elsewhere
     """
 
     parameters: int
     matrix: int
+    scores: int
     key_value: int
     image_column: int
 
@@ -129,11 +131,12 @@ def work(shape: Shape) -> Work:
         inner = c.heads * (c.head_width or c.width // c.heads)
         # Keys and values of the image are computed once, so two thirds of that projection rest.
         matrix -= c.layers * 2 * inner * c.width
-        return Work(parameters, matrix, 2 * c.layers * inner, 2 * c.layers * inner)
+        return Work(parameters, matrix, network.lm_head.weight.numel(), 2 * c.layers * inner, 2 * c.layers * inner)
     language: Any = network.config
     head_width = language.hidden_size // language.num_attention_heads
     heads = getattr(language, "num_key_value_heads", None) or language.num_attention_heads
-    return Work(parameters, matrix, 2 * language.num_hidden_layers * heads * head_width, 0)
+    scores = network.get_output_embeddings().weight.numel()
+    return Work(parameters, matrix, scores, 2 * language.num_hidden_layers * heads * head_width, 0)
 
 
 def untrained(shape: Shape) -> Any:

@@ -8,41 +8,30 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.shapes import BOS, EOS, PAD, WEIGHTS, Shape, read_shape
-from model_src.decoders import build_decoder, served
+from model_src.decoders import build_decoder, serving_decoder
 from model_src.decoders.decoder import IMAGE
+from model_src.decoders.precision import PRECISIONS
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
-from model_src.model_config import PRECISIONS
-from model_src.weights_file import LazyTensor
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Peer:
     """The engine, without the server and without the vision encoder."""
 
-    precisions = PRECISIONS
+    precisions = tuple(PRECISIONS)
     note = "model_src.generation.engine"
 
     def __init__(self, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
         self.versions = {"torch": torch.__version__}
         self._shape = read_shape(folder)
-        self._section, self._weights = served_weights(folder, self._shape)
-        # Words stand for an image, so that peers that take only ids of words read the same prefix.
-        words = self._weights["words.weight" if self._shape.is_prefix else "token_embedding.weight"]
-        self._words = words * self._section.get("embedding_scale", 1.0)
+        self._network = imported(folder, self._shape)
         self._decoders: dict[str, Any] = {}
 
     def load(self, precision: str) -> None:
         """Store the weights in this precision, once."""
-        if precision in self._decoders:
-            return
-        with torch.device("meta"):
-            decoder = build_decoder(self._section)
-        weights = {name: tensor.to(_DTYPES[precision]) for name, tensor in self._weights.items()}
-        decoder.load_state_dict(weights, assign=True)
-        self._decoders[precision] = decoder.eval().requires_grad_(False)
+        if precision not in self._decoders:
+            self._decoders[precision] = serving_decoder(self._network, precision)
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
         """All prefixes as requests of one batch."""
@@ -53,7 +42,7 @@ class Peer:
         for i, ids in enumerate(prefixes):
             image, prompt = ids[: self._shape.image_tokens], ids[self._shape.image_tokens :]
             start = (IMAGE, *prompt) if self._shape.is_prefix else (BOS,)
-            requests[f"{i}"] = DecodeRequest(self._words[image], start, options)
+            requests[f"{i}"] = DecodeRequest(self._image_embeds(image), start, options)
         engine.add(requests)
         done: dict[str, list[int]] = {}
         while engine.active:
@@ -61,17 +50,23 @@ class Peer:
                 done[request_id] = list(hypotheses[0].token_ids)
         return [done[f"{i}"] for i in range(len(prefixes))]
 
+    def _image_embeds(self, ids: list[int]) -> Tensor:
+        """Words stand for an image, so that peers that take only ids of words read the same prefix."""
+        if not self._shape.is_prefix:
+            return self._network.token_embedding(torch.tensor(ids))
+        nothing = torch.empty(1, 0, self._shape.section["hidden_size"])
+        return self._network.embed(nothing, torch.tensor([[IMAGE, *ids]]))[0]
 
-def served_weights(folder: Path, shape: Shape) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Section `decoder` and weights as an archive of this checkpoint has them, in float32."""
+
+def imported(folder: Path, shape: Shape) -> Any:
+    """The network of a checkpoint as a model folder has it, in float32."""
     with torch.device("meta"):
         network = build_decoder(shape.section)
     weights = load_file(folder / WEIGHTS)
     if shape.is_prefix:
         weights = {_imported(name): tensor for name, tensor in weights.items()}
     network.load_state_dict(weights, assign=True)
-    section, stored = served(shape.section, network)
-    return dict(section), {n: t.make() if isinstance(t, LazyTensor) else t for n, t in stored.items()}
+    return network.eval().requires_grad_(False)
 
 
 def _imported(name: str) -> str:
