@@ -59,6 +59,11 @@ class LocalServer:
             )
 
     @property
+    def pid(self) -> int:
+        """Id of the server's first process; Java and the workers are below it."""
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         """The HTTP inference API."""
         return self._address("inference")
@@ -99,15 +104,15 @@ class LocalServer:
                 return list(response.json()[0]["workers"])
         return []
 
-    def wait_until_ready(self, model: str, seconds: float = 300) -> None:
-        """Wait for a worker that has loaded the model; /ping says "healthy" long before that.
+    def wait_until_ready(self, model: str, seconds: float = 300, workers: int = 1) -> None:
+        """Wait for so many workers that have loaded the model; /ping says "healthy" long before that.
 
         Raises RuntimeError: at once if the archive cannot be loaded, with the reason; and if the server ends or is not
         ready in time, with the end of its output.
         """
         deadline = time.monotonic() + seconds
         while self._process.poll() is None and time.monotonic() < deadline:
-            if any(worker["status"] == "READY" for worker in self.workers(model)):
+            if sum(worker["status"] == "READY" for worker in self.workers(model)) >= workers:
                 return
             output = self.console.read_text(encoding="utf-8", errors="replace")
             failure = re.search(f"Failed to load model {re.escape(model)}, exception (.*)", output)

@@ -11,9 +11,6 @@ from model_src.errors import ArchiveError
 from model_src.onnx_session import OnnxSession
 
 OPSET = 20
-EXTERNAL_FROM = 1_500_000_000
-"""Bytes of weights from which they are written into a file of their own beside the network: protobuf, the format of
-the network's file, ends at 2 GiB."""
 TOLERANCE = 1e-4
 """Largest difference to PyTorch that is let through, relative to the largest output. float32 sums in another order
 differ by 1e-6 to 1e-5 in networks of this depth; a wrong operator differs by far more."""
@@ -22,7 +19,8 @@ differ by 1e-6 to 1e-5 in networks of this depth; a wrong operator differs by fa
 def export_onnx(module: nn.Module, example: Tensor, path: Path, *, inputs: str, outputs: str) -> float:
     """Write a network with one input and one output, the first dimension of both being the batch.
 
-    Large weights go to `<path>.data`.
+    Its weights go to `<path>.data`, for two reasons: ONNX Runtime maps that file into memory, so that workers share
+    its pages, where it would copy what is in the network's own; and protobuf, the format of that, ends at 2 GiB.
 
     module  : in evaluation mode
     example : Tensor, shape (batch, ...), an input; the comparison uses it and batches of other sizes
@@ -44,11 +42,8 @@ def export_onnx(module: nn.Module, example: Tensor, path: Path, *, inputs: str, 
     )
     if program is None:
         raise ArchiveError(f"{path.name}: the exporter of PyTorch gave nothing")
-    if sum(tensor.nbytes for tensor in module.state_dict().values()) >= EXTERNAL_FROM:
-        program.save(path, external_data=True)
-        model = onnx.load(path, load_external_data=False)
-    else:
-        model = program.model_proto
+    program.save(path, external_data=True)
+    model = onnx.load(path, load_external_data=False)
     _forget_origin(model)
     onnx.save(model, path)
     return compare(module, example, path)

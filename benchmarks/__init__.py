@@ -1,0 +1,1 @@
+"""What the server costs and how fast it is, measured through the commands that users have."""
