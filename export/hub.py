@@ -96,5 +96,5 @@ def _reason(error: Exception) -> str:
     if status in {401, 403}:
         return f"it refuses ({status}); accept the licence on the model's page, and set HF_TOKEN to one of that account"
     if status is not None:
-        return f"it answers with status {status}; try again later"
+        return f"it answers with status {status}; check HF_ENDPOINT if it is set, or try again later"
     return f"it cannot be reached ({type(error).__name__}: {error}); check the connection, and HF_ENDPOINT if it is set"
