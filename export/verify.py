@@ -14,7 +14,7 @@ import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
-NOT_WHILE_SERVING = ("torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
+NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
 """Libraries that a worker must not import: they cost seconds at every start."""
 
 _PROGRAM = """
@@ -28,8 +28,6 @@ generator = ReportGenerator.load(folder)
 (report,) = generator.generate([ReportRequest(image=image.read_bytes())])
 if isinstance(report, Exception):
     sys.exit(f"{type(report).__name__}: {report}")
-if generator.config.decoder["kind"] != "causal_lm":
-    forbidden.append("transformers")
 imported = [name for name in forbidden if name in sys.modules]
 if imported:
     sys.exit(f"serving imported {', '.join(imported)}")

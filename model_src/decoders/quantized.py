@@ -3,6 +3,7 @@
 Each class says with `stored` how the weights of the layer that it stands for are stored, and computes with those.
 """
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -92,8 +93,10 @@ class Int8Embedding(nn.Module):
 
 def _int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """X in 16 bits times the transposed weights."""
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= FEW_ROWS and x.device.type == "cpu":
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    # The kernel loads whole registers from aligned addresses, and does not look whether it may: it crashes instead.
+    fits = rows.shape[1] % 32 == rows.data_ptr() % 16 == weight.data_ptr() % 16 == 0
+    if len(rows) <= FEW_ROWS and x.device.type == "cpu" and fits:
         y = torch._weight_int8pack_mm(rows, weight, scale)
     else:
         y = linear(rows, weight.to(x.dtype)) * scale
@@ -109,8 +112,11 @@ class _Packed:
     """
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
-        ones = torch.zeros(len(scale), dtype=torch.int64)
-        quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), ones, 0)
+        zero_points = torch.zeros(len(scale), dtype=torch.int64)
+        with warnings.catch_warnings():
+            # That quantised tensors will go from a later PyTorch: docs/decisions/0009-int8-on-a-cpu.md.
+            warnings.simplefilter("ignore", UserWarning)
+            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero_points, 0)
         self._packed = torch.ops.quantized.linear_prepack(quantized, None)
         # Without VNNI the kernel adds two products in 16 bits, for which what is multiplied must have 7.
         self._levels = 127 if torch.cpu._is_vnni_supported() else 63
@@ -191,6 +197,10 @@ class NF4Linear(nn.Module):
                 self.absmax, torch.Size(self.shape), code, NF4_BLOCK, quant_type="nf4", dtype=x.dtype
             )
         return matmul_4bit(x, self.weight.t(), self._state, bias=self.bias)
+
+    def part(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs `start` to `stop` alone, shape (..., stop - start)."""
+        return self(x)[..., start:stop]
 
 
 def _nf4(weight: Tensor | LazyTensor, which: int) -> Tensor:

@@ -25,7 +25,7 @@ PARTS = {
         "feedforward": 40,
     },
     "decoder": {
-        "kind": "causal_lm",
+        "kind": "transformers",
         "model_type": "llama",
         "vocab_size": 20,
         "hidden_size": 32,

@@ -2,57 +2,196 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+from torch import Tensor, nn
 
 from export.package import write_decoder
 from model_src.archive import DECODER, load_decoder, read_archive, write_archive_config
+from model_src.decoders import for_serving, serving_decoder
+from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+from model_src.decoders.decoder import IMAGE
+from model_src.decoders.precision import PRECISIONS
+from model_src.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
+from model_src.decoders.transformers_lm import TransformersLM
 from model_src.errors import ArchiveError
+from model_src.generation.engine import DecodeRequest, Engine
+from model_src.generation.options import GenerationOptions
 from model_src.model_folder import read_model_folder
 from model_src.report import Report
 from model_src.report_generator import ReportGenerator, ReportRequest
+from model_src.weights_file import made
 from tests.tiny_model import CONFIG, png
 
+QUANTIZED = {"int8": Int8Linear, "int8_dynamic": Int8DynamicLinear, "nf4": NF4Linear}
+BITS = {"fp32": 32, "bf16": 16, "int8": 8, "int8_dynamic": 8, "nf4": 4}
 
-@pytest.fixture(scope="module")
-def halved(tiny_model: Path, tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model's archive in bf16."""
-    folder = tmp_path_factory.mktemp("halved") / "archive"
-    shutil.copytree(tiny_archive, folder)
+
+def tiny_lm(model_type: str, **more: Any) -> TransformersLM:
+    """A random causal language model whose choices depend on what it has read."""
+    torch.manual_seed(0)
+    section = {"model_type": model_type, "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2}
+    section |= {"num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 80, **more}
+    lm = TransformersLM(section)
+    for parameter in lm.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=1.5 / parameter.shape[-1] ** 0.5)
+    return lm.eval()
+
+
+def biogpt() -> TransformersLM:
+    """Layer norm, biases, tied words."""
+    return tiny_lm("biogpt")
+
+
+def llama() -> TransformersLM:
+    """RMS norm, grouped heads, a gated feed-forward, words scored by a layer of their own."""
+    return tiny_lm("llama", num_key_value_heads=2, tie_word_embeddings=False)
+
+
+def cross_attention() -> CrossAttentionDecoder:
+    """A decoder of which a part of a joined projection is used by itself."""
+    torch.manual_seed(0)
+    config = CrossAttentionConfig(vocab_size=512, width=64, layers=2, heads=4, feedforward=128, max_positions=80)
+    return CrossAttentionDecoder(config).eval()
+
+
+DECODERS: list[Callable[[], Any]] = [biogpt, llama, cross_attention]
+
+
+def first_logits(decoder: Any, images: int = 3) -> Tensor:
+    """Logits of the first token for a few random images."""
+    prompt = 2 if isinstance(decoder, CrossAttentionDecoder) else IMAGE
+    state = decoder.new_state(images)
+    state.cache.reserve(8)
+    embeds = torch.randn(images, 6, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return decoder.prefill(state, slice(0, images), embeds, torch.full((images, 1), prompt)).float()
+
+
+@pytest.mark.parametrize("build", DECODERS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_fewer_bits_say_about_the_same(build: Callable[[], Any], precision: str) -> None:
+    """In every precision the logits are those of fp32, up to the rounding that so many bits bring."""
+    expected = first_logits(serving_decoder(build()))
+    actual = first_logits(serving_decoder(build(), precision))
+
+    error = (actual - expected).norm() / expected.norm()
+    assert error < {"fp32": 1e-6, "bf16": 0.02, "int8": 0.03, "int8_dynamic": 0.06, "nf4": 0.25}[precision]
+    assert (error > 0) == (precision != "fp32")
+
+
+@pytest.mark.parametrize("build", DECODERS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_fewer_bits_take_less_room(build: Callable[[], Any], precision: str) -> None:
+    """What is stored of matrices takes so many bits a weight; only tables that are looked up may take 16 or 32."""
+    decoder = build()
+    _, served, stored = for_serving(decoder, precision)
+    layers = {name for name, layer in served.named_modules() if isinstance(layer, (nn.Linear, *QUANTIZED.values()))}
+    weights, whole = {}, decoder.served()[1]
+    for name in layers:
+        if precision == "nf4" and name == "lm_head":
+            continue
+        weights[name] = made(stored[f"{name}.weight"]).nbytes * 8 / made(whole[f"{name}.weight"]).numel()
+
+    assert set(weights.values()) == {BITS[precision]}
+
+
+@pytest.mark.parametrize("build", DECODERS)
+@pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"])
+def test_neighbours_do_not_matter(build: Callable[[], Any], precision: str) -> None:
+    """A report is the same alone and beside others, also where what flows between layers is rounded to 8 bits."""
+    decoder = serving_decoder(build(), precision)
+    prompt = (2,) if isinstance(decoder, CrossAttentionDecoder) else (IMAGE,)
+    options = GenerationOptions(max_new_tokens=12, num_beams=2)
+    images = (
+        torch.randn(4, 6, 64, generator=torch.Generator().manual_seed(2))
+        * torch.tensor([1.0, 9, 0.1, 3])[:, None, None]
+    )
+    requests = {f"{i}": DecodeRequest(image, prompt, options) for i, image in enumerate(images)}
+
+    def decoded(some: dict[str, DecodeRequest]) -> dict[str, tuple[int, ...]]:
+        engine = Engine(decoder, slots=4, eos_token_ids=[3], pad_token_id=0, detokenize=str)
+        engine.add(some)
+        done: dict[str, tuple[int, ...]] = {}
+        while engine.active:
+            done |= {key: found[0].token_ids for key, found in engine.step().items()}
+        return done
+
+    together = decoded(requests)
+    assert together == {key: decoded({key: request})[key] for key, request in requests.items()}
+    assert len(set(together.values())) > 1
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+@pytest.mark.parametrize("layer_class", [Int8Linear, Int8DynamicLinear])
+def test_int8_is_within_half_a_unit(layer_class: type[Int8Linear], rows: int) -> None:
+    """Stored weights are off by half a unit at most, and each kernel multiplies with just these, whole or in part."""
+    torch.manual_seed(0)
+    weight, bias = torch.randn(96, 64) * torch.logspace(-6, 3, 96)[:, None], torch.randn(96)
+    weight[5] = 0
+    layer = layer_class(64, 96, bias=True)
+    stored = {name: made(tensor) for name, tensor in layer_class.stored(weight).items()}
+    layer.load_state_dict({**stored, "bias": bias}, assign=True)
+    scale = stored["scale"].float()[:, None]
+    restored = stored["weight"].float() * scale
+
+    assert ((restored - weight).abs() <= scale * 0.501).all()
+    x = torch.randn(rows, 64)
+    expected = nn.functional.linear(x, restored, bias)
+    with torch.inference_mode():
+        dtype = PRECISIONS["int8" if layer_class is Int8Linear else "int8_dynamic"].dtype
+        actual = layer.to(dtype)(x.to(dtype)).float()
+        part = layer.part(x.to(dtype), 10, 30).float()
+    size = weight.norm(dim=1) + bias.abs()
+    assert ((actual - expected).abs() / size).max() < 0.1
+    torch.testing.assert_close(part, actual[:, 10:30])
+
+
+def test_nf4_is_that_of_bitsandbytes() -> None:
+    """The layer computes with the weights that bitsandbytes restores from its own four bits."""
+    torch.manual_seed(0)
+    weight, x = torch.randn(96, 128), torch.randn(5, 128, dtype=torch.bfloat16)
+    restored = dequantize_4bit(*quantize_4bit(weight, quant_type="nf4"))
+    layer = NF4Linear(128, 96, bias=False)
+    layer.load_state_dict({name: made(tensor) for name, tensor in NF4Linear.stored(weight).items()}, assign=True)
+
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x), nn.functional.linear(x, restored.to(x.dtype)))
+
+
+def test_nf4_needs_blocks() -> None:
+    """A layer that cannot be divided into blocks is refused with its size."""
+    decoder = CrossAttentionDecoder(CrossAttentionConfig(30, 12, 1, 2, 20, 16))
+
+    with pytest.raises(ValueError, match="64 weights together; .* x 12 cannot be divided"):
+        for_serving(decoder, "nf4")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_archive_answers_in_every_precision(
+    tiny_model: Path, tiny_archive: Path, tmp_path: Path, precision: str
+) -> None:
+    """An archive in any precision answers, with the decoder that was stored in it, and loads it without a copy."""
+    folder = shutil.copytree(tiny_archive, tmp_path / "archive")
     model = read_model_folder(tiny_model, decoder_as_stored=True)
-    config = dataclasses.replace(model.config, precision="bf16")
-    write_decoder(dataclasses.replace(model, config=config), folder)
-    write_archive_config(folder, config)
-    return folder
+    config = dataclasses.replace(model.config, precision=precision)
+    write_archive_config(folder, write_decoder(dataclasses.replace(model, config=config), folder))
 
-
-def test_decoder_in_bf16_takes_half_the_bytes(tiny_archive: Path, halved: Path) -> None:
-    """The weights take half the space, and the same words are about as likely as in fp32."""
-    whole, half = (load_decoder(read_archive(folder)) for folder in (tiny_archive, halved))
-    image_embeds, prompt_ids = torch.randn(1, 4, 32), torch.tensor([[2]])
-
-    logits = []
-    for decoder in (whole, half):
-        state = decoder.new_state(1)
-        state.cache.reserve(1)
-        logits.append(decoder.prefill(state, slice(0, 1), image_embeds, prompt_ids))
-    expected, actual = logits
-
-    assert (halved / DECODER).stat().st_size < 0.6 * (tiny_archive / DECODER).stat().st_size
-    assert actual.dtype == torch.bfloat16
-    torch.testing.assert_close(actual.float(), expected, rtol=0.05, atol=0.1)
-
-
-def test_reports_come_in_bf16(halved: Path) -> None:
-    """An archive in bf16 answers, whatever mixture of requests it is asked."""
-    reports = ReportGenerator.load(halved).generate([ReportRequest(image=png(seed)) for seed in range(3)])
+    reports = ReportGenerator.load(folder).generate([ReportRequest(image=png(seed)) for seed in range(3)])
+    loaded, kept = load_decoder(read_archive(folder)), serving_decoder(model.network.decoder, precision)
 
     assert all(isinstance(report, Report) and report.token_ids for report in reports)
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), kept.parameters(), strict=True))
+    assert ((folder / DECODER).stat().st_size < (tiny_archive / DECODER).stat().st_size) == (precision != "fp32")
 
 
 def test_unknown_precision_is_refused() -> None:
     """Another precision is an error that lists the known ones."""
-    with pytest.raises(ArchiveError, match=r"precision is 'fp8'; allowed: fp32, bf16"):
+    with pytest.raises(ArchiveError, match=r"precision is 'fp8'; allowed: fp32, bf16, int8, int8_dynamic, nf4"):
         dataclasses.replace(CONFIG, precision="fp8")
