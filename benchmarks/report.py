@@ -47,13 +47,17 @@ class Row:
 
 def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[Row]:
     """What one point says; `floors` by precision."""
-    done = [series for series in results if series.refused is None]
+    done = [series for series in results if series.refused is None and min(series.best, series.median) > 0]
     ours = sorted((series for series in done if series.peer == OURS), key=lambda series: series.median)
     fastest = ours[0] if ours else None
     table = []
     for series in results:
         if series.refused is not None:
             table.append(Row(series.peer, series.precision, refused=series.refused))
+            continue
+        if series.best <= 0 or series.median <= 0:
+            # The first tokens took longer than all: no time of a step can be told from such rounds.
+            table.append(Row(series.peer, series.precision, refused="its rounds scatter too much; take more of them"))
             continue
         floor = floors[series.precision]
         kin = [one for one in ours if family(one.precision) == family(series.precision)]
