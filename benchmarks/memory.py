@@ -34,7 +34,7 @@ from statistics import median
 import psutil
 
 from benchmarks.process_memory import Memory, PeakMemory
-from benchmarks.random_checkpoint import CHECKPOINTS, write_random_checkpoint, write_random_tokenizer
+from benchmarks.random_checkpoint import CHECKPOINTS, write_random_tokenizer
 from client.demo import as_png, sample_radiograph
 from client.http_client import HttpClient
 from client.local_server import LocalServer
@@ -87,15 +87,14 @@ def run(name: str, module: str, *arguments: str | Path) -> Step:
 def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[Step]]:
     """A model folder of true size with random weights, imported from a checkpoint as its original writes it."""
     checkpoint, model = folder / "final_model.pth", folder / system
-    parameters = write_random_checkpoint(system, checkpoint)
-    print(f"{checkpoint.name}: {parameters:,} parameters", file=sys.stderr)
+    made = run("random checkpoint", "benchmarks.random_checkpoint", system, checkpoint)
     if not tokenizer.is_dir():
         print(f"{tokenizer} is not here: a made-up vocabulary takes its place", file=sys.stderr)
         tokenizer = folder
         write_random_tokenizer(folder)
     imported = run("import", "export.import_checkpoint", system, checkpoint, "--tokenizer", tokenizer, "--out", model)
     checkpoint.unlink()
-    return model, [imported]
+    return model, [made, imported]
 
 
 def with_precision(model: Path, precision: str, folder: Path) -> Path:

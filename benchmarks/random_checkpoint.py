@@ -1,5 +1,9 @@
-"""Checkpoints of true size with random weights, as the original code of a system would have saved them."""
+"""Checkpoints of true size with random weights, as the original code of a system would have saved them.
 
+python -m benchmarks.random_checkpoint biomedclip_qformer_biogpt final_model.pth
+"""
+
+import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -83,3 +87,16 @@ def write_random_tokenizer(folder: Path, vocab_size: int = 42384) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(list(BIOGPT_SPECIAL))
     tokenizer.save(str(folder / TOKENIZER))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Save a checkpoint of true size with random weights.")
+    parser.add_argument("system", choices=CHECKPOINTS)
+    parser.add_argument("path", type=Path)
+    arguments = parser.parse_args()
+    print(f"{arguments.path}: {write_random_checkpoint(arguments.system, arguments.path):,} parameters")
+
+
+if __name__ == "__main__":
+    main()

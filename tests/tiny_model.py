@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, decoders, models
 
 from model_src.generation.options import GenerationOptions
 from model_src.model_config import ModelConfig, SpecialTokens
-from model_src.model_folder import build_network, write_model_folder
-from model_src.preprocess import PreprocessConfig
-from model_src.radiograph import InputConfig
+from model_src.model_folder import Model, build_network, write_model_folder
+from model_src.preprocess import PreprocessConfig, preprocess
+from model_src.radiograph import InputConfig, read_radiograph
 
 PIECES = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "findings", ":", "the", "heart", "is", "not", "enlarged", "."),
@@ -66,6 +66,13 @@ def write_tiny_model(folder: Path, config: ModelConfig = CONFIG, seed: int = 0) 
     tokenizer.decoder = decoders.WordPiece()
     write_model_folder(folder, config, network.eval().state_dict(), tokenizer)
     return folder
+
+
+def seen(model: Model, image: bytes) -> torch.Tensor:
+    """The image_features of one file, shape (1, ...), computed by the network in PyTorch."""
+    pixel_values = preprocess(read_radiograph(image, model.config.input), model.config.preprocess)
+    with torch.inference_mode():
+        return model.network.vision(torch.from_numpy(pixel_values)[None]).clone()
 
 
 def png(seed: int = 0, side: int = 80) -> bytes:

@@ -9,12 +9,16 @@ from typing import Any
 
 import h5py
 import torch
+from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from model_src.architectures import ARCHITECTURES
 from model_src.architectures.architecture import Network
+from model_src.model_config import ModelConfig
+from model_src.model_folder import Model
 
 SIZE, VOCAB_SIZE, POSITIONS = 40, 60, 12
+BOS, EOS, PAD = 1, 2, 0
 ATTENTION = {"width": 16, "layers": 2, "heads": 2, "head_width": 12, "norm_eps": 1e-4, "dropout": 0.2}
 PARTS: dict[str, dict[str, Any]] = {
     "vision": {"widths": [4, 6, 32], "depths": [2, 1, 3], "dense": 3, "token_width": 16},
@@ -74,6 +78,42 @@ def tiny_network(seed: int = 0) -> Network:
         network.vision.train()(torch.rand(32, 1, SIZE, SIZE))
         network.vision.norm.weight.mul_(4)
     return network.eval().requires_grad_(False)
+
+
+def small_model() -> Model:
+    """The network with made-up words, never writing padding."""
+    network = tiny_network()
+    network.decoder.lm_head.bias[PAD] = -1e4
+    config = ModelConfig.from_mapping(
+        {
+            **ARCHITECTURES["xreport"].published.defaults,
+            "name": "tiny",
+            "version": "1.0",
+            "architecture": "xreport",
+            **PARTS,
+            "tokenizer": {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD},
+            "preprocess": {"size": SIZE, "channels": 1, "antialias": False, "mean": [0.0], "std": [1.0]},
+            "generation": {"max_new_tokens": POSITIONS},
+        },
+        "tiny",
+    )
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCAB_SIZE)}, unk_token="w0"))  # noqa: S106
+    return Model(config, network, tokenizer)
+
+
+def greedy_of_the_original(model: Model, features: Tensor) -> list[int]:
+    """The published loop: all positions padded with 0 and computed anew for every token; without the end of text.
+
+    features : of one image, see tests.tiny_model.seen
+    """
+    sequence = torch.zeros(1, POSITIONS + 1, dtype=torch.int64)
+    sequence[0, 0] = BOS
+    image_embeds = model.network.connector(features)
+    for i in range(1, POSITIONS + 1):
+        sequence[0, i] = model.network.decoder(image_embeds, sequence[:, :-1])[0, i - 1].argmax()
+        if sequence[0, i] == EOS:
+            return sequence[0, 1:i].tolist()
+    return sequence[0, 1:].tolist()
 
 
 def keras_datasets(network: Network) -> dict[str, Tensor]:

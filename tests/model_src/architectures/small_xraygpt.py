@@ -1,9 +1,11 @@
-"""Dimensions, words and weights of a small system 3."""
+"""A small system 3 with random weights, and the answer that the original's rule gives."""
 
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from model_src.architectures import ARCHITECTURES
 from model_src.model_config import ModelConfig
@@ -69,3 +71,51 @@ def small_model() -> Model:
                 parameter.normal_(std=gain / parameter.shape[-1] ** 0.5)
         network.decoder.lm_head.weight[len(SPECIAL) + LETTERS.index("#")] *= 4
     return Model(config, network.eval().requires_grad_(False), letters_tokenizer())
+
+
+class StopAtHashes(StoppingCriteria):
+    """The original's rule: the last tokens are those of the stop text."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> bool:
+        """Whether to stop."""
+        return input_ids[0, -3:].tolist() == encode("###")
+
+
+def encode(text: str) -> list[int]:
+    """One token a character."""
+    return [len(SPECIAL) + LETTERS.index(letter) for letter in text]
+
+
+def published_rule(
+    model: Model, features: Tensor, question: str, seed: int, max_new_tokens: int, **changed: Any
+) -> list[int]:
+    """What the original would write: its chat template cut at the image, `generate` on embeddings, its stop rule.
+
+    features : of one image, see tests.tiny_model.seen
+    question : or all turns of a conversation, with the separators and names between them
+    changed  : arguments of `generate` that are not the published ones
+    """
+    system = model.config.prompt.system  # type: ignore[union-attr]
+    text = f"{system}###Patient: <Img><ImageHere></Img> {question}###Doctor:"
+    before, after = ([*ids] for ids in map(encode, text.split("<ImageHere>")))
+    network = model.network
+    language_model = LlamaForCausalLM(LlamaConfig(vocab_size=PARTS["decoder"]["vocab_size"], **DECODER)).eval()
+    language_model.model.load_state_dict(network.decoder.body.state_dict())
+    language_model.lm_head.load_state_dict(network.decoder.lm_head.state_dict())
+    words = language_model.get_input_embeddings()
+    with torch.inference_mode():
+        image_embeds = network.connector(features)
+        embeds = torch.cat([words(torch.tensor([[1, *before]])), image_embeds, words(torch.tensor([after]))], dim=1)
+    published = {"num_beams": 1, "do_sample": True, "min_length": 1, "top_p": 0.9, "temperature": 1.0}
+    published |= {"repetition_penalty": 1.0, "length_penalty": 1}
+    torch.manual_seed(seed)
+    tokens = language_model.generate(
+        inputs_embeds=embeds.clone(),
+        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
+        stopping_criteria=StoppingCriteriaList([StopAtHashes()]),
+        max_new_tokens=max_new_tokens,
+        eos_token_id=2,
+        pad_token_id=2,
+        **{**published, **changed},
+    )
+    return tokens[0].tolist()

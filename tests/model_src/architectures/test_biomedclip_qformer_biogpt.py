@@ -6,91 +6,37 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import BioGptConfig, BioGptForCausalLM
 
 from export.export_onnx import export_onnx
 from export.import_checkpoint import import_checkpoint
 from export.package import write_files
 from model_src.architectures import ARCHITECTURES
-from model_src.architectures.architecture import Network
 from model_src.archive import CONFIG, WEIGHTS
 from model_src.errors import ArchiveError
 from model_src.generation.options import GenerationOptions
 from model_src.model_config import ModelConfig
 from model_src.model_folder import Model, build_network
-from model_src.preprocess import preprocess
-from model_src.radiograph import read_radiograph
 from model_src.report import Report
 from model_src.report_generator import ReportGenerator, ReportRequest
 from model_src.weights_file import read_weights
-from tests.tiny_model import png
+from tests.model_src.architectures.small_biogpt import (
+    PARTS,
+    SYSTEM,
+    published_rule,
+    small_model,
+    small_network,
+)
+from tests.tiny_model import png, seen
 
-SYSTEM = "biomedclip_qformer_biogpt"
-PUBLISHED = ARCHITECTURES[SYSTEM].published
 TEXT_ONLY = 109_710_848 + 1 + 28_343_808
 """Parameters of BiomedCLIP's text tower and its logit scale, and of the Q-Former's feed-forward layers for text."""
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-LETTERS = "abcdefghijklmnopqrstuvwxyz ."
-DECODER: dict[str, Any] = {
-    "vocab_size": len(SPECIAL) + len(LETTERS),
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 1,
-    "intermediate_size": 96,
-    "max_position_embeddings": 120,
-}
-PARTS: dict[str, Any] = {
-    "vision": {"size": 32, "patch": 16, "width": 64, "layers": 2, "heads": 1, "out_width": 24},
-    "connector": {
-        "in_width": 24,
-        "out_width": 64,
-        "queries": 32,
-        "width": 128,
-        "layers": 2,
-        "heads": 2,
-        "feedforward": 96,
-    },
-    "decoder": {"kind": "transformers", "model_type": "biogpt", **DECODER},
-}
-
-
-def small_network() -> Network:
-    """A random network whose reports depend on the image, end now and then, and do not repeat one word only."""
-    torch.manual_seed(0)
-    network = ARCHITECTURES[SYSTEM].build(PARTS)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=(0.05 if "embed_tokens" in name else 2.0) / parameter.shape[-1] ** 0.5)
-        # The queries must not drown what they see: a published one has learned that.
-        network.connector.query_tokens *= 0.1
-        network.decoder.body.embed_tokens.weight *= 12
-    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     """A small system 0."""
-    defaults = PUBLISHED.defaults
-    config = ModelConfig.from_mapping(
-        {
-            **defaults,
-            **PARTS,
-            "name": "small",
-            "version": "1.0",
-            "architecture": SYSTEM,
-            "preprocess": {**defaults["preprocess"], "size": 32},
-        },
-        "test",
-    )
-    vocabulary = {piece: i for i, piece in enumerate([*SPECIAL, *LETTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=SPECIAL[3]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    return Model(config, small_network(), tokenizer)
+    return small_model()
 
 
 @pytest.fixture(scope="module")
@@ -101,34 +47,6 @@ def generator(model: Model, tmp_path_factory: pytest.TempPathFactory) -> ReportG
     return ReportGenerator.load(folder, slots=4)
 
 
-def published_rule(model: Model, image: bytes, prompt: str, max_new_tokens: int) -> list[int]:
-    """What the original would write: the arguments of its `generate`, the prompt behind the queries."""
-    network = model.network
-    language_model = BioGptForCausalLM(BioGptConfig(**DECODER)).eval()
-    language_model.biogpt.load_state_dict(network.decoder.body.state_dict())
-    pixels = preprocess(read_radiograph(image, model.config.input), model.config.preprocess)
-    ids = [2, *(len(SPECIAL) + LETTERS.index(letter) for letter in prompt)] if prompt else []
-    with torch.inference_mode():
-        embeds = network.connector(network.vision(torch.from_numpy(pixels)[None]))
-        if ids:
-            embeds = torch.cat([embeds, language_model.get_input_embeddings()(torch.tensor([ids]))], dim=1)
-    tokens = language_model.generate(
-        inputs_embeds=embeds.clone(),
-        attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
-        max_new_tokens=max_new_tokens,
-        min_length=20,
-        num_beams=5,
-        do_sample=False,
-        repetition_penalty=1.5,
-        length_penalty=2.0,
-        no_repeat_ngram_size=3,
-        eos_token_id=2,
-        pad_token_id=1,
-    )
-    row: list[int] = tokens[0].tolist()
-    return row[: row.index(2) + 1] if 2 in row else row
-
-
 @pytest.mark.parametrize("prompt", ["", "heart"])
 def test_served_report_equals_the_published_rule(model: Model, generator: ReportGenerator, prompt: str) -> None:
     """With the published preset the served token ids are those of `generate`, with a prompt and without."""
@@ -137,15 +55,16 @@ def test_served_report_equals_the_published_rule(model: Model, generator: Report
 
     reports = [report for report in generator.generate(requests) if isinstance(report, Report)]
 
-    assert [list(r.token_ids) for r in reports] == [published_rule(model, png(seed), prompt, 24) for seed in range(4)]
+    assert [list(r.token_ids) for r in reports] == [
+        published_rule(model, seen(model, png(seed)), prompt, 24) for seed in range(4)
+    ]
     assert len({report.text for report in reports}) > 2
     assert {report.finish_reason for report in reports} == {"eos", "length"}
 
 
 def test_features_of_a_client_give_the_report_of_its_image(model: Model, generator: ReportGenerator) -> None:
     """One feature vector, as a client may keep it, stands for the image."""
-    pixels = preprocess(read_radiograph(png(1), model.config.input), model.config.preprocess)
-    features = model.network.vision(torch.from_numpy(pixels)[None])[0]
+    features = seen(model, png(1))[0]
     options = GenerationOptions(max_new_tokens=12)
 
     from_image, from_features = generator.generate(

@@ -1,0 +1,287 @@
+"""All five systems at reduced size: what the server answers is what the library writes and what the original wrote."""
+
+import dataclasses
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from client.grpc_client import GrpcClient
+from client.http_client import HttpClient
+from client.local_server import LocalServer
+from export.package import write_archive
+from model_src.generation.options import GenerationOptions
+from model_src.model_folder import Model, read_model_folder, write_model_folder
+from model_src.report import Report
+from model_src.report_generator import ReportGenerator, ReportRequest
+from tests import tiny_model, tiny_xreport
+from tests.model_src.architectures import small_biogpt, small_llama, small_xraygpt
+from tests.tiny_model import seen, write_tiny_model
+from tests.tiny_xreport import greedy_of_the_original
+
+pytestmark = pytest.mark.server
+
+TOKENS = 20
+"""Of a report. One call of the handler decodes fewer, so that every request outlives several."""
+QUESTION, ANSWER, SECOND = "Is the heart large?", "No.", "And the lungs?"
+Rule = Callable[[Model, Tensor], list[int]]
+
+
+def greedy_without_cache(model: Model, features: Tensor) -> list[int]:
+    """System 1's loop: the whole report through the decoder for every token."""
+    tokens = [model.config.tokenizer.bos_token_id]
+    image_embeds = model.network.connector(features)
+    while len(tokens) <= TOKENS and tokens[-1] != model.config.tokenizer.eos_token_id:
+        tokens.append(int(model.network.decoder(image_embeds, torch.tensor([tokens]))[0, -1].argmax()))
+    return tokens[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One request to one system.
+
+    fields : beside the image, as a client sends them
+    rule   : what the original would write
+    """
+
+    system: str
+    fields: dict[str, Any]
+    rule: Rule
+
+
+def turns(*contents: str) -> list[dict[str, str]]:
+    """A conversation that the user opens."""
+    return [{"role": "user" if i % 2 == 0 else "assistant", "content": text} for i, text in enumerate(contents)]
+
+
+def biogpt(prompt: str, **changed: Any) -> Rule:
+    """System 0's rule."""
+    return lambda model, features: small_biogpt.published_rule(model, features, prompt, TOKENS, **changed)
+
+
+def llama(prompt: str = small_llama.PROMPT, **changed: Any) -> Rule:
+    """System 2's rule."""
+    return lambda model, features: small_llama.originals_report(model, features, prompt, **changed)
+
+
+def vicuna(question: str, **changed: Any) -> Rule:
+    """System 3's rule."""
+    return lambda model, features: small_xraygpt.published_rule(model, features, question, 7, TOKENS, **changed)
+
+
+FEWER_BEAMS = {"num_beams": 3, "repetition_penalty": 1.0, "no_repeat_ngram_size": 2}
+CONVERSATION = f"{QUESTION}###Doctor: {ANSWER}###Patient: {SECOND}"
+SHORT = {"max_new_tokens": TOKENS}
+CASES = {
+    "0, published": Case("system0", SHORT, biogpt("")),
+    "0, prompt": Case("system0", {**SHORT, "prompt": "heart"}, biogpt("heart")),
+    "0, prompt and three beams": Case(
+        "system0", {**SHORT, "prompt": "lungs", **FEWER_BEAMS}, biogpt("lungs", **FEWER_BEAMS)
+    ),
+    "1, published": Case("system1", SHORT, greedy_without_cache),
+    "2, published": Case("system2", {}, llama()),
+    "2, prompt and two beams": Case(
+        "system2",
+        {"prompt": "chest clear", "num_beams": 2, **SHORT},
+        llama("chest clear", num_beams=2, max_new_tokens=TOKENS),
+    ),
+    "3, published": Case("system3", {**SHORT, "messages": turns(QUESTION), "seed": 7}, vicuna(QUESTION)),
+    "3, second turn": Case(
+        "system3", {**SHORT, "messages": turns(QUESTION, ANSWER, SECOND), "seed": 7}, vicuna(CONVERSATION)
+    ),
+    "3, four beams": Case(
+        "system3",
+        {**SHORT, "messages": turns(QUESTION), "do_sample": False, "num_beams": 4},
+        vicuna(QUESTION, do_sample=False, num_beams=4, top_p=None, temperature=None),
+    ),
+    "4, published": Case("system4", {}, greedy_of_the_original),
+}
+
+
+def chest(seed: int, side: int = 80) -> bytes:
+    """A PNG with two dark lungs and a heart on a bright chest, no two of them alike."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
+
+    def ellipse(middle: float, height: float, width: float, length: float) -> np.ndarray:
+        return 0.5 - 0.5 * np.tanh(6 * (((x - middle) / width) ** 2 + ((y - height) / length) ** 2 - 1))
+
+    grey = 0.85 - 0.2 * y**2
+    for middle in (-0.42, 0.42):
+        width, length, height = random.uniform((0.2, 0.5, -0.1), (0.32, 0.75, 0.1))
+        grey -= random.uniform(0.4, 0.7) * ellipse(middle, height, width, length)
+    size = random.uniform(0.12, 0.3)
+    grey += 0.4 * ellipse(0.12, 0.3, size, size)
+    file = io.BytesIO()
+    Image.fromarray((255 * np.clip(grey, 0, 1)).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+IMAGES = [chest(seed) for seed in (1, 2, 7)]
+IMAGE = IMAGES[0]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model folder for each system, by its name."""
+    folder = tmp_path_factory.mktemp("systems")
+    small = {
+        "system0": small_biogpt.small_model(),
+        "system2": small_llama.small_model(image_size=224),
+        "system3": small_xraygpt.small_model(),
+        "system4": tiny_xreport.small_model(),
+    }
+    for name, model in small.items():
+        config = dataclasses.replace(model.config, name=name)
+        write_model_folder(folder / name, config, model.network.state_dict(), model.tokenizer)
+    write_tiny_model(folder / "system1", dataclasses.replace(tiny_model.CONFIG, name="system1"))
+    return {path.name: path for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def networks(models: dict[str, Path]) -> dict[str, Model]:
+    """The networks of the model folders in PyTorch."""
+    return {name: read_model_folder(folder) for name, folder in models.items()}
+
+
+@pytest.fixture(scope="module")
+def archives(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the archives of all five."""
+    store = tmp_path_factory.mktemp("store")
+    for folder in models.values():
+        write_archive(folder, store, batching="in-flight", slots=4)
+    return store
+
+
+@pytest.fixture(scope="module")
+def generators(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, ReportGenerator]:
+    """The library on the same archives, in this process."""
+    found = {}
+    for path in archives.glob("*.mar"):
+        folder = tmp_path_factory.mktemp(path.stem)
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        found[path.stem] = ReportGenerator.load(folder, slots=4)
+    return found
+
+
+@pytest.fixture(scope="module")
+def systems(archives: Path) -> Iterator[LocalServer]:
+    """One server with all five."""
+    with LocalServer(archives) as server:
+        for path in archives.glob("*.mar"):
+            server.wait_until_ready(path.stem)
+        yield server
+
+
+@pytest.fixture
+def ask(systems: LocalServer) -> Callable[..., dict[str, Any]]:
+    """What gives a report over HTTP for a system, an image or None, and fields."""
+
+    def report(system: str, image: bytes | None, **fields: Any) -> dict[str, Any]:
+        client = HttpClient(systems.url, systems.key(), system)
+        return client.report_json(image, **in_options(fields), return_token_ids=True)
+
+    return report
+
+
+def in_options(fields: dict[str, Any]) -> dict[str, Any]:
+    """A JSON body: what is an option of decoding stands in `options`."""
+    inputs = ("prompt", "messages", "image_features", "return_attention")
+    body = {name: value for name, value in fields.items() if name in inputs}
+    return {**body, "options": {name: value for name, value in fields.items() if name not in inputs}}
+
+
+def in_process(generator: ReportGenerator, image: bytes | None = None, **fields: Any) -> Report:
+    """The same request to the library."""
+    options = {name: fields.pop(name) for name in list(fields) if hasattr(generator.config.generation, name)}
+    if "messages" in fields:
+        fields["messages"] = tuple(fields["messages"])
+    chosen = GenerationOptions.from_mapping(options, generator.config.generation)
+    (report,) = generator.generate([ReportRequest(image=image, options=chosen, **fields)])
+    assert isinstance(report, Report), report
+    return report
+
+
+def as_original(system: str, token_ids: list[int]) -> list[int]:
+    """System 4's loop leaves the end of text away."""
+    return [token for token in token_ids if token != tiny_xreport.EOS] if system == "system4" else token_ids
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_served_tokens_are_those_of_library_and_original(
+    name: str,
+    ask: Callable[..., dict[str, Any]],
+    systems: LocalServer,
+    generators: dict[str, ReportGenerator],
+    networks: dict[str, Model],
+) -> None:
+    """HTTP, gRPC, the library in this process and the original's rule write the same token ids."""
+    case = CASES[name]
+    model, generator = networks[case.system], generators[case.system]
+    with GrpcClient(systems.grpc_target, systems.key(), case.system) as client:
+        over_grpc = client.report(IMAGE, **case.fields, return_token_ids=True)["token_ids"]
+
+    served = [ask(case.system, image, **case.fields)["token_ids"] for image in IMAGES]
+
+    assert served[0] == over_grpc
+    assert served == [list(in_process(generator, image, **case.fields).token_ids) for image in IMAGES]
+    with torch.inference_mode():
+        expected = [case.rule(model, seen(model, image)) for image in IMAGES]
+    assert [as_original(case.system, tokens) for tokens in served] == expected
+    assert len({tuple(tokens) for tokens in expected}) > 1
+
+
+@pytest.mark.parametrize("system", [f"system{i}" for i in range(5)])
+def test_features_and_beams_over_http(
+    system: str,
+    ask: Callable[..., dict[str, Any]],
+    generators: dict[str, ReportGenerator],
+    networks: dict[str, Model],
+) -> None:
+    """image_features as JSON get the report of their image, with beams, which two originals have not, as without."""
+    features = seen(networks[system], IMAGE)[0].numpy()
+    beams = {"num_beams": 3, "do_sample": False, "max_new_tokens": 12, "num_return_sequences": 2}
+
+    by_image, by_features = ask(system, IMAGE, **beams), ask(system, None, image_features=features.tolist(), **beams)
+
+    assert by_features["token_ids"] == by_image["token_ids"]
+    assert by_features["token_ids"] == list(in_process(generators[system], image_features=features, **beams).token_ids)
+    assert len(by_features["alternatives"]) == 1
+
+
+def test_second_turn_keeps_the_features(ask: Callable[..., dict[str, Any]]) -> None:
+    """The second question about an image is answered without encoding it again."""
+    image = chest(3)
+
+    first = ask("system3", image, messages=turns(QUESTION), seed=7, **SHORT)
+    second = ask("system3", image, messages=turns(QUESTION, ANSWER, SECOND), seed=7, **SHORT)
+
+    assert first["timing_ms"]["vision"] > 0
+    assert second["timing_ms"]["vision"] == 0
+    assert second["token_ids"] != first["token_ids"]
+
+
+def test_attention_maps_are_served(ask: Callable[..., dict[str, Any]], networks: dict[str, Model]) -> None:
+    """System 2 answers where it looked for each of 14 diseases, and a score of each, as its network has them."""
+    model = networks["system2"]
+
+    answer = ask("system2", IMAGE, return_attention=True)
+
+    attention = np.array(answer["attention"])
+    assert attention.shape == (14, 7, 7)
+    np.testing.assert_allclose(attention.sum((1, 2)), 1, rtol=1e-4)
+    with torch.inference_mode():
+        features = seen(model, IMAGE)
+        expected = {
+            name: getattr(model.network.connector, name)(features)[0] for name in ("attention", "disease_logits")
+        }
+    np.testing.assert_allclose(attention, expected["attention"].numpy(), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(answer["disease_logits"], expected["disease_logits"].numpy(), rtol=1e-2, atol=1e-3)
