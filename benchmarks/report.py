@@ -93,12 +93,13 @@ _HEAD = (
 
 def markdown_table(table: Sequence[Row]) -> str:
     """The rows of one point; below it what was refused, and what was measured beside other load."""
-    lines, notes, disturbed = [_HEAD], [], []
+    lines, disturbed = [_HEAD], []
+    reasons: dict[tuple[str, str], list[str]] = {}
     for row in table:
         name = f"**{row.peer}**" if row.peer == OURS else row.peer
         if row.refused is not None:
             lines.append(f"| {name} | {row.precision} |" + " – |" * 8)
-            notes.append(f"{row.peer} {row.precision}: {row.refused}")
+            reasons.setdefault((row.peer, row.refused), []).append(row.precision)
             continue
         busy = row.foreign_cores is not None and row.foreign_cores > QUIET_CORES
         unlike = "–" if row.differing is None else f"{row.differing} of {row.tokens}"
@@ -117,6 +118,7 @@ def markdown_table(table: Sequence[Row]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
         if busy:
             disturbed.append(row.foreign_cores or 0.0)
+    notes = [f"{peer} {', '.join(precisions)}: {reason}" for (peer, reason), precisions in reasons.items()]
     if disturbed:
         notes.append(f"\\* beside other load: up to {max(disturbed):.1f} cores were busy with something else")
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)

@@ -9,15 +9,15 @@ from ctranslate2.converters import TransformersConverter
 from ctranslate2.converters.transformers import BartLoader, register_loader
 from ctranslate2.specs import common_spec, transformer_spec
 
-from benchmarks.peers.child import Refused
 from benchmarks.peers.conversion import converted
+from benchmarks.peers.peer import Refused
 
 _COMPUTE = {"int8_dynamic": "int8_float32", "fp32": "float32"}
 """Precision -> compute_type. int8 quantises activations as they come. On CPUs it has no bfloat16."""
 
 
 @register_loader("BioGptConfig")
-class BioGptLoader(BartLoader):  # type: ignore[misc]
+class BioGptLoader(BartLoader):
     """BioGPT is fairseq's pre-norm language model: the layers of BART's decoder, scaled words, learned positions."""
 
     architecture_name = "BioGptForCausalLM"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
-from benchmarks.peers.child import Refused
 from benchmarks.peers.conversion import converted
+from benchmarks.peers.peer import Refused
 
 _STORED: dict[str, dict[str, Any]] = {
     "fp32": {"load_in_8bit": False},
@@ -23,7 +23,7 @@ COMPUTED: dict[str, dict[str, str]] = {
     "int8": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
     "int8_dynamic": {},
 }
-"""Settings beside the latency hint. By default it takes bf16 where the CPU has it, and quantises activations by groups."""
+"""Settings beside the latency hint. By default it computes in bf16 where the CPU can, and quantises activations."""
 
 
 class Peer:
