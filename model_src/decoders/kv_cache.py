@@ -7,7 +7,7 @@ from torch import Tensor
 class KVCache:
     """Keys and values of every layer for a fixed number of slots, a slot being one request with all its beams.
 
-    A column is one position of one beam. Columns are only ever added: reordering beams changes which columns a
+    A column is one position of one beam. What is written stays where it is: reordering beams changes which columns a
     beam may look at (a mask that the caller keeps), never the cache. Decoders call `update`; the caller says
     beforehand with `open` where the next tokens go.
     """

@@ -37,7 +37,7 @@ class DecodeRequest:
 class _Slot:
     """A request in the batch.
 
-    columns  : cache columns in use
+    columns  : cache columns up to the last one in use
     position : position of the tokens that the next step reads
     tokens   : Tensor of int64, shape (rows,), those tokens
     """
@@ -195,11 +195,9 @@ class Engine:
         token_ids = torch.full((len(batch), rows), self._pad_token_id, device=device)
         for i, slot in enumerate(batch):
             token_ids[i, : slot.rows] = slot.tokens
-        used = torch.tensor([slot.columns for slot in batch], device=device)[:, None]
         positions = torch.tensor([slot.position for slot in batch], device=device)[:, None].expand(-1, rows)
-        length = max(slot.columns for slot in batch) + rows
-        self._reserve(length)
-        columns = used + row
+        columns = self._free_columns(rows)
+        length = max(slot.columns for slot in batch)
         own = torch.ones_like(token_ids, dtype=torch.bool)
         if self._decoder.hidden_from_all is not None:
             own = token_ids != self._decoder.hidden_from_all
@@ -207,10 +205,22 @@ class Engine:
         slots = slice(0, len(batch))
         self._state.cache.open(slots, columns, length)
         mask = self._ancestry[slots, None, :rows, :length]
-        logits = self._decoder.step(self._state, slots, token_ids, positions, mask)
-        for slot in batch:
-            slot.columns += slot.rows
-        return logits
+        return self._decoder.step(self._state, slots, token_ids, positions, mask)
+
+    def _free_columns(self, rows: int) -> Tensor:
+        """Cache columns for the next tokens, shape (slots, rows): the first ones that no row of the slot looks at.
+
+        Those of beams that were dropped are used again, so a search takes little more room than its longest beam.
+        """
+        batch = self._batch
+        length = max(slot.columns for slot in batch) + rows
+        self._reserve(length)
+        real = torch.tensor([[row < slot.rows for row in range(rows)] for slot in batch], device=self._ancestry.device)
+        seen = (self._ancestry[: len(batch), :rows, :length] & real[:, :, None]).any(dim=1)
+        columns = seen.to(torch.uint8).sort(dim=1, stable=True).indices[:, :rows]
+        for slot, last in zip(batch, columns[:, -1].tolist(), strict=True):
+            slot.columns = max(slot.columns, last + 1)
+        return columns
 
     def _choose(self, index: int, logits: Tensor) -> bool:
         """Choose the next tokens of one request; False when it is done, and then it stands in `_finished`."""

@@ -169,7 +169,7 @@ def test_nf4_needs_blocks() -> None:
     """A layer that cannot be divided into blocks is refused with its size."""
     decoder = CrossAttentionDecoder(CrossAttentionConfig(30, 12, 1, 2, 20, 16))
 
-    with pytest.raises(ValueError, match="64 weights together; .* x 12 cannot be divided"):
+    with pytest.raises(ValueError, match=r"64 weights together; .* x 12 cannot be divided"):
         for_serving(decoder, "nf4")
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model_src.decoders.cross_attention import CrossAttentionState
 from model_src.decoders.kv_cache import KVCache
 from model_src.errors import InvalidOption, Overloaded
 from model_src.generation.options import GenerationOptions
@@ -54,6 +55,19 @@ def test_entering_at_any_step_changes_nothing() -> None:
 
     alone = {key: run(engine(decoder), {key: value})[key] for key, value in requests.items()}
     assert alone == done
+
+
+def test_room_of_dropped_beams_is_used_again() -> None:
+    """A search takes little more room in the cache than its longest beam, not a column for each beam and step."""
+    decoder, steps, beams = tiny_decoder(), 60, 5
+    states: list[CrossAttentionState] = []
+    make = decoder.new_state
+    decoder.new_state = lambda slots: states.append(make(slots)) or states[-1]  # type: ignore[method-assign]
+
+    options = GenerationOptions(num_beams=beams, min_new_tokens=steps, max_new_tokens=steps)
+    run(engine(decoder, slots=1), {"": request(tiny_image(3), options)})
+
+    assert steps < states[-1].cache.columns < steps * beams / 2
 
 
 def test_cancelled_request_frees_its_slot_and_disturbs_nobody() -> None:
