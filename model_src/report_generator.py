@@ -87,7 +87,7 @@ class ReportGenerator:
         self._tokenizer = load_tokenizer(archive.folder)
         prompt = self.config.prompt
         words = self.config.decoder.get("vocab_size")
-        self._prompter = None if prompt is None else Prompter(prompt, load_tokenizer(archive.folder), words)
+        self._prompter = None if prompt is None else Prompter(prompt, self._tokenizer, words)
         tokens = self.config.tokenizer
         self._engine = Engine(
             load_decoder(archive, device),

@@ -96,10 +96,11 @@ CASES = {
     "3, second turn": Case(
         "system3", {**SHORT, "messages": turns(QUESTION, ANSWER, SECOND), "seed": 7}, vicuna(CONVERSATION)
     ),
+    # Without the stop text: with beams, the original looks for it in the first one only, which is mended here.
     "3, four beams": Case(
         "system3",
-        {**SHORT, "messages": turns(QUESTION), "do_sample": False, "num_beams": 4},
-        vicuna(QUESTION, do_sample=False, num_beams=4, top_p=None, temperature=None),
+        {**SHORT, "messages": turns(QUESTION), "do_sample": False, "num_beams": 4, "stop": []},
+        vicuna(QUESTION, do_sample=False, num_beams=4, top_p=None, temperature=None, stopping_criteria=None),
     ),
     "4, published": Case("system4", {}, greedy_of_the_original),
 }

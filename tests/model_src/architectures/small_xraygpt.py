@@ -106,13 +106,13 @@ def published_rule(
     with torch.inference_mode():
         image_embeds = network.connector(features)
         embeds = torch.cat([words(torch.tensor([[1, *before]])), image_embeds, words(torch.tensor([after]))], dim=1)
-    published = {"num_beams": 1, "do_sample": True, "min_length": 1, "top_p": 0.9, "temperature": 1.0}
+    published: dict[str, Any] = {"num_beams": 1, "do_sample": True, "min_length": 1, "top_p": 0.9, "temperature": 1.0}
     published |= {"repetition_penalty": 1.0, "length_penalty": 1}
+    published |= {"stopping_criteria": StoppingCriteriaList([StopAtHashes()])}
     torch.manual_seed(seed)
     tokens = language_model.generate(
         inputs_embeds=embeds.clone(),
         attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
-        stopping_criteria=StoppingCriteriaList([StopAtHashes()]),
         max_new_tokens=max_new_tokens,
         eos_token_id=2,
         pad_token_id=2,
