@@ -204,7 +204,8 @@ def main() -> None:
         parser.error(f"--workers is {arguments.workers}; allowed: rising numbers that begin with 1, such as 1 2 4")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
-        model, steps = arguments.model, []
+        model: Path | None = arguments.model
+        steps: list[Step] = []
         if model is None:
             model, steps = make_model(arguments.system, arguments.tokenizer, folder)
         model = with_precision(model, arguments.precision, folder)
