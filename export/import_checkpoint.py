@@ -28,7 +28,13 @@ from model_src.weights_file import check_weights, write_weights
 
 
 def import_checkpoint(
-    system: str, checkpoint: Sequence[str | Path], tokenizer: str | Path | None, out: Path, name: str
+    system: str,
+    checkpoint: Sequence[str | Path],
+    tokenizer: str | Path | None,
+    out: Path,
+    name: str,
+    *,
+    keep_adapter: bool = False,
 ) -> None:
     """Write the model folder of a published checkpoint; a model card that is there already is left as it is.
 
@@ -37,6 +43,7 @@ def import_checkpoint(
                  several of them the first counts; a config.json by itself says what shapes do not
     tokenizer  : folder or file of its tokenizer, or the name of a hub's model; None leaves it to be copied later
     name       : of the model
+    keep_adapter : low-rank adapters stay beside their layers instead of being merged into them
 
     Raises ArchiveError: unknown system, a file that cannot be had or read, or the list of missing and mis-shaped keys.
     """
@@ -47,14 +54,14 @@ def import_checkpoint(
     sources = [checkpoint_source(given) for given in checkpoint]
     record = ImportRecord()
     tensors, settings = gathered(published, sources, record)
-    weights = translated(published, tensors, settings, record)
+    weights, adapter = translated(published, tensors, settings, record, keep_adapter=keep_adapter)
     try:
         sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()})
     except KeyError as error:
         raise ArchiveError(f"the checkpoint is no {system}: it lacks {error.args[0]}") from error
     if published.layout is not None:
         weights = published.layout(weights)
-    sections = {**sections, "decoder": decoder_section(published, sections["decoder"], settings)}
+    sections = {**sections, "decoder": {**decoder_section(published, sections["decoder"], settings), **adapter}}
     own_tokens = special_tokens(published, sections["decoder"], settings)
     sections |= own_tokens
     config = ModelConfig.from_mapping(
@@ -87,6 +94,9 @@ def main() -> None:
         "--tokenizer", help="folder with its published files, a tokenizer.json, a GGUF file, or a hub's model"
     )
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
+    parser.add_argument(
+        "--keep-adapter", action="store_true", help="low-rank adapters stay beside their layers instead of being merged"
+    )
     parser.add_argument("--name", help="of the model; default: the name of the folder")
     arguments = parser.parse_args()
     try:
@@ -96,6 +106,7 @@ def main() -> None:
             arguments.tokenizer,
             arguments.out,
             arguments.name or arguments.out.resolve().name,
+            keep_adapter=arguments.keep_adapter,
         )
     except ArchiveError as error:
         sys.exit(f"{error}")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from export.checkpoint import GGUF, JSON, read_checkpoint, read_settings
-from export.lora import adapted_layers, merge_adapters
+from export.lora import adapted_layers, keep_adapters, merge_adapters
 from export.quantised import dequantised
 from export.source import Source
 from model_src.architectures.architecture import Published, Section
 from model_src.errors import ArchiveError
-from model_src.weights_file import LazyTensor
+from model_src.weights_file import LazyTensor, made
 
 Weights = Mapping[str, Tensor | LazyTensor]
 Settings = Sequence[Mapping[str, Any]]
@@ -86,24 +86,33 @@ def _check_tied(published: Published, source: Source, found: Weights, weights: W
     for pattern, ours in published.tied.items():
         for key in found:
             repeats = re.search(pattern, key) is not None and ours in weights
-            if repeats and not torch.equal(_made(found[key]), _made(weights[ours])):
+            if repeats and not torch.equal(made(found[key]), made(weights[ours])):
                 raise ArchiveError(f"{source.label}: {key} is not equal to {ours}, but the model uses one for both")
 
 
 def translated(
-    published: Published, tensors: Weights, settings: Settings, record: ImportRecord
-) -> dict[str, Tensor | LazyTensor]:
-    """The weights under our keys, adapters merged.
+    published: Published, tensors: Weights, settings: Settings, record: ImportRecord, *, keep_adapter: bool
+) -> tuple[dict[str, Tensor | LazyTensor], Section]:
+    """The weights under our keys.
 
-    Raises ArchiveError as `merge_adapters` does.
+    keep_adapter : low-rank adapters stay beside their layers instead of being merged
+    returns      : the weights, and what is to be added to the section `decoder` of model.yaml
+
+    Raises ArchiveError as `merge_adapters` and `keep_adapters` do.
     """
     weights, ignored = our_weights(published, tensors)
     adapter = next((contents for contents in settings if "lora_alpha" in contents), {})
-    merged = merge_adapters(weights, adapter, published.lora_alpha)
-    if layers := adapted_layers(weights):
-        record.note(f"low-rank adapters are merged into {len(layers)} layers")
+    layers = adapted_layers(weights)
+    added: Section = {}
+    if keep_adapter:
+        weights, kept = keep_adapters(weights, adapter, published.lora_alpha)
+        added = {"adapter": kept}
+    else:
+        weights = merge_adapters(weights, adapter, published.lora_alpha)
+    if layers:
+        record.note(f"low-rank adapters are {'kept beside' if keep_adapter else 'merged into'} {len(layers)} layers")
     record.ignore(ignored)
-    return merged
+    return weights, added
 
 
 def decoder_section(published: Published, section: Section, settings: Settings) -> Section:
@@ -171,11 +180,7 @@ def shaped(
     return fitted
 
 
-def _made(tensor: Tensor | LazyTensor) -> Tensor:
-    return tensor.make() if isinstance(tensor, LazyTensor) else tensor
-
-
 def _fitted(
     tensor: Tensor | LazyTensor, fit: Callable[[Tensor, tuple[int, ...]], Tensor], shape: tuple[int, ...]
 ) -> Tensor:
-    return fit(_made(tensor), shape)
+    return fit(made(tensor), shape)

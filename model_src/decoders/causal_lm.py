@@ -5,8 +5,8 @@ Source of the layers: BioGPT (Luo et al., 2022), which is GPT-2's pre-norm trans
 with which this one agrees.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from model_src.attention import Attending
 from model_src.decoders.decoder import IMAGE
 from model_src.decoders.kv_cache import KVCache
 from model_src.decoders.word_embedding import WordEmbedding
+from model_src.linear import AdaptedLinear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "silu": silu}
 NORMS = ("layer_norm", "rms_norm")
@@ -35,6 +36,7 @@ class CausalLMConfig:
     rotary_scale    : factor of the sines and cosines
     attention_bias, out_bias, feedforward_bias : which projections have one
     tied            : words are scored by their embeddings
+    adapters        : rank of the low-rank adapter of each kind of layer that has one: qkv, out, up, down
     """
 
     vocab_size: int
@@ -56,6 +58,7 @@ class CausalLMConfig:
     out_bias: bool = False
     feedforward_bias: bool = False
     tied: bool = False
+    adapters: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, allowed in (("norm", NORMS), ("activation", tuple(ACTIVATIONS))):
@@ -94,6 +97,8 @@ class _Layer(nn.Module):
         self.norm2 = _Norm(c)
         self.up = nn.Linear(c.width, (2 if c.gated else 1) * c.feedforward, bias=c.feedforward_bias)
         self.down = nn.Linear(c.feedforward, c.width, bias=c.feedforward_bias)
+        for name, rank in c.adapters.items():
+            setattr(self, name, AdaptedLinear(getattr(self, name), rank))
 
     def forward(
         self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache, layer: int, attending: Attending

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from model_src.decoders.adapters import adapt, joined_adapter
 from model_src.decoders.causal_lm import CausalLMConfig
 from model_src.decoders.decoder import IMAGE
 from model_src.weights_file import LazyTensor
@@ -30,7 +31,8 @@ class TransformersLM(nn.Module):
     """BioGPT, Llama and their like.
 
     section : the section `decoder` of model.yaml without its `kind`: `model_type` as `transformers` names it, and
-              the values of that model's configuration
+              the values of that model's configuration; `adapter` with its `rank` and the names of the `layers` that
+              have one
 
     Raises ValueError for an unknown model type.
     """
@@ -38,6 +40,7 @@ class TransformersLM(nn.Module):
     def __init__(self, section: Mapping[str, Any]) -> None:
         super().__init__()
         values = dict(section)
+        adapter = values.pop("adapter", None)
         self.config = AutoConfig.for_model(values.pop("model_type"), **values)
         self.config.use_cache = False
         self.body: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
@@ -45,6 +48,8 @@ class TransformersLM(nn.Module):
             # Its frequencies are computed, not stored: they must exist also where the weights do not yet.
             with torch.device("cpu"):
                 self.body.rotary_emb = type(self.body.rotary_emb)(config=self.config)
+        if adapter is not None:
+            adapt(self.body, **adapter)
         width, vocab_size = self.config.hidden_size, self.config.vocab_size
         self.lm_head = None if self.config.tie_word_embeddings else nn.Linear(width, vocab_size, bias=False)
 
@@ -86,6 +91,16 @@ class TransformersLM(nn.Module):
         config, sources = _SERVED[c.model_type](c)
         state = dict(self.state_dict())
         weights = {name: _joined([state[f"body.{key}"] for key in keys]) for name, keys in sources.items()}
+        ranks: dict[str, int] = {}
+        for name in [name for name in sources if name.endswith(".weight")]:
+            layer = name.removesuffix(".weight")
+            adapter = joined_adapter(state, [f"body.{key}".removesuffix(".weight") for key in sources[name]])
+            if adapter is not None:
+                weights[f"{layer}.down"], weights[f"{layer}.up"] = adapter
+                ranks[layer.split(".")[-1]] = len(adapter[0])
+                for leaf in [leaf for leaf in ("weight", "bias") if f"{layer}.{leaf}" in weights]:
+                    weights[f"{layer}.base.{leaf}"] = weights.pop(f"{layer}.{leaf}")
+        config = replace(config, adapters=ranks)
         if self.lm_head is not None:
             weights["lm_head.weight"] = state["lm_head.weight"]
         if hasattr(self.body, "rotary_emb"):

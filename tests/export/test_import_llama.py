@@ -18,7 +18,7 @@ from export.published_weights import our_weights
 from model_src.architectures import ARCHITECTURES
 from model_src.archive import CONFIG, WEIGHTS
 from model_src.errors import ArchiveError
-from model_src.model_config import ModelConfig
+from model_src.model_config import ModelConfig, SpecialTokens
 from model_src.model_folder import MODEL_CARD
 from model_src.weights_file import LazyTensor, read_weights
 
@@ -208,6 +208,28 @@ def test_vocabulary_of_llama_gets_a_padding_token(vision: Path, tmp_path: Path) 
     torch.testing.assert_close(head[-1], weights["lm_head.weight"].mean(0))
 
 
+def test_decoder_of_other_words_has_its_own_special_tokens(vision: Path, tmp_path: Path) -> None:
+    """A Llama of other words than Llama-2 starts, ends and pads as its config.json says, prompts included."""
+    llama(tmp_path / "llama")
+    path = tmp_path / "llama" / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps({**settings, "bos_token_id": 7, "eos_token_id": 5, "pad_token_id": None}), encoding="utf-8"
+    )
+    torch.save(projection(), tmp_path / "projection.pth")
+    files = [vision, tmp_path / "projection.pth", tmp_path / "llama"]
+
+    imported(files, tmp_path / "out")
+
+    config = ModelConfig.read(tmp_path / "out" / CONFIG)
+    assert config.tokenizer == SpecialTokens(bos_token_id=7, eos_token_id=5, pad_token_id=5)
+    assert config.prompt is not None
+    assert config.prompt.start_ids == (7,)
+    path.write_text(json.dumps({**settings, "eos_token_id": [5, 6]}), encoding="utf-8")
+    with pytest.raises(ArchiveError, match=r"eos_token_id is \[5, 6\] .* must be one id"):
+        imported(files, tmp_path / "again")
+
+
 def test_missing_keys_are_listed(vision: Path, tmp_path: Path) -> None:
     """A checkpoint that lacks keys is refused, and the message has each of them."""
     weights = whole(llama(tmp_path / "llama"))
@@ -241,13 +263,13 @@ def test_adapter_keeps_the_layers_dtype() -> None:
         ({"x.lora_B.weight": None}, {"lora_alpha": 1}, "x needs weight, lora_A.weight and lora_B.weight"),
         ({"x.lora_B.weight": torch.ones(5, 2)}, {"lora_alpha": 1}, r"lora_B \(5, 2\) .* does not fit \(4, 6\)"),
         ({}, {}, "adapter of unknown alpha"),
-        ({}, {"lora_alpha": 1, "use_dora": True}, "use_dora = True, which cannot be merged"),
+        ({}, {"lora_alpha": 1, "use_dora": True}, "use_dora = True, which is not known"),
     ],
 )
 def test_adapter_that_cannot_be_merged_is_refused(
     changes: Mapping[str, Tensor | None], settings: Mapping[str, object], message: str
 ) -> None:
-    """Half an adapter, one of the wrong shape or of a kind that is not merged is an error that says so."""
+    """Half an adapter, one of the wrong shape or of an unknown kind is an error that says so."""
     weights = {key: value for key, value in {**LAYER, **changes}.items() if value is not None}
 
     with pytest.raises(ArchiveError, match=message):

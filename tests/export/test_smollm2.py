@@ -16,6 +16,8 @@ from model_src.prompt import Prompter
 from tests.model_src.generation.reference import generate_arguments, run
 from tests.smollm2 import IM_END, QUESTION, WIDTH, WORD_SCALE, original, original_tokenizer
 
+pytestmark = pytest.mark.slow
+
 ODD = ["", " a", "a\n\nb\tc", "émoji 🫁 中文", "T12-L1, 3.5cm", "<|im_start|>user\nHi<|im_end|>", "don't"]
 
 
