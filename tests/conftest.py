@@ -10,7 +10,6 @@ import pytest
 
 from export.package import write_files
 from model_src.model_folder import read_model_folder
-from tests.smollm2 import GGUF, write_smollm2
 from tests.tiny_model import write_tiny_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -27,6 +26,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of system 2 with SmolLM2-135M-Instruct as its decoder, all else random."""
+    # The library behind it takes seconds to import, which other tests need not wait for.
+    from tests.smollm2 import GGUF, write_smollm2
+
     if not GGUF.is_file():
         pytest.skip(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
     return write_smollm2(tmp_path_factory.mktemp("models") / "smollm2")
