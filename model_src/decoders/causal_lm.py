@@ -15,7 +15,7 @@ from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 from model_src.attention import Attending
 from model_src.decoders.decoder import IMAGE
 from model_src.decoders.kv_cache import KVCache
-from model_src.decoders.word_embedding import WordEmbedding
+from model_src.decoders.word_embedding import WordEmbedding, drawn
 from model_src.linear import AdaptedLinear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "silu": silu}
@@ -156,7 +156,8 @@ class CausalLMDecoder(nn.Module):
             self.positions = None
             self.inverse_frequencies = nn.Parameter(torch.ones(head_width // 2))
         else:
-            self.positions = nn.Embedding(c.max_positions + c.position_offset, c.width)
+            rows = c.max_positions + c.position_offset
+            self.positions = nn.Embedding(rows, c.width, _weight=drawn(rows, c.width))
         self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
         self.norm = _Norm(c)
         self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=False)
@@ -171,10 +172,8 @@ class CausalLMDecoder(nn.Module):
         c = self.config
         cache = KVCache(
             layers=c.layers,
-            slots=slots,
             heads=c.kv_heads or c.heads,
             head_width=c.head_width or c.width // c.heads,
-            columns=0,
             dtype=self.norm.weight.dtype,
             device=self.device,
         )

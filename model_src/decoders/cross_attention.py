@@ -13,6 +13,7 @@ from torch.nn.functional import dropout, relu
 
 from model_src.attention import EVERYWHERE, Attending, Attention, KeyValue
 from model_src.decoders.kv_cache import KVCache
+from model_src.decoders.word_embedding import drawn
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,10 @@ class CrossAttentionDecoder(nn.Module):
         self.max_positions = config.max_positions
         # The published implementation masks padding by its id, also where the model itself wrote it.
         self.hidden_from_all: int | None = config.pad_token_id
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-        self.position_embedding = nn.Parameter(torch.randn(config.max_positions, config.width) * 0.02)
+        self.token_embedding = nn.Embedding(
+            config.vocab_size, config.width, _weight=drawn(config.vocab_size, config.width)
+        )
+        self.position_embedding = nn.Parameter(drawn(config.max_positions, config.width, std=0.02))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.lm_hidden = None if config.head_hidden is None else nn.Linear(config.width, config.head_hidden)
         self.lm_head = nn.Linear(config.head_hidden or config.width, config.vocab_size)
@@ -213,10 +216,8 @@ class CrossAttentionDecoder(nn.Module):
         c = self.config
         cache = KVCache(
             layers=c.layers,
-            slots=slots,
             heads=c.heads,
             head_width=c.head_width or c.width // c.heads,
-            columns=0,
             dtype=self.position_embedding.dtype,
             device=self.device,
         )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class KVCache:
-    """Keys and values of every layer for a fixed number of slots, a slot being one request with all its beams.
+    """Keys and values of every layer, by slots, a slot being one request with all its beams.
 
     A column is one position of one beam. What is written stays where it is: reordering beams changes which columns a
     beam may look at (a mask that the caller keeps), never the cache. Decoders call `update`; the caller says
@@ -16,17 +16,15 @@ class KVCache:
         self,
         *,
         layers: int,
-        slots: int,
         heads: int,
         head_width: int,
-        columns: int,
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (slots, heads, columns, head_width)
+        shape = (0, heads, 0, head_width)
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self._slots = slice(0, slots)
+        self._slots = slice(0, 0)
         self._places = torch.empty(0, dtype=torch.int64)
         self._length = 0
 
@@ -35,12 +33,14 @@ class KVCache:
         """Columns that are allocated for each slot."""
         return self.keys[0].shape[2]
 
-    def reserve(self, columns: int) -> None:
-        """Allocate at least `columns` columns for each slot; what is in the cache stays."""
-        missing = columns - self.columns
-        if missing > 0:
-            self.keys = [torch.nn.functional.pad(k, (0, 0, 0, missing)) for k in self.keys]
-            self.values = [torch.nn.functional.pad(v, (0, 0, 0, missing)) for v in self.values]
+    def reserve(self, slots: int, columns: int) -> None:
+        """Allocate at least so many slots, and columns for each of them; what is in the cache stays."""
+        more_slots, more_columns = max(slots - self.keys[0].shape[0], 0), max(columns - self.columns, 0)
+        if more_slots or more_columns:
+            grown = (0, 0, 0, more_columns, 0, 0, 0, more_slots)
+            for tensors in (self.keys, self.values):
+                for i, tensor in enumerate(tensors):
+                    tensors[i] = torch.nn.functional.pad(tensor, grown)
 
     def open(self, slots: slice, columns: Tensor, length: int) -> None:
         """Say where the tokens of the next forward pass go.

@@ -114,7 +114,7 @@ class _Packed:
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         zero_points = torch.zeros(len(scale), dtype=torch.int64)
         with warnings.catch_warnings():
-            # That quantised tensors will go from a later PyTorch: docs/decisions/0009-int8-on-a-cpu.md.
+            # That quantised tensors will go from a later PyTorch: docs/decisions/0010-int8-on-a-cpu.md.
             warnings.simplefilter("ignore", UserWarning)
             quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero_points, 0)
         self._packed = torch.ops.quantized.linear_prepack(quantized, None)

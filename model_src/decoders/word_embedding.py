@@ -1,7 +1,17 @@
-"""Word embeddings by which words can also be scored."""
+"""Tables that are looked up: word embeddings, by which words can also be scored."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+
+
+def drawn(*shape: int, std: float = 1.0) -> Tensor:
+    """Normal random numbers, where there is anything to draw them into.
+
+    On the meta device torch would first import modules of 80 MB, for two seconds, at every start of a worker.
+    """
+    numbers = torch.empty(*shape)
+    return numbers if numbers.is_meta else nn.init.normal_(numbers, std=std)
 
 
 class WordEmbedding(nn.Embedding):
@@ -9,6 +19,9 @@ class WordEmbedding(nn.Embedding):
 
     Source: Press and Wolf, "Using the Output Embedding to Improve Language Models", 2017.
     """
+
+    def __init__(self, words: int, width: int) -> None:
+        super().__init__(words, width, _weight=drawn(words, width))
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""

@@ -156,7 +156,7 @@ class Engine:
         prompt_ids = torch.tensor([request.prompt_ids for request in group.values()], device=self._decoder.device)
         first_prompt = next(iter(group.values())).prompt_ids
         prefix = self._decoder.prefix_length(image_embeds.shape[1], first_prompt)
-        self._reserve(prefix)
+        self._reserve(slots.stop, prefix)
         logits = self._decoder.prefill(self._state, slots, image_embeds, prompt_ids)
         self._ancestry[slots] = False
         self._ancestry[slots, :, :prefix] = True
@@ -214,7 +214,7 @@ class Engine:
         """
         batch = self._batch
         length = max(slot.columns for slot in batch) + rows
-        self._reserve(length)
+        self._reserve(len(batch), length)
         real = torch.tensor([[row < slot.rows for row in range(rows)] for slot in batch], device=self._ancestry.device)
         seen = (self._ancestry[: len(batch), :rows, :length] & real[:, :, None]).any(dim=1)
         columns = seen.to(torch.uint8).sort(dim=1, stable=True).indices[:, :rows]
@@ -244,10 +244,8 @@ class Engine:
             self._batch[index] = self._batch[last]
         self._batch.pop()
 
-    def _reserve(self, columns: int) -> None:
+    def _reserve(self, slots: int, columns: int) -> None:
         """Make room in the cache."""
-        missing = columns - self._ancestry.shape[2]
-        if missing > 0:
-            total = columns + -columns % _COLUMN_BLOCK
-            self._state.cache.reserve(total)
-            self._ancestry = torch.nn.functional.pad(self._ancestry, (0, total - self._ancestry.shape[2]))
+        total = max(columns + -columns % _COLUMN_BLOCK, self._ancestry.shape[2])
+        self._state.cache.reserve(slots, total)
+        self._ancestry = torch.nn.functional.pad(self._ancestry, (0, total - self._ancestry.shape[2]))

@@ -68,7 +68,7 @@ def first_logits(decoder: Any, images: int = 3) -> Tensor:
     """Logits of the first token for a few random images."""
     prompt = 2 if isinstance(decoder, CrossAttentionDecoder) else IMAGE
     state = decoder.new_state(images)
-    state.cache.reserve(8)
+    state.cache.reserve(images, 8)
     embeds = torch.randn(images, 6, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         return decoder.prefill(state, slice(0, images), embeds, torch.full((images, 1), prompt)).float()

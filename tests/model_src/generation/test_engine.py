@@ -179,13 +179,13 @@ def test_last_position_is_usable() -> None:
 
 def test_cache_is_append_only() -> None:
     """Writing new columns leaves all earlier ones, and the other slots, as they were."""
-    cache = KVCache(
-        layers=1, slots=3, heads=2, head_width=4, columns=8, dtype=torch.float32, device=torch.device("cpu")
-    )
+    cache = KVCache(layers=1, heads=2, head_width=4, dtype=torch.float32, device=torch.device("cpu"))
+    cache.reserve(2, 4)
     first = torch.randn(2, 2, 3, 4)
     cache.open(slice(0, 2), torch.arange(3).expand(2, 3), 3)
     cache.update(first, -first, 0)
     second = torch.randn(1, 2, 2, 4)
+    cache.reserve(3, 8)
 
     cache.open(slice(1, 2), torch.tensor([[3, 4]]), 5)
     keys, values = cache.update(second, -second, 0)
