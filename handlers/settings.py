@@ -50,6 +50,11 @@ class Settings:
             in_flight=contents.get("continuousBatching", False) is True,
             response_timeout=contents.get("responseTimeout", 120),
         )
+        if settings.in_flight and contents.get("maxWorkers", 1) != 1:
+            raise ArchiveError(
+                f"{FILE}: maxWorkers is {contents['maxWorkers']} with continuousBatching: true, under which TorchServe lets "
+                "requests to several workers hang; set it to 1, or package with --batching dynamic"
+            )
         for name in ("steps_per_handle", "heartbeat_s", "threads", "response_timeout"):
             value = getattr(settings, name)
             number = int | float if name in ("heartbeat_s", "response_timeout") else int

@@ -39,6 +39,7 @@ def test_template_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"prelim": {"steps_per_handle": 2.5}}, "steps_per_handle is 2.5"),
         ({"prelim": {"heartbeat_s": "10"}}, "heartbeat_s is '10'"),
         ({"prelim": {"threads": True}}, "threads is True"),
+        ({"continuousBatching": True, "maxWorkers": 2}, "maxWorkers is 2 with continuousBatching: true"),
         ({"responseTimeout": "long"}, "response_timeout is 'long'"),
     ],
 )
