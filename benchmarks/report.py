@@ -151,7 +151,8 @@ def _preface(record: Mapping[str, Any]) -> str:
         f"one, over {settings['steps']}, from {settings['rounds']} rounds in which all took turns. The floor is the "
         "larger of what must be read over the memory bandwidth and what must be computed over the matrix throughput; "
         "a decoder that fits into the processor's cache can be below it. "
-        '"Times ours" is how many times as long as ours a decoder takes, by the medians.'
+        '"Times ours" is how many times as long as ours a decoder takes, by the medians. Weights are random, so words '
+        "are often nearly as good as each other, and texts that once differ go on to differ: only in fp32 must none."
     )
 
 

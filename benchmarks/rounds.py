@@ -9,7 +9,8 @@ import psutil
 import torch
 
 from benchmarks.contender import Answer, Contender, Job, PeerFailed
-from benchmarks.shapes import SPECIAL_WORDS, Shape
+from benchmarks.random_checkpoint import BIOGPT_SPECIAL
+from benchmarks.shapes import Shape
 
 PAUSE_S = 0.05
 """Between two turns, for threads that are still on their way to sleep."""
@@ -106,7 +107,7 @@ def prefixes(shape: Shape, images: int) -> list[list[int]]:
     """Random words, the same for every contender: of the image, and of the prompt behind it."""
     generator = torch.Generator().manual_seed(_SEED)
     length = shape.image_tokens + shape.prompt
-    words = torch.randint(len(SPECIAL_WORDS), shape.section["vocab_size"], (images, length), generator=generator)
+    words = torch.randint(len(BIOGPT_SPECIAL), shape.section["vocab_size"], (images, length), generator=generator)
     return words.tolist()
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.random_checkpoint import BIOGPT_SPECIAL, write_random_tokenizer
+from model_src.archive import TOKENIZER
 from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 
-SPECIAL_WORDS = ("<s>", "<pad>", "</s>", "<unk>")
 BOS, PAD, EOS = 0, 1, 2
 SHAPE_FILE = "shape.json"
 WEIGHTS = "model.safetensors"
@@ -171,7 +171,7 @@ def checkpoint(shape: Shape, store: Path) -> Path:
             nn.init.normal_(parameter, std=gain / math.sqrt(parameter.shape[-1]))
     if shape.is_prefix:
         network.save_pretrained(folder)
-        _tokenizer(shape.section["vocab_size"]).save_pretrained(folder)
+        _write_tokenizer(folder, shape.section["vocab_size"])
     else:
         save_file(network.state_dict(), folder / WEIGHTS)
     # Last, so that a folder with it is complete.
@@ -184,11 +184,9 @@ def read_shape(folder: Path) -> Shape:
     return Shape(**json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8")))
 
 
-def _tokenizer(vocab_size: int) -> Any:
-    """One word for every id; the ids themselves are what goes into the decoders."""
-    words = [*SPECIAL_WORDS, *(f"w{i}" for i in range(len(SPECIAL_WORDS), vocab_size))]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=SPECIAL_WORDS[3]))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), SPECIAL_WORDS, strict=True))
+def _write_tokenizer(folder: Path, vocab_size: int) -> None:
+    """One made-up word for every id, as `transformers` reads it; the ids themselves are what goes into the decoders."""
+    write_random_tokenizer(folder, vocab_size)
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), BIOGPT_SPECIAL, strict=True))
     fast: Any = PreTrainedTokenizerFast
-    return fast(tokenizer_object=tokenizer, **names)
+    fast(tokenizer_file=str(folder / TOKENIZER), **names).save_pretrained(folder)

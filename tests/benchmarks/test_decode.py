@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.contender import IDLE, Contender, Job, PeerFailed
-from benchmarks.decode import Settings, bench
+from benchmarks.decode import Settings, bench, unlike_generate
 from benchmarks.floor import COSTS, Machine, floor
 from benchmarks.peers import generate, prelim
 from benchmarks.report import markdown_table, rows
@@ -190,8 +190,11 @@ def test_bench_writes_what_it_measured(store: Path, tmp_path: Path, monkeypatch:
     ours, theirs = record["shapes"]["tiny_llama"]["points"]["2x3"]
     assert (ours["peer"], theirs["peer"]) == ("prelim", "generate")
     assert len(ours["first_s"]) == len(theirs["last_s"]) == 1
-    assert record["settings"]["environment"] == IDLE
+    assert record["settings"]["environment"].keys() == IDLE.keys()
     assert {"torch", "transformers"} <= record["versions"].keys()
+    assert unlike_generate(record) == []
+    theirs["differing"] = 1
+    assert unlike_generate(record) == ["tiny_llama 2x3"]
     page = (tmp_path / "decode.md").read_text(encoding="utf-8")
     assert "2026-01-02" in page
     assert "| generate | fp32 |" in page
