@@ -15,7 +15,6 @@ import dataclasses
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,15 +24,14 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.contender import IDLE, OURS, PEERS, ROOT, Contender, PeerFailed
-from benchmarks.floor import COSTS, Machine, family, floor
+from benchmarks.floor import COSTS, family, floor
+from benchmarks.machine import commit, describe_machine, measure_machine
 from benchmarks.report import Row, markdown, markdown_table, rows
 from benchmarks.rounds import Point, measure
 from benchmarks.shapes import SHAPES, Shape, checkpoint, work
 
 STORE = ROOT / "build" / "bench" / "checkpoints"
 POINTS = ("1x1", "1x3", "4x3", "8x3", "1x5")
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
-"""Of /proc/cpuinfo: units that decide which kernels a library takes."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -
     machine = measure_machine(settings.threads)
     record: dict[str, Any] = {
         "date": date,
-        "commit": _commit(),
+        "commit": commit(),
         "machine": describe_machine(),
         "settings": {
             "threads": settings.threads,
@@ -125,31 +123,6 @@ def unlike_generate(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def measure_machine(threads: int) -> Machine:
-    """Bandwidth and throughput, measured in a process of its own with as many threads as the contenders have."""
-    environment = IDLE | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.floor"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
-    return Machine(**json.loads(done.stdout))
-
-
-def describe_machine() -> dict[str, Any]:
-    """The processor, its units that matter here, and its cores, from /proc/cpuinfo where there is one."""
-    fields: dict[str, str] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip(), value.strip())
-    known = fields.get("flags", "").split()
-    family_and_model = f"family {fields.get('cpu family', '?')} model {fields.get('model', '?')}"
-    return {
-        "cpu": f"{fields.get('model name', platform.processor())} ({family_and_model})",
-        "flags": [flag for flag in FLAGS if flag in known],
-        "cores": len(os.sched_getaffinity(0)),
-        "system": platform.platform(),
-    }
-
-
 @contextlib.contextmanager
 def _contenders(
     shape: Shape, settings: Settings, out: Path, store: Path, notes: dict[str, str]
@@ -174,17 +147,6 @@ def _contenders(
 def _write(out: Path, record: dict[str, Any], tables: dict[tuple[str, Point], list[Row]]) -> None:
     (out / "decode.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     (out / "decode.md").write_text(markdown(record, tables), encoding="utf-8")
-
-
-def _commit() -> str | None:
-    """The commit that is checked out, with a + where files differ from it."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

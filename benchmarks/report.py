@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.contender import OURS
 from benchmarks.floor import Floor, family
+from benchmarks.machine import where_and_when
 from benchmarks.rounds import Point, Series, differing
 
 QUIET_CORES = 0.1
@@ -138,15 +139,9 @@ def markdown(record: Mapping[str, Any], tables: Mapping[tuple[str, Point], Seque
 
 def _preface(record: Mapping[str, Any]) -> str:
     """Where and how it was measured."""
-    machine, settings, measured = record["machine"], record["settings"], record["floor"]
-    operations = ", ".join(f"{kind} {value / 1e9:.0f} Gop/s" for kind, value in measured["operations"].items())
-    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-    flags = ", ".join(machine["flags"]) or "no unit for int8 or bf16"
+    settings = record["settings"]
     return (
-        "# Decoding, ms a step\n\n"
-        f"- Date: {record['date'] or 'not given'}; commit: {record['commit'] or 'unknown'}; {versions}\n"
-        f"- Machine: {machine['cpu']}, {settings['threads']} threads of {machine['cores']} cores; {flags}\n"
-        f"- Measured on it: memory {max(measured['read'], measured['copy']) / 1e9:.1f} GB/s; {operations}\n\n"
+        f"# Decoding, ms a step\n\n{where_and_when(record)}\n\n"
         f"A step is one token for every row. Its time is that of {settings['steps'] + 1} tokens less that of the first "
         f"one, over {settings['steps']}, from {settings['rounds']} rounds in which all took turns. The floor is the "
         "larger of what must be read over the memory bandwidth and what must be computed over the matrix throughput; "

@@ -1,0 +1,69 @@
+"""The machine that a benchmark runs on, for its results: what it is, what it can do at best, and the code's commit."""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender import IDLE, ROOT
+from benchmarks.floor import Machine
+
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
+"""Of /proc/cpuinfo: units that decide which kernels a library takes."""
+
+
+def measure_machine(threads: int) -> Machine:
+    """Bandwidth and throughput, measured in a process of its own with as many threads as the contenders have."""
+    environment = IDLE | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.floor"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    return Machine(**json.loads(done.stdout))
+
+
+def describe_machine() -> dict[str, Any]:
+    """The processor, its units that matter here, and its cores, from /proc/cpuinfo where there is one."""
+    fields: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    known = fields.get("flags", "").split()
+    family_and_model = f"family {fields.get('cpu family', '?')} model {fields.get('model', '?')}"
+    return {
+        "cpu": f"{fields.get('model name', platform.processor())} ({family_and_model})",
+        "flags": [flag for flag in FLAGS if flag in known],
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+    }
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with a + where files differ from it."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def where_and_when(record: Mapping[str, Any]) -> str:
+    """A Markdown list of what a benchmark's record says of itself and of the machine.
+
+    record : date, commit, versions, machine (as describe_machine gives it), settings with threads, and floor, a Machine
+    """
+    machine, measured = record["machine"], record["floor"]
+    operations = ", ".join(f"{kind} {value / 1e9:.0f} Gop/s" for kind, value in measured["operations"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    flags = ", ".join(machine["flags"]) or "no unit for int8 or bf16"
+    return (
+        f"- Date: {record['date'] or 'not given'}; commit: {record['commit'] or 'unknown'}; {versions}\n"
+        f"- Machine: {machine['cpu']}, {record['settings']['threads']} threads of {machine['cores']} cores; {flags}\n"
+        f"- Measured on it: memory {max(measured['read'], measured['copy']) / 1e9:.1f} GB/s; {operations}"
+    )
