@@ -107,13 +107,13 @@ def markdown_table(table: Sequence[Row]) -> str:
         cells = [
             name,
             row.precision,
-            _number(row.median) + ("\\*" if busy else ""),
-            _number(row.best),
-            _number(row.prefill),
-            f"{_number(row.floor)} ({row.bound})",
-            _number(row.of_floor),
-            _number(row.same),
-            _number(row.fastest),
+            number(row.median) + ("\\*" if busy else ""),
+            number(row.best),
+            number(row.prefill),
+            f"{number(row.floor)} ({row.bound})",
+            number(row.of_floor),
+            number(row.same),
+            number(row.fastest),
             unlike,
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -151,7 +151,7 @@ def _preface(record: Mapping[str, Any]) -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three digits."""
     if value is None:
         return "–"

@@ -27,7 +27,8 @@ def shared() -> Path:
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of system 2 with SmolLM2-135M-Instruct as its decoder, all else random."""
     # The library behind it takes seconds to import, which other tests need not wait for.
-    from tests.smollm2 import GGUF, write_smollm2
+    from benchmarks.smollm2 import GGUF
+    from tests.smollm2 import write_smollm2
 
     if not GGUF.is_file():
         pytest.skip(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")

