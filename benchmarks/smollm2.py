@@ -66,7 +66,8 @@ REPORT_WORDS = 8
 def original() -> LlamaForCausalLM:
     """SmolLM2 as `transformers` itself reads the file. Raises FileNotFoundError, saying how to get it."""
     config, tensors = _read()
-    model = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    model = LlamaForCausalLM(LlamaConfig(**config))
+    model.train(False)
     left_out = model.load_state_dict(tensors, strict=False)
     if left_out.missing_keys != ["lm_head.weight"] or left_out.unexpected_keys:
         raise ValueError(f"not all weights were read: {left_out}")
