@@ -33,6 +33,17 @@ def check_report(answer: Mapping[str, Any], request: PlannedRequest, model: str)
         raise WrongAnswer(f"model.name is not {model}")
 
 
+def check_length(answer: Mapping[str, Any], request: PlannedRequest) -> None:
+    """A text of exactly as many tokens as were asked for: all that servers have in common that are compared.
+
+    Raises WrongAnswer.
+    """
+    if not _is_text(answer.get("report")):
+        raise WrongAnswer("report is no text")
+    if answer.get("num_tokens") != request.options["max_new_tokens"]:
+        raise WrongAnswer(f"num_tokens is not max_new_tokens, {request.options['max_new_tokens']}")
+
+
 class RepeatCheck:
     """The same question gets the same report, whatever else is in the batch, and over HTTP as over gRPC.
 

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 MAX_REQUESTS = 20_000
 """One run sends no more than about so many, whatever rate and duration are asked for."""
 
+FEWEST_TOKENS = 16
+"""Of a report, where only the length of reports varies."""
+
+WARM_UP = 0.25
+"""Share of a closed loop that comes before the first answer that counts."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -19,6 +25,10 @@ class Load:
     seed             : of arrival times, images and options; the same seed sends the same requests at the same times
     max_failure_rate : share of the requests that may fail, 0 to 1; shed requests are failures
     max_p95          : seconds from planned arrival to report that 95 % of the reports must keep
+    closed_loop      : 0: an open loop, in which requests arrive at `rate` whatever becomes of them. Otherwise so many
+                       users, each of whom sends the next request when the last was answered; `rate` means nothing then
+    tokens           : 0: everything is mixed. Otherwise only reports of exactly 16 to so many tokens by 3 beams, of
+                       small images that are all different: the same work for every server that is compared
 
     Raises ValueError when a value is not allowed.
     """
@@ -29,6 +39,8 @@ class Load:
     seed: int = 0
     max_failure_rate: float = 0.01
     max_p95: float = 10.0
+    closed_loop: int = 0
+    tokens: int = 0
 
     def __post_init__(self) -> None:
         _require("rate", self.rate, 0 < self.rate < math.inf, "above 0 requests per second")
@@ -37,11 +49,19 @@ class Load:
         _require("seed", self.seed, self.seed >= 0, "0 or more")
         _require("max_failure_rate", self.max_failure_rate, 0 <= self.max_failure_rate <= 1, "0 to 1")
         _require("max_p95", self.max_p95, self.max_p95 > 0, "above 0 seconds")
-        if self.rate * self.seconds > MAX_REQUESTS:
+        _require("closed_loop", self.closed_loop, 0 <= self.closed_loop <= 1000, "0 to 1000")
+        allowed = self.tokens == 0 or self.tokens >= FEWEST_TOKENS
+        _require("tokens", self.tokens, allowed, f"0, or {FEWEST_TOKENS} and more")
+        if not self.closed_loop and self.rate * self.seconds > MAX_REQUESTS:
             raise ValueError(
                 f"rate {self.rate:g} for {self.seconds:g} s are {self.rate * self.seconds:.0f} requests; "
                 f"at most {MAX_REQUESTS} are sent in one run: lower --rate or --seconds"
             )
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Seconds after the start between which an answer counts; those of an open loop all do."""
+        return (WARM_UP * self.seconds, self.seconds) if self.closed_loop else (0.0, math.inf)
 
     def arguments(self) -> list[str]:
         """The same values as options of a command line."""
@@ -62,9 +82,11 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
         "seed": "of arrival times, images and options",
         "max_failure_rate": "share of the requests that may fail; above it the exit code is 1",
         "max_p95": "seconds that 95 %% of the reports must keep; above it the exit code is 1",
+        "closed_loop": "so many users, each of whom waits for an answer; 0: open loop at --rate",
+        "tokens": "only reports of 16 to so many tokens by 3 beams; 0: everything mixed",
     }
     for field in dataclasses.fields(Load):
-        kind = int if field.name == "seed" else float
+        kind = int if isinstance(field.default, int) else float
         text = f"{texts[field.name]} (%(default)s)"
         parser.add_argument(_flag(field.name), type=kind, default=field.default, help=text)
 

@@ -12,6 +12,9 @@ arrival, which sends the request over HTTP or gRPC; no arrival waits for an answ
 each would do the same with a user object for every request, and one user per transport would say nothing more: a
 Poisson process whose arrivals are sent over gRPC by a coin's toss is two independent Poisson processes.
 
+With --closed-loop N there are N such users after all, to find how much a server can do at most; of its latency that
+says nothing.
+
 Latency runs from the planned arrival to the answer. The bodies are checked, broken files must be refused, and what the
 server sheds is counted under a name of its own. The exit code is 1 when more requests fail than --max-failure-rate or
 when the p95 of the reports is above --max-p95. There is one user, so --users above 1, --processes and distributed
@@ -31,12 +34,13 @@ from grpc.experimental.gevent import init_gevent
 from locust import User, events, task
 from locust.exception import StopUser
 
+from loadtests.closed_loop import send_closed_loop
 from loadtests.load import Load, add_load_arguments
 from loadtests.open_loop import send_open_loop
 from loadtests.outcomes import Outcome, broken_limits, exit_code, summarise, table, to_json
-from loadtests.payloads import make_broken_files, make_images
+from loadtests.payloads import make_broken_files, make_images, make_small_image
 from loadtests.sender import KeyFile, Sender
-from loadtests.traffic import plan_requests
+from loadtests.traffic import draw_requests, plan_requests
 
 IMAGES = 18
 """Every kind in every size, twice."""
@@ -72,11 +76,16 @@ def prepare(environment: Any, **_: Any) -> None:
         load = Load.from_options(options)
         keys = KeyFile(Path(options.key_file))
         url = options.host or "http://127.0.0.1:8080"
-        environment.sender = Sender(url, options.grpc_target, options.model, keys, TIMEOUT_S)
-        images, broken = make_images(IMAGES, load.seed), make_broken_files(load.seed)
+        environment.sender = Sender(
+            url, options.grpc_target, options.model, keys, TIMEOUT_S, compared=bool(load.tokens)
+        )
+        images = [make_small_image(load.seed)] if load.tokens else make_images(IMAGES, load.seed)
+        broken = [] if load.tokens else make_broken_files(load.seed)
     except (ValueError, KeyError, OSError) as error:
         sys.exit(f"the load test cannot start: {error}")
-    environment.plan = plan_requests(load, images, broken)
+    environment.load = load
+    environment.requests = draw_requests(load, images, broken)
+    environment.plan = [] if load.closed_loop else plan_requests(load, images, broken)
     environment.outcomes = []
     summary_file = Path(options.summary) if options.summary else None
     environment.events.quitting.add_listener(lambda **_: judge(environment, load, summary_file))
@@ -89,8 +98,12 @@ class Arrivals(User):
 
     @task
     def send_plan(self) -> None:
-        """Send the plan once, wait for the answers and end the run."""
-        send_open_loop(self.environment.plan, self.environment.sender.send, self._record, DRAIN_S)
+        """Send the plan once, or what the users of a closed loop can; wait for the answers and end the run."""
+        load, send = self.environment.load, self.environment.sender.send
+        if load.closed_loop:
+            send_closed_loop(self.environment.requests, load.closed_loop, load.seconds, send, self._record)
+        else:
+            send_open_loop(self.environment.plan, send, self._record, DRAIN_S)
         # From a greenlet of its own, because it ends this one.
         gevent.spawn(self.environment.runner.quit)
         raise StopUser
@@ -110,9 +123,9 @@ class Arrivals(User):
 
 def judge(environment: Any, load: Load, summary_file: Path | None) -> None:
     """Set the exit code from what became of the requests."""
-    missing = len(environment.plan) - len(environment.outcomes)
+    missing = max(0, len(environment.plan) - len(environment.outcomes))
     try:
-        summary = summarise(environment.outcomes)
+        summary = summarise(environment.outcomes, load.window)
     except ValueError as error:
         logger.error("%s", error)
         environment.process_exit_code = 1

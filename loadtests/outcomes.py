@@ -30,6 +30,11 @@ class Outcome:
     failure: Failed | None = None
 
     @property
+    def answered(self) -> float:
+        """Seconds after the start of the run."""
+        return self.request.at + self.latency
+
+    @property
     def name(self) -> str:
         """The group that it is counted in; what the server shed is a group of its own."""
         return SHED if self.failure is not None and self.failure.shed else self.request.name
@@ -59,9 +64,10 @@ class Summary:
 
     rows             : by transport and name
     reports          : all requests for a report together, without those for a refusal
-    requests         : how many were sent, or should have been
+    requests         : how many were sent, or should have been; in a closed loop of those answered while it counted
     failure_rate     : share of all requests that failed, shed ones included
-    reports_per_s    : right reports, over the time from the first planned arrival to the last answer
+    reports_per_s    : right reports, over the time from the first planned arrival to the last answer; in a closed
+                       loop over the time that counts
     late_p95         : seconds that the load generator was late, see Outcome
     failures         : how often each failure occurred
     """
@@ -75,21 +81,26 @@ class Summary:
     failures: dict[str, int]
 
 
-def summarise(outcomes: Sequence[Outcome]) -> Summary:
-    """The summary of a run. Raises ValueError when there is not one outcome."""
+def summarise(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, math.inf)) -> Summary:
+    """The summary of a run. Raises ValueError when there is not one outcome.
+
+    window : of `Load`; answers outside of it are left out, but failures are not
+    """
+    outcomes = [o for o in outcomes if o.failure is not None or window[0] <= o.answered <= window[1]]
     if not outcomes:
         raise ValueError("no request was sent: the load test proves nothing; raise --rate or --seconds")
     groups = sorted({(outcome.request.transport, outcome.name) for outcome in outcomes})
     rows = [_row(*group, [o for o in outcomes if (o.request.transport, o.name) == group]) for group in groups]
     failures = Counter(str(outcome.failure) for outcome in outcomes if outcome.failure is not None)
     first = min(outcome.request.at for outcome in outcomes)
-    last = max(outcome.request.at + outcome.latency for outcome in outcomes)
+    last = max(outcome.answered for outcome in outcomes)
+    elapsed = last - first if math.isinf(window[1]) else window[1] - window[0]
     return Summary(
         rows=tuple(rows),
         reports=_row("all", "report", [o for o in outcomes if o.request.payload.refusal is None]),
         requests=len(outcomes),
         failure_rate=failures.total() / len(outcomes),
-        reports_per_s=sum(outcome.is_report for outcome in outcomes) / max(last - first, 1e-9),
+        reports_per_s=sum(outcome.is_report for outcome in outcomes) / max(elapsed, 1e-9),
         late_p95=percentile([outcome.late for outcome in outcomes], 0.95) or 0.0,
         failures=dict(failures.most_common()),
     )

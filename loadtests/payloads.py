@@ -22,6 +22,9 @@ KINDS = ("PNG", "JPEG", "DICOM")
 LONG_SIDES = (512, 1024, 1955)
 """Pixels: a thumbnail-sized export, a typical export, the detector's own resolution."""
 
+SMALL_SIDE = 256
+"""Pixels of the image where images do not matter."""
+
 _BITS = 15
 _SOP_INSTANCE_UID = UID("2.25.1")
 
@@ -74,6 +77,12 @@ def make_images(count: int, seed: int) -> list[Payload]:
         grey = _variation(radiograph, long_side, generator)
         images.append(Payload(f"{kind} {number}", _encode(grey, kind)))
     return images
+
+
+def make_small_image(seed: int) -> Payload:
+    """A square PNG of some 50 kB: what it costs to send and to read is little beside the report."""
+    grey = Image.fromarray(_variation(read_chest_radiograph(), LONG_SIDES[0], np.random.default_rng([seed, 4])))
+    return Payload("small PNG", _encode(np.asarray(grey.resize((SMALL_SIDE, SMALL_SIDE))), "PNG"))
 
 
 def make_broken_files(seed: int) -> list[Payload]:

@@ -1,12 +1,14 @@
 """What is sent when: a plan made before the run, of which the server sees one request after another."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 
-from loadtests.load import Load
+from loadtests.load import FEWEST_TOKENS, Load
 from loadtests.payloads import Payload
 
 DEFAULTS = "model's defaults"
@@ -74,18 +76,42 @@ def poisson_arrivals(rate: float, seconds: float, seed: int) -> list[float]:
 
 def plan_requests(load: Load, images: Sequence[Payload], broken: Sequence[Payload]) -> list[PlannedRequest]:
     """The requests of a run in the order of their arrival; the same load gives the same plan."""
+    arrivals = poisson_arrivals(load.rate, load.seconds, load.seed)
+    drawn = draw_requests(load, images, broken)
+    return [dataclasses.replace(request, at=at) for at, request in zip(arrivals, drawn, strict=False)]
+
+
+def draw_requests(load: Load, images: Sequence[Payload], broken: Sequence[Payload]) -> Iterator[PlannedRequest]:
+    """Requests without end and without arrival times; the same load gives the same."""
     generator = np.random.default_rng([load.seed, 3])
-    return [
-        _draw(number, at, grpc_share=load.grpc_share, images=images, broken=broken, generator=generator)
-        for number, at in enumerate(poisson_arrivals(load.rate, load.seconds, load.seed))
-    ]
+    for number in itertools.count():
+        if load.tokens:
+            yield _draw_work(number, load, _pick(images, generator), generator)
+        else:
+            yield _draw_mixed(number, load.grpc_share, images=images, broken=broken, generator=generator)
 
 
-def _draw(
+def _draw_work(number: int, load: Load, image: Payload, generator: np.random.Generator) -> PlannedRequest:
+    """A request that differs from others only in the length of its report, which is given."""
+    grpc = generator.random() < load.grpc_share
+    tokens = int(generator.integers(FEWEST_TOKENS, load.tokens + 1))
+    return PlannedRequest(
+        number=number,
+        at=0.0,
+        transport="gRPC" if grpc else "HTTP",
+        body="inputs" if grpc else "multipart",
+        # What stands behind the end of a PNG is no part of the picture, but makes another file of it: no server that
+        # keeps what it saw in an image saves the work.
+        payload=Payload(f"{image.label} {number}", image.data + f"{load.seed} {number}".encode()),
+        decoding="3 beams",
+        options={**DECODINGS["3 beams"], "min_new_tokens": tokens, "max_new_tokens": tokens},
+    )
+
+
+def _draw_mixed(
     number: int,
-    at: float,
-    *,
     grpc_share: float,
+    *,
     images: Sequence[Payload],
     broken: Sequence[Payload],
     generator: np.random.Generator,
@@ -97,7 +123,7 @@ def _draw(
     body = _pick(BODIES, generator)
     return PlannedRequest(
         number=number,
-        at=at,
+        at=0.0,
         transport="gRPC" if grpc else "HTTP",
         body="inputs" if grpc else "raw" if decoding == DEFAULTS else body,
         payload=_pick(files, generator),

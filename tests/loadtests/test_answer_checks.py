@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.answer_checks import RepeatCheck, WrongAnswer, check_report
+from loadtests.answer_checks import RepeatCheck, WrongAnswer, check_length, check_report
 from loadtests.payloads import Payload
 from loadtests.traffic import PlannedRequest
 
@@ -107,3 +107,12 @@ def test_message_never_quotes_the_report() -> None:
         check_report(ANSWER | {"alternatives": [{"report": "SECRET"}]}, planned(), "demo")
 
     assert "SECRET" not in str(raised.value)
+
+
+def test_of_compared_servers_only_the_length_is_checked() -> None:
+    """A server that knows nothing of the contract passes with a text of the right length, and with no other."""
+    check_length({"report": "one two", "num_tokens": 2}, planned(max_new_tokens=2))
+
+    for wrong in ({"report": "", "num_tokens": 2}, {"report": "one", "num_tokens": 1}, {"num_tokens": 2}):
+        with pytest.raises(WrongAnswer):
+            check_length(wrong, planned(max_new_tokens=2))

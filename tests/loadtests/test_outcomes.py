@@ -84,6 +84,16 @@ def test_reports_per_second_count_right_reports_until_the_last_answer() -> None:
     assert summarise(outcomes).reports_per_s == pytest.approx(3 / 20)
 
 
+def test_closed_loop_counts_answers_within_its_window() -> None:
+    """Reports that were answered before or after it are not counted, and their time neither; failures always are."""
+    answers = [outcome(1.0, at=0.0), outcome(5.0, at=6.0), outcome(2.0, at=10.0), outcome(9.0, at=15.0)]
+    summary = summarise([*answers, outcome(1.0, Failed("500"), at=30.0)], window=(10.0, 20.0))
+
+    assert summary.reports_per_s == pytest.approx(2 / 10)
+    assert summary.reports.p99 == 5.0
+    assert summary.failures == {"500": 1}
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.001, 1)])
 def test_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
     """Of 1 to 100 the p-th percentile is p, in whatever order they come; of nothing there is none."""

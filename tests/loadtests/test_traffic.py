@@ -1,6 +1,7 @@
 """The plan of a load test: Poisson arrivals, a mixture of everything, all of it seeded."""
 
 import argparse
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from loadtests.load import MAX_REQUESTS, Load, add_load_arguments
 from loadtests.payloads import Payload, Refusal
-from loadtests.traffic import DECODINGS, DEFAULTS, PlannedRequest, plan_requests, poisson_arrivals
+from loadtests.traffic import DECODINGS, DEFAULTS, PlannedRequest, draw_requests, plan_requests, poisson_arrivals
 
 IMAGES = [Payload(f"PNG {number}", b"image") for number in range(6)]
 BROKEN = [Payload("text", b"text", Refusal(415, "NotAnImage"))]
@@ -75,6 +76,30 @@ def test_raw_body_has_no_options(plan: Sequence[PlannedRequest]) -> None:
         assert request.body != "raw" or request.options == {}
 
 
+def test_work_is_the_same_for_every_server() -> None:
+    """Where servers are compared, reports differ in nothing but their given length, and no file comes twice."""
+    load = Load(tokens=40, grpc_share=0, closed_loop=3)
+    drawn = list(itertools.islice(draw_requests(load, IMAGES[:1], []), 300))
+    lengths = [request.options["max_new_tokens"] for request in drawn]
+
+    assert {(request.transport, request.body, request.decoding) for request in drawn} == {
+        ("HTTP", "multipart", "3 beams")
+    }
+    assert all(request.options["min_new_tokens"] == length for request, length in zip(drawn, lengths, strict=True))
+    assert (min(lengths), max(lengths)) == (16, 40)
+    assert len({request.payload.data for request in drawn}) == len({request.payload.label for request in drawn}) == 300
+    assert all(request.payload.data.startswith(IMAGES[0].data) for request in drawn)
+
+
+def test_plan_and_closed_loop_draw_the_same_requests(plan: Sequence[PlannedRequest]) -> None:
+    """What is sent does not depend on when it is sent."""
+    drawn = draw_requests(Load(rate=50, seconds=100, grpc_share=0.3), IMAGES, BROKEN)
+
+    assert all(
+        (a.payload, a.options, a.body) == (b.payload, b.options, b.body) for a, b in zip(plan, drawn, strict=False)
+    )
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -85,6 +110,8 @@ def test_raw_body_has_no_options(plan: Sequence[PlannedRequest]) -> None:
         {"seed": -1},
         {"max_failure_rate": -0.1},
         {"max_p95": 0},
+        {"closed_loop": -1},
+        {"tokens": 15},
         {"rate": MAX_REQUESTS, "seconds": 2},
     ],
 )
@@ -96,7 +123,9 @@ def test_impossible_loads_are_refused(wrong: dict[str, float]) -> None:
 
 def test_load_survives_a_command_line() -> None:
     """The options of a load, given to a command line, make the same load again."""
-    load = Load(rate=3.25, seconds=7, grpc_share=0.125, seed=9, max_failure_rate=0, max_p95=0.001)
+    load = Load(
+        rate=3.25, seconds=7, grpc_share=0.125, seed=9, max_failure_rate=0, max_p95=0.001, closed_loop=4, tokens=99
+    )
     parser = argparse.ArgumentParser()
     add_load_arguments(parser)
 

@@ -1,0 +1,59 @@
+"""A closed loop keeps a server busy and asks it no faster than it answers."""
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+from loadtests.closed_loop import send_closed_loop
+from loadtests.load import Load
+from loadtests.outcomes import Outcome, summarise
+from loadtests.payloads import Payload
+from loadtests.sender import Failed
+from loadtests.traffic import PlannedRequest, draw_requests
+
+USERS = 3
+
+
+@pytest.fixture
+def requests() -> Iterator[PlannedRequest]:
+    """Requests without end."""
+    return draw_requests(Load(tokens=16), [Payload("PNG", b"image")], [])
+
+
+def test_as_many_are_in_flight_as_there_are_users(requests: Iterator[PlannedRequest]) -> None:
+    """After the start and before the end, every user waits for an answer; every request is sent once."""
+    in_flight: list[int] = []
+    sent: list[int] = []
+    outcomes: list[Outcome] = []
+    now = 0
+
+    def send(request: PlannedRequest) -> None:
+        nonlocal now
+        now += 1
+        in_flight.append(now)
+        sent.append(request.number)
+        gevent.sleep(0.02)
+        now -= 1
+
+    send_closed_loop(requests, USERS, 0.2, send, outcomes.append)
+
+    assert max(in_flight) == USERS
+    assert min(in_flight[USERS:]) == USERS
+    assert sent == list(range(len(sent)))
+    assert sorted(outcome.request.number for outcome in outcomes) == sent
+
+
+def test_user_goes_on_after_a_failure(requests: Iterator[PlannedRequest]) -> None:
+    """What failed is recorded with the rest, and its user sends the next request."""
+    outcomes: list[Outcome] = []
+
+    def send(request: PlannedRequest) -> None:
+        gevent.sleep(0.01)
+        if request.number % 2:
+            raise Failed("500")
+
+    send_closed_loop(requests, 1, 0.2, send, outcomes.append)
+
+    assert [outcome.failure is not None for outcome in outcomes[:4]] == [False, True, False, True]
+    assert summarise(outcomes).failures == {"500": sum(outcome.failure is not None for outcome in outcomes)}
