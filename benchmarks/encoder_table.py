@@ -1,0 +1,123 @@
+"""Rounds in which all ways to run a network take turns, and their table."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from benchmarks.encoder_runners import SERVED, Runner
+from benchmarks.report import number
+from model_src.onnx_session import Array
+
+TURN_S = 0.3
+"""At least so long is a turn: a short network is run several times, since the caches are somebody else's at first."""
+
+
+@dataclass
+class Timing:
+    """The turns of one runner.
+
+    seconds    : of a call, the fastest of each turn
+    difference : largest one to what is served, relative to its largest output
+    reason     : why there is none
+    """
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    difference: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Milliseconds of a batch.
+
+    times  : how many times as long as what is served it takes, by the medians
+    floor  : that the operations take at the throughput of a large product of matrices in fp32
+    reason : why there are no figures
+    """
+
+    name: str
+    median: float | None = None
+    best: float | None = None
+    times: float | None = None
+    floor: float | None = None
+    difference: float | None = None
+    reason: str = ""
+
+
+def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Callable[[str], None]) -> list[Timing]:
+    """Let all take turns; a round that is not counted comes first."""
+    timings = [Timing(runner.name, reason=runner.reason) for runner in runners]
+    calls = [1] * len(runners)
+    reference: Array | None = None
+    for turn in range(rounds + 1):
+        for i, (runner, timing) in enumerate(zip(runners, timings, strict=True)):
+            if runner.run is None or timing.reason:
+                continue
+            progress(f"round {turn}/{rounds}: {runner.name}")
+            try:
+                output = runner.run(batch)
+                taken = min(_seconds(runner.run, batch) for _ in range(calls[i]))
+            except RuntimeError as error:
+                # torch.compile without a working compiler, ONNX Runtime with an operator that it lacks.
+                timing.reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                continue
+            if turn == 0:
+                reference = output if reference is None else reference
+                timing.difference = float(np.abs(output - reference).max() / np.abs(reference).max())
+                calls[i] = max(1, math.ceil(TURN_S / taken) - 1)
+            else:
+                timing.seconds.append(taken)
+    return timings
+
+
+def _seconds(run: Callable[[Array], Array], batch: Array) -> float:
+    began = time.perf_counter()
+    run(batch)
+    return time.perf_counter() - began
+
+
+def rows(timings: Sequence[Timing], floor: float) -> list[Row]:
+    """What the rounds say.
+
+    floor : seconds
+    """
+    served = next(timing for timing in timings if timing.name == SERVED)
+    return [
+        Row(
+            timing.name,
+            median=1e3 * statistics.median(timing.seconds),
+            best=1e3 * min(timing.seconds),
+            times=statistics.median(timing.seconds) / statistics.median(served.seconds),
+            floor=1e3 * floor,
+            difference=timing.difference,
+        )
+        if timing.seconds and not timing.reason
+        else Row(timing.name, reason=timing.reason)
+        for timing in timings
+    ]
+
+
+def table(found: Sequence[Row]) -> str:
+    """The rows as Markdown; below it why some have no figures."""
+    lines = [
+        "| | ms, median | best | times as served | floor, ms | best / floor | largest difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        if row.median is None or row.best is None or row.floor is None:
+            lines.append(f"| {row.name} |" + " – |" * 6)
+            continue
+        cells = [
+            number(row.median),
+            number(row.best),
+            number(row.times),
+            number(row.floor),
+            number(row.best / row.floor),
+        ]
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {row.difference:.0e} |")
+    return "\n".join(lines) + "".join(f"\n\n{row.name}: {row.reason}" for row in found if row.reason)

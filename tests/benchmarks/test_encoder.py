@@ -1,0 +1,67 @@
+"""The encoder benchmark: its arithmetic, and that all who take turns compute the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import encoder_runners
+from benchmarks.encoder_runners import EAGER, SERVED, Runner, runners
+from benchmarks.encoder_table import Timing, measure, rows, table
+from model_src.archive import CONNECTOR, VISION
+from model_src.model_folder import read_network
+from model_src.onnx_session import Array
+
+BATCH = np.ones((2, 3), dtype=np.float32)
+
+
+def test_rows_compare_medians_and_best() -> None:
+    """A runner's time stands beside that of what is served by the medians, and beside the floor by the best round."""
+    found = rows([Timing(SERVED, [0.2, 0.1, 0.3]), Timing("other", [0.5, 0.3, 0.4])], floor=0.05)
+
+    assert [(row.median, row.best, row.times) for row in found] == [
+        (pytest.approx(200), pytest.approx(100), pytest.approx(1)),
+        (pytest.approx(400), pytest.approx(300), pytest.approx(2)),
+    ]
+    assert "| 6 |" in table(found)
+
+
+def test_refused_runner_costs_nobody_else_a_row() -> None:
+    """One that cannot run, and one that fails, have their reasons below the table."""
+
+    def fail(_: Array) -> Array:
+        raise RuntimeError("no such operator\nat line 3")
+
+    turns = [Runner(SERVED, np.negative), Runner("broken", fail), Runner("absent", None, "no compiler")]
+    found = rows(measure(turns, BATCH, 2, lambda _: None), floor=1e-6)
+
+    assert [row.median is None for row in found] == [False, True, True]
+    assert table(found).endswith("broken: RuntimeError: no such operator\n\nabsent: no compiler")
+
+
+def test_difference_is_relative_to_what_is_served() -> None:
+    """A runner that computes something else is found out."""
+    turns = [Runner(SERVED, lambda batch: 2 * batch), Runner("other", lambda batch: 2.5 * batch)]
+    served, other = measure(turns, BATCH, 1, lambda _: None)
+
+    assert served.difference == 0
+    assert other.difference == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("part", ["vision", "connector"])
+def test_all_runners_compute_the_same(
+    tiny_model: Path, tiny_archive: Path, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch and every setting of ONNX Runtime that keeps float32 give what is served."""
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    _, network = read_network(tiny_model)
+    file, shape = {"vision": (VISION, (2, 3, 64, 64)), "connector": (CONNECTOR, (2, 4, 576))}[part]
+    turns = runners(getattr(network, part), tiny_archive / file, 1, settings=True)
+    inputs = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    monkeypatch.setattr("benchmarks.encoder_table.TURN_S", 0)
+    timings = {timing.name: timing for timing in measure(turns, inputs, 1, lambda _: None)}
+
+    assert timings["torch.compile"].reason == "there is no C++ compiler"
+    exact = [SERVED, EAGER, *(f"ONNX Runtime, {name}" for name in encoder_runners.SETTINGS if "int8" not in name)]
+    assert {name: timings[name].reason for name in exact} == dict.fromkeys(exact, "")
+    assert all(timings[name].difference < 1e-4 for name in exact)
