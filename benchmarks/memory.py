@@ -33,6 +33,7 @@ from statistics import median
 
 import psutil
 
+from benchmarks.machine import commit
 from benchmarks.process_memory import Memory, PeakMemory
 from benchmarks.random_checkpoint import CHECKPOINTS, write_random_tokenizer
 from client.demo import as_png, sample_radiograph
@@ -198,7 +199,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="reports of each worker (%(default)s)")
     parser.add_argument("--tokens", type=int, default=24, help="new tokens of each report (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where the large files go meanwhile; default: the temporary folder")
-    parser.add_argument("--out", type=Path, default=Path("out/memory.json"), help="(%(default)s)")
+    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--out", type=Path, default=Path("out/bench/memory.json"), help="(%(default)s)")
     arguments = parser.parse_args()
     if arguments.workers != sorted(set(arguments.workers)) or arguments.workers[0] != 1:
         parser.error(f"--workers is {arguments.workers}; allowed: rising numbers that begin with 1, such as 1 2 4")
@@ -220,7 +222,15 @@ def main() -> None:
         "memory": psutil.virtual_memory().total,
         "python": platform.python_version(),
     }
-    result = {"model": model.name, "machine": machine, "weights": weights, "steps": steps, "served": served}
+    result = {
+        "date": arguments.date,
+        "commit": commit(),
+        "model": model.name,
+        "machine": machine,
+        "weights": weights,
+        "steps": steps,
+        "served": served,
+    }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(result, default=asdict, indent=2), encoding="utf-8")
 
