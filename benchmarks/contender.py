@@ -23,7 +23,7 @@ HERE = (OURS, "generate")
 PEERS = (*HERE, "ctranslate2", "openvino", "openvino_genai", "llama_cpp")
 """Modules of benchmarks.peers, in the order in which they take their turns."""
 
-IDLE = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0", "GOMP_SPINCOUNT": "0"}
+IDLE = {"KMP_BLOCKTIME": "1", "GOMP_SPINCOUNT": "10000"}
 """Threads that wait for work must not take the cores from the peer whose turn it is."""
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -56,6 +56,7 @@ class ReportHandler:
                 device=device,
                 slots=max(1, properties.get("batch_size") or 1),
                 threads=self.settings.threads,
+                share_weights=self.settings.share_weights,
             )
         except ArchiveError as error:
             raise RuntimeError(str(error)) from None

@@ -17,6 +17,7 @@ class Settings:
     steps_per_handle : decode steps in one call of the handler
     heartbeat_s      : seconds after which an unfinished HTTP request is kept alive with white space
     threads          : of PyTorch and ONNX Runtime
+    share_weights    : workers use one copy of the decoder's weights instead of packing one each
     in_flight        : TorchServe's continuousBatching
     response_timeout : seconds after which TorchServe kills a worker that has not answered
     """
@@ -24,6 +25,7 @@ class Settings:
     steps_per_handle: int
     heartbeat_s: float
     threads: int
+    share_weights: bool
     in_flight: bool
     response_timeout: float
 
@@ -34,26 +36,32 @@ class Settings:
         Raises ArchiveError: for an unknown key of the section, listing the known ones, and for a wrong value.
         """
         contents = model_config or {}
-        section: dict[str, Any] = {"steps_per_handle": 8, "heartbeat_s": 10, "threads": None}
+        section: dict[str, Any] = {"steps_per_handle": 8, "heartbeat_s": 10, "threads": None, "share_weights": None}
         given = contents.get("prelim") or {}
         unknown = sorted(set(given) - set(section))
         if unknown:
             raise ArchiveError(f"{FILE}: prelim has the unknown key {unknown[0]!r}; known: {', '.join(section)}")
         section |= given
-        threads = section["threads"]
+        workers = max(1, int(contents.get("maxWorkers", 1)))
+        threads, share_weights = section["threads"], section["share_weights"]
         if threads is None:
-            threads = max(1, len(os.sched_getaffinity(0)) // max(1, int(contents.get("maxWorkers", 1))))
+            threads = max(1, len(os.sched_getaffinity(0)) // workers)
+        if share_weights is None:
+            share_weights = workers > 1
+        if not isinstance(share_weights, bool):
+            raise ArchiveError(f"{FILE}: share_weights is {share_weights!r}; it must be true, false or null")
         settings = cls(
             steps_per_handle=section["steps_per_handle"],
             heartbeat_s=section["heartbeat_s"],
             threads=threads,
+            share_weights=share_weights,
             in_flight=contents.get("continuousBatching", False) is True,
             response_timeout=contents.get("responseTimeout", 120),
         )
-        if settings.in_flight and contents.get("maxWorkers", 1) != 1:
+        if settings.in_flight and workers > 1:
             raise ArchiveError(
-                f"{FILE}: maxWorkers is {contents['maxWorkers']} with continuousBatching: true, under which TorchServe lets "
-                "requests to several workers hang; set it to 1, or package with --batching dynamic"
+                f"{FILE}: maxWorkers is {workers} with continuousBatching: true, under which TorchServe lets requests "
+                "to several workers hang; set it to 1, or package with --batching dynamic"
             )
         for name in ("steps_per_handle", "heartbeat_s", "threads", "response_timeout"):
             value = getattr(settings, name)

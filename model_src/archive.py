@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from model_src.decoders import empty_decoder
 from model_src.decoders.decoder import Decoder
+from model_src.decoders.packed import pack
 from model_src.errors import ArchiveError
 from model_src.model_config import ModelConfig
 from model_src.weights_file import load_weights, read_weights
@@ -69,15 +70,19 @@ def read_archive(folder: Path) -> Archive:
     return Archive(folder, config, sha256_of(folder / CONFIG))
 
 
-def load_decoder(archive: Archive, device: str = "cpu") -> Decoder[Any]:
-    """The archive's decoder, in evaluation mode, its weights memory-mapped."""
+def load_decoder(archive: Archive, device: str = "cpu", *, packed: bool = False) -> Decoder[Any]:
+    """The archive's decoder, in evaluation mode, its weights memory-mapped.
+
+    packed : a CPU multiplies with a packed copy of them, which is faster and not shared with other processes
+    """
     path = archive.folder / DECODER
     try:
         decoder = empty_decoder(archive.config.decoder, archive.config.precision)
     except (TypeError, ValueError) as error:
         raise ArchiveError(f"{archive.folder / CONFIG}, section decoder: {error}") from error
     load_weights(decoder, read_weights(path), path)
-    return cast("Decoder[Any]", decoder.eval().requires_grad_(False).to(device))
+    decoder = decoder.eval().requires_grad_(False).to(device)
+    return cast("Decoder[Any]", pack(decoder) if packed else decoder)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

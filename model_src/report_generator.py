@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,9 +71,19 @@ class ReportGenerator:
     device  : "cpu" or "cuda"
     slots   : how many requests are decoded together
     threads : threads of ONNX Runtime; None takes PyTorch's number
+    share_weights : the decoder's weights are used where they lie in their file, which several processes can share;
+              otherwise a CPU packs a copy of them, with which it is faster
     """
 
-    def __init__(self, archive: Archive, *, device: str = "cpu", slots: int = 8, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        *,
+        device: str = "cpu",
+        slots: int = 8,
+        threads: int | None = None,
+        share_weights: bool = False,
+    ) -> None:
         self.config: ModelConfig = archive.config
         self.sha256 = archive.sha256
         self.slots = slots
@@ -90,7 +101,7 @@ class ReportGenerator:
         self._prompter = None if prompt is None else Prompter(prompt, self._tokenizer, words)
         tokens = self.config.tokenizer
         self._engine = Engine(
-            load_decoder(archive, device),
+            load_decoder(archive, device, packed=not share_weights),
             slots=slots,
             eos_token_ids=[tokens.eos_token_id],
             pad_token_id=tokens.pad_token_id,
@@ -100,9 +111,12 @@ class ReportGenerator:
         self._in_flight: dict[str, _InFlight] = {}
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu", slots: int = 8, threads: int | None = None) -> "ReportGenerator":
-        """A generator from an unpacked archive. Raises ArchiveError naming the file that is at fault."""
-        return cls(read_archive(folder), device=device, slots=slots, threads=threads)
+    def load(cls, folder: Path, **options: Any) -> "ReportGenerator":
+        """A generator from an unpacked archive, with the options of the class.
+
+        Raises ArchiveError naming the file that is at fault.
+        """
+        return cls(read_archive(folder), **options)
 
     @property
     def active(self) -> Collection[str]:

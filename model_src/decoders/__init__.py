@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from model_src.decoders.causal_lm import CausalLMConfig, CausalLMDecoder
 from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from model_src.decoders.decoder import Decoder
+from model_src.decoders.packed import pack
 from model_src.decoders.precision import quantize, stored_weights
 from model_src.weights_file import LazyTensor, made
 
@@ -67,8 +68,13 @@ def empty_decoder(section: Mapping[str, Any], precision: str) -> nn.Module:
         return quantize(build_decoder(section), precision)
 
 
-def serving_decoder(decoder: nn.Module, precision: str = "fp32") -> Decoder[Any]:
-    """A decoder in memory as it would be served from an archive. Raises ValueError as `for_serving` does."""
+def serving_decoder(decoder: nn.Module, precision: str = "fp32", *, packed: bool = True) -> Decoder[Any]:
+    """A decoder in memory as it would be served from an archive.
+
+    packed : its weights are packed for the processor, see `pack`
+
+    Raises ValueError as `for_serving` does.
+    """
     _, served, weights = for_serving(cast("Trainable", decoder), precision)
     served.load_state_dict({name: made(tensor) for name, tensor in weights.items()}, assign=True)
-    return cast("Decoder[Any]", served.eval().requires_grad_(False))
+    return cast("Decoder[Any]", (pack(served) if packed else served).eval().requires_grad_(False))

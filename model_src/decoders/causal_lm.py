@@ -105,15 +105,18 @@ class _Layer(nn.Module):
     ) -> Tensor:
         """One layer, shape (sequences, queries, width) in and out.
 
-        rotation : cosines and sines of rotary positions, each of shape (sequences, 1, queries, head_width)
+        rotation : cosines and sines of rotary positions, each of shape (sequences, queries, 1, head_width)
         layer    : its place in the cache
         """
-        qkv = self.qkv(self.norm1(x)).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-        both = qkv[:, : self.heads + self.kv_heads]
+        sequences, queries, _ = x.shape
+        qkv = self.qkv(self.norm1(x)).view(sequences, queries, -1, self.head_width)
         if rotation is not None:
-            both = _rotated(both, *rotation)
-        keys, values = cache.update(both[:, self.heads :], qkv[:, self.heads + self.kv_heads :], layer)
-        x = x + self.out(attending(both[:, : self.heads], keys, values).transpose(1, 2).flatten(2))
+            turning = qkv[:, :, : self.heads + self.kv_heads]
+            turning.copy_(_rotated(turning, *rotation))
+        key_value = qkv[:, :, self.heads :].unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4)
+        keys, values = cache.update(key_value, layer)
+        gathered = attending(qkv[:, :, : self.heads].transpose(1, 2), keys, values)
+        x = x + self.out(gathered.transpose(1, 2).reshape(sequences, queries, -1))
         y = self.up(self.norm2(x))
         if self.gated:
             gate, y = y.chunk(2, dim=-1)
@@ -220,8 +223,8 @@ class CausalLMDecoder(nn.Module):
         return self.norm(x)
 
     def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, each of shape (sequences, 1, queries, head_width)."""
-        angles = positions[:, None, :, None].float() * self.inverse_frequencies.float()
+        """Cosines and sines, each of shape (sequences, queries, 1, head_width)."""
+        angles = positions[:, :, None, None].float() * self.inverse_frequencies.float()
         angles = torch.cat([angles, angles], dim=-1)
         scale = self.config.rotary_scale
         return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)

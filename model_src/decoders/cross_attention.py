@@ -83,7 +83,7 @@ class DecoderLayer(nn.Module):
         """
         query, key, value = self.self_attention.query_key_value(x)
         if cache is not None:
-            key, value = cache.update(key, value, layer)
+            key, value = cache.update(torch.stack([key, value]), layer)
         # A query of zeros scores everything alike.
         query = query if sighted is None else query * sighted
         x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, attending)))

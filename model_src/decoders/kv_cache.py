@@ -21,9 +21,8 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (0, heads, 0, head_width)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        # Keys and values of a layer, shape (2, slots, heads, columns, head_width).
+        self._layers = [torch.zeros(2, 0, heads, 0, head_width, dtype=dtype, device=device) for _ in range(layers)]
         self._slots = slice(0, 0)
         self._places = torch.empty(0, dtype=torch.int64)
         self._length = 0
@@ -31,16 +30,15 @@ class KVCache:
     @property
     def columns(self) -> int:
         """Columns that are allocated for each slot."""
-        return self.keys[0].shape[2]
+        return self._layers[0].shape[3]
 
     def reserve(self, slots: int, columns: int) -> None:
         """Allocate at least so many slots, and columns for each of them; what is in the cache stays."""
-        more_slots, more_columns = max(slots - self.keys[0].shape[0], 0), max(columns - self.columns, 0)
+        more_slots, more_columns = max(slots - self._layers[0].shape[1], 0), max(columns - self.columns, 0)
         if more_slots or more_columns:
             grown = (0, 0, 0, more_columns, 0, 0, 0, more_slots)
-            for tensors in (self.keys, self.values):
-                for i, tensor in enumerate(tensors):
-                    tensors[i] = torch.nn.functional.pad(tensor, grown)
+            for i, layer in enumerate(self._layers):
+                self._layers[i] = torch.nn.functional.pad(layer, grown)
 
     def open(self, slots: slice, columns: Tensor, length: int) -> None:
         """Say where the tokens of the next forward pass go.
@@ -49,29 +47,28 @@ class KVCache:
         columns : Tensor of int64, shape (slots, queries): the column of every token
         length  : columns that attention looks at, at least every column written so far in these slots
         """
-        first, _, _ = slots.indices(self.keys[0].shape[0])
-        heads = self.keys[0].shape[1]
-        row = (first + torch.arange(len(columns), device=columns.device))[:, None] * heads
-        head = torch.arange(heads, device=columns.device)
-        # The cache seen as a list of vectors: slot, head and column of each make one number.
-        self._places = ((row + head)[:, :, None] * self.columns + columns[:, None]).flatten()
+        device = columns.device
+        _, all_slots, heads, _, _ = self._layers[0].shape
+        both = torch.arange(2, device=device)[:, None, None] * all_slots
+        slot = (both + torch.arange(slots.start, slots.stop, device=device)[:, None]) * heads
+        head = slot + torch.arange(heads, device=device)
+        # The cache seen as a list of vectors: key or value, slot, head and column of each make one number.
+        self._places = (head[..., None] * self.columns + columns[:, None]).flatten()
         self._slots = slots
         self._length = length
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+    def update(self, key_value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Write the keys and values of one layer and return all that attention needs.
 
-        key, value : Tensor, shape (slots, heads, queries, head_width)
-        returns    : keys and values, each a view of shape (slots, heads, length, head_width)
+        key_value : Tensor, shape (2, slots, heads, queries, head_width)
+        returns   : keys and values, each a view of shape (slots, heads, length, head_width)
         """
-        written = []
-        for cache, new in ((self.keys[layer], key), (self.values[layer], value)):
-            width = new.shape[-1]
-            cache.view(-1, width).index_copy_(0, self._places, new.reshape(-1, width))
-            written.append(cache[self._slots, :, : self._length])
-        return written[0], written[1]
+        cache, width = self._layers[layer], key_value.shape[-1]
+        cache.view(-1, width).index_copy_(0, self._places, key_value.reshape(-1, width))
+        keys, values = cache[:, self._slots, :, : self._length]
+        return keys, values
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot over another."""
-        for tensor in (*self.keys, *self.values):
-            tensor[target, :, :length] = tensor[source, :, :length]
+        for layer in self._layers:
+            layer[:, target, :, :length] = layer[:, source, :, :length]

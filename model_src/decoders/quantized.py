@@ -122,7 +122,8 @@ class _Packed:
         self._levels = 127 if torch.cpu._is_vnni_supported() else 63
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        peak = x.abs().amax(dim=-1, keepdim=True).clamp_min_(1e-12)
+        # A row of zeros becomes NaN, which the kernel reads as some integer; times the peak of zero it is zero again.
+        peak = x.abs().amax(dim=-1, keepdim=True)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x / peak, 1 / self._levels, self._levels + 1, self._packed
         )

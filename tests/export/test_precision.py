@@ -88,6 +88,16 @@ def test_fewer_bits_say_about_the_same(build: Callable[[], Any], precision: str)
 
 @pytest.mark.parametrize("build", DECODERS)
 @pytest.mark.parametrize("precision", PRECISIONS)
+def test_packed_weights_are_the_same_weights(build: Callable[[], Any], precision: str) -> None:
+    """A packed copy gives what the weights give where they lie in the file, up to the order of sums."""
+    packed, shared = (first_logits(serving_decoder(build(), precision, packed=way)) for way in (True, False))
+
+    tolerance = 0.02 if PRECISIONS[precision].dtype == torch.bfloat16 else 1e-5
+    assert (packed - shared).norm() <= tolerance * shared.norm()
+
+
+@pytest.mark.parametrize("build", DECODERS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_fewer_bits_take_less_room(build: Callable[[], Any], precision: str) -> None:
     """What is stored of matrices takes so many bits a weight; only tables that are looked up may take 16 or 32."""
     decoder = build()

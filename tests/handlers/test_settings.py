@@ -31,13 +31,20 @@ def test_template_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert template["minWorkers"] == template["maxWorkers"] == 1
 
 
+def test_several_workers_share_weights() -> None:
+    """Weights are shared where there is somebody to share them with, or where it is asked for."""
+    assert [Settings.read({"maxWorkers": n}).share_weights for n in (1, 2)] == [False, True]
+    assert Settings.read({"prelim": {"share_weights": True}}).share_weights
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"prelim": {"step": 1}}, "unknown key 'step'; known: steps_per_handle, heartbeat_s, threads"),
+        ({"prelim": {"step": 1}}, "unknown key 'step'; known: steps_per_handle, heartbeat_s, threads, share_weights"),
         ({"prelim": {"steps_per_handle": 0}}, "steps_per_handle is 0"),
         ({"prelim": {"steps_per_handle": 2.5}}, "steps_per_handle is 2.5"),
         ({"prelim": {"heartbeat_s": "10"}}, "heartbeat_s is '10'"),
+        ({"prelim": {"share_weights": "no"}}, "share_weights is 'no'; it must be true, false or null"),
         ({"prelim": {"threads": True}}, "threads is True"),
         ({"continuousBatching": True, "maxWorkers": 2}, "maxWorkers is 2 with continuousBatching: true"),
         ({"responseTimeout": "long"}, "response_timeout is 'long'"),
