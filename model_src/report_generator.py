@@ -6,20 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from model_src.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive, load_decoder, load_tokenizer, read_archive
+from model_src.archive import Archive, load_decoder, load_tokenizer, read_archive
 from model_src.errors import InputError, InvalidOption, Overloaded
-from model_src.feature_cache import Encoded, FeatureCache, digest_of
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.hypothesis import Hypothesis
 from model_src.generation.options import GenerationOptions
+from model_src.image_encoder import ImageEncoder, View
 from model_src.model_config import ModelConfig
-from model_src.onnx_session import Array, OnnxSession
-from model_src.preprocess import preprocess
+from model_src.onnx_session import Array
 from model_src.prompt import Prompter
-from model_src.radiograph import Radiograph, read_radiograph
 from model_src.report import Alternative, Report, cut_at_stop, sections
 
 Messages = tuple[Mapping[str, str], ...]
@@ -51,13 +48,10 @@ class _InFlight:
 
     request: ReportRequest
     options: GenerationOptions
-    prompt_ids: tuple[int, ...] = ()
-    digest: str = ""
-    warnings: tuple[str, ...] = ()
+    view: View
+    prompt_ids: tuple[int, ...]
+    arrived: float
     insights: Mapping[str, Array] = field(default_factory=dict)
-    arrived: float = 0.0
-    preprocess: float = 0.0
-    vision: float = 0.0
     started: float = 0.0
 
 
@@ -88,13 +82,7 @@ class ReportGenerator:
         self.sha256 = archive.sha256
         self.slots = slots
         threads = threads or torch.get_num_threads()
-        self._vision = OnnxSession(archive.folder / VISION, device, threads)
-        self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads)
-        self._insights = {
-            name.removesuffix(INSIGHT_SUFFIX): OnnxSession(archive.folder / name, device, threads)
-            for name in self.config.files
-            if name.endswith(INSIGHT_SUFFIX)
-        }
+        self._images = ImageEncoder(archive, device, threads)
         self._tokenizer = load_tokenizer(archive.folder)
         prompt = self.config.prompt
         words = self.config.decoder.get("vocab_size")
@@ -107,7 +95,6 @@ class ReportGenerator:
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
         )
-        self._features = FeatureCache()
         self._in_flight: dict[str, _InFlight] = {}
 
     @classmethod
@@ -136,32 +123,23 @@ class ReportGenerator:
         arrived = time.perf_counter()
         failed: dict[str, InputError] = {}
         entering: dict[str, _InFlight] = {}
-        pixel_values: dict[str, Array] = {}
-        features: dict[str, Array] = {}
         for request_id, request in requests.items():
-            state = _InFlight(request, request.options or self.config.generation, arrived=arrived)
             try:
                 if len(entering) >= self.free_slots:
                     raise Overloaded(f"all {self.slots} places of this worker are taken; try again later")
-                if request.image_features is not None:
-                    features[request_id] = self._checked_features(request)
-                elif (kept := self._kept(request, state)) is not None:
-                    features[request_id] = kept
-                else:
-                    pixel_values[request_id] = self._read(request, state)
-                state.prompt_ids = self._prompt_ids(request)
-                if request.return_attention and not self._insights:
+                view = self._images.view(request.image, request.image_features)
+                prompt_ids = self._prompt_ids(request)
+                if request.return_attention and not self._images.has_insights:
                     raise InvalidOption(
                         f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
                     )
             except InputError as error:
                 failed[request_id] = error
-                pixel_values.pop(request_id, None)
-                features.pop(request_id, None)
                 continue
-            entering[request_id] = state
-        self._encode(entering, pixel_values, features)
-        failed.update(self._enter(entering, features))
+            options = request.options or self.config.generation
+            entering[request_id] = _InFlight(request, options, view, prompt_ids, arrived)
+        if entering:
+            failed.update(self._enter(entering))
         return failed
 
     def step(self, max_steps: int = 1) -> dict[str, Report]:
@@ -202,77 +180,24 @@ class ReportGenerator:
     def reset(self) -> None:
         """Forget all requests, for use after an unexpected failure."""
         self._in_flight.clear()
-        self._features.clear()
+        self._images.forget()
         self._engine.reset()
 
     def warm_up(self) -> None:
         """Run the whole line once on a grey image, so that the first request does not pay for lazy set-up."""
-        p = self.config.preprocess
-        grey = np.full((1, p.channels, p.size, p.size), 0.5, dtype=np.float32)
-        features = self._vision.run(grey)[0]
+        features = self._images.grey()
         for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
             self.generate([ReportRequest(image_features=features, options=options)])
 
-    def _kept(self, request: ReportRequest, state: _InFlight) -> Array | None:
-        """image_features of an image that was asked about before."""
-        if request.image is None:
-            return None
-        state.digest = digest_of(request.image)
-        encoded = self._features.find(state.digest)
-        if encoded is None:
-            return None
-        state.warnings = encoded.warnings
-        return encoded.image_features
-
-    def _read(self, request: ReportRequest, state: _InFlight) -> Array:
-        """The image as pixel_values, shape (channels, size, size)."""
-        if request.image is None:
-            raise InvalidOption("the request has neither image nor image_features; send one of them")
-        began = time.perf_counter()
-        radiograph: Radiograph = read_radiograph(request.image, self.config.input)
-        state.warnings = radiograph.warnings
-        pixel_values = preprocess(radiograph, self.config.preprocess)
-        state.preprocess = time.perf_counter() - began
-        return pixel_values
-
-    def _checked_features(self, request: ReportRequest) -> Array:
-        """The client's image_features, if they have the shape that the vision encoder gives."""
-        if request.image is not None:
-            raise InvalidOption("the request has both image and image_features; send one of them")
-        features = np.asarray(request.image_features, dtype=np.float32)
-        expected = self._vision.output_shape
-        if features.shape != expected:
-            raise InvalidOption(f"image_features has shape {features.shape}; this model takes {expected}")
-        if not np.isfinite(features).all():
-            raise InvalidOption("image_features has values that are not finite")
-        return features
-
-    def _encode(
-        self, entering: Mapping[str, _InFlight], pixel_values: Mapping[str, Array], features: dict[str, Array]
-    ) -> None:
-        """Turn pixel_values into image_features, all images in one batch; they are added to `features`."""
-        if not pixel_values:
-            return
-        began = time.perf_counter()
-        encoded = self._vision.run(np.stack(list(pixel_values.values())))
-        took = time.perf_counter() - began
-        for request_id, image_features in zip(pixel_values, encoded, strict=True):
-            features[request_id] = image_features
-            state = entering[request_id]
-            state.vision = took
-            self._features.keep(state.digest, Encoded(image_features, state.warnings))
-
-    def _enter(self, entering: Mapping[str, _InFlight], features: Mapping[str, Array]) -> dict[str, InputError]:
-        """Connect the images to the decoder and let the requests into the batch; those that do not fit fail."""
-        if not entering:
-            return {}
-        image_embeds = torch.from_numpy(self._connector.run(np.stack([features[key] for key in entering])))
+    def _enter(self, entering: Mapping[str, _InFlight]) -> dict[str, InputError]:
+        """Encode the images and let the requests into the batch; those that do not fit fail."""
+        views = [state.view for state in entering.values()]
+        self._images.encode(views)
         failed: dict[str, InputError] = {}
         accepted: dict[str, DecodeRequest] = {}
-        for (request_id, state), embeds in zip(entering.items(), image_embeds, strict=True):
+        for (request_id, state), embeds in zip(entering.items(), self._images.connect(views), strict=True):
             if state.request.return_attention:
-                image_features = features[request_id][None]
-                state.insights = {name: session.run(image_features)[0] for name, session in self._insights.items()}
+                state.insights = self._images.insights(state.view)
             decode = DecodeRequest(embeds, state.prompt_ids, state.options)
             try:
                 self._engine.check(decode)
@@ -304,7 +229,8 @@ class ReportGenerator:
         if self._prompter is not None:
             texts = [self._prompter.answer(text) for text in texts]
         findings, impression = sections(texts[0])
-        queue = state.started - state.arrived - state.preprocess - state.vision
+        view = state.view
+        queue = state.started - state.arrived - view.preprocess - view.vision
         return Report(
             text=texts[0],
             findings=findings,
@@ -316,12 +242,12 @@ class ReportGenerator:
                 Alternative(text, hypothesis.avg_logprob)
                 for text, hypothesis in zip(texts[1:], hypotheses[1:], strict=True)
             ),
-            warnings=state.warnings,
+            warnings=view.warnings,
             insights=state.insights,
             timing_ms={
                 "queue": 1000 * queue,
-                "preprocess": 1000 * state.preprocess,
-                "vision": 1000 * state.vision,
+                "preprocess": 1000 * view.preprocess,
+                "vision": 1000 * view.vision,
                 "decode": 1000 * (now - state.started),
             },
         )

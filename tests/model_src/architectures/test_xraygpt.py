@@ -65,13 +65,13 @@ def test_questions_about_one_image_encode_it_once(generator: ReportGenerator, mo
     """Later turns about an image take the features of the first, and answer as if they had encoded it themselves."""
     generator.reset()
     batches: list[int] = []
-    run = generator._vision.run
+    run = generator._images._vision.run
 
     def counted(batch: Array) -> Array:
         batches.append(len(batch))
         return run(batch)
 
-    monkeypatch.setattr(generator._vision, "run", counted)
+    monkeypatch.setattr(generator._images._vision, "run", counted)
     options = GenerationOptions(max_new_tokens=12)
     first = {"role": "user", "content": "Report."}
     image = png(3)
