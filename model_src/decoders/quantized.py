@@ -16,7 +16,7 @@ from model_src.weights_file import LazyTensor, made
 
 Weights = Mapping[str, LazyTensor]
 
-FEW_ROWS = 8
+FEW_ROWS = 24
 """Up to so many rows PyTorch's kernel for 8-bit weights beats making 16-bit ones of them first (measured on a CPU)."""
 
 NF4_BLOCK = 64
