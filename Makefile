@@ -3,6 +3,7 @@
 PYTHON ?= python3
 MODEL ?= demo
 BATCHING ?= in-flight
+WORKERS ?= 1
 SLOTS ?= 8
 DATA ?= ../shared/data/open_radiology
 BENCH ?=
@@ -60,7 +61,7 @@ $(LLAMA_CPP): benchmarks/peers_llama.txt | $(PEERS)
 archive: $(ARCHIVE)  ## model_store/$(MODEL).mar from a model folder (MODEL=name or path, BATCHING=in-flight|dynamic)
 
 $(ARCHIVE): $(wildcard $(MODEL_FOLDER)/*) $(SOURCES) | $(INSTALLED)
-	$(BIN)/python -m export.package $(MODEL_FOLDER) --batching $(BATCHING) --slots $(SLOTS)
+	$(BIN)/python -m export.package $(MODEL_FOLDER) --batching $(BATCHING) --slots $(SLOTS) --workers $(WORKERS)
 
 verify: archive  ## unpack the archive in a clean process and write one report (IMAGE=path)
 	$(BIN)/python -m export.verify $(ARCHIVE) $(IMAGE)

@@ -73,7 +73,7 @@ class Served:
     peak: Memory
 
 
-def run(name: str, module: str, *arguments: str | Path) -> Step:
+def run(name: str, module: str, *arguments: str | int | Path) -> Step:
     """Run a command of this project. Raises CalledProcessError when it fails."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     began = time.perf_counter()
@@ -144,9 +144,9 @@ def serve(archive: Path, workers: Sequence[int], rounds: int, tokens: int) -> li
         for count in workers:
             if count > 1:
                 began = time.perf_counter()
-                wanted = f"min_worker={count}&max_worker={count}&synchronous=false"
-                server.manage("PUT", f"/models/{archive.stem}?{wanted}").raise_for_status()
-                server.wait_until_ready(archive.stem, workers=count)
+            wanted = f"min_worker={count}&max_worker={count}&synchronous=true"
+            server.manage("PUT", f"/models/{archive.stem}?{wanted}").raise_for_status()
+            server.wait_until_ready(archive.stem, workers=count)
             ready = time.perf_counter() - began
             latencies: list[float] = []
             with PeakMemory(server.pid) as memory, ThreadPoolExecutor(count) as pool:
@@ -212,7 +212,9 @@ def main() -> None:
             model, steps = make_model(arguments.system, arguments.tokenizer, folder)
         model = with_precision(model, arguments.precision, folder)
         store = folder / "store"
-        steps.append(run("export and package", "export.package", model, "--batching", "dynamic", "--store", store))
+        # For the largest number: workers share the decoder's weights then, from the first one on.
+        serving = ("--batching", "dynamic", "--workers", arguments.workers[-1], "--store", store)
+        steps.append(run("export and package", "export.package", model, *serving))
         (archive,) = store.glob("*.mar")
         weights = weights_size(archive)
         served = serve(archive, arguments.workers, arguments.rounds, arguments.tokens)

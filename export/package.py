@@ -2,6 +2,7 @@
 
     python -m export.package models/demo                          # model_store/demo.mar
     python -m export.package models/demo --batching dynamic       # without in-flight batching
+    python -m export.package models/demo --batching dynamic --workers 2
     python -m export.package models/demo --store elsewhere --slots 16
 
 The same inputs give the same bytes: time stamps are fixed, files are sorted, and the ONNX files forget where
@@ -102,15 +103,19 @@ class _Insight(nn.Module):
         return getattr(self.connector, self.method)(image_features)
 
 
-def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int) -> Path:
+def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int, workers: int = 1) -> Path:
     """Build the .mar of a model folder.
 
     batching : "in-flight" or "dynamic"
     slots    : requests that are decoded together
+    workers  : processes that serve the archive; several only in dynamic batching, and they share the weights
     returns  : its path, `<store>/<name>.mar`, or `<store>/<name>_dynamic.mar`
 
-    Raises ArchiveError when the folder is no model, or when an exported network differs from PyTorch.
+    Raises ArchiveError when the folder is no model, when an exported network differs from PyTorch, and for several
+    workers with in-flight batching, which TorchServe cannot serve (docs/decisions/0009).
     """
+    if workers > 1 and batching == "in-flight":
+        raise ArchiveError(f"workers is {workers} with in-flight batching; only dynamic batching can have several")
     model = read_model_folder(model_folder, decoder_as_stored=True)
     name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
     with tempfile.TemporaryDirectory() as temporary:
@@ -123,16 +128,17 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int)
         shutil.copytree(ROOT / "handlers", extra / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ROOT / "model_src", extra / "model_src", ignore=shutil.ignore_patterns(*NOT_SERVED))
         serving = Path(temporary, "model-config.yaml")
-        serving.write_text(_serving_config(batching, slots), encoding="utf-8")
+        serving.write_text(_serving_config(batching, slots, workers), encoding="utf-8")
         _run_archiver(name, model.config.version, extra, serving, exported)
         store.mkdir(parents=True, exist_ok=True)
         return _zip(exported / name, store / f"{name}.mar")
 
 
-def _serving_config(batching: str, slots: int) -> str:
-    """TorchServe's model-config.yaml: the committed one with the two things that are chosen per archive."""
+def _serving_config(batching: str, slots: int, workers: int) -> str:
+    """TorchServe's model-config.yaml: the committed one with what is chosen per archive."""
     config = yaml.safe_load(SERVING.read_text(encoding="utf-8"))
     config["batchSize"] = slots
+    config["minWorkers"] = config["maxWorkers"] = workers
     config["continuousBatching"] = batching == "in-flight"
     return yaml.safe_dump(config, sort_keys=False)
 
@@ -178,10 +184,15 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--batching", choices=("in-flight", "dynamic"), default="in-flight")
     parser.add_argument("--slots", type=int, default=8, help="requests that are decoded together")
+    parser.add_argument("--workers", type=int, default=1, help="processes; several with --batching dynamic")
     arguments = parser.parse_args()
     try:
         path = write_archive(
-            arguments.model_folder, arguments.store, batching=arguments.batching, slots=arguments.slots
+            arguments.model_folder,
+            arguments.store,
+            batching=arguments.batching,
+            slots=arguments.slots,
+            workers=arguments.workers,
         )
     except ArchiveError as error:
         sys.exit(f"{error}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from export.export_onnx import TOLERANCE, compare, export_onnx
@@ -142,3 +143,19 @@ def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) 
     assert not [name for name in names if name.endswith((".pt", ".pth", ".pkl", ".bin", ".ckpt"))]
     assert not [name for name in names if "architectures" in name or "__pycache__" in name]
     assert "UNVERIFIED: " in verify(first, image)
+
+
+def test_several_workers_need_dynamic_batching(tiny_model: Path, tmp_path: Path) -> None:
+    """In-flight batching, which hangs with several workers, is refused for them before anything is written."""
+    with pytest.raises(ArchiveError, match="workers is 2 with in-flight batching"):
+        write_archive(tiny_model, tmp_path / "store", batching="in-flight", slots=8, workers=2)
+    assert not (tmp_path / "store").exists()
+
+
+def test_archive_says_how_many_workers(tiny_model: Path, tmp_path: Path) -> None:
+    """TorchServe starts as many workers as the archive was packaged for, neither fewer nor more."""
+    path = write_archive(tiny_model, tmp_path, batching="dynamic", slots=4, workers=3)
+
+    with zipfile.ZipFile(path) as archive:
+        config = yaml.safe_load(archive.read("model-config.yaml"))
+    assert (config["minWorkers"], config["maxWorkers"], config["batchSize"]) == (3, 3, 4)
