@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.encoder_runners import SERVED, Runner
-from benchmarks.report import number
+from benchmarks.machine import busy_seconds
+from benchmarks.report import QUIET_CORES, number
 from model_src.onnx_session import Array
 
 TURN_S = 0.3
@@ -22,12 +23,15 @@ class Timing:
 
     seconds    : of a call, the fastest of each turn
     difference : largest one to what is served, relative to its largest output
+    foreign    : CPU seconds that went to other processes during its turns, which took `elapsed` seconds
     reason     : why there is none
     """
 
     name: str
     seconds: list[float] = field(default_factory=list)
     difference: float = 0.0
+    foreign: float = 0.0
+    elapsed: float = 0.0
     reason: str = ""
 
 
@@ -37,6 +41,7 @@ class Row:
 
     times  : how many times as long as what is served it takes, by the medians
     floor  : that the operations take at the throughput of a large product of matrices in fp32
+    foreign_cores : that other processes kept busy meanwhile
     reason : why there are no figures
     """
 
@@ -46,6 +51,7 @@ class Row:
     times: float | None = None
     floor: float | None = None
     difference: float | None = None
+    foreign_cores: float = 0.0
     reason: str = ""
 
 
@@ -59,6 +65,7 @@ def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Call
             if runner.run is None or timing.reason:
                 continue
             progress(f"round {turn}/{rounds}: {runner.name}")
+            began, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
             try:
                 output = runner.run(batch)
                 taken = min(_seconds(runner.run, batch) for _ in range(calls[i]))
@@ -72,6 +79,8 @@ def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Call
                 calls[i] = max(1, math.ceil(TURN_S / taken) - 1)
             else:
                 timing.seconds.append(taken)
+                timing.foreign += busy_seconds() - busy - (time.process_time() - own)
+                timing.elapsed += time.perf_counter() - began
     return timings
 
 
@@ -95,6 +104,7 @@ def rows(timings: Sequence[Timing], floor: float) -> list[Row]:
             times=statistics.median(timing.seconds) / statistics.median(served.seconds),
             floor=1e3 * floor,
             difference=timing.difference,
+            foreign_cores=max(0.0, timing.foreign / timing.elapsed) if timing.elapsed else 0.0,
         )
         if timing.seconds and not timing.reason
         else Row(timing.name, reason=timing.reason)
@@ -113,11 +123,15 @@ def table(found: Sequence[Row]) -> str:
             lines.append(f"| {row.name} |" + " – |" * 6)
             continue
         cells = [
-            number(row.median),
+            number(row.median) + ("\\*" if row.foreign_cores > QUIET_CORES else ""),
             number(row.best),
             number(row.times),
             number(row.floor),
             number(row.best / row.floor),
         ]
         lines.append(f"| {row.name} | {' | '.join(cells)} | {row.difference:.0e} |")
-    return "\n".join(lines) + "".join(f"\n\n{row.name}: {row.reason}" for row in found if row.reason)
+    notes = [f"{row.name}: {row.reason}" for row in found if row.reason]
+    disturbed = max(row.foreign_cores for row in found)
+    if disturbed > QUIET_CORES:
+        notes.append(f"\\* beside other load: up to {disturbed:.1f} cores were busy with something else")
+    return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)

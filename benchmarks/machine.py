@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.contender import IDLE, ROOT
 from benchmarks.floor import Machine
 
@@ -51,6 +53,12 @@ def commit() -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() or None
+
+
+def busy_seconds() -> float:
+    """CPU seconds that the machine has spent on anything at all since it started."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
 
 
 def where_and_when(record: Mapping[str, Any]) -> str:

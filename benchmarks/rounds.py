@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-import psutil
 import torch
 
 from benchmarks.contender import Answer, Contender, Job, PeerFailed
+from benchmarks.machine import busy_seconds
 from benchmarks.random_checkpoint import BIOGPT_SPECIAL
 from benchmarks.shapes import Shape
 
@@ -48,9 +48,8 @@ class CpuSeconds:
     @classmethod
     def now(cls, contender: Contender, contenders: Collection[Contender]) -> "CpuSeconds":
         """Since the processes, and the machine, started."""
-        times = psutil.cpu_times()
         others = sum(other.cpu_seconds() for other in contenders if other is not contender)
-        return cls(contender.cpu_seconds(), others, sum(times) - times.idle - getattr(times, "iowait", 0.0))
+        return cls(contender.cpu_seconds(), others, busy_seconds())
 
     def __add__(self, other: "CpuSeconds") -> "CpuSeconds":
         return CpuSeconds(self.own + other.own, self.others + other.others, self.machine + other.machine)

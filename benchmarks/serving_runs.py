@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.machine import busy_seconds
 from benchmarks.serving_archives import Candidate
 from client.http_client import HttpClient
 from client.local_server import LocalServer
@@ -135,12 +136,10 @@ class Runs:
 
 def _busy(server: LocalServer) -> float:
     """CPU seconds of the machine that went neither to the server, nor to this process and those that it waited for."""
-    times = psutil.cpu_times()
-    machine = sum(times) - times.idle - getattr(times, "iowait", 0.0)
     root = psutil.Process(server.pid)
     own = [process.cpu_times() for process in (root, *root.children(recursive=True), psutil.Process())]
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return machine - sum(t.user + t.system for t in own) - ended.ru_utime - ended.ru_stime
+    return busy_seconds() - sum(t.user + t.system for t in own) - ended.ru_utime - ended.ru_stime
 
 
 @dataclass(frozen=True)
