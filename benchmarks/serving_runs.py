@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -61,7 +62,7 @@ class Figures:
 
 def middle(runs: Sequence[Figures]) -> Figures:
     """The median of each figure."""
-    found = {}
+    found: dict[str, Any] = {}
     for field in fields(Figures):
         values = [value for value in (getattr(run, field.name) for run in runs) if value is not None]
         found[field.name] = statistics.median(values) if values else None
@@ -82,7 +83,7 @@ class Plan:
     open: float
 
 
-_LENIENT = {"grpc_share": 0.0, "max_failure_rate": 1.0, "max_p95": 1e6}
+_LENIENT: dict[str, Any] = {"grpc_share": 0.0, "max_failure_rate": 1.0, "max_p95": 1e6}
 """A benchmark says what is, and judges nothing."""
 
 
