@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from benchmarks.contender import IDLE, ROOT
-from benchmarks.encoder_runners import runners
+from benchmarks.encoder_runners import floor, runners
 from benchmarks.encoder_table import Row, measure, rows, table
 from benchmarks.machine import commit, describe_machine, measure_machine, where_and_when
 from benchmarks.random_model import write_random_model
@@ -120,16 +120,10 @@ def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: in
                 images = torch.randn(batch, config.preprocess.channels, side, side)
                 operations, inputs = _work(network, part, images)
                 with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
-                    timings = measure(
-                        turns, inputs.numpy(), rounds, lambda text, line=line: line.set_description_str(text)
-                    )
-                seconds = operations / machine.operations["fp32"]
-                key = f"{name} {part}, batch {batch}"
-                record["encoders"][key] = {
-                    "operations": operations,
-                    "rows": [vars(row) for row in rows(timings, seconds)],
-                }
-                print(f"\n{key}\n{table(rows(timings, seconds))}", flush=True)
+                    timings = measure([*turns, floor(operations)], inputs.numpy(), rounds, line.set_description_str)
+                key, found = f"{name} {part}, batch {batch}", rows(timings)
+                record["encoders"][key] = {"operations": operations, "rows": [vars(row) for row in found]}
+                print(f"\n{key}\n{table(found)}", flush=True)
     return record
 
 
@@ -147,10 +141,9 @@ def markdown(record: Mapping[str, Any]) -> str:
     parts = [
         "# Encoding, ms a batch",
         where_and_when(record),
-        f"Fastest calls of {record['settings']['rounds']} rounds in which all took turns; threads that wait sleep. "
-        '"Times as served" is how many times as long as what is served it takes, by the medians. The floor is what the '
-        "operations take at the throughput of a large matrix product in fp32. Differences are relative to the largest "
-        "output. Weights are random, of the published size.",
+        f"Fastest calls of {record['settings']['rounds']} rounds in which all took turns. "
+        '"Times as served" is how many times as long as what is served it takes, the median over the rounds. '
+        "Differences are relative to the largest output. Weights are random, of the published size.",
     ]
     for key, encoder in record["encoders"].items():
         found = [Row(**row) for row in encoder["rows"]]

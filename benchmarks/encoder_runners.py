@@ -18,15 +18,22 @@ Run = Callable[[Array], Array]
 
 SERVED = "ONNX Runtime, as served"
 EAGER = "PyTorch eager"
+FLOOR = "floor: a product of two matrices with as many operations"
 
 
 @dataclass(frozen=True)
 class Runner:
-    """One of them. `run` takes a batch to what the network gives for it; `reason` says why it cannot."""
+    """One of them.
+
+    run    : takes a batch to what the network gives for it; None where it cannot run
+    reason : why it cannot
+    floor  : it computes something else that takes as many operations
+    """
 
     name: str
     run: Run | None
     reason: str = ""
+    floor: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,26 +71,24 @@ def _quantize(network: Path, out: Path) -> None:
 
 _SPIN, _PACK = "session.intra_op.allow_spinning", "session.disable_prepacking"
 SETTINGS = {
-    "weights packed": Setting({_PACK: "0"}),
+    "weights shared": Setting({_PACK: "1"}),
     "threads spin": Setting({_SPIN: "1"}),
-    "weights packed, threads spin": Setting({_PACK: "0", _SPIN: "1"}),
     "basic graph optimisation": Setting(level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
     "optimiser for transformers": Setting(rewrite=_fuse),
-    "optimiser for transformers, weights packed": Setting({_PACK: "0"}, rewrite=_fuse),
-    "int8 weights, dynamic": Setting({_PACK: "0"}, rewrite=_quantize),
+    "int8 weights, dynamic": Setting(rewrite=_quantize),
 }
 """ONNX Runtime's, by their names in the table."""
 
 
 def runners(network: nn.Module, path: Path, threads: int, *, settings: bool) -> list[Runner]:
-    """As it is served, and PyTorch with the same weights; with `settings` other ways too.
+    """As one worker serves it, and PyTorch with the same weights; with `settings` other ways too.
 
     network : the part in PyTorch
     path    : the same part as ONNX
     """
     torch._dynamo.reset()
     found = [
-        Runner(SERVED, OnnxSession(path, threads=threads).run),
+        Runner(SERVED, OnnxSession(path, threads=threads, packed=True).run),
         Runner(EAGER, _of_torch(network)),
         _compiled(network),
     ]
@@ -91,6 +96,24 @@ def runners(network: nn.Module, path: Path, threads: int, *, settings: bool) -> 
         found += [_of_setting(f"ONNX Runtime, {name}", path, setting, threads) for name, setting in SETTINGS.items()]
         found.append(Runner("PyTorch eager, bf16", _of_torch(network, torch.bfloat16)))
     return found
+
+
+def floor(operations: int) -> Runner:
+    """One product of square matrices in fp32 with as many operations, by oneDNN with packed weights, or else as it is.
+
+    It takes its turns with the others because the speed of a machine that others use as well changes.
+    """
+    side = round((operations / 2) ** (1 / 3))
+    matrix = torch.randn(side, side)
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return Runner(FLOOR, lambda _: (matrix @ matrix.T).numpy(), floor=True)
+    packed = torch.ops.mkldnn._reorder_linear_weight(matrix, side)
+
+    def run(_: Array) -> Array:
+        with torch.inference_mode():
+            return torch.ops.mkldnn._linear_pointwise(matrix, packed, None, "none", [], "").numpy()
+
+    return Runner(FLOOR, run, floor=True)
 
 
 def _of_torch(network: Callable[[torch.Tensor], torch.Tensor], autocast: torch.dtype | None = None) -> Run:
@@ -115,7 +138,7 @@ def _of_setting(name: str, path: Path, setting: Setting, threads: int) -> Runner
     options.graph_optimization_level = setting.level
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
-    for key, value in ({_SPIN: "0", _PACK: "1"} | dict(setting.entries)).items():
+    for key, value in ({_SPIN: "0", _PACK: "0"} | dict(setting.entries)).items():
         options.add_session_config_entry(key, value)
     with tempfile.TemporaryDirectory() as temporary:
         if setting.rewrite is not None:

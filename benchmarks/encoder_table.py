@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.encoder_runners import SERVED, Runner
+from benchmarks.encoder_runners import Runner
 from benchmarks.machine import busy_seconds
 from benchmarks.report import QUIET_CORES, number
 from model_src.onnx_session import Array
@@ -22,14 +22,14 @@ class Timing:
     """The turns of one runner.
 
     seconds    : of a call, the fastest of each turn
-    difference : largest one to what is served, relative to its largest output
+    difference : largest one to what is served, relative to its largest output; None for the floor
     foreign    : CPU seconds that went to other processes during its turns, which took `elapsed` seconds
     reason     : why there is none
     """
 
     name: str
     seconds: list[float] = field(default_factory=list)
-    difference: float = 0.0
+    difference: float | None = None
     foreign: float = 0.0
     elapsed: float = 0.0
     reason: str = ""
@@ -39,8 +39,8 @@ class Timing:
 class Row:
     """Milliseconds of a batch.
 
-    times  : how many times as long as what is served it takes, by the medians
-    floor  : that the operations take at the throughput of a large product of matrices in fp32
+    times  : how many times as long as what is served it takes, the median over the rounds: the speed of a machine that
+             others use as well changes between rounds more than within one
     foreign_cores : that other processes kept busy meanwhile
     reason : why there are no figures
     """
@@ -49,14 +49,13 @@ class Row:
     median: float | None = None
     best: float | None = None
     times: float | None = None
-    floor: float | None = None
     difference: float | None = None
     foreign_cores: float = 0.0
     reason: str = ""
 
 
 def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Callable[[str], None]) -> list[Timing]:
-    """Let all take turns; a round that is not counted comes first."""
+    """Let all take turns; a round that is not counted comes first. What is served is the first of them."""
     timings = [Timing(runner.name, reason=runner.reason) for runner in runners]
     calls = [1] * len(runners)
     reference: Array | None = None
@@ -75,7 +74,8 @@ def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Call
                 continue
             if turn == 0:
                 reference = output if reference is None else reference
-                timing.difference = float(np.abs(output - reference).max() / np.abs(reference).max())
+                if not runner.floor:
+                    timing.difference = float(np.abs(output - reference).max() / np.abs(reference).max())
                 calls[i] = max(1, math.ceil(TURN_S / taken) - 1)
             else:
                 timing.seconds.append(taken)
@@ -90,19 +90,14 @@ def _seconds(run: Callable[[Array], Array], batch: Array) -> float:
     return time.perf_counter() - began
 
 
-def rows(timings: Sequence[Timing], floor: float) -> list[Row]:
-    """What the rounds say.
-
-    floor : seconds
-    """
-    served = next(timing for timing in timings if timing.name == SERVED)
+def rows(timings: Sequence[Timing]) -> list[Row]:
+    """What the rounds say; what is served is the first of them."""
     return [
         Row(
             timing.name,
             median=1e3 * statistics.median(timing.seconds),
             best=1e3 * min(timing.seconds),
-            times=statistics.median(timing.seconds) / statistics.median(served.seconds),
-            floor=1e3 * floor,
+            times=statistics.median(a / b for a, b in zip(timing.seconds, timings[0].seconds, strict=True)),
             difference=timing.difference,
             foreign_cores=max(0.0, timing.foreign / timing.elapsed) if timing.elapsed else 0.0,
         )
@@ -114,22 +109,15 @@ def rows(timings: Sequence[Timing], floor: float) -> list[Row]:
 
 def table(found: Sequence[Row]) -> str:
     """The rows as Markdown; below it why some have no figures."""
-    lines = [
-        "| | ms, median | best | times as served | floor, ms | best / floor | largest difference |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = ["| | ms, median | best | times as served | largest difference |", "|---|---|---|---|---|"]
     for row in found:
-        if row.median is None or row.best is None or row.floor is None:
-            lines.append(f"| {row.name} |" + " – |" * 6)
+        if row.median is None:
+            lines.append(f"| {row.name} |" + " – |" * 4)
             continue
-        cells = [
-            number(row.median) + ("\\*" if row.foreign_cores > QUIET_CORES else ""),
-            number(row.best),
-            number(row.times),
-            number(row.floor),
-            number(row.best / row.floor),
-        ]
-        lines.append(f"| {row.name} | {' | '.join(cells)} | {row.difference:.0e} |")
+        star = "\\*" if row.foreign_cores > QUIET_CORES else ""
+        cells = [number(row.median) + star, number(row.best), number(row.times)]
+        cells.append("–" if row.difference is None else f"{row.difference:.0e}")
+        lines.append(f"| {row.name} | {' | '.join(cells)} |")
     notes = [f"{row.name}: {row.reason}" for row in found if row.reason]
     disturbed = max(row.foreign_cores for row in found)
     if disturbed > QUIET_CORES:

@@ -17,7 +17,7 @@ class Settings:
     steps_per_handle : decode steps in one call of the handler
     heartbeat_s      : seconds after which an unfinished HTTP request is kept alive with white space
     threads          : of PyTorch and ONNX Runtime
-    share_weights    : workers use one copy of the decoder's weights instead of packing one each
+    share_weights    : workers use one copy of the weights instead of packing one each
     in_flight        : TorchServe's continuousBatching
     response_timeout : seconds after which TorchServe kills a worker that has not answered
     """

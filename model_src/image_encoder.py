@@ -40,14 +40,15 @@ class ImageEncoder:
 
     device  : "cpu" or "cuda"
     threads : of ONNX Runtime
+    packed  : of OnnxSession
 
     Raises ArchiveError naming the network that cannot be loaded.
     """
 
-    def __init__(self, archive: Archive, device: str, threads: int) -> None:
+    def __init__(self, archive: Archive, device: str, threads: int, *, packed: bool) -> None:
         self._config = archive.config
-        self._vision = OnnxSession(archive.folder / VISION, device, threads)
-        self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads)
+        self._vision = OnnxSession(archive.folder / VISION, device, threads, packed=packed)
+        self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads, packed=packed)
         self._insights = {
             name.removesuffix(INSIGHT_SUFFIX): OnnxSession(archive.folder / name, device, threads)
             for name in archive.config.files

@@ -29,19 +29,19 @@ class OnnxSession:
     path    : the .onnx file
     device  : "cpu" or "cuda"; without a usable CUDA provider ONNX Runtime falls back to the CPU
     threads : threads inside one operator
+    packed  : a CPU multiplies with a packed copy of the weights, which is faster and not shared with other processes
 
     Raises ArchiveError when the file is no network with one input and one output.
     """
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 1, *, packed: bool = False) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         # Spinning threads would take the cores away from the decoder, which runs in between.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Packed weights would be a copy in each worker; as they are, all workers read one mapped file. Without packing
-        # an encoder takes some 8 % longer (docs/decisions/0009-workers-share-onnx-weights.md).
-        options.add_session_config_entry("session.disable_prepacking", "1")
+        # As they are, all workers read one mapped file (docs/decisions/0009-workers-share-onnx-weights.md).
+        options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
         # The arena would keep what the largest batch so far has taken.
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3

@@ -65,7 +65,7 @@ class ReportGenerator:
     device  : "cpu" or "cuda"
     slots   : how many requests are decoded together
     threads : threads of ONNX Runtime; None takes PyTorch's number
-    share_weights : the decoder's weights are used where they lie in their file, which several processes can share;
+    share_weights : weights are used where they lie in their file, which several processes can share;
               otherwise a CPU packs a copy of them, with which it is faster
     """
 
@@ -82,7 +82,7 @@ class ReportGenerator:
         self.sha256 = archive.sha256
         self.slots = slots
         threads = threads or torch.get_num_threads()
-        self._images = ImageEncoder(archive, device, threads)
+        self._images = ImageEncoder(archive, device, threads, packed=not share_weights)
         self._tokenizer = load_tokenizer(archive.folder)
         prompt = self.config.prompt
         words = self.config.decoder.get("vocab_size")

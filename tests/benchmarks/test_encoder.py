@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import encoder_runners
-from benchmarks.encoder_runners import EAGER, SERVED, Runner, runners
+from benchmarks.encoder_runners import EAGER, SERVED, Runner, floor, runners
 from benchmarks.encoder_table import Timing, measure, rows, table
 from model_src.archive import CONNECTOR, VISION
 from model_src.model_folder import read_network
@@ -15,15 +15,25 @@ from model_src.onnx_session import Array
 BATCH = np.ones((2, 3), dtype=np.float32)
 
 
-def test_rows_compare_medians_and_best() -> None:
-    """A runner's time stands beside that of what is served by the medians, and beside the floor by the best round."""
-    found = rows([Timing(SERVED, [0.2, 0.1, 0.3]), Timing("other", [0.5, 0.3, 0.4])], floor=0.05)
+def test_times_are_those_of_one_round() -> None:
+    """Where a machine is twice as fast in one round as in others, the ratio of two runners is the same."""
+    found = rows([Timing(SERVED, [0.2, 0.1, 0.2]), Timing("other", [0.4, 0.2, 0.5])])
 
     assert [(row.median, row.best, row.times) for row in found] == [
         (pytest.approx(200), pytest.approx(100), pytest.approx(1)),
-        (pytest.approx(400), pytest.approx(300), pytest.approx(2)),
+        (pytest.approx(400), pytest.approx(200), pytest.approx(2)),
     ]
-    assert "| 6 |" in table(found)
+
+
+def test_floor_has_as_many_operations_and_no_difference() -> None:
+    """The product takes as many multiplications and additions as it was asked for, but computes something else."""
+    runner = floor(2 * 40**3)
+    assert runner.run is not None
+    assert runner.run(BATCH).shape == (40, 40)
+    _, timing = measure([Runner(SERVED, np.negative), runner], BATCH, 1, lambda _: None)
+
+    assert timing.difference is None
+    assert table(rows([Timing(SERVED, [1.0]), timing])).endswith("| – |")
 
 
 def test_refused_runner_costs_nobody_else_a_row() -> None:
@@ -33,7 +43,7 @@ def test_refused_runner_costs_nobody_else_a_row() -> None:
         raise RuntimeError("no such operator\nat line 3")
 
     turns = [Runner(SERVED, np.negative), Runner("broken", fail), Runner("absent", None, "no compiler")]
-    found = rows(measure(turns, BATCH, 2, lambda _: None), floor=1e-6)
+    found = rows(measure(turns, BATCH, 2, lambda _: None))
 
     assert [row.median is None for row in found] == [False, True, True]
     assert table(found).endswith("broken: RuntimeError: no such operator\n\nabsent: no compiler")
