@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from benchmarks.encoder_runners import Runner
-from benchmarks.machine import busy_seconds
-from benchmarks.report import QUIET_CORES, number
+from benchmarks.machine import QUIET_CORES, busy_seconds
+from benchmarks.report import number
 from model_src.onnx_session import Array
 
 TURN_S = 0.3

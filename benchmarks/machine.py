@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from benchmarks.floor import Machine
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
 """Of /proc/cpuinfo: units that decide which kernels a library takes."""
+
+QUIET_CORES = 0.1
+"""More than so many cores in foreign hands, and a figure is marked."""
+
+_LOOK_S = 2.0
 
 
 def measure_machine(threads: int) -> Machine:
@@ -59,6 +65,16 @@ def busy_seconds() -> float:
     """CPU seconds that the machine has spent on anything at all since it started."""
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0)
+
+
+def wait_until_quiet(patience: float) -> None:
+    """Wait until the machine does next to nothing for two seconds, but no longer than so many seconds."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        before, began = busy_seconds(), time.monotonic()
+        time.sleep(_LOOK_S)
+        if (busy_seconds() - before) / (time.monotonic() - began) < QUIET_CORES:
+            return
 
 
 def where_and_when(record: Mapping[str, Any]) -> str:

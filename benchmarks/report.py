@@ -6,11 +6,8 @@ from typing import Any
 
 from benchmarks.contender import OURS
 from benchmarks.floor import Floor, family
-from benchmarks.machine import where_and_when
+from benchmarks.machine import QUIET_CORES, where_and_when
 from benchmarks.rounds import Point, Series, differing
-
-QUIET_CORES = 0.1
-"""More than so many cores in foreign hands, and a figure is marked."""
 
 
 @dataclass(frozen=True)

@@ -102,12 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--open", type=float, default=60, help="seconds at each rate; 0 leaves these out (%(default)s)")
     parser.add_argument("--date", help="goes into the results")
     parser.add_argument("--folder", type=Path, help="where the archives lie meanwhile; default: the temporary folder")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     parser.add_argument("--chart", type=Path, help="the PNG; default: latency-over-throughput.png in --out")
     given = parser.parse_args(arguments)
     if given.rounds < 1 or given.closed <= 0 or given.open < 0:
         parser.error("--rounds must be 1 or more, --closed above 0 and --open not below it")
-    plan, out = Plan(given.rounds, given.closed, given.open), given.out.resolve()
+    plan, out = Plan(given.rounds, given.closed, given.open, given.patience), given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     threads = len(os.sched_getaffinity(0))
     record: dict[str, Any] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.machine import busy_seconds
+from benchmarks.machine import busy_seconds, wait_until_quiet
 from benchmarks.serving_archives import Candidate
 from client.http_client import HttpClient
 from client.local_server import LocalServer
@@ -76,11 +76,13 @@ class Plan:
     rounds  : in which all candidates take turns
     closed  : seconds of a closed loop
     open    : seconds of an open one
+    patience : seconds to wait, before each run, for a machine that does nothing else
     """
 
     rounds: int
     closed: float
     open: float
+    patience: float
 
 
 _LENIENT: dict[str, Any] = {"grpc_share": 0.0, "max_failure_rate": 1.0, "max_p95": 1e6}
@@ -121,6 +123,7 @@ class Runs:
 
     def _run(self, candidate: Candidate, name: str, load: Load) -> Figures:
         """One run. Raises RuntimeError when the load generator has no result."""
+        wait_until_quiet(self._plan.patience)
         before, began = _busy(self._server), time.perf_counter()
         out = self._out / candidate.served
         run_load(self._server, candidate.served, load, out)

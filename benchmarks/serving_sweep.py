@@ -77,9 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="in which all take turns (%(default)s)")
     parser.add_argument("--closed", type=float, default=25, help="seconds of saturation (%(default)s)")
     parser.add_argument("--open", type=float, default=40, help="seconds at that rate (%(default)s)")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     given = parser.parse_args(arguments)
-    plan, out = Plan(given.rounds, given.closed, given.open), given.out.resolve()
+    plan, out = Plan(given.rounds, given.closed, given.open, given.patience), given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "commit": commit(),
