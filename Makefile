@@ -12,6 +12,7 @@ SHORT_decode = --shapes demo --peers generate --rounds 2
 SHORT_encoder = --encoders mobilenet --rounds 2
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
 SHORT_memory = --model models/demo --precision fp32 --rounds 1
+SHORT_agreement = models/demo --images 100
 UV_VERSION = 0.13.9
 
 BIN = .venv/bin
@@ -27,7 +28,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # Python's own search path must not reach into the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory train-demo lint test test-fast check clean
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo lint test test-fast check clean
 
 help:           ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -78,11 +79,12 @@ report: $(INSTALLED)  ## one report from a running server: make report IMAGE=pat
 loadtest: archive  ## a minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
 
-bench: bench-decode bench-encoder bench-serving bench-memory  ## all benchmarks, in out/bench, for hours; SHORT=1 takes minutes (BENCH=options)
+bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement  ## all benchmarks, in out/bench, for hours; SHORT=1 takes minutes (BENCH=options)
 
 # One of them; BENCH is for its command line. On a machine that does nothing else.
 bench-decode: $(PEERS) $(LLAMA_CPP)
-bench-decode bench-encoder bench-serving bench-memory: bench-%: $(INSTALLED)
+bench-agreement: $(SMOLLM2)
+bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$* --date $(shell date +%F) $(if $(SHORT),$(SHORT_$*)) $(BENCH)
 
 train-demo: $(INSTALLED)  ## train models/demo on DATA, print its scores, write its model card

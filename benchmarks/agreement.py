@@ -174,7 +174,7 @@ def markdown(record: Mapping[str, Any], tables: Mapping[str, Sequence[Agreement]
     ]
     for name, table in tables.items():
         lines += ["", f"## {name}", "", record["models"][name]["about"], "", *_HEAD, *map(_line, table)]
-    lines += ["", *(f"Left out: {reason}" for reason in record["left_out"]), _LEGEND]
+    lines += ["", *(f"Left out: {reason}\n" for reason in record["left_out"]), _LEGEND]
     return "\n".join(lines) + "\n"
 
 
@@ -183,8 +183,7 @@ _HEAD = (
     "| tokens until unlike | logprob of fp32's text, nats a token | a text, mean | largest |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
-_LEGEND = """
-- Tokens changed: after the same words, those of fp32, another token is the likeliest.
+_LEGEND = """- Tokens changed: after the same words, those of fp32, another token is the likeliest.
 - Margin: by how much fp32 prefers its choice to its second-best, median; small where words are nearly as good.
 - Texts identical, tokens until unlike: each left to itself; after the first other token there are two texts.
 - Logprob: how much more the precision gives to fp32's text than fp32 does; below 0 it finds it less likely."""
