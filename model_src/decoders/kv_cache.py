@@ -7,6 +7,9 @@ from torch import Tensor
 class KVCache:
     """Keys and values of every layer, by slots, a slot being one request with all its beams.
 
+    layers        : keys and values of each, shape (2, slots, heads, columns, head_width)
+    token_columns : where the next tokens go, as `open` was told
+
     A column is one position of one beam. What is written stays where it is: reordering beams changes which columns a
     beam may look at (a mask that the caller keeps), never the cache. Decoders call `update`; the caller says
     beforehand with `open` where the next tokens go.
@@ -21,24 +24,24 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        # Keys and values of a layer, shape (2, slots, heads, columns, head_width).
-        self._layers = [torch.zeros(2, 0, heads, 0, head_width, dtype=dtype, device=device) for _ in range(layers)]
+        self.layers = [torch.zeros(2, 0, heads, 0, head_width, dtype=dtype, device=device) for _ in range(layers)]
         self._slots = slice(0, 0)
-        self._places = torch.empty(0, dtype=torch.int64)
+        self.token_columns = torch.empty(0, 0, dtype=torch.int64, device=device)
+        self._places: Tensor | None = None
         self._length = 0
 
     @property
     def columns(self) -> int:
         """Columns that are allocated for each slot."""
-        return self._layers[0].shape[3]
+        return self.layers[0].shape[3]
 
     def reserve(self, slots: int, columns: int) -> None:
         """Allocate at least so many slots, and columns for each of them; what is in the cache stays."""
-        more_slots, more_columns = max(slots - self._layers[0].shape[1], 0), max(columns - self.columns, 0)
+        more_slots, more_columns = max(slots - self.layers[0].shape[1], 0), max(columns - self.columns, 0)
         if more_slots or more_columns:
             grown = (0, 0, 0, more_columns, 0, 0, 0, more_slots)
-            for i, layer in enumerate(self._layers):
-                self._layers[i] = torch.nn.functional.pad(layer, grown)
+            for i, layer in enumerate(self.layers):
+                self.layers[i] = torch.nn.functional.pad(layer, grown)
 
     def open(self, slots: slice, columns: Tensor, length: int) -> None:
         """Say where the tokens of the next forward pass go.
@@ -47,13 +50,8 @@ class KVCache:
         columns : Tensor of int64, shape (slots, queries): the column of every token
         length  : columns that attention looks at, at least every column written so far in these slots
         """
-        device = columns.device
-        _, all_slots, heads, _, _ = self._layers[0].shape
-        both = torch.arange(2, device=device)[:, None, None] * all_slots
-        slot = (both + torch.arange(slots.start, slots.stop, device=device)[:, None]) * heads
-        head = slot + torch.arange(heads, device=device)
-        # The cache seen as a list of vectors: key or value, slot, head and column of each make one number.
-        self._places = (head[..., None] * self.columns + columns[:, None]).flatten()
+        self.token_columns = columns
+        self._places = None
         self._slots = slots
         self._length = length
 
@@ -63,12 +61,24 @@ class KVCache:
         key_value : Tensor, shape (2, slots, heads, queries, head_width)
         returns   : keys and values, each a view of shape (slots, heads, length, head_width)
         """
-        cache, width = self._layers[layer], key_value.shape[-1]
+        cache, width = self.layers[layer], key_value.shape[-1]
+        if self._places is None:
+            self._places = self._vectors()
         cache.view(-1, width).index_copy_(0, self._places, key_value.reshape(-1, width))
         keys, values = cache[:, self._slots, :, : self._length]
         return keys, values
 
+    def _vectors(self) -> Tensor:
+        """Where the next tokens go, the cache seen as a list of vectors: key or value, slot, head, column."""
+        columns = self.token_columns
+        device = columns.device
+        _, all_slots, heads, _, _ = self.layers[0].shape
+        both = torch.arange(2, device=device)[:, None, None] * all_slots
+        slot = (both + torch.arange(self._slots.start, self._slots.stop, device=device)[:, None]) * heads
+        head = slot + torch.arange(heads, device=device)
+        return (head[..., None] * self.columns + columns[:, None]).flatten()
+
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot over another."""
-        for layer in self._layers:
+        for layer in self.layers:
             layer[:, target, :, :length] = layer[:, source, :, :length]

@@ -7,6 +7,7 @@ own choice. The blocks are a copy in memory: `pack` is for a worker that has nob
 import torch
 from torch import Tensor, nn
 
+from model_src.decoders.causal_lm import CausalLMDecoder
 from model_src.decoders.word_embedding import WordEmbedding
 
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -69,6 +70,8 @@ def pack(decoder: nn.Module) -> nn.Module:
                 setattr(parent, name, PackedLinear(layer))
             elif isinstance(layer, WordEmbedding) and _fits(layer.weight):
                 setattr(parent, name, PackedWordEmbedding(layer))
+    if isinstance(decoder, CausalLMDecoder):
+        decoder.compile_step()
     return decoder
 
 

@@ -4,7 +4,7 @@ Each class says with `stored` how the weights of the layer that it stands for ar
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from model_src.kernels import fits
 from model_src.weights_file import LazyTensor, made
 
 Weights = Mapping[str, LazyTensor]
@@ -103,31 +104,42 @@ def _int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return y.view(*x.shape[:-1], -1)
 
 
-class _Packed:
-    """8-bit weights as the kernel of FBGEMM wants them: a copy, of this process alone.
+class _Fbgemm:
+    """A product with 8-bit weights by FBGEMM, for processors that `model_src.kernels` has nothing for.
 
-    What is multiplied with them is rounded to 8 bits too, each row by its own largest value: so no row depends on
-    which others are computed with it. Source: Khudia et al., "FBGEMM", 2021; Dettmers et al., "LLM.int8()", 2022,
+    What is multiplied with the weights is rounded to 8 bits too, each row by its own largest value: so no row depends
+    on which others are computed with it. Source: Khudia et al., "FBGEMM", 2021; Dettmers et al., "LLM.int8()", 2022,
     section 2, for scales by row.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         zero_points = torch.zeros(len(scale), dtype=torch.int64)
         with warnings.catch_warnings():
             # That quantised tensors will go from a later PyTorch: docs/decisions/0010-int8-on-a-cpu.md.
             warnings.simplefilter("ignore", UserWarning)
             quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero_points, 0)
         self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+        self._bias = bias
         # Without VNNI the kernel adds two products in 16 bits, for which what is multiplied must have 7.
         self._levels = 127 if torch.cpu._is_vnni_supported() else 63
 
-    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         # A row of zeros becomes NaN, which the kernel reads as some integer; times the peak of zero it is zero again.
         peak = x.abs().amax(dim=-1, keepdim=True)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x / peak, 1 / self._levels, self._levels + 1, self._packed
         )
-        return y.mul_(peak) if bias is None else torch.addcmul(bias, y, peak)
+        return y.mul_(peak) if self._bias is None else torch.addcmul(self._bias, y, peak)
+
+
+def _product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Weights packed for the fastest product that there is: a copy, of this process alone."""
+    if not fits(weight):
+        return _Fbgemm(weight, scale, bias)
+    # numba takes a second to import, and only this precision needs it.
+    from model_src.kernels.product import Product
+
+    return Product(weight, scale, bias)
 
 
 class Int8DynamicLinear(Int8Linear):
@@ -135,14 +147,19 @@ class Int8DynamicLinear(Int8Linear):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__(inputs, outputs, bias=bias)
-        self._packed: dict[tuple[int, int], _Packed] = {}
+        self._products: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Outputs `start` to `stop` alone, shape (..., stop - start); packed when they are first wanted."""
-        packed = self._packed.get((start, stop))
-        if packed is None:
-            packed = self._packed[start, stop] = _Packed(self.weight[start:stop], self.scale[start:stop])
-        return packed(x, None if self.bias is None else self.bias[start:stop])
+        """Outputs `start` to `stop` alone, shape (..., stop - start)."""
+        return self.product(start, stop)(x)
+
+    def product(self, start: int = 0, stop: int | None = None) -> Callable[[Tensor], Tensor]:
+        """The product that gives outputs `start` to `stop`, packed when it is first wanted."""
+        stop = len(self.weight) if stop is None else stop
+        if (start, stop) not in self._products:
+            bias = None if self.bias is None else self.bias[start:stop]
+            self._products[start, stop] = _product(self.weight[start:stop], self.scale[start:stop], bias)
+        return self._products[start, stop]
 
 
 class Int8DynamicEmbedding(Int8Embedding):
@@ -150,13 +167,17 @@ class Int8DynamicEmbedding(Int8Embedding):
 
     def __init__(self, words: int, width: int) -> None:
         super().__init__(words, width)
-        self._packed: _Packed | None = None
+        self._product: Callable[[Tensor], Tensor] | None = None
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
-        if self._packed is None:
-            self._packed = _Packed(self.weight, self.scale)
-        return self._packed(hidden, None)
+        return self.product()(hidden)
+
+    def product(self) -> Callable[[Tensor], Tensor]:
+        """The product that scores words, packed when it is first wanted."""
+        if self._product is None:
+            self._product = _product(self.weight, self.scale, None)
+        return self._product
 
 
 class NF4Linear(nn.Module):

@@ -18,8 +18,8 @@ class Study:
 
     study_id   : unique within its data set
     images     : image files, in the order of the data set; empty where it has the text alone
-    sections   : text by the name of its section, in lower case: `findings`, `impression`, `indication`, `comparison`; a text
-                 without sections is `report`. As it stands in the data set, not cleaned
+    sections   : text by the name of its section, in lower case: `findings`, `impression`, `indication`, `comparison`; a
+                 text without sections is `report`. As it stands in the data set, not cleaned
     patient_id : studies of one patient share it, and never lie in different splits
     views      : of each image ("frontal", "lateral", "PA", ... as the data set says it), empty strings where unknown
     source     : the data set, or the part of it, that the study comes from

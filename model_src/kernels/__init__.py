@@ -1,0 +1,28 @@
+"""Decoding steps compiled for the processor at hand: one call a step, one team of threads, integers where they suffice.
+
+Written in Python, and compiled by numba when a worker loads its model. Where the processor lacks the
+instructions, decoders go on with PyTorch's operations: docs/decisions/0012-compiled-steps.md. This file imports nothing
+that compiles.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+GROUP = 64
+"""Neighbouring inputs that share a scale, so that a large one coarsens only these."""
+
+OPENMP = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
+"""The threads that PyTorch's operations run on."""
+
+
+def fits(weight: Tensor) -> bool:
+    """Whether there are kernels for 8-bit weights of shape (outputs, inputs) on this processor."""
+    return (
+        weight.device.type == "cpu"
+        and weight.shape[1] % GROUP == 0
+        and torch.cpu._is_avx512_supported()
+        and torch.cpu._is_vnni_supported()
+        and OPENMP.is_file()
+    )

@@ -1,0 +1,171 @@
+"""Compiled kernels compute what PyTorch's operations compute, for every shape of decoder that is served."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from model_src.attention import Attending
+from model_src.decoders import empty_decoder
+from model_src.decoders.causal_lm import CausalLMConfig, CausalLMDecoder
+from model_src.decoders.kv_cache import KVCache
+from model_src.decoders.packed import pack
+from model_src.decoders.precision import stored_weights
+from model_src.kernels import GROUP, fits
+from model_src.weights_file import made
+
+pytestmark = pytest.mark.skipif(
+    not fits(torch.zeros(1, GROUP)), reason="this processor has no AVX512-VNNI, or PyTorch no OpenMP of GNU"
+)
+
+BIOGPT = {"width": 128, "heads": 4, "feedforward": 192, "position_offset": 2, "attention_bias": True, "out_bias": True}
+BIOGPT |= {"feedforward_bias": True, "tied": True}
+LLAMA = {"width": 192, "heads": 6, "kv_heads": 2, "head_width": 32, "feedforward": 128, "norm": "rms_norm"}
+LLAMA |= {"activation": "silu", "gated": True}
+
+
+def decoder(dimensions: dict[str, Any]) -> CausalLMDecoder:
+    """A decoder of random weights in 8 bits; its step is compiled by `pack`."""
+    torch.manual_seed(0)
+    section = {"kind": "causal_lm", "vocab_size": 150, "layers": 2, "max_positions": 64, **dimensions}
+    config = CausalLMConfig(**{name: value for name, value in section.items() if name != "kind"})
+    weights = {name: torch.randn(p.shape) * 0.2 for name, p in CausalLMDecoder(config).named_parameters()}
+    served: Any = empty_decoder(section, "int8_dynamic")
+    stored = stored_weights(served, weights, "int8_dynamic")
+    served.load_state_dict({name: made(tensor) for name, tensor in stored.items()}, assign=True)
+    return served.eval().requires_grad_(False)
+
+
+def random_rows(rows: int, inputs: int) -> Tensor:
+    """Rows of very different sizes, one of them zero."""
+    x = torch.randn(rows, inputs) * torch.logspace(-3, 3, rows)[:, None]
+    x[-1] = 0
+    return x
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 12])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (64, 128), (150, 192), (257, 64)])
+def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs: int) -> None:
+    """Integers times integers, times the scales of groups and outputs, plus the bias, for any number of rows."""
+    from model_src.kernels.product import Product
+
+    torch.manual_seed(rows)
+    weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
+    scale, bias, x = torch.rand(outputs), torch.randn(outputs), random_rows(rows, inputs)
+    groups = x.double().view(rows, -1, GROUP)
+    unit = groups.abs().amax(-1, keepdim=True) / 127
+    rounded = torch.where(unit > 0, (groups / unit).round() * unit, 0).view(rows, inputs)
+    wanted = rounded @ weight.double().T * scale + bias
+    y = Product(weight, scale, bias)(x)
+    size = (x.double().abs() @ weight.double().abs().T * scale).amax(-1, keepdim=True) + 1
+    # A number half-way between two integers may be rounded to either: one unit of one input.
+    assert ((y - wanted).abs() / size).max() < 1e-2 / inputs**0.5
+    assert torch.equal(y[-1], bias)
+
+
+def test_rows_are_independent() -> None:
+    """A row's product is the same, bit for bit, whatever other rows are multiplied with it."""
+    from model_src.kernels.product import Product
+
+    torch.manual_seed(1)
+    product = Product(torch.randint(-127, 128, (200, 256), dtype=torch.int8), torch.rand(200), None)
+    x = random_rows(9, 256)
+    together = product(x)
+    for row in range(9):
+        assert torch.equal(product(x[row : row + 1])[0], together[row])
+
+
+def test_a_large_input_coarsens_its_group_alone() -> None:
+    """An outlier leaves the precision of all other groups as it is."""
+    from model_src.kernels.product import Product
+
+    torch.manual_seed(2)
+    weight, x = torch.randint(-127, 128, (64, 256), dtype=torch.int8), torch.randn(1, 256)
+    product = Product(weight, torch.ones(64), None)
+    loud = x.clone()
+    loud[0, 0] = 1000
+    difference = (product(loud) - product(x))[0] - (loud - x) @ weight.float().T
+    assert (
+        difference.abs().max() < 64 * 127 * 1000 / 127
+    )  # of the first group: half a unit of 1000 / 127 for each input
+
+
+@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA], ids=["biogpt", "llama"])
+@pytest.mark.parametrize(("slots", "rows"), [(1, 1), (2, 3), (3, 5)])
+def test_compiled_step_equals_layers(dimensions: dict[str, Any], slots: int, rows: int) -> None:
+    """The compiled step gives the logits of the layers called one by one, and writes the same keys and values."""
+    layered, compiled = decoder(dimensions), decoder(dimensions)
+    pack(compiled)
+    assert compiled._compiled is not None
+    torch.manual_seed(3)
+    c = layered.config
+    length, columns = 9, 16
+    history = torch.randn(c.layers, 2, slots + 1, c.kv_heads or c.heads, columns, c.head_width or c.width // c.heads)
+    token_ids = torch.randint(0, c.vocab_size, (slots, rows))
+    places = torch.stack([torch.randperm(length)[:rows] for _ in range(slots)])
+    positions = torch.full((slots, rows), 20)
+    mask = torch.rand(slots, 1, rows, length) < 0.6
+    mask.scatter_(3, places[:, None, :, None], True)
+    results = []
+    for network in (layered, compiled):
+        state = network.new_state(slots + 1)
+        state.cache.layers = [layer.clone() for layer in history]
+        state.cache.open(slice(0, slots), places, length)
+        with torch.inference_mode():
+            logits = network.step(state, slice(0, slots), token_ids, positions, mask)
+        results.append((logits, state.cache))
+    (wanted, wanted_cache), (got, got_cache) = results
+    # What differs in the last bits may be rounded to a neighbouring integer: a 127th of a group's largest value.
+    assert (got - wanted).norm() / wanted.norm() < 5e-3
+    for a, b in zip(wanted_cache.layers, got_cache.layers, strict=True):
+        assert (a - b).norm() / a.norm() < 5e-3
+        assert torch.equal(a[:, slots], b[:, slots]), "the slot that takes no part is as it was"
+    first = wanted_cache.layers[0], got_cache.layers[0]
+    assert torch.allclose(*first, atol=1e-5), "the first layer reads the same integers"
+
+
+@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA], ids=["biogpt", "llama"])
+def test_slots_are_independent_in_the_compiled_step(dimensions: dict[str, Any]) -> None:
+    """A slot's logits are the same, bit for bit, alone and beside others."""
+    network = decoder(dimensions)
+    pack(network)
+    torch.manual_seed(4)
+    c = network.config
+    history = torch.randn(c.layers, 2, 4, c.kv_heads or c.heads, 8, c.head_width or c.width // c.heads)
+    token_ids, positions = torch.randint(0, c.vocab_size, (4, 3)), torch.full((4, 3), 7)
+    places = torch.arange(5, 8).expand(4, 3)
+    mask = torch.ones(4, 1, 3, 8, dtype=torch.bool)
+
+    def logits(chosen: list[int]) -> Tensor:
+        state = network.new_state(len(chosen))
+        state.cache.layers = [layer[:, chosen].clone() for layer in history]
+        slots = slice(0, len(chosen))
+        state.cache.open(slots, places[chosen], 8)
+        with torch.inference_mode():
+            return network.step(state, slots, token_ids[chosen], positions[chosen], mask[chosen])
+
+    together = logits([0, 1, 2, 3])
+    for slot in range(4):
+        assert torch.equal(logits([slot])[0], together[slot])
+
+
+def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another processor the layers go on with PyTorch's operations, near what the kernels give."""
+    here = decoder(BIOGPT)
+    pack(here)
+    monkeypatch.setattr("model_src.decoders.quantized.fits", lambda weight: False)
+    monkeypatch.setattr("model_src.decoders.causal_lm.fits", lambda weight: False)
+    elsewhere = decoder(BIOGPT)
+    pack(elsewhere)
+    assert elsewhere._compiled is None
+    x = torch.randn(1, 4, 128)
+    cache = KVCache(layers=2, heads=4, head_width=32, dtype=torch.float32, device=torch.device("cpu"))
+    cache.reserve(1, 4)
+    results = []
+    for network in (here, elsewhere):
+        positions = torch.arange(4)[None]
+        cache.open(slice(0, 1), positions, 4)
+        with torch.inference_mode():
+            results.append(network._scores(network._hidden(x, positions, cache, Attending(causal=True))))
+    assert (results[0] - results[1]).norm() / results[0].norm() < 0.05
