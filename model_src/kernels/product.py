@@ -42,7 +42,7 @@ def block_sums(weights, values, scales, corrections, row, rows, sums):
 
 @njit(fastmath=True)
 def multiply(weights, weight_scales, bias, values, scales, corrections, out, add):
-    """The calling thread's share of the product: into `out`, float32, shape (rows, outputs), or added to what is there."""
+    """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
     rows, inputs = values.shape
     outputs = out.shape[1]
     sums = np.empty((MAX_ROWS, BLOCK), np.float32)
