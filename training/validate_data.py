@@ -24,7 +24,7 @@ import yaml
 from training.data_checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
 from training.data_checks.duplicates import DISTANCE
 from training.data_checks.findings import Finding, all_findings
-from training.data_checks.images import examine_images
+from training.data_checks.images import ImageFacts, examine_images
 from training.data_checks.page import write_page
 from training.data_checks.plots import all_plots
 from training.data_checks.texts import WORD, describe_texts, describe_tokens
@@ -73,7 +73,7 @@ def validate(source: Source, distance: int, jobs: int) -> tuple[dict[str, Any], 
     facts = examine_images(list(dict.fromkeys(image for study in studies for image in study.images)), jobs)
     findings = all_findings(studies, facts, texts, distance)
     result = {
-        "verdict": _verdict(findings),
+        "verdict": _verdict(findings, facts),
         "source": {
             "name": source.path.resolve().name,
             "format": source.format,
@@ -84,8 +84,7 @@ def validate(source: Source, distance: int, jobs: int) -> tuple[dict[str, Any], 
             "distance": distance,
         },
         "findings": [
-            {"level": f.level, "kind": f.kind, "count": f.count, "text": f.text, "examples": f.examples}
-            for f in findings
+            {name: value for name, value in vars(finding).items() if name != "pictures"} for finding in findings
         ],
         "counts": describe_counts(studies),
         "patients": len({study.patient_id for study in studies}),
@@ -110,18 +109,22 @@ def _split(studies: list[Study], seed: int) -> tuple[list[Study], str]:
     if all(study.split is not None for study in studies):
         return studies, "The splits of the data set."
     which = "those of the data set, the rest" if fixed else "the data set fixes none; they are"
-    return assign_splits(studies, seed), f"Splits: {which} drawn by patient with seed {seed}, as training draws them."
+    return assign_splits(studies, seed), f"Splits: {which} drawn by patient with seed {seed}."
 
 
-def _verdict(findings: Sequence[Finding]) -> dict[str, str]:
+def _verdict(findings: Sequence[Finding], facts: Sequence[ImageFacts]) -> dict[str, str]:
     worst = findings[0].level if findings else "note"
-    of_it = [finding for finding in findings if finding.level == worst]
-    kinds = ", ".join(finding.kind.replace("_", " ") for finding in of_it)
+    kinds = ", ".join(finding.kind.replace("_", " ") for finding in findings if finding.level == worst)
     if worst == "error":
         return {"level": "error", "text": f"Do not train on this yet: {kinds}."}
-    if worst == "warning":
-        return {"level": "warning", "text": f"No leakage and no corrupt image was found; look at: {kinds}."}
-    return {"level": "good", "text": "No leakage and no corrupt image was found."}
+    seen = sum(fact.state != "missing" for fact in facts)
+    among = "" if seen == len(facts) else f" among the {seen:,} of {len(facts):,} images that are here"
+    clean = f"No leakage and no corrupt image{among}."
+    return (
+        {"level": "good", "text": clean}
+        if worst == "note"
+        else {"level": "warning", "text": f"{clean} Look at: {kinds}."}
+    )
 
 
 def read_source(arguments: argparse.Namespace) -> Source:
@@ -189,7 +192,7 @@ def main() -> None:
     (arguments.out / "validation.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     write_page(arguments.out / "validation.html", result, findings, plots)
     for finding in findings:
-        print(f"{finding.level:8} {finding.count:7,} {finding.text}")
+        print(f"{finding.level:8}{finding.title}: {finding.amount} ({finding.advice})")
     print(f"{result['verdict']['text']} {arguments.out / 'validation.html'}")
     sys.exit(1 if result["verdict"]["level"] == "error" else 0)
 

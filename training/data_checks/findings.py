@@ -26,18 +26,27 @@ class Finding:
 
     level    : "error": must not be trained or tested on like this; "warning": look at it; "note": know it
     kind     : a stable name, such as "image_leakage"
+    title    : what is counted
     count    : how many
-    text     : what it is and what to do
+    total    : of how many, where that says more
+    advice   : what it means or what to do
     examples : some of them, in words
     pictures : some of them as groups of image files
     """
 
     level: str
     kind: str
+    title: str
     count: int
-    text: str
+    total: int | None
+    advice: str
     examples: tuple[str, ...] = ()
     pictures: tuple[tuple[Path, ...], ...] = ()
+
+    @property
+    def amount(self) -> str:
+        """The count, and of how many, as it is shown."""
+        return f"{self.count:,}" if self.total is None else f"{self.count:,} of {self.total:,}"
 
 
 def all_findings(
@@ -65,24 +74,24 @@ def all_findings(
 
 
 def _states(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
-    total = len(facts)
-    for state, level, text in (
-        ("corrupt", "error", f"of {total} image files cannot be decoded: fetch them again, or remove them"),
-        ("missing", "warning", f"of {total} image files that the data set names are not on this disk"),
-        ("refused", "warning", f"of {total} image files can be decoded, but the server would refuse them"),
+    for state, level, title, advice in (
+        ("corrupt", "error", "image files that cannot be decoded", "fetch them again, or remove them"),
+        ("missing", "warning", "image files that are not on this disk", "nothing below was checked on them"),
+        ("refused", "warning", "image files that the server would refuse", "do they belong to the data set?"),
     ):
         chosen = [fact for fact in facts if fact.state == state]
         if chosen:
             examples = tuple(f"{fact.path}: {fact.reason}" for fact in chosen[:EXAMPLES])
-            yield Finding(level, f"images_{state}", len(chosen), text, examples)
+            yield Finding(level, f"images_{state}", title, len(chosen), len(facts), advice, examples)
 
 
 def _patients(studies: Sequence[Study]) -> Iterator[Finding]:
     leaking = {patient: splits for patient, splits in fixed_splits(studies).items() if len(splits) > 1}
     if leaking:
         examples = tuple(f"{patient}: {', '.join(splits)}" for patient, splits in list(leaking.items())[:EXAMPLES])
-        text = "patients are in more than one split: split the data set anew by patient (keep_fixed: false)"
-        yield Finding("error", "patient_leakage", len(leaking), text, examples)
+        total = len({study.patient_id for study in studies})
+        title, advice = "patients in more than one split", "split the data set anew by patient (keep_fixed: false)"
+        yield Finding("error", "patient_leakage", title, len(leaking), total, advice, examples)
 
 
 def _duplicates(
@@ -96,22 +105,22 @@ def _duplicates(
     pairs = near_pairs(np.stack([bits for _, bits in hashed]), distance) if hashed else np.empty((0, 3), np.int64)
     near = [[hashed[one][0], hashed[other][0]] for one, other, _ in pairs.tolist()]
     for kind, groups, what in (
-        ("shared", shared, "image files belong to several studies"),
-        ("exact", exact, "images are there more than once, byte for byte,"),
-        ("near", near, f"pairs of images are one picture in other bytes (at most {distance} of 256 bits differ)"),
+        ("shared", shared, "image files that several studies name,"),
+        ("exact", exact, "images that are there again byte for byte,"),
+        ("near", near, f"pairs of images that look the same (at most {distance} of 256 bits differ),"),
     ):
         files = [[facts[i].path for i in group] for group in groups]
         across, rest = _parted(files, owners, lambda study: str(study.split))
         between, within = _parted(rest, owners, lambda study: study.patient_id)
-        for level, name, chosen, where in (
-            ("error", f"{kind}_image_leakage", across, "in different splits: remove them from all but one"),
-            ("warning", f"{kind}_duplicates", between, "under different patients: are the patients one person?"),
-            ("note", f"{kind}_repeats", within, "of one patient"),
+        for level, name, chosen, where, advice in (
+            ("error", f"{kind}_image_leakage", across, "in different splits", "remove them from all splits but one"),
+            ("warning", f"{kind}_duplicates", between, "of different patients", "are the patients one person?"),
+            ("note", f"{kind}_repeats", within, "of one patient", "harmless where splits are by patient"),
         ):
             if chosen:
                 examples = tuple(_named(group, owners) for group in chosen[:EXAMPLES])
                 pictures = tuple(tuple(group[:2]) for group in chosen[:EXAMPLES]) if level != "note" else ()
-                yield Finding(level, name, len(chosen), f"{what} {where}", examples, pictures)
+                yield Finding(level, name, f"{what} {where}", len(chosen), None, advice, examples, pictures)
 
 
 def _parted(
@@ -140,8 +149,8 @@ def _unnamed(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
     folders = {fact.path.parent for fact in facts if fact.state != "missing"}
     unnamed = [file for folder in sorted(folders) for file in _image_files(folder) if file.resolve() not in named]
     if unnamed:
-        text = "image files lie beside the others and belong to no study"
-        yield Finding("note", "images_unnamed", len(unnamed), text, tuple(map(str, unnamed[:EXAMPLES])))
+        title, advice = "image files that belong to no study", "they lie beside the others and are not used"
+        yield Finding("note", "images_unnamed", title, len(unnamed), None, advice, tuple(map(str, unnamed[:EXAMPLES])))
 
 
 def _image_files(folder: Path) -> Iterable[Path]:
@@ -149,32 +158,30 @@ def _image_files(folder: Path) -> Iterable[Path]:
 
 
 def _reports(studies: Sequence[Study], texts: Mapping[str, Any]) -> Iterator[Finding]:
+    total = texts["reports"]
     empty = sum(texts["empty"].values())
     if empty:
-        text = f"of {len(studies)} studies have no text in the sections looked at"
-        yield Finding("warning", "reports_empty", empty, text)
+        advice = "they have no text in the sections looked at: leave them out, or look at other sections"
+        yield Finding("warning", "reports_empty", "studies without a report", empty, len(studies), advice)
     if texts["repeated"]:
-        share = texts["repeated"] / texts["reports"]
-        level = "warning" if share > 0.5 else "note"
-        text = (
-            f"of {texts['reports']} reports ({share:.0%}) are word for word the same as another; "
-            f"{texts['distinct']} are distinct: a constant text scores well here, so compare every model with one"
-        )
+        level = "warning" if texts["repeated"] > total / 2 else "note"
+        title = "reports that are word for word the same as another"
+        advice = f"{texts['distinct']:,} are distinct; a constant text scores well here: compare every model with one"
         examples = tuple(f"{row['reports']} x {row['text']}" for row in texts["most_repeated"][:EXAMPLES])
-        yield Finding(level, "reports_repeated", texts["repeated"], text, examples)
+        yield Finding(level, "reports_repeated", title, texts["repeated"], total, advice, examples)
     if texts["deidentified"]:
-        text = (
-            f"of {texts['reports']} reports hold marks of de-identification (XXXX, ___), which a model learns to write"
-        )
-        yield Finding("note", "reports_deidentified", texts["deidentified"], text)
+        title, advice = "reports with marks of de-identification (XXXX, ___)", "a model learns to write them"
+        yield Finding("note", "reports_deidentified", title, texts["deidentified"], total, advice)
     cut = texts.get("tokens", {}).get("cut")
     if cut:
-        text = f"of {texts['reports']} reports are longer than {texts['tokens']['max_tokens']} tokens and would be cut"
-        yield Finding("warning", "reports_cut", cut, text)
+        title = f"reports longer than {texts['tokens']['max_tokens']} tokens"
+        yield Finding("warning", "reports_cut", title, cut, total, "a model never sees their ends")
     contradicting = _contradicting(studies)
     if contradicting:
-        text = "studies ask the same about the same images as another, and are answered differently"
-        yield Finding("note", "reports_differ", len(contradicting), text, tuple(contradicting[:EXAMPLES]))
+        title, advice = "images with different answers to one question", "no model can be right about all of them"
+        yield Finding(
+            "note", "answers_differ", title, len(contradicting), None, advice, tuple(contradicting[:EXAMPLES])
+        )
 
 
 def _contradicting(studies: Sequence[Study]) -> list[str]:

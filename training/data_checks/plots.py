@@ -24,17 +24,17 @@ THUMBNAIL = 220
 """Pixels of the longer side."""
 
 
-def _new(height: float = 2.9) -> "tuple[Figure, Axes]":
+def _new(height: float = 2.5) -> "tuple[Figure, Axes]":
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(5.6, height), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(4.2, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8, colors=TEXT)
-    axes.yaxis.label.set_color(TEXT)
-    axes.xaxis.label.set_color(TEXT)
+    axes.tick_params(labelsize=9, colors=TEXT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=TEXT, fontsize=9)
     return figure, axes
 
 
@@ -42,7 +42,7 @@ def _png(figure: "Figure") -> str:
     from matplotlib import pyplot
 
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
+    figure.savefig(buffer, format="png", dpi=200)
     pyplot.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
 
@@ -51,22 +51,25 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]], unit: str, limit: int | N
     """Histograms of report lengths by split, each with area one; `limit` is where reports are cut."""
     figure, axes = _new()
     longest = max((max(values) for values in lengths.values() if len(values)), default=1)
+    everything = np.concatenate([np.asarray(values) for values in lengths.values()])
     # A few very long reports would press all others into one bar.
-    top = max(int(np.percentile(np.concatenate([np.asarray(v) for v in lengths.values()]), 99.5)), limit or 1, 1)
-    bins = np.arange(0.5, top + 1.5, max(1, top // 60)).tolist()
+    top = max(min(longest, 2 * int(np.percentile(everything, 99))), limit or 1)
+    step = max(1, top // (40 if len(everything) > 2000 else 15))
+    bins = np.arange(0.5, top + step + 0.5, step).tolist()
     for split, values in lengths.items():
         if len(values):
             name = f"{split} ({len(values):,})" if split else None
             colour = COLOURS.get(split)
-            axes.hist(np.minimum(values, top), bins=bins, density=True, histtype="stepfilled", alpha=0.35, color=colour)
+            if len(lengths) == 1:
+                axes.hist(np.minimum(values, top), bins=bins, density=True, color=colour, alpha=0.3)
             axes.hist(np.minimum(values, top), bins=bins, density=True, histtype="step", color=colour, label=name)
     if limit is not None:
         axes.axvline(limit, color="#b3261e", linewidth=1.2, label=f"cut at {limit}")
-    axes.set(xlabel=f"{unit} in a report" + (f" (longest {longest:,}, shown at {top:,})" if longest > top else ""))
+    axes.set(xlabel=f"{unit} in a report" + (f" (the longest of {longest:,} at {top:,})" if longest > top else ""))
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=9, frameon=False)
     return _png(figure)
 
 
@@ -79,9 +82,7 @@ def plot_repeats(counts: Sequence[int]) -> str:
     share = np.cumsum(counts) / max(1, sum(counts))
     axes.plot(np.arange(1, len(share) + 1), share, color=COLOURS["train"])
     axes.fill_between(np.arange(1, len(share) + 1), share, color=COLOURS["train"], alpha=0.15)
-    axes.set(
-        xscale="log", ylim=(0, 1.02), xlabel="distinct reports, the most repeated first", ylabel="share of all reports"
-    )
+    axes.set(xscale="log", ylim=(0, 1.02), xlabel="distinct reports, the most repeated first", ylabel="share of all")
     return _png(figure)
 
 
@@ -95,21 +96,21 @@ def plot_balance(table: Mapping[str, Mapping[str, int]], most: int = 14) -> str:
             for split, count in table[value].items():
                 rest[split] = rest.get(split, 0) + count
         rows[f"{len(table) - most} others"] = rest
-    figure, axes = _new(0.7 + 0.24 * len(rows))
-    names = [value if len(value) <= 34 else f"{value[:33]}…" for value in rows]
+    figure, axes = _new(0.6 + 0.22 * len(rows))
+    names = [value if len(value) <= 28 else f"{value[:27]}…" for value in rows]
     left = np.zeros(len(rows))
     for split in dict.fromkeys(split for counts in rows.values() for split in counts):
         widths = np.array([counts.get(split, 0) for counts in rows.values()])
         axes.barh(range(len(rows)), widths, left=left, color=COLOURS.get(split, COLOURS[""]), height=0.72, label=split)
         left += widths
     for row, total in enumerate(left):
-        axes.text(total, row, f" {int(total):,}", va="center", fontsize=8, color=TEXT)
+        axes.text(total, row, f" {int(total):,}", va="center", fontsize=9, color=TEXT)
     axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    axes.margins(x=0.14)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.margins(x=0.2)
+    axes.legend(fontsize=9, frameon=False, loc="lower right")
     return _png(figure)
 
 
@@ -143,10 +144,11 @@ def plot_sizes(facts: Sequence[ImageFacts]) -> str:
         if fact.size:
             sizes[fact.size] = sizes.get(fact.size, 0) + 1
     rows, columns = zip(*sizes, strict=True) if sizes else ((), ())
+    top = 1.08 * max((*rows, *columns), default=1)
     area = 14 + 600 * np.array(list(sizes.values())) / max(1, sum(sizes.values()))
     axes.scatter(columns, rows, s=area, alpha=0.45, color=COLOURS["train"], linewidths=0)
-    axes.set(xlabel="columns (pixels)", ylabel="rows (pixels)", xlim=(0, None), ylim=(0, None))
-    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xlabel="columns (pixels)", ylabel="rows (pixels)", xlim=(0, top), ylim=(0, top))
+    axes.set_aspect("equal")
     return _png(figure)
 
 
