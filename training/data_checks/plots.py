@@ -183,7 +183,7 @@ def all_plots(
         plots["texts"].append((title, plot_lengths({"": tokens["lengths"]}, "tokens", tokens["max_tokens"])))
     for name, table in result["balance"].items():
         if len(table) > 1:
-            plots["balance"].append((name.capitalize(), plot_balance(table)))
+            plots["balance"].append((name.replace("_", " ").capitalize(), plot_balance(table)))
     if result["images"]["intact"]:
         plots["images"].append(("Brightness and contrast", plot_grey(facts)))
         plots["images"].append(("Grey levels, all images", plot_histogram(result["images"]["histogram"])))
