@@ -6,7 +6,7 @@ combination) and images/ID.jpg (8-bit grey).
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from training.datasets.files import filled, find_file, read_rows, split_named
+from training.datasets.study import DatasetError, Study
 from training.labels import Labels
 
+__all__ = ["DatasetError", "Record", "cache_images", "read", "read_records", "read_templates"]
 
-class DatasetError(Exception):
-    """The data folder cannot be used; names the file."""
+COLUMNS = ("id", "text", "modality", "anatomy", "view", "finding", "patient", "source", "licence", "split")
+
+
+def read(path: Path, images: Path | None) -> Iterator[Study]:
+    """Read captions.csv with its splits; the pictures are in `images/` beside it."""
+    table = find_file(path, "captions.csv")
+    folder = images or table.parent / "images"
+    for place, row in read_rows(table, COLUMNS):
+        yield Study(
+            study_id=row["id"],
+            images=(folder / f"{row['id']}.jpg",),
+            sections=filled({"report": row["text"]}, place),
+            patient_id=row["patient"],
+            views=(row["view"],),
+            source=row["source"],
+            split=split_named(row["split"], place),
+            labels={name: row[name] for name in ("modality", "anatomy", "view", "finding", "licence")},
+        )
 
 
 @dataclass(frozen=True)

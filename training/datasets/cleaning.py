@@ -1,0 +1,51 @@
+"""Cleaning of report texts: named steps, none of which is taken unless it is asked for."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from training.datasets.study import DatasetError, Study
+
+DEIDENTIFIED = re.compile(r"\[\*\*.*?\*\*\]|\b[xX]-?XXXX\b|X{3,}|_{2,}|<(?:unk|unused)>")
+ENUMERATION = re.compile(r"(?:(?<=^)|(?<=\s))\d{1,2}[.)](?=\s)")
+
+
+def drop_deidentified(text: str) -> str:
+    """Without the marks that de-identification left: `XXXX` and `x-XXXX` (Open-i), `___` and `[** **]` (MIMIC).
+
+    The sentence around a mark stays, with its hole.
+    """
+    return squeeze(re.sub(r"\s+([.,;:])", r"\1", DEIDENTIFIED.sub(" ", text)))
+
+
+def drop_enumeration(text: str) -> str:
+    """Without the numbers of numbered sentences: of `1. No effusion. 2) Stable.` stays `No effusion. Stable.` alone."""
+    return squeeze(ENUMERATION.sub(" ", text))
+
+
+def squeeze(text: str) -> str:
+    """With one space for every run of white space, and none at the ends."""
+    return " ".join(text.split())
+
+
+STEPS: dict[str, Callable[[str], str]] = {
+    "whitespace": squeeze,
+    "deidentified": drop_deidentified,
+    "enumeration": drop_enumeration,
+    "lowercase": str.lower,
+}
+"""Every step by the name that configurations give."""
+
+
+def clean_study(study: Study, steps: Sequence[str]) -> Study:
+    """The study with every section cleaned by the steps, in their order; sections that become empty are left out.
+
+    Raises DatasetError for an unknown step.
+    """
+    unknown = [step for step in steps if step not in STEPS]
+    if unknown:
+        raise DatasetError(f"the cleaning step is {unknown[0]!r}; allowed: {', '.join(STEPS)}")
+    sections = dict(study.sections)
+    for step in steps:
+        sections = {name: STEPS[step](text) for name, text in sections.items()}
+    return replace(study, sections={name: text for name, text in sections.items() if text})

@@ -1,0 +1,60 @@
+"""ROCO: figures of open-access articles with their captions, in any of three shapes.
+
+ROCO    : {train,validation,test}/radiology/captions.txt, `id <tab> caption` without a header; images/{id}.jpg
+Kaggle  : the same folders with {train,val,test}data.csv: `id,name,caption`
+ROCOv2  : {train,valid,test}_captions.csv: `ID,Caption`; {train,valid,test}/{id}.jpg
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.datasets.files import SPLIT_NAMES, filled, find_image, read_rows
+from training.datasets.study import DatasetError, Study
+
+PATTERNS = ("*_captions.csv", "*/radiology/captions.txt", "*/radiology/*data.csv")
+
+
+def read(path: Path, images: Path | None) -> Iterator[Study]:
+    """Read one file of captions, or every such file of a folder, with the split that its path names.
+
+    images : one folder for all images; else each file has its own, as above
+
+    Figures of one article share the patient, where licences.txt or the column `name` tells the article (`PMC...`).
+    """
+    tables = [path] if path.is_file() else next((t for t in (sorted(path.glob(p)) for p in PATTERNS) if t), [])
+    if not tables:
+        raise DatasetError(
+            f"{path} has no {' or '.join(PATTERNS)}; give the folder of ROCO, or one of these files, as path"
+        )
+    for table in tables:
+        yield from _read_table(table, images)
+
+
+def _read_table(table: Path, images: Path | None) -> Iterator[Study]:
+    words = re.split(r"[/\\_.]|(?=data\.csv)", "/".join(table.parts[-3:]))
+    split = next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)
+    folder, figures = table.parent / "images", {}
+    if table.suffix == ".txt":
+        figures = _figures(table.parent / "licences.txt")
+        rows = read_rows(table, (), delimiter="\t", header=("id", "caption"))
+        found = ((place, row["id"], f"{row['id']}.jpg", row["caption"]) for place, row in rows)
+    elif table.name.endswith("_captions.csv"):
+        folder = table.parent / table.name.removesuffix("_captions.csv")
+        rows = read_rows(table, ("ID", "Caption"))
+        found = ((place, row["ID"], f"{row['ID']}.jpg", row["Caption"]) for place, row in rows)
+    else:
+        rows = read_rows(table, ("name", "caption"))
+        found = ((place, row.get("id") or row["name"], row["name"], row["caption"]) for place, row in rows)
+    for place, key, name, caption in found:
+        article = re.match(r"PMC\d+", figures.get(key, name))
+        sections = filled({"report": caption.strip()}, place)
+        image = find_image(images or folder, name)
+        yield Study(key, (image,), sections, article[0] if article else key, ("",), "ROCO", split, {})
+
+
+def _figures(licences: Path) -> dict[str, str]:
+    """File name in the article (`PMC3970251_CRIONM2014-931546.003.jpg`) by id."""
+    if not licences.is_file():
+        return {}
+    return {row["ROCO_ID"]: row["PMC_ID"] for _, row in read_rows(licences, ("ROCO_ID", "PMC_ID"))}
