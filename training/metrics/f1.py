@@ -28,7 +28,7 @@ def micro_f1(name: str, counts: Array) -> Measure:
 
 
 def macro_f1(name: str, counts: Array) -> Measure:
-    """The mean of the labels' F1, from the counts of `hits`; a label that nobody has counts as 0, as in scikit-learn."""
+    """The mean of the labels' F1, from the counts of `hits`; a label that nobody has is 0, as in scikit-learn."""
     labels = counts.shape[1]
     return Measure(
         name,

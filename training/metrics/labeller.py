@@ -94,10 +94,9 @@ def sentences(report: str) -> list[str]:
 def _state(sentence: str, match: re.Match[str]) -> State | None:
     """What a sentence says of the finding that it mentions; None where it says nothing of it."""
     before, after = sentence[: match.start()], sentence[match.end() :]
-    for end in rules.CLAUSE_END.finditer(before):
-        before = sentence[end.end() : match.start()]
-    if end := rules.CLAUSE_END.search(after):
-        after = after[: end.start()]
+    for ended in rules.CLAUSE_END.finditer(before):
+        before = sentence[ended.end() : match.start()]
+    after = rules.CLAUSE_END.split(after, maxsplit=1)[0]
     before = rules.NO_NEGATION.sub(" ", before)
     if match.group() in rules.PARTS:
         return _of_part(f"{before} {after}")

@@ -1,7 +1,7 @@
 """How well the rule labeller reads: its F1 on the reports that NegBio's authors had labelled by hand.
 
 $ python -m training.metrics.labeller_check
-$ python -m training.metrics.labeller_check --gold ../shared/data/negbio_gold --reports ../shared/data/iu_xray/NLMCXR_reports.tgz
+$ python -m training.metrics.labeller_check --gold negbio_gold --reports NLMCXR_reports.tgz
 
 The rules were written with a look at the errors among the reports that are not in openi-testset.txt. Of those that are
 no text was read; their F1 was printed a few times meanwhile, and no rule was chosen by it.
@@ -11,10 +11,10 @@ import argparse
 import csv
 import json
 import tarfile
-import xml.etree.ElementTree as ElementTree  # noqa: S405 - a file that the user has downloaded
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from training.metrics.f1 import hits, micro_f1
 from training.metrics.labeller import NO_FINDING, Labeller, positive

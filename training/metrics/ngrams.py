@@ -5,6 +5,7 @@ Source: Papineni et al., "BLEU: a Method for Automatic Evaluation of Machine Tra
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -46,10 +47,7 @@ def bleu(totals: Array, order: int) -> Array:
 def bleu_measures(texts: Sequence[str], references: Sequence[str]) -> list[Measure]:
     """BLEU-1 to BLEU-4 of tokenised texts."""
     counts = np.array([bleu_counts(*pair) for pair in zip(texts, references, strict=True)], dtype=np.float64)
-    return [
-        Measure(f"BLEU-{order}", counts, lambda totals, order=order: bleu(totals, order))
-        for order in range(1, ORDERS + 1)
-    ]
+    return [Measure(f"BLEU-{order}", counts, partial(bleu, order=order)) for order in range(1, ORDERS + 1)]
 
 
 def best_constant(candidates: Iterable[str], references: Sequence[str]) -> str:
