@@ -30,7 +30,7 @@ def tokens(report: str) -> list[str]:
 class Protocol:
     """Makes of a report what R2Gen scores.
 
-    train      : training reports, whose words are the vocabulary
+    train      : training reports, whose words are the vocabulary; without any, no word is unknown
     min_count  : words of the vocabulary occur at least so often
     max_tokens : R2Gen's `max_seq_length`, of which the start token takes one
     """
@@ -43,4 +43,4 @@ class Protocol:
     def __call__(self, report: str) -> str:
         """The report as it is scored: tokens joined by spaces."""
         kept = tokens(report)[: self._length]
-        return " ".join(token if token in self.vocabulary else UNKNOWN for token in kept)
+        return " ".join(token if not self.vocabulary or token in self.vocabulary else UNKNOWN for token in kept)
