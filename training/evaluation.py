@@ -100,7 +100,7 @@ def sections(
     ]
     if templates is not None:
         overall, by_kind = templates.measures(systems)
-        kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().most_common())
+        kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().items())
         result += [
             Section("labels read back from the caption", overall),
             Section("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
@@ -146,6 +146,7 @@ def evaluate(
         "train": len(data.train),
         "val": len(data.val_texts),
         "left_out": data.left_out,
+        "example": next((text for text in reports if text), ""),
         "constants": others.constants,
         "notes": [*others.notes],
         "distinct": {

@@ -29,12 +29,21 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n\n" + "\n".join(_remarks(result))
 
 
+def figure(result: Mapping[str, Any], name: str, system: str) -> tuple[float, float, float]:
+    """One figure of one system with the limits of its interval. Raises KeyError if it was not computed."""
+    for section in result["sections"]:
+        if name in section["figures"].get(system, {}):
+            value, low, high = section["figures"][system][name]
+            return value, low, high
+    raise KeyError(f"the evaluation has no {name!r} of {system!r}")
+
+
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     of_references = result["distinct"]["references"]
     left_out = f"; {result['left_out']} without a reference were left out" if result["left_out"] else ""
     remarks = [
         f"- {result['studies']} studies of {result['patients']} patients, split {result['split']}{left_out}. "
-        f"Baselines copy from {result['train']} training reports. In brackets: 95 % bootstrap intervals, patients drawn.",
+        f"Baselines copy from {result['train']} training reports. In brackets: 95 % intervals, bootstrap over patients.",
         f"- Of the references {of_references['reports']} are distinct ({of_references['ratio']:.3f}).",
     ]
     remarks += [f"- The {name} says “{text}”" for name, text in result["constants"].items()]

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from model_src.radiograph import InputConfig, read_radiograph
 from training.datasets.study import Study
 
-_LINE = 62
+_LINE = 74
 """Characters of a line of text."""
 
 
@@ -35,13 +35,23 @@ def plot_examples(
         image.set_title(studies[i].study_id, fontsize=8, color="0.4")
         words.set_axis_off()
         words.text(0, 1, "reference", fontsize=8, color="0.4", va="top", transform=words.transAxes)
-        words.annotate("\n".join(reference), (0, 1), (0, -13), textcoords="offset points", va="top", fontsize=9,
-                       xycoords="axes fraction")  # fmt: skip
-        down = -13 - 13.2 * len(reference) - 8
-        words.annotate("output, UNVERIFIED", (0, 1), (0, down), textcoords="offset points", va="top", fontsize=8,
-                       color="tab:blue", xycoords="axes fraction")  # fmt: skip
-        words.annotate("\n".join(report), (0, 1), (0, down - 13), textcoords="offset points", va="top", fontsize=9,
-                       xycoords="axes fraction")  # fmt: skip
+        down = 13.0  # points below the top
+        for lines, colour, size in (
+            (reference, "black", 9),
+            (["output, UNVERIFIED"], "tab:blue", 8),
+            (report, "black", 9),
+        ):
+            words.annotate(
+                "\n".join(lines),
+                (0, 1),
+                (0, -down),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                va="top",
+                fontsize=size,
+                color=colour,
+            )
+            down += 13.2 * len(lines) + (8 if colour == "black" else 0)
     figure.tight_layout(h_pad=1.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -36,6 +36,9 @@ def right_group(said: Labels, true: Labels) -> bool:
     return right_place(said, true) and said.finding_group == true.finding_group
 
 
+GROUP_TITLE = "finding group"
+NOT_A_TEMPLATE = "not a template"
+
 MEASURES: dict[str, Callable[[Labels, Labels], bool]] = {
     "modality_anatomy": right_place,
     "modality_anatomy_view": lambda said, true: said[:3] == true[:3],
@@ -65,7 +68,7 @@ class TemplateScorer:
     TITLES: Mapping[str, str] = {
         "modality_anatomy": "modality, anatomy",
         "modality_anatomy_view": "and view",
-        "finding_group": "finding group",
+        "finding_group": GROUP_TITLE,
         "all_labels": "all labels",
     }
 
@@ -75,6 +78,7 @@ class TemplateScorer:
         self._templates = templates
         self._reader = LabelReader(templates)
         self._true = [labels_of(study) for study in studies]
+        self._given = [study.text(["report"]) for study in studies]
         combinations = Counter(labels_of(study) for study in train)
         self._common = {labels for labels, _ in combinations.most_common(COMMON)}
 
@@ -87,40 +91,35 @@ class TemplateScorer:
         """Label measures and CIDEr of every system, and its right finding groups by kind of picture."""
         overall: Measures = {}
         by_kind: Measures = {}
-        references = [[" ".join(words(text)) for text in self._templates[true]] for true in self._true]
+        right = [[_plain(text) for text in self._templates[true]] for true in self._true]
+        given = [[_plain(text)] for text in self._given]
         for name, captions in systems.items():
             said = [self._reader.read(caption)[0] for caption in captions]
             pairs = list(zip(said, self._true, strict=True))
-            plain = [" ".join(words(caption)) for caption in captions]
+            plain = [_plain(caption) for caption in captions]
             overall[name] = [
                 *(
                     Measure.of_reports(self.TITLES[key], [measure(*pair) for pair in pairs])
                     for key, measure in MEASURES.items()
                 ),
-                Measure.of_reports("CIDEr, all right captions", cider_scores(plain, references)),
+                Measure.of_reports("CIDEr, given caption", cider_scores(plain, given)),
+                Measure.of_reports("CIDEr, six right captions", cider_scores(plain, right)),
             ]
-            by_kind[name] = [
-                Measure(kind, self._hits(pairs, kind))
-                for kind in sorted(self.kinds(), key=lambda one: (-self.kinds()[one], one))
-            ]
+            by_kind[name] = [Measure(kind, _hits(pairs, kind)) for kind in self.kinds()]
         return overall, by_kind
 
-    def kinds(self) -> Counter[str]:
-        """How many pictures there are of each modality and anatomy."""
-        return Counter(_kind(true) for true in self._true)
+    def kinds(self) -> dict[str, int]:
+        """How many pictures there are of each modality and anatomy, the commonest first."""
+        counts = Counter(_kind(true) for true in self._true)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def counts(self, captions: Sequence[str]) -> dict[str, Any]:
         """Captions that are no template, and distinct ones of common pictures."""
         common = {text for text, true in zip(captions, self._true, strict=True) if true in self._common}
         return {
-            "not_a_template": sum(not self._reader.read(caption)[1] for caption in captions),
+            NOT_A_TEMPLATE: sum(not self._reader.read(caption)[1] for caption in captions),
             f"distinct, {COMMON} commonest labels": len(common),
         }
-
-    @staticmethod
-    def _hits(pairs: Sequence[tuple[Labels, Labels]], kind: str) -> Array:
-        rows = [(right_group(*pair), 1) if _kind(pair[1]) == kind else (False, 0) for pair in pairs]
-        return np.array(rows, dtype=np.float64)
 
 
 def labels_of(study: Study) -> Labels:
@@ -130,3 +129,15 @@ def labels_of(study: Study) -> Labels:
 
 def _kind(labels: Labels) -> str:
     return f"{labels.anatomy} {labels.modality}"
+
+
+def _plain(caption: str) -> str:
+    """A caption as CIDEr gets it: lower-case words without commas."""
+    return " ".join(words(caption))
+
+
+def _hits(pairs: Sequence[tuple[Labels, Labels]], kind: str) -> Array:
+    """Of every picture whether its group is right, and whether it is of this kind; shape (pictures, 2)."""
+    there = np.array([_kind(true) == kind for _, true in pairs])
+    right = np.array([right_group(*pair) for pair in pairs])
+    return np.stack([right & there, there], axis=1).astype(np.float64)

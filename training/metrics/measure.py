@@ -11,8 +11,9 @@ Array = NDArray[Any]
 
 
 def mean(totals: Array) -> Array:
-    """The mean of a quantity, of totals (..., 2): its sum and the number of summands."""
-    return totals[..., 0] / totals[..., 1]
+    """The mean of a quantity, of totals (..., 2): its sum and the number of summands; NaN of none."""
+    with np.errstate(invalid="ignore"):
+        return totals[..., 0] / totals[..., 1]
 
 
 @dataclass(frozen=True)

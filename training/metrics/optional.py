@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import torch
 
 from training.metrics.measure import Measure
 from training.metrics.overlap import Measures, Systems
@@ -39,9 +41,7 @@ class Extra:
 
 
 def _radgraph() -> Any:
-    from radgraph import F1RadGraph
-
-    return F1RadGraph(reward_level="partial", model_type="radgraph-xl")
+    return import_module("radgraph").F1RadGraph(reward_level="partial", model_type="radgraph-xl")
 
 
 def _radgraph_scores(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Sequence[float]:
@@ -50,9 +50,7 @@ def _radgraph_scores(metric: Any, texts: Sequence[str], references: Sequence[str
 
 
 def _chexbert() -> Any:
-    from f1chexbert import F1CheXbert
-
-    return F1CheXbert()
+    return import_module("f1chexbert").F1CheXbert()
 
 
 def _chexbert_scores(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Sequence[float]:
@@ -62,9 +60,7 @@ def _chexbert_scores(metric: Any, texts: Sequence[str], references: Sequence[str
 
 
 def _ratescore() -> Any:
-    from RaTEScore import RaTEScore
-
-    return RaTEScore()
+    return import_module("RaTEScore").RaTEScore(use_gpu=torch.cuda.is_available())
 
 
 def _ratescore_scores(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Sequence[float]:
@@ -72,9 +68,7 @@ def _ratescore_scores(metric: Any, texts: Sequence[str], references: Sequence[st
 
 
 def _green() -> Any:
-    from green_score import GREEN
-
-    return GREEN("StanfordAIMI/GREEN-radllama2-7b", output_dir=".")
+    return import_module("green_score").GREEN("StanfordAIMI/GREEN-radllama2-7b", output_dir=".")
 
 
 def _green_scores(metric: Any, texts: Sequence[str], references: Sequence[str]) -> Sequence[float]:
