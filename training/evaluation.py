@@ -1,5 +1,6 @@
 """Systems beside each other: what every one of them wrote, by every score, with intervals; no printing, no files."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -162,7 +163,7 @@ def evaluate(
 def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any]:
     """Value, lower and upper limit of every measure of every system, and how the system differs from the constant."""
     figures = {
-        system: {measure.name: _rounded(bootstrap.interval(measure)) for measure in measures}
+        system: {measure.name: rounded(bootstrap.interval(measure)) for measure in measures}
         for system, measures in section.measures.items()
     }
     difference = {}
@@ -170,12 +171,13 @@ def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any
         pairs: Sequence[tuple[Measure, Measure]] = list(
             zip(section.measures[name], section.measures[CONSTANT], strict=True)
         )
-        difference = {one.name: _rounded(bootstrap.difference(one, other)) for one, other in pairs}
+        difference = {one.name: rounded(bootstrap.difference(one, other)) for one, other in pairs}
     return {"title": section.title, "note": section.note, "figures": figures, "above_constant": difference}
 
 
-def _rounded(figures: Sequence[float]) -> list[float]:
-    return [round(figure, 4) for figure in figures]
+def rounded(figures: Sequence[float]) -> list[float | None]:
+    """Four digits; None for what is infinite or undefined, which JSON cannot say."""
+    return [round(figure, 4) if math.isfinite(figure) else None for figure in figures]
 
 
 def _distinct(texts: Sequence[str], templates: TemplateScorer | None) -> dict[str, Any]:

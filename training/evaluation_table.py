@@ -43,7 +43,7 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
     left_out = f"; {result['left_out']} without a reference were left out" if result["left_out"] else ""
     remarks = [
         f"- {result['studies']} studies of {result['patients']} patients, split {result['split']}{left_out}. "
-        f"Baselines copy from {result['train']} training reports. In brackets: 95 % intervals, bootstrap over patients.",
+        f"Baselines copy from {result['train']} training reports. In brackets: 95 % bootstrap intervals over patients.",
         f"- Of the references {of_references['reports']} are distinct ({of_references['ratio']:.3f}).",
     ]
     remarks += [f"- The {name} says “{text}”" for name, text in result["constants"].items()]
@@ -69,7 +69,9 @@ def _difference(section: Mapping[str, Any], name: str) -> str:
     return f"{_number(value, sign=True)} ({_number(low, sign=True)} to {_number(high, sign=True)})"
 
 
-def _number(value: float, *, sign: bool = False) -> str:
+def _number(value: float | None, *, sign: bool = False) -> str:
+    if value is None:
+        return "not finite"
     digits = 3 if abs(value) < 10 else 1
     return f"{value:{'+' if sign else ''}.{digits}f}"
 

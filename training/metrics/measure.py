@@ -85,5 +85,6 @@ class Bootstrap:
 
     @staticmethod
     def _limits(drawn: Array) -> tuple[float, float]:
-        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        with np.errstate(invalid="ignore"):
+            low, high = np.nanquantile(drawn, [0.025, 0.975])
         return float(low), float(high)

@@ -30,6 +30,9 @@ def meteor_counts(pairs: Sequence[tuple[str, str]]) -> Array:
         return np.empty((0, _COUNTS))
     lines = [f"SCORE ||| {_one_line(reference)} ||| {_one_line(text)}" for text, reference in distinct]
     rows = np.array([[float(count) for count in line.split()] for line in _jar(lines)])
+    # A text that is its reference has no fragments; in sums, too, the jar then counts its one chunk as none.
+    whole = (rows[:, 20] == 1) & (rows[:, 21:23] == rows[:, 0:2]).all(axis=1)
+    rows[whole, 20] = 0
     place = {pair: i for i, pair in enumerate(distinct)}
     return rows[[place[pair] for pair in pairs]]
 
@@ -49,9 +52,7 @@ def meteor(totals: Array) -> Array:
         precision, recall = np.moveaxis(matched / weighted, -1, 0)
         f_mean = 1 / ((1 - _ALPHA) / precision + _ALPHA / recall)
         chunks, aligned = totals[..., 20], totals[..., 21:23]
-        fragmentation = chunks / aligned.mean(axis=-1)
-        whole = (chunks == 1) & (aligned == length).all(axis=-1)
-        score = f_mean * (1 - _GAMMA * np.where(whole, 0.0, fragmentation) ** _BETA)
+        score = f_mean * (1 - _GAMMA * (chunks / aligned.mean(axis=-1)) ** _BETA)
     return np.nan_to_num(score, nan=0.0)
 
 

@@ -27,8 +27,9 @@ class Told(Protocol):
 
 
 def perplexity(totals: Array) -> Array:
-    """Perplexity, shape (...), of totals (..., 2): nats, and what they are divided among."""
-    return np.exp(totals[..., 0] / totals[..., 1])
+    """Perplexity, shape (...), of totals (..., 2): nats, and what they are divided among; infinite beyond a double."""
+    with np.errstate(over="ignore"):
+        return np.exp(totals[..., 0] / totals[..., 1])
 
 
 def perplexity_measures(told: Told, references: Sequence[str]) -> list[Measure]:
