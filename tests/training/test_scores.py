@@ -9,7 +9,8 @@ import torch
 
 from tests.training.conftest import CAPTIONS, LABELS
 from training.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
-from training.datasets.open_radiology import DatasetError, read_records, read_templates
+from training.datasets.open_radiology import read_records, read_templates
+from training.datasets.study import DatasetError
 from training.evaluation import baselines, evaluate
 from training.evaluation_data import EvaluationData, read_data
 from training.evaluation_table import markdown

@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from training.datasets.study import DatasetError
 from training.labels import Labels
 
-
-class DatasetError(Exception):
-    """The data folder cannot be used; names the file."""
+__all__ = ["DatasetError", "Record", "cache_images", "read_records", "read_templates"]
 
 
 @dataclass(frozen=True)
