@@ -176,8 +176,8 @@ def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any
 
 
 def rounded(figures: Sequence[float]) -> list[float | None]:
-    """Four digits; None for what is infinite or undefined, which JSON cannot say."""
-    return [round(figure, 4) if math.isfinite(figure) else None for figure in figures]
+    """Six decimals; None for what is infinite or undefined, which JSON cannot say."""
+    return [round(figure, 6) if math.isfinite(figure) else None for figure in figures]
 
 
 def _distinct(texts: Sequence[str], templates: TemplateScorer | None) -> dict[str, Any]:
