@@ -5,6 +5,7 @@ MODEL ?= demo
 BATCHING ?= in-flight
 WORKERS ?= 1
 SLOTS ?= 8
+FORMAT ?= open_radiology
 DATA ?= ../shared/data/open_radiology
 BENCH ?=
 SHORT ?=
@@ -28,7 +29,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # Python's own search path must not reach into the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo lint test test-fast check clean
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast check clean
 
 help:           ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -89,8 +90,11 @@ bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: 
 
 train-demo: $(INSTALLED)  ## train models/demo on DATA, print its scores, write its model card
 	$(BIN)/python -m training.train training/configs/demo.yaml data=$(DATA)
-	$(BIN)/python -m training.evaluate models/demo --data $(DATA)
+	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val
 	$(BIN)/python -m training.model_card models/demo --data $(DATA)
+
+validate-data: $(INSTALLED)  ## look at DATA (FORMAT=name) before training; page in out/data
+	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)
 
 lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/ruff check .

@@ -1,43 +1,60 @@
-"""What a model must beat: one caption for every picture, and the caption of the most similar training picture."""
+"""What a model must beat: texts that need no look at the image, and the report of the most similar training image."""
 
+import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
+from tqdm import tqdm
 
-from training.datasets.open_radiology import Record, cache_images
-from training.scores import cider
-
-
-def most_frequent_caption(train: Sequence[Record]) -> str:
-    """The commonest training caption; of several, the first in the alphabet."""
-    counts = Counter(record.caption for record in train)
-    return min(counts, key=lambda caption: (-counts[caption], caption))
+from model_src.errors import InputError
+from model_src.radiograph import InputConfig, read_radiograph
+from training.datasets.study import DatasetError
+from training.metrics.ngrams import best_constant
 
 
-def best_constant_caption(train: Sequence[Record], references: Sequence[Sequence[str]], candidates: int = 60) -> str:
-    """The training caption that has the highest CIDEr if it is said of every picture.
-
-    It is chosen on the pictures that are scored, among the commonest ones: a baseline that is given more than the
-    model is.
-    """
-    counts = Counter(record.caption for record in train)
-    common = sorted(counts, key=lambda caption: (-counts[caption], caption))[:candidates]
-    return max(common, key=lambda caption: cider([caption] * len(references), references))
+def most_frequent_report(train: Sequence[str]) -> str:
+    """The commonest training report; of several, the first in the alphabet."""
+    counts = Counter(train)
+    return min(counts, key=lambda text: (-counts[text], text))
 
 
-def pixel_vectors(records: Sequence[Record], side: int = 32) -> Tensor:
-    """Pictures of side x side pixels, each with mean 0 and length 1, shape (records, side ** 2)."""
-    flat = cache_images(records, side).flatten(1).float()
+def best_constant_report(train: Sequence[str], references: Sequence[str], tokenise: Callable[[str], str]) -> str:
+    """The training report with the highest BLEU-4 if it is said for every reference; all are tried."""
+    tokenised = {tokenise(text): text for text in reversed(train)}  # of equal ones the first
+    return tokenised[best_constant(map(tokenise, train), [tokenise(text) for text in references])]
+
+
+def random_reports(train: Sequence[str], count: int, seed: int = 0) -> list[str]:
+    """A training report drawn for every study."""
+    generator = random.Random(seed)  # noqa: S311 - a baseline, no secret
+    return [generator.choice(train) for _ in range(count)]
+
+
+def pixel_vectors(images: Sequence[Path], side: int = 32) -> Tensor:
+    """Images of side x side pixels, each with mean 0 and length 1, shape (images, side ** 2)."""
+    config = InputConfig()
+    rows = np.empty((len(images), side * side), dtype=np.float32)
+    for row, path in zip(rows, tqdm(images, desc="pixels", unit="image", leave=False), strict=True):
+        try:
+            pixels = torch.from_numpy(read_radiograph(path.read_bytes(), config).pixels)
+        except (OSError, InputError) as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+        small = interpolate(pixels[None, None].float(), (side, side), mode="bilinear", antialias=True)
+        row[:] = small.flatten().numpy()
+    flat = torch.from_numpy(rows)
     return normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
 
 
-def retrieved_captions(queries: Tensor, keys: Tensor, train: Sequence[Record]) -> list[str]:
-    """For each query the caption of the training picture with the largest cosine.
+def retrieved_reports(queries: Tensor, keys: Tensor, train: Sequence[str]) -> list[str]:
+    """For each query the report of the training image with the largest cosine.
 
-    queries : Tensor, shape (pictures, width)
+    queries : Tensor, shape (images, width)
     keys    : Tensor, shape (len(train), width)
     """
     similarity = normalize(queries, dim=1) @ normalize(keys, dim=1).T
-    return [train[i].caption for i in similarity.argmax(dim=1).tolist()]
+    return [train[i] for i in similarity.argmax(dim=1).tolist()]

@@ -1,139 +1,148 @@
-"""Score a model folder beside its baselines.
+"""Score a model, or texts that another system wrote, beside its baselines.
 
-$ python -m training.evaluate models/demo --data ../shared/data/open_radiology --split val
-$ python -m training.evaluate models/demo --data ... --split val --json out/val.json --captions out/val_captions.csv
+$ python -m training.evaluate models/demo ../shared/data/open_radiology --format open_radiology --split val
+$ python -m training.evaluate models/mine annotation.json --format r2gen --images images
+$ python -m training.evaluate theirs.json annotation.json --format r2gen            # ReXrank's JSON, or CSV: id,text
+$ python -m training.evaluate baselines annotation.json --format r2gen              # the baselines alone
+$ python -m training.evaluate models/mine rexrank.json --format rexrank --sections findings --rexrank out/sent.json
 
-Prints Markdown, writes JSON. Nothing is compared with the text alone: the labels are read back from the caption,
-because six captions are right for every picture.
+Prints Markdown; writes evaluation.md, evaluation.json, examples.png and predictions.csv. docs/evaluation.md says what
+the figures mean, and to what they are blind.
 """
 
 import argparse
 import csv
 import json
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from model_src.archive import CONFIG
 from model_src.errors import PrelimError
-from model_src.model_folder import Model, read_model_folder
-from training.baselines import best_constant_caption, most_frequent_caption, pixel_vectors, retrieved_captions
-from training.captioning import caption_images
-from training.datasets.open_radiology import DatasetError, Record, read_records, read_templates
-from training.labels import LabelReader, Labels
-from training.scores import by_kind, cider, intervals, label_scores
+from model_src.model_folder import read_model_folder
+from training.datasets import FORMATS, rexrank
+from training.datasets.study import SPLITS, DatasetError
+from training.evaluation import CONSTANT, Baselines, Section, baselines, evaluate
+from training.evaluation_data import EvaluationData, read_data
+from training.evaluation_table import markdown
+from training.examples_figure import plot_examples
+from training.metrics.optional import EXTRAS, extra_measures
+from training.metrics.r2gen import Protocol
+from training.model_run import ModelRunner, Run
+from training.predictions import in_order, read_predictions
+from training.scores import TemplateScorer
 
-COMMON = 20
-"""Distinct captions are counted over the pictures of this many label combinations, the commonest of training."""
-
-
-def evaluate(
-    model: Model, train: Sequence[Record], records: Sequence[Record], templates: Mapping[Labels, Sequence[str]]
-) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Scores of the model and of its baselines, and the captions of each, in the order of `records`."""
-    written, features = caption_images(model.network, model.tokenizer, model.config, [r.image for r in records])
-    _, train_features = caption_images(model.network, model.tokenizer, model.config, [r.image for r in train])
-    frequent = most_frequent_caption(train)
-    best = best_constant_caption(train, [[record.caption] for record in records])
-    pixels = retrieved_captions(pixel_vectors(records), pixel_vectors(train), train)
-    systems = {
-        "model": written,
-        "constant: most frequent training caption": [frequent] * len(records),
-        "constant: best training caption": [best] * len(records),
-        "nearest training picture, 32 x 32 pixels": pixels,
-        "nearest training picture, this model's image features": retrieved_captions(features, train_features, train),
-    }
-    common = {labels for labels, _ in Counter(record.labels for record in train).most_common(COMMON)}
-    scores = {name: score(captions, records, templates, common) for name, captions in systems.items()}
-    reader = LabelReader(templates)
-    scores["model"]["intervals"] = intervals([reader.read(caption)[0] for caption in written], records)
-    return {
-        "images": len(records),
-        "example": written[0],
-        "captions": {"frequent": frequent, "best": best},
-        "systems": scores,
-    }, systems
-
-
-def score(
-    captions: Sequence[str],
-    records: Sequence[Record],
-    templates: Mapping[Labels, Sequence[str]],
-    common: set[Labels],
-) -> dict[str, Any]:
-    """All scores of one system."""
-    reader = LabelReader(templates)
-    read = [reader.read(caption) for caption in captions]
-    said = [labels for labels, _ in read]
-    return {
-        **label_scores(said, records),
-        "by_kind": by_kind(said, records),
-        "not_a_template": sum(not exact for _, exact in read),
-        "cider_given_caption": cider(captions, [[record.caption] for record in records]),
-        "cider_six_captions": cider(captions, [templates[record.labels] for record in records]),
-        "distinct": len(set(captions)),
-        "distinct_common": len({c for c, r in zip(captions, records, strict=True) if r.labels in common}),
-    }
-
-
-COLUMNS = {
-    "modality_anatomy": "modality, anatomy",
-    "modality_anatomy_view": "and view",
-    "finding_group": "finding group",
-    "all_labels": "all labels",
-    "cider_given_caption": "CIDEr, given caption",
-    "cider_six_captions": "CIDEr, six captions",
-    "distinct": "distinct captions",
-    "distinct_common": f"of them for the {COMMON} commonest labels",
-}
-
-
-def markdown(result: Mapping[str, Any]) -> str:
-    """Two tables: systems against scores, and kinds of picture against systems."""
-    systems = result["systems"]
-    lines = [f"| | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for name, scores in systems.items():
-        lines.append(f"| {name} | {' | '.join(_cell(scores[column]) for column in COLUMNS)} |")
-    limits = systems["model"]["intervals"]
-    row = [f"{limits[c][0]:.3f} to {limits[c][1]:.3f}" if c in limits else "" for c in COLUMNS]
-    lines.append(f"| model, 95 % interval | {' | '.join(row)} |")
-    lines += ["", f"| finding group right | pictures | {' | '.join(systems)} |", "|---" * (len(systems) + 2) + "|"]
-    for kind, first in systems["model"]["by_kind"].items():
-        cells = [_cell(scores["by_kind"][kind]["finding_group"]) for scores in systems.values()]
-        lines.append(f"| {kind} | {first['images']} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(value: float) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+ALONE = "baselines"
+"""In the place of a model: nothing but the baselines."""
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="model folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder of open_radiology")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--json", type=Path, default=Path("out/evaluation.json"))
-    parser.add_argument("--captions", type=Path, help="CSV to write: image, given caption, generated caption")
-    arguments = parser.parse_args()
+    arguments = _arguments()
     try:
-        model = read_model_folder(arguments.model)
-        train, records = read_records(arguments.data, "train"), read_records(arguments.data, arguments.split)
-        result, systems = evaluate(model, train, records, read_templates(arguments.data))
+        _run(arguments)
     except (PrelimError, DatasetError) as error:
         sys.exit(str(error))
-    result = {"model": model.config.name, "version": model.config.version, "split": arguments.split, **result}
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    if arguments.captions:
-        with arguments.captions.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "given", "generated"])
-            for record, caption in zip(records, systems["model"], strict=True):
-                writer.writerow([record.image.name, record.caption, caption])
-    print(markdown(result))
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    data = read_data(
+        arguments.format, arguments.data, arguments.split, arguments.sections, arguments.images, seed=arguments.seed
+    )
+    protocol = Protocol(data.train_texts, arguments.min_count, arguments.max_tokens)
+    name, reports, run, others = _systems(arguments, data, protocol)
+    templates = None
+    if (arguments.data / "templates.json").is_file():
+        templates = TemplateScorer.of_folder(arguments.data, data.studies, data.train)
+    learned, lacking = extra_measures(arguments.extras, {name: reports, **others.systems}, data.references)
+    others.notes += lacking
+    extras = [Section("metrics with networks of their own", learned)] if learned[name] else []
+    result = evaluate(
+        name,
+        reports,
+        data,
+        protocol=protocol,
+        others=others,
+        run=run,
+        templates=templates,
+        extras=extras,
+        draws=arguments.draws,
+    )
+    result = {"data": arguments.data.name, "format": arguments.format, "sections_scored": arguments.sections, **result}
+    _write(arguments, data, reports, result)
+
+
+def _systems(
+    arguments: argparse.Namespace, data: EvaluationData, protocol: Protocol
+) -> tuple[str, Sequence[str], Run | None, Baselines]:
+    """Name and reports of the system that is evaluated, what it gave if it is a model, and its baselines."""
+    source: Path = arguments.model
+    if str(source) == ALONE:
+        others = baselines(data, protocol, None, None)
+        if not others.systems:
+            raise DatasetError("there is nothing to evaluate: " + " ".join(others.notes))
+        name = CONSTANT if CONSTANT in others.systems else next(iter(others.systems))
+        return name, others.systems.pop(name), None, others
+    if not source.is_dir():
+        reports = in_order(read_predictions(source), data.studies, source)
+        return source.stem, reports, None, baselines(data, protocol, None, None)
+    if not (source / CONFIG).is_file():
+        raise DatasetError(f"{source} has no {CONFIG}; give a model folder, predictions (.json, .csv) or {ALONE!r}")
+    lacking = [study.study_id for study in data.studies if not study.images or not study.images[0].is_file()]
+    if lacking:
+        raise DatasetError(
+            f"{len(lacking)} of {len(data.studies)} studies have no image on this disk, such as {lacking[0]!r}; "
+            "name the folder of the images with --images"
+        )
+    model = read_model_folder(source)
+    runner = ModelRunner(model, arguments.slots, arguments.device)
+    run = runner.run([study.images[0] for study in data.studies], data.references)
+    return f"{model.config.name} {model.config.version}", run.reports, run, baselines(data, protocol, runner, run)
+
+
+def _write(
+    arguments: argparse.Namespace, data: EvaluationData, reports: Sequence[str], result: dict[str, object]
+) -> None:
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    text = markdown(result)
+    (out / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
+    (out / "evaluation.md").write_text(text + "\n", encoding="utf-8")
+    with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "text", "reference"])
+        rows = zip(data.studies, reports, data.references, strict=True)
+        writer.writerows([study.study_id, report, reference] for study, report, reference in rows)
+    if arguments.rexrank is not None:
+        source = arguments.data if arguments.format == "rexrank" else None
+        rexrank.write(arguments.rexrank, data.studies, reports, source)
+    shown = plot_examples(out / "examples.png", data.studies, data.references, reports)
+    print(text)
+    print(f"\n{out}: evaluation.md, evaluation.json, predictions.csv" + (", examples.png" if shown else ""))
+    if not shown:
+        print("no examples.png: no image of these studies is on this disk")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help=f"model folder, predictions (.json, .csv), or {ALONE!r}")
+    parser.add_argument("data", type=Path, help="file or folder of the data set")
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--images", type=Path, help="folder that image names are relative to")
+    parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--seed", type=int, default=0, help="of the splits, where the data set fixes none")
+    parser.add_argument(
+        "--sections", nargs="+", default=["report"], help="what is written, such as findings impression"
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of the results")
+    parser.add_argument("--rexrank", type=Path, help="JSON to write for ReXrank's leaderboard")
+    parser.add_argument("--min-count", type=int, default=3, help="rarer words are <unk>, as R2Gen has it for IU X-Ray")
+    parser.add_argument("--max-tokens", type=int, default=60, help="R2Gen's max_seq_length: 60 for IU, 100 for MIMIC")
+    parser.add_argument("--extras", nargs="+", default=[], choices=EXTRAS, help="metrics with networks of their own")
+    parser.add_argument("--draws", type=int, default=2000, help="bootstrap draws")
+    parser.add_argument("--slots", type=int, default=16, help="images taken together")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Write MODEL_CARD.md from the measured scores; no number in it is typed by hand.
 
-$ python -m training.evaluate models/demo --data ../shared/data/open_radiology --json out/evaluation.json
-$ python -m training.model_card models/demo --data ../shared/data/open_radiology --evaluation out/evaluation.json \
-      --training runs/demo/training.json
+$ python -m training.evaluate models/demo ../shared/data/open_radiology --format open_radiology --split val
+$ python -m training.model_card models/demo --data ../shared/data/open_radiology --training runs/demo/training.json
 """
 
 import argparse
@@ -16,7 +15,8 @@ from typing import Any
 from model_src.model_folder import MODEL_CARD, Model, read_model_folder
 from model_src.report import NOTICE
 from training.datasets.open_radiology import Record, read_records
-from training.evaluate import COMMON, markdown
+from training.evaluation_table import figure, markdown
+from training.scores import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
 
 CARD = """# {name} {version}
 
@@ -47,12 +47,11 @@ says the right thing: the labels are read back by looking the caption up among t
 ({not_a_template} of {images} were none of them and were read as the nearest by words). Finding groups: chest
 radiograph normal / pneumonia (bacterial, viral, COVID-19) / any other finding by its own name; brain MRI the tumour
 type, or the finding by its own name; knee grades 0-1 / 2-4; breast ultrasound and chest CT normal / benign /
-malignant; elsewhere the finding. A group counts as right only with modality and anatomy. CIDEr is on pycocoevalcap's
-scale, whose maximum is 10, against the one caption given with the picture and against all six right ones. Distinct
-captions are counted over all pictures, and over those of the {common} commonest label combinations. Intervals:
-bootstrap over patients. Retrieval says the caption of the training picture with the largest cosine. The constants say
-"{frequent}" and
-"{best}", the second chosen for its CIDEr on these very pictures.
+malignant; elsewhere the finding. A group counts as right only with modality and anatomy. Six captions are right for
+every picture and one of them is given with it, so that BLEU and its like mostly tell which of the six was guessed.
+CIDEr is on pycocoevalcap's scale, whose maximum is 10. Distinct captions are counted over all pictures, and over those
+of the {common} commonest label combinations. "Nearest image" says the caption of the training picture with the
+largest cosine. What every row means is in `docs/evaluation.md`.
 
 ## Limits that are known
 
@@ -99,14 +98,13 @@ def write_card(
     attribution: str,
 ) -> str:
     """The text of MODEL_CARD.md."""
-    config, scores, settings = model.config, evaluation["systems"]["model"], training["settings"]
+    config, settings, system = model.config, training["settings"], evaluation["system"]
     changes = re.search(r"^Changes made .*$", attribution, flags=re.MULTILINE)
     counts = Counter((record.source, record.licence) for record in records)
     rows = [f"| {source} | {licence} | {count} |" for (source, licence), count in counts.most_common()]
     return CARD.format(
         **{key: config.decoder[key] for key in ("layers", "width", "vocab_size")},
         **{key: settings[key] for key in ("threads", "epochs", "seed")},
-        **evaluation["captions"],
         notice=NOTICE,
         name=config.name,
         version=config.version,
@@ -116,11 +114,11 @@ def write_card(
         parameters=sum(parameter.numel() for parameter in model.network.parameters()),
         minutes=round(training["seconds"] / 60),
         split=evaluation["split"],
-        images=evaluation["images"],
+        images=evaluation["studies"],
         example=evaluation["example"],
-        wrong=1 - scores["finding_group"],
+        wrong=1 - figure(evaluation, GROUP_TITLE, system)[0],
         scores=markdown(evaluation),
-        not_a_template=scores["not_a_template"],
+        not_a_template=evaluation["distinct"][system][NOT_A_TEMPLATE],
         common=COMMON,
         train=len(records),
         changes=changes.group() if changes else "",
@@ -134,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model folder, which gets the card")
     parser.add_argument("--data", type=Path, required=True, help="folder of open_radiology")
-    parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation.json"))
+    parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))
     parser.add_argument("--training", type=Path, default=Path("runs/demo/training.json"))
     arguments = parser.parse_args()
     card = write_card(

@@ -1,18 +1,24 @@
-"""Labels are read back from captions, and scores are what a hand computes."""
+"""Labels are read back from captions, scores are what a hand computes, and the model card states them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training.conftest import CAPTIONS, LABELS
-from training.baselines import most_frequent_caption, retrieved_captions
-from training.datasets.open_radiology import DatasetError, read_records, read_templates
-from training.evaluate import evaluate, markdown, score
+from training.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
+from training.datasets.open_radiology import read_records, read_templates
+from training.datasets.study import DatasetError
+from training.evaluation import baselines, evaluate
+from training.evaluation_data import EvaluationData, read_data
+from training.evaluation_table import markdown
 from training.labels import LabelReader, Labels
+from training.metrics.r2gen import Protocol
 from training.model_card import attributions, write_card
-from training.scores import by_kind, cider, intervals, label_scores
+from training.model_run import ModelRunner
+from training.scores import NOT_A_TEMPLATE, TemplateScorer, label_scores
 from training.settings import Settings
 from training.train import train
 from training.wordpiece import BOS, EOS, make_tokenizer
@@ -73,15 +79,27 @@ def test_findings_are_scored_in_groups(labels: tuple[str, str, str, str], group:
     assert Labels(*labels).finding_group == group
 
 
+def evaluated(data: Path) -> EvaluationData:
+    """The validation split of the tiny data set."""
+    return read_data("open_radiology", data, "val", ["report"], None)
+
+
+def scorer(data: Path) -> TemplateScorer:
+    """The scorer of the tiny data set."""
+    split = evaluated(data)
+    return TemplateScorer.of_folder(data, split.studies, split.train)
+
+
 def test_the_constant_baseline_is_what_a_hand_computes(data: Path) -> None:
     """One caption for all: half of the findings are right, every place is right, and one caption is distinct."""
-    train_records, records = read_records(data, "train"), read_records(data, "val")
-    constant = most_frequent_caption(train_records)
+    split = evaluated(data)
+    constant = most_frequent_report(split.train_texts)
     assert constant == "frontal chest x-ray with viral pneumonia"  # both occur four times; a space sorts before a comma
-    scores = score([constant] * 4, records, TEMPLATES, set(LABELS))
-    assert (scores["modality_anatomy"], scores["finding_group"], scores["all_labels"]) == (1.0, 0.5, 0.5)
-    assert (scores["distinct"], scores["not_a_template"]) == (1, 0)
-    assert scores["by_kind"] == {"chest radiograph": {"images": 4, "finding_group": 0.5}}
+    overall, by_kind = scorer(data).measures({"constant": [constant] * 4})
+    scores = {measure.name: measure.score() for measure in overall["constant"]}
+    assert (scores["modality, anatomy"], scores["finding group"], scores["all labels"]) == (1.0, 0.5, 0.5)
+    assert [(measure.name, measure.score()) for measure in by_kind["constant"]] == [("chest radiograph", 0.5)]
+    assert scorer(data).counts([constant] * 4)[NOT_A_TEMPLATE] == 0
 
 
 def test_a_finding_in_the_wrong_place_is_wrong(data: Path) -> None:
@@ -89,34 +107,53 @@ def test_a_finding_in_the_wrong_place_is_wrong(data: Path) -> None:
     records = read_records(data, "val")
     said = [Labels("ultrasound", "breast", "unspecified", "normal")] * 4
     assert label_scores(said, records)["finding_group"] == 0
-    assert by_kind(said, records)["chest radiograph"]["finding_group"] == 0
 
 
-def test_a_patient_counts_once(data: Path) -> None:
-    """Where everything is right the bootstrap interval has no width."""
-    records = read_records(data, "val")
-    assert intervals([record.labels for record in records], records)["all_labels"] == [1.0, 1.0]
+def test_cider_of_a_right_caption_is_ten(data: Path) -> None:
+    """Captions equal to the given ones have the largest CIDEr there is."""
+    split = evaluated(data)
+    overall, _ = scorer(data).measures({"given": split.references})
+    assert {m.name: m.score() for m in overall["given"]}["CIDEr, given caption"] == pytest.approx(10)
 
 
-def test_cider_of_equal_captions_is_ten() -> None:
-    """Captions equal to their only references, all different, have the largest CIDEr there is, commas or not."""
-    captions = ["a chest x-ray of a child", "the knee, frontal view, of an adult"]
-    assert cider(captions, [[caption.replace(",", "")] for caption in captions]) == pytest.approx(10)
+def test_retrieval_says_the_report_of_the_most_similar_image() -> None:
+    """A query that is a scaled training vector gets that image's report."""
+    assert retrieved_reports(3 * torch.eye(8)[[1, 0]], torch.eye(8), list("abcdefgh")) == ["b", "a"]
 
 
-def test_retrieval_says_the_caption_of_the_most_similar_picture(data: Path) -> None:
-    """A query that is a scaled training vector gets that picture's caption."""
-    records = read_records(data, "train")
-    assert retrieved_captions(3 * torch.eye(8)[[1, 0]], torch.eye(8), records) == [
-        records[1].caption,
-        records[0].caption,
-    ]
+def test_an_image_is_nearest_to_itself(data: Path) -> None:
+    """By pixels every training image finds its own report."""
+    split = evaluated(data)
+    vectors = pixel_vectors([study.images[0] for study in split.train])
+    names = [study.study_id for study in split.train]
+    assert retrieved_reports(vectors, vectors, names) == names
+
+
+def test_the_best_constant_is_a_training_report_as_it_stands() -> None:
+    """It is chosen by its tokens, and returned uncleaned."""
+    train = ["Lungs are clear.", "No effusion, heart normal."]
+    assert best_constant_report(train, ["no effusion heart normal"] * 2, Protocol([])) == train[1]
 
 
 def test_a_missing_split_lists_those_there_are(data: Path) -> None:
-    """A split that does not exist is an error that names the splits of the file."""
+    """A split that does not exist is an error that names those of the file."""
     with pytest.raises(DatasetError, match=r"'test'; its splits are train, val"):
         read_records(data, "test")
+    with pytest.raises(DatasetError, match=r"'test'; it has: train 8, val 4, test 0"):
+        read_data("open_radiology", data, "test", ["report"], None)
+    with pytest.raises(DatasetError, match=r"has findings; its sections are report"):
+        read_data("open_radiology", data, "val", ["findings"], None)
+
+
+def test_without_images_or_training_reports_the_table_says_so(data: Path) -> None:
+    """Baselines that cannot be had are named with the reason, and the others are there."""
+    split = evaluated(data)
+    imageless = tuple(replace(study, images=(), views=()) for study in split.studies)
+    found = baselines(replace(split, studies=imageless), Protocol([]), None, None)
+    assert len(found.systems) == 3
+    assert "0 of 4 studies" in found.notes[-1]
+    nothing = baselines(replace(split, train=(), train_texts=()), Protocol([]), None, None)
+    assert (nothing.systems, len(nothing.notes)) == ({}, 1)
 
 
 def test_the_card_states_the_scores_and_every_source(settings: Settings, data: Path) -> None:
@@ -125,14 +162,17 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
 
     train(settings)
     model = read_model_folder(Path(settings.out))
-    records = read_records(data, "train")
-    result, systems = evaluate(model, records, read_records(data, "val"), read_templates(data))
-    result["split"] = "val"
-    assert len(systems["model"]) == 4
+    split, protocol, runner = evaluated(data), Protocol([]), ModelRunner(model)
+    run = runner.run([study.images[0] for study in split.studies], split.references)
+    others = baselines(split, protocol, runner, run)
+    result = evaluate(
+        "demo 1.0", run.reports, split, protocol=protocol, others=others, run=run, templates=scorer(data), draws=50
+    )
     assert json.loads(json.dumps(result)) == result
+    assert len(others.systems) == 5
     training = {"settings": settings.as_dict(), "seconds": 61}
     attribution = (data / "ATTRIBUTION.md").read_text(encoding="utf-8")
-    card = write_card(model, records, result, training, attribution)
+    card = write_card(model, read_records(data, "train"), result, training, attribution)
     for text in (markdown(result), "| noise | CC0 1.0 | 8 |", "UNVERIFIED", "not for clinical use", "DOI 10.0/0"):
         assert text in card
     assert attributions(attribution) == "1. **Noise: CC0 1.0.** Nobody, 2025, DOI 10.0/0."

@@ -1,0 +1,84 @@
+"""The figures of an evaluation as Markdown: one table, the systems side by side, baselines always among them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_DETAIL = ("F1 of each label, by rules", "finding group right, by kind of picture")
+"""Sections whose intervals would only fill the page; JSON has them."""
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """One table of all sections, then what the constants say and all remarks."""
+    systems = list(result["sections"][0]["figures"])
+    difference = any(section["above_constant"] for section in result["sections"])
+    head = ["", *systems, *(["above the constant"] if difference else [])]
+    lines = [_row(head), "|---" * len(head) + "|"]
+    for section in result["sections"]:
+        lines.append(_row([f"**{section['title']}**", *[""] * (len(head) - 1)]))
+        names = next(iter(section["figures"].values()))
+        for name in names:
+            cells = [_cell(section, system, name) for system in systems]
+            if difference:
+                cells.append(_difference(section, name))
+            lines.append(_row([name, *cells]))
+    lines.append(_row(["**variety**", *[""] * (len(head) - 1)]))
+    for key in next(iter(result["distinct"].values())):
+        cells = [_count(result["distinct"][system][key]) for system in systems]
+        title = {"reports": "distinct reports", "ratio": "distinct / all"}.get(key, key.replace("_", " "))
+        lines.append(_row([title, *cells, *([""] if difference else [])]))
+    return "\n".join(lines) + "\n\n" + "\n".join(_remarks(result))
+
+
+def figure(result: Mapping[str, Any], name: str, system: str) -> tuple[float, float, float]:
+    """One figure of one system with the limits of its interval. Raises KeyError if it was not computed."""
+    for section in result["sections"]:
+        if name in section["figures"].get(system, {}):
+            value, low, high = section["figures"][system][name]
+            return value, low, high
+    raise KeyError(f"the evaluation has no {name!r} of {system!r}")
+
+
+def _remarks(result: Mapping[str, Any]) -> list[str]:
+    of_references = result["distinct"]["references"]
+    left_out = f"; {result['left_out']} without a reference were left out" if result["left_out"] else ""
+    remarks = [
+        f"- {result['studies']} studies of {result['patients']} patients, split {result['split']}{left_out}. "
+        f"Baselines copy from {result['train']} training reports. In brackets: 95 % bootstrap intervals over patients.",
+        f"- Of the references {of_references['reports']} are distinct ({of_references['ratio']:.3f}).",
+    ]
+    remarks += [f"- The {name} says “{text}”" for name, text in result["constants"].items()]
+    remarks += [f"- {section['title']}: {section['note']}." for section in result["sections"] if section["note"]]
+    return remarks + [f"- {note}" for note in result["notes"]]
+
+
+def _cell(section: Mapping[str, Any], system: str, name: str) -> str:
+    figures = section["figures"].get(system, {}).get(name)
+    if figures is None:
+        return "–"
+    value, low, high = figures
+    if section["title"] in _DETAIL:
+        return _number(value)
+    return f"{_number(value)} ({_number(low)} to {_number(high)})"
+
+
+def _difference(section: Mapping[str, Any], name: str) -> str:
+    figures = section["above_constant"].get(name)
+    if figures is None or section["title"] in _DETAIL:
+        return ""
+    value, low, high = figures
+    return f"{_number(value, sign=True)} ({_number(low, sign=True)} to {_number(high, sign=True)})"
+
+
+def _number(value: float | None, *, sign: bool = False) -> str:
+    if value is None:
+        return "not finite"
+    digits = 3 if abs(value) < 10 else 1
+    return f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
