@@ -32,7 +32,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 patient_id=str(record.get("subject_id", study_id.partition("_")[0])),
                 views=("",) * len(paths),
                 source="R2Gen",
-                # Some copies have a key of four spaces for the test list; the records say it rightly.
-                split=split_named(str(record.get("split", name)), f"{place}, {name!r}"),
+                # Some copies have a key of four spaces for the test list; records that name a split do it rightly.
+                split=split_named(str(record.get("split", name.strip() or "test")), f"{place}, {name!r}"),
                 labels={},
             )
