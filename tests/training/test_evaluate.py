@@ -149,7 +149,9 @@ def test_baselines_can_stand_alone(
     annotation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a model the constant comes first, and the missing images are told of."""
-    run_command(monkeypatch, "baselines", annotation, "--format", "r2gen", "--images", tmp_path, "--out", tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    run_command(monkeypatch, "baselines", annotation, "--format", "r2gen", "--images", empty, "--out", tmp_path)
     text = capsys.readouterr().out
     assert text.startswith("|  | constant, best BLEU-4 on val | constant, most frequent | random training report |")
     assert "0 of 3 studies and 0 of 3 training studies" in text
