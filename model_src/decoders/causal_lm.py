@@ -7,7 +7,7 @@ with which this one agrees.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,7 @@ from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 from model_src.attention import Attending
 from model_src.decoders.decoder import IMAGE
 from model_src.decoders.kv_cache import KVCache
-from model_src.decoders.quantized import Int8DynamicLinear
 from model_src.decoders.word_embedding import WordEmbedding, drawn
-from model_src.kernels import fits
 from model_src.linear import AdaptedLinear
 
 if TYPE_CHECKING:
@@ -154,7 +152,10 @@ class CausalLMState:
 
 
 class CausalLMDecoder(nn.Module):
-    """BioGPT, Llama and their like, for serving."""
+    """BioGPT, Llama and their like, for serving.
+
+    compiled : takes the place of the layers in `step`, where there is one (see `pack`)
+    """
 
     hidden_from_all: int | None = None
 
@@ -174,7 +175,7 @@ class CausalLMDecoder(nn.Module):
         self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
         self.norm = _Norm(c)
         self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=False)
-        self._compiled: CompiledStep | None = None
+        self.compiled: CompiledStep | None = None
 
     @property
     def device(self) -> torch.device:
@@ -215,8 +216,8 @@ class CausalLMDecoder(nn.Module):
     def step(self, state: CausalLMState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
         embeds = self._embedded(token_ids)
-        if self._compiled is not None:
-            return self._compiled(*self._placed(embeds, positions), mask, state.cache, slots)
+        if self.compiled is not None:
+            return self.compiled(*self._placed(embeds, positions), mask, state.cache, slots)
         return self._scores(self._hidden(embeds, positions, state.cache, Attending(mask)))
 
     def _embedded(self, token_ids: Tensor) -> Tensor:
@@ -236,31 +237,6 @@ class CausalLMDecoder(nn.Module):
         if self.positions is None:
             return x, self._rotation(positions, x.dtype)
         return x + self.positions(positions + (self.config.position_offset or 0)), None
-
-    def compile_step(self) -> None:
-        """Let `step` be one compiled call from now on, where weights and processor allow it; else nothing changes."""
-        stack: list[Any] = list(self.layers)
-        words: Any = self.words if self.lm_head is None else self.lm_head
-        layers = [(layer.qkv, layer.out, layer.up, layer.down) for layer in stack]
-        quantized = [layer for of_layer in layers for layer in of_layer]
-        if not all(isinstance(layer, Int8DynamicLinear) and fits(layer.weight) for layer in quantized):
-            return
-        # numba takes a second to import, and only this precision needs it.
-        from model_src.kernels.causal_lm_step import CompiledStep
-
-        c = self.config
-        norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2)] + [self.norm]
-        self._compiled = CompiledStep(
-            layers=[tuple(layer.product() for layer in of_layer) for of_layer in layers],
-            norms=torch.stack([norm.both() for norm in norms]),
-            words=words.product(),
-            heads=c.heads,
-            kv_heads=c.kv_heads or c.heads,
-            gated=c.gated,
-            silu=c.activation == "silu",
-            layer_norm=c.norm == "layer_norm",
-            eps=c.norm_eps,
-        )
 
     def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each of shape (sequences, queries, 1, head_width)."""

@@ -1,4 +1,8 @@
-"""Rows times 8-bit weights, on the team of threads."""
+"""Rows times weights, on the team of threads."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -6,8 +10,8 @@ from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
 from model_src.kernels import GROUP, team
-from model_src.kernels.dot import BLOCK, MAX_ROWS, dot1, dot2, dot3, pack
-from model_src.kernels.rows import address, quantise
+from model_src.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, dot, pack
+from model_src.kernels.rows import address, bfloat16, copy, float32, of_bfloat16, quantise, round_to_bfloat16
 
 _barrier, _thread_number, _team_size = team.barrier, team.thread_number, team.team_size
 
@@ -19,47 +23,99 @@ def share(things):
     return things * thread // threads, things * (thread + 1) // threads
 
 
-@njit
-def block_sums(weights, values, scales, corrections, row, rows, sums):
-    """Sums of BLOCK outputs for `rows` rows from `row` on, into `sums`, shape (MAX_ROWS, BLOCK).
+@dataclass(frozen=True)
+class Numbers:
+    """What rows are turned into before they are multiplied.
 
-    weights             : address of the block
-    values              : int8, shape (all rows, inputs)
-    scales, corrections : shape (all rows, inputs / GROUP)
+    name      : that of `model_src.kernels.dot`
+    dtype     : of one number in memory
+    store     : makes them of a row of float32
+    read, write : of the KV cache's numbers, and to them
+    cached    : dtype of those in memory
     """
-    inputs = values.shape[1]
-    groups = inputs // GROUP
-    value = values.ctypes.data + row * inputs
-    scale = scales.ctypes.data + row * groups * 4
-    correction = corrections.ctypes.data + row * groups * 4
-    if rows == 3:
-        dot3(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
-    elif rows == 2:
-        dot2(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
-    else:
-        dot1(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+
+    name: str
+    dtype: Any
+    store: Any
+    read: Any = float32
+    write: Any = float32
+    cached: Any = np.float32
 
 
-@njit(fastmath=True)
-def multiply(weights, weight_scales, bias, values, scales, corrections, out, add):
-    """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
-    rows, inputs = values.shape
-    outputs = out.shape[1]
-    sums = np.empty((MAX_ROWS, BLOCK), np.float32)
-    first, last = share((outputs + BLOCK - 1) // BLOCK)
-    for block in range(first, last):
-        start = block * BLOCK
-        width = min(BLOCK, outputs - start)
-        for row in range(0, rows, MAX_ROWS):
-            count = min(MAX_ROWS, rows - row)
-            block_sums(weights + start * inputs, values, scales, corrections, row, count, sums)
-            for i in range(count):
-                if add:
-                    for j in range(width):
-                        out[row + i, start + j] += sums[i, j] * weight_scales[start + j] + bias[start + j]
-                else:
-                    for j in range(width):
-                        out[row + i, start + j] = sums[i, j] * weight_scales[start + j] + bias[start + j]
+NUMBERS = {
+    torch.int8: Numbers("int8", np.int8, quantise),
+    torch.bfloat16: Numbers("bf16", np.uint16, round_to_bfloat16, of_bfloat16, bfloat16, np.uint16),
+    torch.float32: Numbers("fp32", np.float32, copy),
+}
+"""By the dtype of the weights."""
+
+
+@cache
+def block_sums(numbers: Numbers) -> Any:
+    """A function for numba, which gives the sums of BLOCK outputs for a few rows."""
+    size = ITEM_SIZE[numbers.name]
+    integers = numbers.name == "int8"
+    dot1, dot2, dot3 = (dot(numbers.name, rows) for rows in (1, 2, 3))
+    # Six rows at most, and the functions for so many are compiled only where they are called.
+    dot4, dot5, dot6 = (dot1, dot1, dot1) if integers else tuple(dot(numbers.name, rows) for rows in (4, 5, 6))
+
+    @njit
+    def sums_of(weights, values, scales, corrections, row, rows, sums):
+        """Sums for `rows` rows from `row` on, into `sums`, shape (MAX_ROWS, BLOCK).
+
+        weights             : address of the block
+        values              : shape (all rows, inputs)
+        scales, corrections : shape (all rows, inputs / GROUP), of integers
+        """
+        inputs = values.shape[1]
+        groups = inputs // GROUP
+        value = values.ctypes.data + row * inputs * size
+        scale = scales.ctypes.data + row * groups * 4
+        correction = corrections.ctypes.data + row * groups * 4
+        if rows == 1:
+            dot1(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+        elif rows == 2:
+            dot2(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+        elif rows == 3:
+            dot3(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+        elif not integers:
+            if rows == 4:
+                dot4(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+            elif rows == 5:
+                dot5(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+            else:
+                dot6(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+
+    return sums_of
+
+
+@cache
+def multiply(numbers: Numbers) -> Any:
+    """A function for numba, which multiplies rows with a matrix."""
+    size, max_rows, sums_of = ITEM_SIZE[numbers.name], MAX_ROWS[numbers.name], block_sums(numbers)
+
+    @njit(fastmath=True)
+    def product(weights, weight_scales, bias, values, scales, corrections, out, add):
+        """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
+        rows, inputs = values.shape
+        outputs = out.shape[1]
+        sums = np.empty((max_rows, BLOCK), np.float32)
+        first, last = share((outputs + BLOCK - 1) // BLOCK)
+        for block in range(first, last):
+            start = block * BLOCK
+            width = min(BLOCK, outputs - start)
+            for row in range(0, rows, max_rows):
+                count = min(max_rows, rows - row)
+                sums_of(weights + start * inputs * size, values, scales, corrections, row, count, sums)
+                for i in range(count):
+                    if add:
+                        for j in range(width):
+                            out[row + i, start + j] += sums[i, j] * weight_scales[start + j] + bias[start + j]
+                    else:
+                        for j in range(width):
+                            out[row + i, start + j] = sums[i, j] * weight_scales[start + j] + bias[start + j]
+
+    return product
 
 
 _ARGUMENTS = np.dtype(
@@ -68,62 +124,71 @@ _ARGUMENTS = np.dtype(
 )
 
 
-@cfunc(types.void(types.CPointer(from_dtype(_ARGUMENTS))))
-def _product(pointer):
-    a = carray(pointer, 1)[0]
-    groups = a.inputs // GROUP
-    x = carray(address(a.x), (a.rows, a.inputs), np.float32)
-    values = carray(address(a.values), (a.rows, a.inputs), np.int8)
-    scales = carray(address(a.scales), (a.rows, groups), np.float32)
-    corrections = carray(address(a.corrections), (a.rows, groups), np.int32)
-    first, last = share(a.rows)
-    for row in range(first, last):
-        quantise(x[row], values[row], scales[row], corrections[row])
-    _barrier()
-    weight_scales = carray(address(a.weight_scales), (a.outputs,), np.float32)
-    bias = carray(address(a.bias), (a.outputs,), np.float32)
-    out = carray(address(a.out), (a.rows, a.outputs), np.float32)
-    multiply(a.weights, weight_scales, bias, values, scales, corrections, out, False)
+@cache
+def _compiled(numbers: Numbers) -> Any:
+    store, product, dtype = numbers.store, multiply(numbers), numbers.dtype
+
+    @cfunc(types.void(types.CPointer(from_dtype(_ARGUMENTS))))
+    def whole(pointer):
+        a = carray(pointer, 1)[0]
+        groups = a.inputs // GROUP
+        x = carray(address(a.x), (a.rows, a.inputs), np.float32)
+        values = carray(address(a.values), (a.rows, a.inputs), dtype)
+        scales = carray(address(a.scales), (a.rows, groups), np.float32)
+        corrections = carray(address(a.corrections), (a.rows, groups), np.int32)
+        first, last = share(a.rows)
+        for row in range(first, last):
+            store(x[row], values[row], scales[row], corrections[row])
+        _barrier()
+        weight_scales = carray(address(a.weight_scales), (a.outputs,), np.float32)
+        bias = carray(address(a.bias), (a.outputs,), np.float32)
+        out = carray(address(a.out), (a.rows, a.outputs), np.float32)
+        product(a.weights, weight_scales, bias, values, scales, corrections, out, False)
+
+    return whole
 
 
-class QuantisedRows:
-    """Room for rows of integers with their scales and corrections.
+class StoredRows:
+    """Room for rows of numbers, with scales and corrections where they are integers.
 
     rows, inputs : how many
     """
 
-    def __init__(self, rows: int, inputs: int) -> None:
-        self.values = torch.empty(rows, inputs, dtype=torch.int8)
-        self.scales = torch.empty(rows, inputs // GROUP)
-        self.corrections = torch.empty(rows, inputs // GROUP, dtype=torch.int32)
+    def __init__(self, numbers: Numbers, rows: int, inputs: int) -> None:
+        groups = inputs // GROUP if numbers.name == "int8" else 0
+        self._room = (
+            torch.empty(rows * inputs * ITEM_SIZE[numbers.name], dtype=torch.uint8),
+            torch.empty(rows * groups),
+            torch.empty(rows * groups, dtype=torch.int32),
+        )
 
-    def addresses(self) -> tuple[int, int, int]:
+    def addresses(self) -> tuple[int, ...]:
         """Of values, scales and corrections."""
-        return self.values.data_ptr(), self.scales.data_ptr(), self.corrections.data_ptr()
+        return tuple(room.data_ptr() for room in self._room)
 
 
 class Product:
-    """A matrix of 8-bit weights by which rows are multiplied; what it reads is rounded to 8 bits, by groups of GROUP.
+    """A matrix by which rows are multiplied, in the numbers of its weights: a row is rounded to bfloat16, or to 8 bits.
 
-    weight : Tensor of int8, shape (outputs, inputs); its packed copy is of this process alone
-    scale  : Tensor, shape (outputs,)
+    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs); its packed copy is of this process alone
+    scale  : Tensor, shape (outputs,), or None for weights that have none
     bias   : Tensor, shape (outputs,), or None
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
+        self.numbers = NUMBERS[weight.dtype]
         self.outputs, self.inputs = weight.shape
         self.weights = pack(weight)
-        self.scale = scale.float().contiguous()
+        self.scale = torch.ones(self.outputs) if scale is None else scale.float().contiguous()
         self.bias = torch.zeros(self.outputs) if bias is None else bias.float().contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The product, shape (..., outputs), for x of float32 and shape (..., inputs)."""
+        """The product, shape (..., outputs), for x of shape (..., inputs)."""
         rows = x.reshape(-1, self.inputs).float().contiguous()
-        quantised = QuantisedRows(len(rows), self.inputs)
+        stored = StoredRows(self.numbers, len(rows), self.inputs)
         out = torch.empty(len(rows), self.outputs)
         of_weights = self.weights.data_ptr(), self.scale.data_ptr(), self.bias.data_ptr()
         sizes = len(rows), self.inputs, self.outputs
-        addresses = rows.data_ptr(), *quantised.addresses(), *of_weights, out.data_ptr()
-        arguments = np.array((*sizes, *addresses), np.int64)
-        team.run(_product, arguments.ctypes.data)
-        return out.view(*x.shape[:-1], self.outputs)
+        arguments = np.array((*sizes, rows.data_ptr(), *stored.addresses(), *of_weights, out.data_ptr()), np.int64)
+        team.run(_compiled(self.numbers), arguments.ctypes.data)
+        return out.view(*x.shape[:-1], self.outputs).to(x.dtype)

@@ -31,6 +31,33 @@ def _float_of_bits(context: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
+@intrinsic
+def _bits_of_float(context: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
+@njit(inline="always")
+def bfloat16(x):
+    """The 16 bits of the bfloat16 next to x, of two equally near ones the even one; x is a number and no NaN."""
+    bits = np.uint32(_bits_of_float(np.float32(x)))
+    return np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+
+
+@njit(inline="always")
+def of_bfloat16(bits):
+    """The number that these 16 bits are."""
+    return _float_of_bits(np.int32(np.uint32(bits) << np.uint32(16)))
+
+
+@njit(inline="always")
+def float32(x):
+    """The number itself, where others have to be converted."""
+    return x
+
+
 @njit(fastmath=True, inline="always")
 def exponential(x):
     """E to the power of x, for x up to 88; relative error 2e-7. Source: the polynomial of Cephes' expf (Moshier)."""
@@ -113,3 +140,17 @@ def quantise(x, values, scales, corrections):
             total += value
         scales[g] = peak / _LEVELS
         corrections[g] = -128 * total
+
+
+@njit
+def round_to_bfloat16(x, values, scales, corrections):
+    """X, shape (inputs,), as bfloat16; scales and corrections are of integers only."""
+    for j in range(x.shape[0]):
+        values[j] = bfloat16(x[j])
+
+
+@njit
+def copy(x, values, scales, corrections):
+    """X, shape (inputs,), as it is; scales and corrections are of integers only."""
+    for j in range(x.shape[0]):
+        values[j] = x[j]
