@@ -1,7 +1,7 @@
 """Run the vision encoder of an archive over a data set, once, and keep what it gives.
 
 $ make archive MODEL=models/mine
-$ python -m training.extract_features model_store/mine.mar --format iu_xray --data ../shared/data/iu_xray --out features/iu
+$ python -m training.extract_features model_store/mine.mar --format iu_xray --data DATA --out features/iu
 $ python -m training.train CONFIG.yaml start.weights=models/mine dataset.features=features/iu
 
 Can be stopped at any time; the same command goes on, and adds images that are new in the data set.

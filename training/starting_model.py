@@ -1,5 +1,6 @@
 """What training begins with: model.yaml, the network with its first weights, and the tokenizer."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +43,9 @@ def starting_model(settings: Settings, texts: Iterable[str]) -> StartingModel:
             "give the model folder whose archive they were extracted with"
         )
     description = _description(settings)
-    tokenizer, made_here = _tokenizer(settings, texts)
+    tokenizer, made_here = _tokenizer(settings, [*texts, *_prompt_texts(settings, description)])
     if made_here:
-        _own_special_tokens(description)
+        _own_special_tokens(description, settings.model.get("generation", {}))
     decoder = description.setdefault("decoder", {})
     decoder.setdefault("vocab_size", tokenizer.get_vocab_size())
     if decoder.get("kind") == "cross_attention":
@@ -90,7 +91,7 @@ def _description(settings: Settings) -> dict[str, Any]:
             )
         known = {"version": "1.0", **ARCHITECTURES[name].published.defaults}
     name = Path(settings.run.out).resolve().name
-    return _merged({**known, "name": name}, given)
+    return copy.deepcopy(_merged({**known, "name": name}, given))
 
 
 def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,8 +111,19 @@ def _tokenizer(settings: Settings, texts: Iterable[str]) -> tuple[Tokenizer, boo
     return make_tokenizer(texts, settings.start.vocab_size), True
 
 
-def _own_special_tokens(description: dict[str, Any]) -> None:
-    """Ids of the published tokenizer mean other words in one that was made here."""
+def _prompt_texts(settings: Settings, description: Mapping[str, Any]) -> list[str]:
+    """What the model reads beside reports."""
+    prompt = description.get("prompt") or {}
+    return [*settings.dataset.prompts, *(str(prompt[key]) for key in ("before", "after", "default") if prompt.get(key))]
+
+
+def _own_special_tokens(description: dict[str, Any], generation: Mapping[str, Any]) -> None:
+    """Ids of the published tokenizer mean other words in one that was made here, and its stop text is no one word.
+
+    generation : as settings give it, whose stop text stays
+    """
+    if "stop" not in generation:
+        description["generation"] = {k: v for k, v in description.get("generation", {}).items() if k != "stop"}
     description["tokenizer"] = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
     if description.get("prompt"):
         prompt = dict(description["prompt"])

@@ -82,7 +82,7 @@ class Trainer:
         self.progress = restore(self.folder, settings, self.parts) if r.resume else Progress()
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
-        """This process's micro-batches of the steps that are left, each with its number.
+        """Micro-batches of this process for the steps that are left, each with its number.
 
         The micro-batches of a step go round the processes: a step learns from the same ones however many there are.
         """
@@ -217,9 +217,9 @@ def finish(settings: Settings, prepared: Prepared, average: Average | None, prog
     description = dict(prepared.model.description)
     if settings.lora.keep:
         description["decoder"] = {**description["decoder"], "adapter": adapter_section(teacher.network)}
-    weights = {
-        key: value.cpu() for key, value in plain_weights(teacher.network, keep_adapters=settings.lora.keep).items()
-    }
+    weights = teacher.network.state_dict()
+    if settings.lora.rank:
+        weights = plain_weights(teacher.network, keep_adapters=settings.lora.keep)
     write_folder(out, description, weights, prepared.model.tokenizer, settings.run.dtype)
     write_card(settings, prepared.model.config, progress, prepared.examples, parameter_count(teacher.network))
     summary = {"settings": settings.as_dict(), "seconds": round(progress.seconds), "steps": progress.step}

@@ -79,11 +79,17 @@ def _quantize(body: nn.Module, compute_dtype: torch.dtype) -> None:
                 )
                 new.weight = Params4bit(layer.weight.detach().float(), requires_grad=False, quant_type="nf4")
                 new.bias = layer.bias
+                # For inference on some CPUs it would pack the weights otherwise, for multiples of 32 and 64 only, and
+                # compute in bfloat16: validation would be of another network than training.
+                new.support_avx512bf16_for_cpu = False
                 setattr(parent, name, new.to("cpu"))  # quantises
 
 
 def plain_weights(network: Network, *, keep_adapters: bool) -> dict[str, Tensor]:
-    """Weights under the names of the network without adapters, or with them as model_src.decoders.adapters has them."""
+    """The weights of an adapted network under the names of the same network without adapters, to which they are added.
+
+    keep_adapters : they stay beside their layers, named as in model_src.decoders.adapters
+    """
     from peft.tuners.lora import LoraLayer
 
     weights = network.state_dict()
