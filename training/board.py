@@ -12,7 +12,7 @@ class Board:
     """Event files in the folder `tensorboard` of a run; what a stopped run wrote after its checkpoint is hidden."""
 
     def __init__(self, folder: Path, progress: Progress) -> None:
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
 
     def show(self, progress: Progress) -> None:
         """Add the last step, and its validation if it had one; the latter is printed, too."""
@@ -27,8 +27,8 @@ class Board:
                 f"{values['right_tokens_val']:.1%} of tokens right"
             )
         for name, value in values.items():
-            self._writer.add_scalar(name, value, int(step))  # type: ignore[no-untyped-call]
+            self._writer.add_scalar(name, value, int(step))
 
     def close(self) -> None:
         """Write what is left."""
-        self._writer.close()  # type: ignore[no-untyped-call]
+        self._writer.close()

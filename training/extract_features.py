@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from model_src.archive import VISION, Archive, read_archive
@@ -27,6 +26,7 @@ from model_src.errors import ArchiveError, InputError, PrelimError
 from model_src.onnx_session import OnnxSession
 from model_src.preprocess import preprocess
 from model_src.radiograph import read_radiograph
+from model_src.weights_file import write_weights
 from training.datasets import read_studies
 from training.datasets.study import DatasetError
 from training.features import INDEX, TENSOR, encoder_of, name_of, read_index
@@ -100,7 +100,7 @@ def extract(
 def _write_shard(out: Path, index: dict[str, Any], names: Sequence[str], features: np.ndarray) -> None:
     """A shard, then the index that names it: a stop in between leaves a shard that is written again."""
     file = f"features-{len({shard for shard, _ in index['images'].values()}):05d}.safetensors"
-    save_file({TENSOR: torch.from_numpy(features)}, out / file)
+    write_weights(out / file, {TENSOR: torch.from_numpy(features)})
     index["images"] |= {name: [file, row] for row, name in enumerate(names)}
     part = out / f"{INDEX}.part"
     part.write_text(json.dumps(index), encoding="utf-8")

@@ -83,6 +83,6 @@ class Features:
                 file = safe_open(self._folder / shard, framework="pt")
             except (OSError, SafetensorError) as error:
                 raise DatasetError(f"{self._folder / shard} cannot be read: {error}") from error
-            self._open[shard] = file.get_slice(TENSOR)
+            self._open[shard] = file.get_slice(TENSOR)  # type: ignore[no-untyped-call]
         features: Tensor = self._open[shard][row]
         return features

@@ -32,10 +32,11 @@ class ReportTokens:
         # The server stops at a stop text where the model has one: that is then how a report ends.
         stop = config.generation.stop
         self._end = tuple(self._encode(stop[0])) if stop else (config.tokenizer.eos_token_id,)
-        if stop and tokenizer.decode(list(self._end)).strip() != stop[0].strip():
+        written = tokenizer.decode(list(self._end)).strip()
+        if stop and written != stop[0].strip():
             raise SettingsError(
-                f"generation.stop is {stop[0]!r}, which this tokenizer writes as {tokenizer.decode(list(self._end))!r}: the "
-                "server would never find it; set model.generation.stop=[], and reports end with the end-of-text token"
+                f"generation.stop is {stop[0]!r}, which this tokenizer writes as {written!r}, where the server would "
+                "never find it; set model.generation.stop=[], and reports end with the end-of-text token"
             )
 
     def prompt(self, words: str = "") -> tuple[int, ...]:

@@ -123,8 +123,8 @@ class Trainer:
         report_loss, label_loss = accelerator.reduce(sums, "sum").tolist()
         if not math.isfinite(report_loss):
             raise SettingsError(
-                f"the loss of step {self.progress.step} is {report_loss}; lower optimisation.learning_rate and go on "
-                "from the last checkpoint with run.resume=true in a new run.folder that has a copy of it"
+                f"the loss of step {self.progress.step} is {report_loss}; begin anew with a lower "
+                "optimisation.learning_rate or a longer optimisation.warmup"
             )
         self.progress.train.append([self.progress.step, report_loss, label_loss, rate])
         return bool(counts[2])
@@ -133,9 +133,9 @@ class Trainer:
     def validate(self) -> None:
         """Loss of the validation examples, with averaged weights if there are such; the best weights are written."""
         accelerator, batches, progress = self.accelerator, self.prepared.val, self.progress
-        for buffer in self.teacher.buffers():  # batch-norm statistics are those of the main process
-            broadcast(buffer)
         with self.average.applied() if self.average else nullcontext():
+            for buffer in self.teacher.buffers():  # batch-norm statistics are those of the main process
+                broadcast(buffer)
             self.teacher.eval()
             sums = torch.zeros(3, device=accelerator.device)
             numbers = range(accelerator.process_index, len(batches), self.processes)

@@ -61,20 +61,21 @@ def add_adapters(decoder: nn.Module, settings: LoraSettings, compute_dtype: torc
     if settings.quantize:
         _quantize(decoder.body, compute_dtype)
         decoder.float()  # embeddings, norms and scores, which may be stored in 16 bits
-    config = LoraConfig(r=settings.rank, lora_alpha=cast("int", settings.alpha), lora_dropout=settings.dropout)
-    config.target_modules = set(layers)
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=cast("int", settings.alpha), lora_dropout=settings.dropout, target_modules=layers
+    )
     inject_adapter_in_model(config, decoder.body)
 
 
 def _quantize(body: nn.Module, compute_dtype: torch.dtype) -> None:
     """Linear layers in NF4. Source: Dettmers et al., "QLoRA", NeurIPS 2023, in the implementation of bitsandbytes."""
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    from bitsandbytes.nn.modules import Linear4bit, Params4bit
 
     for parent in list(body.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.Linear):
                 biased = layer.bias is not None
-                new = Linear4bit(
+                new = Linear4bit(  # type: ignore[no-untyped-call]
                     layer.in_features, layer.out_features, biased, compute_dtype=compute_dtype, quant_type="nf4"
                 )
                 new.weight = Params4bit(layer.weight.detach().float(), requires_grad=False, quant_type="nf4")
@@ -149,7 +150,7 @@ def checkpoint_gradients(network: Network) -> None:
     """
     for block in list(_blocks(network)):
         if not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in block.modules()):
-            block.forward = partial(_recomputed, block.forward)  # type: ignore[method-assign]
+            block.forward = partial(_recomputed, block.forward)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:

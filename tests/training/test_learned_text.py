@@ -32,14 +32,15 @@ def test_the_targets_are_the_report_and_its_end(small: Small, system: str) -> No
         assert (ids == IMAGE).sum() == (0 if system in ("mobilenet_graph", "xreport") else 1)
 
 
-def test_a_report_ends_with_the_text_that_the_server_stops_at() -> None:
+def test_a_report_ends_with_the_text_that_the_server_stops_at(small: Small) -> None:
     """Published XrayGPT ends with "###" and no end-of-text token; a tokenizer that cannot write it is refused."""
     model = small_model()
     tokens = ReportTokens(model.config, model.tokenizer)
     assert model.tokenizer.decode(list(tokens.report("Clear lungs."))) == "Clear lungs.###"
-    config = replace(model.config, generation=replace(model.config.generation, stop=("# # #\t",)))
-    with pytest.raises(SettingsError, match="the server would never find it"):
-        ReportTokens(config, model.tokenizer)
+    settings = small("xraygpt")
+    generation = {**settings.model["generation"], "stop": ["###"]}
+    with pytest.raises(SettingsError, match="where the server would never find it"):
+        prepare(replace(settings, model={**settings.model, "generation": generation}), 1, main=False)
 
 
 @pytest.mark.parametrize("system", MODELS)

@@ -66,7 +66,7 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_killed_goes_on_exactly(config: Callable[..., Path], tmp_path: Path, number: int) -> None:
-    """Killed after a checkpoint or told to stop, then resumed, a run gives the weights of one left alone, bit for bit."""
+    """Killed or told to stop after a checkpoint, and resumed, a run has the weights of one left alone, bit for bit."""
     optimisation = {"epochs": 30, "batch_size": 4, "ema_decay": 0.9}
     whole, halved = (config(name, optimisation=optimisation) for name in ("whole", "halved"))
     finish(start(whole))

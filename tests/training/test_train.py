@@ -55,6 +55,13 @@ def test_one_seed_gives_the_same_weights(small: Small) -> None:
     assert not equal(results[0], results[2])
 
 
+def test_processes_that_read_images_change_nothing(small: Small) -> None:
+    """With images read in two processes beside, the weights are bit for bit the same."""
+    runs = [changed(small(folder=str(workers), augment=AUGMENTED), workers=workers) for workers in (0, 2)]
+    assert all(train(run) for run in runs)
+    assert equal(*map(weights, runs))
+
+
 @pytest.mark.parametrize("system", MODELS)
 def test_a_stopped_run_ends_as_an_uninterrupted_one(system: str, small: Small) -> None:
     """A run of any system, stopped in the middle of an epoch and twice resumed, gives the weights of one left alone."""
