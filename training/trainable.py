@@ -154,9 +154,9 @@ def checkpoint_gradients(network: Network) -> None:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Entries of the outermost lists of layers."""
+    """Entries of the outermost lists of layers, all of one kind: single operations may change their input in place."""
     for child in module.children():
-        if isinstance(child, nn.ModuleList) or (isinstance(child, nn.Sequential) and len(child) > 1):
+        if isinstance(child, nn.ModuleList | nn.Sequential) and len({type(layer) for layer in child}) == 1:
             yield from child
         else:
             yield from _blocks(child)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model_src.model_folder import read_network
+from tests.training.small_systems import MODELS
 from training.preparation import prepare
 from training.settings import Settings, SettingsError, StartSettings
 from training.train import Trainer, train
@@ -103,7 +104,7 @@ def test_unknown_layers_are_refused(small: Small) -> None:
         prepare(small("xraygpt", lora={"rank": 4, "layers": ["qproj"]}), 1, main=False)
 
 
-@pytest.mark.parametrize("system", ["biomedclip_qformer_biogpt", "mobilenet_graph", "xraygpt", "xreport"])
+@pytest.mark.parametrize("system", MODELS)
 def test_recomputing_gives_the_same_gradients(small: Small, system: str) -> None:
     """Gradient checkpointing changes no gradient, dropout included."""
     gradients = []
