@@ -89,7 +89,7 @@ bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: 
 	$(BIN)/python -m benchmarks.$* --date $(shell date +%F) $(if $(SHORT),$(SHORT_$*)) $(BENCH)
 
 train-demo: $(INSTALLED)  ## train models/demo on DATA, print its scores, write its model card
-	$(BIN)/python -m training.train training/configs/demo.yaml data=$(DATA)
+	$(BIN)/python -m training.train training/configs/demo.yaml dataset.path=$(DATA)
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val
 	$(BIN)/python -m training.model_card models/demo --data $(DATA)
 

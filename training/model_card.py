@@ -37,7 +37,7 @@ the same seed and number of threads give the same weights bit for bit.
 ## Scores
 
 On the {split} split of open_radiology ({images} pictures, other patients than in training), greedy search, from the
-stored float16 weights of the last epoch. The settings, the number of epochs among them, were chosen with a look at
+stored float16 weights, those of the lowest loss on this split. They and the settings were chosen with a look at
 these pictures, so that the scores on pictures never looked at may be lower.
 
 {scores}
@@ -104,7 +104,8 @@ def write_card(
     rows = [f"| {source} | {licence} | {count} |" for (source, licence), count in counts.most_common()]
     return CARD.format(
         **{key: config.decoder[key] for key in ("layers", "width", "vocab_size")},
-        **{key: settings[key] for key in ("threads", "epochs", "seed")},
+        threads=settings["run"]["threads"],
+        **{key: settings["optimisation"][key] for key in ("epochs", "seed")},
         notice=NOTICE,
         name=config.name,
         version=config.version,

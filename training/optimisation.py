@@ -1,50 +1,69 @@
 """How the weights move: optimiser, learning rate, average."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from training.settings import Settings
+from training.settings import OptimisationSettings
+from training.trainable import moving
 
 
-def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW; biases, norms and embeddings do not decay."""
-    parameters = list(model.named_parameters())
-    still = [p for name, p in parameters if p.ndim < 2 or "embedding" in name]
-    decaying = [p for name, p in parameters if p.ndim >= 2 and "embedding" not in name]
+def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.AdamW:
+    """AdamW over what is trained; biases, norms and embeddings do not decay."""
+    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    still = [p for name, p in parameters if p.ndim < 2 or "embed" in name]
+    decaying = [p for name, p in parameters if p.ndim >= 2 and "embed" not in name]
     return torch.optim.AdamW(
         [{"params": decaying, "weight_decay": settings.weight_decay}, {"params": still, "weight_decay": 0.0}],
         lr=settings.learning_rate,
     )
 
 
-def learning_rate(step: int, steps: int, steps_per_epoch: int, settings: Settings) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth, then others from a lower peak.
+def learning_rate(step: int, steps: int, settings: OptimisationSettings) -> float:
+    """The rate of a step, a function of its number: linear warm-up, then constant, or down to `floor` at the last step.
 
-    Source: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    Source of the cosine: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
-    warmup = settings.warmup_epochs * steps_per_epoch
+    warmup = settings.warmup * steps if settings.warmup < 1 else settings.warmup
     if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    bounds = [warmup, *(epoch * steps_per_epoch for epoch in settings.restart_epochs), steps]
-    cycle = max(i for i, bound in enumerate(bounds[:-1]) if step >= bound)
-    start, end = bounds[cycle], min(bounds[cycle + 1], steps)
-    peak = settings.restart_learning_rate if cycle else settings.learning_rate
-    progress = (step - start) / max(end - start, 1)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        return settings.learning_rate * (step + 1) / math.ceil(warmup)
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    progress = min(1.0, (step - warmup) / max(steps - 1 - warmup, 1))
+    left = 0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1 - progress
+    return settings.learning_rate * (settings.floor + (1 - settings.floor) * left)
 
 
-@torch.no_grad()
-def update_ema(ema: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Move the averaged weights, and the averaged batch-norm statistics, towards the current ones.
+class Average:
+    """The exponential moving average of what training changes, batch-norm statistics included."""
 
-    The average is short at first, or it would remember the random weights for a thousand steps.
-    """
-    decay = min(decay, (1 + step) / (10 + step))
-    current = model.state_dict()
-    for name, tensor in ema.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.lerp_(current[name], 1 - decay)
-        else:
-            tensor.copy_(current[name])
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._model, self._decay = model, decay
+        self.weights: dict[str, Tensor] = {name: value.clone() for name, value in moving(model).items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Move towards the weights after a step.
+
+        The average is short at first, or it would remember the first weights for a thousand steps.
+        """
+        decay = min(self._decay, (1 + step) / (10 + step))
+        current = moving(self._model)
+        for name, value in self.weights.items():
+            if value.is_floating_point():
+                value.lerp_(current[name], 1 - decay)
+            else:
+                value.copy_(current[name])
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model with the averaged weights, while this lasts."""
+        current = {name: value.clone() for name, value in moving(self._model).items()}
+        self._model.load_state_dict(self.weights, strict=False)
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(current, strict=False)

@@ -1,7 +1,8 @@
 """Every setting of a training run, on one page."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,115 +14,246 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What training reads; a YAML file of the same keys, then `key=value` on the command line, change it."""
+class DatasetSettings:
+    """Section `dataset`: what is learned from."""
 
-    # data and results
-    data: str = "../shared/data/open_radiology"  # folder with captions.csv, templates.json and images/
-    out: str = "models/demo"  # the model folder to write
-    run: str = "runs/demo"  # checkpoint, log and curves
-    name: str = "demo"
-    version: str = "1.0"
-    licence: str = "weights: CC BY 4.0 (attributions in MODEL_CARD.md)"
+    format: str = "open_radiology"  # a name in training.datasets
+    path: str = "../shared/data/open_radiology"
+    sections: tuple[str, ...] = (
+        "findings",
+        "impression",
+        "report",
+    )  # of a report, in this order; absent ones are left out
+    images: str = "each"  # "each": every image of a study is an example with the study's text; "first": only its first
+    views: tuple[str, ...] = ()  # only images of these views, as the data set names them; empty: all
+    image_folder: str = ""  # that image names are relative to, where it is not the format's own
+    val_fraction: float = 0.1  # of the patients, where the data set has no splits of its own; 0: no validation
+    test_fraction: float = 0.1  # of the patients, likewise: neither trained nor validated with
+    split_seed: int = 0  # of the splits; that of training.evaluate --seed and training.validate_data
+    max_tokens: int = 0  # of a report; longer ones are cut; 0: generation.max_new_tokens of the model
+    prompts: tuple[str, ...] = ()  # one is drawn each time; empty: a study's label `prompt`, else the model's default
+    features: str = ""  # folder of training.extract_features: the vision encoder is not run and stays as it is
+    limit: int = 0  # so many examples of each split; 0: all
 
-    # network: system 1 of the design with smaller dimensions
-    architecture: str = "mobilenet_graph"
-    vocab_size: int = 400  # upper bound; the captions need fewer pieces
-    width: int = 256
-    layers: int = 3
-    heads: int = 8
-    feedforward: int = 512
-    max_positions: int = 64
-    dropout: float = 0.1
-    max_new_tokens: int = 48
 
-    # images
-    image_size: int = 160  # pixels, a multiple of 32
-    small_image_size: int = 128  # pixels, a multiple of 32; the first epochs are a third cheaper with it
-    small_epochs: int = 20
-    cache_size: int = 184  # pixels; a little larger than image_size, so that a crop still has detail
-    mean: float = 0.45  # of grey values in [0, 1]
-    std: float = 0.25
+@dataclass(frozen=True)
+class StartSettings:
+    """Section `start`: what training begins with."""
 
-    # augmentation; never a left-right flip: sides matter in radiology
-    rotation: float = 10.0  # degrees, either way
-    zoom: float = 0.15  # natural logarithm of the scale, either way
-    aspect: float = 0.12  # natural logarithm of width over height, either way: tall originals are stretched when served
-    shift: float = 0.06  # fraction of the image, either way
-    gamma: float = 0.35  # natural logarithm of the exponent, either way
-    contrast: float = 0.25  # fraction, either way
-    brightness: float = 0.1  # of grey values in [0, 1], either way
-    noise: float = 0.04  # standard deviation, at most
-    blur: float = 0.25  # fraction of images that are blurred
-    erase: float = 0.3  # fraction of images with one rectangle erased
+    weights: str = ""  # a model folder, as export.import_checkpoint or training writes; empty: random weights
+    tokenizer: str = ""  # folder or file of a tokenizer.json; empty: that of `weights`, else word pieces of the reports
+    vocab_size: int = 8000  # upper bound for word pieces that are made of the reports
 
-    # optimisation
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Section `lora`: low-rank adapters in the place of training the decoder (Hu et al., ICLR 2022)."""
+
+    rank: int = 0  # 0: no adapters
+    alpha: float = 16.0  # the adapter's output is scaled by alpha / rank
+    dropout: float = 0.0
+    layers: tuple[str, ...] = ()  # names of linear layers; empty: queries, keys, values and output of attention
+    quantize: str = ""  # "nf4": linear layers of the decoder's body in 4 bits (QLoRA, Dettmers et al., 2023)
+    keep: bool = False  # adapters stay beside their layers in the model folder; otherwise they are merged
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Section `augment`: random changes of images that leave their reports right. All off by default.
+
+    Flips are off for a reason: a left-right flip makes "left effusion" a lie, moves the heart to the right side (which
+    is a finding of its own, dextrocardia) and mirrors the side marker. `flip` is for data whose texts name no side.
+    """
+
+    side: int = (
+        0  # pixels at which images are read before they are changed, so that a crop has detail; 0: as the network
+    )
+    rotation: float = 0.0  # degrees, either way
+    zoom: float = 0.0  # natural logarithm of the scale, either way
+    aspect: float = 0.0  # natural logarithm of width over height, either way
+    shift: float = 0.0  # fraction of the image, either way
+    gamma: float = 0.0  # natural logarithm of the exponent, either way
+    contrast: float = 0.0  # fraction, either way
+    brightness: float = 0.0  # of grey values in [0, 1], either way
+    noise: float = 0.0  # standard deviation, at most
+    blur: float = 0.0  # fraction of images that are blurred
+    erase: float = 0.0  # fraction of images with one rectangle erased
+    flip: float = 0.0  # fraction of images that are mirrored left to right
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return any(getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "side")
+
+
+@dataclass(frozen=True)
+class AuxiliarySettings:
+    """Section `auxiliary`: a classifier on the image features that exists only while training.
+
+    It teaches the encoder faster than reports alone.
+    """
+
+    labels: tuple[str, ...] = ()  # of a study; each combination of their values is a class; empty: no classifier
+    weight: float = 1.0  # of its loss beside that of the reports
+    smoothing: float = 0.1  # of its targets
+    reports: float = (
+        1.0  # fraction of a batch whose reports are learned too: a decoder costs as much as a small encoder
+    )
+
+
+@dataclass(frozen=True)
+class OptimisationSettings:
+    """Section `optimisation`: how the weights move. AdamW; a step's loss is the mean over all its report tokens."""
+
     seed: int = 20251122
-    epochs: int = 82
-    batch_size: int = 64
-    captions_per_batch: int = 16  # the decoder costs as much as the encoder and learns sooner, so it sees a part
-    learning_rate: float = 1.5e-3  # after the warm-up; half a cosine leads down to a hundredth of it
-    warmup_epochs: int = 3
-    restart_epochs: tuple[int, ...] = (38, 62)  # here a cosine ends and the next one begins
-    restart_learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    gradient_clip: float = 1.0
-    batch_norm_momentum: float = 0.1  # as built it is 0.01, whose statistics lag behind a training this short
-    label_smoothing: float = 0.1  # of the classification head that exists only while training
-    caption_weight: float = 1.0
-    label_weight: float = 1.0
-    group_weight: float = 0.5
-    ema_decay: float = 0.998  # per step
+    epochs: int = 10
+    max_steps: int = 0  # ends earlier than `epochs`; 0: does not
+    batch_size: int = 16  # examples of one process in one forward pass
+    accumulate: int = 1  # forward passes of one process in one step
+    learning_rate: float = 1e-4
+    schedule: str = "cosine"  # or "linear", "constant"
+    warmup: float = 0.0  # linear; below 1 a fraction of all steps, else a number of steps
+    floor: float = 0.0  # where cosine and linear end, as a fraction of learning_rate
+    weight_decay: float = 0.01  # not of biases, norms and embeddings
+    gradient_clip: float = 1.0  # largest norm of the gradient; 0: any
+    ema_decay: float = 0.0  # per step, of averaged weights, which are then validated and written; 0: none
+    batch_norm_momentum: float = 0.0  # 0: that of the architecture
+    mixed_precision: str = "no"  # or "bf16", "fp16"
+    gradient_checkpointing: bool = False  # compute layers twice instead of keeping what is in them
 
-    # system
-    threads: int = 2  # the same seed and the same number of threads give the same weights bit for bit
-    validate_every: int = 5  # epochs
-    resume: bool = False  # go on from the checkpoint in `run`
-    stop_after: int = 0  # steps of this session, then save and stop; 0 runs to the end
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Section `run`: where things go and when; nothing here changes what is learned, but for `threads`' rounding."""
+
+    folder: str = "runs/model"  # checkpoints, curves, TensorBoard
+    out: str = "models/trained"  # the model folder that is written at the end
+    dtype: str = "float32"  # of the written weights; or "float16", "bfloat16"
+    device: str = ""  # "cpu"; empty: what accelerate finds
+    threads: int = 0  # of PyTorch; 0: its own choice. The same number gives the same weights bit for bit
+    workers: int = 0  # processes that read images
+    cache: bool = False  # every image is read once and kept in memory, one byte a pixel
+    validate_every: int = 1  # epochs
+    save_every: int = 500  # steps between checkpoints; there is one at every validation and at a stop, too
+    patience: int = 0  # validations without a lower loss after which training ends; 0: it does not
+    resume: bool = False  # go on from folder/last.pt
+    stop_after: int = 0  # steps of this session, then save and stop; 0: to the end
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What training reads: a YAML file of these sections, then `section.key=value` on the command line.
+
+    `model` is model.yaml: what stands there counts more than what the model.yaml of `start.weights` says, or, without
+    such, than what the published model of the `architecture` has. `freeze` names parts of the network, such as
+    `vision` or `decoder.body.embed_tokens`; a part is frozen with all that is in it, its batch norms included.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    freeze: tuple[str, ...] = ()
+    dataset: DatasetSettings = DatasetSettings()
+    start: StartSettings = StartSettings()
+    lora: LoraSettings = LoraSettings()
+    augment: Augmentation = Augmentation()
+    auxiliary: AuxiliarySettings = AuxiliarySettings()
+    optimisation: OptimisationSettings = OptimisationSettings()
+    run: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "small_image_size"):
-            size = getattr(self, name)
-            if size < 32 or size % 32:
-                raise SettingsError(f"{name} is {size}; the encoder halves five times: use a multiple of 32")
-        if not 0 < self.captions_per_batch <= self.batch_size:
+        for name, allowed in _CHOICES.items():
+            section, _, key = name.partition(".")
+            value = getattr(getattr(self, section), key)
+            if value not in allowed:
+                raise SettingsError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
+        for name in ("batch_size", "accumulate", "epochs"):
+            if getattr(self.optimisation, name) < 1:
+                raise SettingsError(f"optimisation.{name} is {getattr(self.optimisation, name)}; allowed: 1 and more")
+        held = self.dataset.val_fraction, self.dataset.test_fraction
+        if min(held) < 0 or sum(held) >= 1:
             raise SettingsError(
-                f"captions_per_batch is {self.captions_per_batch}; it must be 1 to batch_size ({self.batch_size})"
+                f"dataset.val_fraction is {held[0]}, test_fraction {held[1]}; together they must be under 1"
             )
+        for name, value in (("auxiliary.reports", self.auxiliary.reports),):
+            if not 0 <= value <= 1:
+                raise SettingsError(f"{name} is {value}; allowed: 0 to 1")
+        if self.lora.quantize and not self.lora.rank:
+            raise SettingsError("lora.quantize needs lora.rank: weights of 4 bits cannot be trained, adapters can")
+        if self.dataset.features and self.augment.active:
+            raise SettingsError("dataset.features is set, and augment too; features are of unchanged images: drop one")
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings, in the order above."""
-        return asdict(self)
+        """All settings, section by section."""
+        return dataclasses.asdict(self)
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "dataset.images": ("each", "first"),
+    "lora.quantize": ("", "nf4"),
+    "optimisation.schedule": ("cosine", "linear", "constant"),
+    "optimisation.mixed_precision": ("no", "bf16", "fp16"),
+    "run.dtype": ("float32", "float16", "bfloat16"),
+    "run.device": ("", "cpu"),
+}
 
 
 def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
-    """Settings from a YAML file and `key=value` overrides.
+    """Settings from a YAML file and `section.key=value` overrides.
 
-    Raises SettingsError for a key that is not a field of Settings and for a value of another type.
+    Raises SettingsError for a file that cannot be read, an unknown key, and a value that cannot be used.
     """
-    values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
     for override in overrides:
-        key, equals, value = override.partition("=")
+        name, equals, value = override.partition("=")
         if not equals:
-            raise SettingsError(f"{override!r} is not a setting; write key=value")
-        values[key] = yaml.safe_load(value)
+            raise SettingsError(f"{override!r} is no setting; write section.key=value, such as optimisation.epochs=3")
+        *sections, key = name.split(".")
+        section = values
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise SettingsError(f"{name}: {part} is {section!r} and has no keys")
+        section[key] = yaml.safe_load(value)
     return make_settings(values)
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:
-    """Settings from a mapping, each value converted to the type of its default."""
-    defaults = {field.name: field.default for field in fields(Settings)}
-    checked = {}
-    for key, value in values.items():
+    """Settings from nested mappings, each value converted to the type of its default."""
+    made: Settings = _section(Settings, values, "")
+    return made
+
+
+def _section(cls: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{where or 'the file'} is {values!r}; it must be a mapping of keys and values")
+    defaults = {f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls)}
+    prefix = f"{where}." if where else ""
+    for key in values:
         if key not in defaults:
-            raise SettingsError(f"unknown setting {key!r}; the settings are: {', '.join(defaults)}")
-        wanted = type(defaults[key])
-        if wanted is tuple and isinstance(value, list):
-            value = tuple(value)  # noqa: PLW2901 - YAML has lists where this has tuples
-        try:  # YAML reads 1e-3 as text and 1 as an integer
-            checked[key] = value if isinstance(value, wanted) else float(value) if wanted is float else None
-        except (TypeError, ValueError):
-            checked[key] = None
-        if checked[key] is None or (wanted is int and isinstance(value, bool)):
-            raise SettingsError(f"{key} is {value!r}; it must be of type {wanted.__name__}, such as {defaults[key]!r}")
-    return Settings(**checked)
+            kind = f"settings of section {where}" if where else "sections and settings"
+            raise SettingsError(f"unknown setting {prefix + str(key)!r}; the {kind} are: {', '.join(defaults)}")
+    return cls(**{key: _converted(value, defaults[key], prefix + key) for key, value in values.items()})
+
+
+def _converted(value: Any, default: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(default):
+        return _section(type(default), {} if value is None else value, name)
+    if isinstance(default, Mapping):
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{name} is {value!r}; it must be a mapping of keys and values")
+        return dict(value)
+    if isinstance(default, tuple):
+        items = (value,) if isinstance(value, str) else value  # one name needs no brackets
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise SettingsError(f"{name} is {value!r}; it must be a list of names")
+        return tuple(items)
+    wanted = type(default)
+    try:  # YAML reads 1e-3 as text and 1 as a whole number
+        found = float(value) if wanted is float and not isinstance(value, bool) else value
+    except (TypeError, ValueError):
+        found = None
+    if not isinstance(found, wanted) or (wanted is int and isinstance(found, bool)):
+        raise SettingsError(f"{name} is {value!r}; it must be of type {wanted.__name__}, such as {default!r}")
+    return found

@@ -1,48 +1,43 @@
-"""Train the demo model: from pictures and captions to a model folder.
+"""Train any of the systems: from images and reports to a model folder.
 
 $ python -m training.train training/configs/demo.yaml
-$ python -m training.train training/configs/demo.yaml epochs=3 run=runs/try out=runs/try/model
-$ python -m training.train training/configs/demo.yaml resume=true     # after Ctrl-C, which saves
+$ python -m training.train training/configs/demo.yaml optimisation.epochs=3 run.folder=runs/try run.out=models/try
+$ python -m training.train training/configs/demo.yaml run.resume=true     # after Ctrl-C or SIGTERM, which save
+$ torchrun --nproc-per-node 2 -m training.train training/configs/demo.yaml
 
-Every setting is explained in training/settings.py.
+Every setting is explained in training/settings.py, and the published recipes are in training/configs.
 """
 
-import copy
 import json
+import math
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
-from torch import Generator, Tensor, nn
-from torch.nn.functional import cross_entropy
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast
+from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from model_src.errors import PrelimError
-from model_src.model_folder import build_network
-from training.augment import augment
-from training.captioning import caption_images
+from training.batches import Batch
+from training.board import Board
 from training.curves import plot_curves
-from training.datasets.open_radiology import DatasetError, cache_images, read_records, read_templates
-from training.label_head import LabelHead
-from training.labels import LabelReader, Labels
-from training.model_folder import describe, write_config, write_folder
-from training.optimisation import learning_rate, make_optimizer, update_ema
-from training.scores import label_scores
+from training.datasets.study import DatasetError
+from training.model_folder import write_card, write_folder
+from training.optimisation import Average, learning_rate, make_optimizer
+from training.preparation import Prepared, prepare
+from training.report_tokens import IGNORED
+from training.run_state import Moving, Progress, load_best, restore, save, save_best
+from training.seeds import seed_of
 from training.settings import Settings, SettingsError, read_settings
-from training.wordpiece import PAD, make_tokenizer
-
-
-def caption_table(labels: list[Labels], templates: dict[Labels, tuple[str, ...]], tokenizer: Tokenizer) -> Tensor:
-    """Token ids of every right caption, shape (labels, captions, length), padded."""
-    captions = [tokenizer.encode(caption).ids for label in labels for caption in templates[label]]
-    length = max(map(len, captions))
-    padded = [ids + [PAD] * (length - len(ids)) for ids in captions]
-    return torch.tensor(padded).view(len(labels), -1, length)
+from training.trainable import adapter_section, parameter_count, plain_weights, train_mode
 
 
 @contextmanager
@@ -60,131 +55,178 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def train(settings: Settings) -> bool:  # noqa: PLR0915 - one loop, read from top to bottom
-    """Train, validate and write the model folder. False if it was stopped before; then the checkpoint is written."""
-    torch.set_num_threads(settings.threads)
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(settings.seed)  # initial weights and dropout
-    generator = Generator().manual_seed(settings.seed)  # order, augmentation and choice of captions
-    run, data = Path(settings.run), Path(settings.data)
+class Trainer:
+    """A run: its network, where it is, and what a step and a validation do.
 
-    # data
-    templates = read_templates(data)
-    reader = LabelReader(templates)
-    records, val_records = read_records(data, "train"), read_records(data, "val")
-    labels = sorted({record.labels for record in records})
-    label_of = torch.tensor([labels.index(record.labels) for record in records])
-    tokenizer = make_tokenizer((caption for label in labels for caption in templates[label]), settings.vocab_size)
-    captions = caption_table(labels, templates, tokenizer)
-    images = cache_images(records, settings.cache_size)
+    Raises SettingsError, DatasetError and ArchiveError for what cannot be trained.
+    """
 
-    # network
-    description = describe(settings, tokenizer.get_vocab_size())
-    config = write_config(run, description)
-    network = build_network(config)
-    network.vision.to(memory_format=torch.channels_last)  # convolves twice as fast here
-    for module in network.vision.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = settings.batch_norm_momentum
-    head = LabelHead(network.vision.width, labels)
-    model = nn.ModuleDict({"network": network, "head": head}).train()
-    ema = copy.deepcopy(network).eval()
-    optimizer = make_optimizer(model, settings)
-    steps_per_epoch = len(records) // settings.batch_size
-    steps = steps_per_epoch * settings.epochs
-    small_steps = steps_per_epoch * settings.small_epochs
-    print(f"{sum(p.numel() for p in network.parameters()):,} parameters, {len(records)} pictures, {steps} steps")
+    def __init__(self, settings: Settings) -> None:
+        o, r = settings.optimisation, settings.run
+        self.settings, self.folder = settings, Path(r.folder)
+        self.accelerator = Accelerator(
+            cpu=r.device == "cpu",
+            mixed_precision=o.mixed_precision,
+            # Not every parameter has a part in the loss: system 2 carries a classifier of its own.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        if r.threads:
+            torch.set_num_threads(r.threads)
+        torch.use_deterministic_algorithms(self.accelerator.device.type == "cpu")
+        self.main, self.processes = self.accelerator.is_main_process, self.accelerator.num_processes
+        self.prepared = prepare(settings, self.processes, main=self.main)
+        self.teacher = self.prepared.teacher
+        self.model, self.optimizer = self.accelerator.prepare(self.teacher, make_optimizer(self.teacher, o))
+        self.average = Average(self.teacher, o.ema_decay) if o.ema_decay else None
+        self.parts = Moving(self.teacher, self.optimizer, self.average, self.accelerator.scaler)
+        self.progress = restore(self.folder, settings, self.parts) if r.resume else Progress()
 
-    # where an earlier session stopped
-    step, seconds, history = 0, 0.0, []
-    order = torch.empty(0, dtype=torch.int64)
-    checkpoint = run / "checkpoint.pt"
-    if settings.resume:
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        order, step, seconds, history = state["order"], state["step"], state["seconds"], state["history"]
+    def batches(self) -> Iterator[tuple[int, Batch]]:
+        """Micro-batches of this process for the steps that are left, each with its number.
 
-    begin, first, stopped = time.monotonic(), step, False
-    bar = tqdm(total=steps, initial=step, unit="step", smoothing=0.02, mininterval=2)
-    with stop_signals() as received:
-        while step < steps and not stopped:
-            # a batch
-            position = step % steps_per_epoch * settings.batch_size
-            if position == 0:
-                order = torch.randperm(len(records), generator=generator)
-            chosen = order[position : position + settings.batch_size]
-            label = label_of[chosen]
-            size = settings.small_image_size if step < small_steps else settings.image_size
-            pixels = (augment(images[chosen], size, settings, generator) - settings.mean) / settings.std
-            pixel_values = pixels[:, None].expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-            told = settings.captions_per_batch  # the order is random, so the first few are a fair choice
-            template = torch.randint(captions.shape[1], (told,), generator=generator)
-            token_ids = captions[label[:told], template]
-            token_ids = token_ids[:, : int((token_ids != PAD).sum(dim=1).max())]
+        The micro-batches of a step go round the processes: a step learns from the same ones however many there are.
+        """
+        o, r = self.settings.optimisation, self.settings.run
+        a_step = o.accumulate * self.processes
+        first = self.progress.step * a_step + self.accelerator.process_index
+        numbers = range(first, self.prepared.steps * a_step, self.processes)
+        loader = DataLoader(self.prepared.train, batch_size=None, sampler=numbers, num_workers=r.workers)
+        for number, batch in zip(numbers, loader, strict=True):
+            yield number, to_device(batch, self.accelerator.device)
 
-            # forward, backward
-            image_features = network.vision(pixel_values)
-            label_loss, group_loss = head.losses(head(image_features), label, settings.label_smoothing)
-            logits = network.decoder(network.connector(image_features[:told]), token_ids[:, :-1])
-            caption_loss = cross_entropy(logits.flatten(0, 1), token_ids[:, 1:].flatten(), ignore_index=PAD)
-            loss = (
-                settings.caption_weight * caption_loss
-                + settings.label_weight * label_loss
-                + settings.group_weight * group_loss
+    def step(self, batches: Sequence[tuple[int, Batch]], *, stop: bool) -> bool:
+        """Learn from the micro-batches of one step; says whether a process was told to stop."""
+        o, accelerator = self.settings.optimisation, self.accelerator
+        # A step's loss is the mean over the tokens of all its micro-batches, in whatever process they are.
+        counts = accelerator.reduce(counted([batch for _, batch in batches], stop=stop), "sum")
+        tokens, labels = counts[0].clamp(min=1), counts[1].clamp(min=1)
+        train_mode(self.teacher)
+        sums = torch.zeros(2, device=accelerator.device)
+        for i, (number, batch) in enumerate(batches):
+            torch.manual_seed(seed_of(o.seed, "dropout", number))
+            with nullcontext() if i == len(batches) - 1 else accelerator.no_sync(self.model):
+                report, label = self.model(batch)
+                losses = torch.stack([report / tokens, label / labels])
+                loss = losses[0] + self.settings.auxiliary.weight * losses[1]
+                accelerator.backward(loss * self.processes)  # whose gradients are averaged, not summed
+            sums += losses.detach()
+        if o.gradient_clip:
+            accelerator.clip_grad_norm_(self.model.parameters(), o.gradient_clip)
+        rate = learning_rate(self.progress.step, self.prepared.steps, o)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress.step += 1
+        if self.average:
+            self.average.update(self.progress.step)
+        report_loss, label_loss = accelerator.reduce(sums, "sum").tolist()
+        if not math.isfinite(report_loss):
+            raise SettingsError(
+                f"the loss of step {self.progress.step} is {report_loss}; begin anew with a lower "
+                "optimisation.learning_rate or a longer optimisation.warmup"
             )
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, steps_per_epoch, settings)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            update_ema(ema, network, step, settings.ema_decay)
+        self.progress.train.append([self.progress.step, report_loss, label_loss, rate])
+        return bool(counts[2])
 
-            # what the bar, the log and the curves show
-            row = [step / steps_per_epoch, caption_loss.item(), label_loss.item(), group_loss.item()]
-            bar.set_postfix(epoch=f"{row[0]:.1f}", loss=f"{loss.item():.3f}", caption=f"{row[1]:.3f}", refresh=False)
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Loss of the validation examples, with averaged weights if there are such; the best weights are written."""
+        accelerator, batches, progress = self.accelerator, self.prepared.val, self.progress
+        with self.average.applied() if self.average else nullcontext():
+            for buffer in self.teacher.buffers():  # batch-norm statistics are those of the main process
+                broadcast(buffer)
+            self.teacher.eval()
+            sums = torch.zeros(3, device=accelerator.device)
+            numbers = range(accelerator.process_index, len(batches), self.processes)
+            for number in tqdm(numbers, desc="validating", leave=False, disable=not self.main):
+                batch = to_device(batches[number], accelerator.device)
+                with accelerator.autocast():
+                    report, right = self.teacher.score(batch)
+                sums += torch.stack([report, right, (batch["targets"] != IGNORED).sum()])
+            total, right_sum, tokens = accelerator.reduce(sums, "sum").tolist()
+            loss = total / tokens
+            progress.val.append([progress.step, loss, right_sum / tokens])
+            progress.waited += 1
+            if loss < progress.lowest:
+                progress.lowest, progress.waited = loss, 0
+                if self.main:
+                    save_best(self.folder, self.teacher)
+
+
+def train(settings: Settings) -> bool:
+    """Train, validate and write the model folder. False if it was stopped before; then last.pt is written."""
+    run, r = Trainer(settings), settings.run
+    progress, steps = run.progress, run.prepared.steps
+    begin, before, first, stopped = time.monotonic(), progress.seconds, progress.step, False
+    bar = tqdm(total=steps, initial=first, unit="step", smoothing=0.05, mininterval=1, disable=not run.main)
+    board = Board(run.folder, progress) if run.main else None
+    batches = run.batches()
+    with stop_signals() as received, bar:
+        while progress.step < steps and not stopped and not exhausted(progress, settings):
+            told = run.step(list(islice(batches, settings.optimisation.accumulate)), stop=bool(received))
+            bar.set_postfix(
+                epoch=f"{progress.step / run.prepared.steps_per_epoch:.1f}",
+                loss=f"{progress.train[-1][1]:.3f}",
+                refresh=False,
+            )
             bar.update()
-            due = step % (steps_per_epoch * settings.validate_every) == 0
-            if due or step == steps:
-                said, _ = caption_images(ema, tokenizer, config, [record.image for record in val_records])
-                scores = label_scores([reader.read(caption)[0] for caption in said], val_records)
-                row += [scores["modality_anatomy"], scores["finding_group"]]
-                tqdm.write(json.dumps({"epoch": round(row[0], 2), **scores}))
-            history.append(row)
+            due = progress.step % (run.prepared.steps_per_epoch * r.validate_every) == 0 or progress.step == steps
+            if due and len(run.prepared.val):
+                run.validate()
+            stopped = told or progress.step - first == r.stop_after
+            if board:
+                board.show(progress)
+                if stopped or due or progress.step % r.save_every == 0:
+                    progress.seconds = before + time.monotonic() - begin
+                    save(run.folder, settings, progress, run.parts)
+    if board:
+        board.close()
+    finished = progress.step == steps or exhausted(progress, settings)
+    if run.main and finished:
+        finish(settings, run.prepared, run.average, progress)
+    elif run.main:
+        print(f"stopped after step {progress.step} of {steps}; go on with run.resume=true")
+    run.accelerator.wait_for_everyone()
+    run.accelerator.end_training()
+    return finished
 
-            # stop and save
-            stopped = bool(received) or step - first == settings.stop_after
-            if stopped or due or step == steps:
-                state = {
-                    "model": model.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "generator": generator.get_state(),
-                    "torch_rng": torch.get_rng_state(),
-                    "order": order,
-                    "step": step,
-                    "seconds": seconds + time.monotonic() - begin,
-                    "history": history,
-                }
-                part = checkpoint.with_suffix(".part")
-                torch.save(state, part)
-                part.replace(checkpoint)  # a crash while saving leaves the last one whole
-    bar.close()
 
-    if step < steps:
-        print(f"stopped after step {step} of {steps}; go on with resume=true")
-        return False
-    write_folder(Path(settings.out), description, ema.state_dict(), tokenizer)
-    summary = {"settings": settings.as_dict(), "seconds": round(state["seconds"]), "steps": steps}
-    (run / "training.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-    plot_curves(history, run / "curves.png")
-    print(f"{settings.out} written after {state['seconds'] / 60:.1f} minutes; curves in {run / 'curves.png'}")
-    return True
+def exhausted(progress: Progress, settings: Settings) -> bool:
+    """Whether the validation loss has not fallen for as long as is waited for."""
+    return bool(settings.run.patience) and progress.waited >= settings.run.patience
+
+
+def counted(batches: Sequence[Batch], *, stop: bool) -> Tensor:
+    """Tokens to be learned, examples with a label, and 1 for a process that was told to stop."""
+    tokens = sum(int((batch["targets"] != IGNORED).sum()) for batch in batches)
+    labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
+    return torch.tensor([tokens, labels, stop], dtype=torch.float32, device=batches[0]["targets"].device)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch where the network is."""
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def finish(settings: Settings, prepared: Prepared, average: Average | None, progress: Progress) -> None:
+    """Write the model folder with the best weights, or the last where nothing was validated, and the curves."""
+    run, out, teacher = Path(settings.run.folder), Path(settings.run.out), prepared.teacher
+    best = load_best(run) if progress.val else average.weights if average else {}
+    teacher.load_state_dict(best, strict=False)
+    description = dict(prepared.model.description)
+    if settings.lora.keep:
+        description["decoder"] = {**description["decoder"], "adapter": adapter_section(teacher.network)}
+    weights = teacher.network.state_dict()
+    if settings.lora.rank:
+        weights = plain_weights(teacher.network, keep_adapters=settings.lora.keep)
+    write_folder(out, description, weights, prepared.model.tokenizer, settings.run.dtype)
+    write_card(settings, prepared.model.config, progress, prepared.examples, parameter_count(teacher.network))
+    summary = {"settings": settings.as_dict(), "seconds": round(progress.seconds), "steps": progress.step}
+    history = {"train": progress.train, "val": progress.val}
+    (run / "training.json").write_text(json.dumps({**summary, **history}, indent=1), encoding="utf-8")
+    plot_curves(progress, run / "curves.png")
+    print(f"{out} written after {progress.seconds / 60:.1f} minutes; curves in {run / 'curves.png'}")
 
 
 if __name__ == "__main__":

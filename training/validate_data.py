@@ -164,6 +164,7 @@ def _from_config(path: Path) -> dict[str, Any]:
         "images": dataset.get("image_folder"),
         "sections": dataset.get("sections"),
         "max_tokens": dataset.get("max_tokens"),
+        "seed": dataset.get("split_seed"),
         "tokenizer": start.get("tokenizer") if isinstance(start, Mapping) else None,
     }
     return {name: value for name, value in found.items() if value}

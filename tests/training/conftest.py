@@ -2,12 +2,16 @@
 
 import csv
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from tests.training.small_systems import small_run
 from training.labels import Labels
 from training.settings import Settings
 
@@ -47,25 +51,29 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(data: Path, tmp_path: Path) -> Settings:
-    """Two epochs of two steps with the smallest network."""
-    return Settings(
-        data=str(data),
-        run=str(tmp_path / "run"),
-        out=str(tmp_path / "model"),
-        width=16,
-        layers=1,
-        heads=2,
-        feedforward=16,
-        max_new_tokens=3,
-        image_size=64,
-        small_image_size=32,
-        small_epochs=1,
-        cache_size=72,
-        epochs=2,
-        warmup_epochs=1,
-        batch_size=4,
-        captions_per_batch=2,
-        threads=1,
-        validate_every=1,
-    )
+def small(data: Path, tmp_path: Path) -> Callable[..., Settings]:
+    """Settings of a run of a small system on `data`: two epochs of two steps; keyword arguments change sections."""
+
+    def settings(system: str = "mobilenet_graph", folder: str = "", **changed: Any) -> Settings:
+        dataset = {"format": "open_radiology", "path": str(data), "sections": ["report"]}
+        optimisation = {"epochs": 2, "batch_size": 2, "accumulate": 2}
+        changed["dataset"] = dataset | changed.get("dataset", {})
+        changed["optimisation"] = optimisation | changed.get("optimisation", {})
+        return small_run(system, tmp_path / folder, **changed)
+
+    return settings
+
+
+@pytest.fixture
+def settings(small: Callable[..., Settings]) -> Settings:
+    """A run of a small system 1."""
+    return small()
+
+
+@pytest.fixture(autouse=True)
+def _restore_torch() -> Iterator[None]:
+    """Training sets threads and determinism of the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)

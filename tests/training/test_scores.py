@@ -161,7 +161,7 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
     from model_src.model_folder import read_model_folder
 
     train(settings)
-    model = read_model_folder(Path(settings.out))
+    model = read_model_folder(Path(settings.run.out))
     split, protocol, runner = evaluated(data), Protocol([]), ModelRunner(model)
     run = runner.run([study.images[0] for study in split.studies], split.references)
     others = baselines(split, protocol, runner, run)

@@ -1,34 +1,89 @@
 """Settings are checked before anything is loaded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from model_src.architectures import ARCHITECTURES
+from model_src.errors import ArchiveError
+from model_src.model_config import ModelConfig
+from model_src.model_folder import build_network
 from training.settings import Settings, SettingsError, read_settings
+from training.starting_model import starting_model
 
-CONFIG = Path(__file__).parents[2] / "training" / "configs" / "demo.yaml"
+CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+CONFIG = CONFIGS / "demo.yaml"
+
+PUBLISHED = {"mobilenet_graph": 49_566_298, "xreport": 53_942_011}
+"""Parameters of the systems at their published size; Keras counts the statistics of batch norms, too."""
 
 
 def test_the_command_line_changes_the_file() -> None:
-    """A key=value override wins over the file and takes the type of its default."""
-    settings = read_settings(CONFIG, ["learning_rate=1", "epochs=3", "resume=true"])
-    assert (settings.learning_rate, settings.epochs, settings.resume) == (1.0, 3, True)
+    """A section.key=value override wins over the file and takes the type of its default, also inside `model`."""
+    overrides = ["optimisation.learning_rate=1", "run.resume=true", "freeze=vision", "model.decoder.layers=1"]
+    settings = read_settings(CONFIG, overrides)
+    assert (settings.optimisation.learning_rate, settings.run.resume, settings.freeze) == (1.0, True, ("vision",))
+    assert settings.model["decoder"]["layers"] == 1
+    assert settings.model["decoder"]["width"] == 256
 
 
-def test_an_unknown_key_lists_the_known_ones() -> None:
-    """A mistyped key is an error that names it and every key there is."""
-    with pytest.raises(SettingsError, match=r"'epoch'.*data, out, run.*epochs.*stop_after"):
-        read_settings(CONFIG, ["epoch=3"])
+@pytest.mark.parametrize(
+    ("override", "known"),
+    [
+        ("optimisation.epoch=3", "'optimisation.epoch'.*seed, epochs"),
+        ("optimization.epochs=3", "'optimization'.*model, freeze, dataset"),
+        ("epochs=3", "'epochs'.*model, freeze, dataset"),
+    ],
+)
+def test_an_unknown_key_lists_the_known_ones(override: str, known: str) -> None:
+    """A mistyped key is an error that names it and every key there is in its place."""
+    with pytest.raises(SettingsError, match=known):
+        read_settings(CONFIG, [override])
 
 
-@pytest.mark.parametrize("override", ["epochs=many", "epochs=true", "image_size=150", "captions_per_batch=65", "seed"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("optimisation.epochs=many", "optimisation.epochs=true", "optimisation.schedule=sine", "auxiliary.reports=2"),
+        *("dataset.sections=[1]", "freeze=3", "optimisation=3", "lora.quantize=nf4", "run.dtype=int8", "seed"),
+    ],
+)
 def test_a_value_that_cannot_be_used_is_refused(override: str) -> None:
     """A value of another type, or out of its range, is an error that names the key."""
     with pytest.raises(SettingsError, match=override.partition("=")[0]):
         read_settings(CONFIG, [override])
 
 
-def test_the_demo_config_only_names_what_it_changes() -> None:
-    """The committed configuration is one that can be read, and trains the model that is committed."""
-    assert read_settings(CONFIG).out == "models/demo"
-    assert Settings().name == "demo"
+def test_an_unknown_key_of_the_model_lists_the_known_ones(settings: Settings) -> None:
+    """`model` is checked as model.yaml is."""
+    with pytest.raises(ArchiveError, match="unknown key 'sise'; known: size, channels"):
+        starting_model(replace(settings, model={**settings.model, "preprocess": {"sise": 3}}), ["a report"])
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_read(path: Path) -> None:
+    """The committed configurations are valid, and those from random weights describe a network of the named system."""
+    settings = read_settings(path)
+    if not settings.start.weights:
+        assert settings.model["architecture"] in (path.stem, "mobilenet_graph")
+
+
+@pytest.mark.parametrize("system", ["mobilenet_graph", "xreport"])
+def test_a_recipe_from_random_weights_has_the_published_size(system: str) -> None:
+    """With the published vocabulary the network has as many parameters as the published one."""
+    settings = read_settings(CONFIGS / f"{system}.yaml")
+    words = {"mobilenet_graph": 30522, "xreport": 30523}[system]
+    model = dict(settings.model) | {"decoder": {**settings.model["decoder"], "vocab_size": words, "pad_token_id": 0}}
+    contents = {**ARCHITECTURES[system].published.defaults, "name": "x", "version": "1", **model}
+    if "preprocess" in model:
+        contents["preprocess"] = {
+            **ARCHITECTURES[system].published.defaults.get("preprocess", {}),
+            **model["preprocess"],
+        }
+    with torch.device("meta"):
+        network = build_network(ModelConfig.from_mapping(contents, system))
+    counted = sum(p.numel() for p in network.parameters())
+    statistics = sum(b.numel() for b in network.buffers() if b.ndim)
+    assert PUBLISHED[system] == counted + (statistics if system == "xreport" else 0)

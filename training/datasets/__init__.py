@@ -77,7 +77,9 @@ def read_studies(
         raise DatasetError(f"dataset.format is {format!r}; allowed: {', '.join(FORMATS)}")
     path, images = Path(path), None if images is None else Path(images)
     if images is not None and not images.exists() and format != "radimagenet_vqa":
-        raise DatasetError(f"dataset.images is {images}, which does not exist; give the folder of the image files")
+        raise DatasetError(
+            f"the image folder {images} does not exist; give that of the image files (dataset.image_folder)"
+        )
     found = reader(path, images)
     studies = list(islice(_present(found) if only_present else found, limit))
     if not studies:

@@ -1,0 +1,141 @@
+"""Run the vision encoder of an archive over a data set, once, and keep what it gives.
+
+$ make archive MODEL=models/mine
+$ python -m training.extract_features model_store/mine.mar --format pairs --data DATA --out features/iu
+$ python -m training.train CONFIG.yaml start.weights=models/mine dataset.features=features/iu
+
+Can be stopped at any time; the same command goes on, and adds images that are new in the data set.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from model_src.archive import VISION, Archive, read_archive
+from model_src.errors import ArchiveError, InputError, PrelimError
+from model_src.onnx_session import OnnxSession
+from model_src.preprocess import preprocess
+from model_src.radiograph import read_radiograph
+from model_src.weights_file import write_weights
+from training.datasets import read_studies
+from training.datasets.study import DatasetError
+from training.features import INDEX, TENSOR, encoder_of, name_of, read_index
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Archive]:
+    """The archive of a .mar file, or of the folder that one is unpacked in.
+
+    Raises ArchiveError naming what is wrong.
+    """
+    if path.is_dir():
+        yield read_archive(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as file:
+                file.extractall(folder)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ArchiveError(f"{path} cannot be unpacked: {error}; `make archive` builds it") from error
+        yield read_archive(Path(folder))
+
+
+def extract(
+    archive: Archive, images: Sequence[Path], root: Path, out: Path, *, batch: int, shard: int, options: dict[str, Any]
+) -> list[str]:
+    """Write the features of images that have none yet: float32 shards, and an index after each of them.
+
+    root    : the data set's folder, below which images are named
+    batch   : images that are encoded together
+    shard   : images in one file
+    options : of OnnxSession
+    returns : names of the images that cannot be read, with the reason
+
+    Raises DatasetError where `out` has features of another encoder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    vision = archive.config.files[VISION]
+    index: dict[str, Any] = {"encoder": encoder_of(archive.config), "vision_sha256": vision, "images": {}}
+    if (out / INDEX).exists():
+        index = read_index(out)
+        if index["vision_sha256"] != vision:
+            raise DatasetError(f"{out / INDEX} is of another vision encoder; give another --out, or delete the folder")
+    session = OnnxSession(archive.folder / VISION, packed=True, **options)
+    todo = [image for image in dict.fromkeys(images) if name_of(image, root) not in index["images"]]
+    bar = tqdm(total=len(images), initial=len(images) - len(todo), unit="image", desc="extracting features")
+    failed: list[str] = []
+    with bar:
+        for start in range(0, len(todo), shard):
+            part = todo[start : start + shard]
+            names: list[str] = []
+            features: list[np.ndarray] = []
+            for first in range(0, len(part), batch):
+                pixels = []
+                for image in part[first : first + batch]:
+                    try:
+                        radiograph = read_radiograph(image.read_bytes(), archive.config.input)
+                    except (OSError, InputError) as error:
+                        failed.append(f"{image}: {error}")
+                        continue
+                    pixels.append(preprocess(radiograph, archive.config.preprocess))
+                    names.append(name_of(image, root))
+                if pixels:
+                    features.append(session.run(np.stack(pixels)))
+                bar.update(len(part[first : first + batch]))
+            if features:
+                _write_shard(out, index, names, np.concatenate(features))
+    return failed
+
+
+def _write_shard(out: Path, index: dict[str, Any], names: Sequence[str], features: np.ndarray) -> None:
+    """A shard, then the index that names it: a stop in between leaves a shard that is written again."""
+    file = f"features-{len({shard for shard, _ in index['images'].values()}):05d}.safetensors"
+    write_weights(out / file, {TENSOR: torch.from_numpy(features)})
+    index["images"] |= {name: [file, row] for row, name in enumerate(names)}
+    part = out / f"{INDEX}.part"
+    part.write_text(json.dumps(index), encoding="utf-8")
+    part.replace(out / INDEX)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archive", type=Path, help="a .mar file, or the folder that it is unpacked in")
+    parser.add_argument("--format", required=True, help="of the data set, as in dataset.format")
+    parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the features")
+    parser.add_argument("--batch", type=int, default=16, help="images that are encoded together")
+    parser.add_argument("--shard", type=int, default=1024, help="images in one file")
+    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    given = parser.parse_args()
+    try:
+        images = [image for study in read_studies(given.format, given.data) for image in study.images]
+        options = {"device": given.device, "threads": given.threads}
+        with opened(given.archive) as archive:
+            failed = extract(
+                archive, images, given.data, given.out, batch=given.batch, shard=given.shard, options=options
+            )
+    except (PrelimError, DatasetError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; the same command goes on. What is extracted is in {given.out}")
+    for line in failed:
+        print(f"left out: {line}", file=sys.stderr)
+    print(f"{given.out}: features of {len(read_index(given.out)['images'])} images, {len(failed)} left out")
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
