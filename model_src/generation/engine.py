@@ -15,7 +15,7 @@ from model_src.generation.options import MAX_BEAMS, GenerationOptions
 from model_src.generation.sampling import Sampling
 
 _COLUMN_BLOCK = 64
-"""The cache grows by this many columns at a time."""
+"""The cache grows by half, to a multiple of this many columns: all that is in it is copied each time."""
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,9 @@ class Engine:
 
     def _reserve(self, slots: int, columns: int) -> None:
         """Make room in the cache."""
-        total = max(columns + -columns % _COLUMN_BLOCK, self._ancestry.shape[2])
+        total = self._ancestry.shape[2]
+        if columns > total:
+            total = max(columns, total * 3 // 2)
+            total += -total % _COLUMN_BLOCK
         self._state.cache.reserve(slots, total)
         self._ancestry = torch.nn.functional.pad(self._ancestry, (0, total - self._ancestry.shape[2]))

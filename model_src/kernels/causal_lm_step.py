@@ -27,7 +27,7 @@ _NEVER = _F(-1e30)
 def _normalise(numbers: Numbers) -> Any:
     store = numbers.store
 
-    @njit(fastmath=True)
+    @njit(fastmath=True, error_model="numpy")
     def normalise(x, norms, which, centred, eps, room, values, scales, corrections):
         """The calling thread's share of the rows, normalised and stored as they are multiplied."""
         first, last = share(x.shape[0])
@@ -41,13 +41,13 @@ def _normalise(numbers: Numbers) -> Any:
     return normalise
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, error_model="numpy")
 def _finish(sums, weight_scales, bias, start):
     for j in range(BLOCK):
         sums[j] = sums[j] * weight_scales[start + j] + bias[start + j]
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, error_model="numpy")
 def _apply(silu_, x):
     """The activation, in place; a loop of its own for each, or neither becomes vector code."""
     if silu_:
@@ -63,7 +63,7 @@ def _activate(numbers: Numbers) -> Any:
     store, sums_of = numbers.store, block_sums(numbers)
     size, max_rows = ITEM_SIZE[numbers.name], MAX_ROWS[numbers.name]
 
-    @njit(fastmath=True)
+    @njit(fastmath=True, error_model="numpy")
     def activate(
         weights, weight_scales, bias, values, scales, corrections, gated, silu_, to_values, to_scales, to_corrections
     ):
@@ -98,7 +98,7 @@ def _activate(numbers: Numbers) -> Any:
     return activate
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, error_model="numpy")
 def _rotate(x, cosine, sine):
     half = x.shape[0] // 2
     for j in range(half):
@@ -111,7 +111,7 @@ def _rotate(x, cosine, sine):
 def _attend(numbers: Numbers) -> Any:
     read, write = numbers.read, numbers.write
 
-    @njit(fastmath=True)
+    @njit(fastmath=True, error_model="numpy")
     def attend(heads, qkv, keys, values, places, mask, head, weights, out):
         """Attention of one head of keys in one slot: every row of the slot, every head of queries that shares the keys.
 

@@ -33,6 +33,8 @@ _FMA = "llvm.fma.v16f32"
 _LANES = 16
 _REGISTERS = BLOCK // _LANES
 _UNROLL = 4
+_LINES_AHEAD = _UNROLL * _REGISTERS // 2
+"""Cache lines that are fetched ahead each time so many are read: half as many."""
 
 
 class _BFloat(ir.HalfType):
@@ -81,23 +83,25 @@ def _declared(module: Any, name: str, result: Any, *operands: Any) -> Any:
     return module.declare_intrinsic(name, (), ir.FunctionType(result, operands))
 
 
-def _dot_function(module: Any, numbers: str, rows: int) -> Any:
+def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     """The function for so many rows in the LLVM module, written at its first call.
 
     Arguments: weights of the block; rows of numbers, inputs a row; groups; scales and corrections of the groups, one
-    row after the other (of integers only); where the BLOCK sums of each row go.
+    row after the other (of integers only); where the BLOCK sums of each row go; half a block of weights that are wanted
+    next.
     """
-    name = f"prelim_dot_{numbers}_{rows}"
+    name = f"prelim_dot_{numbers}_{rows}" + "_ahead" * ahead
     if name in module.globals:
         return module.globals[name]
-    signature = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, _I64, _I64, _POINTER, _POINTER, _POINTER])
+    signature = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, _I64, _I64, *[_POINTER] * 4])
     function = ir.Function(module, signature, name)
     function.linkage = "internal"
     function.attributes.add("noinline")
-    weights, values, inputs, groups, scales, corrections, sums = function.args
+    weights, values, inputs, groups, scales, corrections, sums, wanted_next = function.args
     integers = numbers == "int8"
     operand, sum_type = _OPERANDS[numbers], _SUMS[numbers]
     instruction = _declared(module, _INSTRUCTIONS[numbers], sum_type, sum_type, operand, operand)
+    prefetch = _declared(module, "llvm.prefetch.p0", ir.VoidType(), _POINTER, _I32, _I32, _I32)
     fma = _declared(module, _FMA, _FLOATS, _FLOATS, _FLOATS, _FLOATS)
     entry, group_block, input_block, group_end, end = (
         function.append_basic_block(name) for name in ("entry", "group", "input", "group_end", "end")
@@ -111,11 +115,12 @@ def _dot_function(module: Any, numbers: str, rows: int) -> Any:
 
     # for every group
     b.position_at_end(group_block)
-    group, weight, value = b.phi(_I64), b.phi(_POINTER), b.phi(_POINTER)
+    group, weight, value, fetched = b.phi(_I64), b.phi(_POINTER), b.phi(_POINTER), b.phi(_POINTER)
     total = {cell: b.phi(_FLOATS) for cell in cells}
     group.add_incoming(_I64(0), entry)
     weight.add_incoming(weights, entry)
     value.add_incoming(values, entry)
+    fetched.add_incoming(wanted_next, entry)
     for cell in cells:
         total[cell].add_incoming(ir.Constant(_FLOATS, [0.0] * _LANES), entry)
     place = [b.mul(b.add(group, b.mul(groups, _I64(row))), _I64(4)) for row in range(rows)]
@@ -126,9 +131,12 @@ def _dot_function(module: Any, numbers: str, rows: int) -> Any:
 
     # for every 128 bits of its inputs
     b.position_at_end(input_block)
-    done, weight_in, value_in = b.phi(_I64), b.phi(_POINTER), b.phi(_POINTER)
+    done, weight_in, value_in, fetch = b.phi(_I64), b.phi(_POINTER), b.phi(_POINTER), b.phi(_POINTER)
     partial = {cell: b.phi(sum_type) for cell in cells}
     summed = dict(partial)
+    if ahead:
+        for line in range(_LINES_AHEAD):
+            b.call(prefetch, [_at(b, fetch, _I64(line * 4 * _LANES)), _I32(0), _I32(2), _I32(1)])
     for step in range(_UNROLL):
         read = [
             b.load(_at(b, weight_in, _I64((step * _REGISTERS + register) * 4 * _LANES)), typ=operand, align=4 * _LANES)
@@ -146,10 +154,12 @@ def _dot_function(module: Any, numbers: str, rows: int) -> Any:
     next_done = b.add(done, _I64(4 * _UNROLL))
     next_weight = _at(b, weight_in, _I64(_UNROLL * _REGISTERS * 4 * _LANES))
     next_value = _at(b, value_in, _I64(4 * _UNROLL))
+    next_fetch = _at(b, fetch, _I64(_LINES_AHEAD * 4 * _LANES))
     for phi, first, following in (
         (done, _I64(0), next_done),
         (weight_in, weight, next_weight),
         (value_in, value, next_value),
+        (fetch, fetched, next_fetch),
         *((partial[cell], start[cell[0]], summed[cell]) for cell in cells),
     ):
         phi.add_incoming(first, group_block)
@@ -166,6 +176,7 @@ def _dot_function(module: Any, numbers: str, rows: int) -> Any:
     group.add_incoming(next_group, group_end)
     weight.add_incoming(next_weight, group_end)
     value.add_incoming(next_value, group_end)
+    fetched.add_incoming(next_fetch, group_end)
     for cell in cells:
         total[cell].add_incoming(added[cell], group_end)
     b.cbranch(b.icmp_signed("<", next_group, groups if integers else _I64(1)), group_block, end)
@@ -177,19 +188,30 @@ def _dot_function(module: Any, numbers: str, rows: int) -> Any:
     return function
 
 
-def dot(numbers: str, rows: int) -> Any:
-    """A function for numba: `_dot_function` of these numbers and so many rows, addresses as int64."""
+def dot(numbers: str, rows: int, ahead: bool) -> Any:
+    """A function for numba: `_dot_function` of these numbers and so many rows, addresses as int64.
+
+    ahead : half a block of weights is fetched meanwhile, so that memory and arithmetic do not wait for each other
+    """
 
     @intrinsic
     def multiply(
-        context: Any, weights: Any, values: Any, inputs: Any, groups: Any, scales: Any, corrections: Any, sums: Any
+        context: Any,
+        weights: Any,
+        values: Any,
+        inputs: Any,
+        groups: Any,
+        scales: Any,
+        corrections: Any,
+        sums: Any,
+        wanted_next: Any,
     ) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             at = [builder.inttoptr(arg, _POINTER) for arg in args]
-            call = [at[0], at[1], args[2], args[3], at[4], at[5], at[6]]
-            builder.call(_dot_function(builder.module, numbers, rows), call)
+            call = [at[0], at[1], args[2], args[3], *at[4:]]
+            builder.call(_dot_function(builder.module, numbers, rows, ahead), call)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), generate
+        return types.void(*[types.int64] * 8), generate
 
     return multiply

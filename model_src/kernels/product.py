@@ -55,9 +55,11 @@ def block_sums(numbers: Numbers) -> Any:
     """A function for numba, which gives the sums of BLOCK outputs for a few rows."""
     size = ITEM_SIZE[numbers.name]
     integers = numbers.name == "int8"
-    dot1, dot2, dot3 = (dot(numbers.name, rows) for rows in (1, 2, 3))
-    # Six rows at most, and the functions for so many are compiled only where they are called.
-    dot4, dot5, dot6 = (dot1, dot1, dot1) if integers else tuple(dot(numbers.name, rows) for rows in (4, 5, 6))
+    max_rows = MAX_ROWS[numbers.name]
+    alone = {rows: dot(numbers.name, rows, ahead=False) for rows in range(1, max_rows + 1)}
+    later = dot(numbers.name, max_rows, ahead=True)
+    dot1, dot2, dot3 = alone[1], alone[2], alone[3]
+    dot4, dot5, dot6 = (alone.get(rows, dot1) for rows in (4, 5, 6))
 
     @njit
     def sums_of(weights, values, scales, corrections, row, rows, sums):
@@ -72,19 +74,25 @@ def block_sums(numbers: Numbers) -> Any:
         value = values.ctypes.data + row * inputs * size
         scale = scales.ctypes.data + row * groups * 4
         correction = corrections.ctypes.data + row * groups * 4
-        if rows == 1:
-            dot1(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+        out = sums.ctypes.data
+        block = BLOCK * inputs * size
+        # The first rows wait for the block to come from memory; with the next ones, the next block comes.
+        following = weights + block + (row // max_rows - 1) * (block // 2)
+        if rows == max_rows and 0 < row <= 2 * max_rows:
+            later(weights, value, inputs, groups, scale, correction, out, following)
+        elif rows == 1:
+            dot1(weights, value, inputs, groups, scale, correction, out, following)
         elif rows == 2:
-            dot2(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+            dot2(weights, value, inputs, groups, scale, correction, out, following)
         elif rows == 3:
-            dot3(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+            dot3(weights, value, inputs, groups, scale, correction, out, following)
         elif not integers:
             if rows == 4:
-                dot4(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+                dot4(weights, value, inputs, groups, scale, correction, out, following)
             elif rows == 5:
-                dot5(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+                dot5(weights, value, inputs, groups, scale, correction, out, following)
             else:
-                dot6(weights, value, inputs, groups, scale, correction, sums.ctypes.data)
+                dot6(weights, value, inputs, groups, scale, correction, out, following)
 
     return sums_of
 
@@ -94,7 +102,7 @@ def multiply(numbers: Numbers) -> Any:
     """A function for numba, which multiplies rows with a matrix."""
     size, max_rows, sums_of = ITEM_SIZE[numbers.name], MAX_ROWS[numbers.name], block_sums(numbers)
 
-    @njit(fastmath=True)
+    @njit(fastmath=True, error_model="numpy")
     def product(weights, weight_scales, bias, values, scales, corrections, out, add):
         """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
         rows, inputs = values.shape

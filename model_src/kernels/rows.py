@@ -58,10 +58,10 @@ def float32(x):
     return x
 
 
-@njit(fastmath=True, inline="always")
+@njit(fastmath=True, error_model="numpy", inline="always")
 def exponential(x):
     """E to the power of x, for x up to 88; relative error 2e-7. Source: the polynomial of Cephes' expf (Moshier)."""
-    x = max(x, _F(-87))
+    x = x if x > _F(-87) else _F(-87)
     n = np.rint(x * _F(1.4426950408889634))
     f = x - n * _F(0.693359375) + n * _F(2.12194440e-4)
     p = _F(1.9875691500e-4)
@@ -74,7 +74,7 @@ def exponential(x):
     return p * _float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
 
 
-@njit(fastmath=True, inline="always")
+@njit(fastmath=True, error_model="numpy", inline="always")
 def gelu(x):
     """GELU by the error function; absolute error 2e-7. Source: Abramowitz and Stegun, 7.1.26."""
     z = abs(x) * _F(0.7071067811865476)
@@ -88,13 +88,13 @@ def gelu(x):
     return _F(0.5) * x * (_F(1) + (error if x >= 0 else -error))
 
 
-@njit(fastmath=True, inline="always")
+@njit(fastmath=True, error_model="numpy", inline="always")
 def silu(x):
     """X times its logistic function."""
     return x / (_F(1) + exponential(-x))
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, error_model="numpy")
 def layer_norm(x, weight, bias, eps, y):
     """Layer norm of x, shape (width,), into y."""
     width = x.shape[0]
@@ -110,7 +110,7 @@ def layer_norm(x, weight, bias, eps, y):
         y[j] = (x[j] - mean) * factor * weight[j] + bias[j]
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, error_model="numpy")
 def rms_norm(x, weight, eps, y):
     """RMS norm of x, shape (width,), into y."""
     width = x.shape[0]
@@ -122,7 +122,7 @@ def rms_norm(x, weight, eps, y):
         y[j] = x[j] * factor * weight[j]
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, error_model="numpy")
 def quantise(x, values, scales, corrections):
     """Integers of -127 to 127 for x, shape (inputs,), with one scale for GROUP of them.
 
