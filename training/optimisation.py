@@ -7,17 +7,36 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from training.settings import OptimisationSettings
+from training.settings import OptimisationSettings, SettingsError
 from training.trainable import moving
 
 
 def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.AdamW:
-    """AdamW over what is trained; biases, norms and embeddings do not decay."""
-    parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    still = [p for name, p in parameters if p.ndim < 2 or "embed" in name]
-    decaying = [p for name, p in parameters if p.ndim >= 2 and "embed" not in name]
+    """AdamW over what is trained; biases, norms and embeddings do not decay.
+
+    Its groups have a `rate` beside `lr`: by what the learning rate is multiplied for them.
+
+    Raises SettingsError for a rate that is none, or of what is not trained.
+    """
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            part = next((part for part in settings.part_rates if name.startswith(f"network.{part}.")), "")
+            groups.setdefault((part, p.ndim < 2 or "embed" in name), []).append(p)
+    for part, factor in settings.part_rates.items():
+        if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+            raise SettingsError(f"optimisation.part_rates.{part} is {factor!r}; allowed: numbers above 0")
+        if not groups.keys() & {(part, False), (part, True)}:
+            raise SettingsError(f"optimisation.part_rates has {part!r}, and no such part of the network is trained")
     return torch.optim.AdamW(
-        [{"params": decaying, "weight_decay": settings.weight_decay}, {"params": still, "weight_decay": 0.0}],
+        [
+            {
+                "params": groups[part, still],
+                "weight_decay": 0.0 if still else settings.weight_decay,
+                "rate": settings.part_rates.get(part, 1.0),
+            }
+            for part, still in sorted(groups)
+        ],
         lr=settings.learning_rate,
     )
 

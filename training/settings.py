@@ -32,6 +32,8 @@ class DatasetSettings:
     split_seed: int = 0  # of the splits; that of training.evaluate --seed and training.validate_data
     max_tokens: int = 0  # of a report; longer ones are cut; 0: generation.max_new_tokens of the model
     prompts: tuple[str, ...] = ()  # one is drawn each time; empty: a study's label `prompt`, else the model's default
+    balance: tuple[str, ...] = ()  # labels of a study, each combination of whose values is a kind: the rarer the kind,
+    # the oftener an example comes, by the inverse square root, at most twice as often as on average; empty: all alike
     features: str = ""  # folder of training.extract_features: the vision encoder is not run and stays as it is
     limit: int = 0  # so many examples of each split; 0: all
 
@@ -41,6 +43,7 @@ class StartSettings:
     """Section `start`: what training begins with."""
 
     weights: str = ""  # a model folder, as export.import_checkpoint or training writes; empty: random weights
+    vision: str = ""  # pretrained weights of the vision encoder alone: a state dict in a .safetensors, .pth or .pt file
     tokenizer: str = ""  # folder or file of a tokenizer.json; empty: that of `weights`, else word pieces of the reports
     vocab_size: int = 8000  # upper bound for word pieces that are made of the reports
 
@@ -111,6 +114,7 @@ class OptimisationSettings:
     batch_size: int = 16  # examples of one process in one forward pass
     accumulate: int = 1  # forward passes of one process in one step
     learning_rate: float = 1e-4
+    part_rates: Mapping[str, float] = field(default_factory=dict)  # {vision: 0.1}: a tenth of learning_rate there
     schedule: str = "cosine"  # or "linear", "constant"
     warmup: float = 0.0  # linear; below 1 a fraction of all steps, else a number of steps
     floor: float = 0.0  # where cosine and linear end, as a fraction of learning_rate

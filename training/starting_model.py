@@ -1,12 +1,16 @@
 """What training begins with: model.yaml, the network with its first weights, and the tokenizer."""
 
 import copy
+import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -37,6 +41,8 @@ def starting_model(settings: Settings, texts: Iterable[str]) -> StartingModel:
 
     Raises SettingsError for settings that contradict each other, ArchiveError for a file that is at fault.
     """
+    if settings.start.weights and settings.start.vision:
+        raise SettingsError("start.weights has a vision encoder, and start.vision is another; leave one of them out")
     if settings.dataset.features and not settings.start.weights:
         raise SettingsError(
             "dataset.features is set, but start.weights is not: features come from an encoder that is trained already; "
@@ -68,11 +74,41 @@ def starting_model(settings: Settings, texts: Iterable[str]) -> StartingModel:
         _, network = read_network(Path(settings.start.weights), decoder_as_stored=bool(settings.lora.quantize))
     else:
         network = build_network(config)
+    if settings.start.vision:
+        load_pretrained(network.vision, Path(settings.start.vision))
     network.requires_grad_(True)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and settings.optimisation.batch_norm_momentum:
             module.momentum = settings.optimisation.batch_norm_momentum
     return StartingModel(description, config, network, tokenizer)
+
+
+def load_pretrained(vision: nn.Module, path: Path) -> None:
+    """Give a vision encoder the weights of a file.
+
+    They have our names, or those of another implementation whose tensors come in our order and shapes; a classifier
+    behind them is left out. No code in the file is run.
+
+    Raises SettingsError for a file that cannot be read or holds another network.
+    """
+    try:
+        # A state dict keeps the order in which its network made it; a safetensors file does not, and needs our names.
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
+        raise SettingsError(f"start.vision: {path} cannot be read: {error}") from error
+    own = vision.state_dict()
+    if not own.keys() <= found.keys():
+        for ours, (theirs, value) in zip(own, found.items(), strict=False):
+            kind = ours.rpartition(".")[2]
+            if theirs.rpartition(".")[2] != kind or value.shape != own[ours].shape:
+                raise SettingsError(
+                    f"start.vision: {path} is of another network: in the place of our {ours}, of shape "
+                    f"{tuple(own[ours].shape)}, it has {theirs}, {tuple(value.shape)}"
+                )
+        if len(found) < len(own):
+            raise SettingsError(f"start.vision: {path} has {len(found)} tensors, the encoder {len(own)}")
+        found = dict(zip(own, found.values(), strict=False))
+    vision.load_state_dict({name: found[name] for name in own})
 
 
 def _description(settings: Settings) -> dict[str, Any]:

@@ -1,21 +1,38 @@
 """System 1: MobileNetV3-small, a circular graph layer and a 5-layer transformer decoder (txttyt).
 
 Published size: 224 px, 49 image tokens, width 512, 8 heads, feed-forward 1024, 30,522 word pieces, 2,000
-positions: 49,566,298 parameters. The demo model is the same code with smaller dimensions.
+positions: 49,566,298 parameters. The demo model is the same code with smaller dimensions and another encoder.
 """
 
 from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
 
 from model_src.architectures.architecture import Architecture, Published, Section, Shapes
 from model_src.connectors.graph import GraphConnector
+from model_src.vision.efficientnet_lite import EfficientNetLite0
 from model_src.vision.mobilenet import MobileNetV3Small
 
 PUBLISHED_HEADS = 8
 """Not to be seen in the shapes of a checkpoint."""
 
 
-def _connector(width: int, steps: int = 3) -> GraphConnector:
-    return GraphConnector(MobileNetV3Small.width, width, steps)
+ENCODERS: Mapping[str, type[nn.Module]] = {
+    "mobilenet_v3_small": MobileNetV3Small,
+    "efficientnet_lite0": EfficientNetLite0,
+}
+"""By `kind` of the section `vision`; the first one is the published system's."""
+
+
+def _vision(kind: str = "mobilenet_v3_small", **options: Any) -> nn.Module:
+    if kind not in ENCODERS:
+        raise ValueError(f"vision.kind is {kind!r}; known: {', '.join(ENCODERS)}")
+    return ENCODERS[kind](**options)
+
+
+def _connector(width: int, steps: int = 3, in_width: int = MobileNetV3Small.width) -> GraphConnector:
+    return GraphConnector(in_width, width, steps)
 
 
 def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
@@ -36,7 +53,7 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
 
 
 ARCHITECTURE = Architecture(
-    vision=MobileNetV3Small,
+    vision=_vision,
     connector=_connector,
     published=Published(
         keys=(

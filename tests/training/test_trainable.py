@@ -1,5 +1,6 @@
 """What is frozen does not move, adapters leave their layers as they are, recomputing changes nothing."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from model_src.model_folder import read_network
 from tests.training.small_systems import MODELS
+from training.batches import kind_weights
+from training.examples import Example
 from training.preparation import prepare
 from training.settings import Settings, SettingsError, StartSettings
 from training.train import Trainer, train
@@ -127,3 +130,80 @@ def test_plain_weights_of_a_new_adapter_are_those_below_it(small: Small) -> None
     found = plain_weights(adapted, keep_adapters=False)
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], plain[name]) for name in plain)
+
+
+def test_a_part_has_a_learning_rate_of_its_own(small: Small) -> None:
+    """A part whose rate is next to nothing stays next to where it was; a part that is not trained has no rate."""
+    first = small(folder="first")
+    train(first)
+    slow = {"learning_rate": 1e-2, "weight_decay": 0.0, "part_rates": {"decoder": 1e-6}}
+    settings = again(small(folder="second", optimisation=slow), first)
+    train(settings)
+    before, after = written(first), written(settings)
+    moved = {name: (after[name] - value).abs().max() for name, value in before.items() if "num_batches" not in name}
+    assert max(by for name, by in moved.items() if name.startswith("decoder.")) < 1e-6
+    assert moved["connector.proj.weight"] > 1e-3
+    with pytest.raises(SettingsError, match="'encoder'"):
+        Trainer(small(optimisation={"part_rates": {"encoder": 1.0}}))
+    with pytest.raises(SettingsError, match="numbers above 0"):
+        Trainer(small(optimisation={"part_rates": {"vision": 0.0}}))
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+@pytest.mark.parametrize("kind", ["mobilenet_v3_small", "efficientnet_lite0"])
+def test_an_encoder_begins_with_weights_from_elsewhere(small: Small, tmp_path: Path, kind: str, renamed: bool) -> None:
+    """A state dict gives its weights, under our names or in our order, with a classifier behind them or without."""
+    width = {"mobilenet_v3_small": 576, "efficientnet_lite0": 1280}[kind]
+    model = {"vision": {"kind": kind}, "connector": {"width": 64, "in_width": width}}
+    trained = prepare(small(model=model, optimisation={"seed": 1}), 1, main=False).model.network.vision.state_dict()
+    name = "part{}.{}" if renamed else "{1}"
+    file = {
+        name.format(i, key if not renamed else key.rpartition(".")[2]): v for i, (key, v) in enumerate(trained.items())
+    }
+    torch.save(file | {"classifier.weight": torch.zeros(10, 4)}, tmp_path / "vision.pth")
+    begun = small(model=model, start={"vision": str(tmp_path / "vision.pth"), "vocab_size": 400})
+    found = prepare(begun, 1, main=False).model.network.vision.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in trained.items())
+
+
+def test_weights_of_another_encoder_are_refused(small: Small, tmp_path: Path) -> None:
+    """Another network, too few tensors, a file with code in it, no file: each is an error that names the file."""
+
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return print, ("this must not be run",)
+
+    path = tmp_path / "vision.pth"
+    own = prepare(small(), 1, main=False).model.network.vision.state_dict()
+    first = next(iter(own))
+    for contents, message in (
+        ({"stem.weight": torch.zeros(2, 2)}, f"our {first}.*stem.weight"),
+        ({f"other.{first}": own[first]}, "has 1 tensors"),
+        (Code(), "cannot be read"),
+    ):
+        torch.save(contents, path)
+        with pytest.raises(SettingsError, match=message):
+            prepare(small(start={"vision": str(path)}), 1, main=False)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        prepare(small(start={"vision": str(tmp_path / "none.safetensors")}), 1, main=False)
+
+
+def test_rare_kinds_come_oftener(small: Small) -> None:
+    """An example's weight is the inverse root of its kind's size, at most twice the mean; it is drawn so often."""
+    kinds = ["common"] * 90 + ["rare"] * 9 + ["single"]
+    examples = [Example(Path(), "text", "", {"kind": kind}) for kind in kinds]
+    weights = kind_weights(examples, ["kind"])
+    assert weights is not None
+    assert weights.mean() == pytest.approx(1)
+    assert weights[90] / weights[0] == pytest.approx(weights[99] / weights[0])  # both at the bound
+    assert 1 < weights[90] / weights[0] < 90**0.5
+    with pytest.raises(SettingsError, match="no study has the labels side"):
+        kind_weights(examples, ["side"])
+
+    settings = small(dataset={"balance": ["finding"]}, optimisation={"batch_size": 1, "accumulate": 1})
+    balanced = prepare(settings, 1, main=False).train
+    assert balanced._weights is not None
+    for epoch in range(3):
+        drawn = balanced._shuffled(epoch)
+        for i, weight in enumerate(balanced._weights.tolist()):
+            assert math.floor(weight - 1e-9) <= drawn.count(i) <= math.ceil(weight + 1e-9)

@@ -6,39 +6,45 @@ combination) and images/ID.jpg (8-bit grey).
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
 
 from training.datasets.files import filled, find_file, read_rows, split_named
 from training.datasets.study import DatasetError, Study
 from training.labels import Labels
 
-__all__ = ["DatasetError", "Record", "cache_images", "read", "read_records", "read_templates"]
+__all__ = ["DatasetError", "Record", "read", "read_records", "read_templates"]
 
 COLUMNS = ("id", "text", "modality", "anatomy", "view", "finding", "patient", "source", "licence", "split")
+TEMPLATES = "templates.json"
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read captions.csv with its splits; the pictures are in `images/` beside it."""
+    """Read captions.csv with its splits; the pictures are in `images/` beside it.
+
+    The section `report` is the caption that is given with a picture, `caption 1` to `caption 6` are those that
+    templates.json has for its labels: the same wording each time.
+    """
     table = find_file(path, "captions.csv")
     folder = images or table.parent / "images"
+    templates = read_templates(table.parent) if (table.parent / TEMPLATES).is_file() else {}
     for place, row in read_rows(table, COLUMNS):
         yield Study(
             study_id=row["id"],
             images=(folder / f"{row['id']}.jpg",),
-            sections=filled({"report": row["text"]}, place),
+            sections=filled({"report": row["text"], **_templated(row, templates)}, place),
             patient_id=row["patient"],
             views=(row["view"],),
             source=row["source"],
             split=split_named(row["split"], place),
             labels={name: row[name] for name in ("modality", "anatomy", "view", "finding", "licence")},
         )
+
+
+def _templated(row: Mapping[str, str], templates: Mapping[Labels, Sequence[str]]) -> dict[str, str]:
+    captions = templates.get(Labels(row["modality"], row["anatomy"], row["view"], row["finding"]), ())
+    return {f"caption {number}": caption for number, caption in enumerate(captions, 1)}
 
 
 @dataclass(frozen=True)
@@ -74,20 +80,8 @@ def read_records(folder: Path, split: str) -> list[Record]:
 
 def read_templates(folder: Path) -> dict[Labels, tuple[str, ...]]:
     """The right captions of every label combination; templates.json joins the four labels with `|`."""
-    path = folder / "templates.json"
+    path = folder / TEMPLATES
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; give the folder of the data set as data=FOLDER")
     templates = json.loads(path.read_text(encoding="utf-8"))
     return {Labels(*key.split("|")): tuple(captions) for key, captions in templates.items()}
-
-
-def cache_images(records: Sequence[Record], size: int) -> Tensor:
-    """All pictures stretched to one size in memory, to be augmented from there.
-
-    returns : Tensor of uint8, shape (len(records), size, size)
-    """
-    images = np.empty((len(records), size, size), dtype=np.uint8)
-    for i, record in enumerate(records):
-        with Image.open(record.image) as image:
-            images[i] = np.asarray(image.convert("L").resize((size, size), Image.Resampling.BILINEAR))
-    return torch.from_numpy(images)
