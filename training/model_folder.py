@@ -119,7 +119,7 @@ def write_card(
         parameters=parameters[1],
         trained=parameters[0],
         dtype=settings.run.dtype,
-        start=f"the weights of `{settings.start.weights}`" if settings.start.weights else "random weights",
+        start=_start(settings),
         format=settings.dataset.format,
         train=examples[0],
         val=examples[1],
@@ -129,3 +129,12 @@ def write_card(
         settings=yaml.safe_dump(json.loads(json.dumps(settings.as_dict())), sort_keys=False).strip(),
     )
     path.write_text(text, encoding="utf-8")
+
+
+def _start(settings: Settings) -> str:
+    start = settings.start
+    if start.weights:
+        return f"the weights of `{start.weights}`"
+    return (
+        f"the weights of `{start.vision}` for the encoder, and else random ones" if start.vision else "random weights"
+    )

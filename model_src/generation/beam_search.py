@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from model_src.generation.hypothesis import Hypothesis, StopRule
-from model_src.generation.logits import LogitsFilter
+from model_src.generation.logits import LogitsFilter, largest
 from model_src.generation.options import GenerationOptions
 
 _NEVER = -1.0e9
@@ -106,14 +106,16 @@ class BeamSearch:
         running, num_beams = self._running, self._options.num_beams
         raw = logits.log_softmax(dim=-1)
         history = torch.cat([self._start_ids.expand(num_beams, -1), running.tokens], dim=1)
-        scores = (self._filter(raw, history, running.tokens.shape[1]) + running.scores[:, None]).flatten()
-        if self._options.do_sample:
-            chosen = torch.multinomial(scores.softmax(dim=-1), self._num_candidates, generator=self._generator)
-            best = scores[chosen]
-        else:
-            best, chosen = scores.topk(self._num_candidates)
+        scores = self._filter(raw, history, running.tokens.shape[1]) + running.scores[:, None]
         vocab_size = raw.shape[1]
-        parents, tokens = chosen // vocab_size, chosen % vocab_size
+        if self._options.do_sample:
+            scores = scores.flatten()
+            chosen = torch.multinomial(scores.softmax(dim=-1), self._num_candidates, generator=self._generator)
+            best, parents, tokens = scores[chosen], chosen // vocab_size, chosen % vocab_size
+        else:
+            values, indices = largest(scores, min(self._num_candidates, vocab_size))
+            best, chosen = values.flatten().topk(self._num_candidates)
+            parents, tokens = chosen // indices.shape[1], indices.flatten()[chosen]
         candidates = _Beams(
             torch.cat([running.tokens[parents], tokens[:, None]], dim=1),
             running.lengths[parents] + 1,

@@ -141,7 +141,7 @@ def test_a_missing_split_lists_those_there_are(data: Path) -> None:
         read_records(data, "test")
     with pytest.raises(DatasetError, match=r"'test'; it has: train 8, val 4, test 0"):
         read_data("open_radiology", data, "test", ["report"], None)
-    with pytest.raises(DatasetError, match=r"has findings; its sections are report"):
+    with pytest.raises(DatasetError, match=r"has findings; its sections are caption 1, caption 2, report"):
         read_data("open_radiology", data, "val", ["findings"], None)
 
 
