@@ -100,7 +100,7 @@ def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     blocks = scores.shape[1] // _BLOCK
     if blocks < 32 * count or not scores.is_cpu:
         return tuple(scores.topk(count, dim=1))  # type: ignore[return-value]
-    whole = scores[:, : blocks * _BLOCK].unflatten(1, (blocks, _BLOCK))
+    whole = scores[:, : blocks * _BLOCK].reshape(-1, blocks, _BLOCK)
     best = whole.amax(dim=2).topk(count, dim=1).indices
     places = (best[:, :, None] * _BLOCK + torch.arange(_BLOCK)).flatten(1)
     left = torch.arange(blocks * _BLOCK, scores.shape[1]).expand(len(scores), -1)
