@@ -97,7 +97,7 @@ SHAPES: Mapping[str, Shape] = {
             "intermediate_size": 2736,
         },
     ),
-    "demo": Shape("demo", _DEMO, image_tokens=25, prompt=0),
+    "demo": Shape("demo", _DEMO, image_tokens=36, prompt=0),
 }
 """By the name on the command line."""
 
