@@ -70,7 +70,7 @@ _LLAMA = {
 }
 _DEMO = {
     "kind": "cross_attention",
-    "vocab_size": 186,
+    "vocab_size": 149,
     "width": 256,
     "layers": 3,
     "heads": 8,

@@ -49,7 +49,8 @@ radiograph normal / pneumonia (bacterial, viral, COVID-19) / any other finding b
 type, or the finding by its own name; knee grades 0-1 / 2-4; breast ultrasound and chest CT normal / benign /
 malignant; elsewhere the finding. A group counts as right only with modality and anatomy. Six captions are right for
 every picture and one of them is given with it, so that BLEU and its like mostly tell which of the six was guessed. It
-learned `{wordings}` (`report`: the caption that was given; `caption 2`: the second of the six, every time).
+learned `{wordings}` (`report`: the caption that was given; `caption 2`: the second of the six, every time), so that the
+perplexity, which is that of the given caption, is high where this has another wording.
 CIDEr is on pycocoevalcap's scale, whose maximum is 10. Distinct captions are counted over all pictures, and over those
 of the {common} commonest label combinations. "Nearest image" says the caption of the training picture with the
 largest cosine. What every row means is in `docs/evaluation.md`.
@@ -77,7 +78,8 @@ largest cosine. What every row means is in `docs/evaluation.md`.
 {attributions}
 
 CC BY 4.0: https://creativecommons.org/licenses/by/4.0/, CC BY 3.0: https://creativecommons.org/licenses/by/3.0/,
-CC0 1.0: https://creativecommons.org/publicdomain/zero/1.0/, Apache-2.0: https://www.apache.org/licenses/LICENSE-2.0.
+CC0 1.0: https://creativecommons.org/publicdomain/zero/1.0/, Apache-2.0: https://www.apache.org/licenses/LICENSE-2.0 and
+`models/demo/LICENSE-Apache-2.0.txt`.
 {licence}.
 """
 

@@ -127,7 +127,9 @@ def _description(settings: Settings) -> dict[str, Any]:
             )
         known = {"version": "1.0", **ARCHITECTURES[name].published.defaults}
     name = Path(settings.run.out).resolve().name
-    return copy.deepcopy(_merged({**known, "name": name}, given))
+    merged = _merged({**known, "name": name}, given)
+    first = {key: merged[key] for key in ("name", "version", "licence", "architecture") if key in merged}
+    return copy.deepcopy(first | merged)
 
 
 def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
