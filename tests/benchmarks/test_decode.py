@@ -34,7 +34,8 @@ LLAMA = BIOGPT | {
 TINY = {
     "biogpt": Shape("tiny_biogpt", BIOGPT, image_tokens=5, prompt=2),
     "llama": Shape("tiny_llama", LLAMA, image_tokens=5, prompt=2),
-    "demo": SHAPES["demo"],
+    # Few image tokens: attention with random weights over many is their mean, and every image's is alike.
+    "demo": dataclasses.replace(SHAPES["demo"], image_tokens=5),
 }
 MACHINE = Machine(read=2e9, copy=1e9, operations={"fp32": 1e9, "bf16": 4e9, "int8": 8e9})
 WORK = Work(parameters=1100, matrix=1000, scores=200, key_value=10, image_column=0)
