@@ -1,4 +1,8 @@
-"""Fields of a request, from however they were written: form parts, gRPC inputs or JSON."""
+"""Fields of a request, from however they were written: form parts, gRPC inputs or JSON.
+
+The size of a field is checked before it is parsed: a body may have 64 MB, and as JSON 60 MB of small objects take ten
+seconds and 2.7 GB. Only the image may be large, and it is taken out of the JSON as it is.
+"""
 
 import base64
 import binascii
@@ -7,34 +11,58 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from model_src.errors import InvalidOption, UnreadableInput
+from model_src.errors import InvalidOption, TooLarge, UnreadableInput
+
+MAX_FIELDS = 32
+"""Fields of a request, or members of one of its JSON objects. Inputs and options together are fewer."""
+
+MAX_TEXT_BYTES = 128 * 1024
+"""Bytes of a field that is neither the image nor its features: a prompt of 8000 characters, each escaped as two
+surrogates of six bytes, takes 96 kB; options take less."""
+
+BYTES_PER_NUMBER = 40
+"""Of image_features as JSON: 17 digits, sign and exponent take 24, and with `json.dumps(indent=4)` each has a line."""
+
+MAX_JSON_CONTAINERS = 10_000
+"""Opening brackets in one JSON text: image_features have one for each image token, some hundreds at most, and a prompt
+may be 8000 of them. Small lists take ten times the time and memory of a text of the same length."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
+_IMAGE_MEMBER = re.compile(rb'"image"[ \t\r\n]*:[ \t\r\n]*"')
 
 BODY = ("body", "data")
-"""What TorchServe calls a raw HTTP body, and what gRPC clients by custom call their one input."""
+"""What TorchServe calls a raw HTTP body, and the conventional name of a gRPC client's single input."""
 
 
-def collect_fields(row: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
+def max_features_bytes(numbers: int) -> int:
+    """The largest JSON text of image_features with so many numbers, bytes."""
+    return MAX_TEXT_BYTES + BYTES_PER_NUMBER * numbers
+
+
+def collect_fields(row: Mapping[str, Any], headers: Mapping[str, Any], max_bytes: int) -> dict[str, Any]:
     """The fields of one item by name; a raw body is its `image`, or JSON with fields of its own.
 
-    Raises UnreadableInput: for JSON that cannot be parsed, and for a field that is given twice.
+    max_bytes : of JSON text, the image not counted
+
+    Raises TooLarge: for too many fields and too much JSON. Raises UnreadableInput: for JSON that cannot be parsed, and
+    for a field that is given twice.
     """
+    _check_count("the request", row, "fields")
     fields: dict[str, Any] = {}
     for name, value in row.items():
-        inner = _body_fields(value, headers.get(name)) if name in BODY else {name: value}
-        doubled = sorted(set(inner) & set(fields))
-        if doubled:
-            raise UnreadableInput(f"{sanitised(doubled[0])} is given twice")
+        inner = _body_fields(value, headers.get(name), max_bytes) if name in BODY else {name: value}
+        doubled = min(inner.keys() & fields.keys(), default=None)
+        if doubled is not None:
+            raise UnreadableInput(f"{sanitised(doubled)} is given twice")
         fields |= inner
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _body_fields(value: Any, described: Any) -> dict[str, Any]:
+def _body_fields(value: Any, described: Any, max_bytes: int) -> dict[str, Any]:
     content_type = described.get("content-type", "") if isinstance(described, Mapping) else ""
     # No image that is read here begins with a brace, and clients forget the content type.
     is_json = not isinstance(value, str | bytes | bytearray) or _is_json(content_type) or _starts_with_brace(value)
-    return _json_fields(value) if is_json else {"image": value}
+    return _json_fields(value, max_bytes) if is_json else {"image": value}
 
 
 def _is_json(content_type: str) -> bool:
@@ -46,42 +74,84 @@ def _starts_with_brace(value: str | bytes | bytearray) -> bool:
     return bool(start[:1] == ("{" if isinstance(value, str) else b"{"))
 
 
-def _json_fields(value: Any) -> dict[str, Any]:
-    contents = json_value("the body", value)
-    if not isinstance(contents, dict):
-        raise UnreadableInput(f"the JSON body is of type {type(contents).__name__}; it must be an object")
-    if contents.get("image") is not None:
+def _json_fields(value: Any, max_bytes: int) -> dict[str, Any]:
+    image, rest = _cut_image(_encoded(value) if isinstance(value, str) else value)
+    contents = json_object("the body", rest, max_bytes)
+    if image is not None:
+        if contents.get("image") != "":
+            raise UnreadableInput("image must be given once, as a member of the body's JSON object")
+        contents["image"] = _from_base64(image)
+    elif contents.get("image") is not None:
         contents["image"] = _from_base64(contents["image"])
     return contents
 
 
+def _cut_image(value: Any) -> tuple[bytes | None, Any]:
+    """The base64 text of a JSON body's image, and the body with an empty text instead.
+
+    An `image` elsewhere than in the outer object, where alone one is allowed, leaves an `image` that is not empty, or
+    a member that is refused as unknown.
+    """
+    if not isinstance(value, bytes | bytearray):
+        return None, value
+    member = _IMAGE_MEMBER.search(value)
+    # Base64 has no quote and none that is escaped: the next one ends it.
+    end = value.find(b'"', member.end()) if member else -1
+    if member is None or end < 0:
+        return None, value
+    return bytes(value[member.end() : end]), bytes(value[: member.end()]) + bytes(value[end:])
+
+
 def _from_base64(value: Any) -> bytes:
-    if not isinstance(value, str):
+    """The bytes of base64 text, as JSON writes it: a slash and the end of a line may be escaped."""
+    if not isinstance(value, str | bytes):
         raise UnreadableInput(f"image is of type {type(value).__name__}; in JSON it must be base64 text")
-    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    encoded = _encoded(value)
+    if encoded.startswith(b"data:"):
+        encoded = encoded.partition(b",")[2]
+    if b"\\" in encoded:
+        encoded = encoded.replace(rb"\/", b"/").replace(rb"\r", b"").replace(rb"\n", b"")
     try:
-        return base64.b64decode(encoded, validate=True)
+        return base64.b64decode(encoded.translate(None, b"\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnreadableInput("image is not valid base64") from error
 
 
-def json_value(name: str, value: Any) -> Any:
-    """The value of a field that is JSON, or is text that holds JSON."""
+def json_object(name: str, value: Any, max_bytes: int = MAX_TEXT_BYTES) -> dict[str, Any]:
+    """The value of a field that is a JSON object, with few members."""
+    contents = json_value(name, value, max_bytes)
+    if not isinstance(contents, dict):
+        raise UnreadableInput(f"{name} is of type {type(contents).__name__}; it must be an object of names and values")
+    _check_count(name, contents, "members")
+    return contents
+
+
+def json_value(name: str, value: Any, max_bytes: int = MAX_TEXT_BYTES) -> Any:
+    """The value of a field that is JSON, or is text that holds JSON, of at most so many bytes."""
     if not isinstance(value, str | bytes | bytearray):
         return value
+    encoded = _encoded(value)
+    if len(encoded) > max_bytes:
+        raise TooLarge(f"{name} has {len(encoded)} bytes of JSON, an image not counted; at most {max_bytes} are read")
+    containers = encoded.count(b"[") + encoded.count(b"{")
+    if containers > MAX_JSON_CONTAINERS:
+        raise TooLarge(f"{name} has {containers} lists and objects; at most {MAX_JSON_CONTAINERS} are read")
     try:
-        return json.loads(value)
+        return json.loads(encoded)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
         raise UnreadableInput(f"{name} is not valid JSON") from error
 
 
 def text(name: str, value: Any) -> Any:
-    """Bytes of a form part or a gRPC input as text; a JSON value as it is."""
-    if not isinstance(value, bytes | bytearray):
+    """Bytes of a form part or a gRPC input as text; a JSON value as it is, if UTF-8 can write it."""
+    if not isinstance(value, str | bytes | bytearray):
         return value
+    if len(value) > MAX_TEXT_BYTES:
+        raise TooLarge(f"{name} has a length of {len(value)}; at most {MAX_TEXT_BYTES} bytes are read")
     try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
+        # Half of a surrogate pair is valid in JSON, and not in the UTF-8 that tokenizers read.
+        return (value.encode() if isinstance(value, str) else value).decode()
+    except UnicodeError as error:
         raise UnreadableInput(f"{name} is not UTF-8 text") from error
 
 
@@ -99,3 +169,12 @@ def boolean(name: str, value: Any) -> bool:
 def sanitised(name: str) -> str:
     """A field's name for a message; the name of a misread field may be anything, even the image."""
     return f"'{name}'" if _NAME.fullmatch(name) else "(its name is not an identifier)"
+
+
+def _check_count(name: str, contents: Mapping[str, Any], what: str) -> None:
+    if len(contents) > MAX_FIELDS:
+        raise TooLarge(f"{name} has {len(contents)} {what}; at most {MAX_FIELDS} are read")
+
+
+def _encoded(value: str | bytes | bytearray) -> bytes | bytearray:
+    return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value

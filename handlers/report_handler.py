@@ -5,6 +5,7 @@ one that is not finished is left out of the answer: see docs/decisions/0008-in-f
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,7 +103,9 @@ class ReportHandler:
         return None
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange:
-        exchange = read_request(row, headers, self.flight.generator.config.generation)
+        generator = self.flight.generator
+        num_features = math.prod(generator.image_features_shape)
+        exchange = read_request(row, headers, generator.config.generation, num_features)
         if exchange.stream and not self.settings.in_flight:
             raise InvalidOption("stream is true, but this model is served with continuousBatching: false")
         return exchange

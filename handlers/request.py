@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from handlers.fields import boolean, collect_fields, json_value, sanitised, text
+from handlers.fields import boolean, collect_fields, json_object, json_value, max_features_bytes, sanitised, text
 from model_src.errors import InvalidOption, Refused, TooLarge, UnreadableInput
-from model_src.generation.options import GenerationOptions
+from model_src.generation.options import MAX_STOP_STRINGS, GenerationOptions
 from model_src.report_generator import ReportRequest
 
 MAX_PROMPT_CHARACTERS = 8000
 MAX_MESSAGES = 64
+MAX_OPTION_CHARACTERS = 256
+"""The longest option is a stop text, of at most 64."""
 MAX_QUEUE_S = 3600.0
 
 INPUTS = ("image", "image_features", "prompt", "messages", "options", "stream", "return_token_ids", "return_attention")
@@ -58,27 +60,30 @@ def is_grpc(headers: Mapping[str, Any]) -> bool:
     return not any(isinstance(value, str) for value in headers.values())
 
 
-def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], defaults: GenerationOptions) -> Exchange:
+def read_request(
+    row: Mapping[str, Any], headers: Mapping[str, Any], defaults: GenerationOptions, num_features: int
+) -> Exchange:
     """One item of a batch as TorchServe hands it over.
 
-    row      : field name -> bytes, text or parsed JSON; a raw body is called `body`
-    headers  : request headers, and for each field its content type
-    defaults : of the model, for options that the request does not name
+    row          : field name -> bytes, text or parsed JSON; a raw body is called `body`
+    headers      : request headers, and for each field its content type
+    defaults     : of the model, for options that the request does not name
+    num_features : numbers in the model's image_features
 
     Raises InputError when a field is unknown, missing, doubled or malformed.
     """
     if headers.get("explain") == "True":
         raise Refused("explanations are not offered; send the request to /predictions")
-    fields = collect_fields(row, headers)
-    unknown = sorted(set(fields) - set(INPUTS) - set(OPTIONS))
-    if unknown:
+    fields = collect_fields(row, headers, max_features_bytes(num_features))
+    unknown = min(fields.keys() - {*INPUTS, *OPTIONS}, default=None)
+    if unknown is not None:
         known = ", ".join((*INPUTS, *OPTIONS))
-        raise UnreadableInput(f"unknown field {sanitised(unknown[0])}; known: {known}")
+        raise UnreadableInput(f"unknown field {sanitised(unknown)}; known: {known}")
     options = GenerationOptions.from_mapping(_options(fields), defaults)
     grpc = is_grpc(headers)
     stream = boolean("stream", fields.get("stream", False))
     _check_stream(stream, grpc, options)
-    image, features = _image(fields)
+    image, features = _image(fields, num_features)
     request = ReportRequest(
         image=image,
         image_features=features,
@@ -101,23 +106,35 @@ def read_request(row: Mapping[str, Any], headers: Mapping[str, Any], defaults: G
 def _options(fields: dict[str, Any]) -> dict[str, Any]:
     """All generation options of a request; what is no option of generation moves out of `options` into `fields`."""
     given = fields.get("options")
-    together = {} if given is None else json_value("options", given)
-    if not isinstance(together, dict):
-        raise InvalidOption(f"options is of type {type(together).__name__}; it must be an object of names and values")
+    together = {} if given is None else json_object("options", given)
     for name in ("stream", "return_token_ids", "return_attention"):
         if name in together:
             if name in fields:
                 raise InvalidOption(f"{name} is given twice, in options and beside it")
             fields[name] = together.pop(name)
-    apart = {name: text(name, fields[name]) for name in OPTIONS if name in fields}
-    doubled = sorted(set(together) & set(apart))
-    if doubled:
-        raise InvalidOption(f"{doubled[0]} is given twice, in options and beside it")
-    unknown = sorted(set(together) - set(OPTIONS))
-    if unknown:
+    apart = {name: fields[name] for name in OPTIONS if name in fields}
+    doubled = min(together.keys() & apart.keys(), default=None)
+    if doubled is not None:
+        raise InvalidOption(f"{doubled} is given twice, in options and beside it")
+    unknown = min(together.keys() - set(OPTIONS), default=None)
+    if unknown is not None:
         known = ", ".join((*OPTIONS, "stream", "return_token_ids", "return_attention"))
-        raise InvalidOption(f"unknown option {sanitised(unknown[0])}; known: {known}")
-    return together | apart
+        raise InvalidOption(f"unknown option {sanitised(unknown)}; known: {known}")
+    return {name: _option(name, value) for name, value in (together | apart).items()}
+
+
+def _option(name: str, value: Any) -> Any:
+    """The value of an option, which is small, so that it can be parsed and shown in a message whatever it is."""
+    given = text(name, value)
+    if isinstance(given, str) and len(given) > MAX_OPTION_CHARACTERS:
+        raise InvalidOption(f"{name} has {len(given)} characters; at most {MAX_OPTION_CHARACTERS} are read")
+    if isinstance(given, list) and len(given) > MAX_STOP_STRINGS:
+        raise InvalidOption(f"{name} has {len(given)} entries; at most {MAX_STOP_STRINGS} are read")
+    if isinstance(given, list) and all(isinstance(entry, str) for entry in given):
+        return [_option(name, entry) for entry in given]
+    if isinstance(given, list | dict):
+        raise InvalidOption(f"{name} is of type {type(given).__name__}; only stop can be a list, of texts")
+    return given
 
 
 def _check_stream(stream: bool, grpc: bool, options: GenerationOptions) -> None:
@@ -130,12 +147,12 @@ def _check_stream(stream: bool, grpc: bool, options: GenerationOptions) -> None:
         )
 
 
-def _image(fields: Mapping[str, Any]) -> tuple[bytes | None, np.ndarray | None]:
+def _image(fields: Mapping[str, Any], num_features: int) -> tuple[bytes | None, np.ndarray | None]:
     image, features = fields.get("image"), fields.get("image_features")
     if image is not None and features is not None:
         raise UnreadableInput("image and image_features are both given; send one of them")
     if features is not None:
-        return None, _features(features)
+        return None, _features(features, num_features)
     if image is None or len(image) == 0:
         raise UnreadableInput(
             "there is no image: send it as the body, as multipart part `image`, or as JSON "
@@ -144,10 +161,11 @@ def _image(fields: Mapping[str, Any]) -> tuple[bytes | None, np.ndarray | None]:
     return image.encode() if isinstance(image, str) else bytes(image), None
 
 
-def _features(value: Any) -> np.ndarray:
+def _features(value: Any, num_features: int) -> np.ndarray:
     """float32, shape (num_tokens, width) or (width,)."""
     try:
-        features = np.asarray(json_value("image_features", value), dtype=np.float32)
+        contents = json_value("image_features", value, max_features_bytes(num_features))
+        features = np.asarray(contents, dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise UnreadableInput("image_features is not an array of numbers of shape (num_tokens, width)") from error
     if features.ndim not in (1, 2) or features.size == 0 or not np.isfinite(features).all():
@@ -173,11 +191,11 @@ def _messages(value: Any) -> tuple[dict[str, str], ...] | None:
     if value is None:
         return None
     turns = json_value("messages", value)
+    if isinstance(turns, list) and len(turns) > MAX_MESSAGES:
+        raise TooLarge(f"messages has {len(turns)} entries; at most {MAX_MESSAGES} are read")
     if not isinstance(turns, list) or not all(_is_message(turn) for turn in turns):
         raise UnreadableInput('messages must be a list of {"role": text, "content": text}')
-    if len(turns) > MAX_MESSAGES:
-        raise TooLarge(f"messages has {len(turns)} entries; at most {MAX_MESSAGES} are read")
-    characters = sum(len(turn["content"]) for turn in turns)
+    characters = sum(len(text("messages", turn["content"])) for turn in turns)
     if characters > MAX_PROMPT_CHARACTERS:
         raise TooLarge(f"messages has {characters} characters; at most {MAX_PROMPT_CHARACTERS} are read")
     return tuple(turns) or None

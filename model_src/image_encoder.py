@@ -57,6 +57,11 @@ class ImageEncoder:
         self._kept = FeatureCache()
 
     @property
+    def image_features_shape(self) -> tuple[int, ...]:
+        """What the vision encoder gives for one image, (num_tokens, width) or (width,)."""
+        return self._vision.output_shape
+
+    @property
     def has_insights(self) -> bool:
         """Whether the model says more of an image than its report, such as where it looks."""
         return bool(self._insights)
@@ -116,7 +121,7 @@ class ImageEncoder:
     def _checked(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""
         features = np.asarray(image_features, dtype=np.float32)
-        expected = self._vision.output_shape
+        expected = self.image_features_shape
         if features.shape != expected:
             raise InvalidOption(f"image_features has shape {features.shape}; this model takes {expected}")
         if not np.isfinite(features).all():

@@ -106,6 +106,11 @@ class ReportGenerator:
         return cls(read_archive(folder), **options)
 
     @property
+    def image_features_shape(self) -> tuple[int, ...]:
+        """Shape of the features that a client can send instead of an image."""
+        return self._images.image_features_shape
+
+    @property
     def active(self) -> Collection[str]:
         """Ids of the requests that are being decoded."""
         return self._in_flight.keys()

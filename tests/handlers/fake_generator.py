@@ -20,6 +20,7 @@ class FakeGenerator:
             name="fake", version="7", architecture="words", generation=GenerationOptions(max_new_tokens=6)
         )
         self.sha256 = "0" * 64
+        self.image_features_shape = (49, 576)
         self.slots = slots
         self.faulty = False
         self.warmed_up = False

@@ -17,7 +17,7 @@ def test_return_attention_is_read_as_field_and_as_option() -> None:
     """It may stand beside the options or among them, and is off where it does not stand."""
     fields = [{"return_attention": b"true"}, {"options": b'{"return_attention": true}'}, {}]
 
-    read = [read_request({"image": b"x", **row}, {"Accept": "*/*"}, GenerationOptions()) for row in fields]
+    read = [read_request({"image": b"x", **row}, {"Accept": "*/*"}, GenerationOptions(), 8) for row in fields]
 
     assert [exchange.request.return_attention for exchange in read] == [True, True, False]
 

@@ -15,13 +15,14 @@ from tests.handlers.frontend import HTTP
 
 IMAGE = b"\x89PNG {not JSON}"
 DEFAULTS = GenerationOptions(num_beams=2, max_new_tokens=60)
+NUM_FEATURES = 49 * 576
 JSON_BODY = {"body": {"content-type": "application/json"}}
 TURNS = [{"role": "user", "content": "What is seen?"}]
 
 
 def read(row: dict[str, Any], headers: dict[str, Any] | None = None) -> Exchange:
     """The exchange of an item that came over HTTP."""
-    return read_request(row, HTTP | (headers or {}), DEFAULTS)
+    return read_request(row, HTTP | (headers or {}), DEFAULTS, NUM_FEATURES)
 
 
 def read_json(**fields: Any) -> Exchange:
@@ -133,7 +134,7 @@ WRONG = {
     "features that are objects": ({"image_features": b'{"a": 1}'}, 400, "not an array of numbers"),
     "infinite features": ({"image_features": b"[[Infinity]]"}, 400, "finite"),
     "huge features": ({"image_features": b"[[1" + b"0" * 400 + b"]]"}, 400, "not an array|finite"),
-    "deep features": ({"image_features": b"[" * 100_000}, 400, "not valid JSON"),
+    "deep features": ({"image_features": b"[" * 9_000}, 400, "not valid JSON"),
     "three-dimensional features": ({"image_features": b"[[[1]]]"}, 400, r"shape \(1, 1, 1\)"),
     "no features": ({"image_features": b"[]"}, 400, r"shape \(0,\)"),
     "prompt and messages": ({"image": IMAGE, "prompt": b"?", "messages": json.dumps(TURNS)}, 400, "both given"),
@@ -173,9 +174,9 @@ def test_grpc_input_cannot_pass_for_a_header() -> None:
     """A gRPC input named like an HTTP header leaves its request a gRPC request."""
     headers = {name: {"content-type": ""} for name in ("image", "url_path")}
     with pytest.raises(InputError, match="unknown field 'url_path'"):
-        read_request({"image": IMAGE, "url_path": b""}, headers, DEFAULTS)
+        read_request({"image": IMAGE, "url_path": b""}, headers, DEFAULTS, NUM_FEATURES)
 
-    assert read_request({"image": IMAGE}, {"image": {"content-type": ""}}, DEFAULTS).grpc
+    assert read_request({"image": IMAGE}, {"image": {"content-type": ""}}, DEFAULTS, NUM_FEATURES).grpc
     assert not read({"image": IMAGE}).grpc
 
 

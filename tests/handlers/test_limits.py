@@ -1,0 +1,121 @@
+"""Whatever its size, a request is read or refused within 2 s of CPU time."""
+
+import base64
+import json
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from handlers.fields import MAX_FIELDS, MAX_JSON_CONTAINERS, MAX_TEXT_BYTES, max_features_bytes
+from handlers.request import INPUTS, MAX_PROMPT_CHARACTERS, OPTIONS, Exchange, read_request
+from model_src.errors import InputError
+from model_src.generation.options import GenerationOptions
+from tests.handlers.frontend import HTTP
+
+SHAPE = (257, 1408)
+"""Of ViT-g's features, the largest of the five systems."""
+
+MAX_CPU_S = 2.0
+MAX_REQUEST = 64 * 2**20
+IMAGE = b"\x89PNG" + bytes(100)
+
+
+def read(row: dict[str, Any]) -> Exchange:
+    """The exchange of an HTTP item, which must not take long."""
+    began = time.process_time()
+    try:
+        return read_request(row, HTTP, GenerationOptions(), SHAPE[0] * SHAPE[1])
+    finally:
+        assert time.process_time() - began < MAX_CPU_S
+
+
+def filled(unit: bytes, size: int = 60_000_000, start: bytes = b"[", end: bytes = b"0]") -> bytes:
+    """JSON of a size that repeats a unit."""
+    return start + unit * (size // len(unit)) + end
+
+
+def body(member: bytes) -> dict[str, Any]:
+    """A JSON body with an image and another member."""
+    return {"body": bytearray(b'{"image": "%s", %s}' % (base64.b64encode(IMAGE), member))}
+
+
+LARGEST = max_features_bytes(SHAPE[0] * SHAPE[1]) - 1000
+OVERSIZE = {
+    "60,000 parts": ({f"part{i}": b"" for i in range(60_000)}, "60000 fields; at most 32"),
+    "100,000 gRPC inputs": ({"data": IMAGE} | {f"{i}": b"x" for i in range(100_000)}, "100001 fields"),
+    "a JSON object of a million members": (body(b",".join(b'"%d":0' % i for i in range(500_000))), "members"),
+    "options of many members": (body(b'"options": {' + b",".join(b'"%d":0' % i for i in range(99)) + b"}"), "members"),
+    "60 MB of lists": (body(b'"messages": ' + filled(b"[],")), "bytes of JSON"),
+    "60 MB of objects": (body(b'"options": ' + filled(b'{"":0},')), "bytes of JSON"),
+    "60 MB of escapes": (body(b'"prompt": "' + rb"\u4e00" * 10_000_000 + b'"'), "bytes of JSON"),
+    "60 MB of spaces": (body(b" " * 60_000_000), "bytes of JSON"),
+    "60 MB of keys of images": ({"body": b'{"image" ' * 6_000_000}, "bytes of JSON"),
+    "lists as large as features": (body(b'"image_features": ' + filled(b"[0],", LARGEST)), "lists and objects"),
+    "texts as large as features": (body(b'"messages": ' + filled(b'"",', LARGEST)), "entries; at most 64"),
+    "numbers as large as features": (body(b'"stop": ' + filled(b"1.5,", LARGEST)), "entries; at most 16"),
+    "a prompt as large as features": (body(b'"prompt": "' + b"x" * LARGEST + b'"'), "at most 131072 bytes"),
+    "a number as large as features": (body(b'"seed": ' + b"9" * LARGEST), "not valid JSON"),
+    "a fraction as large as features": (body(b'"temperature": -0.' + b"9" * LARGEST), "temperature is -1"),
+    "a number in a text": ({"image": IMAGE, "seed": b"0" * 100_000 + b"1"}, "100001 characters; at most 256"),
+    "a number in a JSON text": (body(b'"seed": "' + b"0" * 5000 + b'1"'), "5001 characters; at most 256"),
+    "a deep option": (body(b'"top_p": ' + b"[" * 900 + b"]" * 900), "top_p is of type list"),
+    "an option that is an object": (body(b'"top_p": {"a": 1}'), "top_p is of type dict"),
+    "a prompt of 60 MB": ({"image": IMAGE, "prompt": b"x" * 60_000_000}, "at most 131072 bytes"),
+    "messages of 60 MB": ({"image": IMAGE, "messages": filled(b"{},")}, "bytes of JSON"),
+    "a million messages": ({"image": IMAGE, "messages": b"[" + b"0," * 60_000 + b"0]"}, "60001 entries; at most 64"),
+    "features of 60 MB": ({"image_features": filled(b"1.5,")}, "bytes of JSON"),
+    "half of a surrogate pair": (body(rb'"prompt": "\ud800"'), "prompt is not UTF-8"),
+    "half a pair in a stop text": (body(rb'"stop": ["\ud800"]'), "stop is not UTF-8"),
+    "half a pair in a message": (
+        body(rb'"messages": [{"role": "user", "content": "\udfff"}]'),
+        "messages is not UTF-8",
+    ),
+    "two images in one object": (body(b'"image": "aGk="'), "image must be given once"),
+    "an image among the options": ({"body": b'{"options": {"image": "aGk="}}'}, "unknown option|given once"),
+}
+
+
+@pytest.mark.parametrize(("row", "message"), OVERSIZE.values(), ids=OVERSIZE)
+def test_oversize_request_is_refused_quickly(row: dict[str, Any], message: str) -> None:
+    """A request that is larger than any that makes sense is refused with the limit, before it is parsed."""
+    with pytest.raises(InputError, match=message) as caught:
+        read(row)
+
+    assert len(str(caught.value)) < 600
+
+
+def test_largest_image_in_json_is_read() -> None:
+    """An image that fills max_request_size as base64 is read, also with escaped slashes and lines of 76 characters."""
+    image = np.random.default_rng(0).bytes(MAX_REQUEST // 4 * 3 - 4 * 2**20)
+    encoded = base64.b64encode(image)
+    lines = base64.encodebytes(image).replace(b"\n", rb"\r\n")
+    for text in (encoded, encoded.replace(b"/", rb"\/"), lines):
+        request = read({"body": bytearray(b'{"prompt": "Why?", "image": "%s", "seed": 3}' % text)}).request
+
+        assert request.image == image
+        assert (request.prompt, request.options and request.options.seed) == ("Why?", 3)
+
+
+@pytest.mark.parametrize("indent", [None, 4])
+def test_largest_features_are_read(indent: int | None) -> None:
+    """Features of the model's shape are read with all digits of float64, alone and in a body, indented or not."""
+    features = np.random.default_rng(0).normal(size=SHAPE) * 1e-300
+    text = json.dumps(features.tolist(), indent=indent)
+    for row in ({"image_features": text.encode()}, {"body": b'{"image_features": %s}' % text.encode()}):
+        read_features = read(row).request.image_features
+
+        assert read_features is not None
+        assert read_features.shape == SHAPE
+
+
+def test_limits_leave_room_for_every_legal_request() -> None:
+    """All inputs and options fit into MAX_FIELDS, and the longest prompt into its limits however JSON writes it."""
+    assert len(INPUTS) + len(OPTIONS) < MAX_FIELDS
+    for character in ("\U0001f600", "[", "\\", "\x01"):
+        prompt = character * MAX_PROMPT_CHARACTERS
+        for text in (json.dumps({"image": "aGk=", "prompt": prompt}), json.dumps({"prompt": prompt, "image": "aGk="})):
+            assert len(text) < MAX_TEXT_BYTES
+            assert text.count("[") < MAX_JSON_CONTAINERS
+            assert read({"body": text.encode()}).request.prompt == prompt
