@@ -30,7 +30,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # Python's own search path must not reach into the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast check clean
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast fuzz check clean
 
 help:           ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -110,6 +110,9 @@ test: $(INSTALLED) $(SMOLLM2)  ## all tests, those that start the server too
 
 test-fast: $(INSTALLED)  ## the tests that need no server and no patience
 	$(BIN)/python -m pytest -m "not server and not slow"
+
+fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
+	$(BIN)/python -m pytest -m slow tests/handlers/test_fuzz.py
 
 check: lint test  ## what CI runs
 

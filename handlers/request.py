@@ -165,7 +165,8 @@ def _features(value: Any, num_features: int) -> np.ndarray:
     """float32, shape (num_tokens, width) or (width,)."""
     try:
         contents = json_value("image_features", value, max_features_bytes(num_features))
-        features = np.asarray(contents, dtype=np.float32)
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused
+            features = np.asarray(contents, dtype=np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise UnreadableInput("image_features is not an array of numbers of shape (num_tokens, width)") from error
     if features.ndim not in (1, 2) or features.size == 0 or not np.isfinite(features).all():

@@ -39,7 +39,7 @@ class Job:
     @property
     def grpc(self) -> bool:
         """It came over gRPC."""
-        return "Host" not in self.headers
+        return not isinstance(self.headers.get("Host"), str)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -48,14 +48,18 @@ class Job:
 
 
 class Frontend:
-    """Calls a handler with all requests that are not answered, as continuousBatching does."""
+    """Calls a handler with all requests that are not answered, as continuousBatching does.
 
-    def __init__(self, **model_config: Any) -> None:
+    folder : of the unpacked archive
+    slots  : TorchServe's batchSize
+    """
+
+    def __init__(self, folder: str = "folder", slots: int = 4, **model_config: Any) -> None:
         self.model_config = {"continuousBatching": True, "responseTimeout": 100, **model_config}
         cache = MetricsCacheYamlImpl(config_file_path=METRICS)
         cache.initialize_cache()
         cache.model_name = "fake"
-        self.context = Context("fake", "folder", None, 4, None, "0.12.0", True, cache, self.model_config)
+        self.context = Context("fake", folder, None, slots, None, "0.12.0", True, cache, self.model_config)
         self.handler = ReportHandler()
         self.jobs: dict[str, Job] = {}
         self._numbers = itertools.count()
