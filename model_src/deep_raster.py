@@ -25,7 +25,7 @@ DEEP_COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
 DEEP_PHOTOMETRICS = (0, 1, 2)
 PILLOW_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
 
-DEEP_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
+DEEP_TYPES = ("uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
 
 # A strip of one row each, or tiles of 32 x 32: more of them cost more than their pixels.
 MAX_SEGMENTS = 50_000
@@ -122,7 +122,7 @@ def check_supported(page: TiffPage, shallow: bool) -> None:
         found = f"Compression {code(page.compression)}; allowed: none, LZW, Deflate, PackBits, JPEG of 8 bits"
     elif page.photometric not in photometrics:
         found = f"PhotometricInterpretation {code(page.photometric)}; allowed: grey, RGB"
-    elif kind not in DEEP_TYPES:
+    elif not shallow and kind not in DEEP_TYPES:
         found = f"samples of type {kind}; allowed: {', '.join(DEEP_TYPES)}"
     elif not shallow and (page.samplesperpixel - extra not in (1, 3) or extra > 1):
         found = f"{page.samplesperpixel} samples a pixel; allowed: 1 or 3, and alpha"

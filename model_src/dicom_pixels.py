@@ -106,7 +106,12 @@ def _decode_by_gdcm(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarr
     scale = header.grey_scale
     with fenced(named("PixelData")):
         return decode_by_gdcm(
-            stream, (header.rows, header.columns), header.bits_allocated, scale.bits_stored, scale.signed, syntax
+            stream,
+            syntax,
+            (header.rows, header.columns),
+            bits_allocated=header.bits_allocated,
+            bits_stored=scale.bits_stored,
+            signed=scale.signed,
         )
 
 
