@@ -8,22 +8,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from model_src.decoder_fence import fenced
-from model_src.dicom_grey import minmax_equalize, scale_between, weighted_percentiles
+from model_src.deep_raster import DeepSamples, read_deep_png, read_deep_tiff
 from model_src.errors import Refused, TooLarge, UnreadableInput
+from model_src.grey_levels import scale_samples
 from model_src.input_config import PILLOW_LIMIT, InputConfig, check_size
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
 MAX_JPEG_SCANS = 100
 
-# PIL modes whose samples have more than 8 bits.
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-
-# TIFF 6.0: (262) PhotometricInterpretation 0 is WhiteIsZero.
-TIFF_PHOTOMETRIC = 262
-
 # Chroma noise of JPEG stays below this many of 256 levels.
 COLOUR_LEVELS = 24
 COLOUR_SHARE = 0.01
+
+# Rows that are converted at a time.
+BAND = 256
 
 
 def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -34,36 +32,44 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     Raises UnreadableInput (400) if damaged, TooLarge (413) from the header alone, Refused (422) for several frames
     and for the sizes that `check_size` refuses.
     """
+    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
     if kind == "WEBP":
         # Pillow's decoder allocates the whole canvas when it opens the file.
         columns, rows = webp_size(data)
         check_size(rows, columns, config)
-    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
+    if kind == "TIFF":
+        deep = read_deep_tiff(data, config)
+        if deep is not None:
+            return _scale(deep, config)
+    warnings: list[str] = []
     with fenced(f"the {kind} image"):
         image = _open(data, kind, config)
         columns, rows = image.size
         several = bool(getattr(image, "is_animated", False))
-        # Pillow hands WhiteIsZero of up to 8 bits over inverted, and the deeper modes as they are.
-        tags = getattr(image, "tag_v2", {})
-        white_is_zero = image.mode in DEEP_MODES and tags.get(TIFF_PHOTOMETRIC) == 0
     check_size(rows, columns, config)
-    warnings: list[str] = []
     if several and image.format == "MPO":
         # The further pictures of a Multi-Picture JPEG are previews and depth maps of the first.
         warnings.append("multi_picture: only the first picture of the file is used")
     elif several:
         raise Refused(f"multi_frame: the {kind} file has several pages or frames; allowed: 1; send one page")
+    if kind == "PNG":
+        deep = read_deep_png(data)
+        if deep is not None:
+            return _scale(deep, config)
     with fenced(f"the {kind} image"):
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        deep = np.asarray(image) if image.mode in DEEP_MODES else None
-        grey = None if deep is not None else _to_grey(image, warnings)
-    if deep is not None:
-        pixels = _scale_deep(deep, white_is_zero, config, warnings)
-    else:
-        pixels = np.asarray(grey, dtype=np.float32) / np.float32(255)
+        if _has_colours(image):
+            warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
+        pixels = _to_grey(image)
     return pixels, tuple(warnings)
+
+
+def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
+    pixels, own_range = scale_samples(deep.samples, config.render, deep.white_is_zero)
+    warning = "range: the samples do not use the range of their type; scaled by percentiles 0.5 to 99.5"
+    return pixels, (warning,) if own_range and config.render != "minmax_equalize" else ()
 
 
 def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
@@ -89,45 +95,30 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise UnreadableInput("the WEBP image has no readable header: it is damaged or truncated; send it again")
 
 
-def _to_grey(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """Return an image of mode "L": alpha on black, colour as ITU-R 601-2 luma, which leaves equal R, G, B as it is."""
-    if image.mode in ("1", "L") and not image.has_transparency_data:
-        return image.convert("L")
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    image = image.convert("RGB")
+def _has_colours(image: Image.Image) -> bool:
     # A grid of about a million pixels tells colour from grey as well as all of them.
     step = max(1, max(image.size) // 1000)
-    sample = np.asarray(image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST))
+    small = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
+    sample = np.asarray(_on_black(small).convert("RGB"))
     chroma = sample.max(axis=-1).astype(np.int16) - sample.min(axis=-1)
-    if (chroma > COLOUR_LEVELS).mean() > COLOUR_SHARE:
-        warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
-    return image.convert("L")
+    return bool((chroma > COLOUR_LEVELS).mean() > COLOUR_SHARE)
 
 
-def _scale_deep(samples: np.ndarray, white_is_zero: bool, config: InputConfig, warnings: list[str]) -> np.ndarray:
-    """Return samples of more than 8 bits, scaled to [0, 1]."""
-    finite = np.isfinite(samples)
-    if not finite.any():
-        raise UnreadableInput("the image has no finite sample; allowed: numbers; check its export")
-    if samples.dtype.kind == "f":
-        samples = np.where(finite, samples, samples[finite].min())
-    index: np.ndarray
-    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
-        levels, index = np.arange(2**16, dtype=np.float64), samples
-        counts = np.bincount(samples.ravel(), minlength=2**16)
-    else:
-        levels, index, counts = np.unique(samples.astype(np.float64), return_inverse=True, return_counts=True)
-    if config.render == "minmax_equalize":
-        table = minmax_equalize(levels, counts, invert=white_is_zero)
-    else:
-        if len(levels) == 2**16 and counts[2**15 :].any():
-            low, high = 0.0, 65535.0
-        else:
-            low, high = weighted_percentiles(levels, counts)
-            warnings.append("range: the samples do not use the range of their type; scaled by percentiles 0.5 to 99.5")
-        table = scale_between(levels, low, high)
-        table = 1 - table if white_is_zero else table
-    pixels: np.ndarray = table.astype(np.float32)[index].reshape(samples.shape)
-    return pixels
+def _to_grey(image: Image.Image) -> np.ndarray:
+    """Return (rows, columns) float32 in [0, 1]: alpha on black, colour as ITU-R 601-2 luma, equal R, G, B as they are.
+
+    A band of rows at a time, since an image of every step between would take four bytes a pixel.
+    """
+    grey = np.empty((image.height, image.width), dtype=np.float32)
+    for top in range(0, image.height, BAND):
+        band = _on_black(image.crop((0, top, image.width, min(top + BAND, image.height))))
+        # By way of RGB, as palettes and CMYK have no conversion to grey that rounds alike.
+        band = band if band.mode in ("1", "L") else band.convert("RGB")
+        np.divide(np.asarray(band.convert("L")), np.float32(255), out=grey[top : top + BAND])
+    return grey
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))
