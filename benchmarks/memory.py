@@ -36,9 +36,9 @@ import psutil
 from benchmarks.machine import commit
 from benchmarks.process_memory import Memory, PeakMemory
 from benchmarks.random_checkpoint import CHECKPOINTS, write_random_tokenizer
-from client.demo import as_png, sample_radiograph
 from client.http_client import HttpClient
-from client.local_server import LocalServer
+from launcher.demo import as_png, sample_radiograph
+from launcher.local_server import LocalServer
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENIZER = ROOT.parent / "shared" / "data" / "tokenizers" / "biogpt"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks import smollm2
 from benchmarks.contender import ROOT
-from client.demo import as_png, sample_radiograph
+from launcher.demo import as_png, sample_radiograph
 from model_src.decoders.decoder import IMAGE
 from model_src.model_folder import read_model_folder
 from model_src.preprocess import preprocess

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from benchmarks.memory import with_precision
 from benchmarks.plain_handler.package import write_plain_archive
 from benchmarks.random_model import write_random_model
 from benchmarks.shapes import SHAPES, Shape, checkpoint
+from model_src.manifest import write_manifest
+from model_src.mar import unpack_mar, write_mar
 
 MODEL_CONFIG = "model-config.yaml"
-MANIFEST = "MAR-INF/MANIFEST.json"
+TORCHSERVE = "MAR-INF/MANIFEST.json"
 
 
 @dataclass(frozen=True)
@@ -171,17 +174,15 @@ def derive(archive: Path, store: Path, name: str, settings: Mapping[str, Any]) -
 
     settings : keys of model-config.yaml; those of its section `prelim` count one by one
     """
-    path = store / f"{name}.mar"
-    with zipfile.ZipFile(archive) as given, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as derived:
-        for entry in given.namelist():
-            contents = given.read(entry)
-            if entry == MODEL_CONFIG:
-                config = yaml.safe_load(contents)
-                section = {**config["prelim"], **settings.get("prelim", {})}
-                contents = yaml.safe_dump({**config, **settings, "prelim": section}).encode()
-            elif entry == MANIFEST:
-                manifest = json.loads(contents)
-                manifest["model"]["modelName"] = name
-                contents = json.dumps(manifest).encode()
-            derived.writestr(entry, contents)
-    return path
+    with tempfile.TemporaryDirectory(dir=store) as temporary:
+        folder = Path(temporary)
+        unpack_mar(archive, folder)
+        config = yaml.safe_load((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
+        section = {**config["prelim"], **settings.get("prelim", {})}
+        changed = yaml.safe_dump({**config, **settings, "prelim": section})
+        (folder / MODEL_CONFIG).write_text(changed, encoding="utf-8")
+        served = json.loads((folder / TORCHSERVE).read_text(encoding="utf-8"))
+        served["model"]["modelName"] = name
+        (folder / TORCHSERVE).write_text(json.dumps(served), encoding="utf-8")
+        write_manifest(folder)
+        return write_mar(folder, store / f"{name}.mar")

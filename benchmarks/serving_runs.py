@@ -14,7 +14,7 @@ import psutil
 from benchmarks.machine import busy_seconds, wait_until_quiet
 from benchmarks.serving_archives import Candidate
 from client.http_client import HttpClient
-from client.local_server import LocalServer
+from launcher.local_server import LocalServer
 from loadtests.load import Load
 from loadtests.outcomes import Summary, read_summary
 from loadtests.payloads import make_small_image

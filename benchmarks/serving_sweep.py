@@ -20,7 +20,7 @@ from benchmarks.serving import ALONE_COUNT, ALONE_TOKENS, STORE
 from benchmarks.serving_archives import DYNAMIC, SUBJECTS, Candidate, Workshop
 from benchmarks.serving_runs import Plan, Runs, alone, middle
 from benchmarks.serving_table import alone_table, table
-from client.local_server import LocalServer
+from launcher.local_server import LocalServer
 
 VARIANTS: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]] = {
     # What is served comes first: the others get a share of what it can do.

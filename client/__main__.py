@@ -2,14 +2,12 @@
 
 python -m client chest.png                                   # the server of config.properties
 python -m client chest.dcm --grpc num_beams=3 max_new_tokens=80
-python -m client chest.png --serve model_store               # starts a server for this one report
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import requests
 from client.answers import Answer, ReportError, read_key
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
-from client.local_server import LocalServer
 
 HTTP_URL = "http://127.0.0.1:8080"
 GRPC_TARGET = "127.0.0.1:7070"
@@ -33,25 +30,25 @@ def main() -> int:
     if arguments.prompt is not None:
         fields["prompt"] = arguments.prompt
     image = arguments.image.read_bytes()
-    with _server(arguments) as (address, key):
-        started = time.monotonic()
-        try:
-            if arguments.grpc:
-                with GrpcClient(address, key, arguments.model) as client:
-                    answer = client.report(image, **fields)
-            elif arguments.stream:
-                answer = _print_stream(HttpClient(address, key, arguments.model).stream(image, **fields))
-            else:
-                answer = HttpClient(address, key, arguments.model).report(image, **fields)
-        except ReportError as error:
-            print(error, file=sys.stderr)
-            return 1
-        except requests.RequestException as error:
-            print(f"no answer from {address}: {error}", file=sys.stderr)
-            return 1
-        except grpc.RpcError as error:
-            print(f"no answer from {address}: {error.code().name} {error.details()}", file=sys.stderr)
-            return 1
+    address, key = _server(arguments)
+    started = time.monotonic()
+    try:
+        if arguments.grpc:
+            with GrpcClient(address, key, arguments.model) as client:
+                answer = client.report(image, **fields)
+        elif arguments.stream:
+            answer = _print_stream(HttpClient(address, key, arguments.model).stream(image, **fields))
+        else:
+            answer = HttpClient(address, key, arguments.model).report(image, **fields)
+    except ReportError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except requests.RequestException as error:
+        print(f"no answer from {address}: {error}", file=sys.stderr)
+        return 1
+    except grpc.RpcError as error:
+        print(f"no answer from {address}: {error.code().name} {error.details()}", file=sys.stderr)
+        return 1
     _print_report(answer, time.monotonic() - started)
     return 0
 
@@ -66,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stream", action="store_true", help="print the text as it is decided")
     parser.add_argument("--url", help=f"address of the server ({HTTP_URL}, for gRPC {GRPC_TARGET})")
     parser.add_argument("--key-file", type=Path, default=Path("key_file.json"), help="of the server (key_file.json)")
-    parser.add_argument("--serve", type=Path, metavar="STORE", help="start a server on this model store first")
     return parser
 
 
@@ -77,17 +73,11 @@ def _option(given: str) -> tuple[str, str]:
     return name, value
 
 
-@contextmanager
-def _server(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
+def _server(arguments: argparse.Namespace) -> tuple[str, str]:
     """Address and inference key of the server to ask."""
-    if arguments.serve is None:
-        if not arguments.key_file.is_file():
-            sys.exit(f"{arguments.key_file} is not here; the server writes it into the folder where it is started")
-        yield arguments.url or (GRPC_TARGET if arguments.grpc else HTTP_URL), read_key(arguments.key_file)
-        return
-    with LocalServer(arguments.serve) as server:
-        server.wait_until_ready(arguments.model)
-        yield server.grpc_target if arguments.grpc else server.url, server.key()
+    if not arguments.key_file.is_file():
+        sys.exit(f"{arguments.key_file} is not here; the server writes it into the folder where it is started")
+    return arguments.url or (GRPC_TARGET if arguments.grpc else HTTP_URL), read_key(arguments.key_file)
 
 
 def _print_stream(lines: Iterator[Answer]) -> Answer:

@@ -8,6 +8,7 @@ import grpc
 
 from client.answers import Answer, read_answer
 from client.grpc_messages import SERVICE, message_classes
+from client.loopback import channel_options
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
@@ -26,7 +27,8 @@ class GrpcClient:
         self.timeout = timeout
         self._metadata = (("protocol", "gRPC"), ("authorization", f"Bearer {key}"))
         limits = ("grpc.max_send_message_length", "grpc.max_receive_message_length")
-        self._channel = grpc.insecure_channel(target, options=[(limit, MAX_MESSAGE_BYTES) for limit in limits])
+        options = [(limit, MAX_MESSAGE_BYTES) for limit in limits]
+        self._channel = grpc.insecure_channel(target, options=options + channel_options(target))
         messages = message_classes()
         self._request = messages["PredictionsRequest"]
         methods = {

@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from client.answers import Answer, read_answer
+from client.loopback import open_session
 
 
 class HttpClient:
@@ -62,7 +63,8 @@ class HttpClient:
 
     def _post(self, **body: Any) -> requests.Response:
         # A new connection each time: the server closes one without warning after an error.
-        return requests.post(self.url, headers=self._headers, timeout=self.timeout, **body)
+        with open_session(self.url) as session:
+            return session.post(self.url, headers=self._headers, timeout=self.timeout, **body)
 
 
 def _parts(image: bytes | None, fields: dict[str, Any]) -> dict[str, tuple[str | None, bytes | str]]:

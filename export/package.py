@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import cast
 
@@ -26,9 +25,11 @@ from torch import Tensor, nn
 
 from export.export_onnx import export_onnx
 from model_src.architectures import ARCHITECTURES
-from model_src.archive import CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION, write_archive_config
+from model_src.archive import CONFIG, CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION
 from model_src.decoders import Trainable, for_serving
 from model_src.errors import ArchiveError
+from model_src.manifest import write_manifest
+from model_src.mar import write_mar
 from model_src.model_config import ModelConfig
 from model_src.model_folder import MODEL_CARD, Model, read_model_folder
 from model_src.weights_file import write_weights
@@ -39,15 +40,17 @@ SERVING = ROOT / "handlers" / "model-config.yaml"
 NOT_SERVED = ("vision", "connectors", "architectures", "model_folder.py", "transformers_lm.py", "__pycache__")
 """What of model_src stays out of the archive: networks are ONNX files there, and decoders the served ones."""
 
-STORED_FROM = 1_000_000_000
-"""Bytes from which an archive is stored instead of compressed: deflating gigabytes of weights takes minutes."""
-
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _SEED = 0
 
 
 def write_files(model: Model, folder: Path) -> None:
-    """The archive's own files: networks, weights, tokenizer and model.yaml with their sha256."""
+    """Write an archive without its code, which is enough for the library."""
+    write_model_files(model, folder)
+    write_manifest(folder)
+
+
+def write_model_files(model: Model, folder: Path) -> None:
+    """Write an archive's networks, weights, tokenizer and model.yaml, without code and manifest."""
     p = model.config.preprocess
     generator = torch.Generator().manual_seed(_SEED)
     images = torch.randn(2, p.channels, p.size, p.size, generator=generator)
@@ -70,9 +73,8 @@ def write_files(model: Model, folder: Path) -> None:
         export_onnx(
             insight, features.clone(), folder / f"{name}{INSIGHT_SUFFIX}", inputs="image_features", outputs=name
         )
-    config = write_decoder(model, folder)
+    write_decoder(model, folder).write(folder / CONFIG)
     model.tokenizer.save(str(folder / TOKENIZER))
-    write_archive_config(folder, config)
 
 
 def write_decoder(model: Model, folder: Path) -> ModelConfig:
@@ -122,7 +124,7 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int,
         extra, exported = Path(temporary, "extra"), Path(temporary, "exported")
         extra.mkdir()
         exported.mkdir()
-        write_files(model, extra)
+        write_model_files(model, extra)
         if (model_folder / MODEL_CARD).is_file():
             shutil.copy(model_folder / MODEL_CARD, extra)
         shutil.copytree(ROOT / "handlers", extra / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
@@ -131,7 +133,8 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int,
         serving.write_text(_serving_config(batching, slots, workers), encoding="utf-8")
         _run_archiver(name, model.config.version, extra, serving, exported)
         store.mkdir(parents=True, exist_ok=True)
-        return _zip(exported / name, store / f"{name}.mar")
+        write_manifest(exported / name)
+        return write_mar(exported / name, store / f"{name}.mar")
 
 
 def _serving_config(batching: str, slots: int, workers: int) -> str:
@@ -158,23 +161,6 @@ def _run_archiver(name: str, version: str, extra: Path, serving: Path, exported:
     contents = json.loads(manifest.read_text(encoding="utf-8"))
     contents["createdOn"] = "01/01/1980 00:00:00"
     manifest.write_text(json.dumps(contents, indent=2, sort_keys=True), encoding="utf-8")
-
-
-def _zip(folder: Path, path: Path) -> Path:
-    """Zip a folder so that the same contents give the same bytes."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    large = sum(file.stat().st_size for file in files) >= STORED_FROM
-    compression = zipfile.ZIP_STORED if large else zipfile.ZIP_DEFLATED
-    unfinished = path.with_suffix(".part")
-    with zipfile.ZipFile(unfinished, "w", compression, compresslevel=6) as archive:
-        for file in files:
-            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
-            entry.compress_type = compression
-            entry.external_attr = 0o644 << 16
-            with archive.open(entry, "w", force_zip64=large) as target, file.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 20)
-    unfinished.replace(path)
-    return path
 
 
 def main() -> None:

@@ -10,9 +10,11 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import zipfile
 from importlib.util import find_spec
 from pathlib import Path
+
+from model_src.errors import ArchiveError
+from model_src.mar import unpack_mar
 
 NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
 """Libraries that a worker must not import: they cost seconds at every start."""
@@ -51,8 +53,10 @@ def sample_radiograph() -> Path:
 def verify(archive: Path, image: Path) -> str:
     """What the archive's own code says of the image. Exits with its message when it cannot."""
     with tempfile.TemporaryDirectory() as folder:
-        with zipfile.ZipFile(archive) as file:
-            file.extractall(folder)
+        try:
+            unpack_mar(archive, Path(folder))
+        except ArchiveError as error:
+            sys.exit(f"{error}")
         command = [sys.executable, "-I", "-c", _PROGRAM, folder, str(image.resolve()), ",".join(NOT_WHILE_SERVING)]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from client.local_server import LocalServer
+from launcher.local_server import LocalServer
 from loadtests.load import Load, add_load_arguments
 from loadtests.outcomes import read_summary, table
 

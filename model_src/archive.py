@@ -1,11 +1,10 @@
 """The files of one archive, written and read side by side.
 
 An archive is what `export` makes from a model folder and the only thing that the server reads. Every file is
-named with its sha256 in model.yaml, and there is no pickle among them.
+named with its sha256 in manifest.json, and there is no pickle among them.
 """
 
-import dataclasses
-import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +15,8 @@ from model_src.decoders import empty_decoder
 from model_src.decoders.decoder import Decoder
 from model_src.decoders.packed import pack
 from model_src.errors import ArchiveError
+from model_src.manifest import Manifest, read_manifest
+from model_src.mar import unpack_mar
 from model_src.model_config import ModelConfig
 from model_src.weights_file import load_weights, read_weights
 
@@ -32,42 +33,41 @@ INSIGHT_SUFFIX = ".insight.onnx"
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive whose files are those that its model.yaml names.
+    """An archive whose files are those that its manifest names.
 
     folder : where it is unpacked
     config : its model.yaml
-    sha256 : of model.yaml, and so of everything that it names
+    files  : sha256 of every file by name
+    sha256 : of manifest.json, and so of every file, code included
     """
 
     folder: Path
     config: ModelConfig
+    files: Mapping[str, str]
     sha256: str
-
-
-def write_archive_config(folder: Path, config: ModelConfig) -> None:
-    """Write model.yaml with the sha256 of all the other files of the folder, which must be there already."""
-    others = sorted({file.name for file in folder.iterdir()} - {CONFIG, *ARCHIVE_FILES})
-    files = {name: sha256_of(folder / name) for name in (*ARCHIVE_FILES, *others)}
-    dataclasses.replace(config, files=files).write(folder / CONFIG)
 
 
 def read_archive(folder: Path) -> Archive:
     """Read and check an unpacked archive.
 
-    Raises ArchiveError naming the file that is missing or that is not the one that was packed.
+    Raises ArchiveError naming the file that is missing, unknown, or not the one that was packed.
     """
-    config = ModelConfig.read(folder / CONFIG)
-    for name in ARCHIVE_FILES:
-        if name not in config.files:
-            raise ArchiveError(f"{folder / CONFIG}: files lacks {name}; build the archive with `make archive`")
-    for name, expected in config.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise ArchiveError(f"{path} is missing; build the archive again with `make archive`")
-        found = sha256_of(path)
-        if found != expected:
-            raise ArchiveError(f"{path} has sha256 {found}, model.yaml says {expected}; build the archive again")
-    return Archive(folder, config, sha256_of(folder / CONFIG))
+    return _archive(folder, read_manifest(folder))
+
+
+def unpack_archive(path: Path, folder: Path) -> Archive:
+    """Unpack a .mar into an empty folder, checking it on the way.
+
+    Raises ArchiveError as `read_archive` does.
+    """
+    return _archive(folder, unpack_mar(path, folder))
+
+
+def _archive(folder: Path, manifest: Manifest) -> Archive:
+    for name in (CONFIG, *ARCHIVE_FILES):
+        if name not in manifest.files:
+            raise ArchiveError(f"{folder} lacks {name}; build the archive with `make archive`")
+    return Archive(folder, ModelConfig.read(folder / CONFIG), manifest.files, manifest.sha256)
 
 
 def load_decoder(archive: Archive, device: str = "cpu", *, packed: bool = False) -> Decoder[Any]:
@@ -92,9 +92,3 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # `tokenizers` raises bare Exception for a damaged file
         raise ArchiveError(f"{path} cannot be read: {error}") from error
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -51,7 +51,7 @@ class ImageEncoder:
         self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads, packed=packed)
         self._insights = {
             name.removesuffix(INSIGHT_SUFFIX): OnnxSession(archive.folder / name, device, threads)
-            for name in archive.config.files
+            for name in archive.files
             if name.endswith(INSIGHT_SUFFIX)
         }
         self._kept = FeatureCache()

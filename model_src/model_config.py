@@ -41,7 +41,6 @@ class ModelConfig:
     generation   : defaults of the generation options
     precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with them
     prompt       : the words around the image, for decoders that read it as a prefix
-    files        : sha256 of every file of an archive; empty in a model folder
     """
 
     name: str
@@ -57,7 +56,6 @@ class ModelConfig:
     generation: GenerationOptions
     precision: str = "fp32"
     prompt: PromptConfig | None = None
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_src.archive import VISION, Archive, read_archive
-from model_src.errors import ArchiveError, InputError, PrelimError
+from model_src.archive import VISION, Archive, read_archive, unpack_archive
+from model_src.errors import InputError, PrelimError
 from model_src.onnx_session import OnnxSession
 from model_src.preprocess import preprocess
 from model_src.radiograph import read_radiograph
@@ -42,12 +41,7 @@ def opened(path: Path) -> Iterator[Archive]:
         yield read_archive(path)
         return
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            with zipfile.ZipFile(path) as file:
-                file.extractall(folder)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise ArchiveError(f"{path} cannot be unpacked: {error}; `make archive` builds it") from error
-        yield read_archive(Path(folder))
+        yield unpack_archive(path, Path(folder))
 
 
 def extract(
@@ -64,7 +58,7 @@ def extract(
     Raises DatasetError where `out` has features of another encoder.
     """
     out.mkdir(parents=True, exist_ok=True)
-    vision = archive.config.files[VISION]
+    vision = archive.files[VISION]
     index: dict[str, Any] = {"encoder": encoder_of(archive.config), "vision_sha256": vision, "images": {}}
     if (out / INDEX).exists():
         index = read_index(out)

@@ -11,12 +11,14 @@ from PIL import Image
 
 from benchmarks.contender import ROOT
 from benchmarks.serving import bench, offered_rates
-from benchmarks.serving_archives import MANIFEST, MODEL_CONFIG, SUBJECTS, Candidate, derive
+from benchmarks.serving_archives import MODEL_CONFIG, SUBJECTS, TORCHSERVE, Candidate, derive
 from benchmarks.serving_runs import Figures, Plan, middle
 from benchmarks.serving_sweep import VARIANTS, candidates
 from benchmarks.serving_table import draw, table
 from loadtests.load import Load
 from loadtests.outcomes import Row, Summary
+from model_src.manifest import write_manifest
+from model_src.mar import check_mar, write_mar
 
 FIGURES = Figures(
     offered=2.0,
@@ -63,16 +65,20 @@ def test_offered_rates_are_shares_of_what_each_can_do() -> None:
 def test_derived_archive_differs_in_name_and_settings_alone(tmp_path: Path) -> None:
     """Every other file is the same, and a key of the section `prelim` leaves its neighbours there."""
     committed = (ROOT / "handlers" / "model-config.yaml").read_text(encoding="utf-8")
-    files = {MODEL_CONFIG: committed, MANIFEST: '{"model": {"modelName": "one", "handler": "h.py"}}', "weights": "w"}
-    with zipfile.ZipFile(tmp_path / "one.mar", "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    path = derive(tmp_path / "one.mar", tmp_path, "two", {"batchSize": 3, "prelim": {"steps_per_handle": 5}})
+    files = {MODEL_CONFIG: committed, TORCHSERVE: '{"model": {"modelName": "one", "handler": "h.py"}}', "weights": "w"}
+    folder = tmp_path / "one"
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    write_manifest(folder)
+    given = write_mar(folder, tmp_path / "one.mar")
+    path = derive(given, tmp_path, "two", {"batchSize": 3, "prelim": {"steps_per_handle": 5}})
+    manifest = check_mar(path)
     with zipfile.ZipFile(path) as archive:
-        derived = {name: archive.read(name).decode() for name in archive.namelist()}
+        derived = {name: archive.read(name).decode() for name in manifest.files}
     before, after = yaml.safe_load(committed), yaml.safe_load(derived.pop(MODEL_CONFIG))
 
-    assert path.stem == json.loads(derived.pop(MANIFEST))["model"]["modelName"] == "two"
+    assert path.stem == json.loads(derived.pop(TORCHSERVE))["model"]["modelName"] == "two"
     assert derived == {"weights": "w"}
     assert after == {**before, "batchSize": 3, "prelim": {**before["prelim"], "steps_per_handle": 5}}
 

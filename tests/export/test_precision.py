@@ -12,7 +12,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from torch import Tensor, nn
 
 from export.package import write_decoder
-from model_src.archive import DECODER, load_decoder, read_archive, write_archive_config
+from model_src.archive import DECODER, load_decoder, read_archive
 from model_src.decoders import for_serving, serving_decoder
 from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from model_src.decoders.decoder import IMAGE
@@ -22,6 +22,7 @@ from model_src.decoders.transformers_lm import TransformersLM
 from model_src.errors import ArchiveError
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.options import GenerationOptions
+from model_src.manifest import write_manifest
 from model_src.model_folder import read_model_folder
 from model_src.report import Report
 from model_src.report_generator import ReportGenerator, ReportRequest
@@ -191,7 +192,8 @@ def test_archive_answers_in_every_precision(
     folder = shutil.copytree(tiny_archive, tmp_path / "archive")
     model = read_model_folder(tiny_model, decoder_as_stored=True)
     config = dataclasses.replace(model.config, precision=precision)
-    write_archive_config(folder, write_decoder(dataclasses.replace(model, config=config), folder))
+    write_decoder(dataclasses.replace(model, config=config), folder).write(folder / "model.yaml")
+    write_manifest(folder)
 
     reports = ReportGenerator.load(folder).generate([ReportRequest(image=png(seed)) for seed in range(3)])
     loaded, kept = load_decoder(read_archive(folder)), serving_decoder(model.network.decoder, precision)

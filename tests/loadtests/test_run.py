@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from client.local_server import LocalServer
 from export.package import write_archive
+from launcher.local_server import LocalServer
 from loadtests.load import Load
 from loadtests.outcomes import SHED, read_summary
 from loadtests.run import run_load, serve_and_load

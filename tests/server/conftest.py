@@ -8,8 +8,8 @@ import pytest
 
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
-from client.local_server import LocalServer
 from export.package import write_archive
+from launcher.local_server import LocalServer
 from model_src.archive import read_archive
 from model_src.report_generator import ReportGenerator
 from tests.tiny_model import CONFIG, write_tiny_model

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from client.local_server import LocalServer
+from launcher.local_server import LocalServer
 from tests.server.conftest import MODEL
 
 pytestmark = pytest.mark.server

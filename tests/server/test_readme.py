@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from client.demo import as_png, sample_radiograph
-from client.local_server import ROOT, LocalServer
+from launcher.demo import as_png, sample_radiograph
+from launcher.environment import ROOT
+from launcher.local_server import LocalServer
 from tests.server.conftest import MODEL
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ import requests
 from client.answers import ReportError
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
-from client.local_server import LocalServer
+from launcher.local_server import LocalServer
 from tests.server.conftest import MODEL, SLOTS
 from tests.tiny_model import png
 

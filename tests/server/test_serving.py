@@ -19,7 +19,7 @@ import requests
 from client.answers import Answer, ReportError
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
-from client.local_server import LocalServer
+from launcher.local_server import LocalServer
 from model_src.report import Report
 from model_src.report_generator import ReportGenerator, ReportRequest
 from tests.dicom_files import make_dicom

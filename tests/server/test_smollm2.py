@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from benchmarks.smollm2 import IM_END, original
-from client.demo import as_png, sample_radiograph
 from client.http_client import HttpClient
-from client.local_server import LocalServer
 from export.package import write_archive
+from launcher.demo import as_png, sample_radiograph
+from launcher.local_server import LocalServer
 from model_src.archive import load_tokenizer
 from model_src.generation.options import GenerationOptions
 from model_src.report import Report

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
-from client.local_server import LocalServer
 from export.package import write_archive
+from launcher.local_server import LocalServer
 from model_src.generation.options import GenerationOptions
 from model_src.model_folder import Model, read_model_folder, write_model_folder
 from model_src.report import Report

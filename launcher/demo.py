@@ -1,13 +1,14 @@
-"""One real chest radiograph, as DICOM and as PNG, over HTTP and over gRPC, to a server that lives as long as this.
+"""One real chest radiograph, as DICOM and as PNG, over HTTP and over gRPC, to a temporary server.
 
-python -m client.demo --store model_store --model demo
+python -m launcher.demo --store model_store --model demo
 """
 
 import argparse
 import io
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from pydicom.pixels.processing import apply_windowing
 from client.answers import Answer
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
-from client.local_server import LocalServer
+from launcher.errors import LaunchError
+from launcher.local_server import LocalServer
 
 
 def sample_radiograph() -> bytes:
@@ -48,20 +50,32 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="folder with the archive")
     parser.add_argument("--model", default="demo", help="name of the archive")
     arguments = parser.parse_args()
+    # So that a termination leaves no server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     dicom = sample_radiograph()
     images = {"DICOM": dicom, "PNG": as_png(dicom)}
     print("starting TorchServe on free ports ...", flush=True)
-    with LocalServer(arguments.store) as server:
-        server.wait_until_ready(arguments.model)
-        with GrpcClient(server.grpc_target, server.key(), arguments.model) as over_grpc:
+    try:
+        show_reports(arguments.store, arguments.model, images)
+    except LaunchError as error:
+        sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the server has been stopped")
+    print("\nthe server has been stopped")
+
+
+def show_reports(store: Path, model: str, images: Mapping[str, bytes]) -> None:
+    """Start a server, ask for the report on each image over HTTP and gRPC, stop it."""
+    with LocalServer(store) as server:
+        server.wait_until_ready(model)
+        with GrpcClient(server.grpc_target, server.key(), model) as over_grpc:
             ways: dict[str, Callable[[bytes], Answer]] = {
-                "HTTP": HttpClient(server.url, server.key(), arguments.model).report,
+                "HTTP": HttpClient(server.url, server.key(), model).report,
                 "gRPC": over_grpc.report,
             }
             for way, ask in ways.items():
                 for kind, image in images.items():
                     _show(way, kind, image, ask)
-    print("\nthe server has been stopped")
 
 
 def _show(way: str, kind: str, image: bytes, ask: Callable[[bytes], Answer]) -> None:

@@ -1,0 +1,1 @@
+"""Starts, checks, drains and stops TorchServe on this machine."""

@@ -1,0 +1,151 @@
+"""Start and stop the server of this folder, with the addresses of config.properties.
+
+python -m launcher start     # in the background; returns when all models are ready
+python -m launcher serve     # in the foreground, until Ctrl-C
+python -m launcher status
+python -m launcher stop      # waits for the requests that are still being answered
+
+Archives are checked before anything of them is unpacked. `torchserve --start` after `source env.sh` starts the same
+server without these checks, and `torchserve --stop` ends either at once.
+"""
+
+import argparse
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from launcher.archives import CheckedArchive, check_store
+from launcher.environment import ROOT, read_environment
+from launcher.errors import LaunchError
+from launcher.local_server import CONFIG
+from launcher.process import exclusive
+from launcher.server import STARTUP_S, Server
+
+Command = Callable[[Server, argparse.Namespace], int]
+
+
+def main() -> int:
+    """Run one command; its exit code."""
+    commands: dict[str, Command] = {"start": start, "serve": serve, "status": status, "stop": stop}
+    parser = argparse.ArgumentParser(
+        prog="launcher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parsers = parser.add_subparsers(dest="command", required=True)
+    options = {name: parsers.add_parser(name, help=command.__doc__) for name, command in commands.items()}
+    for name in ("start", "serve"):
+        options[name].add_argument(
+            "--timeout", type=float, default=STARTUP_S, help="seconds until models must be ready"
+        )
+        options[name].add_argument("--other-code", action="store_true", help="serve archives that have other code")
+    for name in ("serve", "stop"):
+        options[name].add_argument("--drain", type=float, default=60, help="seconds to wait for open requests")
+    arguments = parser.parse_args()
+    # So that a termination leaves no more behind than Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return commands[arguments.command](Server(ROOT, CONFIG, read_environment()), arguments)
+    except LaunchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def start(server: Server, arguments: argparse.Namespace) -> int:
+    """Start the server in the background and wait until all models are ready."""
+    with exclusive(server.temporary):
+        _launch(server, arguments)
+    return 0
+
+
+def serve(server: Server, arguments: argparse.Namespace) -> int:
+    """Run the server in the foreground."""
+    with exclusive(server.temporary):
+        _launch(server, arguments)
+    try:
+        with server.console.open(encoding="utf-8", errors="replace") as console:
+            while server.is_alive():
+                print(console.read(), end="", flush=True)
+                time.sleep(0.5)
+    except KeyboardInterrupt:
+        _drain(server, arguments.drain)
+    ended_by_itself = not server.is_alive() and server.key_file.is_file()
+    server.stop()
+    if ended_by_itself:
+        raise LaunchError(f"the server has ended; the end of {server.console}:\n{server.output()[-3000:]}")
+    print("the server has been stopped")
+    return 0
+
+
+def stop(server: Server, arguments: argparse.Namespace) -> int:
+    """Stop the server once its open requests have been answered."""
+    with exclusive(server.temporary):
+        if server.process is None:
+            print("the server does not run")
+            return 0
+        _drain(server, arguments.drain)
+        server.stop()
+    print("the server has been stopped")
+    return 0
+
+
+def status(server: Server, _: argparse.Namespace) -> int:
+    """Say whether the server runs and its models are ready; the exit code is 0 if they are."""
+    process = server.process
+    if process is None:
+        print("the server does not run")
+        return 1
+    print(f"process {process.pid} at {server.url}, {server.pending()} open requests")
+    ready = True
+    models = server.models()
+    for model in models:
+        described = server.describe(model)
+        states = [worker["status"] for worker in described.get("workers", [])]
+        ready = ready and states.count("READY") >= max(1, described.get("minWorkers", 1))
+        print(f"{model} {described.get('modelVersion', '')}: workers {', '.join(states) or 'none'}")
+    return 0 if ready and models else 1
+
+
+def _launch(server: Server, arguments: argparse.Namespace) -> None:
+    """Check archives, start, and wait. Whatever goes wrong, no server is left behind."""
+    archives = check_store(server.store, other_code=arguments.other_code)
+    for archive in archives:
+        print(f"{archive.file.name}: {archive.name}, sha256 {archive.sha256}")
+    server.start([archive.file.name for archive in archives])
+    try:
+        print(f"starting, log in {server.console} ...", flush=True)
+        deadline = time.monotonic() + arguments.timeout
+        for archive in archives:
+            server.wait_until_ready(archive.name, max(0.0, deadline - time.monotonic()))
+    except BaseException:
+        server.stop()
+        raise
+    _show_ready(server, archives)
+
+
+def _show_ready(server: Server, archives: Sequence[CheckedArchive]) -> None:
+    for archive in archives:
+        url = f"{server.url}/predictions/{archive.name}"
+        report = f'curl --noproxy "*" -H "Authorization: Bearer $KEY" -T chest.dcm {url}'
+        print(f"ready at {url} (report: {report})")
+    print(
+        f"KEY is the inference key in {server.key_file}; `make report IMAGE=chest.dcm` reads it by itself", flush=True
+    )
+
+
+def _drain(server: Server, seconds: float) -> None:
+    """Wait for open requests; Ctrl-C ends the wait."""
+    left: Any = "some"
+    with contextlib.suppress(KeyboardInterrupt):
+        print(f"waiting up to {seconds:.0f} s for open requests; Ctrl-C ends them", flush=True)
+        left = server.drain(seconds)
+    if left:
+        print(f"{left} requests are ended without an answer", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Archives are checked by the installed package, before TorchServe unpacks them and runs their code."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from launcher.environment import ROOT
+from launcher.errors import LaunchError
+from model_src.errors import ArchiveError
+from model_src.manifest import Manifest, sha256_of
+from model_src.mar import check_mar, read_file
+
+HANDLER = "report_handler.py"
+TORCHSERVE = "MAR-INF/MANIFEST.json"
+DATA = frozenset({".yaml", ".json", ".safetensors", ".onnx", ".data", ".md"})
+"""Endings of what is not code in an archive: nothing that Python imports, and no pickle."""
+
+
+@dataclass(frozen=True)
+class CheckedArchive:
+    """An archive that may be served.
+
+    file   : of the store
+    name   : under which TorchServe serves it
+    sha256 : of its manifest, found by this package and not by the code in the archive
+    """
+
+    file: Path
+    name: str
+    sha256: str
+
+
+def check_store(store: Path, *, other_code: bool = False) -> list[CheckedArchive]:
+    """Check all archives of a folder.
+
+    other_code : archives may have other code than this installation; what it does is then up to who built them
+
+    Raises LaunchError with what is wrong with each archive, or if there is none.
+    """
+    paths = sorted(path for path in store.glob("*.mar") if path.is_file())
+    if not paths:
+        raise LaunchError(f"{store} has no archive; `make archive` builds one")
+    checked, faults = [], []
+    for path in paths:
+        try:
+            checked.append(check_archive(path, other_code=other_code))
+        except ArchiveError as error:
+            faults.append(str(error))
+    if faults:
+        raise LaunchError("\n".join(faults))
+    return checked
+
+
+def check_archive(path: Path, *, other_code: bool = False) -> CheckedArchive:
+    """Check one archive. Raises ArchiveError."""
+    manifest = check_mar(path)
+    try:
+        model = json.loads(read_file(path, TORCHSERVE))["model"]
+        name, handler = str(model["modelName"]), str(model["handler"])
+    except (ValueError, TypeError, KeyError):
+        raise ArchiveError(f"{path}: {TORCHSERVE} is damaged; build the archive again with `make archive`") from None
+    if not other_code:
+        _check_code(path, manifest)
+        if handler != HANDLER:
+            raise ArchiveError(f"{path}: its handler is not {HANDLER}; build the archive again with `make archive`")
+    return CheckedArchive(path, name, manifest.sha256)
+
+
+def _check_code(path: Path, manifest: Manifest) -> None:
+    """Raise ArchiveError unless all code of the archive is that of this installation."""
+    other = [name for name, sha256 in manifest.files.items() if not _is_ours(name, sha256)]
+    if other:
+        raise ArchiveError(
+            f"{path}: {_shown(other)} differ from this installation's. Build the archive again with `make archive`, or "
+            "start with --other-code if you know who built it"
+        )
+
+
+def _is_ours(name: str, sha256: str) -> bool:
+    top = PurePosixPath(name).parts[0]
+    if top in ("handlers", "model_src"):
+        source = ROOT / name
+    elif name == HANDLER:
+        source = ROOT / "handlers" / name
+    else:
+        return PurePosixPath(name).suffix in DATA
+    return source.is_file() and sha256_of(source) == sha256
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more files" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -1,0 +1,83 @@
+"""TorchServe on free ports, for as long as a test or a demonstration takes.
+
+    with LocalServer(Path("model_store")) as server:
+        server.wait_until_ready("demo")
+        print(HttpClient(server.url, server.key(), "demo").report(image))
+
+It runs with the committed config.properties, of which only the ports are replaced, in a folder of its own, and is
+ended by its own process id: another server on the machine is never touched.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+from launcher.archives import check_store
+from launcher.environment import ROOT, read_environment
+from launcher.ports import APIS, GRPC_APIS, free_ports
+from launcher.server import Server
+
+CONFIG = ROOT / "config.properties"
+
+
+class LocalServer(Server):
+    """A context manager around a TorchServe process.
+
+    store      : folder of the archives to serve
+    check      : False serves them unchecked, also those that are not of this package
+    other_code : of launcher.archives.check_store
+
+    Raises LaunchError for an archive that may not be served, or if Java is missing.
+    """
+
+    def __init__(self, store: Path, *, check: bool = True, other_code: bool = False) -> None:
+        archives = [archive.file.name for archive in check_store(store, other_code=other_code)] if check else ["all"]
+        environment = read_environment()
+        # A short path: the sockets of the workers lie in it, and their names may have some 100 characters.
+        folder = Path(tempfile.mkdtemp(prefix="prelim-"))
+        try:
+            temporary = folder / "tmp"
+            temporary.mkdir()
+            # Paths in config.properties are relative, so that none has a space: TorchServe splits vmargs there.
+            (folder / "handlers").symlink_to(ROOT / "handlers")
+            (folder / "model_store").symlink_to(store.resolve())
+            config = folder / "config.properties"
+            config.write_text(_derived_config(), encoding="utf-8")
+            super().__init__(folder, config, environment | {"TMPDIR": str(temporary), "TEMP": str(temporary)})
+            self.start(archives)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    @property
+    def pid(self) -> int:
+        """Id of the server's first process; Java and the workers are below it."""
+        if self._starter is None:
+            raise RuntimeError("the server was not started")
+        return self._starter.pid
+
+    def stop(self) -> None:
+        """End the server and its workers, and remove its folder."""
+        super().stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> "LocalServer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+
+def _derived_config() -> str:
+    """The committed config.properties with free ports and its model store."""
+    ports = iter(free_ports(len(APIS) + len(GRPC_APIS)))
+    replaced = {f"{api}_address": f"http://127.0.0.1:{next(ports)}" for api in APIS}
+    replaced |= {f"{api}_port": str(next(ports)) for api in GRPC_APIS}
+    replaced["model_store"] = "model_store"
+    lines = []
+    for line in CONFIG.read_text(encoding="utf-8").splitlines():
+        name, separator, value = line.partition("=")
+        if separator and not line.startswith("#"):
+            lines.append(f"{name}={replaced.get(name, value)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,57 @@
+"""The addresses in config.properties, and whether they are free."""
+
+import contextlib
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from launcher.errors import LaunchError
+
+APIS = ("inference", "management", "metrics")
+GRPC_APIS = ("grpc_inference", "grpc_management")
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """The settings of a config.properties."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("=") for line in lines if not line.startswith("#"))
+    return {name.strip(): value.strip() for name, separator, value in pairs if separator}
+
+
+def read_addresses(properties: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Host and port of each API of TorchServe."""
+    found = {}
+    for api in APIS:
+        address = urlsplit(properties[f"{api}_address"])
+        found[api] = (address.hostname or "127.0.0.1", address.port or 80)
+    for api in GRPC_APIS:
+        found[api] = (properties.get(f"{api}_address", "127.0.0.1"), int(properties[f"{api}_port"]))
+    return found
+
+
+def check_free(addresses: Mapping[str, tuple[str, int]]) -> None:
+    """Raise LaunchError unless nothing listens there.
+
+    A server that finds its port taken ends late, and only after it has written new keys.
+    """
+    for api, (host, port) in addresses.items():
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                key = f"{api}_address" if api in APIS else f"{api}_port"
+                raise LaunchError(
+                    f"port {port} on {host} cannot be used ({error.strerror}): stop what listens there, "
+                    f"or change {key} in config.properties"
+                ) from None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; all are held until the last is found, so that they differ."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

@@ -1,0 +1,76 @@
+"""TorchServe's process: found by its own pid file, ended with its workers, and swept up after."""
+
+import contextlib
+import fcntl
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from launcher.errors import LaunchError
+
+PID_FILE = ".model_server.pid"
+NAMESPACE = "org.pytorch.serve.ModelServer"
+LOCK = ".launcher.lock"
+
+
+def find_server(temporary: Path) -> psutil.Process | None:
+    """The server whose temporary folder this is, also one that `torchserve --start` has started."""
+    try:
+        process = psutil.Process(int((temporary / PID_FILE).read_text(encoding="ascii")))
+        # The id may be that of another program by now.
+        return process if not has_ended(process) and NAMESPACE in process.cmdline() else None
+    except (OSError, ValueError, psutil.Error):
+        return None
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process runs no more; one that its parent has not asked about does not run either."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+
+
+def terminate(process: psutil.Process, seconds: float = 20) -> None:
+    """End a server and its workers; what has not ended after so many seconds is killed."""
+    family = [process]
+    with contextlib.suppress(psutil.Error):
+        family += process.children(recursive=True)
+    with contextlib.suppress(psutil.Error):
+        process.terminate()
+    if not _wait(family, seconds):
+        for one in family:
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        _wait(family, seconds)
+
+
+def _wait(processes: Iterable[psutil.Process], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    waiting = list(processes)
+    while waiting and time.monotonic() < deadline:
+        waiting = [process for process in waiting if not has_ended(process)]
+        time.sleep(0.05)
+    return not waiting
+
+
+def sweep(temporary: Path, key_file: Path) -> None:
+    """Remove what a server leaves that has crashed: unpacked archives, sockets, pid file, keys."""
+    shutil.rmtree(temporary / "models", ignore_errors=True)
+    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, key_file):
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusive(temporary: Path) -> Iterator[None]:
+    """Only one launcher at a time may start or stop the server of a folder. Raises LaunchError for the other."""
+    with (temporary / LOCK).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LaunchError("another launcher is just starting or stopping this server; try again later") from None
+        yield

@@ -1,0 +1,206 @@
+"""One TorchServe: started, waited for, asked, drained, stopped."""
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from client.answers import read_key
+from client.loopback import open_session
+from launcher.environment import check_java
+from launcher.errors import LaunchError
+from launcher.ports import check_free, read_addresses, read_properties
+from launcher.process import find_server, has_ended, sweep, terminate
+
+ACTIVE = "prelim_active_requests"
+"""The gauge of requests that are being decoded, for each model."""
+
+STARTUP_S = 600.0
+
+
+class Server:
+    """The server of a folder. It may have been started by another process.
+
+    folder      : where it is started; TorchServe writes key_file.json and logs/ there
+    config      : its config.properties, whose paths are relative to the folder
+    environment : of the server; its TMPDIR is for this server alone
+    """
+
+    def __init__(self, folder: Path, config: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = {**environment, "TS_CONFIG_FILE": str(config)}
+        self.temporary = Path(environment["TMPDIR"])
+        properties = read_properties(config)
+        self.store = folder / properties["model_store"]
+        self.addresses = read_addresses(properties)
+        self.console = folder / "logs" / "console.log"
+        self._starter: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """TorchServe's first process, if it runs."""
+        return find_server(self.temporary)
+
+    @property
+    def url(self) -> str:
+        """The HTTP inference API."""
+        return self._address("inference")
+
+    @property
+    def grpc_target(self) -> str:
+        """The gRPC inference API."""
+        host, port = self.addresses["grpc_inference"]
+        return f"{host}:{port}"
+
+    @property
+    def key_file(self) -> Path:
+        """TorchServe's key_file.json."""
+        return self.folder / "key_file.json"
+
+    def key(self, kind: str = "inference") -> str:
+        """A key of this server: "inference", "management" or "API"."""
+        return read_key(self.key_file, kind)
+
+    def manage(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Call the management API."""
+        headers = {"Authorization": f"Bearer {self.key('management')}"}
+        return self._ask(method, f"{self._address('management')}{path}", headers=headers, **options)
+
+    def metrics(self) -> str:
+        """The page for Prometheus."""
+        response = self._ask("GET", f"{self._address('metrics')}/metrics")
+        response.raise_for_status()
+        return response.text
+
+    def describe(self, model: str) -> dict[str, Any]:
+        """What the management API says of a model. Empty while the server does not answer, or has no such model."""
+        # The key file may be half written; then its JSON cannot be parsed.
+        with contextlib.suppress(requests.RequestException, OSError, ValueError):
+            response = self.manage("GET", f"/models/{model}")
+            if response.status_code == 200:
+                return dict(response.json()[0])
+        return {}
+
+    def models(self) -> list[str]:
+        """Names of the models that the server knows, ready or not."""
+        with contextlib.suppress(requests.RequestException, OSError, ValueError):
+            return [model["modelName"] for model in self.manage("GET", "/models?limit=1000").json()["models"]]
+        return []
+
+    def workers(self, model: str) -> list[dict[str, Any]]:
+        """State and process id of a model's workers. Empty while the server does not answer yet."""
+        return list(self.describe(model).get("workers", []))
+
+    def start(self, archives: Sequence[str]) -> None:
+        """Start the server with these archives of its store; ["all"] takes whatever lies there.
+
+        Raises LaunchError if it runs already, or a port is taken: before anything of another server is touched.
+        """
+        running = self.process
+        if running is not None:
+            raise LaunchError(f"the server runs already (process {running.pid}) at {self.url}")
+        check_java(self.environment)
+        check_free(self.addresses)
+        sweep(self.temporary, self.key_file)
+        self.console.parent.mkdir(exist_ok=True)
+        # By its module: the first line of the script `torchserve` cannot have a path with a space.
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--models", *archives]
+        self.console.write_bytes(b"")
+        with self.console.open("ab") as console:
+            self._starter = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the launcher, which drains the server before it ends it.
+                start_new_session=True,
+            )
+
+    def wait_until_ready(self, model: str, seconds: float = STARTUP_S, workers: int | None = None) -> None:
+        """Wait until so many workers have loaded the model; /ping says "healthy" long before that.
+
+        workers : None waits for as many as its archive asks for
+
+        Raises LaunchError: at once if the archive cannot be loaded, with the reason; and if the server ends or is not
+        ready in time, with the end of its output.
+        """
+        deadline = time.monotonic() + seconds
+        while self.is_alive() and time.monotonic() < deadline:
+            described = self.describe(model)
+            ready = sum(worker["status"] == "READY" for worker in described.get("workers", []))
+            if described and ready >= max(1, workers or described["minWorkers"]):
+                return
+            failure = re.search(f"Failed to load model {re.escape(model)}, exception (.*)", self.output())
+            if failure:
+                # TorchServe would start a worker for it again and again.
+                raise LaunchError(f"{model} cannot be loaded: {failure[1]}")
+            if f"Load model failed: {model}" in self.output():
+                raise LaunchError(f"{model} cannot be loaded; the server says:\n{self.output()[-3000:]}")
+            time.sleep(0.2)
+        end = self.output()[-3000:]
+        raise LaunchError(f"{model} is not ready after {seconds:.0f} s at most; the server says:\n{end}")
+
+    def is_alive(self) -> bool:
+        """Whether the server runs, or is about to."""
+        if self._starter is not None:
+            return self._starter.poll() is None
+        return self.process is not None
+
+    def output(self) -> str:
+        """What the server has printed since its start."""
+        return self.console.read_text(encoding="utf-8", errors="replace") if self.console.is_file() else ""
+
+    def pending(self) -> int:
+        """Requests that wait or are being decoded."""
+        waiting = 0
+        for model in self.models():
+            waiting += self.describe(model).get("jobQueueStatus", {}).get("pendingRequests", 0)
+        with contextlib.suppress(requests.RequestException):
+            values = re.findall(rf"^{ACTIVE}\{{.*\}} (\S+)$", self.metrics(), re.MULTILINE)
+            waiting += int(sum(map(float, values)))
+        return waiting
+
+    def drain(self, seconds: float) -> int:
+        """Wait until no request is left; returns how many are after so many seconds.
+
+        TorchServe resets open connections as soon as it is told to stop. It cannot be told to refuse new requests.
+        """
+        deadline = time.monotonic() + seconds
+        left = self.pending()
+        while left and time.monotonic() < deadline:
+            time.sleep(0.2)
+            left = self.pending()
+        # The last answer is still on its way from the worker to the client.
+        time.sleep(0.5 if seconds else 0)
+        return left
+
+    def stop(self) -> None:
+        """End the server and its workers, and remove what they leave."""
+        process = self.process
+        if process is not None:
+            terminate(process)
+        if self._starter is not None:
+            # It waits for the Java process, or has not come so far yet.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                starter = psutil.Process(self._starter.pid)
+                if not has_ended(starter) and self._starter.poll() is None:
+                    terminate(starter)
+            self._starter.wait()
+        sweep(self.temporary, self.key_file)
+
+    def _address(self, api: str) -> str:
+        host, port = self.addresses[api]
+        return f"http://{host}:{port}"
+
+    def _ask(self, method: str, url: str, **options: Any) -> requests.Response:
+        with open_session(url) as session:
+            return session.request(method, url, timeout=30, **options)
