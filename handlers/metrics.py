@@ -60,7 +60,7 @@ class Metrics:
         self._write("prelim_active_requests", count)
 
     def compiled(self, step: bool) -> None:
-        """Whether decoding steps are compiled; said with every batch, because a gauge is lost when the server forgets it."""
+        """Whether the model's decoding steps are compiled."""
         self._write("prelim_compiled_step", int(step))
 
     def _write(self, name: str, value: float, *dimensions: str) -> None:

@@ -110,7 +110,12 @@ class _Layer(nn.Module):
             setattr(self, name, AdaptedLinear(getattr(self, name), rank))
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache, layer: int, attending: Attending | StepAttention
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        cache: KVCache,
+        layer: int,
+        attending: Attending | StepAttention,
     ) -> Tensor:
         """One layer, shape (sequences, queries, width) in and out.
 

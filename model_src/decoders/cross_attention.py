@@ -135,7 +135,7 @@ class CrossAttentionState:
 class CrossAttentionDecoder(nn.Module):
     """Token and position embeddings, the layers, and the projection to the vocabulary.
 
-    not_compiled   : why the products and the attention of `step` are PyTorch's, None where they are compiled (see `pack`)
+    not_compiled   : why the products and attention of `step` are PyTorch's, None where they are compiled (see `pack`)
     step_attending : makes the attention of `step` from its mask
     """
 
@@ -163,7 +163,12 @@ class CrossAttentionDecoder(nn.Module):
         return [layer.image_key_value(image_embeds) for layer in self._layers()]
 
     def hidden_states(
-        self, token_ids: Tensor, positions: Tensor, image: list[KeyValue], cache: KVCache | None, attending: Attending | StepAttention
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        image: list[KeyValue],
+        cache: KVCache | None,
+        attending: Attending | StepAttention,
     ) -> Tensor:
         """The last layer's output.
 
@@ -253,4 +258,6 @@ class CrossAttentionDecoder(nn.Module):
         self, state: CrossAttentionState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor
     ) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
-        return self.logits(self.hidden_states(token_ids, positions, state.image(slots), state.cache, self.step_attending(mask)))
+        return self.logits(
+            self.hidden_states(token_ids, positions, state.image(slots), state.cache, self.step_attending(mask))
+        )

@@ -183,7 +183,11 @@ def _replace(decoder: nn.Module, make: MakeProduct, *, prefix: bool) -> None:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, _DYNAMIC) or (make is _reordered and isinstance(layer, _FEW_BITS)):
                 continue
-            if make is _reordered and isinstance(layer, nn.Linear | WordEmbedding) and layer.weight.dtype not in _DTYPES:
+            if (
+                make is _reordered
+                and isinstance(layer, nn.Linear | WordEmbedding)
+                and layer.weight.dtype not in _DTYPES
+            ):
                 continue
             if isinstance(layer, WordEmbedding | Int8Embedding):
                 setattr(parent, name, PackedWordEmbedding(layer, make))

@@ -52,7 +52,7 @@ def bfloat16(x):
     """The 16 bits of the bfloat16 next to x, of two equally near ones the even one; NaN stays NaN."""
     bits = np.uint32(_bits_of_float(np.float32(x)))
     rounded = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
-    return rounded if x == x else np.uint16(0x7FC0)
+    return np.uint16(0x7FC0) if np.isnan(x) else rounded
 
 
 @njit(inline="always")
@@ -86,7 +86,7 @@ def exponential(x):
     y = p * _F(2) * _float_of_bits((np.int32(n) + np.int32(126)) << np.int32(23))
     y = y if x >= _F(-86.6) else _F(0)
     y = y if x <= _F(88.7) else _F(np.inf)
-    return y if x == x else x
+    return x if np.isnan(x) else y
 
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy", inline="always")

@@ -21,6 +21,7 @@ class FakeGenerator:
         )
         self.sha256 = "0" * 64
         self.slots = slots
+        self.not_compiled: str | None = None
         self.faulty = False
         self.warmed_up = False
         self.batches: list[set[str]] = []
