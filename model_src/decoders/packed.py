@@ -88,7 +88,7 @@ class PackedLinear(nn.Module):
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone, shape (..., stop - start)."""
         if self._prefix and x.shape[-2] > STEP_ROWS:
-            y: Tensor = self.layer.part(x, start, stop)  # type: ignore[operator,union-attr]
+            y: Tensor = self.layer.part(x, start, stop)  # type: ignore[operator]
             return y
         return self.product(start, stop)(x)
 

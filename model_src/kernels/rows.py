@@ -72,7 +72,7 @@ def exponential(x):
     """E to the power of x; relative error 2e-7, 0 below -86.6. Source: the polynomial of Cephes' expf (Moshier)."""
     # NaN takes the lower bound, because no integer stands for it; it is put back at the end.
     bounded = x if x > _F(-86.6) else _F(-86.6)
-    bounded = bounded if bounded < _F(88.7) else _F(88.7)
+    bounded = bounded if bounded < _F(88.7228) else _F(88.7228)
     n = np.rint(bounded * _F(1.4426950408889634))
     f = bounded - n * _F(0.693359375) + n * _F(2.12194440e-4)
     p = _F(1.9875691500e-4)
@@ -85,7 +85,7 @@ def exponential(x):
     # Half of 2^n at a time: 2^128 is not a float32, though p times it may be.
     y = p * _F(2) * _float_of_bits((np.int32(n) + np.int32(126)) << np.int32(23))
     y = y if x >= _F(-86.6) else _F(0)
-    y = y if x <= _F(88.7) else _F(np.inf)
+    y = y if x <= _F(88.7228) else _F(np.inf)
     return x if np.isnan(x) else y
 
 
@@ -109,6 +109,12 @@ def silu(x):
     return x / (_F(1) + exponential(-x))
 
 
+@njit(fastmath=FINITE_OR_NOT, error_model="numpy", inline="always")
+def _one_by_root(square):
+    """One divided by the root; NaN for squares that float32 has no number for, lest the row become zeros."""
+    return _F(1) / np.sqrt(square) if square < _F(np.inf) else _F(np.nan)
+
+
 @njit(fastmath=SUMS, error_model="numpy")
 def layer_norm(x, weight, bias, eps, y):
     """Layer norm of x, shape (width,), into y."""
@@ -120,7 +126,7 @@ def layer_norm(x, weight, bias, eps, y):
     variance = _F(0)
     for j in range(width):
         variance += (x[j] - mean) * (x[j] - mean)
-    factor = _F(1) / np.sqrt(variance / _F(width) + eps)
+    factor = _one_by_root(variance / _F(width) + eps)
     for j in range(width):
         y[j] = (x[j] - mean) * factor * weight[j] + bias[j]
 
@@ -132,7 +138,7 @@ def rms_norm(x, weight, eps, y):
     square = _F(0)
     for j in range(width):
         square += x[j] * x[j]
-    factor = _F(1) / np.sqrt(square / _F(width) + eps)
+    factor = _one_by_root(square / _F(width) + eps)
     for j in range(width):
         y[j] = x[j] * factor * weight[j]
 
