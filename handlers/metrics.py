@@ -22,6 +22,7 @@ KINDS = {
     "prelim_rejected_total": MetricTypes.COUNTER,
     "prelim_cancelled_total": MetricTypes.COUNTER,
     "prelim_active_requests": MetricTypes.GAUGE,
+    "prelim_compiled_step": MetricTypes.GAUGE,
 }
 
 
@@ -57,6 +58,10 @@ class Metrics:
     def active(self, count: int) -> None:
         """How many requests are still in the batch after a call of the handler."""
         self._write("prelim_active_requests", count)
+
+    def compiled(self, step: bool) -> None:
+        """Whether the model's decoding steps are compiled."""
+        self._write("prelim_compiled_step", int(step))
 
     def _write(self, name: str, value: float, *dimensions: str) -> None:
         self._metrics[name].add_or_update(value, [*dimensions, self._model_name, LEVEL])

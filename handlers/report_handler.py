@@ -66,6 +66,9 @@ class ReportHandler:
         self.metrics = Metrics(context.metrics, context.model_name)
         self.flight = Flight(generator, lambda active: self.metrics.batch(active, generator.slots))
         generator.warm_up()
+        self.metrics.compiled(generator.not_compiled is None)
+        if generator.not_compiled is not None:
+            logger.warning("decoding steps are not compiled, and slower: %s", generator.not_compiled)
         self.initialized = True
         logger.info(
             "%s %s is ready after %.1f s on %s with %d slots and %d threads",

@@ -82,7 +82,7 @@ def load_decoder(archive: Archive, device: str = "cpu", *, packed: bool = False)
         raise ArchiveError(f"{archive.folder / CONFIG}, section decoder: {error}") from error
     load_weights(decoder, read_weights(path), path)
     decoder = decoder.eval().requires_grad_(False).to(device)
-    return cast("Decoder[Any]", pack(decoder) if packed else decoder)
+    return cast("Decoder[Any]", pack(decoder, shared=not packed))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -3,11 +3,16 @@
 Source: Vaswani et al., "Attention Is All You Need", 2017, section 3.2.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from model_src.linear import Linear
+
+Gathering = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""Attention: query, key, value and the rate of dropout -> what the queries gather, see `Attending`."""
 
 KeyValue = tuple[Tensor, Tensor]
 """Keys and values of one layer, each of shape (sequences, heads, positions, head_width)."""
@@ -27,6 +32,11 @@ class Attending:
         self._mask = mask
         self._causal = causal
         self._bias: Tensor | None = None
+
+    @property
+    def everywhere(self) -> "Attending":
+        """Attention to all positions, for what needs no mask."""
+        return EVERYWHERE
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
         """What the queries gather.
@@ -100,7 +110,7 @@ class Attention(nn.Module):
         k, v = self.in_proj.part(memory, self.inner_width, 3 * self.inner_width).chunk(2, dim=-1)
         return self._split_heads(k), self._split_heads(v)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, attending: Attending) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attending: Gathering) -> Tensor:
         """Attention and output projection, shape (sequences, queries, width)."""
         y = attending(query, key, value, self.dropout if self.training else 0.0)
         return self.out_proj(y.transpose(1, 2).flatten(2))

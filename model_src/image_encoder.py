@@ -89,20 +89,22 @@ class ImageEncoder:
         return View(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
 
     def encode(self, views: Sequence[View]) -> None:
-        """Give every view its image_features, all new images in one batch."""
-        new = [view for view in views if view.image_features is None and view.pixel_values is not None]
-        if not new:
-            return
-        began = time.perf_counter()
-        encoded = self._vision.run(np.stack([view.pixel_values for view in new if view.pixel_values is not None]))
-        took = time.perf_counter() - began
-        for view, image_features in zip(new, encoded, strict=True):
-            view.image_features, view.pixel_values, view.vision = image_features, None, took
-            self._kept.keep(view.digest, Encoded(image_features, view.warnings))
+        """Give every view its image_features.
+
+        One by one: the last bits of a network's output depend on how many images are in its batch, and on a CPU a batch
+        costs what its images cost.
+        """
+        for view in views:
+            if view.image_features is not None or view.pixel_values is None:
+                continue
+            began = time.perf_counter()
+            view.image_features = self._vision.run(view.pixel_values[None])[0]
+            view.pixel_values, view.vision = None, time.perf_counter() - began
+            self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
 
     def connect(self, views: Sequence[View]) -> Tensor:
-        """image_embeds of encoded views, shape (views, num_tokens, decoder width)."""
-        return torch.from_numpy(self._connector.run(np.stack([_features(view) for view in views])))
+        """image_embeds of encoded views, shape (views, num_tokens, decoder width); one by one as in `encode`."""
+        return torch.from_numpy(np.concatenate([self._connector.run(_features(view)[None]) for view in views]))
 
     def insights(self, view: View) -> Mapping[str, Array]:
         """What the model says of an encoded view beside its report."""

@@ -67,6 +67,8 @@ class ReportGenerator:
     threads : threads of ONNX Runtime; None takes PyTorch's number
     share_weights : weights are used where they lie in their file, which several processes can share;
               otherwise a CPU packs a copy of them, with which it is faster
+
+    not_compiled : why decoding steps are not compiled, None where they are
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class ReportGenerator:
         words = self.config.decoder.get("vocab_size")
         self._prompter = None if prompt is None else Prompter(prompt, self._tokenizer, words)
         tokens = self.config.tokenizer
+        decoder = load_decoder(archive, device, packed=not share_weights)
+        self.not_compiled = decoder.not_compiled
         self._engine = Engine(
-            load_decoder(archive, device, packed=not share_weights),
+            decoder,
             slots=slots,
             eos_token_ids=[tokens.eos_token_id],
             pad_token_id=tokens.pad_token_id,

@@ -48,9 +48,7 @@ class ModelRunner:
         self._model, self._slots, self._device = model, slots, device
         model.network.vision.to(device)
         model.network.connector.to(device)
-        self._decoder = serving_decoder(model.network.decoder, packed=False)
-        if isinstance(self._decoder, torch.nn.Module):
-            self._decoder.to(device)
+        self._decoder = serving_decoder(model.network.decoder, packed=False, device=device)
         prompt, tokens = model.config.prompt, model.config.tokenizer
         words = model.config.decoder.get("vocab_size")
         self._prompter = None if prompt is None else Prompter(prompt, model.tokenizer, words)

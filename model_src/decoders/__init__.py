@@ -68,13 +68,16 @@ def empty_decoder(section: Mapping[str, Any], precision: str) -> nn.Module:
         return quantize(build_decoder(section), precision)
 
 
-def serving_decoder(decoder: nn.Module, precision: str = "fp32", *, packed: bool = True) -> Decoder[Any]:
+def serving_decoder(
+    decoder: nn.Module, precision: str = "fp32", *, packed: bool = True, device: str = "cpu"
+) -> Decoder[Any]:
     """A decoder in memory as it would be served from an archive.
 
-    packed : its weights are packed for the processor, see `pack`
+    packed : its weights are packed for the processor, else they stay as they are stored; see `pack`
 
     Raises ValueError as `for_serving` does.
     """
     _, served, weights = for_serving(cast("Trainable", decoder), precision)
     served.load_state_dict({name: made(tensor) for name, tensor in weights.items()}, assign=True)
-    return cast("Decoder[Any]", (pack(served) if packed else served).eval().requires_grad_(False))
+    served = served.eval().requires_grad_(False).to(device)
+    return cast("Decoder[Any]", pack(served, shared=not packed))

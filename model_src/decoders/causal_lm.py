@@ -16,6 +16,7 @@ from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 from model_src.attention import Attending
 from model_src.decoders.decoder import IMAGE
 from model_src.decoders.kv_cache import KVCache
+from model_src.decoders.step_attention import StepAttention
 from model_src.decoders.word_embedding import WordEmbedding, drawn
 from model_src.linear import AdaptedLinear
 
@@ -109,7 +110,12 @@ class _Layer(nn.Module):
             setattr(self, name, AdaptedLinear(getattr(self, name), rank))
 
     def forward(
-        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache, layer: int, attending: Attending
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor] | None,
+        cache: KVCache,
+        layer: int,
+        attending: Attending | StepAttention,
     ) -> Tensor:
         """One layer, shape (sequences, queries, width) in and out.
 
@@ -154,7 +160,9 @@ class CausalLMState:
 class CausalLMDecoder(nn.Module):
     """BioGPT, Llama and their like, for serving.
 
-    compiled : takes the place of the layers in `step`, where there is one (see `pack`)
+    compiled       : takes the place of the layers in `step`, where there is one (see `pack`)
+    not_compiled   : why there is none
+    step_attending : makes the attention of `step` from its mask
     """
 
     hidden_from_all: int | None = None
@@ -176,6 +184,8 @@ class CausalLMDecoder(nn.Module):
         self.norm = _Norm(c)
         self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=False)
         self.compiled: CompiledStep | None = None
+        self.not_compiled: str | None = "it was not packed"
+        self.step_attending: type[Attending | StepAttention] = Attending
 
     @property
     def device(self) -> torch.device:
@@ -218,7 +228,7 @@ class CausalLMDecoder(nn.Module):
         embeds = self._embedded(token_ids)
         if self.compiled is not None:
             return self.compiled(*self._placed(embeds, positions), mask, state.cache, slots)
-        return self._scores(self._hidden(embeds, positions, state.cache, Attending(mask)))
+        return self._scores(self._hidden(embeds, positions, state.cache, self.step_attending(mask)))
 
     def _embedded(self, token_ids: Tensor) -> Tensor:
         return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale
@@ -226,7 +236,7 @@ class CausalLMDecoder(nn.Module):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.words.scores(hidden) if self.lm_head is None else self.lm_head(hidden)
 
-    def _hidden(self, x: Tensor, positions: Tensor, cache: KVCache, attending: Attending) -> Tensor:
+    def _hidden(self, x: Tensor, positions: Tensor, cache: KVCache, attending: Attending | StepAttention) -> Tensor:
         x, rotation = self._placed(x, positions)
         for i, layer in enumerate(self.layers):
             x = layer(x, rotation, cache, i, attending)

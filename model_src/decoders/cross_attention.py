@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
-from model_src.attention import EVERYWHERE, Attending, Attention, KeyValue
+from model_src.attention import Attending, Attention, KeyValue
 from model_src.decoders.kv_cache import KVCache
+from model_src.decoders.step_attention import StepAttention
 from model_src.decoders.word_embedding import drawn
 
 
@@ -72,7 +73,7 @@ class DecoderLayer(nn.Module):
         cache: KVCache | None,
         layer: int,
         *,
-        attending: Attending,
+        attending: Attending | StepAttention,
         sighted: Tensor | None,
     ) -> Tensor:
         """One layer.
@@ -89,7 +90,7 @@ class DecoderLayer(nn.Module):
         x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, attending)))
         query = self.cross_attention.query(x)
         query = query if sighted is None else query * sighted
-        x = self.norm2(x + self._drop_hidden(self.cross_attention.attend(query, *image, EVERYWHERE)))
+        x = self.norm2(x + self._drop_hidden(self.cross_attention.attend(query, *image, attending.everywhere)))
         y = self.linear2(self._drop_hidden(relu(self.linear1(x))))
         if self.feedforward_relu:
             y = relu(y)
@@ -132,11 +133,17 @@ class CrossAttentionState:
 
 
 class CrossAttentionDecoder(nn.Module):
-    """Token and position embeddings, the layers, and the projection to the vocabulary."""
+    """Token and position embeddings, the layers, and the projection to the vocabulary.
+
+    not_compiled   : why the products and attention of `step` are PyTorch's, None where they are compiled (see `pack`)
+    step_attending : makes the attention of `step` from its mask
+    """
 
     def __init__(self, config: CrossAttentionConfig) -> None:
         super().__init__()
         self.config = config
+        self.not_compiled: str | None = "it was not packed"
+        self.step_attending: type[Attending | StepAttention] = Attending
         self.max_positions = config.max_positions
         # The published implementation masks padding by its id, also where the model itself wrote it.
         self.hidden_from_all: int | None = config.pad_token_id
@@ -156,7 +163,12 @@ class CrossAttentionDecoder(nn.Module):
         return [layer.image_key_value(image_embeds) for layer in self._layers()]
 
     def hidden_states(
-        self, token_ids: Tensor, positions: Tensor, image: list[KeyValue], cache: KVCache | None, mask: Tensor
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        image: list[KeyValue],
+        cache: KVCache | None,
+        attending: Attending | StepAttention,
     ) -> Tensor:
         """The last layer's output.
 
@@ -164,7 +176,7 @@ class CrossAttentionDecoder(nn.Module):
         positions : Tensor of int64, shape (sequences, queries)
         image     : what `image_key_values` gave, for the same sequences
         cache     : receives keys and values of these tokens; None attends among these tokens alone
-        mask      : Tensor of bool, shape (sequences, 1, queries, columns), True where a query may look
+        attending : attention with the mask of these queries
         returns   : Tensor, shape (sequences, queries, width)
         """
         x = self.token_embedding(token_ids) * self.config.embedding_scale + self.position_embedding[positions]
@@ -172,7 +184,6 @@ class CrossAttentionDecoder(nn.Module):
         if self.config.blank_padding:
             written = (token_ids != self.config.pad_token_id).to(x.dtype)
             x, sighted = x * written[..., None], written[:, None, :, None]
-        attending = Attending(mask)
         for i, layer in enumerate(self._layers()):
             x = layer(x, image[i], cache, i, attending=attending, sighted=sighted)
         return x
@@ -197,7 +208,7 @@ class CrossAttentionDecoder(nn.Module):
             # In Keras the mean of a masked query is over all positions, later ones included.
             mask = mask | ~written[..., None]
         image = self.image_key_values(image_embeds)
-        return self.logits(self.hidden_states(token_ids, positions, image, None, mask))
+        return self.logits(self.hidden_states(token_ids, positions, image, None, Attending(mask)))
 
     def served(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Section `decoder` of an archive's model.yaml, and the weights: this very decoder is served."""
@@ -240,11 +251,13 @@ class CrossAttentionDecoder(nn.Module):
         causal = (
             torch.ones(length, length, dtype=torch.bool, device=self.device).tril().expand(len(prompt_ids), 1, -1, -1)
         )
-        hidden = self.hidden_states(prompt_ids, positions, state.image(slots), state.cache, causal)
+        hidden = self.hidden_states(prompt_ids, positions, state.image(slots), state.cache, Attending(causal))
         return self.logits(hidden[:, -1])
 
     def step(
         self, state: CrossAttentionState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor
     ) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
-        return self.logits(self.hidden_states(token_ids, positions, state.image(slots), state.cache, mask))
+        return self.logits(
+            self.hidden_states(token_ids, positions, state.image(slots), state.cache, self.step_attending(mask))
+        )

@@ -28,10 +28,12 @@ class Decoder(Protocol[State]):
 
     max_positions  : how many positions, prefix included, it can tell apart
     hidden_from_all : id of a token that no later token may look at, None where there is none
+    not_compiled   : why its steps are not compiled, None where they are
     """
 
     max_positions: int
     hidden_from_all: int | None
+    not_compiled: str | None
 
     @property
     def device(self) -> torch.device:

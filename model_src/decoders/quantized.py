@@ -17,6 +17,9 @@ from model_src.weights_file import LazyTensor, made
 
 Weights = Mapping[str, LazyTensor]
 
+Product = Callable[[Tensor], Tensor]
+"""Rows of shape (..., inputs) -> (..., outputs)."""
+
 FEW_ROWS = 24
 """Up to so many rows PyTorch's kernel for 8-bit weights beats making 16-bit ones of them first (measured on a CPU)."""
 
@@ -132,14 +135,14 @@ class _Fbgemm:
         return y.mul_(peak) if self._bias is None else torch.addcmul(self._bias, y, peak)
 
 
-def _product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Product:
     """Weights packed for the fastest product that there is: a copy, of this process alone."""
     if not fits(weight):
         return _Fbgemm(weight, scale, bias)
     # numba takes a second to import, and only this precision needs it.
-    from model_src.kernels.product import Product
+    from model_src.kernels.product import packed_product
 
-    return Product(weight, scale, bias)
+    return packed_product(weight, scale, bias)
 
 
 class Int8DynamicLinear(Int8Linear):
@@ -147,13 +150,13 @@ class Int8DynamicLinear(Int8Linear):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__(inputs, outputs, bias=bias)
-        self._products: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
+        self._products: dict[tuple[int, int], Product] = {}
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone, shape (..., stop - start)."""
         return self.product(start, stop)(x)
 
-    def product(self, start: int = 0, stop: int | None = None) -> Callable[[Tensor], Tensor]:
+    def product(self, start: int = 0, stop: int | None = None) -> Product:
         """The product that gives outputs `start` to `stop`, packed when it is first wanted."""
         stop = len(self.weight) if stop is None else stop
         if (start, stop) not in self._products:
@@ -167,13 +170,13 @@ class Int8DynamicEmbedding(Int8Embedding):
 
     def __init__(self, words: int, width: int) -> None:
         super().__init__(words, width)
-        self._product: Callable[[Tensor], Tensor] | None = None
+        self._product: Product | None = None
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
         return self.product()(hidden)
 
-    def product(self) -> Callable[[Tensor], Tensor]:
+    def product(self) -> Product:
         """The product that scores words, packed when it is first wanted."""
         if self._product is None:
             self._product = _product(self.weight, self.scale, None)
@@ -223,6 +226,20 @@ class NF4Linear(nn.Module):
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone, shape (..., stop - start)."""
         return self(x)[..., start:stop]
+
+    def parts(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Packed numbers and scales of outputs `start` to `stop`, and what each of the 16 numbers stands for."""
+        from bitsandbytes.functional import get_4bit_type
+
+        first, last = start * self.shape[1], stop * self.shape[1]
+        code = get_4bit_type("nf4", device=self.weight.device)  # type: ignore[no-untyped-call]
+        return self.weight.flatten()[first // 2 : last // 2], self.absmax[first // NF4_BLOCK : last // NF4_BLOCK], code
+
+    def dequantized(self) -> Tensor:
+        """The weights in float32, shape (outputs, inputs)."""
+        packed, absmax, code = self.parts(0, self.shape[0])
+        numbers = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()
+        return (code[numbers].view(-1, NF4_BLOCK) * absmax[:, None]).view(self.shape)
 
 
 def _nf4(weight: Tensor | LazyTensor, which: int) -> Tensor:

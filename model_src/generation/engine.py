@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model_src.decoders.decoder import IMAGE, Decoder
+from model_src.decoders.decoder import Decoder
 from model_src.errors import InvalidOption, Overloaded
 from model_src.generation.beam_search import BeamSearch
 from model_src.generation.hypothesis import Hypothesis, StopRule
@@ -116,13 +116,9 @@ class Engine:
             raise Overloaded(f"{len(requests)} requests for {self.free_slots} free places; try again later")
         for request in requests.values():
             self.check(request)
-        groups: dict[tuple[int, ...], dict[str, DecodeRequest]] = {}
+        # One by one: matrix kernels choose the order of their sums by the number of rows.
         for request_id, request in requests.items():
-            ids = request.prompt_ids
-            shape = (len(request.image_embeds), len(ids), ids.index(IMAGE) if IMAGE in ids else -1)
-            groups.setdefault(shape, {})[request_id] = request
-        for group in groups.values():
-            self._prefill(group)
+            self._prefill({request_id: request})
 
     @torch.inference_mode()
     def step(self) -> dict[str, tuple[Hypothesis, ...]]:

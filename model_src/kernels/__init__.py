@@ -1,10 +1,11 @@
 """Decoding steps compiled for the processor at hand: one call a step, one team of threads, integers where they suffice.
 
-Written in Python, and compiled by numba when a worker loads its model. Where the processor lacks the
-instructions, decoders go on with PyTorch's operations: docs/decisions/0012-compiled-steps.md. This file imports nothing
-that compiles.
+Written in Python, and compiled by numba when a worker loads its model. Where it can't be, decoders go on with PyTorch's
+operations: docs/decisions/0012-compiled-steps.md. This file imports nothing that compiles.
 """
 
+import platform
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,8 +18,32 @@ OPENMP = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
 """The threads that PyTorch's operations run on."""
 
 
+@cache
+def unavailable() -> str | None:
+    """Why nothing can be compiled here, None where it can."""
+    if platform.machine() not in ("aarch64", "arm64") and not torch.cpu._is_avx2_supported():
+        return "the processor has no AVX2"
+    if not OPENMP.is_file():
+        return f"PyTorch has no {OPENMP.name}"
+    from numba.core import config
+
+    # With these numba writes code for another processor than the one that its instructions are chosen for here, and
+    # LLVM then ends the process.
+    settings = {
+        "NUMBA_DISABLE_JIT": config.DISABLE_JIT,
+        "NUMBA_CPU_NAME": config.CPU_NAME,
+        "NUMBA_CPU_FEATURES": config.CPU_FEATURES,
+    }
+    for name, value in settings.items():
+        if value:
+            return f"{name} is set to {value!r}; unset it"
+    if not config.ENABLE_AVX and platform.machine() not in ("aarch64", "arm64"):
+        return "NUMBA_ENABLE_AVX is set to 0; unset it"
+    return None
+
+
 def fits(weight: Tensor) -> bool:
-    """Whether this processor has kernels for weights of shape (outputs, inputs), of int8, bfloat16 or float32."""
+    """Whether this processor has kernels for packed weights of shape (outputs, inputs), int8, bfloat16 or float32."""
     has_numbers = {
         torch.float32: torch.cpu._is_avx512_supported,
         torch.bfloat16: torch.cpu._is_avx512_bf16_supported,
@@ -30,5 +55,5 @@ def fits(weight: Tensor) -> bool:
         and torch.cpu._is_avx512_supported()
         and weight.device.type == "cpu"
         and weight.shape[1] % GROUP == 0
-        and OPENMP.is_file()
+        and unavailable() is None
     )

@@ -14,20 +14,19 @@ from torch import Tensor
 
 from model_src.decoders.kv_cache import KVCache
 from model_src.kernels import GROUP, team
-from model_src.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS
-from model_src.kernels.product import Numbers, Product, StoredRows, block_sums, multiply, share
-from model_src.kernels.rows import address, exponential, gelu, layer_norm, rms_norm, silu
+from model_src.kernels.attention import Cached, cached_numbers, gather
+from model_src.kernels.dot import BLOCK
+from model_src.kernels.product import Numbers, Product, StoredRows, multiply, share
+from model_src.kernels.rows import FINITE_OR_NOT, address, gelu, layer_norm, rms_norm, silu
 
 _barrier = team.barrier
-_F = np.float32
-_NEVER = _F(-1e30)
 
 
 @cache
 def _normalise(numbers: Numbers) -> Any:
     store = numbers.store
 
-    @njit(fastmath=True, error_model="numpy")
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
     def normalise(x, norms, which, centred, eps, room, values, scales, corrections):
         """The calling thread's share of the rows, normalised and stored as they are multiplied."""
         first, last = share(x.shape[0])
@@ -41,13 +40,13 @@ def _normalise(numbers: Numbers) -> Any:
     return normalise
 
 
-@njit(fastmath=True, error_model="numpy")
+@njit(fastmath=FINITE_OR_NOT, error_model="numpy")
 def _finish(sums, weight_scales, bias, start):
     for j in range(BLOCK):
         sums[j] = sums[j] * weight_scales[start + j] + bias[start + j]
 
 
-@njit(fastmath=True, error_model="numpy")
+@njit(fastmath=FINITE_OR_NOT, error_model="numpy")
 def _apply(silu_, x):
     """The activation, in place; a loop of its own for each, or neither becomes vector code."""
     if silu_:
@@ -60,15 +59,14 @@ def _apply(silu_, x):
 
 @cache
 def _activate(numbers: Numbers) -> Any:
-    store, sums_of = numbers.store, block_sums(numbers)
-    size, max_rows = ITEM_SIZE[numbers.name], MAX_ROWS[numbers.name]
+    store, sums_of, max_rows = numbers.store, numbers.sums, numbers.max_rows
 
-    @njit(fastmath=True, error_model="numpy")
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
     def activate(
         weights, weight_scales, bias, values, scales, corrections, gated, silu_, to_values, to_scales, to_corrections
     ):
         """The calling thread's share of the first half of the feed-forward, as the second half reads."""
-        rows, inputs = values.shape
+        rows = values.shape[0]
         width = to_values.shape[1]
         sums, gates = np.empty((max_rows, BLOCK), np.float32), np.empty((max_rows, BLOCK), np.float32)
         first, last = share(width // BLOCK)
@@ -78,8 +76,8 @@ def _activate(numbers: Numbers) -> Any:
             for row in range(0, rows, max_rows):
                 count = min(max_rows, rows - row)
                 if gated:
-                    sums_of(weights + start * inputs * size, values, scales, corrections, row, count, gates)
-                sums_of(weights + second * inputs * size, values, scales, corrections, row, count, sums)
+                    sums_of(weights, start, BLOCK, values, scales, corrections, row, count, gates)
+                sums_of(weights, second, BLOCK, values, scales, corrections, row, count, sums)
                 for i in range(count):
                     _finish(sums[i], weight_scales, bias, second)
                     if gated:
@@ -98,7 +96,7 @@ def _activate(numbers: Numbers) -> Any:
     return activate
 
 
-@njit(fastmath=True, error_model="numpy")
+@njit(fastmath=FINITE_OR_NOT, error_model="numpy")
 def _rotate(x, cosine, sine):
     half = x.shape[0] // 2
     for j in range(half):
@@ -108,51 +106,28 @@ def _rotate(x, cosine, sine):
 
 
 @cache
-def _attend(numbers: Numbers) -> Any:
-    read, write = numbers.read, numbers.write
+def _attend(cached: Cached) -> Any:
+    write, gather_rows = cached.write, gather(cached)
 
-    @njit(fastmath=True, error_model="numpy")
-    def attend(heads, qkv, keys, values, places, mask, head, weights, out):
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
+    def attend(heads, qkv, keys, values, places, mask, head, room, out):
         """Attention of one head of keys in one slot: every row of the slot, every head of queries that shares the keys.
 
         qkv          : shape (rows, heads + 2 kv_heads, head_width)
         keys, values : shape (columns, head_width); the rows' own are written at `places`, shape (rows,)
-        mask         : shape (rows, length)
-        weights      : room for `length` numbers
+        mask, room   : as in `gather`
         out          : shape (rows, heads, head_width)
         """
         rows, _, width = qkv.shape
-        length = mask.shape[1]
         kv_heads = (qkv.shape[1] - heads) // 2
         together = heads // kv_heads
-        scale = _F(1) / np.sqrt(_F(width))
         for row in range(rows):
             for j in range(width):
                 keys[places[row], j] = write(qkv[row, heads + head, j])
                 values[places[row], j] = write(qkv[row, heads + kv_heads + head, j])
+        first, last = head * together, (head + 1) * together
         for row in range(rows):
-            for h in range(head * together, (head + 1) * together):
-                query, gathered = qkv[row, h], out[row, h]
-                highest = _NEVER
-                for t in range(length):
-                    weights[t] = _NEVER
-                    if mask[row, t]:
-                        score = _F(0)
-                        for j in range(width):
-                            score += query[j] * read(keys[t, j])
-                        weights[t] = score * scale
-                        highest = max(highest, weights[t])
-                total = _F(0)
-                for t in range(length):
-                    weights[t] = exponential(weights[t] - highest)
-                    total += weights[t]
-                for j in range(width):
-                    gathered[j] = _F(0)
-                for t in range(length):
-                    if mask[row, t]:
-                        weight = weights[t] / total
-                        for j in range(width):
-                            gathered[j] += weight * read(values[t, j])
+            gather_rows(qkv[row, first:last], keys, values, mask[row], room, out[row, first:last])
 
     return attend
 
@@ -168,9 +143,10 @@ _ARGUMENTS = np.dtype([(name, np.int64) for name in (*_SIZES, *_CALL, *_ADDRESSE
 
 
 @cache
-def _step(numbers: Numbers) -> Any:
-    product, normalise, activate, attend = multiply(numbers), _normalise(numbers), _activate(numbers), _attend(numbers)
-    store, dtype, cached = numbers.store, numbers.dtype, numbers.cached
+def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
+    product, normalise, activate, attend = multiply(numbers), _normalise(numbers), _activate(numbers), _attend(cached)
+    score_words = multiply(word_numbers)
+    store, dtype, cache_dtype = numbers.store, numbers.dtype, cached.dtype
 
     @cfunc(types.void(types.CPointer(from_dtype(_ARGUMENTS))))
     def step(pointer):
@@ -203,7 +179,7 @@ def _step(numbers: Numbers) -> Any:
         caches = carray(address(a.caches), (a.layers,), np.int64)
         norms = carray(address(a.norms), (2 * a.layers + 1, 2, a.width), np.float32)
         matrices = carray(address(a.matrices), (a.layers, 4, 3), np.int64)
-        room, weights = np.empty(a.width, np.float32), np.empty(a.length, np.float32)
+        room, columns = np.empty(a.width, np.float32), np.empty((2, a.length), np.float32)
         for layer in range(a.layers):
             m = matrices[layer]
             normalise(x, norms, 2 * layer, a.layer_norm, a.eps, room, v_width, s_width, c_width)
@@ -212,7 +188,7 @@ def _step(numbers: Numbers) -> Any:
             bias = carray(address(m[0, 2]), (all_heads * a.head_width,), np.float32)
             product(m[0, 0], scale, bias, v_width, s_width, c_width, qkv, False)
             _barrier()
-            kept = carray(address(caches[layer]), (2, a.all_slots, a.kv_heads, a.columns, a.head_width), cached)
+            kept = carray(address(caches[layer]), (2, a.all_slots, a.kv_heads, a.columns, a.head_width), cache_dtype)
             first, last = share(a.slots * a.kv_heads)
             for unit in range(first, last):
                 slot, head = unit // a.kv_heads, unit % a.kv_heads
@@ -226,7 +202,7 @@ def _step(numbers: Numbers) -> Any:
                             _rotate(by_head[slot, row, h], cosine[slot, row], sine[slot, row])
                 key, value = kept[0, a.first_slot + slot, head], kept[1, a.first_slot + slot, head]
                 attend(
-                    a.heads, by_head[slot], key, value, places[slot], mask[slot], head, weights, gathered_heads[slot]
+                    a.heads, by_head[slot], key, value, places[slot], mask[slot], head, columns, gathered_heads[slot]
                 )
             _barrier()
             first, last = share(rows)
@@ -258,7 +234,7 @@ def _step(numbers: Numbers) -> Any:
         logits = carray(address(a.logits), (rows, a.words), np.float32)
         scale = carray(address(a.word_scales), (a.words,), np.float32)
         bias = carray(address(a.word_bias), (a.words,), np.float32)
-        product(a.word_weights, scale, bias, v_width, s_width, c_width, logits, False)
+        score_words(a.word_weights, scale, bias, v_width, s_width, c_width, logits, False)
 
     return step
 
@@ -268,7 +244,7 @@ class CompiledStep:
 
     layers     : the products of every layer: before and after attention, first and second of the feed-forward
     norms      : Tensor, shape (2 * layers + 1, 2, width): weights and biases, the last that of the last norm
-    words      : the product that scores words
+    words      : the product that scores words; it reads rows of the same numbers
     gated      : the first product of the feed-forward gives gates, and then what they gate
     silu       : the activation is SiLU, else GELU
     layer_norm : the norms are layer norms, else RMS norms
@@ -288,10 +264,10 @@ class CompiledStep:
         eps: float,
     ) -> None:
         self._products = layers, words
-        self._numbers = words.numbers
+        self._numbers = layers[0][0].numbers, words.numbers
         self._norms = norms.float().contiguous()
         self._matrices = np.array(
-            [[(p.weights.data_ptr(), p.scale.data_ptr(), p.bias.data_ptr()) for p in layer] for layer in layers],
+            [[(p.weights, p.scale.data_ptr(), p.bias.data_ptr()) for p in layer] for layer in layers],
             np.int64,
         )
         qkv, out, _, down = layers[0]
@@ -310,7 +286,7 @@ class CompiledStep:
             "layer_norm": layer_norm,
             "norms": self._norms.data_ptr(),
             "matrices": self._matrices.ctypes.data,
-            "word_weights": words.weights.data_ptr(),
+            "word_weights": words.weights,
             "word_scales": words.scale.data_ptr(),
             "word_bias": words.bias.data_ptr(),
             "eps": eps,
@@ -341,8 +317,8 @@ class CompiledStep:
         qkv = torch.empty(total, self._products[0][0][0].outputs)
         gathered = torch.empty(total, self._inner)
         logits = torch.empty(count, rows, self._words.outputs)
-        narrow = StoredRows(self._numbers, total, max(width, self._inner))
-        wide = StoredRows(self._numbers, total, self._feedforward)
+        narrow = StoredRows(self._numbers[0], total, max(width, self._inner))
+        wide = StoredRows(self._numbers[0], total, self._feedforward)
         addresses = np.array([layer.data_ptr() for layer in caches], np.int64)
         turns = [turn.float().contiguous() for turn in rotation or ()]
         call = {
@@ -369,5 +345,5 @@ class CompiledStep:
         names = ("values", "scales", "corrections")
         for name, address_, wide_address in zip(names, narrow.addresses(), wide.addresses(), strict=True):
             arguments[name], arguments[f"wide_{name}"] = address_, wide_address
-        team.run(_step(self._numbers), arguments.ctypes.data)
+        team.run(_step(*self._numbers, cached_numbers(caches[0].dtype)), arguments.ctypes.data)
         return logits

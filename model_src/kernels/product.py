@@ -1,5 +1,6 @@
 """Rows times weights, on the team of threads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -9,9 +10,10 @@ import torch
 from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
-from model_src.kernels import GROUP, team
+from model_src.kernels import GROUP, stored, team
 from model_src.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, dot, pack
-from model_src.kernels.rows import address, bfloat16, copy, float32, of_bfloat16, quantise, round_to_bfloat16
+from model_src.kernels.rows import FINITE_OR_NOT, address, copy, quantise, round_to_bfloat16
+from model_src.kernels.strip import INPUTS
 
 _barrier, _thread_number, _team_size = team.barrier, team.thread_number, team.team_size
 
@@ -25,47 +27,65 @@ def share(things):
 
 @dataclass(frozen=True)
 class Numbers:
-    """What rows are turned into before they are multiplied.
+    """How rows are multiplied with weights.
 
-    name      : that of `model_src.kernels.dot`
-    dtype     : of one number in memory
-    store     : makes them of a row of float32
-    read, write : of the KV cache's numbers, and to them
-    cached    : dtype of those in memory
+    name     : that of `model_src.kernels.dot` or of `model_src.kernels.stored`
+    dtype    : of one number of a row in memory
+    store    : makes them of a row of float32
+    max_rows : that share one reading of the weights
     """
 
     name: str
     dtype: Any
     store: Any
-    read: Any = float32
-    write: Any = float32
-    cached: Any = np.float32
+    max_rows: int
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of a number of a row."""
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def sums(self) -> Any:
+        """A function for numba, which gives the sums of up to BLOCK outputs for up to `max_rows` rows."""
+        return stored.stored_sums(self.name) if self.name in stored.KINDS else packed_sums(self.name)
 
 
-NUMBERS = {
-    torch.int8: Numbers("int8", np.int8, quantise),
-    torch.bfloat16: Numbers("bf16", np.uint16, round_to_bfloat16, of_bfloat16, bfloat16, np.uint16),
-    torch.float32: Numbers("fp32", np.float32, copy),
+PACKED = {
+    torch.int8: Numbers("int8", np.int8, quantise, MAX_ROWS["int8"]),
+    torch.bfloat16: Numbers("bf16", np.uint16, round_to_bfloat16, MAX_ROWS["bf16"]),
+    torch.float32: Numbers("fp32", np.float32, copy, MAX_ROWS["fp32"]),
 }
-"""By the dtype of the weights."""
+"""By the dtype of the weights; a row is rounded to what they are."""
+
+STORED = {
+    torch.float32: Numbers("stored_fp32", np.float32, copy, stored.MAX_ROWS),
+    torch.bfloat16: Numbers("stored_bf16", np.float32, copy, stored.MAX_ROWS),
+    torch.int8: Numbers("stored_int8", np.float32, copy, stored.MAX_ROWS),
+    torch.uint8: Numbers("stored_nf4", np.float32, copy, stored.MAX_ROWS),
+}
+"""By the dtype of the weights; rows stay as they are."""
 
 
 @cache
-def block_sums(numbers: Numbers) -> Any:
-    """A function for numba, which gives the sums of BLOCK outputs for a few rows."""
-    size = ITEM_SIZE[numbers.name]
-    integers = numbers.name == "int8"
-    max_rows = MAX_ROWS[numbers.name]
-    alone = {rows: dot(numbers.name, rows, ahead=False) for rows in range(1, max_rows + 1)}
-    later = dot(numbers.name, max_rows, ahead=True)
+def packed_sums(name: str) -> Any:
+    """`Numbers.sums` for weights that `model_src.kernels.dot.pack` has laid out.
+
+    name : of the numbers
+    """
+    size = ITEM_SIZE[name]
+    integers = name == "int8"
+    max_rows = MAX_ROWS[name]
+    alone = {rows: dot(name, rows, ahead=False) for rows in range(1, max_rows + 1)}
+    later = dot(name, max_rows, ahead=True)
     dot1, dot2, dot3 = alone[1], alone[2], alone[3]
     dot4, dot5, dot6 = (alone.get(rows, dot1) for rows in (4, 5, 6))
 
     @njit
-    def sums_of(weights, values, scales, corrections, row, rows, sums):
-        """Sums for `rows` rows from `row` on, into `sums`, shape (MAX_ROWS, BLOCK).
+    def sums_of(weights, start, wanted, values, scales, corrections, row, rows, sums):
+        """Sums of outputs `start` to `start + BLOCK` for `rows` rows from `row` on, into `sums`, (MAX_ROWS, BLOCK).
 
-        weights             : address of the block
+        weights             : address of all weights
         values              : shape (all rows, inputs)
         scales, corrections : shape (all rows, inputs / GROUP), of integers
         """
@@ -75,6 +95,7 @@ def block_sums(numbers: Numbers) -> Any:
         scale = scales.ctypes.data + row * groups * 4
         correction = corrections.ctypes.data + row * groups * 4
         out = sums.ctypes.data
+        weights += start * inputs * size
         block = BLOCK * inputs * size
         # The first rows wait for the block to come from memory; with the next ones, the next block comes.
         following = weights + block + (row // max_rows - 1) * (block // 2)
@@ -100,12 +121,12 @@ def block_sums(numbers: Numbers) -> Any:
 @cache
 def multiply(numbers: Numbers) -> Any:
     """A function for numba, which multiplies rows with a matrix."""
-    size, max_rows, sums_of = ITEM_SIZE[numbers.name], MAX_ROWS[numbers.name], block_sums(numbers)
+    max_rows, sums_of = numbers.max_rows, numbers.sums
 
-    @njit(fastmath=True, error_model="numpy")
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
     def product(weights, weight_scales, bias, values, scales, corrections, out, add):
         """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
-        rows, inputs = values.shape
+        rows = values.shape[0]
         outputs = out.shape[1]
         sums = np.empty((max_rows, BLOCK), np.float32)
         first, last = share((outputs + BLOCK - 1) // BLOCK)
@@ -114,7 +135,7 @@ def multiply(numbers: Numbers) -> Any:
             width = min(BLOCK, outputs - start)
             for row in range(0, rows, max_rows):
                 count = min(max_rows, rows - row)
-                sums_of(weights + start * inputs * size, values, scales, corrections, row, count, sums)
+                sums_of(weights, start, width, values, scales, corrections, row, count, sums)
                 for i in range(count):
                     if add:
                         for j in range(width):
@@ -165,7 +186,7 @@ class StoredRows:
     def __init__(self, numbers: Numbers, rows: int, inputs: int) -> None:
         groups = inputs // GROUP if numbers.name == "int8" else 0
         self._room = (
-            torch.empty(rows * inputs * ITEM_SIZE[numbers.name], dtype=torch.uint8),
+            torch.empty(rows * inputs * numbers.item_size, dtype=torch.uint8),
             torch.empty(rows * groups),
             torch.empty(rows * groups, dtype=torch.int32),
         )
@@ -176,27 +197,73 @@ class StoredRows:
 
 
 class Product:
-    """A matrix by which rows are multiplied, in the numbers of its weights: a row is rounded to bfloat16, or to 8 bits.
+    """A matrix by which rows are multiplied; each row's product is the same, bit for bit, whatever the other rows are.
 
-    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs); its packed copy is of this process alone
-    scale  : Tensor, shape (outputs,), or None for weights that have none
-    bias   : Tensor, shape (outputs,), or None
+    numbers : what rows are turned into
+    weights : address of the weights, as `numbers` reads them
+    held    : what is at that address
+    scale   : Tensor, shape (outputs,), or None for weights that have none
+    bias    : Tensor, shape (outputs,), or None
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> None:
-        self.numbers = NUMBERS[weight.dtype]
-        self.outputs, self.inputs = weight.shape
-        self.weights = pack(weight)
+    def __init__(
+        self,
+        numbers: Numbers,
+        shape: tuple[int, int],
+        weights: int,
+        held: Sequence[Any],
+        scale: Tensor | None,
+        bias: Tensor | None,
+    ) -> None:
+        self.numbers, self.weights, self._held = numbers, weights, held
+        self.outputs, self.inputs = shape
         self.scale = torch.ones(self.outputs) if scale is None else scale.float().contiguous()
         self.bias = torch.zeros(self.outputs) if bias is None else bias.float().contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product, shape (..., outputs), for x of shape (..., inputs)."""
-        rows = x.reshape(-1, self.inputs).float().contiguous()
-        stored = StoredRows(self.numbers, len(rows), self.inputs)
+        # Inputs that `stored_product` has added are zero.
+        padding = self.inputs - x.shape[-1]
+        rows = torch.nn.functional.pad(x.reshape(-1, x.shape[-1]).float(), (0, padding)).contiguous()
+        room = StoredRows(self.numbers, len(rows), self.inputs)
         out = torch.empty(len(rows), self.outputs)
-        of_weights = self.weights.data_ptr(), self.scale.data_ptr(), self.bias.data_ptr()
+        of_weights = self.weights, self.scale.data_ptr(), self.bias.data_ptr()
         sizes = len(rows), self.inputs, self.outputs
-        arguments = np.array((*sizes, rows.data_ptr(), *stored.addresses(), *of_weights, out.data_ptr()), np.int64)
+        arguments = np.array((*sizes, rows.data_ptr(), *room.addresses(), *of_weights, out.data_ptr()), np.int64)
         team.run(_compiled(self.numbers), arguments.ctypes.data)
         return out.view(*x.shape[:-1], self.outputs).to(x.dtype)
+
+
+def packed_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
+    """The product with a packed copy of the weights, which is of this process alone; rows are rounded to their dtype.
+
+    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
+    """
+    packed = pack(weight)
+    shape = (weight.shape[0], weight.shape[1])
+    return Product(PACKED[weight.dtype], shape, packed.data_ptr(), (packed,), scale, bias)
+
+
+def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
+    """The product with the weights where they are; where rows of them do not fill registers, with a copy.
+
+    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
+    """
+    weight = torch.nn.functional.pad(weight, (0, -weight.shape[1] % INPUTS)).contiguous()
+    shape = (weight.shape[0], weight.shape[1])
+    return Product(STORED[weight.dtype], shape, weight.data_ptr(), (weight,), scale, bias)
+
+
+def nf4_product(packed: Tensor, absmax: Tensor, code: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Product:
+    """The product with weights of four bits where they are.
+
+    packed : Tensor of uint8, two numbers a byte, the first in its high half
+    absmax : Tensor of float32, the scale of every NF4_BLOCK numbers
+    code   : Tensor, shape (16,), what the numbers stand for
+    shape  : outputs and inputs, these a multiple of NF4_BLOCK
+    """
+    byte = torch.arange(256)
+    pairs = torch.stack([code[byte >> 4], code[byte & 15]], dim=1).float().contiguous()
+    held = packed.contiguous(), absmax.contiguous(), pairs
+    parts = np.array([tensor.data_ptr() for tensor in held], np.int64)
+    return Product(STORED[torch.uint8], shape, parts.ctypes.data, (*held, parts), None, bias)

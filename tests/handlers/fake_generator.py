@@ -22,6 +22,7 @@ class FakeGenerator:
         self.sha256 = "0" * 64
         self.image_features_shape = (49, 576)
         self.slots = slots
+        self.not_compiled: str | None = None
         self.faulty = False
         self.warmed_up = False
         self.batches: list[set[str]] = []

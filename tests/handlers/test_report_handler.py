@@ -297,6 +297,19 @@ def test_metrics_are_written(frontend: Frontend, caplog: pytest.LogCaptureFixtur
         assert any(expected in line for line in written), expected
 
 
+@pytest.mark.parametrize("reason", [None, "the processor has no AVX2"])
+def test_a_step_that_is_not_compiled_is_reported(
+    serve: Callable[..., Frontend], generator: FakeGenerator, caplog: pytest.LogCaptureFixture, reason: str | None
+) -> None:
+    """The start logs the reason, and a gauge is 0 instead of 1."""
+    caplog.set_level(logging.INFO)
+    generator.not_compiled = reason
+    serve()
+
+    assert any(f"prelim_compiled_step.Count:{int(reason is None)}|" in line for line in caplog.messages)
+    assert any("not compiled" in line and str(reason) in line for line in caplog.messages) == (reason is not None)
+
+
 def test_nothing_of_a_request_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
     """Logs hold request ids, codes and counts; no header, no field, no text."""
     caplog.set_level(logging.DEBUG)

@@ -48,7 +48,7 @@ def random_rows(rows: int, inputs: int) -> Tensor:
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (64, 128), (150, 192), (257, 64)])
 def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs: int) -> None:
     """Integers times integers, times the scales of groups and outputs, plus the bias, for any number of rows."""
-    from model_src.kernels.product import Product
+    from model_src.kernels.product import packed_product
 
     torch.manual_seed(rows)
     weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
@@ -57,7 +57,7 @@ def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs:
     unit = groups.abs().amax(-1, keepdim=True) / 127
     rounded = torch.where(unit > 0, (groups / unit).round() * unit, 0).view(rows, inputs)
     wanted = rounded @ weight.double().T * scale + bias
-    y = Product(weight, scale, bias)(x)
+    y = packed_product(weight, scale, bias)(x)
     size = (x.double().abs() @ weight.double().abs().T * scale).amax(-1, keepdim=True) + 1
     # A number half-way between two integers may be rounded to either: one unit of one input.
     assert ((y - wanted).abs() / size).max() < 1e-2 / inputs**0.5
@@ -69,22 +69,22 @@ def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs:
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (150, 192), (257, 64)])
 def test_product_is_that_of_matrices(dtype: torch.dtype, rows: int, outputs: int, inputs: int) -> None:
     """For weights that are no integers: the matrix product and the bias, summed in float32."""
-    from model_src.kernels.product import Product
+    from model_src.kernels.product import packed_product
 
     torch.manual_seed(rows)
     weight, bias, x = torch.randn(outputs, inputs).to(dtype), torch.randn(outputs), torch.randn(rows, inputs).to(dtype)
     wanted = x.double() @ weight.double().T + bias
-    got = Product(weight, None, bias)(x)
+    got = packed_product(weight, None, bias)(x)
     assert got.dtype == dtype
     torch.testing.assert_close(got.double(), wanted, atol=1e-4, rtol=1e-6 if dtype == torch.float32 else 2**-8)
 
 
 def test_rows_are_independent() -> None:
     """A row's product is the same, bit for bit, whatever other rows are multiplied with it."""
-    from model_src.kernels.product import Product
+    from model_src.kernels.product import packed_product
 
     torch.manual_seed(1)
-    product = Product(torch.randint(-127, 128, (200, 256), dtype=torch.int8), torch.rand(200), None)
+    product = packed_product(torch.randint(-127, 128, (200, 256), dtype=torch.int8), torch.rand(200), None)
     x = random_rows(9, 256)
     together = product(x)
     for row in range(9):
@@ -93,11 +93,11 @@ def test_rows_are_independent() -> None:
 
 def test_a_large_input_coarsens_its_group_alone() -> None:
     """An outlier leaves the precision of all other groups as it is."""
-    from model_src.kernels.product import Product
+    from model_src.kernels.product import packed_product
 
     torch.manual_seed(2)
     weight, x = torch.randint(-127, 128, (64, 256), dtype=torch.int8), torch.randn(1, 256)
-    product = Product(weight, torch.ones(64), None)
+    product = packed_product(weight, torch.ones(64), None)
     loud = x.clone()
     loud[0, 0] = 1000
     difference = (product(loud) - product(x))[0] - (loud - x) @ weight.float().T
@@ -177,7 +177,7 @@ def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatc
     here = decoder(BIOGPT)
     pack(here)
     monkeypatch.setattr("model_src.decoders.quantized.fits", lambda weight: False)
-    monkeypatch.setattr("model_src.decoders.packed.fits", lambda weight: False)
+    monkeypatch.setattr("model_src.decoders.packed.unavailable", lambda: "the processor has no AVX2")
     elsewhere = decoder(BIOGPT)
     pack(elsewhere)
     assert elsewhere.compiled is None

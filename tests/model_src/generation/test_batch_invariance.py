@@ -1,0 +1,97 @@
+"""A request's token ids and logits are the same, bit for bit, alone and among others that enter and leave."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.real_models import SMOLLM2, RealModel, real_model
+from model_src.decoders import empty_decoder, serving_decoder
+from model_src.decoders.decoder import IMAGE
+from model_src.decoders.packed import STEP_ROWS, pack
+from model_src.decoders.precision import PRECISIONS, stored_weights
+from model_src.generation.engine import DecodeRequest
+from model_src.generation.options import MAX_BEAMS
+from model_src.kernels import unavailable
+from model_src.weights_file import made
+from tests.batches import OPTIONS, alone, decode
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+
+EOS, WIDTH, TOKENS = 2, 128, 7
+SIZES = {"vocab_size": 200, "width": WIDTH, "layers": 2, "heads": 4, "feedforward": 192, "max_positions": 64}
+CAUSAL = {"kind": "causal_lm", **SIZES, "tied": True}
+KINDS: dict[str, dict[str, Any]] = {
+    "biogpt": {**CAUSAL, "position_offset": 2, "attention_bias": True, "out_bias": True, "feedforward_bias": True},
+    "llama": {**CAUSAL, "kv_heads": 2, "norm": "rms_norm", "activation": "silu", "gated": True},
+    "adapters": {**CAUSAL, "norm": "rms_norm", "adapters": {"qkv": 5, "down": 8}},
+    "odd": {**CAUSAL, "width": 80, "feedforward": 112},
+    "cross_attention": {"kind": "cross_attention", **SIZES},
+    "keras": {"kind": "cross_attention", **SIZES, "blank_padding": True, "head_hidden": 72},
+}
+
+
+def random_decoder(kind: str, precision: str, *, shared: bool) -> Any:
+    """A served decoder of random weights."""
+    torch.manual_seed(0)
+    section = KINDS[kind]
+    empty = empty_decoder(section, "fp32")
+    weights = {name: torch.randn(p.shape) * 0.15 for name, p in empty.named_parameters()}
+    served: Any = empty_decoder(section, precision)
+    stored = stored_weights(served, weights, precision)
+    served.load_state_dict({name: made(tensor) for name, tensor in stored.items()}, assign=True)
+    return pack(served.eval().requires_grad_(False), shared=shared)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["packed", "shared"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_neighbor_changes_a_bit(kind: str, precision: str, shared: bool) -> None:
+    """For every shape of decoder, in every precision, with packed and with shared weights."""
+    decoder = random_decoder(kind, precision, shared=shared)
+    ids = (1,) if KINDS[kind]["kind"] == "cross_attention" else (1, IMAGE, 5)
+    torch.manual_seed(1)
+    embeds = torch.randn(2 * len(OPTIONS), TOKENS, KINDS[kind]["width"])
+    requests = {f"{i}": DecodeRequest(one, ids, OPTIONS[i % len(OPTIONS)]) for i, one in enumerate(embeds)}
+
+    assert decode(decoder, requests, 6, EOS) == alone(decoder, requests, EOS)
+
+
+def test_a_step_has_no_more_rows_than_layers_take_one_by_one() -> None:
+    """More queries than the largest request has rows are a prefix, which is read alone."""
+    assert STEP_ROWS == MAX_BEAMS
+
+
+@pytest.fixture(scope="module")
+def speaking(request: pytest.FixtureRequest) -> RealModel:
+    """SmolLM2 and as many prompts as the parameter says."""
+    try:
+        return real_model(SMOLLM2, 1, request.param, 24)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+def check(model: RealModel, precision: str, *, shared: bool) -> None:
+    """All prompts, alone and together."""
+    decoder = serving_decoder(model.decoder, precision, packed=not shared)
+    requests = {
+        f"{i}": DecodeRequest(prefix.image_embeds, prefix.prompt_ids, OPTIONS[i % len(OPTIONS)])
+        for i, prefix in enumerate(model.prefixes)
+    }
+    assert decode(decoder, requests, 8, model.eos_token_id) == alone(decoder, requests, model.eos_token_id)
+
+
+@pytest.mark.parametrize("speaking", [5], indirect=True)
+@pytest.mark.parametrize("precision", ["bf16", "int8", "int8_dynamic"])
+def test_a_language_model_writes_the_same(speaking: RealModel, precision: str) -> None:
+    """SmolLM2 in the precisions in which a last bit changes a word soonest."""
+    check(speaking, precision, shared=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("speaking", [20], indirect=True)
+@pytest.mark.parametrize("shared", [False, True], ids=["packed", "shared"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_twenty_prompts_in_every_precision(speaking: RealModel, precision: str, shared: bool) -> None:
+    """SmolLM2, twenty prompts in an in-flight batch of eight."""
+    check(speaking, precision, shared=shared)
