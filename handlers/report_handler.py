@@ -172,7 +172,7 @@ class ReportHandler:
     def _chunk(self, request_id: str, exchange: Exchange) -> bytes:
         """What to send of an answer that is not finished; empty when there is nothing new to say."""
         if exchange.stream and request_id in self.flight.generator.active:
-            text = attempt(lambda: self.flight.generator.partial_text(request_id)[exchange.sent_characters :])
+            text = attempt(lambda: self.flight.generator.new_text(request_id))
             if text and not isinstance(text, Failure):
                 exchange.sent_characters += len(text)
                 return text_chunk(text)

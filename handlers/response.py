@@ -1,8 +1,8 @@
 """What is answered: the bytes of a body and its content type.
 
 A report is one JSON object. A streamed report is lines of JSON, each an object: `{"text": "..."}` for every piece of
-text as it is decided, then, last, the report as it would have been answered whole, which is the one that counts (the
-pieces can differ from it in white space), or `{"error": ...}`. Empty lines say only that the server is still at work.
+text as it is decided, then, last, the report as it would have been answered whole, or `{"error": ...}`. The pieces,
+joined, are exactly the text of the report. Empty lines are keep-alives.
 """
 
 import dataclasses
@@ -21,6 +21,9 @@ JSON_LINES = "application/x-ndjson"
 
 HEARTBEAT = b"\n"
 """White space that JSON allows before an object, and lines of JSON between them."""
+
+_LINE_ENDS = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
+"""JSON allows them in a string, but many clients take them for the end of a line."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def text_chunk(text: str) -> bytes:
 
 
 def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Answer:
-    """The answer that carries a report."""
+    """The answer that carries a report; in a stream the text that has not been sent precedes it."""
     contents: dict[str, Any] = {
         "report": report.text,
         "sections": {"findings": report.findings, "impression": report.impression},
@@ -74,7 +77,9 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
     contents |= {name: _rounded(values.tolist()) for name, values in report.insights.items()}
     if exchange.return_token_ids:
         contents["token_ids"] = list(report.token_ids)
-    return Answer(200, _json(contents) + b"\n", content_type(exchange))
+    rest = report.text[exchange.sent_characters :] if exchange.stream else ""
+    body = (text_chunk(rest) if rest else b"") + _json(contents) + b"\n"
+    return Answer(200, body, content_type(exchange))
 
 
 def model_answer(model: ServedModel) -> Answer:
@@ -96,7 +101,7 @@ def timing_ms(report: Report, exchange: Exchange) -> dict[str, float]:
 
 
 def _json(contents: Any) -> bytes:
-    return json.dumps(contents, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(contents, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS).encode()
 
 
 def _rounded(values: Any) -> Any:

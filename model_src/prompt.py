@@ -90,9 +90,14 @@ class Prompter:
         first, *others = self.config.after.split("{prompt}")
         return (self.config.before,), (first, *(part for other in others for part in (words, other)))
 
+    @property
+    def answers_at_end(self) -> bool:
+        """Whether `answer` can drop any text that more text follows, so that nothing is decided before the end."""
+        return bool(self.config.separator)
+
     def answer(self, text: str) -> str:
         """What the assistant says, of a text in which a model for conversations may have written its name again."""
-        if not self.config.separator:
+        if not self.answers_at_end:
             return text
         return text.rpartition(f"{self.config.assistant}:")[2].strip()
 

@@ -13,6 +13,7 @@ from model_src.errors import InputError, InvalidOption, Overloaded
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.hypothesis import Hypothesis
 from model_src.generation.options import GenerationOptions
+from model_src.generation.text_stream import TextStream, TextStreams
 from model_src.image_encoder import ImageEncoder, View
 from model_src.model_config import ModelConfig
 from model_src.onnx_session import Array
@@ -44,7 +45,10 @@ class ReportRequest:
 
 @dataclass
 class _InFlight:
-    """What the report of a request needs beside its tokens. Times are in seconds, `started` when decoding began."""
+    """What the report of a request needs beside its tokens. Times are in seconds, `started` when decoding began.
+
+    stream : what `new_text` has returned so far, None before its first call
+    """
 
     request: ReportRequest
     options: GenerationOptions
@@ -53,6 +57,7 @@ class _InFlight:
     arrived: float
     insights: Mapping[str, Array] = field(default_factory=dict)
     started: float = 0.0
+    stream: TextStream | None = None
 
 
 class ReportGenerator:
@@ -86,6 +91,7 @@ class ReportGenerator:
         threads = threads or torch.get_num_threads()
         self._images = ImageEncoder(archive, device, threads, packed=not share_weights)
         self._tokenizer = load_tokenizer(archive.folder)
+        self._streams = TextStreams(self._tokenizer)
         prompt = self.config.prompt
         words = self.config.decoder.get("vocab_size")
         self._prompter = None if prompt is None else Prompter(prompt, self._tokenizer, words)
@@ -176,10 +182,17 @@ class ReportGenerator:
             done.update(self.step())
         return [done[f"{index}"] for index in range(len(requests))]
 
-    def partial_text(self, request_id: str) -> str:
-        """The text of a request in the batch that is decided so far; with beams it may still change."""
-        text = self._detokenize(self._engine.leading(request_id))
-        return cut_at_stop(text, self._in_flight[request_id].options.stop)
+    def new_text(self, request_id: str) -> str:
+        """What is decided of the report's text and was not at the call before, for requests of one sequence.
+
+        All that this has returned is a beginning of the report's text; the rest comes with the report.
+        """
+        if self._prompter is not None and self._prompter.answers_at_end:
+            return ""
+        state = self._in_flight[request_id]
+        if state.stream is None:
+            state.stream = self._streams.open(state.options.stop)
+        return state.stream.feed(self._engine.leading(request_id))
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its slot; unknown ones are ignored."""

@@ -28,6 +28,7 @@ class FakeGenerator:
         self.batches: list[set[str]] = []
         self.seen: dict[str, ReportRequest] = {}
         self._in_flight: dict[str, int] = {}
+        self._told: dict[str, int] = {}
 
     @property
     def active(self) -> Collection[str]:
@@ -67,10 +68,11 @@ class FakeGenerator:
                 break
         return {request_id: self._report(request_id) for request_id in finished}
 
-    def partial_text(self, request_id: str) -> str:
-        """The words so far."""
-        word = (self.seen[request_id].image or b"features").decode()
-        return " ".join([word] * self._in_flight[request_id])
+    def new_text(self, request_id: str) -> str:
+        """The words since the last call, but for the last one, which is not decided yet."""
+        decided = self._text(request_id).rpartition(" ")[0]
+        told, self._told[request_id] = self._told.get(request_id, 0), len(decided)
+        return decided[told:]
 
     def cancel(self, request_id: str) -> None:
         """Forget a request."""
@@ -84,8 +86,12 @@ class FakeGenerator:
         """Note that it was called."""
         self.warmed_up = True
 
+    def _text(self, request_id: str) -> str:
+        word = (self.seen[request_id].image or b"features").decode()
+        return " ".join([word] * self._in_flight[request_id])
+
     def _report(self, request_id: str) -> Report:
-        text = self.partial_text(request_id)
+        text = self._text(request_id)
         tokens = self._in_flight.pop(request_id)
         timing = {"queue": 0.0, "preprocess": 1.0, "vision": 2.0, "decode": 3.0}
         return Report(text, *sections(text), "length", tuple(range(tokens)), -0.5, timing_ms=timing)

@@ -165,6 +165,11 @@ def test_client_that_goes_away_frees_its_slot(frontend: Frontend, generator: Fak
     assert stays.answered
 
 
+def lines(job: Job) -> list[dict[str, object]]:
+    """The JSON lines that a client of a stream has received."""
+    return [json.loads(line) for line in b"".join(job.chunks).split(b"\n") if line]
+
+
 def stream(frontend: Frontend, **options: object) -> Job:
     """A streamed request, answered to the end."""
     job = frontend.submit(image(b"word", stream=True, **options))
@@ -176,19 +181,32 @@ def test_stream_is_lines_of_json_that_end_with_the_report(frontend: Frontend) ->
     """The pieces of a streamed report put together are its text; the last line is the whole answer."""
     job = stream(frontend)
 
-    *pieces, report = [json.loads(line) for line in b"".join(job.chunks).splitlines()]
+    *pieces, report = lines(job)
     assert job.content_type == "application/x-ndjson"
-    assert len(pieces) == 2
-    assert report["report"].startswith("".join(piece["text"] for piece in pieces))
+    assert len(pieces) == 3
+    assert report["report"] == "".join(piece["text"] for piece in pieces)
     assert report["status"] == "UNVERIFIED"
 
 
+def test_no_text_ends_a_line_of_a_stream(frontend: Frontend) -> None:
+    """What Unicode calls the end of a line is escaped: a line is one JSON object for every client."""
+    job = frontend.submit(image("lung\u2028\u2029\x85heart\n".encode(), stream=True))
+    frontend.run()
+
+    *pieces, report = [json.loads(line) for line in b"".join(job.chunks).decode().splitlines()]
+    assert (
+        report["report"] == "".join(piece["text"] for piece in pieces) == " ".join(["lung\u2028\u2029\x85heart\n"] * 6)
+    )
+
+
 def test_stream_of_one_call_is_a_single_response(frontend: Frontend) -> None:
-    """A streamed report that is finished within its first call is answered whole, because a lone last chunk hangs."""
+    """A streamed report that is finished within its first call comes at once, because a lone last chunk hangs."""
     job = stream(frontend, max_new_tokens=2)
 
+    piece, report = lines(job)
     assert job.calls == 1
-    assert job.body["report"] == "word word"
+    assert piece == {"text": "word word"}
+    assert report["report"] == "word word"
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])

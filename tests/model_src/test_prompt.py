@@ -72,6 +72,7 @@ def test_answer_is_what_follows_the_last_name() -> None:
     assert conversation.answer(" Clear lungs. ") == "Clear lungs."
     assert conversation.answer("as asked. Doctor: Clear. Doctor: Clear lungs.") == "Clear lungs."
     assert plain.answer(" a Doctor: b ") == " a Doctor: b "
+    assert (conversation.answers_at_end, plain.answers_at_end) == (True, False)
 
 
 def test_special_token_in_words_is_text() -> None:

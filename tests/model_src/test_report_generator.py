@@ -97,17 +97,27 @@ def test_wrong_request_is_explained(generator: ReportGenerator, request_: Report
         raise error
 
 
-def test_partial_text_grows_into_the_report(generator: ReportGenerator) -> None:
-    """With greedy search the text so far is always a beginning of the report."""
-    generator.admit({"a": ReportRequest(image=png(1))})
-    texts, reports = [], {}
-    while not reports:
-        texts.append(generator.partial_text("a"))
-        reports = generator.step()
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_new_text_makes_the_beginning_of_the_report(generator: ReportGenerator, steps: int) -> None:
+    """With greedy search and sampling, with stop texts that cross calls, and beside other requests."""
+    whole = one(generator, ReportRequest(image=png(1))).text
+    stops = [(), (whole[4:9],), (whole[-9:-3], whole[-12:-8]), ("not in it",)]
+    options = [GenerationOptions(max_new_tokens=24, stop=stop) for stop in stops]
+    options += [GenerationOptions(max_new_tokens=24, stop=stop, do_sample=True, seed=4) for stop in stops]
+    for chosen in options:
+        generator.admit(
+            {"a": ReportRequest(image=png(1), options=chosen), "b": ReportRequest(image=png(2), options=options[0])}
+        )
+        pieces, reports = [], {}
+        while "a" not in reports:
+            pieces += [generator.new_text("a")]
+            reports |= generator.step(steps)
+        generator.cancel("b")
 
-    assert len(texts) > 3
-    for text in texts:
-        assert reports["a"].text.startswith(text.rstrip(" ."))
+        assert reports["a"].text.startswith("".join(pieces))
+        if chosen.stop == () and steps == 1:
+            assert len(reports["a"].text) - len("".join(pieces)) < 12
+            assert len([piece for piece in pieces if piece]) > 3
 
 
 def test_cancelled_request_leaves_no_trace(generator: ReportGenerator) -> None:

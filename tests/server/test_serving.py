@@ -141,15 +141,21 @@ def test_features_can_stand_for_an_image(http: HttpClient, in_process: ReportGen
     assert answer["token_ids"] == list(report.token_ids)
 
 
-def test_stream_ends_with_the_report(http: HttpClient) -> None:
-    """A streamed report comes in pieces, and the last line is the answer that is not streamed."""
-    options = {"max_new_tokens": 40, "min_new_tokens": 40}
-    *pieces, answer = http.stream(png(2), **options)
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}], ids=["greedy", "sampling"])
+def test_stream_is_the_report(http: HttpClient, options: dict[str, Any]) -> None:
+    """A streamed report comes in pieces that make its text, also before a stop text; then comes the whole answer."""
+    options = {"max_new_tokens": 40, "min_new_tokens": 40, **options}
+    text = http.report(png(2), **options)["report"]
+    stop = text[len(text) * 3 // 4 :][:7]
+    assert len(stop) == 7
 
-    whole = http.report(png(2), **options)
-    assert len(pieces) > 1
-    assert answer["report"] == whole["report"]
-    assert answer["report"].startswith("".join(piece["text"] for piece in pieces))
+    for more in ({}, {"stop": [stop]}):
+        *pieces, answer = http.stream(png(2), **options, **more)
+
+        assert len(pieces) > 1
+        assert "".join(piece["text"] for piece in pieces) == answer["report"]
+        assert answer["report"] == http.report(png(2), **options, **more)["report"]
+    assert stop not in answer["report"]
 
 
 def test_stream_predictions_gets_one_message(grpc_client: GrpcClient, http: HttpClient) -> None:

@@ -56,6 +56,28 @@ def test_http_answers_as_in_process(client: HttpClient, store: Path, tmp_path: P
     assert {answer["status"] for answer in answers} == {"UNVERIFIED"}
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Repeat after me: nodule ≥5 mm, ≤3 cm, 20 µm",
+        "Translate into Chinese: The lungs are clear.",
+        "Write five emoji, nothing else.",
+        "Écris une phrase sur l'œdème.",
+    ],
+)
+def test_stream_is_the_report(client: HttpClient, prompt: str) -> None:
+    """Characters of several tokens arrive whole, and the first words of a stop text are not sent."""
+    options = {"prompt": prompt, "max_new_tokens": 32, "do_sample": True, "temperature": 1.5, "seed": 1}
+    text = client.report(sample_radiograph(), **options)["report"]
+    stop = text[len(text) * 2 // 3 :][:8]
+
+    for more in ({}, {"stop": [stop]}):
+        *pieces, answer = client.stream(sample_radiograph(), **options, **more)
+
+        assert len(pieces) > 1
+        assert "".join(piece["text"] for piece in pieces) == answer["report"]
+
+
 def test_served_text_is_fluent(client: HttpClient, smollm2: Path) -> None:
     """The language model, asked without an image, takes the answer for its own words, but not the same shuffled."""
     peer, tokenizer = original(), load_tokenizer(smollm2)
