@@ -21,6 +21,7 @@ class FakeGenerator:
         )
         self.sha256 = "0" * 64
         self.slots = slots
+        self.max_columns, self.max_cache_mb = 2560, 7.5
         self.faulty = False
         self.warmed_up = False
         self.batches: list[set[str]] = []
