@@ -140,16 +140,11 @@ def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], b
     engine = Engine(
         decoder, slots=SLOTS, eos_token_ids=[model.eos_token_id], pad_token_id=model.pad_token_id, detokenize=str
     )
-    waiting = [
-        (f"{i}", DecodeRequest(prefix.image_embeds, prefix.prompt_ids, options)) for i, prefix in enumerate(prefixes)
-    ]
-    done: dict[str, tuple[int, ...]] = {}
-    while len(done) < len(prefixes):
-        free = engine.free_slots
-        engine.add(dict(waiting[:free]))
-        del waiting[:free]
-        done |= {key: hypotheses[0].token_ids for key, hypotheses in engine.step().items()}
-    return [done[f"{i}"] for i in range(len(prefixes))]
+    requests = {
+        f"{i}": DecodeRequest(prefix.image_embeds, prefix.prompt_ids, options) for i, prefix in enumerate(prefixes)
+    }
+    done = engine.decode(requests)
+    return [done[key][0].token_ids for key in requests]
 
 
 def worst(tables: Mapping[str, Sequence[Agreement]]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from model_src.errors import InputError
+from model_src.errors import RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +28,10 @@ class Failure:
     message: str
 
     @classmethod
-    def of(cls, error: InputError) -> "Failure":
-        """The failure that an InputError describes."""
+    def of(cls, error: RequestError) -> "Failure":
+        """The failure that an error describes; an unexpected exception that is its cause is logged."""
+        if error.status >= 500 and isinstance(error.__cause__, Exception):
+            _log(error.__cause__)
         return cls(error.status, type(error).__name__, str(error))
 
 
@@ -43,9 +45,13 @@ def attempt(work: Callable[[], Result]) -> Result | Failure:
     """
     try:
         return work()
-    except InputError as error:
+    except RequestError as error:
         return Failure.of(error)
     except Exception as error:  # noqa: BLE001 - the one boundary: an exception from here on would fail every neighbour
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        logger.error("%s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno or 0)
+        _log(error)
         return INTERNAL
+
+
+def _log(error: Exception) -> None:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error("%s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno or 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 
 from handlers.failure import INTERNAL, Failure, attempt
 from handlers.request import Exchange
+from model_src.errors import DeadlineExceeded, RequestError
 from model_src.report import Report
 from model_src.report_generator import ReportGenerator
 
@@ -21,12 +22,14 @@ class Flight:
 
     generator : reads the images and decodes
     exchanges : requests that have no outcome yet, by request id, in the order of their arrival
-    on_batch  : is told before every decoding how many requests take part
+    on_batch  : called before each decode with the number of active requests
+    deadline_s : seconds from its arrival, the wait for a slot included, after which a request fails
     """
 
-    def __init__(self, generator: ReportGenerator, on_batch: Callable[[int], None]) -> None:
+    def __init__(self, generator: ReportGenerator, on_batch: Callable[[int], None], deadline_s: float) -> None:
         self.generator = generator
         self.on_batch = on_batch
+        self.deadline_s = deadline_s
         self.exchanges: dict[str, Exchange] = {}
         self._waiting: dict[str, Exchange] = {}
         self._failures_in_a_row = 0
@@ -44,24 +47,35 @@ class Flight:
         return gone
 
     def advance(self, max_steps: int) -> dict[str, Outcome]:
-        """Admit those that wait while there are slots, decode at most `max_steps` steps, return who is finished."""
-        outcomes = self._admit_waiting()
+        """Fail late requests, admit waiting ones to free slots, decode at most `max_steps` steps.
+
+        returns : the outcomes of the requests that have ended
+        """
+        outcomes = self._end_late()
+        outcomes |= self._admit_waiting()
         outcomes |= self._step(max_steps)
         for request_id in outcomes:
             self._leave(request_id)
         return outcomes
 
-    def advance_to_end(self, max_steps: int, seconds: float) -> dict[str, Outcome]:
-        """Decode until every request has an outcome; those that have none after `seconds` fail."""
-        deadline = time.monotonic() + seconds
+    def advance_to_end(self, max_steps: int) -> dict[str, Outcome]:
+        """Decode until every request has an outcome, which takes no longer than the deadline."""
         outcomes: dict[str, Outcome] = {}
-        while self.exchanges and time.monotonic() < deadline:
+        while self.exchanges:
             outcomes |= self.advance(max_steps)
-        late = Failure(503, "Overloaded", f"no report after {seconds:.0f} s; ask for fewer tokens or try again later")
-        for request_id in list(self.exchanges):
-            outcomes[request_id] = late
-            self._leave(request_id)
         return outcomes
+
+    def _end_late(self) -> dict[str, Outcome]:
+        """Fail the requests that are over the deadline; their slots are free for others at once."""
+        begin = time.monotonic() - self.deadline_s
+        late = [request_id for request_id, exchange in self.exchanges.items() if exchange.arrived < begin]
+        for request_id in late:
+            self._leave(request_id)
+        error = DeadlineExceeded(
+            f"no report after {self.deadline_s:g} s, the wait for a slot included; ask for fewer beams or tokens, or "
+            "try again when the server is less busy"
+        )
+        return dict.fromkeys(late, Failure.of(error))
 
     def _admit_waiting(self) -> dict[str, Outcome]:
         batch = list(self._waiting)[: self.generator.free_slots]
@@ -86,14 +100,14 @@ class Flight:
         return {request_id: Failure.of(error) for request_id, error in refused.items()}
 
     def _step(self, max_steps: int) -> dict[str, Outcome]:
-        """Decode. A failure here cannot be blamed on one request: all that are in the batch fail."""
+        """Decode. An exception here has no single request as its cause: all that are in the batch fail."""
         if not self.generator.active:
             return {}
         self.on_batch(len(self.generator.active))
         reports = attempt(lambda: self.generator.step(max_steps))
         if not isinstance(reports, Failure):
             self._failures_in_a_row = 0
-            return dict(reports)
+            return {key: Failure.of(end) if isinstance(end, RequestError) else end for key, end in reports.items()}
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             # A device that is lost stays lost for this process. TorchServe starts another worker and answers

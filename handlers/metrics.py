@@ -8,6 +8,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handlers.failure import Failure
 from handlers.request import Exchange
 from handlers.response import timing_ms
+from model_src.errors import NonFiniteOutput
 from model_src.report import Report
 
 LEVEL = "Model"
@@ -20,6 +21,7 @@ KINDS = {
     "prelim_batch_occupancy_ratio": MetricTypes.HISTOGRAM,
     "prelim_tokens_generated_total": MetricTypes.COUNTER,
     "prelim_rejected_total": MetricTypes.COUNTER,
+    "prelim_non_finite_total": MetricTypes.COUNTER,
     "prelim_cancelled_total": MetricTypes.COUNTER,
     "prelim_active_requests": MetricTypes.GAUGE,
     "prelim_compiled_step": MetricTypes.GAUGE,
@@ -46,6 +48,8 @@ class Metrics:
     def failure(self, failure: Failure) -> None:
         """A request got an error instead of a report."""
         self._write("prelim_rejected_total", 1, str(failure.code))
+        if failure.type == NonFiniteOutput.__name__:
+            self._write("prelim_non_finite_total", 1)
 
     def cancelled(self, count: int) -> None:
         """So many clients went away before their reports were finished."""

@@ -58,13 +58,16 @@ class ReportHandler:
                 slots=max(1, properties.get("batch_size") or 1),
                 threads=self.settings.threads,
                 share_weights=self.settings.share_weights,
+                max_cache_mb=self.settings.max_cache_mb,
             )
         except ArchiveError as error:
             raise RuntimeError(str(error)) from None
         config = generator.config
         self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)
         self.metrics = Metrics(context.metrics, context.model_name)
-        self.flight = Flight(generator, lambda active: self.metrics.batch(active, generator.slots))
+        self.flight = Flight(
+            generator, lambda active: self.metrics.batch(active, generator.slots), self.settings.deadline_s
+        )
         generator.warm_up()
         self.metrics.compiled(generator.not_compiled is None)
         if generator.not_compiled is not None:
@@ -73,6 +76,10 @@ class ReportHandler:
         logger.info(
             "%s %s is ready after %.1f s on %s with %d slots and %d threads",
             *(config.name, config.version, time.monotonic() - started, device, generator.slots, self.settings.threads),
+        )
+        logger.info(
+            "KV cache: at most %.0f MB, %d columns for each of %d slots; deadline of a request: %g s",
+            *(generator.max_cache_mb, generator.max_columns, generator.slots, self.settings.deadline_s),
         )
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -117,11 +124,7 @@ class ReportHandler:
         if not self.flight.exchanges:
             return {}
         steps = self.settings.steps_per_handle
-        if self.settings.in_flight:
-            outcomes = self.flight.advance(steps)
-        else:
-            # Short of the time after which TorchServe kills the worker, and all its requests with it.
-            outcomes = self.flight.advance_to_end(steps, 0.8 * self.settings.response_timeout)
+        outcomes = self.flight.advance(steps) if self.settings.in_flight else self.flight.advance_to_end(steps)
         self.metrics.active(len(self.flight.generator.active))
         return outcomes
 

@@ -7,7 +7,6 @@ joined, are exactly the text of the report. Empty lines are keep-alives.
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -68,8 +67,8 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
         "status": report.status,
         "finish_reason": report.finish_reason,
         "num_tokens": report.num_tokens,
-        "avg_logprob": _finite(report.avg_logprob),
-        "alternatives": [{"report": a.text, "avg_logprob": _finite(a.avg_logprob)} for a in report.alternatives],
+        "avg_logprob": report.avg_logprob,
+        "alternatives": [{"report": a.text, "avg_logprob": a.avg_logprob} for a in report.alternatives],
         "model": dataclasses.asdict(model),
         "warnings": list(report.warnings),
         "timing_ms": timing_ms(report, exchange),
@@ -101,14 +100,10 @@ def timing_ms(report: Report, exchange: Exchange) -> dict[str, float]:
 
 
 def _json(contents: Any) -> bytes:
+    """JSON as bytes. Raises ValueError for NaN and infinity: a report that has such a number must not leave."""
     return json.dumps(contents, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS).encode()
 
 
 def _rounded(values: Any) -> Any:
     """Nested lists of numbers with six digits, all that float32 knows."""
     return [_rounded(value) for value in values] if isinstance(values, list) else float(f"{values:.6g}")
-
-
-def _finite(number: float) -> float | None:
-    """JSON has no infinity; a sequence that the options made impossible has a log-probability of minus infinity."""
-    return float(number) if math.isfinite(number) else None

@@ -18,6 +18,8 @@ class Settings:
     heartbeat_s      : seconds after which an unfinished HTTP request is kept alive with white space
     threads          : of PyTorch and ONNX Runtime
     share_weights    : workers use one copy of the weights instead of packing one each
+    request_deadline_s : seconds from its arrival after which a request fails, the wait for a slot included
+    max_cache_mb     : bound of the KV cache in units of 2**20 bytes; None: see ReportGenerator
     in_flight        : TorchServe's continuousBatching
     response_timeout : seconds after which TorchServe kills a worker that has not answered
     """
@@ -26,8 +28,15 @@ class Settings:
     heartbeat_s: float
     threads: int
     share_weights: bool
+    request_deadline_s: float
+    max_cache_mb: float | None
     in_flight: bool
     response_timeout: float
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds that a request may take. A batch that one call answers must end before the worker is killed."""
+        return self.request_deadline_s if self.in_flight else min(self.request_deadline_s, 0.8 * self.response_timeout)
 
     @classmethod
     def read(cls, model_config: Mapping[str, Any] | None) -> "Settings":
@@ -36,7 +45,14 @@ class Settings:
         Raises ArchiveError: for an unknown key of the section, listing the known ones, and for a wrong value.
         """
         contents = model_config or {}
-        section: dict[str, Any] = {"steps_per_handle": 8, "heartbeat_s": 10, "threads": None, "share_weights": None}
+        section: dict[str, Any] = {
+            "steps_per_handle": 8,
+            "heartbeat_s": 10,
+            "threads": None,
+            "share_weights": None,
+            "request_deadline_s": 300,
+            "max_cache_mb": None,
+        }
         given = contents.get("prelim") or {}
         unknown = sorted(set(given) - set(section))
         if unknown:
@@ -55,6 +71,8 @@ class Settings:
             heartbeat_s=section["heartbeat_s"],
             threads=threads,
             share_weights=share_weights,
+            request_deadline_s=section["request_deadline_s"],
+            max_cache_mb=section["max_cache_mb"],
             in_flight=contents.get("continuousBatching", False) is True,
             response_timeout=contents.get("responseTimeout", 120),
         )
@@ -63,9 +81,12 @@ class Settings:
                 f"{FILE}: maxWorkers is {workers} with continuousBatching: true, under which TorchServe lets requests "
                 "to several workers hang; set it to 1, or package with --batching dynamic"
             )
-        for name in ("steps_per_handle", "heartbeat_s", "threads", "response_timeout"):
+        names = ("steps_per_handle", "heartbeat_s", "threads", "response_timeout", "request_deadline_s", "max_cache_mb")
+        for name in names:
             value = getattr(settings, name)
-            number = int | float if name in ("heartbeat_s", "response_timeout") else int
+            if name == "max_cache_mb" and value is None:
+                continue
+            number = int if name in ("steps_per_handle", "threads") else int | float
             if isinstance(value, bool) or not isinstance(value, number) or value < 1:
                 raise ArchiveError(f"{FILE}: {name} is {value!r}; it must be a number of at least 1")
         return settings

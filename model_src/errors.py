@@ -2,13 +2,17 @@
 
 PrelimError
   ArchiveError         a model folder or archive cannot be used: raised at start-up, names the file
-  InputError           one request cannot be answered: fails that request alone
-    UnreadableInput    400  damaged, empty or malformed
-    InvalidOption      400  an option has a value that is not allowed
-    TooLarge           413  over a cap on bytes, pixels, frames or tokens
-    NotAnImage         415  the bytes are of no kind that is read here
-    Refused            422  readable, but this model must not answer it
-    Overloaded         503  no capacity left for this request
+  RequestError         one request gets no report; the others are unaffected
+    InputError         the request cannot be answered as it is
+      UnreadableInput  400  damaged, empty or malformed
+      InvalidOption    400  an option has a value that is not allowed
+      TooLarge         413  over a cap on bytes, pixels, frames or tokens
+      NotAnImage       415  the bytes are of no kind that is read here
+      Refused          422  readable, but this model must not answer it
+      Overloaded       503  no capacity left for this request
+    DecodingFailed     500  an unexpected exception, which is its cause
+    NonFiniteOutput    500  the model computed NaN or infinity
+    DeadlineExceeded   504  no report within the time that a request may take
 """
 
 
@@ -20,12 +24,18 @@ class ArchiveError(PrelimError):
     """A model folder or an archive cannot be used."""
 
 
-class InputError(PrelimError):
-    """One request cannot be answered. `status` is the HTTP status code to answer with.
+class RequestError(PrelimError):
+    """One request gets no report. `status` is the HTTP status code to answer with.
 
-    Messages name the field or tag, the value found, the values allowed and the way out, and never
+    Messages name the field or tag, the value found, the allowed values and the way out, and never
     repeat patient data.
     """
+
+    status = 500
+
+
+class InputError(RequestError):
+    """The request cannot be answered as it is."""
 
     status = 400
 
@@ -60,3 +70,20 @@ class Overloaded(InputError):
     """There is no capacity left for this request."""
 
     status = 503
+
+
+class DecodingFailed(RequestError):
+    """An unexpected exception ended the request. The exception is the cause; its text may quote the input."""
+
+    def __init__(self) -> None:
+        super().__init__("the server failed on this request; its log has the type and the place")
+
+
+class NonFiniteOutput(RequestError):
+    """The model computed NaN or infinity."""
+
+
+class DeadlineExceeded(RequestError):
+    """There is no report within the time that a request may take."""
+
+    status = 504

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from model_src.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
-from model_src.errors import InvalidOption
+from model_src.errors import InvalidOption, NonFiniteOutput
 from model_src.feature_cache import Encoded, FeatureCache, digest_of
 from model_src.onnx_session import Array, OnnxSession
 from model_src.preprocess import preprocess
 from model_src.radiograph import read_radiograph
+
+MAX_FEATURE = 1e4
+"""Largest absolute value of a client's image_features.
+
+Encoders end in a norm or in averages of activations, whose values are below some hundred. Up to this bound the squares
+and products of a connector stay far within float32; of values near 1e19 already the squares overflow.
+"""
 
 
 @dataclass
@@ -66,6 +73,11 @@ class ImageEncoder:
         """Whether the model says more of an image than its report, such as where it looks."""
         return bool(self._insights)
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of image_embeds."""
+        return self._connector.output_shape[0]
+
     def view(self, image: bytes | None, image_features: Array | None) -> View:
         """Read and preprocess an image that was not asked about before, or check a client's features.
 
@@ -100,11 +112,25 @@ class ImageEncoder:
             began = time.perf_counter()
             view.image_features = self._vision.run(view.pixel_values[None])[0]
             view.pixel_values, view.vision = None, time.perf_counter() - began
-            self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
+            if np.isfinite(view.image_features).all():
+                self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
 
     def connect(self, views: Sequence[View]) -> Tensor:
         """image_embeds of encoded views, shape (views, num_tokens, decoder width); one by one as in `encode`."""
         return torch.from_numpy(np.concatenate([self._connector.run(_features(view)[None]) for view in views]))
+
+    def check(self, view: View, image_embeds: Tensor) -> None:
+        """Refuse what the encoder or the connector could not compute for a view.
+
+        Raises NonFiniteOutput for an image, InvalidOption for a client's features.
+        """
+        if np.isfinite(_features(view)).all() and image_embeds.isfinite().all():
+            return
+        if view.digest:
+            raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
+        raise InvalidOption(
+            "image_features become NaN or infinity in this model's connector; send what its vision encoder gives"
+        )
 
     def insights(self, view: View) -> Mapping[str, Array]:
         """What the model says of an encoded view beside its report."""
@@ -128,6 +154,11 @@ class ImageEncoder:
             raise InvalidOption(f"image_features has shape {features.shape}; this model takes {expected}")
         if not np.isfinite(features).all():
             raise InvalidOption("image_features has values that are not finite")
+        largest = float(np.abs(features).max())
+        if largest > MAX_FEATURE:
+            raise InvalidOption(
+                f"image_features has a value of size {largest:.3g}; allowed: {-MAX_FEATURE:.0f} to {MAX_FEATURE:.0f}"
+            )
         return features
 
 

@@ -1,5 +1,6 @@
 """The straight line, in one place: bytes -> radiograph -> pixel_values -> image_features -> image_embeds -> report."""
 
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,16 +10,21 @@ from typing import Any
 import torch
 
 from model_src.archive import Archive, load_decoder, load_tokenizer, read_archive
-from model_src.errors import InputError, InvalidOption, Overloaded
+from model_src.decoders.decoder import Decoder
+from model_src.errors import ArchiveError, InputError, InvalidOption, Overloaded, RequestError
+from model_src.generation.columns import DEFAULT_COLUMNS, columns_needed
 from model_src.generation.engine import DecodeRequest, Engine
 from model_src.generation.hypothesis import Hypothesis
 from model_src.generation.options import GenerationOptions
+from model_src.generation.outcome import Outcome, isolate
 from model_src.generation.text_stream import TextStream, TextStreams
 from model_src.image_encoder import ImageEncoder, View
 from model_src.model_config import ModelConfig
 from model_src.onnx_session import Array
 from model_src.prompt import Prompter
 from model_src.report import Alternative, Report, cut_at_stop, sections
+
+_MB = 2**20
 
 Messages = tuple[Mapping[str, str], ...]
 
@@ -72,8 +78,13 @@ class ReportGenerator:
     threads : threads of ONNX Runtime; None takes PyTorch's number
     share_weights : weights are used where they lie in their file, which several processes can share;
               otherwise a CPU packs a copy of them, with which it is faster
+    max_cache_mb : bound of the KV cache's memory in units of 2**20 bytes, from which follows how many beams and
+              tokens a request may ask for; None: DEFAULT_COLUMNS columns for each slot, more where the model's
+              default options need them
 
     not_compiled : why decoding steps are not compiled, None where they are
+
+    Raises ArchiveError when `max_cache_mb` is too small for the model's default options.
     """
 
     def __init__(
@@ -84,6 +95,7 @@ class ReportGenerator:
         slots: int = 8,
         threads: int | None = None,
         share_weights: bool = False,
+        max_cache_mb: float | None = None,
     ) -> None:
         self.config: ModelConfig = archive.config
         self.sha256 = archive.sha256
@@ -104,6 +116,7 @@ class ReportGenerator:
             eos_token_ids=[tokens.eos_token_id],
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
+            max_columns=self._max_columns(decoder, max_cache_mb),
         )
         self._in_flight: dict[str, _InFlight] = {}
 
@@ -130,13 +143,23 @@ class ReportGenerator:
         """How many more requests can be admitted now."""
         return self._engine.free_slots
 
-    def admit(self, requests: Mapping[str, ReportRequest]) -> dict[str, InputError]:
+    @property
+    def max_cache_mb(self) -> float:
+        """What the KV cache never exceeds, in units of 2**20 bytes."""
+        return self._engine.max_cache_bytes / _MB
+
+    @property
+    def max_columns(self) -> int:
+        """Columns of the KV cache that one request may use."""
+        return self._engine.max_columns
+
+    def admit(self, requests: Mapping[str, ReportRequest]) -> dict[str, RequestError]:
         """Read, preprocess and encode new requests and let them into the batch.
 
         returns : the requests that failed, each with its own error; the others are not affected by them
         """
         arrived = time.perf_counter()
-        failed: dict[str, InputError] = {}
+        failed: dict[str, RequestError] = {}
         entering: dict[str, _InFlight] = {}
         for request_id, request in requests.items():
             try:
@@ -157,24 +180,25 @@ class ReportGenerator:
             failed.update(self._enter(entering))
         return failed
 
-    def step(self, max_steps: int = 1) -> dict[str, Report]:
+    def step(self, max_steps: int = 1) -> dict[str, Report | RequestError]:
         """Decode up to `max_steps` tokens of every request; stops early when one is finished.
 
-        returns : the finished reports by request id
+        returns : by request id the finished reports, and the errors of requests that failed; the others are not
+                  affected by them
         """
         for _ in range(max_steps):
             finished = self._engine.step()
             if finished or not self._in_flight:
                 break
-        return {request_id: self._report(request_id, hypotheses) for request_id, hypotheses in finished.items()}
+        return {request_id: self._end(request_id, outcome) for request_id, outcome in finished.items()}
 
-    def generate(self, requests: Sequence[ReportRequest]) -> list[Report | InputError]:
+    def generate(self, requests: Sequence[ReportRequest]) -> list[Report | RequestError]:
         """Reports for all requests, in their order; more than `slots` of them wait for a free place.
 
-        A request that cannot be answered has its InputError in the place of a report.
+        A request that fails has its error instead of a report.
         """
         waiting = {f"{index}": request for index, request in enumerate(requests)}
-        done: dict[str, Report | InputError] = {}
+        done: dict[str, Report | RequestError] = {}
         while len(done) < len(requests):
             entering = dict(list(waiting.items())[: self.free_slots])
             waiting = {key: value for key, value in waiting.items() if key not in entering}
@@ -211,19 +235,36 @@ class ReportGenerator:
         for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
             self.generate([ReportRequest(image_features=features, options=options)])
 
-    def _enter(self, entering: Mapping[str, _InFlight]) -> dict[str, InputError]:
+    def _max_columns(self, decoder: Decoder[Any], max_cache_mb: float | None) -> int:
+        """Columns of the KV cache that one request may use."""
+        prompt_ids = self._prompt_ids(ReportRequest())
+        prefix = decoder.prefix_length(self._images.num_tokens, prompt_ids)
+        needed = columns_needed(prefix, self.config.generation)
+        if max_cache_mb is None:
+            return max(DEFAULT_COLUMNS, needed)
+        column_mb = self.slots * decoder.new_state(self.slots).cache.column_bytes / _MB
+        columns = int(max_cache_mb / column_mb)
+        if columns < needed:
+            raise ArchiveError(
+                f"max_cache_mb is {max_cache_mb:g}; {self.slots} slots with the default options of "
+                f"{self.config.name} can need {math.ceil(needed * column_mb)}; raise it, or lower batchSize"
+            )
+        return columns
+
+    def _enter(self, entering: Mapping[str, _InFlight]) -> dict[str, RequestError]:
         """Encode the images and let the requests into the batch; those that do not fit fail."""
         views = [state.view for state in entering.values()]
         self._images.encode(views)
-        failed: dict[str, InputError] = {}
+        failed: dict[str, RequestError] = {}
         accepted: dict[str, DecodeRequest] = {}
         for (request_id, state), embeds in zip(entering.items(), self._images.connect(views), strict=True):
-            if state.request.return_attention:
-                state.insights = self._images.insights(state.view)
             decode = DecodeRequest(embeds, state.prompt_ids, state.options)
             try:
+                self._images.check(state.view, embeds)
                 self._engine.check(decode)
-            except InputError as error:
+                if state.request.return_attention:
+                    state.insights = self._images.insights(state.view)
+            except RequestError as error:
                 failed[request_id] = error
                 continue
             accepted[request_id] = decode
@@ -243,8 +284,11 @@ class ReportGenerator:
                 raise InvalidOption(f"{name} is set, but {self.config.name} takes none; leave it out")
         return (self.config.tokenizer.bos_token_id,)
 
-    def _report(self, request_id: str, hypotheses: Sequence[Hypothesis]) -> Report:
+    def _end(self, request_id: str, outcome: Outcome) -> Report | RequestError:
         state = self._in_flight.pop(request_id)
+        return outcome if isinstance(outcome, RequestError) else isolate(lambda: self._report(state, outcome))
+
+    def _report(self, state: _InFlight, hypotheses: Sequence[Hypothesis]) -> Report:
         now = time.perf_counter()
         stop = state.options.stop
         texts = [cut_at_stop(self._detokenize(hypothesis.token_ids), stop) for hypothesis in hypotheses]

@@ -97,13 +97,10 @@ class ModelRunner:
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
         )
-        engine.add({str(i): DecodeRequest(embeds, self._prompt_ids, options) for i, embeds in enumerate(image_embeds)})
-        done: dict[str, str] = {}
-        while engine.active:
-            for request_id, hypotheses in engine.step().items():
-                text = cut_at_stop(self._detokenize(hypotheses[0].token_ids), options.stop)
-                done[request_id] = text if self._prompter is None else self._prompter.answer(text)
-        return [done[str(i)] for i in range(len(image_embeds))]
+        requests = {str(i): DecodeRequest(embeds, self._prompt_ids, options) for i, embeds in enumerate(image_embeds)}
+        done = engine.decode(requests)
+        texts = [cut_at_stop(self._detokenize(done[key][0].token_ids), options.stop) for key in requests]
+        return texts if self._prompter is None else [self._prompter.answer(text) for text in texts]
 
     def _told(self, image_embeds: Tensor, references: Sequence[str]) -> tuple[list[float], list[int], int]:
         """Nats and tokens of each reference by teacher forcing, and how many were cut.

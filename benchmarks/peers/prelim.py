@@ -43,12 +43,8 @@ class Peer:
             image, prompt = ids[: self._shape.image_tokens], ids[self._shape.image_tokens :]
             start = (IMAGE, *prompt) if self._shape.is_prefix else (BOS,)
             requests[f"{i}"] = DecodeRequest(self._image_embeds(image), start, options)
-        engine.add(requests)
-        done: dict[str, list[int]] = {}
-        while engine.active:
-            for request_id, hypotheses in engine.step().items():
-                done[request_id] = list(hypotheses[0].token_ids)
-        return [done[f"{i}"] for i in range(len(prefixes))]
+        done = engine.decode(requests)
+        return [list(done[key][0].token_ids) for key in requests]
 
     def _image_embeds(self, ids: list[int]) -> Tensor:
         """Words stand for an image, so that peers that take only ids of words read the same prefix."""

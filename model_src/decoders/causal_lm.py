@@ -156,6 +156,10 @@ class CausalLMState:
         """Copy one slot over another; the first `columns` columns of its cache are in use."""
         self.cache.move(source, target, columns)
 
+    def clear(self, slot: int, columns: int) -> None:
+        """Forget a request; the first `columns` columns of its slot's cache are in use."""
+        self.cache.clear(slot, columns)
+
 
 class CausalLMDecoder(nn.Module):
     """BioGPT, Llama and their like, for serving.

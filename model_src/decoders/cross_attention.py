@@ -131,6 +131,12 @@ class CrossAttentionState:
         for key, value in self._image:
             key[target], value[target] = key[source], value[source]
 
+    def clear(self, slot: int, columns: int) -> None:
+        """Forget a request and its image; the first `columns` columns of its slot's cache are in use."""
+        self.cache.clear(slot, columns)
+        for key, value in self._image:
+            key[slot], value[slot] = 0, 0
+
 
 class CrossAttentionDecoder(nn.Module):
     """Token and position embeddings, the layers, and the projection to the vocabulary.

@@ -19,6 +19,9 @@ class DecoderState(Protocol):
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy one slot over another; the first `columns` columns of its cache are in use."""
 
+    def clear(self, slot: int, columns: int) -> None:
+        """Forget a request; the first `columns` columns of its slot's cache are in use."""
+
 
 State = TypeVar("State", bound=DecoderState)
 

@@ -11,8 +11,8 @@ class KVCache:
     token_columns : where the next tokens go, as `open` was told
 
     A column is one position of one beam. What is written stays where it is: reordering beams changes which columns a
-    beam may look at (a mask that the caller keeps), never the cache. Decoders call `update`; the caller says
-    beforehand with `open` where the next tokens go.
+    beam may look at (a mask that the caller keeps), never the cache. Columns without a token are zero. Decoders
+    call `update`; the caller says beforehand with `open` where the next tokens go.
     """
 
     def __init__(
@@ -42,6 +42,26 @@ class KVCache:
             grown = (0, 0, 0, more_columns, 0, 0, 0, more_slots)
             for i, layer in enumerate(self.layers):
                 self.layers[i] = torch.nn.functional.pad(layer, grown)
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of one column of one slot, all layers together."""
+        _, _, heads, _, head_width = self.layers[0].shape
+        return len(self.layers) * 2 * heads * head_width * self.layers[0].itemsize
+
+    def narrow(self, columns: int) -> None:
+        """Keep only the first `columns` columns of each slot, and give the memory of the others back."""
+        for i, layer in enumerate(self.layers):
+            self.layers[i] = layer[:, :, :, :columns].clone(memory_format=torch.contiguous_format)
+
+    def clear(self, slot: int, length: int) -> None:
+        """Set the first `length` columns of a slot to zero, which is what the columns after them are.
+
+        Attention multiplies masked columns by zero, and 0 x NaN is NaN: what a request leaves in the cache must not
+        reach the next one.
+        """
+        for layer in self.layers:
+            layer[:, slot, :, :length] = 0
 
     def open(self, slots: slice, columns: Tensor, length: int) -> None:
         """Say where the tokens of the next forward pass go.

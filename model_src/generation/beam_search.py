@@ -8,9 +8,14 @@ from torch import Tensor
 from model_src.generation.hypothesis import Hypothesis, StopRule
 from model_src.generation.logits import LogitsFilter, largest
 from model_src.generation.options import GenerationOptions
+from model_src.generation.selection import NextTokens, no_token_left
 
-_NEVER = -1.0e9
-"""Added to a score so that it is never chosen; finite, so that sums of scores stay finite (as in `generate`)."""
+_NEVER = -1.0e30
+"""Added to a score so that it is never chosen; finite, so that sums of scores stay finite.
+
+`generate` adds -1e9, which small temperatures and negative length penalties take real scores below: the empty
+sequences that it starts from then win. The bounds of `GenerationOptions` keep real scores above this one.
+"""
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,8 @@ class BeamSearch:
         self._is_finished = torch.zeros(beams, dtype=torch.bool, device=device)
         self._improvable = True
 
-    def advance(self, logits: Tensor) -> tuple[Tensor | None, Tensor] | None:
-        """Choose the next tokens.
-
-        logits  : Tensor, shape (num_beams, vocab_size), or (1, vocab_size) for the first token
-        returns : the beam that each new beam continues and its new token, each of shape (num_beams,); or None
-                  when the search is over
-        """
+    def advance(self, logits: Tensor) -> NextTokens | None:
+        """Choose the next tokens; see `TokenSelection.advance`."""
         candidates, parents = self._candidates(logits.float().expand(self._options.num_beams, -1))
         complete = self._stop_rule.complete(candidates.tokens)
         self._finish(candidates, complete)
@@ -87,18 +87,20 @@ class BeamSearch:
         self._running, order = open_candidates.best(self._options.num_beams)
         if self._is_over(bool(complete.all())):
             return None
-        return parents[order], self._running.tokens[:, -1]
+        return NextTokens(self._running.tokens[:, -1], parents[order])
 
     def leading(self) -> list[int]:
         """The tokens of the best open beam; they may still change."""
         return self._running.tokens[0].tolist()
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
-        """The best finished beams, best first."""
-        beams = self._finished
+        """The best finished beams, best first. Raises InvalidOption when the options allow fewer than are asked for."""
+        beams, count = self._finished, self._options.num_return_sequences
+        if not (self._is_finished & beams.scores.isfinite())[:count].all():
+            raise no_token_left()
         return tuple(
             self._stop_rule.hypothesis(beams.tokens[i, : int(beams.lengths[i])].tolist(), float(beams.logprobs[i]))
-            for i in range(self._options.num_return_sequences)
+            for i in range(count)
         )
 
     def _candidates(self, logits: Tensor) -> tuple[_Beams, Tensor]:
@@ -110,6 +112,8 @@ class BeamSearch:
         vocab_size = raw.shape[1]
         if self._options.do_sample:
             scores = scores.flatten()
+            if not scores.amax().isfinite():
+                raise no_token_left()
             chosen = torch.multinomial(scores.softmax(dim=-1), self._num_candidates, generator=self._generator)
             best, parents, tokens = scores[chosen], chosen // vocab_size, chosen % vocab_size
         else:

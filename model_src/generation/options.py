@@ -10,6 +10,8 @@ from model_src.errors import InvalidOption
 
 MAX_BEAMS = 16
 MAX_NEW_TOKENS = 1024
+MAX_TOP_K = 1_000_000
+"""More words than any vocabulary has."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 64
 
@@ -20,7 +22,7 @@ class GenerationOptions:
 
     num_beams            : 1 is greedy search or sampling, more is beam search, at most 16
     do_sample            : draw the next token instead of taking the best; with beams, beam sampling
-    temperature          : divides the logits when sampling, above 0
+    temperature          : divides the logits when sampling; at 0.000001 the best token is always drawn
     top_k                : sample from the k most likely tokens, 0 switches it off
     top_p                : sample from the smallest set of tokens whose probability reaches p
     seed                 : makes sampling repeatable; None draws a fresh seed for each request
@@ -33,6 +35,10 @@ class GenerationOptions:
     max_new_tokens       : at most so many tokens
     num_return_sequences : how many reports; beams: the best; sampling: independent draws
     stop                 : texts that end the report when they appear (`stop_strings` of `generate`)
+
+    The bounds keep every score within float32: the sum of MAX_NEW_TOKENS log-probabilities of -1000, each multiplied
+    by the largest `repetition_penalty`, divided by the smallest `temperature` and scaled by the longest length to the
+    power of `length_penalty`, is above -1e30.
 
     Raises InvalidOption when a value is not allowed.
     """
@@ -54,13 +60,13 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         self._require("num_beams", 1 <= self.num_beams <= MAX_BEAMS, f"1 to {MAX_BEAMS}")
-        self._require("temperature", 0 < self.temperature <= 100, "above 0, at most 100")
-        self._require("top_k", self.top_k >= 0, "0 or more")
-        self._require("top_p", 0 < self.top_p <= 1, "above 0, at most 1")
+        self._require("temperature", 1e-6 <= self.temperature <= 100, "0.000001 to 100")
+        self._require("top_k", 0 <= self.top_k <= MAX_TOP_K, f"0 to {MAX_TOP_K}")
+        self._require("top_p", 1e-6 <= self.top_p <= 1, "0.000001 to 1")
         self._require("seed", self.seed is None or 0 <= self.seed < 2**63, "0 to 2**63 - 1")
-        self._require("repetition_penalty", 0 < self.repetition_penalty <= 100, "above 0, at most 100")
+        self._require("repetition_penalty", 1e-6 <= self.repetition_penalty <= 100, "0.000001 to 100")
         self._require("no_repeat_ngram_size", 0 <= self.no_repeat_ngram_size <= 100, "0 to 100")
-        self._require("length_penalty", abs(self.length_penalty) <= 10, "-10 to 10")
+        self._require("length_penalty", abs(self.length_penalty) <= 5, "-5 to 5")
         self._require("early_stopping", self.early_stopping in (True, False, "never"), "true, false or never")
         self._require("max_new_tokens", 1 <= self.max_new_tokens <= MAX_NEW_TOKENS, f"1 to {MAX_NEW_TOKENS}")
         self._require("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "0 to max_new_tokens")

@@ -6,6 +6,7 @@ from torch import Tensor
 from model_src.generation.hypothesis import Hypothesis, StopRule
 from model_src.generation.logits import LogitsFilter
 from model_src.generation.options import GenerationOptions
+from model_src.generation.selection import NextTokens, no_token_left
 
 
 class Sampling:
@@ -34,15 +35,12 @@ class Sampling:
         self._lengths = torch.zeros(rows, dtype=torch.int64, device=device)
         self._sum_logprobs = torch.zeros(rows, device=device)
 
-    def advance(self, logits: Tensor) -> tuple[Tensor | None, Tensor] | None:
-        """Choose the next tokens.
-
-        logits  : Tensor, shape (rows, vocab_size), or (1, vocab_size) for the first token
-        returns : None for the parents (rows keep their order) and the tokens, shape (rows,); or None when all
-                  rows are complete
-        """
+    def advance(self, logits: Tensor) -> NextTokens | None:
+        """Choose the next tokens; see `TokenSelection.advance`."""
         logits = logits.float().expand(self._options.rows, -1)
         scores = self._filter(logits, self._history, self._history.shape[1] - self._start)
+        if scores is not logits:
+            scores = self._possible(scores)
         if self._options.do_sample:
             tokens = torch.multinomial(scores.softmax(dim=-1), 1, generator=self._generator)[:, 0]
         else:
@@ -53,7 +51,17 @@ class Sampling:
         self._lengths += self._unfinished
         self._history = torch.cat([self._history, tokens[:, None]], dim=1)
         self._unfinished = self._unfinished & ~self._stop_rule.complete(self._history[:, self._start :])
-        return (None, tokens) if self._unfinished.any() else None
+        return NextTokens(tokens) if self._unfinished.any() else None
+
+    def _possible(self, scores: Tensor) -> Tensor:
+        """Scores from which every row can take a token. Raises InvalidOption where an incomplete row has none."""
+        impossible = ~scores.amax(dim=-1).isfinite()
+        if not impossible.any():
+            return scores
+        if (impossible & self._unfinished).any():
+            raise no_token_left()
+        # Complete rows take the padding token whatever they draw, but `multinomial` refuses NaN.
+        return scores.masked_fill(impossible[:, None], 0.0)
 
     def leading(self) -> list[int]:
         """The tokens of the first row so far."""

@@ -23,6 +23,7 @@ class FakeGenerator:
         self.image_features_shape = (49, 576)
         self.slots = slots
         self.not_compiled: str | None = None
+        self.max_columns, self.max_cache_mb = 2560, 7.5
         self.faulty = False
         self.warmed_up = False
         self.batches: list[set[str]] = []

@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from client.local_server import ROOT
+
 from export.package import write_archive
 from tests.handlers.fuzz import SLOTS
 from tests.tiny_model import write_tiny_model

@@ -270,14 +270,16 @@ def test_dynamic_batch_is_answered_in_one_call(serve: Callable[..., Frontend], g
 def test_late_dynamic_batch_fails_before_the_worker_is_killed(
     serve: Callable[..., Frontend], generator: FakeGenerator
 ) -> None:
-    """A dynamic batch that takes longer than TorchServe waits is given up with 503, and its slots are free."""
+    """A dynamic batch that takes longer than TorchServe waits fails with 504, and its slots are free."""
     frontend = serve(continuousBatching=False, responseTimeout=1)
     job = frontend.submit(image(b"slow", max_new_tokens=1024))
     generator.step = lambda max_steps=1: {}  # type: ignore[method-assign]
 
     frontend.call()
 
-    assert job.status == 503
+    assert job.status == 504
+    assert job.body["error"]["type"] == "DeadlineExceeded"
+    assert "no report after 0.8 s" in job.body["error"]["message"]
     assert not generator.active
 
 

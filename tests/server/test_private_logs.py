@@ -10,7 +10,7 @@ import requests
 
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
-from client.local_server import LocalServer
+from launcher.local_server import LocalServer
 from tests.dicom_files import make_dicom
 from tests.server.conftest import MODEL
 from tests.tiny_model import png
