@@ -29,21 +29,25 @@ class _Recording(Engine):
         super().__init__(*arguments, **options)
         self.bits: dict[str, list[bytes]] = {}
 
-    def _choose(self, index: int, logits: Tensor) -> bool:
-        kept = self.bits.setdefault(self._batch[index].request_id, [])
-        kept.append(logits.float().numpy().tobytes())
-        return super()._choose(index, logits)
+    def _choose(self, first: int, logits: Tensor) -> None:
+        for slot, of_slot in zip(self._batch[first:], logits, strict=True):
+            kept = self.bits.setdefault(slot.request_id, [])
+            kept.append(of_slot[: slot.rows].float().numpy().tobytes())
+        super()._choose(first, logits)
 
 
 def decode(decoder: Decoder[Any], requests: Mapping[str, DecodeRequest], slots: int, eos: int) -> Texts:
     """All requests in one engine of so many slots; one or two enter at a step, as slots are free."""
     engine = _Recording(decoder, slots=slots, eos_token_ids=[eos], pad_token_id=eos, detokenize=str)
-    waiting, done, steps = list(requests.items()), {}, 0
+    waiting, steps = list(requests.items()), 0
+    done: dict[str, list[tuple[int, ...]]] = {}
     while len(done) < len(requests):
         entering = min(engine.free_slots, 1 + (steps % 3 == 0))
         engine.add(dict(waiting[:entering]))
         del waiting[:entering]
-        done |= {key: [h.token_ids for h in hypotheses] for key, hypotheses in engine.step().items()}
+        for key, outcome in engine.step().items():
+            assert isinstance(outcome, tuple), outcome
+            done[key] = [hypothesis.token_ids for hypothesis in outcome]
         steps += 1
     return {key: (ids, engine.bits[key]) for key, ids in done.items()}
 

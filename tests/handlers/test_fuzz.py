@@ -7,9 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from client.local_server import ROOT
 
 from export.package import write_archive
+from launcher.local_server import ROOT
 from tests.handlers.fuzz import SLOTS
 from tests.tiny_model import write_tiny_model
 
