@@ -144,8 +144,10 @@ def dicoms(side: int) -> dict[str, Callable[[], bytes]]:
         "dicom JPEG Lossless": lambda: compress_by_gdcm(native, "1.2.840.10008.1.2.4.70"),
         "dicom JPEG-LS": lambda: compress(deep, JPEGLSLossless),
         "dicom JPEG 2000": lambda: compress(deep, JPEG2000Lossless),
-        "dicom JPEG 2000, 9 megapixels": lambda: compress(deep[: side // 2, : side // 2], JPEG2000Lossless),
-        "dicom JPEG 2000 of noise, half the rows": lambda: compress(white[: side // 2], JPEG2000Lossless, bits=16),
+        "dicom JPEG 2000, 10 megapixels": lambda: compress(deep[: side // 2, : side // 2], JPEG2000Lossless),
+        "dicom JPEG 2000 of white noise, half the rows": lambda: compress(
+            white[: side // 2], JPEG2000Lossless, bits=16
+        ),
         "dicom truncated to half": lambda: make_dicom(native)[: native.nbytes // 2],
     }
 
