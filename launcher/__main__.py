@@ -43,7 +43,7 @@ def main() -> int:
     for name in ("serve", "stop"):
         options[name].add_argument("--drain", type=float, default=60, help="seconds to wait for open requests")
     arguments = parser.parse_args()
-    # So that a termination leaves no more behind than Ctrl-C does.
+    # A termination is handled as Ctrl-C is: it leaves no server behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return commands[arguments.command](Server(ROOT, CONFIG, read_environment()), arguments)
@@ -99,7 +99,7 @@ def status(server: Server, _: argparse.Namespace) -> int:
     if process is None:
         print("the server does not run")
         return 1
-    print(f"process {process.pid} at {server.url}, {server.pending()} open requests")
+    print(f"process {process.pid} at {server.url}, {server.connections()} open connections")
     ready = True
     models = server.models()
     for model in models:
@@ -144,7 +144,7 @@ def _drain(server: Server, seconds: float) -> None:
         print(f"waiting up to {seconds:.0f} s for open requests; Ctrl-C ends them", flush=True)
         left = server.drain(seconds)
     if left:
-        print(f"{left} requests are ended without an answer", file=sys.stderr)
+        print(f"{left} open connections are closed", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def _check_code(path: Path, manifest: Manifest) -> None:
     other = [name for name, sha256 in manifest.files.items() if not _is_ours(name, sha256)]
     if other:
         raise ArchiveError(
-            f"{path}: {_shown(other)} differ from this installation's. Build the archive again with `make archive`, or "
+            f"{path}: {_join(other)} differ from this installation's. Build the archive again with `make archive`, or "
             "start with --other-code if you know who built it"
         )
 
@@ -88,6 +88,6 @@ def _is_ours(name: str, sha256: str) -> bool:
     return source.is_file() and sha256_of(source) == sha256
 
 
-def _shown(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more files" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from launcher.archives import check_store
 from launcher.environment import ROOT, read_environment
-from launcher.ports import APIS, GRPC_APIS, free_ports
+from launcher.ports import API_COUNT, free_ports, replace_ports
 from launcher.server import Server
 
 CONFIG = ROOT / "config.properties"
@@ -43,7 +43,8 @@ class LocalServer(Server):
             (folder / "handlers").symlink_to(ROOT / "handlers")
             (folder / "model_store").symlink_to(store.resolve())
             config = folder / "config.properties"
-            config.write_text(_derived_config(), encoding="utf-8")
+            settings = replace_ports(CONFIG.read_text(encoding="utf-8"), free_ports(API_COUNT))
+            config.write_text(f"{settings}model_store=model_store\n", encoding="utf-8")
             super().__init__(folder, config, environment | {"TMPDIR": str(temporary), "TEMP": str(temporary)})
             self.start(archives)
         except BaseException:
@@ -67,17 +68,3 @@ class LocalServer(Server):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
-
-
-def _derived_config() -> str:
-    """The committed config.properties with free ports and its model store."""
-    ports = iter(free_ports(len(APIS) + len(GRPC_APIS)))
-    replaced = {f"{api}_address": f"http://127.0.0.1:{next(ports)}" for api in APIS}
-    replaced |= {f"{api}_port": str(next(ports)) for api in GRPC_APIS}
-    replaced["model_store"] = "model_store"
-    lines = []
-    for line in CONFIG.read_text(encoding="utf-8").splitlines():
-        name, separator, value = line.partition("=")
-        if separator and not line.startswith("#"):
-            lines.append(f"{name}={replaced.get(name, value)}")
-    return "\n".join(lines) + "\n"

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,6 +10,7 @@ from launcher.errors import LaunchError
 
 APIS = ("inference", "management", "metrics")
 GRPC_APIS = ("grpc_inference", "grpc_management")
+API_COUNT = len(APIS) + len(GRPC_APIS)
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -28,6 +29,16 @@ def read_addresses(properties: Mapping[str, str]) -> dict[str, tuple[str, int]]:
     for api in GRPC_APIS:
         found[api] = (properties.get(f"{api}_address", "127.0.0.1"), int(properties[f"{api}_port"]))
     return found
+
+
+def replace_ports(settings: str, ports: Sequence[int]) -> str:
+    """A config.properties with other ports on loopback, in the order of `read_addresses`.
+
+    settings : its text; of a key that is given twice, the last counts
+    """
+    pairs = [f"{api}_address=http://127.0.0.1:{port}" for api, port in zip(APIS, ports, strict=False)]
+    pairs += [f"{api}_port={port}" for api, port in zip(GRPC_APIS, ports[len(APIS) :], strict=True)]
+    return "\n".join([settings, *pairs, ""])
 
 
 def check_free(addresses: Mapping[str, tuple[str, int]]) -> None:

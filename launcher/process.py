@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,11 +28,30 @@ def find_server(temporary: Path) -> psutil.Process | None:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether a process runs no more; one that its parent has not asked about does not run either."""
+    """Whether a process has ended, even if its parent has not yet asked for its exit code."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return True
+
+
+def count_connections(process: psutil.Process | None, ports: Collection[int]) -> int:
+    """Clients that are connected to these ports of a server."""
+    with contextlib.suppress(psutil.Error):
+        connections = process.net_connections("tcp") if process is not None else []
+        return sum(each.status == psutil.CONN_ESTABLISHED and each.laddr.port in ports for each in connections)
+    return 0
+
+
+def worker_seconds(process: psutil.Process | None) -> float:
+    """CPU time that a server's workers, and what they have started, have used."""
+    used = 0.0
+    with contextlib.suppress(psutil.Error):
+        for worker in process.children(recursive=True) if process is not None else []:
+            with contextlib.suppress(psutil.Error):
+                times = worker.cpu_times()
+                used += times.user + times.system + times.children_user + times.children_system
+    return used
 
 
 def terminate(process: psutil.Process, seconds: float = 20) -> None:
@@ -59,9 +78,9 @@ def _wait(processes: Iterable[psutil.Process], seconds: float) -> bool:
 
 
 def sweep(temporary: Path, key_file: Path) -> None:
-    """Remove what a server leaves that has crashed: unpacked archives, sockets, pid file, keys."""
+    """Remove what a server leaves: unpacked archives, sockets, pid file, keys, and ONNX Runtime's `.ses`."""
     shutil.rmtree(temporary / "models", ignore_errors=True)
-    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, key_file):
+    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, temporary / ".ses", key_file):
         path.unlink(missing_ok=True)
 
 

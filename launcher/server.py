@@ -17,10 +17,10 @@ from client.loopback import open_session
 from launcher.environment import check_java
 from launcher.errors import LaunchError
 from launcher.ports import check_free, read_addresses, read_properties
-from launcher.process import find_server, has_ended, sweep, terminate
+from launcher.process import count_connections, find_server, has_ended, sweep, terminate, worker_seconds
 
-ACTIVE = "prelim_active_requests"
-"""The gauge of requests that are being decoded, for each model."""
+IDLE_CPU_S = 0.02
+"""CPU time that workers without a request stay under in a second."""
 
 STARTUP_S = 600.0
 
@@ -159,29 +159,29 @@ class Server:
         """What the server has printed since its start."""
         return self.console.read_text(encoding="utf-8", errors="replace") if self.console.is_file() else ""
 
-    def pending(self) -> int:
-        """Requests that wait or are being decoded."""
-        waiting = 0
-        for model in self.models():
-            waiting += self.describe(model).get("jobQueueStatus", {}).get("pendingRequests", 0)
-        with contextlib.suppress(requests.RequestException):
-            values = re.findall(rf"^{ACTIVE}\{{.*\}} (\S+)$", self.metrics(), re.MULTILINE)
-            waiting += int(sum(map(float, values)))
-        return waiting
+    def connections(self) -> int:
+        """Open connections to the inference APIs, of requests and of clients that keep theirs."""
+        ports = {self.addresses[api][1] for api in ("inference", "grpc_inference")}
+        return count_connections(self.process, ports)
 
     def drain(self, seconds: float) -> int:
-        """Wait until no request is left; returns how many are after so many seconds.
+        """Wait until all requests are answered; returns how many connections are open if that takes too long.
 
-        TorchServe resets open connections as soon as it is told to stop. It cannot be told to refuse new requests.
+        TorchServe resets open connections when it is told to stop, cannot be told to refuse new requests, and counts
+        only those that no worker has seen. A request is at work if one waits, or if workers work: that takes CPU time.
         """
         deadline = time.monotonic() + seconds
-        left = self.pending()
-        while left and time.monotonic() < deadline:
-            time.sleep(0.2)
-            left = self.pending()
-        # The last answer is still on its way from the worker to the client.
-        time.sleep(0.5 if seconds else 0)
+        while (left := self.connections()) and time.monotonic() < deadline:
+            used = worker_seconds(self.process)
+            time.sleep(1)
+            if worker_seconds(self.process) - used < IDLE_CPU_S and not self._waiting():
+                return 0
         return left
+
+    def _waiting(self) -> int:
+        """Requests that no worker has seen."""
+        queues = (self.describe(model).get("jobQueueStatus", {}) for model in self.models())
+        return sum(queue.get("pendingRequests", 0) for queue in queues)
 
     def stop(self) -> None:
         """End the server and its workers, and remove what they leave."""

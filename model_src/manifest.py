@@ -108,7 +108,7 @@ def write_manifest(folder: Path) -> Manifest:
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of an unpacked archive and check all files.
 
-    Bytecode that Python has cached since the archive was unpacked is no part of it.
+    Bytecode that Python has cached since the archive was unpacked does not count.
 
     Raises ArchiveError naming the file that is missing, unknown, or not the one that was packed.
     """

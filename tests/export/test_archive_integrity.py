@@ -242,7 +242,7 @@ def _file(path: Path, contents: bytes) -> Path:
 
 
 def test_symbolic_link_in_an_unpacked_archive_is_refused(files: Files, tmp_path: Path) -> None:
-    """A file that could change behind its name is not one of the archive."""
+    """A link is not a file of the archive, whatever it leads to."""
     folder = unpacked(files, tmp_path / "archive")
     (folder / "model.yaml").rename(tmp_path / "model.yaml")
     (folder / "model.yaml").symlink_to(tmp_path / "model.yaml")
