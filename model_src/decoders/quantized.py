@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from model_src.kernels import fits
+from model_src.kernels import NF4_BLOCK, fits
 from model_src.weights_file import LazyTensor, made
 
 Weights = Mapping[str, LazyTensor]
@@ -22,9 +22,6 @@ Product = Callable[[Tensor], Tensor]
 
 FEW_ROWS = 24
 """Up to so many rows PyTorch's kernel for 8-bit weights beats making 16-bit ones of them first (measured on a CPU)."""
-
-NF4_BLOCK = 64
-"""Neighbouring weights that share a scale. Source: Dettmers et al., "QLoRA", 2023, section 3."""
 
 
 def _int8_scale(weight: Tensor) -> Tensor:

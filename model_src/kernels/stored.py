@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
+from model_src.kernels import NF4_BLOCK
 from model_src.kernels.dot import BLOCK
 from model_src.kernels.rows import address, of_bfloat16
 from model_src.kernels.strip import STRIP, STRIP_ROWS, strip_dot
 
 MAX_ROWS = 24
 """Rows for which a strip of weights is widened once."""
-
-NF4_BLOCK = 64
-"""Neighbouring weights that share a scale. Source: Dettmers et al., "QLoRA", 2023, section 3."""
 
 
 @njit(inline="always")

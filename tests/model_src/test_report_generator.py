@@ -7,6 +7,7 @@ import pytest
 
 from model_src.errors import InputError, InvalidOption, NotAnImage
 from model_src.generation.options import GenerationOptions
+from model_src.onnx_session import Array, OnnxSession
 from model_src.report import Report, cut_at_stop, sections
 from model_src.report_generator import ReportGenerator, ReportRequest
 from tests.tiny_model import png
@@ -43,7 +44,23 @@ def test_batch_equals_alone(generator: ReportGenerator) -> None:
     together = generator.generate(requests)
 
     alone = [one(generator, request) for request in requests]
-    assert [report.token_ids for report in alone] == [report.token_ids for report in together]
+    written = [[(report.token_ids, report.avg_logprob) for report in reports] for reports in (alone, together)]
+    assert written[0] == written[1], "every bit of the log-probabilities as well"
+
+
+def test_networks_see_one_image_at_a_time(generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that arrive together are encoded and connected as each would be alone."""
+    sizes: list[int] = []
+    run = OnnxSession.run
+
+    def recorded(session: OnnxSession, batch: Array) -> Array:
+        sizes.append(len(batch))
+        return run(session, batch)
+
+    monkeypatch.setattr(OnnxSession, "run", recorded)
+    generator.generate([ReportRequest(image=png(50 + i)) for i in range(3)])
+
+    assert sizes == [1] * 6
 
 
 def test_broken_file_leaves_its_neighbours_unchanged(generator: ReportGenerator) -> None:
