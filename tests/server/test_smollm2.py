@@ -71,7 +71,7 @@ def test_stream_is_the_report(client: HttpClient, prompt: str) -> None:
     text = client.report(sample_radiograph(), **options)["report"]
     stop = text[len(text) * 2 // 3 :][:8]
 
-    for more in ({}, {"stop": [stop]}):
+    for more in ({}, {"stop": stop}):
         *pieces, answer = client.stream(sample_radiograph(), **options, **more)
 
         assert len(pieces) > 1
