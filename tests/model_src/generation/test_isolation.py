@@ -47,7 +47,7 @@ def served(kind: str, precision: str) -> Any:
 
 
 class Poisoned:
-    """A decoder that computes `value` for its first slot at one step: keys, values and logits; its image as well."""
+    """A decoder that computes `value` for its last slot at one step: keys, values and logits; its image as well."""
 
     def __init__(self, decoder: Any, value: float, at_step: int) -> None:
         self._decoder, self._value, self._left = decoder, value, at_step
@@ -60,11 +60,13 @@ class Poisoned:
         logits = self._decoder.step(state, slots, *inputs)
         self._left -= 1
         if self._left == 0:
-            logits[0] = self._value
+            # Nothing moves into the last slot, so only clearing it removes what is written here.
+            last = slots.stop - 1
+            logits[-1] = self._value
             for layer in state.cache.layers:
-                layer[:, 0, :, state.cache.token_columns[0]] = self._value
+                layer[:, last, :, state.cache.token_columns[-1]] = self._value
             for key, value in getattr(state, "_image", ()):
-                key[0], value[0] = self._value, self._value
+                key[last], value[last] = self._value, self._value
         return logits
 
 
@@ -102,27 +104,28 @@ def test_poisoned_request_fails_alone(kind: str, precision: str, value: float) -
 
     ended = follow(make_engine(Poisoned(decoder, value, at_step=4)), *requests)
 
-    error = ended.pop("0")
+    (poisoned,) = [key for key, end in ended.items() if isinstance(end, RequestError)]
+    error = ended.pop(poisoned)
     assert isinstance(error, NonFiniteOutput)
     assert error.status == 500
-    assert ended == follow(make_engine(decoder), *requests, cancel_at=4)
+    assert ended == follow(make_engine(decoder), *requests, cancel=(poisoned, 4))
     if precision == "fp32":
-        alone = {key: drain_one(decoder, key, each) for key, each in (requests[0] | requests[1]).items() if key != "0"}
-        assert ended == alone
+        others = {key: each for key, each in (requests[0] | requests[1]).items() if key != poisoned}
+        assert ended == {key: drain_one(decoder, key, each) for key, each in others.items()}
 
 
 def follow(
-    batch: Engine, first: dict[str, DecodeRequest], later: dict[str, DecodeRequest], cancel_at: int | None = None
+    batch: Engine, first: dict[str, DecodeRequest], later: dict[str, DecodeRequest], cancel: tuple[str, int] = ("", 0)
 ) -> dict[str, Any]:
-    """How all requests end, the later ones entering as slots become free; "0" can be canceled after a step."""
+    """How all requests end, the later ones entering as slots become free; one can be canceled after a step."""
     batch.add(first)
     waiting, ended, steps = dict(later), dict[str, Any](), 0
     while batch.active:
         steps += 1
         for key, outcome in batch.step().items():
             ended[key] = outcome if isinstance(outcome, RequestError) else [h.token_ids for h in outcome]
-        if steps == cancel_at:
-            batch.cancel("0")
+        if steps == cancel[1]:
+            batch.cancel(cancel[0])
         batch.add({key: waiting.pop(key) for key in list(waiting)[: batch.free_slots]})
     return ended
 
