@@ -94,13 +94,17 @@ class BeamSearch:
         return self._running.tokens[0].tolist()
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
-        """The best finished beams, best first. Raises InvalidOption when the options allow fewer than are asked for."""
+        """The best finished beams, best first; fewer than were asked for where the search found no more.
+
+        Raises InvalidOption when there is none, or the options make even the best one impossible.
+        """
         beams, count = self._finished, self._options.num_return_sequences
-        if not (self._is_finished & beams.scores.isfinite())[:count].all():
+        found = self._is_finished[:count].nonzero()[:, 0].tolist()
+        if not found or not beams.scores[found[0]].isfinite():
             raise no_token_left()
         return tuple(
             self._stop_rule.hypothesis(beams.tokens[i, : int(beams.lengths[i])].tolist(), float(beams.logprobs[i]))
-            for i in range(count)
+            for i in found
         )
 
     def _candidates(self, logits: Tensor) -> tuple[_Beams, Tensor]:

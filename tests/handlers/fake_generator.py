@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 
-from model_src.errors import InputError, NotAnImage
+from model_src.errors import DecodingFailed, NonFiniteOutput, NotAnImage, RequestError
 from model_src.generation.options import GenerationOptions
 from model_src.report import Report, sections
 from model_src.report_generator import ReportRequest
@@ -12,7 +12,8 @@ from model_src.report_generator import ReportRequest
 class FakeGenerator:
     """The API of ReportGenerator. An image is a word, and its report repeats this word `max_new_tokens` times.
 
-    b"broken" is no image, b"bug" raises in `admit`; while `faulty` is set, `step` raises.
+    b"broken" is no image, b"bug" raises in `admit`; b"nan" and b"crash" fail in their first step, and b"lost" has a
+    report without a log-probability; while `faulty` is set, `step` raises.
     """
 
     def __init__(self, slots: int = 4) -> None:
@@ -41,10 +42,10 @@ class FakeGenerator:
         """How many more requests can be admitted now."""
         return self.slots - len(self._in_flight)
 
-    def admit(self, requests: Mapping[str, ReportRequest]) -> dict[str, InputError]:
+    def admit(self, requests: Mapping[str, ReportRequest]) -> dict[str, RequestError]:
         """Let new requests into the batch; returns those that failed."""
         assert len(requests) <= self.free_slots
-        failed: dict[str, InputError] = {}
+        failed: dict[str, RequestError] = {}
         for request_id, request in requests.items():
             self.seen[request_id] = request
             if request.image == b"bug":
@@ -55,11 +56,16 @@ class FakeGenerator:
                 self._in_flight[request_id] = 0
         return failed
 
-    def step(self, max_steps: int = 1) -> dict[str, Report]:
-        """Write up to `max_steps` words of every request; returns the finished ones."""
+    def step(self, max_steps: int = 1) -> dict[str, Report | RequestError]:
+        """Write up to `max_steps` words of every request; returns the ones that end."""
         self.batches.append(set(self._in_flight))
         if self.faulty:
             raise RuntimeError("patient Mueller")
+        failed = {key: _error(self.seen[key].image) for key in self._in_flight}
+        if ended := {key: error for key, error in failed.items() if error is not None}:
+            for request_id in ended:
+                del self._in_flight[request_id]
+            return ended
         finished = []
         for _ in range(max_steps):
             for request_id in self._in_flight:
@@ -95,4 +101,18 @@ class FakeGenerator:
         text = self._text(request_id)
         tokens = self._in_flight.pop(request_id)
         timing = {"queue": 0.0, "preprocess": 1.0, "vision": 2.0, "decode": 3.0}
-        return Report(text, *sections(text), "length", tuple(range(tokens)), -0.5, timing_ms=timing)
+        logprob = float("nan") if self.seen[request_id].image == b"lost" else -0.5
+        return Report(text, *sections(text), "length", tuple(range(tokens)), logprob, timing_ms=timing)
+
+
+def _error(image: bytes | None) -> RequestError | None:
+    if image == b"nan":
+        return NonFiniteOutput("the decoder computed NaN or infinity for this request")
+    if image == b"crash":
+        error = DecodingFailed()
+        try:
+            raise LookupError("patient Mueller")
+        except LookupError as cause:
+            error.__cause__ = cause
+        return error
+    return None

@@ -151,6 +151,69 @@ def test_worker_ends_when_decoding_keeps_failing(frontend: Frontend, generator: 
         frontend.call()
 
 
+def test_request_that_fails_while_decoding_fails_alone(
+    frontend: Frontend, generator: FakeGenerator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NaN and exceptions of one request, more often in a row than a worker may fail, cost the others nothing."""
+    caplog.set_level(logging.INFO)
+    good = frontend.submit(image(b"good", max_new_tokens=30))
+    for word, type_ in ((b"nan", "NonFiniteOutput"), (b"crash", "DecodingFailed")) * 3:
+        bad = frontend.submit(image(word))
+        frontend.call()
+
+        assert bad.status == 500
+        assert bad.body["error"]["type"] == type_
+        assert not good.answered
+    frontend.run()
+
+    assert good.body["report"].split() == ["good"] * 30
+    assert sum("prelim_non_finite_total.Count:1|#ModelName" in line for line in caplog.messages) == 3
+    assert "LookupError at fake_generator.py" in caplog.text
+    assert "Mueller" not in caplog.text
+
+
+def test_report_without_a_log_probability_never_leaves(frontend: Frontend) -> None:
+    """A NaN that got as far as the answer is a failure of the server, not a null in a report."""
+    lost, good = frontend.submit(image(b"lost")), frontend.submit(image(b"good"))
+
+    frontend.run()
+
+    assert lost.status == 500
+    assert "report" not in lost.body
+    assert good.status == 200
+
+
+@pytest.mark.parametrize("place", ["slot", "queue"])
+def test_late_request_fails_alone(serve: Callable[..., Frontend], generator: FakeGenerator, place: str) -> None:
+    """Over the deadline, counted from its arrival, a request fails with the way out, also while it waits for a slot."""
+    frontend = serve(prelim={"steps_per_handle": 2, "request_deadline_s": 60})
+    jobs = [frontend.submit(image(b"good", max_new_tokens=8)) for _ in range(5)]
+    frontend.call()
+    exchanges = frontend.handler.flight.exchanges
+    waiting = next(request_id for request_id in exchanges if request_id not in generator.active)
+    late = next(iter(generator.active)) if place == "slot" else waiting
+    exchanges[late].arrived -= 61
+    job = frontend.jobs[late]
+
+    frontend.call()
+    entered = waiting in generator.active
+    frontend.run()
+
+    assert job.status == 504
+    assert job.body["error"]["type"] == "DeadlineExceeded"
+    assert "no report after 60 s" in job.body["error"]["message"]
+    assert entered == (place == "slot")
+    assert all(other.body["report"].split() == ["good"] * 8 for other in jobs if other is not job)
+
+
+def test_limits_are_logged_at_the_start(serve: Callable[..., Frontend], caplog: pytest.LogCaptureFixture) -> None:
+    """The log of the start says how large the cache can become and how long a request may take."""
+    caplog.set_level(logging.INFO)
+    serve()
+
+    assert "KV cache: at most 8 MB, 2560 columns for each of 4 slots; deadline of a request: 300 s" in caplog.text
+
+
 def test_client_that_goes_away_frees_its_slot(frontend: Frontend, generator: FakeGenerator) -> None:
     """A request that the frontend no longer sends is cancelled."""
     frontend.submit(image(b"gone", max_new_tokens=100))

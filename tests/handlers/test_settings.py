@@ -31,6 +31,14 @@ def test_template_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert template["minWorkers"] == template["maxWorkers"] == 1
 
 
+def test_deadline_of_a_batch_ends_before_the_worker_is_killed() -> None:
+    """A batch that one call answers has at most 0.8 of responseTimeout; in flight, the setting alone counts."""
+    config = {"responseTimeout": 100, "prelim": {"request_deadline_s": 200}}
+
+    assert Settings.read({**config, "continuousBatching": True}).deadline_s == 200
+    assert Settings.read(config).deadline_s == 80
+
+
 def test_several_workers_share_weights() -> None:
     """Weights are shared where there is somebody to share them with, or where it is asked for."""
     assert [Settings.read({"maxWorkers": n}).share_weights for n in (1, 2)] == [False, True]
@@ -41,6 +49,9 @@ def test_several_workers_share_weights() -> None:
     ("config", "message"),
     [
         ({"prelim": {"step": 1}}, "unknown key 'step'; known: steps_per_handle, heartbeat_s, threads, share_weights"),
+        ({"prelim": {"request_deadline_s": 0}}, "request_deadline_s is 0"),
+        ({"prelim": {"request_deadline_s": None}}, "request_deadline_s is None"),
+        ({"prelim": {"max_cache_mb": "much"}}, "max_cache_mb is 'much'"),
         ({"prelim": {"steps_per_handle": 0}}, "steps_per_handle is 0"),
         ({"prelim": {"steps_per_handle": 2.5}}, "steps_per_handle is 2.5"),
         ({"prelim": {"heartbeat_s": "10"}}, "heartbeat_s is '10'"),

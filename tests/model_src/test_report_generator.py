@@ -1,11 +1,12 @@
 """Properties of the straight line from bytes to report."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from model_src.errors import InputError, InvalidOption, NotAnImage
+from model_src.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage
 from model_src.generation.options import GenerationOptions
 from model_src.onnx_session import Array, OnnxSession
 from model_src.report import Report, cut_at_stop, sections
@@ -101,6 +102,12 @@ def test_features_stand_for_the_image(generator: ReportGenerator, tiny_archive: 
             r"shape \(3, 576\); this model takes \(4, 576\)",
         ),
         (ReportRequest(image_features=np.full((4, 576), np.nan, np.float32)), "not finite"),
+        (ReportRequest(image_features=np.full((4, 576), 3e38, np.float32)), r"size 3e\+38; allowed: -10000 to 10000"),
+        (ReportRequest(image_features=np.full((4, 576), -10001, np.float32)), "size 1e"),
+        (
+            ReportRequest(image=png(), options=GenerationOptions(num_beams=16, max_new_tokens=1000)),
+            "at most 48 are possible",
+        ),
         (ReportRequest(image=png(), prompt="What is seen?"), "prompt is set, but tiny takes none"),
         (ReportRequest(image=png(), options=GenerationOptions(max_new_tokens=49)), "at most 48 are possible"),
     ],
@@ -112,6 +119,58 @@ def test_wrong_request_is_explained(generator: ReportGenerator, request_: Report
     assert isinstance(error, InvalidOption)
     with pytest.raises(InputError, match=message):
         raise error
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("network", ["_vision", "_connector"])
+def test_image_that_becomes_nan_fails_alone(
+    generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch, network: str, value: float
+) -> None:
+    """NaN of the encoder or the connector is a 500 for its request, and no feature that is kept; others get reports."""
+    generator.reset()
+    session = getattr(generator._images, network)
+    requests = [ReportRequest(image=png(seed)) for seed in (70, 71, 72)]
+    run, images = session.run, itertools.count()
+
+    def poisoned(batch: np.ndarray) -> np.ndarray:
+        outputs = run(batch).copy()
+        if next(images) == 1:
+            outputs[0, 0, 0] = value
+        return outputs
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "run", poisoned)
+        first, error, last = generator.generate(requests)
+
+    assert isinstance(error, NonFiniteOutput)
+    expected = [one(generator, request).token_ids for request in requests]
+    assert [first.token_ids, last.token_ids] == [expected[0], expected[2]]
+
+
+def test_features_that_become_nan_are_the_clients_fault(
+    generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features within the bound that the connector still makes NaN of are refused by name."""
+    monkeypatch.setattr(generator._images._connector, "run", lambda batch: np.full((len(batch), 4, 32), np.nan, "f4"))
+
+    (error,) = generator.generate([ReportRequest(image_features=np.ones((4, 576), np.float32))])
+
+    assert isinstance(error, InvalidOption)
+    assert "image_features become NaN" in str(error)
+
+
+def test_cache_bound_follows_from_its_setting(tiny_archive: Path) -> None:
+    """`max_cache_mb` bounds the cache, and so beams x tokens of a request; too small a bound fails at start."""
+    small = ReportGenerator.load(tiny_archive, slots=4, max_cache_mb=0.5)
+    wide = ReportRequest(image=png(), options=GenerationOptions(num_beams=16, max_new_tokens=40))
+
+    assert 0 < small.max_cache_mb <= 0.5
+    (error,) = small.generate([wide])
+    assert isinstance(error, InvalidOption)
+    assert f"a request may use {small.max_columns} here" in str(error)
+    assert isinstance(ReportGenerator.load(tiny_archive, slots=4).generate([wide])[0], Report)
+    with pytest.raises(ArchiveError, match=r"max_cache_mb is 0.01; 4 slots .* tiny can need 1"):
+        ReportGenerator.load(tiny_archive, slots=4, max_cache_mb=0.01)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 8])

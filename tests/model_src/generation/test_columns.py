@@ -1,0 +1,138 @@
+"""The memory of the KV cache has a bound that is known before a request enters."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from model_src.errors import InvalidOption
+from model_src.generation.columns import KEPT_COLUMNS, Columns, columns_needed
+from model_src.generation.engine import Engine
+from model_src.generation.options import MAX_BEAMS, GenerationOptions
+from tests.model_src.generation.reference import EOS, PAD, engine, letters, request, run, tiny_decoder, tiny_image
+
+
+def narrow_engine(max_columns: int, slots: int = 1) -> Engine:
+    """An engine whose requests may use so many columns."""
+    return Engine(
+        tiny_decoder(),
+        slots=slots,
+        eos_token_ids=[EOS],
+        pad_token_id=PAD,
+        detokenize=letters,
+        max_columns=max_columns,
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_columns_in_use_never_exceed_the_bound(seed: int) -> None:
+    """Whatever beams do, among neighbors of any width, no slot uses more columns than `columns_needed` says."""
+    rng = random.Random(seed)
+    slots = rng.randint(1, 4)
+    rows = [rng.randint(1, MAX_BEAMS) for _ in range(slots)]
+    prefixes = [rng.randint(1, 40) for _ in range(slots)]
+    lengths = [rng.randint(2, 40) for _ in range(slots)]
+    needed = [
+        columns_needed(prefix, GenerationOptions(num_beams=own, max_new_tokens=length))
+        for prefix, own, length in zip(prefixes, rows, lengths, strict=True)
+    ]
+    columns = Columns(slots, max(needed), torch.device("cpu"))
+    for slot, prefix in enumerate(prefixes):
+        columns.grow(prefix)
+        columns.enter(slice(slot, slot + 1), prefix)
+    for _ in range(1, min(lengths)):
+        assigned = columns.assign(rows)
+        columns.look_at(assigned, torch.ones_like(assigned, dtype=torch.bool))
+        for slot, own in enumerate(rows):
+            # Half of the searches never drop a beam, which is the worst case.
+            parents = range(own) if slot % 2 else rng.choices(range(own), k=own)
+            columns.reorder(slot, torch.tensor(list(parents)))
+        assert columns.total <= max(needed)
+        for slot in range(slots):
+            assert columns.used(slot) <= needed[slot]
+
+
+def test_bound_is_reached() -> None:
+    """The bound is not too generous: sixteen independent draws need all of it."""
+    prefix, steps = 5, 30
+    options = GenerationOptions(do_sample=True, num_return_sequences=MAX_BEAMS, max_new_tokens=steps + 1)
+    columns = Columns(1, columns_needed(prefix, options), torch.device("cpu"))
+    columns.grow(prefix)
+    columns.enter(slice(0, 1), prefix)
+    for _ in range(steps):
+        assigned = columns.assign([MAX_BEAMS])
+        columns.look_at(assigned, torch.ones_like(assigned, dtype=torch.bool))
+
+    assert columns.used(0) == columns_needed(prefix, options) == prefix + steps * MAX_BEAMS
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 16, "max_new_tokens": 12},
+        {"do_sample": True, "num_return_sequences": 9, "seed": 0, "max_new_tokens": 20},
+        {"num_beams": 3, "do_sample": True, "seed": 1, "max_new_tokens": 40, "temperature": 5.0},
+        {"max_new_tokens": 1, "num_beams": 16},
+    ],
+    ids=str,
+)
+def test_a_request_runs_within_its_bound(options: dict[str, Any]) -> None:
+    """A request that may use just the columns it can need gets the ids that it gets with more; one fewer is refused."""
+    request_ = request(tiny_image(1), GenerationOptions(**options))
+    needed = columns_needed(1, request_.options)
+
+    batch = narrow_engine(needed)
+
+    assert run(batch, {"a": request_}) == run(engine(tiny_decoder()), {"a": request_})
+    with pytest.raises(InvalidOption):
+        narrow_engine(needed - 1).add({"a": request_})
+
+
+def test_refusal_says_what_would_be_allowed() -> None:
+    """The message has the numbers, and a request that follows either way out is taken."""
+    batch, wide = narrow_engine(300), GenerationOptions(num_beams=16, max_new_tokens=60)
+
+    with pytest.raises(InvalidOption) as raised:
+        batch.add({"a": request(tiny_image(0), wide)})
+
+    assert str(raised.value) == (
+        "num_beams 16 and max_new_tokens 60 can take 945 cache columns; a request may use 300 here. "
+        "Allowed: max_new_tokens up to 19 with num_beams 16, or num_beams up to 4 with max_new_tokens 60"
+    )
+    for beams, tokens in ((16, 19), (4, 60)):
+        batch.check(request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens)))
+    for beams, tokens in ((16, 20), (5, 60)):
+        with pytest.raises(InvalidOption):
+            batch.check(request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens)))
+
+
+def test_cache_shrinks_when_a_wide_request_leaves() -> None:
+    """A request of many columns leaves no wide cache to its neighbors, and changes nothing in their ids."""
+    draws = {"do_sample": True, "seed": 0, "num_return_sequences": 16, "max_new_tokens": 50, "min_new_tokens": 50}
+    wide = request(tiny_image(0), GenerationOptions(**draws))
+    slow = request(tiny_image(1), GenerationOptions(max_new_tokens=60, min_new_tokens=60, num_beams=2))
+    batch = narrow_engine(2560, slots=2)
+    batch.add({"wide": wide, "slow": slow})
+    widest, done = 0, {}
+    while batch.active:
+        widest = max(widest, batch._state.cache.columns)
+        done |= {key: [list(h.token_ids) for h in outcome] for key, outcome in batch.step().items()}
+        if "wide" in done:
+            assert batch._state.cache.columns <= KEPT_COLUMNS
+
+    assert widest > KEPT_COLUMNS
+    assert done["slow"] == run(engine(tiny_decoder()), {"a": slow})["a"]
+
+
+def test_memory_never_exceeds_what_is_stated() -> None:
+    """`max_cache_bytes` bounds what the cache has allocated, in a batch of requests that need all of it."""
+    options = {"do_sample": True, "num_return_sequences": 16, "max_new_tokens": 30, "min_new_tokens": 30}
+    batch = narrow_engine(columns_needed(1, GenerationOptions(**options)), slots=3)
+    batch.add({f"{i}": request(tiny_image(i), GenerationOptions(**options, seed=i)) for i in range(3)})
+    largest = 0
+    while batch.active:
+        batch.step()
+        largest = max(largest, sum(layer.nbytes for layer in batch._state.cache.layers))
+
+    assert 0.9 * batch.max_cache_bytes < largest <= batch.max_cache_bytes
