@@ -24,15 +24,15 @@ import yaml
 from torch import Tensor, nn
 
 from export.export_onnx import export_onnx
-from model_src.architectures import ARCHITECTURES
-from model_src.archive import CONFIG, CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION
-from model_src.decoders import Trainable, for_serving
-from model_src.errors import ArchiveError
-from model_src.manifest import write_manifest
-from model_src.mar import write_mar
-from model_src.model_config import ModelConfig
-from model_src.model_folder import MODEL_CARD, Model, read_model_folder
-from model_src.weights_file import write_weights
+from prelim.archive.archive import CONFIG, CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION
+from prelim.archive.manifest import write_manifest
+from prelim.archive.mar import write_mar
+from prelim.archive.model_config import ModelConfig
+from prelim.decoders import Trainable, for_serving
+from prelim.decoders.weights_file import write_weights
+from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "report_handler.py"

@@ -13,8 +13,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from model_src.errors import ArchiveError
-from model_src.mar import unpack_mar
+from prelim.archive.mar import unpack_mar
+from prelim.errors import ArchiveError
 
 NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
 """Libraries that a worker must not import: they cost seconds at every start."""
@@ -25,7 +25,7 @@ from pathlib import Path
 folder, image, forbidden = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
 sys.path.insert(0, str(folder))
 import report_handler
-from model_src.report_generator import ReportGenerator, ReportRequest
+from prelim.report_generator import ReportGenerator, ReportRequest
 generator = ReportGenerator.load(folder)
 (report,) = generator.generate([ReportRequest(image=image.read_bytes())])
 if isinstance(report, Exception):
@@ -33,7 +33,7 @@ if isinstance(report, Exception):
 imported = [name for name in forbidden if name in sys.modules]
 if imported:
     sys.exit(f"serving imported {', '.join(imported)}")
-ours = [module for name, module in sys.modules.items() if name.startswith("model_src")]
+ours = [module for name, module in sys.modules.items() if name.startswith("prelim")]
 outside = [module for module in ours if not module.__file__.startswith(str(folder))]
 if outside:
     sys.exit(f"{outside[0].__file__} came from outside the archive")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from model_src.errors import InvalidOption, TooLarge, UnreadableInput
+from prelim.errors import InvalidOption, TooLarge, UnreadableInput
 
 MAX_FIELDS = 32
 """Fields of a request, or members of one of its JSON objects. Inputs and options together are fewer."""

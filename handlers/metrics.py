@@ -8,8 +8,8 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handlers.failure import Failure
 from handlers.request import Exchange
 from handlers.response import timing_ms
-from model_src.errors import NonFiniteOutput
-from model_src.report import Report
+from prelim.errors import NonFiniteOutput
+from prelim.report import Report
 
 LEVEL = "Model"
 

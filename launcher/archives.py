@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
-from model_src.errors import ArchiveError
-from model_src.manifest import Manifest, sha256_of
-from model_src.mar import check_mar, read_file
+from prelim.archive.manifest import Manifest, sha256_of
+from prelim.archive.mar import check_mar, read_file
+from prelim.errors import ArchiveError
 
 HANDLER = "report_handler.py"
 TORCHSERVE = "MAR-INF/MANIFEST.json"

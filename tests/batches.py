@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from model_src.decoders.decoder import Decoder
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
+from prelim.decoders.decoder import Decoder
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
 
 OPTIONS = (
     GenerationOptions(max_new_tokens=8),

@@ -15,8 +15,8 @@ import tifffile
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from model_src.errors import InputError
-from model_src.radiograph import InputConfig, recognise, render
+from prelim.errors import InputError
+from prelim.images.radiograph import InputConfig, recognise, render
 from tests.dicom_files import body_of, deflate, encapsulate, make_dicom, phantom
 
 EMPTY_ITEM = b"\xfe\xff\x00\xe0\0\0\0\0"

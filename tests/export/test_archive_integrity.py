@@ -12,10 +12,10 @@ import pytest
 
 from export.package import write_archive
 from model_src import manifest, mar
-from model_src.archive import read_archive, unpack_archive
-from model_src.errors import ArchiveError
-from model_src.manifest import MANIFEST, Manifest, write_manifest
-from model_src.mar import check_mar, unpack_mar, write_mar
+from prelim.archive.archive import read_archive, unpack_archive
+from prelim.archive.manifest import MANIFEST, Manifest, write_manifest
+from prelim.archive.mar import check_mar, unpack_mar, write_mar
+from prelim.errors import ArchiveError
 
 Files = dict[str, bytes]
 

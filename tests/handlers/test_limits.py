@@ -10,8 +10,8 @@ import pytest
 
 from handlers.fields import MAX_FIELDS, MAX_JSON_CONTAINERS, MAX_TEXT_BYTES, max_features_bytes
 from handlers.request import INPUTS, MAX_PROMPT_CHARACTERS, OPTIONS, Exchange, read_request
-from model_src.errors import InputError
-from model_src.generation.options import GenerationOptions
+from prelim.errors import InputError
+from prelim.generation.options import GenerationOptions
 from tests.handlers.frontend import HTTP
 
 SHAPE = (257, 1408)

@@ -16,9 +16,9 @@ from launcher.environment import ROOT, check_java
 from launcher.errors import LaunchError
 from launcher.ports import check_free, read_addresses, read_properties
 from launcher.process import PID_FILE, exclusive, find_server, sweep
-from model_src.errors import ArchiveError
-from model_src.manifest import write_manifest
-from model_src.mar import unpack_mar, write_mar
+from prelim.archive.manifest import write_manifest
+from prelim.archive.mar import unpack_mar, write_mar
+from prelim.errors import ArchiveError
 
 
 def fake_java(home: Path, version: str) -> Path:

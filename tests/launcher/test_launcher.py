@@ -14,8 +14,8 @@ from client.answers import read_key
 from client.http_client import HttpClient
 from launcher.archives import check_archive
 from launcher.process import find_server
-from model_src.manifest import write_manifest
-from model_src.mar import unpack_mar, write_mar
+from prelim.archive.manifest import write_manifest
+from prelim.archive.mar import unpack_mar, write_mar
 from tests.launcher.conftest import Clone
 from tests.tiny_model import png
 

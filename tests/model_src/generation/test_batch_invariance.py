@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.real_models import SMOLLM2, RealModel, real_model
-from model_src.decoders import empty_decoder, serving_decoder
-from model_src.decoders.decoder import IMAGE
-from model_src.decoders.packed import STEP_ROWS, pack
-from model_src.decoders.precision import PRECISIONS, stored_weights
-from model_src.generation.engine import DecodeRequest
-from model_src.generation.options import MAX_BEAMS
-from model_src.kernels import unavailable
-from model_src.weights_file import made
+from benchmarks.models.real_models import SMOLLM2, RealModel, real_model
+from prelim.decoders import empty_decoder, serving_decoder
+from prelim.decoders.decoder import IMAGE
+from prelim.decoders.packed import STEP_ROWS, pack
+from prelim.decoders.precision import PRECISIONS, stored_weights
+from prelim.decoders.weights_file import made
+from prelim.generation.engine import DecodeRequest
+from prelim.generation.options import MAX_BEAMS
+from prelim.kernels import unavailable
 from tests.batches import OPTIONS, alone, decode
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from model_src.errors import InvalidOption
-from model_src.generation.columns import KEPT_COLUMNS, Columns, columns_needed
-from model_src.generation.engine import Engine
-from model_src.generation.options import MAX_BEAMS, GenerationOptions
+from prelim.errors import InvalidOption
+from prelim.generation.columns import KEPT_COLUMNS, Columns, columns_needed
+from prelim.generation.engine import Engine
+from prelim.generation.options import MAX_BEAMS, GenerationOptions
 from tests.model_src.generation.reference import EOS, PAD, engine, letters, request, run, tiny_decoder, tiny_image
 
 

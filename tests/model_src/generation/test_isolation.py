@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_src.decoders import serving_decoder
-from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
-from model_src.decoders.decoder import IMAGE
-from model_src.decoders.transformers_lm import TransformersLM
-from model_src.errors import DecodingFailed, InvalidOption, NonFiniteOutput, RequestError
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
+from prelim.decoders import serving_decoder
+from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+from prelim.decoders.decoder import IMAGE
+from prelim.errors import DecodingFailed, InvalidOption, NonFiniteOutput, RequestError
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+from prelim.networks.transformers_lm import TransformersLM
 from tests.model_src.generation.reference import EOS, engine, letters, request, run, tiny_decoder, tiny_image
 
 NAN, INF = float("nan"), float("inf")
@@ -264,7 +264,7 @@ def test_failed_device_is_not_one_requests_fault(monkeypatch: pytest.MonkeyPatch
     def lost(*_: Any) -> None:
         raise torch.AcceleratorError("device lost")
 
-    monkeypatch.setattr("model_src.generation.sampling.Sampling.advance", lost)
+    monkeypatch.setattr("prelim.generation.sampling.Sampling.advance", lost)
     with pytest.raises(torch.AcceleratorError):
         batch.step()
 

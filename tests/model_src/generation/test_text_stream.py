@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, decoders
 
-from model_src.generation.text_stream import TextStreams
-from model_src.report import cut_at_stop
+from prelim.generation.text_stream import TextStreams
+from prelim.report import cut_at_stop
 from tests.model_src.generation.tokenizer_kinds import IN_USE, SMALL
 
 PROSE = (

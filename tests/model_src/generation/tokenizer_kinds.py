@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from export.bert_tokenizer import FILE, bert_tokenizer
-from export.biogpt_tokenizer import MERGES, VOCABULARY, biogpt_tokenizer
-from export.llama_tokenizer import SPACE, of_pieces
-from export.tokenizers import read_tokenizer
-from training.wordpiece import make_tokenizer
+from export.tokenizers.bert import FILE, bert_tokenizer
+from export.tokenizers.biogpt import MERGES, VOCABULARY, biogpt_tokenizer
+from export.tokenizers.llama import SPACE, of_pieces
+from export.tokenizers.read import read_tokenizer
+from training.network.wordpiece import make_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
@@ -82,7 +82,7 @@ def demo(_: Path) -> Tokenizer:
 
 def smollm2(_: Path) -> Tokenizer:
     """SmolLM2's, from its GGUF file."""
-    from benchmarks.smollm2 import GGUF
+    from benchmarks.models.smollm2 import GGUF
 
     if not GGUF.is_file():
         pytest.skip(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")

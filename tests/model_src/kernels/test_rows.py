@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_src.kernels import GROUP, unavailable
+from prelim.kernels import GROUP, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
@@ -30,7 +30,7 @@ def each(name: str) -> Callable[[Any, Any], None]:
     """A function of `rows` applied to every number of an array, compiled as in a step."""
     from numba import njit
 
-    from model_src.kernels import rows
+    from prelim.kernels import rows
 
     function = getattr(rows, name)
 
@@ -90,7 +90,7 @@ NORMS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", NORMS)
 def test_norm_is_that_of_pytorch(name: str) -> None:
     """Rows of every size; NaN where the squares are too large for float32, or where an input is not finite."""
-    from model_src.kernels import rows
+    from prelim.kernels import rows
 
     torch.manual_seed(0)
     weight, bias = torch.randn(128), torch.randn(128)
@@ -108,7 +108,7 @@ def test_norm_is_that_of_pytorch(name: str) -> None:
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_integers_keep_what_is_not_finite(number: float) -> None:
     """A row with a NaN or an infinity is not finite where it is multiplied by 8-bit weights; its neighbors are."""
-    from model_src.kernels.product import packed_product
+    from prelim.kernels.product import packed_product
 
     torch.manual_seed(0)
     x = torch.randn(3, 2 * GROUP)
@@ -121,7 +121,7 @@ def test_integers_keep_what_is_not_finite(number: float) -> None:
 
 def test_integers_of_every_size() -> None:
     """Rows as large or as small as float32 allows are rounded to half a unit, those below 1e-36 to zero."""
-    from model_src.kernels.rows import quantise
+    from prelim.kernels.rows import quantise
 
     torch.manual_seed(0)
     for exponent in range(-149, 127, 3):
@@ -138,7 +138,7 @@ def test_integers_of_every_size() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_attention_keeps_what_is_not_finite(number: float, dtype: torch.dtype) -> None:
     """A NaN or an infinity among a row's own keys or values reaches what it gathers; elsewhere it reaches nobody."""
-    from model_src.kernels.attention import attend
+    from prelim.kernels.attention import attend
 
     torch.manual_seed(0)
     query, key, value = torch.randn(2, 4, 3, 32), torch.randn(2, 2, 20, 32), torch.randn(2, 2, 20, 32)

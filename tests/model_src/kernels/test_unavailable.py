@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from model_src.kernels import unavailable
+from prelim.kernels import unavailable
 
 SCRIPT = """
 import torch
 from tests.model_src.generation.test_batch_invariance import random_decoder
-from model_src.decoders.decoder import IMAGE
+from prelim.decoders.decoder import IMAGE
 decoder = random_decoder("biogpt", "int8_dynamic", shared=False)
 state = decoder.new_state(1)
 state.cache.reserve(1, 8)

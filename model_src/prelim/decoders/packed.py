@@ -1,0 +1,227 @@
+"""Layers that multiply each row by itself, with weights laid out for the processor or where they are stored.
+
+What a layer gives for a row then depends on that row alone, so that a report is the same alone and in any batch:
+docs/decisions/0018-batch-invariance.md. Packed weights are a copy in memory, for a worker that shares them with nobody.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prelim.decoders.causal_lm import CausalLMDecoder
+from prelim.decoders.cross_attention import CrossAttentionDecoder
+from prelim.decoders.linear import AdaptedLinear
+from prelim.decoders.quantized import (
+    Int8DynamicEmbedding,
+    Int8DynamicLinear,
+    Int8Embedding,
+    Int8Linear,
+    NF4Linear,
+    Product,
+)
+from prelim.decoders.step_attention import StepAttention
+from prelim.decoders.word_embedding import WordEmbedding
+from prelim.kernels import GROUP, fits, unavailable
+
+STEP_ROWS = 16
+"""At most so many rows of a request take part in a step; more queries than that are a prefix."""
+
+_DTYPES = (torch.float32, torch.bfloat16)
+
+MakeProduct = Callable[[Any, int, int], Product]
+"""Layer, first and last (exclusive) of the outputs -> their product."""
+
+
+def _reordered(layer: Any, start: int, stop: int) -> Product:
+    """The product by oneDNN, in blocks of its own choice."""
+    bias = getattr(layer, "bias", None)
+    packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight[start:stop].contiguous(), None)
+    bias = None if bias is None else bias[start:stop]
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _compiled(layer: Any, start: int, stop: int, *, packed: bool) -> Product:
+    """The product by a kernel of our own, which a compiled step uses as well."""
+    # numba takes a second to import.
+    from prelim.kernels import product
+
+    bias = getattr(layer, "bias", None)
+    bias = None if bias is None else bias[start:stop]
+    if isinstance(layer, NF4Linear):
+        numbers, absmax, code = layer.parts(start, stop)
+        if layer.shape[1] % GROUP == 0:
+            return product.nf4_product(numbers, absmax, code, (stop - start, layer.shape[1]), bias)
+        return product.stored_product(layer.dequantized()[start:stop], None, bias)
+    weight, scale = layer.weight[start:stop], getattr(layer, "scale", None)
+    make = product.packed_product if packed and fits(weight) else product.stored_product
+    return make(weight, None if scale is None else scale[start:stop], bias)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer by products that are made when they are first wanted.
+
+    prefix : prefixes are read by the layer itself, whose kernels are made for many rows
+    """
+
+    def __init__(self, layer: nn.Linear | Int8Linear | NF4Linear, make: MakeProduct, *, prefix: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self._outputs = layer.shape[0] if isinstance(layer, NF4Linear) else len(layer.weight)
+        self._make, self._prefix = make, prefix
+        self._products: dict[tuple[int, int], Product] = {}
+
+    @property
+    def weight(self) -> Tensor:
+        """That of the layer."""
+        return self.layer.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer, shape (..., outputs), for x of shape (..., queries, inputs)."""
+        if self._prefix and x.shape[-2] > STEP_ROWS:
+            y: Tensor = self.layer(x)
+            return y
+        return self.product()(x)
+
+    def part(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Outputs `start` to `stop` alone, shape (..., stop - start)."""
+        if self._prefix and x.shape[-2] > STEP_ROWS:
+            y: Tensor = self.layer.part(x, start, stop)  # type: ignore[operator]
+            return y
+        return self.product(start, stop)(x)
+
+    def product(self, start: int = 0, stop: int | None = None) -> Product:
+        """The product that gives outputs `start` to `stop`."""
+        stop = self._outputs if stop is None else stop
+        if (start, stop) not in self._products:
+            self._products[start, stop] = self._make(self.layer, start, stop)
+        return self._products[start, stop]
+
+
+class PackedAdapted(nn.Module):
+    """A linear layer and its low-rank adapter, as `AdaptedLinear`, each row by itself."""
+
+    def __init__(self, layer: AdaptedLinear, make: MakeProduct) -> None:
+        super().__init__()
+        self.base = layer.base
+        self._adapter = [make(_Matrix(weight), 0, len(weight)) for weight in (layer.down, layer.up)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The adapted layer, shape (..., outputs), for x of shape (..., inputs)."""
+        down, up = self._adapter
+        y: Tensor = self.base(x)
+        return y + up(down(x))
+
+
+class _Matrix:
+    """A weight as `MakeProduct` reads it."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+
+class PackedWordEmbedding(nn.Module):
+    """Word embeddings that score words by a product; rows are looked up where they are stored."""
+
+    def __init__(self, words: WordEmbedding | Int8Embedding, make: MakeProduct) -> None:
+        super().__init__()
+        self.words = words
+        self._make = make
+        self._product: Product | None = None
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """Embeddings, shape (..., width)."""
+        embeddings: Tensor = self.words(token_ids)
+        return embeddings
+
+    def scores(self, hidden: Tensor) -> Tensor:
+        """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
+        return self.product()(hidden)
+
+    def product(self) -> Product:
+        """The product that scores words."""
+        if self._product is None:
+            self._product = self._make(self.words, 0, len(self.words.weight))
+        return self._product
+
+
+_DYNAMIC = (Int8DynamicLinear, Int8DynamicEmbedding)
+_FEW_BITS = (Int8Linear, Int8Embedding, NF4Linear)
+
+
+def pack(decoder: nn.Module, *, shared: bool = False) -> nn.Module:
+    """The decoder with layers that multiply each row by itself, where this processor has kernels for it.
+
+    shared : weights are used where they are stored, else in a packed copy where that is faster
+
+    A causal language model whose layers all have such products decodes by `CompiledStep` from then on. Why a step is
+    not compiled is in the decoder's `not_compiled`.
+    """
+    device = next(decoder.parameters()).device
+    reason = unavailable() if device.type == "cpu" else f"the decoder is on {device.type}"
+    copies = not shared and not any(isinstance(m, _FEW_BITS) and not isinstance(m, _DYNAMIC) for m in decoder.modules())
+    if reason is None:
+        _replace(decoder, partial(_compiled, packed=copies), prefix=not copies)
+    elif copies and device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        _replace(decoder, _reordered, prefix=False)
+    if isinstance(decoder, CausalLMDecoder | CrossAttentionDecoder):
+        decoder.not_compiled = reason
+        if reason is None:
+            decoder.step_attending = StepAttention
+    if isinstance(decoder, CausalLMDecoder) and reason is None:
+        decoder.compiled = _compiled_step(decoder)
+        if decoder.compiled is None:
+            decoder.not_compiled = "its layers have adapters, or widths that are not multiples of 64"
+    return decoder
+
+
+def _replace(decoder: nn.Module, make: MakeProduct, *, prefix: bool) -> None:
+    """Put products in the place of layers, innermost first."""
+    for parent in reversed(list(decoder.modules())):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, _DYNAMIC) or (make is _reordered and isinstance(layer, _FEW_BITS)):
+                continue
+            if (
+                make is _reordered
+                and isinstance(layer, nn.Linear | WordEmbedding)
+                and layer.weight.dtype not in _DTYPES
+            ):
+                continue
+            if isinstance(layer, WordEmbedding | Int8Embedding):
+                setattr(parent, name, PackedWordEmbedding(layer, make))
+            elif isinstance(layer, nn.Linear | Int8Linear | NF4Linear):
+                setattr(parent, name, PackedLinear(layer, make, prefix=prefix))
+            elif isinstance(layer, AdaptedLinear) and make is not _reordered:
+                setattr(parent, name, PackedAdapted(layer, make))
+
+
+def _compiled_step(decoder: CausalLMDecoder) -> Any:
+    """The step of a decoder whose products are all compiled, else None."""
+    from prelim.kernels.causal_lm_step import CompiledStep
+    from prelim.kernels.product import Product as CompiledProduct
+
+    stack: list[Any] = list(decoder.layers)
+    layers = [(layer.qkv, layer.out, layer.up, layer.down) for layer in stack]
+    words: Any = decoder.words if decoder.lm_head is None else decoder.lm_head
+    kinds = PackedLinear | PackedWordEmbedding | Int8DynamicLinear | Int8DynamicEmbedding
+    if not all(isinstance(layer, kinds) for layer in (*sum(layers, ()), words)):
+        return None
+    products = [tuple(layer.product() for layer in of_layer) for of_layer in layers]
+    for product in (*sum(products, ()), words.product()):
+        if not isinstance(product, CompiledProduct) or product.inputs % GROUP:
+            return None
+    c = decoder.config
+    norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2)] + [decoder.norm]
+    return CompiledStep(
+        layers=products,
+        norms=torch.stack([norm.both() for norm in norms]),
+        words=words.product(),
+        heads=c.heads,
+        kv_heads=c.kv_heads or c.heads,
+        gated=c.gated,
+        silu=c.activation == "silu",
+        layer_norm=c.norm == "layer_norm",
+        eps=c.norm_eps,
+    )

@@ -1,0 +1,168 @@
+"""From an image, or from features that a client has of one, to what the decoder reads: bytes -> image_embeds."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prelim.archive.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
+from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
+from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.errors import InvalidOption, NonFiniteOutput
+from prelim.images.preprocess import preprocess
+from prelim.images.radiograph import read_radiograph
+
+MAX_FEATURE = 1e4
+"""Largest absolute value of a client's image_features.
+
+Encoders end in a norm or in averages of activations, whose values are below some hundred. Up to this bound the squares
+and products of a connector stay far within float32; of values near 1e19 already the squares overflow.
+"""
+
+
+@dataclass
+class View:
+    """One image on its way to the decoder.
+
+    pixel_values   : shape (channels, size, size); None where the features are known without them
+    image_features : shape (num_tokens, width); None until the image is encoded
+    digest         : name of the image in the cache of features; empty for a client's features
+    warnings       : what the reader of the image found worth saying
+    preprocess, vision : seconds that reading and encoding took
+    """
+
+    pixel_values: Array | None = None
+    image_features: Array | None = None
+    digest: str = ""
+    warnings: tuple[str, ...] = ()
+    preprocess: float = 0.0
+    vision: float = 0.0
+
+
+class ImageEncoder:
+    """Vision encoder and connector of an archive, and the features of the last images.
+
+    device  : "cpu" or "cuda"
+    threads : of ONNX Runtime
+    packed  : of OnnxSession
+
+    Raises ArchiveError naming the network that cannot be loaded.
+    """
+
+    def __init__(self, archive: Archive, device: str, threads: int, *, packed: bool) -> None:
+        self._config = archive.config
+        self._vision = OnnxSession(archive.folder / VISION, device, threads, packed=packed)
+        self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads, packed=packed)
+        self._insights = {
+            name.removesuffix(INSIGHT_SUFFIX): OnnxSession(archive.folder / name, device, threads)
+            for name in archive.files
+            if name.endswith(INSIGHT_SUFFIX)
+        }
+        self._kept = FeatureCache()
+
+    @property
+    def image_features_shape(self) -> tuple[int, ...]:
+        """What the vision encoder gives for one image, (num_tokens, width) or (width,)."""
+        return self._vision.output_shape
+
+    @property
+    def has_insights(self) -> bool:
+        """Whether the model says more of an image than its report, such as where it looks."""
+        return bool(self._insights)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of image_embeds."""
+        return self._connector.output_shape[0]
+
+    def view(self, image: bytes | None, image_features: Array | None) -> View:
+        """Read and preprocess an image that was not asked about before, or check a client's features.
+
+        Raises InputError for an image that cannot be read or is refused, for features of another shape, and where
+        there is none or both.
+        """
+        if image_features is not None:
+            if image is not None:
+                raise InvalidOption("the request has both image and image_features; send one of them")
+            return View(image_features=self._checked(image_features))
+        if image is None:
+            raise InvalidOption("the request has neither image nor image_features; send one of them")
+        digest = digest_of(image)
+        encoded = self._kept.find(digest)
+        if encoded is not None:
+            return View(image_features=encoded.image_features, digest=digest, warnings=encoded.warnings)
+        began = time.perf_counter()
+        radiograph = read_radiograph(image, self._config.input)
+        pixel_values = preprocess(radiograph, self._config.preprocess)
+        took = time.perf_counter() - began
+        return View(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
+
+    def encode(self, views: Sequence[View]) -> None:
+        """Give every view its image_features.
+
+        One by one: the last bits of a network's output depend on how many images are in its batch, and on a CPU a batch
+        costs what its images cost.
+        """
+        for view in views:
+            if view.image_features is not None or view.pixel_values is None:
+                continue
+            began = time.perf_counter()
+            view.image_features = self._vision.run(view.pixel_values[None])[0]
+            view.pixel_values, view.vision = None, time.perf_counter() - began
+            if np.isfinite(view.image_features).all():
+                self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
+
+    def connect(self, views: Sequence[View]) -> Tensor:
+        """image_embeds of encoded views, shape (views, num_tokens, decoder width); one by one as in `encode`."""
+        return torch.from_numpy(np.concatenate([self._connector.run(_features(view)[None]) for view in views]))
+
+    def check(self, view: View, image_embeds: Tensor) -> None:
+        """Refuse what the encoder or the connector could not compute for a view.
+
+        Raises NonFiniteOutput for an image, InvalidOption for a client's features.
+        """
+        if np.isfinite(_features(view)).all() and image_embeds.isfinite().all():
+            return
+        if view.digest:
+            raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
+        raise InvalidOption(
+            "image_features become NaN or infinity in this model's connector; send what its vision encoder gives"
+        )
+
+    def insights(self, view: View) -> Mapping[str, Array]:
+        """What the model says of an encoded view beside its report."""
+        return {name: session.run(_features(view)[None])[0] for name, session in self._insights.items()}
+
+    def grey(self) -> Array:
+        """image_features of a grey image, which nothing is kept of."""
+        p = self._config.preprocess
+        features: Array = self._vision.run(np.full((1, p.channels, p.size, p.size), 0.5, dtype=np.float32))[0]
+        return features
+
+    def forget(self) -> None:
+        """Keep no features any more."""
+        self._kept.clear()
+
+    def _checked(self, image_features: Array) -> Array:
+        """The client's image_features, if they have the shape that the vision encoder gives."""
+        features = np.asarray(image_features, dtype=np.float32)
+        expected = self.image_features_shape
+        if features.shape != expected:
+            raise InvalidOption(f"image_features has shape {features.shape}; this model takes {expected}")
+        if not np.isfinite(features).all():
+            raise InvalidOption("image_features has values that are not finite")
+        largest = float(np.abs(features).max())
+        if largest > MAX_FEATURE:
+            raise InvalidOption(
+                f"image_features has a value of size {largest:.3g}; allowed: {-MAX_FEATURE:.0f} to {MAX_FEATURE:.0f}"
+            )
+        return features
+
+
+def _features(view: View) -> Array:
+    if view.image_features is None:
+        raise RuntimeError("a view is connected before it is encoded")
+    return view.image_features

@@ -1,0 +1,140 @@
+"""Which columns of the KV cache belong to which request, and how many one request can need."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from prelim.errors import InvalidOption
+from prelim.generation.options import MAX_BEAMS, GenerationOptions
+
+DEFAULT_COLUMNS = 2560
+"""Columns of a request unless set otherwise: 512 for image and prompt and 2048 for text, 8 beams of 256 tokens."""
+
+KEPT_COLUMNS = 512
+"""Columns for each slot that stay allocated when the requests that needed more have left."""
+
+_BLOCK = 64
+"""The cache grows by half, to a multiple of this many columns: all that is in it is copied each time."""
+
+
+def columns_needed(prefix: int, options: GenerationOptions) -> int:
+    """The largest number of cache columns that a request can come to occupy.
+
+    The tokens of step k, k = 1 ... max_new_tokens - 1, take the first columns of the slot that none of its rows looks
+    at. Each row looks at the prefix and at most one column for each of the k - 1 steps before, so that at most
+    prefix + rows * (k - 1) columns are looked at. A step takes a column for every row of the widest request in the
+    batch, at most MAX_BEAMS, and the first free ones lie within that many columns after the number that is looked at.
+    The last token is chosen in step max_new_tokens - 1 and never written. Beams usually share columns and need far
+    fewer; independent draws (`num_return_sequences`) need all of them.
+    """
+    steps = options.max_new_tokens - 1
+    return prefix if steps == 0 else prefix + options.rows * (steps - 1) + MAX_BEAMS
+
+
+def check_columns(prefix: int, options: GenerationOptions, limit: int) -> None:
+    """Raise InvalidOption when a request can need more than `limit` columns, naming what would be allowed."""
+    needed, rows, tokens = columns_needed(prefix, options), options.rows, options.max_new_tokens
+    if needed <= limit:
+        return
+    name = "num_beams" if options.num_beams > 1 else "num_return_sequences"
+    room = limit - prefix - MAX_BEAMS
+    if room < 0:
+        raise InvalidOption(
+            f"image and prompt take {prefix} of the {limit} cache columns that a request may use here; shorten the "
+            "prompt, or ask the operator for a larger max_cache_mb"
+        )
+    ways = [f"max_new_tokens up to {room // rows + 2} with {name} {rows}"]
+    if tokens > 2 and (fewer := room // (tokens - 2)) >= 1:
+        ways.append(f"{name} up to {fewer} with max_new_tokens {tokens}")
+    raise InvalidOption(
+        f"{name} {rows} and max_new_tokens {tokens} can take {needed} cache columns; a request may use {limit} here. "
+        f"Allowed: {', or '.join(ways)}"
+    )
+
+
+class Columns:
+    """The columns of every slot: how far they are in use, and which of them each row looks at (its ancestry).
+
+    When beams are reordered only the ancestry changes, never the cache.
+
+    total : columns that are allocated for each slot
+    limit : columns that a slot may have
+    """
+
+    def __init__(self, slots: int, limit: int, device: torch.device) -> None:
+        self.limit = limit
+        self._ancestry = torch.zeros(slots, MAX_BEAMS, 0, dtype=torch.bool, device=device)
+        self._used = [0] * slots
+
+    @property
+    def total(self) -> int:
+        """Columns that are allocated for each slot."""
+        return self._ancestry.shape[2]
+
+    def used(self, slot: int) -> int:
+        """Columns of a slot up to the last one that has been written."""
+        return self._used[slot]
+
+    def enter(self, slots: slice, prefix: int) -> None:
+        """New requests whose rows all look at their first `prefix` columns."""
+        self._ancestry[slots] = False
+        self._ancestry[slots, :, :prefix] = True
+        self._used[slots] = [prefix] * (slots.stop - slots.start)
+
+    def assign(self, rows: Sequence[int]) -> Tensor:
+        """Columns for the next token of each row: the first ones that no row of the slot looks at.
+
+        Those of dropped beams are used again, so a search takes little more room than its longest beam.
+
+        rows    : of the request in each slot
+        returns : Tensor of int64, shape (slots, most rows)
+        """
+        count, most = len(rows), max(rows)
+        length = min(max(self._used[:count]) + most, self.limit)
+        self.grow(length)
+        real = torch.tensor([[row < own for row in range(most)] for own in rows], device=self._ancestry.device)
+        seen = (self._ancestry[:count, :most, :length] & real[:, :, None]).any(dim=1)
+        columns = seen.to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]
+        for slot, last in enumerate(columns[:, -1].tolist()):
+            self._used[slot] = max(self._used[slot], last + 1)
+        return columns
+
+    def look_at(self, columns: Tensor, own: Tensor) -> Tensor:
+        """Let rows look at their own next tokens, and return what every row looks at.
+
+        columns : what `assign` gave
+        own     : Tensor of bool, of the same shape: False for tokens that no row may look at
+        returns : Tensor of bool, shape (slots, 1, rows, columns in use)
+        """
+        slots, rows = columns.shape
+        device = columns.device
+        self._ancestry[torch.arange(slots, device=device)[:, None], torch.arange(rows, device=device), columns] = own
+        return self._ancestry[:slots, None, :rows, : max(self._used[:slots])]
+
+    def reorder(self, slot: int, parents: Tensor) -> None:
+        """Let each row of a slot look at what its parent looks at; parents : Tensor of int64, shape (rows,)."""
+        self._ancestry[slot, : len(parents)] = self._ancestry[slot, parents]
+
+    def move(self, source: int, target: int) -> None:
+        """Copy one slot over another."""
+        self._ancestry[target] = self._ancestry[source]
+        self._used[target] = self._used[source]
+
+    def leave(self, slot: int) -> None:
+        """A slot without a request."""
+        self._used[slot] = 0
+
+    def grow(self, columns: int) -> None:
+        """Allocate at least so many columns."""
+        if columns > self.total:
+            total = max(columns, self.total * 3 // 2)
+            total = min(total + -total % _BLOCK, max(self.limit, columns))
+            self._ancestry = torch.nn.functional.pad(self._ancestry, (0, total - self.total))
+
+    def shrink(self) -> bool:
+        """Give up what is allocated beyond KEPT_COLUMNS, if no slot uses it; whether that is so."""
+        if self.total <= KEPT_COLUMNS or max(self._used) > KEPT_COLUMNS:
+            return False
+        self._ancestry = self._ancestry[:, :, :KEPT_COLUMNS].clone()
+        return True

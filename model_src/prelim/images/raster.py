@@ -1,0 +1,124 @@
+"""PNG, JPEG, WebP and TIFF -> grey levels."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from prelim.errors import Refused, TooLarge, UnreadableInput
+from prelim.images.decoder_fence import fenced
+from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff
+from prelim.images.grey_levels import scale_samples
+from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
+
+# A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
+MAX_JPEG_SCANS = 100
+
+# Chroma noise of JPEG stays below this many of 256 levels.
+COLOUR_LEVELS = 24
+COLOUR_SHARE = 0.01
+
+# Rows that are converted at a time.
+BAND = 256
+
+
+def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return pixels, (rows, columns) float32 in [0, 1], high is white, and warnings.
+
+    kind : "PNG", "JPEG", "WEBP" or "TIFF"
+
+    Raises UnreadableInput (400) if damaged, TooLarge (413) from the header alone, Refused (422) for several frames
+    and for the sizes that `check_size` refuses.
+    """
+    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
+    if kind == "WEBP":
+        # Pillow's decoder allocates the whole canvas when it opens the file.
+        columns, rows = webp_size(data)
+        check_size(rows, columns, config)
+    if kind == "TIFF":
+        deep = read_deep_tiff(data, config)
+        if deep is not None:
+            return _scale(deep, config)
+    warnings: list[str] = []
+    with fenced(f"the {kind} image"):
+        image = _open(data, kind, config)
+        columns, rows = image.size
+        several = bool(getattr(image, "is_animated", False))
+    check_size(rows, columns, config)
+    if several and image.format == "MPO":
+        # The further pictures of a Multi-Picture JPEG are previews and depth maps of the first.
+        warnings.append("multi_picture: only the first picture of the file is used")
+    elif several:
+        raise Refused(f"multi_frame: the {kind} file has several pages or frames; allowed: 1; send one page")
+    if kind == "PNG":
+        deep = read_deep_png(data)
+        if deep is not None:
+            return _scale(deep, config)
+    with fenced(f"the {kind} image"):
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if _has_colours(image):
+            warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
+        pixels = _to_grey(image)
+    return pixels, tuple(warnings)
+
+
+def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
+    pixels, own_range = scale_samples(deep.samples, config.render, deep.white_is_zero)
+    warning = "range: the samples do not use the range of their type; scaled by percentiles 0.5 to 99.5"
+    return pixels, (warning,) if own_range and config.render != "minmax_equalize" else ()
+
+
+def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=(kind,))
+    except Image.DecompressionBombError:
+        raise TooLarge(
+            f"the {kind} image has more than {PILLOW_LIMIT} pixels; allowed: {config.max_pixels}; send it reduced"
+        ) from None
+
+
+def webp_size(data: bytes) -> tuple[int, int]:
+    """Return width and height from the first chunk of a WebP file (RFC 9649, 2.5 to 2.7)."""
+    chunk, head = data[12:16], data[20:30]
+    if len(head) == 10:
+        if chunk == b"VP8X":
+            return 1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little")
+        if chunk == b"VP8L" and head[0] == 0x2F:
+            bits = int.from_bytes(head[1:5], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        if chunk == b"VP8 ":
+            return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
+    raise UnreadableInput("the WEBP image has no readable header: it is damaged or truncated; send it again")
+
+
+def _has_colours(image: Image.Image) -> bool:
+    # A grid of about a million pixels tells colour from grey as well as all of them.
+    step = max(1, max(image.size) // 1000)
+    small = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
+    sample = np.asarray(_on_black(small).convert("RGB"))
+    chroma = sample.max(axis=-1).astype(np.int16) - sample.min(axis=-1)
+    return bool((chroma > COLOUR_LEVELS).mean() > COLOUR_SHARE)
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    """Return (rows, columns) float32 in [0, 1]: alpha on black, colour as ITU-R 601-2 luma, equal R, G, B as they are.
+
+    A band of rows at a time, since an image of every step between would take four bytes a pixel.
+    """
+    grey = np.empty((image.height, image.width), dtype=np.float32)
+    for top in range(0, image.height, BAND):
+        band = _on_black(image.crop((0, top, image.width, min(top + BAND, image.height))))
+        # By way of RGB, as palettes and CMYK have no conversion to grey that rounds alike.
+        band = band if band.mode in ("1", "L") else band.convert("RGB")
+        np.divide(np.asarray(band.convert("L")), np.float32(255), out=grey[top : top + BAND])
+    return grey
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))

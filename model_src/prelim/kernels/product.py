@@ -1,0 +1,269 @@
+"""Rows times weights, on the team of threads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numba import carray, cfunc, from_dtype, njit, types
+from torch import Tensor
+
+from prelim.kernels import GROUP, stored, team
+from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, dot, pack
+from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantise, round_to_bfloat16
+from prelim.kernels.strip import INPUTS
+
+_barrier, _thread_number, _team_size = team.barrier, team.thread_number, team.team_size
+
+
+@njit(inline="always")
+def share(things):
+    """First and last (exclusive) of so many things that the calling thread works on."""
+    thread, threads = _thread_number(), _team_size()
+    return things * thread // threads, things * (thread + 1) // threads
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """How rows are multiplied with weights.
+
+    name     : that of `prelim.kernels.dot` or of `prelim.kernels.stored`
+    dtype    : of one number of a row in memory
+    store    : makes them of a row of float32
+    max_rows : that share one reading of the weights
+    """
+
+    name: str
+    dtype: Any
+    store: Any
+    max_rows: int
+
+    @property
+    def item_size(self) -> int:
+        """Bytes of a number of a row."""
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def sums(self) -> Any:
+        """A function for numba, which gives the sums of up to BLOCK outputs for up to `max_rows` rows."""
+        return stored.stored_sums(self.name) if self.name in stored.KINDS else packed_sums(self.name)
+
+
+PACKED = {
+    torch.int8: Numbers("int8", np.int8, quantise, MAX_ROWS["int8"]),
+    torch.bfloat16: Numbers("bf16", np.uint16, round_to_bfloat16, MAX_ROWS["bf16"]),
+    torch.float32: Numbers("fp32", np.float32, copy, MAX_ROWS["fp32"]),
+}
+"""By the dtype of the weights; a row is rounded to what they are."""
+
+STORED = {
+    torch.float32: Numbers("stored_fp32", np.float32, copy, stored.MAX_ROWS),
+    torch.bfloat16: Numbers("stored_bf16", np.float32, copy, stored.MAX_ROWS),
+    torch.int8: Numbers("stored_int8", np.float32, copy, stored.MAX_ROWS),
+    torch.uint8: Numbers("stored_nf4", np.float32, copy, stored.MAX_ROWS),
+}
+"""By the dtype of the weights; rows stay as they are."""
+
+
+@cache
+def packed_sums(name: str) -> Any:
+    """`Numbers.sums` for weights that `prelim.kernels.dot.pack` has laid out.
+
+    name : of the numbers
+    """
+    size = ITEM_SIZE[name]
+    integers = name == "int8"
+    max_rows = MAX_ROWS[name]
+    alone = {rows: dot(name, rows, ahead=False) for rows in range(1, max_rows + 1)}
+    later = dot(name, max_rows, ahead=True)
+    dot1, dot2, dot3 = alone[1], alone[2], alone[3]
+    dot4, dot5, dot6 = (alone.get(rows, dot1) for rows in (4, 5, 6))
+
+    @njit
+    def sums_of(weights, start, wanted, values, scales, corrections, row, rows, sums):
+        """Sums of outputs `start` to `start + BLOCK` for `rows` rows from `row` on, into `sums`, (MAX_ROWS, BLOCK).
+
+        weights             : address of all weights
+        values              : shape (all rows, inputs)
+        scales, corrections : shape (all rows, inputs / GROUP), of integers
+        """
+        inputs = values.shape[1]
+        groups = inputs // GROUP
+        value = values.ctypes.data + row * inputs * size
+        scale = scales.ctypes.data + row * groups * 4
+        correction = corrections.ctypes.data + row * groups * 4
+        out = sums.ctypes.data
+        weights += start * inputs * size
+        block = BLOCK * inputs * size
+        # The first rows wait for the block to come from memory; with the next ones, the next block comes.
+        following = weights + block + (row // max_rows - 1) * (block // 2)
+        if rows == max_rows and 0 < row <= 2 * max_rows:
+            later(weights, value, inputs, groups, scale, correction, out, following)
+        elif rows == 1:
+            dot1(weights, value, inputs, groups, scale, correction, out, following)
+        elif rows == 2:
+            dot2(weights, value, inputs, groups, scale, correction, out, following)
+        elif rows == 3:
+            dot3(weights, value, inputs, groups, scale, correction, out, following)
+        elif not integers:
+            if rows == 4:
+                dot4(weights, value, inputs, groups, scale, correction, out, following)
+            elif rows == 5:
+                dot5(weights, value, inputs, groups, scale, correction, out, following)
+            else:
+                dot6(weights, value, inputs, groups, scale, correction, out, following)
+
+    return sums_of
+
+
+@cache
+def multiply(numbers: Numbers) -> Any:
+    """A function for numba, which multiplies rows with a matrix."""
+    max_rows, sums_of = numbers.max_rows, numbers.sums
+
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
+    def product(weights, weight_scales, bias, values, scales, corrections, out, add):
+        """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
+        rows = values.shape[0]
+        outputs = out.shape[1]
+        sums = np.empty((max_rows, BLOCK), np.float32)
+        first, last = share((outputs + BLOCK - 1) // BLOCK)
+        for block in range(first, last):
+            start = block * BLOCK
+            width = min(BLOCK, outputs - start)
+            for row in range(0, rows, max_rows):
+                count = min(max_rows, rows - row)
+                sums_of(weights, start, width, values, scales, corrections, row, count, sums)
+                for i in range(count):
+                    if add:
+                        for j in range(width):
+                            out[row + i, start + j] += sums[i, j] * weight_scales[start + j] + bias[start + j]
+                    else:
+                        for j in range(width):
+                            out[row + i, start + j] = sums[i, j] * weight_scales[start + j] + bias[start + j]
+
+    return product
+
+
+_ARGUMENTS = np.dtype(
+    [(name, np.int64) for name in ("rows", "inputs", "outputs", "x", "values", "scales", "corrections")]
+    + [(name, np.int64) for name in ("weights", "weight_scales", "bias", "out")]
+)
+
+
+@cache
+def _compiled(numbers: Numbers) -> Any:
+    store, product, dtype = numbers.store, multiply(numbers), numbers.dtype
+
+    @cfunc(types.void(types.CPointer(from_dtype(_ARGUMENTS))))
+    def whole(pointer):
+        a = carray(pointer, 1)[0]
+        groups = a.inputs // GROUP
+        x = carray(address(a.x), (a.rows, a.inputs), np.float32)
+        values = carray(address(a.values), (a.rows, a.inputs), dtype)
+        scales = carray(address(a.scales), (a.rows, groups), np.float32)
+        corrections = carray(address(a.corrections), (a.rows, groups), np.int32)
+        first, last = share(a.rows)
+        for row in range(first, last):
+            store(x[row], values[row], scales[row], corrections[row])
+        _barrier()
+        weight_scales = carray(address(a.weight_scales), (a.outputs,), np.float32)
+        bias = carray(address(a.bias), (a.outputs,), np.float32)
+        out = carray(address(a.out), (a.rows, a.outputs), np.float32)
+        product(a.weights, weight_scales, bias, values, scales, corrections, out, False)
+
+    return whole
+
+
+class StoredRows:
+    """Room for rows of numbers, with scales and corrections where they are integers.
+
+    rows, inputs : how many
+    """
+
+    def __init__(self, numbers: Numbers, rows: int, inputs: int) -> None:
+        groups = inputs // GROUP if numbers.name == "int8" else 0
+        self._room = (
+            torch.empty(rows * inputs * numbers.item_size, dtype=torch.uint8),
+            torch.empty(rows * groups),
+            torch.empty(rows * groups, dtype=torch.int32),
+        )
+
+    def addresses(self) -> tuple[int, ...]:
+        """Of values, scales and corrections."""
+        return tuple(room.data_ptr() for room in self._room)
+
+
+class Product:
+    """A matrix by which rows are multiplied; each row's product is the same, bit for bit, whatever the other rows are.
+
+    numbers : what rows are turned into
+    weights : address of the weights, as `numbers` reads them
+    held    : what is at that address
+    scale   : Tensor, shape (outputs,), or None for weights that have none
+    bias    : Tensor, shape (outputs,), or None
+    """
+
+    def __init__(
+        self,
+        numbers: Numbers,
+        shape: tuple[int, int],
+        weights: int,
+        held: Sequence[Any],
+        scale: Tensor | None,
+        bias: Tensor | None,
+    ) -> None:
+        self.numbers, self.weights, self._held = numbers, weights, held
+        self.outputs, self.inputs = shape
+        self.scale = torch.ones(self.outputs) if scale is None else scale.float().contiguous()
+        self.bias = torch.zeros(self.outputs) if bias is None else bias.float().contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product, shape (..., outputs), for x of shape (..., inputs)."""
+        # Inputs that `stored_product` has added are zero.
+        padding = self.inputs - x.shape[-1]
+        rows = torch.nn.functional.pad(x.reshape(-1, x.shape[-1]).float(), (0, padding)).contiguous()
+        room = StoredRows(self.numbers, len(rows), self.inputs)
+        out = torch.empty(len(rows), self.outputs)
+        of_weights = self.weights, self.scale.data_ptr(), self.bias.data_ptr()
+        sizes = len(rows), self.inputs, self.outputs
+        arguments = np.array((*sizes, rows.data_ptr(), *room.addresses(), *of_weights, out.data_ptr()), np.int64)
+        team.run(_compiled(self.numbers), arguments.ctypes.data)
+        return out.view(*x.shape[:-1], self.outputs).to(x.dtype)
+
+
+def packed_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
+    """The product with a packed copy of the weights, which is of this process alone; rows are rounded to their dtype.
+
+    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
+    """
+    packed = pack(weight)
+    shape = (weight.shape[0], weight.shape[1])
+    return Product(PACKED[weight.dtype], shape, packed.data_ptr(), (packed,), scale, bias)
+
+
+def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
+    """The product with the weights where they are; where rows of them do not fill registers, with a copy.
+
+    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
+    """
+    weight = torch.nn.functional.pad(weight, (0, -weight.shape[1] % INPUTS)).contiguous()
+    shape = (weight.shape[0], weight.shape[1])
+    return Product(STORED[weight.dtype], shape, weight.data_ptr(), (weight,), scale, bias)
+
+
+def nf4_product(packed: Tensor, absmax: Tensor, code: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Product:
+    """The product with weights of four bits where they are.
+
+    packed : Tensor of uint8, two numbers a byte, the first in its high half
+    absmax : Tensor of float32, the scale of every NF4_BLOCK numbers
+    code   : Tensor, shape (16,), what the numbers stand for
+    shape  : outputs and inputs, these a multiple of NF4_BLOCK
+    """
+    byte = torch.arange(256)
+    pairs = torch.stack([code[byte >> 4], code[byte & 15]], dim=1).float().contiguous()
+    held = packed.contiguous(), absmax.contiguous(), pairs
+    parts = np.array([tensor.data_ptr() for tensor in held], np.int64)
+    return Product(STORED[torch.uint8], shape, parts.ctypes.data, (*held, parts), None, bias)

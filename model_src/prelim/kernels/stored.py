@@ -1,0 +1,111 @@
+"""Sums with weights where they are stored, in float32: what has fewer bits is widened, a strip of outputs at a time.
+
+Whoever shares the weights of a file reads them here, and so does everything whose rows stay in float32.
+"""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import carray, njit
+
+from prelim.kernels import NF4_BLOCK
+from prelim.kernels.dot import BLOCK
+from prelim.kernels.rows import address, of_bfloat16
+from prelim.kernels.strip import STRIP, STRIP_ROWS, strip_dot
+
+MAX_ROWS = 24
+"""Rows for which a strip of weights is widened once."""
+
+
+@njit(inline="always")
+def _fp32(weights, first, inputs, count, room):
+    stored = carray(address(weights + 4 * first * inputs), (count, inputs), np.float32)
+    for i in range(count):
+        for j in range(inputs):
+            room[i, j] = stored[i, j]
+
+
+@njit(inline="always")
+def _bf16(weights, first, inputs, count, room):
+    stored = carray(address(weights + 2 * first * inputs), (count, inputs), np.uint16)
+    for i in range(count):
+        for j in range(inputs):
+            room[i, j] = of_bfloat16(stored[i, j])
+
+
+@njit(inline="always")
+def _int8(weights, first, inputs, count, room):
+    stored = carray(address(weights + first * inputs), (count, inputs), np.int8)
+    for i in range(count):
+        for j in range(inputs):
+            room[i, j] = np.float32(stored[i, j])
+
+
+@njit(inline="always")
+def _nf4(weights, first, inputs, count, room):
+    """Weights is the address of three others: of the packed numbers, the scales and the values of pairs of numbers."""
+    parts = carray(address(weights), (3,), np.int64)
+    stored = carray(address(parts[0] + first * inputs // 2), (count, inputs // 2), np.uint8)
+    scales = carray(address(parts[1] + 4 * (first * inputs // NF4_BLOCK)), (count, inputs // NF4_BLOCK), np.float32)
+    pairs = carray(address(parts[2]), (256,), np.uint64)
+    pair_room = carray(address(room.ctypes.data), (count, inputs // 2), np.uint64)
+    for i in range(count):
+        for j in range(inputs // 2):
+            pair_room[i, j] = pairs[stored[i, j]]
+        for group in range(inputs // NF4_BLOCK):
+            for j in range(NF4_BLOCK):
+                room[i, group * NF4_BLOCK + j] *= scales[i, group]
+
+
+_WIDEN = {"stored_fp32": _fp32, "stored_bf16": _bf16, "stored_int8": _int8, "stored_nf4": _nf4}
+
+KINDS = tuple(_WIDEN)
+
+
+@cache
+def stored_sums(name: str) -> Any:
+    """A function for numba, which gives the sums of up to BLOCK outputs for up to MAX_ROWS rows.
+
+    name : one of KINDS
+    """
+    widen = _WIDEN[name]
+    many, three, two, one = (strip_dot(min(rows, STRIP_ROWS)) for rows in (STRIP_ROWS, 3, 2, 1))
+    as_it_is = name == "stored_fp32"
+
+    @njit
+    def sums_of(weights, start, wanted, values, scales, corrections, row, rows, sums):
+        """Sums of outputs `start` to `start + wanted` for `rows` rows from `row` on, into `sums`, (MAX_ROWS, BLOCK).
+
+        weights             : address of all weights
+        values              : shape (all rows, inputs), float32
+        scales, corrections : not used
+        """
+        inputs = values.shape[1]
+        room = np.empty((STRIP, inputs), np.float32)
+        for strip in range(0, wanted, STRIP):
+            count = min(STRIP, wanted - strip)
+            at = room.ctypes.data
+            if as_it_is and count == STRIP:
+                at = weights + 4 * (start + strip) * inputs
+            else:
+                # Of a strip that is not whole the rest is multiplied too, and nobody reads its sums.
+                widen(weights, start + strip, inputs, count, room)
+            i = 0
+            while i < rows:
+                value, out = values.ctypes.data + 4 * (row + i) * inputs, sums.ctypes.data + 4 * (i * BLOCK + strip)
+                left = rows - i
+                if left >= STRIP_ROWS:
+                    many(at, value, inputs, out, 4 * BLOCK)
+                    i += STRIP_ROWS
+                elif left >= 3:
+                    three(at, value, inputs, out, 4 * BLOCK)
+                    i += 3
+                elif left == 2:
+                    two(at, value, inputs, out, 4 * BLOCK)
+                    i += 2
+                else:
+                    one(at, value, inputs, out, 4 * BLOCK)
+                    i += 1
+
+    return sums_of
