@@ -53,13 +53,13 @@ $(SMOLLM2) $(PRETRAINED): | $(INSTALLED)
 	touch $@
 
 # What decoding is compared with, in an environment of its own.
-$(PEERS): benchmarks/peers.txt | $(INSTALLED)
+$(PEERS): benchmarks/decode/peers.txt | $(INSTALLED)
 	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 $(@D)
 	build/uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
 	touch $@
 
 # llama.cpp is compiled, for minutes; where it cannot be, the others are measured without it.
-$(LLAMA_CPP): benchmarks/peers_llama.txt | $(PEERS)
+$(LLAMA_CPP): benchmarks/decode/peers_llama.txt | $(PEERS)
 	build/uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $< && touch $@ || \
 		echo "llama.cpp does not build here; its rows are left out" >&2
 
@@ -94,7 +94,7 @@ bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: 
 train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write its model card
 	$(BIN)/python -m training.train training/configs/demo.yaml dataset.path=$(DATA)
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val
-	$(BIN)/python -m training.model_card models/demo --data $(DATA)
+	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
 
 validate-data: $(INSTALLED)  ## look at DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)

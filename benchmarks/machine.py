@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from benchmarks.contender import IDLE, ROOT
-from benchmarks.floor import Machine
+from benchmarks.decode.contender import IDLE, ROOT
+from benchmarks.decode.floor import Machine
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
 """Of /proc/cpuinfo: units that decide which kernels a library takes."""
@@ -28,7 +28,7 @@ _LOOK_S = 2.0
 def measure_machine(threads: int) -> Machine:
     """Bandwidth and throughput, measured in a process of its own with as many threads as the contenders have."""
     environment = IDLE | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.floor"]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.decode.floor"]
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     return Machine(**json.loads(done.stdout))
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-from export.model_card import write_card
-from export.published_weights import ImportRecord, decoder_section, gathered, shaped, special_tokens, translated
-from export.source import checkpoint_source, tokenizer_source
-from export.tokenizers import read_tokenizer
-from model_src.architectures import ARCHITECTURES
-from model_src.archive import CONFIG, TOKENIZER, WEIGHTS
-from model_src.errors import ArchiveError
-from model_src.model_config import ModelConfig
-from model_src.model_folder import build_network
-from model_src.weights_file import check_weights, write_weights
+from export.checkpoints.model_card import write_card
+from export.checkpoints.published_weights import ImportRecord, decoder_section, gathered, shaped, special_tokens, translated
+from export.checkpoints.source import checkpoint_source, tokenizer_source
+from export.tokenizers.read import read_tokenizer
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
+from prelim.errors import ArchiveError
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.model_folder import build_network
+from prelim.decoders.weights_file import check_weights, write_weights
 
 
 def import_checkpoint(

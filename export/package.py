@@ -25,13 +25,13 @@ import yaml
 from torch import Tensor, nn
 
 from export.export_onnx import export_onnx
-from model_src.architectures import ARCHITECTURES
-from model_src.archive import CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION, write_archive_config
-from model_src.decoders import Trainable, for_serving
-from model_src.errors import ArchiveError
-from model_src.model_config import ModelConfig
-from model_src.model_folder import MODEL_CARD, Model, read_model_folder
-from model_src.weights_file import write_weights
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.archive.archive import CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION, write_archive_config
+from prelim.decoders import Trainable, for_serving
+from prelim.errors import ArchiveError
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
+from prelim.decoders.weights_file import write_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 HANDLER = ROOT / "handlers" / "report_handler.py"

@@ -23,7 +23,7 @@ from pathlib import Path
 folder, image, forbidden = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
 sys.path.insert(0, str(folder))
 import report_handler
-from model_src.report_generator import ReportGenerator, ReportRequest
+from prelim.report_generator import ReportGenerator, ReportRequest
 generator = ReportGenerator.load(folder)
 (report,) = generator.generate([ReportRequest(image=image.read_bytes())])
 if isinstance(report, Exception):
@@ -31,7 +31,7 @@ if isinstance(report, Exception):
 imported = [name for name in forbidden if name in sys.modules]
 if imported:
     sys.exit(f"serving imported {', '.join(imported)}")
-ours = [module for name, module in sys.modules.items() if name.startswith("model_src")]
+ours = [module for name, module in sys.modules.items() if name.startswith("prelim")]
 outside = [module for module in ours if not module.__file__.startswith(str(folder))]
 if outside:
     sys.exit(f"{outside[0].__file__} came from outside the archive")

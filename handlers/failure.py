@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from model_src.errors import InputError
+from prelim.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class Failure:
     """Why one request gets no report.
 
     code    : HTTP status code
-    type    : name of the error, of a class in model_src.errors or "InternalError"
+    type    : name of the error, of a class in prelim.errors or "InternalError"
     message : for the client; quotes no patient data
     """
 

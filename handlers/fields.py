@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from model_src.errors import InvalidOption, UnreadableInput
+from prelim.errors import InvalidOption, UnreadableInput
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 
 from handlers.failure import INTERNAL, Failure, attempt
 from handlers.request import Exchange
-from model_src.report import Report
-from model_src.report_generator import ReportGenerator
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator
 
 logger = logging.getLogger(__name__)
 

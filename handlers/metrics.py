@@ -8,7 +8,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handlers.failure import Failure
 from handlers.request import Exchange
 from handlers.response import timing_ms
-from model_src.report import Report
+from prelim.report import Report
 
 LEVEL = "Model"
 

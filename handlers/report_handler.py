@@ -28,8 +28,8 @@ from handlers.response import (
     text_chunk,
 )
 from handlers.settings import Settings
-from model_src.errors import ArchiveError, InvalidOption
-from model_src.report_generator import ReportGenerator
+from prelim.errors import ArchiveError, InvalidOption
+from prelim.report_generator import ReportGenerator
 
 logger = logging.getLogger(__name__)
 

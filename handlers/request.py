@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from handlers.fields import boolean, collect_fields, json_value, sanitised, text
-from model_src.errors import InvalidOption, Refused, TooLarge, UnreadableInput
-from model_src.generation.options import GenerationOptions
-from model_src.report_generator import ReportRequest
+from prelim.errors import InvalidOption, Refused, TooLarge, UnreadableInput
+from prelim.generation.options import GenerationOptions
+from prelim.report_generator import ReportRequest
 
 MAX_PROMPT_CHARACTERS = 8000
 MAX_MESSAGES = 64

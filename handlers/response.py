@@ -14,7 +14,7 @@ from typing import Any
 
 from handlers.failure import Failure
 from handlers.request import Exchange
-from model_src.report import Report
+from prelim.report import Report
 
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"

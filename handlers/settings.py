@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from model_src.errors import ArchiveError
+from prelim.errors import ArchiveError
 
 FILE = "model-config.yaml"
 

@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 
 from export.package import write_files
-from model_src.model_folder import read_model_folder
+from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import write_tiny_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -27,7 +27,7 @@ def shared() -> Path:
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of system 2 with SmolLM2-135M-Instruct as its decoder, all else random."""
     # The library behind it takes seconds to import, which other tests need not wait for.
-    from benchmarks.smollm2 import GGUF
+    from benchmarks.models.smollm2 import GGUF
     from tests.smollm2 import write_smollm2
 
     if not GGUF.is_file():

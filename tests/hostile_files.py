@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
-from model_src.errors import InputError
-from model_src.radiograph import InputConfig, read_radiograph
+from prelim.errors import InputError
+from prelim.images.radiograph import InputConfig, read_radiograph
 from tests.dicom_files import deflate, encapsulate, make_dicom, phantom
 
 EMPTY_ITEM = b"\xfe\xff\x00\xe0\0\0\0\0"

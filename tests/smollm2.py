@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.smollm2 import GGUF
+from benchmarks.models.smollm2 import GGUF
 from export.import_checkpoint import import_checkpoint
-from model_src.architectures import ARCHITECTURES
-from model_src.archive import CONFIG
-from model_src.generation.options import GenerationOptions
-from model_src.model_config import ModelConfig
-from model_src.prompt import PromptConfig
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.archive.archive import CONFIG
+from prelim.generation.options import GenerationOptions
+from prelim.archive.model_config import ModelConfig
+from prelim.generation.prompt import PromptConfig
 
 SYSTEM = "densenet_disease_llama"
 WIDTH, WORD_SCALE = 576, 0.136

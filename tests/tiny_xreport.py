@@ -12,10 +12,10 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from model_src.architectures import ARCHITECTURES
-from model_src.architectures.architecture import Network
-from model_src.model_config import ModelConfig
-from model_src.model_folder import Model
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.architectures.architecture import Network
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.model_folder import Model
 
 SIZE, VOCAB_SIZE, POSITIONS = 40, 60, 12
 BOS, EOS, PAD = 1, 2, 0

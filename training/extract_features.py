@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from model_src.archive import VISION, Archive, read_archive
-from model_src.errors import ArchiveError, InputError, PrelimError
-from model_src.onnx_session import OnnxSession
-from model_src.preprocess import preprocess
-from model_src.radiograph import read_radiograph
-from model_src.weights_file import write_weights
+from prelim.archive.archive import VISION, Archive, read_archive
+from prelim.errors import ArchiveError, InputError, PrelimError
+from prelim.encoding.onnx_session import OnnxSession
+from prelim.images.preprocess import preprocess
+from prelim.images.radiograph import read_radiograph
+from prelim.decoders.weights_file import write_weights
 from training.datasets import read_studies
 from training.datasets.study import DatasetError
-from training.features import INDEX, TENSOR, encoder_of, name_of, read_index
+from training.data.features import INDEX, TENSOR, encoder_of, name_of, read_index
 
 
 @contextmanager

@@ -26,19 +26,19 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from model_src.errors import PrelimError
-from training.batches import Batch
-from training.board import Board
-from training.curves import plot_curves
+from prelim.errors import PrelimError
+from training.data.batches import Batch
+from training.run.board import Board
+from training.run.curves import plot_curves
 from training.datasets.study import DatasetError
-from training.model_folder import write_card, write_folder
-from training.optimisation import Average, learning_rate, make_optimizer
-from training.preparation import Prepared, prepare
-from training.report_tokens import IGNORED
-from training.run_state import Moving, Progress, load_best, restore, save, save_best
-from training.seeds import seed_of
+from training.run.model_folder import write_card, write_folder
+from training.network.optimization import Average, learning_rate, make_optimizer
+from training.run.preparation import Prepared, prepare
+from training.data.report_tokens import IGNORED
+from training.run.run_state import Moving, Progress, load_best, restore, save, save_best
+from training.data.seeds import seed_of
 from training.settings import Settings, SettingsError, read_settings
-from training.trainable import adapter_section, parameter_count, plain_weights, train_mode
+from training.network.trainable import adapter_section, parameter_count, plain_weights, train_mode
 
 
 @contextmanager

@@ -21,13 +21,13 @@ from typing import Any
 
 import yaml
 
-from training.data_checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
-from training.data_checks.duplicates import DISTANCE
-from training.data_checks.findings import Finding, all_findings
-from training.data_checks.images import ImageFacts, examine_images
-from training.data_checks.page import write_page
-from training.data_checks.plots import all_plots
-from training.data_checks.texts import WORD, describe_texts, describe_tokens
+from training.datasets.checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
+from training.datasets.checks.duplicates import DISTANCE
+from training.datasets.checks.findings import Finding, all_findings
+from training.datasets.checks.images import ImageFacts, examine_images
+from training.datasets.checks.page import write_page
+from training.datasets.checks.plots import all_plots
+from training.datasets.checks.texts import WORD, describe_texts, describe_tokens
 from training.datasets import FORMATS, read_studies
 from training.datasets.splits import assign_splits, fixed_splits
 from training.datasets.study import DatasetError, Study

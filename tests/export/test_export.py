@@ -14,9 +14,9 @@ from torch import nn
 from export.export_onnx import TOLERANCE, compare, export_onnx
 from export.package import write_archive, write_files
 from export.verify import verify
-from model_src.archive import ARCHIVE_FILES, read_archive
-from model_src.errors import ArchiveError
-from model_src.model_folder import read_model_folder
+from prelim.archive.archive import ARCHIVE_FILES, read_archive
+from prelim.errors import ArchiveError
+from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import CONFIG, png
 
 
@@ -103,7 +103,7 @@ def test_weights_of_a_session_are_mapped(tmp_path: Path) -> None:
     export_onnx(network, example, tmp_path / "linear.onnx", inputs="x", outputs="y")
     code = (
         "import sys, re, pathlib, numpy as np\n"
-        "from model_src.onnx_session import OnnxSession\n"
+        "from prelim.encoding.onnx_session import OnnxSession\n"
         # Not Private_Dirty: that counts pages of a file too, as long as the system has not written them to disk.
         "private = lambda: int(re.search(r'Anonymous: +(\\d+)', "
         "pathlib.Path('/proc/self/smaps_rollup').read_text())[1])\n"

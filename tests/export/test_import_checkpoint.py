@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.checkpoint import read_checkpoint
+from export.checkpoints.checkpoint import read_checkpoint
 from export.import_checkpoint import import_checkpoint
-from model_src.architectures import ARCHITECTURES
-from model_src.errors import ArchiveError
-from model_src.model_folder import read_network
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.errors import ArchiveError
+from prelim.networks.model_folder import read_network
 
 OURS_TO_PUBLISHED = (
     (r"^vision\.", "encoder."),

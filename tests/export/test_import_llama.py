@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from export.import_checkpoint import import_checkpoint
-from export.lora import merge_adapters
-from export.published_weights import our_weights
-from model_src.architectures import ARCHITECTURES
-from model_src.archive import CONFIG, WEIGHTS
-from model_src.errors import ArchiveError
-from model_src.model_config import ModelConfig, SpecialTokens
-from model_src.model_folder import MODEL_CARD
-from model_src.weights_file import LazyTensor, read_weights
+from export.checkpoints.lora import merge_adapters
+from export.checkpoints.published_weights import our_weights
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.archive.archive import CONFIG, WEIGHTS
+from prelim.errors import ArchiveError
+from prelim.archive.model_config import ModelConfig, SpecialTokens
+from prelim.networks.model_folder import MODEL_CARD
+from prelim.decoders.weights_file import LazyTensor, read_weights
 
 SYSTEM = "densenet_disease_llama"
 WIDTH, RANK, ALPHA = 16, 2, 6

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from export.import_checkpoint import import_checkpoint
-from model_src.architectures import ARCHITECTURES
-from model_src.errors import ArchiveError
-from model_src.model_folder import read_network
-from model_src.vision.eva_clip import resize_positions
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.errors import ArchiveError
+from prelim.networks.model_folder import read_network
+from prelim.networks.vision.eva_clip import resize_positions
 
 PARTS = {
     "vision": {"width": 32, "layers": 2, "heads": 16, "feedforward": 48},

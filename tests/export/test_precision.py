@@ -12,20 +12,20 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from torch import Tensor, nn
 
 from export.package import write_decoder
-from model_src.archive import DECODER, load_decoder, read_archive, write_archive_config
-from model_src.decoders import for_serving, serving_decoder
-from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
-from model_src.decoders.decoder import IMAGE
-from model_src.decoders.precision import PRECISIONS
-from model_src.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
-from model_src.decoders.transformers_lm import TransformersLM
-from model_src.errors import ArchiveError
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
-from model_src.model_folder import read_model_folder
-from model_src.report import Report
-from model_src.report_generator import ReportGenerator, ReportRequest
-from model_src.weights_file import made
+from prelim.archive.archive import DECODER, load_decoder, read_archive, write_archive_config
+from prelim.decoders import for_serving, serving_decoder
+from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+from prelim.decoders.decoder import IMAGE
+from prelim.decoders.precision import PRECISIONS
+from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
+from prelim.networks.transformers_lm import TransformersLM
+from prelim.errors import ArchiveError
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+from prelim.networks.model_folder import read_model_folder
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
+from prelim.decoders.weights_file import made
 from tests.tiny_model import CONFIG, png
 
 QUANTIZED = {"int8": Int8Linear, "int8_dynamic": Int8DynamicLinear, "nf4": NF4Linear}

@@ -7,13 +7,13 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, TokenizersBackend
 
-from benchmarks.smollm2 import IM_END, original, original_tokenizer
-from model_src.decoders import serving_decoder
-from model_src.decoders.decoder import IMAGE
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
-from model_src.model_folder import Model, read_model_folder
-from model_src.prompt import Prompter
+from benchmarks.models.smollm2 import IM_END, original, original_tokenizer
+from prelim.decoders import serving_decoder
+from prelim.decoders.decoder import IMAGE
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+from prelim.networks.model_folder import Model, read_model_folder
+from prelim.generation.prompt import Prompter
 from tests.model_src.generation.reference import generate_arguments, run
 from tests.smollm2 import QUESTION, WIDTH, WORD_SCALE
 

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 
-from model_src.errors import InputError, NotAnImage
-from model_src.generation.options import GenerationOptions
-from model_src.report import Report, sections
-from model_src.report_generator import ReportRequest
+from prelim.errors import InputError, NotAnImage
+from prelim.generation.options import GenerationOptions
+from prelim.report import Report, sections
+from prelim.report_generator import ReportRequest
 
 
 class FakeGenerator:

@@ -6,9 +6,9 @@ import numpy as np
 
 from handlers.request import Exchange, read_request
 from handlers.response import ServedModel, report_answer
-from model_src.generation.options import GenerationOptions
-from model_src.report import Report
-from model_src.report_generator import ReportRequest
+from prelim.generation.options import GenerationOptions
+from prelim.report import Report
+from prelim.report_generator import ReportRequest
 
 MODEL = ServedModel("small", "1.0", "densenet_disease_llama", "0" * 64)
 

@@ -9,7 +9,7 @@ import pytest
 
 import handlers.report_handler
 from handlers.report_handler import ReportGenerator
-from model_src.errors import ArchiveError
+from prelim.errors import ArchiveError
 from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import Frontend, Job
 

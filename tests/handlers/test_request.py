@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from handlers.request import Exchange, read_request
-from model_src.errors import InputError
-from model_src.generation.options import GenerationOptions
+from prelim.errors import InputError
+from prelim.generation.options import GenerationOptions
 from tests.handlers.frontend import HTTP
 
 IMAGE = b"\x89PNG {not JSON}"

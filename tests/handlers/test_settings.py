@@ -9,7 +9,7 @@ import yaml
 
 import handlers
 from handlers.settings import Settings
-from model_src.errors import ArchiveError
+from prelim.errors import ArchiveError
 
 TEMPLATE = Path(handlers.__file__).parent / "model-config.yaml"
 

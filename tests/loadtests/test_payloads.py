@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from loadtests.payloads import KINDS, LONG_SIDES, Payload, make_broken_files, make_images
-from model_src.errors import InputError
-from model_src.radiograph import InputConfig, read_radiograph, recognise
+from prelim.errors import InputError
+from prelim.images.radiograph import InputConfig, read_radiograph, recognise
 
 COUNT = 9
 

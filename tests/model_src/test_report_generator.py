@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_src.errors import InputError, InvalidOption, NotAnImage
-from model_src.generation.options import GenerationOptions
-from model_src.report import Report, cut_at_stop, sections
-from model_src.report_generator import ReportGenerator, ReportRequest
+from prelim.errors import InputError, InvalidOption, NotAnImage
+from prelim.generation.options import GenerationOptions
+from prelim.report import Report, cut_at_stop, sections
+from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.tiny_model import png
 
 
@@ -61,10 +61,10 @@ def test_broken_file_leaves_its_neighbours_unchanged(generator: ReportGenerator)
 
 def test_features_stand_for_the_image(generator: ReportGenerator, tiny_archive: Path) -> None:
     """image_features that the encoder gave for an image get that image's report."""
-    from model_src.archive import VISION
-    from model_src.onnx_session import OnnxSession
-    from model_src.preprocess import preprocess
-    from model_src.radiograph import read_radiograph
+    from prelim.archive.archive import VISION
+    from prelim.encoding.onnx_session import OnnxSession
+    from prelim.images.preprocess import preprocess
+    from prelim.images.radiograph import read_radiograph
 
     pixel_values = preprocess(read_radiograph(png(5), generator.config.input), generator.config.preprocess)
     features = OnnxSession(tiny_archive / VISION).run(pixel_values[None])[0]

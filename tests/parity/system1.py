@@ -7,10 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from export.import_checkpoint import import_checkpoint
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
-from model_src.model_folder import read_network
-from model_src.preprocess import preprocess_image
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+from prelim.networks.model_folder import read_network
+from prelim.images.preprocess import preprocess_image
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}

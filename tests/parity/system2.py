@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from export.import_checkpoint import import_checkpoint
-from export.published_weights import our_weights
-from model_src.architectures import ARCHITECTURES
-from model_src.connectors.disease_attention import DiseaseAttention
-from model_src.decoders import serving_decoder
-from model_src.decoders.decoder import IMAGE
-from model_src.decoders.transformers_lm import TransformersLM
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
-from model_src.model_folder import read_network
-from model_src.preprocess import preprocess_image
+from export.checkpoints.published_weights import our_weights
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.connectors.disease_attention import DiseaseAttention
+from prelim.decoders import serving_decoder
+from prelim.decoders.decoder import IMAGE
+from prelim.networks.transformers_lm import TransformersLM
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+from prelim.networks.model_folder import read_network
+from prelim.images.preprocess import preprocess_image
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}

@@ -10,18 +10,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from export.checkpoint import read_checkpoint
+from export.checkpoints.checkpoint import read_checkpoint
 from export.import_checkpoint import import_checkpoint
-from export.published_weights import our_weights
-from model_src.architectures import ARCHITECTURES
-from model_src.decoders import serving_decoder
-from model_src.decoders.decoder import IMAGE
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
-from model_src.model_folder import read_network
-from model_src.preprocess import PreprocessConfig, preprocess_image
-from model_src.prompt import PromptConfig, Prompter
-from model_src.weights_file import load_weights
+from export.checkpoints.published_weights import our_weights
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.decoders import serving_decoder
+from prelim.decoders.decoder import IMAGE
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+from prelim.networks.model_folder import read_network
+from prelim.images.preprocess import PreprocessConfig, preprocess_image
+from prelim.generation.prompt import PromptConfig, Prompter
+from prelim.decoders.weights_file import load_weights
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = (

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from export.import_checkpoint import import_checkpoint
-from model_src.decoders.cross_attention import CrossAttentionDecoder
-from model_src.model_folder import read_network
+from prelim.decoders.cross_attention import CrossAttentionDecoder
+from prelim.networks.model_folder import read_network
 from tests.parity.fixture import Fixture, Value
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}

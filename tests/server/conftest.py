@@ -10,8 +10,8 @@ from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
 from client.local_server import LocalServer
 from export.package import write_archive
-from model_src.archive import read_archive
-from model_src.report_generator import ReportGenerator
+from prelim.archive.archive import read_archive
+from prelim.report_generator import ReportGenerator
 from tests.tiny_model import CONFIG, write_tiny_model
 
 SLOTS = 8

@@ -100,7 +100,7 @@ def test_options_table_has_every_option() -> None:
     """The README's table of options names all of them."""
     from dataclasses import fields
 
-    from model_src.generation.options import GenerationOptions
+    from prelim.generation.options import GenerationOptions
 
     missing = [option.name for option in fields(GenerationOptions) if f"`{option.name}`" not in README]
 

@@ -20,8 +20,8 @@ from client.answers import Answer, ReportError
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
 from client.local_server import LocalServer
-from model_src.report import Report
-from model_src.report_generator import ReportGenerator, ReportRequest
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.dicom_files import make_dicom
 from tests.server.conftest import MODEL
 from tests.tiny_model import png

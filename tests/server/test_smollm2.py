@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.smollm2 import IM_END, original
+from benchmarks.models.smollm2 import IM_END, original
 from client.demo import as_png, sample_radiograph
 from client.http_client import HttpClient
 from client.local_server import LocalServer
 from export.package import write_archive
-from model_src.archive import load_tokenizer
-from model_src.generation.options import GenerationOptions
-from model_src.report import Report
-from model_src.report_generator import ReportGenerator, ReportRequest
+from prelim.archive.archive import load_tokenizer
+from prelim.generation.options import GenerationOptions
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.smollm2 import CHAT, QUESTION, perplexity, shuffled
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

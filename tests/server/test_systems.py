@@ -17,12 +17,12 @@ from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
 from client.local_server import LocalServer
 from export.package import write_archive
-from model_src.generation.options import GenerationOptions
-from model_src.model_folder import Model, read_model_folder, write_model_folder
-from model_src.report import Report
-from model_src.report_generator import ReportGenerator, ReportRequest
+from prelim.generation.options import GenerationOptions
+from prelim.networks.model_folder import Model, read_model_folder, write_model_folder
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
 from tests import tiny_model, tiny_xreport
-from tests.model_src.architectures import small_biogpt, small_llama, small_xraygpt
+from tests.model_src.networks.architectures import small_biogpt, small_llama, small_xraygpt
 from tests.tiny_model import seen, write_tiny_model
 from tests.tiny_xreport import greedy_of_the_original
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from tests.training.small_systems import small_run
-from training.labels import Labels
+from training.datasets.templates import Labels
 from training.settings import Settings
 
 LABELS = (

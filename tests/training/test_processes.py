@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.training.small_systems import MODELS, sections
-from training.run_state import LAST
+from training.run.run_state import LAST
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

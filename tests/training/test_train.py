@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from export.package import write_files
-from model_src.model_folder import read_model_folder
-from model_src.report_generator import ReportGenerator, ReportRequest
+from prelim.networks.model_folder import read_model_folder
+from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.tiny_model import png
 from tests.training.small_systems import IU_XRAY, MODELS, small_run
-from training.optimisation import learning_rate
+from training.network.optimization import learning_rate
 from training.settings import OptimisationSettings, Settings, SettingsError
 from training.train import train
 

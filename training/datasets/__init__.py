@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from training.datasets import (
+from training.datasets.formats import (
     caption_folders,
     chexpert_plus,
     feature_json,

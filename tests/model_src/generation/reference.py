@@ -15,9 +15,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from model_src.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
+from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
 
 VOCAB_SIZE = 40
 BOS, EOS, PAD = 2, 3, 0

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from model_src.decoders import serving_decoder
-from model_src.decoders.decoder import IMAGE
-from model_src.decoders.transformers_lm import TransformersLM
-from model_src.generation.engine import DecodeRequest, Engine
-from model_src.generation.options import GenerationOptions
+from prelim.decoders import serving_decoder
+from prelim.decoders.decoder import IMAGE
+from prelim.networks.transformers_lm import TransformersLM
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
 from tests.model_src.generation.reference import generate_arguments, run
 
 EOS, PAD = 2, 1

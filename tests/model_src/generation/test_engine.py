@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from model_src.decoders.cross_attention import CrossAttentionState
-from model_src.decoders.kv_cache import KVCache
-from model_src.errors import InvalidOption, Overloaded
-from model_src.generation.options import GenerationOptions
+from prelim.decoders.cross_attention import CrossAttentionState
+from prelim.decoders.kv_cache import KVCache
+from prelim.errors import InvalidOption, Overloaded
+from prelim.generation.options import GenerationOptions
 from tests.model_src.generation.reference import (
     BOS,
     EOS,

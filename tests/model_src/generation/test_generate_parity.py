@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from model_src.generation.options import GenerationOptions
+from prelim.generation.options import GenerationOptions
 from tests.model_src.generation.reference import engine, generate, request, run, tiny_decoder, tiny_image
 
 OPTIONS = {

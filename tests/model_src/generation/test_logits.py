@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model_src.generation.logits import largest
+from prelim.generation.logits import largest
 
 
 @pytest.mark.parametrize("vocab_size", [40, 12_288, 12_301, 42_384])

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from model_src.errors import InvalidOption
-from model_src.generation.options import GenerationOptions
+from prelim.errors import InvalidOption
+from prelim.generation.options import GenerationOptions
 
 WRONG = [
     ({"num_beams": 0}, "num_beams is 0; allowed: 1 to 16"),

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_src.attention import Attending
-from model_src.decoders import empty_decoder
-from model_src.decoders.causal_lm import CausalLMConfig, CausalLMDecoder
-from model_src.decoders.kv_cache import KVCache
-from model_src.decoders.packed import pack
-from model_src.decoders.precision import stored_weights
-from model_src.kernels import GROUP, fits
-from model_src.weights_file import made
+from prelim.decoders.attention import Attending
+from prelim.decoders import empty_decoder
+from prelim.decoders.causal_lm import CausalLMConfig, CausalLMDecoder
+from prelim.decoders.kv_cache import KVCache
+from prelim.decoders.packed import pack
+from prelim.decoders.precision import stored_weights
+from prelim.kernels import GROUP, fits
+from prelim.decoders.weights_file import made
 
 pytestmark = pytest.mark.skipif(
     not fits(torch.zeros(1, GROUP)), reason="this processor has no AVX512-VNNI, or PyTorch no OpenMP of GNU"
@@ -48,7 +48,7 @@ def random_rows(rows: int, inputs: int) -> Tensor:
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (64, 128), (150, 192), (257, 64)])
 def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs: int) -> None:
     """Integers times integers, times the scales of groups and outputs, plus the bias, for any number of rows."""
-    from model_src.kernels.product import Product
+    from prelim.kernels.product import Product
 
     torch.manual_seed(rows)
     weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
@@ -69,7 +69,7 @@ def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs:
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (150, 192), (257, 64)])
 def test_product_is_that_of_matrices(dtype: torch.dtype, rows: int, outputs: int, inputs: int) -> None:
     """For weights that are no integers: the matrix product and the bias, summed in float32."""
-    from model_src.kernels.product import Product
+    from prelim.kernels.product import Product
 
     torch.manual_seed(rows)
     weight, bias, x = torch.randn(outputs, inputs).to(dtype), torch.randn(outputs), torch.randn(rows, inputs).to(dtype)
@@ -81,7 +81,7 @@ def test_product_is_that_of_matrices(dtype: torch.dtype, rows: int, outputs: int
 
 def test_rows_are_independent() -> None:
     """A row's product is the same, bit for bit, whatever other rows are multiplied with it."""
-    from model_src.kernels.product import Product
+    from prelim.kernels.product import Product
 
     torch.manual_seed(1)
     product = Product(torch.randint(-127, 128, (200, 256), dtype=torch.int8), torch.rand(200), None)
@@ -93,7 +93,7 @@ def test_rows_are_independent() -> None:
 
 def test_a_large_input_coarsens_its_group_alone() -> None:
     """An outlier leaves the precision of all other groups as it is."""
-    from model_src.kernels.product import Product
+    from prelim.kernels.product import Product
 
     torch.manual_seed(2)
     weight, x = torch.randint(-127, 128, (64, 256), dtype=torch.int8), torch.randn(1, 256)
@@ -176,8 +176,8 @@ def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatc
     """On another processor the layers go on with PyTorch's operations, near what the kernels give."""
     here = decoder(BIOGPT)
     pack(here)
-    monkeypatch.setattr("model_src.decoders.quantized.fits", lambda weight: False)
-    monkeypatch.setattr("model_src.decoders.packed.fits", lambda weight: False)
+    monkeypatch.setattr("prelim.decoders.quantized.fits", lambda weight: False)
+    monkeypatch.setattr("prelim.decoders.packed.fits", lambda weight: False)
     elsewhere = decoder(BIOGPT)
     pack(elsewhere)
     assert elsewhere.compiled is None

@@ -1,0 +1,258 @@
+"""How much the texts of trained decoders change where they are stored with fewer bits than fp32 has.
+
+    python -m benchmarks.agreement                                # the demo model and SmolLM2-135M, all precisions
+    python -m benchmarks.agreement models/mine --precisions int8  # a model folder of your own
+
+Writes agreement.json and agreement.md into --out. A precision that changes more than 2 % of the tokens of any of the
+models under greedy decoding is no default. Images and reports are those of ../shared where it is present.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.machine import commit, describe_machine
+from benchmarks.models.real_models import SMOLLM2, Prefix, RealModel, real_model
+from benchmarks.decode.table import number
+from benchmarks.agreement.teacher_forcing import Reading, read
+from prelim.decoders import serving_decoder
+from prelim.decoders.decoder import Decoder
+from prelim.decoders.precision import PRECISIONS
+from prelim.errors import ArchiveError
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+
+LIMIT = 0.02
+"""Share of tokens that a precision may change under greedy decoding and still be a default."""
+
+BEAMS = (1, 3)
+SLOTS = 8
+SLOW = {"nf4": 4}
+"""Precision -> of so many prefixes it reads one: on a CPU it is many times as slow as the others."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What fp32 wrote behind a prefix, and what it thinks of that itself."""
+
+    prefix: Prefix
+    token_ids: tuple[int, ...]
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A precision beside fp32 on one model.
+
+    beams          : 1 is greedy
+    texts, tokens  : that fp32 wrote
+    changed        : of the tokens, where the precision would have said something else than fp32 after the same text
+    margin, margins : nats by which fp32 prefers its own choice to its second-best, median: where the precision changed
+                      it, and everywhere; None where nothing changed
+    identical      : texts that the precision, left to itself, wrote as fp32 did
+    until_unlike   : tokens of fp32 before the first that the precision, left to itself, wrote otherwise
+    logprob_mean, logprob_max : how much more log-probability the precision gives a text of fp32, in nats: mean, and the
+                     largest by its absolute value
+    logprob_token  : the mean by token
+    """
+
+    precision: str
+    beams: int
+    texts: int
+    tokens: int
+    changed: int
+    margin: float | None
+    margins: float
+    identical: int
+    until_unlike: int
+    logprob_mean: float
+    logprob_max: float
+    logprob_token: float
+
+    @property
+    def share(self) -> float:
+        """Of the tokens, how many are changed."""
+        return self.changed / self.tokens
+
+
+def compare(
+    precision: str, beams: int, texts: Sequence[Text], readings: Sequence[Reading], written: Sequence[Sequence[int]]
+) -> Agreement:
+    """Count; `readings` are those of the texts by the precision, `written` is what it wrote by itself."""
+    margins, changed = torch.cat([text.reading.margins for text in texts]), []
+    identical = until_unlike = 0
+    differences = []
+    for text, reading, own in zip(texts, readings, written, strict=True):
+        changed.append(reading.choices != text.reading.choices)
+        identical += tuple(own) == text.token_ids
+        pairs = enumerate(zip(own, text.token_ids, strict=False))
+        until_unlike += next((i for i, (a, b) in pairs if a != b), min(len(own), len(text.token_ids)))
+        differences.append(float((reading.logprobs - text.reading.logprobs).sum()))
+    where = torch.cat(changed)
+    return Agreement(
+        precision=precision,
+        beams=beams,
+        texts=len(texts),
+        tokens=len(margins),
+        changed=int(where.sum()),
+        margin=median(margins[where].tolist()) if where.any() else None,
+        margins=median(margins.tolist()),
+        identical=identical,
+        until_unlike=until_unlike,
+        logprob_mean=sum(differences) / len(texts),
+        logprob_max=max(differences, key=abs),
+        logprob_token=sum(differences) / len(margins),
+    )
+
+
+def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
+    """Every precision beside fp32, greedy and with beams."""
+    exact = serving_decoder(model.decoder, "fp32")
+    texts: dict[int, list[Text]] = {}
+    for beams in BEAMS:
+        written = write(exact, model, model.prefixes, beams)
+        pairs = list(zip(model.prefixes, written, strict=True))
+        texts[beams] = [Text(prefix, ids, read(exact, prefix, ids)) for prefix, ids in pairs]
+    table = []
+    for precision in tqdm(precisions, desc=model.name, leave=False, disable=None):
+        decoder = serving_decoder(model.decoder, precision)
+        for beams in BEAMS:
+            some = texts[beams][:: SLOW.get(precision, 1)]
+            readings = [read(decoder, text.prefix, text.token_ids) for text in some]
+            written = write(decoder, model, [text.prefix for text in some], beams)
+            table.append(compare(precision, beams, some, readings, written))
+    return table
+
+
+def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], beams: int) -> list[tuple[int, ...]]:
+    """The token ids that a decoder writes by itself behind each prefix, the end of the text included."""
+    options = GenerationOptions(num_beams=beams, max_new_tokens=model.new_tokens)
+    engine = Engine(
+        decoder, slots=SLOTS, eos_token_ids=[model.eos_token_id], pad_token_id=model.pad_token_id, detokenize=str
+    )
+    waiting = [
+        (f"{i}", DecodeRequest(prefix.image_embeds, prefix.prompt_ids, options)) for i, prefix in enumerate(prefixes)
+    ]
+    done: dict[str, tuple[int, ...]] = {}
+    while len(done) < len(prefixes):
+        free = engine.free_slots
+        engine.add(dict(waiting[:free]))
+        del waiting[:free]
+        done |= {key: hypotheses[0].token_ids for key, hypotheses in engine.step().items()}
+    return [done[f"{i}"] for i in range(len(prefixes))]
+
+
+def worst(tables: Mapping[str, Sequence[Agreement]]) -> dict[str, float]:
+    """Precision -> the largest share of tokens that it changes under greedy decoding, of all models."""
+    greedy = [row for table in tables.values() for row in table if row.beams == 1]
+    return {
+        p: max(row.share for row in greedy if row.precision == p) for p in dict.fromkeys(r.precision for r in greedy)
+    }
+
+
+def markdown(record: Mapping[str, Any], tables: Mapping[str, Sequence[Agreement]]) -> str:
+    """The whole page; `record` is what the JSON file holds beside the rows."""
+    lines = [
+        "# Agreement with fp32",
+        "",
+        f"Date: {record['date'] or 'not given'}; commit: {record['commit'] or 'unknown'}; torch "
+        f"{record['versions']['torch']}; {record['machine']['cpu']}",
+        "",
+        f"| precision | tokens changed, greedy, worst of the models | may be a default (at most {LIMIT:.0%}) |",
+        "|---|---|---|",
+        *(f"| {p} | {share:.2%} | {'yes' if share <= LIMIT else 'no'} |" for p, share in worst(tables).items()),
+    ]
+    for name, table in tables.items():
+        lines += ["", f"## {name}", "", record["models"][name]["about"], "", *_HEAD, *map(_line, table)]
+    lines += ["", *(f"Left out: {reason}\n" for reason in record["left_out"]), _LEGEND]
+    return "\n".join(lines) + "\n"
+
+
+_HEAD = (
+    "| precision | beams | texts | tokens changed | | margin there, nats | everywhere | texts identical "
+    "| tokens until unlike | logprob of fp32's text, nats a token | a text, mean | largest |",
+    "|---|---|---|---|---|---|---|---|---|---|---|---|",
+)
+_LEGEND = """- Tokens changed: after the same words, those of fp32, another token is the likeliest.
+- Margin: by how much fp32 prefers its choice to its second-best, median; small where words are nearly as good.
+- Texts identical, tokens until unlike: each left to itself; after the first other token there are two texts.
+- Logprob: how much more the precision gives to fp32's text than fp32 does; below 0 it finds it less likely."""
+
+
+def _line(row: Agreement) -> str:
+    cells = [
+        row.precision,
+        f"{row.beams}",
+        f"{row.texts}",
+        f"{row.changed} of {row.tokens}",
+        f"{row.share:.2%}",
+        number(row.margin),
+        number(row.margins),
+        f"{row.identical / row.texts:.1%}",
+        f"{row.until_unlike / row.tokens:.1%}",
+        *(number(value) for value in (row.logprob_token, row.logprob_mean, row.logprob_max)),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.agreement", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models", nargs="*", default=["models/demo", SMOLLM2], help=f"model folders, and {SMOLLM2} (%(default)s)"
+    )
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="(all)")
+    parser.add_argument("--images", type=int, default=300, help="shown to the model of a folder (%(default)s)")
+    parser.add_argument("--prompts", type=int, default=48, help=f"put to {SMOLLM2} (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=48, help=f"longest text of {SMOLLM2} (%(default)s)")
+    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
+    given = parser.parse_args(arguments)
+    for name in ("images", "prompts", "tokens"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name} is {getattr(given, name)}; it must be 1 or more")
+    record: dict[str, Any] = {
+        "date": given.date,
+        "commit": commit(),
+        "machine": describe_machine(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "models": {},
+        "left_out": [],
+    }
+    tables: dict[str, list[Agreement]] = {}
+    for name in given.models:
+        try:
+            model = real_model(name, given.images, given.prompts, given.tokens)
+        except FileNotFoundError as error:
+            record["left_out"].append(str(error))
+            continue
+        except ArchiveError as error:
+            sys.exit(str(error))
+        tables[model.name] = measure(model, given.precisions)
+        rows = [dataclasses.asdict(row) | {"share": row.share} for row in tables[model.name]]
+        record["models"][model.name] = {"about": model.about, "rows": rows}
+    if not tables:
+        sys.exit("nothing was measured: " + "; ".join(record["left_out"]))
+    record["may_be_default"] = {precision: share <= LIMIT for precision, share in worst(tables).items()}
+    page = markdown(record, tables)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "agreement.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (given.out / "agreement.md").write_text(page, encoding="utf-8")
+    print(page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

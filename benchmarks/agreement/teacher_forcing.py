@@ -1,0 +1,53 @@
+"""What a decoder would say next after each token of a text that another one wrote."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.models.real_models import Prefix
+from prelim.decoders.decoder import Decoder
+
+ROWS = 4
+"""Tokens of a forward pass: few, because kernels for few rows are not those for many, and decoding has few."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text as a decoder sees it, token by token, each after all those before it.
+
+    choices  : Tensor of int64, shape (tokens,), what the decoder itself would say there
+    margins  : Tensor, shape (tokens,), nats by which it prefers that to the second-best
+    logprobs : Tensor, shape (tokens,), of what stands there, in nats
+    """
+
+    choices: Tensor
+    margins: Tensor
+    logprobs: Tensor
+
+
+@torch.inference_mode()
+def read(decoder: Decoder[Any], prefix: Prefix, token_ids: Sequence[int]) -> Reading:
+    """Read a text behind its prefix."""
+    ids, image = torch.tensor(token_ids), prefix.image_embeds
+    first = decoder.prefix_length(len(image), prefix.prompt_ids)
+    slot = slice(0, 1)
+    state = decoder.new_state(1)
+    state.cache.reserve(1, first + len(ids))
+    logits = [decoder.prefill(state, slot, image[None], torch.tensor([prefix.prompt_ids]))]
+    seen = torch.ones(first + len(ids), dtype=torch.bool)
+    if decoder.hidden_from_all is not None:
+        seen[first:] = ids != decoder.hidden_from_all
+    # What would follow the last token is of no interest.
+    for start in range(first, first + len(ids) - 1, ROWS):
+        part = ids[:-1][start - first :][:ROWS]
+        length = start + len(part)
+        places = torch.arange(start, length)
+        state.cache.open(slot, places[None], length)
+        mask = seen[:length] & (torch.arange(length) <= places[:, None])
+        logits.append(decoder.step(state, slot, part[None], places[None], mask[None, None])[0])
+    scores = torch.cat(logits).float().log_softmax(dim=-1)
+    best = scores.topk(2, dim=-1)
+    return Reading(best.indices[:, 0], best.values[:, 0] - best.values[:, 1], scores.gather(1, ids[:, None])[:, 0])

@@ -1,0 +1,1 @@
+"""Time of a decoding step, next to other engines."""

@@ -1,0 +1,196 @@
+"""Time of a decoding step: ours against what people would use instead, on the same weights.
+
+    make bench                                                   # everything; makes the peers' environment first
+    python -m benchmarks.decode --shapes biogpt --points 1x3 4x3 --rounds 5 --peers generate ctranslate2 openvino
+    python -m benchmarks.decode --shapes demo --peers generate --precisions fp32
+
+Writes decode.json and decode.md into --out. All contenders are processes that take turns, A B C, A B C, ...: what else
+the machine does hits all of them. Run it on a machine that does nothing else; rows beside other load are marked.
+The exit code is 1 when ours and `generate` decode different token ids in fp32.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.decode.contender import IDLE, OURS, PEERS, ROOT, Contender, PeerFailed
+from benchmarks.decode.floor import COSTS, family, floor
+from benchmarks.machine import commit, describe_machine, measure_machine
+from benchmarks.decode.table import Row, markdown, markdown_table, rows
+from benchmarks.decode.rounds import Point, measure
+from benchmarks.models.shapes import SHAPES, Shape, checkpoint, work
+
+STORE = ROOT / "build" / "bench" / "checkpoints"
+POINTS = ("1x1", "1x3", "4x3", "8x3", "1x5")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    peers      : beside ours, names in PEERS
+    precisions : families such as "int8"; of every contender those that it has
+    steps      : decoding steps behind the first token
+    threads    : of every contender
+    """
+
+    shapes: tuple[Shape, ...]
+    points: tuple[Point, ...]
+    peers: tuple[str, ...]
+    precisions: tuple[str, ...]
+    rounds: int
+    steps: int
+    threads: int
+
+
+def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -> dict[str, Any]:
+    """Measure, and write decode.json and decode.md after every point, so that an interrupted run leaves what it has.
+
+    returns : what decode.json holds
+
+    Raises PeerFailed when ours does not start; peers that do not are left out with the reason.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    machine = measure_machine(settings.threads)
+    record: dict[str, Any] = {
+        "date": date,
+        "commit": commit(),
+        "machine": describe_machine(),
+        "settings": {
+            "threads": settings.threads,
+            "rounds": settings.rounds,
+            "steps": settings.steps,
+            "environment": {name: os.environ.get(name, value) for name, value in IDLE.items()},
+        },
+        "floor": dataclasses.asdict(machine),
+        "versions": {"python": platform.python_version()},
+        "shapes": {},
+    }
+    tables: dict[tuple[str, Point], list[Row]] = {}
+    for shape in settings.shapes:
+        amount = work(shape)
+        section: dict[str, Any] = {"parameters": amount.parameters, "section": shape.section, "notes": {}, "points": {}}
+        record["shapes"][shape.name] = section
+        print(f"{shape.name}: {amount.parameters / 1e6:.1f} M parameters")
+        with _contenders(shape, settings, out, store, section["notes"]) as contenders:
+            for contender in contenders:
+                record["versions"].update(contender.versions)
+                section["notes"][contender.name] = contender.note
+            turns = [(c, p) for c in contenders for p in c.precisions if family(p) in settings.precisions]
+            for point in settings.points:
+                with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
+                    series = measure(
+                        turns,
+                        shape,
+                        point,
+                        rounds=settings.rounds,
+                        steps=settings.steps,
+                        progress=line.set_description_str,
+                    )
+                floors = {
+                    p: floor(shape, amount, machine, p, images=point.images, beams=point.beams, steps=settings.steps)
+                    for p in {precision for _, precision in turns}
+                }
+                table = rows(series, floors)
+                tables[shape.name, point] = table
+                section["points"][str(point)] = [
+                    dataclasses.asdict(row) | {"first_s": one.first, "last_s": one.last}
+                    for row, one in zip(table, series, strict=True)
+                ]
+                print(f"\n{shape.name} {point}\n{markdown_table(table)}")
+                _write(out, record, tables)
+    return record
+
+
+def unlike_generate(record: dict[str, Any]) -> list[str]:
+    """Where ours did not decode what `generate` does with the same weights in fp32: figures there mean nothing."""
+    return [
+        f"{name} {point}"
+        for name, shape in record["shapes"].items()
+        for point, table in shape["points"].items()
+        for row in table
+        if (row["peer"], row["precision"]) == ("generate", "fp32") and row["differing"]
+    ]
+
+
+@contextlib.contextmanager
+def _contenders(
+    shape: Shape, settings: Settings, out: Path, store: Path, notes: dict[str, str]
+) -> Iterator[list[Contender]]:
+    """Ours and the peers as processes; the reason why one is missing goes into `notes`."""
+    folder = checkpoint(shape, store)
+    with contextlib.ExitStack() as stack:
+        started = []
+        for name in (OURS, *(peer for peer in PEERS if peer in settings.peers)):
+            try:
+                contender = Contender(name, folder, settings.threads, out / f"{shape.name}-{name}.log")
+            except PeerFailed as failed:
+                if name == OURS:
+                    raise
+                notes[name] = f"left out: {failed}"
+                print(f"{name} is left out: {failed}", file=sys.stderr)
+                continue
+            started.append(stack.enter_context(contender))
+        yield started
+
+
+def _write(out: Path, record: dict[str, Any], tables: dict[tuple[str, Point], list[Row]]) -> None:
+    (out / "decode.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (out / "decode.md").write_text(markdown(record, tables), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["biogpt", "llama135m", "demo"])
+    parser.add_argument("--points", nargs="+", default=POINTS, help="images x beams (%(default)s)")
+    parser.add_argument("--peers", nargs="*", choices=PEERS[1:], default=PEERS[1:], help="beside ours (all)")
+    parser.add_argument("--precisions", nargs="+", choices=COSTS, default=tuple(COSTS), help="(all)")
+    parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
+    parser.add_argument("--steps", type=int, default=24, help="decoding steps of each (%(default)s)")
+    parser.add_argument("--image-tokens", type=int, help="length of the image (that of the shape)")
+    parser.add_argument("--prompt", type=int, help="words behind the image (that of the shape)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (%(default)s)")
+    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
+    given = parser.parse_args(arguments)
+    for name in ("rounds", "steps", "threads"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name} is {getattr(given, name)}; it must be 1 or more")
+    prefix = {"image_tokens": given.image_tokens, "prompt": given.prompt}
+    changes: dict[str, Any] = {name: value for name, value in prefix.items() if value is not None}
+    try:
+        points = tuple(Point.parse(text) for text in given.points)
+    except ValueError as error:
+        parser.error(str(error))
+    settings = Settings(
+        shapes=tuple(dataclasses.replace(SHAPES[name], **changes) for name in given.shapes),
+        points=points,
+        peers=tuple(given.peers),
+        precisions=tuple(given.precisions),
+        rounds=given.rounds,
+        steps=given.steps,
+        threads=given.threads,
+    )
+    record = bench(settings, given.out, STORE, given.date)
+    print(f"{given.out / 'decode.md'} and decode.json: the whole run")
+    unlike = unlike_generate(record)
+    for place in unlike:
+        print(f"not the token ids of generate in fp32: {place}", file=sys.stderr)
+    return 1 if unlike else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

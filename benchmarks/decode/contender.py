@@ -1,0 +1,131 @@
+"""The parent's side of the peers: one child process each, idle while it is not asked."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS_PYTHON = ROOT / "build" / "bench" / "bin" / "python"
+"""Of the environment that `make bench` makes from benchmarks/decode/peers.txt."""
+
+OURS = "prelim"
+HERE = (OURS, "generate")
+"""Peers that run in this environment."""
+
+PEERS = (*HERE, "ctranslate2", "openvino", "openvino_genai", "llama_cpp")
+"""Modules of benchmarks.decode.peers, in the order in which they take their turns."""
+
+IDLE = {"KMP_BLOCKTIME": "1", "GOMP_SPINCOUNT": "10000"}
+"""Threads that wait for work must not take the cores from the peer whose turn it is."""
+
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+_PATIENCE_S = 10.0
+
+
+class PeerFailed(Exception):
+    """A peer does not start, or has ended; the text ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One decoding: all prefixes together, exactly `new_tokens` tokens for each."""
+
+    prefixes: Sequence[Sequence[int]]
+    beams: int
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job; `refused` is None or the reason why there is no result."""
+
+    seconds: float = 0.0
+    token_ids: Sequence[Sequence[int]] = ()
+    refused: str | None = None
+
+
+class Contender:
+    """One peer with one checkpoint, as a context manager.
+
+    name     : one of PEERS
+    threads  : that it computes with
+    log      : file for what it and its libraries print
+
+    Raises PeerFailed when it does not start.
+    """
+
+    def __init__(self, name: str, checkpoint: Path, threads: int, log: Path) -> None:
+        self.name = name
+        self._log = log
+        python = sys.executable if name in HERE else str(PEERS_PYTHON)
+        if not Path(python).is_file():
+            raise PeerFailed(f"{python} is missing; `make bench` makes this environment, or leave out --peers {name}")
+        command = [python, "-m", "benchmarks.decode.peers.child", name, str(checkpoint), str(threads)]
+        environment = IDLE | dict(os.environ) | _OFFLINE | {"OMP_NUM_THREADS": str(threads)}
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file
+            )
+        try:
+            said = self._read()
+        except PeerFailed:
+            self.close()
+            raise
+        self.precisions: tuple[str, ...] = tuple(said["precisions"])
+        self.versions: Mapping[str, str] = said["versions"]
+        self.note: str = said["note"]
+
+    def measure(self, precision: str, job: Job) -> Answer:
+        """Do a job and wait for it. Raises PeerFailed when the process ends over it."""
+        line = {"precision": precision, "prefixes": job.prefixes, "beams": job.beams, "new_tokens": job.new_tokens}
+        stdin = self._process.stdin
+        if stdin is None:
+            raise PeerFailed(f"{self.name} has no input")
+        try:
+            stdin.write(json.dumps(line).encode() + b"\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise self._failed() from None
+        return Answer(**self._read())
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has taken so far."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self) -> dict[str, Any]:
+        line = self._process.stdout.readline() if self._process.stdout is not None else b""
+        if not line:
+            raise self._failed()
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _failed(self) -> PeerFailed:
+        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return PeerFailed(f"{self.name} ended; {self._log} ends with: {' | '.join(lines[-2:])}"[:600])

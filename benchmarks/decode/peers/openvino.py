@@ -1,0 +1,82 @@
+"""OpenVINO by optimum-intel: `generate` of `transformers` over a compiled model that keeps its cache itself."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
+
+from benchmarks.decode.peers.conversion import converted
+from benchmarks.decode.peers.peer import Refused
+
+_STORED: dict[str, dict[str, Any]] = {
+    "fp32": {"load_in_8bit": False},
+    # As the library stores a model of this size when it is not told otherwise, but symmetric.
+    "int8": {"quantization_config": OVWeightQuantizationConfig(bits=8, sym=True)},
+}
+"""How the weights lie in the file; bf16 is computed from those of fp32."""
+
+COMPUTED: dict[str, dict[str, str]] = {
+    "fp32": {"INFERENCE_PRECISION_HINT": "f32"},
+    "bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
+    "int8": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
+    "int8_dynamic": {},
+}
+"""Settings beside the latency hint. By default it computes in bf16 where the CPU can, and quantises activations."""
+
+
+class Peer:
+    """`OVModelForCausalLM.generate`."""
+
+    precisions = tuple(COMPUTED)
+    note = "same weights, exported and, for int8, compressed per row; the prefix is given as words"
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.versions = {
+            "openvino": version("openvino"),
+            "optimum-intel": version("optimum-intel"),
+            "transformers under it": version("transformers"),
+        }
+        self._folder = folder
+        self._threads = threads
+        self._models: dict[str, Any] = {}
+
+    def load(self, precision: str) -> None:
+        """Export and compile, once."""
+        if precision not in self._models:
+            self._models[precision] = OVModelForCausalLM.from_pretrained(
+                str(exported(self._folder, precision)), device="CPU", ov_config=settings(precision, self._threads)
+            )
+
+    def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
+        """All prefixes in one batch."""
+        ids = torch.tensor(prefixes)
+        tokens = self._models[precision].generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            num_beams=beams,
+            do_sample=False,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
+        )
+        return tokens[:, ids.shape[1] :].tolist()
+
+
+def exported(checkpoint: Path, precision: str) -> Path:
+    """The folder of the exported model, made once."""
+    if not (checkpoint / "config.json").is_file():
+        raise Refused("optimum-intel exports no decoder with cross-attention alone")
+    stored = "int8" if precision.startswith("int8") else "fp32"
+
+    def export(target: Path) -> None:
+        model = OVModelForCausalLM.from_pretrained(str(checkpoint), export=True, compile=False, **_STORED[stored])
+        model.save_pretrained(str(target))
+
+    return converted(checkpoint, f"openvino-{stored}", export)
+
+
+def settings(precision: str, threads: int) -> dict[str, str]:
+    """Properties of the CPU device."""
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": f"{threads}", **COMPUTED[precision]}

@@ -1,0 +1,75 @@
+"""Ours: the engine of model_src, with weights that are imported and stored as an archive's are."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from benchmarks.models.shapes import BOS, EOS, PAD, WEIGHTS, Shape, read_shape
+from prelim.decoders import build_decoder, serving_decoder
+from prelim.decoders.decoder import IMAGE
+from prelim.decoders.precision import PRECISIONS
+from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.options import GenerationOptions
+
+
+class Peer:
+    """The engine, without the server and without the vision encoder."""
+
+    precisions = tuple(PRECISIONS)
+    note = "prelim.generation.engine"
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.versions = {"torch": torch.__version__}
+        self._shape = read_shape(folder)
+        self._network = imported(folder, self._shape)
+        self._decoders: dict[str, Any] = {}
+
+    def load(self, precision: str) -> None:
+        """Store the weights in this precision, once."""
+        if precision not in self._decoders:
+            self._decoders[precision] = serving_decoder(self._network, precision)
+
+    def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
+        """All prefixes as requests of one batch."""
+        decoder = self._decoders[precision]
+        engine = Engine(decoder, slots=len(prefixes), eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
+        options = GenerationOptions(num_beams=beams, min_new_tokens=new_tokens, max_new_tokens=new_tokens)
+        requests = {}
+        for i, ids in enumerate(prefixes):
+            image, prompt = ids[: self._shape.image_tokens], ids[self._shape.image_tokens :]
+            start = (IMAGE, *prompt) if self._shape.is_prefix else (BOS,)
+            requests[f"{i}"] = DecodeRequest(self._image_embeds(image), start, options)
+        engine.add(requests)
+        done: dict[str, list[int]] = {}
+        while engine.active:
+            for request_id, hypotheses in engine.step().items():
+                done[request_id] = list(hypotheses[0].token_ids)
+        return [done[f"{i}"] for i in range(len(prefixes))]
+
+    def _image_embeds(self, ids: list[int]) -> Tensor:
+        """Words stand for an image, so that peers that take only ids of words read the same prefix."""
+        if not self._shape.is_prefix:
+            return self._network.token_embedding(torch.tensor(ids))
+        nothing = torch.empty(1, 0, self._shape.section["hidden_size"])
+        return self._network.embed(nothing, torch.tensor([[IMAGE, *ids]]))[0]
+
+
+def imported(folder: Path, shape: Shape) -> Any:
+    """The network of a checkpoint as a model folder has it, in float32."""
+    with torch.device("meta"):
+        network = build_decoder(shape.section)
+    weights = load_file(folder / WEIGHTS)
+    if shape.is_prefix:
+        weights = {_imported(name): tensor for name, tensor in weights.items()}
+    network.load_state_dict(weights, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _imported(name: str) -> str:
+    """From a key of `transformers` to that of a model folder, where the body has one name for all models."""
+    body, _, rest = name.partition(".")
+    return name if body == "lm_head" else f"body.{rest}"

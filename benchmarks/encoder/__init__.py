@@ -1,0 +1,1 @@
+"""Time of encoding an image."""

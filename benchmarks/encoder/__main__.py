@@ -1,0 +1,185 @@
+"""Time of encoding an image: ONNX Runtime as it serves, against PyTorch, and against its own other settings.
+
+    python -m benchmarks.encoder                                       # all encoders, with their connectors
+    python -m benchmarks.encoder --encoders biomedclip --batches 1 --rounds 3
+    python -m benchmarks.encoder --settings                            # ONNX Runtime's other settings as well
+
+Networks have their published size and random weights; they are exported by export.package, once, into build/bench:
+after a change of the export, remove build/bench/encoders. All are run in one process and take turns, A B C, A B C, ...
+Writes encoder.json and encoder.md into --out.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from benchmarks.decode.contender import IDLE, ROOT
+from benchmarks.encoder.runners import floor, runners
+from benchmarks.encoder.table import Row, measure, rows, table
+from benchmarks.machine import commit, describe_machine, measure_machine, where_and_when
+from benchmarks.models.random_model import write_random_model
+from benchmarks.models.shapes import Shape
+from prelim.networks.architectures.architecture import Network
+from prelim.archive.archive import CONNECTOR, VISION
+from prelim.networks.model_folder import read_network
+
+STORE = ROOT / "build" / "bench" / "encoders"
+PARTS = {"vision": VISION, "connector": CONNECTOR}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Vision encoder and connector of a system, both of published size; its decoder is of no account here."""
+
+    system: str
+    connector: Mapping[str, Any]
+
+
+ENCODERS = {
+    "biomedclip": Encoder("biomedclip_qformer_biogpt", {}),
+    "mobilenet": Encoder("mobilenet_graph", {"width": 512}),
+    "densenet": Encoder("densenet_disease_llama", {"width": 4096}),
+}
+"""By the name on the command line."""
+
+_DECODER = Shape(
+    "none",
+    {
+        "kind": "cross_attention",
+        "vocab_size": 8,
+        "width": 8,
+        "layers": 1,
+        "heads": 1,
+        "feedforward": 8,
+        "max_positions": 8,
+    },
+)
+
+
+def exported(name: str, store: Path) -> Path:
+    """A folder with model.yaml and weights, and the networks of its archive; made if it is not there yet."""
+    encoder, folder = ENCODERS[name], store / name
+    if all((folder / file).is_file() for file in PARTS.values()):
+        return folder
+    write_random_model(
+        folder,
+        encoder.system,
+        vision={},
+        connector=encoder.connector,
+        decoder=_DECODER,
+        store=store,
+        prompt=None,
+        generation={"max_new_tokens": 1},
+    )
+    command = [sys.executable, "-m", "export.package", str(folder), "--store", str(store)]
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    packed = store / f"{name}.mar"
+    with zipfile.ZipFile(packed) as archive:
+        archive.extractall(folder, [entry for entry in archive.namelist() if Path(entry).match("*.onnx*")])
+    packed.unlink()
+    return folder
+
+
+def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: int, *, settings: bool) -> dict[str, Any]:
+    """Measure; returns what encoder.json holds."""
+    machine = measure_machine(threads)
+    record: dict[str, Any] = {
+        "commit": commit(),
+        "machine": describe_machine(),
+        "settings": {"threads": threads, "rounds": rounds},
+        "floor": dataclasses.asdict(machine),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+        "encoders": {},
+    }
+    torch.set_num_threads(threads)
+    for name in names:
+        folder = exported(name, STORE)
+        config, network = read_network(folder)
+        side = config.preprocess.size
+        for part, file in PARTS.items():
+            turns = runners(getattr(network, part), folder / file, threads, settings=settings)
+            for batch in batches:
+                images = torch.randn(batch, config.preprocess.channels, side, side)
+                operations, inputs = _work(network, part, images)
+                with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
+                    timings = measure([*turns, floor(operations)], inputs.numpy(), rounds, line.set_description_str)
+                key, found = f"{name} {part}, batch {batch}", rows(timings)
+                record["encoders"][key] = {"operations": operations, "rows": [vars(row) for row in found]}
+                print(f"\n{key}\n{table(found)}", flush=True)
+    return record
+
+
+def _work(network: Network, part: str, images: torch.Tensor) -> tuple[int, torch.Tensor]:
+    """Floating-point operations of a part for these images, and its input."""
+    with torch.inference_mode():
+        inputs = images if part == "vision" else network.vision(images)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        getattr(network, part)(inputs.clone())
+    return counter.get_total_flops(), inputs
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The whole page."""
+    parts = [
+        "# Encoding, ms a batch",
+        where_and_when(record),
+        f"Fastest calls of {record['settings']['rounds']} rounds in which all took turns. "
+        '"Times as served" is how many times as long as what is served it takes, the median over the rounds. '
+        "Differences are relative to the largest output. Weights are random, of the published size.",
+    ]
+    for key, encoder in record["encoders"].items():
+        found = [Row(**row) for row in encoder["rows"]]
+        parts.append(f"## {key}: {encoder['operations'] / 1e9:.1f} G operations\n\n{table(found)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.encoder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="(all)")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="images together (1 4)")
+    parser.add_argument("--rounds", type=int, default=7, help="that count (%(default)s)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (%(default)s)")
+    parser.add_argument("--settings", action="store_true", help="ONNX Runtime's other settings too")
+    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
+    given = parser.parse_args(arguments)
+    for name, values in (("batches", given.batches), ("rounds", [given.rounds]), ("threads", [given.threads])):
+        if min(values) < 1:
+            parser.error(f"--{name} is {min(values)}; it must be 1 or more")
+    record = {"date": given.date} | bench(
+        given.encoders, given.batches, given.rounds, given.threads, settings=given.settings
+    )
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "encoder.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    (given.out / "encoder.md").write_text(markdown(record), encoding="utf-8")
+    print(f"{given.out / 'encoder.md'} and encoder.json: the whole run")
+
+
+if __name__ == "__main__":
+    if all(name in os.environ for name in IDLE):
+        main()
+    else:
+        # Read when a library starts its threads, so they must be there before the process is.
+        command = [sys.executable, "-m", "benchmarks.encoder", *sys.argv[1:]]
+        sys.exit(subprocess.run(command, env=IDLE | dict(os.environ), check=False).returncode)

@@ -1,0 +1,157 @@
+"""The ways to run one network that the encoder benchmark compares."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from prelim.encoding.onnx_session import Array, OnnxSession
+
+Run = Callable[[Array], Array]
+
+SERVED = "ONNX Runtime, as served"
+EAGER = "PyTorch eager"
+FLOOR = "floor: a product of two matrices with as many operations"
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One of them.
+
+    run    : takes a batch to what the network gives for it; None where it cannot run
+    reason : why it cannot
+    floor  : it computes something else that takes as many operations
+    """
+
+    name: str
+    run: Run | None
+    reason: str = ""
+    floor: bool = False
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How ONNX Runtime runs a network.
+
+    entries  : of its session's configuration; all that is not named is as it is served
+    level    : of its graph optimisation
+    rewrite  : makes another file of the network first
+    """
+
+    entries: Mapping[str, str] = field(default_factory=dict)
+    level: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    rewrite: Callable[[Path, Path], None] | None = None
+
+
+def _fuse(network: Path, out: Path) -> None:
+    """What ONNX Runtime's optimiser for transformers fuses: bias and GELU; it does not see the attention."""
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    optimize_model(str(network), model_type="vit", opt_level=0, use_gpu=False).save_model_to_file(
+        str(out), use_external_data_format=True
+    )
+
+
+def _quantize(network: Path, out: Path) -> None:
+    """Weights in 8 bits; what they are multiplied with is quantised at each call."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(network)
+    # The shapes that the exporter noted are inferred again, and those of transposed weights contradict that.
+    del model.graph.value_info[:]
+    quantize_dynamic(model, out, weight_type=QuantType.QInt8, per_channel=True, use_external_data_format=True)
+
+
+_SPIN, _PACK = "session.intra_op.allow_spinning", "session.disable_prepacking"
+SETTINGS = {
+    "weights shared": Setting({_PACK: "1"}),
+    "threads spin": Setting({_SPIN: "1"}),
+    "basic graph optimisation": Setting(level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
+    "optimiser for transformers": Setting(rewrite=_fuse),
+    "int8 weights, dynamic": Setting(rewrite=_quantize),
+}
+"""ONNX Runtime's, by their names in the table."""
+
+
+def runners(network: nn.Module, path: Path, threads: int, *, settings: bool) -> list[Runner]:
+    """As one worker serves it, and PyTorch with the same weights; with `settings` other ways too.
+
+    network : the part in PyTorch
+    path    : the same part as ONNX
+    """
+    torch._dynamo.reset()
+    found = [
+        Runner(SERVED, OnnxSession(path, threads=threads, packed=True).run),
+        Runner(EAGER, _of_torch(network)),
+        _compiled(network),
+    ]
+    if settings:
+        found += [_of_setting(f"ONNX Runtime, {name}", path, setting, threads) for name, setting in SETTINGS.items()]
+        found.append(Runner("PyTorch eager, bf16", _of_torch(network, torch.bfloat16)))
+    return found
+
+
+def floor(operations: int) -> Runner:
+    """One product of square matrices in fp32 with as many operations, by oneDNN with packed weights, or else as it is.
+
+    It takes its turns with the others because the speed of a machine that others use as well changes.
+    """
+    side = round((operations / 2) ** (1 / 3))
+    matrix = torch.randn(side, side)
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return Runner(FLOOR, lambda _: (matrix @ matrix.T).numpy(), floor=True)
+    packed = torch.ops.mkldnn._reorder_linear_weight(matrix, side)
+
+    def run(_: Array) -> Array:
+        with torch.inference_mode():
+            return torch.ops.mkldnn._linear_pointwise(matrix, packed, None, "none", [], "").numpy()
+
+    return Runner(FLOOR, run, floor=True)
+
+
+def _of_torch(network: Callable[[torch.Tensor], torch.Tensor], autocast: torch.dtype | None = None) -> Run:
+    def run(batch: Array) -> Array:
+        with torch.inference_mode(), torch.autocast("cpu", autocast, enabled=autocast is not None):
+            return network(torch.from_numpy(batch)).float().numpy()
+
+    return run
+
+
+def _compiled(network: nn.Module) -> Runner:
+    """With torch.compile, if there is a C++ compiler for it."""
+    name = "torch.compile"
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return Runner(name, None, "there is no C++ compiler")
+    return Runner(name, _of_torch(torch.compile(network, dynamic=False)))
+
+
+def _of_setting(name: str, path: Path, setting: Setting, threads: int) -> Runner:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = setting.level
+    options.enable_cpu_mem_arena = False
+    options.log_severity_level = 3
+    for key, value in ({_SPIN: "0", _PACK: "0"} | dict(setting.entries)).items():
+        options.add_session_config_entry(key, value)
+    with tempfile.TemporaryDirectory() as temporary:
+        if setting.rewrite is not None:
+            written = Path(temporary) / path.name
+            try:
+                setting.rewrite(path, written)
+            except Exception as error:  # noqa: BLE001 - of whatever kind, another setting can still be measured
+                return Runner(name, None, f"{type(error).__name__}: {error}"[:200])
+            path = written
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0].name
+
+    def run(batch: Array) -> Array:
+        return np.asarray(session.run(None, {given: batch})[0])
+
+    return Runner(name, run)

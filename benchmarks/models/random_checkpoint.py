@@ -1,0 +1,102 @@
+"""Checkpoints of true size with random weights, as the original code of a system would have saved them.
+
+python -m benchmarks.models.random_checkpoint biomedclip_qformer_biogpt final_model.pth
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.archive.archive import TOKENIZER
+
+BIOGPT_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+
+_SYSTEM0_KEYS = (
+    ("vision.trunk.", "biomedclip_encoder.model.visual.trunk."),
+    ("vision.proj.", "biomedclip_encoder.model.visual.head.proj."),
+    ("connector.proj.", "qformer_output_to_biogpt_input_projection."),
+    ("connector.encoder.layer.", "qformer.bert_encoder.layer."),
+    ("connector.", "qformer."),
+    ("attention.attention.", "attention.self."),
+)
+"""From a part of our key to that of the published one, in turn."""
+
+
+def biomedclip_qformer_biogpt() -> dict[str, Tensor]:
+    """System 0's final_model.pth: 626,173,185 parameters, those that only text would need included."""
+    from transformers import BioGptConfig, BioGptForCausalLM
+
+    system = ARCHITECTURES["biomedclip_qformer_biogpt"]
+    checkpoint = {}
+    for part, network in (("vision", system.vision()), ("connector", system.connector())):
+        for key, value in network.state_dict().items():
+            name = f"{part}.{key}"
+            for ours, published in _SYSTEM0_KEYS:
+                name = name.replace(ours, published)
+            checkpoint[name] = value
+    for key, value in BioGptForCausalLM(BioGptConfig()).state_dict().items():
+        checkpoint[f"biogpt_decoder.{key}"] = value
+    for key, value in _biomedclip_text_tower().items():
+        checkpoint[f"biomedclip_encoder.model.text.{key}"] = value
+    checkpoint["biomedclip_encoder.model.logit_scale"] = torch.tensor(2.6593)
+    for key in [key for key in checkpoint if key.startswith("qformer.") and "_query." in key]:
+        # The feed-forward layer for text is made like the one for queries.
+        checkpoint[key.replace("_query.", ".")] = torch.randn(checkpoint[key].shape) * 0.02
+    return checkpoint
+
+
+def _biomedclip_text_tower() -> dict[str, Tensor]:
+    """BERT of base size without a pooler, and the projection behind it."""
+    from open_clip.hf_model import HFTextEncoder
+    from transformers import BertConfig
+
+    tower = HFTextEncoder(
+        "bert",
+        output_dim=512,
+        config=BertConfig(),
+        pooler_type="cls_last_hidden_state_pooler",
+        proj_type="mlp",
+        pretrained=False,
+    )
+    tower.transformer.pooler = None
+    return dict(tower.state_dict())
+
+
+CHECKPOINTS: Mapping[str, Callable[[], dict[str, Tensor]]] = {"biomedclip_qformer_biogpt": biomedclip_qformer_biogpt}
+"""By the name of the system."""
+
+
+def write_random_checkpoint(system: str, path: Path) -> int:
+    """Save a checkpoint of a system in CHECKPOINTS as its original does; returns the number of its parameters."""
+    torch.manual_seed(0)
+    checkpoint = CHECKPOINTS[system]()
+    torch.save(checkpoint, path)
+    # One storage under two names is one parameter.
+    return sum({value.data_ptr(): value.numel() for value in checkpoint.values()}.values())
+
+
+def write_random_tokenizer(folder: Path, vocab_size: int = 42384) -> None:
+    """A tokenizer.json with as many made-up words as the published vocabulary has."""
+    words = [*BIOGPT_SPECIAL, *(f"w{i}" for i in range(len(BIOGPT_SPECIAL), vocab_size))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=BIOGPT_SPECIAL[3]))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(list(BIOGPT_SPECIAL))
+    tokenizer.save(str(folder / TOKENIZER))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Save a checkpoint of true size with random weights.")
+    parser.add_argument("system", choices=CHECKPOINTS)
+    parser.add_argument("path", type=Path)
+    arguments = parser.parse_args()
+    print(f"{arguments.path}: {write_random_checkpoint(arguments.system, arguments.path):,} parameters")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Model folders with random weights, for benchmarks of what does not depend on the weights."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.decode.peers.prelim import imported
+from benchmarks.models.random_checkpoint import write_random_tokenizer
+from benchmarks.models.shapes import Shape, checkpoint
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.archive.archive import load_tokenizer
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.model_folder import build_network, write_model_folder
+
+_SEED = 0
+
+
+def write_random_model(
+    folder: Path,
+    system: str,
+    *,
+    vision: Mapping[str, Any],
+    connector: Mapping[str, Any],
+    decoder: Shape,
+    store: Path,
+    **values: Any,
+) -> Path:
+    """Write a model folder of one of the systems, with made-up words; its name is that of the folder.
+
+    vision, connector : sections of model.yaml
+    decoder           : its weights are those of the checkpoint of this shape, which peers read as well
+    store             : where such checkpoints lie
+    values            : of model.yaml, in the place of the published ones
+    """
+    contents = {
+        **ARCHITECTURES[system].published.defaults,
+        "name": folder.name,
+        "version": "1.0",
+        "architecture": system,
+        "vision": vision,
+        "connector": connector,
+        "decoder": decoder.section,
+        **values,
+    }
+    config = ModelConfig.from_mapping(contents, str(folder))
+    torch.manual_seed(_SEED)
+    network = build_network(config, empty_decoder=True)
+    weights = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("decoder.")}
+    of_decoder = imported(checkpoint(decoder, store), decoder).state_dict()
+    weights |= {f"decoder.{name}": tensor for name, tensor in of_decoder.items()}
+    with tempfile.TemporaryDirectory() as temporary:
+        write_random_tokenizer(Path(temporary), decoder.section["vocab_size"])
+        tokenizer = load_tokenizer(Path(temporary))
+    write_model_folder(folder, config, weights, tokenizer)
+    return folder

@@ -1,0 +1,134 @@
+"""Decoders with weights that were trained, and what they are to go on from: images, or words.
+
+Random weights say nothing of precisions: where all words are nearly as good as each other, rounding changes most.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.models import smollm2
+from benchmarks.decode.contender import ROOT
+from client.demo import as_png, sample_radiograph
+from prelim.decoders.decoder import IMAGE
+from prelim.networks.model_folder import read_model_folder
+from prelim.images.preprocess import preprocess
+from prelim.generation.prompt import Prompter
+from prelim.images.radiograph import read_radiograph
+
+DATA = ROOT.parent / "shared" / "data"
+"""Data that does not come with this project; where it is missing there are other images and fewer prompts."""
+
+SMOLLM2 = "smollm2"
+"""Stands for a model folder on the command line."""
+
+_ENCODED_TOGETHER = 16
+_SMALLEST_PART = 0.6
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a decoder reads before it writes.
+
+    image_embeds : Tensor, shape (num_tokens, width)
+    prompt_ids   : as in `DecodeRequest`
+    """
+
+    image_embeds: Tensor
+    prompt_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """A trained decoder and prefixes that are shaped like those it is served with.
+
+    about      : what it is, and what it goes on from, for the table
+    decoder    : in float32, as a model folder has it
+    new_tokens : longest text
+    """
+
+    name: str
+    about: str
+    decoder: nn.Module
+    prefixes: Sequence[Prefix]
+    eos_token_id: int
+    pad_token_id: int
+    new_tokens: int
+
+
+def real_model(name: str, images: int, prompts: int, new_tokens: int) -> RealModel:
+    """A model folder, or SmolLM2.
+
+    name       : path of the folder, or SMOLLM2
+    images     : how many are shown to the model of a folder
+    prompts    : how many are put to SmolLM2, at most as many as there are
+    new_tokens : longest text of SmolLM2; a model folder says itself how long its own are
+
+    Raises FileNotFoundError where SmolLM2 was not fetched, ArchiveError naming the file of a folder that is at fault.
+    """
+    return _smollm2(prompts, new_tokens) if name == SMOLLM2 else _of_folder(Path(name), images)
+
+
+def _smollm2(count: int, new_tokens: int) -> RealModel:
+    """Words alone: an image of no tokens stands at the end of the prompt."""
+    decoder = smollm2.network()
+    nothing = torch.empty(0, decoder.config.hidden_size)
+    ids = smollm2.prompts(DATA / "iu_xray" / "indiana_reports.csv")
+    chosen = [ids[i * len(ids) // count] for i in range(count)] if count < len(ids) else ids
+    prefixes = [Prefix(nothing, (*prompt, IMAGE)) for prompt in chosen]
+    about = f"SmolLM2-135M-Instruct (dequantised from Q4_1), {len(prefixes)} prompts, up to {new_tokens} tokens each"
+    return RealModel("SmolLM2-135M", about, decoder, prefixes, smollm2.IM_END, smollm2.IM_END, new_tokens)
+
+
+def _of_folder(folder: Path, count: int) -> RealModel:
+    model = read_model_folder(folder)
+    config, network = model.config, model.network
+    prompt: tuple[int, ...] = (config.tokenizer.bos_token_id,)
+    if config.prompt is not None:
+        prompt = Prompter(config.prompt, model.tokenizer, config.decoder.get("vocab_size")).ids(None, None)
+    where, files = _images(count)
+    pixels = [preprocess(read_radiograph(file, config.input), config.preprocess) for file in files]
+    prefixes: list[Prefix] = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), _ENCODED_TOGETHER):
+            pixel_values = torch.from_numpy(np.stack(pixels[start : start + _ENCODED_TOGETHER]))
+            prefixes += [Prefix(embeds, prompt) for embeds in network.connector(network.vision(pixel_values))]
+    tokens, new_tokens = config.tokenizer, config.generation.max_new_tokens
+    about = f"{config.name} {config.version}, {len(prefixes)} images ({where}), up to {new_tokens} tokens each"
+    return RealModel(
+        config.name, about, network.decoder, prefixes, tokens.eos_token_id, tokens.pad_token_id, new_tokens
+    )
+
+
+def _images(count: int) -> tuple[str, list[bytes]]:
+    """Where images come from, and `count` of them, or as many as there are."""
+    folder = DATA / "open_radiology"
+    if (folder / "captions.csv").is_file():
+        with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
+            ids = [row["id"] for row in csv.DictReader(file) if row["split"] == "val"]
+        # All over the list: its sources stand one behind the other.
+        chosen = [ids[i * len(ids) // count] for i in range(count)] if count < len(ids) else ids
+        return "open_radiology, val", [(folder / "images" / f"{name}.jpg").read_bytes() for name in chosen]
+    parts = _parts_of_radiograph()
+    return "parts of one radiograph of pydicom-data", [next(parts) for _ in range(count)]
+
+
+def _parts_of_radiograph() -> Iterator[bytes]:
+    """Seeded parts of a real chest radiograph at other brightnesses, as PNG files, without end."""
+    whole = np.asarray(Image.open(io.BytesIO(as_png(sample_radiograph()))), dtype=np.float32) / 255
+    generator = np.random.default_rng(0)
+    while True:
+        shares = generator.uniform(_SMALLEST_PART, 1, size=2)
+        height, width = (int(share * side) for share, side in zip(shares, whole.shape, strict=True))
+        top, left = (int(generator.integers(0, s - n + 1)) for s, n in zip(whole.shape, (height, width), strict=True))
+        part = whole[top : top + height, left : left + width] ** generator.uniform(0.6, 1.6)
+        file = io.BytesIO()
+        Image.fromarray(np.round(255 * part).astype(np.uint8)).resize((512, 512)).save(file, "PNG")
+        yield file.getvalue()

@@ -1,0 +1,192 @@
+"""Shapes of the decoders that are measured, and checkpoints of these shapes with random weights."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from benchmarks.models.random_checkpoint import BIOGPT_SPECIAL, write_random_tokenizer
+from prelim.archive.archive import TOKENIZER
+from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+
+BOS, PAD, EOS = 0, 1, 2
+SHAPE_FILE = "shape.json"
+WEIGHTS = "model.safetensors"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder and the prefix that it reads.
+
+    section      : the section `decoder` of model.yaml
+    image_tokens : how many embeddings an image has
+    prompt       : how many words stand behind the image; the cross-attention decoder reads a start token only
+    """
+
+    name: str
+    section: Mapping[str, Any]
+    image_tokens: int = 32
+    prompt: int = 4
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether the image stands before the words, as words of a language model do."""
+        return bool(self.section["kind"] == "transformers")
+
+
+_BIOGPT = {
+    "kind": "transformers",
+    "model_type": "biogpt",
+    "vocab_size": 42384,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "max_position_embeddings": 1024,
+}
+_LLAMA = {
+    "kind": "transformers",
+    "model_type": "llama",
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 2048,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "tie_word_embeddings": True,
+}
+_DEMO = {
+    "kind": "cross_attention",
+    "vocab_size": 149,
+    "width": 256,
+    "layers": 3,
+    "heads": 8,
+    "feedforward": 512,
+    "max_positions": 64,
+    "pad_token_id": PAD,
+}
+
+SHAPES: Mapping[str, Shape] = {
+    # System 0: 347 M parameters.
+    "biogpt": Shape("biogpt", _BIOGPT),
+    # SmolLM2-135M.
+    "llama135m": Shape("llama135m", _LLAMA),
+    # A Llama of BioGPT's size: its feed-forward has three matrices instead of two.
+    "llama347m": Shape(
+        "llama347m",
+        _LLAMA
+        | {
+            "vocab_size": 42384,
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 16,
+            "intermediate_size": 2736,
+        },
+    ),
+    "demo": Shape("demo", _DEMO, image_tokens=36, prompt=0),
+}
+"""By the name on the command line."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one decoding step of one row must read and compute, whatever program does it.
+
+    parameters   : of the whole decoder
+    matrix       : weights that every step multiplies with, those that score words included
+    scores       : those that score words
+    key_value    : elements of keys and values that one column of the cache has
+    image_column : the same for one column of the image in cross-attention, 0 elsewhere
+    """
+
+    parameters: int
+    matrix: int
+    scores: int
+    key_value: int
+    image_column: int
+
+
+def work(shape: Shape) -> Work:
+    """The work of one step."""
+    with torch.device("meta"):
+        network = untrained(shape)
+    parameters = sum(p.numel() for p in network.parameters())
+    matrix = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear))
+    if isinstance(network, CrossAttentionDecoder):
+        c = network.config
+        inner = c.heads * (c.head_width or c.width // c.heads)
+        # Keys and values of the image are computed once, so two thirds of that projection rest.
+        matrix -= c.layers * 2 * inner * c.width
+        return Work(parameters, matrix, network.lm_head.weight.numel(), 2 * c.layers * inner, 2 * c.layers * inner)
+    language: Any = network.config
+    head_width = language.hidden_size // language.num_attention_heads
+    heads = getattr(language, "num_key_value_heads", None) or language.num_attention_heads
+    scores = network.get_output_embeddings().weight.numel()
+    return Work(parameters, matrix, scores, 2 * language.num_hidden_layers * heads * head_width, 0)
+
+
+def untrained(shape: Shape) -> Any:
+    """The network of a shape: of `transformers` for a language model, else the cross-attention decoder."""
+    dimensions = {name: value for name, value in shape.section.items() if name not in ("kind", "model_type")}
+    if not shape.is_prefix:
+        return CrossAttentionDecoder(CrossAttentionConfig(**dimensions)).eval()
+    special = {"bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": EOS}
+    config = AutoConfig.for_model(shape.section["model_type"], **dimensions, **special)
+    model: Any = AutoModelForCausalLM
+    return model.from_config(config).eval()
+
+
+def checkpoint(shape: Shape, store: Path) -> Path:
+    """The folder of a checkpoint of this shape with random weights, made if it is not there yet.
+
+    It holds shape.json and model.safetensors. That of a language model is a checkpoint of `transformers`, with its
+    config.json and a tokenizer of made-up words, so that every peer reads the same weights.
+    """
+    described = json.dumps(dataclasses.asdict(shape), sort_keys=True)
+    folder = store / f"{shape.name}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
+    if (folder / SHAPE_FILE).is_file():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    torch.manual_seed(_SEED)
+    network = untrained(shape)
+    for name, parameter in network.named_parameters():
+        if parameter.ndim > 1:
+            # Words softer than layers, or a model that shares them with its head repeats the last one for ever.
+            gain = 1.0 if "position" in name else 0.1 if "embed" in name else 2.0
+            nn.init.normal_(parameter, std=gain / math.sqrt(parameter.shape[-1]))
+    if shape.is_prefix:
+        network.save_pretrained(folder)
+        _write_tokenizer(folder, shape.section["vocab_size"])
+    else:
+        save_file(network.state_dict(), folder / WEIGHTS)
+    # Last, so that a folder with it is complete.
+    (folder / SHAPE_FILE).write_text(described, encoding="utf-8")
+    return folder
+
+
+def read_shape(folder: Path) -> Shape:
+    """The shape of a checkpoint."""
+    return Shape(**json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8")))
+
+
+def _write_tokenizer(folder: Path, vocab_size: int) -> None:
+    """One made-up word for every id, as `transformers` reads it; the ids themselves are what goes into the decoders."""
+    write_random_tokenizer(folder, vocab_size)
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), BIOGPT_SPECIAL, strict=True))
+    fast: Any = PreTrainedTokenizerFast
+    fast(tokenizer_file=str(folder / TOKENIZER), **names).save_pretrained(folder)

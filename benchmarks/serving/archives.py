@@ -1,0 +1,187 @@
+"""What the serving benchmark serves: models, and their archives with one setting or another."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.decode.contender import ROOT
+from benchmarks.memory.__main__ import with_precision
+from benchmarks.serving.plain_handler.package import write_plain_archive
+from benchmarks.models.random_model import write_random_model
+from benchmarks.models.shapes import SHAPES, Shape, checkpoint
+
+MODEL_CONFIG = "model-config.yaml"
+MANIFEST = "MAR-INF/MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to serve a model.
+
+    name       : in the table
+    served     : name under which TorchServe knows it
+    precision  : of the decoder: ours as in model.yaml, the plain handler's as PyTorch names it
+    settings   : what differs from our model-config.yaml; None for the plain handler
+    batch_size : requests that are decoded together at most
+    offered    : gets open loads too
+    """
+
+    name: str
+    served: str
+    precision: str
+    settings: Mapping[str, Any] | None
+    batch_size: int = 8
+    offered: bool = True
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is served in several ways.
+
+    tokens     : of the longest report
+    decoder    : of a model with random weights; None for models/demo
+    vision, connector : its sections of model.yaml
+    """
+
+    name: str
+    tokens: int
+    candidates: tuple[Candidate, ...]
+    decoder: Shape | None = None
+    vision: Mapping[str, Any] = field(default_factory=dict)
+    connector: Mapping[str, Any] = field(default_factory=dict)
+
+
+DYNAMIC = {"continuousBatching": False}
+_SECTION = SHAPES["biogpt"].section
+
+SUBJECTS = {
+    # System 0 with a fifth of its parameters: encoder, connector and decoder are smaller in about the same measure.
+    "small": Subject(
+        "small",
+        128,
+        (
+            Candidate("in-flight, int8", "small_inflight", "int8_dynamic", {}),
+            Candidate("dynamic, int8", "small_dynamic", "int8_dynamic", DYNAMIC),
+            Candidate("in-flight, bf16", "small_inflight_bf16", "bf16", {}, offered=False),
+            Candidate("plain, batch 1, bf16", "small_plain", "bfloat16", None, batch_size=1),
+            Candidate("plain, batch 8, bf16", "small_plain8", "bfloat16", None),
+        ),
+        Shape(
+            "serving",
+            {
+                **_SECTION,
+                "hidden_size": 768,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 12,
+                "intermediate_size": 3072,
+            },
+        ),
+        vision={"width": 384, "heads": 6},
+        connector={"out_width": 768, "width": 384, "layers": 6, "heads": 6, "feedforward": 1536},
+    ),
+    "system0": Subject(
+        "system0",
+        128,
+        (
+            Candidate("in-flight, int8", "system0_inflight", "int8_dynamic", {}),
+            Candidate("plain, batch 1, bf16", "system0_plain", "bfloat16", None, batch_size=1),
+        ),
+        SHAPES["biogpt"],
+    ),
+    "demo": Subject(
+        "demo",
+        48,
+        (
+            Candidate("in-flight, fp32", "demo_inflight", "fp32", {}),
+            Candidate("dynamic, fp32", "demo_dynamic", "fp32", DYNAMIC),
+            Candidate("plain, batch 1, fp32", "demo_plain", "float32", None, batch_size=1),
+            Candidate("plain, batch 8, fp32", "demo_plain8", "float32", None),
+        ),
+    ),
+}
+"""By the name on the command line."""
+
+
+class Workshop:
+    """Makes the archives of one model in a folder.
+
+    store : of the decoders' checkpoints
+    """
+
+    def __init__(self, subject: Subject, folder: Path, store: Path) -> None:
+        self.subject, self._folder = subject, folder
+        self._checkpoint: Path | None = None
+        self._packed: dict[str, Path] = {}
+        if subject.decoder is None:
+            self._model = ROOT / "models" / "demo"
+            return
+        self._checkpoint = checkpoint(subject.decoder, store)
+        self._model = write_random_model(
+            folder / subject.name,
+            "biomedclip_qformer_biogpt",
+            vision=subject.vision,
+            connector=subject.connector,
+            decoder=subject.decoder,
+            store=store,
+            # Beams alone: what the published options add to the search would be of little weight in both.
+            generation={"max_new_tokens": subject.tokens},
+        )
+
+    def make(self, candidate: Candidate, store: Path) -> Path:
+        """The archive of a candidate, in a folder that TorchServe serves."""
+        store.mkdir(parents=True, exist_ok=True)
+        if candidate.settings is not None:
+            settings = {"batchSize": candidate.batch_size, **candidate.settings}
+            return derive(self._package(candidate.precision), store, candidate.served, settings)
+        networks = self._folder / "networks"
+        with zipfile.ZipFile(next(iter(self._packed.values()))) as archive:
+            archive.extractall(networks, [name for name in archive.namelist() if Path(name).match("*.onnx*")])
+        return write_plain_archive(
+            self._model,
+            networks,
+            store,
+            candidate.served,
+            dtype=candidate.precision,
+            batch_size=candidate.batch_size,
+            checkpoint=self._checkpoint,
+        )
+
+    def _package(self, precision: str) -> Path:
+        """The archive that export.package makes in this precision; once."""
+        if precision not in self._packed:
+            copies = self._folder / "copies"
+            copies.mkdir(exist_ok=True)
+            model = with_precision(self._model, precision, copies)
+            store = self._folder / "packed"
+            command = [sys.executable, "-m", "export.package", str(model), "--store", str(store)]
+            subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+            self._packed[precision] = store / f"{model.name}.mar"
+        return self._packed[precision]
+
+
+def derive(archive: Path, store: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    """The same archive under another name and with other settings.
+
+    settings : keys of model-config.yaml; those of its section `prelim` count one by one
+    """
+    path = store / f"{name}.mar"
+    with zipfile.ZipFile(archive) as given, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as derived:
+        for entry in given.namelist():
+            contents = given.read(entry)
+            if entry == MODEL_CONFIG:
+                config = yaml.safe_load(contents)
+                section = {**config["prelim"], **settings.get("prelim", {})}
+                contents = yaml.safe_dump({**config, **settings, "prelim": section}).encode()
+            elif entry == MANIFEST:
+                manifest = json.loads(contents)
+                manifest["model"]["modelName"] = name
+                contents = json.dumps(manifest).encode()
+            derived.writestr(entry, contents)
+    return path

@@ -1,0 +1,110 @@
+"""Settings of in-flight and of dynamic batching, one at a time: what each does to throughput and latency.
+
+    python -m benchmarks.serving.sweep                              # some 30 minutes
+    python -m benchmarks.serving.sweep --vary steps_per_handle --model demo --rounds 1
+
+The variants of one setting are on one server and take turns. All get the same arrivals: --share of what the first of
+them can do. Writes serving_sweep.json and serving_sweep.md into --out.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import commit, describe_machine
+from benchmarks.serving.__main__ import ALONE_COUNT, ALONE_TOKENS, STORE
+from benchmarks.serving.archives import DYNAMIC, SUBJECTS, Candidate, Workshop
+from benchmarks.serving.runs import Plan, Runs, alone, middle
+from benchmarks.serving.table import alone_table, table
+from client.local_server import LocalServer
+
+VARIANTS: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]] = {
+    # What is served comes first: the others get a share of what it can do.
+    "steps_per_handle": [(8, {"prelim": {"steps_per_handle": steps}}) for steps in (8, 1, 4, 16, 32)],
+    "batchSize": [(slots, {}) for slots in (8, 4, 16)],
+    "maxBatchDelay": [(8, {"maxBatchDelay": delay}) for delay in (1, 20, 100)],
+    "maxBatchDelay, dynamic": [(8, {**DYNAMIC, "maxBatchDelay": delay}) for delay in (1, 20, 100)],
+}
+"""By what is varied: batchSize, and what differs from our model-config.yaml."""
+
+
+def candidates(vary: str, precision: str) -> list[Candidate]:
+    """The variants of a setting."""
+    found = []
+    for slots, settings in VARIANTS[vary]:
+        name = vary.partition(",")[0]
+        value = settings.get("prelim", settings).get(name, slots)
+        served = f"sweep_{name}_{value}".lower()
+        found.append(Candidate(f"{name} {value}", served, precision, settings, batch_size=slots))
+    return found
+
+
+def sweep(workshop: Workshop, vary: str, share: float, plan: Plan, out: Path) -> dict[str, Any]:
+    """Measure the variants of one setting; returns its part of what serving_sweep.json holds."""
+    variants = candidates(vary, workshop.subject.candidates[0].precision)
+    with tempfile.TemporaryDirectory() as temporary:
+        for variant in variants:
+            workshop.make(variant, Path(temporary))
+        with LocalServer(Path(temporary)) as server:
+            for variant in variants:
+                server.wait_until_ready(variant.served)
+            single = alone(server, variants, ALONE_TOKENS, ALONE_COUNT)
+            runs = Runs(server, workshop.subject.tokens, plan, out)
+            most = {name: middle(figures) for name, figures in runs.saturate(variants).items()}
+            rate = share * most[variants[0].name].reports_per_s
+            offered = runs.offer([(variant, f"{share:.0%}", rate) for variant in variants])
+    return {
+        "alone": {name: asdict(one) for name, one in single.items()},
+        "saturated": {name: asdict(figures) for name, figures in most.items()},
+        "offered": [
+            {"candidate": name, "load": load, **asdict(middle(figures))} for (name, load), figures in offered.items()
+        ],
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.serving.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--vary", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(all)")
+    parser.add_argument("--model", choices=SUBJECTS, default="small", help="(%(default)s)")
+    parser.add_argument("--share", type=float, default=0.7, help="of what the first variant can do (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="in which all take turns (%(default)s)")
+    parser.add_argument("--closed", type=float, default=25, help="seconds of saturation (%(default)s)")
+    parser.add_argument("--open", type=float, default=40, help="seconds at that rate (%(default)s)")
+    parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
+    given = parser.parse_args(arguments)
+    plan, out = Plan(given.rounds, given.closed, given.open, given.patience), given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {
+        "commit": commit(),
+        "machine": describe_machine(),
+        "model": given.model,
+        "settings": {**asdict(plan), "share": given.share},
+        "varied": {},
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        workshop = Workshop(SUBJECTS[given.model], Path(temporary), STORE)
+        for vary in given.vary:
+            record["varied"][vary] = sweep(workshop, vary, given.share, plan, out / "sweep")
+            (out / "serving_sweep.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+            (out / "serving_sweep.md").write_text(markdown(record), encoding="utf-8")
+    print((out / "serving_sweep.md").read_text(encoding="utf-8"))
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The tables of all settings that were varied."""
+    parts = [f"# Settings of batching, measured with the model {record['model']}"]
+    for vary, found in record["varied"].items():
+        parts += [f"## {vary}", table(found["saturated"], found["offered"]), alone_table(found["alone"])]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The tables of the serving benchmark, and its chart."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import QUIET_CORES, where_and_when
+from benchmarks.decode.table import number
+
+HEAD = "| | load | offered /s | reports /s | p50, s | p95, s | p99, s | failed |\n|---|---|---|---|---|---|---|---|"
+
+
+def table(saturated: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> str:
+    """Of one model.
+
+    saturated : Figures by name of the candidate
+    offered   : Figures with the `candidate` and the name of its `load`
+    """
+    lines, disturbed = [HEAD], 0.0
+    found = [{"candidate": name, "load": "saturated", **figures} for name, figures in saturated.items()] + list(offered)
+    for figures in found:
+        busy = figures["foreign_cores"] > QUIET_CORES
+        disturbed = max(disturbed, figures["foreign_cores"] if busy else 0.0)
+        cells = [
+            figures["candidate"],
+            figures["load"],
+            number(figures["offered"]),
+            number(figures["reports_per_s"]) + ("\\*" if busy else ""),
+            *(number(figures[name]) for name in ("p50", "p95", "p99")),
+            f"{figures['failures']:.0f} of {figures['requests']:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    note = f"\n\n\\* beside other load: up to {disturbed:.1f} cores were busy with something else" if disturbed else ""
+    return "\n".join(lines) + note
+
+
+def alone_table(alone: Mapping[str, Mapping[str, float]]) -> str:
+    """Where the time of a single request goes."""
+    lines = [
+        "| one request at a time | tokens | latency, ms | its handler, ms | outside of it, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in alone.items():
+        times = " | ".join(number(one[part]) for part in ("latency", "handler", "outside"))
+        lines.append(f"| {name} | {one['tokens']} | {times} |")
+    return "\n".join(lines)
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The whole page."""
+    plan = record["settings"]
+    parts = [
+        "# Serving",
+        where_and_when(record),
+        f"Medians of {plan['rounds']} rounds in which all took turns on one server; the load generator, with PNGs of "
+        "some 50 kB, is on the same cores. Reports of 3 beams and exactly 16 to so many tokens, all as often. "
+        "Saturated: a closed loop of twice as many users as are decoded together, "
+        f"{plan['closed']:.0f} s; else Poisson arrivals for {plan['open']:.0f} s, "
+        "of which at 100 % the queue grows as long as it lasts.",
+    ]
+    for name, subject in record["models"].items():
+        parts.append(f"## {name}: reports of 16 to {subject['tokens']} tokens")
+        parts.append(table(subject["saturated"], subject["offered"]))
+        if subject["alone"]:
+            parts.append(alone_table(subject["alone"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def draw(record: Mapping[str, Any], path: Path) -> None:
+    """Latency over throughput, a panel a model: p50 solid, p95 dashed."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    models = {name: subject for name, subject in record["models"].items() if subject["offered"]}
+    figure, axes = plt.subplots(1, len(models), figsize=(6.5 * len(models), 4.6), squeeze=False)
+    for panel, (name, subject) in zip(axes[0], models.items(), strict=True):
+        for color, candidate in zip(_COLORS, subject["saturated"], strict=False):
+            points = [one for one in subject["offered"] if one["candidate"] == candidate and one["p95"] is not None]
+            points.sort(key=lambda one: one["offered"])
+            if not points:
+                continue
+            rates = [one["reports_per_s"] for one in points]
+            panel.plot(rates, [one["p50"] for one in points], "o-", color=color, label=candidate, markersize=4)
+            panel.plot(rates, [one["p95"] for one in points], "o--", color=color, markersize=4)
+        panel.set_yscale("log")
+        panel.set_xlim(left=0)
+        panel.set_title(f"{name}: 16 to {subject['tokens']} tokens, 3 beams")
+        panel.set_xlabel("reports per second")
+        panel.set_ylabel("seconds from arrival to report")
+        panel.grid(which="both", alpha=0.25)
+        panel.legend(title="p50 solid, p95 dashed", fontsize=8, title_fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+_COLORS = ("#0b6e4f", "#d1495b", "#6a994e", "#30638e", "#8d6a9f")

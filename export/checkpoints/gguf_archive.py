@@ -1,0 +1,99 @@
+"""Reads Llamas from GGUF files, the format of llama.cpp, under the names and in the layout of `transformers`."""
+
+import struct
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.integrations.gguf.reader import read_gguf_metadata
+from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor, get_gguf_hf_weights_map
+
+from prelim.errors import ArchiveError
+from prelim.decoders.weights_file import LazyTensor
+
+ARCHITECTURE = "llama"
+
+_NEEDED = {
+    "llama.block_count": "num_hidden_layers",
+    "llama.embedding_length": "hidden_size",
+    "llama.feed_forward_length": "intermediate_size",
+    "llama.context_length": "max_position_embeddings",
+    "llama.attention.head_count": "num_attention_heads",
+    "llama.attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+_OPTIONAL = {
+    "llama.attention.head_count_kv": "num_key_value_heads",
+    "llama.rope.dimension_count": "head_dim",
+    "llama.rope.freq_base": "rope_theta",
+    "tokenizer.ggml.bos_token_id": "bos_token_id",
+    "tokenizer.ggml.eos_token_id": "eos_token_id",
+    "tokenizer.ggml.padding_token_id": "pad_token_id",
+}
+"""From the metadata of a Llama to the names of config.json."""
+_SCALING = "llama.rope.scaling.type"
+_HALF = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}
+
+
+def read_gguf(path: Path) -> dict[str, LazyTensor]:
+    """All tensors, each dequantised when it is made: float16 and bfloat16 stay so, everything else becomes float32.
+
+    llama.cpp stores the rows of queries and keys in another order, in which its rotary embedding turns neighbours
+    instead of halves: here they are in the order of `transformers` again.
+
+    returns : key of LlamaForCausalLM -> tensor; what a Llama of `transformers` has not keeps its name in the file
+
+    Raises ArchiveError when the file cannot be read or holds another architecture.
+    """
+    config = LlamaConfig(**read_gguf_settings(path))
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    order = LlamaTensorProcessor(config.to_dict())  # type: ignore[no-untyped-call]
+    names = get_gguf_hf_weights_map(model, order)
+    try:
+        stored = GGUFReader(path).tensors
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise _unreadable(path, error) from error
+    tensors = {}
+    for tensor in stored:
+        dtype = _HALF.get(tensor.tensor_type, torch.float32)
+        # GGUF names the fastest dimension first.
+        shape = tuple(int(side) for side in reversed(tensor.shape))
+        tensors[names.get(tensor.name, tensor.name)] = LazyTensor(shape, dtype, partial(_made, tensor, order, dtype))
+    return tensors
+
+
+def read_gguf_settings(path: Path) -> dict[str, Any]:
+    """What the file tells of that which stands in a config.json, the ids of the special tokens included.
+
+    Raises ArchiveError as `read_gguf` does.
+    """
+    try:
+        metadata, _ = read_gguf_metadata(str(path))
+    except (OSError, ValueError, struct.error) as error:
+        raise _unreadable(path, error) from error
+    architecture, scaling = metadata["general.architecture"], metadata.get(_SCALING, "none")
+    if architecture != ARCHITECTURE:
+        raise ArchiveError(f"{path} holds the architecture {architecture!r}; allowed: {ARCHITECTURE!r}")
+    if scaling != "none":
+        raise ArchiveError(
+            f"{path} has {_SCALING} = {scaling!r}; allowed: 'none'; import its folder with config.json and safetensors"
+        )
+    if missing := sorted(_NEEDED.keys() - metadata.keys()):
+        raise ArchiveError(f"{path} lacks {', '.join(missing)}")
+    names = {**_NEEDED, **_OPTIONAL}
+    return {"model_type": ARCHITECTURE, **{ours: metadata[name] for name, ours in names.items() if name in metadata}}
+
+
+def _made(tensor: ReaderTensor, order: LlamaTensorProcessor, dtype: torch.dtype) -> Tensor:
+    values = dequantize(tensor.data, tensor.tensor_type)
+    # A copy, since what is not quantised is a read-only part of the file.
+    ordered = order.process(values, tensor.name)  # type: ignore[no-untyped-call]
+    return torch.tensor(ordered.weights, dtype=dtype)
+
+
+def _unreadable(path: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{path} cannot be read as a GGUF file: {error}")

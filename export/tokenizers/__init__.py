@@ -1,0 +1,1 @@
+"""Published tokenizers as files of the `tokenizers` library."""

@@ -1,0 +1,123 @@
+"""model.yaml: all that is known of a model beside its weights and its tokenizer."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prelim.decoders.precision import PRECISIONS
+from prelim.errors import ArchiveError, InvalidOption
+from prelim.generation.options import GenerationOptions
+from prelim.images.preprocess import PreprocessConfig
+from prelim.generation.prompt import PromptConfig
+from prelim.images.radiograph import InputConfig
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Section `tokenizer` of model.yaml; the vocabulary itself is in tokenizer.json."""
+
+    bos_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The contents of model.yaml.
+
+    name         : of the archive and of the served model
+    version      : of the weights; TorchServe serves it as the model's version
+    licence      : of the weights
+    architecture : a name in prelim.networks.architectures.ARCHITECTURES
+    vision, connector, decoder : dimensions of the three parts, as the architecture takes them; `decoder` has also
+                   the `kind` by which the server finds its class
+    tokenizer    : ids of the special tokens
+    input        : which images are accepted and how they are rendered
+    preprocess   : how they become pixel_values
+    generation   : defaults of the generation options
+    precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with them
+    prompt       : the words around the image, for decoders that read it as a prefix
+    files        : sha256 of every file of an archive; empty in a model folder
+    """
+
+    name: str
+    version: str
+    licence: str
+    architecture: str
+    vision: Mapping[str, Any]
+    connector: Mapping[str, Any]
+    decoder: Mapping[str, Any]
+    tokenizer: SpecialTokens
+    input: InputConfig
+    preprocess: PreprocessConfig
+    generation: GenerationOptions
+    precision: str = "fp32"
+    prompt: PromptConfig | None = None
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ArchiveError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
+
+    @classmethod
+    def read(cls, path: Path) -> "ModelConfig":
+        """Read model.yaml.
+
+        Raises ArchiveError: for a missing or unknown key, listing the known ones, and for a value that is not
+        allowed; the message names the file.
+        """
+        try:
+            contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ArchiveError(f"{path} cannot be read: {error}") from error
+        return cls.from_mapping(contents, str(path))
+
+    @classmethod
+    def from_mapping(cls, contents: Any, source: str) -> "ModelConfig":
+        """What `read` gives for a file with these contents; `source` stands for the file in messages."""
+        try:
+            values = dict(_checked(cls, contents))
+            for name, section in _SECTIONS.items():
+                values[name] = section(**_checked(section, values.get(name), name))
+            if values.get("prompt") is not None:
+                values["prompt"] = PromptConfig(**_checked(PromptConfig, values["prompt"], "prompt"))
+            values["generation"] = GenerationOptions.from_mapping(values.get("generation") or {})
+            return cls(**values)
+        except (TypeError, ValueError, InvalidOption, ArchiveError) as error:
+            raise ArchiveError(f"{source}: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """Write model.yaml; what `read` gives for it equals this."""
+        path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False), encoding="utf-8")
+
+
+_SECTIONS: dict[str, Any] = {"tokenizer": SpecialTokens, "input": InputConfig, "preprocess": PreprocessConfig}
+
+
+def _checked(cls: Any, values: Any, section: str = "") -> Mapping[str, Any]:
+    """The values of one dataclass, if their keys are right; lists become tuples."""
+    where = f"section {section}" if section else "the file"
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where} is {type(values).__name__}, it must be a mapping")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ValueError(f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(fields)}")
+    needed = {name for name, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING}
+    missing = sorted(needed - set(values) - {"generation"})
+    if missing:
+        raise ValueError(f"{where} lacks the key {missing[0]!r}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,110 @@
+"""Multi-head attention, as decoders and connectors use it.
+
+Source: Vaswani et al., "Attention Is All You Need", 2017, section 3.2.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from prelim.decoders.linear import Linear
+
+KeyValue = tuple[Tensor, Tensor]
+"""Keys and values of one layer, each of shape (sequences, heads, positions, head_width)."""
+
+FEW_QUERIES = 16
+"""Up to so many queries a head two matrix products beat a fused kernel made for many (float32 on a CPU)."""
+
+
+class Attending:
+    """Scaled dot-product attention in all layers of one forward pass; what may be looked at is worked out once.
+
+    mask   : Tensor of bool, shape (sequences, 1, queries, positions), True where a query may look; None: everywhere
+    causal : instead of a mask, every query looks at itself and what is before it
+    """
+
+    def __init__(self, mask: Tensor | None = None, *, causal: bool = False) -> None:
+        self._mask = mask
+        self._causal = causal
+        self._bias: Tensor | None = None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
+        """What the queries gather.
+
+        query      : Tensor, shape (sequences, heads, queries, head_width)
+        key, value : Tensor, shape (sequences, kv_heads, positions, head_width); heads are a multiple of kv_heads
+        dropout    : rate at which attention weights are dropped
+        returns    : Tensor, of the shape of `query`
+        """
+        few = query.shape[1] // key.shape[1] * query.shape[2] <= FEW_QUERIES
+        if few and not self._causal and not dropout and key.dtype == torch.float32 and key.device.type == "cpu":
+            return self._of_few(query, key, value)
+        grouped = query.shape[1] != key.shape[1]
+        return scaled_dot_product_attention(
+            query, key, value, attn_mask=self._mask, dropout_p=dropout, is_causal=self._causal, enable_gqa=grouped
+        )
+
+    def _of_few(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Queries that share keys stand together, so that each key is read once."""
+        sequences, heads, queries, width = query.shape
+        batch, positions = sequences * key.shape[1], key.shape[2]
+        q = query.reshape(batch, -1, width)
+        k, v = key.reshape(batch, positions, width), value.reshape(batch, positions, width)
+        scale = width**-0.5
+        if self._mask is None:
+            weights = torch.bmm(q * scale, k.transpose(1, 2))
+        else:
+            if self._bias is None:
+                shape = (sequences, heads, queries, positions)
+                self._bias = _additive(self._mask).expand(shape).reshape(batch, q.shape[1], positions)
+            weights = torch.baddbmm(self._bias, q, k.transpose(1, 2), alpha=scale)
+        return torch.bmm(weights.softmax(-1), v).view(sequences, heads, queries, width)
+
+
+def _additive(mask: Tensor) -> Tensor:
+    """0 where a query may look, the lowest number where it may not."""
+    return torch.zeros_like(mask, dtype=torch.float32).masked_fill_(~mask, torch.finfo(torch.float32).min)
+
+
+EVERYWHERE = Attending()
+"""Attention to all positions."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one fused input projection, its keys and values computed apart.
+
+    width      : of what goes in and comes out
+    head_width : of one head; None shares the width among the heads
+    dropout    : rate at which attention weights are dropped in training
+    """
+
+    def __init__(self, width: int, heads: int, head_width: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inner_width = heads * (head_width or width // heads)
+        self.dropout = dropout
+        self.in_proj = Linear(width, 3 * self.inner_width)
+        self.out_proj = nn.Linear(self.inner_width, width)
+
+    def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of the same positions, for self-attention."""
+        q, k, v = self.in_proj(x).chunk(3, dim=-1)
+        return self._split_heads(q), self._split_heads(k), self._split_heads(v)
+
+    def query(self, x: Tensor) -> Tensor:
+        """Queries alone, for cross-attention."""
+        return self._split_heads(self.in_proj.part(x, 0, self.inner_width))
+
+    def key_value(self, memory: Tensor) -> KeyValue:
+        """Keys and values of what is attended to, for cross-attention; the same for every step and every beam."""
+        k, v = self.in_proj.part(memory, self.inner_width, 3 * self.inner_width).chunk(2, dim=-1)
+        return self._split_heads(k), self._split_heads(v)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, attending: Attending) -> Tensor:
+        """Attention and output projection, shape (sequences, queries, width)."""
+        y = attending(query, key, value, self.dropout if self.training else 0.0)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
+
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(sequences, positions, inner_width) -> (sequences, heads, positions, head_width)."""
+        return x.view(*x.shape[:-1], self.heads, -1).transpose(1, 2)

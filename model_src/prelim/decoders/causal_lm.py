@@ -1,0 +1,246 @@
+"""The causal language model that is served: an image prefix, one fused projection before attention, our cache.
+
+Source of the layers: BioGPT (Luo et al., 2022), which is GPT-2's pre-norm transformer, and Llama (Touvron et al.,
+2023): RMS norm, rotary positions, grouped heads, gated feed-forward. What is published is read by `TransformersLM`,
+with which this one agrees.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm, rms_norm, silu
+
+from prelim.decoders.attention import Attending
+from prelim.decoders.decoder import IMAGE
+from prelim.decoders.kv_cache import KVCache
+from prelim.decoders.word_embedding import WordEmbedding, drawn
+from prelim.decoders.linear import AdaptedLinear
+
+if TYPE_CHECKING:
+    from prelim.kernels.causal_lm_step import CompiledStep
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "silu": silu}
+NORMS = ("layer_norm", "rms_norm")
+
+
+@dataclass(frozen=True)
+class CausalLMConfig:
+    """Dimensions of a causal language model, as they stand in an archive's model.yaml under `decoder`.
+
+    kv_heads        : heads of keys and values, each for heads / kv_heads queries; None: as many as `heads`
+    head_width      : of one head; None shares the width among the heads
+    norm            : one of NORMS
+    activation      : one of ACTIVATIONS
+    gated           : the feed-forward multiplies what it activates with a second projection
+    embedding_scale : factor of word embeddings; those of the image are taken as they come
+    position_offset : row of the position table for position 0; None: positions are rotary
+    rotary_scale    : factor of the sines and cosines
+    attention_bias, out_bias, feedforward_bias : which projections have one
+    tied            : words are scored by their embeddings
+    adapters        : rank of the low-rank adapter of each kind of layer that has one: qkv, out, up, down
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    feedforward: int
+    max_positions: int
+    kv_heads: int | None = None
+    head_width: int | None = None
+    norm: str = "layer_norm"
+    norm_eps: float = 1e-5
+    activation: str = "gelu"
+    gated: bool = False
+    embedding_scale: float = 1.0
+    position_offset: int | None = None
+    rotary_scale: float = 1.0
+    attention_bias: bool = False
+    out_bias: bool = False
+    feedforward_bias: bool = False
+    tied: bool = False
+    adapters: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("norm", NORMS), ("activation", tuple(ACTIVATIONS))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(allowed)}")
+
+
+class _Norm(nn.Module):
+    """Layer norm with a bias, or RMS norm without (Zhang and Sennrich, 2019)."""
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(config.width))
+        self.bias = nn.Parameter(torch.zeros(config.width)) if config.norm == "layer_norm" else None
+        self.eps = config.norm_eps
+
+    def both(self) -> Tensor:
+        """Weight and bias, shape (2, width); a bias that there is not is zero."""
+        return torch.stack([self.weight, torch.zeros_like(self.weight) if self.bias is None else self.bias])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.bias is None:
+            return rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class _Layer(nn.Module):
+    """Attention and feed-forward, each normalised before and added after (pre-norm)."""
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__()
+        c = config
+        self.heads, self.kv_heads = c.heads, c.kv_heads or c.heads
+        self.head_width = c.head_width or c.width // c.heads
+        self.gated = c.gated
+        self.activation = ACTIVATIONS[c.activation]
+        self.norm1 = _Norm(c)
+        self.qkv = nn.Linear(c.width, (self.heads + 2 * self.kv_heads) * self.head_width, bias=c.attention_bias)
+        self.out = nn.Linear(self.heads * self.head_width, c.width, bias=c.out_bias)
+        self.norm2 = _Norm(c)
+        self.up = nn.Linear(c.width, (2 if c.gated else 1) * c.feedforward, bias=c.feedforward_bias)
+        self.down = nn.Linear(c.feedforward, c.width, bias=c.feedforward_bias)
+        for name, rank in c.adapters.items():
+            setattr(self, name, AdaptedLinear(getattr(self, name), rank))
+
+    def forward(
+        self, x: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache, layer: int, attending: Attending
+    ) -> Tensor:
+        """One layer, shape (sequences, queries, width) in and out.
+
+        rotation : cosines and sines of rotary positions, each of shape (sequences, queries, 1, head_width)
+        layer    : its place in the cache
+        """
+        sequences, queries, _ = x.shape
+        qkv = self.qkv(self.norm1(x)).view(sequences, queries, -1, self.head_width)
+        if rotation is not None:
+            turning = qkv[:, :, : self.heads + self.kv_heads]
+            turning.copy_(_rotated(turning, *rotation))
+        key_value = qkv[:, :, self.heads :].unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4)
+        keys, values = cache.update(key_value, layer)
+        gathered = attending(qkv[:, :, : self.heads].transpose(1, 2), keys, values)
+        x = x + self.out(gathered.transpose(1, 2).reshape(sequences, queries, -1))
+        y = self.up(self.norm2(x))
+        if self.gated:
+            gate, y = y.chunk(2, dim=-1)
+            y = self.activation(gate) * y
+        else:
+            y = self.activation(y)
+        return x + self.down(y)
+
+
+def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotary positions, halves of a head as pairs. Source: Su et al., "RoFormer", 2021, as in `transformers`."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+class CausalLMState:
+    """The cache is all that a causal language model remembers."""
+
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
+
+    def move(self, source: int, target: int, columns: int) -> None:
+        """Copy one slot over another; the first `columns` columns of its cache are in use."""
+        self.cache.move(source, target, columns)
+
+
+class CausalLMDecoder(nn.Module):
+    """BioGPT, Llama and their like, for serving.
+
+    compiled : takes the place of the layers in `step`, where there is one (see `pack`)
+    """
+
+    hidden_from_all: int | None = None
+
+    def __init__(self, config: CausalLMConfig) -> None:
+        super().__init__()
+        c = config
+        self.config = c
+        self.max_positions = c.max_positions
+        self.words = WordEmbedding(c.vocab_size, c.width)
+        head_width = c.head_width or c.width // c.heads
+        if c.position_offset is None:
+            self.positions = None
+            self.inverse_frequencies = nn.Parameter(torch.ones(head_width // 2))
+        else:
+            rows = c.max_positions + c.position_offset
+            self.positions = nn.Embedding(rows, c.width, _weight=drawn(rows, c.width))
+        self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
+        self.norm = _Norm(c)
+        self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=False)
+        self.compiled: CompiledStep | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.norm.weight.device
+
+    def new_state(self, slots: int) -> CausalLMState:
+        """An empty memory for so many requests."""
+        c = self.config
+        cache = KVCache(
+            layers=c.layers,
+            heads=c.kv_heads or c.heads,
+            head_width=c.head_width or c.width // c.heads,
+            dtype=self.norm.weight.dtype,
+            device=self.device,
+        )
+        return CausalLMState(cache)
+
+    def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
+        """Columns of a prefix: the image's tokens in the place of IMAGE, and the other tokens of the prompt."""
+        return num_tokens - 1 + len(prompt_ids)
+
+    def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """Nothing: `generate` does not see the ids of a prompt that is given as embeddings."""
+        return ()
+
+    def prefill(self, state: CausalLMState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+        """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
+        place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
+        before, after = self._embedded(prompt_ids[:, :place]), self._embedded(prompt_ids[:, place + 1 :])
+        embeds = torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
+        batch, length = embeds.shape[:2]
+        positions = torch.arange(length, device=self.device).expand(batch, -1)
+        state.cache.open(slots, positions, length)
+        hidden = self._hidden(embeds, positions, state.cache, Attending(causal=True))
+        return self._scores(hidden[:, -1])
+
+    def step(self, state: CausalLMState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
+        embeds = self._embedded(token_ids)
+        if self.compiled is not None:
+            return self.compiled(*self._placed(embeds, positions), mask, state.cache, slots)
+        return self._scores(self._hidden(embeds, positions, state.cache, Attending(mask)))
+
+    def _embedded(self, token_ids: Tensor) -> Tensor:
+        return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return self.words.scores(hidden) if self.lm_head is None else self.lm_head(hidden)
+
+    def _hidden(self, x: Tensor, positions: Tensor, cache: KVCache, attending: Attending) -> Tensor:
+        x, rotation = self._placed(x, positions)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, rotation, cache, i, attending)
+        return self.norm(x)
+
+    def _placed(self, x: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Embeddings with their positions, or the rotation that tells these."""
+        if self.positions is None:
+            return x, self._rotation(positions, x.dtype)
+        return x + self.positions(positions + (self.config.position_offset or 0)), None
+
+    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each of shape (sequences, queries, 1, head_width)."""
+        angles = positions[:, :, None, None].float() * self.inverse_frequencies.float()
+        angles = torch.cat([angles, angles], dim=-1)
+        scale = self.config.rotary_scale
+        return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)

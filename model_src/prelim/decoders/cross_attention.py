@@ -1,0 +1,250 @@
+"""The cross-attention decoder: a post-norm transformer decoder that looks at the image in every layer.
+
+Source: Vaswani et al., "Attention Is All You Need", 2017; post-norm, ReLU, learned positions, as in systems 1 and 4.
+The defaults are those of torch.nn.TransformerDecoder (system 1); Keras transformers (system 4) set the others.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, relu
+
+from prelim.decoders.attention import EVERYWHERE, Attending, Attention, KeyValue
+from prelim.decoders.kv_cache import KVCache
+from prelim.decoders.word_embedding import drawn
+
+
+@dataclass(frozen=True)
+class CrossAttentionConfig:
+    """Dimensions of a cross-attention decoder, as they stand in model.yaml under `decoder`.
+
+    dropout          : rate for attention weights and for what the feed-forward gives
+    hidden_dropout   : rate for what attention gives and inside the feed-forward; None: as `dropout`
+    head_width       : of one attention head; None shares the width among the heads
+    norm_eps         : of every layer norm
+    embedding_scale  : factor of token embeddings, before positions are added
+    blank_padding    : padding has no embedding, and as a query it gets the mean of what it may look at;
+                       otherwise it is only hidden from later tokens
+    feedforward_relu : the second layer of the feed-forward has a ReLU as well
+    head_hidden      : width of a ReLU layer between the last layer and the vocabulary; None: no such layer
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    feedforward: int
+    max_positions: int
+    dropout: float = 0.1
+    pad_token_id: int = 0
+    hidden_dropout: float | None = None
+    head_width: int | None = None
+    norm_eps: float = 1e-5
+    embedding_scale: float = 1.0
+    blank_padding: bool = False
+    feedforward_relu: bool = False
+    head_hidden: int | None = None
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention and feed-forward, each added and then normalised (post-norm)."""
+
+    def __init__(self, config: CrossAttentionConfig) -> None:
+        super().__init__()
+        c = config
+        self.self_attention = Attention(c.width, c.heads, c.head_width, c.dropout)
+        self.cross_attention = Attention(c.width, c.heads, c.head_width, c.dropout)
+        self.linear1 = nn.Linear(c.width, c.feedforward)
+        self.linear2 = nn.Linear(c.feedforward, c.width)
+        self.norm1 = nn.LayerNorm(c.width, c.norm_eps)
+        self.norm2 = nn.LayerNorm(c.width, c.norm_eps)
+        self.norm3 = nn.LayerNorm(c.width, c.norm_eps)
+        self.dropout = c.dropout
+        self.hidden_dropout = c.dropout if c.hidden_dropout is None else c.hidden_dropout
+        self.feedforward_relu = c.feedforward_relu
+
+    def forward(
+        self,
+        x: Tensor,
+        image: KeyValue,
+        cache: KVCache | None,
+        layer: int,
+        *,
+        attending: Attending,
+        sighted: Tensor | None,
+    ) -> Tensor:
+        """One layer.
+
+        layer   : its place in the cache
+        sighted : Tensor of 0 and 1, shape (sequences, 1, queries, 1), 0 where a query gets the mean of what it may
+                  look at; None: nowhere
+        """
+        query, key, value = self.self_attention.query_key_value(x)
+        if cache is not None:
+            key, value = cache.update(torch.stack([key, value]), layer)
+        # A query of zeros scores everything alike.
+        query = query if sighted is None else query * sighted
+        x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, attending)))
+        query = self.cross_attention.query(x)
+        query = query if sighted is None else query * sighted
+        x = self.norm2(x + self._drop_hidden(self.cross_attention.attend(query, *image, EVERYWHERE)))
+        y = self.linear2(self._drop_hidden(relu(self.linear1(x))))
+        if self.feedforward_relu:
+            y = relu(y)
+        return self.norm3(x + dropout(y, self.dropout, self.training))
+
+    def image_key_value(self, image_embeds: Tensor) -> KeyValue:
+        """Cross-attention keys and values of images, image_embeds of shape (images, num_tokens, width)."""
+        return self.cross_attention.key_value(image_embeds)
+
+    def _drop_hidden(self, x: Tensor) -> Tensor:
+        return dropout(x, self.hidden_dropout, self.training)
+
+
+class CrossAttentionState:
+    """Self-attention cache and the image's keys and values, for a fixed number of slots."""
+
+    def __init__(self, cache: KVCache, slots: int) -> None:
+        self.cache = cache
+        self._slots = slots
+        self._image: list[KeyValue] = []
+
+    def image(self, slots: slice) -> list[KeyValue]:
+        """Keys and values of the images in these slots, for every layer."""
+        return [(key[slots], value[slots]) for key, value in self._image]
+
+    def store_image(self, slots: slice, image: list[KeyValue]) -> None:
+        """Remember new images; all images of a model have the same number of tokens."""
+        if not self._image:
+            self._image = [
+                (k.new_zeros(self._slots, *k.shape[1:]), v.new_zeros(self._slots, *v.shape[1:])) for k, v in image
+            ]
+        for (key, value), (new_key, new_value) in zip(self._image, image, strict=True):
+            key[slots], value[slots] = new_key, new_value
+
+    def move(self, source: int, target: int, columns: int) -> None:
+        """Copy one slot over another; the first `columns` columns of its cache are in use."""
+        self.cache.move(source, target, columns)
+        for key, value in self._image:
+            key[target], value[target] = key[source], value[source]
+
+
+class CrossAttentionDecoder(nn.Module):
+    """Token and position embeddings, the layers, and the projection to the vocabulary."""
+
+    def __init__(self, config: CrossAttentionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.max_positions = config.max_positions
+        # The published implementation masks padding by its id, also where the model itself wrote it.
+        self.hidden_from_all: int | None = config.pad_token_id
+        self.token_embedding = nn.Embedding(
+            config.vocab_size, config.width, _weight=drawn(config.vocab_size, config.width)
+        )
+        self.position_embedding = nn.Parameter(drawn(config.max_positions, config.width, std=0.02))
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.lm_hidden = None if config.head_hidden is None else nn.Linear(config.width, config.head_hidden)
+        self.lm_head = nn.Linear(config.head_hidden or config.width, config.vocab_size)
+
+    def image_key_values(self, image_embeds: Tensor) -> list[KeyValue]:
+        """Cross-attention keys and values of every layer, computed once per image and shared by its beams.
+
+        image_embeds : Tensor, shape (images, num_tokens, width)
+        """
+        return [layer.image_key_value(image_embeds) for layer in self._layers()]
+
+    def hidden_states(
+        self, token_ids: Tensor, positions: Tensor, image: list[KeyValue], cache: KVCache | None, mask: Tensor
+    ) -> Tensor:
+        """The last layer's output.
+
+        token_ids : Tensor of int64, shape (sequences, queries)
+        positions : Tensor of int64, shape (sequences, queries)
+        image     : what `image_key_values` gave, for the same sequences
+        cache     : receives keys and values of these tokens; None attends among these tokens alone
+        mask      : Tensor of bool, shape (sequences, 1, queries, columns), True where a query may look
+        returns   : Tensor, shape (sequences, queries, width)
+        """
+        x = self.token_embedding(token_ids) * self.config.embedding_scale + self.position_embedding[positions]
+        sighted = None
+        if self.config.blank_padding:
+            written = (token_ids != self.config.pad_token_id).to(x.dtype)
+            x, sighted = x * written[..., None], written[:, None, :, None]
+        attending = Attending(mask)
+        for i, layer in enumerate(self._layers()):
+            x = layer(x, image[i], cache, i, attending=attending, sighted=sighted)
+        return x
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
+        return self.lm_head(hidden if self.lm_hidden is None else relu(self.lm_hidden(hidden)))
+
+    def forward(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
+        """Teacher forcing: logits for every position, as training needs them.
+
+        image_embeds : Tensor, shape (batch, num_tokens, width)
+        token_ids    : Tensor of int64, shape (batch, length), padded with `pad_token_id`
+        returns      : logits, Tensor, shape (batch, length, vocab_size); logits[:, i] predicts token i + 1
+        """
+        length = token_ids.shape[1]
+        positions = torch.arange(length, device=token_ids.device).expand_as(token_ids)
+        causal = torch.ones(length, length, dtype=torch.bool, device=token_ids.device).tril()
+        written = (token_ids != self.config.pad_token_id)[:, None]
+        mask = causal & written[:, :, None]
+        if self.config.blank_padding:
+            # In Keras the mean of a masked query is over all positions, later ones included.
+            mask = mask | ~written[..., None]
+        image = self.image_key_values(image_embeds)
+        return self.logits(self.hidden_states(token_ids, positions, image, None, mask))
+
+    def served(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Section `decoder` of an archive's model.yaml, and the weights: this very decoder is served."""
+        return {"kind": "cross_attention", **asdict(self.config)}, self.state_dict()
+
+    def _layers(self) -> list[DecoderLayer]:
+        return cast("list[DecoderLayer]", list(self.layers))
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.lm_head.weight.device
+
+    def new_state(self, slots: int) -> CrossAttentionState:
+        """An empty memory for so many requests."""
+        c = self.config
+        cache = KVCache(
+            layers=c.layers,
+            heads=c.heads,
+            head_width=c.head_width or c.width // c.heads,
+            dtype=self.position_embedding.dtype,
+            device=self.device,
+        )
+        return CrossAttentionState(cache, slots)
+
+    def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
+        """Columns of a prefix: the prompt alone, the image has keys and values of its own."""
+        return len(prompt_ids)
+
+    def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
+        """All of the prompt, as `generate` counts it for encoder-decoder models."""
+        return prompt_ids
+
+    def prefill(self, state: CrossAttentionState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+        """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
+        length = prompt_ids.shape[1]
+        positions = torch.arange(length, device=self.device).expand_as(prompt_ids)
+        state.store_image(slots, self.image_key_values(image_embeds.to(self.position_embedding.dtype)))
+        state.cache.open(slots, positions, length)
+        causal = (
+            torch.ones(length, length, dtype=torch.bool, device=self.device).tril().expand(len(prompt_ids), 1, -1, -1)
+        )
+        hidden = self.hidden_states(prompt_ids, positions, state.image(slots), state.cache, causal)
+        return self.logits(hidden[:, -1])
+
+    def step(
+        self, state: CrossAttentionState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
+        return self.logits(self.hidden_states(token_ids, positions, state.image(slots), state.cache, mask))

@@ -1,0 +1,104 @@
+"""In what precision a decoder's weights are stored and computed with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from prelim.decoders.quantized import (
+    Int8DynamicEmbedding,
+    Int8DynamicLinear,
+    Int8Embedding,
+    Int8Linear,
+    NF4Linear,
+)
+from prelim.decoders.word_embedding import WordEmbedding
+from prelim.decoders.weights_file import LazyTensor, made
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A way to store and use the weights of a decoder.
+
+    dtype     : of every tensor that is not quantised, and of what flows between layers
+    linear    : takes the place of linear layers
+    embedding : takes the place of word embeddings by which words are scored
+    scores    : the layer that scores words is quantised too
+    """
+
+    dtype: torch.dtype
+    linear: type[Int8Linear] | type[NF4Linear] | None = None
+    embedding: type[Int8Embedding] | None = None
+    scores: bool = True
+
+
+PRECISIONS = {
+    "fp32": Precision(torch.float32),
+    "bf16": Precision(torch.bfloat16),
+    "int8": Precision(torch.bfloat16, Int8Linear, Int8Embedding),
+    "int8_dynamic": Precision(torch.float32, Int8DynamicLinear, Int8DynamicEmbedding),
+    # As QLoRA does it, the scores of words stay in 16 bits.
+    "nf4": Precision(torch.bfloat16, NF4Linear, scores=False),
+}
+
+
+_QUANTIZED = (Int8Linear, Int8Embedding, NF4Linear)
+_EXACT = ("inverse_frequencies",)
+"""Tensors that lose their meaning when they are rounded."""
+
+
+def quantize(decoder: nn.Module, precision: str) -> nn.Module:
+    """The decoder with the layers of a precision in the place of its own; their weights are still to be loaded.
+
+    Raises ValueError where a layer cannot be stored so.
+    """
+    wanted = PRECISIONS[precision]
+    tied = getattr(decoder, "lm_head", None) is None
+    for parent_name, parent in list(decoder.named_modules()):
+        for name, layer in list(parent.named_children()):
+            new = _replacement(layer, wanted, tied=tied, scores=not parent_name and name == "lm_head")
+            if new is not None:
+                setattr(parent, name, new)
+    return decoder
+
+
+def _replacement(layer: nn.Module, wanted: Precision, *, tied: bool, scores: bool) -> nn.Module | None:
+    with torch.device("meta"):
+        if isinstance(layer, nn.Linear) and wanted.linear is not None and (wanted.scores or not scores):
+            return wanted.linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        if isinstance(layer, WordEmbedding) and wanted.embedding is not None and tied:
+            return wanted.embedding(layer.num_embeddings, layer.embedding_dim)
+    return None
+
+
+def stored_weights(
+    decoder: nn.Module, weights: Mapping[str, Tensor | LazyTensor], precision: str
+) -> dict[str, Tensor | LazyTensor]:
+    """The weights of a decoder as they are stored.
+
+    decoder : as `quantize` made it
+    weights : of the decoder as it was before
+    """
+    dtype = PRECISIONS[precision].dtype
+    quantized = {f"{name}.": layer for name, layer in decoder.named_modules() if isinstance(layer, _QUANTIZED)}
+    stored: dict[str, Tensor | LazyTensor] = {}
+    for name, tensor in weights.items():
+        layer = name.removesuffix("weight")
+        if layer != name and layer in quantized:
+            stored |= {layer + leaf: part for leaf, part in quantized[layer].stored(tensor).items()}
+        else:
+            stored[name] = tensor if name in _EXACT else _as(tensor, dtype)
+    return stored
+
+
+def _as(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor | LazyTensor:
+    """A tensor in another dtype, converted when it is written; integers stay as they are."""
+    if tensor.dtype == dtype or not tensor.dtype.is_floating_point:
+        return tensor
+    return LazyTensor(tuple(tensor.shape), dtype, partial(_converted, tensor, dtype))
+
+
+def _converted(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor:
+    return made(tensor).to(dtype)

@@ -1,0 +1,53 @@
+"""Image features that are kept between requests, so that several questions about one image encode it once."""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from prelim.encoding.onnx_session import Array
+
+CAPACITY = 32
+"""Images. ViT-g's features take 1.4 MB each."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model saw in an image.
+
+    image_features : shape (num_tokens, width)
+    warnings       : what the reader of the image found worth saying
+    """
+
+    image_features: Array
+    warnings: tuple[str, ...]
+
+
+class FeatureCache:
+    """The features of the images that were asked about last, by the sha256 of their files; never on disk."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._encoded: OrderedDict[str, Encoded] = OrderedDict()
+
+    def find(self, digest: str) -> Encoded | None:
+        """The features of an image, None if they are not kept (any more)."""
+        if digest in self._encoded:
+            self._encoded.move_to_end(digest)
+        return self._encoded.get(digest)
+
+    def keep(self, digest: str, encoded: Encoded) -> None:
+        """Keep the features of an image, and forget those of the one that was not asked about for longest."""
+        # A copy, because a row of a batch would keep the whole batch in memory.
+        self._encoded[digest] = Encoded(encoded.image_features.copy(), encoded.warnings)
+        self._encoded.move_to_end(digest)
+        while len(self._encoded) > self._capacity:
+            self._encoded.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all images."""
+        self._encoded.clear()
+
+
+def digest_of(image: bytes) -> str:
+    """The name under which an image's features are kept: the sha256 of its file."""
+    return hashlib.sha256(image).hexdigest()

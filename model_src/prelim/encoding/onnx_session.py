@@ -1,0 +1,60 @@
+"""ONNX Runtime: one exported network with one input and one output."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from prelim.errors import ArchiveError
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+
+# ONNX Runtime's exceptions have no common root below Exception.
+_LOAD_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.RuntimeException,
+)
+
+
+class OnnxSession:
+    """A network exported by export.export_onnx.
+
+    path    : the .onnx file
+    device  : "cpu" or "cuda"; without a usable CUDA provider ONNX Runtime falls back to the CPU
+    threads : threads inside one operator
+    packed  : a CPU multiplies with a packed copy of the weights, which is faster and not shared with other processes
+
+    Raises ArchiveError when the file is no network with one input and one output.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 1, *, packed: bool = False) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        # Spinning threads would take the cores away from the decoder, which runs in between.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # As they are, all workers read one mapped file (docs/decisions/0009-workers-share-onnx-weights.md).
+        options.add_session_config_entry("session.disable_prepacking", "0" if packed else "1")
+        # The arena would keep what the largest batch so far has taken.
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=_PROVIDERS[device])
+        except _LOAD_ERRORS as error:
+            raise ArchiveError(f"{path} cannot be loaded: {error}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ArchiveError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
+        self._input = inputs[0].name
+        self.output_shape: tuple[int, ...] = tuple(outputs[0].shape[1:])
+
+    def run(self, batch: Array) -> Array:
+        """The network's output for a batch, its first dimension the batch in and out."""
+        return self._session.run(None, {self._input: batch})[0]

@@ -1,0 +1,150 @@
+"""Beam search and beam sampling of one request."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prelim.generation.hypothesis import Hypothesis, StopRule
+from prelim.generation.logits import LogitsFilter, largest
+from prelim.generation.options import GenerationOptions
+
+_NEVER = -1.0e9
+"""Added to a score so that it is never chosen; finite, so that sums of scores stay finite (as in `generate`)."""
+
+
+@dataclass(frozen=True)
+class _Beams:
+    """Sequences that compete, best first.
+
+    tokens   : Tensor of int64, shape (beams, length), the generated tokens, filled up behind their end
+    lengths  : Tensor of int64, shape (beams,)
+    scores   : Tensor, shape (beams,), what they are ranked by
+    logprobs : Tensor, shape (beams,), sum of the model's own log-probabilities
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    scores: Tensor
+    logprobs: Tensor
+
+    def best(self, count: int) -> tuple["_Beams", Tensor]:
+        """The `count` beams with the best scores, and which they were."""
+        order = self.scores.topk(count).indices
+        return _Beams(self.tokens[order], self.lengths[order], self.scores[order], self.logprobs[order]), order
+
+    def joined(self, other: "_Beams") -> "_Beams":
+        """These beams and then the others, whose token rows may be longer."""
+        longer = other.tokens.shape[1] - self.tokens.shape[1]
+        return _Beams(
+            torch.cat([torch.nn.functional.pad(self.tokens, (0, longer)), other.tokens]),
+            torch.cat([self.lengths, other.lengths]),
+            torch.cat([self.scores, other.scores]),
+            torch.cat([self.logprobs, other.logprobs]),
+        )
+
+
+class BeamSearch:
+    """Token selection of one request with num_beams > 1; all beams in one set of tensors.
+
+    Source: `transformers` `generate`, whose scores, stopping heuristics and token ids it gives.
+    """
+
+    def __init__(
+        self, options: GenerationOptions, start_ids: Tensor, stop_rule: StopRule, generator: torch.Generator | None
+    ) -> None:
+        beams, device = options.num_beams, start_ids.device
+        self._options = options
+        self._start_ids = start_ids
+        self._stop_rule = stop_rule
+        self._generator = generator
+        self._filter = LogitsFilter(options, stop_rule.eos_token_ids)
+        # So many that `num_beams` unfinished ones are left even if every beam could end.
+        self._num_candidates = max(2, 1 + len(stop_rule.eos_token_ids)) * beams
+        tokens = torch.zeros(beams, 0, dtype=torch.int64, device=device)
+        lengths = torch.zeros(beams, dtype=torch.int64, device=device)
+        never = torch.full((beams,), _NEVER, device=device)
+        # Only the first beam counts at the start, or all beams would take the same token.
+        scores = never.clone()
+        scores[0] = 0.0
+        self._running = _Beams(tokens, lengths, scores, torch.zeros(beams, device=device))
+        self._finished = _Beams(tokens, lengths, never, torch.zeros(beams, device=device))
+        self._is_finished = torch.zeros(beams, dtype=torch.bool, device=device)
+        self._improvable = True
+
+    def advance(self, logits: Tensor) -> tuple[Tensor | None, Tensor] | None:
+        """Choose the next tokens.
+
+        logits  : Tensor, shape (num_beams, vocab_size), or (1, vocab_size) for the first token
+        returns : the beam that each new beam continues and its new token, each of shape (num_beams,); or None
+                  when the search is over
+        """
+        candidates, parents = self._candidates(logits.float().expand(self._options.num_beams, -1))
+        complete = self._stop_rule.complete(candidates.tokens)
+        self._finish(candidates, complete)
+        penalised = candidates.scores + complete * _NEVER
+        open_candidates = _Beams(candidates.tokens, candidates.lengths, penalised, candidates.logprobs)
+        self._running, order = open_candidates.best(self._options.num_beams)
+        if self._is_over(bool(complete.all())):
+            return None
+        return parents[order], self._running.tokens[:, -1]
+
+    def leading(self) -> list[int]:
+        """The tokens of the best open beam; they may still change."""
+        return self._running.tokens[0].tolist()
+
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """The best finished beams, best first."""
+        beams = self._finished
+        return tuple(
+            self._stop_rule.hypothesis(beams.tokens[i, : int(beams.lengths[i])].tolist(), float(beams.logprobs[i]))
+            for i in range(self._options.num_return_sequences)
+        )
+
+    def _candidates(self, logits: Tensor) -> tuple[_Beams, Tensor]:
+        """The best (or drawn) continuations of all beams, and the beam that each of them continues."""
+        running, num_beams = self._running, self._options.num_beams
+        raw = logits.log_softmax(dim=-1)
+        history = torch.cat([self._start_ids.expand(num_beams, -1), running.tokens], dim=1)
+        scores = self._filter(raw, history, running.tokens.shape[1]) + running.scores[:, None]
+        vocab_size = raw.shape[1]
+        if self._options.do_sample:
+            scores = scores.flatten()
+            chosen = torch.multinomial(scores.softmax(dim=-1), self._num_candidates, generator=self._generator)
+            best, parents, tokens = scores[chosen], chosen // vocab_size, chosen % vocab_size
+        else:
+            values, indices = largest(scores, min(self._num_candidates, vocab_size))
+            best, chosen = values.flatten().topk(self._num_candidates)
+            parents, tokens = chosen // indices.shape[1], indices.flatten()[chosen]
+        candidates = _Beams(
+            torch.cat([running.tokens[parents], tokens[:, None]], dim=1),
+            running.lengths[parents] + 1,
+            best,
+            running.logprobs[parents] + raw[parents, tokens],
+        )
+        return candidates, parents
+
+    def _finish(self, candidates: _Beams, complete: Tensor) -> None:
+        """Take completed candidates among the finished beams where they beat those."""
+        o = self._options
+        counts = complete.clone()
+        counts[o.num_beams :] = False  # the rest are candidates only so that enough open beams remain
+        scores = candidates.scores / candidates.tokens.shape[1] ** o.length_penalty
+        if not self._improvable or (o.early_stopping is True and bool(self._is_finished.all())):
+            scores = scores + _NEVER
+        scores = scores + ~counts * _NEVER
+        pool = self._finished.joined(_Beams(candidates.tokens, candidates.lengths, scores, candidates.logprobs))
+        self._finished, order = pool.best(o.num_beams)
+        self._is_finished = torch.cat([self._is_finished, counts])[order]
+
+    def _is_over(self, all_complete: bool) -> bool:
+        """Whether no open beam can improve the result any more, by the heuristic that `early_stopping` names."""
+        o = self._options
+        length = self._running.tokens.shape[1]
+        if o.early_stopping == "never" and o.length_penalty > 0:
+            length = self._stop_rule.max_new_tokens
+        best_possible = self._running.scores[0] / length**o.length_penalty
+        worst = torch.where(self._is_finished, self._finished.scores.min(), _NEVER)
+        self._improvable = self._improvable and bool((best_possible > worst).any())
+        all_finished = o.early_stopping is True and bool(self._is_finished.all())
+        return not self._improvable or all_finished or all_complete

@@ -1,0 +1,170 @@
+"""How one request wants its report decoded."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prelim.errors import InvalidOption
+
+MAX_BEAMS = 16
+MAX_NEW_TOKENS = 1024
+MAX_STOP_STRINGS = 16
+MAX_STOP_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Options of one request. Names, defaults and meaning are those of `transformers` `generate`.
+
+    num_beams            : 1 is greedy search or sampling, more is beam search, at most 16
+    do_sample            : draw the next token instead of taking the best; with beams, beam sampling
+    temperature          : divides the logits when sampling, above 0
+    top_k                : sample from the k most likely tokens, 0 switches it off
+    top_p                : sample from the smallest set of tokens whose probability reaches p
+    seed                 : makes sampling repeatable; None draws a fresh seed for each request
+    repetition_penalty   : divides (multiplies, where negative) the scores of tokens already written
+    no_repeat_ngram_size : no n-gram of this size appears twice, 0 switches it off
+    length_penalty       : exponent of the length that a finished beam's score is divided by
+    early_stopping       : True stops at num_beams finished beams; False at a heuristic; "never" when no better
+                           beam is possible
+    min_new_tokens       : no end of text before so many tokens
+    max_new_tokens       : at most so many tokens
+    num_return_sequences : how many reports; beams: the best; sampling: independent draws
+    stop                 : texts that end the report when they appear (`stop_strings` of `generate`)
+
+    Raises InvalidOption when a value is not allowed.
+    """
+
+    num_beams: int = 1
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 50
+    top_p: float = 1.0
+    seed: int | None = None
+    repetition_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    min_new_tokens: int = 0
+    max_new_tokens: int = 256
+    num_return_sequences: int = 1
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._require("num_beams", 1 <= self.num_beams <= MAX_BEAMS, f"1 to {MAX_BEAMS}")
+        self._require("temperature", 0 < self.temperature <= 100, "above 0, at most 100")
+        self._require("top_k", self.top_k >= 0, "0 or more")
+        self._require("top_p", 0 < self.top_p <= 1, "above 0, at most 1")
+        self._require("seed", self.seed is None or 0 <= self.seed < 2**63, "0 to 2**63 - 1")
+        self._require("repetition_penalty", 0 < self.repetition_penalty <= 100, "above 0, at most 100")
+        self._require("no_repeat_ngram_size", 0 <= self.no_repeat_ngram_size <= 100, "0 to 100")
+        self._require("length_penalty", abs(self.length_penalty) <= 10, "-10 to 10")
+        self._require("early_stopping", self.early_stopping in (True, False, "never"), "true, false or never")
+        self._require("max_new_tokens", 1 <= self.max_new_tokens <= MAX_NEW_TOKENS, f"1 to {MAX_NEW_TOKENS}")
+        self._require("min_new_tokens", 0 <= self.min_new_tokens <= self.max_new_tokens, "0 to max_new_tokens")
+        self._require_returned()
+        self._require("stop", len(self.stop) <= MAX_STOP_STRINGS, f"at most {MAX_STOP_STRINGS} texts")
+        self._require(
+            "stop", all(0 < len(s) <= MAX_STOP_LENGTH for s in self.stop), f"texts of 1 to {MAX_STOP_LENGTH} characters"
+        )
+
+    def _require(self, name: str, allowed: bool, values: str) -> None:
+        if not allowed:
+            raise InvalidOption(f"{name} is {getattr(self, name)!r:.80}; allowed: {values}")
+
+    def _require_returned(self) -> None:
+        if self.num_beams > 1:
+            limit, reason = self.num_beams, "1 to num_beams"
+        elif self.do_sample:
+            limit, reason = MAX_BEAMS, f"1 to {MAX_BEAMS}"
+        else:
+            limit, reason = 1, "1 with greedy search; for more set num_beams or do_sample"
+        self._require("num_return_sequences", 1 <= self.num_return_sequences <= limit, reason)
+
+    @property
+    def rows(self) -> int:
+        """How many sequences are decoded side by side."""
+        return self.num_beams if self.num_beams > 1 else self.num_return_sequences
+
+    @classmethod
+    def from_mapping(
+        cls, mapping: Mapping[str, Any], defaults: "GenerationOptions | None" = None
+    ) -> "GenerationOptions":
+        """Options from text (form fields, gRPC) or JSON values, with `defaults` for what is not there.
+
+        Raises InvalidOption: for an unknown name, listing the known ones, and for a value that is not allowed.
+        """
+        unknown = sorted(set(mapping) - set(_PARSERS))
+        if unknown:
+            raise InvalidOption(f"unknown option {unknown[0]!r:.40}; known: {', '.join(sorted(_PARSERS))}")
+        values: dict[str, Any] = {name: _PARSERS[name](name, value) for name, value in mapping.items()}
+        return dataclasses.replace(defaults or cls(), **values)
+
+
+def _integer(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if number != int(number):
+        raise InvalidOption(f"{name} is {value!r:.40}; it must be a whole number")
+    return int(value) if isinstance(value, int | str) and _is_plain_integer(value) else int(number)
+
+
+def _is_plain_integer(value: int | str) -> bool:
+    return isinstance(value, int) or value.strip().lstrip("+-").isdecimal()
+
+
+def _optional_integer(name: str, value: Any) -> int | None:
+    return None if value is None else _integer(name, value)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise InvalidOption(f"{name} is {value!r:.40}; it must be a number")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidOption(f"{name} is {value!r:.40}; it must be a number")
+    return number
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if isinstance(value, str) and value.strip().lower() in ("true", "1", "false", "0"):
+        return value.strip().lower() in ("true", "1")
+    if isinstance(value, bool):
+        return value
+    raise InvalidOption(f"{name} is {value!r:.40}; it must be true or false")
+
+
+def _early_stopping(name: str, value: Any) -> bool | str:
+    return "never" if value == "never" else _boolean(name, value)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, Iterable) and not isinstance(value, Mapping | bytes | bytearray):
+        texts = tuple(value)
+        if all(isinstance(text, str) for text in texts):
+            return texts
+    raise InvalidOption(f"{name} is {value!r:.40}; it must be a text or a list of texts")
+
+
+_PARSERS = {
+    "num_beams": _integer,
+    "do_sample": _boolean,
+    "temperature": _number,
+    "top_k": _integer,
+    "top_p": _number,
+    "seed": _optional_integer,
+    "repetition_penalty": _number,
+    "no_repeat_ngram_size": _integer,
+    "length_penalty": _number,
+    "early_stopping": _early_stopping,
+    "min_new_tokens": _integer,
+    "max_new_tokens": _integer,
+    "num_return_sequences": _integer,
+    "stop": _texts,
+}

@@ -1,0 +1,147 @@
+"""What a decoder reads before it writes: the image, and the words around it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from prelim.decoders.decoder import IMAGE
+from prelim.errors import InvalidOption, TooLarge
+
+Messages = Sequence[Mapping[str, str]]
+Parts = Sequence[str]
+"""A text in parts, in turn the model's own and the request's words."""
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Section `prompt` of model.yaml, for decoders that read the image as a prefix; others have no such section.
+
+    Special tokens are known by their text, as in "<|im_start|>user", in all of these but not in what a request says.
+
+    bos_token_id : first token of all; None where the model was trained without
+    before       : text before the image
+    after        : text after the image; {prompt} stands where the request's prompt goes
+    start_ids    : tokens between image and `after`, where there is a prompt
+    default      : prompt of a request that has none
+    max_tokens   : so many tokens the words may take
+    system, user, assistant, separator, before_image, after_image : for models that hold a conversation: the text
+                   that opens it, the names of the two who speak, what ends each turn, and the text around the image
+                   in the first turn. Without `separator` a model takes no `messages`
+    """
+
+    bos_token_id: int | None = None
+    before: str = ""
+    after: str = "{prompt}"
+    start_ids: tuple[int, ...] = ()
+    default: str = ""
+    max_tokens: int = 512
+    system: str = ""
+    user: str = ""
+    assistant: str = ""
+    separator: str = ""
+    before_image: str = ""
+    after_image: str = ""
+
+
+class Prompter:
+    """Turns prompts and conversations into token ids.
+
+    The request's words are only ever words: what looks like a special token in them is not one.
+
+    vocab_size : of the decoder; a piece of a word whose id is not below it becomes the unknown token. None where
+                 tokenizer and decoder have the same vocabulary
+    """
+
+    def __init__(self, config: PromptConfig, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+        self.config = config
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        added = tokenizer.get_added_tokens_decoder().items()
+        self._special = {token.content: token_id for token_id, token in added if token.special}
+        # The longest first, where one begins as another does.
+        texts = sorted(self._special, key=len, reverse=True)
+        self._special_text = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
+        tokenizer.encode_special_tokens = True
+
+    def ids(self, prompt: str | None, messages: Messages | None) -> tuple[int, ...]:
+        """Token ids with IMAGE where the image's embeddings go.
+
+        Raises InvalidOption for a conversation that the model cannot hold, TooLarge for too many tokens.
+        """
+        c = self.config
+        start = c.start_ids if not messages and (prompt or c.default) else ()
+        first, second = (self._encode(parts) for parts in self.parts(prompt, messages))
+        if len(first) + len(second) > c.max_tokens:
+            raise TooLarge(
+                f"the prompt takes {len(first) + len(second)} tokens; "
+                f"this model reads at most {c.max_tokens}; shorten it"
+            )
+        bos = () if c.bos_token_id is None else (c.bos_token_id,)
+        return (*bos, *first, IMAGE, *start, *second)
+
+    def parts(self, prompt: str | None, messages: Messages | None) -> tuple[Parts, Parts]:
+        """The texts before and after the image. Raises InvalidOption for a conversation that the model cannot hold."""
+        if messages:
+            return self._conversation(messages)
+        words = prompt or self.config.default
+        self._check_words("prompt", words)
+        first, *others = self.config.after.split("{prompt}")
+        return (self.config.before,), (first, *(part for other in others for part in (words, other)))
+
+    def answer(self, text: str) -> str:
+        """What the assistant says, of a text in which a model for conversations may have written its name again."""
+        if not self.config.separator:
+            return text
+        return text.rpartition(f"{self.config.assistant}:")[2].strip()
+
+    def _conversation(self, messages: Messages) -> tuple[Parts, Parts]:
+        """Texts before and after the image for a conversation that the user has begun and the model is to go on."""
+        c = self.config
+        if not c.separator:
+            raise InvalidOption("messages are given, but this model holds no conversation; use prompt")
+        roles = [message.get("role") for message in messages]
+        if roles != ["user" if turn % 2 == 0 else "assistant" for turn in range(len(roles))] or len(roles) % 2 == 0:
+            raise InvalidOption(
+                "messages must be turns of user and assistant, the user's first and last; found: "
+                + ", ".join(role if role in ("user", "assistant", "system") else "another role" for role in roles)
+            )
+        for message in messages:
+            self._check_words("messages", message["content"])
+        opening = f"{c.system}{c.separator}" if c.system else ""
+        after = [c.after_image]
+        for role, message in zip(roles[1:], messages, strict=False):
+            after += [message["content"], f"{c.separator}{c.user if role == 'user' else c.assistant}: "]
+        after += [messages[-1]["content"], f"{c.separator}{c.assistant}:"]
+        return (f"{opening}{c.user}: {c.before_image}",), after
+
+    def _check_words(self, name: str, words: str) -> None:
+        """A separator inside the words would let them speak for the other side."""
+        if self.config.separator and self.config.separator in words:
+            raise InvalidOption(
+                f"{name} has the text {self.config.separator!r}, which separates turns here; leave it out"
+            )
+
+    def _encode(self, parts: Parts) -> list[int]:
+        """Token ids of a text, cut at the special tokens that the model's own parts name."""
+        ids: list[int] = []
+        text = ""
+        for i, part in enumerate(parts):
+            pieces = self._special_text.split(part) if self._special_text and i % 2 == 0 else [part]
+            for j, piece in enumerate(pieces):
+                if j % 2 == 0:
+                    text += piece
+                else:
+                    ids += [*self._text_ids(text), self._special[piece]]
+                    text = ""
+        return ids + self._text_ids(text)
+
+    def _text_ids(self, text: str) -> list[int]:
+        """Token ids of a text in which nothing is a special token."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        if self._vocab_size is None or max(ids, default=-1) < self._vocab_size:
+            return ids
+        unknown = self._tokenizer.token_to_id(self._tokenizer.model.unk_token)
+        known = (token_id if token_id < self._vocab_size else unknown for token_id in ids)
+        return [token_id for token_id in known if token_id is not None]

@@ -1,0 +1,1 @@
+"""DICOM files: bytes -> stored values -> gray levels."""

@@ -1,0 +1,147 @@
+"""Radiograph -> pixel_values, as the model's training code made them.
+
+Pillow and NumPy compute here what torchvision's transforms compute on PIL images, value for value, so that serving
+needs no torchvision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from prelim.errors import ArchiveError
+from prelim.images.radiograph import Radiograph
+
+RESIZES = ("stretch", "shortest_edge", "pad")
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    """Section `preprocess` of model.yaml.
+
+    size           side of the square that the network gets, in pixels
+    channels       3: the grey value repeated; 1
+    resize         "stretch": both sides to `resize_to`, the aspect is lost;
+                   "shortest_edge": the shorter side to `resize_to`, the aspect is kept;
+                   "pad": the longer side to `resize_to`, black beside it
+    resize_to      None: `size`. A centre crop to `size` follows
+    interpolation  "bilinear" or "bicubic"
+    antialias      False: what tf.image.resize does by default; bilinear only
+    mean, std      one value a channel, subtracted and divided after scaling to [0, 1]; the default is ImageNet's
+
+    Raises ArchiveError if a value is not allowed.
+    """
+
+    size: int
+    channels: int = 3
+    resize: str = "stretch"
+    resize_to: int | None = None
+    interpolation: str = "bilinear"
+    antialias: bool = True
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        # YAML has lists where this has tuples.
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
+        if not 1 <= self.size <= 4096:
+            raise ArchiveError(f"preprocess.size is {self.size!r}; allowed: 1 to 4096 pixels")
+        if self.channels not in (1, 3):
+            raise ArchiveError(f"preprocess.channels is {self.channels!r}; allowed: 1, 3")
+        if self.resize not in RESIZES:
+            raise ArchiveError(f"preprocess.resize is {self.resize!r}; allowed: {', '.join(RESIZES)}")
+        if self.resize_to is not None and not self.size <= self.resize_to <= 4096:
+            raise ArchiveError(f"preprocess.resize_to is {self.resize_to!r}; allowed: {self.size} (the size) to 4096")
+        if self.interpolation not in INTERPOLATIONS:
+            raise ArchiveError(
+                f"preprocess.interpolation is {self.interpolation!r}; allowed: {', '.join(INTERPOLATIONS)}"
+            )
+        if not self.antialias and self.interpolation != "bilinear":
+            raise ArchiveError(
+                f"preprocess.interpolation is {self.interpolation!r} with antialias false; allowed: bilinear"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels or not np.isfinite(values).all():
+                raise ArchiveError(f"preprocess.{name} is {values!r}; allowed: {self.channels} numbers, one a channel")
+        if min(self.std) <= 0:
+            raise ArchiveError(f"preprocess.std is {self.std!r}; allowed: numbers above 0")
+
+
+def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> np.ndarray:
+    """Return pixel_values, (channels, size, size) float32, of a radiograph.
+
+    With `antialias` it goes through 8 bits, which is what the training code read from its image files; without, it
+    stays in float32, since tf.image.resize takes no detour through integers either.
+    """
+    if not config.antialias:
+        return _normalise(_resize_floats(radiograph.pixels, config)[..., None], config)
+    eight_bit = np.rint(radiograph.pixels * np.float32(255)).astype(np.uint8)
+    return preprocess_image(Image.fromarray(eight_bit), config)
+
+
+def preprocess_image(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
+    """Return pixel_values, (channels, size, size) float32, of an 8-bit image of mode "L" or "RGB".
+
+    A colour image keeps its colours if `channels` is 3.
+    """
+    image = image.convert("L" if config.channels == 1 else "RGB")
+    if not config.antialias:
+        planes = [np.asarray(band, dtype=np.float32) / np.float32(255) for band in image.split()]
+        return _normalise(np.stack([_resize_floats(plane, config) for plane in planes], axis=-1), config)
+    width, height = _resized_size(image.width, image.height, config)
+    if (width, height) != image.size:
+        image = image.resize((width, height), INTERPOLATIONS[config.interpolation])
+    left, top, right, bottom = _crop_box(width, height, config)
+    # Pillow fills what lies outside of the image with 0, which is the black that "pad" needs.
+    pixels = np.asarray(image.crop((left, top, right, bottom)), dtype=np.float32) / np.float32(255)
+    return _normalise(pixels.reshape(config.size, config.size, -1), config)
+
+
+def _resized_size(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:
+    """Return width and height after resizing, rounded as torchvision's Resize rounds: toward zero."""
+    target = config.resize_to or config.size
+    if config.resize == "stretch":
+        return target, target
+    edge = min(width, height) if config.resize == "shortest_edge" else max(width, height)
+    return max(1, int(target * width / edge)), max(1, int(target * height / edge))
+
+
+def _crop_box(width: int, height: int, config: PreprocessConfig) -> tuple[int, int, int, int]:
+    """Return left, top, right, bottom of the centre crop, rounded as torchvision's CenterCrop rounds: half to even."""
+    left, top = round((width - config.size) / 2), round((height - config.size) / 2)
+    return left, top, left + config.size, top + config.size
+
+
+def _resize_floats(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+    """Return (size, size) float32: (rows, columns) resized as tf.image.resize does, bilinear, then cropped."""
+    rows, columns = pixels.shape
+    width, height = _resized_size(columns, rows, config)
+    left, top, right, bottom = _crop_box(width, height, config)
+    upper, lower, down = _neighbours(rows, height)
+    before, after, across = _neighbours(columns, width)
+    above = pixels[upper]
+    rows_done = above + (pixels[lower] - above) * down[:, None]
+    start = rows_done[:, before]
+    resized = start + (rows_done[:, after] - start) * across
+    padded = np.pad(resized, ((max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width))))
+    top, left = max(0, top), max(0, left)
+    return padded[top : top + config.size, left : left + config.size]
+
+
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two source indices of every target index and the weight of the second (half-pixel centres)."""
+    position = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5)
+    floor = np.floor(position)
+    first = np.clip(floor, 0, old - 1).astype(np.intp)
+    second = np.clip(np.ceil(position), 0, old - 1).astype(np.intp)
+    return first, second, position - floor
+
+
+def _normalise(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+    """Return (channels, size, size) from (size, size, 1 or channels) in [0, 1]."""
+    values = (pixels - np.asarray(config.mean, dtype=np.float32)) / np.asarray(config.std, dtype=np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)

@@ -1,0 +1,1 @@
+"""Networks as they are published and trained; none of this enters an archive."""

@@ -1,0 +1,116 @@
+"""System 0: BiomedCLIP, a Q-Former of 6 layers and BioGPT, which reads the image as 32 words (report_generator).
+
+Published size: 224 px, one image feature of width 512, 32 queries of width 768, BioGPT of 24 layers and width 1024:
+626,173,185 parameters. 138,054,657 of them are only for text that goes into BiomedCLIP or the Q-Former; none does
+here, and they are left out.
+"""
+
+from collections.abc import Mapping
+
+from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.connectors.bare_qformer import BareQFormer
+from prelim.networks.vision.biomedclip import BiomedCLIP
+
+HEAD_WIDTH = 64
+"""Of all three transformers; not to be seen in the shapes of a checkpoint."""
+
+OFFSET = 2
+"""BioGPT's position table begins with so many rows that no position uses."""
+
+
+def _layers(shapes: Shapes, last_norm: str) -> int:
+    return sum(name.endswith(last_norm) for name in shapes)
+
+
+def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+    width, _, patch, _ = shapes["vision.trunk.patch_embed.proj.weight"]
+    cells = shapes["vision.trunk.pos_embed"][1] - 1
+    queries, query_width = shapes["connector.query_tokens"][-2:]
+    vocab_size, hidden_size = shapes["decoder.body.embed_tokens.weight"]
+    return {
+        "vision": {
+            "size": round(cells**0.5) * patch,
+            "patch": patch,
+            "width": width,
+            "layers": _layers(shapes, ".norm2.weight"),
+            "heads": width // HEAD_WIDTH,
+            "out_width": shapes["vision.proj.weight"][0],
+        },
+        "connector": {
+            "in_width": shapes["connector.encoder.layer.0.crossattention.attention.key.weight"][1],
+            "out_width": shapes["connector.proj.weight"][0],
+            "queries": queries,
+            "width": query_width,
+            "layers": _layers(shapes, ".output_query.LayerNorm.weight"),
+            "heads": query_width // HEAD_WIDTH,
+            "feedforward": shapes["connector.encoder.layer.0.intermediate_query.dense.weight"][0],
+        },
+        "decoder": {
+            "kind": "transformers",
+            "model_type": "biogpt",
+            "vocab_size": vocab_size,
+            "hidden_size": hidden_size,
+            "num_hidden_layers": _layers(shapes, ".self_attn_layer_norm.weight"),
+            "num_attention_heads": hidden_size // HEAD_WIDTH,
+            "intermediate_size": shapes["decoder.body.layers.0.fc1.weight"][0],
+            "max_position_embeddings": shapes["decoder.body.embed_positions.weight"][0] - OFFSET,
+        },
+    }
+
+
+ARCHITECTURE = Architecture(
+    vision=BiomedCLIP,
+    connector=BareQFormer,
+    published=Published(
+        # The optional beginnings are absent in the component files, which hold BiomedCLIP or BioGPT alone.
+        keys=(
+            (r"^(biomedclip_encoder\.model\.)?visual\.trunk\.", "vision.trunk."),
+            (r"^(biomedclip_encoder\.model\.)?visual\.head\.proj\.", "vision.proj."),
+            (r"^qformer\.query_tokens$", "connector.query_tokens"),
+            (r"^qformer\.bert_encoder\.layer\.", "connector.encoder.layer."),
+            (r"^(connector\.encoder\..*attention)\.self\.", r"\1.attention."),
+            (r"^qformer_output_to_biogpt_input_projection\.", "connector.proj."),
+            (r"^(biogpt_decoder\.)?biogpt\.", "decoder.body."),
+        ),
+        ignored={
+            r"^(biomedclip_encoder\.model\.)?text\.": "BiomedCLIP's text tower; no text is encoded with it",
+            r"^(biomedclip_encoder\.model\.)?logit_scale$": "weighs image against text in BiomedCLIP's own training",
+            r"^qformer\.bert_encoder\.layer\.\d+\.(intermediate|output)\.": "feed-forward layer for text in the "
+            "Q-Former, which reads none",
+            r"^(biogpt_decoder\.)?output_projection\.weight$": "the word embeddings once more",
+        },
+        tied={r"(^|\.)output_projection\.weight$": "decoder.body.embed_tokens.weight"},
+        defaults={
+            "licence": "none stated by its authors",
+            "tokenizer": {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1},
+            "input": {"modalities": ["CT", "MR", "CR", "DX", "RG", "US"]},
+            "preprocess": {
+                "size": 224,
+                "resize": "shortest_edge",
+                "interpolation": "bicubic",
+                "mean": [0.48145466, 0.4578275, 0.40821073],
+                "std": [0.26862954, 0.26130258, 0.27577711],
+            },
+            "generation": {
+                "num_beams": 5,
+                "repetition_penalty": 1.5,
+                "length_penalty": 2.0,
+                "no_repeat_ngram_size": 3,
+                "max_new_tokens": 200,
+            },
+            # 32 tokens is where the original cuts a prompt, its start token included.
+            "prompt": {"start_ids": [2], "max_tokens": 31},
+        },
+        dimensions=_dimensions,
+        tokenizer="biogpt",
+        origin="the report generator of GitHub's HajarHAMDOUCH01/report_generator (commit 40c3cb6)",
+        mended=(
+            "Options of a request are honoured; the original decoded with fixed ones whatever was asked for.",
+            "A prompt of more than 32 tokens is refused; the original read its first 32 and said nothing.",
+            "What looks like a special token in a prompt is read as the words that it is.",
+            "Training here leaves padding out of the loss; the original learned to write it.",
+            "min_length was 20 in the original, but counted the 32 image tokens and so asked for nothing: the default "
+            "of min_new_tokens is 0, which gives the original's reports. Set it to 20 for what was meant.",
+        ),
+    ),
+)

@@ -1,0 +1,98 @@
+"""System 2: DenseNet-121, attention for 14 diseases, a linear layer and Llama-2-7B with LoRA (MedGen_AI, PreCarDiv).
+
+Published size: 224 px, 49 image tokens of width 1024, 14 diseases, decoder width 4096. Published are the encoder's
+weights; the language model is either a whole state_dict, adapters included, or Llama's folder with the projection
+and the adapter's folder.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from prelim.networks.architectures import llama
+from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.connectors.disease_attention import DiseaseAttention
+from prelim.networks.vision.densenet import DenseNet121
+
+LLAMA_POSITIONS = 4096
+LLAMA_VOCABULARY = 32000
+PAD = "<PAD>"
+"""Added to Llama's vocabulary, where it gets the id 32000."""
+
+
+def _connector(width: int, num_tokens: int = 49, diseases: int = 14) -> DiseaseAttention:
+    return DiseaseAttention(DenseNet121.width, width, num_tokens, diseases)
+
+
+def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+    diseases, num_tokens = shapes["connector.attention_weights"][:2]
+    decoder = llama.decoder_section(shapes, max_positions=LLAMA_POSITIONS)
+    if decoder["vocab_size"] == LLAMA_VOCABULARY:
+        decoder = {**decoder, "vocab_size": LLAMA_VOCABULARY + 1}
+    return {
+        "vision": {},
+        "connector": {"width": shapes["connector.proj.weight"][0], "num_tokens": num_tokens, "diseases": diseases},
+        "decoder": decoder,
+    }
+
+
+def _with_pad(table: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A table of Llama's words with a row for PAD: their mean, whose score can never be the best."""
+    row = table.float().mean(dim=0, keepdim=True).to(table.dtype)
+    return torch.cat([table, row.expand(shape[0] - table.shape[0], -1)])
+
+
+ARCHITECTURE = Architecture(
+    vision=DenseNet121,
+    connector=_connector,
+    insights=("attention", "disease_logits"),
+    published=Published(
+        keys=(
+            (r"^densenet121\.", "vision."),
+            (r"^attention_module\.attention_weights$", "connector.attention_weights"),
+            (r"^classifier\.1\.", "connector.classifier."),
+            (r"^visual_projection\.", "connector.proj."),
+            (r"^(llm_model\.)?base_model\.model\.", ""),
+            (r"\.base_layer\.", "."),
+            (r"\.(lora_[AB])\.default\.", r".\1."),
+            *llama.KEYS,
+        ),
+        ignored=llama.IGNORED,
+        resized={r"^decoder\.(body\.embed_tokens|lm_head)\.weight$": _with_pad},
+        decoder_config=llama.CONFIG,
+        lora_alpha=8,
+        defaults={
+            "licence": "MIT (MedGen_AI, as its README says); Llama 2 Community License (Llama-2-7b)",
+            "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": LLAMA_VOCABULARY},
+            "input": {},
+            "preprocess": {
+                "size": 224,
+                "resize": "stretch",
+                "mean": [0.485, 0.456, 0.406],
+                "std": [0.229, 0.224, 0.225],
+            },
+            # The original's max_length of 512 counts the image, the start token and the prompt, by default 28.
+            "generation": {
+                "num_beams": 5,
+                "early_stopping": True,
+                "no_repeat_ngram_size": 2,
+                "max_new_tokens": 484,
+            },
+            "prompt": {
+                "start_ids": [1],
+                "default": "Describe the findings in this chest X-ray.",
+                "max_tokens": 512,
+            },
+        },
+        dimensions=_dimensions,
+        tokenizer="llama2",
+        origin="the notebook of GitHub's charangajjala/MedGen_AI (commit c528566)",
+        vocabulary=LLAMA_VOCABULARY + 1,
+        added_tokens=(PAD,),
+        mended=(
+            "The decoder is given the prompt alone; the original's evaluation gave it the report that it was to write.",
+            "Images are resized to 224 x 224; the original took only images of that size.",
+        ),
+    ),
+)

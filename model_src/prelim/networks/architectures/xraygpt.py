@@ -1,0 +1,204 @@
+"""System 3: EVA-CLIP ViT-g/14, BLIP-2's Q-Former, a linear layer and Vicuna-7B (XrayGPT, MedicalGPT).
+
+Published size: 224 px, 257 image tokens of width 1408, 32 queries, decoder width 4096. The weights are spread over
+four files: XrayGPT's own (the linear layer), Vicuna's folder, BLIP-2's Q-Former and EVA-CLIP's ViT-g.
+
+Source: Thawkar et al., "XrayGPT: Chest Radiographs Summarization using Medical Vision-Language Models", 2023.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from prelim.networks.architectures import llama
+from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.errors import ArchiveError
+
+EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET = "eva_clip", "medclip_swin", "medclip_resnet"
+TOWERS = (EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET)
+"""Every `tower` that the section `vision` can have. No public checkpoint joins one of MedCLIP's to the Q-Former."""
+
+IMAGE_SIZE = 224
+VICUNA_POSITIONS = 2048
+VICUNA_VOCABULARY = 32000
+VICUNA_NORM_EPS = 1e-6
+
+TEXT_BRANCH = "BLIP-2's branch for text; XrayGPT gives the Q-Former none"
+OTHER_LLM = "belongs to the language model that BLIP-2 has in the place of Vicuna"
+LAST_BLOCK = "XrayGPT takes the image from before the last block of EVA-CLIP"
+MEDCLIP_TEXT = "MedCLIP's text encoder and the temperature of its training; only its images are used"
+
+
+def _vision(tower: str = EVA_CLIP, **dimensions: Any) -> nn.Module:
+    # The libraries behind the towers take seconds to import, which other systems need not wait for.
+    from prelim.networks.vision.eva_clip import EvaClip
+    from prelim.networks.vision.medclip import MedClipResNet, MedClipSwin
+
+    towers: dict[str, Any] = {EVA_CLIP: EvaClip, MEDCLIP_SWIN: MedClipSwin, MEDCLIP_RESNET: MedClipResNet}
+    if tower not in towers:
+        raise ValueError(f"vision.tower is {tower!r}; known: {', '.join(TOWERS)}")
+    return towers[tower](**dimensions)
+
+
+def _connector(**dimensions: Any) -> nn.Module:
+    from prelim.networks.connectors.blip2_qformer import Blip2QFormer
+
+    return Blip2QFormer(**dimensions)
+
+
+def _resize_positions(table: Any, shape: tuple[int, ...]) -> Any:
+    from prelim.networks.vision.eva_clip import resize_positions
+
+    return resize_positions(table, shape)
+
+
+def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+    sections = {
+        **_vision_sections(shapes),
+        "connector": _connector_section(shapes),
+        "decoder": llama.decoder_section(shapes, max_positions=VICUNA_POSITIONS, rms_norm_eps=VICUNA_NORM_EPS),
+    }
+    tower = sections["vision"]["tower"]
+    given = {MEDCLIP_SWIN: 768, MEDCLIP_RESNET: 2048}.get(tower) or sections["vision"]["width"]
+    taken = sections["connector"]["in_width"]
+    if given != taken:
+        raise ArchiveError(
+            f"{tower} gives image features of width {given}, this Q-Former takes {taken}; the published Q-Former "
+            "belongs to EVA-CLIP, and no public checkpoint joins MedCLIP to one"
+        )
+    given, taken = sections["connector"]["out_width"], sections["decoder"]["hidden_size"]
+    if given != taken:
+        raise ArchiveError(
+            f"llama_proj gives width {given}, this language model takes {taken}; they do not belong together"
+        )
+    return sections
+
+
+def _vision_sections(shapes: Shapes) -> dict[str, Section]:
+    """Section `vision`, and `preprocess` where it is not EVA-CLIP's."""
+    if "vision.model.conv1.weight" in shapes:
+        return {"vision": {"tower": MEDCLIP_RESNET}, "preprocess": MEDCLIP_PREPROCESS}
+    if "vision.projection_head.weight" in shapes:
+        return {"vision": {"tower": MEDCLIP_SWIN}, "preprocess": MEDCLIP_PREPROCESS}
+    width, _, patch_size, _ = shapes["vision.vit.patch_embed.proj.weight"]
+    return {
+        "vision": {
+            "tower": EVA_CLIP,
+            "image_size": IMAGE_SIZE,
+            "patch_size": patch_size,
+            "width": width,
+            "layers": sum(name.endswith(".attn.qkv.weight") for name in shapes),
+            "heads": 16,
+            "feedforward": shapes["vision.vit.blocks.0.mlp.fc1.weight"][0],
+        }
+    }
+
+
+def _connector_section(shapes: Shapes) -> Section:
+    _, queries, width = shapes["connector.query_tokens"]
+    layer = "connector.qformer.encoder.layer."
+    looking = sum(name.startswith(layer) and name.endswith(".crossattention.attention.key.weight") for name in shapes)
+    layers = sum(name.startswith(layer) and name.endswith(".intermediate_query.dense.weight") for name in shapes)
+    return {
+        "in_width": shapes[f"{layer}0.crossattention.attention.key.weight"][1],
+        "out_width": shapes["connector.proj.weight"][0],
+        "queries": queries,
+        "width": width,
+        "layers": layers,
+        "heads": 12,
+        "feedforward": shapes[f"{layer}0.intermediate_query.dense.weight"][0],
+        "cross_attention_every": -(-layers // looking),
+    }
+
+
+MEDCLIP_PREPROCESS = {
+    "size": IMAGE_SIZE,
+    "resize": "pad",
+    "interpolation": "bicubic",
+    "mean": [0.5862785803043838] * 3,
+    "std": [0.27950088968644304] * 3,
+}
+
+PROMPT = {
+    "bos_token_id": 1,
+    "before": "###Patient: <Img>",
+    "after": "</Img> {prompt} ###Doctor: ",
+    "default": "Describe the findings and the impression of this chest x-ray.",
+    "max_tokens": 1600,
+    "system": (
+        "You are an experienced Doctor, give the following medical scan: <Img>ImageContent</Img>. You will be able to "
+        "see the medical scan once I provide it to you. Please answer my questions."
+    ),
+    "user": "Patient",
+    "assistant": "Doctor",
+    "separator": "###",
+    "before_image": "<Img>",
+    "after_image": "</Img> ",
+}
+"""A single prompt stands in the template of the training, a conversation in that of the demo; their spaces differ."""
+
+ARCHITECTURE = Architecture(
+    vision=_vision,
+    connector=_connector,
+    published=Published(
+        keys=(
+            (r"^visual_encoder\.", "vision.vit."),
+            (r"^(cls_token|pos_embed|patch_embed\.|blocks\.)", r"vision.vit.\1"),
+            (r"^ln_vision\.", "vision.ln_vision."),
+            (r"^query_tokens$", "connector.query_tokens"),
+            (r"^Qformer\.bert\.embeddings\.LayerNorm\.", "connector.qformer.layernorm."),
+            (r"^Qformer\.bert\.encoder\.", "connector.qformer.encoder."),
+            (r"^(connector\..*attention)\.self\.", r"\1.attention."),
+            (r"^llama_proj\.", "connector.proj."),
+            (r"^llama_model\.", ""),
+            *llama.KEYS,
+            (r"^vision_model\.", "vision."),
+            # transformers has renamed Swin's layers since MedCLIP was published.
+            (r"^(vision\.model\..*)\.attention\.self\.(query|key|value)\.", r"\1.attention.\2_proj."),
+            (r"^(vision\.model\..*)\.(q|k|v)(uery|ey|alue)_proj\.", r"\1.\2_proj."),
+            (r"^(vision\.model\..*)\.self\.(relative_position_bias)_table$", r"\1.\2.\2_table"),
+            (r"^(vision\.model\..*)\.attention\.output\.dense\.", r"\1.attention.o_proj."),
+            (r"^(vision\.model\..*)\.intermediate\.dense\.", r"\1.mlp.fc1."),
+            (r"^(vision\.model\..*)\.output\.dense\.", r"\1.mlp.fc2."),
+        ),
+        ignored={
+            **llama.IGNORED,
+            r"^Qformer\.bert\.embeddings\.position_ids$": "counts from 0, and queries have no positions",
+            r"^Qformer\.cls\.": TEXT_BRANCH,
+            r"^Qformer\.bert\.(embeddings\.(word|position)_embeddings|pooler)\.": TEXT_BRANCH,
+            r"^Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\.": TEXT_BRANCH,
+            r"^(t5|opt)_(proj|model)\.": OTHER_LLM,
+            r"^(visual_encoder\.)?blocks\.39\.": LAST_BLOCK,
+            r"^(visual_encoder\.)?(norm|fc_norm|head)\.": LAST_BLOCK,
+            r"^(text_model\.|logit_scale$)": MEDCLIP_TEXT,
+            r"\.relative_position_index$": "computed from the size of Swin's windows",
+        },
+        resized={r"^vision\.vit\.pos_embed$": _resize_positions},
+        defaults={
+            "licence": "CC BY-NC-SA 4.0 (XrayGPT); Vicuna, BLIP-2 and EVA-CLIP have their own",
+            "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
+            "input": {"render": "minmax_equalize"},
+            "preprocess": {
+                "size": IMAGE_SIZE,
+                "resize": "stretch",
+                "interpolation": "bicubic",
+                "mean": [0.48145466, 0.4578275, 0.40821073],
+                "std": [0.26862954, 0.26130258, 0.27577711],
+            },
+            "generation": {"do_sample": True, "top_p": 0.9, "temperature": 1.0, "max_new_tokens": 300, "stop": ["###"]},
+            "prompt": PROMPT,
+        },
+        dimensions=_dimensions,
+        tokenizer="llama2",
+        vocabulary=VICUNA_VOCABULARY,
+        origin="XrayGPT (Thawkar et al., 2023; GitHub's mbzuai-oryx/XrayGPT, commit d0baa6a)",
+        decoder_config=llama.CONFIG,
+        mended=(
+            "Every report of a batch stops at its own stop text; the original looked at the first row only.",
+            "A conversation that is too long is refused; the original cut off its beginning, the image included.",
+            "Every image is read as grey or RGB; the demo passed other modes on as they were.",
+            "MedCLIP, which the README names, is not in the published code; EVA-CLIP is the encoder here as there.",
+        ),
+    ),
+)

@@ -1,0 +1,162 @@
+"""System 4: a convolutional encoder, three transformer encoders and a three-layer transformer decoder (XREPORT).
+
+Published size: 196 px, one channel, 98 image tokens, width 256, 4 heads as wide as the model each, 159 positions,
+30,523 word pieces: 53,942,011 variables, the statistics of the batch norms among them. It is a Keras model.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.connectors.transformer import TransformerConnector
+from prelim.networks.vision.xreport import ConvEncoder
+
+PUBLISHED_SIZE = 196
+NORM_EPS = 1e-4
+DROPOUT = 0.2
+
+
+def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+    """Sections from shapes in the layout of Keras: (in, out), and (width, heads, head width) for queries."""
+    vocab_size, width = shapes["decoder.token_embedding.weight"]
+    _, heads, head_width = shapes["decoder.layers.0.self_attention.query.weight"]
+    positions, _ = shapes["decoder.position_embedding"]
+    widths, depths = _blocks(shapes)
+    image = next((shape for key, shape in shapes.items() if key.startswith("InputLayer.") and len(shape) == 4), None)
+    return {
+        "vision": {
+            "widths": widths,
+            "depths": depths,
+            "dense": _count(shapes, r"vision\.dense\.\d+\.weight"),
+            "token_width": width,
+        },
+        "connector": {
+            "width": width,
+            "layers": _count(shapes, r"connector\.layers\.\d+\.attention\.query\.weight"),
+            "heads": heads,
+            "head_width": head_width,
+            "norm_eps": NORM_EPS,
+            "dropout": DROPOUT,
+        },
+        "decoder": {
+            "kind": "cross_attention",
+            "vocab_size": vocab_size,
+            "width": width,
+            "layers": _count(shapes, r"decoder\.layers\.\d+\.cross_attention\.query\.weight"),
+            "heads": heads,
+            "head_width": head_width,
+            "feedforward": shapes["decoder.layers.0.linear1.weight"][1],
+            "feedforward_relu": True,
+            "head_hidden": shapes["decoder.lm_hidden.weight"][1],
+            "max_positions": positions,
+            "embedding_scale": width**0.5,
+            "blank_padding": True,
+            "norm_eps": NORM_EPS,
+            "dropout": DROPOUT,
+            "hidden_dropout": 0.0,
+        },
+        "preprocess": {**PREPROCESS, "size": PUBLISHED_SIZE if image is None else image[1]},
+        "generation": {"max_new_tokens": positions},
+    }
+
+
+def _blocks(shapes: Shapes) -> tuple[list[int], list[int]]:
+    """Channels and number of convolutions of each block of the encoder."""
+    widths: list[int] = []
+    depths: list[int] = []
+    while (first := f"vision.blocks.{len(widths)}.convs.0.weight") in shapes:
+        depths.append(_count(shapes, rf"vision\.blocks\.{len(widths)}\.convs\.\d+\.weight"))
+        widths.append(shapes[first][-1])
+    if not widths:
+        raise KeyError("vision.blocks.0.convs.0.weight")
+    return widths, depths
+
+
+def _count(shapes: Shapes, pattern: str) -> int:
+    return sum(re.fullmatch(pattern, key) is not None for key in shapes)
+
+
+def _layout(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in the layout of PyTorch; queries, keys and values are one matrix in that order."""
+    ours = {key: _outputs_first(key, value) for key, value in weights.items() if not key.startswith("InputLayer.")}
+    for name, leaf in [key.split(".query.") for key in ours if ".query." in key]:
+        parts = [f"{name}.{part}.{leaf}" for part in ("query", "key", "value")]
+        if all(part in ours for part in parts):
+            ours[f"{name}.in_proj.{leaf}"] = torch.cat([ours.pop(part) for part in parts])
+    for name in [key.removesuffix(".running_mean") for key in ours if key.endswith(".running_mean")]:
+        # PyTorch counts the batches that its batch norms have seen; Keras has no such number.
+        ours[f"{name}.num_batches_tracked"] = torch.tensor(0)
+    return ours
+
+
+def _outputs_first(key: str, value: Tensor) -> Tensor:
+    """(..., in, out) -> (out, in, ...) for kernels; heads are laid side by side."""
+    if re.search(r"\.(query|key|value)\.", key):
+        return value.flatten(1).T if key.endswith(".weight") else value.flatten()
+    if "embedding" in key or value.ndim < 2:
+        return value
+    return value.permute(3, 2, 0, 1) if value.ndim == 4 else value.flatten(0, -2).T
+
+
+def _from_zero(match: re.Match[str]) -> str:
+    """Keras leaves the number of the first layer of a list away; the blocks are numbered from 1."""
+    return f"vision.blocks.{int(match[1]) - 1}.{match[2]}.{match[3] or 0}/"
+
+
+PREPROCESS = {
+    "size": PUBLISHED_SIZE,
+    "channels": 1,
+    "resize": "stretch",
+    "interpolation": "bilinear",
+    "antialias": False,
+    "mean": [0.0],
+    "std": [1.0],
+}
+
+ARCHITECTURE = Architecture(
+    vision=ConvEncoder,
+    connector=TransformerConnector,
+    published=Published(
+        keys=(
+            (r"^ImageEncoder\.0/(.*)/convolutions/conv2d", r"ImageEncoder.0/\1/convs"),
+            (r"^ImageEncoder\.0/(.*)/batch_norm_layers/batch_normalization", r"ImageEncoder.0/\1/norms"),
+            (r"^ImageEncoder\.0/convblock(\d+)/(convs|norms)(?:_(\d+))?/", _from_zero),
+            (r"^ImageEncoder\.0/ffn/dense_layers/dense/", "vision.dense.0/"),
+            (r"^ImageEncoder\.0/ffn/dense_layers/dense_(\d+)/", r"vision.dense.\1/"),
+            (r"^ImageEncoder\.0/ffn/batch_norm/", "vision.norm/"),
+            (r"^PositionalEmbedding\.0/token_embeddings/", "decoder.token_embedding/"),
+            (r"^PositionalEmbedding\.0/position_embeddings/vars/0$", "decoder.position_embedding"),
+            (r"^TransformerEncoder\.(\d+)/", r"connector.layers.\1."),
+            (r"^TransformerDecoder\.(\d+)/", r"decoder.layers.\1."),
+            (r"^SoftMaxClassifier\.0/dense1/", "decoder.lm_hidden/"),
+            (r"^SoftMaxClassifier\.0/dense2/", "decoder.lm_head/"),
+            (r"attention/(query|key|value)_dense/", r"attention.\1/"),
+            (r"attention/output_dense/", "attention.out_proj/"),
+            (r"\.addnorm(\d)/layernorm/", r".norm\1/"),
+            (r"\.ffn1/dense(\d)/", r".linear\1/"),
+            (r"/vars/0$", ".weight"),
+            (r"/vars/1$", ".bias"),
+            (r"/vars/2$", ".running_mean"),
+            (r"/vars/3$", ".running_var"),
+        ),
+        ignored={r"^optimizer/": "state of the optimizer, which only training needs"},
+        layout=_layout,
+        defaults={
+            "licence": "MIT",
+            "tokenizer": {"bos_token_id": 101, "eos_token_id": 102, "pad_token_id": 0},
+            "input": {},
+        },
+        dimensions=_dimensions,
+        tokenizer="bert-base-uncased",
+        origin="XREPORT (GitHub's CTCycle/XREPORT-radiological-reports-generator, commit b4521c3)",
+        mended=(
+            "An image is read as one grey channel in [0, 1], as in training; the published inference read three in "
+            "reverse order, which the model cannot take.",
+            "Encoders and decoders are counted each for themselves; the original took one number for both.",
+            "A report is text; the original logged a list of word pieces.",
+        ),
+    ),
+)

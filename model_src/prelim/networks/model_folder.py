@@ -1,0 +1,74 @@
+"""The files of a model folder, written and read side by side: what training writes and export reads.
+
+model.yaml  model.safetensors  tokenizer.json  MODEL_CARD.md
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.architectures.architecture import Network
+from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS, load_tokenizer
+from prelim.errors import ArchiveError
+from prelim.archive.model_config import ModelConfig
+from prelim.decoders.weights_file import load_weights, read_weights, write_weights
+
+MODEL_CARD = "MODEL_CARD.md"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model folder in memory; the network is in evaluation mode."""
+
+    config: ModelConfig
+    network: Network
+    tokenizer: Tokenizer
+
+
+def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Network:
+    """An untrained network of the architecture and the dimensions of model.yaml; see `Architecture.build`."""
+    if config.architecture not in ARCHITECTURES:
+        raise ArchiveError(f"architecture is {config.architecture!r}; known: {', '.join(ARCHITECTURES)}")
+    parts = {"vision": config.vision, "connector": config.connector, "decoder": config.decoder}
+    try:
+        return ARCHITECTURES[config.architecture].build(parts, empty_decoder=empty_decoder)
+    except (TypeError, ValueError) as error:
+        raise ArchiveError(f"{CONFIG} does not describe a {config.architecture}: {error}") from error
+
+
+def read_network(folder: Path, *, decoder_as_stored: bool = False) -> tuple[ModelConfig, Network]:
+    """model.yaml and the network of a model folder, in float32.
+
+    decoder_as_stored : the decoder keeps the dtypes of the file and stays there, memory-mapped, until it is used
+
+    Raises ArchiveError naming the file that is at fault.
+    """
+    config = ModelConfig.read(folder / CONFIG)
+    network = build_network(config, empty_decoder=True)
+    path = folder / WEIGHTS
+    weights = {
+        key: tensor.float()
+        if tensor.is_floating_point() and not (decoder_as_stored and key.startswith("decoder."))
+        else tensor
+        for key, tensor in read_weights(path).items()
+    }
+    load_weights(network, weights, path)
+    return config, network.eval().requires_grad_(False)
+
+
+def read_model_folder(folder: Path, *, decoder_as_stored: bool = False) -> Model:
+    """Read a model folder; see `read_network`. Raises ArchiveError naming the file that is at fault."""
+    config, network = read_network(folder, decoder_as_stored=decoder_as_stored)
+    return Model(config, network, load_tokenizer(folder))
+
+
+def write_model_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:
+    """Write a model folder; the weights keep their dtype."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.write(folder / CONFIG)
+    write_weights(folder / WEIGHTS, dict(weights))
+    tokenizer.save(str(folder / TOKENIZER))

@@ -1,0 +1,202 @@
+"""A causal language model of `transformers` that reads the image as a prefix, for training and import.
+
+The network is the library's, so that published checkpoints, adapters and recipes fit it as they are. It is served as
+the `CausalLMDecoder` that `served` makes of it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from prelim.networks.adapters import adapt, joined_adapter
+from prelim.decoders.causal_lm import CausalLMConfig
+from prelim.decoders.decoder import IMAGE
+from prelim.decoders.weights_file import LazyTensor
+
+BIOGPT_OFFSET = 2
+"""Rows at the beginning of BioGPT's position table that no position uses."""
+
+FIXED_ROPE = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary positions whose frequencies do not depend on how long the text is."""
+
+Weights = Mapping[str, Tensor | LazyTensor]
+
+
+class TransformersLM(nn.Module):
+    """BioGPT, Llama and their like.
+
+    section : the section `decoder` of model.yaml without its `kind`: `model_type` as `transformers` names it, and
+              the values of that model's configuration; `adapter` with its `rank` and the names of the `layers` that
+              have one
+
+    Raises ValueError for an unknown model type.
+    """
+
+    def __init__(self, section: Mapping[str, Any]) -> None:
+        super().__init__()
+        values = dict(section)
+        adapter = values.pop("adapter", None)
+        self.config = AutoConfig.for_model(values.pop("model_type"), **values)
+        self.config.use_cache = False
+        self.body: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
+        if hasattr(self.body, "rotary_emb"):
+            # Its frequencies are computed, not stored: they must exist also where the weights do not yet.
+            with torch.device("cpu"):
+                self.body.rotary_emb = type(self.body.rotary_emb)(config=self.config)
+        if adapter is not None:
+            adapt(self.body, **adapter)
+        width, vocab_size = self.config.hidden_size, self.config.vocab_size
+        self.lm_head = None if self.config.tie_word_embeddings else nn.Linear(width, vocab_size, bias=False)
+
+    def embed(self, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+        """The prefix as embeddings.
+
+        image_embeds : Tensor, shape (batch, num_tokens, width)
+        prompt_ids   : Tensor of int64, shape (batch, prompt_length), IMAGE at the same place in every row
+        returns      : Tensor, shape (batch, num_tokens + prompt_length - 1, width)
+        """
+        place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
+        words = self.body.get_input_embeddings()
+        before, after = words(prompt_ids[:, :place]), words(prompt_ids[:, place + 1 :])
+        return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
+        if self.lm_head is None:
+            return nn.functional.linear(hidden, self.body.get_input_embeddings().weight)
+        return self.lm_head(hidden)
+
+    def forward(self, embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Teacher forcing: logits for every position.
+
+        embeds         : Tensor, shape (batch, length, width), as `embed` gives them for prefix and text
+        attention_mask : Tensor of 0 and 1, shape (batch, length); None looks at everything before
+        returns        : logits, Tensor, shape (batch, length, vocab_size)
+        """
+        return self.logits(self.body(inputs_embeds=embeds, attention_mask=attention_mask).last_hidden_state)
+
+    def served(self) -> tuple[dict[str, Any], dict[str, Tensor | LazyTensor]]:
+        """Section `decoder` and weights of the CausalLMDecoder that computes the same.
+
+        Raises ValueError for a model type, or a kind of rotary positions, that it has no layers for.
+        """
+        c = self.config
+        if c.model_type not in _SERVED:
+            raise ValueError(f"model_type {c.model_type!r} cannot be served; known: {', '.join(_SERVED)}")
+        config, sources = _SERVED[c.model_type](c)
+        state = dict(self.state_dict())
+        weights = {name: _joined([state[f"body.{key}"] for key in keys]) for name, keys in sources.items()}
+        ranks: dict[str, int] = {}
+        for name in [name for name in sources if name.endswith(".weight")]:
+            layer = name.removesuffix(".weight")
+            adapter = joined_adapter(state, [f"body.{key}".removesuffix(".weight") for key in sources[name]])
+            if adapter is not None:
+                weights[f"{layer}.down"], weights[f"{layer}.up"] = adapter
+                ranks[layer.split(".")[-1]] = len(adapter[0])
+                for leaf in [leaf for leaf in ("weight", "bias") if f"{layer}.{leaf}" in weights]:
+                    weights[f"{layer}.base.{leaf}"] = weights.pop(f"{layer}.{leaf}")
+        config = replace(config, adapters=ranks)
+        if self.lm_head is not None:
+            weights["lm_head.weight"] = state["lm_head.weight"]
+        if hasattr(self.body, "rotary_emb"):
+            kind = self.body.rotary_emb.rope_type
+            if kind not in FIXED_ROPE:
+                raise ValueError(f"rope_type {kind!r} cannot be served; known: {', '.join(FIXED_ROPE)}")
+            weights["inverse_frequencies"] = self.body.rotary_emb.inv_freq
+            config = replace(config, rotary_scale=float(self.body.rotary_emb.attention_scaling))
+        return {"kind": "causal_lm", **asdict(config)}, weights
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor | LazyTensor:
+    """Several layers over the same input as one; joined when it is written."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
+    return LazyTensor(shape, parts[0].dtype, partial(torch.cat, list(parts)))
+
+
+Sources = dict[str, list[str]]
+"""Our key -> the keys of `transformers` whose tensors it joins."""
+
+
+def _biogpt(c: Any) -> tuple[CausalLMConfig, Sources]:
+    config = CausalLMConfig(
+        vocab_size=c.vocab_size,
+        width=c.hidden_size,
+        layers=c.num_hidden_layers,
+        heads=c.num_attention_heads,
+        feedforward=c.intermediate_size,
+        max_positions=c.max_position_embeddings,
+        norm="layer_norm",
+        norm_eps=1e-5,
+        activation=c.hidden_act,
+        embedding_scale=c.hidden_size**0.5 if c.scale_embedding else 1.0,
+        position_offset=BIOGPT_OFFSET,
+        attention_bias=True,
+        out_bias=True,
+        feedforward_bias=True,
+        tied=c.tie_word_embeddings,
+    )
+    names = {
+        "norm1": ["self_attn_layer_norm"],
+        "qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        "out": ["self_attn.out_proj"],
+        "norm2": ["final_layer_norm"],
+        "up": ["fc1"],
+        "down": ["fc2"],
+    }
+    sources = {"words.weight": ["embed_tokens.weight"], "positions.weight": ["embed_positions.weight"]}
+    for leaf in ("weight", "bias"):
+        sources[f"norm.{leaf}"] = [f"layer_norm.{leaf}"]
+        sources |= _of_layers(names, leaf, config.layers)
+    return config, sources
+
+
+def _llama(c: Any) -> tuple[CausalLMConfig, Sources]:
+    head_width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    config = CausalLMConfig(
+        vocab_size=c.vocab_size,
+        width=c.hidden_size,
+        layers=c.num_hidden_layers,
+        heads=c.num_attention_heads,
+        kv_heads=c.num_key_value_heads,
+        head_width=head_width,
+        feedforward=c.intermediate_size,
+        max_positions=c.max_position_embeddings,
+        norm="rms_norm",
+        norm_eps=c.rms_norm_eps,
+        activation=c.hidden_act,
+        gated=True,
+        attention_bias=c.attention_bias,
+        out_bias=c.attention_bias,
+        feedforward_bias=c.mlp_bias,
+        tied=c.tie_word_embeddings,
+    )
+    names = {
+        "norm1": ["input_layernorm"],
+        "qkv": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        "out": ["self_attn.o_proj"],
+        "norm2": ["post_attention_layernorm"],
+        "up": ["mlp.gate_proj", "mlp.up_proj"],
+        "down": ["mlp.down_proj"],
+    }
+    sources = {"words.weight": ["embed_tokens.weight"], "norm.weight": ["norm.weight"]}
+    sources |= _of_layers(names, "weight", config.layers)
+    biased = {"qkv": c.attention_bias, "out": c.attention_bias, "up": c.mlp_bias, "down": c.mlp_bias}
+    return config, sources | _of_layers({k: v for k, v in names.items() if biased.get(k)}, "bias", config.layers)
+
+
+_SERVED: dict[str, Callable[[Any], tuple[CausalLMConfig, Sources]]] = {"biogpt": _biogpt, "llama": _llama}
+
+
+def _of_layers(names: Mapping[str, Sequence[str]], leaf: str, layers: int) -> Sources:
+    return {
+        f"layers.{i}.{ours}.{leaf}": [f"layers.{i}.{theirs}.{leaf}" for theirs in parts]
+        for i in range(layers)
+        for ours, parts in names.items()
+    }

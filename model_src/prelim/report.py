@@ -1,0 +1,75 @@
+"""What is answered: a preliminary report that nobody has verified."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prelim.generation.hypothesis import FinishReason
+from prelim.encoding.onnx_session import Array
+
+UNVERIFIED = "UNVERIFIED"
+
+NOTICE = f"{UNVERIFIED}. Not a medical device, not for clinical use, not to be read as a diagnosis."
+"""What every model card says."""
+
+_HEADING = re.compile(r"\b(findings|impression)\s*:\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another report for the same image, less likely than the first or another draw.
+
+    avg_logprob : mean log-probability of a token, in nats
+    """
+
+    text: str
+    avg_logprob: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report.
+
+    text                 : the whole report
+    findings, impression : its sections, None where the text has no such heading
+    finish_reason        : "eos" the model ended it, "length" max_new_tokens did, "stop" a stop text did
+    token_ids            : the generated tokens, the end-of-text token included
+    avg_logprob          : mean log-probability of a token, in nats
+    alternatives         : the other sequences that num_return_sequences asked for
+    warnings             : what the reader of the image found worth saying
+    insights             : what the model says of the image beside the report, by name, where it was asked for
+    timing_ms            : milliseconds in `queue`, `preprocess`, `vision` and `decode`
+    status               : always "UNVERIFIED"
+    """
+
+    text: str
+    findings: str | None
+    impression: str | None
+    finish_reason: FinishReason
+    token_ids: tuple[int, ...]
+    avg_logprob: float
+    alternatives: tuple[Alternative, ...] = ()
+    warnings: tuple[str, ...] = ()
+    insights: Mapping[str, Array] = field(default_factory=dict)
+    timing_ms: Mapping[str, float] = field(default_factory=dict)
+    status: str = UNVERIFIED
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens were generated."""
+        return len(self.token_ids)
+
+
+def sections(text: str) -> tuple[str | None, str | None]:
+    """Findings and impression of a report that has these headings, None for a heading that it has not."""
+    parts = _HEADING.split(text)
+    found: dict[str, str] = {}
+    for heading, body in zip(parts[1::2], parts[2::2], strict=True):
+        found.setdefault(heading.lower(), body.strip())
+    return found.get("findings"), found.get("impression")
+
+
+def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text before the first stop text in it."""
+    places = [place for place in (text.find(s) for s in stop) if place >= 0]
+    return text[: min(places)].rstrip() if places else text

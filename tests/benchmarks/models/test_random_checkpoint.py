@@ -1,0 +1,26 @@
+"""The checkpoint that the memory benchmark imports is the published one but for its values."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.models.random_checkpoint import CHECKPOINTS
+
+
+@pytest.mark.slow
+def test_keys_and_shapes_are_those_of_the_shared_facts(shared: Path) -> None:
+    """Every key that was recorded from the original is there in its shape, and the parameters are as many."""
+    fixture = json.loads((shared / "fixtures" / "system0.json").read_text(encoding="utf-8"))
+    recorded = {entry["key"]: tuple(entry["shape"]) for entry in fixture["modules"]["model"]["state_dict"]}
+
+    with torch.device("meta"):
+        checkpoint = CHECKPOINTS["biomedclip_qformer_biogpt"]()
+
+    # The fixture has two of BioGPT's 24 layers, of which each has 16 tensors.
+    found = {key: tuple(value.shape) for key, value in checkpoint.items()}
+    assert {key: found[key] for key in recorded} == recorded
+    assert len(found) == len(recorded) + 22 * 16
+    tied = checkpoint["biogpt_decoder.output_projection.weight"].numel()
+    assert sum(value.numel() for value in checkpoint.values()) - tied == 626_173_185

@@ -1,0 +1,128 @@
+"""The serving benchmark: what is served, what is offered to it, and what its figures mean."""
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from benchmarks.decode.contender import ROOT
+from benchmarks.serving.__main__ import bench, offered_rates
+from benchmarks.serving.archives import MANIFEST, MODEL_CONFIG, SUBJECTS, Candidate, derive
+from benchmarks.serving.runs import Figures, Plan, middle
+from benchmarks.serving.sweep import VARIANTS, candidates
+from benchmarks.serving.table import draw, table
+from loadtests.load import Load
+from loadtests.outcomes import Row, Summary
+
+FIGURES = Figures(
+    offered=2.0,
+    reports_per_s=1.5,
+    p50=1.0,
+    p95=2.0,
+    p99=3.0,
+    requests=10,
+    failures=0,
+    late_p95=0.0,
+    foreign_cores=0.0,
+)
+
+
+def test_medians_are_of_each_figure_and_skip_what_is_missing() -> None:
+    """A round in which all requests failed has no percentiles; the others still have a median."""
+    rounds = [FIGURES, replace(FIGURES, reports_per_s=2.5, p95=None), replace(FIGURES, reports_per_s=9.0, p95=4.0)]
+
+    assert middle(rounds) == replace(FIGURES, reports_per_s=2.5, p95=3.0)
+
+
+def test_closed_loop_has_no_offered_rate() -> None:
+    """The rate of a load means something in an open loop only."""
+    reports = Row("all", "report", 8, 1, 0.5, 0.6, 0.7)
+    summary = Summary((reports,), reports, 8, 0.125, 4.0, 0.01, {"500": 1})
+
+    assert Figures.of(summary, Load(rate=3), 0.0).offered == 3
+    figures = Figures.of(summary, Load(rate=3, closed_loop=2), 0.25)
+    assert (figures.offered, figures.failures, figures.foreign_cores) == (None, 1, 0.25)
+
+
+def test_offered_rates_are_shares_of_what_each_can_do() -> None:
+    """Everybody gets shares of its own, and the first two what the other gets at 70 %."""
+    first, second, third = (Candidate(name, name, "fp32", {}) for name in "abc")
+    rates = offered_rates([first, second, replace(third, offered=False)], {"a": 10.0, "b": 4.0, "c": 1.0})
+
+    assert [(candidate.name, share, pytest.approx(rate)) for candidate, share, rate in rates] == [
+        *(("a", "30%", 3.0), ("a", "70%", 7.0), ("a", "100%", 10.0)),
+        *(("b", "30%", 1.2), ("b", "70%", 2.8), ("b", "100%", 4.0)),
+        *(("a", "70% of b", 2.8), ("b", "70% of a", 7.0)),
+    ]
+
+
+def test_derived_archive_differs_in_name_and_settings_alone(tmp_path: Path) -> None:
+    """Every other file is the same, and a key of the section `prelim` leaves its neighbours there."""
+    committed = (ROOT / "handlers" / "model-config.yaml").read_text(encoding="utf-8")
+    files = {MODEL_CONFIG: committed, MANIFEST: '{"model": {"modelName": "one", "handler": "h.py"}}', "weights": "w"}
+    with zipfile.ZipFile(tmp_path / "one.mar", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    path = derive(tmp_path / "one.mar", tmp_path, "two", {"batchSize": 3, "prelim": {"steps_per_handle": 5}})
+    with zipfile.ZipFile(path) as archive:
+        derived = {name: archive.read(name).decode() for name in archive.namelist()}
+    before, after = yaml.safe_load(committed), yaml.safe_load(derived.pop(MODEL_CONFIG))
+
+    assert path.stem == json.loads(derived.pop(MANIFEST))["model"]["modelName"] == "two"
+    assert derived == {"weights": "w"}
+    assert after == {**before, "batchSize": 3, "prelim": {**before["prelim"], "steps_per_handle": 5}}
+
+
+@pytest.mark.parametrize("vary", VARIANTS)
+def test_sweep_begins_with_what_is_served(vary: str) -> None:
+    """The first variant is the committed model-config.yaml, but for batching in flight; no two have one name."""
+    committed = yaml.safe_load((ROOT / "handlers" / "model-config.yaml").read_text(encoding="utf-8"))
+    variants = candidates(vary, "fp32")
+    first = dict(variants[0].settings or {})
+    assert first.pop("continuousBatching", False) is False
+
+    assert {**committed["prelim"], **first.pop("prelim", {})} == committed["prelim"]
+    assert {**committed, **first, "batchSize": variants[0].batch_size} == committed
+    assert len({variant.served for variant in variants}) == len({variant.name for variant in variants}) == len(variants)
+
+
+def test_table_marks_what_was_disturbed() -> None:
+    """A figure beside other load has a star, the rest none."""
+    saturated = {"a": vars(FIGURES), "b": vars(replace(FIGURES, foreign_cores=0.7, p50=None, offered=None))}
+    lines = table(saturated, []).splitlines()
+
+    assert "*" not in lines[2]
+    assert "| b | saturated | – | 1.5\\* | – | 2 | 3 |" in lines[3]
+    assert lines[-1].startswith("\\* beside other load: up to 0.7 cores")
+
+
+def test_chart_is_a_picture(tmp_path: Path) -> None:
+    """Candidates with and without open loads can be drawn."""
+    subject = {
+        "tokens": 48,
+        "saturated": {"a": vars(FIGURES), "b": vars(FIGURES)},
+        "offered": [{"candidate": "a", "load": "70%", **vars(replace(FIGURES, offered=rate))} for rate in (1.0, 2.0)],
+    }
+    draw({"models": {"demo": subject}}, tmp_path / "images" / "chart.png")
+
+    with Image.open(tmp_path / "images" / "chart.png") as image:
+        assert min(image.size) > 300
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_demo_is_served_in_all_ways(tmp_path: Path) -> None:
+    """Every candidate of the demo model answers each request with a report of the right length."""
+    found = bench(SUBJECTS["demo"], Plan(rounds=1, closed=4, open=4, patience=0), tmp_path, None)
+
+    names = [candidate.name for candidate in SUBJECTS["demo"].candidates]
+    assert list(found["saturated"]) == names
+    assert {one["candidate"] for one in found["offered"]} == set(names)
+    for figures in (*found["saturated"].values(), *found["offered"]):
+        assert figures["failures"] == 0
+        assert figures["reports_per_s"] > 0
+    assert all(one["outside"] > 0 for one in found["alone"].values())

@@ -1,0 +1,256 @@
+"""A model's name on a hub stands for its folder; where the hub does not give it, the message says what to do."""
+
+import hashlib
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+from export.checkpoints import hub
+from export.import_checkpoint import import_checkpoint, main
+from export.checkpoints.source import checkpoint_source, tokenizer_source
+from prelim.archive.archive import WEIGHTS as WEIGHTS_FILE
+from prelim.errors import ArchiveError
+from prelim.networks.model_folder import MODEL_CARD
+from prelim.decoders.weights_file import read_weights
+from tests.export.checkpoints.hub_server import COMMIT, Hub, serve_hub
+from tests.export.tokenizers.test_biogpt_tokenizer import small_vocabulary
+from tests.model_src.networks.architectures.test_biomedclip_qformer_biogpt import SYSTEM, in_components, published_checkpoint
+
+WEIGHTS = {"layer.weight": torch.ones(2, 2)}
+
+
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub without models, and an empty cache."""
+    with serve_hub() as server:
+        use_endpoint(server.url, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        yield server
+    huggingface_hub.close_session()
+
+
+def use_endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does when the library is imported; without token and proxy."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def model(hub_server: Hub, tmp_path: Path) -> Path:
+    """The folder of owner/model, which has its weights twice, its tokenizer, and files that nobody needs."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    save_file(WEIGHTS, folder / "model.safetensors")
+    torch.save(WEIGHTS, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text('{"model_type": "any"}')
+    for name in ("vocab.json", "merges.txt", "README.md", "training_args.bin"):
+        (folder / name).write_text(f"contents of {name}")
+    hub_server.models["owner/model"] = folder
+    return folder
+
+
+@pytest.mark.parametrize("name", ["owner/model", "hf-hub:owner/model", "owner/model@main", f"owner/model@{COMMIT}"])
+def test_name_stands_for_the_folder(hub_server: Hub, model: Path, name: str) -> None:
+    """With prefix and revision or without, the files are those of the folder, and only what the import reads comes."""
+    source = checkpoint_source(name)
+
+    assert source.label == f"owner/model@{COMMIT}"
+    assert [file.name for file in source.files] == ["model.safetensors", "config.json"]
+    assert all(file.read_bytes() == (model / file.name).read_bytes() for file in source.files)
+    assert sorted(hub_server.downloaded) == ["owner/model/config.json", "owner/model/model.safetensors"]
+
+
+def test_shards_come_with_their_index(hub_server: Hub, model: Path) -> None:
+    """Of weights in shards all come, and none of the other format."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        stem, ending = name.split(".")
+        shards = [f"{stem}-0000{i}-of-00002.{ending}" for i in (1, 2)]
+        for shard in shards:
+            (model / name).rename(model / shard) if shard == shards[0] else (model / shard).write_bytes(b"")
+        index = {"weight_map": {"a": shards[0], "b": shards[1]}}
+        (model / f"{name}.index.json").write_text(json.dumps(index))
+
+    source = checkpoint_source("owner/model")
+
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    assert [file.name for file in source.files] == ["model.safetensors.index.json", *shards, "config.json"]
+    assert not [name for name in hub_server.downloaded if name.endswith(".bin")]
+
+
+def test_tokenizer_comes_without_weights(hub_server: Hub, model: Path) -> None:
+    """Of a model that is named as tokenizer only the tokenizer's files are downloaded."""
+    source = tokenizer_source("biogpt", "owner/model")
+
+    assert [file.name for file in source.files] == ["vocab.json", "merges.txt"]
+    assert sorted(hub_server.downloaded) == ["owner/model/merges.txt", "owner/model/vocab.json"]
+
+
+def test_local_folder_counts_more_than_a_name(
+    hub_server: Hub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is a folder of that name, no hub is asked."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    model.rename(tmp_path / "owner" / "model")
+    hub_server.models.clear()
+
+    source = checkpoint_source("owner/model")
+
+    assert source.label == "model"
+    assert hub_server.downloaded == []
+
+
+@pytest.mark.parametrize("way", ["offline", "closed"])
+def test_what_is_in_the_cache_needs_no_hub(
+    hub_server: Hub, model: Path, way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was downloaded once is used where the hub is out of reach, and it is said so; what was not is missed."""
+    before = checkpoint_source("owner/model")
+    if way == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    else:
+        use_endpoint(closed_endpoint(), monkeypatch)
+
+    assert checkpoint_source("owner/model") == before
+    assert f"owner/model@{COMMIT} is taken from the cache" in capsys.readouterr().out
+    with pytest.raises(ArchiveError, match="cannot be had from the hub"):
+        tokenizer_source("biogpt", "owner/model")
+
+
+def closed_endpoint() -> str:
+    """An address of loopback where nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_hub_out_of_reach_is_an_error_with_the_way_out(
+    hub_server: Hub, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed port and HF_HUB_OFFLINE are errors that name the model, the cause, and the files to be brought."""
+    use_endpoint(closed_endpoint(), monkeypatch)
+    with pytest.raises(ArchiveError) as closed:
+        checkpoint_source("owner/model")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ArchiveError) as offline:
+        checkpoint_source("owner/model")
+
+    assert "cannot be reached (ConnectError" in str(closed.value)
+    assert "HF_HUB_OFFLINE is set" in str(offline.value)
+    for message in (str(closed.value), str(offline.value)):
+        assert message.startswith("owner/model is no file or folder here")
+        assert "model.safetensors, pytorch_model.bin" in message
+        assert "give their folder" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "refusal", "message"),
+    [
+        ("owner/model", (403, "GatedRepo"), r"refuses \(403\); accept the licence .* HF_TOKEN"),
+        ("owner/model", (401, "GatedRepo"), r"refuses \(401\); accept the licence .* HF_TOKEN"),
+        ("owner/model", (403, "Other"), r"refuses \(403\); accept the licence .* HF_TOKEN"),
+        ("owner/other", None, r"knows none of this name, or hides it \(404\); check it, or set HF_TOKEN"),
+        ("owner/model@v2", None, "has no such revision; give a branch, a tag or a commit"),
+    ],
+)
+def test_refusal_is_an_error_with_the_way_out(
+    hub_server: Hub, model: Path, name: str, refusal: tuple[int, str] | None, message: str
+) -> None:
+    """A licence that is not accepted, an unknown name and an unknown revision are told apart."""
+    if refusal:
+        hub_server.refused["owner/model"] = refusal
+
+    with pytest.raises(ArchiveError, match=rf"{name} is no file or folder here, and cannot .* {message}"):
+        checkpoint_source(name)
+
+
+def test_model_without_the_files_is_refused(hub_server: Hub, model: Path) -> None:
+    """A hub's model without weights, or with another tokenizer, is an error that lists what it has."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (model / name).unlink()
+
+    with pytest.raises(ArchiveError, match=r"has not its weights \(model\.safetensors.* it has README\.md, config"):
+        checkpoint_source("owner/model")
+    with pytest.raises(ArchiveError, match=r"has not the files of its tokenizer \(tokenizer\.model"):
+        tokenizer_source("llama2", "owner/model")
+    assert hub_server.downloaded == []
+
+
+def test_endpoint_that_is_no_hub_is_refused(hub_server: Hub, model: Path) -> None:
+    """An address that answers something else, as the login page of a network does, is an error like the others."""
+    hub_server.answer = b"<html>Please log in</html>"
+
+    with pytest.raises(ArchiveError, match="cannot be had from the hub"):
+        checkpoint_source("owner/model")
+
+
+@pytest.mark.parametrize("name", ["model.pth", "a/b/model.pth", "../owner/model", "/owner/model", "owner/model@"])
+def test_what_can_be_no_name_is_no_name(name: str) -> None:
+    """The path of a file that is missing is not asked for on a hub, unless it looks like a name there."""
+    assert not hub.is_name(name)
+    with pytest.raises(ArchiveError, match=r"is no file or folder here, and no name of a hub's model \(OWNER/NAME"):
+        checkpoint_source(name)
+
+
+def test_model_is_made_of_names_and_files(hub_server: Hub, tmp_path: Path) -> None:
+    """BiomedCLIP and BioGPT by name, beside a file with the rest, give the model of the whole file, and its commits."""
+    checkpoint = published_checkpoint()
+    components = in_components(checkpoint)
+    torch.save(checkpoint, tmp_path / "final_model.pth")
+    torch.save(components["rest.pth"], tmp_path / "rest.pth")
+    clip, biogpt = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", "microsoft/biogpt"
+    for name in (clip, biogpt):
+        hub_server.models[name] = tmp_path / name
+        hub_server.models[name].mkdir(parents=True)
+    torch.save(components["biomedclip_finetuned.pth"], tmp_path / clip / "open_clip_pytorch_model.bin")
+    torch.save(components["biogpt_finetuned.pth"], tmp_path / biogpt / "pytorch_model.bin")
+    small_vocabulary(tmp_path / biogpt)
+    import_checkpoint(SYSTEM, [tmp_path / "final_model.pth"], None, tmp_path / "whole", "small")
+
+    import_checkpoint(SYSTEM, [tmp_path / "rest.pth", f"hf-hub:{clip}", biogpt], biogpt, tmp_path / "parts", "small")
+
+    whole, parts = (read_weights(tmp_path / model / WEIGHTS_FILE) for model in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert [key for key in whole if not torch.equal(whole[key], parts[key])] == []
+    card = (tmp_path / "parts" / MODEL_CARD).read_text(encoding="utf-8")
+    for file in (f"{clip}@{COMMIT}/open_clip_pytorch_model.bin", f"{biogpt}@{COMMIT}/merges.txt"):
+        contents = (tmp_path / file.replace(f"@{COMMIT}", "")).read_bytes()
+        assert f"| {file} | {len(contents):,} | {hashlib.sha256(contents).hexdigest()} |" in card
+
+
+def test_trained_file_counts_more_than_the_models_it_began_with(hub_server: Hub, tmp_path: Path) -> None:
+    """BioGPT by its name behind the whole checkpoint changes nothing."""
+    checkpoint = published_checkpoint()
+    torch.save(checkpoint, tmp_path / "final_model.pth")
+    hub_server.models["microsoft/biogpt"] = tmp_path / "biogpt"
+    (tmp_path / "biogpt").mkdir()
+    base = {key: value + 1 for key, value in in_components(checkpoint)["biogpt_finetuned.pth"].items()}
+    torch.save(base, tmp_path / "biogpt" / "pytorch_model.bin")
+    import_checkpoint(SYSTEM, [tmp_path / "final_model.pth"], None, tmp_path / "whole", "small")
+
+    import_checkpoint(SYSTEM, [tmp_path / "final_model.pth", "microsoft/biogpt"], None, tmp_path / "model", "small")
+
+    whole, found = (read_weights(tmp_path / model / WEIGHTS_FILE) for model in ("whole", "model"))
+    assert [key for key in whole if not torch.equal(whole[key], found[key])] == []
+
+
+def test_command_ends_with_the_message(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command takes names, and ends with the message alone where the hub does not give one."""
+    arguments = ["biomedclip_qformer_biogpt", "owner/none", "--out", str(tmp_path / "model")]
+    monkeypatch.setattr("sys.argv", ["import_checkpoint", *arguments])
+
+    with pytest.raises(SystemExit, match="owner/none is no file or folder here, and cannot be had from the hub"):
+        main()
+
+    assert not (tmp_path / "model").exists()

@@ -1,0 +1,75 @@
+"""Files that Keras wrote are imported whole, without Keras."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.import_checkpoint import import_checkpoint
+from export.checkpoints.keras_archive import read_keras
+from prelim.errors import ArchiveError
+from prelim.networks.model_folder import read_network
+from tests.tiny_xreport import PARTS, POSITIONS, SIZE, keras_datasets, tiny_network, write_keras
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_import_gives_every_weight_its_place(tmp_path: Path, compression: int) -> None:
+    """Dimensions and weights of the imported model are those of the file, whatever the numbers of its layers."""
+    network = tiny_network()
+    write_keras(tmp_path / "saved_model.keras", keras_datasets(network), compression)
+
+    import_checkpoint("xreport", [tmp_path], None, tmp_path / "model", "tiny")
+
+    config, imported = read_network(tmp_path / "model")
+    assert {"vision": config.vision, "connector": config.connector, "decoder": config.decoder} == PARTS
+    assert (config.preprocess.size, config.generation.max_new_tokens) == (SIZE, POSITIONS)
+    expected = network.state_dict()
+    for key, value in imported.state_dict().items():
+        assert "num_batches" in key or torch.equal(value, expected[key]), key
+
+
+def test_state_of_the_optimizer_is_named_as_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What training alone needs is left out with its reason."""
+    path = write_keras(tmp_path / "saved_model.keras", keras_datasets(tiny_network()))
+
+    import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")
+
+    assert "ignored optimizer/vars/0: state of the optimizer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        ("layers/transformer_decoder_9/self_attention/key_dense/vars/0", r"layers\.1\.self_attention\.in_proj\.weight"),
+        ("layers/image_encoder/ffn/batch_norm/vars/2", r"vision\.norm\.running_mean is missing"),
+        ("layers/transformer_encoder_7/addnorm1/layernorm/vars/0", r"connector\.layers\.1\.norm1\.weight is missing"),
+        ("layers/positional_embedding/token_embeddings/vars/0", r"lacks decoder\.token_embedding\.weight"),
+    ],
+)
+def test_missing_data_set_is_named(tmp_path: Path, lost: str, named: str) -> None:
+    """A file without one of its data sets is refused with our name for it."""
+    datasets = keras_datasets(tiny_network())
+    del datasets[lost]
+    path = write_keras(tmp_path / "saved_model.keras", datasets)
+
+    with pytest.raises(ArchiveError, match=named):
+        import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")
+
+
+def test_missing_layer_is_named(tmp_path: Path) -> None:
+    """A layer of config.json without weights is not replaced by its neighbour."""
+    datasets = {key: value for key, value in keras_datasets(tiny_network()).items() if "encoder_7" not in key}
+    path = write_keras(tmp_path / "saved_model.keras", datasets)
+
+    with pytest.raises(ArchiveError, match=r"2 layers of class TransformerEncoder.* has 1: transformer_encoder"):
+        read_keras(path)
+
+
+@pytest.mark.parametrize("contents", [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"])
+def test_other_files_are_refused(tmp_path: Path, contents: bytes) -> None:
+    """A file that is no zip of the right members is refused with its name."""
+    (tmp_path / "saved_model.keras").write_bytes(contents)
+
+    with pytest.raises(ArchiveError, match=r"saved_model\.keras cannot be read as a \.keras file"):
+        read_keras(tmp_path / "saved_model.keras")

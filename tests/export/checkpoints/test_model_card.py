@@ -1,0 +1,115 @@
+"""An imported model's card says what is known of it, and marks what only its owner can say."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from export.checkpoints.checkpoint import checkpoint_files
+from export.import_checkpoint import import_checkpoint
+from export.checkpoints.model_card import GAP, write_card
+from export.checkpoints.published_weights import ImportRecord
+from export.checkpoints.source import Source
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.archive.archive import CONFIG
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.model_folder import MODEL_CARD
+from prelim.report import NOTICE
+from tests.export.test_import_checkpoint import PARTS, published
+
+__all__ = ["published"]
+
+RECORD = ImportRecord(
+    ignored={f"text.{i}": "no text is read" for i in range(5)} | {"optimizer/step": "only training needs it"},
+    notes=["resized a table from (3,) to (4,)"],
+)
+
+
+def card(system: str, folder: Path, record: ImportRecord = RECORD) -> str:
+    """The card of a model with the published defaults of a system."""
+    about = ARCHITECTURES[system].published
+    mapping = {"preprocess": {"size": 8}, **PARTS, **about.defaults}
+    ModelConfig.from_mapping({"name": "a", "version": "1.0", "architecture": system, **mapping}, system).write(
+        folder / CONFIG
+    )
+    weights = {"a": torch.zeros(1000, 3), "b": torch.zeros(2, dtype=torch.float16)}
+    write_card(folder, about, weights, record, [])
+    return (folder / MODEL_CARD).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("system", ARCHITECTURES)
+def test_card_has_what_the_architecture_says(system: str, tmp_path: Path) -> None:
+    """Every fault that was mended, the origin, the licence and the defaults of a system stand in its models' cards."""
+    about = ARCHITECTURES[system].published
+
+    text = card(system, tmp_path)
+
+    assert about.mended
+    for line in (*about.mended, about.origin, about.defaults["licence"], NOTICE, f"`{system}`"):
+        assert line in text
+    for name, value in about.defaults.get("generation", {}).items():
+        assert re.search(rf"^  {name}: ", text, flags=re.MULTILINE), f"{name} = {value}"
+    assert "3,002 numbers, stored as float32 (1 tensors), float16 (1 tensors)" in text
+
+
+def test_card_groups_what_was_left_out(tmp_path: Path) -> None:
+    """Each reason stands once, with the first keys and how many more there are; notes stand as they are."""
+    text = card("mobilenet_graph", tmp_path)
+
+    assert "- no text is read: `text.0`, `text.1`, `text.2` and 2 more\n" in text
+    assert "- only training needs it: `optimizer/step`\n" in text
+    assert "- resized a table from (3,) to (4,)\n" in text
+
+
+def test_card_marks_what_only_the_owner_knows(tmp_path: Path) -> None:
+    """Training data, evaluation and limits are gaps, and scores are asked for beside those of a constant report."""
+    text = card("mobilenet_graph", tmp_path)
+
+    for heading in ("Intended use", "Training data", "Evaluation", "Limits that are known"):
+        section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
+        assert GAP in section, heading
+    assert "beside the score of a constant report" in text
+
+
+@pytest.fixture
+def checkpoint(published: dict[str, Tensor], tmp_path: Path) -> Path:
+    """A folder with a small checkpoint of system 1 and its tokenizer."""
+    folder = tmp_path / "txttyt"
+    folder.mkdir()
+    torch.save(published, folder / "pytorch_model.bin")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmno"]
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    return folder
+
+
+def test_card_has_the_hashes_of_the_files(checkpoint: Path, tmp_path: Path) -> None:
+    """Every file of checkpoint and tokenizer stands with its size and sha256, and without the folders above it."""
+    import_checkpoint("mobilenet_graph", [checkpoint], checkpoint, tmp_path / "model", "small")
+
+    text = (tmp_path / "model" / MODEL_CARD).read_text(encoding="utf-8")
+    for name in ("pytorch_model.bin", "vocab.txt"):
+        contents = (checkpoint / name).read_bytes()
+        assert f"| txttyt/{name} | {len(contents):,} | {hashlib.sha256(contents).hexdigest()} |" in text
+    assert str(tmp_path) not in text
+
+
+def test_files_of_a_source_are_those_that_are_read(checkpoint: Path) -> None:
+    """A file stands for itself, and of a folder neither other formats nor the tokenizer count."""
+    file = checkpoint / "pytorch_model.bin"
+
+    assert Source("a.bin", file, tuple(checkpoint_files(file))).file_label(file) == "a.bin"
+    assert checkpoint_files(checkpoint) == [file]
+
+
+def test_card_of_the_owner_stays(checkpoint: Path, tmp_path: Path) -> None:
+    """A second import leaves the card that is in the folder as its owner has written it."""
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / MODEL_CARD).write_text("written by hand", encoding="utf-8")
+
+    import_checkpoint("mobilenet_graph", [checkpoint], checkpoint, out, "small")
+
+    assert (out / MODEL_CARD).read_text(encoding="utf-8") == "written by hand"

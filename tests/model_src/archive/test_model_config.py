@@ -1,0 +1,62 @@
+"""model.yaml is read back as it was written, and its mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from prelim.errors import ArchiveError
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.model_folder import read_model_folder
+from tests.tiny_model import CONFIG, write_tiny_model
+
+
+def test_reading_gives_what_was_written(tmp_path: Path) -> None:
+    """A configuration survives the round trip through YAML."""
+    CONFIG.write(tmp_path / "model.yaml")
+
+    assert ModelConfig.read(tmp_path / "model.yaml") == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "unknown key 'colour'; known: name, version"),
+        ({"tokenizer": {"bos_token_id": 1, "eos_token_id": 2}}, "section tokenizer lacks the key 'pad_token_id'"),
+        ({"tokenizer": None}, "section tokenizer is NoneType"),
+        ({"input": {"modalitys": ["CR"]}}, "section input has the unknown key 'modalitys'"),
+        ({"input": {"modalities": "CR"}}, "modalities"),
+        ({"input": {"render": "pretty"}}, "render"),
+        ({"preprocess": {"size": 64, "interpolation": "magic"}}, "interpolation"),
+        ({"generation": {"num_beams": 99}}, "num_beams is 99"),
+        ({"generation": {"beams": 3}}, "unknown option 'beams'"),
+    ],
+)
+def test_mistake_is_named_with_the_file(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    """A wrong model.yaml raises ArchiveError that names the file, the section and the key."""
+    path = tmp_path / "model.yaml"
+    CONFIG.write(path)
+    contents = yaml.safe_load(path.read_text()) | change
+    path.write_text(yaml.safe_dump(contents))
+
+    with pytest.raises(ArchiveError) as raised:
+        ModelConfig.read(path)
+
+    assert message in str(raised.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A folder without model.yaml is an ArchiveError that says so."""
+    with pytest.raises(ArchiveError, match=r"model\.yaml cannot be read"):
+        read_model_folder(tmp_path)
+
+
+def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
+    """Weights that do not fit model.yaml raise ArchiveError that lists the keys."""
+    folder = write_tiny_model(tmp_path / "tiny")
+    contents = yaml.safe_load((folder / "model.yaml").read_text())
+    contents["decoder"]["feedforward"] = 128
+    (folder / "model.yaml").write_text(yaml.safe_dump(contents))
+
+    with pytest.raises(ArchiveError, match=r"decoder\.layers\.0\.linear1\.weight has shape \(64, 32\), expected \(128"):
+        read_model_folder(folder)

@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from prelim.errors import ArchiveError
+from prelim.images.preprocess import PreprocessConfig, preprocess, preprocess_image
+from prelim.images.radiograph import Radiograph
+
+FIXTURES = Path(__file__).resolve().parents[4] / "shared" / "fixtures"
+
+CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+SYSTEMS = {
+    0: PreprocessConfig(size=224, resize="shortest_edge", interpolation="bicubic", **CLIP),
+    1: PreprocessConfig(size=224, resize_to=256),
+    2: PreprocessConfig(size=224),
+    3: PreprocessConfig(size=224, interpolation="bicubic", **CLIP),
+    4: PreprocessConfig(size=196, channels=1, antialias=False, mean=(0.0,), std=(1.0,)),
+}
+BICUBIC = transforms.InterpolationMode.BICUBIC
+TORCHVISION = {
+    0: [transforms.Resize(224, BICUBIC), transforms.CenterCrop(224)],
+    1: [transforms.Resize((256, 256)), transforms.CenterCrop(224)],
+    2: [transforms.Resize((224, 224))],
+    3: [transforms.Resize((224, 224), BICUBIC)],
+}
+
+
+def random_image(width: int, height: int, mode: str) -> Image.Image:
+    """Return the same noise for the same size."""
+    generator = np.random.default_rng(width * 10007 + height)
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    return Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8))
+
+
+def radiograph_of(pixels: np.ndarray) -> Radiograph:
+    """Return a radiograph of (rows, columns) in [0, 1]."""
+    return Radiograph(pixels.astype(np.float32), None, None, None, ())
+
+
+@pytest.mark.parametrize("system", TORCHVISION)
+@pytest.mark.parametrize("size", [(300, 260), (260, 301), (640, 481), (225, 1000), (100, 90), (224, 224)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_equals_torchvision(system: int, size: tuple[int, int], mode: str) -> None:
+    """pixel_values are bit for bit what torchvision's transforms make of the same PIL image."""
+    config = SYSTEMS[system]
+    image = random_image(*size, mode)
+    reference = transforms.Compose(
+        [*TORCHVISION[system], transforms.ToTensor(), transforms.Normalize(config.mean, config.std)]
+    )
+    assert np.array_equal(preprocess_image(image, config), reference(image.convert("RGB")).numpy())
+
+
+@pytest.mark.parametrize("size", [(300, 260), (197, 1000), (90, 60), (196, 196)])
+def test_without_antialias_equals_half_pixel_bilinear(size: tuple[int, int]) -> None:
+    """Without antialias, pixel_values are bilinear at half-pixel centres on float pixels, as tf.image.resize makes."""
+    pixels = np.asarray(random_image(*size, "L"), dtype=np.float32) / 255
+    reference = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels)[None, None], (196, 196), mode="bilinear", align_corners=False, antialias=False
+    )[0]
+    np.testing.assert_allclose(preprocess(radiograph_of(pixels), SYSTEMS[4]), reference.numpy(), atol=1e-5)
+
+
+def test_without_antialias_by_hand() -> None:
+    """Halving four columns takes the means of neighbours, doubling two columns takes quarters between them."""
+    halving = PreprocessConfig(size=2, channels=1, antialias=False, mean=(0.0,), std=(1.0,))
+    row = np.array([0.0, 0.2, 0.6, 1.0])
+    np.testing.assert_allclose(preprocess(radiograph_of(np.tile(row, (4, 1))), halving)[0, 0], [0.1, 0.8], atol=1e-6)
+    doubling = PreprocessConfig(size=4, channels=1, antialias=False, mean=(0.0,), std=(1.0,))
+    doubled = preprocess(radiograph_of(np.array([[0.0, 1.0], [0.0, 1.0]])), doubling)[0, 0]
+    np.testing.assert_allclose(doubled, [0.0, 0.25, 0.75, 1.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("resize", ["stretch", "shortest_edge", "pad"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shape", [(50, 40), (40, 50), (33, 160), (700, 150)])
+def test_shape(antialias: bool, resize: str, channels: int, shape: tuple[int, int]) -> None:
+    """Every configuration makes (channels, size, size) float32, whatever the aspect, with equal channels from grey."""
+    config = PreprocessConfig(
+        size=48,
+        channels=channels,
+        resize=resize,
+        resize_to=56,
+        antialias=antialias,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
+    pixel_values = preprocess(radiograph_of(np.random.default_rng(1).random(shape)), config)
+    assert pixel_values.shape == (channels, 48, 48)
+    assert pixel_values.dtype == np.float32
+    assert pixel_values.flags.c_contiguous
+    assert (pixel_values == pixel_values[:1]).all()
+    assert 0 <= pixel_values.min() < pixel_values.max() <= 1
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_pad_is_black_and_centred(antialias: bool) -> None:
+    """A white image twice as high as wide becomes a white middle half between black quarters."""
+    config = PreprocessConfig(size=64, channels=1, resize="pad", antialias=antialias, mean=(0.0,), std=(1.0,))
+    pixel_values = preprocess(radiograph_of(np.ones((200, 100))), config)[0]
+    assert (pixel_values[:, :16] == 0).all()
+    assert (pixel_values[:, 16:48] == 1).all()
+    assert (pixel_values[:, 48:] == 0).all()
+
+
+def test_eight_bit_grey_survives() -> None:
+    """A radiograph that came from an 8-bit file gives the pixel_values of that file."""
+    image = random_image(300, 260, "L")
+    from_radiograph = preprocess(radiograph_of(np.asarray(image, dtype=np.float32) / 255), SYSTEMS[1])
+    assert np.array_equal(from_radiograph, preprocess_image(image, SYSTEMS[1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"size": 0}, "size"),
+        ({"size": 224, "channels": 2}, "channels"),
+        ({"size": 224, "resize": "squash"}, "resize"),
+        ({"size": 224, "resize_to": 200}, "resize_to"),
+        ({"size": 224, "interpolation": "lanczos"}, "interpolation"),
+        ({"size": 224, "interpolation": "bicubic", "antialias": False}, "antialias"),
+        ({"size": 224, "mean": (0.5,)}, "mean"),
+        ({"size": 224, "std": (0.0, 0.1, 0.1)}, "std"),
+        ({"size": 224, "std": (float("nan"), 0.1, 0.1)}, "std"),
+    ],
+)
+def test_bad_options_are_named(options: dict, field: str) -> None:
+    """A value that is not allowed is an ArchiveError that names its field and what is allowed."""
+    with pytest.raises(ArchiveError, match=rf"preprocess\..*{field}.*allowed"):
+        PreprocessConfig(**options)
+
+
+def test_lists_of_yaml_are_taken() -> None:
+    """Lists, which YAML has for tuples, make an equal configuration."""
+    assert PreprocessConfig(size=8, mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0]) == PreprocessConfig(
+        size=8, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0)
+    )
+
+
+@pytest.mark.skipif(not FIXTURES.is_dir(), reason="the parity fixtures of ../shared are not on this machine")
+@pytest.mark.parametrize(
+    ("system", "name", "size"),
+    [
+        (0, "preprocess_300x260", (300, 260)),
+        (0, "preprocess_640x480", (640, 480)),
+        (1, "preprocess_300x260", (300, 260)),
+        (1, "preprocess_640x480", (640, 480)),
+        (2, "preprocess_224x224", (224, 224)),
+        (3, "blip2_image_eval_300x260", (300, 260)),
+        (3, "blip2_image_eval_640x480", (640, 480)),
+    ],
+)
+def test_equals_originals_shared(system: int, name: str, size: tuple[int, int]) -> None:
+    """pixel_values are those that the five original implementations computed from the same image."""
+    fixture = json.loads((FIXTURES / f"system{system}.json").read_text())
+    (recorded,) = [
+        entry for key in ("outputs", "preprocess") for entry in fixture.get(key, []) if entry["name"] == name
+    ]
+    width, height = size
+    y, x, c = np.mgrid[0:height, 0:width, 0:3]
+    pixel_values = preprocess_image(Image.fromarray(((3 * x + 5 * y + 7 * c) % 256).astype(np.uint8)), SYSTEMS[system])
+    assert list(pixel_values.shape) == recorded["shape"]
+    np.testing.assert_allclose(pixel_values.ravel()[:16], recorded["first16"], atol=1e-4)
+    np.testing.assert_allclose(pixel_values.ravel()[-4:], recorded["last4"], atol=1e-4)
+    for statistic, value in (
+        ("mean", pixel_values.mean(dtype=np.float64)),
+        ("std", pixel_values.std(dtype=np.float64)),
+        ("abs_max", np.abs(pixel_values).max()),
+    ):
+        assert value == pytest.approx(recorded[statistic], abs=1e-4), statistic

@@ -1,0 +1,86 @@
+"""System 2 at reduced size: import of its checkpoints and the report that the original's rule gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.package import write_files
+from prelim.archive.archive import VISION
+from prelim.decoders.decoder import IMAGE
+from prelim.errors import InvalidOption
+from prelim.networks.model_folder import Model
+from prelim.encoding.onnx_session import OnnxSession
+from prelim.images.preprocess import preprocess
+from prelim.images.radiograph import read_radiograph
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.model_src.networks.architectures.small_llama import DISEASES, WORDS, originals_report, small_model
+from tests.tiny_model import png, seen
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """The model in PyTorch."""
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def archive(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its archive, unpacked; that the ONNX files equal PyTorch is checked as they are written."""
+    folder = tmp_path_factory.mktemp("archive")
+    write_files(model, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generator(archive: Path) -> ReportGenerator:
+    """What serves the archive."""
+    return ReportGenerator.load(archive, slots=3)
+
+
+def test_served_reports_are_those_of_the_original(model: Model, generator: ReportGenerator) -> None:
+    """With nothing but an image, a batch of reports has the token ids of the original's generation."""
+    images = [png(seed) for seed in range(5)]
+
+    reports = generator.generate([ReportRequest(image=image) for image in images])
+
+    expected = [originals_report(model, seen(model, image)) for image in images]
+    assert [list(report.token_ids) for report in reports if isinstance(report, Report)] == expected
+    assert len({tuple(tokens) for tokens in expected}) > 2
+
+
+def test_prompt_follows_image_and_start_token(generator: ReportGenerator) -> None:
+    """The decoder reads the image's tokens, the start token and the prompt's words, in this order."""
+    prompter = generator._prompter
+
+    assert prompter is not None
+    assert prompter.ids("chest clear", None) == (IMAGE, 1, WORDS.index("chest"), WORDS.index("clear"))
+
+
+def test_attention_is_returned_on_request(model: Model, archive: Path, generator: ReportGenerator) -> None:
+    """`return_attention` adds a map for each disease, which sums to 1, and the classifier's scores; else neither."""
+    (with_attention, without) = generator.generate(
+        [ReportRequest(image=png(), return_attention=True), ReportRequest(image=png())]
+    )
+
+    assert isinstance(with_attention, Report)
+    assert isinstance(without, Report)
+    assert with_attention.token_ids == without.token_ids
+    assert without.insights == {}
+    attention = with_attention.insights["attention"]
+    assert attention.shape == (DISEASES, 2, 2)
+    np.testing.assert_allclose(attention.sum((1, 2)), 1, rtol=1e-5)
+    pixels = preprocess(read_radiograph(png(), model.config.input), model.config.preprocess)
+    features = torch.from_numpy(OnnxSession(archive / VISION).run(pixels[None]))
+    expected = model.network.connector.disease_logits(features)[0]
+    np.testing.assert_allclose(with_attention.insights["disease_logits"], expected.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_model_without_attention_says_so(tiny_archive: Path) -> None:
+    """`return_attention` to a model that has no map fails this request with the reason."""
+    (error,) = ReportGenerator.load(tiny_archive).generate([ReportRequest(image=png(), return_attention=True)])
+
+    assert isinstance(error, InvalidOption)
+    assert "return_attention is true, but tiny has no attention map" in str(error)

@@ -1,0 +1,133 @@
+"""System 3 at reduced size: the report that the original's rule gives, and conversations about one image."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from export.export_onnx import export_onnx
+from export.tokenizers.llama import llama_tokenizer
+from export.package import write_files
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.errors import ArchiveError
+from prelim.generation.options import GenerationOptions
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.model_folder import Model, build_network
+from prelim.encoding.onnx_session import Array
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.model_src.networks.architectures.small_xraygpt import PARTS, published_rule, small_model
+from tests.tiny_model import png, seen
+
+LENGTH = 60
+"""Tokens; the published 300 would only take longer."""
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """A small system 3."""
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def generator(model: Model, tmp_path_factory: pytest.TempPathFactory) -> ReportGenerator:
+    """The served small model."""
+    folder = tmp_path_factory.mktemp("archive")
+    write_files(model, folder)
+    return ReportGenerator.load(folder, slots=4)
+
+
+def one(generator: ReportGenerator, request: ReportRequest) -> Report:
+    """The report of one request that must succeed."""
+    (report,) = generator.generate([request])
+    assert isinstance(report, Report), report
+    return report
+
+
+def test_served_report_equals_the_published_rule(model: Model, generator: ReportGenerator) -> None:
+    """With the published preset the served token ids are those of `generate` with the original's prompt and stop."""
+    reasons = set()
+    for seed in range(6):
+        options = GenerationOptions.from_mapping({"seed": seed, "max_new_tokens": LENGTH}, model.config.generation)
+        messages = ({"role": "user", "content": "Is the heart large?"},)
+
+        report = one(generator, ReportRequest(image=png(seed), messages=messages, options=options))
+
+        expected = published_rule(model, seen(model, png(seed)), "Is the heart large?", seed, LENGTH)
+        assert list(report.token_ids) == expected
+        assert "###" not in report.text
+        reasons.add(report.finish_reason)
+    assert {"stop"} < reasons
+
+
+def test_questions_about_one_image_encode_it_once(generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later turns about an image take the features of the first, and answer as if they had encoded it themselves."""
+    generator.reset()
+    batches: list[int] = []
+    run = generator._images._vision.run
+
+    def counted(batch: Array) -> Array:
+        batches.append(len(batch))
+        return run(batch)
+
+    monkeypatch.setattr(generator._images._vision, "run", counted)
+    options = GenerationOptions(max_new_tokens=12)
+    first = {"role": "user", "content": "Report."}
+    image = png(3)
+
+    report = one(generator, ReportRequest(image=image, messages=(first,), options=options))
+    answered = {"role": "assistant", "content": "clear"}
+    turns = (first, answered, {"role": "user", "content": "Sure?"})
+    second = one(generator, ReportRequest(image=image, messages=turns, options=options))
+    again = one(generator, ReportRequest(image=image, messages=(first,), options=options))
+    assert batches == [1]
+    generator.reset()
+    fresh = one(generator, ReportRequest(image=image, messages=turns, options=options))
+
+    assert batches == [1, 1]
+    assert again.token_ids == report.token_ids
+    assert fresh.token_ids == second.token_ids
+    assert second.token_ids != report.token_ids
+
+
+def test_single_prompt_stands_in_the_training_template(generator: ReportGenerator) -> None:
+    """A request without messages, with and without a prompt, gets the template that the model was trained with."""
+    options = GenerationOptions(max_new_tokens=8)
+    default = generator.config.prompt.default  # type: ignore[union-attr]
+
+    reports = [one(generator, ReportRequest(image=png(), prompt=p, options=options)) for p in (None, default, "Heart?")]
+
+    assert reports[0].token_ids == reports[1].token_ids != reports[2].token_ids
+
+
+@pytest.mark.parametrize("tower", [{"tower": "resnet"}, {"tower": "medclip_swin", "width": 3}, {"layres": 2}])
+def test_unknown_tower_or_dimension_is_named(model: Model, tower: dict[str, Any]) -> None:
+    """model.yaml with a tower or a dimension that does not exist is refused."""
+    contents = {**PARTS, "vision": tower, "name": "a", "version": "1", "architecture": "xraygpt"}
+    config = ModelConfig.from_mapping({**ARCHITECTURES["xraygpt"].published.defaults, **contents}, "test")
+
+    with pytest.raises(ArchiveError, match="does not describe a xraygpt"):
+        build_network(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", ["medclip_swin", "medclip_resnet"])
+def test_medclip_tower_exports_with_a_dynamic_batch(tower: str, tmp_path: Path) -> None:
+    """Each of MedCLIP's towers is the same in ONNX for any batch, and gives 49 tokens an image."""
+    torch.manual_seed(0)
+    network = ARCHITECTURES["xraygpt"].vision(tower=tower).eval().requires_grad_(False)
+    images = torch.randn(2, 3, 224, 224)
+
+    export_onnx(network, images, tmp_path / "vision.onnx", inputs="pixel_values", outputs="image_features")
+
+    assert network(images).shape == (2, 49, network.width)
+
+
+def test_both_stop_tokenisations_of_the_shared_vocabulary_are_the_stop_text(shared: Path) -> None:
+    """The two sequences of ids at which the original stops are, as text, the stop text."""
+    tokenizer = llama_tokenizer(shared / "data" / "tokenizers" / "llama2")
+
+    assert "###" in tokenizer.decode([835])
+    assert "###" in tokenizer.decode([2277, 29937])
+    assert "###" in tokenizer.decode([263, 2277, 29937])

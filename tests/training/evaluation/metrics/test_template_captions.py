@@ -1,0 +1,178 @@
+"""Labels are read back from captions, scores are what a hand computes, and the model card states them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.conftest import CAPTIONS, LABELS
+from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
+from training.datasets.formats.open_radiology import read_records, read_templates
+from training.datasets.study import DatasetError
+from training.evaluation.systems import baselines, evaluate
+from training.evaluation.data import EvaluationData, read_data
+from training.evaluation.table import markdown
+from training.datasets.templates import LabelReader, Labels
+from training.evaluation.metrics.r2gen import Protocol
+from training.evaluation.demo_card import attributions, write_card
+from training.evaluation.model_run import ModelRunner
+from training.evaluation.metrics.template_captions import NOT_A_TEMPLATE, TemplateScorer, label_scores
+from training.settings import Settings
+from training.train import train
+from training.network.wordpiece import BOS, EOS, make_tokenizer
+
+SHARED = Path(__file__).parents[5] / "shared" / "data" / "open_radiology"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the data set open_radiology beside the project")
+TEMPLATES = dict(zip(LABELS, CAPTIONS, strict=True))
+READER = LabelReader(TEMPLATES)
+
+
+def test_captions_survive_the_tokenizer() -> None:
+    """A caption comes back from its token ids in lower case, with its commas and hyphens as they were."""
+    caption = "Frontal chest x-ray, T1-weighted, with COVID-19"
+    tokenizer = make_tokenizer([caption], 400)
+    ids = tokenizer.encode(caption).ids
+    assert (ids[0], ids[-1]) == (BOS, EOS)
+    assert tokenizer.decode(ids) == caption.lower()
+
+
+def test_unknown_words_are_spelled() -> None:
+    """A word that is not in the vocabulary is put together from its characters."""
+    tokenizer = make_tokenizer(["chest"], 400)
+    assert tokenizer.decode(tokenizer.encode("these").ids) == "these"
+
+
+@needs_shared
+def test_shared_templates_read_back_as_their_own_labels() -> None:
+    """Every template caption, through the tokenizer and back, gives exactly its own four labels."""
+    templates = read_templates(SHARED)
+    reader = LabelReader(templates)
+    tokenizer = make_tokenizer((text for captions in templates.values() for text in captions), 400)
+    for labels, captions in templates.items():
+        for caption in captions:
+            assert reader.read(tokenizer.decode(tokenizer.encode(caption).ids)) == (labels, True)
+
+
+def test_a_caption_that_is_no_template_is_read_as_the_nearest() -> None:
+    """A caption that nearly is a template is read as that template and reported as not exact."""
+    assert READER.read("frontal chest radiograph, quite normal") == (LABELS[0], False)
+    assert READER.read("Frontal chest X - ray with viral  pneumonia.") == (LABELS[1], True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "group"),
+    [
+        (("radiograph", "chest", "frontal", "COVID-19"), "pneumonia"),
+        (("radiograph", "chest", "frontal", "atelectasis; pneumonia"), "pneumonia"),
+        (("radiograph", "chest", "frontal", "cardiomegaly"), "cardiomegaly"),
+        (("radiograph", "knee", "frontal", "doubtful osteoarthritis"), "grade 0-1"),
+        (("radiograph", "knee", "frontal", "severe osteoarthritis"), "grade 2-4"),
+        (("ultrasound", "breast", "unspecified", "malignant breast mass"), "malignant"),
+        (("CT", "chest", "axial", "benign lung lesion"), "benign"),
+        (("MRI", "brain", "axial", "glioma"), "glioma"),
+    ],
+)
+def test_findings_are_scored_in_groups(labels: tuple[str, str, str, str], group: str) -> None:
+    """Each finding belongs to the group that the issue scores it by."""
+    assert Labels(*labels).finding_group == group
+
+
+def evaluated(data: Path) -> EvaluationData:
+    """The validation split of the tiny data set."""
+    return read_data("open_radiology", data, "val", ["report"], None)
+
+
+def scorer(data: Path) -> TemplateScorer:
+    """The scorer of the tiny data set."""
+    split = evaluated(data)
+    return TemplateScorer.of_folder(data, split.studies, split.train)
+
+
+def test_the_constant_baseline_is_what_a_hand_computes(data: Path) -> None:
+    """One caption for all: half of the findings are right, every place is right, and one caption is distinct."""
+    split = evaluated(data)
+    constant = most_frequent_report(split.train_texts)
+    assert constant == "frontal chest x-ray with viral pneumonia"  # both occur four times; a space sorts before a comma
+    overall, by_kind = scorer(data).measures({"constant": [constant] * 4})
+    scores = {measure.name: measure.score() for measure in overall["constant"]}
+    assert (scores["modality, anatomy"], scores["finding group"], scores["all labels"]) == (1.0, 0.5, 0.5)
+    assert [(measure.name, measure.score()) for measure in by_kind["constant"]] == [("chest radiograph", 0.5)]
+    assert scorer(data).counts([constant] * 4)[NOT_A_TEMPLATE] == 0
+
+
+def test_a_finding_in_the_wrong_place_is_wrong(data: Path) -> None:
+    """A normal breast is no right answer for a normal chest."""
+    records = read_records(data, "val")
+    said = [Labels("ultrasound", "breast", "unspecified", "normal")] * 4
+    assert label_scores(said, records)["finding_group"] == 0
+
+
+def test_cider_of_a_right_caption_is_ten(data: Path) -> None:
+    """Captions equal to the given ones have the largest CIDEr there is."""
+    split = evaluated(data)
+    overall, _ = scorer(data).measures({"given": split.references})
+    assert {m.name: m.score() for m in overall["given"]}["CIDEr, given caption"] == pytest.approx(10)
+
+
+def test_retrieval_says_the_report_of_the_most_similar_image() -> None:
+    """A query that is a scaled training vector gets that image's report."""
+    assert retrieved_reports(3 * torch.eye(8)[[1, 0]], torch.eye(8), list("abcdefgh")) == ["b", "a"]
+
+
+def test_an_image_is_nearest_to_itself(data: Path) -> None:
+    """By pixels every training image finds its own report."""
+    split = evaluated(data)
+    vectors = pixel_vectors([study.images[0] for study in split.train])
+    names = [study.study_id for study in split.train]
+    assert retrieved_reports(vectors, vectors, names) == names
+
+
+def test_the_best_constant_is_a_training_report_as_it_stands() -> None:
+    """It is chosen by its tokens, and returned uncleaned."""
+    train = ["Lungs are clear.", "No effusion, heart normal."]
+    assert best_constant_report(train, ["no effusion heart normal"] * 2, Protocol([])) == train[1]
+
+
+def test_a_missing_split_lists_those_there_are(data: Path) -> None:
+    """A split that does not exist is an error that names those of the file."""
+    with pytest.raises(DatasetError, match=r"'test'; its splits are train, val"):
+        read_records(data, "test")
+    with pytest.raises(DatasetError, match=r"'test'; it has: train 8, val 4, test 0"):
+        read_data("open_radiology", data, "test", ["report"], None)
+    with pytest.raises(DatasetError, match=r"has findings; its sections are caption 1, caption 2, report"):
+        read_data("open_radiology", data, "val", ["findings"], None)
+
+
+def test_without_images_or_training_reports_the_table_says_so(data: Path) -> None:
+    """Baselines that cannot be had are named with the reason, and the others are there."""
+    split = evaluated(data)
+    imageless = tuple(replace(study, images=(), views=()) for study in split.studies)
+    found = baselines(replace(split, studies=imageless), Protocol([]), None, None)
+    assert len(found.systems) == 3
+    assert "0 of 4 studies" in found.notes[-1]
+    nothing = baselines(replace(split, train=(), train_texts=()), Protocol([]), None, None)
+    assert (nothing.systems, len(nothing.notes)) == ({}, 1)
+
+
+def test_the_card_states_the_scores_and_every_source(settings: Settings, data: Path) -> None:
+    """The card has the measured table, the licence and authors of each source, and its warning."""
+    from prelim.networks.model_folder import read_model_folder
+
+    train(settings)
+    model = read_model_folder(Path(settings.run.out))
+    split, protocol, runner = evaluated(data), Protocol([]), ModelRunner(model)
+    run = runner.run([study.images[0] for study in split.studies], split.references)
+    others = baselines(split, protocol, runner, run)
+    result = evaluate(
+        "demo 1.0", run.reports, split, protocol=protocol, others=others, run=run, templates=scorer(data), draws=50
+    )
+    assert json.loads(json.dumps(result)) == result
+    assert len(others.systems) == 5
+    training = {"settings": settings.as_dict(), "seconds": 61}
+    attribution = (data / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    card = write_card(model, read_records(data, "train"), result, training, attribution)
+    for text in (markdown(result), "| noise | CC0 1.0 | 8 |", "UNVERIFIED", "not for clinical use", "DOI 10.0/0"):
+        assert text in card
+    assert attributions(attribution) == "1. **Noise: CC0 1.0.** Nobody, 2025, DOI 10.0/0."

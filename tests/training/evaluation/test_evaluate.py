@@ -1,0 +1,200 @@
+"""The command: model folders, predictions of others, ReXrank's files."""
+
+import csv
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import WhitespaceSplit
+
+from prelim.generation.options import GenerationOptions
+from prelim.networks.model_folder import read_model_folder
+from prelim.images.preprocess import preprocess
+from prelim.images.radiograph import read_radiograph
+from tests.tiny_model import png
+from training.datasets.formats import rexrank
+from training.datasets.study import DatasetError, Study
+from training.evaluate import main
+from training.evaluation.systems import rounded
+from training.evaluation.metrics.measure import Bootstrap
+from training.evaluation.metrics.optional import EXTRAS, extra_measures
+from training.evaluation.metrics.perplexity import perplexity_measures
+from training.evaluation.model_run import ModelRunner, Run
+from training.evaluation.predictions import in_order, read_predictions
+
+REPORTS = (
+    "the heart is not enlarged .",
+    "no effusion . the heart is normal .",
+    "findings : normal chest . no effusion .",
+)
+
+
+@pytest.fixture
+def model_folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model with a tokenizer that knows where words end."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    """Three pictures."""
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        path.write_bytes(png(i))
+    return paths
+
+
+@pytest.fixture
+def annotation(tmp_path: Path, images: list[Path]) -> Path:
+    """A file like R2Gen's with the three pictures in each split; its test list is named by four spaces."""
+    path = tmp_path / "annotation.json"
+    parts = {
+        key: [
+            {"id": f"{key.strip()}{i}_x", "report": text, "image_path": [image.name]}
+            for i, (text, image) in enumerate(zip(REPORTS, images, strict=True))
+        ]
+        for key in ("train", "val", "    ")
+    }
+    path.write_text(json.dumps(parts), encoding="utf-8")
+    return path
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    """The command line, with few bootstrap draws."""
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments), "--draws", "20", "--min-count", "1"])
+    main()
+
+
+def test_likelihoods_are_those_of_teacher_forcing(model_folder: Path, images: list[Path]) -> None:
+    """Batched and padded through the cache, a reference is as likely as in the network that is trained."""
+    model = read_model_folder(model_folder)
+    run = ModelRunner(model, slots=2).run(images, REPORTS, GenerationOptions(max_new_tokens=2))
+    for i, (image, text) in enumerate(zip(images, REPORTS, strict=True)):
+        ids = torch.tensor([[2, *model.tokenizer.encode(text, add_special_tokens=False).ids, 3]])
+        pixels = preprocess(read_radiograph(image.read_bytes(), model.config.input), model.config.preprocess)
+        logits = model.network(torch.from_numpy(pixels)[None], ids[:, :-1])
+        expected = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="sum")
+        assert run.nats[i] == pytest.approx(float(expected), rel=1e-4)
+        assert run.tokens[i] == ids.shape[1] - 1
+    assert run.cut == 0
+
+
+def test_reports_do_not_depend_on_the_batch(model_folder: Path, images: list[Path]) -> None:
+    """Three images together get the reports that each gets alone."""
+    model = read_model_folder(model_folder)
+    together = ModelRunner(model, slots=3).run(images, REPORTS)
+    alone = ModelRunner(model, slots=1).run(images, REPORTS)
+    assert together.reports == alone.reports
+    torch.testing.assert_close(ModelRunner(model).features(images), together.features)
+
+
+def test_a_word_that_cannot_be_written_has_no_finite_perplexity() -> None:
+    """JSON has no infinity: the figure is absent, and the table says so."""
+    run = Run(("",), torch.zeros(1, 1), (1e5,), (1,), 0)
+    assert rounded(Bootstrap(["a"]).interval(perplexity_measures(run, ["word"])[0])) == [None, None, None]
+
+
+def test_perplexity_of_even_odds_is_their_number() -> None:
+    """Where each of 4 tokens is as likely as 7 others, perplexity a token is 8, and a word of two tokens costs 64."""
+    run = Run(("",), torch.zeros(1, 1), (4 * float(np.log(8)),), (4,), 0)
+    assert [measure.score() for measure in perplexity_measures(run, ["two words"])] == pytest.approx([8, 64])
+
+
+def test_a_model_is_scored_beside_its_baselines(
+    model_folder: Path, annotation: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files are written; the table has every baseline, and who retrieves its own image is perfect."""
+    out = tmp_path / "out"
+    run_command(
+        monkeypatch, model_folder, annotation, "--format", "r2gen", "--images", images[0].parent, "--out", out,
+        "--rexrank", out / "sent.json",
+    )  # fmt: skip
+    result = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    first = result["sections"][0]["figures"]
+    assert len(first) == 6
+    assert first["nearest image, 32 x 32 pixels"]["BLEU-4"] == [1, 1, 1]
+    assert first["nearest image, encoder features"]["BLEU-4"] == [1, 1, 1]
+    assert "perplexity, word" in (out / "evaluation.md").read_text(encoding="utf-8")
+    assert (out / "examples.png").stat().st_size > 5000
+    with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    sent = read_predictions(out / "sent.json")
+    assert [row["text"] for row in rows] == [sent[row["id"]] for row in rows]
+
+
+def test_predictions_of_others_are_scored_alike(
+    annotation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """References written to CSV as predictions are perfect; a study without prediction is named."""
+    path = tmp_path / "theirs.csv"
+    lines = [f"{i}_x,{text}" for i, text in enumerate(REPORTS)]
+    path.write_text("\n".join(["id,text", *lines]), encoding="utf-8")
+    run_command(monkeypatch, path, annotation, "--format", "r2gen", "--out", tmp_path)
+    assert "| BLEU-4 | 1.000 (1.000 to 1.000) |" in capsys.readouterr().out
+    path.write_text("\n".join(["id,text", *lines[1:]]), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"no text for 1 of 3 studies, the first being '0_x'"):
+        run_command(monkeypatch, path, annotation, "--format", "r2gen", "--out", tmp_path)
+
+
+def test_baselines_can_stand_alone(
+    annotation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a model the constant comes first, and the missing images are told of."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    run_command(monkeypatch, "baselines", annotation, "--format", "r2gen", "--images", empty, "--out", tmp_path)
+    text = capsys.readouterr().out
+    assert text.startswith("|  | constant, best BLEU-4 on val | constant, most frequent | random training report |")
+    assert "0 of 3 studies and 0 of 3 training studies" in text
+    assert "no examples.png" in text
+
+
+def test_rexrank_round_trip(tmp_path: Path) -> None:
+    """Studies that were written are read as they were, key image first, and their predictions with them."""
+    study = Study(
+        "s1", (tmp_path / "a.png", tmp_path / "b.png"), {"findings": "Clear.", "report": "Findings: Clear."}, "p1",
+        ("frontal", "lateral"), "file", "test", {"context": "Age:50"},
+    )  # fmt: skip
+    path = tmp_path / "file.json"
+    rexrank.write(path, [study], ["Lungs clear."])
+    assert list(rexrank.read(path, tmp_path)) == [study]
+    assert read_predictions(path) == {"s1": "Lungs clear."}
+
+
+def test_rexrank_entries_are_kept(tmp_path: Path) -> None:
+    """What ReXrank's own file has comes back untouched, with the prediction beside it."""
+    given = {"s1": {"image_path": ["a.png"], "key_image_path": "a.png", "report": "x", "extra": [1, 2]}}
+    source, path = tmp_path / "in.json", tmp_path / "out.json"
+    source.write_text(json.dumps(given), encoding="utf-8")
+    rexrank.write(path, list(rexrank.read(source)), ["y"], source)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"s1": {**given["s1"], "model_prediction": "y"}}
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    """The message names the file and what is expected."""
+    path = tmp_path / "list.json"
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"list.json is not ReXrank's JSON"):
+        read_predictions(path)
+    with pytest.raises(DatasetError, match=r"predictions are .json \(ReXrank\) or .csv"):
+        read_predictions(tmp_path / "theirs.txt")
+    assert in_order({"b": "2", "a": "1"}, [], path) == []
+
+
+def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A metric whose package is absent is left out, and the remark names package and weights."""
+    monkeypatch.setattr("training.evaluation.metrics.optional.find_spec", lambda _: None)
+    measures, lacking = extra_measures(list(EXTRAS), {"x": ["a"]}, ["a"])
+    assert measures == {"x": []}
+    assert len(lacking) == 4
+    assert "package radgraph is not installed" in lacking[0]
+    assert "RRG_scorers" in lacking[0]

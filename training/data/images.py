@@ -1,0 +1,84 @@
+"""Image files as a network gets them: what the server does with them, and between its steps the augmentation."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from prelim.errors import InputError
+from prelim.archive.model_config import ModelConfig
+from prelim.images.preprocess import PreprocessConfig, preprocess
+from prelim.images.radiograph import read_radiograph
+from training.data.augment import augment
+from training.datasets.study import DatasetError
+from training.settings import Augmentation
+
+UNCHANGED = Augmentation()
+
+
+class Images:
+    """pixel_values of image files; without augmentation they are bit for bit those of the server.
+
+    paths   : the files
+    config  : of the model: which images it accepts, and how they are preprocessed
+    changes : how they are augmented
+    cache   : all are read now and kept, one byte a pixel, or four where the model resizes in float32
+    hidden  : no progress bar while they are read
+
+    Raises DatasetError for a file that cannot be read or is refused.
+    """
+
+    name = "pixel_values"
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        config: ModelConfig,
+        changes: Augmentation = UNCHANGED,
+        *,
+        cache: bool = False,
+        hidden: bool = False,
+    ) -> None:
+        self._paths, self._config, self._changes = paths, config, changes
+        p = config.preprocess
+        side = (changes.active and changes.side) or p.size
+        # One grey channel in [0, 1], whatever the network takes: colours and normalisation come after augmentation.
+        self._grey = dataclasses.replace(
+            p,
+            size=side,
+            resize_to=None if p.resize_to is None else round(p.resize_to * side / p.size),
+            channels=1,
+            mean=(0.0,),
+            std=(1.0,),
+        )
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (p.mean, p.std))
+        self._kept: Tensor | None = None
+        if cache:
+            # What is resized with antialias has passed through 8 bits: nothing is lost.
+            self._kept = torch.empty(len(paths), side, side, dtype=torch.uint8 if p.antialias else torch.float32)
+            for i in tqdm(range(len(paths)), desc="reading images", unit="image", disable=hidden):
+                grey = self._read(i)
+                self._kept[i] = (grey * 255).round() if p.antialias else grey
+
+    def take(self, indices: Sequence[int], generator: Generator) -> Tensor:
+        """pixel_values of some images, shape (len(indices), channels, size, size), channels last in memory."""
+        p: PreprocessConfig = self._config.preprocess
+        if self._kept is None:
+            grey = torch.stack([self._read(i) for i in indices])
+        else:
+            grey = self._kept[list(indices)]
+            grey = grey.float() / 255 if grey.dtype == torch.uint8 else grey
+        if self._changes.active:
+            grey = augment(grey, p.size, self._changes, generator)
+        pixels = (grey[:, None].expand(-1, p.channels, -1, -1) - self._mean) / self._std
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    def _read(self, index: int) -> Tensor:
+        path = self._paths[index]
+        try:
+            return torch.from_numpy(preprocess(read_radiograph(path.read_bytes(), self._config.input), self._grey)[0])
+        except (OSError, InputError) as error:
+            raise DatasetError(f"{path} cannot be learned from: {error}") from error

@@ -1,0 +1,192 @@
+"""What is wrong with a data set, or worth knowing, in order of weight."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.datasets.checks.duplicates import exact_groups, near_pairs
+from training.datasets.checks.images import ImageFacts
+from training.datasets.files import IMAGE_SUFFIXES
+from training.datasets.splits import fixed_splits
+from training.datasets.study import Study
+
+LEVELS = ("error", "warning", "note")
+
+EXAMPLES = 8
+"""So many are named or shown; all are counted."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found.
+
+    level    : "error": must not be trained or tested on like this; "warning": look at it; "note": know it
+    kind     : a stable name, such as "image_leakage"
+    title    : what is counted
+    count    : how many
+    total    : of how many, where that says more
+    advice   : what it means or what to do
+    examples : some of them, in words
+    pictures : some of them as groups of image files
+    """
+
+    level: str
+    kind: str
+    title: str
+    count: int
+    total: int | None
+    advice: str
+    examples: tuple[str, ...] = ()
+    pictures: tuple[tuple[Path, ...], ...] = ()
+
+    @property
+    def amount(self) -> str:
+        """The count, and of how many, as it is shown."""
+        return f"{self.count:,}" if self.total is None else f"{self.count:,} of {self.total:,}"
+
+
+def all_findings(
+    studies: Sequence[Study], facts: Sequence[ImageFacts], texts: Mapping[str, Any], distance: int
+) -> list[Finding]:
+    """Everything found, errors first.
+
+    studies  : each with its split
+    facts    : of every image that a study names, each once
+    texts    : from `describe_texts`
+    distance : between the hashes of two images that count as one picture
+    """
+    owners: dict[Path, list[Study]] = defaultdict(list)
+    for study in studies:
+        for image in study.images:
+            owners[image].append(study)
+    found = [
+        *_states(facts),
+        *_patients(studies),
+        *_duplicates(facts, owners, distance),
+        *_unnamed(facts),
+        *_reports(studies, texts),
+    ]
+    return sorted(found, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _states(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+    for state, level, title, advice in (
+        ("corrupt", "error", "image files that cannot be decoded", "fetch them again, or remove them"),
+        ("missing", "warning", "image files that are not on this disk", "nothing below was checked on them"),
+        ("refused", "warning", "image files that the server would refuse", "do they belong to the data set?"),
+    ):
+        chosen = [fact for fact in facts if fact.state == state]
+        if chosen:
+            examples = tuple(f"{fact.path}: {fact.reason}" for fact in chosen[:EXAMPLES])
+            yield Finding(level, f"images_{state}", title, len(chosen), len(facts), advice, examples)
+
+
+def _patients(studies: Sequence[Study]) -> Iterator[Finding]:
+    leaking = {patient: splits for patient, splits in fixed_splits(studies).items() if len(splits) > 1}
+    if leaking:
+        examples = tuple(f"{patient}: {', '.join(splits)}" for patient, splits in list(leaking.items())[:EXAMPLES])
+        total = len({study.patient_id for study in studies})
+        title, advice = "patients in more than one split", "split the data set anew by patient (keep_fixed: false)"
+        yield Finding("error", "patient_leakage", title, len(leaking), total, advice, examples)
+
+
+def _duplicates(
+    facts: Sequence[ImageFacts], owners: Mapping[Path, Sequence[Study]], distance: int
+) -> Iterator[Finding]:
+    exact = exact_groups([fact.digest for fact in facts])
+    twins = {i for group in exact for i in group[1:]}
+    # A file that several studies name is a group of its own.
+    shared = [[i] for i, fact in enumerate(facts) if fact.digest and len(owners[fact.path]) > 1]
+    hashed = [(i, fact.bits) for i, fact in enumerate(facts) if fact.bits is not None and i not in twins]
+    pairs = near_pairs(np.stack([bits for _, bits in hashed]), distance) if hashed else np.empty((0, 3), np.int64)
+    near = [[hashed[one][0], hashed[other][0]] for one, other, _ in pairs.tolist()]
+    for kind, groups, what in (
+        ("shared", shared, "image files that several studies name,"),
+        ("exact", exact, "images that are there again byte for byte,"),
+        ("near", near, f"pairs of images that look the same (at most {distance} of 256 bits differ),"),
+    ):
+        files = [[facts[i].path for i in group] for group in groups]
+        across, rest = _parted(files, owners, lambda study: str(study.split))
+        between, within = _parted(rest, owners, lambda study: study.patient_id)
+        for level, name, chosen, where, advice in (
+            ("error", f"{kind}_image_leakage", across, "in different splits", "remove them from all splits but one"),
+            ("warning", f"{kind}_duplicates", between, "of different patients", "are the patients one person?"),
+            ("note", f"{kind}_repeats", within, "of one patient", "harmless where splits are by patient"),
+        ):
+            if chosen:
+                examples = tuple(_named(group, owners) for group in chosen[:EXAMPLES])
+                pictures = tuple(tuple(group[:2]) for group in chosen[:EXAMPLES]) if level != "note" else ()
+                yield Finding(level, name, f"{what} {where}", len(chosen), None, advice, examples, pictures)
+
+
+def _parted(
+    groups: Sequence[list[Path]], owners: Mapping[Path, Sequence[Study]], belongs: Callable[[Study], str]
+) -> tuple[list[list[Path]], list[list[Path]]]:
+    """The groups of images that belong to more than one thing, and the others."""
+    mixed: list[list[Path]] = []
+    pure: list[list[Path]] = []
+    for group in groups:
+        several = len({belongs(study) for image in group for study in owners[image]}) > 1
+        (mixed if several else pure).append(group)
+    return mixed, pure
+
+
+def _named(group: Sequence[Path], owners: Mapping[Path, Sequence[Study]]) -> str:
+    """Every image with its split and patient; one with several studies has several."""
+    words = []
+    for image in group[:EXAMPLES]:
+        places = dict.fromkeys(f"{study.split}, patient {study.patient_id}" for study in owners[image])
+        words.append(f"{image.name} ({'; '.join(list(places)[:3])})")
+    return " = ".join(words)
+
+
+def _unnamed(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+    named = {fact.path.resolve() for fact in facts}
+    folders = {fact.path.parent for fact in facts if fact.state != "missing"}
+    unnamed = [file for folder in sorted(folders) for file in _image_files(folder) if file.resolve() not in named]
+    if unnamed:
+        title, advice = "image files that belong to no study", "they lie beside the others and are not used"
+        yield Finding("note", "images_unnamed", title, len(unnamed), None, advice, tuple(map(str, unnamed[:EXAMPLES])))
+
+
+def _image_files(folder: Path) -> Iterable[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _reports(studies: Sequence[Study], texts: Mapping[str, Any]) -> Iterator[Finding]:
+    total = texts["reports"]
+    empty = sum(texts["empty"].values())
+    if empty:
+        advice = "they have no text in the sections looked at: leave them out, or look at other sections"
+        yield Finding("warning", "reports_empty", "studies without a report", empty, len(studies), advice)
+    if texts["repeated"]:
+        level = "warning" if texts["repeated"] > total / 2 else "note"
+        title = "reports that are word for word the same as another"
+        advice = f"{texts['distinct']:,} are distinct; a constant text scores well here: compare every model with one"
+        examples = tuple(f"{row['reports']} x {row['text']}" for row in texts["most_repeated"][:EXAMPLES])
+        yield Finding(level, "reports_repeated", title, texts["repeated"], total, advice, examples)
+    if texts["deidentified"]:
+        title, advice = "reports with marks of de-identification (XXXX, ___)", "a model learns to write them"
+        yield Finding("note", "reports_deidentified", title, texts["deidentified"], total, advice)
+    cut = texts.get("tokens", {}).get("cut")
+    if cut:
+        title = f"reports longer than {texts['tokens']['max_tokens']} tokens"
+        yield Finding("warning", "reports_cut", title, cut, total, "a model never sees their ends")
+    contradicting = _contradicting(studies)
+    if contradicting:
+        title, advice = "images with different answers to one question", "no model can be right about all of them"
+        yield Finding(
+            "note", "answers_differ", title, len(contradicting), None, advice, tuple(contradicting[:EXAMPLES])
+        )
+
+
+def _contradicting(studies: Sequence[Study]) -> list[str]:
+    answers: dict[tuple[tuple[Path, ...], str], Counter[str]] = defaultdict(Counter)
+    for study in studies:
+        if study.images:
+            answers[study.images, study.labels.get("prompt", "")][str(dict(study.sections))] += 1
+    return [f"{images[0].name}: {prompt}" for (images, prompt), texts in answers.items() if len(texts) > 1]

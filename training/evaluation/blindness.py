@@ -1,0 +1,87 @@
+"""What the scores do not see: the references themselves, made wrong on purpose, beside texts that know nothing.
+
+$ python -m training.evaluation.blindness ../shared/data/iu_xray/r2gen_annotation.json --format r2gen
+"""
+
+import argparse
+import random
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.evaluation.baselines import best_constant_report, random_reports
+from training.datasets import FORMATS
+from training.datasets.study import SPLITS, DatasetError
+from training.evaluation.data import EvaluationData, read_data
+from training.evaluation.metrics.clinical import clinical_measures
+from training.evaluation.metrics.labeller import Labeller, positive
+from training.evaluation.metrics.overlap import Measures, coco_measures
+from training.evaluation.metrics.r2gen import Protocol
+
+_DENIED = re.compile(r"\b(?:no|not|without|free of|negative for)\b ?", re.IGNORECASE)
+_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+SHOWN = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "micro F1, 13 findings")
+
+
+def without_denials(text: str) -> str:
+    """The text without the words that deny: "no effusion" becomes "effusion"."""
+    return _DENIED.sub("", text)
+
+
+def sides_swapped(text: str) -> str:
+    """The text with left for right and right for left."""
+    return _SIDES.sub(lambda match: "right" if match.group().lower() == "left" else "left", text)
+
+
+def same_labels(train: Sequence[str], references: Sequence[str], seed: int = 0) -> list[str]:
+    """For every reference a random training report with the same 14 labels, else any."""
+    labeller, generator = Labeller(), random.Random(seed)  # noqa: S311 - a baseline, no secret
+    by_labels = defaultdict(list)
+    for text in train:
+        by_labels[positive(labeller.read(text))].append(text)
+    return [generator.choice(by_labels.get(positive(labeller.read(text))) or list(train)) for text in references]
+
+
+def measure(data: EvaluationData) -> Measures:
+    """Every wrong text by every score."""
+    protocol = Protocol(data.train_texts)
+    constant = best_constant_report(data.train_texts, data.val_texts, protocol)
+    systems = {
+        "references, denials removed": [without_denials(text) for text in data.references],
+        "references, sides swapped": [sides_swapped(text) for text in data.references],
+        "constant, best BLEU-4 on val": [constant] * len(data.references),
+        "random training report": random_reports(data.train_texts, len(data.references)),
+        "random, same 14 labels": same_labels(data.train_texts, data.references),
+    }
+    tokenised = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
+    overlap = coco_measures(tokenised, [protocol(text) for text in data.references])
+    groups, _ = clinical_measures(systems, data.references)
+    return {name: [*overlap[name], *groups[name]] for name in systems}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--sections", nargs="+", default=["report"])
+    arguments = parser.parse_args()
+    try:
+        data = read_data(arguments.format, arguments.data, arguments.split, arguments.sections, None)
+        if not data.train_texts or not data.val_texts:
+            raise DatasetError(f"{arguments.data} has no training or no validation split to copy from")
+    except DatasetError as error:
+        sys.exit(str(error))
+    print(f"| | {' | '.join(SHOWN)} |\n{'|---' * (len(SHOWN) + 1)}|")
+    for name, measures in measure(data).items():
+        figures = {one.name: one.score() for one in measures}
+        print(f"| {name} | {' | '.join(f'{figures[shown]:.3f}' for shown in SHOWN)} |")
+    swapped = sum(_SIDES.search(text) is not None for text in data.references)
+    print(f"\n{swapped} of {len(data.references)} references name a side.")
+
+
+if __name__ == "__main__":
+    main()

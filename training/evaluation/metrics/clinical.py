@@ -1,0 +1,43 @@
+"""Clinical labels of reports beside those of their references, by the rule labeller."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from training.evaluation.metrics.f1 import hits, macro_f1, micro_f1
+from training.evaluation.metrics.labeller import FINDINGS, LABELS, Labeller, positive
+from training.evaluation.metrics.overlap import Measures, Systems
+
+FIVE = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
+"""The five that CheXpert's competition scored."""
+
+GROUPS = {"13 findings": FINDINGS, "5 findings": FIVE, "14 labels": LABELS}
+"""The 13 come first: with "no finding" among them a system that always says it has a high micro F1."""
+
+
+def clinical_measures(systems: Systems, references: Sequence[str]) -> tuple[Measures, Measures]:
+    """F1 of the groups of labels, and of every label by itself, between a report and its reference."""
+    labeller = Labeller()
+
+    @cache
+    def read(text: str) -> frozenset[str]:
+        return positive(labeller.read(text))
+
+    true = [read(reference) for reference in references]
+    groups: Measures = {}
+    single: Measures = {}
+    for name, texts in systems.items():
+        said = [read(text) for text in texts]
+        groups[name] = [
+            measure(f"{kind} F1, {title}", hits(said, true, labels))
+            for title, labels in GROUPS.items()
+            for kind, measure in (("micro", micro_f1), ("macro", macro_f1))
+        ]
+        single[name] = [micro_f1(label, hits(said, true, [label])) for label in LABELS]
+    return groups, single
+
+
+def label_counts(references: Sequence[str]) -> dict[str, int]:
+    """How many references have each label."""
+    labeller = Labeller()
+    found = [positive(labeller.read(reference)) for reference in references]
+    return {label: sum(label in one for one in found) for label in LABELS}

@@ -1,0 +1,37 @@
+"""F1 of sets of labels, pooled over labels (micro) and as the mean over them (macro)."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from training.evaluation.metrics.measure import Array, Measure
+
+
+def hits(said: Sequence[Collection[str]], true: Sequence[Collection[str]], labels: Sequence[str]) -> Array:
+    """Right, wrongly said and missed labels of every report, shape (reports, labels, 3), zeros and ones."""
+    there = np.array(
+        [[[label in one, label in other] for label in labels] for one, other in zip(said, true, strict=True)]
+    )
+    a, b = there.reshape(-1, len(labels), 2).transpose(2, 0, 1)
+    return np.stack([a & b, a & ~b, b & ~a], axis=-1).astype(np.float64)
+
+
+def f1(totals: Array) -> Array:
+    """F1, shape (...), of counts, shape (..., 3); 0 where there is nothing to find and nothing was said."""
+    right, wrong, missed = np.moveaxis(totals, -1, 0)
+    return 2 * right / np.maximum(2 * right + wrong + missed, 1)
+
+
+def micro_f1(name: str, counts: Array) -> Measure:
+    """F1 of all labels together, from the counts of `hits`."""
+    return Measure(name, counts.sum(axis=1), f1)
+
+
+def macro_f1(name: str, counts: Array) -> Measure:
+    """The mean of the labels' F1, from the counts of `hits`; a label that nobody has is 0, as in scikit-learn."""
+    labels = counts.shape[1]
+    return Measure(
+        name,
+        counts.reshape(len(counts), -1),
+        lambda totals: f1(totals.reshape(*totals.shape[:-1], labels, 3)).mean(axis=-1),
+    )

@@ -1,0 +1,130 @@
+"""Clinical labels of a report by rules: CheXpert's phrases for the findings, and our own rules for what is denied.
+
+The phrases in chexpert_phrases/ are those of Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty
+Labels and Expert Comparison", AAAI 2019 (MIT licence, beside them). How far the labels can be trusted was measured:
+
+$ python -m training.evaluation.metrics.labeller_check
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from training.evaluation.metrics import labeller_rules as rules
+
+PHRASES = Path(__file__).parent / "chexpert_phrases"
+
+FINDINGS = (
+    "enlarged cardiomediastinum", "cardiomegaly", "lung opacity", "lung lesion", "edema", "consolidation", "pneumonia",
+    "atelectasis", "pneumothorax", "pleural effusion", "pleural other", "fracture", "support devices",
+)  # fmt: skip
+NO_FINDING = "no finding"
+LABELS = (NO_FINDING, *FINDINGS)
+"""The 14 labels of CheXpert."""
+
+OTHER = "other"
+"""CheXpert's phrases for what is none of its findings, and yet forbids "no finding"."""
+
+
+class State(IntEnum):
+    """What a report says of a finding; of several statements the largest counts."""
+
+    NEGATIVE = 0
+    UNCERTAIN = 1
+    POSITIVE = 2
+
+
+@dataclass(frozen=True)
+class _Phrases:
+    """How a finding is mentioned, and where the same letters mean something else."""
+
+    mentions: re.Pattern[str]
+    others: re.Pattern[str] | None
+
+    def places(self, sentence: str) -> Iterator[re.Match[str]]:
+        """The mentions in a sentence."""
+        others = [] if self.others is None else [match.span() for match in self.others.finditer(sentence)]
+        for match in self.mentions.finditer(sentence):
+            if not any(match.start() < end and start < match.end() for start, end in others):
+                yield match
+
+
+class Labeller:
+    """Reads reports."""
+
+    def __init__(self) -> None:
+        names = {finding: finding.replace(" ", "_") for finding in FINDINGS} | {OTHER: "no_finding"}
+        self._phrases = {
+            finding: _Phrases(
+                _pattern([*_lines(PHRASES / "mention" / f"{name}.txt"), *rules.MENTIONS.get(finding, ())]),
+                _pattern([*_lines(PHRASES / "unmention" / f"{name}.txt"), *rules.NO_MENTIONS.get(finding, ())]),
+            )
+            for finding, name in names.items()
+        }
+
+    def read(self, report: str) -> dict[str, State]:
+        """What a report says of the findings that it mentions, and of `no finding`.
+
+        No finding: nothing is there or in doubt, support devices left aside; CheXpert's definition.
+        """
+        said: dict[str, State] = {}
+        for sentence in sentences(report):
+            for finding, phrases in self._phrases.items():
+                for match in phrases.places(sentence):
+                    state = _state(sentence, match)
+                    if state is not None:
+                        said[finding] = max(state, said.get(finding, State.NEGATIVE))
+        found = any(state > State.NEGATIVE for finding, state in said.items() if finding != "support devices")
+        said.pop(OTHER, None)
+        return {NO_FINDING: State.NEGATIVE if found else State.POSITIVE, **said}
+
+
+def positive(said: Mapping[str, State]) -> frozenset[str]:
+    """The labels that are there for sure: it is these that were measured, those in doubt fit the gold set worse."""
+    return frozenset(label for label, state in said.items() if state is State.POSITIVE)
+
+
+def sentences(report: str) -> list[str]:
+    """The sentences of a report in lower case, single spaces."""
+    return [text for part in rules.SENTENCE_END.split(report) if (text := " ".join(part.lower().split()))]
+
+
+def _state(sentence: str, match: re.Match[str]) -> State | None:
+    """What a sentence says of the finding that it mentions; None where it says nothing of it."""
+    before, after = sentence[: match.start()], sentence[match.end() :]
+    for ended in rules.CLAUSE_END.finditer(before):
+        before = sentence[ended.end() : match.start()]
+    after = rules.CLAUSE_END.split(after, maxsplit=1)[0]
+    before = rules.NO_NEGATION.sub(" ", before)
+    if match.group() in rules.PARTS:
+        return _of_part(f"{before} {after}")
+    if rules.UNCERTAIN_AFTER.search(after):
+        return State.UNCERTAIN
+    if rules.NEGATED_BEFORE.search(before) or rules.NEGATED_AFTER.search(after):
+        return State.NEGATIVE
+    doubt = match.group() in rules.SIGNS or rules.UNCERTAIN_BEFORE.search(before)
+    return State.UNCERTAIN if doubt else State.POSITIVE
+
+
+def _of_part(words: str) -> State | None:
+    """What is said of a part of the body, such as the heart, whose mention alone is no finding."""
+    abnormal = rules.ABNORMAL.search(words)
+    if abnormal:
+        return State.NEGATIVE if rules.NEGATED_BEFORE.search(words[: abnormal.start()]) else State.POSITIVE
+    return State.NEGATIVE if rules.NORMAL.search(words) else None
+
+
+def _lines(path: Path) -> list[str]:
+    """Phrases of a file, of which "_" is the edge of a word; no file has none."""
+    if not path.is_file():
+        return []
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [re.escape(line).replace("_", r"\b") for line in lines if line]
+
+
+def _pattern(alternatives: list[str]) -> re.Pattern[str]:
+    """Any of them, the longest first; none of them matches nothing."""
+    longest_first = sorted(alternatives, key=lambda text: (-len(text), text))
+    return re.compile("|".join(longest_first) or r"(?!)")

@@ -1,0 +1,42 @@
+"""Perplexity of the references: how far from sure of the next word a model is that is told all before it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from training.evaluation.metrics.measure import Array, Measure
+
+
+class Told(Protocol):
+    """What teacher forcing gave.
+
+    nats   : of each reference, minus the logarithm of its probability
+    tokens : of each reference, its end included
+    """
+
+    @property
+    def nats(self) -> Sequence[float]:
+        """See above."""
+        ...
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """See above."""
+        ...
+
+
+def perplexity(totals: Array) -> Array:
+    """Perplexity, shape (...), of totals (..., 2): nats, and what they are divided among; infinite beyond a double."""
+    with np.errstate(over="ignore"):
+        return np.exp(totals[..., 0] / totals[..., 1])
+
+
+def perplexity_measures(told: Told, references: Sequence[str]) -> list[Measure]:
+    """Perplexity a token of the model's own tokenizer, and a word, which other tokenizers can be compared by."""
+    words = [max(len(reference.split()), 1) for reference in references]
+    nats = np.array(told.nats)
+    return [
+        Measure("perplexity, token", np.stack([nats, np.array(told.tokens, dtype=float)], axis=1), perplexity),
+        Measure("perplexity, word", np.stack([nats, np.array(words, dtype=float)], axis=1), perplexity),
+    ]

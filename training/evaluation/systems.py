@@ -1,0 +1,190 @@
+"""Systems beside each other: what every one of them wrote, by every score, with intervals; no printing, no files."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from training.evaluation.baselines import (
+    best_constant_report,
+    most_frequent_report,
+    pixel_vectors,
+    random_reports,
+    retrieved_reports,
+)
+from training.evaluation.data import EvaluationData
+from training.evaluation.metrics.clinical import clinical_measures, label_counts
+from training.evaluation.metrics.measure import Bootstrap, Measure
+from training.evaluation.metrics.overlap import Measures, Systems, coco_measures, rexrank_measures, sacrebleu_measures
+from training.evaluation.metrics.perplexity import perplexity_measures
+from training.evaluation.metrics.r2gen import Protocol
+from training.evaluation.model_run import ModelRunner, Run
+from training.evaluation.metrics.template_captions import TemplateScorer
+
+CONSTANT = "constant, best BLEU-4 on val"
+FREQUENT = "constant, most frequent"
+RANDOM = "random training report"
+PIXELS = "nearest image, 32 x 32 pixels"
+FEATURES = "nearest image, encoder features"
+REFERENCES = "references"
+
+
+@dataclass
+class Baselines:
+    """What the baselines say, and remarks on those that there are not.
+
+    systems   : reports of each, in the order of the studies
+    constants : what the two constants say
+    """
+
+    systems: dict[str, list[str]] = field(default_factory=dict)
+    constants: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def baselines(data: EvaluationData, protocol: Protocol, runner: ModelRunner | None, run: Run | None) -> Baselines:
+    """All baselines for which there is what they need.
+
+    runner, run : the model and what it gave, for the nearest images by its own features; None where there is no model
+    """
+    result = Baselines()
+    count = len(data.studies)
+    if not data.train_texts:
+        result.notes.append("No baselines: the data set has no training split to copy from.")
+        return result
+    if data.val_texts:
+        best = best_constant_report(data.train_texts, data.val_texts, protocol)
+        result.constants[CONSTANT] = best
+        if data.split == "val":
+            result.notes.append(f"“{CONSTANT}” was chosen on the very reports that are scored here.")
+    else:
+        result.notes.append(f"No “{CONSTANT}”: the data set has no validation split.")
+    result.constants[FREQUENT] = most_frequent_report(data.train_texts)
+    result.systems |= {name: [text] * count for name, text in result.constants.items()}
+    result.systems[RANDOM] = random_reports(data.train_texts, count)
+    seen = [i for i, study in enumerate(data.train) if study.images and study.images[0].is_file()]
+    if not seen or any(not study.images or not study.images[0].is_file() for study in data.studies):
+        there = sum(bool(study.images) and study.images[0].is_file() for study in data.studies)
+        result.notes.append(
+            f"No nearest images: {there} of {count} studies and {len(seen)} of {len(data.train)} training studies "
+            "have their first image on this disk."
+        )
+        return result
+    texts = [data.train_texts[i] for i in seen]
+    train_images, images = [data.train[i].images[0] for i in seen], [study.images[0] for study in data.studies]
+    result.systems[PIXELS] = retrieved_reports(pixel_vectors(images), pixel_vectors(train_images), texts)
+    if runner is not None and run is not None:
+        result.systems[FEATURES] = retrieved_reports(run.features, runner.features(train_images), texts)
+    return result
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows of one kind: measures of every system."""
+
+    title: str
+    measures: Measures
+    note: str = ""
+
+
+def sections(
+    systems: Systems, data: EvaluationData, protocol: Protocol, templates: TemplateScorer | None
+) -> list[Section]:
+    """Every score but those that need a model, or weights that are not here."""
+    references = data.references
+    gold = [protocol(reference) for reference in references]
+    tokenised = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
+    sacre, signatures = sacrebleu_measures(systems, references)
+    result = [
+        Section("R2Gen's protocol", coco_measures(tokenised, gold)),
+        Section("uncleaned texts", _joined(sacre, rexrank_measures(systems, references)), "; ".join(signatures)),
+    ]
+    if templates is not None:
+        overall, by_kind = templates.measures(systems)
+        kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().items())
+        result += [
+            Section("labels read back from the caption", overall),
+            Section("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
+        ]
+    else:
+        groups, single = clinical_measures(systems, references)
+        there = ", ".join(f"{label} {count}" for label, count in label_counts(references).items())
+        result += [
+            Section("clinical labels, by rules", groups),
+            Section("F1 of each label, by rules", single, f"references that have it: {there}"),
+        ]
+    return result
+
+
+def evaluate(
+    name: str,
+    reports: Sequence[str],
+    data: EvaluationData,
+    *,
+    protocol: Protocol,
+    others: Baselines,
+    run: Run | None = None,
+    templates: TemplateScorer | None = None,
+    extras: Sequence[Section] = (),
+    draws: int = 2000,
+) -> dict[str, Any]:
+    """All figures, as JSON has them.
+
+    name, reports : of the system that is evaluated
+    others        : what stands beside it
+    run           : what the model gave, for its perplexity
+    """
+    systems: dict[str, Sequence[str]] = {name: reports, **others.systems}
+    table = [*sections(systems, data, protocol, templates), *extras]
+    if run is not None:
+        table.append(Section("teacher forcing", {name: perplexity_measures(run, data.references)}))
+    bootstrap = Bootstrap([study.patient_id for study in data.studies], draws)
+    result: dict[str, Any] = {
+        "system": name,
+        "split": data.split,
+        "studies": len(data.studies),
+        "patients": len({study.patient_id for study in data.studies}),
+        "train": len(data.train),
+        "val": len(data.val_texts),
+        "left_out": data.left_out,
+        "example": next((text for text in reports if text), ""),
+        "constants": others.constants,
+        "notes": [*others.notes],
+        "distinct": {
+            key: _distinct(texts, templates) for key, texts in {**systems, REFERENCES: data.references}.items()
+        },
+        "sections": [_figures(section, bootstrap, name) for section in table],
+    }
+    if run is not None and run.cut:
+        result["notes"].append(f"{run.cut} references have more tokens than the decoder has positions, and were cut.")
+    return result
+
+
+def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any]:
+    """Value, lower and upper limit of every measure of every system, and how the system differs from the constant."""
+    figures = {
+        system: {measure.name: rounded(bootstrap.interval(measure)) for measure in measures}
+        for system, measures in section.measures.items()
+    }
+    difference = {}
+    if name != CONSTANT and CONSTANT in section.measures and name in section.measures:
+        pairs: Sequence[tuple[Measure, Measure]] = list(
+            zip(section.measures[name], section.measures[CONSTANT], strict=True)
+        )
+        difference = {one.name: rounded(bootstrap.difference(one, other)) for one, other in pairs}
+    return {"title": section.title, "note": section.note, "figures": figures, "above_constant": difference}
+
+
+def rounded(figures: Sequence[float]) -> list[float | None]:
+    """Six decimals; None for what is infinite or undefined, which JSON cannot say."""
+    return [round(figure, 6) if math.isfinite(figure) else None for figure in figures]
+
+
+def _distinct(texts: Sequence[str], templates: TemplateScorer | None) -> dict[str, Any]:
+    number = len(set(texts))
+    counts = {} if templates is None else templates.counts(texts)
+    return {"reports": number, "ratio": round(number / len(texts), 4), **counts}
+
+
+def _joined(one: Measures, other: Measures) -> Measures:
+    return {name: [*one[name], *other[name]] for name in one}

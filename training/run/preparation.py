@@ -1,0 +1,105 @@
+"""Everything that a run needs, made from its settings."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from training.data.batches import ImageSource, MicroBatches
+from training.data.examples import Example, read_examples
+from training.data.features import Features
+from training.data.images import UNCHANGED, Images
+from training.data.report_tokens import ReportTokens
+from training.settings import Settings, SettingsError
+from training.network.starting_model import StartingModel, starting_model
+from training.network.losses import LabelClasses, LabelHead, Teacher
+from training.network.trainable import add_adapters, checkpoint_gradients, freeze, parameter_count
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its first step.
+
+    model    : as it begins
+    teacher  : its network, with what is frozen, adapted and added
+    train, val : micro-batches; those of `val` are none where there is nothing to validate with
+    examples : how many there are to train on and to validate with
+    steps_per_epoch, steps : of all processes together
+    """
+
+    model: StartingModel
+    teacher: Teacher
+    train: MicroBatches
+    val: MicroBatches
+    examples: tuple[int, int]
+    steps_per_epoch: int
+    steps: int
+
+
+def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
+    """Read the data and build the network.
+
+    main : progress is shown and counts are printed
+
+    Raises SettingsError, DatasetError and ArchiveError.
+    """
+    o = settings.optimisation
+    train, val = read_examples(settings.dataset)
+    together = o.batch_size * o.accumulate * processes
+    if len(train) < together:
+        raise SettingsError(
+            f"a step takes {together} examples (optimisation.batch_size {o.batch_size} x accumulate {o.accumulate} x "
+            f"{processes} processes), there are {len(train)} to train on; lower optimisation.batch_size"
+        )
+    steps_per_epoch = len(train) // together
+    steps = min(o.epochs * steps_per_epoch, o.max_steps or o.epochs * steps_per_epoch)
+
+    torch.manual_seed(o.seed)  # initial weights
+    model = starting_model(settings, (example.text for example in train))
+    classes = LabelClasses(settings.auxiliary.labels, train)
+    tokens = ReportTokens(model.config, model.tokenizer, settings.dataset.max_tokens)
+    per_epoch = steps_per_epoch * o.accumulate * processes
+    train_images = _images(settings, model, train, train=True, main=main)
+    val_images = _images(settings, model, val, train=False, main=main)
+    batches = MicroBatches(train, train_images, classes.of(train), tokens, settings, epoch=per_epoch)
+    val_batches = MicroBatches(val, val_images, classes.of(val), tokens, settings)
+    teacher = _teacher(settings, model, train_images, len(classes))
+    if main:
+        cut = sum(tokens.is_cut(example.text) for example in train)
+        trained, all_numbers = parameter_count(teacher.network)
+        print(
+            f"{len(train)} examples to train on, {len(val)} to validate with; {steps} steps, {steps_per_epoch} an epoch"
+        )
+        print(f"{all_numbers:,} parameters, {trained:,} of them trained")
+        if cut:
+            print(f"{cut} reports are longer than {tokens.max_tokens} tokens and are cut (dataset.max_tokens)")
+    return Prepared(model, teacher, batches, val_batches, (len(train), len(val)), steps_per_epoch, steps)
+
+
+def _images(
+    settings: Settings, model: StartingModel, examples: list[Example], *, train: bool, main: bool
+) -> ImageSource:
+    paths = [example.image for example in examples]
+    d = settings.dataset
+    if d.features:
+        return Features(Path(d.features), paths, Path(d.path), model.config)
+    changes = settings.augment if train else UNCHANGED
+    return Images(paths, model.config, changes, cache=settings.run.cache, hidden=not main)
+
+
+def _teacher(settings: Settings, model: StartingModel, images: ImageSource, classes: int) -> Teacher:
+    network = model.network
+    network.vision.to(memory_format=torch.channels_last)  # a CPU convolves twice as fast so
+    freeze(network, (*settings.freeze, *(("vision",) if settings.dataset.features else ())))
+    head = None
+    if classes:
+        first = images.take([0], torch.Generator())
+        with torch.no_grad():
+            features = first if settings.dataset.features else network.vision.eval()(first)
+        head = LabelHead(features.shape[-1], classes)
+    if settings.lora.rank:
+        half = settings.optimisation.mixed_precision == "bf16"
+        add_adapters(network.decoder, settings.lora, torch.bfloat16 if half else torch.float32)
+    if settings.optimisation.gradient_checkpointing:
+        checkpoint_gradients(network)
+    return Teacher(network, head, settings.auxiliary)
