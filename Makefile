@@ -38,11 +38,12 @@ help:           ## what can be made
 install: $(INSTALLED)  ## everything that is needed, into .venv
 
 # uv lives in a folder of its own; it finds Python 3.11 (or fetches it) whatever Python started it.
-$(INSTALLED): requirements.lock
+$(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 .venv
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	touch $@
 
 # A small language model that really speaks, for tests; and what the demo model's encoder has learned before.

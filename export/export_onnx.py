@@ -7,8 +7,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from prelim.errors import ArchiveError
 from prelim.encoding.onnx_session import OnnxSession
+from prelim.errors import ArchiveError
 
 OPSET = 20
 TOLERANCE = 1e-4

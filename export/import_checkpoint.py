@@ -16,15 +16,22 @@ from pathlib import Path
 import torch
 
 from export.checkpoints.model_card import write_card
-from export.checkpoints.published_weights import ImportRecord, decoder_section, gathered, shaped, special_tokens, translated
+from export.checkpoints.published_weights import (
+    ImportRecord,
+    decoder_section,
+    gathered,
+    shaped,
+    special_tokens,
+    translated,
+)
 from export.checkpoints.source import checkpoint_source, tokenizer_source
 from export.tokenizers.read import read_tokenizer
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
-from prelim.errors import ArchiveError
 from prelim.archive.model_config import ModelConfig
-from prelim.networks.model_folder import build_network
 from prelim.decoders.weights_file import check_weights, write_weights
+from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.model_folder import build_network
 
 
 def import_checkpoint(

@@ -10,11 +10,11 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.models.smollm2 import GGUF
 from export.import_checkpoint import import_checkpoint
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.archive.archive import CONFIG
-from prelim.generation.options import GenerationOptions
 from prelim.archive.model_config import ModelConfig
+from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import PromptConfig
+from prelim.networks.architectures import ARCHITECTURES
 
 SYSTEM = "densenet_disease_llama"
 WIDTH, WORD_SCALE = 576, 0.136

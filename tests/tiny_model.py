@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models
 
-from prelim.generation.options import GenerationOptions
 from prelim.archive.model_config import ModelConfig, SpecialTokens
-from prelim.networks.model_folder import Model, build_network, write_model_folder
+from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import PreprocessConfig, preprocess
 from prelim.images.radiograph import InputConfig, read_radiograph
+from prelim.networks.model_folder import Model, build_network, write_model_folder
 
 PIECES = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "findings", ":", "the", "heart", "is", "not", "enlarged", "."),

@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
+from prelim.archive.model_config import ModelConfig
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
-from prelim.archive.model_config import ModelConfig
 from prelim.networks.model_folder import Model
 
 SIZE, VOCAB_SIZE, POSITIONS = 40, 60, 12

@@ -23,15 +23,15 @@ from prelim.networks.model_folder import read_model_folder
 from training.datasets import FORMATS
 from training.datasets.formats import rexrank
 from training.datasets.study import SPLITS, DatasetError
-from training.evaluation.systems import CONSTANT, Baselines, Section, baselines, evaluate
 from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.table import markdown
 from training.evaluation.examples_figure import plot_examples
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
 from training.evaluation.metrics.r2gen import Protocol
+from training.evaluation.metrics.template_captions import TemplateScorer
 from training.evaluation.model_run import ModelRunner, Run
 from training.evaluation.predictions import in_order, read_predictions
-from training.evaluation.metrics.template_captions import TemplateScorer
+from training.evaluation.systems import CONSTANT, Baselines, Section, baselines, evaluate
+from training.evaluation.table import markdown
 
 ALONE = "baselines"
 """In the place of a model: nothing but the baselines."""

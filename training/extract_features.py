@@ -22,14 +22,14 @@ import torch
 from tqdm import tqdm
 
 from prelim.archive.archive import VISION, Archive, read_archive
-from prelim.errors import ArchiveError, InputError, PrelimError
+from prelim.decoders.weights_file import write_weights
 from prelim.encoding.onnx_session import OnnxSession
+from prelim.errors import ArchiveError, InputError, PrelimError
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
-from prelim.decoders.weights_file import write_weights
+from training.data.features import INDEX, TENSOR, encoder_of, name_of, read_index
 from training.datasets import read_studies
 from training.datasets.study import DatasetError
-from training.data.features import INDEX, TENSOR, encoder_of, name_of, read_index
 
 
 @contextmanager

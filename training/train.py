@@ -28,17 +28,17 @@ from tqdm import tqdm
 
 from prelim.errors import PrelimError
 from training.data.batches import Batch
+from training.data.report_tokens import IGNORED
+from training.data.seeds import seed_of
+from training.datasets.study import DatasetError
+from training.network.optimization import Average, learning_rate, make_optimizer
+from training.network.trainable import adapter_section, parameter_count, plain_weights, train_mode
 from training.run.board import Board
 from training.run.curves import plot_curves
-from training.datasets.study import DatasetError
 from training.run.model_folder import write_card, write_folder
-from training.network.optimization import Average, learning_rate, make_optimizer
 from training.run.preparation import Prepared, prepare
-from training.data.report_tokens import IGNORED
 from training.run.run_state import Moving, Progress, load_best, restore, save, save_best
-from training.data.seeds import seed_of
 from training.settings import Settings, SettingsError, read_settings
-from training.network.trainable import adapter_section, parameter_count, plain_weights, train_mode
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from training.datasets import FORMATS, read_studies
 from training.datasets.checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
 from training.datasets.checks.duplicates import DISTANCE
 from training.datasets.checks.findings import Finding, all_findings
@@ -28,7 +29,6 @@ from training.datasets.checks.images import ImageFacts, examine_images
 from training.datasets.checks.page import write_page
 from training.datasets.checks.plots import all_plots
 from training.datasets.checks.texts import WORD, describe_texts, describe_tokens
-from training.datasets import FORMATS, read_studies
 from training.datasets.splits import assign_splits, fixed_splits
 from training.datasets.study import DatasetError, Study
 

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from benchmarks.decode.contender import IDLE, OURS, PEERS, ROOT, Contender, PeerFailed
 from benchmarks.decode.floor import COSTS, family, floor
-from benchmarks.machine import commit, describe_machine, measure_machine
-from benchmarks.decode.table import Row, markdown, markdown_table, rows
 from benchmarks.decode.rounds import Point, measure
+from benchmarks.decode.table import Row, markdown, markdown_table, rows
+from benchmarks.machine import commit, describe_machine, measure_machine
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint, work
 
 STORE = ROOT / "build" / "bench" / "checkpoints"

@@ -6,8 +6,8 @@ from typing import Any
 
 from benchmarks.decode.contender import OURS
 from benchmarks.decode.floor import Floor, family
-from benchmarks.machine import QUIET_CORES, where_and_when
 from benchmarks.decode.rounds import Point, Series, differing
+from benchmarks.machine import QUIET_CORES, where_and_when
 
 
 @dataclass(frozen=True)

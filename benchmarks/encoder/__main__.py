@@ -33,8 +33,8 @@ from benchmarks.encoder.table import Row, measure, rows, table
 from benchmarks.machine import commit, describe_machine, measure_machine, where_and_when
 from benchmarks.models.random_model import write_random_model
 from benchmarks.models.shapes import Shape
-from prelim.networks.architectures.architecture import Network
 from prelim.archive.archive import CONNECTOR, VISION
+from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network
 
 STORE = ROOT / "build" / "bench" / "encoders"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchmarks.decode.table import number
 from benchmarks.encoder.runners import Runner
 from benchmarks.machine import QUIET_CORES, busy_seconds
-from benchmarks.decode.table import number
 from prelim.encoding.onnx_session import Array
 
 TURN_S = 0.3

@@ -11,8 +11,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.archive.archive import TOKENIZER
+from prelim.networks.architectures import ARCHITECTURES
 
 BIOGPT_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 

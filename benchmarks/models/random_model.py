@@ -10,9 +10,9 @@ import torch
 from benchmarks.decode.peers.prelim import imported
 from benchmarks.models.random_checkpoint import write_random_tokenizer
 from benchmarks.models.shapes import Shape, checkpoint
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.archive.archive import load_tokenizer
 from prelim.archive.model_config import ModelConfig
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import build_network, write_model_folder
 
 _SEED = 0

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.models import smollm2
 from benchmarks.decode.contender import ROOT
+from benchmarks.models import smollm2
 from client.demo import as_png, sample_radiograph
 from prelim.decoders.decoder import IMAGE
-from prelim.networks.model_folder import read_model_folder
-from prelim.images.preprocess import preprocess
 from prelim.generation.prompt import Prompter
+from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
+from prelim.networks.model_folder import read_model_folder
 
 DATA = ROOT.parent / "shared" / "data"
 """Data that does not come with this project; where it is missing there are other images and fewer prompts."""

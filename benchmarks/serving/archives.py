@@ -13,9 +13,9 @@ import yaml
 
 from benchmarks.decode.contender import ROOT
 from benchmarks.memory.__main__ import with_precision
-from benchmarks.serving.plain_handler.package import write_plain_archive
 from benchmarks.models.random_model import write_random_model
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint
+from benchmarks.serving.plain_handler.package import write_plain_archive
 
 MODEL_CONFIG = "model-config.yaml"
 MANIFEST = "MAR-INF/MANIFEST.json"

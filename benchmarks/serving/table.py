@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import QUIET_CORES, where_and_when
 from benchmarks.decode.table import number
+from benchmarks.machine import QUIET_CORES, where_and_when
 
 HEAD = "| | load | offered /s | reports /s | p50, s | p95, s | p99, s | failed |\n|---|---|---|---|---|---|---|---|"
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prelim.errors import ArchiveError
 from prelim.decoders.weights_file import LazyTensor
+from prelim.errors import ArchiveError
 
 _STATE_4BIT = re.compile(r"\.quant_state\.bitsandbytes__(nf4|fp4)$")
 _PARTS_4BIT = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from export.checkpoints.keras_archive import read_keras
-from prelim.errors import ArchiveError
 from prelim.decoders.weights_file import LazyTensor, read_weights
+from prelim.errors import ArchiveError
 
 CONTAINERS = ("model_state_dict", "state_dict", "model")
 """Keys under which training scripts put the weights beside optimizer and epoch."""

@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.gguf.reader import read_gguf_metadata
 from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor, get_gguf_hf_weights_map
 
-from prelim.errors import ArchiveError
 from prelim.decoders.weights_file import LazyTensor
+from prelim.errors import ArchiveError
 
 ARCHITECTURE = "llama"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from prelim.errors import ArchiveError
 from prelim.decoders.weights_file import LazyTensor, made
+from prelim.errors import ArchiveError
 
 Weights = Mapping[str, Tensor | LazyTensor]
 

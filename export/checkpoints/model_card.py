@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from export.checkpoints.published_weights import ImportRecord, Weights
 from export.checkpoints.source import Source
-from prelim.networks.architectures.architecture import Published
 from prelim.archive.archive import CONFIG
+from prelim.decoders.weights_file import PROGRESS_FROM
+from prelim.networks.architectures.architecture import Published
 from prelim.networks.model_folder import MODEL_CARD
 from prelim.report import NOTICE
-from prelim.decoders.weights_file import PROGRESS_FROM
 
 GAP = "**GAP, for the owner to fill:**"
 """Stands before everything that the files do not tell."""

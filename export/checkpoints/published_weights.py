@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from export.checkpoints.bitsandbytes_weights import dequantised
 from export.checkpoints.checkpoint import GGUF, JSON, read_checkpoint, read_settings
 from export.checkpoints.lora import adapted_layers, keep_adapters, merge_adapters
-from export.checkpoints.bitsandbytes_weights import dequantised
 from export.checkpoints.source import Source
-from prelim.networks.architectures.architecture import Published, Section
-from prelim.errors import ArchiveError
 from prelim.decoders.weights_file import LazyTensor, made
+from prelim.errors import ArchiveError
+from prelim.networks.architectures.architecture import Published, Section
 
 Weights = Mapping[str, Tensor | LazyTensor]
 Settings = Sequence[Mapping[str, Any]]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from export.tokenizers import bert, biogpt, llama
 from export.checkpoints.checkpoint import GGUF
+from export.tokenizers import bert, biogpt, llama
 from prelim.archive.archive import TOKENIZER, load_tokenizer
 from prelim.errors import ArchiveError
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from prelim.generation.hypothesis import FinishReason
 from prelim.encoding.onnx_session import Array
+from prelim.generation.hypothesis import FinishReason
 
 UNVERIFIED = "UNVERIFIED"
 

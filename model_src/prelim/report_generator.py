@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from prelim.archive.archive import Archive, load_decoder, load_tokenizer, read_archive
+from prelim.archive.model_config import ModelConfig
+from prelim.encoding.image_encoder import ImageEncoder, View
+from prelim.encoding.onnx_session import Array
 from prelim.errors import InputError, InvalidOption, Overloaded
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
-from prelim.encoding.image_encoder import ImageEncoder, View
-from prelim.archive.model_config import ModelConfig
-from prelim.encoding.onnx_session import Array
 from prelim.generation.prompt import Prompter
 from prelim.report import Alternative, Report, cut_at_stop, sections
 

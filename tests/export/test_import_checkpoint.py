@@ -10,8 +10,8 @@ from torch import Tensor
 
 from export.checkpoints.checkpoint import read_checkpoint
 from export.import_checkpoint import import_checkpoint
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import read_network
 
 OURS_TO_PUBLISHED = (

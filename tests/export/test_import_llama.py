@@ -12,15 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from export.import_checkpoint import import_checkpoint
 from export.checkpoints.lora import merge_adapters
 from export.checkpoints.published_weights import our_weights
-from prelim.networks.architectures import ARCHITECTURES
+from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG, WEIGHTS
-from prelim.errors import ArchiveError
 from prelim.archive.model_config import ModelConfig, SpecialTokens
-from prelim.networks.model_folder import MODEL_CARD
 from prelim.decoders.weights_file import LazyTensor, read_weights
+from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.model_folder import MODEL_CARD
 
 SYSTEM = "densenet_disease_llama"
 WIDTH, RANK, ALPHA = 16, 2, 6

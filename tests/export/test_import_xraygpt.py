@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from export.import_checkpoint import import_checkpoint
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import read_network
 from prelim.networks.vision.eva_clip import resize_positions
 

@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 from export.package import write_decoder
 from prelim.archive.archive import DECODER, load_decoder, read_archive, write_archive_config
-from prelim.decoders import for_serving, serving_decoder
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
 from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
-from prelim.networks.transformers_lm import TransformersLM
+from prelim.decoders.weights_file import made
 from prelim.errors import ArchiveError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
 from prelim.networks.model_folder import read_model_folder
+from prelim.networks.trained_decoder import for_serving, serving_decoder
+from prelim.networks.transformers_lm import TransformersLM
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from prelim.decoders.weights_file import made
 from tests.tiny_model import CONFIG, png
 
 QUANTIZED = {"int8": Int8Linear, "int8_dynamic": Int8DynamicLinear, "nf4": NF4Linear}

@@ -11,14 +11,14 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import BertConfig
 
 from export.import_checkpoint import import_checkpoint
-from prelim.networks.architectures.architecture import Network
-from prelim.decoders import serving_decoder
+from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import IMAGE
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
-from prelim.archive.model_config import ModelConfig
-from prelim.networks.model_folder import read_network
 from prelim.images.preprocess import preprocess_image
+from prelim.networks.architectures.architecture import Network
+from prelim.networks.model_folder import read_network
+from prelim.networks.trained_decoder import serving_decoder
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}

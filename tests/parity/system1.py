@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 from export.import_checkpoint import import_checkpoint
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
-from prelim.networks.model_folder import read_network
 from prelim.images.preprocess import preprocess_image
+from prelim.networks.model_folder import read_network
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}

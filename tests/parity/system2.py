@@ -8,17 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from export.import_checkpoint import import_checkpoint
 from export.checkpoints.published_weights import our_weights
-from prelim.networks.architectures import ARCHITECTURES
-from prelim.networks.connectors.disease_attention import DiseaseAttention
-from prelim.decoders import serving_decoder
+from export.import_checkpoint import import_checkpoint
 from prelim.decoders.decoder import IMAGE
-from prelim.networks.transformers_lm import TransformersLM
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
-from prelim.networks.model_folder import read_network
 from prelim.images.preprocess import preprocess_image
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.connectors.disease_attention import DiseaseAttention
+from prelim.networks.model_folder import read_network
+from prelim.networks.trained_decoder import serving_decoder
+from prelim.networks.transformers_lm import TransformersLM
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from prelim.networks.architectures import ARCHITECTURES
-from prelim.errors import ArchiveError
 from prelim.archive.model_config import ModelConfig
+from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import build_network
-from training.settings import Settings, SettingsError, read_settings
 from training.network.starting_model import starting_model
+from training.settings import Settings, SettingsError, read_settings
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
 CONFIG = CONFIGS / "demo.yaml"

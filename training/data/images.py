@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from prelim.errors import InputError
 from prelim.archive.model_config import ModelConfig
+from prelim.errors import InputError
 from prelim.images.preprocess import PreprocessConfig, preprocess
 from prelim.images.radiograph import read_radiograph
 from training.data.augment import augment

@@ -6,10 +6,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from prelim.decoders.decoder import IMAGE
-from prelim.networks.transformers_lm import TransformersLM
 from prelim.archive.model_config import ModelConfig
+from prelim.decoders.decoder import IMAGE
 from prelim.generation.prompt import Prompter
+from prelim.networks.transformers_lm import TransformersLM
 from training.settings import SettingsError
 
 IGNORED = -100

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.evaluation.baselines import best_constant_report, random_reports
 from training.datasets import FORMATS
 from training.datasets.study import SPLITS, DatasetError
+from training.evaluation.baselines import best_constant_report, random_reports
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.metrics.clinical import clinical_measures
 from training.evaluation.metrics.labeller import Labeller, positive

@@ -1,7 +1,7 @@
 """Write MODEL_CARD.md from the measured scores; no number in it is typed by hand.
 
 $ python -m training.evaluate models/demo ../shared/data/open_radiology --format open_radiology --split val
-$ python -m training.evaluation.demo_card models/demo --data ../shared/data/open_radiology --training runs/demo/training.json
+$ python -m training.evaluation.demo_card models/demo --data DATA --training runs/demo/training.json
 """
 
 import argparse
@@ -15,8 +15,8 @@ from typing import Any
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
 from training.datasets.formats.open_radiology import Record, read_records
-from training.evaluation.table import figure, markdown
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
+from training.evaluation.table import figure, markdown
 
 CARD = """# {name} {version}
 

@@ -18,8 +18,8 @@ from training.evaluation.metrics.measure import Bootstrap, Measure
 from training.evaluation.metrics.overlap import Measures, Systems, coco_measures, rexrank_measures, sacrebleu_measures
 from training.evaluation.metrics.perplexity import perplexity_measures
 from training.evaluation.metrics.r2gen import Protocol
-from training.evaluation.model_run import ModelRunner, Run
 from training.evaluation.metrics.template_captions import TemplateScorer
+from training.evaluation.model_run import ModelRunner, Run
 
 CONSTANT = "constant, best BLEU-4 on val"
 FREQUENT = "constant, most frequent"

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from training.settings import OptimisationSettings, SettingsError
 from training.network.trainable import moving
+from training.settings import OptimisationSettings, SettingsError
 
 
 def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.AdamW:

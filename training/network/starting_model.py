@@ -12,15 +12,15 @@ import yaml
 from tokenizers import Tokenizer
 from torch import nn
 
+from prelim.archive.archive import CONFIG, TOKENIZER, load_tokenizer
+from prelim.archive.model_config import ModelConfig
+from prelim.decoders.weights_file import read_weights
+from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
-from prelim.archive.archive import CONFIG, TOKENIZER, load_tokenizer
-from prelim.errors import ArchiveError
-from prelim.archive.model_config import ModelConfig
 from prelim.networks.model_folder import build_network, read_network
-from prelim.decoders.weights_file import read_weights
-from training.settings import Settings, SettingsError
 from training.network.wordpiece import BOS, EOS, PAD, make_tokenizer
+from training.settings import Settings, SettingsError
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
+from prelim.decoders.weights_file import check_weights, write_weights
 from prelim.networks.model_folder import MODEL_CARD, build_network
 from prelim.report import NOTICE
-from prelim.decoders.weights_file import check_weights, write_weights
 from training.run.run_state import Progress
 from training.settings import Settings
 

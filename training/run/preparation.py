@@ -10,10 +10,10 @@ from training.data.examples import Example, read_examples
 from training.data.features import Features
 from training.data.images import UNCHANGED, Images
 from training.data.report_tokens import ReportTokens
-from training.settings import Settings, SettingsError
-from training.network.starting_model import StartingModel, starting_model
 from training.network.losses import LabelClasses, LabelHead, Teacher
+from training.network.starting_model import StartingModel, starting_model
 from training.network.trainable import add_adapters, checkpoint_gradients, freeze, parameter_count
+from training.settings import Settings, SettingsError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from training.network.optimization import Average
-from training.settings import Settings, SettingsError
 from training.network.trainable import moving
+from training.settings import Settings, SettingsError
 
 LAST, BEST = "last.pt", "best.pt"
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from benchmarks.decode.contender import ROOT
 from benchmarks.decode.peers.generate import marian
 from prelim.archive.archive import CONNECTOR, TOKENIZER, VISION, WEIGHTS
-from prelim.decoders.cross_attention import CrossAttentionConfig
 from prelim.archive.model_config import ModelConfig
+from prelim.decoders.cross_attention import CrossAttentionConfig
 from prelim.networks.model_folder import read_network
 
 HANDLER = Path(__file__).with_name("plain_handler.py")

@@ -12,12 +12,12 @@ from typing import Any, cast
 
 from tokenizers import Tokenizer
 
+from prelim.archive.model_config import ModelConfig
 from prelim.decoders import empty_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
-from prelim.errors import ArchiveError
-from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import load_weights, read_weights
+from prelim.errors import ArchiveError
 
 CONFIG = "model.yaml"
 WEIGHTS = "model.safetensors"

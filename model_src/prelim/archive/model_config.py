@@ -11,8 +11,8 @@ import yaml
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError, InvalidOption
 from prelim.generation.options import GenerationOptions
-from prelim.images.preprocess import PreprocessConfig
 from prelim.generation.prompt import PromptConfig
+from prelim.images.preprocess import PreprocessConfig
 from prelim.images.radiograph import InputConfig
 
 

@@ -16,8 +16,8 @@ from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 from prelim.decoders.attention import Attending
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.kv_cache import KVCache
-from prelim.decoders.word_embedding import WordEmbedding, drawn
 from prelim.decoders.linear import AdaptedLinear
+from prelim.decoders.word_embedding import WordEmbedding, drawn
 
 if TYPE_CHECKING:
     from prelim.kernels.causal_lm_step import CompiledStep

@@ -14,8 +14,8 @@ from prelim.decoders.quantized import (
     Int8Linear,
     NF4Linear,
 )
-from prelim.decoders.word_embedding import WordEmbedding
 from prelim.decoders.weights_file import LazyTensor, made
+from prelim.decoders.word_embedding import WordEmbedding
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from prelim.kernels import fits
 from prelim.decoders.weights_file import LazyTensor, made
+from prelim.kernels import fits
 
 Weights = Mapping[str, LazyTensor]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from prelim.archive.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
-from prelim.errors import InvalidOption
 from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
 from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.errors import InvalidOption
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
 

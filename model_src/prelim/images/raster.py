@@ -7,9 +7,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from prelim.errors import Refused, TooLarge, UnreadableInput
 from prelim.images.decoder_fence import fenced
 from prelim.images.dicom.grey_scale import minmax_equalize, scale_between, weighted_percentiles
-from prelim.errors import Refused, TooLarge, UnreadableInput
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.

@@ -10,12 +10,12 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from prelim.networks.architectures import ARCHITECTURES
-from prelim.networks.architectures.architecture import Network
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS, load_tokenizer
-from prelim.errors import ArchiveError
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import load_weights, read_weights, write_weights
+from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.architectures.architecture import Network
 
 MODEL_CARD = "MODEL_CARD.md"
 

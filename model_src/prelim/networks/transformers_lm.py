@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from prelim.networks.adapters import adapt, joined_adapter
 from prelim.decoders.causal_lm import CausalLMConfig
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.weights_file import LazyTensor
+from prelim.networks.adapters import adapt, joined_adapter
 
 BIOGPT_OFFSET = 2
 """Rows at the beginning of BioGPT's position table that no position uses."""

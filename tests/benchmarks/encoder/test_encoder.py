@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.encoder import runners
+from benchmarks.encoder import runners as encoder_runners
 from benchmarks.encoder.runners import EAGER, SERVED, Runner, floor, runners
 from benchmarks.encoder.table import Timing, measure, rows, table
 from prelim.archive.archive import CONNECTOR, VISION
-from prelim.networks.model_folder import read_network
 from prelim.encoding.onnx_session import Array
+from prelim.networks.model_folder import read_network
 
 BATCH = np.ones((2, 3), dtype=np.float32)
 
@@ -74,6 +74,6 @@ def test_all_runners_compute_the_same(
     timings = {timing.name: timing for timing in measure(turns, inputs, 1, lambda _: None)}
 
     assert timings["torch.compile"].reason == "there is no C++ compiler"
-    exact = [SERVED, EAGER, *(f"ONNX Runtime, {name}" for name in runners.SETTINGS if "int8" not in name)]
+    exact = [SERVED, EAGER, *(f"ONNX Runtime, {name}" for name in encoder_runners.SETTINGS if "int8" not in name)]
     assert {name: timings[name].reason for name in exact} == dict.fromkeys(exact, "")
     assert all(timings[name].difference < 1e-4 for name in exact)

@@ -16,11 +16,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from export.checkpoints.gguf_archive import read_gguf, read_gguf_settings
 from export.import_checkpoint import import_checkpoint
 from export.tokenizers.read import read_tokenizer
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS, load_tokenizer
-from prelim.errors import ArchiveError
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import read_weights
+from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
 
 SYSTEM = "densenet_disease_llama"
 WORDS = [

@@ -13,15 +13,19 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from export.checkpoints import hub
-from export.import_checkpoint import import_checkpoint, main
 from export.checkpoints.source import checkpoint_source, tokenizer_source
+from export.import_checkpoint import import_checkpoint, main
 from prelim.archive.archive import WEIGHTS as WEIGHTS_FILE
+from prelim.decoders.weights_file import read_weights
 from prelim.errors import ArchiveError
 from prelim.networks.model_folder import MODEL_CARD
-from prelim.decoders.weights_file import read_weights
 from tests.export.checkpoints.hub_server import COMMIT, Hub, serve_hub
 from tests.export.tokenizers.test_biogpt_tokenizer import small_vocabulary
-from tests.model_src.networks.architectures.test_biomedclip_qformer_biogpt import SYSTEM, in_components, published_checkpoint
+from tests.model_src.networks.architectures.test_biomedclip_qformer_biogpt import (
+    SYSTEM,
+    in_components,
+    published_checkpoint,
+)
 
 WEIGHTS = {"layer.weight": torch.ones(2, 2)}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.import_checkpoint import import_checkpoint
 from export.checkpoints.keras_archive import read_keras
+from export.import_checkpoint import import_checkpoint
 from prelim.errors import ArchiveError
 from prelim.networks.model_folder import read_network
 from tests.tiny_xreport import PARTS, POSITIONS, SIZE, keras_datasets, tiny_network, write_keras

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from export.checkpoints.checkpoint import checkpoint_files
-from export.import_checkpoint import import_checkpoint
 from export.checkpoints.model_card import GAP, write_card
 from export.checkpoints.published_weights import ImportRecord
 from export.checkpoints.source import Source
-from prelim.networks.architectures import ARCHITECTURES
+from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG
 from prelim.archive.model_config import ModelConfig
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import MODEL_CARD
 from prelim.report import NOTICE
 from tests.export.test_import_checkpoint import PARTS, published

@@ -8,10 +8,10 @@ from bitsandbytes import functional, nn
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from export.checkpoints.checkpoint import read_checkpoint
 from export.checkpoints.bitsandbytes_weights import dequantised
-from prelim.errors import ArchiveError
+from export.checkpoints.checkpoint import read_checkpoint
 from prelim.decoders.weights_file import LazyTensor
+from prelim.errors import ArchiveError
 
 SHAPE = (24, 40)
 

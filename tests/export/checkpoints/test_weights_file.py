@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from prelim.errors import ArchiveError
 from prelim.decoders.weights_file import LazyTensor, read_weights, write_weights
+from prelim.errors import ArchiveError
 
 WEIGHTS = {
     "a.weight": torch.randn(3, 5),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from prelim.errors import ArchiveError
 from prelim.archive.model_config import ModelConfig
+from prelim.errors import ArchiveError
 from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import CONFIG, write_tiny_model
 

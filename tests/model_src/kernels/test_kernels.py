@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from prelim.decoders.attention import Attending
 from prelim.decoders import empty_decoder
+from prelim.decoders.attention import Attending
 from prelim.decoders.causal_lm import CausalLMConfig, CausalLMDecoder
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import stored_weights
-from prelim.kernels import GROUP, fits
 from prelim.decoders.weights_file import made
+from prelim.kernels import GROUP, fits
 
 pytestmark = pytest.mark.skipif(
     not fits(torch.zeros(1, GROUP)), reason="this processor has no AVX512-VNNI, or PyTorch no OpenMP of GNU"

@@ -10,15 +10,15 @@ import torch
 
 from export.package import write_files
 from prelim.archive.archive import read_archive
-from prelim.networks.model_folder import read_model_folder
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
+from prelim.networks.model_folder import read_model_folder
 from tests.training.small_systems import MODELS
 from training.data.augment import augment
-from training.datasets.study import DatasetError
-from training.extract_features import extract
 from training.data.features import INDEX, read_index
 from training.data.images import Images
+from training.datasets.study import DatasetError
+from training.extract_features import extract
 from training.run.preparation import prepare
 from training.settings import Augmentation, Settings, StartSettings
 from training.train import train

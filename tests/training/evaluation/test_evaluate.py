@@ -13,19 +13,19 @@ from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from prelim.generation.options import GenerationOptions
-from prelim.networks.model_folder import read_model_folder
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
+from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import png
 from training.datasets.formats import rexrank
 from training.datasets.study import DatasetError, Study
 from training.evaluate import main
-from training.evaluation.systems import rounded
 from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
 from training.evaluation.metrics.perplexity import perplexity_measures
 from training.evaluation.model_run import ModelRunner, Run
 from training.evaluation.predictions import in_order, read_predictions
+from training.evaluation.systems import rounded
 
 REPORTS = (
     "the heart is not enlarged .",

@@ -14,10 +14,10 @@ from prelim.networks.model_folder import read_network
 from tests.training.small_systems import MODELS
 from training.data.batches import kind_weights
 from training.data.examples import Example
+from training.network.trainable import plain_weights, train_mode
 from training.run.preparation import prepare
 from training.settings import Settings, SettingsError, StartSettings
 from training.train import Trainer, train
-from training.network.trainable import plain_weights, train_mode
 
 Small = Callable[..., Settings]
 

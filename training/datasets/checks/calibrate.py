@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from training.datasets.checks.duplicates import near_pairs
 from training.datasets import read_studies
+from training.datasets.checks.duplicates import near_pairs
 from training.datasets.study import DatasetError
 
 Change = Callable[[Image.Image], Image.Image]

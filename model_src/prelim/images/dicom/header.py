@@ -7,10 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
+from prelim.errors import Refused, UnreadableInput
 from prelim.images.decoder_fence import fenced
 from prelim.images.dicom.grey_scale import GreyScale, LookupTable, Window
-from prelim.images.dicom.values import NOT_A_CODE, OVERLAY_ROWS, coded, decimals, named, read_value, standard_name, whole
-from prelim.errors import Refused, UnreadableInput
+from prelim.images.dicom.values import (
+    NOT_A_CODE,
+    OVERLAY_ROWS,
+    coded,
+    decimals,
+    named,
+    read_value,
+    standard_name,
+    whole,
+)
 from prelim.images.input_config import InputConfig, check_size
 
 

@@ -13,13 +13,13 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
+from prelim.errors import Refused, UnreadableInput
 from prelim.images.decoder_fence import fenced
 from prelim.images.dicom.codestream import JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS, check_codestream, decode_rle
 from prelim.images.dicom.grey_scale import grey_table
 from prelim.images.dicom.header import DicomHeader, check_header
 from prelim.images.dicom.structure import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, read_data_set
 from prelim.images.dicom.values import named, parse, standard_name
-from prelim.errors import Refused, UnreadableInput
 from prelim.images.input_config import InputConfig
 
 NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)

@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import UID
 
+from prelim.errors import UnreadableInput
 from prelim.images.decoder_fence import fenced
 from prelim.images.dicom.structure import DataSet
-from prelim.errors import UnreadableInput
 
 KEYWORDS = (
     "SOPClassUID",

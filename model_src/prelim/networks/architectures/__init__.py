@@ -1,6 +1,12 @@
 """The systems that are built in, one file each: parts, prompt, checkpoint keys. Not imported while serving."""
 
-from prelim.networks.architectures import biomedclip_qformer_biogpt, densenet_disease_llama, mobilenet_graph, xraygpt, xreport
+from prelim.networks.architectures import (
+    biomedclip_qformer_biogpt,
+    densenet_disease_llama,
+    mobilenet_graph,
+    xraygpt,
+    xreport,
+)
 from prelim.networks.architectures.architecture import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
+from prelim.errors import ArchiveError
 from prelim.networks.architectures import llama
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
-from prelim.errors import ArchiveError
 
 EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET = "eva_clip", "medclip_swin", "medclip_resnet"
 TOWERS = (EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET)

@@ -21,8 +21,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from prelim.images.dicom.codestream import JPEG_LOSSLESS
 from prelim.errors import ArchiveError, InputError, Refused, UnreadableInput
+from prelim.images.dicom.codestream import JPEG_LOSSLESS
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import (
     SECRETS,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from pydicom.sequence import Sequence
 
-from prelim.images.dicom.grey_scale import equalizing_levels
 from prelim.errors import Refused
+from prelim.images.dicom.grey_scale import equalizing_levels
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import (
     lut_item,

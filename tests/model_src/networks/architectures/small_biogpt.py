@@ -7,9 +7,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import BioGptConfig, BioGptForCausalLM
 
+from prelim.archive.model_config import ModelConfig
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
-from prelim.archive.model_config import ModelConfig
 from prelim.networks.model_folder import Model
 
 SYSTEM = "biomedclip_qformer_biogpt"

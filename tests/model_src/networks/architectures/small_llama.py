@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.archive.model_config import ModelConfig
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import Model, build_network
 
 PUBLISHED = ARCHITECTURES["densenet_disease_llama"].published

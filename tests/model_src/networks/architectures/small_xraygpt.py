@@ -7,8 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
-from prelim.networks.architectures import ARCHITECTURES
 from prelim.archive.model_config import ModelConfig
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import Model, build_network
 
 PUBLISHED = ARCHITECTURES["xraygpt"].published

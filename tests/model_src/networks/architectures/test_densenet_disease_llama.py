@@ -9,11 +9,11 @@ import torch
 from export.package import write_files
 from prelim.archive.archive import VISION
 from prelim.decoders.decoder import IMAGE
-from prelim.errors import InvalidOption
-from prelim.networks.model_folder import Model
 from prelim.encoding.onnx_session import OnnxSession
+from prelim.errors import InvalidOption
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
+from prelim.networks.model_folder import Model
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.model_src.networks.architectures.small_llama import DISEASES, WORDS, originals_report, small_model

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from export.export_onnx import export_onnx
-from export.tokenizers.llama import llama_tokenizer
 from export.package import write_files
-from prelim.networks.architectures import ARCHITECTURES
+from export.tokenizers.llama import llama_tokenizer
+from prelim.archive.model_config import ModelConfig
+from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
-from prelim.archive.model_config import ModelConfig
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import Model, build_network
-from prelim.encoding.onnx_session import Array
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.model_src.networks.architectures.small_xraygpt import PARTS, published_rule, small_model

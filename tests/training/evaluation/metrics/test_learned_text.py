@@ -10,10 +10,10 @@ from prelim.decoders.decoder import IMAGE
 from tests.model_src.networks.architectures.small_xraygpt import small_model
 from tests.training.conftest import CAPTIONS
 from tests.training.small_systems import MODELS
-from training.run.preparation import prepare
 from training.data.report_tokens import IGNORED, ReportTokens, report_logits
-from training.settings import Settings, SettingsError
 from training.network.wordpiece import BOS, EOS
+from training.run.preparation import prepare
+from training.settings import Settings, SettingsError
 
 Small = Callable[..., Settings]
 

@@ -8,20 +8,20 @@ import pytest
 import torch
 
 from tests.training.conftest import CAPTIONS, LABELS
-from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
 from training.datasets.formats.open_radiology import read_records, read_templates
 from training.datasets.study import DatasetError
-from training.evaluation.systems import baselines, evaluate
-from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.table import markdown
 from training.datasets.templates import LabelReader, Labels
-from training.evaluation.metrics.r2gen import Protocol
+from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
+from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.demo_card import attributions, write_card
-from training.evaluation.model_run import ModelRunner
+from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import NOT_A_TEMPLATE, TemplateScorer, label_scores
+from training.evaluation.model_run import ModelRunner
+from training.evaluation.systems import baselines, evaluate
+from training.evaluation.table import markdown
+from training.network.wordpiece import BOS, EOS, make_tokenizer
 from training.settings import Settings
 from training.train import train
-from training.network.wordpiece import BOS, EOS, make_tokenizer
 
 SHARED = Path(__file__).parents[5] / "shared" / "data" / "open_radiology"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the data set open_radiology beside the project")
