@@ -28,17 +28,18 @@ from prelim.archive.archive import CONFIG, CONNECTOR, DECODER, INSIGHT_SUFFIX, T
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
 from prelim.archive.model_config import ModelConfig
-from prelim.decoders import Trainable, for_serving
 from prelim.decoders.weights_file import write_weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
+from prelim.networks.trained_decoder import Trainable, for_serving
 
 ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "model_src" / "prelim"
 HANDLER = ROOT / "handlers" / "report_handler.py"
 SERVING = ROOT / "handlers" / "model-config.yaml"
-NOT_SERVED = ("vision", "connectors", "architectures", "model_folder.py", "transformers_lm.py", "__pycache__")
-"""What of model_src stays out of the archive: networks are ONNX files there, and decoders the served ones."""
+NOT_SERVED = ("networks", "__pycache__")
+"""Not copied into the archive: there, networks are ONNX files and the decoder is the served one."""
 
 _SEED = 0
 
@@ -128,7 +129,7 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int,
         if (model_folder / MODEL_CARD).is_file():
             shutil.copy(model_folder / MODEL_CARD, extra)
         shutil.copytree(ROOT / "handlers", extra / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(ROOT / "model_src", extra / "model_src", ignore=shutil.ignore_patterns(*NOT_SERVED))
+        shutil.copytree(LIBRARY, extra / "prelim", ignore=shutil.ignore_patterns(*NOT_SERVED))
         serving = Path(temporary, "model-config.yaml")
         serving.write_text(_serving_config(batching, slots, workers), encoding="utf-8")
         _run_archiver(name, model.config.version, extra, serving, exported)

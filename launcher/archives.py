@@ -5,11 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import prelim
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from prelim.archive.manifest import Manifest, sha256_of
 from prelim.archive.mar import check_mar, read_file
 from prelim.errors import ArchiveError
+
+CODE = {"handlers": ROOT, "prelim": Path(prelim.__file__).parents[1]}
+"""Folder of code in an archive -> where this installation has it."""
 
 HANDLER = "report_handler.py"
 TORCHSERVE = "MAR-INF/MANIFEST.json"
@@ -79,8 +83,8 @@ def _check_code(path: Path, manifest: Manifest) -> None:
 
 def _is_ours(name: str, sha256: str) -> bool:
     top = PurePosixPath(name).parts[0]
-    if top in ("handlers", "model_src"):
-        source = ROOT / name
+    if top in CODE:
+        source = CODE[top] / name
     elif name == HANDLER:
         source = ROOT / "handlers" / name
     else:

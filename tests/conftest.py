@@ -3,14 +3,26 @@
 import os
 from pathlib import Path
 
-# Read when torch is first imported: threads that spin while they wait make tests crawl beside any other busy process.
+# Read when torch is first imported: threads that spin while they wait slow down every other busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# `pytest -n` runs one process per core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
 from export.package import write_files
 from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import write_tiny_model
+
+
+# One file's tests run in one process, because they share fixtures; so do all tests of the server, which share servers.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the group that `pytest -n` keeps together."""
+    for item in items:
+        group = "server" if "tests/server" in item.path.as_posix() else item.path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

@@ -1,4 +1,4 @@
-"""Trains and evaluates the demo model. Imports model_src; never imported while serving."""
+"""Trains and evaluates the demo model. Imports prelim; never imported while serving."""
 
 import os
 

@@ -6,7 +6,7 @@ $ python -m training.evaluate theirs.json annotation.json --format r2gen        
 $ python -m training.evaluate baselines annotation.json --format r2gen              # the baselines alone
 $ python -m training.evaluate models/mine rexrank.json --format rexrank --sections findings --rexrank out/sent.json
 
-Prints Markdown; writes evaluation.md, evaluation.json, examples.png and predictions.csv. docs/evaluation.md says what
+Prints Markdown; writes evaluation.md, evaluation.json, examples.png and predictions.csv. docs/evaluate.md says what
 the figures mean, and to what they are blind.
 """
 

@@ -25,12 +25,12 @@ from benchmarks.agreement.teacher_forcing import Reading, read
 from benchmarks.decode.table import number
 from benchmarks.machine import commit, describe_machine
 from benchmarks.models.real_models import SMOLLM2, Prefix, RealModel, real_model
-from prelim.decoders import serving_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
+from prelim.networks.trained_decoder import serving_decoder
 
 LIMIT = 0.02
 """Share of tokens that a precision may change under greedy decoding and still be a default."""

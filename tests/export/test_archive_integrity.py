@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from export.package import write_archive
-from model_src import manifest, mar
+from prelim.archive import manifest, mar
 from prelim.archive.archive import read_archive, unpack_archive
 from prelim.archive.manifest import MANIFEST, Manifest, write_manifest
 from prelim.archive.mar import check_mar, unpack_mar, write_mar
@@ -131,7 +131,7 @@ def test_any_bit_of_packed_contents_is_refused_or_changes_nothing(path: Path, fi
     ("change", "message"),
     [
         (lambda f: f | {"json.py": b"print('VERIFIED')"}, r"json\.py is not in manifest"),
-        (lambda f: f | {"model_src/extra.py": b""}, r"model_src/extra\.py is not in manifest"),
+        (lambda f: f | {"prelim/extra.py": b""}, r"prelim/extra\.py is not in manifest"),
         (lambda f: f | {"handlers/__pycache__2/a.pyc": b""}, "is not in manifest"),
         (
             lambda f: {name: f[name] for name in f if name != "handlers/response.py"},
@@ -178,7 +178,7 @@ def link(name: str) -> zipfile.ZipInfo:
 
 @pytest.mark.parametrize(
     "entry",
-    ["../json.py", "/json.py", "a//b", "./a", "C:evil", "a\\b", "model_src/", "ünicode.py", "vision.onnx/x"],
+    ["../json.py", "/json.py", "a//b", "./a", "C:evil", "a\\b", "prelim/", "ünicode.py", "vision.onnx/x"],
 )
 def test_names_that_lead_elsewhere_are_refused(files: Files, tmp_path: Path, entry: str) -> None:
     """Absolute names, `..`, folders, and names that systems read in different ways are refused."""

@@ -21,6 +21,7 @@ from prelim.decoders.weights_file import LazyTensor, read_weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import MODEL_CARD
+from tests.parity.fixture import fixture_path, read_fixture
 
 SYSTEM = "densenet_disease_llama"
 WIDTH, RANK, ALPHA = 16, 2, 6
@@ -276,9 +277,9 @@ def test_adapter_that_cannot_be_merged_is_refused(
         merge_adapters(weights, settings, None)
 
 
-def test_keys_of_the_true_size_are_known(shared: Path) -> None:
+def test_keys_of_the_true_size_are_known() -> None:
     """Every key of the published state_dict leads to a key of the network at its true size, and to its shape."""
-    fixture = json.loads((shared / "fixtures" / "system2.json").read_text(encoding="utf-8"))
+    fixture = read_fixture(fixture_path(2))
     entries = fixture["true_size_keys_layer0_only"] + fixture["modules"]["vision"]["state_dict"]
     published = ARCHITECTURES[SYSTEM].published
     tensors = {entry["key"]: torch.empty(entry["shape"], device="meta") for entry in entries}

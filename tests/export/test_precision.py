@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from export.package import write_decoder
 from prelim.archive.archive import DECODER, load_decoder, read_archive
 from prelim.archive.manifest import write_manifest
-from prelim.decoders import for_serving, serving_decoder
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
@@ -24,6 +23,7 @@ from prelim.errors import ArchiveError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
 from prelim.networks.model_folder import read_model_folder
+from prelim.networks.trained_decoder import for_serving, serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest

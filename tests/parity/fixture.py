@@ -1,5 +1,6 @@
 """Rebuilds weights and inputs of a parity fixture from the rules that stand in it, and compares outputs."""
 
+import gzip
 import hashlib
 import json
 import math
@@ -31,11 +32,25 @@ class Result:
     passed: bool
 
 
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+def read_fixture(path: Path) -> dict[str, Any]:
+    """Read a fixture file, JSON or compressed JSON."""
+    data = path.read_bytes()
+    return json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+
+
+def fixture_path(system: int) -> Path:
+    """Return the committed fixture file of a system."""
+    return FIXTURES / f"system{system}.json.gz"
+
+
 class Fixture:
     """One fixture file."""
 
     def __init__(self, path: Path) -> None:
-        self.contents: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.contents = read_fixture(path)
         self.system = int(str(self.contents["system"]).split()[0])
         self._salt = self.contents.get("seed_salt", "")
 

@@ -12,13 +12,13 @@ from transformers import BertConfig
 
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.model_config import ModelConfig
-from prelim.decoders import serving_decoder
 from prelim.decoders.decoder import IMAGE
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network
+from prelim.networks.trained_decoder import serving_decoder
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}

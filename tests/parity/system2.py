@@ -10,7 +10,6 @@ from torch.nn.functional import cross_entropy
 
 from export.checkpoints.published_weights import our_weights
 from export.import_checkpoint import import_checkpoint
-from prelim.decoders import serving_decoder
 from prelim.decoders.decoder import IMAGE
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
@@ -18,6 +17,7 @@ from prelim.images.preprocess import preprocess_image
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.connectors.disease_attention import DiseaseAttention
 from prelim.networks.model_folder import read_network
+from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.parity.fixture import Fixture, Value, pil_pattern
 

@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 from export.checkpoints.checkpoint import read_checkpoint
 from export.checkpoints.published_weights import our_weights
 from export.import_checkpoint import import_checkpoint
-from prelim.decoders import serving_decoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.weights_file import load_weights
 from prelim.generation.engine import DecodeRequest, Engine
@@ -22,6 +21,7 @@ from prelim.generation.prompt import PromptConfig, Prompter
 from prelim.images.preprocess import PreprocessConfig, preprocess_image
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import read_network
+from prelim.networks.trained_decoder import serving_decoder
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = (

@@ -2,11 +2,11 @@
 
 import pytest
 import requests
-from client.local_server import LocalServer
 
 from client.answers import ReportError
 from client.grpc_client import GrpcClient
 from client.http_client import HttpClient
+from launcher.local_server import LocalServer
 from tests.server.conftest import MODEL
 from tests.tiny_model import png
 

@@ -53,7 +53,7 @@ learned `{wordings}` (`report`: the caption that was given; `caption 2`: the sec
 perplexity, which is that of the given caption, is high where this has another wording.
 CIDEr is on pycocoevalcap's scale, whose maximum is 10. Distinct captions are counted over all pictures, and over those
 of the {common} commonest label combinations. "Nearest image" says the caption of the training picture with the
-largest cosine. What every row means is in `docs/evaluation.md`.
+largest cosine. What every row means is in `docs/evaluate.md`.
 
 ## Limits that are known
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from prelim.decoders import serving_decoder
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import Prompter
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import Model
+from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import cut_at_stop
 
 

@@ -1,4 +1,4 @@
-"""The model folder that training writes, as model_src reads it and `make archive` takes it."""
+"""The model folder that training writes, as prelim reads it and `make archive` takes it."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Ours: the engine of model_src, with weights that are imported and stored as an archive's are."""
+"""Ours: the engine of prelim, with weights that are imported and stored as an archive's are."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.models.shapes import BOS, EOS, PAD, WEIGHTS, Shape, read_shape
-from prelim.decoders import build_decoder, serving_decoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
+from prelim.networks.trained_decoder import build_decoder, serving_decoder
 
 
 class Peer:

@@ -231,7 +231,9 @@ class CausalLMDecoder(nn.Module):
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
         embeds = self._embedded(token_ids)
         if self.compiled is not None:
-            return self.compiled(*self._placed(embeds, positions), mask, state.cache, slots)
+            return self.compiled(
+                *self._placed(embeds, positions), mask, state.cache.layers, state.cache.token_columns, slots
+            )
         return self._scores(self._hidden(embeds, positions, state.cache, self.step_attending(mask)))
 
     def _embedded(self, token_ids: Tensor) -> Tensor:

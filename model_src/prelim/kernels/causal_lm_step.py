@@ -4,6 +4,7 @@ Every thread runs the step and works on its share of each phase; between phases 
 costs what its memory traffic costs, and not what some forty operations a layer cost to call.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
-from prelim.decoders.kv_cache import KVCache
 from prelim.kernels import GROUP, team
 from prelim.kernels.attention import Cached, cached_numbers, gather
 from prelim.kernels.dot import BLOCK
@@ -299,7 +299,8 @@ class CompiledStep:
         x: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
         mask: Tensor,
-        cache: KVCache,
+        caches: Sequence[Tensor],
+        columns: Tensor,
         slots: slice,
     ) -> Tensor:
         """Scores of all words, shape (slots, rows, words).
@@ -307,11 +308,11 @@ class CompiledStep:
         x        : Tensor, shape (slots, rows, width), embeddings of the tokens
         rotation : cosines and sines, each of shape (slots, rows, 1, head_width)
         mask     : Tensor of bool, shape (slots, 1, rows, length)
-        cache    : `open` has said where the tokens go
+        caches   : of every layer, shape (2, all slots, kv_heads, all columns, head_width)
+        columns  : Tensor of int64, shape (slots, rows): where the keys and values of these tokens go
         slots    : those of the cache that take part
         """
-        caches = cache.layers
-        held = x.float().contiguous().clone(), mask.contiguous(), cache.token_columns.contiguous()
+        held = x.float().contiguous().clone(), mask.contiguous(), columns.contiguous()
         count, rows, width = x.shape
         total = count * rows
         qkv = torch.empty(total, self._products[0][0][0].outputs)

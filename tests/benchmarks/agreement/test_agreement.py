@@ -13,10 +13,10 @@ from benchmarks.agreement import __main__ as agreement
 from benchmarks.agreement.__main__ import LIMIT, SLOW, Agreement, Text, compare, main, markdown, measure, worst, write
 from benchmarks.agreement.teacher_forcing import ROWS, Reading, read
 from benchmarks.models.real_models import Prefix, RealModel
-from prelim.decoders import serving_decoder
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
+from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 
 EOS, PAD, TOKENS = 3, 0, 3 * ROWS

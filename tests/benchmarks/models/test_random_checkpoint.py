@@ -1,18 +1,16 @@
 """The checkpoint that the memory benchmark imports is the published one but for its values."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
 from benchmarks.models.random_checkpoint import CHECKPOINTS
+from tests.parity.fixture import fixture_path, read_fixture
 
 
 @pytest.mark.slow
-def test_keys_and_shapes_are_those_of_the_shared_facts(shared: Path) -> None:
+def test_keys_and_shapes_are_those_of_the_fixture() -> None:
     """Every key that was recorded from the original is there in its shape, and the parameters are as many."""
-    fixture = json.loads((shared / "fixtures" / "system0.json").read_text(encoding="utf-8"))
+    fixture = read_fixture(fixture_path(0))
     recorded = {entry["key"]: tuple(entry["shape"]) for entry in fixture["modules"]["model"]["state_dict"]}
 
     with torch.device("meta"):

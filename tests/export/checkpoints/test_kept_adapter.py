@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from export.import_checkpoint import import_checkpoint
-from prelim.decoders import for_serving, serving_decoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.quantized import NF4Linear
 from prelim.errors import ArchiveError
 from prelim.networks.model_folder import read_network
+from prelim.networks.trained_decoder import for_serving, serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.export.test_import_llama import RANK, SYSTEM, adapter, llama, projection, save_adapter, vision
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from benchmarks.models.real_models import SMOLLM2, RealModel, real_model
-from prelim.decoders import empty_decoder, serving_decoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.packed import STEP_ROWS, pack
 from prelim.decoders.precision import PRECISIONS, stored_weights
@@ -14,6 +13,7 @@ from prelim.decoders.weights_file import made
 from prelim.generation.engine import DecodeRequest
 from prelim.generation.options import MAX_BEAMS
 from prelim.kernels import unavailable
+from prelim.networks.trained_decoder import empty_decoder, serving_decoder
 from tests.batches import OPTIONS, alone, decode
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from prelim.decoders import serving_decoder
 from prelim.decoders.decoder import IMAGE
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
+from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.model_src.generation.reference import generate_arguments, run
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from prelim.decoders import serving_decoder
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import DecodingFailed, InvalidOption, NonFiniteOutput, RequestError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
+from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.model_src.generation.reference import EOS, engine, letters, request, run, tiny_decoder, tiny_image
 

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from prelim import decoding_process
 from prelim.errors import ArchiveError, Overloaded, Refused, TooLarge, UnreadableInput
+from prelim.images import decoding_process
 from prelim.images.decoding_process import DECODING, DecodingProcess, lost
 from prelim.images.radiograph import InputConfig, read_radiograph, render
 from tests.decoding_costs import measure

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prelim.decoders import build_decoder
+from prelim.networks.trained_decoder import build_decoder
 
 Shapes = Mapping[str, tuple[int, ...]]
 Section = Mapping[str, Any]
