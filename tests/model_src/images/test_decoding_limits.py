@@ -101,7 +101,7 @@ def test_a_decoder_that_aborts_ends_its_own_process_only(tmp_path: Path) -> None
     """Whatever signal a decoder dies of, the file is a 400 without patient data and the server decodes the next."""
     script = """
 import os, signal, socket, sys
-from prelim import decoding_child
+from prelim.images import decoding_child
 whole = decoding_child.render
 def render(data, kind, config):
     if kind == "PNG":
