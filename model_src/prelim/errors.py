@@ -9,6 +9,8 @@ PrelimError
     NotAnImage         415  the bytes are of no kind that is read here
     Refused            422  readable, but this model must not answer it
     Overloaded         503  no capacity left for this request
+  DatasetError         a data set cannot be used (training.datasets.study)
+  SettingsError        a setting of a training run cannot be used (training.settings)
 """
 
 

@@ -1,4 +1,4 @@
-"""What the scores do not see: the references themselves, made wrong on purpose, beside texts that know nothing.
+"""What the scores do not see: the references themselves, altered on purpose, and texts that know nothing of the image.
 
 $ python -m training.evaluation.blindness ../shared/data/iu_xray/r2gen_annotation.json --format r2gen
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.datasets import FORMATS
+from training.datasets.source import Source
 from training.datasets.study import SPLITS, DatasetError
 from training.evaluation.baselines import best_constant_report, random_reports
 from training.evaluation.data import EvaluationData, read_data
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=["report"])
     arguments = parser.parse_args()
     try:
-        data = read_data(arguments.format, arguments.data, arguments.split, arguments.sections, None)
+        source = Source(format=arguments.format, path=str(arguments.data), sections=tuple(arguments.sections))
+        data = read_data(source, arguments.split)
         if not data.train_texts or not data.val_texts:
             raise DatasetError(f"{arguments.data} has no training or no validation split to copy from")
     except DatasetError as error:

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from prelim.errors import InputError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import Prompter
 from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
+from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from prelim.networks.model_folder import Model
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import cut_at_stop
+from training.datasets.formats.feature_json import read_embedding
+from training.datasets.study import DatasetError
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Run:
     features : mean image features, Tensor, shape (images, width)
     nats     : of each reference, minus the logarithm of its probability; the end of the report is a token of it
     tokens   : of each reference, the end included
-    cut      : references that were cut because the decoder has no more positions
+    cut      : references longer than the decoder's positions, which were cut
     """
 
     reports: tuple[str, ...]
@@ -86,8 +89,10 @@ class ModelRunner:
         config = self._model.config
         paths = iter(tqdm(images, desc=doing, unit="image", leave=False))
         while chunk := list(islice(paths, self._slots)):
-            radiographs = (read_radiograph(path.read_bytes(), config.input) for path in chunk)
-            pixel_values = np.stack([preprocess(radiograph, config.preprocess) for radiograph in radiographs])
+            if chunk[0].suffix == ".json":  # a data set of features, see feature_json
+                yield torch.from_numpy(np.stack([read_embedding(path) for path in chunk])).to(self._device)
+                continue
+            pixel_values = np.stack([preprocess(_read(path, config.input), config.preprocess) for path in chunk])
             yield self._model.network.vision(torch.from_numpy(pixel_values).to(self._device))
 
     def _written(self, image_embeds: Tensor, options: GenerationOptions) -> list[str]:
@@ -142,6 +147,13 @@ class ModelRunner:
 
     def _detokenize(self, token_ids: Sequence[int]) -> str:
         return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+
+def _read(path: Path, config: InputConfig) -> Radiograph:
+    try:
+        return read_radiograph(path.read_bytes(), config)
+    except (OSError, InputError) as error:
+        raise DatasetError(f"{path} cannot be evaluated: {error}") from error
 
 
 def _mean(image_features: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
 from training.evaluation.metrics.perplexity import perplexity_measures
 from training.evaluation.model_run import ModelRunner, Run
-from training.evaluation.predictions import in_order, read_predictions
+from training.evaluation.predictions import read_predictions, sort_predictions
 from training.evaluation.systems import rounded
 
 REPORTS = (
@@ -123,7 +123,7 @@ def test_a_model_is_scored_beside_its_baselines(
     assert len(first) == 6
     assert first["nearest image, 32 x 32 pixels"]["BLEU-4"] == [1, 1, 1]
     assert first["nearest image, encoder features"]["BLEU-4"] == [1, 1, 1]
-    assert "perplexity, word" in (out / "evaluation.md").read_text(encoding="utf-8")
+    assert "perplexity, token" in (out / "evaluation.md").read_text(encoding="utf-8")
     assert (out / "examples.png").stat().st_size > 5000
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -187,7 +187,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         read_predictions(path)
     with pytest.raises(DatasetError, match=r"predictions are .json \(ReXrank\) or .csv"):
         read_predictions(tmp_path / "theirs.txt")
-    assert in_order({"b": "2", "a": "1"}, [], path) == []
+    assert sort_predictions({"b": "2", "a": "1"}, [], path) == []
 
 
 def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,11 +105,11 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=1000)
     arguments = parser.parse_args()
     try:
-        studies = read_studies(arguments.format, arguments.path, arguments.images, only_present=True)
+        studies = read_studies(arguments.format, arguments.path, arguments.images)
     except DatasetError as error:
         sys.exit(str(error))
-    images = {image: study for study in studies for image in study.images}
-    splits, patients = [s.split for s in images.values()], [s.patient_id for s in images.values()]
+    images = {image: study for study in studies for image in study.images if image.is_file()}
+    splits, patients = [s.split for s in images.values()], [s.unit for s in images.values()]
     print("\n".join(calibrate(list(images), splits, patients, arguments.copies)))
 
 
