@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from training.datasets.archives import unpack_images
 from training.datasets.formats import (
     bimcv,
     caption_folders,
@@ -35,7 +36,6 @@ from training.datasets.formats import (
     xraygpt,
     xreport,
 )
-from training.datasets.image_files import unpack_images
 from training.datasets.study import DatasetError, Reader, Study
 from training.datasets.trained_on import make_fingerprint
 

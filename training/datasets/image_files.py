@@ -1,12 +1,8 @@
-"""Image files of data sets: found by the names that data sets give them, and taken out of archives."""
+"""Image files of data sets: found by the names that data sets give them, written where they are in other files."""
 
 import hashlib
-import zipfile
-import zlib
 from functools import cache
 from pathlib import Path
-
-from training.datasets.study import DatasetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".webp", ".bmp")
 """In any case. BMP files are found, and then refused by the reader of images, whose message says what to do."""
@@ -56,32 +52,6 @@ def list_images(folder: Path) -> list[Path]:
 def _list_images(folder: Path) -> dict[str, Path]:
     files = sorted(list_images(folder), key=lambda file: IMAGE_SUFFIXES.index(file.suffix.lower()), reverse=True)
     return {strip_suffixes(file.name): file for file in files}
-
-
-def unpack_images(images: Path) -> Path:
-    """The folder of images; a .zip file is unpacked into a folder of its name next to it, once.
-
-    Raises DatasetError where there is none, or the archive is damaged.
-    """
-    if images.is_dir():
-        return images
-    if not images.exists():
-        raise DatasetError(
-            f"the image folder {images} does not exist; give that of the image files (dataset.image_folder)"
-        )
-    folder = images.with_suffix("")
-    part = images.with_suffix(".part")
-    if images.suffix.lower() != ".zip":
-        raise DatasetError(f"the image folder {images} is a file; give a folder, or a .zip file of images")
-    if not folder.is_dir():
-        try:
-            with zipfile.ZipFile(images) as archive:
-                archive.extractall(part)  # which keeps members below the folder
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DatasetError(f"{images} cannot be unpacked: {error}; fetch it again") from error
-        part.replace(folder)  # an interruption leaves no half folder
-    inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 _MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif", b"RIFF": ".webp"}

@@ -50,7 +50,7 @@ def pixel_vectors(images: Sequence[Path], side: int = 32) -> Tensor:
     return normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
 
 
-def retrieve_reports(queries: Tensor, keys: Tensor, train: Sequence[str]) -> list[str]:
+def retrieved_reports(queries: Tensor, keys: Tensor, train: Sequence[str]) -> list[str]:
     """For each query the report of the training image with the largest cosine.
 
     queries : Tensor, shape (images, width)

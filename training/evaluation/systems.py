@@ -10,7 +10,7 @@ from training.evaluation.baselines import (
     most_frequent_report,
     pixel_vectors,
     random_reports,
-    retrieve_reports,
+    retrieved_reports,
 )
 from training.evaluation.data import EvaluationData
 from training.evaluation.language import find_language
@@ -75,9 +75,9 @@ def baselines(data: EvaluationData, protocol: Protocol, runner: ModelRunner | No
         return result
     train_images, texts = [path for path, _ in seen], [text for _, text in seen]
     if all(study.features is None for study in data.studies):
-        result.systems[PIXELS] = retrieve_reports(pixel_vectors(images), pixel_vectors(train_images), texts)
+        result.systems[PIXELS] = retrieved_reports(pixel_vectors(images), pixel_vectors(train_images), texts)
     if runner is not None and run is not None:
-        result.systems[FEATURES] = retrieve_reports(run.features, runner.features(train_images), texts)
+        result.systems[FEATURES] = retrieved_reports(run.features, runner.features(train_images), texts)
     return result
 
 

@@ -1,11 +1,10 @@
 """Open-i: the Indiana University reports as XML files, in a folder or in the archive NLMCXR_reports.tgz."""
 
-import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from training.datasets.archives import read_members
 from training.datasets.files import keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError, Study
@@ -23,7 +22,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         path = path / ARCHIVE
     folder = ImageFolder(images or (path if path.is_dir() else path.parent) / "images")
     for place, data in _read_files(path):
-        yield _study(place, data, folder)
+        yield _make_study(place, data, folder)
 
 
 def _read_files(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -36,17 +35,12 @@ def _read_files(path: Path) -> Iterator[tuple[str, bytes]]:
         return
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; give {ARCHIVE}, or a folder of XML files, as path")
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.name.endswith(".xml") else None
-                if file is not None:
-                    yield f"{path}, {member.name}", file.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DatasetError(f"{path} is not a complete tar archive: {error}; fetch it again") from error
+    for name, data in read_members(path):
+        if name.endswith(".xml"):
+            yield f"{path}, {name}", data
 
 
-def _study(place: str, data: bytes, folder: ImageFolder) -> Study:
+def _make_study(place: str, data: bytes, folder: ImageFolder) -> Study:
     try:
         # Entities are not expanded beyond what expat allows; these files declare none.
         root = ElementTree.fromstring(data)  # noqa: S314

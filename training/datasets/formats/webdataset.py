@@ -1,12 +1,11 @@
 """WebDataset: tar files whose members of one name are a sample: `0001.png` with `0001.txt` or `0001.json`."""
 
 import json
-import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from training.datasets.archives import read_members
 from training.datasets.files import SPLIT_NAMES, collect_labels, keep_texts
 from training.datasets.image_files import IMAGE_SUFFIXES, write_image
 from training.datasets.patients import find_patient
@@ -52,22 +51,15 @@ def _read_samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Every sample with the bytes of its members by suffix; members of other kinds are passed over."""
     key = ""
     members: dict[str, bytes] = {}
-    try:
-        with tarfile.open(file) as archive:
-            for member in archive:
-                folder, _, name = member.name.removeprefix("./").rpartition("/")
-                stem, dot, suffix = name.partition(".")
-                opened = archive.extractfile(member) if member.isfile() else None
-                if opened is None or not dot:
-                    continue
-                if f"{folder}/{stem}" != key and members:
-                    yield key.lstrip("/"), members
-                    members = {}
-                key = f"{folder}/{stem}"
-                if f".{suffix.lower()}" in (*IMAGE_SUFFIXES, *TEXTS):
-                    members[f".{suffix.lower()}"] = opened.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DatasetError(f"{file} is not a complete tar file: {error}; fetch it again") from error
+    for path, data in read_members(file):
+        folder, _, name = path.rpartition("/")
+        stem, _, suffix = name.partition(".")
+        if f"{folder}/{stem}" != key and members:
+            yield key.lstrip("/"), members
+            members = {}
+        key = f"{folder}/{stem}"
+        if f".{suffix.lower()}" in (*IMAGE_SUFFIXES, *TEXTS):
+            members[f".{suffix.lower()}"] = data
     if members:
         yield key.lstrip("/"), members
 
