@@ -59,7 +59,7 @@ class MicroBatches(Dataset[Batch]):
         self._told = max(1, round(settings.auxiliary.reports * self._size)) if epoch else self._size
         self._reports = [tokens.report(example.text) for example in examples]
         if settings.dataset.prompts and not tokens.takes_prompts:
-            raise SettingsError("dataset.prompts is set, but this architecture takes no prompts; leave it out")
+            raise SettingsError(f"dataset.prompts is set, but {tokens.architecture} takes none; leave it out")
         self._prompts = [
             [tokens.prompt(words) for words in settings.dataset.prompts or (example.prompt,)] for example in examples
         ]

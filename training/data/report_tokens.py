@@ -40,6 +40,11 @@ class ReportTokens:
             )
 
     @property
+    def architecture(self) -> str:
+        """Of the model."""
+        return self._config.architecture
+
+    @property
     def takes_prompts(self) -> bool:
         """Whether the model can be asked something."""
         return self._prompter is not None

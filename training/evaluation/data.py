@@ -62,8 +62,7 @@ def read_data(
     if not written[split]:
         known = sorted({name for study in parts[split] for name in study.sections})
         raise DatasetError(
-            f"no study of {split!r} has an image and {' or '.join(source.sections)}; its sections are: "
-            f"{', '.join(known)}"
+            f"no study of {split!r} has {' or '.join(source.sections)}; its sections are {', '.join(known)}"
         )
     return EvaluationData(
         split=split,

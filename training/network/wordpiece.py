@@ -12,6 +12,9 @@ SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORD = Regex(r"\d+(?:[.,:/]\d+)+|[\p{L}\p{M}\p{N}]+|[^\s\p{L}\p{M}\p{N}]")
 """A number with its separators, letters and digits, or one other sign."""
 
+SPACE_AT_SIGN = Regex(r"\s+(?=[;:)\]%])|(?<=[(\[])\s+")
+"""Signs that the decoder of WordPiece leaves alone; it joins full stops and commas itself."""
+
 SPACE_BETWEEN_HAN = Regex(r"(?<=\p{Han}|[，。；：、])\s+(?=\p{Han}|[，。；：、])")
 
 
@@ -45,6 +48,7 @@ def make_tokenizer(captions: Iterable[str], vocab_size: int) -> Tokenizer:
             decoders.WordPiece(),
             decoders.Fuse(),
             decoders.Replace(Regex(r"\s*-\s*"), "-"),
+            decoders.Replace(SPACE_AT_SIGN, ""),
             decoders.Replace(SPACE_BETWEEN_HAN, ""),
         ]
     )
