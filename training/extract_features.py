@@ -34,7 +34,7 @@ from training.datasets.study import DatasetError
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path) -> Iterator[Archive]:
     """The archive of a .mar file, or of the folder that one is unpacked in.
 
     Raises ArchiveError naming what is wrong.
@@ -126,7 +126,7 @@ def main() -> None:
         studies = read_studies(source.format, source.path, source.image_folder or None)
         images = [image for study in studies for image in study.images]
         options = {"device": given.device, "threads": given.threads}
-        with opened(given.archive) as archive:
+        with open_archive(given.archive) as archive:
             failed = extract(
                 archive, images, source.image_root, given.out, batch=given.batch, shard=given.shard, options=options
             )

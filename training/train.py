@@ -126,7 +126,7 @@ class Trainer:
         """Learn from the micro-batches of one step; says whether a process was told to stop."""
         o, accelerator = self.settings.optimisation, self.accelerator
         # A step's loss is the mean over the tokens of all its micro-batches, in whatever process they are.
-        counts = accelerator.reduce(counted([batch for _, batch in batches], stop=stop), "sum")
+        counts = accelerator.reduce(count_targets([batch for _, batch in batches], stop=stop), "sum")
         tokens, labels = counts[0].clamp(min=1), counts[1].clamp(min=1)
         train_mode(self.teacher)
         sums = torch.zeros(2, device=accelerator.device)
@@ -193,7 +193,7 @@ def train(settings: Settings) -> bool:
     board = Board(run.folder, progress) if run.main else None
     batches = run.batches()
     with stop_signals() as received, bar:
-        while progress.step < steps and not stopped and not exhausted(progress, settings):
+        while progress.step < steps and not stopped and not is_exhausted(progress, settings):
             told = run.step(list(islice(batches, settings.optimisation.accumulate)), stop=bool(received))
             bar.set_postfix(
                 epoch=f"{progress.step / run.prepared.steps_per_epoch:.1f}",
@@ -212,7 +212,7 @@ def train(settings: Settings) -> bool:
                     save(run.folder, settings, progress, run.parts, run.prepared.data)
     if board:
         board.close()
-    finished = progress.step == steps or exhausted(progress, settings)
+    finished = progress.step == steps or is_exhausted(progress, settings)
     if run.main and finished:
         finish(settings, run.prepared, run.average, progress)
     elif run.main:
@@ -225,12 +225,12 @@ def train(settings: Settings) -> bool:
     return finished
 
 
-def exhausted(progress: Progress, settings: Settings) -> bool:
+def is_exhausted(progress: Progress, settings: Settings) -> bool:
     """Whether the validation loss has not fallen for as long as is waited for."""
     return bool(settings.run.patience) and progress.waited >= settings.run.patience
 
 
-def counted(batches: Sequence[Batch], *, stop: bool) -> Tensor:
+def count_targets(batches: Sequence[Batch], *, stop: bool) -> Tensor:
     """Tokens to be learned, examples with a label, and 1 for a process that was told to stop."""
     tokens = sum(int((batch["targets"] != IGNORED).sum()) for batch in batches)
     labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)

@@ -56,7 +56,7 @@ def test_one_seed_gives_the_same_weights(small: Small) -> None:
 
 
 def test_processes_that_read_images_change_nothing(small: Small) -> None:
-    """With images read in two processes beside, the weights are bit for bit the same."""
+    """With images read by two worker processes, the weights are bit for bit the same."""
     runs = [changed(small(folder=str(workers), augment=AUGMENTED), workers=workers) for workers in (0, 2)]
     assert all(train(run) for run in runs)
     assert equal(*map(weights, runs))
@@ -177,7 +177,7 @@ def test_schedules() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IU_XRAY.is_dir(), reason="needs the data set iu_xray beside the project")
+@pytest.mark.skipif(not IU_XRAY.is_dir(), reason="needs the data set iu_xray next to the project")
 @pytest.mark.parametrize("system", MODELS)
 def test_sixteen_real_pairs_are_learned_by_heart(system: str, tmp_path: Path) -> None:
     """Any system, its dropout off where it has a setting, brings the loss of 16 images with their reports below 0.1."""

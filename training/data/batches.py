@@ -64,7 +64,7 @@ class MicroBatches(Dataset[Batch]):
             [tokens.prompt(words) for words in settings.dataset.prompts or (example.prompt,)] for example in examples
         ]
         self._weights = kind_weights(examples, settings.dataset.balance)
-        self._order = lru_cache(2)(self._shuffled)
+        self._order = lru_cache(2)(self._shuffle)
 
     def __len__(self) -> int:
         """Micro-batches of one pass over the examples."""
@@ -92,7 +92,7 @@ class MicroBatches(Dataset[Batch]):
             "labels": self._labels[chosen],
         }
 
-    def _shuffled(self, epoch: int) -> list[int]:
+    def _shuffle(self, epoch: int) -> list[int]:
         """The examples of an epoch in their order; with weights, as many, some of them twice and some not at all."""
         generator = generator_of(self._seed, "order", epoch)
         order = torch.randperm(len(self._reports), generator=generator)

@@ -26,12 +26,12 @@ _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 SHOWN = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "micro F1, 13 findings")
 
 
-def without_denials(text: str) -> str:
+def remove_denials(text: str) -> str:
     """The text without the words that deny: "no effusion" becomes "effusion"."""
     return _DENIED.sub("", text)
 
 
-def sides_swapped(text: str) -> str:
+def swap_sides(text: str) -> str:
     """The text with left for right and right for left."""
     return _SIDES.sub(lambda match: "right" if match.group().lower() == "left" else "left", text)
 
@@ -50,8 +50,8 @@ def measure(data: EvaluationData) -> Measures:
     protocol = Protocol(data.train_texts)
     constant = best_constant_report(data.train_texts, data.val_texts, protocol)
     systems = {
-        "references, denials removed": [without_denials(text) for text in data.references],
-        "references, sides swapped": [sides_swapped(text) for text in data.references],
+        "references, denials removed": [remove_denials(text) for text in data.references],
+        "references, sides swapped": [swap_sides(text) for text in data.references],
         "constant, best BLEU-4 on val": [constant] * len(data.references),
         "random training report": random_reports(data.train_texts, len(data.references)),
         "random, same 14 labels": same_labels(data.train_texts, data.references),

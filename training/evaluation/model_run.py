@@ -77,7 +77,7 @@ class ModelRunner:
             golds = references[len(reports) :][: len(image_embeds)]
             reports += self._written(image_embeds, options or self._model.config.generation)
             features.append(_mean(image_features))
-            told = self._told(image_embeds, golds)
+            told = self._score_references(image_embeds, golds)
             nats += told[0]
             tokens += told[1]
             cut += told[2]
@@ -112,7 +112,7 @@ class ModelRunner:
                 done[request_id] = text if self._prompter is None else self._prompter.answer(text)
         return [done[str(i)] for i in range(len(image_embeds))]
 
-    def _told(self, image_embeds: Tensor, references: Sequence[str]) -> tuple[list[float], list[int], int]:
+    def _score_references(self, image_embeds: Tensor, references: Sequence[str]) -> tuple[list[float], list[int], int]:
         """Nats and tokens of each reference by teacher forcing, and how many were cut.
 
         A prefill gives the first token of each, one forward pass all the others.

@@ -101,7 +101,7 @@ def sections(
     sacre, signatures = sacrebleu_measures(systems, references)
     result = [
         Section("R2Gen's protocol", coco_measures(tokenised, gold)),
-        Section("uncleaned texts", _joined(sacre, rexrank_measures(systems, references)), "; ".join(signatures)),
+        Section("uncleaned texts", _join(sacre, rexrank_measures(systems, references)), "; ".join(signatures)),
     ]
     if templates is not None:
         overall, by_kind = templates.measures(systems)
@@ -203,5 +203,5 @@ def _distinct(texts: Sequence[str], templates: TemplateScorer | None) -> dict[st
     return {"reports": number, "ratio": round(number / len(texts), 4), **counts}
 
 
-def _joined(one: Measures, other: Measures) -> Measures:
+def _join(one: Measures, other: Measures) -> Measures:
     return {name: [*one[name], *other[name]] for name in one}

@@ -54,7 +54,7 @@ def starting_model(settings: Settings, texts: Iterable[str]) -> StartingModel:
     description = _description(settings)
     tokenizer, made_here = _tokenizer(settings, [*texts, *_prompt_texts(settings, description)])
     if made_here:
-        _own_special_tokens(description, settings.model.get("generation", {}))
+        _set_special_tokens(description, settings.model.get("generation", {}))
     decoder = description.setdefault("decoder", {})
     decoder.setdefault("vocab_size", tokenizer.get_vocab_size())
     if decoder.get("kind") == "cross_attention":
@@ -161,7 +161,7 @@ def _prompt_texts(settings: Settings, description: Mapping[str, Any]) -> list[st
     return [*settings.dataset.prompts, *(str(prompt[key]) for key in ("before", "after", "default") if prompt.get(key))]
 
 
-def _own_special_tokens(description: dict[str, Any], generation: Mapping[str, Any]) -> None:
+def _set_special_tokens(description: dict[str, Any], generation: Mapping[str, Any]) -> None:
     """Ids of the published tokenizer mean other words in one made here, and its stop text is not one word.
 
     generation : as settings give it, whose stop text stays

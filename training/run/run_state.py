@@ -114,7 +114,7 @@ def load_best(folder: Path) -> dict[str, Tensor]:
 def write_settings(folder: Path, settings: Settings) -> None:
     """Keep the settings of a run in its folder, for `run.resume=true run.folder=...`."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = json.loads(json.dumps(settings.as_dict()))  # without tuples
+    plain = json.loads(json.dumps(settings.as_dict()))  # JSON has no tuples
     (folder / SETTINGS).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 

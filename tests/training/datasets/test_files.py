@@ -87,7 +87,7 @@ def test_entries_of_rexrank_are_checked(tmp_path: Path, entry: dict[str, object]
 
 
 def test_the_report_of_rexrank_may_be_called_reports(tmp_path: Path) -> None:
-    """Null is no text, and the labels keep what else is said."""
+    """Null is not a text, and the labels keep what else is said."""
     entry = {"image_path": [], "section_findings": None, "reports": "Clear.", "context": "Age:50.Gender:M."}
     (tmp_path / "r.json").write_text(json.dumps({"s1": entry}), encoding="utf-8")
     [study] = read_studies("rexrank", tmp_path / "r.json")

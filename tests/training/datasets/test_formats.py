@@ -228,7 +228,7 @@ def test_mimic_is_read_from_its_tables_and_folders(tmp_path: Path) -> None:
 
 
 def test_sections_of_one_name_are_joined() -> None:
-    """`FINDING` and `FINDINGS` are one section; a colon inside a sentence is no heading."""
+    """`FINDING` and `FINDINGS` are one section; a colon inside a sentence does not make a heading."""
     text = "FINDINGS: Lungs: clear.\nIMPRESSION: Normal.\n  FINDING: Stable."
     assert split_sections(text) == {"findings": "Lungs: clear.\nStable.", "impression": "Normal."}
 

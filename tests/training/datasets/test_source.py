@@ -178,7 +178,7 @@ def test_a_report_with_headings_is_cut_where_sections_are_wanted(tmp_path: Path)
 
 @pytest.mark.parametrize("text", ["XXXX", " ___ .", "[**Name**]", "", None])
 def test_marks_alone_are_not_a_text(tmp_path: Path, text: str | None) -> None:
-    """A report of which de-identification left nothing is no target, and null is not "None"."""
+    """A report of which de-identification left nothing is not learned, and null is not "None"."""
     [study] = read_source(Source("pairs", str(write_pairs(tmp_path, [{"file": "a.png", "report": text}]))))
     assert study.sections == {}
 

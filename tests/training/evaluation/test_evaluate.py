@@ -1,4 +1,4 @@
-"""The command: model folders, predictions of others, ReXrank's files."""
+"""The command: model folders, predictions of other systems, ReXrank's files."""
 
 import csv
 import json
@@ -173,7 +173,7 @@ def test_rexrank_round_trip(tmp_path: Path) -> None:
 
 
 def test_rexrank_entries_are_kept(tmp_path: Path) -> None:
-    """What ReXrank's own file has comes back untouched, with the prediction beside it."""
+    """Entries of ReXrank's own file come back unchanged, with the prediction added."""
     given = {"s1": {"image_path": ["a.png"], "key_image_path": "a.png", "report": "x", "extra": [1, 2]}}
     source, path = tmp_path / "in.json", tmp_path / "out.json"
     source.write_text(json.dumps(given), encoding="utf-8")
