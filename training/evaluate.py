@@ -1,6 +1,6 @@
 """Score a model, or texts that another system wrote, and its baselines.
 
-$ python -m training.evaluate models/demo ../shared/data/open_radiology --format open_radiology --split val --sections report
+$ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
 $ python -m training.evaluate models/mine                # the test split of the data set that it was trained on
 $ python -m training.evaluate models/mine annotation.json --format r2gen --images images
 $ python -m training.evaluate theirs.json annotation.json --format r2gen            # ReXrank's JSON, or CSV: id,text

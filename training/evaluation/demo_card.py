@@ -1,6 +1,6 @@
 """Write MODEL_CARD.md from the measured scores; no number in it is typed by hand.
 
-$ python -m training.evaluate models/demo ../shared/data/open_radiology --format open_radiology --split val --sections report
+$ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
 $ python -m training.evaluation.demo_card models/demo --data DATA --training runs/demo/training.json
 """
 

@@ -115,6 +115,7 @@ def test_padchest(tmp_path: Path) -> None:
     [study] = read_studies("padchest", tmp_path)
     assert all(image.is_file() for image in study.images)
     assert (study.patient_id, study.views, study.labels["sex"]) == ("p1", ("PA", "L"), "M")
+    assert study.labels["age"] == "84"
 
 
 def test_bimcv(tmp_path: Path) -> None:

@@ -208,6 +208,14 @@ def test_missing_images_have_a_limit(tmp_path: Path) -> None:
     assert (len(studies), missing) == (12, 28)
 
 
+def test_images_are_named_from_their_folder(tmp_path: Path) -> None:
+    """That of the images, else that of the data set, also where the data set is a file."""
+    write_pairs(tmp_path, [{"file": "a.png", "report": "Clear."}])
+    file = str(tmp_path / "pairs.json")
+    assert Source("pairs", file).image_root == Source("pairs", str(tmp_path)).image_root == tmp_path
+    assert Source("pairs", file, image_folder=str(tmp_path / "images")).image_root == tmp_path / "images"
+
+
 def test_only_chosen_views_are_used(tmp_path: Path) -> None:
     """A missing lateral image does not matter to a model of frontal ones; an unknown view lists the known."""
     rows: list[dict[str, object]] = [

@@ -30,8 +30,8 @@ def _read_files(path: Path) -> Iterator[tuple[str, bytes]]:
         names = sorted(path.rglob("*.xml"))
         if not names:
             raise DatasetError(f"the folder {path} has neither {ARCHIVE} nor XML files; give one of them as path")
-        for name in names:
-            yield str(name), name.read_bytes()
+        for file in names:
+            yield str(file), file.read_bytes()
         return
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; give {ARCHIVE}, or a folder of XML files, as path")

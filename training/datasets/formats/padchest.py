@@ -9,7 +9,7 @@ from training.datasets.study import Study
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Report")
-LABELS = {"sex": "PatientSex_DICOM", "birth": "PatientBirth", "labels": "Labels"}
+LABELS = {"sex": "PatientSex_DICOM", "labels": "Labels"}
 """Column by label."""
 
 
@@ -30,6 +30,12 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             views=tuple(row["Projection"] for _, row in rows),
             source="PadChest",
             split=None,
-            labels={name: first[column] for name, column in LABELS.items() if first.get(column)},
+            labels={name: first[column] for name, column in LABELS.items() if first.get(column)} | _find_age(first),
             place=place,
         )
+
+
+def _find_age(row: dict[str, str]) -> dict[str, str]:
+    """The age in years, of the years of examination and birth; some births are written as 1930.0."""
+    study, birth = row.get("StudyDate_DICOM", "")[:4], row.get("PatientBirth", "")[:4]
+    return {"age": str(int(study) - int(birth))} if study.isdecimal() and birth.isdecimal() else {}
