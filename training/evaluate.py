@@ -1,6 +1,7 @@
-"""Score a model, or texts that another system wrote, beside its baselines.
+"""Score a model, or texts that another system wrote, and its baselines.
 
-$ python -m training.evaluate models/demo ../shared/data/open_radiology --format open_radiology --split val
+$ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
+$ python -m training.evaluate models/mine                # the test split of the data set that it was trained on
 $ python -m training.evaluate models/mine annotation.json --format r2gen --images images
 $ python -m training.evaluate theirs.json annotation.json --format r2gen            # ReXrank's JSON, or CSV: id,text
 $ python -m training.evaluate baselines annotation.json --format r2gen              # the baselines alone
@@ -16,6 +17,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from prelim.archive.archive import CONFIG
 from prelim.errors import PrelimError
@@ -23,38 +25,49 @@ from prelim.networks.model_folder import read_model_folder
 from training.datasets import FORMATS
 from training.datasets.formats import rexrank
 from training.datasets.study import SPLITS, DatasetError
+from training.datasets.trained_on import TrainedOn, read_trained_on
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.examples_figure import plot_examples
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import TemplateScorer
 from training.evaluation.model_run import ModelRunner, Run
-from training.evaluation.predictions import in_order, read_predictions
+from training.evaluation.predictions import read_predictions, sort_predictions
 from training.evaluation.systems import CONSTANT, Baselines, Section, baselines, evaluate
 from training.evaluation.table import markdown
+from training.settings import DatasetSettings, make_dataset_settings, read_dataset_settings
 
 ALONE = "baselines"
-"""In the place of a model: nothing but the baselines."""
+"""Instead of a model: only the baselines."""
+
+SPLITTING = ("splits", "val_fraction", "test_fraction", "split_seed", "patient_column", "patient_pattern")
+"""Settings that decide which split a study is in."""
 
 
 def main() -> None:
     """The command line."""
-    arguments = _arguments()
+    arguments = _parse_arguments()
     try:
         _run(arguments)
-    except (PrelimError, DatasetError) as error:
+    except PrelimError as error:
         sys.exit(str(error))
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    data = read_data(
-        arguments.format, arguments.data, arguments.split, arguments.sections, arguments.images, seed=arguments.seed
-    )
+    folder = _find_model(arguments.model)
+    trained_on = read_trained_on(folder) if folder else None
+    source = _make_source(arguments, trained_on)
+    data = read_data(source, arguments.split, with_images=folder is not None, trained_on=trained_on)
     protocol = Protocol(data.train_texts, arguments.min_count, arguments.max_tokens)
-    name, reports, run, others = _systems(arguments, data, protocol)
+    name, reports, run, others = _run_systems(arguments, folder, data, protocol)
+    if folder and trained_on is None:
+        others.notes.append(
+            "The model folder does not say what it was trained on: that these studies were not among it is your word."
+        )
     templates = None
-    if (arguments.data / "templates.json").is_file():
-        templates = TemplateScorer.of_folder(arguments.data, data.studies, data.train)
+    data_path = Path(source.path)
+    if (data_path / "templates.json").is_file():
+        templates = TemplateScorer.of_folder(data_path, data.studies, data.train)
     learned, lacking = extra_measures(arguments.extras, {name: reports, **others.systems}, data.references)
     others.notes += lacking
     extras = [Section("metrics with networks of their own", learned)] if learned[name] else []
@@ -69,40 +82,77 @@ def _run(arguments: argparse.Namespace) -> None:
         extras=extras,
         draws=arguments.draws,
     )
-    result = {"data": arguments.data.name, "format": arguments.format, "sections_scored": arguments.sections, **result}
-    _write(arguments, data, reports, result)
+    described = {"data": data_path.name, "format": source.format, "sections_scored": list(source.sections)}
+    _write(arguments, source, data, reports, {**described, **result})
 
 
-def _systems(
-    arguments: argparse.Namespace, data: EvaluationData, protocol: Protocol
+def _find_model(path: Path) -> Path | None:
+    """The model folder that is evaluated; None for predictions and the baselines alone."""
+    if str(path) == ALONE or not path.is_dir():
+        return None
+    if not (path / CONFIG).is_file():
+        raise DatasetError(f"{path} has no {CONFIG}; give a model folder, predictions (.json, .csv) or {ALONE!r}")
+    return path
+
+
+def _make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) -> DatasetSettings:
+    """The data set of the command line, of --config, or of the model folder.
+
+    A model is scored with the splits of its training: where the format is that of the training, all settings are those
+    of the model folder, and splits cannot be changed.
+
+    Raises DatasetError where the command line asks for other splits.
+    """
+    given: dict[str, Any] = {
+        "path": str(arguments.data) if arguments.data else None,
+        "format": arguments.format,
+        "image_folder": str(arguments.images) if arguments.images else None,
+        "sections": arguments.sections,
+        "views": arguments.views,
+        "split_seed": arguments.seed,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.config:
+        given = {**dict(vars(read_dataset_settings(arguments.config, given)))}
+    known = dict(trained_on.dataset) if trained_on else {}
+    if known and given.get("format", known["format"]) == known["format"]:
+        changed = [name for name in SPLITTING if name in given and given[name] != known.get(name)]
+        if changed and not arguments.config:
+            raise DatasetError(
+                f"{changed[0]} is {given[changed[0]]}, the model was trained with {known[changed[0]]}; leave it out: a "
+                "model is scored with the splits of its training"
+            )
+        return make_dataset_settings({**known, **{key: v for key, v in given.items() if key not in SPLITTING}})
+    if not {"path", "format"} <= given.keys():
+        raise DatasetError(f"give the data set and its --format ({', '.join(FORMATS)}), or --config")
+    return make_dataset_settings(given)
+
+
+def _run_systems(
+    arguments: argparse.Namespace, folder: Path | None, data: EvaluationData, protocol: Protocol
 ) -> tuple[str, Sequence[str], Run | None, Baselines]:
     """Name and reports of the system that is evaluated, what it gave if it is a model, and its baselines."""
-    source: Path = arguments.model
-    if str(source) == ALONE:
+    if folder is None and str(arguments.model) == ALONE:
         others = baselines(data, protocol, None, None)
         if not others.systems:
             raise DatasetError("there is nothing to evaluate: " + " ".join(others.notes))
         name = CONSTANT if CONSTANT in others.systems else next(iter(others.systems))
         return name, others.systems.pop(name), None, others
-    if not source.is_dir():
-        reports = in_order(read_predictions(source), data.studies, source)
-        return source.stem, reports, None, baselines(data, protocol, None, None)
-    if not (source / CONFIG).is_file():
-        raise DatasetError(f"{source} has no {CONFIG}; give a model folder, predictions (.json, .csv) or {ALONE!r}")
-    lacking = [study.study_id for study in data.studies if not study.images or not study.images[0].is_file()]
-    if lacking:
-        raise DatasetError(
-            f"{len(lacking)} of {len(data.studies)} studies have no image on this disk, such as {lacking[0]!r}; "
-            "name the folder of the images with --images"
-        )
-    model = read_model_folder(source)
+    if folder is None:
+        reports = sort_predictions(read_predictions(arguments.model), data.studies, arguments.model)
+        return arguments.model.stem, reports, None, baselines(data, protocol, None, None)
+    model = read_model_folder(folder)
     runner = ModelRunner(model, arguments.slots, arguments.device)
-    run = runner.run([study.images[0] for study in data.studies], data.references)
+    run = runner.run([path for path in data.inputs if path is not None], data.references)
     return f"{model.config.name} {model.config.version}", run.reports, run, baselines(data, protocol, runner, run)
 
 
 def _write(
-    arguments: argparse.Namespace, data: EvaluationData, reports: Sequence[str], result: dict[str, object]
+    arguments: argparse.Namespace,
+    source: DatasetSettings,
+    data: EvaluationData,
+    reports: Sequence[str],
+    result: dict[str, object],
 ) -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -115,26 +165,26 @@ def _write(
         rows = zip(data.studies, reports, data.references, strict=True)
         writer.writerows([study.study_id, report, reference] for study, report, reference in rows)
     if arguments.rexrank is not None:
-        source = arguments.data if arguments.format == "rexrank" else None
-        rexrank.write(arguments.rexrank, data.studies, reports, source)
-    shown = plot_examples(out / "examples.png", data.studies, data.references, reports)
+        original = Path(source.path) if source.format == "rexrank" else None
+        rexrank.write(arguments.rexrank, data.studies, reports, original)
+    shown = plot_examples(out / "examples.png", data, reports)
     print(text)
     print(f"\n{out}: evaluation.md, evaluation.json, predictions.csv" + (", examples.png" if shown else ""))
     if not shown:
         print("no examples.png: no image of these studies is on this disk")
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help=f"model folder, predictions (.json, .csv), or {ALONE!r}")
-    parser.add_argument("data", type=Path, help="file or folder of the data set")
-    parser.add_argument("--format", required=True, choices=FORMATS)
+    parser.add_argument("data", type=Path, nargs="?", help="file or folder of the data set (default: of its training)")
+    parser.add_argument("--format", choices=FORMATS)
+    parser.add_argument("--config", type=Path, help="YAML file whose section dataset describes the data set")
     parser.add_argument("--images", type=Path, help="folder that image names are relative to")
     parser.add_argument("--split", default="test", choices=SPLITS)
-    parser.add_argument("--seed", type=int, default=0, help="of the splits, where the data set fixes none")
-    parser.add_argument(
-        "--sections", nargs="+", default=["report"], help="what is written, such as findings impression"
-    )
+    parser.add_argument("--seed", type=int, help="of the splits, where neither the data set nor a training fixes them")
+    parser.add_argument("--sections", nargs="+", help="what is written (default: findings and impression, else report)")
+    parser.add_argument("--views", nargs="+", help="only images of these views, the first of each study")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of the results")
     parser.add_argument("--rexrank", type=Path, help="JSON to write for ReXrank's leaderboard")
     parser.add_argument("--min-count", type=int, default=3, help="rarer words are <unk>, as R2Gen has it for IU X-Ray")

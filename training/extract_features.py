@@ -4,7 +4,7 @@ $ make archive MODEL=models/mine
 $ python -m training.extract_features model_store/mine.mar --format pairs --data DATA --out features/iu
 $ python -m training.train CONFIG.yaml start.weights=models/mine dataset.features=features/iu
 
-Can be stopped at any time; the same command goes on, and adds images that are new in the data set.
+Can be stopped at any time; the same command continues, and adds images that are new in the data set.
 """
 
 import argparse
@@ -26,13 +26,14 @@ from prelim.encoding.onnx_session import OnnxSession
 from prelim.errors import InputError, PrelimError
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
-from training.data.features import INDEX, TENSOR, encoder_of, name_of, read_index
+from training.data.features import INDEX, TENSOR, encoder_of, name_image, read_index
 from training.datasets import read_studies
+from training.datasets.source import Source
 from training.datasets.study import DatasetError
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Archive]:
+def open_archive(path: Path) -> Iterator[Archive]:
     """The archive of a .mar file, or of the folder that one is unpacked in.
 
     Raises ArchiveError naming what is wrong.
@@ -49,7 +50,7 @@ def extract(
 ) -> list[str]:
     """Write the features of images that have none yet: float32 shards, and an index after each of them.
 
-    root    : the data set's folder, below which images are named
+    root    : folder of the images, Source.image_root, from which they are named
     batch   : images that are encoded together
     shard   : images in one file
     options : of OnnxSession
@@ -65,7 +66,7 @@ def extract(
         if index["vision_sha256"] != vision:
             raise DatasetError(f"{out / INDEX} is of another vision encoder; give another --out, or delete the folder")
     session = OnnxSession(archive.folder / VISION, packed=True, **options)
-    todo = [image for image in dict.fromkeys(images) if name_of(image, root) not in index["images"]]
+    todo = [image for image in dict.fromkeys(images) if name_image(image, root) not in index["images"]]
     bar = tqdm(total=len(images), initial=len(images) - len(todo), unit="image", desc="extracting features")
     failed: list[str] = []
     with bar:
@@ -82,7 +83,7 @@ def extract(
                         failed.append(f"{image}: {error}")
                         continue
                     pixels.append(preprocess(radiograph, archive.config.preprocess))
-                    names.append(name_of(image, root))
+                    names.append(name_image(image, root))
                 if pixels:
                     features.append(session.run(np.stack(pixels)))
                 bar.update(len(part[first : first + batch]))
@@ -106,7 +107,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="a .mar file, or the folder that it is unpacked in")
     parser.add_argument("--format", required=True, help="of the data set, as in dataset.format")
-    parser.add_argument("--data", type=Path, required=True, help="the data set's folder")
+    parser.add_argument("--data", type=Path, required=True, help="file or folder of the data set, as in dataset.path")
+    parser.add_argument("--images", type=Path, help="folder of the images, as in dataset.image_folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of the features")
     parser.add_argument("--batch", type=int, default=16, help="images that are encoded together")
     parser.add_argument("--shard", type=int, default=1024, help="images in one file")
@@ -114,16 +116,18 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
     try:
-        images = [image for study in read_studies(given.format, given.data) for image in study.images]
+        source = Source(format=given.format, path=str(given.data), image_folder=str(given.images or ""))
+        studies = read_studies(source.format, source.path, source.image_folder or None)
+        images = [image for study in studies for image in study.images]
         options = {"device": given.device, "threads": given.threads}
-        with opened(given.archive) as archive:
+        with open_archive(given.archive) as archive:
             failed = extract(
-                archive, images, given.data, given.out, batch=given.batch, shard=given.shard, options=options
+                archive, images, source.image_root, given.out, batch=given.batch, shard=given.shard, options=options
             )
-    except (PrelimError, DatasetError) as error:
+    except PrelimError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit(f"stopped; the same command goes on. What is extracted is in {given.out}")
+        sys.exit(f"stopped; the same command continues. The features so far are in {given.out}")
     for line in failed:
         print(f"left out: {line}", file=sys.stderr)
     print(f"{given.out}: features of {len(read_index(given.out)['images'])} images, {len(failed)} left out")

@@ -8,34 +8,25 @@ from typing import Any
 
 import yaml
 
+from prelim.errors import PrelimError
+from training.datasets.source import Source
+from training.datasets.study import DatasetError
 
-class SettingsError(ValueError):
+
+class SettingsError(PrelimError):
     """A setting is unknown or has a value that cannot be used."""
 
 
 @dataclass(frozen=True)
-class DatasetSettings:
-    """Section `dataset`: what is learned from."""
+class DatasetSettings(Source):
+    """Section `dataset`: the studies, see training.datasets.source, and how they are learned from."""
 
-    format: str = "open_radiology"  # a name in training.datasets
-    path: str = "../shared/data/open_radiology"
-    sections: tuple[str, ...] = (
-        "findings",
-        "impression",
-        "report",
-    )  # of a report, in this order; absent ones are left out
-    images: str = "each"  # "each": every image of a study is an example with the study's text; "first": only its first
-    views: tuple[str, ...] = ()  # only images of these views, as the data set names them; empty: all
-    image_folder: str = ""  # that image names are relative to, where it is not the format's own
-    val_fraction: float = 0.1  # of the patients, where the data set has no splits of its own; 0: no validation
-    test_fraction: float = 0.1  # of the patients, likewise: neither trained nor validated with
-    split_seed: int = 0  # of the splits; that of training.evaluate --seed and training.validate_data
     max_tokens: int = 0  # of a report; longer ones are cut; 0: generation.max_new_tokens of the model
     prompts: tuple[str, ...] = ()  # one is drawn each time; empty: a study's label `prompt`, else the model's default
     balance: tuple[str, ...] = ()  # labels of a study, each combination of whose values is a kind: the rarer the kind,
-    # the oftener an example comes, by the inverse square root, at most twice as often as on average; empty: all alike
+    # the more often an example comes, by the inverse square root, at most twice the mean; empty: all alike
     features: str = ""  # folder of training.extract_features: the vision encoder is not run and stays as it is
-    limit: int = 0  # so many examples of each split; 0: all
+    limit: int = 0  # at most this many examples of each split; 0: all
 
 
 @dataclass(frozen=True)
@@ -50,19 +41,19 @@ class StartSettings:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Section `lora`: low-rank adapters in the place of training the decoder (Hu et al., ICLR 2022)."""
+    """Section `lora`: low-rank adapters instead of training the decoder (Hu et al., ICLR 2022)."""
 
     rank: int = 0  # 0: no adapters
     alpha: float = 16.0  # the adapter's output is scaled by alpha / rank
     dropout: float = 0.0
     layers: tuple[str, ...] = ()  # names of linear layers; empty: queries, keys, values and output of attention
     quantize: str = ""  # "nf4": linear layers of the decoder's body in 4 bits (QLoRA, Dettmers et al., 2023)
-    keep: bool = False  # adapters stay beside their layers in the model folder; otherwise they are merged
+    keep: bool = False  # adapters stay separate from their layers in the model folder; otherwise they are merged
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Section `augment`: random changes of images that leave their reports right. All off by default.
+    """Section `augment`: random changes of images that keep their reports valid. All off by default.
 
     Flips are off for a reason: a left-right flip makes "left effusion" a lie, moves the heart to the right side (which
     is a finding of its own, dextrocardia) and mirrors the side marker. `flip` is for data whose texts name no side.
@@ -97,7 +88,7 @@ class AuxiliarySettings:
     """
 
     labels: tuple[str, ...] = ()  # of a study; each combination of their values is a class; empty: no classifier
-    weight: float = 1.0  # of its loss beside that of the reports
+    weight: float = 1.0  # of its loss, that of the reports being 1
     smoothing: float = 0.1  # of its targets
     reports: float = (
         1.0  # fraction of a batch whose reports are learned too: a decoder costs as much as a small encoder
@@ -106,7 +97,7 @@ class AuxiliarySettings:
 
 @dataclass(frozen=True)
 class OptimisationSettings:
-    """Section `optimisation`: how the weights move. AdamW; a step's loss is the mean over all its report tokens."""
+    """Section `optimisation`: optimizer and schedule. AdamW; a step's loss is the mean over all its report tokens."""
 
     seed: int = 20251122
     epochs: int = 10
@@ -140,7 +131,7 @@ class RunSettings:
     validate_every: int = 1  # epochs
     save_every: int = 500  # steps between checkpoints; there is one at every validation and at a stop, too
     patience: int = 0  # validations without a lower loss after which training ends; 0: it does not
-    resume: bool = False  # go on from folder/last.pt
+    resume: bool = False  # continue from folder/last.pt, with the settings in the folder if no file is given
     stop_after: int = 0  # steps of this session, then save and stop; 0: to the end
 
 
@@ -148,8 +139,8 @@ class RunSettings:
 class Settings:
     """What training reads: a YAML file of these sections, then `section.key=value` on the command line.
 
-    `model` is model.yaml: what stands there counts more than what the model.yaml of `start.weights` says, or, without
-    such, than what the published model of the `architecture` has. `freeze` names parts of the network, such as
+    `model` has keys of model.yaml, which override the model.yaml of `start.weights`, or, without start.weights, the
+    published model of the `architecture`. `freeze` names parts of the network, such as
     `vision` or `decoder.body.embed_tokens`; a part is frozen with all that is in it, its batch norms included.
     """
 
@@ -172,14 +163,8 @@ class Settings:
         for name in ("batch_size", "accumulate", "epochs"):
             if getattr(self.optimisation, name) < 1:
                 raise SettingsError(f"optimisation.{name} is {getattr(self.optimisation, name)}; allowed: 1 and more")
-        held = self.dataset.val_fraction, self.dataset.test_fraction
-        if min(held) < 0 or sum(held) >= 1:
-            raise SettingsError(
-                f"dataset.val_fraction is {held[0]}, test_fraction {held[1]}; together they must be under 1"
-            )
-        for name, value in (("auxiliary.reports", self.auxiliary.reports),):
-            if not 0 <= value <= 1:
-                raise SettingsError(f"{name} is {value}; allowed: 0 to 1")
+        if not 0 <= self.auxiliary.reports <= 1:
+            raise SettingsError(f"auxiliary.reports is {self.auxiliary.reports}; allowed: 0 to 1")
         if self.lora.quantize and not self.lora.rank:
             raise SettingsError("lora.quantize needs lora.rank: weights of 4 bits cannot be trained, adapters can")
         if self.dataset.features and self.augment.active:
@@ -191,7 +176,6 @@ class Settings:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "dataset.images": ("each", "first"),
     "lora.quantize": ("", "nf4"),
     "optimisation.schedule": ("cosine", "linear", "constant"),
     "optimisation.mixed_precision": ("no", "bf16", "fp16"),
@@ -205,14 +189,11 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
 
     Raises SettingsError for a file that cannot be read, an unknown key, and a value that cannot be used.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}") from error
+    values = _read_yaml(path)
     for override in overrides:
         name, equals, value = override.partition("=")
         if not equals:
-            raise SettingsError(f"{override!r} is no setting; write section.key=value, such as optimisation.epochs=3")
+            raise SettingsError(f"{override!r} is not a setting; write section.key=value, such as run.threads=2")
         *sections, key = name.split(".")
         section = values
         for part in sections:
@@ -223,13 +204,42 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     return make_settings(values)
 
 
+def _read_yaml(path: str | Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}; give a YAML file") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path} is {type(values).__name__}; it must be a mapping of sections")
+    return values
+
+
 def make_settings(values: Mapping[str, Any]) -> Settings:
     """Settings from nested mappings, each value converted to the type of its default."""
-    made: Settings = _section(Settings, values, "")
-    return made
+    settings: Settings = _make_section(Settings, values, "")
+    return settings
 
 
-def _section(cls: Any, values: Any, where: str) -> Any:
+def make_dataset_settings(values: Mapping[str, Any]) -> DatasetSettings:
+    """Section `dataset` alone, converted and checked likewise."""
+    settings: DatasetSettings = _make_section(DatasetSettings, values, "dataset")
+    return settings
+
+
+def read_dataset_settings(path: str | Path, overrides: Mapping[str, Any]) -> DatasetSettings:
+    """Section `dataset` of a YAML file, the other sections being for training to check.
+
+    overrides : keys of the section that count more than the file
+
+    Raises SettingsError.
+    """
+    section = _read_yaml(path).get("dataset")
+    if not isinstance(section, Mapping) or not {"format", "path"} <= set(section):
+        raise SettingsError(f"{path} has no section dataset with the keys format and path")
+    return make_dataset_settings({**section, **overrides})
+
+
+def _make_section(cls: Any, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
         raise SettingsError(f"{where or 'the file'} is {values!r}; it must be a mapping of keys and values")
     defaults = {f.name: getattr(cls(), f.name) for f in dataclasses.fields(cls)}
@@ -238,12 +248,15 @@ def _section(cls: Any, values: Any, where: str) -> Any:
         if key not in defaults:
             kind = f"settings of section {where}" if where else "sections and settings"
             raise SettingsError(f"unknown setting {prefix + str(key)!r}; the {kind} are: {', '.join(defaults)}")
-    return cls(**{key: _converted(value, defaults[key], prefix + key) for key, value in values.items()})
+    try:
+        return cls(**{key: _convert(value, defaults[key], prefix + key) for key, value in values.items()})
+    except DatasetError as error:  # of the section that describes the data set
+        raise SettingsError(str(error)) from error
 
 
-def _converted(value: Any, default: Any, name: str) -> Any:
+def _convert(value: Any, default: Any, name: str) -> Any:
     if dataclasses.is_dataclass(default):
-        return _section(type(default), {} if value is None else value, name)
+        return _make_section(type(default), {} if value is None else value, name)
     if isinstance(default, Mapping):
         if not isinstance(value, Mapping):
             raise SettingsError(f"{name} is {value!r}; it must be a mapping of keys and values")

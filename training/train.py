@@ -2,7 +2,8 @@
 
 $ python -m training.train training/configs/demo.yaml
 $ python -m training.train training/configs/demo.yaml optimisation.epochs=3 run.folder=runs/try run.out=models/try
-$ python -m training.train training/configs/demo.yaml run.resume=true     # after Ctrl-C or SIGTERM, which save
+$ python -m training.train run.resume=true run.folder=runs/demo           # after Ctrl-C or SIGTERM, which save
+$ python -m training.train run.resume=true run.folder=runs/demo optimisation.epochs=20      # a longer run
 $ torchrun --nproc-per-node 2 -m training.train training/configs/demo.yaml
 
 Every setting is explained in training/settings.py, and the published recipes are in training/configs.
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -30,14 +32,23 @@ from prelim.errors import PrelimError
 from training.data.batches import Batch
 from training.data.report_tokens import IGNORED
 from training.data.seeds import seed_of
-from training.datasets.study import DatasetError
+from training.datasets.trained_on import TrainedOn, read_trained_on, write_trained_on
 from training.network.optimization import Average, learning_rate, make_optimizer
 from training.network.trainable import adapter_section, parameter_count, plain_weights, train_mode
 from training.run.board import Board
 from training.run.curves import plot_curves
 from training.run.model_folder import write_card, write_folder
 from training.run.preparation import Prepared, prepare
-from training.run.run_state import Moving, Progress, load_best, restore, save, save_best
+from training.run.run_state import (
+    SETTINGS,
+    Moving,
+    Progress,
+    load_best,
+    restore,
+    save,
+    save_best,
+    write_settings,
+)
 from training.settings import Settings, SettingsError, read_settings
 
 
@@ -71,7 +82,7 @@ def keep_freed_memory() -> None:
 class Trainer:
     """A run: its network, where it is, and what a step and a validation do.
 
-    Raises SettingsError, DatasetError and ArchiveError for what cannot be trained.
+    Raises PrelimError (settings, data set or model folder) for what cannot be trained.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -94,7 +105,9 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(self.teacher, make_optimizer(self.teacher, o))
         self.average = Average(self.teacher, o.ema_decay) if o.ema_decay else None
         self.parts = Moving(self.teacher, self.optimizer, self.average, self.accelerator.scaler)
-        self.progress = restore(self.folder, settings, self.parts) if r.resume else Progress()
+        self.progress = Progress()
+        if r.resume:
+            self.progress = restore(self.folder, settings, self.parts, self.prepared.data)
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """Micro-batches of this process for the steps that are left, each with its number.
@@ -113,7 +126,7 @@ class Trainer:
         """Learn from the micro-batches of one step; says whether a process was told to stop."""
         o, accelerator = self.settings.optimisation, self.accelerator
         # A step's loss is the mean over the tokens of all its micro-batches, in whatever process they are.
-        counts = accelerator.reduce(counted([batch for _, batch in batches], stop=stop), "sum")
+        counts = accelerator.reduce(count_targets([batch for _, batch in batches], stop=stop), "sum")
         tokens, labels = counts[0].clamp(min=1), counts[1].clamp(min=1)
         train_mode(self.teacher)
         sums = torch.zeros(2, device=accelerator.device)
@@ -138,7 +151,7 @@ class Trainer:
         report_loss, label_loss = accelerator.reduce(sums, "sum").tolist()
         if not math.isfinite(report_loss):
             raise SettingsError(
-                f"the loss of step {self.progress.step} is {report_loss}; begin anew with a lower "
+                f"the loss of step {self.progress.step} is {report_loss}; start again with a lower "
                 "optimisation.learning_rate or a longer optimisation.warmup"
             )
         self.progress.train.append([self.progress.step, report_loss, label_loss, rate])
@@ -175,10 +188,12 @@ def train(settings: Settings) -> bool:
     progress, steps = run.progress, run.prepared.steps
     begin, before, first, stopped = time.monotonic(), progress.seconds, progress.step, False
     bar = tqdm(total=steps, initial=first, unit="step", smoothing=0.05, mininterval=1, disable=not run.main)
+    if run.main:
+        write_settings(run.folder, settings)
     board = Board(run.folder, progress) if run.main else None
     batches = run.batches()
     with stop_signals() as received, bar:
-        while progress.step < steps and not stopped and not exhausted(progress, settings):
+        while progress.step < steps and not stopped and not is_exhausted(progress, settings):
             told = run.step(list(islice(batches, settings.optimisation.accumulate)), stop=bool(received))
             bar.set_postfix(
                 epoch=f"{progress.step / run.prepared.steps_per_epoch:.1f}",
@@ -194,25 +209,28 @@ def train(settings: Settings) -> bool:
                 board.show(progress)
                 if stopped or due or progress.step % r.save_every == 0:
                     progress.seconds = before + time.monotonic() - begin
-                    save(run.folder, settings, progress, run.parts)
+                    save(run.folder, settings, progress, run.parts, run.prepared.data)
     if board:
         board.close()
-    finished = progress.step == steps or exhausted(progress, settings)
+    finished = progress.step == steps or is_exhausted(progress, settings)
     if run.main and finished:
         finish(settings, run.prepared, run.average, progress)
     elif run.main:
-        print(f"stopped after step {progress.step} of {steps}; go on with run.resume=true")
+        print(
+            f"stopped after step {progress.step} of {steps}; continue with "
+            f"`python -m training.train run.resume=true run.folder={r.folder}`"
+        )
     run.accelerator.wait_for_everyone()
     run.accelerator.end_training()
     return finished
 
 
-def exhausted(progress: Progress, settings: Settings) -> bool:
+def is_exhausted(progress: Progress, settings: Settings) -> bool:
     """Whether the validation loss has not fallen for as long as is waited for."""
     return bool(settings.run.patience) and progress.waited >= settings.run.patience
 
 
-def counted(batches: Sequence[Batch], *, stop: bool) -> Tensor:
+def count_targets(batches: Sequence[Batch], *, stop: bool) -> Tensor:
     """Tokens to be learned, examples with a label, and 1 for a process that was told to stop."""
     tokens = sum(int((batch["targets"] != IGNORED).sum()) for batch in batches)
     labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
@@ -236,6 +254,7 @@ def finish(settings: Settings, prepared: Prepared, average: Average | None, prog
     if settings.lora.rank:
         weights = plain_weights(teacher.network, keep_adapters=settings.lora.keep)
     write_folder(out, description, weights, prepared.model.tokenizer, settings.run.dtype)
+    write_trained_on(out, _record_studies(settings, prepared))
     write_card(settings, prepared.model.config, progress, prepared.examples, parameter_count(teacher.network))
     summary = {"settings": settings.as_dict(), "seconds": round(progress.seconds), "steps": progress.step}
     history = {"train": progress.train, "val": progress.val}
@@ -244,10 +263,32 @@ def finish(settings: Settings, prepared: Prepared, average: Average | None, prog
     print(f"{out} written after {progress.seconds / 60:.1f} minutes; curves in {run / 'curves.png'}")
 
 
+def _record_studies(settings: Settings, prepared: Prepared) -> TrainedOn:
+    """What the weights have learned from, in this run and in those that they come from."""
+    start = settings.start.weights
+    before = read_trained_on(Path(start)) if start else None
+    return TrainedOn(asdict(settings.dataset), prepared.studies | (before.studies if before else frozenset()))
+
+
+def read_command_line(words: Sequence[str]) -> Settings:
+    """Settings from `CONFIG.yaml section.key=value ...`; to resume a run, `run.folder` can replace the file.
+
+    Raises SettingsError.
+    """
+    if words and "=" not in words[0]:
+        return read_settings(words[0], words[1:])
+    folder = next((word.partition("=")[2] for word in words if word.startswith("run.folder=")), "")
+    if not folder or "run.resume=true" not in words:
+        raise SettingsError("give CONFIG.yaml, or run.resume=true run.folder=FOLDER to continue a run")
+    if not (Path(folder) / SETTINGS).is_file():
+        raise SettingsError(f"{Path(folder) / SETTINGS} does not exist; give CONFIG.yaml, or the folder of a run")
+    return read_settings(Path(folder) / SETTINGS, words)
+
+
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     try:
-        train(read_settings(sys.argv[1], sys.argv[2:]))
-    except (SettingsError, DatasetError, PrelimError) as error:
+        train(read_command_line(sys.argv[1:]))
+    except PrelimError as error:
         sys.exit(str(error))

@@ -1,12 +1,12 @@
-"""Look at a data set before a model does: is it whole, is it leaking, what is in it.
+"""Check a data set before training: is it complete, is it leaking, what is in it.
 
 $ python -m training.validate_data open_radiology ../shared/data/open_radiology
 $ python -m training.validate_data openi_xml NLMCXR_reports.tgz --images NLMCXR_png --tokenizer models/mine
 $ python -m training.validate_data training/configs/mine.yaml
 
 Every image is decoded whole. Writes validation.json and validation.html (self-contained, with plots) into `--out`, and
-prints what was found. Exits with 1 where images cannot be decoded, or patients or pictures lie in more than one split;
-with 2 where the data set cannot be read at all.
+prints the findings. Exits with 1 where images or features cannot be read, too many images are missing, or patients or
+pictures are in more than one split; with 2 where the data set cannot be read at all.
 """
 
 import argparse
@@ -21,73 +21,70 @@ from typing import Any
 
 import yaml
 
-from training.datasets import FORMATS, read_studies
+from prelim.errors import PrelimError
+from training.datasets import FORMATS
 from training.datasets.checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
 from training.datasets.checks.duplicates import DISTANCE
-from training.datasets.checks.findings import Finding, all_findings
+from training.datasets.checks.findings import Finding, find_all
 from training.datasets.checks.images import ImageFacts, examine_images
 from training.datasets.checks.page import write_page
 from training.datasets.checks.plots import all_plots
 from training.datasets.checks.texts import WORD, describe_texts, describe_tokens
-from training.datasets.splits import assign_splits, fixed_splits
+from training.datasets.source import Source, read_source
+from training.datasets.splits import assign_splits, find_fixed_splits
 from training.datasets.study import DatasetError, Study
-
-SECTIONS = ("findings", "impression", "report")
+from training.settings import make_dataset_settings, read_dataset_settings
 
 
 @dataclass(frozen=True)
-class Source:
-    """What is looked at.
+class Check:
+    """What is checked.
 
-    format, path, images, limit : see training.datasets.read_studies
-    sections                    : that a model would learn to write
-    tokenizer, max_tokens       : tokenizer.json, and where training cuts; None: not looked at
-    seed                        : of the splits, where the data set fixes none
+    source                : the data set, as training reads it
+    limit                 : see training.datasets.read_studies
+    tokenizer, max_tokens : tokenizer.json, and where training cuts; None: not checked
+    distance              : between the perceptual hashes of two images that count as one picture, in bits of 256
+    jobs                  : processes that decode images
     """
 
-    format: str
-    path: Path
-    images: Path | None = None
+    source: Source
     limit: int | None = None
-    sections: tuple[str, ...] = SECTIONS
     tokenizer: Path | None = None
     max_tokens: int | None = None
-    seed: int = 0
+    distance: int = DISTANCE
+    jobs: int = 1
 
 
-def validate(source: Source, distance: int, jobs: int) -> tuple[dict[str, Any], list[Finding], dict[str, Any]]:
-    """The result as it goes into the JSON file, the findings in full, and the plots.
-
-    distance : between the perceptual hashes of two images that count as one picture, in bits of 256
-    jobs     : processes that decode images
-    """
-    studies, how = _split(read_studies(source.format, source.path, source.images, limit=source.limit), source.seed)
+def validate(check: Check) -> tuple[dict[str, Any], list[Finding], dict[str, Any]]:
+    """The result as it goes into the JSON file, the findings in full, and the plots. Raises DatasetError."""
+    source = check.source
+    studies, how = _split(read_source(source, check.limit), source)
     by_split = {
         split: [study.text(source.sections) for study in studies if study.split == split]
         for split in splits_of(studies)
     }
     texts = describe_texts(by_split)
-    if source.tokenizer is not None:
+    if check.tokenizer is not None:
         everything = [text for reports in by_split.values() for text in reports]
-        texts["tokens"] = describe_tokens(everything, source.tokenizer, source.max_tokens)
-    facts = examine_images(list(dict.fromkeys(image for study in studies for image in study.images)), jobs)
-    findings = all_findings(studies, facts, texts, distance)
+        texts["tokens"] = describe_tokens(everything, check.tokenizer, check.max_tokens)
+    facts = examine_images(list(dict.fromkeys(image for study in studies for image in study.images)), check.jobs)
+    findings = find_all(studies, facts, texts, check.distance, source.missing_images)
     result = {
-        "verdict": _verdict(findings, facts),
+        "verdict": _judge(findings, facts),
         "source": {
-            "name": source.path.resolve().name,
+            "name": Path(os.path.realpath(source.path)).name,
             "format": source.format,
-            "path": str(source.path),
-            "images": str(source.images or ""),
+            "path": source.path,
+            "images": source.image_folder,
             "sections": list(source.sections),
             "splits": how,
-            "distance": distance,
+            "distance": check.distance,
         },
         "findings": [
             {name: value for name, value in vars(finding).items() if name != "pictures"} for finding in findings
         ],
         "counts": describe_counts(studies),
-        "patients": len({study.patient_id for study in studies}),
+        "patients": len({study.patient_id for study in studies if study.patient_id is not None}),
         "states": dict(Counter(fact.state for fact in facts)),
         "texts": texts,
         "balance": describe_balance(studies),
@@ -100,26 +97,33 @@ def validate(source: Source, distance: int, jobs: int) -> tuple[dict[str, Any], 
     return result, findings, plots
 
 
-def _split(studies: list[Study], seed: int) -> tuple[list[Study], str]:
+def _split(studies: list[Study], source: Source) -> tuple[list[Study], str]:
     """The studies, each with a split, and where the splits come from."""
-    fixed = fixed_splits(studies)
-    if any(len(splits) > 1 for splits in fixed.values()):
+    fixed = find_fixed_splits(studies)
+    if source.splits == "fixed" and any(len(splits) > 1 for splits in fixed.values()):
         known = [study for study in studies if study.split is not None]
         return known, f"The splits of the data set; {len(studies) - len(known)} studies without one are left out."
-    if all(study.split is not None for study in studies):
-        return studies, "The splits of the data set."
-    which = "those of the data set, the rest" if fixed else "the data set fixes none; they are"
-    return assign_splits(studies, seed), f"Splits: {which} drawn by patient with seed {seed}."
+    split = assign_splits(studies, source.split_seed, source.fractions, source.splits)
+    if source.splits == "disjoint":
+        left_out = len(studies) - len(split)
+        return split, f"The splits of the data set, without {left_out} studies of patients who are in a later one too."
+    if source.splits == "fixed" and all(study.split is not None for study in studies):
+        return split, "The splits of the data set."
+    which = "those of the data set, the rest" if fixed and source.splits == "fixed" else "all"
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in source.fractions.items())
+    return split, f"Splits: {which} drawn by patient with seed {source.split_seed} ({shares})."
 
 
-def _verdict(findings: Sequence[Finding], facts: Sequence[ImageFacts]) -> dict[str, str]:
+def _judge(findings: Sequence[Finding], facts: Sequence[ImageFacts]) -> dict[str, str]:
     worst = findings[0].level if findings else "note"
     kinds = ", ".join(finding.kind.replace("_", " ") for finding in findings if finding.level == worst)
     if worst == "error":
         return {"level": "error", "text": f"Do not train on this yet: {kinds}."}
     seen = sum(fact.state != "missing" for fact in facts)
     among = "" if seen == len(facts) else f" among the {seen:,} of {len(facts):,} images that are here"
-    clean = f"No leakage and no corrupt image{among}."
+    unknown = any(finding.kind == "patients_unknown" for finding in findings)
+    leakage = "No image is in two splits, patients are unknown" if unknown else "No leakage"
+    clean = f"{leakage}; no corrupt image{among}." if facts else f"{leakage}; there are no images."
     return (
         {"level": "good", "text": clean}
         if worst == "note"
@@ -127,47 +131,45 @@ def _verdict(findings: Sequence[Finding], facts: Sequence[ImageFacts]) -> dict[s
     )
 
 
-def read_source(arguments: argparse.Namespace) -> Source:
-    """The source that the command line names, itself or in a YAML file; options of the command line win."""
+def make_check(arguments: argparse.Namespace) -> Check:
+    """What the command line names, itself or in a YAML file; options of the command line win.
+
+    Raises DatasetError and SettingsError.
+    """
     what = arguments.source
-    values: dict[str, Any] = {}
+    given: dict[str, Any] = {
+        "image_folder": arguments.images,
+        "sections": arguments.sections,
+        "split_seed": arguments.seed,
+        "max_tokens": arguments.max_tokens,
+        "patient_column": arguments.patient_column,
+        "patient_pattern": arguments.patient_pattern,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    tokenizer = arguments.tokenizer
     if len(what) == 1:
-        values = _from_config(Path(what[0]))
+        dataset = read_dataset_settings(what[0], given)
+        tokenizer = tokenizer or _find_tokenizer(Path(what[0]))
     elif len(what) == 2:
-        values = {"format": what[0], "path": what[1]}
+        dataset = make_dataset_settings({"format": what[0], "path": what[1], **given})
     else:
         raise DatasetError(
             f"give CONFIG.yaml, or FORMAT PATH with a format of: {', '.join(FORMATS)}; not {len(what)} words"
         )
-    for name in ("images", "limit", "sections", "tokenizer", "max_tokens", "seed"):
-        if getattr(arguments, name) is not None:
-            values[name] = getattr(arguments, name)
-    for name in ("path", "images", "tokenizer"):
-        if values.get(name):
-            values[name] = Path(values[name])
-    return Source(**{**values, "sections": tuple(values.get("sections", SECTIONS))})
+    return Check(
+        dataset,
+        limit=arguments.limit,
+        tokenizer=Path(tokenizer) if tokenizer else None,
+        max_tokens=dataset.max_tokens or None,
+        distance=arguments.distance,
+        jobs=arguments.jobs,
+    )
 
 
-def _from_config(path: Path) -> dict[str, Any]:
-    """What a training configuration says of its data; its other keys are for training to check."""
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DatasetError(f"{path} is no YAML file: {error}; give CONFIG.yaml, or FORMAT PATH") from error
-    dataset = config.get("dataset") if isinstance(config, Mapping) else None
-    if not isinstance(dataset, Mapping) or not {"format", "path"} <= set(dataset):
-        raise DatasetError(f"{path} has no section dataset with the keys format and path")
-    start = config.get("start")
-    found = {
-        "format": dataset["format"],
-        "path": dataset["path"],
-        "images": dataset.get("image_folder"),
-        "sections": dataset.get("sections"),
-        "max_tokens": dataset.get("max_tokens"),
-        "seed": dataset.get("split_seed"),
-        "tokenizer": start.get("tokenizer") if isinstance(start, Mapping) else None,
-    }
-    return {name: value for name, value in found.items() if value}
+def _find_tokenizer(config: Path) -> str | None:
+    """The tokenizer that a training configuration names; read_dataset_settings has checked that it is YAML."""
+    start = yaml.safe_load(config.read_text(encoding="utf-8")).get("start")
+    return start.get("tokenizer") if isinstance(start, Mapping) else None
 
 
 def main() -> None:
@@ -175,18 +177,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="+", help="CONFIG.yaml with dataset.format and dataset.path, or FORMAT PATH")
     parser.add_argument("--images", help="folder of the images, where it is not the format's own")
-    parser.add_argument("--limit", type=int, help="look at so many studies only, from the first on")
-    parser.add_argument("--sections", nargs="+", help=f"of a report, to look at (default: {' '.join(SECTIONS)})")
+    parser.add_argument("--limit", type=int, help="check only this many studies, from the first on")
+    parser.add_argument("--sections", nargs="+", help="of a report (default: findings impression, else report)")
     parser.add_argument("--tokenizer", help="tokenizer.json, or a folder with one")
     parser.add_argument("--max-tokens", type=int, help="where training would cut a report")
     parser.add_argument("--seed", type=int, help="of the splits, where the data set fixes none (default: 0)")
+    parser.add_argument("--patient-column", help="column or key that names the patient")
+    parser.add_argument("--patient-pattern", help="regular expression whose group, in the study's id, is the patient")
     parser.add_argument("--distance", type=int, default=DISTANCE, help="bits of 256 (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("out/data"))
     arguments = parser.parse_args()
     try:
-        result, findings, plots = validate(read_source(arguments), arguments.distance, arguments.jobs)
-    except DatasetError as error:
+        result, findings, plots = validate(make_check(arguments))
+    except PrelimError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     arguments.out.mkdir(parents=True, exist_ok=True)

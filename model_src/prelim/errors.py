@@ -7,12 +7,14 @@ PrelimError
       UnreadableInput  400  damaged, empty or malformed
       InvalidOption    400  an option has a value that is not allowed
       TooLarge         413  over a cap on bytes, pixels, frames or tokens
-      NotAnImage       415  the bytes are of no kind that is read here
+      NotAnImage       415  not a supported image format
       Refused          422  readable, but this model must not answer it
       Overloaded       503  no capacity left for this request
     DecodingFailed     500  an unexpected exception, which is its cause
     NonFiniteOutput    500  the model computed NaN or infinity
     DeadlineExceeded   504  no report within the time that a request may take
+  DatasetError         a data set cannot be used (training.datasets.study)
+  SettingsError        a setting of a training run cannot be used (training.settings)
 """
 
 
@@ -27,7 +29,7 @@ class ArchiveError(PrelimError):
 class RequestError(PrelimError):
     """One request gets no report. `status` is the HTTP status code to answer with.
 
-    Messages name the field or tag, the value found, the allowed values and the way out, and never
+    Messages name the field or tag, the value found, the allowed values and how to fix it, and never
     repeat patient data.
     """
 
@@ -55,7 +57,7 @@ class TooLarge(InputError):
 
 
 class NotAnImage(InputError):
-    """The bytes are of no image kind that is read here."""
+    """The bytes are not a supported image format."""
 
     status = 415
 

@@ -1,5 +1,7 @@
 """Settings are checked before anything is loaded."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +9,13 @@ import pytest
 import torch
 
 from prelim.archive.model_config import ModelConfig
-from prelim.errors import ArchiveError
+from prelim.errors import ArchiveError, PrelimError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import build_network
+from tests.tiny_model import png
+from training.datasets.study import DatasetError
 from training.network.starting_model import starting_model
+from training.run.preparation import prepare
 from training.settings import Settings, SettingsError, read_settings
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs"
@@ -87,3 +92,32 @@ def test_a_recipe_from_random_weights_has_the_published_size(system: str) -> Non
     counted = sum(p.numel() for p in network.parameters())
     statistics = sum(b.numel() for b in network.buffers() if b.ndim)
     assert PUBLISHED[system] == counted + (statistics if system == "xreport" else 0)
+
+
+def test_prompts_of_the_data_are_ignored_by_a_model_without(small: Callable[..., Settings], tmp_path: Path) -> None:
+    """A recipe's own format has questions that its model does not take: they are not used, and the run says so."""
+    (tmp_path / "images").mkdir()
+    rows = []
+    for i in range(8):
+        (tmp_path / "images" / f"{i}.png").write_bytes(png(i))
+        rows.append({"file": f"{i}.png", "report": f"Finding {i}.", "prompt": "What is seen?"})
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    settings = small(dataset={"format": "pairs", "path": str(tmp_path), "val_fraction": 0.0, "test_fraction": 0.0})
+    assert prepare(settings, 1, main=False).examples == (8, 0)
+    asked = small(dataset={**vars(settings.dataset), "prompts": ["Describe."]})
+    with pytest.raises(SettingsError, match=r"dataset.prompts is set, but mobilenet_graph takes none"):
+        prepare(asked, 1, main=False)
+
+
+def test_every_error_has_one_root() -> None:
+    """What the project raises on purpose can be caught as PrelimError; one mistake is one error."""
+    assert issubclass(SettingsError, PrelimError)
+    assert issubclass(DatasetError, PrelimError)
+    for override in (
+        "dataset.splits=other",
+        "dataset.images=all",
+        "dataset.val_fraction=1",
+        "dataset.missing_images=2",
+    ):
+        with pytest.raises(SettingsError, match=override.partition("=")[0]):
+            read_settings(CONFIG, [override])

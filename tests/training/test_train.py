@@ -17,7 +17,7 @@ from tests.tiny_model import png
 from tests.training.small_systems import IU_XRAY, MODELS, small_run
 from training.network.optimization import learning_rate
 from training.settings import OptimisationSettings, Settings, SettingsError
-from training.train import train
+from training.train import read_command_line, train
 
 Small = Callable[..., Settings]
 AUGMENTED = {"rotation": 5.0, "zoom": 0.1, "noise": 0.02, "side": 72}
@@ -56,7 +56,7 @@ def test_one_seed_gives_the_same_weights(small: Small) -> None:
 
 
 def test_processes_that_read_images_change_nothing(small: Small) -> None:
-    """With images read in two processes beside, the weights are bit for bit the same."""
+    """With images read by two worker processes, the weights are bit for bit the same."""
     runs = [changed(small(folder=str(workers), augment=AUGMENTED), workers=workers) for workers in (0, 2)]
     assert all(train(run) for run in runs)
     assert equal(*map(weights, runs))
@@ -86,6 +86,32 @@ def test_a_run_goes_on_only_as_it_began(small: Small) -> None:
         train(changed(small(optimisation={"learning_rate": 0.5}), resume=True))
 
 
+def test_a_run_is_resumed_from_its_folder_and_made_longer(small: Small) -> None:
+    """Without a configuration, by the settings in the folder; more epochs add steps to those that are done."""
+    settings = small(optimisation={"epochs": 1})
+    assert train(settings)
+    done = losses(settings)
+    words = ["run.resume=true", f"run.folder={settings.run.folder}"]
+    assert replace(settings, run=replace(settings.run, resume=True)) == read_command_line(words)
+    assert train(read_command_line([*words, "optimisation.epochs=3"]))
+    assert losses(settings)[: len(done)] == done
+    assert len(losses(settings)) == 3 * len(done)
+    for wrong in ([f"run.folder={settings.run.folder}"], ["run.resume=true"], ["run.resume=true", "run.folder=none"]):
+        with pytest.raises(SettingsError, match=r"CONFIG\.yaml"):
+            read_command_line(wrong)
+
+
+def test_the_licence_of_weights_is_the_owners_to_say(small: Small) -> None:
+    """That of the published architecture says nothing about weights trained on other data."""
+    settings = small(optimisation={"epochs": 1})
+    train(settings)
+    assert read_model_folder(Path(settings.run.out)).config.licence.startswith("GAP")
+    assert "Licence of the weights: GAP" in (Path(settings.run.out) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    given = replace(small(folder="given"), model={**settings.model, "licence": "CC BY-NC-ND 4.0"})
+    train(given)
+    assert read_model_folder(Path(given.run.out)).config.licence == "CC BY-NC-ND 4.0"
+
+
 @pytest.mark.parametrize("system", MODELS)
 def test_the_model_folder_packages_and_serves(system: str, small: Small, tmp_path: Path) -> None:
     """What training writes becomes an archive as it is, and the archive writes a report."""
@@ -93,7 +119,7 @@ def test_the_model_folder_packages_and_serves(system: str, small: Small, tmp_pat
     assert train(settings)
     folder = Path(settings.run.out)
     assert {file.name for file in folder.iterdir()} == {
-        *("model.yaml", "model.safetensors", "tokenizer.json", "MODEL_CARD.md")
+        *("model.yaml", "model.safetensors", "tokenizer.json", "trained_on.json", "MODEL_CARD.md")
     }
     archive = tmp_path / "archive"
     archive.mkdir()
@@ -151,7 +177,7 @@ def test_schedules() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IU_XRAY.is_dir(), reason="needs the data set iu_xray beside the project")
+@pytest.mark.skipif(not IU_XRAY.is_dir(), reason="needs the data set iu_xray next to the project")
 @pytest.mark.parametrize("system", MODELS)
 def test_sixteen_real_pairs_are_learned_by_heart(system: str, tmp_path: Path) -> None:
     """Any system, its dropout off where it has a setting, brings the loss of 16 images with their reports below 0.1."""

@@ -58,11 +58,13 @@ class MicroBatches(Dataset[Batch]):
         self._seed, self._size = settings.optimisation.seed, settings.optimisation.batch_size
         self._told = max(1, round(settings.auxiliary.reports * self._size)) if epoch else self._size
         self._reports = [tokens.report(example.text) for example in examples]
+        if settings.dataset.prompts and not tokens.takes_prompts:
+            raise SettingsError(f"dataset.prompts is set, but {tokens.architecture} takes none; leave it out")
         self._prompts = [
             [tokens.prompt(words) for words in settings.dataset.prompts or (example.prompt,)] for example in examples
         ]
         self._weights = kind_weights(examples, settings.dataset.balance)
-        self._order = lru_cache(2)(self._shuffled)
+        self._order = lru_cache(2)(self._shuffle)
 
     def __len__(self) -> int:
         """Micro-batches of one pass over the examples."""
@@ -90,7 +92,7 @@ class MicroBatches(Dataset[Batch]):
             "labels": self._labels[chosen],
         }
 
-    def _shuffled(self, epoch: int) -> list[int]:
+    def _shuffle(self, epoch: int) -> list[int]:
         """The examples of an epoch in their order; with weights, as many, some of them twice and some not at all."""
         generator = generator_of(self._seed, "order", epoch)
         order = torch.randperm(len(self._reports), generator=generator)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from training.datasets import read_studies
-from training.datasets.splits import assign_splits
+from training.datasets.files import PROMPT
+from training.datasets.source import drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
 from training.settings import DatasetSettings
 
@@ -14,50 +15,70 @@ from training.settings import DatasetSettings
 class Example:
     """One image with the text that is to be written for it.
 
-    prompt : what is asked; empty where the model's own default is
-    labels : of the study
+    image       : its file, or the file with its features where the data set has these instead
+    prompt      : what is asked; empty where the model's own default is
+    labels      : of the study
+    fingerprint : of the study
     """
 
     image: Path
     text: str
     prompt: str
     labels: Mapping[str, str]
+    fingerprint: str = ""
 
     def kind(self, names: Sequence[str]) -> tuple[str, ...]:
         """The values of the named labels, empty where it has none."""
         return tuple(self.labels.get(name, "") for name in names)
 
 
-def read_examples(settings: DatasetSettings) -> tuple[list[Example], list[Example]]:
-    """Examples to train on and to validate with; no patient is in both.
+@dataclass(frozen=True)
+class Examples:
+    """What a run learns from.
+
+    train, val : no patient is in both
+    embedded   : the data set has features instead of images
+    remarks    : what of it is left out or unknown, for the user
+    """
+
+    train: list[Example]
+    val: list[Example]
+    embedded: bool
+    remarks: list[str]
+
+
+def read_examples(settings: DatasetSettings) -> Examples:
+    """Examples to train on and to validate with.
 
     Raises DatasetError where the data set cannot be used, or nothing is left to train on.
     """
-    there = not settings.features  # where features are given, the images may be elsewhere
-    found = read_studies(settings.format, settings.path, settings.image_folder or None, only_present=there)
-    held = {"val": settings.val_fraction, "test": settings.test_fraction}
-    studies = assign_splits(found, settings.split_seed, {"train": 1 - sum(held.values()), **held})
-    train, val = ([study for study in studies if study.split == name] for name in ("train", "val"))
-    examples = tuple(list(_examples(part, settings))[: settings.limit or None] for part in (train, val))
-    if not examples[0]:
-        known = sorted({name for study in studies for name, text in study.sections.items() if text})
+    studies = load_studies(settings)
+    remarks = []
+    if not settings.features:  # with extracted features the images may be elsewhere
+        studies, missing = drop_missing_images(studies, settings)
+        remarks += [f"{missing} images are not on this disk and are left out"] if missing else []
+    unknown = sum(study.patient_id is None for study in studies)
+    if unknown:
+        remarks.append(
+            f"the patient of {unknown} of {len(studies)} studies is unknown: one person may be in training and "
+            "validation (dataset.patient_column or dataset.patient_pattern names patients)"
+        )
+    parts = {name: [study for study in studies if study.split == name] for name in ("train", "val")}
+    train, val = (list(islice(_make_examples(part, settings), settings.limit or None)) for part in parts.values())
+    if not train:
+        known = sorted({name for study in studies for name in study.sections})
         views = sorted({view for study in studies for view in study.views})
         raise DatasetError(
-            f"{settings.path} has {len(studies)} studies, {len(train)} of them to train on, and none with an image and "
-            f"a text of the sections {', '.join(settings.sections)}; its sections are: {', '.join(known)}; its views "
-            f"are: {', '.join(map(repr, views))}"
+            f"{settings.path} has {len(studies)} studies, {len(parts['train'])} of them to train on, and none with an "
+            f"image and a text of the sections {', '.join(settings.sections)}; its sections are: {', '.join(known)}; "
+            f"its views are: {', '.join(map(repr, views))}"
         )
-    return examples[0], examples[1]
+    return Examples(train, val, all(study.features is not None for study in studies), remarks)
 
 
-def _examples(studies: Iterable[Study], settings: DatasetSettings) -> Iterable[Example]:
+def _make_examples(studies: Iterable[Study], settings: DatasetSettings) -> Iterable[Example]:
     for study in studies:
         text = study.text(settings.sections)
-        chosen = [
-            image
-            for image, view in zip(study.images, study.views, strict=True)
-            if not settings.views or view in settings.views
-        ]
-        for image in chosen[:1] if settings.images == "first" else chosen:
-            if text.strip():
-                yield Example(image, text, study.labels.get("prompt", ""), study.labels)
+        images = settings.choose_images(study) or ((study.features,) if study.features else ())
+        for image in images if text.strip() else ():
+            yield Example(image, text, study.labels.get(PROMPT, ""), study.labels, study.fingerprint)

@@ -39,12 +39,23 @@ class ReportTokens:
                 "never find it; set model.generation.stop=[], and reports end with the end-of-text token"
             )
 
+    @property
+    def architecture(self) -> str:
+        """Of the model."""
+        return self._config.architecture
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the model can be asked something."""
+        return self._prompter is not None
+
     def prompt(self, words: str = "") -> tuple[int, ...]:
-        """What stands before the report, with IMAGE for the image where it is a part of it."""
+        """What precedes the report, with IMAGE for the image where it is a part of it.
+
+        words : what is asked; a model that takes no prompts ignores it
+        """
         if self._prompter is not None:
             return self._prompter.ids(words, None)
-        if words:
-            raise SettingsError(f"a prompt is given, but {self._config.architecture} takes none; leave out the prompts")
         return (self._config.tokenizer.bos_token_id,)
 
     def report(self, text: str) -> tuple[int, ...]:

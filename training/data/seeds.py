@@ -1,8 +1,8 @@
 """Randomness as a function of the place in a run.
 
-Whatever is drawn for a micro-batch is drawn from a seed that its number gives. So a run that was stopped goes on
-exactly where it was, and the same micro-batch is the same in whatever process it is computed: no state of a generator
-is stored or passed on.
+Whatever is drawn for a micro-batch comes from a seed that follows from its number. So a run that was stopped continues
+exactly where it was, and a micro-batch is the same in whatever process it is computed: no state of a generator is
+stored or passed on.
 """
 
 import hashlib

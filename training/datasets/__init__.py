@@ -2,15 +2,18 @@
 
 $ python -m training.validate_data r2gen path/to/annotation.json
 
-A further format is one file with a function `read` and one line in FORMATS.
+A further format is one file with a function `read` and one line in FORMATS. docs/training-data.md has the table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from training.datasets.archives import unpack_images
 from training.datasets.formats import (
+    bimcv,
     caption_folders,
     chexpert_plus,
     feature_json,
@@ -20,18 +23,24 @@ from training.datasets.formats import (
     mimic_cxr,
     open_radiology,
     openi_xml,
+    padchest,
     pairs,
     r2gen,
     radimagenet_vqa,
+    rexgradient,
     rexrank,
     roco,
+    table,
     vqa_rad,
+    webdataset,
     xraygpt,
     xreport,
 )
 from training.datasets.study import DatasetError, Reader, Study
+from training.datasets.trained_on import make_fingerprint
 
 FORMATS: dict[str, Reader] = {
+    "bimcv": bimcv.read,
     "caption_folders": caption_folders.read,
     "chexpert_plus": chexpert_plus.read,
     "feature_json": feature_json.read,
@@ -41,16 +50,23 @@ FORMATS: dict[str, Reader] = {
     "mimic_cxr": mimic_cxr.read,
     "open_radiology": open_radiology.read,
     "openi_xml": openi_xml.read,
+    "padchest": padchest.read,
     "pairs": pairs.read,
     "r2gen": r2gen.read,
     "radimagenet_vqa": radimagenet_vqa.read,
+    "rexgradient": rexgradient.read,
     "rexrank": rexrank.read,
     "roco": roco.read,
+    "table": table.read,
     "vqa_rad": vqa_rad.read,
+    "webdataset": webdataset.read,
     "xraygpt": xraygpt.read,
     "xreport": xreport.read,
 }
 """Every format that can be read, by the name that configurations give as `dataset.format`."""
+
+WRITES_IMAGES = ("radimagenet_vqa", "webdataset")
+"""Formats whose images are inside their files: the folder of images is where they are written to."""
 
 
 def read_studies(
@@ -58,44 +74,40 @@ def read_studies(
     path: str | Path,
     images: str | Path | None = None,
     *,
+    columns: Mapping[str, str] | None = None,
     limit: int | None = None,
-    only_present: bool = False,
 ) -> list[Study]:
     """The studies of a data set, in its order.
 
-    format       : a key of FORMATS
-    path         : its file or folder, see the module of the format
-    images       : folder that image names are relative to, where it is not the format's own; for radimagenet_vqa the
-                   folder that images are written to
-    limit        : at most so many studies, from the first on; the rest is not read
-    only_present : leave out images that are not on this disk, and studies that are left without image and features
+    format  : a key of FORMATS
+    path    : its file or folder, see the module of the format
+    images  : folder that image names are relative to, where it is not the format's own, or a .zip file with them, which
+              is unpacked next to itself; for WRITES_IMAGES the folder that images are written to
+    columns : of the format `table`
+    limit   : at most this many studies, from the first on; the rest is not read
 
     Raises DatasetError for an unknown format, an unreadable file, two studies of one id, or no study at all.
     """
     reader = FORMATS.get(format)
     if reader is None:
         raise DatasetError(f"dataset.format is {format!r}; allowed: {', '.join(FORMATS)}")
+    if format == "table":
+        reader = partial(table.read, columns=columns or {})
+    elif columns:
+        raise DatasetError(f"dataset.columns is set, but the format is {format}; only the format table has columns")
     path, images = Path(path), None if images is None else Path(images)
-    if images is not None and not images.exists() and format != "radimagenet_vqa":
-        raise DatasetError(
-            f"the image folder {images} does not exist; give that of the image files (dataset.image_folder)"
-        )
-    found = reader(path, images)
-    studies = list(islice(_present(found) if only_present else found, limit))
+    if images is not None and format not in WRITES_IMAGES:
+        images = unpack_images(images)
+    places: dict[str, str] = {}
+    studies = []
+    for study in islice(reader(path, images), limit):
+        if study.study_id in places:
+            raise DatasetError(
+                f"{path} has two studies {study.study_id!r}: {places[study.study_id] or 'one'} and "
+                f"{study.place or 'another'}; ids must be unique: remove or rename one, or give one data set as path"
+            )
+        places[study.study_id] = study.place
+        studies.append(replace(study, fingerprint=make_fingerprint(study)))
     if not studies:
-        lacks = "study whose image is on this disk" if only_present else "study"
-        raise DatasetError(f"{path}, read as {format}, has no {lacks}; check dataset.format, path and images")
-    seen: set[str] = set()
-    for study in studies:
-        if study.study_id in seen:
-            raise DatasetError(f"{path} has two studies {study.study_id!r}; ids must be unique: remove or rename one")
-        seen.add(study.study_id)
+        raise DatasetError(f"{path}, read as {format}, has no study; check dataset.format and path")
     return studies
-
-
-def _present(studies: Iterator[Study]) -> Iterator[Study]:
-    for study in studies:
-        there = [i for i, image in enumerate(study.images) if image.is_file()]
-        if there or study.features is not None:
-            images = tuple(study.images[i] for i in there)
-            yield replace(study, images=images, views=tuple(study.views[i] for i in there))

@@ -1,4 +1,4 @@
-"""Cleaning of report texts: named steps, none of which is taken unless it is asked for."""
+"""Cleaning of report texts: named steps, none of which is applied unless `dataset.clean` names it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ DEIDENTIFIED = re.compile(r"\[\*\*.*?\*\*\]|\b[xX]-?XXXX\b|X{3,}|_{2,}|<(?:unk|u
 ENUMERATION = re.compile(r"(?:(?<=^)|(?<=\s))\d{1,2}[.)](?=\s)")
 
 
-def drop_deidentified(text: str) -> str:
+def remove_deidentified(text: str) -> str:
     """Without the marks that de-identification left: `XXXX` and `x-XXXX` (Open-i), `___` and `[** **]` (MIMIC).
 
     The sentence around a mark stays, with its hole.
@@ -18,8 +18,8 @@ def drop_deidentified(text: str) -> str:
     return squeeze(re.sub(r"\s+([.,;:])", r"\1", DEIDENTIFIED.sub(" ", text)))
 
 
-def drop_enumeration(text: str) -> str:
-    """Without the numbers of numbered sentences: of `1. No effusion. 2) Stable.` stays `No effusion. Stable.` alone."""
+def remove_enumeration(text: str) -> str:
+    """Without the numbers of numbered sentences: `1. No effusion. 2) Stable.` becomes `No effusion. Stable.`."""
     return squeeze(ENUMERATION.sub(" ", text))
 
 
@@ -30,22 +30,27 @@ def squeeze(text: str) -> str:
 
 STEPS: dict[str, Callable[[str], str]] = {
     "whitespace": squeeze,
-    "deidentified": drop_deidentified,
-    "enumeration": drop_enumeration,
+    "deidentified": remove_deidentified,
+    "enumeration": remove_enumeration,
     "lowercase": str.lower,
 }
-"""Every step by the name that configurations give."""
+"""Every step by the name that `dataset.clean` gives."""
+
+
+def has_words(text: str) -> bool:
+    """Whether anything but punctuation and marks of de-identification is in a text."""
+    return any(character.isalnum() for character in DEIDENTIFIED.sub(" ", text))
 
 
 def clean_study(study: Study, steps: Sequence[str]) -> Study:
-    """The study with every section cleaned by the steps, in their order; sections that become empty are left out.
+    """The study with every section cleaned by the steps, in their order; sections without words are left out.
 
     Raises DatasetError for an unknown step.
     """
     unknown = [step for step in steps if step not in STEPS]
     if unknown:
-        raise DatasetError(f"the cleaning step is {unknown[0]!r}; allowed: {', '.join(STEPS)}")
+        raise DatasetError(f"dataset.clean has {unknown[0]!r}; allowed: {', '.join(STEPS)}")
     sections = dict(study.sections)
     for step in steps:
         sections = {name: STEPS[step](text) for name, text in sections.items()}
-    return replace(study, sections={name: text for name, text in sections.items() if text})
+    return replace(study, sections={name: text for name, text in sections.items() if has_words(text)})

@@ -3,10 +3,13 @@
 import csv
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.datasets.cleaning import has_words
 from training.datasets.study import DatasetError
 
 SPLIT_NAMES = {
@@ -22,7 +25,8 @@ SPLIT_NAMES = {
 }
 """What data sets call the three splits."""
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".tif", ".tiff", ".webp")
+PROMPT = "prompt"
+"""The label that holds what is asked about the images."""
 
 
 def find_file(path: Path, *names: str) -> Path:
@@ -31,6 +35,8 @@ def find_file(path: Path, *names: str) -> Path:
     Raises DatasetError that lists the names.
     """
     if path.is_file():
+        if zipfile.is_zipfile(path) and path.suffix.lower() not in (".xlsx", ".parquet"):
+            raise DatasetError(f"{path} is a zip archive; unpack it, and give its folder as path")
         return path
     for name in names:
         if (path / name).is_file():
@@ -42,19 +48,6 @@ def find_file(path: Path, *names: str) -> Path:
     )
 
 
-def find_image(folder: Path, *names: str) -> Path:
-    """The image file of the first name that is there, with that suffix or another; the first name if none is."""
-    for name in names:
-        exact = folder / name
-        if exact.is_file():
-            return exact
-        for suffix in IMAGE_SUFFIXES:
-            other = exact.with_suffix(suffix)
-            if other.is_file():
-                return other
-    return folder / names[0]
-
-
 def read_rows(
     path: Path, required: Sequence[str], delimiter: str = ",", header: Sequence[str] | None = None
 ) -> Iterator[tuple[str, dict[str, str]]]:
@@ -62,11 +55,12 @@ def read_rows(
 
     header : the names of the columns where the file has no line for them
 
-    Raises DatasetError for a missing column and for a row with too many or too few fields.
+    Raises DatasetError for a missing column, for a row with too many or too few fields, and for what is not a table.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     # Tables with tabs come from programs that do not quote.
     quote = None if delimiter == "\t" else '"'
+    begin = 1
     try:
         with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, delimiter=delimiter, quotechar=quote, strict=True)
@@ -77,8 +71,11 @@ def read_rows(
                     f"{path} has no column {', '.join(missing)}; "
                     f"its columns, separated by {delimiter!r}, are: {', '.join(columns)}"
                 )
+            if twice := _find_repeated(columns):
+                raise DatasetError(f"{path} has two columns {twice!r}; rename one")
+            begin = lines.line_num + 1
             for fields in lines:
-                place = f"{path}, line {lines.line_num}"
+                place, begin = f"{path}, line {begin}", lines.line_num + 1
                 if fields and len(fields) != len(columns):
                     raise DatasetError(
                         f"{place} has {len(fields)} fields for {len(columns)} columns; complete it, "
@@ -86,43 +83,143 @@ def read_rows(
                     )
                 if fields:
                     yield place, dict(zip(columns, fields, strict=True))
-    except (UnicodeDecodeError, csv.Error, gzip.BadGzipFile, EOFError) as error:
-        raise DatasetError(f"{path} is no table in UTF-8: {error}; save it again as UTF-8 CSV") from error
+    except csv.Error as error:
+        raise DatasetError(
+            f"{path}, line {begin}: {error}; a text between double quotes ends with one, and has two for each in it"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8{_find_line(path, error)}; save it again as UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
+
+
+def _find_line(path: Path, error: UnicodeDecodeError) -> str:
+    """Where a file stops being UTF-8, for a message."""
+    if path.suffix == ".gz":
+        return f" ({error.reason})"
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            line.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return f": line {number} has other bytes"
+    return f" ({error.reason})"
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8. Raises DatasetError with the line."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8{_find_line(path, error)}; save it again as UTF-8") from error
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def read_json(path: Path) -> Any:
-    """The contents of a JSON file. Raises DatasetError with the line."""
+    """The contents of a JSON file. Raises DatasetError with the line, and for an object with two values for one key."""
+    text = read_text(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path} is no JSON in UTF-8: {error}; repair or fetch it again") from error
+        return json.loads(text, object_pairs_hook=_make_object)
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"{path} is not JSON: {error}; repair it or fetch it again") from error
+    except _RepeatedKeyError as error:
+        line = text[: _find_second(text, error.key)].count("\n") + 1
+        raise DatasetError(
+            f"{path}, line {line}: the key {error.key!r} is there twice in one object; remove or rename one"
+        ) from error
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file with one JSON object a line, as (place, record)."""
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        place = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, object_pairs_hook=_make_object)
+        except json.JSONDecodeError as error:
+            raise DatasetError(f"{place} is not JSON: {error.msg}; repair it or fetch it again") from error
+        except _RepeatedKeyError as error:
+            raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
+        if not isinstance(record, dict):
+            raise DatasetError(f"{place} is {type(record).__name__}; expected an object")
+        yield place, record
+
+
+class _RepeatedKeyError(Exception):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if (key := _find_repeated([name for name, _ in pairs])) is not None:
+        raise _RepeatedKeyError(key)
+    return dict(pairs)
+
+
+def _find_repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _find_second(text: str, key: str) -> int:
+    quoted = json.dumps(key, ensure_ascii=False)
+    return max(text.find(quoted, text.find(quoted) + 1), 0)
 
 
 def read_records(path: Path, records: Any, required: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON list as (place, record). Raises DatasetError for what is no object or lacks a key."""
+    """The objects of a JSON list as (place, record). Raises DatasetError for other entries, and for a missing key."""
     if not isinstance(records, list):
         raise DatasetError(f"{path} has {type(records).__name__} where a list of objects is expected")
     for i, record in enumerate(records):
         place = f"{path}, entry {i}"
-        if not isinstance(record, dict):
-            raise DatasetError(f"{place} is {record!r}; expected an object with the keys {', '.join(required)}")
-        missing = [key for key in required if key not in record]
-        if missing:
-            raise DatasetError(f"{place} has no key {', '.join(missing)}; its keys are: {', '.join(record)}")
+        check_keys(place, record, required)
         yield place, record
 
 
-def filled(sections: Mapping[str, Any], place: str) -> dict[str, str]:
-    """The sections that have a text. Raises DatasetError for what is neither text nor null."""
+def check_keys(place: str, record: Any, required: Sequence[str]) -> None:
+    """Raises DatasetError for a record that is not an object, or lacks a key."""
+    if not isinstance(record, dict):
+        raise DatasetError(
+            f"{place} is {type(record).__name__}; expected an object with the keys {', '.join(required)}"
+        )
+    missing = [key for key in required if key not in record]
+    if missing:
+        raise DatasetError(f"{place} has no key {', '.join(missing)}; its keys are: {', '.join(record)}")
+
+
+def keep_texts(sections: Mapping[str, Any], place: str) -> dict[str, str]:
+    """The sections that have words; null and texts of marks alone (`XXXX`, `___`) are left out.
+
+    Raises DatasetError for a value that is neither text nor null, such as a list.
+    """
     for name, text in sections.items():
         if text is not None and not isinstance(text, str):
-            raise DatasetError(f"{place}: {name} is {text!r}; expected a text")
-    return {name: text for name, text in sections.items() if text and text.strip()}
+            raise DatasetError(f"{place}: {name} is {type(text).__name__}; expected a text or null")
+    return {name: text for name, text in sections.items() if text and has_words(text)}
 
 
-def split_named(name: str, place: str) -> str:
-    """`train`, `val` or `test` for what a data set calls it. Raises DatasetError that lists the names."""
-    split = SPLIT_NAMES.get(name.strip().lower())
-    if split is None:
+def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict[str, str]:
+    """What else a record says, as texts: every value that is a text or a number, but for the keys that are `known`."""
+    skipped = set(known)
+    return {
+        key: str(value).strip()
+        for key, value in record.items()
+        if key not in skipped
+        and isinstance(value, str | int | float)
+        and not isinstance(value, bool)
+        and str(value).strip()
+    }
+
+
+def name_split(name: str, place: str) -> str | None:
+    """`train`, `val` or `test` for what a data set calls it; None for a blank. Raises DatasetError for others."""
+    plain = name.strip().lower()
+    if plain and plain not in SPLIT_NAMES:
         raise DatasetError(f"{place}: the split is {name!r}; allowed: {', '.join(SPLIT_NAMES)}")
-    return split
+    return SPLIT_NAMES.get(plain)

@@ -1,15 +1,17 @@
 """What every data set gives: examinations with their images and reports."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from prelim.errors import PrelimError
 
 SPLITS = ("train", "val", "test")
 """The splits that a study can be in."""
 
 
-class DatasetError(Exception):
+class DatasetError(PrelimError):
     """A data set cannot be used; the message names the file, and the row or key in it."""
 
 
@@ -17,39 +19,58 @@ class DatasetError(Exception):
 class Study:
     """One examination: its images, and what was written about them.
 
-    study_id   : unique within its data set
-    images     : image files, in the order of the data set, whether they are on this disk or not; empty where the data
-                 set has the text alone
-    sections   : text by the name of its section, in lower case: `findings`, `impression`, `indication`, `comparison`;
-                 a text without sections is `report`. As it stands in the data set, not cleaned; a blank section is
-                 left out
-    patient_id : studies of one patient share it, and never lie in different splits
-    views      : of each image ("frontal", "lateral", "PA", ... as the data set says it), empty strings where unknown
-    source     : the data set, or the part of it, that the study comes from
-    split      : one of SPLITS where the data set fixes it, else None
-    labels     : what else the data set says of the study, by name; `prompt` is what is asked about the images
-    features   : file with what an image encoder gave for the study, where the data set has that instead of images
+    study_id    : unique within its data set
+    images      : image files, in the order of the data set, whether they are on this disk or not; empty where the data
+                  set has only text
+    sections    : text by the name of its section, in lower case: `findings`, `impression`, `indication`, `comparison`;
+                  a text without sections is `report`. As the data set has it, not cleaned; a section without words is
+                  left out
+    patient_id  : studies of one patient share it, and are never in different splits; None where the data set does not
+                  say who the patient is
+    views       : of each image ("frontal", "lateral", "PA", ... as the data set says it), empty strings where unknown
+    source      : the data set, or the part of it, that the study comes from
+    split       : one of SPLITS where the data set fixes it, else None
+    labels      : what else the data set says about the study, by name; `prompt` is what is asked about the images
+    features    : file with the vision encoder's output for the study, where the data set has that instead of images
+    group       : what studies share if the patient is unknown: the figure's article, the image of several questions
+    place       : file and line or entry, for messages
+    fingerprint : of the id and the texts as they were read, see training.datasets.trained_on
     """
 
     study_id: str
     images: tuple[Path, ...]
     sections: Mapping[str, str]
-    patient_id: str
+    patient_id: str | None
     views: tuple[str, ...]
     source: str
     split: str | None
     labels: Mapping[str, str]
     features: Path | None = None
+    group: str = ""
+    place: str = field(default="", compare=False)
+    fingerprint: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if len(self.views) != len(self.images):
-            raise DatasetError(f"study {self.study_id} has {len(self.images)} images and {len(self.views)} views")
+            raise DatasetError(
+                f"{self.place or 'study'} {self.study_id} has {len(self.images)} images and {len(self.views)} views; "
+                "give one view for each image, or none"
+            )
         if self.split is not None and self.split not in SPLITS:
             raise DatasetError(f"study {self.study_id} is in split {self.split!r}; allowed: {', '.join(SPLITS)}")
 
+    @property
+    def unit(self) -> str:
+        """What is never divided among splits: the patient; where that is unknown, the group, else the study."""
+        return self.patient_id or self.group or self.study_id
+
     def text(self, sections: Sequence[str]) -> str:
-        """The named sections that the study has, in this order, joined by a space."""
-        return " ".join(self.sections[name] for name in sections if self.sections.get(name))
+        """The named sections that the study has, in this order, joined by a space.
+
+        `report`, the text as a whole, is only used if none of the other named sections is there: it contains them.
+        """
+        named = " ".join(self.sections[name] for name in sections if name != "report" and self.sections.get(name))
+        return named or (self.sections.get("report", "") if "report" in sections else "")
 
 
 class Reader(Protocol):

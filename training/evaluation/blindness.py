@@ -1,4 +1,4 @@
-"""What the scores do not see: the references themselves, made wrong on purpose, beside texts that know nothing.
+"""What the scores do not see: the references themselves, altered on purpose, and texts that know nothing of the image.
 
 $ python -m training.evaluation.blindness ../shared/data/iu_xray/r2gen_annotation.json --format r2gen
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.datasets import FORMATS
+from training.datasets.source import Source
 from training.datasets.study import SPLITS, DatasetError
 from training.evaluation.baselines import best_constant_report, random_reports
 from training.evaluation.data import EvaluationData, read_data
@@ -25,12 +26,12 @@ _SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 SHOWN = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "micro F1, 13 findings")
 
 
-def without_denials(text: str) -> str:
+def remove_denials(text: str) -> str:
     """The text without the words that deny: "no effusion" becomes "effusion"."""
     return _DENIED.sub("", text)
 
 
-def sides_swapped(text: str) -> str:
+def swap_sides(text: str) -> str:
     """The text with left for right and right for left."""
     return _SIDES.sub(lambda match: "right" if match.group().lower() == "left" else "left", text)
 
@@ -49,8 +50,8 @@ def measure(data: EvaluationData) -> Measures:
     protocol = Protocol(data.train_texts)
     constant = best_constant_report(data.train_texts, data.val_texts, protocol)
     systems = {
-        "references, denials removed": [without_denials(text) for text in data.references],
-        "references, sides swapped": [sides_swapped(text) for text in data.references],
+        "references, denials removed": [remove_denials(text) for text in data.references],
+        "references, sides swapped": [swap_sides(text) for text in data.references],
         "constant, best BLEU-4 on val": [constant] * len(data.references),
         "random training report": random_reports(data.train_texts, len(data.references)),
         "random, same 14 labels": same_labels(data.train_texts, data.references),
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=["report"])
     arguments = parser.parse_args()
     try:
-        data = read_data(arguments.format, arguments.data, arguments.split, arguments.sections, None)
+        source = Source(format=arguments.format, path=str(arguments.data), sections=tuple(arguments.sections))
+        data = read_data(source, arguments.split)
         if not data.train_texts or not data.val_texts:
             raise DatasetError(f"{arguments.data} has no training or no validation split to copy from")
     except DatasetError as error:

@@ -1,6 +1,6 @@
 """Write MODEL_CARD.md from the measured scores; no number in it is typed by hand.
 
-$ python -m training.evaluate models/demo ../shared/data/open_radiology --format open_radiology --split val
+$ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
 $ python -m training.evaluation.demo_card models/demo --data DATA --training runs/demo/training.json
 """
 
@@ -65,7 +65,7 @@ largest cosine. What every row means is in `docs/evaluate.md`.
   abdomen) are not learned.
 - Knees were contrast-equalised by their source; half of the chests and all breasts had lost their proportions.
 - The patient numbers of brain MRI, lung CT and breast ultrasound are approximate, so that their scores may flatter.
-- Bacterial and viral pneumonia are labels of the source, not something that a radiograph can tell for sure.
+- Bacterial and viral pneumonia are labels of the source, not something that a radiograph can tell reliably.
 - It learned from templates: it writes one sentence of their kind, and no report.
 - The Osteoarthritis Initiative, where the knees come from, asks its own users to register.
 
@@ -94,7 +94,7 @@ def attributions(text: str) -> str:
     items = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         heading, _, body = section.partition("\n")
-        if re.match(r"\d+\. ", heading):  # "Left out" is no source
+        if re.match(r"\d+\. ", heading):  # "Left out" is not a source
             items.append(f"{heading.split('. ')[0]}. **{heading.split('. ', 1)[1]}.** {body.strip().splitlines()[0]}")
     return "\n".join(items)
 

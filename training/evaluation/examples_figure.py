@@ -1,4 +1,4 @@
-"""A picture of examples: image, reference and output beside each other."""
+"""A figure of examples: image, reference and output side by side."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,29 +10,30 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from prelim.images.radiograph import InputConfig, read_radiograph
-from training.datasets.study import Study
+from training.evaluation.data import EvaluationData
 
 _LINE = 74
 """Characters of a line of text."""
 
 
-def plot_examples(
-    path: Path, studies: Sequence[Study], references: Sequence[str], reports: Sequence[str], count: int = 6
-) -> int:
-    """Draw examples spread evenly over the studies whose first image is on this disk; returns how many."""
-    shown = [i for i, study in enumerate(studies) if study.images and study.images[0].is_file()]
-    chosen = [shown[round(k * (len(shown) - 1) / max(count - 1, 1))] for k in range(min(count, len(shown)))]
+def plot_examples(path: Path, data: EvaluationData, reports: Sequence[str], count: int = 6) -> int:
+    """Draw examples spread evenly over the studies whose image is on this disk, each once; returns how many."""
+    images = {i: image for i, image in enumerate(data.inputs) if image and image.suffix != ".json" and image.is_file()}
+    shown, count = list(images), min(count, len(images))
+    chosen = [shown[round(k * (len(shown) - 1) / max(count - 1, 1))] for k in range(count)]
     if not chosen:
         return 0
-    texts = [[textwrap.wrap(text, _LINE)[:14] or ["(nothing)"] for text in (references[i], reports[i])] for i in chosen]
+    texts = [
+        [textwrap.wrap(text, _LINE)[:14] or ["(nothing)"] for text in (data.references[i], reports[i])] for i in chosen
+    ]
     heights = [max(2.3, 0.2 * (sum(map(len, pair)) + 4.5)) for pair in texts]
     figure, axes = plt.subplots(
         len(chosen), 2, figsize=(9.5, sum(heights)), width_ratios=(1, 2), height_ratios=heights, squeeze=False
     )
     for (image, words), i, (reference, report) in zip(axes, chosen, texts, strict=True):
-        image.imshow(read_radiograph(studies[i].images[0].read_bytes(), InputConfig()).pixels, cmap="gray")
+        image.imshow(read_radiograph(images[i].read_bytes(), InputConfig()).pixels, cmap="gray")
         image.set_axis_off()
-        image.set_title(studies[i].study_id, fontsize=8, color="0.4")
+        image.set_title(data.studies[i].study_id, fontsize=8, color="0.4")
         words.set_axis_off()
         words.text(0, 1, "reference", fontsize=8, color="0.4", va="top", transform=words.transAxes)
         down = 13.0  # points below the top

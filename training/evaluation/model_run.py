@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from prelim.errors import InputError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import Prompter
 from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
+from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from prelim.networks.model_folder import Model
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import cut_at_stop
+from training.datasets.formats.feature_json import read_embedding
+from training.datasets.study import DatasetError
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Run:
     features : mean image features, Tensor, shape (images, width)
     nats     : of each reference, minus the logarithm of its probability; the end of the report is a token of it
     tokens   : of each reference, the end included
-    cut      : references that were cut because the decoder has no more positions
+    cut      : references longer than the decoder's positions, which were cut
     """
 
     reports: tuple[str, ...]
@@ -72,7 +75,7 @@ class ModelRunner:
             golds = references[len(reports) :][: len(image_embeds)]
             reports += self._written(image_embeds, options or self._model.config.generation)
             features.append(_mean(image_features))
-            told = self._told(image_embeds, golds)
+            told = self._score_references(image_embeds, golds)
             nats += told[0]
             tokens += told[1]
             cut += told[2]
@@ -84,8 +87,10 @@ class ModelRunner:
         config = self._model.config
         paths = iter(tqdm(images, desc=doing, unit="image", leave=False))
         while chunk := list(islice(paths, self._slots)):
-            radiographs = (read_radiograph(path.read_bytes(), config.input) for path in chunk)
-            pixel_values = np.stack([preprocess(radiograph, config.preprocess) for radiograph in radiographs])
+            if chunk[0].suffix == ".json":  # a data set of features, see feature_json
+                yield torch.from_numpy(np.stack([read_embedding(path) for path in chunk])).to(self._device)
+                continue
+            pixel_values = np.stack([preprocess(_read(path, config.input), config.preprocess) for path in chunk])
             yield self._model.network.vision(torch.from_numpy(pixel_values).to(self._device))
 
     def _written(self, image_embeds: Tensor, options: GenerationOptions) -> list[str]:
@@ -102,7 +107,7 @@ class ModelRunner:
         texts = [cut_at_stop(self._detokenize(done[key][0].token_ids), options.stop) for key in requests]
         return texts if self._prompter is None else [self._prompter.answer(text) for text in texts]
 
-    def _told(self, image_embeds: Tensor, references: Sequence[str]) -> tuple[list[float], list[int], int]:
+    def _score_references(self, image_embeds: Tensor, references: Sequence[str]) -> tuple[list[float], list[int], int]:
         """Nats and tokens of each reference by teacher forcing, and how many were cut.
 
         A prefill gives the first token of each, one forward pass all the others.
@@ -137,6 +142,13 @@ class ModelRunner:
 
     def _detokenize(self, token_ids: Sequence[int]) -> str:
         return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+
+
+def _read(path: Path, config: InputConfig) -> Radiograph:
+    try:
+        return read_radiograph(path.read_bytes(), config)
+    except (OSError, InputError) as error:
+        raise DatasetError(f"{path} cannot be evaluated: {error}") from error
 
 
 def _mean(image_features: Tensor) -> Tensor:

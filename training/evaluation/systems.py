@@ -1,4 +1,4 @@
-"""Systems beside each other: what every one of them wrote, by every score, with intervals; no printing, no files."""
+"""All systems by every score, with intervals; no printing, no files."""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from training.evaluation.baselines import (
     retrieved_reports,
 )
 from training.evaluation.data import EvaluationData
+from training.evaluation.language import find_language
 from training.evaluation.metrics.clinical import clinical_measures, label_counts
 from training.evaluation.metrics.measure import Bootstrap, Measure
 from training.evaluation.metrics.overlap import Measures, Systems, coco_measures, rexrank_measures, sacrebleu_measures
@@ -20,6 +21,7 @@ from training.evaluation.metrics.perplexity import perplexity_measures
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import TemplateScorer
 from training.evaluation.model_run import ModelRunner, Run
+from training.evaluation.subgroups import count_patients, score_subgroups
 
 CONSTANT = "constant, best BLEU-4 on val"
 FREQUENT = "constant, most frequent"
@@ -31,7 +33,7 @@ REFERENCES = "references"
 
 @dataclass
 class Baselines:
-    """What the baselines say, and remarks on those that there are not.
+    """What the baselines say, and remarks on those that could not be computed.
 
     systems   : reports of each, in the order of the studies
     constants : what the two constants say
@@ -62,17 +64,18 @@ def baselines(data: EvaluationData, protocol: Protocol, runner: ModelRunner | No
     result.constants[FREQUENT] = most_frequent_report(data.train_texts)
     result.systems |= {name: [text] * count for name, text in result.constants.items()}
     result.systems[RANDOM] = random_reports(data.train_texts, count)
-    seen = [i for i, study in enumerate(data.train) if study.images and study.images[0].is_file()]
-    if not seen or any(not study.images or not study.images[0].is_file() for study in data.studies):
-        there = sum(bool(study.images) and study.images[0].is_file() for study in data.studies)
+    images = [path for path in data.inputs if path is not None and path.is_file()]
+    pairs = zip(data.train_inputs, data.train_texts, strict=True)
+    seen = [(path, text) for path, text in pairs if path is not None and path.is_file()]
+    if not seen or len(images) < count:
         result.notes.append(
-            f"No nearest images: {there} of {count} studies and {len(seen)} of {len(data.train)} training studies "
-            "have their first image on this disk."
+            f"No nearest images: {len(images)} of {count} studies and {len(seen)} of {len(data.train)} training "
+            "studies have their first image on this disk."
         )
         return result
-    texts = [data.train_texts[i] for i in seen]
-    train_images, images = [data.train[i].images[0] for i in seen], [study.images[0] for study in data.studies]
-    result.systems[PIXELS] = retrieved_reports(pixel_vectors(images), pixel_vectors(train_images), texts)
+    train_images, texts = [path for path, _ in seen], [text for _, text in seen]
+    if all(study.features is None for study in data.studies):
+        result.systems[PIXELS] = retrieved_reports(pixel_vectors(images), pixel_vectors(train_images), texts)
     if runner is not None and run is not None:
         result.systems[FEATURES] = retrieved_reports(run.features, runner.features(train_images), texts)
     return result
@@ -89,15 +92,16 @@ class Section:
 
 def sections(
     systems: Systems, data: EvaluationData, protocol: Protocol, templates: TemplateScorer | None
-) -> list[Section]:
-    """Every score but those that need a model, or weights that are not here."""
+) -> tuple[list[Section], list[str]]:
+    """Every score but those that need a model, or weights that are not here; and remarks on those left out."""
     references = data.references
+    remarks: list[str] = []
     gold = [protocol(reference) for reference in references]
     tokenised = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
     sacre, signatures = sacrebleu_measures(systems, references)
     result = [
         Section("R2Gen's protocol", coco_measures(tokenised, gold)),
-        Section("uncleaned texts", _joined(sacre, rexrank_measures(systems, references)), "; ".join(signatures)),
+        Section("uncleaned texts", _join(sacre, rexrank_measures(systems, references)), "; ".join(signatures)),
     ]
     if templates is not None:
         overall, by_kind = templates.measures(systems)
@@ -106,14 +110,19 @@ def sections(
             Section("labels read back from the caption", overall),
             Section("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
         ]
-    else:
+    elif (language := find_language(references)) == "en":
         groups, single = clinical_measures(systems, references)
         there = ", ".join(f"{label} {count}" for label, count in label_counts(references).items())
         result += [
             Section("clinical labels, by rules", groups),
             Section("F1 of each label, by rules", single, f"references that have it: {there}"),
         ]
-    return result
+    else:
+        remarks.append(
+            "No clinical labels: the rules read English, and the references are mostly of another language "
+            f"({language or 'which could not be told'})."
+        )
+    return result, remarks
 
 
 def evaluate(
@@ -131,33 +140,41 @@ def evaluate(
     """All figures, as JSON has them.
 
     name, reports : of the system that is evaluated
-    others        : what stands beside it
+    others        : what it is compared with
     run           : what the model gave, for its perplexity
     """
     systems: dict[str, Sequence[str]] = {name: reports, **others.systems}
-    table = [*sections(systems, data, protocol, templates), *extras]
+    table, remarks = sections(systems, data, protocol, templates)
+    table += extras
     if run is not None:
-        table.append(Section("teacher forcing", {name: perplexity_measures(run, data.references)}))
-    bootstrap = Bootstrap([study.patient_id for study in data.studies], draws)
+        table.append(Section("teacher forcing", {name: _measure_perplexity(run, data)}))
+    # Each study of an unknown patient is drawn by itself.
+    bootstrap = Bootstrap([study.unit for study in data.studies], draws)
     result: dict[str, Any] = {
         "system": name,
         "split": data.split,
         "studies": len(data.studies),
-        "patients": len({study.patient_id for study in data.studies}),
+        "patients": count_patients(data.studies),
         "train": len(data.train),
         "val": len(data.val_texts),
         "left_out": data.left_out,
         "example": next((text for text in reports if text), ""),
         "constants": others.constants,
-        "notes": [*others.notes],
+        "notes": [*data.remarks, *others.notes, *remarks],
         "distinct": {
             key: _distinct(texts, templates) for key, texts in {**systems, REFERENCES: data.references}.items()
         },
         "sections": [_figures(section, bootstrap, name) for section in table],
+        "subgroups": score_subgroups(data.studies, {m.name: m for s in table for m in s.measures.get(name, ())}, draws),
     }
     if run is not None and run.cut:
         result["notes"].append(f"{run.cut} references have more tokens than the decoder has positions, and were cut.")
     return result
+
+
+def _measure_perplexity(run: Run, data: EvaluationData) -> list[Measure]:
+    """Per token only: per word, references with words of many rare tokens decide alone (27,122,036 was seen)."""
+    return [measure for measure in perplexity_measures(run, data.references) if measure.name == "perplexity, token"]
 
 
 def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any]:
@@ -186,5 +203,5 @@ def _distinct(texts: Sequence[str], templates: TemplateScorer | None) -> dict[st
     return {"reports": number, "ratio": round(number / len(texts), 4), **counts}
 
 
-def _joined(one: Measures, other: Measures) -> Measures:
+def _join(one: Measures, other: Measures) -> Measures:
     return {name: [*one[name], *other[name]] for name in one}

@@ -26,7 +26,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         cells = [_count(result["distinct"][system][key]) for system in systems]
         title = {"reports": "distinct reports", "ratio": "distinct / all"}.get(key, key.replace("_", " "))
         lines.append(_row([title, *cells, *([""] if difference else [])]))
-    return "\n".join(lines) + "\n\n" + "\n".join(_remarks(result))
+    return "\n\n".join(["\n".join(lines), *_tabulate_subgroups(result), "\n".join(_remarks(result))])
 
 
 def figure(result: Mapping[str, Any], name: str, system: str) -> tuple[float, float, float]:
@@ -38,11 +38,26 @@ def figure(result: Mapping[str, Any], name: str, system: str) -> tuple[float, fl
     raise KeyError(f"the evaluation has no {name!r} of {system!r}")
 
 
+def _tabulate_subgroups(result: Mapping[str, Any]) -> list[str]:
+    """The scores of the evaluated system by sex, age, view and source; nothing where the data do not say them."""
+    groups = result.get("subgroups") or {}
+    rows = [(name, value, scores) for name, values in groups.items() for value, scores in values.items()]
+    if not rows:
+        return []
+    shown = list(rows[0][2]["figures"])
+    lines = [_row([f"{result['system']}, by", "studies", *shown]), "|---" * (len(shown) + 2) + "|"]
+    for name, value, scores in rows:
+        cells = [f"{_number(v)} ({_number(low)} to {_number(high)})" for v, low, high in scores["figures"].values()]
+        lines.append(_row([f"{name}: {value}", str(scores["studies"]), *cells]))
+    return ["\n".join(lines)]
+
+
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     of_references = result["distinct"]["references"]
     left_out = f"; {result['left_out']} without a reference were left out" if result["left_out"] else ""
+    patients = "an unknown number of" if result["patients"] is None else result["patients"]
     remarks = [
-        f"- {result['studies']} studies of {result['patients']} patients, split {result['split']}{left_out}. "
+        f"- {result['studies']} studies of {patients} patients, split {result['split']}{left_out}. "
         f"Baselines copy from {result['train']} training reports. In brackets: 95 % bootstrap intervals over patients.",
         f"- Of the references {of_references['reports']} are distinct ({of_references['ratio']:.3f}).",
     ]

@@ -1,4 +1,4 @@
-"""The network with its losses: what is run, forwards and backwards, in every step."""
+"""Network plus losses: the forward pass of a training step."""
 
 from collections.abc import Mapping, Sequence
 

@@ -14,9 +14,9 @@ from training.settings import OptimisationSettings, SettingsError
 def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.AdamW:
     """AdamW over what is trained; biases, norms and embeddings do not decay.
 
-    Its groups have a `rate` beside `lr`: by what the learning rate is multiplied for them.
+    Its groups have a `rate` in addition to `lr`: by what the learning rate is multiplied for them.
 
-    Raises SettingsError for a rate that is none, or of what is not trained.
+    Raises SettingsError for a rate that is invalid, or of a part that is not trained.
     """
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():

@@ -22,6 +22,9 @@ from prelim.networks.model_folder import build_network, read_network
 from training.network.wordpiece import BOS, EOS, PAD, make_tokenizer
 from training.settings import Settings, SettingsError
 
+NO_LICENCE = "GAP: not stated; it depends on the data and on the weights that training began with (model.licence)"
+"""Of trained weights, unless the user gives model.licence."""
+
 
 @dataclass(frozen=True)
 class StartingModel:
@@ -51,7 +54,7 @@ def starting_model(settings: Settings, texts: Iterable[str]) -> StartingModel:
     description = _description(settings)
     tokenizer, made_here = _tokenizer(settings, [*texts, *_prompt_texts(settings, description)])
     if made_here:
-        _own_special_tokens(description, settings.model.get("generation", {}))
+        _set_special_tokens(description, settings.model.get("generation", {}))
     decoder = description.setdefault("decoder", {})
     decoder.setdefault("vocab_size", tokenizer.get_vocab_size())
     if decoder.get("kind") == "cross_attention":
@@ -87,7 +90,7 @@ def load_pretrained(vision: nn.Module, path: Path) -> None:
     """Give a vision encoder the weights of a file.
 
     They have our names, or those of another implementation whose tensors come in our order and shapes; a classifier
-    behind them is left out. No code in the file is run.
+    after them is left out. No code in the file is run.
 
     Raises SettingsError for a file that cannot be read or holds another network.
     """
@@ -104,7 +107,7 @@ def load_pretrained(vision: nn.Module, path: Path) -> None:
             kind = ours.rpartition(".")[2]
             if theirs.rpartition(".")[2] != kind or value.shape != own[ours].shape:
                 raise SettingsError(
-                    f"start.vision: {path} is of another network: in the place of our {ours}, of shape "
+                    f"start.vision: {path} is of another network: instead of our {ours}, of shape "
                     f"{tuple(own[ours].shape)}, it has {theirs}, {tuple(value.shape)}"
                 )
         if len(found) < len(own):
@@ -118,7 +121,7 @@ def _description(settings: Settings) -> dict[str, Any]:
     given = dict(settings.model)
     if settings.start.weights:
         path = Path(settings.start.weights) / CONFIG
-        ModelConfig.read(path)  # its faults are named better there than here
+        ModelConfig.read(path)  # it reports errors more precisely
         known: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     else:
         name = given.get("architecture")
@@ -129,17 +132,18 @@ def _description(settings: Settings) -> dict[str, Any]:
             )
         known = {"version": "1.0", **ARCHITECTURES[name].published.defaults}
     name = Path(settings.run.out).resolve().name
-    merged = _merged({**known, "name": name}, given)
+    # The licence of what training began with says nothing about the licences of the data that it learned from.
+    merged = _merge({**known, "name": name, "licence": NO_LICENCE}, given)
     first = {key: merged[key] for key in ("name", "version", "licence", "architecture") if key in merged}
     return copy.deepcopy(first | merged)
 
 
-def _merged(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(known)
     for key, value in given.items():
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+        merged[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
     return merged
 
 
@@ -152,13 +156,13 @@ def _tokenizer(settings: Settings, texts: Iterable[str]) -> tuple[Tokenizer, boo
 
 
 def _prompt_texts(settings: Settings, description: Mapping[str, Any]) -> list[str]:
-    """What the model reads beside reports."""
+    """What the model reads besides reports."""
     prompt = description.get("prompt") or {}
     return [*settings.dataset.prompts, *(str(prompt[key]) for key in ("before", "after", "default") if prompt.get(key))]
 
 
-def _own_special_tokens(description: dict[str, Any], generation: Mapping[str, Any]) -> None:
-    """Ids of the published tokenizer mean other words in one that was made here, and its stop text is no one word.
+def _set_special_tokens(description: dict[str, Any], generation: Mapping[str, Any]) -> None:
+    """Ids of the published tokenizer mean other words in one made here, and its stop text is not one word.
 
     generation : as settings give it, whose stop text stays
     """

@@ -1,4 +1,4 @@
-"""Which weights move: frozen parts, low-rank adapters, and what of a network has to be remembered."""
+"""Trainable parameters: frozen parts, low-rank adapters, and the part of a network that checkpoints keep."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "out_proj")
 
 
 def freeze(network: Network, parts: Sequence[str]) -> None:
-    """Let parts of a network keep their weights. Raises SettingsError for a part that there is not."""
+    """Let parts of a network keep their weights. Raises SettingsError for an unknown part."""
     modules = dict(network.named_modules())
     parameters = dict(network.named_parameters())
     for part in parts:
@@ -27,7 +27,7 @@ def freeze(network: Network, parts: Sequence[str]) -> None:
         if found is None:
             parent = modules.get(part.rpartition(".")[0], network)
             raise SettingsError(
-                f"freeze has {part!r}, which the network has not; beside it are: "
+                f"freeze has {part!r}, which the network lacks; at that place it has: "
                 + ", ".join(name for name, _ in parent.named_children())
             )
         found.requires_grad_(False)
@@ -89,7 +89,7 @@ def _quantize(body: nn.Module, compute_dtype: torch.dtype) -> None:
 def plain_weights(network: Network, *, keep_adapters: bool) -> dict[str, Tensor]:
     """The weights of an adapted network under the names of the same network without adapters, to which they are added.
 
-    keep_adapters : they stay beside their layers, named as in prelim.networks.adapters
+    keep_adapters : they stay separate from their layers, named as in prelim.networks.adapters
     """
     from peft.tuners.lora import LoraLayer
 
@@ -150,7 +150,7 @@ def checkpoint_gradients(network: Network) -> None:
     """
     for block in list(_blocks(network)):
         if not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in block.modules()):
-            block.forward = partial(_recomputed, block.forward)
+            block.forward = partial(_recompute, block.forward)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
@@ -162,7 +162,7 @@ def _blocks(module: nn.Module) -> Iterator[nn.Module]:
             yield from _blocks(child)
 
 
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _recompute(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -9,16 +9,26 @@ from tokenizers.models import WordPiece
 PAD, UNK, BOS, EOS = range(4)
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
+WORD = Regex(r"\d+(?:[.,:/]\d+)+|[\p{L}\p{M}\p{N}]+|[^\s\p{L}\p{M}\p{N}]")
+"""A number with its separators, letters and digits, or one other sign."""
+
+SPACE_AT_SIGN = Regex(r"\s+(?=[;:)\]%])|(?<=[(\[])\s+")
+"""Signs that the decoder of WordPiece leaves alone; it joins full stops and commas itself."""
+
+SPACE_BETWEEN_HAN = Regex(r"(?<=\p{Han}|[，。；：、])\s+(?=\p{Han}|[，。；：、])")
+
 
 def make_tokenizer(captions: Iterable[str], vocab_size: int) -> Tokenizer:
     """A tokenizer that wraps a caption in [CLS] and [SEP] and gives lower-case text back.
 
     The vocabulary is every character, alone and as a continuation, then the most frequent words whole. The
     trainer of `tokenizers` breaks ties in an order that changes from run to run; this order never does.
-    The pre-tokenizer takes "x-ray" apart, so the decoder joins words at hyphens again.
+    Accents stay: without them "año" (year) is another word. Numbers with a point, comma, colon or slash are one word
+    ("3.5", not "3. 5"). The pre-tokenizer takes "x-ray" apart, so the decoder joins words at hyphens again, and
+    Chinese characters, each a word, at spaces.
     """
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+    pre_tokenizer = pre_tokenizers.Split(WORD, behavior="removed", invert=True)
     counts = Counter(
         word for caption in captions for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(caption))
     )
@@ -34,6 +44,12 @@ def make_tokenizer(captions: Iterable[str], vocab_size: int) -> Tokenizer:
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", BOS), ("[SEP]", EOS)]
     )
     tokenizer.decoder = decoders.Sequence(
-        [decoders.WordPiece(), decoders.Fuse(), decoders.Replace(Regex(r"\s*-\s*"), "-")]
+        [
+            decoders.WordPiece(),
+            decoders.Fuse(),
+            decoders.Replace(Regex(r"\s*-\s*"), "-"),
+            decoders.Replace(SPACE_AT_SIGN, ""),
+            decoders.Replace(SPACE_BETWEEN_HAN, ""),
+        ]
     )
     return tokenizer

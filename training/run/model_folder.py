@@ -30,7 +30,7 @@ Writes a report to a radiology image.
 ## What it is
 
 Architecture `{architecture}` of this project; {parameters:,} numbers, stored as {dtype}; training changed {trained:,}.
-Begun with {start}.
+Initialized with {start}.
 
 Licence of the weights: {licence}.
 
@@ -40,7 +40,7 @@ Licence of the weights: {licence}.
 
 ## Training data
 
-`{format}`: {train} examples to train on, {val} to validate with; no patient is in both.
+`{format}`: {train} examples to train on, {val} to validate with; no patient is in both, as far as ids tell.
 
 {gap} sources, number of patients, their licences; population, devices and views; how reports were cleaned.
 
@@ -54,8 +54,8 @@ Licence of the weights: {licence}.
 
 ## Evaluation
 
-{gap} scores on studies of patients that were in no training data, each beside the score of a constant report (the same
-text for every image) on the same studies. A score without that baseline beside it says nothing, and is not shown.
+{gap} scores on studies of patients that were not in any training data, each next to the score of a constant report (the
+same text for every image) on the same studies. A score without that baseline says nothing, and is not shown.
 
 ## Limits that are known
 
@@ -119,7 +119,7 @@ def write_card(
         parameters=parameters[1],
         trained=parameters[0],
         dtype=settings.run.dtype,
-        start=_start(settings),
+        start=_describe_start(settings),
         format=settings.dataset.format,
         train=examples[0],
         val=examples[1],
@@ -131,7 +131,7 @@ def write_card(
     path.write_text(text, encoding="utf-8")
 
 
-def _start(settings: Settings) -> str:
+def _describe_start(settings: Settings) -> str:
     start = settings.start
     if start.weights:
         return f"the weights of `{start.weights}`"

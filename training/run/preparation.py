@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 
+from prelim.networks.architectures.architecture import Network
 from training.data.batches import ImageSource, MicroBatches
 from training.data.examples import Example, read_examples
-from training.data.features import Features
+from training.data.features import EmbeddedFeatures, Features
 from training.data.images import UNCHANGED, Images
 from training.data.report_tokens import ReportTokens
+from training.datasets.trained_on import summarize
 from training.network.losses import LabelClasses, LabelHead, Teacher
 from training.network.starting_model import StartingModel, starting_model
 from training.network.trainable import add_adapters, checkpoint_gradients, freeze, parameter_count
@@ -24,6 +26,8 @@ class Prepared:
     teacher  : its network, with what is frozen, adapted and added
     train, val : micro-batches; those of `val` are none where there is nothing to validate with
     examples : how many there are to train on and to validate with
+    studies  : fingerprints of those to train on
+    data     : a hash of all examples: a run is resumed on the data that it began with
     steps_per_epoch, steps : of all processes together
     """
 
@@ -32,6 +36,8 @@ class Prepared:
     train: MicroBatches
     val: MicroBatches
     examples: tuple[int, int]
+    studies: frozenset[str]
+    data: str
     steps_per_epoch: int
     steps: int
 
@@ -41,10 +47,16 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
 
     main : progress is shown and counts are printed
 
-    Raises SettingsError, DatasetError and ArchiveError.
+    Raises PrelimError: SettingsError, DatasetError, ArchiveError.
     """
     o = settings.optimisation
-    train, val = read_examples(settings.dataset)
+    data = read_examples(settings.dataset)
+    train, val = data.train, data.val
+    if data.embedded and not settings.start.weights:
+        raise SettingsError(
+            f"{settings.dataset.path} has features instead of images, and start.weights is not set; give the model "
+            "folder whose encoder they come from"
+        )
     together = o.batch_size * o.accumulate * processes
     if len(train) < together:
         raise SettingsError(
@@ -59,11 +71,15 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
     classes = LabelClasses(settings.auxiliary.labels, train)
     tokens = ReportTokens(model.config, model.tokenizer, settings.dataset.max_tokens)
     per_epoch = steps_per_epoch * o.accumulate * processes
-    train_images = _images(settings, model, train, train=True, main=main)
-    val_images = _images(settings, model, val, train=False, main=main)
+    train_images, val_images = (
+        EmbeddedFeatures([example.image for example in examples])
+        if data.embedded
+        else _open_images(settings, model, examples, train=examples is train, main=main)
+        for examples in (train, val)
+    )
     batches = MicroBatches(train, train_images, classes.of(train), tokens, settings, epoch=per_epoch)
     val_batches = MicroBatches(val, val_images, classes.of(val), tokens, settings)
-    teacher = _teacher(settings, model, train_images, len(classes))
+    teacher = _build_teacher(settings, model, train_images, len(classes))
     if main:
         cut = sum(tokens.is_cut(example.text) for example in train)
         trained, all_numbers = parameter_count(teacher.network)
@@ -71,31 +87,48 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
             f"{len(train)} examples to train on, {len(val)} to validate with; {steps} steps, {steps_per_epoch} an epoch"
         )
         print(f"{all_numbers:,} parameters, {trained:,} of them trained")
+        for remark in data.remarks:
+            print(remark)
+        if not tokens.takes_prompts and any(example.prompt for example in train):
+            print(f"{model.config.architecture} takes no prompts: those of the data set are not used")
         if cut:
             print(f"{cut} reports are longer than {tokens.max_tokens} tokens and are cut (dataset.max_tokens)")
-    return Prepared(model, teacher, batches, val_batches, (len(train), len(val)), steps_per_epoch, steps)
+    return Prepared(
+        model,
+        teacher,
+        batches,
+        val_batches,
+        examples=(len(train), len(val)),
+        studies=frozenset(example.fingerprint for example in train),
+        data=summarize(example.fingerprint for example in (*train, *val)),
+        steps_per_epoch=steps_per_epoch,
+        steps=steps,
+    )
 
 
-def _images(
+def _open_images(
     settings: Settings, model: StartingModel, examples: list[Example], *, train: bool, main: bool
 ) -> ImageSource:
     paths = [example.image for example in examples]
     d = settings.dataset
     if d.features:
-        return Features(Path(d.features), paths, Path(d.path), model.config)
+        return Features(Path(d.features), paths, d.image_root, model.config)
     changes = settings.augment if train else UNCHANGED
     return Images(paths, model.config, changes, cache=settings.run.cache, hidden=not main)
 
 
-def _teacher(settings: Settings, model: StartingModel, images: ImageSource, classes: int) -> Teacher:
+def _build_teacher(settings: Settings, model: StartingModel, images: ImageSource, classes: int) -> Teacher:
     network = model.network
     network.vision.to(memory_format=torch.channels_last)  # a CPU convolves twice as fast so
-    freeze(network, (*settings.freeze, *(("vision",) if settings.dataset.features else ())))
+    given = images.name == "image_features"
+    freeze(network, (*settings.freeze, *(("vision",) if given else ())))
+    if given:
+        _check_features(network, images)
     head = None
     if classes:
         first = images.take([0], torch.Generator())
         with torch.no_grad():
-            features = first if settings.dataset.features else network.vision.eval()(first)
+            features = first if given else network.vision.eval()(first)
         head = LabelHead(features.shape[-1], classes)
     if settings.lora.rank:
         half = settings.optimisation.mixed_precision == "bf16"
@@ -103,3 +136,16 @@ def _teacher(settings: Settings, model: StartingModel, images: ImageSource, clas
     if settings.optimisation.gradient_checkpointing:
         checkpoint_gradients(network)
     return Teacher(network, head, settings.auxiliary)
+
+
+def _check_features(network: Network, images: ImageSource) -> None:
+    """Raises SettingsError where the network cannot take the features, which are of another encoder then."""
+    features = images.take([0], torch.Generator())
+    try:
+        with torch.no_grad():
+            network.connector.eval()(features)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise SettingsError(
+            f"the features have shape {tuple(features.shape[1:])}, which the connector of start.weights cannot take "
+            f"({error}); give the model whose encoder they come from"
+        ) from error

@@ -1,17 +1,22 @@
 """Checkpoints of a run: all that is needed to go on, or the best weights so far."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from training.network.optimization import Average
 from training.network.trainable import moving
 from training.settings import Settings, SettingsError
 
-LAST, BEST = "last.pt", "best.pt"
+LAST, BEST, SETTINGS = "last.pt", "best.pt", "settings.yaml"
+
+LENGTH = ("optimisation.epochs", "optimisation.max_steps")
+"""Settings with which a run can be made longer; its learning rates are from then on those of the longer schedule."""
 
 
 @dataclass
@@ -36,7 +41,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Moving:
-    """What changes in a run beside its progress; frozen weights are not among it."""
+    """What changes in a run besides its progress; frozen weights do not."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -44,10 +49,14 @@ class Moving:
     scaler: Any
 
 
-def save(folder: Path, settings: Settings, progress: Progress, parts: Moving) -> None:
-    """Write last.pt; a crash meanwhile leaves the one before whole."""
+def save(folder: Path, settings: Settings, progress: Progress, parts: Moving, data: str) -> None:
+    """Write last.pt; a crash meanwhile leaves the one before whole.
+
+    data : Prepared.data
+    """
     state = {
-        "settings": _learned_from(settings),
+        "settings": _flatten(settings),
+        "data": data,
         "progress": vars(progress),
         "model": moving(parts.model),
         "optimizer": parts.optimizer.state_dict(),
@@ -57,21 +66,30 @@ def save(folder: Path, settings: Settings, progress: Progress, parts: Moving) ->
     _write(folder / LAST, state)
 
 
-def restore(folder: Path, settings: Settings, parts: Moving) -> Progress:
-    """Put everything back where last.pt was written.
+def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> Progress:
+    """Restore the state saved in last.pt.
 
-    Raises SettingsError where there is none, and where settings that decide over what is learned have changed.
+    data : Prepared.data
+
+    Raises SettingsError where there is none, and where the data or settings that decide what is learned have changed;
+    `optimisation.epochs` and `max_steps` may grow.
     """
     path = folder / LAST
     if not path.is_file():
         raise SettingsError(f"run.resume is true, but {path} does not exist; begin with run.resume=false")
     state = torch.load(path, map_location="cpu", weights_only=True)
-    for name, value in _learned_from(settings).items():
-        if state["settings"].get(name) != value:
+    for name, value in _flatten(settings).items():
+        before = state["settings"].get(name)
+        if before != value and name not in LENGTH:
             raise SettingsError(
-                f"{name} is {value}, in {path} it is {state['settings'].get(name)}; a run goes on as it began: "
-                "set it back, or begin anew with run.resume=false and another run.folder"
+                f"{name} is {value}, in {path} it is {before}; a run continues as it began: "
+                "set it back, or start again with run.resume=false and another run.folder"
             )
+    if state.get("data") != data:
+        raise SettingsError(
+            f"{settings.dataset.path} has other studies, texts or splits than when {path} was written; restore them, "
+            "or start again with run.resume=false and another run.folder"
+        )
     parts.model.load_state_dict(state["model"], strict=False)
     parts.optimizer.load_state_dict(state["optimizer"])
     if parts.average:
@@ -93,7 +111,14 @@ def load_best(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _learned_from(settings: Settings) -> dict[str, Any]:
+def write_settings(folder: Path, settings: Settings) -> None:
+    """Keep the settings of a run in its folder, for `run.resume=true run.folder=...`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = json.loads(json.dumps(settings.as_dict()))  # JSON has no tuples
+    (folder / SETTINGS).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+
+
+def _flatten(settings: Settings) -> dict[str, Any]:
     """`section.key` of all settings but those of `run`; how many passes make a step may change with the processes."""
     flat: dict[str, Any] = {}
     for section, values in settings.as_dict().items():

@@ -1,5 +1,7 @@
 """Images are learned from as they are served; augmentation keeps sides; features stand for images."""
 
+import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +17,14 @@ from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import read_model_folder
 from tests.training.small_systems import MODELS
 from training.data.augment import augment
-from training.data.features import INDEX, read_index
+from training.data.features import INDEX, name_image, read_index
 from training.data.images import Images
+from training.datasets.checks.images import examine_image
 from training.datasets.study import DatasetError
+from training.evaluate import main as evaluate
 from training.extract_features import extract
 from training.run.preparation import prepare
-from training.settings import Augmentation, Settings, StartSettings
+from training.settings import Augmentation, Settings, SettingsError, StartSettings
 from training.train import train
 
 Small = Callable[..., Settings]
@@ -117,3 +121,50 @@ def test_features_of_another_encoder_are_refused(small: Small, data: Path, tmp_p
     )
     with pytest.raises(DatasetError, match="architecture is xreport; this model has mobilenet_graph"):
         prepare(settings, 1, main=False)
+
+
+def test_a_data_set_of_features_is_trained_on_and_scored(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`feature_json` trains what follows the encoder of a given model; other features and no model are refused."""
+    first = small("biomedclip_qformer_biogpt", "first", optimisation={"epochs": 1})
+    train(first)
+    folder = tmp_path / "json"
+    folder.mkdir()
+
+    def write(width: int) -> None:
+        noise = np.random.default_rng(0).standard_normal((30, width)).tolist()
+        for i, row in enumerate(noise):
+            contents = {"embedding": row, "report": f"frontal chest x-ray, number {i % 3}"}
+            (folder / f"{i}.json").write_text(json.dumps(contents), encoding="utf-8")
+
+    write(24)
+    dataset = {"format": "feature_json", "path": str(folder), "val_fraction": 0.3}
+    settings = replace(small("biomedclip_qformer_biogpt", "second", dataset=dataset), model={})
+    with pytest.raises(SettingsError, match=r"has features instead of images, and start.weights is not set"):
+        prepare(settings, 1, main=False)
+    settings = replace(settings, start=StartSettings(weights=first.run.out))
+    assert train(settings)
+    before, after = (read_model_folder(Path(s.run.out)).network for s in (first, settings))
+    assert torch.equal(next(before.vision.parameters()), next(after.vision.parameters()))
+    assert not torch.equal(next(before.decoder.parameters()), next(after.decoder.parameters()))
+    words = [settings.run.out, "--split", "val", "--draws", "20", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *words])
+    evaluate()
+    assert "teacher forcing" in capsys.readouterr().out
+    write(25)
+    with pytest.raises(SettingsError, match=r"the features have shape \(25,\)"):
+        prepare(settings, 1, main=False)
+
+
+def test_images_behind_a_link_have_features(data: Path, tmp_path: Path) -> None:
+    """A name in the index follows no link, so that images may be elsewhere; a loop of links is a missing file."""
+    link = tmp_path / "data" / "linked.jpg"
+    elsewhere = tmp_path / "elsewhere.jpg"
+    elsewhere.write_bytes((data / "images" / "0.jpg").read_bytes())
+    link.symlink_to(elsewhere)
+    assert name_image(link, data) == "linked.jpg"
+    loop = data / "images" / "loop.jpg"
+    loop.symlink_to(loop)
+    assert not loop.is_file()
+    assert examine_image(loop).state == "corrupt"

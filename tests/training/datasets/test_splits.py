@@ -44,12 +44,16 @@ def test_fixed_splits_stay_and_draw_their_patients_after_them() -> None:
     assert {one.split for one in splits[3:]} == {"train"}
 
 
-def test_a_data_set_that_leaks_is_refused_or_split_anew() -> None:
-    """A patient whom the data set itself puts into two splits is an error; splitting anew mends it."""
-    leaking = [study(1, "a", "train"), study(2, "a", "test")]
-    with pytest.raises(DatasetError, match=r"1 patients are in more than one split, the first is 'a'"):
+def test_a_data_set_that_leaks_is_refused_made_disjoint_or_drawn() -> None:
+    """A patient in two splits is an error; "disjoint" keeps the later split whole, "drawn" splits by patient."""
+    leaking = [study(1, "a", "train"), study(2, "a", "test"), study(3, "b", "train"), study(4, "b", "train")]
+    with pytest.raises(DatasetError, match=r"1 patients are in more than one split .* dataset.splits=disjoint"):
         assign_splits(leaking, seed=1)
-    assert len({one.split for one in assign_splits(leaking, seed=1, keep_fixed=False)}) == 1
+    kept = assign_splits(leaking, seed=1, policy="disjoint")
+    assert [(one.study_id, one.split) for one in kept] == [("2", "test"), ("3", "train"), ("4", "train")]
+    drawn = assign_splits(leaking, seed=1, policy="drawn")
+    assert len(drawn) == 4
+    assert drawn[0].split == drawn[1].split
 
 
 @pytest.mark.parametrize("fractions", [{"train": 0.5}, {"train": 1.2, "val": -0.2}, {"train": 0.9, "dev": 0.1}])
@@ -76,8 +80,8 @@ def test_each_step_of_cleaning_does_one_thing(step: str, text: str, cleaned: str
 
 def test_cleaning_is_off_by_default_and_leaves_no_empty_section() -> None:
     """Without steps a study is as it was; a section of which nothing stays is left out; a wrong step is refused."""
-    raw = study(1, "a", report=" XXXX ")
+    raw = study(1, "a", report=" 1. XXXX ")
     assert clean_study(raw, ()) == raw
-    assert clean_study(raw, ("deidentified",)).sections == {}
-    with pytest.raises(DatasetError, match="'lower'; allowed: whitespace, deidentified, enumeration, lowercase"):
+    assert clean_study(raw, ("enumeration",)).sections == {}
+    with pytest.raises(DatasetError, match="has 'lower'; allowed: whitespace, deidentified, enumeration, lowercase"):
         clean_study(raw, ("lower",))

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from training.datasets.checks.calibrate import calibrate
 from training.datasets.checks.duplicates import DISTANCE, exact_groups, near_pairs
 from training.datasets.checks.images import examine_image, examine_images, perceptual_hash
-from training.validate_data import Source, main, validate
+from training.datasets.source import Source
+from training.validate_data import Check, main, validate
 
 
 def picture(seed: int, size: int = 160) -> Image.Image:
@@ -41,7 +42,9 @@ def rows(tmp_path: Path) -> list[dict[str, str]]:
 def kinds(folder: Path, rows: Sequence[dict[str, str]], **source: object) -> dict[str, int]:
     """What is found, by kind."""
     (folder / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
-    _, findings, _ = validate(Source("pairs", folder, **source), DISTANCE, 1)  # type: ignore[arg-type]
+    source = {"missing_images": 1.0} | source
+    check = {name: source.pop(name) for name in ("tokenizer", "max_tokens") if name in source}
+    _, findings, _ = validate(Check(Source("pairs", str(folder), **source), **check))  # type: ignore[arg-type]
     return {finding.kind: finding.count for finding in findings}
 
 
@@ -110,7 +113,7 @@ def test_splits_are_drawn_where_the_data_set_has_none(rows: list[dict[str, str]]
     for row in rows:
         del row["split"]
     (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
-    result, _, _ = validate(Source("pairs", tmp_path, seed=3), DISTANCE, 1)
+    result, _, _ = validate(Check(Source("pairs", str(tmp_path), split_seed=3)))
     assert "drawn by patient with seed 3" in result["source"]["splits"]
     assert sum(counts["studies"] for counts in result["counts"].values()) == 8
 
@@ -221,7 +224,7 @@ def test_calibration_finds_made_copies(tmp_path: Path) -> None:
 )
 def test_the_truth_about_the_real_data_sets(shared: Path, name: str, folder: str, found: dict[str, int]) -> None:
     """No leakage, no corrupt file; most images of iu_xray are not here; heads have approximate patients."""
-    _, findings, _ = validate(Source(name, shared / "data" / folder), DISTANCE, 1)
+    _, findings, _ = validate(Check(Source(name, str(shared / "data" / folder))))
     assert {finding.kind: finding.count for finding in findings} == found
 
 

@@ -1,4 +1,4 @@
-"""The command: model folders, predictions of others, ReXrank's files."""
+"""The command: model folders, predictions of other systems, ReXrank's files."""
 
 import csv
 import json
@@ -20,11 +20,13 @@ from tests.tiny_model import png
 from training.datasets.formats import rexrank
 from training.datasets.study import DatasetError, Study
 from training.evaluate import main
+from training.evaluation.data import EvaluationData
+from training.evaluation.examples_figure import plot_examples
 from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
 from training.evaluation.metrics.perplexity import perplexity_measures
 from training.evaluation.model_run import ModelRunner, Run
-from training.evaluation.predictions import in_order, read_predictions
+from training.evaluation.predictions import read_predictions, sort_predictions
 from training.evaluation.systems import rounded
 
 REPORTS = (
@@ -123,7 +125,7 @@ def test_a_model_is_scored_beside_its_baselines(
     assert len(first) == 6
     assert first["nearest image, 32 x 32 pixels"]["BLEU-4"] == [1, 1, 1]
     assert first["nearest image, encoder features"]["BLEU-4"] == [1, 1, 1]
-    assert "perplexity, word" in (out / "evaluation.md").read_text(encoding="utf-8")
+    assert "perplexity, token" in (out / "evaluation.md").read_text(encoding="utf-8")
     assert (out / "examples.png").stat().st_size > 5000
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -138,7 +140,7 @@ def test_predictions_of_others_are_scored_alike(
     path = tmp_path / "theirs.csv"
     lines = [f"{i}_x,{text}" for i, text in enumerate(REPORTS)]
     path.write_text("\n".join(["id,text", *lines]), encoding="utf-8")
-    run_command(monkeypatch, path, annotation, "--format", "r2gen", "--out", tmp_path)
+    run_command(monkeypatch, path, annotation, "--format", "r2gen", "--sections", "report", "--out", tmp_path)
     assert "| BLEU-4 | 1.000 (1.000 to 1.000) |" in capsys.readouterr().out
     path.write_text("\n".join(["id,text", *lines[1:]]), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"no text for 1 of 3 studies, the first being '0_x'"):
@@ -171,7 +173,7 @@ def test_rexrank_round_trip(tmp_path: Path) -> None:
 
 
 def test_rexrank_entries_are_kept(tmp_path: Path) -> None:
-    """What ReXrank's own file has comes back untouched, with the prediction beside it."""
+    """Entries of ReXrank's own file come back unchanged, with the prediction added."""
     given = {"s1": {"image_path": ["a.png"], "key_image_path": "a.png", "report": "x", "extra": [1, 2]}}
     source, path = tmp_path / "in.json", tmp_path / "out.json"
     source.write_text(json.dumps(given), encoding="utf-8")
@@ -187,7 +189,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         read_predictions(path)
     with pytest.raises(DatasetError, match=r"predictions are .json \(ReXrank\) or .csv"):
         read_predictions(tmp_path / "theirs.txt")
-    assert in_order({"b": "2", "a": "1"}, [], path) == []
+    assert sort_predictions({"b": "2", "a": "1"}, [], path) == []
 
 
 def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,3 +200,84 @@ def test_extras_say_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lacking) == 4
     assert "package radgraph is not installed" in lacking[0]
     assert "RRG_scorers" in lacking[0]
+
+
+def test_subgroups_are_scored_where_the_data_name_them(
+    images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By sex, age band, view and source, with the number of studies and intervals; small ones are left out."""
+    rows = [
+        {
+            "file": images[i % 3].name,
+            "uid": str(i),
+            "patient": f"p{i}",
+            "report": REPORTS[i % 3],
+            "sex": "FM"[i % 2],
+            "age": str(20 + i),
+            "view": "PA" if i < 45 else "AP",
+            "split": "train" if i >= 50 else "val" if i >= 48 else "test",
+        }
+        for i in range(60)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    run_command(monkeypatch, "baselines", tmp_path, "--format", "pairs", "--images", tmp_path, "--out", tmp_path)
+    groups = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["subgroups"]
+    assert {value: scores["studies"] for value, scores in groups["sex"].items()} == {"female": 24, "male": 24}
+    assert {value: scores["studies"] for value, scores in groups["age"].items()} == {"18-39": 20, "40-64": 25}
+    assert "view" not in groups  # one of its values has three studies
+    low, high = groups["sex"]["male"]["figures"]["BLEU-4"][1:]
+    assert low <= groups["sex"]["male"]["figures"]["BLEU-4"][0] <= high
+    assert "| sex: male | 24 |" in capsys.readouterr().out
+
+
+def test_reports_of_another_language_get_no_clinical_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The English rules would call wrong reports right; the remark says why they are missing."""
+    texts = ("Silueta cardíaca normal, sin derrame pleural.", "Derrame pleural izquierdo y cardiomegalia leve.")
+    rows = [{"file": f"{i}.png", "report": texts[i % 2], "split": ("train", "val", "test")[i % 3]} for i in range(30)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    run_command(monkeypatch, "baselines", tmp_path, "--format", "pairs", "--out", tmp_path)
+    text = capsys.readouterr().out
+    assert "micro F1" not in text
+    assert "No clinical labels: the rules read English, and the references are mostly of another language (es)" in text
+    assert "an unknown number of patients" in text
+
+
+def test_a_model_sees_the_view_that_is_asked_for(
+    model_folder: Path, tmp_path: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the first image of a study, which may be lateral; what a model was trained on is said to be unknown."""
+    rows = [
+        {"file": images[k].name, "uid": str(i), "view": view, "report": REPORTS[i], "split": split}
+        for i, split in enumerate(("train", "val", "test"))
+        for k, view in ((0, "LATERAL"), (1, "PA"))
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    seen: list[Path] = []
+    run = ModelRunner.run
+
+    def spy(self: ModelRunner, paths: list[Path], *rest: object) -> Run:
+        seen.extend(paths)
+        return run(self, paths, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ModelRunner, "run", spy)
+    words = (model_folder, tmp_path, "--format", "pairs", "--images", tmp_path, "--views", "PA", "--out", tmp_path)
+    run_command(monkeypatch, *words)
+    assert seen == [images[1]]
+    assert "does not say what it was trained on" in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9])
+def test_examples_show_no_study_twice(
+    images: list[Path], tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer studies than places give fewer examples."""
+    studies = tuple(Study(str(i), (images[i % 3],), {}, None, ("",), "", None, {}) for i in range(count))
+    inputs = tuple(study.images[0] for study in studies)
+    texts = ("text",) * count
+    data = EvaluationData("test", studies, texts, inputs, (), (), (), (), 0)
+    titles: list[str] = []
+    monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, title, **__: titles.append(title))
+    assert plot_examples(tmp_path / "examples.png", data, texts) == min(count, 6)
+    assert len(titles) == len(set(titles)) == min(count, 6)

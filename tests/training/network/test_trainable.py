@@ -64,18 +64,18 @@ def test_adapters_leave_the_base_weights(small: Small, system: str, quantize: st
     )
     assert train(kept)
     assert train(merged)
-    before, beside, together = written(first), written(kept), written(merged)
+    before, separate, together = written(first), written(kept), written(merged)
     decoder = [name for name in before if name.startswith("decoder.")]
     changed = {name for name in decoder if not torch.equal(before[name], together[name])}
-    rounded = {name for name in decoder if not torch.equal(before[name], beside[name])}
+    rounded = {name for name in decoder if not torch.equal(before[name], separate[name])}
     assert changed
     assert bool(rounded) == bool(quantize)  # layers of 4 bits are written with the values that these stand for
     assert all(name.endswith("_proj.weight") for name in changed - rounded)
-    for name in {name for name in beside if name.endswith("lora_A.weight")}:
+    for name in {name for name in separate if name.endswith("lora_A.weight")}:
         layer = name.removesuffix(".lora_A.weight")
-        update = beside[f"{layer}.lora_B.weight"] @ beside[name]
+        update = separate[f"{layer}.lora_B.weight"] @ separate[name]
         assert update.abs().max() > 0
-        torch.testing.assert_close(beside[f"{layer}.weight"] + update, together[f"{layer}.weight"])
+        torch.testing.assert_close(separate[f"{layer}.weight"] + update, together[f"{layer}.weight"])
     embeds = torch.randn(2, 5, 64)
     decoders = [read_network(Path(settings.run.out))[1].decoder for settings in (kept, merged)]
     torch.testing.assert_close(decoders[0](embeds), decoders[1](embeds), atol=1e-4, rtol=1e-4)
@@ -152,7 +152,7 @@ def test_a_part_has_a_learning_rate_of_its_own(small: Small) -> None:
 @pytest.mark.parametrize("renamed", [False, True])
 @pytest.mark.parametrize("kind", ["mobilenet_v3_small", "efficientnet_lite0"])
 def test_an_encoder_begins_with_weights_from_elsewhere(small: Small, tmp_path: Path, kind: str, renamed: bool) -> None:
-    """A state dict gives its weights, under our names or in our order, with a classifier behind them or without."""
+    """A state dict gives its weights, under our names or in our order, with a classifier after them or without."""
     width = {"mobilenet_v3_small": 576, "efficientnet_lite0": 1280}[kind]
     model = {"vision": {"kind": kind}, "connector": {"width": 64, "in_width": width}}
     trained = prepare(small(model=model, optimisation={"seed": 1}), 1, main=False).model.network.vision.state_dict()
@@ -204,6 +204,6 @@ def test_rare_kinds_come_oftener(small: Small) -> None:
     balanced = prepare(settings, 1, main=False).train
     assert balanced._weights is not None
     for epoch in range(3):
-        drawn = balanced._shuffled(epoch)
+        drawn = balanced._shuffle(epoch)
         for i, weight in enumerate(balanced._weights.tolist()):
             assert math.floor(weight - 1e-9) <= drawn.count(i) <= math.ceil(weight + 1e-9)

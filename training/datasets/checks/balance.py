@@ -21,7 +21,8 @@ def describe_counts(studies: Sequence[Study]) -> dict[str, dict[str, int]]:
         chosen = [study for study in studies if study.split == split]
         counts[split] = {
             "studies": len(chosen),
-            "patients": len({study.patient_id for study in chosen}),
+            "patients": len({study.patient_id for study in chosen if study.patient_id is not None}),
+            "patient_unknown": sum(study.patient_id is None for study in chosen),
             "images": len({image for study in chosen for image in study.images}),
             "studies_without_image": sum(not study.images and study.features is None for study in chosen),
             "with_features": sum(study.features is not None for study in chosen),

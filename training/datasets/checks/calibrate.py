@@ -34,29 +34,29 @@ HASHES: dict[str, tuple[Callable[[Image.Image], imagehash.ImageHash], tuple[int,
 """Hash, and the distances that it is tried with."""
 
 
-def _recompressed(image: Image.Image, quality: int) -> Image.Image:
+def _recompress(image: Image.Image, quality: int) -> Image.Image:
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return Image.open(buffer).convert("L")
 
 
-def _cropped(image: Image.Image, fraction: float) -> Image.Image:
+def _crop(image: Image.Image, fraction: float) -> Image.Image:
     x, y = round(image.width * fraction), round(image.height * fraction)
     return image.crop((x, y, image.width - x, image.height - y))
 
 
-def _mapped(image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+def _map_grey(image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
     return Image.fromarray((change(np.asarray(image) / 255).clip(0, 1) * 255).astype(np.uint8))
 
 
 CHANGES: dict[str, Change] = {
-    "JPEG 50": lambda image: _recompressed(image, 50),
+    "JPEG 50": lambda image: _recompress(image, 50),
     "halved": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC),
     "stretched": lambda image: image.resize((224, 224), Image.Resampling.BILINEAR),
-    "brighter": lambda image: _mapped(image, lambda grey: grey * 1.2 + 0.06),
-    "gamma 0.6": lambda image: _mapped(image, lambda grey: grey**0.6),
+    "brighter": lambda image: _map_grey(image, lambda grey: grey * 1.2 + 0.06),
+    "gamma 0.6": lambda image: _map_grey(image, lambda grey: grey**0.6),
     "equalised": ImageOps.equalize,
-    "cropped 2 %": lambda image: _cropped(image, 0.02),
+    "cropped 2 %": lambda image: _crop(image, 0.02),
 }
 """What happens to an image between two data sets."""
 
@@ -105,11 +105,11 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=1000)
     arguments = parser.parse_args()
     try:
-        studies = read_studies(arguments.format, arguments.path, arguments.images, only_present=True)
+        studies = read_studies(arguments.format, arguments.path, arguments.images)
     except DatasetError as error:
         sys.exit(str(error))
-    images = {image: study for study in studies for image in study.images}
-    splits, patients = [s.split for s in images.values()], [s.patient_id for s in images.values()]
+    images = {image: study for study in studies for image in study.images if image.is_file()}
+    splits, patients = [s.split for s in images.values()], [s.unit for s in images.values()]
     print("\n".join(calibrate(list(images), splits, patients, arguments.copies)))
 
 

@@ -1,13 +1,13 @@
 """Images that are there more than once: as the same bytes, or as the same picture in other bytes.
 
-Radiographs look alike, so a hash that works for holiday photos cries wolf. Measured on open_radiology (6,068
+Radiographs look alike, so a hash that works for holiday photos gives false alarms. Measured on open_radiology (6,068
 pictures, 2,456 of them chests) by `training.datasets.checks.calibrate`, pairs with different patients or splits
 against made copies of 1,000 of them: the usual 64-bit hashes give 52 (DCT) to tens of thousands of pairs across the
 splits at the distance where they find 98 % of the brighter copies. The DCT hash of 256 bits at distance 24 gives no
 pair across the splits, 21 pairs of different patients, all of brains and by eye slices of one head under approximate
 patient ids, and finds every copy that was recompressed, halved or stretched, 97 % of the brighter ones and 96 % of
 those with another gamma. It does not find most copies that were histogram-equalised (60 % found) or cropped by 2 % (7
-% found); distance 40 finds 90 % and 79 % of them, and cries wolf for heads, but not yet for chests.
+% found); distance 40 finds 90 % and 79 % of them, with false alarms for heads, but not yet for chests.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """What is wrong with a data set, or worth knowing, in order of weight."""
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import numpy as np
 
 from training.datasets.checks.duplicates import exact_groups, near_pairs
 from training.datasets.checks.images import ImageFacts
-from training.datasets.files import IMAGE_SUFFIXES
-from training.datasets.splits import fixed_splits
-from training.datasets.study import Study
+from training.datasets.formats.feature_json import read_embedding
+from training.datasets.image_files import list_images
+from training.datasets.splits import find_fixed_splits
+from training.datasets.study import DatasetError, Study
 
 LEVELS = ("error", "warning", "note")
 
@@ -49,8 +51,12 @@ class Finding:
         return f"{self.count:,}" if self.total is None else f"{self.count:,} of {self.total:,}"
 
 
-def all_findings(
-    studies: Sequence[Study], facts: Sequence[ImageFacts], texts: Mapping[str, Any], distance: int
+def find_all(
+    studies: Sequence[Study],
+    facts: Sequence[ImageFacts],
+    texts: Mapping[str, Any],
+    distance: int,
+    missing_images: float,
 ) -> list[Finding]:
     """Everything found, errors first.
 
@@ -58,25 +64,32 @@ def all_findings(
     facts    : of every image that a study names, each once
     texts    : from `describe_texts`
     distance : between the hashes of two images that count as one picture
+    missing_images : fraction of the images that may be missing, see training.datasets.source
     """
     owners: dict[Path, list[Study]] = defaultdict(list)
     for study in studies:
         for image in study.images:
             owners[image].append(study)
     found = [
-        *_states(facts),
-        *_patients(studies),
-        *_duplicates(facts, owners, distance),
-        *_unnamed(facts),
-        *_reports(studies, texts),
+        *_find_states(facts, missing_images),
+        *_find_features(studies),
+        *_find_patients(studies),
+        *_find_duplicates(facts, owners, distance),
+        *_find_unnamed(facts),
+        *_find_reports(studies, texts),
     ]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
 
-def _states(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+def _find_states(facts: Sequence[ImageFacts], missing_images: float) -> Iterator[Finding]:
+    missing = sum(fact.state == "missing" for fact in facts)
+    allowed = missing <= missing_images * len(facts)
+    way_out = "nothing below was checked on them"
+    if not allowed:
+        way_out = f"{missing_images:.0%} are allowed (dataset.missing_images): name their folder, or complete it"
     for state, level, title, advice in (
         ("corrupt", "error", "image files that cannot be decoded", "fetch them again, or remove them"),
-        ("missing", "warning", "image files that are not on this disk", "nothing below was checked on them"),
+        ("missing", "warning" if allowed else "error", "image files that are not on this disk", way_out),
         ("refused", "warning", "image files that the server would refuse", "do they belong to the data set?"),
     ):
         chosen = [fact for fact in facts if fact.state == state]
@@ -85,16 +98,44 @@ def _states(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
             yield Finding(level, f"images_{state}", title, len(chosen), len(facts), advice, examples)
 
 
-def _patients(studies: Sequence[Study]) -> Iterator[Finding]:
-    leaking = {patient: splits for patient, splits in fixed_splits(studies).items() if len(splits) > 1}
+def _find_features(studies: Sequence[Study]) -> Iterator[Finding]:
+    files = [study.features for study in studies if study.features is not None]
+    shapes: Counter[tuple[int, ...]] = Counter()
+    corrupt = []
+    for file in files:
+        try:
+            shapes[read_embedding(file).shape] += 1
+        except DatasetError as error:
+            corrupt.append(str(error))
+    if corrupt:
+        title, advice = "files whose features cannot be used", "extract them again"
+        yield Finding("error", "features_corrupt", title, len(corrupt), len(files), advice, tuple(corrupt[:EXAMPLES]))
+    if len(shapes) > 1:
+        title, advice = "files whose features have another shape than most", "extract all with one encoder"
+        examples = tuple(f"{shape}: {count} files" for shape, count in shapes.most_common(EXAMPLES))
+        odd = shapes.total() - shapes.most_common(1)[0][1]
+        yield Finding("error", "features_differ", title, odd, len(files), advice, examples)
+
+
+def _find_patients(studies: Sequence[Study]) -> Iterator[Finding]:
+    leaking = {unit: splits for unit, splits in find_fixed_splits(studies).items() if len(splits) > 1}
     if leaking:
-        examples = tuple(f"{patient}: {', '.join(splits)}" for patient, splits in list(leaking.items())[:EXAMPLES])
-        total = len({study.patient_id for study in studies})
-        title, advice = "patients in more than one split", "split the data set anew by patient (keep_fixed: false)"
+        examples = tuple(f"{unit}: {', '.join(splits)}" for unit, splits in list(leaking.items())[:EXAMPLES])
+        total = len({study.unit for study in studies})
+        title = "patients in more than one split"
+        advice = "dataset.splits=disjoint leaves them out of training, dataset.splits=drawn splits all by patient"
         yield Finding("error", "patient_leakage", title, len(leaking), total, advice, examples)
+    unknown = sum(study.patient_id is None for study in studies)
+    if unknown:
+        title = "studies whose patient is unknown"
+        advice = (
+            "one person may be in several splits: if the data name patients, say where with "
+            "dataset.patient_column or dataset.patient_pattern"
+        )
+        yield Finding("warning", "patients_unknown", title, unknown, len(studies), advice)
 
 
-def _duplicates(
+def _find_duplicates(
     facts: Sequence[ImageFacts], owners: Mapping[Path, Sequence[Study]], distance: int
 ) -> Iterator[Finding]:
     exact = exact_groups([fact.digest for fact in facts])
@@ -110,20 +151,20 @@ def _duplicates(
         ("near", near, f"pairs of images that look the same (at most {distance} of 256 bits differ),"),
     ):
         files = [[facts[i].path for i in group] for group in groups]
-        across, rest = _parted(files, owners, lambda study: str(study.split))
-        between, within = _parted(rest, owners, lambda study: study.patient_id)
+        across, rest = _part(files, owners, lambda study: str(study.split))
+        between, within = _part(rest, owners, lambda study: study.unit)
         for level, name, chosen, where, advice in (
             ("error", f"{kind}_image_leakage", across, "in different splits", "remove them from all splits but one"),
             ("warning", f"{kind}_duplicates", between, "of different patients", "are the patients one person?"),
             ("note", f"{kind}_repeats", within, "of one patient", "harmless where splits are by patient"),
         ):
             if chosen:
-                examples = tuple(_named(group, owners) for group in chosen[:EXAMPLES])
+                examples = tuple(_name_group(group, owners) for group in chosen[:EXAMPLES])
                 pictures = tuple(tuple(group[:2]) for group in chosen[:EXAMPLES]) if level != "note" else ()
                 yield Finding(level, name, f"{what} {where}", len(chosen), None, advice, examples, pictures)
 
 
-def _parted(
+def _part(
     groups: Sequence[list[Path]], owners: Mapping[Path, Sequence[Study]], belongs: Callable[[Study], str]
 ) -> tuple[list[list[Path]], list[list[Path]]]:
     """The groups of images that belong to more than one thing, and the others."""
@@ -135,29 +176,27 @@ def _parted(
     return mixed, pure
 
 
-def _named(group: Sequence[Path], owners: Mapping[Path, Sequence[Study]]) -> str:
+def _name_group(group: Sequence[Path], owners: Mapping[Path, Sequence[Study]]) -> str:
     """Every image with its split and patient; one with several studies has several."""
     words = []
     for image in group[:EXAMPLES]:
-        places = dict.fromkeys(f"{study.split}, patient {study.patient_id}" for study in owners[image])
+        places = dict.fromkeys(f"{study.split}, patient {study.patient_id or 'unknown'}" for study in owners[image])
         words.append(f"{image.name} ({'; '.join(list(places)[:3])})")
     return " = ".join(words)
 
 
-def _unnamed(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
-    named = {fact.path.resolve() for fact in facts}
+def _find_unnamed(facts: Sequence[ImageFacts]) -> Iterator[Finding]:
+    named = {os.path.realpath(fact.path) for fact in facts}
     folders = {fact.path.parent for fact in facts if fact.state != "missing"}
-    unnamed = [file for folder in sorted(folders) for file in _image_files(folder) if file.resolve() not in named]
+    unnamed = [
+        file for folder in sorted(folders) for file in list_images(folder) if os.path.realpath(file) not in named
+    ]
     if unnamed:
-        title, advice = "image files that belong to no study", "they lie beside the others and are not used"
+        title, advice = "image files that belong to no study", "they are next to the others and are not used"
         yield Finding("note", "images_unnamed", title, len(unnamed), None, advice, tuple(map(str, unnamed[:EXAMPLES])))
 
 
-def _image_files(folder: Path) -> Iterable[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def _reports(studies: Sequence[Study], texts: Mapping[str, Any]) -> Iterator[Finding]:
+def _find_reports(studies: Sequence[Study], texts: Mapping[str, Any]) -> Iterator[Finding]:
     total = texts["reports"]
     empty = sum(texts["empty"].values())
     if empty:
@@ -169,6 +208,12 @@ def _reports(studies: Sequence[Study], texts: Mapping[str, Any]) -> Iterator[Fin
         advice = f"{texts['distinct']:,} are distinct; a constant text scores well here: compare every model with one"
         examples = tuple(f"{row['reports']} x {row['text']}" for row in texts["most_repeated"][:EXAMPLES])
         yield Finding(level, "reports_repeated", title, texts["repeated"], total, advice, examples)
+    known = {split: facts["reports_in_training"] for split, facts in texts["against_training"].items()}
+    if any(known.values()):
+        title = "reports of other splits that are in training too, word for word"
+        advice = "scores on them are partly scores of memory; the table of splits has their share"
+        examples = tuple(f"{split}: {count}" for split, count in known.items())
+        yield Finding("warning", "reports_across_splits", title, sum(known.values()), None, advice, examples)
     if texts["deidentified"]:
         title, advice = "reports with marks of de-identification (XXXX, ___)", "a model learns to write them"
         yield Finding("note", "reports_deidentified", title, texts["deidentified"], total, advice)

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from training.datasets.checks.findings import Finding
 from training.datasets.checks.plots import thumbnail
 
-COLUMNS = ("studies", "patients", "images", "studies_without_image")
+COLUMNS = ("studies", "patients", "patient_unknown", "images", "studies_without_image")
 
 
 def write_page(
@@ -33,7 +33,7 @@ def _tiles(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     total = {name: sum(counts[name] for counts in result["counts"].values()) for name in COLUMNS}
     return [
         ("studies", f"{total['studies']:,}"),
-        ("patients", f"{result['patients']:,}"),
+        ("patients", f"{result['patients']:,}" if result["patients"] else "unknown"),
         ("images named", f"{sum(states.values()):,}"),
         ("images intact", f"{states.get('intact', 0):,}"),
         ("reports", f"{texts['reports']:,}"),

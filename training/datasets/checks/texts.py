@@ -15,7 +15,7 @@ from training.datasets.study import DatasetError
 WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 
 COMMON = 10
-"""So many of the most repeated reports are shown."""
+"""How many of the most repeated reports are shown."""
 
 
 def describe_texts(texts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -54,8 +54,10 @@ def _against_training(filled: Mapping[str, Sequence[str]]) -> dict[str, dict[str
     for split, texts in filled.items():
         if split != "train" and texts:
             found = [word.lower() for text in texts for word in WORD.findall(text)]
+            repeated = sum(" ".join(text.split()) in reports for text in texts)
             known[split] = {
-                "verbatim_in_training": sum(" ".join(text.split()) in reports for text in texts) / len(texts),
+                "reports_in_training": repeated,
+                "verbatim_in_training": repeated / len(texts),
                 "words_unknown": sum(word not in words for word in found) / max(1, len(found)),
             }
     return known
@@ -64,13 +66,13 @@ def _against_training(filled: Mapping[str, Sequence[str]]) -> dict[str, dict[str
 def describe_tokens(texts: Sequence[str], tokenizer: Path, max_tokens: int | None) -> dict[str, Any]:
     """Lengths in tokens, with the special tokens that the tokenizer adds, and how many reports `max_tokens` cuts.
 
-    Raises DatasetError for a file that is no tokenizer.json.
+    Raises DatasetError for a file that is not a tokenizer.json.
     """
     file = tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer
     try:
         network_tokens = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        raise DatasetError(f"{file} is no tokenizer.json: {error}; give the file of the model's tokenizer") from error
+        raise DatasetError(f"{file} is not a tokenizer.json: {error}; give that of the model") from error
     network_tokens.no_truncation()
     network_tokens.no_padding()
     lengths = [len(encoding.ids) for encoding in network_tokens.encode_batch([text for text in texts if text])]

@@ -3,18 +3,28 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import IMAGE_SUFFIXES, filled, read_json, read_records
+from training.datasets.files import collect_labels, keep_texts, read_json, read_records
+from training.datasets.image_files import IMAGE_SUFFIXES, list_images
 from training.datasets.study import DatasetError, Study
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read every folder in `path` that has a caption.json, in the order of their names; a folder is a patient."""
+    """Read every folder in `path` that has a caption.json, in the order of their names; patients are unknown."""
     for file in sorted(path.glob("*/caption.json")):
         folder = file.parent if images is None else images / file.parent.name
-        found = [image for image in sorted(folder.glob("*")) if image.suffix.lower() in IMAGE_SUFFIXES]
+        found = list_images(folder)
         if len(found) != 1:
             names = ", ".join(image.name for image in found) or "none"
             raise DatasetError(f"{folder} must have one image ({', '.join(IMAGE_SUFFIXES)}); it has {names}")
         [(place, record)] = read_records(file, [read_json(file)], ("caption",))
-        name = file.parent.name
-        yield Study(name, (found[0],), filled({"report": record["caption"]}, place), name, ("",), path.name, None, {})
+        yield Study(
+            study_id=file.parent.name,
+            images=(found[0],),
+            sections=keep_texts({"report": record["caption"]}, place),
+            patient_id=None,
+            views=("",),
+            source=path.name,
+            split=None,
+            labels=collect_labels(record, ("caption",)),
+            place=str(file),
+        )

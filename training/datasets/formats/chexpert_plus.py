@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import filled, find_file, find_image, read_rows, split_named
+from training.datasets.files import find_file, keep_texts, name_split, read_rows
+from training.datasets.image_files import ImageFolder
 from training.datasets.study import Study
 
 SECTIONS = {
@@ -20,14 +21,17 @@ SECTIONS = {
 """Column by section."""
 
 LABELS = ("age", "sex", "race", "ethnicity")
+FOLDERS = ("", "PNG", "DICOM")
+"""In the folder of the table, as the data set is published."""
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read df_chexpert_plus_240401.csv; image paths are relative to its folder, their suffix may be another.
+    """Read df_chexpert_plus_240401.csv; image paths are relative to its folder, or to PNG/ or DICOM/ in it.
 
     A study is a folder (`train/patient42142/study5`) of images; `report` is the whole text, next to its sections.
     """
     table = find_file(path, "df_chexpert_plus_240401.csv")
+    folder = ImageFolder(*((images or table.parent) / name for name in FOLDERS))
     required = ("path_to_image", "frontal_lateral", "ap_pa", "deid_patient_id", "split", *SECTIONS.values())
     studies: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for place, row in read_rows(table, required):
@@ -36,11 +40,12 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         place, first = rows[0]
         yield Study(
             study_id=study_id,
-            images=tuple(find_image(images or table.parent, row["path_to_image"]) for _, row in rows),
-            sections=filled({name: first[column] for name, column in SECTIONS.items()}, place),
+            images=tuple(folder.find(row["path_to_image"]) for _, row in rows),
+            sections=keep_texts({name: first[column] for name, column in SECTIONS.items()}, place),
             patient_id=first["deid_patient_id"],
             views=tuple(" ".join(filter(None, (row["frontal_lateral"], row["ap_pa"]))) for _, row in rows),
             source="CheXpert Plus",
-            split=split_named(first["split"], place),
+            split=name_split(first["split"], place),
             labels={name: first[name] for name in LABELS if first.get(name)},
+            place=place,
         )

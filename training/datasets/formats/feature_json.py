@@ -1,36 +1,49 @@
-"""Features that an encoder gave, `{"embedding": [...], "report": text}` in one file a sample (system 0)."""
+"""The vision encoder's output, `{"embedding": [...], "report": text}`, in one file a sample (system 0)."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from training.datasets.files import filled, read_json, read_records
+from training.datasets.files import collect_labels, keep_texts, read_json, read_records
 from training.datasets.study import DatasetError, Study
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read every JSON file of the folder, in the order of their names; a file is a patient."""
+    """Read every JSON file of the folder, in the order of their names; patients are unknown."""
     for file in sorted(path.glob("*.json")):
         [(place, record)] = read_records(file, [read_json(file)], ("embedding", "report"))
-        sections = filled({"report": record["report"]}, place)
-        yield Study(file.stem, (), sections, file.stem, (), path.name, None, {}, features=file)
+        yield Study(
+            study_id=file.stem,
+            images=(),
+            sections=keep_texts({"report": record["report"]}, place),
+            patient_id=None,
+            views=(),
+            source=path.name,
+            split=None,
+            labels=collect_labels(record, ("report", "embedding")),
+            features=file,
+            place=str(file),
+        )
 
 
 def read_embedding(file: Path) -> np.ndarray:
-    """The features of one file of the kind above.
+    """The features in one file of this format.
 
     returns : float32, shape (width,) or (tokens, width)
 
-    Raises DatasetError for what is no array of finite numbers.
+    Raises DatasetError for anything but an array of finite numbers.
     """
     [(place, record)] = read_records(file, [read_json(file)], ("embedding",))
     try:
         embedding = np.asarray(record["embedding"], dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise DatasetError(f"{place}: embedding is no array of numbers: {error}; extract the features again") from error
+        raise DatasetError(
+            f"{place}: embedding is not an array of numbers: {error}; extract the features again"
+        ) from error
     if embedding.ndim not in (1, 2) or not embedding.size or not np.isfinite(embedding).all():
         raise DatasetError(
-            f"{place}: embedding has shape {embedding.shape} or is not finite; expected (width,) or (tokens, width)"
+            f"{place}: embedding has shape {embedding.shape} or is not finite; expected finite numbers of shape "
+            "(width,) or (tokens, width): extract the features again"
         )
     return embedding

@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import filled, find_file, find_image, read_rows
+from training.datasets.files import find_file, keep_texts, read_rows
+from training.datasets.image_files import ImageFolder
 from training.datasets.study import Study
 
 SECTIONS = ("indication", "comparison", "findings", "impression")
@@ -18,26 +19,24 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     """
     reports = find_file(path, "indiana_reports.csv")
     projections = find_file(reports.parent, "indiana_projections.csv")
-    if images is None:
-        images = reports.parent / "images"
-        if (images / "images_normalized").is_dir():
-            images = images / "images_normalized"
+    own = reports.parent / "images"
+    folder = ImageFolder(images) if images else ImageFolder(own, own / "images_normalized")
     views: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     for _, row in read_rows(projections, ("uid", "filename", "projection")):
         uid, name = row["uid"], row["filename"]
         # 1_IM-0001-4001.dcm.png is CXR1_1_IM-0001-4001.png in the XML of report 1, but has no 1_ in most others.
         openi = name.removesuffix(".dcm.png")
-        files = (name, f"CXR{openi}.png", f"CXR{uid}_{openi}.png")
-        views[uid].append((find_image(images, *files), row["projection"]))
+        views[uid].append((folder.find(name, f"CXR{openi}.png", f"CXR{uid}_{openi}.png"), row["projection"]))
     for place, row in read_rows(reports, ("uid", "MeSH", "Problems", *SECTIONS)):
         uid = row["uid"]
         yield Study(
             study_id=uid,
             images=tuple(image for image, _ in views[uid]),
-            sections=filled({name: row[name] for name in SECTIONS}, place),
+            sections=keep_texts({name: row[name] for name in SECTIONS}, place),
             patient_id=uid,
             views=tuple(view for _, view in views[uid]),
             source="Indiana University",
             split=None,
             labels={"mesh": row["MeSH"], "problems": row["Problems"]},
+            place=place,
         )

@@ -3,16 +3,32 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import filled, find_file, find_image, read_json, read_records
-from training.datasets.study import Study
+from training.datasets.files import PROMPT, collect_labels, find_file, keep_texts, read_json, read_records
+from training.datasets.image_files import ImageFolder
+from training.datasets.patients import find_patient
+from training.datasets.study import DatasetError, Study
+
+KEYS = ("image", "caption", "prompt")
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read filter_cap.json; the images are relative to its folder. An image is a patient, as nothing more is known."""
+    """Read filter_cap.json; the images are relative to its folder. Entries of one image are in one split."""
     file = find_file(path, "filter_cap.json")
-    for i, (place, record) in enumerate(read_records(file, read_json(file), ("image", "caption", "prompt"))):
-        texts = filled({"report": record["caption"], "image": record["image"], "prompt": record["prompt"]}, place)
+    folder = ImageFolder(images or file.parent)
+    for i, (place, record) in enumerate(read_records(file, read_json(file), KEYS)):
+        texts = keep_texts({"report": record["caption"], **{name: record[name] for name in KEYS[::2]}}, place)
         name = texts.pop("image", "")
-        prompt = texts.pop("prompt", "")
-        image = find_image(images or file.parent, name)
-        yield Study(str(i), (image,), texts, name, ("",), "MedicalGPT", None, {"prompt": prompt})
+        if not name:
+            raise DatasetError(f"{place}: image is empty; give a file name, or remove the entry")
+        yield Study(
+            study_id=str(i),
+            images=(folder.find(name),),
+            sections={key: text for key, text in texts.items() if key == "report"},
+            patient_id=find_patient(name),
+            views=("",),
+            source="MedicalGPT",
+            split=None,
+            labels={PROMPT: texts.get("prompt", ""), **collect_labels(record, KEYS)},
+            group=name,
+            place=place,
+        )

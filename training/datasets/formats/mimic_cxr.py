@@ -3,49 +3,89 @@
     mimic-cxr-2.0.0-split.csv.gz     : dicom_id, study_id, subject_id, split
     mimic-cxr-2.0.0-metadata.csv.gz  : dicom_id, ViewPosition
     files/p10/p10000032/s50414267/{dicom_id}.jpg (or .dcm), files/p10/p10000032/s50414267.txt
+    mimic_cxr_sectioned.csv          : study, impression, findings, last_paragraph, comparison; used instead of the
+                                       texts where it is there (written by PhysioNet's mimic-cxr code)
 
 The reports are credentialed data: they stay where their licence allows, and out of every repository.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from training.datasets.files import find_file, find_image, read_rows, split_named
+from training.datasets.files import find_file, keep_texts, name_split, read_rows, read_text
+from training.datasets.image_files import ImageFolder
 from training.datasets.sections import split_sections
 from training.datasets.study import DatasetError, Study
 
 REPORTS = ("files", "mimic-cxr-reports/files")
+SECTIONED = ("mimic_cxr_sectioned.csv", "mimic_cxr_sectioned.csv.gz")
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read the folder with the tables; reports in its `files/` or `mimic-cxr-reports/files/`, images in `files/`."""
+    """Read the folder with the tables; reports in its `files/` or `mimic-cxr-reports/files/`, images in `files/`.
+
+    Studies of which neither the report nor an image is on this disk are passed over: a part may be downloaded.
+
+    Raises DatasetError for a study with images and without a report.
+    """
     names = [f"mimic-cxr-2.{minor}.0-{{}}.csv{gz}" for minor in (0, 1) for gz in (".gz", "")]
     splits = find_file(path, *(name.format("split") for name in names))
-    metadata = find_file(splits.parent, *(name.format("metadata") for name in names))
+    root = splits.parent
+    metadata = find_file(root, *(name.format("metadata") for name in names))
     views = {row["dicom_id"]: row["ViewPosition"] for _, row in read_rows(metadata, ("dicom_id", "ViewPosition"))}
-    studies: dict[tuple[str, str], tuple[str, list[str]]] = {}
+    sectioned = _read_sectioned(root)
+    folder = ImageFolder(images or root / "files")
+    studies: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {}
     for place, row in read_rows(splits, ("dicom_id", "study_id", "subject_id", "split")):
-        key = (row["subject_id"], row["study_id"])
-        studies.setdefault(key, (split_named(row["split"], place), []))[1].append(row["dicom_id"])
-    for (subject, study), (split, dicoms) in studies.items():
-        folder = Path(f"p{subject[:2]}", f"p{subject}", f"s{study}")
-        files = tuple(find_image((images or splits.parent / "files") / folder, f"{dicom}.jpg") for dicom in dicoms)
+        studies.setdefault((row["subject_id"], row["study_id"]), []).append((place, row))
+    lacking: list[str] = []
+    found = False
+    for (subject, study), rows in studies.items():
+        name = Path(f"p{subject[:2]}", f"p{subject}", f"s{study}")
+        dicoms = [row["dicom_id"] for _, row in rows]
+        files = tuple(folder.find(str(name / f"{dicom}.jpg")) for dicom in dicoms)
+        sections = sectioned.get(f"s{study}") if sectioned else _read_report(root, name.with_suffix(".txt"))
+        if sections is None:
+            lacking.append(str(name.with_suffix(".txt")))
+            if any(file.is_file() for file in files):
+                raise _make_error(root, lacking[-1])
+            continue
+        found = True
+        place = rows[0][0]
         yield Study(
             study_id=study,
             images=files,
-            sections=split_sections(_report(splits.parent, folder.with_suffix(".txt"))),
+            sections=keep_texts(sections, place),
             patient_id=subject,
             views=tuple(views.get(dicom, "") for dicom in dicoms),
             source="MIMIC-CXR",
-            split=split,
+            split=name_split(rows[0][1]["split"], place),
             labels={},
+            place=place,
         )
+    if lacking and not found:
+        raise _make_error(root, lacking[0])
 
 
-def _report(root: Path, name: Path) -> str:
-    for folder in REPORTS:
-        file = root / folder / name
-        if file.is_file():
-            return file.read_text(encoding="utf-8", errors="replace")
-    places = " or ".join(f"{root / folder / name}" for folder in REPORTS)
-    raise DatasetError(f"{places} does not exist; unpack mimic-cxr-reports.zip into {root}")
+def _make_error(root: Path, name: str) -> DatasetError:
+    return DatasetError(
+        f"{' or '.join(str(root / folder / name) for folder in REPORTS)} does not exist; unpack mimic-cxr-reports.zip "
+        f"into {root}, or put {SECTIONED[0]} there"
+    )
+
+
+def _read_sectioned(root: Path) -> Mapping[str, Mapping[str, str]]:
+    """Sections by study (`s50414267`); empty where the table is not there."""
+    table = next((root / name for name in SECTIONED if (root / name).is_file()), None)
+    if table is None:
+        return {}
+    columns = ("study", "findings", "impression", "last_paragraph", "comparison")
+    return {
+        row["study"]: {name.replace("_", " "): row[name] for name in columns[1:]}
+        for _, row in read_rows(table, columns)
+    }
+
+
+def _read_report(root: Path, name: Path) -> dict[str, str] | None:
+    file = next((root / folder / name for folder in REPORTS if (root / folder / name).is_file()), None)
+    return None if file is None else split_sections(read_text(file))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.datasets.files import filled, find_file, read_rows, split_named
+from training.datasets.files import find_file, keep_texts, name_split, read_rows
 from training.datasets.study import DatasetError, Study
 from training.datasets.templates import Labels
 
@@ -21,7 +21,7 @@ TEMPLATES = "templates.json"
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read captions.csv with its splits; the pictures are in `images/` beside it.
+    """Read captions.csv with its splits; the pictures are in `images/` next to it.
 
     The section `report` is the caption that is given with a picture, `caption 1` to `caption 6` are those that
     templates.json has for its labels: the same wording each time.
@@ -33,16 +33,17 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         yield Study(
             study_id=row["id"],
             images=(folder / f"{row['id']}.jpg",),
-            sections=filled({"report": row["text"], **_templated(row, templates)}, place),
+            sections=keep_texts({"report": row["text"], **_find_captions(row, templates)}, place),
             patient_id=row["patient"],
             views=(row["view"],),
             source=row["source"],
-            split=split_named(row["split"], place),
+            split=name_split(row["split"], place),
             labels={name: row[name] for name in ("modality", "anatomy", "view", "finding", "licence")},
+            place=place,
         )
 
 
-def _templated(row: Mapping[str, str], templates: Mapping[Labels, Sequence[str]]) -> dict[str, str]:
+def _find_captions(row: Mapping[str, str], templates: Mapping[Labels, Sequence[str]]) -> dict[str, str]:
     captions = templates.get(Labels(row["modality"], row["anatomy"], row["view"], row["finding"]), ())
     return {f"caption {number}": caption for number, caption in enumerate(captions, 1)}
 

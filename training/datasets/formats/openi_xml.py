@@ -1,11 +1,12 @@
 """Open-i: the Indiana University reports as XML files, in a folder or in the archive NLMCXR_reports.tgz."""
 
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from training.datasets.files import filled, find_image
+from training.datasets.archives import read_members
+from training.datasets.files import keep_texts
+from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError, Study
 
 ARCHIVE = "NLMCXR_reports.tgz"
@@ -14,52 +15,47 @@ ARCHIVE = "NLMCXR_reports.tgz"
 def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read every XML file of the archive, of the folder that holds it, or of a folder of XML files.
 
-    The images are in `images/` beside the archive or in the folder. The XML says of no image which view it is. One
+    The images are in `images/` next to the archive or in the folder. The XML does not give views. One
     report a patient (Demner-Fushman et al., JAMIA 2016).
     """
     if (path / ARCHIVE).is_file():
         path = path / ARCHIVE
-    folder = images or (path if path.is_dir() else path.parent) / "images"
-    for place, data in _files(path):
-        yield _study(place, data, folder)
+    folder = ImageFolder(images or (path if path.is_dir() else path.parent) / "images")
+    for place, data in _read_files(path):
+        yield _make_study(place, data, folder)
 
 
-def _files(path: Path) -> Iterator[tuple[str, bytes]]:
+def _read_files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         names = sorted(path.rglob("*.xml"))
         if not names:
             raise DatasetError(f"the folder {path} has neither {ARCHIVE} nor XML files; give one of them as path")
-        for name in names:
-            yield str(name), name.read_bytes()
+        for file in names:
+            yield str(file), file.read_bytes()
         return
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; give {ARCHIVE}, or a folder of XML files, as path")
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                file = archive.extractfile(member) if member.name.endswith(".xml") else None
-                if file is not None:
-                    yield f"{path}, {member.name}", file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise DatasetError(f"{path} is no whole tar archive: {error}; fetch it again") from error
+    for name, data in read_members(path):
+        if name.endswith(".xml"):
+            yield f"{path}, {name}", data
 
 
-def _study(place: str, data: bytes, folder: Path) -> Study:
+def _make_study(place: str, data: bytes, folder: ImageFolder) -> Study:
     try:
         # Entities are not expanded beyond what expat allows; these files declare none.
         root = ElementTree.fromstring(data)  # noqa: S314
     except ElementTree.ParseError as error:
-        raise DatasetError(f"{place} is no XML: {error}; fetch it again") from error
+        raise DatasetError(f"{place} is not XML: {error}; fetch it again") from error
     uid = root.find("uId")
     if uid is None or "id" not in uid.attrib:
-        raise DatasetError(f"{place} has no element uId with an id; it is no Open-i report: remove it")
+        raise DatasetError(f"{place} has no element uId with an id; it is not an Open-i report: remove it")
     sections = {part.get("Label", "report").lower(): "".join(part.itertext()) for part in root.iter("AbstractText")}
-    files = tuple(find_image(folder, f"{image.get('id')}.png") for image in root.iter("parentImage"))
+    files = tuple(folder.find(f"{image.get('id')}.png") for image in root.iter("parentImage"))
     captions = (caption.text for caption in root.iterfind("parentImage/caption"))
     return Study(
         study_id=uid.attrib["id"],
         images=files,
-        sections=filled(sections, place),
+        sections=keep_texts(sections, place),
         patient_id=uid.attrib["id"],
         views=("",) * len(files),
         source="Open-i",
@@ -68,4 +64,5 @@ def _study(place: str, data: bytes, folder: Path) -> Study:
             "mesh": ";".join(major.text or "" for major in root.iterfind("MeSH/major")),
             "image": next((caption for caption in captions if caption), ""),
         },
+        place=place,
     )

@@ -3,36 +3,41 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import filled, find_file, find_image, read_json, read_records, split_named
+from training.datasets.files import collect_labels, find_file, keep_texts, name_split, read_json, read_records
+from training.datasets.image_files import ImageFolder
+from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read annotation.json; the images are in `images/` beside it. The splits of the file are kept.
+    """Read annotation.json; the images are in `images/` next to it. The splits of the file are kept.
 
-    The patient is `subject_id` (MIMIC-CXR) or what stands before the `_` of the id (IU X-Ray: CXR2384_IM-0942).
+    The patient is `subject_id` (MIMIC-CXR) or in the id (IU X-Ray: CXR2384_IM-0942), else unknown.
     """
     file = find_file(path, "annotation.json", "r2gen_annotation.json")
-    folder = images or file.parent / "images"
+    folder = ImageFolder(images or file.parent / "images")
     parts = read_json(file)
     if not isinstance(parts, dict):
         raise DatasetError(
             f"{file} has {type(parts).__name__} where an object with the keys train, val, test is expected"
         )
     for name, records in parts.items():
-        for place, record in read_records(file, records, ("id", "report", "image_path")):
+        for where, record in read_records(file, records, ("id", "report", "image_path")):
+            place = f"{where} of {name!r}"
             paths = record["image_path"]
             if not isinstance(paths, list) or not all(isinstance(image, str) for image in paths):
-                raise DatasetError(f"{place}, {name!r}: image_path is {paths!r}; expected a list of file names")
+                raise DatasetError(f"{place}: image_path is {type(paths).__name__}; expected a list of file names")
             study_id = str(record["id"])
+            subject = record.get("subject_id")
             yield Study(
                 study_id=study_id,
-                images=tuple(find_image(folder, image) for image in paths),
-                sections=filled({"report": record["report"]}, place),
-                patient_id=str(record.get("subject_id", study_id.partition("_")[0])),
+                images=tuple(folder.find(image) for image in paths),
+                sections=keep_texts({"report": record["report"]}, place),
+                patient_id=find_patient(study_id) if subject in (None, "") else str(subject),
                 views=("",) * len(paths),
                 source="R2Gen",
                 # Some copies have a key of four spaces for the test list; records that name a split do it rightly.
-                split=split_named(str(record.get("split", name.strip() or "test")), f"{place}, {name!r}"),
-                labels={},
+                split=name_split(str(record.get("split") or name.strip() or "test"), place),
+                labels=collect_labels(record, ("id", "report", "split", "subject_id")),
+                place=place,
             )

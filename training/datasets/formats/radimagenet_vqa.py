@@ -1,16 +1,14 @@
 """RadImageNet-VQA: parquet files of image, conversation and metadata (Hugging Face `raidium/RadImageNet-VQA`)."""
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from training.datasets.files import filled, split_named
+from training.datasets.files import PROMPT, keep_texts, name_split
+from training.datasets.image_files import write_image
 from training.datasets.study import DatasetError, Study
-
-MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif"}
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -19,28 +17,28 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     images : folder that the images of the rows read so far are written to, by the hash of their bytes: an image that
              several questions are about is written once, and what is there already is not written again
 
-    The report is the last turn, the prompt the turn before it. The data set names no patients: an image is one.
+    Every question with its answer is a study. Patients are unknown; the questions about one image are a group.
     """
     if images is None:
         raise DatasetError(f"the images are inside {path}; give as images the folder to write them to (about its size)")
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise DatasetError(f"{path} has no parquet files; give one, or a folder of them, as path")
-    images.mkdir(parents=True, exist_ok=True)
     for file in files:
-        split = split_named(file.name.split("-")[0].removesuffix(".parquet"), str(file))
-        for i, row in enumerate(_rows(file)):
-            yield _study(f"{file}, row {i}", f"{file.stem}-{i}", row, split, images)
+        split = name_split(file.name.split("-")[0].removesuffix(".parquet"), str(file))
+        name = (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("").as_posix()
+        for i, row in enumerate(_read_rows(file)):
+            yield from _make_studies(f"{file}, row {i}", f"{name}-{i}", row, split, images)
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         table = parquet.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{file} is no parquet file: {error}; fetch it again") from error
+        raise DatasetError(f"{file} is not a parquet file: {error}; fetch it again") from error
     missing = [name for name in ("image", "conversations") if name not in table.schema_arrow.names]
     if missing:
         found = ", ".join(table.schema_arrow.names)
@@ -52,33 +50,39 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
                 bar.update()
 
 
-def _study(place: str, study_id: str, row: Mapping[str, Any], split: str, images: Path) -> Study:
-    turns: Sequence[Mapping[str, str]] = row["conversations"] or ()
-    if not turns:
-        raise DatasetError(f"{place} has no turn in conversations; remove the row")
-    data = (row["image"] or {}).get("bytes")
-    if not data:
+def _make_studies(place: str, name: str, row: Mapping[str, Any], split: str | None, images: Path) -> Iterator[Study]:
+    # Hugging Face keeps an image as {"bytes", "path"}; other programs write the bytes alone.
+    data = row["image"]["bytes"] if isinstance(row["image"], dict) else row["image"]
+    if not isinstance(data, bytes) or not data:
         raise DatasetError(f"{place} has no image bytes; fetch the parquet file with its images embedded")
-    image = _write(data, images)
+    image = write_image(data, images)
     metadata = {key: str(value) for key, value in (row.get("metadata") or {}).items() if value is not None}
-    prompt = {"prompt": turns[-2]["value"]} if len(turns) > 1 else {}
-    return Study(
-        study_id=study_id,
-        images=(image,),
-        sections=filled({"report": turns[-1]["value"]}, place),
-        patient_id=image.stem,
-        views=("",),
-        source="RadImageNet-VQA",
-        split=split,
-        labels=metadata | prompt,
-    )
+    turns = list(_pair_turns(place, row["conversations"]))
+    for number, (question, answer) in enumerate(turns):
+        yield Study(
+            study_id=name if len(turns) == 1 else f"{name}-{number}",
+            images=(image,),
+            sections=keep_texts({"report": answer}, place),
+            patient_id=None,
+            views=("",),
+            source="RadImageNet-VQA",
+            split=split,
+            labels=metadata | ({PROMPT: question} if question else {}),
+            group=image.stem,
+            place=place,
+        )
 
 
-def _write(data: bytes, folder: Path) -> Path:
-    suffix = next((suffix for magic, suffix in MAGIC.items() if data.startswith(magic)), ".bin")
-    file = folder / f"{hashlib.sha256(data).hexdigest()[:32]}{suffix}"
-    if not file.is_file():
-        part = file.with_suffix(".part")
-        part.write_bytes(data)
-        part.replace(file)  # an interruption leaves no half image behind
-    return file
+def _pair_turns(place: str, turns: Any) -> Iterator[tuple[str, str]]:
+    """Every answer with the question before it; an answer without one has an empty question."""
+    if not isinstance(turns, list) or not turns:
+        raise DatasetError(f"{place} has no turn in conversations; remove the row")
+    question = ""
+    for turn in turns:
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            raise DatasetError(f"{place}: a turn of conversations is not an object with from and value; fetch it again")
+        if turn.get("from") in ("human", "user"):
+            question = turn["value"]
+        else:
+            yield question, turn["value"]
+            question = ""

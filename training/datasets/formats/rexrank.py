@@ -5,41 +5,57 @@
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.study import SPLITS, DatasetError, Study
+from training.datasets import files
+from training.datasets.files import collect_labels, keep_texts, name_split
+from training.datasets.image_files import ImageFolder
+from training.datasets.patients import find_patient
+from training.datasets.study import DatasetError, Study
 
 PREDICTION = "model_prediction"
 _SECTIONS = {"findings": "section_findings", "impression": "section_impression", "report": "report"}
+_PATIENT = ("patient_id", "subject_id")
+_KNOWN = (*_SECTIONS.values(), *_PATIENT, "reports", "split", "key_image_path", PREDICTION)
 
 
 def read(path: Path, images: Path | None = None) -> Iterator[Study]:
-    """The studies of a file, the key image of each first.
+    """The studies of a file, the key image of each first. Some files call the report `reports`.
 
     images : folder that image names are relative to; None: that of the file
 
+    The patient is named by the entry or its id (MIMIC-CXR, CheXpert, Open-i, ReXGradient), else unknown.
+
     Raises DatasetError naming the study and the key.
     """
-    folder = images or path.parent
+    folder = ImageFolder(images or path.parent)
     for study_id, entry in read_json(path).items():
-        names = _texts(path, study_id, entry, "image_path")
-        views = _texts(path, study_id, entry, "frontal_lateral") or [""] * len(names)
+        place = f"{path}, study {study_id}"
+        names = _read_list(place, entry, "image_path")
+        views = _read_list(place, entry, "frontal_lateral") or [""] * len(names)
+        if len(views) != len(names):
+            raise DatasetError(
+                f"{place}: frontal_lateral has {len(views)} views, image_path {len(names)} images; give one for each"
+            )
         key = entry.get("key_image_path") or (names[0] if names else "")
-        if key not in names:
+        if key and key not in names:
             names, views = [key, *names], ["", *views]
         order = sorted(range(len(names)), key=lambda i: names[i] != key)
-        split = entry.get("split")
+        texts = {name: entry.get(key) for name, key in _SECTIONS.items()}
+        patient = next((str(entry[key]) for key in _PATIENT if entry.get(key) not in (None, "")), None)
         yield Study(
             study_id=study_id,
-            images=tuple(folder / names[i] for i in order),
-            sections={name: str(entry[key]) for name, key in _SECTIONS.items() if entry.get(key)},
-            patient_id=str(entry.get("patient_id") or entry.get("subject_id") or study_id),
+            images=tuple(folder.find(names[i]) for i in order),
+            sections=keep_texts({**texts, "report": texts["report"] or entry.get("reports")}, place),
+            patient_id=patient or find_patient(study_id),
             views=tuple(views[i] for i in order),
             source=path.stem,
-            split=split if split in SPLITS else None,
-            labels={"context": str(entry["context"])} if entry.get("context") else {},
+            split=name_split(str(entry.get("split") or ""), place),
+            labels=collect_labels(entry, _KNOWN),
+            place=place,
         )
 
 
@@ -54,13 +70,15 @@ def read_predictions(path: Path) -> dict[str, str]:
 
 
 def write(path: Path, studies: Sequence[Study], predictions: Sequence[str], source: Path | None = None) -> None:
-    """Write the studies with their predictions.
+    """Write the studies with their predictions. Images are named by their paths below the folder common to all.
 
     source : ReXrank's own file, whose entries are then kept as they are; None makes them from the studies
     """
     given = read_json(source) if source is not None else {}
+    folders = [str(image.parent) for study in studies for image in study.images]
+    root = Path(os.path.commonpath(folders)) if folders else Path()
     entries = {
-        study.study_id: {**(given.get(study.study_id) or _entry(study)), PREDICTION: text}
+        study.study_id: {**(given.get(study.study_id) or _make_entry(study, root)), PREDICTION: text}
         for study, text in zip(studies, predictions, strict=True)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,30 +87,27 @@ def write(path: Path, studies: Sequence[Study], predictions: Sequence[str], sour
 
 def read_json(path: Path) -> Mapping[str, Mapping[str, Any]]:
     """The file. Raises DatasetError where it is not an object of objects."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read as JSON: {error}") from error
+    entries = files.read_json(files.find_file(path))
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise DatasetError(f"{path} is not ReXrank's JSON: an object with one object for every study id")
     return entries
 
 
-def _entry(study: Study) -> dict[str, Any]:
-    names = [image.name for image in study.images]
+def _make_entry(study: Study, root: Path) -> dict[str, Any]:
+    names = [image.relative_to(root).as_posix() for image in study.images]
     return {
         "image_path": names,
         "key_image_path": names[0] if names else "",
         "frontal_lateral": list(study.views),
         "context": study.labels.get("context", ""),
         **{key: study.sections.get(name, "") for name, key in _SECTIONS.items()},
-        "patient_id": study.patient_id,
+        "patient_id": study.patient_id or "",
         "split": study.split or "",
     }
 
 
-def _texts(path: Path, study_id: str, entry: Mapping[str, Any], key: str) -> list[str]:
+def _read_list(place: str, entry: Mapping[str, Any], key: str) -> list[str]:
     value = entry.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise DatasetError(f"{path}, study {study_id}: {key} is {value!r}; it must be a list of texts")
+        raise DatasetError(f"{place}: {key} is not a list of texts; correct it")
     return list(value)

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import SPLIT_NAMES, filled, find_image, read_rows
+from training.datasets.files import SPLIT_NAMES, keep_texts, read_rows
+from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError, Study
 
 PATTERNS = ("*_captions.csv", "*/radiology/captions.txt", "*/radiology/*data.csv")
@@ -20,7 +21,9 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
     images : one folder for all images; else each file has its own, as above
 
-    Figures of one article share the patient, where licences.txt or the column `name` tells the article (`PMC...`).
+    Patients are unknown; figures of one article are a group, where licences.txt or the column `name` tells the article
+    (`PMC...`). 1,195 articles of the published ROCO are in two splits: dataset.splits=disjoint leaves them out of
+    training.
     """
     tables = [path] if path.is_file() else next((t for t in (sorted(path.glob(p)) for p in PATTERNS) if t), [])
     if not tables:
@@ -34,27 +37,40 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 def _read_table(table: Path, images: Path | None) -> Iterator[Study]:
     words = re.split(r"[/\\_.]|(?=data\.csv)", "/".join(table.parts[-3:]))
     split = next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)
-    folder, figures = table.parent / "images", {}
+    own, figures = table.parent / "images", {}
     if table.suffix == ".txt":
-        figures = _figures(table.parent / "licences.txt")
+        figures = _read_figures(table.parent / "licences.txt")
         rows = read_rows(table, (), delimiter="\t", header=("id", "caption"))
         found = ((place, row["id"], f"{row['id']}.jpg", row["caption"]) for place, row in rows)
     elif table.name.endswith("_captions.csv"):
-        folder = table.parent / table.name.removesuffix("_captions.csv")
+        own = table.parent / table.name.removesuffix("_captions.csv")
         rows = read_rows(table, ("ID", "Caption"))
         found = ((place, row["ID"], f"{row['ID']}.jpg", row["Caption"]) for place, row in rows)
     else:
         rows = read_rows(table, ("name", "caption"))
         found = ((place, row.get("id") or row["name"], row["name"], row["caption"]) for place, row in rows)
+    folder = ImageFolder(images or own)
     for place, key, name, caption in found:
         article = re.match(r"PMC\d+", figures.get(key, name))
-        sections = filled({"report": caption.strip()}, place)
-        image = find_image(images or folder, name)
-        yield Study(key, (image,), sections, article[0] if article else key, ("",), "ROCO", split, {})
+        yield Study(
+            study_id=key,
+            images=(folder.find(name),),
+            sections=keep_texts({"report": caption.strip()}, place),
+            patient_id=None,
+            views=("",),
+            source="ROCO",
+            split=split,
+            labels={},
+            group=article[0] if article else key,
+            place=place,
+        )
 
 
-def _figures(licences: Path) -> dict[str, str]:
+def _read_figures(licences: Path) -> dict[str, str]:
     """File name in the article (`PMC3970251_CRIONM2014-931546.003.jpg`) by id."""
     if not licences.is_file():
         return {}
-    return {row["ROCO_ID"]: row["PMC_ID"] for _, row in read_rows(licences, ("ROCO_ID", "PMC_ID"))}
+    # The file separates its three columns by tabs, or by commas where a program has saved it again.
+    first = licences.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    delimiter = "\t" if "\t" in first else ","
+    return {row["ROCO_ID"]: row["PMC_ID"] for _, row in read_rows(licences, ("ROCO_ID", "PMC_ID"), delimiter)}

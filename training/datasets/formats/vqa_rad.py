@@ -2,40 +2,45 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from training.datasets.files import filled, find_file, find_image, read_json, read_records
+from training.datasets.files import PROMPT, find_file, keep_texts, read_json, read_records
+from training.datasets.image_files import ImageFolder
 from training.datasets.study import Study
 
 KEYS = ("qid", "image_name", "image_case_url", "question", "answer")
+FILES = ("VQA_RAD Dataset Public.json", "vqa_rad_dataset_public.json", "qa_chest.json")
+LABELS = ("image_organ", "phrase_type", "question_type", "answer_type")
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read VQA_RAD Dataset Public.json; the images are in `images/` beside it.
+    """Read VQA_RAD Dataset Public.json; the images are in `VQA_RAD Image Folder/` or `images/` next to it.
 
     The questions whose phrase_type begins with `test` are the data set's test split, the others have no split: the same
     images are asked about in both, so the split is by question, not by patient, and is left to the label `phrase_type`.
     """
-    file = find_file(path, "VQA_RAD Dataset Public.json", "vqa_rad_dataset_public.json", "qa_chest.json")
-    folder = images or file.parent / "images"
+    file = find_file(path, *FILES)
+    own = (file.parent / "images", file.parent / "VQA_RAD Image Folder")
+    folder = ImageFolder(images) if images else ImageFolder(*own)
     cases: dict[str, str] = {}
     for place, record in read_records(file, read_json(file), KEYS):
         name = str(record["image_name"])
         # Some rows count the case up (…a2, …a3) as a spreadsheet does: the first row of an image names its case.
         case = cases.setdefault(name, str(record["image_case_url"]))
+        texts = keep_texts({key: _write_number(record[key]) for key in ("answer", "question")}, place)
         yield Study(
             study_id=str(record["qid"]),
-            images=(find_image(folder, name),),
-            # A few answers are numbers.
-            sections=filled({"report": str(record["answer"])}, place),
+            images=(folder.find(name),),
+            sections={"report": texts["answer"]} if "answer" in texts else {},
             patient_id=case,
             views=("",),
             source="VQA-RAD",
             split=None,
-            labels={
-                "prompt": str(record["question"]),
-                **{
-                    key: str(record.get(key, ""))
-                    for key in ("image_organ", "phrase_type", "question_type", "answer_type")
-                },
-            },
+            labels={PROMPT: texts.get("question", ""), **{key: str(record.get(key) or "") for key in LABELS}},
+            place=place,
         )
+
+
+def _write_number(value: Any) -> Any:
+    """A few answers are numbers."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

@@ -4,24 +4,35 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import filled, find_file, find_image, read_json, read_records
+from training.datasets.files import collect_labels, find_file, keep_texts, read_json, read_records
+from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError, Study
+
+KEYS = ("image_id", "caption")
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read filter_cap.json; the images are in `image/` beside it.
+    """Read filter_cap.json; the images are in `image/` next to it.
 
-    Open-i's ids are `1384_1`, the second image of report 1384, whose images share the patient; of the others nothing is
-    known, and every one counts as a patient.
+    Open-i's ids are `1384_1`, the second image of report 1384, whose images share the patient; the patient of any other
+    id is unknown.
     """
     file = find_file(path, "filter_cap.json")
-    folder = images or file.parent / "image"
+    folder = ImageFolder(images or file.parent / "image")
     contents = read_json(file)
     if not isinstance(contents, dict) or "annotations" not in contents:
         raise DatasetError(f"{file} has no key annotations; if it is a list (MedicalGPT), give the format medicalgpt")
-    for place, record in read_records(file, contents["annotations"], ("image_id", "caption")):
+    for place, record in read_records(file, contents["annotations"], KEYS):
         name = str(record["image_id"])
         numbered = re.fullmatch(r"(\d+)_\d+", name)
-        sections = filled({"report": record["caption"]}, place)
-        image = find_image(folder, f"{name}.jpg")
-        yield Study(name, (image,), sections, numbered[1] if numbered else name, ("",), "XrayGPT", None, {})
+        yield Study(
+            study_id=name,
+            images=(folder.find(f"{name}.jpg"),),
+            sections=keep_texts({"report": record["caption"]}, place),
+            patient_id=numbered[1] if numbered else None,
+            views=("",),
+            source="XrayGPT",
+            split=None,
+            labels=collect_labels(record, KEYS),
+            place=place,
+        )

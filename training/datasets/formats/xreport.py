@@ -1,23 +1,45 @@
 """XREPORT: a table `id;text`, and one image an id.
 
-The id is the name of the image file up to its first dot.
+The id is the name of the image file without its suffix, or up to its first dot.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import IMAGE_SUFFIXES, filled, find_file, read_rows
-from training.datasets.study import Study
+from training.datasets.files import collect_labels, find_file, keep_texts, read_rows
+from training.datasets.image_files import list_images, strip_suffixes
+from training.datasets.patients import find_patient
+from training.datasets.study import DatasetError, Study
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read XREPORT_dataset.csv; the images are in `images/` beside it."""
+    """Read XREPORT_dataset.csv; the images are in `images/` next to it. Further columns are labels.
+
+    Raises DatasetError where two files fit an id and neither has its whole name.
+    """
     table = find_file(path, "XREPORT_dataset.csv")
     folder = images or table.parent / "images"
-    files = {
-        file.name.partition(".")[0]: file for file in sorted(folder.glob("*")) if file.suffix.lower() in IMAGE_SUFFIXES
-    }
-    for place, row in read_rows(table, ("id", "text"), delimiter=";"):
-        image = files.get(row["id"], folder / f"{row['id']}.png")
-        sections = filled({"report": row["text"]}, place)
-        yield Study(row["id"], (image,), sections, row["id"], ("",), "XREPORT", None, {})
+    rows = list(read_rows(table, ("id", "text"), delimiter=";"))
+    files: dict[str, list[Path]] = defaultdict(list)
+    for file in list_images(folder):
+        files[strip_suffixes(file.name)].append(file)
+    ids = {row["id"] for _, row in rows}
+    for name in [name for name in files if name not in ids]:  # those belong to the id up to their first dot
+        files[name.partition(".")[0]] += files.pop(name) if "." in name else []
+    for place, row in rows:
+        found = files.get(row["id"], [])
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise DatasetError(f"{place}: {names} fit the id; remove all but one, or give the id the whole name")
+        yield Study(
+            study_id=row["id"],
+            images=(found[0] if found else folder / f"{row['id']}.png",),
+            sections=keep_texts({"report": row["text"]}, place),
+            patient_id=find_patient(row["id"]),
+            views=("",),
+            source="XREPORT",
+            split=None,
+            labels=collect_labels(row, ("id", "text")),
+            place=place,
+        )

@@ -8,6 +8,7 @@ import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 from sacrebleu.metrics.bleu import BLEU
 
+from training.datasets.source import Source
 from training.evaluation.baselines import best_constant_report
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.metrics.measure import Bootstrap, Measure
@@ -129,7 +130,7 @@ def test_a_difference_from_itself_is_nothing() -> None:
 @pytest.fixture(scope="module")
 def iu_xray(shared: Path) -> EvaluationData:
     """R2Gen's split of IU X-Ray."""
-    return read_data("r2gen", shared / "data/iu_xray/r2gen_annotation.json", "test", ["report"], None)
+    return read_data(Source("r2gen", str(shared / "data/iu_xray/r2gen_annotation.json")), "test")
 
 
 def test_shared_constant_report_has_the_known_scores(iu_xray: EvaluationData) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from tests.training.conftest import CAPTIONS, LABELS
 from training.datasets.formats.open_radiology import read_records, read_templates
+from training.datasets.source import Source
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
 from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
@@ -81,7 +82,7 @@ def test_findings_are_scored_in_groups(labels: tuple[str, str, str, str], group:
 
 def evaluated(data: Path) -> EvaluationData:
     """The validation split of the tiny data set."""
-    return read_data("open_radiology", data, "val", ["report"], None)
+    return read_data(Source("open_radiology", str(data)), "val")
 
 
 def scorer(data: Path) -> TemplateScorer:
@@ -140,16 +141,15 @@ def test_a_missing_split_lists_those_there_are(data: Path) -> None:
     with pytest.raises(DatasetError, match=r"'test'; its splits are train, val"):
         read_records(data, "test")
     with pytest.raises(DatasetError, match=r"'test'; it has: train 8, val 4, test 0"):
-        read_data("open_radiology", data, "test", ["report"], None)
+        read_data(Source("open_radiology", str(data)), "test")
     with pytest.raises(DatasetError, match=r"has findings; its sections are caption 1, caption 2, report"):
-        read_data("open_radiology", data, "val", ["findings"], None)
+        read_data(Source("open_radiology", str(data), sections=("findings",)), "val")
 
 
 def test_without_images_or_training_reports_the_table_says_so(data: Path) -> None:
     """Baselines that cannot be had are named with the reason, and the others are there."""
     split = evaluated(data)
-    imageless = tuple(replace(study, images=(), views=()) for study in split.studies)
-    found = baselines(replace(split, studies=imageless), Protocol([]), None, None)
+    found = baselines(replace(split, inputs=(None,) * len(split.studies)), Protocol([]), None, None)
     assert len(found.systems) == 3
     assert "0 of 4 studies" in found.notes[-1]
     nothing = baselines(replace(split, train=(), train_texts=()), Protocol([]), None, None)

@@ -1,0 +1,41 @@
+"""PadChest: one table, a row an image, with Spanish reports whose words are reduced to their stems."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.datasets.files import find_file, keep_texts, read_rows
+from training.datasets.image_files import ImageFolder
+from training.datasets.study import Study
+
+TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+COLUMNS = ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Report")
+LABELS = {"sex": "PatientSex_DICOM", "labels": "Labels"}
+"""Column by label."""
+
+
+def read(path: Path, images: Path | None) -> Iterator[Study]:
+    """Read the table; the images are next to it or in `images/`, in the published folders 0 to 54 or in one."""
+    table = find_file(path, TABLE, f"{TABLE}.gz")
+    folder = ImageFolder(images) if images else ImageFolder(table.parent / "images", table.parent)
+    studies: dict[str, list[tuple[str, dict[str, str]]]] = {}
+    for place, row in read_rows(table, COLUMNS):
+        studies.setdefault(row["StudyID"], []).append((place, row))
+    for study_id, rows in studies.items():
+        place, first = rows[0]
+        yield Study(
+            study_id=study_id,
+            images=tuple(folder.find(f"{row['ImageDir']}/{row['ImageID']}", row["ImageID"]) for _, row in rows),
+            sections=keep_texts({"report": first["Report"]}, place),
+            patient_id=first["PatientID"],
+            views=tuple(row["Projection"] for _, row in rows),
+            source="PadChest",
+            split=None,
+            labels={name: first[column] for name, column in LABELS.items() if first.get(column)} | _find_age(first),
+            place=place,
+        )
+
+
+def _find_age(row: dict[str, str]) -> dict[str, str]:
+    """The age in years, of the years of examination and birth; some births are written as 1930.0."""
+    study, birth = row.get("StudyDate_DICOM", "")[:4], row.get("PatientBirth", "")[:4]
+    return {"age": str(int(study) - int(birth))} if study.isdecimal() and birth.isdecimal() else {}

@@ -1,0 +1,148 @@
+"""A spreadsheet of one's own: CSV, TSV, Excel, parquet or JSON lines, one row an image, next to a folder of images.
+
+    dataset:
+      format: table
+      path: reports.xlsx
+      image_folder: images
+      columns: {id: accession, image: file, report: Befund, patient: patient_no}
+
+`columns` says which column is which of COLUMNS; a column of that very name needs no line. All others are labels. Rows
+of one id are one study, whose texts the first of them gives.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.datasets.files import (
+    PROMPT,
+    collect_labels,
+    find_file,
+    keep_texts,
+    name_split,
+    read_json_lines,
+    read_rows,
+)
+from training.datasets.image_files import ImageFolder
+from training.datasets.patients import find_patient
+from training.datasets.study import DatasetError, Study
+
+SECTIONS = ("findings", "impression", "indication", "comparison", "report")
+COLUMNS = ("id", "image", *SECTIONS, "patient", "view", "split", PROMPT)
+
+Row = tuple[str, dict[str, Any]]
+
+
+def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = None) -> Iterator[Study]:
+    """Read the table; images are relative to `images`, or to the folder of the table. CSV and TSV may be `.gz`.
+
+    Raises DatasetError for an unknown or missing column, and for rows of one id that name two patients or splits.
+    """
+    given = dict(columns or {})
+    if unknown := sorted(set(given) - set(COLUMNS)):
+        raise DatasetError(f"dataset.columns has {unknown[0]!r}; allowed: {', '.join(COLUMNS)}")
+    file = find_file(path)
+    folder = ImageFolder(images or file.parent)
+    studies: dict[str, list[Row]] = {}
+    for place, values in read_any(file):
+        if absent := sorted(column for column in given.values() if column not in values):
+            raise DatasetError(
+                f"{place} has no column {', '.join(absent)} (dataset.columns); its columns are: {', '.join(values)}"
+            )
+        row = {name: values.get(given.get(name, name)) for name in COLUMNS}
+        row["labels"] = collect_labels(values, {given.get(name, name) for name in COLUMNS})
+        if row["image"] is None:
+            raise DatasetError(
+                f"{place} has no image; name its column with dataset.columns (image: ...); the columns are: "
+                f"{', '.join(values)}"
+            )
+        studies.setdefault(str(row["id"] if row["id"] is not None else row["image"]), []).append((place, row))
+    for study_id, rows in studies.items():
+        place, first = rows[0]
+        for name in ("patient", "split"):
+            if len({str(row[name]) for _, row in rows}) > 1:
+                raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
+        views = {folder.find(str(row["image"])): str(row["view"] or "") for _, row in rows}
+        prompt = keep_texts({PROMPT: first[PROMPT]}, place)
+        patient = first["patient"]
+        yield Study(
+            study_id=study_id,
+            images=tuple(views),
+            sections=keep_texts({name: first[name] for name in SECTIONS}, place),
+            patient_id=find_patient(study_id) if patient is None else str(patient),
+            views=tuple(views.values()),
+            source=file.stem,
+            split=name_split(str(first["split"] or ""), place),
+            labels={**first["labels"], **prompt},
+            place=place,
+        )
+
+
+def read_any(file: Path) -> Iterator[Row]:
+    """The rows of a table of any kind as (place, values by column); a blank cell is None."""
+    kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
+    rows: Iterator[Row]
+    if kind in ("csv", "tsv"):
+        delimiter = "\t" if kind == "tsv" else _find_delimiter(file)
+        rows = read_rows(file, (), delimiter)
+    elif kind == "xlsx":
+        rows = _read_excel(file)
+    elif kind == "parquet":
+        rows = _read_parquet(file)
+    elif kind in ("jsonl", "ndjson"):
+        rows = read_json_lines(file)
+    else:
+        raise DatasetError(f"{file} is not a table; allowed: .csv, .tsv, .xlsx, .parquet, .jsonl, .ndjson")
+    for place, row in rows:
+        yield place, {column: _read_cell(value) for column, value in row.items()}
+
+
+def _find_delimiter(file: Path) -> str:
+    """Comma, or semicolon, which spreadsheets write where numbers have a comma: whichever the header has more of."""
+    if file.suffix == ".gz":
+        return ","
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        header = lines.readline()
+    return ";" if header.count(";") > header.count(",") else ","
+
+
+def _read_cell(value: Any) -> Any:
+    """A cell as text where it is a whole number, as ids are; None where it is blank or not a number."""
+    if isinstance(value, float):
+        return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _read_excel(file: Path) -> Iterator[Row]:
+    from zipfile import BadZipFile
+
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
+        rows = sheet.iter_rows(values_only=True)
+        columns = [str(cell) if cell is not None else f"column {i}" for i, cell in enumerate(next(rows, ()), 1)]
+        for number, cells in enumerate(rows, 2):
+            if any(cell is not None for cell in cells):
+                yield f"{file}, row {number}", dict(zip(columns, cells, strict=False))
+    except (OSError, BadZipFile, InvalidFileException, KeyError) as error:
+        raise DatasetError(f"{file} is not an Excel file: {error}; save it again as .xlsx or CSV") from error
+
+
+def _read_parquet(file: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{file} is not a parquet file: {error}; fetch it again") from error
+    number = 0
+    for batch in table.iter_batches():
+        for row in batch.to_pylist():
+            yield f"{file}, row {number}", row
+            number += 1

@@ -1,0 +1,77 @@
+"""The scores of a system by sex, age band, view and source, where the data set says them."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from training.datasets.study import Study
+from training.evaluation.metrics.measure import Array, Bootstrap, Measure
+
+SHOWN = ("BLEU-4", "ROUGE-L", "micro F1, 13 findings", "finding group")
+"""Measures that are shown for subgroups, where they were computed."""
+
+SMALLEST = 10
+"""Studies of a subgroup, at least: an interval of fewer says nothing."""
+
+BANDS = ((18, "0-17"), (40, "18-39"), (65, "40-64"), (200, "65 and over"))
+"""First age above the band, and its name."""
+
+
+def count_patients(studies: Sequence[Study]) -> int | None:
+    """How many patients the studies are of; None where a patient is unknown."""
+    patients = {study.patient_id for study in studies}
+    return None if None in patients else len(patients)
+
+
+def score_subgroups(
+    studies: Sequence[Study], measures: Mapping[str, Measure], draws: int
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """By attribute and value: the number of studies, and each of SHOWN with its interval over patients.
+
+    Attributes of one value, and values of fewer than SMALLEST studies, are left out.
+    """
+    values: dict[str, list[str]] = {}
+    for i, study in enumerate(studies):
+        for name, value in describe(study):
+            values.setdefault(name, [""] * len(studies))[i] = value
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, of_study in values.items():
+        shown = [value for value, n in sorted(Counter(of_study).items()) if value and n >= SMALLEST]
+        if len(shown) > 1:
+            masks = {value: np.array([one == value for one in of_study]) for value in shown}
+            result[name] = {value: _score(mask, studies, measures, draws) for value, mask in masks.items()}
+    return result
+
+
+def describe(study: Study) -> Iterator[tuple[str, str]]:
+    """The attributes that a data set says of a study, as (name, value)."""
+    labels = {name.lower(): value for name, value in study.labels.items()}
+    context = labels.get("context", "")  # ReXrank: Age:50-60.Gender:M.Indication: ...
+    sex = labels.get("sex") or labels.get("gender") or _search(r"Gender:\s*(\w+)", context)
+    if sex[:1].upper() in ("F", "M", "W"):
+        yield "sex", "male" if sex[:1].upper() == "M" else "female"
+    age = _search(r"(\d{1,3})", labels.get("age", "")) or _search(r"Age:\s*(\d{1,3})", context)
+    if age:
+        yield "age", next((band for end, band in BANDS if int(age) < end), "")
+    if study.views and study.views[0]:
+        yield "view", study.views[0]
+    if study.source:
+        yield "source", study.source
+
+
+def _search(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    return found[1] if found else ""
+
+
+def _score(mask: Array, studies: Sequence[Study], measures: Mapping[str, Measure], draws: int) -> dict[str, Any]:
+    bootstrap = Bootstrap([study.unit for study, chosen in zip(studies, mask, strict=True) if chosen], draws)
+    figures = {}
+    for name in SHOWN:
+        if name in measures:
+            interval = bootstrap.interval(Measure(name, measures[name].statistics[mask], measures[name].value))
+            figures[name] = [round(float(figure), 6) if np.isfinite(figure) else None for figure in interval]
+    return {"studies": int(mask.sum()), "figures": figures}
