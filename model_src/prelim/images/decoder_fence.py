@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from prelim.errors import InputError, TooLarge, UnreadableInput
 
 # pydicom logs the values it finds invalid, Pillow logs every TIFF and Exif value at DEBUG: both are patient data.
-for _name in ("pydicom", "PIL", "pylibjpeg", "openjpeg"):
+for _name in ("pydicom", "PIL", "pylibjpeg", "openjpeg", "tifffile"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 # `warnings.catch_warnings` changes the whole process, so two threads inside it would undo each other's filter.
@@ -42,3 +43,10 @@ def fenced(what: str) -> Iterator[None]:
             raise UnreadableInput(
                 f"{what} cannot be decoded ({type(error).__name__}): it is damaged or truncated; send it again"
             ) from None
+
+
+def allow_cpu_seconds(seconds: float) -> None:
+    """Let the process that decodes go on for so many seconds of CPU time, if its limit is lower."""
+    left, _ = signal.getitimer(signal.ITIMER_PROF)
+    if 0 < left < seconds:
+        signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -19,6 +19,12 @@ MAX_ASPECT = 5
 # Where Pillow gives up, whatever is configured: a quarter of a gigabyte of RGB, twice.
 PILLOW_LIMIT = 178_956_970
 
+# What the process that decodes may add to its memory. The rest of a gigabyte is the file, handed over, and the pixels.
+WORKING_MEMORY = 700 * 2**20
+
+# openjpeg needs 0.1 s for a million pixels of 12 bits, twenty times as long as any other decoder.
+JPEG2000_SECONDS_PER_PIXEL = 0.2e-6
+
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
@@ -35,6 +41,7 @@ class InputConfig:
     max_bytes   of the file, and of a deflated data set after inflating
     max_pixels  rows x columns. The default takes every X-ray detector on the market (a 24 x 30 cm mammogram at
                 50 micrometres has 29 million) and refuses what exists only to exhaust memory
+    max_cpu_seconds  of the process that decodes a file; for JPEG 2000 0.2 s for a million pixels, if that is more
 
     Raises ArchiveError if a value is not allowed.
     """
@@ -44,6 +51,7 @@ class InputConfig:
     views: tuple[str, ...] | None = None
     max_bytes: int = 64 * 2**20
     max_pixels: int = 40_000_000
+    max_cpu_seconds: float = 1.8
 
     def __post_init__(self) -> None:
         # YAML has lists where this has tuples.
@@ -56,6 +64,9 @@ class InputConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
                 raise ArchiveError(f"input.{name} is {value!r}; allowed: a whole number from 1 to {highest}")
+        seconds = self.max_cpu_seconds
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0.1 <= seconds <= 60:
+            raise ArchiveError(f"input.max_cpu_seconds is {seconds!r}; allowed: a number from 0.1 to 60")
 
 
 def _codes(name: str, values: object) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 The kind of a file is recognised by its content; names and HTTP headers are not looked at. DICOM goes through
 `dicom_structure` (is it safe to parse), `dicom_header` (may this model answer it), `dicom_pixels` (stored values)
-and `dicom_grey` (stored values -> grey); everything else goes through `raster_pixels`.
+and `dicom_grey` (stored values -> grey); everything else goes through `raster_pixels`. All of it happens in a child
+process with limits (`decoding_process`), whatever the kind.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prelim.errors import NotAnImage, Refused, TooLarge, UnreadableInput
+from prelim.images.decoding_process import DECODING
 from prelim.images.dicom.pixels import read_dicom
 from prelim.images.dicom.structure import looks_like_dicom
+from prelim.errors import NotAnImage, Refused, TooLarge, UnreadableInput
 from prelim.images.input_config import InputConfig
 from prelim.images.raster import read_raster
 
@@ -82,8 +84,9 @@ def read_radiograph(data: bytes, config: InputConfig) -> Radiograph:
     data : the file, whole
 
     Raises InputError and nothing else, whatever the bytes: UnreadableInput (400) if they are empty, damaged or
-    truncated; TooLarge (413) over `max_bytes` or `max_pixels`, before anything is decoded; NotAnImage (415) for any
-    other kind of file; Refused (422), with the reason as first word, for what this model must not answer.
+    truncated; TooLarge (413) over `max_bytes` or `max_pixels`, before anything is decoded, and over the limits of CPU
+    time and memory; NotAnImage (415) for any other kind of file; Refused (422), with the reason as first word, for what
+    this model must not answer; Overloaded (503) if there is no process to decode it.
     """
     if not data:
         raise UnreadableInput(f"the image is empty; allowed: {ALLOWED}")
@@ -92,7 +95,22 @@ def read_radiograph(data: bytes, config: InputConfig) -> Radiograph:
             f"the image has {len(data)} bytes; allowed: {config.max_bytes}; "
             "send it compressed, or set input.max_bytes in model.yaml"
         )
-    kind = recognise(data)
+    header, pixels = DECODING.decode(data, recognise(data), config)
+    spacing = header["spacing"]
+    return Radiograph(
+        pixels=pixels,
+        spacing=None if spacing is None else (spacing[0], spacing[1]),
+        modality=header["modality"],
+        view=header["view"],
+        warnings=tuple(header["warnings"]),
+    )
+
+
+def render(data: bytes, kind: str, config: InputConfig) -> Radiograph:
+    """Decode and render a file of this kind, in this process: `decoding_child` calls it under its limits.
+
+    Raises InputError, and MemoryError.
+    """
     spacing: tuple[float, float] | None = None
     modality: str | None = None
     view: str | None = None

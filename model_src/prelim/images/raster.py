@@ -7,19 +7,14 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from prelim.errors import Refused, TooLarge, UnreadableInput
 from prelim.images.decoder_fence import fenced
-from prelim.images.dicom.grey_scale import minmax_equalize, scale_between, weighted_percentiles
+from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff
+from prelim.errors import Refused, TooLarge, UnreadableInput
+from prelim.images.grey_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
 MAX_JPEG_SCANS = 100
-
-# PIL modes whose samples have more than 8 bits.
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-
-# TIFF 6.0: (262) PhotometricInterpretation 0 is WhiteIsZero.
-TIFF_PHOTOMETRIC = 262
 
 # Chroma noise of JPEG stays below this many of 256 levels.
 COLOUR_LEVELS = 24
@@ -34,36 +29,43 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     Raises UnreadableInput (400) if damaged, TooLarge (413) from the header alone, Refused (422) for several frames
     and for the sizes that `check_size` refuses.
     """
+    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
     if kind == "WEBP":
         # Pillow's decoder allocates the whole canvas when it opens the file.
         columns, rows = webp_size(data)
         check_size(rows, columns, config)
-    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
+    if kind == "TIFF":
+        deep = read_deep_tiff(data, config)
+        if deep is not None:
+            return _scale(deep, config)
+    warnings: list[str] = []
     with fenced(f"the {kind} image"):
         image = _open(data, kind, config)
         columns, rows = image.size
         several = bool(getattr(image, "is_animated", False))
-        # Pillow hands WhiteIsZero of up to 8 bits over inverted, and the deeper modes as they are.
-        tags = getattr(image, "tag_v2", {})
-        white_is_zero = image.mode in DEEP_MODES and tags.get(TIFF_PHOTOMETRIC) == 0
     check_size(rows, columns, config)
-    warnings: list[str] = []
     if several and image.format == "MPO":
         # The further pictures of a Multi-Picture JPEG are previews and depth maps of the first.
         warnings.append("multi_picture: only the first picture of the file is used")
     elif several:
         raise Refused(f"multi_frame: the {kind} file has several pages or frames; allowed: 1; send one page")
+    if kind == "PNG":
+        deep = read_deep_png(data)
+        if deep is not None:
+            return _scale(deep, config)
     with fenced(f"the {kind} image"):
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        deep = np.asarray(image) if image.mode in DEEP_MODES else None
-        grey = None if deep is not None else _to_grey(image, warnings)
-    if deep is not None:
-        pixels = _scale_deep(deep, white_is_zero, config, warnings)
-    else:
-        pixels = np.asarray(grey, dtype=np.float32) / np.float32(255)
-    return pixels, tuple(warnings)
+        grey = np.asarray(_to_grey(image, warnings), dtype=np.float32)
+    grey /= np.float32(255)
+    return grey, tuple(warnings)
+
+
+def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
+    pixels, own_range = scale_samples(deep.samples, config.render, deep.white_is_zero)
+    warning = "range: the samples do not use the range of their type; scaled by percentiles 0.5 to 99.5"
+    return pixels, (warning,) if own_range and config.render != "minmax_equalize" else ()
 
 
 def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
@@ -104,30 +106,3 @@ def _to_grey(image: Image.Image, warnings: list[str]) -> Image.Image:
     if (chroma > COLOUR_LEVELS).mean() > COLOUR_SHARE:
         warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
     return image.convert("L")
-
-
-def _scale_deep(samples: np.ndarray, white_is_zero: bool, config: InputConfig, warnings: list[str]) -> np.ndarray:
-    """Return samples of more than 8 bits, scaled to [0, 1]."""
-    finite = np.isfinite(samples)
-    if not finite.any():
-        raise UnreadableInput("the image has no finite sample; allowed: numbers; check its export")
-    if samples.dtype.kind == "f":
-        samples = np.where(finite, samples, samples[finite].min())
-    index: np.ndarray
-    if samples.dtype.kind == "u" and samples.dtype.itemsize == 2:
-        levels, index = np.arange(2**16, dtype=np.float64), samples
-        counts = np.bincount(samples.ravel(), minlength=2**16)
-    else:
-        levels, index, counts = np.unique(samples.astype(np.float64), return_inverse=True, return_counts=True)
-    if config.render == "minmax_equalize":
-        table = minmax_equalize(levels, counts, invert=white_is_zero)
-    else:
-        if len(levels) == 2**16 and counts[2**15 :].any():
-            low, high = 0.0, 65535.0
-        else:
-            low, high = weighted_percentiles(levels, counts)
-            warnings.append("range: the samples do not use the range of their type; scaled by percentiles 0.5 to 99.5")
-        table = scale_between(levels, low, high)
-        table = 1 - table if white_is_zero else table
-    pixels: np.ndarray = table.astype(np.float32)[index].reshape(samples.shape)
-    return pixels

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -13,30 +10,31 @@ from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
-from prelim.errors import Refused, UnreadableInput
-from prelim.images.decoder_fence import fenced
+from prelim.images.decoder_fence import allow_cpu_seconds, fenced
 from prelim.images.dicom.codestream import JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS, check_codestream, decode_rle
 from prelim.images.dicom.grey_scale import grey_table
 from prelim.images.dicom.header import DicomHeader, check_header
 from prelim.images.dicom.structure import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, read_data_set
 from prelim.images.dicom.values import named, parse, standard_name
-from prelim.images.input_config import InputConfig
+from prelim.errors import Refused, UnreadableInput
+from prelim.images.dicom.gdcm_decoder import decode_by_gdcm
+from prelim.images.grey_levels import count_levels, look_up
+from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL, InputConfig
 
 NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)
 RLE = "1.2.840.10008.1.2.5"
+
+# JPEG 2000 and High-Throughput JPEG 2000
+JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 
 # One decoder for every transfer syntax: pydicom would try several in turn, and a second one that accepts what the
 # first refused as damaged returns a picture with a part of it missing.
 PLUGINS = {
     JPEG_BASELINE: "pillow",
     **dict.fromkeys(JPEG_LS, "pyjpegls"),
-    # JPEG 2000 and High-Throughput JPEG 2000
-    **{f"1.2.840.10008.1.2.4.{number}": "pylibjpeg" for number in (90, 91, 201, 202, 203)},
+    **dict.fromkeys(JPEG_2000, "pylibjpeg"),
 }
 LOSSY = (JPEG_BASELINE, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
-
-# gdcm needs 0.3 s for 2048 x 2048 pixels; the longest is the largest image that is accepted, on a busy machine.
-CHILD_TIMEOUT_S = 60
 
 
 def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeader]:
@@ -56,11 +54,11 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
     else:
         samples = _decode_encapsulated(dataset, header, syntax)
     codes = _stored_bits(samples, header)
-    counts = np.bincount(codes.ravel(), minlength=2**header.grey_scale.bits_stored)
+    counts = count_levels(codes, 2**header.grey_scale.bits_stored)
     table, warnings = grey_table(header.grey_scale, counts, config.render)
     if header.lossy or syntax in LOSSY:
         warnings = ("lossy: the image was compressed with loss", *warnings)
-    return table[codes], replace(header, warnings=(*header.warnings, *warnings))
+    return look_up(table, codes), replace(header, warnings=(*header.warnings, *warnings))
 
 
 def _check_length(dataset: Dataset, header: DicomHeader) -> None:
@@ -87,6 +85,8 @@ def _decode_encapsulated(dataset: Dataset, header: DicomHeader, syntax: str) -> 
     check_codestream(stream, syntax, header.rows, header.columns, header.bits_allocated)
     if syntax in JPEG_LOSSLESS:
         return _decode_by_gdcm(stream, header, syntax)
+    if syntax in JPEG_2000:
+        allow_cpu_seconds(JPEG2000_SECONDS_PER_PIXEL * header.rows * header.columns)
     return _decode_by_pydicom(dataset, header, syntax)
 
 
@@ -103,18 +103,11 @@ def _decode_by_pydicom(dataset: Dataset, header: DicomHeader, syntax: str) -> np
 
 
 def _decode_by_gdcm(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarray:
-    """Decode in a child process: on a damaged codestream gdcm 3.2 throws where nothing can catch it, and aborts."""
-    scale, allocated = header.grey_scale, header.bits_allocated
-    numbers = (header.rows, header.columns, allocated, scale.bits_stored, int(scale.signed))
-    # -P keeps the folder of the script, which is this package, off the child's module path.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("gdcm_child.py")), *map(str, numbers), syntax]
-    try:
-        child = subprocess.run(command, input=stream, capture_output=True, timeout=CHILD_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise UnreadableInput(f"{named('PixelData')} takes too long to decode; send it uncompressed") from None
-    if child.returncode != 0 or len(child.stdout) != header.rows * header.columns * allocated // 8:
-        raise UnreadableInput(f"{named('PixelData')} cannot be decoded: it is damaged or truncated; send it again")
-    return np.frombuffer(child.stdout, dtype=f"u{allocated // 8}").reshape(header.rows, header.columns)
+    scale = header.grey_scale
+    with fenced(named("PixelData")):
+        return decode_by_gdcm(
+            stream, (header.rows, header.columns), header.bits_allocated, scale.bits_stored, scale.signed, syntax
+        )
 
 
 def _stored_bits(samples: np.ndarray, header: DicomHeader) -> np.ndarray:

@@ -1,0 +1,180 @@
+"""PNG and TIFF files whose samples are not of 8 unsigned bits: decoded with all their bits, which Pillow does not keep.
+
+Pillow returns the high byte of PNG and TIFF colour of 16 bits, and signed samples of 8 bits as unsigned ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import imagecodecs
+import numpy as np
+from tifffile import TiffFile, TiffPage
+
+from prelim.images.decoder_fence import fenced
+from prelim.errors import Refused, UnreadableInput
+from prelim.images.grey_levels import pieces
+from prelim.images.input_config import InputConfig, check_size
+
+# TIFF 6.0 section 8 and Adobe's supplement: none, CCITT, LZW, JPEG, Deflate, PackBits; and Zstandard.
+PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000)
+DEEP_COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
+
+# Photometric Interpretation: WhiteIsZero, BlackIsZero, RGB; Pillow also palettes, CMYK and YCbCr.
+DEEP_PHOTOMETRICS = (0, 1, 2)
+PILLOW_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
+
+DEEP_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
+
+# A strip of one row each, or tiles of 32 x 32: more of them cost more than their pixels.
+MAX_SEGMENTS = 50_000
+
+# ITU-R 601-2, as Pillow's convert("L").
+LUMA = (0.299, 0.587, 0.114)
+
+# Exif 2.32 4.6.4: Orientation -> quarter turns counterclockwise, then mirrored left to right.
+ORIENTATIONS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
+
+
+@dataclass(frozen=True)
+class DeepSamples:
+    """Samples of one grey channel, (rows, columns), upright, and whether low ones are white."""
+
+    samples: np.ndarray
+    white_is_zero: bool = False
+
+
+def read_deep_png(data: bytes) -> DeepSamples | None:
+    """Return the samples of a PNG of 16 bits, or None if it has fewer; its size must have been checked.
+
+    Raises UnreadableInput (400) if it is damaged.
+    """
+    # ISO/IEC 15948 11.2.2: IHDR is the first chunk; its bit depth follows width and height.
+    if data[24:25] != b"\x10":
+        return None
+    with fenced("the PNG image"):
+        samples = imagecodecs.png_decode(data)
+        exif = png_chunk(data, b"eXIf")
+        orientation = 1 if exif is None else exif_orientation(exif)
+    channels = samples.reshape(*samples.shape[:2], -1)
+    alpha = channels[..., -1] if channels.shape[-1] in (2, 4) else None
+    return DeepSamples(turn(to_grey(channels, alpha), orientation))
+
+
+def png_chunk(data: bytes, kind: bytes) -> bytes | None:
+    """Return the body of the first chunk of this kind (ISO/IEC 15948 5.3), or None."""
+    position = 8
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if data[position + 4 : position + 8] == kind:
+            return data[position + 8 : position + 8 + length]
+        position += 12 + length
+    return None
+
+
+def exif_orientation(exif: bytes) -> int:
+    """Return Orientation of the first directory of an Exif block, 1 if it has none."""
+    with TiffFile(BytesIO(exif)) as file:
+        return int(file.pages.first.tags.valueof(274, default=1))
+
+
+def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
+    """Return the samples of a TIFF, or None if they are of at most 8 unsigned bits, which Pillow decodes.
+
+    Raises UnreadableInput (400) if it is damaged, TooLarge (413) over `max_pixels`, Refused (422) for several pages
+    and for what TIFF allows and is not read here.
+    """
+    with fenced("the TIFF image"):
+        with TiffFile(BytesIO(data)) as file:
+            page = file.pages.first
+            if not isinstance(page, TiffPage):
+                raise UnreadableInput("the TIFF image has no page: it is damaged or truncated; send it again")
+            check_size(page.imagelength, page.imagewidth, config)
+            if len(file.pages) > 1 or page.imagedepth > 1:
+                raise Refused("multi_frame: the TIFF file has several pages or frames; allowed: 1; send one page")
+            bits = page.bitspersample
+            shallow = bits <= 8 and page.sampleformat == 1
+            check_supported(page, shallow)
+            check_segments(page, len(data))
+            if shallow:
+                return None
+            channels = page.asarray(maxworkers=1)
+            orientation = int(page.tags.valueof(274, default=1))
+    if page.planarconfig == 2 and channels.ndim == 3:
+        channels = np.moveaxis(channels, 0, -1)
+    channels = channels.reshape(page.imagelength, page.imagewidth, -1)
+    if channels.dtype == np.float16:
+        channels = channels.astype(np.float32)
+    # Only an unassociated alpha (2) is left to apply: with an associated one (1) it was (TIFF 6.0 section 18).
+    alpha = channels[..., -1] if 2 in page.extrasamples else None
+    return DeepSamples(turn(to_grey(channels, alpha), orientation), white_is_zero=page.photometric == 0)
+
+
+def check_supported(page: TiffPage, shallow: bool) -> None:
+    """Refuse (422) what TIFF allows and is not read here, by name."""
+    compressions = PILLOW_COMPRESSIONS if shallow else DEEP_COMPRESSIONS
+    photometrics = PILLOW_PHOTOMETRICS if shallow else DEEP_PHOTOMETRICS
+    extra = len(page.extrasamples)
+    kind = str(np.dtype(page.dtype)) if page.dtype is not None else f"{page.bitspersample}-bit"
+    found = None
+    if page.compression not in compressions:
+        found = f"Compression {code(page.compression)}; allowed: none, LZW, Deflate, PackBits, JPEG of 8 bits"
+    elif page.photometric not in photometrics:
+        found = f"PhotometricInterpretation {code(page.photometric)}; allowed: grey, RGB"
+    elif kind not in DEEP_TYPES:
+        found = f"samples of type {kind}; allowed: {', '.join(DEEP_TYPES)}"
+    elif not shallow and (page.samplesperpixel - extra not in (1, 3) or extra > 1):
+        found = f"{page.samplesperpixel} samples a pixel; allowed: 1 or 3, and alpha"
+    elif not shallow and 2 in page.extrasamples and kind != "uint16":
+        found = f"an alpha channel of type {kind}; allowed: uint16"
+    if found is not None:
+        raise Refused(f"not supported: the TIFF image has {found}; save it as uncompressed TIFF or as PNG")
+
+
+def code(value: int) -> str:
+    """Return "LERC (34887)" for a code that tifffile knows, and the number for any other."""
+    name = getattr(value, "name", None)
+    return f"{name} ({int(value)})" if name else str(int(value))
+
+
+def check_segments(page: TiffPage, size: int) -> None:
+    """Raise UnreadableInput (400) unless every strip or tile lies within the file.
+
+    tifffile takes one without bytes for one that is meant to be empty, and returns zeros for it.
+    """
+    offsets, counts = np.asarray(page.dataoffsets), np.asarray(page.databytecounts)
+    if len(offsets) > MAX_SEGMENTS:
+        raise UnreadableInput(
+            f"the TIFF image has {len(offsets)} strips or tiles; allowed: {MAX_SEGMENTS}; save it with larger ones"
+        )
+    wanted = int(np.prod(page.chunked))
+    if len(offsets) != len(counts) or len(offsets) < wanted or not (offsets > 0).all() or not (counts > 0).all():
+        raise UnreadableInput("the TIFF image lacks strips or tiles: it is damaged or truncated; send it again")
+    if int((offsets + counts).max()) > size:
+        raise UnreadableInput("the TIFF image ends inside of a strip or tile: it is truncated; send it again")
+
+
+def to_grey(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """Return one channel, (rows, columns), of (rows, columns, channels): colour as luma, alpha on black.
+
+    Equal red, green and blue are returned as they are.
+    """
+    rows, columns, number = channels.shape
+    if number < 3 and alpha is None:
+        return channels[..., 0]
+    flat, grey = channels.reshape(-1, number), np.empty(rows * columns, dtype=channels.dtype)
+    opacity = None if alpha is None else alpha.reshape(-1)
+    for piece in pieces(len(flat)):
+        values = flat[piece, :3] @ np.array(LUMA) if number >= 3 else flat[piece, 0].astype(np.float64)
+        if opacity is not None:
+            values *= opacity[piece] / 65535
+        grey[piece] = values if grey.dtype.kind == "f" else np.rint(values)
+    return grey.reshape(rows, columns)
+
+
+def turn(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Return samples upright, by the Orientation of Exif and TIFF; a value that is not defined changes nothing."""
+    turns, mirrored = ORIENTATIONS.get(orientation, (0, False))
+    samples = np.rot90(samples, turns)
+    return np.ascontiguousarray(samples[:, ::-1] if mirrored else samples)

@@ -1,0 +1,101 @@
+"""Samples -> grey through a table of levels, in pieces, and the range of samples that have no table.
+
+NumPy turns an array of indices into 64 bits before it uses it: eight bytes a pixel, of which a piece has few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from prelim.images.dicom.grey_scale import HIGH_PERCENTILE, LOW_PERCENTILE, minmax_equalize, scale_between, weighted_percentiles
+from prelim.errors import UnreadableInput
+
+PIECE = 2**20
+
+
+def pieces(size: int) -> Iterator[slice]:
+    """Return consecutive slices of at most PIECE that cover `size` items."""
+    return (slice(start, start + PIECE) for start in range(0, size, PIECE))
+
+
+def count_levels(codes: np.ndarray, levels: int) -> np.ndarray:
+    """Return (levels,) int64, how often each of the codes 0 to levels - 1 occurs; codes of any shape, unsigned."""
+    flat, counts = codes.reshape(-1), np.zeros(levels, dtype=np.int64)
+    for piece in pieces(flat.size):
+        counts += np.bincount(flat[piece], minlength=levels)
+    return counts
+
+
+def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return table[codes] as float32; table (levels,) float32, codes of any shape, unsigned."""
+    flat, grey = codes.reshape(-1), np.empty(codes.size, dtype=np.float32)
+    for piece in pieces(flat.size):
+        grey[piece] = table[flat[piece]]
+    return grey.reshape(codes.shape)
+
+
+def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.ndarray, bool]:
+    """Return samples scaled to [0, 1] as float32, and whether their own range and not that of their type decided.
+
+    samples : any shape, (u)int8 to (u)int32 or float32. Of floats, NaN is black, infinity as white or black as can be
+
+    Unsigned samples of up to 16 bits that use the upper half of their type are divided by its maximum. All others
+    have no range that is known: percentiles 0.5 and 99.5 become 0 and 1. Which of the two does not depend on single
+    pixels, as a marker or a hot pixel is one.
+
+    Raises UnreadableInput (400) if no sample is finite.
+    """
+    if samples.dtype.itemsize > 2:
+        if render != "minmax_equalize":
+            return scale_linearly(samples, *sample_percentiles(samples), invert), True
+        # The recipe reduces to 256 levels anyway; what it inverts comes after that.
+        finite = finite_samples(samples)
+        samples = scale_linearly(samples, float(finite.min()), float(finite.max()), invert=False)
+        samples = quantize(samples)
+    codes = samples.view(f"u{samples.dtype.itemsize}")
+    values = np.arange(2 ** (8 * samples.dtype.itemsize), dtype=codes.dtype).view(samples.dtype).astype(np.float64)
+    counts = count_levels(codes, values.size)
+    if render == "minmax_equalize":
+        return look_up(minmax_equalize(values, counts, invert).astype(np.float32), codes), False
+    low, high = weighted_percentiles(values, counts)
+    full = samples.dtype.kind == "u" and high - low >= values[-1] / 2
+    if full:
+        low, high = 0.0, float(values[-1])
+    table = scale_between(values, low, high)
+    return look_up((1 - table if invert else table).astype(np.float32), codes), not full
+
+
+def finite_samples(samples: np.ndarray) -> np.ndarray:
+    """Return a copy of all finite samples, (n,); UnreadableInput (400) if there are none."""
+    flat = samples.reshape(-1)
+    finite: np.ndarray = flat[np.isfinite(flat)]
+    if finite.size == 0:
+        raise UnreadableInput("the image has no finite sample; allowed: numbers; check its export")
+    return finite
+
+
+def sample_percentiles(samples: np.ndarray) -> tuple[float, float]:
+    """Return percentiles 0.5 and 99.5 of the finite samples, or their extremes if those are equal, in linear time."""
+    finite = finite_samples(samples)
+    # The first sample at or below which this share of all lies, as in `weighted_percentiles`.
+    ranks = [max(0, int(np.ceil(share * finite.size)) - 1) for share in (LOW_PERCENTILE, HIGH_PERCENTILE)]
+    finite.partition(ranks)
+    low, high = (float(finite[rank]) for rank in ranks)
+    return (low, high) if low < high else (float(finite.min()), float(finite.max()))
+
+
+def scale_linearly(samples: np.ndarray, low: float, high: float, invert: bool) -> np.ndarray:
+    """Return samples with [low, high] mapped to [0, 1], clipped, as float32; NaN becomes 0."""
+    flat, grey = samples.reshape(-1), np.empty(samples.size, dtype=np.float32)
+    for piece in pieces(flat.size):
+        scaled = scale_between(flat[piece].astype(np.float64), low, high)
+        grey[piece] = np.nan_to_num(1 - scaled if invert else scaled, nan=0.0)
+    return grey.reshape(samples.shape)
+
+
+def quantize(grey: np.ndarray) -> np.ndarray:
+    """Return grey in [0, 1] as the nearest of 256 levels, uint8."""
+    grey *= 255
+    return np.rint(grey, out=grey).astype(np.uint8)
