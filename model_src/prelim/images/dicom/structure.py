@@ -67,6 +67,9 @@ def _bare_encoding(data: bytes) -> str | None:
         return EXPLICIT_LITTLE
     if data[:2] == b"\x00\x08" and is_explicit:
         return EXPLICIT_BIG
+    # Meta information without a VR, which the standard does not allow: it begins with its own length (PS3.10 7.1).
+    if data[:8] == b"\x02\0\0\0\x04\0\0\0" and data[12:14] == b"\x02\0":
+        return IMPLICIT_LITTLE
     # Without a VR only the first elements of group 0008 and a short even length tell a data set from chance.
     element, length = int.from_bytes(data[2:4], "little"), int.from_bytes(data[4:8], "little")
     if data[:2] == b"\x08\x00" and element <= 0x70 and length <= 1024 and length % 2 == 0 and len(data) > 8 + length:
@@ -202,6 +205,9 @@ class _Walk:
     def _skip_fragments(self, position: int) -> int:
         """Return where encapsulated pixel data end (PS3.5 A.4)."""
         for _ in range(MAX_ELEMENTS):
+            if position == len(self.data):
+                # The delimiter is missing; whether the picture is whole, its codestream tells.
+                return position
             element = self.read_element(position, implicit=True)
             if element.tag == SEQUENCE_END:
                 return element.start
