@@ -133,6 +133,11 @@ def encapsulate(stream: bytes, syntax: str, shape: tuple[int, int] = (48, 40), *
     return encode(made, syntax)
 
 
+def body_of(data: bytes) -> bytes:
+    """Return the data set of a DICOM file without preamble and meta information."""
+    return data[132 + 12 + struct.unpack_from("<L", data, 132 + 8)[0] :]
+
+
 def deflate(body: bytes) -> bytes:
     """Return a file whose data set is `body`, deflated."""
     head = make_dicom(syntax=DeflatedExplicitVRLittleEndian)

@@ -11,12 +11,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from prelim.errors import InputError
-from prelim.images.radiograph import InputConfig, read_radiograph
-from tests.dicom_files import deflate, encapsulate, make_dicom, phantom
+from prelim.images.radiograph import InputConfig, recognise, render
+from tests.dicom_files import body_of, deflate, encapsulate, make_dicom, phantom
 
 EMPTY_ITEM = b"\xfe\xff\x00\xe0\0\0\0\0"
 
@@ -62,6 +63,42 @@ def tiff(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<L", 72) + bytes(64) + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
+def deep_png(width: int, height: int, pixels: bytes) -> bytes:
+    """Return an RGBA PNG of 16 bits with this header, whatever its pixels."""
+    header = png_chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 16, 6, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(pixels, 9)) + png_chunk(b"IEND", b"")
+
+
+def deep_tiff(samples: np.ndarray, *changes: tuple[int, int], **options: object) -> bytes:
+    """Return the TIFF of samples, little-endian, with these values of tags of its directory changed."""
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, samples, metadata=None, **options)
+    data = buffer.getvalue()
+    for tag, value in changes:
+        (start,) = struct.unpack_from("<L", data, 4)
+        (number,) = struct.unpack_from("<H", data, start)
+        entries = range(start + 2, start + 2 + 12 * number, 12)
+        (entry,) = (entry for entry in entries if struct.unpack_from("<H", data, entry)[0] == tag)
+        data = data[: entry + 8] + struct.pack("<L", value) + data[entry + 12 :]
+    return data
+
+
+def endless_tiff() -> bytes:
+    """Return a TIFF whose only page is followed by itself."""
+    data = deep_tiff(phantom())
+    (start,) = struct.unpack_from("<L", data, 4)
+    (number,) = struct.unpack_from("<H", data, start)
+    end = start + 2 + 12 * number
+    return data[:end] + struct.pack("<L", start) + data[end + 4 :]
+
+
+def long_tag(data: bytes, count: int) -> bytes:
+    """Return a TIFF whose Software claims so many characters."""
+    (start,) = struct.unpack_from("<L", data, 4)
+    entry = data.find(struct.pack("<HH", 305, 2), start)
+    return data[: entry + 4] + struct.pack("<L", count) + data[entry + 8 :]
+
+
 def webp(width: int, height: int) -> bytes:
     """Return an extended WebP whose canvas has this size."""
     canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
@@ -79,11 +116,6 @@ def jpeg2000(width: int, height: int, tile: int) -> bytes:
     return head + b"\xff\x90" + struct.pack(">HHLBB", 10, 0, 0, 0, 1) + b"\xff\x93\xff\xd9"
 
 
-def body_of(data: bytes) -> bytes:
-    """Return the data set of a DICOM file without preamble and meta information."""
-    return data[132 + 12 + struct.unpack_from("<L", data, 132 + 8)[0] :]
-
-
 def sequences(depth: int) -> bytes:
     """Return undefined-length sequences, (0008,1140), each in an item of the one before."""
     return (b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * depth
@@ -94,6 +126,11 @@ def with_elements(elements: bytes) -> bytes:
     data = make_dicom()
     start = len(data) - len(body_of(data))
     return data[:start] + elements + data[start:]
+
+
+def deflated_zeros() -> np.ndarray:
+    """Return samples of 100 MB that deflate to 0.1 MB."""
+    return np.zeros((5000, 10_000), dtype=np.uint16)
 
 
 def bombs() -> dict[str, tuple[bytes, int | None]]:
@@ -117,6 +154,15 @@ def bombs() -> dict[str, tuple[bytes, int | None]]:
         "webp_header": (webp(2**24, 2**24), 413),
         "tiff_header": (tiff(20_000, 20_000), 413),
         "tiff_short": (tiff(6000, 6000), 400),
+        "tiff_deep_short": (deep_tiff(phantom(), (256, 6000), (257, 6000), (278, 6000)), 400),
+        "tiff_deep_header": (deep_tiff(phantom(), (256, 20_000), (257, 20_000)), 413),
+        "tiff_deep_strip": (deep_tiff(deflated_zeros(), (256, 48), (257, 48), (278, 48), compression="zlib"), 400),
+        "tiff_tiny_tiles": (deep_tiff(np.zeros((4000, 4000), np.uint16), tile=(16, 16)), 400),
+        "tiff_long_tag": (long_tag(deep_tiff(phantom()), 2**32 - 1), None),
+        "tiff_endless": (endless_tiff(), None),
+        "png_deep_header": (deep_png(20_000, 20_000, b""), 413),
+        "png_deep_pixels": (deep_png(48, 48, zeros), 422),
+        "png_deep_short": (deep_png(6000, 6000, b"\0" * 48), 400),
         "rows_and_columns": (make_dicom(Rows=65_535, Columns=65_535), 413),
         "rows_without_pixels": (make_dicom(**claims), 400),
         "deflated": (deflate(zeros), 413),
@@ -147,13 +193,14 @@ def bombs() -> dict[str, tuple[bytes, int | None]]:
 def main() -> None:
     """Print a line for every file that got anything but its status."""
     files = bombs()
-    # Read once before, so that the limit is on what the files ask for and not on what libraries load.
-    read_radiograph(make_dicom(), InputConfig())
+    # In this process, so that this limit holds and not that of `decoding_child`. Read once before, so that the limit is
+    # on what the files ask for and not on what libraries load.
+    render(make_dicom(), "DICOM", InputConfig())
     limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for name, (data, expected) in files.items():
         try:
-            read_radiograph(data, InputConfig())
+            render(data, recognise(data), InputConfig())
             found, message = None, "rendered"
         except InputError as error:
             found, message = error.status, str(error)

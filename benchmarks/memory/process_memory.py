@@ -53,12 +53,14 @@ def memory_of_tree(pid: int) -> Memory:
 class PeakMemory:
     """A context manager that looks ten times a second at the memory of a process and of all below it.
 
-    pid  : the process
-    peak : the highest that was seen of each figure
+    pid      : the process
+    interval : seconds between two looks
+    peak     : the highest that was seen of each figure
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, interval: float = _INTERVAL_S) -> None:
         self.pid = pid
+        self.interval = interval
         self.peak = Memory()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -74,5 +76,5 @@ class PeakMemory:
     def _watch(self) -> None:
         while True:
             self.peak = self.peak.highest(memory_of_tree(self.pid))
-            if self._over.wait(_INTERVAL_S):
+            if self._over.wait(self.interval):
                 return

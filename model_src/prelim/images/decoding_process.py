@@ -6,6 +6,7 @@ One file at a time in a process, so that the memory for decoding is bounded what
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import mmap
 import os
@@ -15,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,20 @@ from prelim.images.input_config import InputConfig
 # A child is ended by its CPU time. This is for one that gets no CPU, on a machine that is overloaded or swaps.
 WAIT_S = 120
 
+# Where the package lies, wherever an archive has been unpacked.
+SOURCE = Path(__file__).resolve().parents[2]
+# -P keeps the working directory off the module path.
+COMMAND = (sys.executable, "-P", "-m", f"{__package__}.decoding_child")
+
 
 class DecodingProcess:
-    """A process that decodes files in children with limits. It starts with the first file and ends with this one."""
+    """A process that decodes files in children with limits. It starts with the first file and ends with this one.
 
-    def __init__(self) -> None:
+    command : what it runs, with the number of its end of the socket as last argument
+    """
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -74,14 +85,11 @@ class DecodingProcess:
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            # Next to the package, wherever an archive has been unpacked.
-            source = Path(__file__).resolve().parents[2]
-            paths = [str(source), *filter(None, [os.environ.get("PYTHONPATH")])]
+            paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
             # Threads of the libraries would not survive the fork, and one file shall not take all cores.
             threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
             self._process = subprocess.Popen(
-                # -P keeps the working directory off the module path.
-                [sys.executable, "-P", "-m", f"{__package__}.decoding_child", str(theirs.fileno())],
+                [*self._command, str(theirs.fileno())],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **threads},
                 stdin=subprocess.DEVNULL,
                 # Decoders print what they find in a file: patient data.
@@ -100,10 +108,8 @@ class DecodingProcess:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self._process.wait()
         self._process = self._control = None
 

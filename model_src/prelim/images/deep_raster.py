@@ -25,13 +25,10 @@ DEEP_COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
 DEEP_PHOTOMETRICS = (0, 1, 2)
 PILLOW_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
 
-DEEP_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
+DEEP_TYPES = ("uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
 
 # A strip of one row each, or tiles of 32 x 32: more of them cost more than their pixels.
 MAX_SEGMENTS = 50_000
-
-# ITU-R 601-2, as Pillow's convert("L").
-LUMA = (0.299, 0.587, 0.114)
 
 # Exif 2.32 4.6.4: Orientation -> quarter turns counterclockwise, then mirrored left to right.
 ORIENTATIONS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
@@ -122,7 +119,7 @@ def check_supported(page: TiffPage, shallow: bool) -> None:
         found = f"Compression {code(page.compression)}; allowed: none, LZW, Deflate, PackBits, JPEG of 8 bits"
     elif page.photometric not in photometrics:
         found = f"PhotometricInterpretation {code(page.photometric)}; allowed: grey, RGB"
-    elif kind not in DEEP_TYPES:
+    elif not shallow and kind not in DEEP_TYPES:
         found = f"samples of type {kind}; allowed: {', '.join(DEEP_TYPES)}"
     elif not shallow and (page.samplesperpixel - extra not in (1, 3) or extra > 1):
         found = f"{page.samplesperpixel} samples a pixel; allowed: 1 or 3, and alpha"
@@ -166,11 +163,23 @@ def to_grey(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     flat, grey = channels.reshape(-1, number), np.empty(rows * columns, dtype=channels.dtype)
     opacity = None if alpha is None else alpha.reshape(-1)
     for piece in pieces(len(flat)):
-        values = flat[piece, :3] @ np.array(LUMA) if number >= 3 else flat[piece, 0].astype(np.float64)
-        if opacity is not None:
-            values *= opacity[piece] / 65535
-        grey[piece] = values if grey.dtype.kind == "f" else np.rint(values)
+        values = luma(flat[piece]) if number >= 3 else flat[piece, 0]
+        if opacity is not None and opacity[piece].min() < 65535:
+            # Only samples of 16 bits have an alpha here: the product of two fits into 32.
+            values = (values * opacity[piece].astype(np.uint32) + 32767) // 65535
+        grey[piece] = values
     return grey.reshape(rows, columns)
+
+
+def luma(channels: np.ndarray) -> np.ndarray:
+    """Return ITU-R 601-2 luma, (n,), of (n, 3 or more) samples; that of equal ones is the same, exactly."""
+    red, green, blue = (channels[:, index] for index in range(3))
+    if channels.dtype == np.uint16:
+        # As Pillow's convert("L"): the three weights add up to 2 ** 16.
+        weighted = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
+        return (weighted + np.uint32(0x8000)) >> np.uint32(16)
+    values = red * 0.299 + green * 0.587 + blue * 0.114
+    return values if channels.dtype.kind == "f" else np.rint(values)
 
 
 def turn(samples: np.ndarray, orientation: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from prelim.images.dicom.grey_scale import HIGH_PERCENTILE, LOW_PERCENTILE, minmax_equalize, scale_between, weighted_percentiles
 from prelim.errors import UnreadableInput
 
-PIECE = 2**20
+PIECE = 2**18
 
 
 def pieces(size: int) -> Iterator[slice]:
@@ -70,10 +70,11 @@ def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.nd
 def finite_samples(samples: np.ndarray) -> np.ndarray:
     """Return a copy of all finite samples, (n,); UnreadableInput (400) if there are none."""
     flat = samples.reshape(-1)
-    finite: np.ndarray = flat[np.isfinite(flat)]
-    if finite.size == 0:
+    is_finite = np.isfinite(flat)
+    if not is_finite.any():
         raise UnreadableInput("the image has no finite sample; allowed: numbers; check its export")
-    return finite
+    # A copy takes a fifth of the time of a selection, and nearly every image is finite.
+    return flat.copy() if is_finite.all() else flat[is_finite]
 
 
 def sample_percentiles(samples: np.ndarray) -> tuple[float, float]:

@@ -20,6 +20,9 @@ MAX_JPEG_SCANS = 100
 COLOUR_LEVELS = 24
 COLOUR_SHARE = 0.01
 
+# Rows that are converted at a time.
+BAND = 256
+
 
 def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return pixels, (rows, columns) float32 in [0, 1], high is white, and warnings.
@@ -57,9 +60,10 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     with fenced(f"the {kind} image"):
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        grey = np.asarray(_to_grey(image, warnings), dtype=np.float32)
-    grey /= np.float32(255)
-    return grey, tuple(warnings)
+        if _has_colours(image):
+            warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
+        pixels = _to_grey(image)
+    return pixels, tuple(warnings)
 
 
 def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -91,18 +95,30 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise UnreadableInput("the WEBP image has no readable header: it is damaged or truncated; send it again")
 
 
-def _to_grey(image: Image.Image, warnings: list[str]) -> Image.Image:
-    """Return an image of mode "L": alpha on black, colour as ITU-R 601-2 luma, which leaves equal R, G, B as it is."""
-    if image.mode in ("1", "L") and not image.has_transparency_data:
-        return image.convert("L")
-    if image.has_transparency_data:
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    image = image.convert("RGB")
+def _has_colours(image: Image.Image) -> bool:
     # A grid of about a million pixels tells colour from grey as well as all of them.
     step = max(1, max(image.size) // 1000)
-    sample = np.asarray(image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST))
+    small = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
+    sample = np.asarray(_on_black(small).convert("RGB"))
     chroma = sample.max(axis=-1).astype(np.int16) - sample.min(axis=-1)
-    if (chroma > COLOUR_LEVELS).mean() > COLOUR_SHARE:
-        warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
-    return image.convert("L")
+    return bool((chroma > COLOUR_LEVELS).mean() > COLOUR_SHARE)
+
+
+def _to_grey(image: Image.Image) -> np.ndarray:
+    """Return (rows, columns) float32 in [0, 1]: alpha on black, colour as ITU-R 601-2 luma, equal R, G, B as they are.
+
+    A band of rows at a time, since an image of every step between would take four bytes a pixel.
+    """
+    grey = np.empty((image.height, image.width), dtype=np.float32)
+    for top in range(0, image.height, BAND):
+        band = _on_black(image.crop((0, top, image.width, min(top + BAND, image.height))))
+        # By way of RGB, as palettes and CMYK have no conversion to grey that rounds alike.
+        band = band if band.mode in ("1", "L") else band.convert("RGB")
+        np.divide(np.asarray(band.convert("L")), np.float32(255), out=grey[top : top + BAND])
+    return grey
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))

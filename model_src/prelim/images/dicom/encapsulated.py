@@ -119,9 +119,10 @@ def _decode_jpeg_ls(codestream: Codestream, header: DicomHeader) -> np.ndarray:
     # The CharLS of gdcm is older and takes what the present one is too strict for. The codestream has its end.
     return decode_by_gdcm(
         codestream.data,
-        (header.rows, header.columns),
-        header.bits_allocated,
-        codestream.precision,
-        False,
         codestream.syntaxes[0],
+        (header.rows, header.columns),
+        bits_allocated=header.bits_allocated,
+        # gdcm masks what is above, also values that a coding with loss made.
+        bits_stored=header.bits_allocated,
+        signed=False,
     )

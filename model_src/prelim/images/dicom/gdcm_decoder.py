@@ -7,7 +7,7 @@ import numpy as np
 
 
 def decode_by_gdcm(
-    stream: bytes, shape: tuple[int, int], bits_allocated: int, bits_stored: int, signed: bool, syntax: str
+    stream: bytes, syntax: str, shape: tuple[int, int], *, bits_allocated: int, bits_stored: int, signed: bool
 ) -> np.ndarray:
     """Return samples, (rows, columns) of `bits_allocated` bits, unsigned.
 
