@@ -123,7 +123,9 @@ def test_addresses_are_those_of_the_committed_settings() -> None:
     }
 
 
-@pytest.mark.parametrize("contents", ["", "no number", "999999999", str(os.getpid())])
+@pytest.mark.parametrize(
+    "contents", ["", "no number", "999999999", str(os.getpid())], ids=["empty", "text", "gone", "alive"]
+)
 def test_pid_file_of_something_else_is_no_server(tmp_path: Path, contents: str) -> None:
     """An empty or stale pid file, or the id of another program, names no server: nothing is ever ended by it."""
     (tmp_path / PID_FILE).write_text(contents, encoding="ascii")

@@ -30,9 +30,10 @@ from prelim.images.input_config import InputConfig
 # A child is ended by its CPU time. This is for one that gets no CPU, on a machine that is overloaded or swaps.
 WAIT_S = 120
 
-PACKAGE = Path(__file__).resolve().parent
+# Where the package lies, wherever an archive has been unpacked.
+SOURCE = Path(__file__).resolve().parents[2]
 # -P keeps the working directory off the module path.
-COMMAND = (sys.executable, "-P", "-m", f"{PACKAGE.name}.decoding_child")
+COMMAND = (sys.executable, "-P", "-m", f"{__package__}.decoding_child")
 
 
 class DecodingProcess:
@@ -84,7 +85,7 @@ class DecodingProcess:
     def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+            paths = [str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
             # Threads of the libraries would not survive the fork, and one file shall not take all cores.
             threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
             self._process = subprocess.Popen(

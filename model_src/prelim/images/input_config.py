@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from pydicom import uid
 
 from prelim.errors import ArchiveError, Refused, TooLarge, UnreadableInput
 
 RENDERINGS = ("voi", "minmax_equalize")
+BURNED_IN = ("refuse", "warn")
 
 # Below this no network here sees anatomy: a thumbnail, an icon or a 1 x 1 tracking pixel.
 MIN_SIDE = 32
@@ -29,6 +33,43 @@ _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 
 
 @dataclass(frozen=True)
+class Accepts:
+    """Section `input.accepts` of model.yaml: what a DICOM file may be a picture of.
+
+    A file that contradicts one of these lists is refused; one that does not say gets a warning. None accepts anything.
+
+    body_parts   terms of (0018,0015) Body Part Examined (PS3.16 annex L), e.g. ("CHEST",)
+    views        terms of (0018,5101) View Position, e.g. ("PA", "AP")
+    sop_classes  keywords of (0008,0016) SOP Class UID, e.g. ("ComputedRadiographyImageStorage",). A class For
+                 Processing is accepted only if it is listed
+
+    Raises ArchiveError if a value is not allowed.
+    """
+
+    body_parts: tuple[str, ...] | None = None
+    views: tuple[str, ...] | None = None
+    sop_classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        # YAML has lists where this has tuples.
+        for name in ("body_parts", "views"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _codes(f"accepts.{name}", getattr(self, name)))
+        if self.sop_classes is None:
+            return
+        classes = self.sop_classes
+        if not isinstance(classes, (list, tuple)) or not classes:
+            raise ArchiveError(f"input.accepts.sop_classes is {classes!r}; allowed: a list of at least one keyword")
+        for keyword in classes:
+            if not isinstance(keyword, str) or "Storage" not in keyword or not hasattr(uid, keyword):
+                raise ArchiveError(
+                    f"input.accepts.sop_classes has {keyword!r}; allowed: keywords of PS3.6 such as "
+                    "'ComputedRadiographyImageStorage'"
+                )
+        object.__setattr__(self, "sop_classes", tuple(classes))
+
+
+@dataclass(frozen=True)
 class InputConfig:
     """Section `input` of model.yaml.
 
@@ -37,7 +78,8 @@ class InputConfig:
                 "minmax_equalize": the recipe of the MIMIC-CXR-JPG and CheXpert JPEGs, which ignores the window:
                 min-max, inverted if MONOCHROME1, histogram equalisation. 8-bit PNG, JPEG, WebP and TIFF files are
                 taken as rendered already
-    views       accepted (0018,5101) View Position, e.g. ("PA", "AP"); None accepts any
+    accepts     what the pictures may be of, by their headers
+    burned_in   "refuse" or "warn": what happens to a file whose (0028,0301) Burned In Annotation is YES
     max_bytes   of the file, and of a deflated data set after inflating
     max_pixels  rows x columns. The default takes every X-ray detector on the market (a 24 x 30 cm mammogram at
                 50 micrometres has 29 million) and refuses what exists only to exhaust memory
@@ -48,7 +90,8 @@ class InputConfig:
 
     modalities: tuple[str, ...] = ("CR", "DX", "RG")
     render: str = "voi"
-    views: tuple[str, ...] | None = None
+    accepts: Accepts = field(default_factory=Accepts)
+    burned_in: str = "refuse"
     max_bytes: int = 64 * 2**20
     max_pixels: int = 40_000_000
     max_cpu_seconds: float = 1.8
@@ -56,10 +99,12 @@ class InputConfig:
     def __post_init__(self) -> None:
         # YAML has lists where this has tuples.
         object.__setattr__(self, "modalities", _codes("modalities", self.modalities))
-        if self.views is not None:
-            object.__setattr__(self, "views", _codes("views", self.views))
+        if not isinstance(self.accepts, Accepts):
+            object.__setattr__(self, "accepts", _accepts(self.accepts))
         if self.render not in RENDERINGS:
             raise ArchiveError(f"input.render is {self.render!r}; allowed: {', '.join(RENDERINGS)}")
+        if self.burned_in not in BURNED_IN:
+            raise ArchiveError(f"input.burned_in is {self.burned_in!r}; allowed: {', '.join(BURNED_IN)}")
         for name, highest in (("max_bytes", 2**31), ("max_pixels", PILLOW_LIMIT)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:
@@ -67,6 +112,17 @@ class InputConfig:
         seconds = self.max_cpu_seconds
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not 0.1 <= seconds <= 60:
             raise ArchiveError(f"input.max_cpu_seconds is {seconds!r}; allowed: a number from 0.1 to 60")
+
+
+def _accepts(section: object) -> Accepts:
+    """Return section `accepts` of a YAML file."""
+    known = [part.name for part in fields(Accepts)]
+    if not isinstance(section, Mapping):
+        raise ArchiveError(f"input.accepts is {section!r}; allowed: a mapping with {', '.join(known)}")
+    unknown = sorted(set(map(str, section)) - set(known))
+    if unknown:
+        raise ArchiveError(f"input.accepts has the unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    return Accepts(**section)
 
 
 def _codes(name: str, values: object) -> tuple[str, ...]:

@@ -1,29 +1,48 @@
-"""Encapsulated pixel data: what a codestream claims for itself, read before any decoder allocates for it; and RLE."""
+"""Encapsulated pixel data: its fragments joined, and what a codestream claims for itself, before anything is decoded.
+
+What a codestream is follows from its own markers. Files exist whose Transfer Syntax UID says something else, and every
+decoder here reads all that its family has.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from enum import Enum
 from struct import unpack_from
 
-import numpy as np
-
-from prelim.errors import UnreadableInput
+from prelim.errors import Refused, UnreadableInput
 
 PIXEL_DATA = "(7FE0,0010) Pixel Data"
+NOT_A_CODESTREAM = f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again"
 
-JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
-JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 
-# The frame header that belongs to each JPEG family (ISO/IEC 10918-1 table B.1, 14495-1 C.1.1).
-FRAME_MARKERS = {
-    JPEG_BASELINE: 0xC0,
-    **dict.fromkeys(JPEG_LOSSLESS, 0xC3),
-    **dict.fromkeys(JPEG_LS, 0xF7),
+class Family(Enum):
+    """The kinds of codestream, by the library that decodes them."""
+
+    JPEG = "JPEG"
+    JPEG_LS = "JPEG-LS"
+    JPEG_2000 = "JPEG 2000"
+
+
+# PS3.5 A.4. Two families of one transfer syntax would be two entries; there are none.
+SYNTAX_FAMILY = {
+    **{f"1.2.840.10008.1.2.4.{number}": Family.JPEG for number in (50, 51, 53, 55, 57, 70)},
+    **{f"1.2.840.10008.1.2.4.{number}": Family.JPEG_LS for number in (80, 81)},
+    **{f"1.2.840.10008.1.2.4.{number}": Family.JPEG_2000 for number in (90, 91, 201, 202, 203)},
 }
-START_OF_SCAN = 0xDA
-# DHT, JPG and DAC lie among the frame headers C0 to CF but are none.
+LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 53, 55, 81, 91, 203))
+
+# ISO/IEC 10918-1 table B.1: the frame headers of each transfer syntax of JPEG.
+JPEG_FRAMES = {
+    0xC0: ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"),
+    0xC1: ("1.2.840.10008.1.2.4.51",),
+    0xC2: ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"),
+    0xC3: ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
+}
+LOSSLESS_FRAME, JPEG_LS_FRAME = 0xC3, 0xF7
+START_OF_SCAN, START_OF_TILE_PART = 0xDA, 0xFF90
+END = b"\xff\xd9"
+# DHT, JPG and DAC lie among the frame headers C0 to CF and are none.
 NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
 
 # ISO/IEC 15444-1 A.4.2 numbers tiles with 16 bits; a decoder allocates for every tile that is declared.
@@ -31,110 +50,178 @@ MAX_TILES = 65535
 
 
 @dataclass(frozen=True)
-class Frame:
-    """Size and depth that a codestream claims for itself."""
+class Codestream:
+    """One codestream, and what it claims for itself.
 
+    data        from its first marker to its last, without padding; `complete`: it has its last marker
+    precision   bits of a sample; `signed`: whether samples may be negative, which only JPEG 2000 knows
+    reversible  decoded, it gives the samples that were encoded
+    syntaxes    the transfer syntaxes that it belongs to
+    """
+
+    family: Family
+    data: bytes
+    complete: bool
     rows: int
     columns: int
     components: int
     precision: int
+    signed: bool
+    reversible: bool
+    syntaxes: tuple[str, ...]
 
 
-def check_codestream(stream: bytes, syntax: str, rows: int, columns: int, bits_allocated: int) -> None:
-    """Compare a JPEG, JPEG-LS or JPEG 2000 codestream with what the DICOM header says of it.
+def join_fragments(value: bytes) -> bytes:
+    """Return all fragments of a value of encapsulated pixel data as one stream (PS3.5 A.4).
 
-    Raises UnreadableInput (400) if they differ, or if the codestream has no end.
+    The image has one frame, so all fragments belong to it, whatever the Basic Offset Table says.
     """
-    # 64 bytes, because padding and trailing zeros follow the end marker in some files.
-    if b"\xff\xd9" not in stream[-64:]:
-        raise UnreadableInput(f"{PIXEL_DATA} ends without an end marker: it is truncated; send it again")
-    marker = FRAME_MARKERS.get(syntax)
-    frame = read_jpeg2000_frame(stream) if marker is None else read_jpeg_frame(stream, marker)
-    if (frame.rows, frame.columns) != (rows, columns):
+    fragments, position = [], 0
+    while position + 8 <= len(value):
+        group, element, length = unpack_from("<HHL", value, position)
+        if (group, element) != (0xFFFE, 0xE000) or position + 8 + length > len(value):
+            break
+        fragments.append(value[position + 8 : position + 8 + length])
+        position += 8 + length
+    # The first item is the table; files exist that have none and begin with the codestream.
+    has_table = not fragments or not fragments[0].startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51"))
+    return b"".join(fragments[1:] if has_table else fragments)
+
+
+def read_codestream(stream: bytes) -> Codestream | None:
+    """Return what the headers of a stream say, or None if it is neither JPEG nor JPEG-LS nor JPEG 2000.
+
+    Raises UnreadableInput (400) for headers that are damaged, Refused (422) for valid ones that no decoder reads.
+    """
+    if stream.startswith(b"\xff\xd8"):
+        return _read_jpeg(stream)
+    # Bare, or in the boxes of a JP2 file.
+    start = stream[:4096].find(b"\xff\x4f\xff\x51")
+    if start == 0 or (start > 0 and stream[4:8] == b"jP  "):
+        return _read_jpeg2000(stream[start:])
+    return None
+
+
+def check_codestream(stream: Codestream, rows: int, columns: int, samples: int, bits_allocated: int) -> None:
+    """Compare a codestream with what the DICOM header says of it; raises UnreadableInput (400) if they differ."""
+    if (stream.rows, stream.columns) != (rows, columns):
         raise UnreadableInput(
-            f"codestream_size: {PIXEL_DATA} holds {frame.rows} x {frame.columns} pixels; (0028,0010) Rows and "
+            f"codestream_size: {PIXEL_DATA} holds {stream.rows} x {stream.columns} pixels; (0028,0010) Rows and "
             f"(0028,0011) Columns say {rows} x {columns}; check its export"
         )
-    if frame.components != 1 or frame.precision > bits_allocated:
+    if stream.components != samples or stream.precision > bits_allocated:
         raise UnreadableInput(
-            f"{PIXEL_DATA} holds {frame.components} components of {frame.precision} bits; the header says 1 of at "
-            f"most {bits_allocated}; check its export"
+            f"{PIXEL_DATA} holds {stream.components} components of {stream.precision} bits; the header says {samples} "
+            f"of at most {bits_allocated}; check its export"
         )
 
 
-def read_jpeg_frame(stream: bytes, frame_marker: int) -> Frame:
-    """Read the frame header of a JPEG or JPEG-LS codestream (ISO/IEC 10918-1 B.2.2).
-
-    Raises UnreadableInput (400) if there is none of the given kind before the first scan.
-    """
+def _read_jpeg(stream: bytes) -> Codestream:
+    """Walk the segments of JPEG (ISO/IEC 10918-1 B.2) or JPEG-LS (ISO/IEC 14495-1 C.2) up to the first scan."""
+    frame: tuple[int, int, int, int, int] | None = None
     position = 2
-    while stream[:2] == b"\xff\xd8" and position + 10 <= len(stream) and stream[position] == 0xFF:
+    while position + 4 <= len(stream) and stream[position] == 0xFF:
         marker = stream[position + 1]
-        if marker == frame_marker:
-            precision, rows, columns, components = unpack_from(">BHHB", stream, position + 4)
-            return Frame(rows, columns, components, precision)
-        if marker == START_OF_SCAN or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADERS):
+        if marker == 0xFF:
+            # Any number of FF may fill the space before a marker (B.1.1.2).
+            position += 1
+            continue
+        length = unpack_from(">H", stream, position + 2)[0]
+        if position + 2 + length > len(stream):
             break
-        # Any number of FF may fill the space before a marker (B.1.1.2).
-        position += 1 if marker == 0xFF else 2 + max(2, unpack_from(">H", stream, position + 2)[0])
-    raise UnreadableInput(f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again")
+        if marker == START_OF_SCAN:
+            if frame is None:
+                break
+            return _jpeg_codestream(stream, position, length, frame)
+        if marker == JPEG_LS_FRAME or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADERS):
+            if length < 8:
+                break
+            frame = (marker, *unpack_from(">BHHB", stream, position + 4))
+        position += 2 + max(2, length)
+    raise UnreadableInput(NOT_A_CODESTREAM)
 
 
-def read_jpeg2000_frame(stream: bytes) -> Frame:
-    """Read the SIZ segment of a JPEG 2000 codestream (ISO/IEC 15444-1 A.5.1), bare or in a JP2 file.
+def _jpeg_codestream(stream: bytes, scan: int, length: int, frame: tuple[int, int, int, int, int]) -> Codestream:
+    marker, precision, rows, columns, components = frame
+    if marker not in JPEG_FRAMES and marker != JPEG_LS_FRAME:
+        raise Refused(
+            f"transfer_syntax: {PIXEL_DATA} is hierarchical or arithmetic-coded JPEG (frame header FF{marker:02X}), "
+            "which is not supported; let the PACS decode it and send Explicit VR Little Endian"
+        )
+    # Neither coding leaves FFD9 in its data: JPEG puts 00 after FF, JPEG-LS a 0 bit.
+    end = stream.find(END, scan)
+    is_jpeg_ls = marker == JPEG_LS_FRAME
+    # The last three bytes of the scan header: NEAR, interleave, point transform; or predictor, -, point transform.
+    near, point_transform = stream[scan + length - 1], stream[scan + length + 1] & 0x0F
+    lossless = near == 0 if is_jpeg_ls else marker == LOSSLESS_FRAME and point_transform == 0
+    return Codestream(
+        family=Family.JPEG_LS if is_jpeg_ls else Family.JPEG,
+        data=stream if end < 0 else stream[: end + 2],
+        complete=end >= 0,
+        rows=rows,
+        columns=columns,
+        components=components,
+        precision=precision,
+        signed=False,
+        reversible=lossless,
+        syntaxes=(_JPEG_LS_SYNTAXES if is_jpeg_ls else JPEG_FRAMES[marker]),
+    )
 
-    Raises UnreadableInput (400) if there is none, or if it declares more tiles than can be numbered.
-    """
-    start = stream[:4096].find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(stream) < start + 43:
-        raise UnreadableInput(f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again")
-    right, bottom, left, top, tile_width, tile_height = unpack_from(">6L", stream, start + 8)
-    components, precision = unpack_from(">HB", stream, start + 40)
+
+_JPEG_LS_SYNTAXES = tuple(syntax for syntax, family in SYNTAX_FAMILY.items() if family is Family.JPEG_LS)
+_JPEG_2000_SYNTAXES = tuple(syntax for syntax, family in SYNTAX_FAMILY.items() if family is Family.JPEG_2000)
+
+
+def _read_jpeg2000(stream: bytes) -> Codestream:
+    """Read the main header of a JPEG 2000 codestream (ISO/IEC 15444-1 A.5 and A.6)."""
+    if len(stream) < 43:
+        raise UnreadableInput(NOT_A_CODESTREAM)
+    right, bottom, left, top, tile_width, tile_height, tiles_left, tiles_top = unpack_from(">8L", stream, 8)
+    components, depth = unpack_from(">HB", stream, 40)
     if not tile_width or not tile_height or right <= left or bottom <= top:
         raise UnreadableInput(f"{PIXEL_DATA} holds an empty codestream: it is damaged; send it again")
     if -(-right // tile_width) * -(-bottom // tile_height) > MAX_TILES:
         raise UnreadableInput(f"{PIXEL_DATA} declares more than {MAX_TILES} tiles; check its export")
-    return Frame(bottom - top, right - left, components, (precision & 0x7F) + 1)
+    position, reversible = 2, False
+    while position + 4 <= len(stream):
+        marker, length = unpack_from(">HH", stream, position)
+        if marker == START_OF_TILE_PART:
+            break
+        # COD: the last byte but the precincts' is the transformation, 1 for the reversible 5-3.
+        if marker == 0xFF52 and position + 14 <= len(stream):
+            reversible = stream[position + 13] == 1
+        position += 2 + max(2, length)
+    tiles = -(-(right - tiles_left) // tile_width) * -(-(bottom - tiles_top) // tile_height)
+    end = _end_of_tiles(stream, position, tiles)
+    return Codestream(
+        family=Family.JPEG_2000,
+        data=stream if end is None else stream[:end] + END,
+        complete=end is not None,
+        rows=bottom - top,
+        columns=right - left,
+        components=components,
+        precision=(depth & 0x7F) + 1,
+        signed=depth >= 0x80,
+        reversible=reversible,
+        syntaxes=_JPEG_2000_SYNTAXES,
+    )
 
 
-def decode_rle(stream: bytes, rows: int, columns: int, bits_allocated: int) -> np.ndarray:
-    """Return (rows, columns) uint8 or uint16 of RLE Lossless (PS3.5 annex G).
-
-    Written here because pylibjpeg-rle panics on damaged data, which is no Exception, and pydicom's own unpacks
-    whatever a segment holds, however much: here no more than the image needs.
-
-    Raises UnreadableInput (400) if a segment is missing or short.
-    """
-    segments = bits_allocated // 8
-    if len(stream) < 64 or unpack_from("<L", stream)[0] != segments:
-        raise UnreadableInput(f"{PIXEL_DATA} has a damaged RLE header; expected {segments} segments; send it again")
-    offsets = [*unpack_from(f"<{segments}L", stream, 4), len(stream)]
-    pixels: np.ndarray = np.zeros(rows * columns, dtype=np.uint8 if segments == 1 else np.uint16)
-    for start, end in pairwise(offsets):
-        if not 64 <= start <= end <= len(stream):
-            raise UnreadableInput(f"{PIXEL_DATA} has an RLE segment outside of its bytes: it is damaged; send it again")
-        plane = np.frombuffer(_unpack_bits(stream[start:end], rows * columns), dtype=np.uint8)
-        # PS3.5 G.2: the segment of the most significant byte is the first.
-        pixels = plane if segments == 1 else pixels << np.uint16(8) | plane
-    return pixels.reshape(rows, columns)
-
-
-def _unpack_bits(segment: bytes, size: int) -> bytes:
-    """Return the first `size` bytes of an RLE segment (PS3.5 G.3.2)."""
-    unpacked, position = bytearray(), 0
-    while len(unpacked) < size and position + 1 < len(segment):
-        header = segment[position]
-        if header < 128:
-            unpacked += segment[position + 1 : position + 2 + header]
-            position += 2 + header
-        elif header > 128:
-            unpacked += segment[position + 1 : position + 2] * (257 - header)
-            position += 2
-        else:
-            position += 1
-    if len(unpacked) < size:
-        raise UnreadableInput(
-            f"{PIXEL_DATA} has an RLE segment of {len(unpacked)} bytes; the header says {size}: it is truncated or "
-            "damaged; send it again"
-        )
-    return bytes(unpacked[:size])
+def _end_of_tiles(stream: bytes, position: int, tiles: int) -> int | None:
+    """Return where the last tile-part ends, or None if the stream ends before (A.4.2: SOT)."""
+    seen = set()
+    while position + 12 <= len(stream) and unpack_from(">H", stream, position)[0] == START_OF_TILE_PART:
+        tile, length = unpack_from(">HL", stream, position + 4)
+        seen.add(tile)
+        if length == 0:
+            # Up to the end of the codestream; no coded data hold FF90 to FFFF.
+            end = stream.find(END, position + 12)
+            return end if end >= 0 else None
+        if length < 14 or position + length > len(stream):
+            break
+        position += length
+        if stream[position : position + 2] == END or (len(seen) == tiles and not stream[position:].strip(b"\0")):
+            return position
+    # Lengths that are wrong, and an end nevertheless.
+    stripped = stream.rstrip(b"\0")
+    return len(stripped) - 2 if stripped.endswith(END) else None

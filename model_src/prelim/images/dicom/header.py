@@ -4,35 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from pydicom.dataset import Dataset
-
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.decoder_fence import fenced
-from prelim.images.dicom.grey_scale import GreyScale, LookupTable, Window
-from prelim.images.dicom.values import (
-    NOT_A_CODE,
-    OVERLAY_ROWS,
-    coded,
-    decimals,
-    named,
-    read_value,
-    standard_name,
-    whole,
-)
+from prelim.images.dicom.grey_scale import GreyScale
+from prelim.images.dicom.rendering import full_range, read_grey_scale, read_spacing
+from prelim.images.dicom.subject import check_subject, find_views
+from prelim.images.dicom.tags import HeaderValues, ignored, require
+from prelim.images.dicom.values import named, standard_name
 from prelim.images.input_config import InputConfig, check_size
+
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+
+# Grey pictures are stored in these too; what has colours in it is found out by its pixels.
+COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
 @dataclass(frozen=True)
 class DicomHeader:
     """What is needed of a header that passed.
 
-    spacing   : row and column spacing in mm, or None
-    warnings  : free of patient data
+    samples     of a pixel: 1, or 3 for grey stored as color
+    by_plane    the samples of native data come color after color (PS3.3 C.7.6.3.1.3)
+    paired      two pixels of native data share their chroma: Y Y B R (PS3.3 C.7.6.3.1.2, YBR_FULL_422)
+    spacing     row and column spacing in mm, or None
+    warnings    free of patient data
     """
 
     rows: int
     columns: int
+    samples: int
+    by_plane: bool
+    paired: bool
     bits_allocated: int
     grey_scale: GreyScale
     spacing: tuple[float, float] | None
@@ -42,211 +43,103 @@ class DicomHeader:
     warnings: tuple[str, ...]
 
 
-def check_header(dataset: Dataset, config: InputConfig) -> DicomHeader:
+def check_header(values: HeaderValues, config: InputConfig) -> DicomHeader:
     """Return the header of a radiograph that this model may answer.
 
     Raises Refused (422) with its name for everything readable that must not be answered, UnreadableInput (400) for
     values that contradict the standard or each other, TooLarge (413) over `max_pixels`.
     """
-    _check_kind(dataset, config)
-    warnings = _check_content(dataset)
-    rows, columns = _required(dataset, "Rows"), _required(dataset, "Columns")
+    _check_pixel_data(values)
+    warnings = [*check_subject(values, config), *values.warnings]
+    _check_frames(values, warnings)
+    _check_burned_in(values, config, warnings)
+    samples = _samples(values)
+    require(values)
+    rows, columns, allocated = values.rows or 0, values.columns or 0, values.bits_allocated or 0
     check_size(rows, columns, config)
-    view = coded(dataset, "ViewPosition")
-    if config.views is not None:
-        if view is None:
-            warnings.append(f"view_unknown: {named('ViewPosition')} is absent; this model reads {_list(config.views)}")
-        elif view not in config.views:
-            raise Refused(
-                f"view: {named('ViewPosition')} is '{view}'; this model reads {_list(config.views)}; "
-                "send that view, or set input.views in model.yaml"
-            )
-    if any(tag in dataset for tag in OVERLAY_ROWS):
+    stored = _bits_stored(values, allocated)
+    if values.overlays:
         warnings.append("overlay_ignored: the file has overlays (60xx), which are not drawn")
-    spacing = _spacing(dataset, warnings)
+    views = find_views(values)
     return DicomHeader(
         rows=rows,
         columns=columns,
-        bits_allocated=_required(dataset, "BitsAllocated"),
-        grey_scale=_grey_scale(dataset),
-        spacing=spacing,
-        modality=coded(dataset, "Modality") or "",
-        view=None if view == NOT_A_CODE else view,
-        lossy=coded(dataset, "LossyImageCompression") == "01",
+        samples=samples,
+        by_plane=values.planar_configuration == 1,
+        paired=values.photometric == "YBR_FULL_422",
+        bits_allocated=allocated,
+        grey_scale=read_grey_scale(values, stored, warnings) if samples == 1 else full_range(stored),
+        spacing=read_spacing(values, warnings),
+        modality=values.modality or "",
+        view=views[0].term if views else None,
+        lossy=values.lossy == "01",
         warnings=tuple(warnings),
     )
 
 
-def _list(values: tuple[str, ...]) -> str:
-    return ", ".join(values)
-
-
-def _required(dataset: Dataset, keyword: str) -> int:
-    value = whole(dataset, keyword)
-    if value is None:
-        raise UnreadableInput(f"{named(keyword)} is absent; an image needs it; check its export")
-    return value
-
-
-def _check_kind(dataset: Dataset, config: InputConfig) -> None:
-    """Refuse what is no image, and images of other modalities."""
-    modality = coded(dataset, "Modality")
-    if "PixelData" not in dataset:
-        if "Rows" in dataset and "FloatPixelData" not in dataset and "DoubleFloatPixelData" not in dataset:
-            raise UnreadableInput(
-                f"{named('PixelData')} is absent although {named('Rows')} is there: the file is truncated or without "
-                "its pixels; send it again"
-            )
-        raise Refused(
-            f"no_pixel_data: {named('PixelData')} is absent, {named('SOPClassUID')} is "
-            f"{standard_name(str(read_value(dataset, 'SOPClassUID') or ''))}; "
-            "allowed: an image; send the radiograph of the study"
+def _check_pixel_data(values: HeaderValues) -> None:
+    """Refuse what is not an image, and tell it from an image that has lost its pixels."""
+    if values.pixel_data:
+        return
+    if values.rows is not None and not values.float_pixel_data and not values.double_pixel_data:
+        raise UnreadableInput(
+            f"{named('PixelData')} is absent although {named('Rows')} is there: the file is truncated or without "
+            "its pixels; send it again"
         )
-    if modality not in config.modalities:
-        found = f"'{modality}'" if modality else "absent"
-        raise Refused(
-            f"modality: {named('Modality')} is {found}; this model reads {_list(config.modalities)}; "
-            "set input.modalities in model.yaml if it was trained on more"
-        )
+    raise Refused(
+        f"no_pixel_data: {named('PixelData')} is absent, {named('SOPClassUID')} is "
+        f"{standard_name(values.sop_class or '')}; allowed: an image; send the radiograph of the study"
+    )
 
 
-def _check_content(dataset: Dataset) -> list[str]:
-    """Refuse images that are not one grey-scale picture for presentation; return warnings."""
-    frames = whole(dataset, "NumberOfFrames")
-    if frames is not None and frames != 1:
-        if frames < 1:
-            raise UnreadableInput(f"{named('NumberOfFrames')} is {frames}; allowed: 1; check its export")
+def _check_frames(values: HeaderValues, warnings: list[str]) -> None:
+    frames = values.number_of_frames
+    if frames is not None and frames < 1:
+        warnings.append(ignored("number_of_frames", "is less than 1"))
+    elif frames is not None and frames > 1:
         raise Refused(f"multi_frame: {named('NumberOfFrames')} is {frames}; allowed: 1; send one frame")
-    photometric = coded(dataset, "PhotometricInterpretation")
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+
+
+def _check_burned_in(values: HeaderValues, config: InputConfig, warnings: list[str]) -> None:
+    tag = named("BurnedInAnnotation")
+    if values.burned_in is None:
+        warnings.append(f"burned_in_unknown: {tag} is absent")
+    elif values.burned_in == "YES" and config.burned_in == "warn":
+        warnings.append(f"burned_in_annotation: {tag} is 'YES': the pixels hold text, which may name the patient")
+    elif values.burned_in == "YES":
+        raise Refused(
+            f"burned_in_annotation: {tag} is 'YES'; allowed: NO; send the image without text in its pixels, or set "
+            "input.burned_in to warn in model.yaml"
+        )
+
+
+def _samples(values: HeaderValues) -> int:
+    """Return how many samples a pixel has, by Photometric Interpretation and Samples per Pixel, which must agree."""
+    photometric, samples = values.photometric, values.samples_per_pixel
+    if photometric not in (*MONOCHROME, *COLOR):
         raise Refused(
             f"photometric: {named('PhotometricInterpretation')} is '{photometric or ''}'; "
-            "allowed: MONOCHROME1, MONOCHROME2; send the original radiograph, not a colour capture"
+            f"allowed: {', '.join(MONOCHROME)}, and RGB or YBR if the pixels are grey; send the original radiograph"
         )
-    samples = whole(dataset, "SamplesPerPixel")
-    if samples not in (None, 1):
-        raise UnreadableInput(f"{named('SamplesPerPixel')} is {samples}; {photometric} has 1; check its export")
-    if coded(dataset, "PresentationIntentType") == "FOR PROCESSING":
-        raise Refused(
-            f"for_processing: {named('PresentationIntentType')} is 'FOR PROCESSING'; allowed: FOR PRESENTATION; "
-            "send the processed image"
+    expected = 1 if photometric in MONOCHROME else 3
+    if samples not in (None, expected):
+        raise UnreadableInput(
+            f"{named('SamplesPerPixel')} is {samples}; {photometric} has {expected}; check its export"
         )
-    burned_in = coded(dataset, "BurnedInAnnotation")
-    if burned_in == "YES":
-        raise Refused(
-            f"burned_in_annotation: {named('BurnedInAnnotation')} is 'YES'; allowed: NO; "
-            "send the image without text in its pixels"
-        )
-    if burned_in is None:
-        return [f"burned_in_unknown: {named('BurnedInAnnotation')} is absent"]
-    return []
+    return expected
 
 
-def _grey_scale(dataset: Dataset) -> GreyScale:
-    allocated = _required(dataset, "BitsAllocated")
-    stored = whole(dataset, "BitsStored") or allocated
+def _bits_stored(values: HeaderValues, allocated: int) -> int:
+    """Return Bits Stored, after a look at all tags that say where in its bytes a sample lies (PS3.5 8.1.1)."""
+    stored = allocated if values.bits_stored is None else values.bits_stored
     if allocated not in (8, 16):
         raise Refused(f"bits: {named('BitsAllocated')} is {allocated}; allowed: 8, 16; export it as 16 bits")
     if not 1 <= stored <= allocated:
         raise UnreadableInput(f"{named('BitsStored')} is {stored}; allowed: 1 to {allocated}; check its export")
-    high_bit = whole(dataset, "HighBit")
-    if high_bit not in (None, stored - 1):
-        # PS3.5 8.1.1
-        raise Refused(f"bits: {named('HighBit')} is {high_bit}; allowed: {stored - 1}; let the PACS convert it")
-    signed = whole(dataset, "PixelRepresentation") == 1
-    slopes, intercepts = decimals(dataset, "RescaleSlope"), decimals(dataset, "RescaleIntercept")
-    modality_lut = _lookup_table(dataset, "ModalityLUTSequence", signed)
-    # The input of a VOI LUT is signed if the output of the modality step can be negative.
-    slope, intercept = slopes[0] if slopes else 1.0, intercepts[0] if intercepts else 0.0
-    if slope == 0:
-        raise UnreadableInput(f"{named('RescaleSlope')} is 0; allowed: any other number; check its export")
-    negative = modality_lut is None and (signed or intercept < 0 or slope < 0)
-    return GreyScale(
-        bits_stored=stored,
-        signed=signed,
-        invert=_is_inverted(dataset),
-        slope=slope,
-        intercept=intercept,
-        padding=_padding(dataset, signed),
-        modality=modality_lut,
-        voi=_lookup_table(dataset, "VOILUTSequence", negative) or _window(dataset),
-    )
-
-
-def _is_inverted(dataset: Dataset) -> bool:
-    """Return whether low values are white: (2050,0020) decides if present, else MONOCHROME1 (PS3.3 C.7.6.3.1.2)."""
-    shape = coded(dataset, "PresentationLUTShape")
-    if shape is None:
-        return coded(dataset, "PhotometricInterpretation") == "MONOCHROME1"
-    if shape not in ("IDENTITY", "INVERSE"):
-        raise Refused(
-            f"presentation_lut: {named('PresentationLUTShape')} is '{shape}'; allowed: IDENTITY, INVERSE; "
-            "let the PACS render it"
+    if values.high_bit not in (None, stored - 1):
+        raise Refused(f"bits: {named('HighBit')} is {values.high_bit}; allowed: {stored - 1}; let the PACS convert it")
+    if values.pixel_representation not in (None, 0, 1):
+        raise UnreadableInput(
+            f"{named('PixelRepresentation')} is {values.pixel_representation}; allowed: 0, 1; check its export"
         )
-    return shape == "INVERSE"
-
-
-def _padding(dataset: Dataset, signed: bool) -> tuple[int, int] | None:
-    value = whole(dataset, "PixelPaddingValue")
-    if value is None:
-        return None
-    limit = whole(dataset, "PixelPaddingRangeLimit")
-    ends = sorted(_as_signed(end, signed) for end in (value, value if limit is None else limit))
-    return ends[0], ends[1]
-
-
-def _as_signed(value: int, signed: bool) -> int:
-    """Return the value of a tag of VR "US or SS": files exist that write a negative one as US."""
-    return value - 2**16 if signed and value >= 2**15 else value
-
-
-def _window(dataset: Dataset) -> Window | None:
-    """Return the first window, or None if there is none that can be applied."""
-    centers, widths = decimals(dataset, "WindowCenter"), decimals(dataset, "WindowWidth")
-    if not centers or not widths:
-        return None
-    function = coded(dataset, "VOILUTFunction") or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise Refused(
-            f"voi_lut_function: {named('VOILUTFunction')} is '{function}'; allowed: LINEAR, LINEAR_EXACT, SIGMOID; "
-            "let the PACS render it"
-        )
-    # PS3.3 C.11.2.1.2: LINEAR needs a width from 1, the others one above 0.
-    usable = widths[0] >= 1 if function == "LINEAR" else widths[0] > 0
-    return Window(centers[0], widths[0], function) if usable else None
-
-
-def _lookup_table(dataset: Dataset, keyword: str, signed: bool) -> LookupTable | None:
-    """Return the table of the first item of a LUT sequence (PS3.3 C.11.1.1), or None."""
-    items = read_value(dataset, keyword)
-    if not items:
-        return None
-    with fenced(named(keyword)):
-        descriptor = [int(number) for number in items[0].LUTDescriptor]
-        data = items[0].LUTData
-        length = descriptor[0] or 2**16
-        if isinstance(data, bytes):
-            # Entries of 8 bits may lie two in a word (PS3.3 C.11.1.1.1).
-            packed = descriptor[2] <= 8 and len(data) < 2 * length
-            order = "<" if items[0].is_little_endian is not False else ">"
-            entries = np.frombuffer(data, dtype=np.uint8 if packed else f"{order}u2")
-        else:
-            entries = np.atleast_1d(np.asarray(data))
-        entries = entries[:length].astype(np.float64)
-    if not 0 < length == len(entries) or not 1 <= descriptor[2] <= 16 or entries.min() < 0:
-        raise UnreadableInput(f"{named(keyword)} has a table that contradicts its descriptor; check its export")
-    return LookupTable(_as_signed(descriptor[1], signed), entries, descriptor[2])
-
-
-def _spacing(dataset: Dataset, warnings: list[str]) -> tuple[float, float] | None:
-    """Return row and column spacing in mm and warn of pixels that are not square."""
-    ratio = decimals(dataset, "PixelAspectRatio")
-    oblong = len(ratio) == 2 and ratio[0] != ratio[1]
-    spacing: tuple[float, float] | None = None
-    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):
-        values = decimals(dataset, keyword)
-        if len(values) == 2 and min(values) > 0:
-            spacing = values[0], values[1]
-    if oblong or (spacing is not None and abs(spacing[0] / spacing[1] - 1) > 0.01):
-        warnings.append("anisotropic_pixels: the pixels are not square; the image is not corrected for it")
-    return spacing
+    return stored

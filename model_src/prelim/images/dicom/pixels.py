@@ -1,40 +1,36 @@
-"""DICOM file -> pixels: the codestream's own size against the header's, then decoding, then grey."""
+"""DICOM file -> pixels: header, then samples, then the stored values in them, then grey."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import get_frame
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
 
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.decoder_fence import allow_cpu_seconds, fenced
-from prelim.images.dicom.codestream import JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS, check_codestream, decode_rle
-from prelim.images.dicom.gdcm_decoder import decode_by_gdcm
+from prelim.images.decoder_fence import fenced
+from prelim.images.dicom.codestream import PIXEL_DATA
+from prelim.images.dicom.encapsulated import Samples, decode_encapsulated
 from prelim.images.dicom.grey_scale import grey_table
 from prelim.images.dicom.header import DicomHeader, check_header
-from prelim.images.dicom.structure import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, read_data_set
-from prelim.images.dicom.values import named, parse, standard_name
+from prelim.images.dicom.structure import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    UNDEFINED,
+    read_data_set,
+)
+from prelim.images.dicom.structure import PIXEL_DATA as PIXEL_DATA_TAG
+from prelim.images.dicom.tags import parse, read_header_values
+from prelim.images.dicom.values import RawValue, standard_name
 from prelim.images.grey_levels import count_levels, look_up
-from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL, InputConfig
+from prelim.images.input_config import InputConfig
 
 NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)
-RLE = "1.2.840.10008.1.2.5"
 
-# JPEG 2000 and High-Throughput JPEG 2000
-JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
-
-# One decoder for every transfer syntax: pydicom would try several in turn, and a second one that accepts what the
-# first refused as damaged returns a picture with a part of it missing.
-PLUGINS = {
-    JPEG_BASELINE: "pillow",
-    **dict.fromkeys(JPEG_LS, "pyjpegls"),
-    **dict.fromkeys(JPEG_2000, "pylibjpeg"),
-}
-LOSSY = (JPEG_BASELINE, "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203")
+# Of 256 levels and of all pixels: chroma noise of JPEG stays below.
+COLOR_LEVELS = 24
+COLOR_SHARE = 0.01
 
 
 def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeader]:
@@ -44,83 +40,119 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
     """
     data_set = read_data_set(data, config.max_bytes)
     dataset = parse(data_set)
-    header = check_header(dataset, config)
+    header = check_header(read_header_values(dataset), config)
+    with fenced(PIXEL_DATA):
+        element = dataset.get_item(PIXEL_DATA_TAG)
+        value = RawValue(str(element.VR), element.value or b"", data_set.little_endian)
+        encapsulated = element.length == UNDEFINED
     syntax = data_set.transfer_syntax
-    if syntax in NATIVE:
-        _check_length(dataset, header)
-        dataset.set_original_encoding(data_set.implicit, data_set.little_endian)
-        # The data set is inflated already.
-        samples = _decode_by_pydicom(dataset, header, EXPLICIT_LITTLE if syntax == DEFLATED else syntax)
-    else:
-        samples = _decode_encapsulated(dataset, header, syntax)
-    codes = _stored_bits(samples, header)
-    counts = count_levels(codes, 2**header.grey_scale.bits_stored)
-    table, warnings = grey_table(header.grey_scale, counts, config.render)
-    if header.lossy or syntax in LOSSY:
+    samples = decode_encapsulated(value.data, header, syntax) if encapsulated else read_native(value, header, syntax)
+    codes = grey_of(stored_codes(samples, header), header)
+    bits = header.grey_scale.bits_stored
+    table, warnings = grey_table(header.grey_scale, count_levels(codes, 2**bits), config.render)
+    warnings = (*samples.warnings, *warnings)
+    if header.lossy or samples.overshoots:
         warnings = ("lossy: the image was compressed with loss", *warnings)
+    if header.samples == 3:
+        warnings = (
+            "grey_as_color: the image is grey, stored as colors; its grey levels are shown as they are",
+            *warnings,
+        )
     return look_up(table, codes), replace(header, warnings=(*header.warnings, *warnings))
 
 
-def _check_length(dataset: Dataset, header: DicomHeader) -> None:
-    needed = header.rows * header.columns * header.bits_allocated // 8
-    with fenced(named("PixelData")):
-        found = len(dataset.PixelData)
-    if found < needed:
+def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
+    """Return the samples of uncompressed pixel data (PS3.5 8.1 and 8.2).
+
+    Raises UnreadableInput (400) if they are too short.
+    """
+    shape = (header.rows, header.columns, header.samples)
+    count, width = header.rows * header.columns * (2 if header.paired else header.samples), header.bits_allocated // 8
+    if len(value.data) < count * width:
         raise UnreadableInput(
-            f"{named('PixelData')} has {found} bytes; {header.rows} x {header.columns} pixels of "
-            f"{header.bits_allocated} bits need {needed}: it is truncated; send it again"
+            f"{PIXEL_DATA} has {len(value.data)} bytes; {header.rows} x {header.columns} pixels of "
+            f"{count * width * 8 // (header.rows * header.columns)} bits need {count * width}: it is truncated; "
+            "send it again"
         )
-
-
-def _decode_encapsulated(dataset: Dataset, header: DicomHeader, syntax: str) -> np.ndarray:
-    if syntax != RLE and syntax not in JPEG_LOSSLESS and syntax not in PLUGINS:
-        raise Refused(
-            f"transfer_syntax: (0002,0010) Transfer Syntax UID is {standard_name(syntax)}, for which there is no "
-            "decoder here; let the PACS decode it and send Explicit VR Little Endian"
+    warnings: tuple[str, ...] = ()
+    if syntax not in NATIVE:
+        if len(value.data) > count * width + 1:
+            raise UnreadableInput(
+                f"{PIXEL_DATA} is not encapsulated, as (0002,0010) Transfer Syntax UID, {standard_name(syntax)}, needs; "
+                "check its export"
+            )
+        warnings = (
+            f"transfer_syntax: {PIXEL_DATA} is not compressed, although (0002,0010) Transfer Syntax UID says so",
         )
-    with fenced(named("PixelData")):
-        stream = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    if syntax == RLE:
-        return decode_rle(stream, header.rows, header.columns, header.bits_allocated)
-    check_codestream(stream, syntax, header.rows, header.columns, header.bits_allocated)
-    if syntax in JPEG_LOSSLESS:
-        return _decode_by_gdcm(stream, header, syntax)
-    if syntax in JPEG_2000:
-        allow_cpu_seconds(JPEG2000_SECONDS_PER_PIXEL * header.rows * header.columns)
-    return _decode_by_pydicom(dataset, header, syntax)
+    if value.little_endian or (width == 1 and value.vr == "OB"):
+        pixels = np.frombuffer(value.data, dtype=f"<u{width}", count=count)
+    else:
+        # Words of big endian are swapped also where each holds two samples (PS3.5 8.1.1).
+        words = np.frombuffer(value.data[: len(value.data) // 2 * 2], dtype=">u2").astype("<u2")
+        pixels = words.view(f"<u{width}")[:count]
+    if header.paired:
+        if header.columns % 2:
+            raise UnreadableInput("(0028,0011) Columns is odd; YBR_FULL_422 has pairs of pixels; check its export")
+        pairs = pixels.reshape(header.rows, header.columns // 2, 4)
+        chroma = np.repeat(pairs[..., 2:], 2, axis=1)
+        grey = pairs[..., :2].reshape(header.rows, header.columns, 1)
+        return Samples(np.concatenate([grey, chroma], axis=-1), header.bits_allocated, False, warnings)
+    if header.samples == 3 and header.by_plane:
+        return Samples(np.moveaxis(pixels.reshape(3, *shape[:2]), 0, -1), header.bits_allocated, False, warnings)
+    return Samples(pixels.reshape(shape), header.bits_allocated, False, warnings)
 
 
-def _decode_by_pydicom(dataset: Dataset, header: DicomHeader, syntax: str) -> np.ndarray:
-    with fenced(named("PixelData")):
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = UID(syntax)
-        dataset.SamplesPerPixel = 1
-        dataset.BitsStored = header.grey_scale.bits_stored
-        dataset.PixelRepresentation = int(header.grey_scale.signed)
-        dataset.NumberOfFrames = 1
-        samples, _ = get_decoder(UID(syntax)).as_array(dataset, raw=True, decoding_plugin=PLUGINS.get(syntax, ""))
-    return samples
+def stored_codes(samples: Samples, header: DicomHeader) -> np.ndarray:
+    """Return codes, (rows, columns, samples) uint8 or uint16: the stored bits, without sign.
+
+    What lies above Bits Stored is other data, and cut off. Only where the coding has loss it is a value beyond the
+    range, as black and white edges have: the nearest that can be stored is meant.
+    """
+    bits, signed, pixels = header.grey_scale.bits_stored, header.grey_scale.signed, samples.pixels
+    if pixels.shape != (header.rows, header.columns, header.samples) or pixels.dtype.kind not in "iu":
+        raise UnreadableInput(f"{PIXEL_DATA} does not decode to {header.rows} x {header.columns} whole numbers")
+    size = 8 * pixels.dtype.itemsize
+    if size > 16:
+        raise UnreadableInput(f"{PIXEL_DATA} has samples of {samples.precision} bits; allowed: at most 16")
+    pixels = pixels.astype(f"{pixels.dtype.kind}{2 if bits > 8 else pixels.dtype.itemsize}", copy=False)
+    size = 8 * pixels.dtype.itemsize
+    if signed and pixels.dtype.kind == "u":
+        # JPEG knows no sign: the highest of its bits is one.
+        shift = size - samples.precision
+        pixels = (pixels << shift).view(f"i{size // 8}") >> shift
+    elif not signed and pixels.dtype.kind == "i":
+        pixels = pixels.view(f"u{size // 8}") & (2**samples.precision - 1)
+    if samples.overshoots:
+        lowest = -(2 ** (bits - 1)) if signed else 0
+        pixels = np.clip(pixels, lowest, lowest + 2**bits - 1)
+    return (pixels.view(f"u{size // 8}") & (2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8, copy=False)
 
 
-def _decode_by_gdcm(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarray:
-    scale = header.grey_scale
-    with fenced(named("PixelData")):
-        return decode_by_gdcm(
-            stream,
-            syntax,
-            (header.rows, header.columns),
-            bits_allocated=header.bits_allocated,
-            bits_stored=scale.bits_stored,
-            signed=scale.signed,
-        )
+def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
+    """Return the one component, (rows, columns), of a picture whose components say the same, or have no chroma.
 
-
-def _stored_bits(samples: np.ndarray, header: DicomHeader) -> np.ndarray:
-    """Return codes, (rows, columns) uint8 or uint16: the stored bits without sign and without what lies above them."""
-    if samples.shape != (header.rows, header.columns) or samples.dtype.kind not in "iu":
-        raise UnreadableInput(f"{named('PixelData')} does not decode to {header.rows} x {header.columns} whole numbers")
+    Raises Refused (422) if the picture has colors.
+    """
+    first = codes[..., 0]
+    if header.samples == 1:
+        return first
     bits = header.grey_scale.bits_stored
-    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
-    unsigned = samples.view(f"u{samples.dtype.itemsize}")
-    codes: np.ndarray = (unsigned & (2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8)
-    return codes
+    # Grey as RGB repeats its values; as YBR its chroma is in the middle (PS3.3 C.7.6.3.1.2).
+    as_rgb = _share_apart(codes[..., 1], first, bits) + _share_apart(codes[..., 2], first, bits)
+    middle = np.broadcast_to(codes.dtype.type(2 ** (bits - 1)), first.shape)
+    as_ybr = _share_apart(codes[..., 1], middle, bits) + _share_apart(codes[..., 2], middle, bits)
+    if min(as_rgb, as_ybr) > COLOR_SHARE:
+        raise Refused(
+            "photometric: (0028,0004) Photometric Interpretation says color, and the pixels have colors; allowed: "
+            "MONOCHROME1, MONOCHROME2, or grey pixels; send the original radiograph, not a color capture"
+        )
+    return np.ascontiguousarray(first)
+
+
+def _share_apart(one: np.ndarray, other: np.ndarray, bits: int) -> float:
+    """Return the share of pixels in which two components differ by more than COLOR_LEVELS of 256."""
+    limit = COLOR_LEVELS * 2**bits / 256
+    apart = 0
+    for row, other_row in zip(one, other, strict=True):
+        apart += int((np.abs(row.astype(np.int32) - other_row) > limit).sum())
+    return apart / one.size

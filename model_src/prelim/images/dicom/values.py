@@ -1,120 +1,67 @@
-"""Values of a DICOM header, tag by tag, as codes and numbers.
+"""One value of a DICOM header: bytes -> a code, a number, a table.
 
-Only the tags in KEYWORDS are taken from the file: names, numbers and dates of patients never become values.
+pydicom finds the elements; what lies in them is read here, because pydicom raises on a decimal comma, warns with the
+value that it found, and knows no difference between an optional tag and a needed one. A reader takes a data set and a
+keyword and returns None if the tag is absent or empty; it raises Invalid if there is something that it cannot read.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from io import BytesIO
-from typing import Any
+from dataclasses import dataclass
 
-from pydicom.datadict import dictionary_description, tag_for_keyword
+import numpy as np
+from pydicom.datadict import dictionary_description, dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
+from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from prelim.errors import UnreadableInput
 from prelim.images.decoder_fence import fenced
-from prelim.images.dicom.structure import DataSet
+from prelim.images.dicom.grey_scale import LookupTable
 
-KEYWORDS = (
-    "SOPClassUID",
-    "Modality",
-    "PresentationIntentType",
-    "ImagerPixelSpacing",
-    "ViewPosition",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "PixelAspectRatio",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "BurnedInAnnotation",
-    "WindowCenter",
-    "WindowWidth",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "VOILUTFunction",
-    "LossyImageCompression",
-    "ModalityLUTSequence",
-    "VOILUTSequence",
-    "PresentationLUTShape",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
-    "PixelData",
+TEXT_VRS = frozenset(
+    ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
 )
+NUMBER_TYPES = {"US": "u2", "SS": "i2", "US or SS": "u2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8"}
+BYTE_VRS = frozenset(("OB", "OW", "OB or OW", "US or OW"))
 
-# PS3.3 C.9.2: (60xx,0010) Overlay Rows of the sixteen overlay groups.
-OVERLAY_ROWS = tuple(0x60000010 + (group << 16) for group in range(0, 32, 2))
+# PS3.5 6.2: CS, IS, DS, UI. A Python float takes underscores, "nan" and "inf" too.
+CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
+WHOLE = re.compile(r"[+-]?\d{1,12}(\.0*)?")
+DECIMAL = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?")
+UNIQUE_ID = re.compile(r"[0-9.]{1,64}")
+
+# A label is read for the words in it, not for its own sake.
+MAX_LABEL = 64
 
 
-# In small letters, so that it equals no code.
-NOT_A_CODE = "not a code"
+class Invalid(Exception):
+    """A tag has a value that its reader cannot read; the message goes after the name of the tag."""
 
 
-def parse(data_set: DataSet) -> Dataset:
-    """Return the elements of KEYWORDS; values are converted when `coded`, `whole` or `decimals` ask for them."""
-    tags = [_tag(keyword) for keyword in KEYWORDS]
-    with fenced("the DICOM header"):
-        return read_dataset(
-            BytesIO(data_set.body),
-            data_set.implicit,
-            data_set.little_endian,
-            specific_tags=[*tags, *OVERLAY_ROWS],
-        )
+@dataclass(frozen=True)
+class RawValue:
+    """The bytes of one element, and how they are encoded."""
+
+    vr: str
+    data: bytes
+    little_endian: bool
 
 
 def named(keyword: str) -> str:
     """Return "(0028,0004) Photometric Interpretation" for "PhotometricInterpretation"."""
-    tag = _tag(keyword)
+    tag = tag_of(keyword)
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {dictionary_description(tag)}"
 
 
-def coded(dataset: Dataset, keyword: str) -> str | None:
-    """Return a coded value in capitals, or None if the tag is absent or empty.
-
-    What is no code (PS3.5 6.2: CS) comes back as NOT_A_CODE and never as itself: in a damaged file it may be the
-    patient's name, which stands a few tags further on.
-    """
-    value = read_value(dataset, keyword)
-    if isinstance(value, tuple):
-        value = value[0] if value else None
-    if value is None:
-        return None
-    code = value.strip(" \0").upper() if isinstance(value, str) else NOT_A_CODE
-    return (code if re.fullmatch(r"[A-Z0-9_ ]{1,16}", code) else NOT_A_CODE) if code else None
-
-
-def whole(dataset: Dataset, keyword: str) -> int | None:
-    """Return a whole number, or None if the tag is absent or empty; UnreadableInput (400) if it is none."""
-    value = read_value(dataset, keyword)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, int) or abs(value) >= 2**31:
-        raise UnreadableInput(f"{named(keyword)} is not one whole number; check its export")
-    return int(value)
-
-
-def decimals(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """Return all numbers of a tag, () if it is absent or empty; UnreadableInput (400) unless they are finite."""
-    value = read_value(dataset, keyword)
-    if value is None or value == "":
-        return ()
-    values = [value] if isinstance(value, (int, float)) else value
-    with fenced(named(keyword)):
-        numbers = tuple(float(number) for number in values)
-    if not all(math.isfinite(number) for number in numbers):
-        raise UnreadableInput(f"{named(keyword)} is not finite; check its export")
-    return numbers
+def tag_of(keyword: str) -> int:
+    """Return the number of a tag; KeyError for a keyword that is not in the standard."""
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(keyword)
+    return tag
 
 
 def standard_name(uid: str) -> str:
@@ -124,20 +71,174 @@ def standard_name(uid: str) -> str:
         return f"'{name}' ({uid})" if name != uid else "not in the standard" if uid else "absent"
 
 
-def read_value(dataset: Dataset, keyword: str) -> Any:
-    """Return a value as pydicom converts it; sequences of values as tuple."""
-    tag = _tag(keyword)
-    with fenced(named(keyword)):
-        if tag not in dataset:
+def read_raw(dataset: Dataset, keyword: str) -> RawValue | None:
+    """Return the bytes of a tag; None if it is absent or empty."""
+    tag = tag_of(keyword)
+    if tag not in dataset:
+        return None
+    element = dataset.get_item(tag)
+    if not isinstance(element, RawDataElement):
+        # pydicom parses at once what has an undefined length, which here only sequences may have.
+        raise Invalid("is a sequence")
+    if not element.value:
+        return None
+    vr = str(element.VR)
+    if vr not in TEXT_VRS and vr not in NUMBER_TYPES and vr not in BYTE_VRS:
+        # Implicit VR, UN, and what is no VR.
+        vr = dictionary_VR(tag)
+    return RawValue(vr, element.value, element.is_little_endian)
+
+
+def read_presence(dataset: Dataset, keyword: str) -> bool | None:
+    """Return True if the tag is there, whatever its value."""
+    return True if tag_of(keyword) in dataset else None
+
+
+def read_texts(dataset: Dataset, keyword: str) -> list[str] | None:
+    """Return the values of a tag of text, without padding and without empty values at the end."""
+    raw = read_raw(dataset, keyword)
+    if raw is None:
+        return None
+    if raw.vr not in TEXT_VRS:
+        raise Invalid("is not text")
+    values = [value.strip(" \0\t\r\n") for value in raw.data.decode("latin-1").split("\\")]
+    while values and not values[-1]:
+        values.pop()
+    return values or None
+
+
+def read_code(dataset: Dataset, keyword: str) -> str | None:
+    """Return the first code in capitals, although the standard has no small letters (PS3.5 6.2: CS).
+
+    What is not a code is never returned: in a damaged file it may be the patient's name, a few tags further on.
+    """
+    values = read_texts(dataset, keyword)
+    if values is None:
+        return None
+    code = values[0].upper()
+    if not CODE.fullmatch(code):
+        raise Invalid("is not a code")
+    return code
+
+
+def read_words(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
+    """Return the words of a label such as "Thorax p.a./lat" in capitals; they may be anything, even a name."""
+    values = read_texts(dataset, keyword)
+    if values is None:
+        return None
+    if sum(map(len, values)) > MAX_LABEL:
+        raise Invalid("is too long for a code")
+    return tuple(re.findall(r"[^\W_]+", " ".join(values).upper().replace(".", "")))
+
+
+def read_uid(dataset: Dataset, keyword: str) -> str | None:
+    """Return a UID."""
+    values = read_texts(dataset, keyword)
+    if values is None:
+        return None
+    if not UNIQUE_ID.fullmatch(values[0]):
+        raise Invalid("is not a UID")
+    return values[0]
+
+
+def read_numbers(dataset: Dataset, keyword: str) -> np.ndarray | None:
+    """Return the values of a binary tag, (n,)."""
+    raw = read_raw(dataset, keyword)
+    if raw is None:
+        return None
+    kind = NUMBER_TYPES.get(raw.vr)
+    if kind is None or len(raw.data) % int(kind[1:]):
+        raise Invalid("is not a number")
+    return np.frombuffer(raw.data, dtype=("<" if raw.little_endian else ">") + kind)
+
+
+def read_whole(dataset: Dataset, keyword: str) -> int | None:
+    """Return one whole number."""
+    raw = read_raw(dataset, keyword)
+    if raw is None:
+        return None
+    if raw.vr not in TEXT_VRS:
+        numbers = read_numbers(dataset, keyword)
+        if numbers is None or len(numbers) != 1 or numbers.dtype.kind == "f":
+            raise Invalid("is not one whole number")
+        return int(numbers[0])
+    texts = read_texts(dataset, keyword)
+    if texts is None:
+        return None
+    if len(texts) != 1 or not WHOLE.fullmatch(texts[0]):
+        raise Invalid("is not one whole number")
+    return int(texts[0].split(".")[0])
+
+
+def read_decimals(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
+    """Return the numbers of a tag up to the first value that is none."""
+    raw = read_raw(dataset, keyword)
+    if raw is None:
+        return None
+    if raw.vr in TEXT_VRS:
+        texts = read_texts(dataset, keyword)
+        if texts is None:
             return None
-        value = dataset[tag].value
-        if isinstance(value, (str, bytes, int, float)) or value is None:
-            return value
-        return tuple(value)
+        numbers = [float(text) if DECIMAL.fullmatch(text) else math.nan for text in texts]
+    else:
+        numbers = [float(number) for number in read_numbers(dataset, keyword)]  # type: ignore[union-attr]
+    finite = next((place for place, number in enumerate(numbers) if not math.isfinite(number)), len(numbers))
+    if finite == 0:
+        raise Invalid("is not a finite number")
+    return tuple(numbers[:finite])
 
 
-def _tag(keyword: str) -> int:
-    tag = tag_for_keyword(keyword)
-    if tag is None:
-        raise KeyError(keyword)
-    return tag
+def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...] | None:
+    """Return the items of a sequence."""
+    tag = tag_of(keyword)
+    if tag not in dataset:
+        return None
+    try:
+        with fenced(named(keyword)):
+            value = dataset[tag].value
+    except Exception:  # noqa: BLE001 - `fenced` makes an InputError of all that pydicom raises
+        raise Invalid("is not a readable sequence") from None
+    if value is None or value == b"":
+        return None
+    if not isinstance(value, Sequence):
+        raise Invalid("is not a sequence")
+    return tuple(value) or None
+
+
+def read_coded_concepts(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
+    """Return the (0008,0100) Code Values of a code sequence (PS3.3 table 8.8-1); those of SNOMED are unique alone."""
+    values = []
+    for item in read_items(dataset, keyword) or ():
+        texts = read_texts(item, "CodeValue")
+        if texts and re.fullmatch(r"[A-Z0-9-]{1,16}", texts[0]):
+            values.append(texts[0])
+    return tuple(values) or None
+
+
+def read_table(dataset: Dataset, keyword: str) -> LookupTable | None:
+    """Return the table of the first item of a LUT sequence (PS3.3 C.11.1.1).
+
+    Its `first` is as it is stored: whether it is signed depends on other tags.
+    """
+    items = read_items(dataset, keyword)
+    if items is None:
+        return None
+    return read_entries(items[0], "LUTDescriptor", "LUTData")
+
+
+def read_entries(dataset: Dataset, descriptor: str, data: str) -> LookupTable:
+    """Return a table from the tags of its descriptor and of its entries; raises Invalid unless both are usable."""
+    numbers, raw = read_numbers(dataset, descriptor), read_raw(dataset, data)
+    if numbers is None or len(numbers) != 3 or raw is None:
+        raise Invalid("has no table")
+    length, bits = int(numbers[0]) % 2**16 or 2**16, int(numbers[2]) % 2**16
+    if not 1 <= bits <= 16:
+        raise Invalid(f"has entries of {bits} bits")
+    words = np.frombuffer(raw.data[: len(raw.data) // 2 * 2], dtype="<u2" if raw.little_endian else ">u2")
+    entries: np.ndarray = words.astype("<u2")
+    # Entries of 8 bits may lie two in a word (PS3.3 C.11.1.1.1).
+    if bits <= 8 and len(raw.data) < 2 * length:
+        entries = np.frombuffer(raw.data, dtype=np.uint8) if raw.vr == "OB" else entries.view(np.uint8)
+    if len(entries) < length:
+        raise Invalid("has a table shorter than its descriptor")
+    return LookupTable(int(numbers[1]), entries[:length].astype(np.float64), bits)

@@ -1,0 +1,109 @@
+"""Header values -> how stored values become grey (PS3.4 N.2), and how large a pixel is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prelim.errors import Refused
+from prelim.images.dicom.grey_scale import GreyScale, LookupTable, Window
+from prelim.images.dicom.tags import HeaderValues, ignored
+from prelim.images.dicom.values import named
+
+# Beyond this the two sides of a pixel are not a matter of rounding.
+MAX_OBLONG = 0.01
+
+
+def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str]) -> GreyScale:
+    """Return the grey scale of a monochrome image; append a warning for each value that cannot be used.
+
+    Raises Refused (422) for a Presentation LUT Shape that is valid and not supported.
+    """
+    signed = values.pixel_representation == 1
+    modality = _with_sign(values.modality_table, signed)
+    slope, intercept = values.slope[0] if values.slope else 1.0, values.intercept[0] if values.intercept else 0.0
+    if slope == 0:
+        warnings.append(ignored("slope", "is 0"))
+        slope = 1.0
+    # The input of a VOI LUT is signed if the output of the modality step can be negative.
+    negative = modality is None and (signed or intercept < 0 or slope < 0)
+    return GreyScale(
+        bits_stored=bits_stored,
+        signed=signed,
+        invert=_is_inverted(values, warnings),
+        slope=slope,
+        intercept=intercept,
+        padding=_padding(values, signed),
+        modality=modality,
+        voi=_with_sign(values.voi_table, negative) or _window(values, warnings),
+    )
+
+
+def full_range(bits_stored: int) -> GreyScale:
+    """Return the grey scale of samples that are grey already: 0 is black, the largest is white."""
+    return GreyScale(bits_stored, signed=False, invert=False, voi=Window(2.0 ** (bits_stored - 1), 2.0**bits_stored))
+
+
+def _is_inverted(values: HeaderValues, warnings: list[str]) -> bool:
+    """Return whether low values are white: (2050,0020) decides if present, else MONOCHROME1 (PS3.3 C.7.6.3.1.2)."""
+    shape = values.presentation_shape
+    if shape == "LIN OD":
+        raise Refused(
+            f"presentation_lut: {named('PresentationLUTShape')} is 'LIN OD'; allowed: IDENTITY, INVERSE; "
+            "let the PACS render it"
+        )
+    if shape is not None and shape not in ("IDENTITY", "INVERSE"):
+        warnings.append(ignored("presentation_shape", "is neither IDENTITY nor INVERSE"))
+        shape = None
+    return values.photometric == "MONOCHROME1" if shape is None else shape == "INVERSE"
+
+
+def _padding(values: HeaderValues, signed: bool) -> tuple[int, int] | None:
+    if values.padding is None:
+        return None
+    limit = values.padding if values.padding_limit is None else values.padding_limit
+    ends = sorted(as_signed(end, signed) for end in (values.padding, limit))
+    return ends[0], ends[1]
+
+
+def as_signed(value: int, signed: bool) -> int:
+    """Return the value of a tag of VR "US or SS": files exist that write a negative one as US."""
+    return value - 2**16 if signed and value >= 2**15 else value
+
+
+def _with_sign(table: LookupTable | None, signed: bool) -> LookupTable | None:
+    return None if table is None else replace(table, first=as_signed(table.first, signed))
+
+
+def _window(values: HeaderValues, warnings: list[str]) -> Window | None:
+    """Return the first window, or None if there is none that can be applied."""
+    if not values.window_center or not values.window_width:
+        return None
+    function = values.voi_function or "LINEAR"
+    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        warnings.append(ignored("voi_function", "is not LINEAR, LINEAR_EXACT or SIGMOID"))
+        function = "LINEAR"
+    width = values.window_width[0]
+    # PS3.3 C.11.2.1.2: LINEAR needs a width from 1, the others one above 0.
+    if width <= 0 or (function == "LINEAR" and width < 1):
+        warnings.append(ignored("window_width", "is too small"))
+        return None
+    return Window(values.window_center[0], width, function)
+
+
+def read_spacing(values: HeaderValues, warnings: list[str]) -> tuple[float, float] | None:
+    """Return row and column spacing in mm and warn of pixels that are not square.
+
+    At the patient if that is known, else at the detector, else on the film that was scanned (PS3.3 10.7.1).
+    """
+    ratio = values.aspect_ratio
+    oblong = ratio is not None and len(ratio) == 2 and ratio[0] != ratio[1]
+    spacing: tuple[float, float] | None = None
+    for name in ("scanned_spacing", "imager_spacing", "spacing"):
+        pair = getattr(values, name)
+        if pair is not None and len(pair) == 2 and min(pair) > 0:
+            spacing = pair
+        elif pair is not None:
+            warnings.append(ignored(name, "is not two numbers above 0"))
+    if oblong or (spacing is not None and abs(spacing[0] / spacing[1] - 1) > MAX_OBLONG):
+        warnings.append("anisotropic_pixels: the pixels are not square; the image is not corrected for it")
+    return spacing
