@@ -5,11 +5,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
-from prelim.archive.archive import Archive, load_decoder, load_tokenizer, read_archive
+from prelim.archive.archive import Archive, load_decoder, load_tokenizer, read_archive, unpack_archive
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder, View
@@ -121,12 +122,16 @@ class ReportGenerator:
         self._in_flight: dict[str, _InFlight] = {}
 
     @classmethod
-    def load(cls, folder: Path, **options: Any) -> "ReportGenerator":
-        """A generator from an unpacked archive, with the options of the class.
+    def load(cls, path: Path, **options: Any) -> "ReportGenerator":
+        """Load an archive, a .mar or the folder into which one was unpacked, with the options of the class.
 
         Raises ArchiveError naming the file that is at fault.
         """
-        return cls(read_archive(folder), **options)
+        if path.is_dir():
+            return cls(read_archive(path), **options)
+        # Weights are memory-mapped: they stay readable after their folder has been removed.
+        with TemporaryDirectory(prefix="prelim-") as folder:
+            return cls(unpack_archive(path, Path(folder)), **options)
 
     @property
     def image_features_shape(self) -> tuple[int, ...]:

@@ -1,0 +1,67 @@
+"""The library installs as a wheel, alone, and the README's five lines write a report with it."""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from export.package import write_archive
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("model_src", "pyproject.toml", "README.md", "LICENSE")
+BUILD = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the files that it needs by the backend that `pip wheel .` calls."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (folder / "dist").mkdir()
+    subprocess.run([sys.executable, "-c", BUILD], cwd=folder, check=True, capture_output=True)
+    (built,) = (folder / "dist").glob("prelim-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment that has the wheel; its dependencies are those of this environment."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    # The folder named in a .pth file is searched, but its own .pth files are not read: this checkout stays out of reach.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return python
+
+
+def test_wheel_holds_the_library_and_its_license(wheel: Path) -> None:
+    """Only the package `prelim`, with the license; nothing of the programs around it."""
+    with zipfile.ZipFile(wheel) as file:
+        names = file.namelist()
+
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"prelim"}
+    assert "prelim/report_generator.py" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_five_lines_of_the_readme_write_a_report(python: Path, tmp_path: Path) -> None:
+    """The README's example, as it is written, in an environment that has only the wheel and its dependencies."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    write_archive(ROOT / "models" / "demo", tmp_path / "model_store", batching="in-flight", slots=2)
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+    shutil.copy(ROOT / "docs" / "images" / "chest.jpg", tmp_path / "docs" / "images")
+
+    done = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"UNVERIFIED \S.*\n", done.stdout)
