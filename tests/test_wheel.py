@@ -39,7 +39,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel]
     subprocess.run(install, check=True, capture_output=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    # The folder named in a .pth file is searched, but its own .pth files are not read: this checkout stays out of reach.
+    # The folder named in a .pth file is searched, but its own .pth files are not read: this checkout stays unseen.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return python
 
