@@ -208,7 +208,11 @@ def test_calibration_finds_made_copies(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "folder", "found"),
     [
-        ("open_radiology", "open_radiology", {"near_duplicates": 21, "reports_repeated": 5980, "near_repeats": 197}),
+        (
+            "open_radiology",
+            "open_radiology",
+            {"near_duplicates": 21, "reports_repeated": 5980, "near_repeats": 197, "reports_across_splits": 667},
+        ),
         (
             "openi_xml",
             "iu_xray",
@@ -218,6 +222,7 @@ def test_calibration_finds_made_copies(tmp_path: Path) -> None:
                 "images_unnamed": 4,
                 "reports_repeated": 923,
                 "reports_deidentified": 1855,
+                "reports_across_splits": 170,
             },
         ),
     ],
