@@ -25,7 +25,7 @@ import tifffile
 from PIL import Image
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from benchmarks.process_memory import PeakMemory, memory_of_tree
+from benchmarks.memory.process_memory import PeakMemory, memory_of_tree
 from prelim.errors import InputError
 from prelim.images.radiograph import InputConfig, read_radiograph
 from tests.dicom_files import body_of, compress, compress_by_gdcm, deflate, encapsulate, lut_item, make_dicom

@@ -40,7 +40,7 @@ def dataset(pixels: np.ndarray, *, bits: int = 12, drop: tuple[str, ...] = (), *
     made.SOPInstanceUID = SECRETS[3]
     made.PatientName, made.PatientID, made.PatientBirthDate = SECRETS[0] + "^ANNA", SECRETS[1], SECRETS[2]
     made.AccessionNumber = SECRETS[4]
-    made.Modality, made.ViewPosition, made.BurnedInAnnotation = "CR", "PA", "NO"
+    made.Modality, made.BodyPartExamined, made.ViewPosition, made.BurnedInAnnotation = "CR", "CHEST", "PA", "NO"
     made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
     made.Rows, made.Columns = pixels.shape
     made.BitsAllocated = pixels.dtype.itemsize * 8

@@ -28,8 +28,8 @@ import tifffile  # noqa: F401
 from PIL import Image
 from pydicom.pixels.decoders import base  # noqa: F401
 
-from prelim.images.dicom import gdcm_decoder  # noqa: F401
 from prelim.errors import InputError
+from prelim.images.dicom import gdcm_decoder  # noqa: F401
 from prelim.images.input_config import WORKING_MEMORY, InputConfig
 from prelim.images.radiograph import Radiograph, render
 

@@ -12,8 +12,8 @@ import imagecodecs
 import numpy as np
 from tifffile import TiffFile, TiffPage
 
-from prelim.images.decoder_fence import fenced
 from prelim.errors import Refused, UnreadableInput
+from prelim.images.decoder_fence import fenced
 from prelim.images.grey_levels import pieces
 from prelim.images.input_config import InputConfig, check_size
 

@@ -9,8 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from prelim.images.dicom.grey_scale import HIGH_PERCENTILE, LOW_PERCENTILE, minmax_equalize, scale_between, weighted_percentiles
 from prelim.errors import UnreadableInput
+from prelim.images.dicom.grey_scale import (
+    HIGH_PERCENTILE,
+    LOW_PERCENTILE,
+    minmax_equalize,
+    scale_between,
+    weighted_percentiles,
+)
 
 PIECE = 2**18
 

@@ -61,7 +61,7 @@ class Accepts:
         if not isinstance(classes, (list, tuple)) or not classes:
             raise ArchiveError(f"input.accepts.sop_classes is {classes!r}; allowed: a list of at least one keyword")
         for keyword in classes:
-            if not isinstance(keyword, str) or not keyword.endswith("Storage") or not hasattr(uid, keyword):
+            if not isinstance(keyword, str) or "Storage" not in keyword or not hasattr(uid, keyword):
                 raise ArchiveError(
                     f"input.accepts.sop_classes has {keyword!r}; allowed: keywords of PS3.6 such as "
                     "'ComputedRadiographyImageStorage'"

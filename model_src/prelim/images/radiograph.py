@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prelim.errors import NotAnImage, Refused, TooLarge, UnreadableInput
 from prelim.images.decoding_process import DECODING
 from prelim.images.dicom.pixels import read_dicom
 from prelim.images.dicom.structure import looks_like_dicom
-from prelim.errors import NotAnImage, Refused, TooLarge, UnreadableInput
 from prelim.images.input_config import InputConfig
 from prelim.images.raster import read_raster
 

@@ -7,9 +7,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
+from prelim.errors import Refused, TooLarge, UnreadableInput
 from prelim.images.decoder_fence import fenced
 from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff
-from prelim.errors import Refused, TooLarge, UnreadableInput
 from prelim.images.grey_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
 

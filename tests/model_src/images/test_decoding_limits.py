@@ -14,15 +14,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-from model_src import decoding_process
-from prelim.images.decoding_process import DECODING, DecodingProcess, lost
 from prelim.errors import ArchiveError, Overloaded, Refused, TooLarge, UnreadableInput
+from prelim.images import decoding_process
+from prelim.images.decoding_process import DECODING, DecodingProcess, lost
 from prelim.images.radiograph import InputConfig, read_radiograph, render
 from tests.decoding_costs import measure
 from tests.dicom_files import make_dicom, phantom
 
 CONFIG = InputConfig()
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 # Of the issue: 2 s and 1 GB over the start, for any file of at most `max_pixels`.
 CPU_S, MEMORY = 2.0, 10**9
@@ -75,7 +75,7 @@ def test_memory_is_limited(tmp_path: Path) -> None:
     """A decoder that asks for more than its working memory gets none, which is a 413; the next file is read."""
     script = """
 import sys
-from model_src import decoding_child, input_config
+from prelim.images import decoding_child, input_config
 decoding_child.WORKING_MEMORY = 64 * 2**20
 import socket
 decoding_child.main(socket.socket(fileno=int(sys.argv[1])))
@@ -101,7 +101,7 @@ def test_a_decoder_that_aborts_ends_its_own_process_only(tmp_path: Path) -> None
     """Whatever signal a decoder dies of, the file is a 400 without patient data and the server decodes the next."""
     script = """
 import os, signal, socket, sys
-from model_src import decoding_child
+from prelim.images import decoding_child
 whole = decoding_child.render
 def render(data, kind, config):
     if kind == "PNG":

@@ -126,9 +126,11 @@ REGION_OF_WORD = {
 
 # View -> the terms of View Position that it may be.
 VIEW_TERMS = {
-    **{term: frozenset((term,)) for term in "AP PA LL RL RLD LLD RLO LLO".split()},
-    **{term: frozenset((term,)) for term in "OBLIQUE LORDOTIC DECUBITUS AXIAL SKYLINE TANGENTIAL".split()},
-    **{term: frozenset((term,)) for term in "CC MLO ML LM LMO XCC XCCL XCCM FB SIO ISO".split()},
+    **{term: frozenset((term,)) for term in ["AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"]},
+    **{term: frozenset((term,)) for term in ["OBLIQUE", "LORDOTIC", "DECUBITUS", "AXIAL", "SKYLINE", "TANGENTIAL"]},
+    **{
+        term: frozenset((term,)) for term in ["CC", "MLO", "ML", "LM", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO"]
+    },
     "LATERAL": frozenset(("LL", "RL")),
     "FRONTAL": frozenset(("AP", "PA")),
 }
@@ -170,4 +172,4 @@ VIEW_CODES = {
 VIEW_OF_CODE = {code: term for term, codes in VIEW_CODES.items() for code in codes.split()}
 
 # ML and LM are views of limbs too.
-BREAST_VIEWS = frozenset("CC MLO LMO XCC XCCL XCCM FB SIO ISO".split())
+BREAST_VIEWS = frozenset(["CC", "MLO", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO"])

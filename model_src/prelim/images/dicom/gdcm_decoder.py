@@ -1,4 +1,4 @@
-"""Decodes one JPEG Lossless codestream by gdcm, which may abort the process: only for a process that may be lost."""
+"""Decodes one JPEG-LS codestream by gdcm, which may abort the process: only for a process that may be lost."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 class DicomHeader:
     """What is needed of a header that passed.
 
-    samples     of a pixel: 1, or 3 for grey stored as colour
-    by_plane    the samples of native data come colour after colour (PS3.3 C.7.6.3.1.3)
+    samples     of a pixel: 1, or 3 for grey stored as color
+    by_plane    the samples of native data come color after color (PS3.3 C.7.6.3.1.3)
+    paired      two pixels of native data share their chroma: Y Y B R (PS3.3 C.7.6.3.1.2, YBR_FULL_422)
     spacing     row and column spacing in mm, or None
     warnings    free of patient data
     """
@@ -32,6 +33,7 @@ class DicomHeader:
     columns: int
     samples: int
     by_plane: bool
+    paired: bool
     bits_allocated: int
     grey_scale: GreyScale
     spacing: tuple[float, float] | None
@@ -64,6 +66,7 @@ def check_header(values: HeaderValues, config: InputConfig) -> DicomHeader:
         columns=columns,
         samples=samples,
         by_plane=values.planar_configuration == 1,
+        paired=values.photometric == "YBR_FULL_422",
         bits_allocated=allocated,
         grey_scale=read_grey_scale(values, stored, warnings) if samples == 1 else full_range(stored),
         spacing=read_spacing(values, warnings),

@@ -54,7 +54,10 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
     if header.lossy or samples.overshoots:
         warnings = ("lossy: the image was compressed with loss", *warnings)
     if header.samples == 3:
-        warnings = ("grey_as_color: the image is grey, stored as colors; its grey levels are shown as they are", *warnings)
+        warnings = (
+            "grey_as_color: the image is grey, stored as colors; its grey levels are shown as they are",
+            *warnings,
+        )
     return look_up(table, codes), replace(header, warnings=(*header.warnings, *warnings))
 
 
@@ -64,11 +67,12 @@ def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
     Raises UnreadableInput (400) if they are too short.
     """
     shape = (header.rows, header.columns, header.samples)
-    count, width = header.rows * header.columns * header.samples, header.bits_allocated // 8
+    count, width = header.rows * header.columns * (2 if header.paired else header.samples), header.bits_allocated // 8
     if len(value.data) < count * width:
         raise UnreadableInput(
-            f"{PIXEL_DATA} has {len(value.data)} bytes; {header.rows} x {header.columns} pixels of {header.samples} x "
-            f"{header.bits_allocated} bits need {count * width}: it is truncated; send it again"
+            f"{PIXEL_DATA} has {len(value.data)} bytes; {header.rows} x {header.columns} pixels of "
+            f"{count * width * 8 // (header.rows * header.columns)} bits need {count * width}: it is truncated; "
+            "send it again"
         )
     warnings: tuple[str, ...] = ()
     if syntax not in NATIVE:
@@ -77,13 +81,22 @@ def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
                 f"{PIXEL_DATA} is not encapsulated, as (0002,0010) Transfer Syntax UID, {standard_name(syntax)}, needs; "
                 "check its export"
             )
-        warnings = (f"transfer_syntax: {PIXEL_DATA} is not compressed, although (0002,0010) Transfer Syntax UID says so",)
+        warnings = (
+            f"transfer_syntax: {PIXEL_DATA} is not compressed, although (0002,0010) Transfer Syntax UID says so",
+        )
     if value.little_endian or (width == 1 and value.vr == "OB"):
         pixels = np.frombuffer(value.data, dtype=f"<u{width}", count=count)
     else:
         # Words of big endian are swapped also where each holds two samples (PS3.5 8.1.1).
         words = np.frombuffer(value.data[: len(value.data) // 2 * 2], dtype=">u2").astype("<u2")
         pixels = words.view(f"<u{width}")[:count]
+    if header.paired:
+        if header.columns % 2:
+            raise UnreadableInput("(0028,0011) Columns is odd; YBR_FULL_422 has pairs of pixels; check its export")
+        pairs = pixels.reshape(header.rows, header.columns // 2, 4)
+        chroma = np.repeat(pairs[..., 2:], 2, axis=1)
+        grey = pairs[..., :2].reshape(header.rows, header.columns, 1)
+        return Samples(np.concatenate([grey, chroma], axis=-1), header.bits_allocated, False, warnings)
     if header.samples == 3 and header.by_plane:
         return Samples(np.moveaxis(pixels.reshape(3, *shape[:2]), 0, -1), header.bits_allocated, False, warnings)
     return Samples(pixels.reshape(shape), header.bits_allocated, False, warnings)

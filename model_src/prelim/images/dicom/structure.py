@@ -16,6 +16,8 @@ PREAMBLE = 128
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 PIXEL_DATA = 0x7FE00010
+# SEQUENCE_END with its length, as it follows the last fragment.
+DELIMITER = b"\xfe\xff\xdd\xe0\0\0\0\0"
 TRANSFER_SYNTAX = 0x00020010
 
 # The only sequences that are read; pydicom leaves every other one of defined length unparsed.
@@ -91,8 +93,10 @@ def read_data_set(data: bytes, max_bytes: int) -> DataSet:
     little = syntax != EXPLICIT_BIG
     # Files exist whose data set is implicit although their meta information says otherwise.
     implicit = syntax == IMPLICIT_LITTLE if len(body) < 8 else not _has_vr(body, 0)
-    end = _Walk(body, implicit, little).to_end_of_pixel_data()
-    return DataSet(syntax, implicit, little, body[:end])
+    walk = _Walk(body, implicit, little)
+    end = walk.to_end_of_pixel_data()
+    # pydicom looks for the delimiter. Whether a picture without one is whole, its codestream tells.
+    return DataSet(syntax, implicit, little, body[:end] + (b"" if walk.is_delimited else DELIMITER))
 
 
 def _read_meta(data: bytes, position: int) -> tuple[str, int]:
@@ -136,6 +140,7 @@ class _Walk:
     def __init__(self, data: bytes, implicit: bool, little: bool) -> None:
         self.data = data
         self.implicit = implicit
+        self.is_delimited = True
         order = "<" if little else ">"
         self.pair = Struct(order + "HH").unpack_from
         self.long = Struct(order + "L").unpack_from
@@ -206,7 +211,7 @@ class _Walk:
         """Return where encapsulated pixel data end (PS3.5 A.4)."""
         for _ in range(MAX_ELEMENTS):
             if position == len(self.data):
-                # The delimiter is missing; whether the picture is whole, its codestream tells.
+                self.is_delimited = False
                 return position
             element = self.read_element(position, implicit=True)
             if element.tag == SEQUENCE_END:

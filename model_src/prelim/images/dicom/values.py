@@ -21,7 +21,9 @@ from pydicom.uid import UID
 from prelim.images.decoder_fence import fenced
 from prelim.images.dicom.grey_scale import LookupTable
 
-TEXT_VRS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
+TEXT_VRS = frozenset(
+    ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]
+)
 NUMBER_TYPES = {"US": "u2", "SS": "i2", "US or SS": "u2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8"}
 BYTE_VRS = frozenset(("OB", "OW", "OB or OW", "US or OW"))
 

@@ -22,7 +22,6 @@ from pydicom.uid import (
 )
 
 from prelim.errors import ArchiveError, InputError, Refused, UnreadableInput
-from prelim.images.dicom.codestream import JPEG_LOSSLESS
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import (
     SECRETS,
@@ -36,6 +35,7 @@ from tests.dicom_files import (
     phantom,
 )
 
+JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data" / "dicom"
 
 
