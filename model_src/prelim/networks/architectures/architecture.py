@@ -14,6 +14,18 @@ from prelim.networks.trained_decoder import build_decoder
 Shapes = Mapping[str, tuple[int, ...]]
 Section = Mapping[str, Any]
 
+# Section `input.accepts` of systems that were trained on chest radiographs, of whatever view.
+CHEST_RADIOGRAPHS = {
+    "body_parts": ["CHEST"],
+    "sop_classes": [
+        "ComputedRadiographyImageStorage",
+        "DigitalXRayImageStorageForPresentation",
+        "SecondaryCaptureImageStorage",
+        "MultiFrameGrayscaleByteSecondaryCaptureImageStorage",
+        "MultiFrameGrayscaleWordSecondaryCaptureImageStorage",
+    ],
+}
+
 
 @dataclass(frozen=True)
 class Published:

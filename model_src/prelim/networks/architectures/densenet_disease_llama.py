@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prelim.networks.architectures import llama
-from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
 from prelim.networks.connectors.disease_attention import DiseaseAttention
 from prelim.networks.vision.densenet import DenseNet121
 
@@ -65,7 +65,7 @@ ARCHITECTURE = Architecture(
         defaults={
             "licence": "MIT (MedGen_AI, as its README says); Llama 2 Community License (Llama-2-7b)",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": LLAMA_VOCABULARY},
-            "input": {},
+            "input": {"accepts": CHEST_RADIOGRAPHS},
             "preprocess": {
                 "size": 224,
                 "resize": "stretch",

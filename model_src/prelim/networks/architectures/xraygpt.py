@@ -13,7 +13,7 @@ from torch import nn
 
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import llama
-from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
 
 EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET = "eva_clip", "medclip_swin", "medclip_resnet"
 TOWERS = (EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET)
@@ -178,7 +178,7 @@ ARCHITECTURE = Architecture(
         defaults={
             "licence": "CC BY-NC-SA 4.0 (XrayGPT); Vicuna, BLIP-2 and EVA-CLIP have their own",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
-            "input": {"render": "minmax_equalize"},
+            "input": {"render": "minmax_equalize", "accepts": CHEST_RADIOGRAPHS},
             "preprocess": {
                 "size": IMAGE_SIZE,
                 "resize": "stretch",

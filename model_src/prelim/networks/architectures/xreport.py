@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
 from prelim.networks.connectors.transformer import TransformerConnector
 from prelim.networks.vision.xreport import ConvEncoder
 
@@ -147,7 +147,7 @@ ARCHITECTURE = Architecture(
         defaults={
             "licence": "MIT",
             "tokenizer": {"bos_token_id": 101, "eos_token_id": 102, "pad_token_id": 0},
-            "input": {},
+            "input": {"accepts": CHEST_RADIOGRAPHS},
         },
         dimensions=_dimensions,
         tokenizer="bert-base-uncased",
