@@ -140,4 +140,4 @@ fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through 
 check: lint test  ## what CI runs
 
 clean:          ## what was built here, but not .venv
-	rm -rf build/grpc out logs runs model_store/*.mar model_store/.*.settings
+	rm -rf out logs runs model_store/*.mar model_store/.*.settings

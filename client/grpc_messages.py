@@ -1,55 +1,49 @@
-"""The gRPC messages of TorchServe's inference API.
+"""The gRPC messages of TorchServe's inference API, as far as this client uses them.
 
-Its Python package has no generated code, but the server's jar holds the .proto file. protoc makes descriptors of it
-once, into build/grpc.
+TorchServe's Python package has no generated code. Field names and numbers are those of inference.proto in
+TorchServe 0.12.0's model-server.jar; a test compares them.
 """
 
-import importlib.util
-import zipfile
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from grpc_tools import protoc
 
-CACHE = Path(__file__).resolve().parent.parent / "build" / "grpc" / "inference.binpb"
 PACKAGE = "org.pytorch.serve.grpc.inference"
 SERVICE = f"/{PACKAGE}.InferenceAPIsService"
+MESSAGES = {
+    "PredictionsRequest": {"model_name": ("string", 1), "model_version": ("string", 2), "input": ("map", 3)},
+    "PredictionResponse": {"prediction": ("bytes", 1)},
+    "TorchServeHealthResponse": {"health": ("string", 1)},
+}
+"""Message -> field -> type and number; a map leads from text to bytes."""
+
+_Field = descriptor_pb2.FieldDescriptorProto
+_TYPES = {"string": _Field.TYPE_STRING, "bytes": _Field.TYPE_BYTES}
 
 
+@cache
 def message_classes() -> dict[str, Any]:
-    """Classes of the messages PredictionsRequest, PredictionResponse and TorchServeHealthResponse, by name."""
-    if not CACHE.is_file():
-        _compile()
+    """Build the message classes, by name."""
+    file = descriptor_pb2.FileDescriptorProto(name="prelim/inference.proto", package=PACKAGE, syntax="proto3")
+    for name, fields in MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, (kind, number) in fields.items():
+            if kind == "map":
+                _add_map(message, field, number)
+            else:
+                message.field.add(name=field, number=number, type=_TYPES[kind], label=_Field.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
-    for file in descriptor_pb2.FileDescriptorSet.FromString(CACHE.read_bytes()).file:
-        pool.Add(file)
-    names = ("PredictionsRequest", "PredictionResponse", "TorchServeHealthResponse")
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in names}
+    pool.Add(file)
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in MESSAGES}
 
 
-def _compile() -> None:
-    """Write the descriptors of inference.proto and of all that it imports."""
-    jar = _package("ts", "torchserve") / "frontend" / "model-server.jar"
-    CACHE.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=CACHE.parent) as folder:
-        with zipfile.ZipFile(jar) as archive:
-            archive.extract("inference.proto", folder)
-        # inference.proto imports google/rpc/status.proto, and this one google/protobuf/any.proto.
-        googleapis = _package("google.rpc", "googleapis-common-protos").parent.parent
-        includes = [f"-I{folder}", f"-I{googleapis}", f"-I{_package('grpc_tools', 'grpcio-tools') / '_proto'}"]
-        descriptors = Path(folder) / CACHE.name
-        arguments = ["protoc", *includes, "--include_imports", f"--descriptor_set_out={descriptors}", "inference.proto"]
-        if protoc.main(arguments) != 0:
-            raise RuntimeError(f"protoc cannot compile inference.proto of {jar}")
-        # Renamed as a whole, so that a process beside this one never reads half a file.
-        descriptors.replace(CACHE)
-
-
-def _package(name: str, distribution: str) -> Path:
-    """Folder of an installed package."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise RuntimeError(f"{distribution} is not installed, and the gRPC messages need it; install requirements.lock")
-    return Path(next(iter(spec.submodule_search_locations)))
+def _add_map(message: descriptor_pb2.DescriptorProto, field: str, number: int) -> None:
+    """Add a field of type map<string, bytes>: on the wire, repeated entries of key and value."""
+    entry = message.nested_type.add(name=f"{field.title()}Entry", options={"map_entry": True})
+    for place, (name, kind) in enumerate((("key", "string"), ("value", "bytes")), start=1):
+        entry.field.add(name=name, number=place, type=_TYPES[kind], label=_Field.LABEL_OPTIONAL)
+    type_name = f".{PACKAGE}.{message.name}.{entry.name}"
+    message.field.add(
+        name=field, number=number, type=_Field.TYPE_MESSAGE, type_name=type_name, label=_Field.LABEL_REPEATED
+    )

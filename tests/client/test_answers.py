@@ -1,13 +1,16 @@
 """Properties of the client that need no server."""
 
 import json
+import re
 import subprocess
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from client.answers import ReportError, read_answer, read_key
-from client.grpc_messages import message_classes
+from client.grpc_messages import MESSAGES, message_classes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ERROR = {"error": {"code": 415, "type": "NotAnImage", "message": "no image"}}
@@ -50,8 +53,21 @@ def test_keys_are_told_apart(tmp_path: Path) -> None:
     assert [read_key(file, kind) for kind in ("inference", "management", "API")] == ["i", "m", "a"]
 
 
+def test_grpc_messages_are_those_of_the_server() -> None:
+    """Every field has the type and the number that it has in the .proto file of the server's jar."""
+    (package,) = find_spec("ts").submodule_search_locations  # type: ignore[union-attr]
+    with zipfile.ZipFile(Path(package, "frontend", "model-server.jar")) as jar:
+        proto = jar.read("inference.proto").decode()
+
+    for message, fields in MESSAGES.items():
+        (body,) = re.findall(rf"message {message} {{(.*?)^}}", proto, re.MULTILINE | re.DOTALL)
+        for field, (kind, number) in fields.items():
+            written = "map<string, bytes>" if kind == "map" else kind
+            assert re.search(rf"^\s+{written} {field} = {number};", body, re.MULTILINE), (message, field)
+
+
 def test_grpc_messages_survive_the_way() -> None:
-    """A request written with the messages of the server's own .proto file is read back unchanged."""
+    """A request that is written and read back is unchanged."""
     request = message_classes()["PredictionsRequest"]
     written = request(model_name="demo", input={"image": b"\x00\xff"})
 
