@@ -79,7 +79,7 @@ def test_curl_examples_answer_with_reports(server: LocalServer, workplace: Path)
     assert "".join(answer["text"] for answer in answers if "text" in answer) == reports[3]["report"]
 
 
-def test_curl_examples_do_not_declare_a_form_that_is_none() -> None:
+def test_curl_examples_declare_no_wrong_content_type() -> None:
     """No example lets curl call a file a form: TorchServe would fail on it and send the file's beginning back."""
     codes = [code for page in PAGES for code in blocks(page, "bash", "curl")]
     sent = [line for code in codes for line in code.splitlines() if re.match(r"\s*curl", line)]
