@@ -8,6 +8,7 @@ It runs with the committed config.properties, of which only the ports are replac
 ended by its own process id: another server on the machine is never touched.
 """
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -44,7 +45,7 @@ class LocalServer(Server):
             (folder / "model_store").symlink_to(store.resolve())
             config = folder / "config.properties"
             settings = replace_ports(CONFIG.read_text(encoding="utf-8"), free_ports(API_COUNT))
-            config.write_text(f"{settings}model_store=model_store\n", encoding="utf-8")
+            config.write_text(re.sub("(?m)^model_store=.*$", "model_store=model_store", settings), encoding="utf-8")
             super().__init__(folder, config, environment | {"TMPDIR": str(temporary), "TEMP": str(temporary)})
             self.start(archives)
         except BaseException:

@@ -1,6 +1,7 @@
 """The addresses in config.properties, and whether they are free."""
 
 import contextlib
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,13 +33,12 @@ def read_addresses(properties: Mapping[str, str]) -> dict[str, tuple[str, int]]:
 
 
 def replace_ports(settings: str, ports: Sequence[int]) -> str:
-    """A config.properties with other ports on loopback, in the order of `read_addresses`.
-
-    settings : its text; of a key that is given twice, the last counts
-    """
-    pairs = [f"{api}_address=http://127.0.0.1:{port}" for api, port in zip(APIS, ports, strict=False)]
-    pairs += [f"{api}_port={port}" for api, port in zip(GRPC_APIS, ports[len(APIS) :], strict=True)]
-    return "\n".join([settings, *pairs, ""])
+    """The text of a config.properties with other ports on loopback, in the order of `read_addresses`."""
+    values = {f"{api}_address": f"http://127.0.0.1:{port}" for api, port in zip(APIS, ports, strict=False)}
+    values |= {f"{api}_port": str(port) for api, port in zip(GRPC_APIS, ports[len(APIS) :], strict=True)}
+    for name, value in values.items():
+        settings = re.sub(rf"^{name}=.*$", f"{name}={value}", settings, flags=re.MULTILINE)
+    return settings
 
 
 def check_free(addresses: Mapping[str, tuple[str, int]]) -> None:

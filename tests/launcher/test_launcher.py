@@ -224,3 +224,12 @@ def test_make_targets_and_settings(clone: Clone) -> None:
     builds = (clone.folder / "builds.txt").read_text(encoding="utf-8").splitlines()
     assert [line.split("--slots ")[1] for line in builds] == ["8 --workers 1", "4 --workers 1", "4 --workers 2"]
     assert json.dumps(builds).count("models/tiny") == 3
+
+
+def test_demo_runs_behind_a_proxy_in_a_path_with_a_space(clone: Clone) -> None:
+    """Four reports over HTTP and gRPC, and no server afterwards."""
+    done = clone.shell(".venv/bin/python -m launcher.demo --model tiny")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\nUNVERIFIED: ") == 4
+    assert done.stdout.endswith("the server has been stopped\n")
