@@ -176,7 +176,7 @@ def luma(channels: np.ndarray) -> np.ndarray:
     red, green, blue = (channels[:, index] for index in range(3))
     if channels.dtype == np.uint16:
         # As Pillow's convert("L"): the three weights add up to 2 ** 16.
-        weighted = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
+        weighted: np.ndarray = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
         return (weighted + np.uint32(0x8000)) >> np.uint32(16)
     values = red * 0.299 + green * 0.587 + blue * 0.114
     return values if channels.dtype.kind == "f" else np.rint(values)
