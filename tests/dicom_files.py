@@ -10,8 +10,11 @@ from typing import Any
 
 import gdcm
 import numpy as np
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
@@ -88,6 +91,14 @@ def make_dicom(
     return encode(dataset(phantom() if pixels is None else pixels, **header), syntax, preamble=preamble)
 
 
+def set_text(made: Dataset, **texts: str) -> Dataset:
+    """Put text that the standard does not allow into tags, which pydicom would refuse, and return the data set."""
+    for keyword, text in texts.items():
+        value = text.encode() + b" " * (len(text) % 2)
+        made[keyword] = RawDataElement(Tag(keyword), dictionary_VR(keyword), len(value), value, 0, False, True)
+    return made
+
+
 def compress(pixels: np.ndarray, syntax: str, **header: Any) -> bytes:
     """Return a file with the pixels encoded losslessly by pydicom: RLE, JPEG-LS or JPEG 2000."""
     made = dataset(pixels, **header)
@@ -120,12 +131,15 @@ def compress_by_gdcm(pixels: np.ndarray, syntax: str, **header: Any) -> bytes:
         return coded.read_bytes()
 
 
-def encapsulate(stream: bytes, syntax: str, shape: tuple[int, int] = (48, 40), **header: Any) -> bytes:
-    """Return a file whose Pixel Data are this codestream, whatever its header says."""
+def encapsulate(
+    stream: bytes, syntax: str, shape: tuple[int, int] = (48, 40), *, items: bytes | None = None, **header: Any
+) -> bytes:
+    """Return a file whose Pixel Data are this codestream, whatever its header says; `items`: instead of one fragment."""
     pixels = np.zeros(shape, dtype=np.uint8 if header.get("bits", 12) <= 8 else np.uint16)
     made = dataset(pixels, **header)
     stream += b"\x00" * (len(stream) % 2)
     item = struct.pack("<HHL", 0xFFFE, 0xE000, 0) + struct.pack("<HHL", 0xFFFE, 0xE000, len(stream)) + stream
+    item = item if items is None else items
     made.PixelData = item + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
     made["PixelData"].is_undefined_length = True
     # dcmwrite adds the delimiter itself.

@@ -19,6 +19,7 @@ from pydicom.uid import (
 )
 
 from prelim.errors import InputError, Refused, UnreadableInput
+from prelim.images.input_config import Accepts
 from prelim.images.radiograph import InputConfig, read_radiograph
 from tests.dicom_files import (
     SECRETS,
@@ -30,9 +31,11 @@ from tests.dicom_files import (
     lut_item,
     make_dicom,
     phantom,
+    set_text,
 )
 
 CONFIG = InputConfig()
+ACCEPTING = InputConfig(accepts=Accepts(("CHEST",), ("PA",), ("ComputedRadiographyImageStorage",)))
 PROJECT = Path(__file__).resolve().parents[3]
 
 # Beyond what libraries and the files themselves hold: three copies of a 64 MiB data set, and air.
@@ -173,14 +176,32 @@ def test_nothing_is_said_aside(caplog: pytest.LogCaptureFixture, capfd: pytest.C
     [
         {"Modality": "MUELLER^ANNA"},
         {"PhotometricInterpretation": "4711-0815"},
-        {"ViewPosition": "MUELLER, ANNA"},
-        {"PresentationLUTShape": "MUELLER^ANNA"},
         {"SOPClassUID": SECRETS[3], "drop": ("PixelData", "Rows")},
+        {"SOPClassUID": SECRETS[3]},
     ],
 )
 def test_what_is_no_code_is_not_repeated(header: dict) -> None:
     """A name or an identifier that has slipped into a coded tag is not in the message."""
     with pytest.raises(InputError) as caught:
-        read_radiograph(make_dicom(**header), InputConfig(views=("PA",)))
+        read_radiograph(make_dicom(**header), ACCEPTING)
     check_message(str(caught.value))
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"ViewPosition": "MUELLER, ANNA"},
+        {"BodyPartExamined": "MUELLER ANNA"},
+        {"BodyPartExamined": "MUELLER ANNA " * 8},
+        {"PresentationLUTShape": "MUELLER^ANNA"},
+        {"WindowWidth": "MUELLER"},
+        {"SOPClassUID": "MUELLER"},
+    ],
+)
+def test_what_is_no_value_is_not_repeated(header: dict) -> None:
+    """A name that has slipped into an optional tag is not in the warnings, of which there is one."""
+    radiograph = read_radiograph(encode(set_text(dataset(phantom()), **header)), ACCEPTING)
+    assert radiograph.warnings
+    for warning in radiograph.warnings:
+        check_message(warning)

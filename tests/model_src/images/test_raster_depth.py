@@ -17,7 +17,7 @@ from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import make_dicom, phantom
 from tests.hostile_files import png_chunk
 
-STRANGERS = Path(__file__).resolve().parents[3] / "shared" / "data" / "strangers"
+STRANGERS = Path(__file__).resolve().parents[4] / "shared" / "data" / "strangers"
 needs_strangers = pytest.mark.skipif(not STRANGERS.is_dir(), reason=f"{STRANGERS} is not there")
 
 

@@ -1,8 +1,8 @@
 """The words and codes by which headers say what a picture is of: regions of the body, and views.
 
 Terms are those of (0018,0015) Body Part Examined (PS3.16 annex L) and of (0018,5101) View Position. Codes are those of
-(0008,2218) Anatomic Region Sequence (PS3.16 CID 4009) and (0054,0220) View Code Sequence (CID 4010 and 4014): SNOMED CT,
-and the SNOMED RT of files before 2018.
+(0008,2218) Anatomic Region Sequence (PS3.16 CID 4009) and (0054,0220) View Code Sequence (CID 4010 and 4014): SNOMED
+CT, and the SNOMED RT of files before 2018.
 """
 
 from __future__ import annotations
@@ -124,13 +124,14 @@ REGION_OF_WORD = {
     **{word: term for term, words in REGION_SPELLINGS.items() for word in words.split()},
 }
 
+POSITIONS = (
+    *("AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"),
+    *("OBLIQUE", "LORDOTIC", "DECUBITUS", "AXIAL", "SKYLINE", "TANGENTIAL"),
+    *("CC", "MLO", "ML", "LM", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO"),
+)
 # View -> the terms of View Position that it may be.
 VIEW_TERMS = {
-    **{term: frozenset((term,)) for term in ["AP", "PA", "LL", "RL", "RLD", "LLD", "RLO", "LLO"]},
-    **{term: frozenset((term,)) for term in ["OBLIQUE", "LORDOTIC", "DECUBITUS", "AXIAL", "SKYLINE", "TANGENTIAL"]},
-    **{
-        term: frozenset((term,)) for term in ["CC", "MLO", "ML", "LM", "LMO", "XCC", "XCCL", "XCCM", "FB", "SIO", "ISO"]
-    },
+    **{term: frozenset((term,)) for term in POSITIONS},
     "LATERAL": frozenset(("LL", "RL")),
     "FRONTAL": frozenset(("AP", "PA")),
 }

@@ -67,9 +67,9 @@ def decode_encapsulated(value: bytes, header: DicomHeader, syntax: str) -> Sampl
     if not codestream.complete:
         warnings.append(f"no_end_marker: {PIXEL_DATA} has no end marker; its picture is complete")
     with fenced(PIXEL_DATA):
-        pixels = _decode(codestream, header)
+        pixels = _decode(codestream, header, warnings)
     lossy = header.lossy or not codestream.reversible or syntax in LOSSY_SYNTAXES
-    return Samples(pixels.reshape(pixels.shape[:2] + (-1,)), codestream.precision, lossy, tuple(warnings))
+    return Samples(pixels.reshape((*pixels.shape[:2], -1)), codestream.precision, lossy, tuple(warnings))
 
 
 def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarray:
@@ -84,14 +84,14 @@ def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarray
     )
 
 
-def _decode(codestream: Codestream, header: DicomHeader) -> np.ndarray:
+def _decode(codestream: Codestream, header: DicomHeader, warnings: list[str]) -> np.ndarray:
     if codestream.family is Family.JPEG_2000:
         if not codestream.complete:
             raise UnreadableInput(_TRUNCATED)
         allow_cpu_seconds(JPEG2000_SECONDS_PER_PIXEL * header.rows * header.columns * header.samples)
         return np.asarray(imagecodecs.jpeg2k_decode(codestream.data))
     if codestream.family is Family.JPEG_LS:
-        return _decode_jpeg_ls(codestream, header)
+        return _decode_jpeg_ls(codestream, header, warnings)
     if codestream.complete:
         return _decode_jpeg(codestream.data, header.samples)
     # libjpeg pads what is missing and says nothing.
@@ -110,14 +110,14 @@ def _decode_jpeg(stream: bytes, components: int) -> np.ndarray:
     return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=space, outcolorspace=space))
 
 
-def _decode_jpeg_ls(codestream: Codestream, header: DicomHeader) -> np.ndarray:
+def _decode_jpeg_ls(codestream: Codestream, header: DicomHeader, warnings: list[str]) -> np.ndarray:
     try:
         return np.asarray(imagecodecs.jpegls_decode(codestream.data if codestream.complete else codestream.data + END))
     except Exception:
         if not codestream.complete or codestream.components != 1:
             raise
     # The CharLS of gdcm is older and takes what the present one is too strict for. The codestream has its end.
-    return decode_by_gdcm(
+    pixels = decode_by_gdcm(
         codestream.data,
         codestream.syntaxes[0],
         (header.rows, header.columns),
@@ -126,3 +126,5 @@ def _decode_jpeg_ls(codestream: Codestream, header: DicomHeader) -> np.ndarray:
         bits_stored=header.bits_allocated,
         signed=False,
     )
+    warnings.append(f"codestream: {PIXEL_DATA} is not quite JPEG-LS; its picture is what an older decoder makes of it")
+    return pixels

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.decoder_fence import fenced
 from prelim.images.dicom.codestream import PIXEL_DATA
 from prelim.images.dicom.encapsulated import Samples, decode_encapsulated
 from prelim.images.dicom.grey_scale import grey_table
@@ -41,12 +41,13 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
     data_set = read_data_set(data, config.max_bytes)
     dataset = parse(data_set)
     header = check_header(read_header_values(dataset), config)
-    with fenced(PIXEL_DATA):
-        element = dataset.get_item(PIXEL_DATA_TAG)
-        value = RawValue(str(element.VR), element.value or b"", data_set.little_endian)
-        encapsulated = element.length == UNDEFINED
-    syntax = data_set.transfer_syntax
-    samples = decode_encapsulated(value.data, header, syntax) if encapsulated else read_native(value, header, syntax)
+    element, syntax = dataset.get_item(PIXEL_DATA_TAG), data_set.transfer_syntax
+    if not isinstance(element, RawDataElement) or not element.value:
+        raise UnreadableInput(f"{PIXEL_DATA} is empty: the file is truncated or without its pixels; send it again")
+    if element.length == UNDEFINED:
+        samples = decode_encapsulated(element.value, header, syntax)
+    else:
+        samples = read_native(RawValue(str(element.VR), element.value, data_set.little_endian), header, syntax)
     codes = grey_of(stored_codes(samples, header), header)
     bits = header.grey_scale.bits_stored
     table, warnings = grey_table(header.grey_scale, count_levels(codes, 2**bits), config.render)
@@ -78,7 +79,7 @@ def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
     if syntax not in NATIVE:
         if len(value.data) > count * width + 1:
             raise UnreadableInput(
-                f"{PIXEL_DATA} is not encapsulated, as (0002,0010) Transfer Syntax UID, {standard_name(syntax)}, needs; "
+                f"{PIXEL_DATA} is not encapsulated; (0002,0010) Transfer Syntax UID says {standard_name(syntax)}; "
                 "check its export"
             )
         warnings = (

@@ -104,8 +104,8 @@ class HeaderValues:
     presentation_shape: str | None = optional("PresentationLUTShape", read_code)
     slope: tuple[float, ...] | None = optional("RescaleSlope", read_decimals)
     intercept: tuple[float, ...] | None = optional("RescaleIntercept", read_decimals)
-    modality_table: LookupTable | None = optional("ModalityLUTSequence", read_table)
-    voi_table: LookupTable | None = optional("VOILUTSequence", read_table)
+    modality_table: LookupTable | None = optional("ModalityLUTSequence", read_table)  # noqa: RUF009 - a field
+    voi_table: LookupTable | None = optional("VOILUTSequence", read_table)  # noqa: RUF009 - a field
     window_center: tuple[float, ...] | None = optional("WindowCenter", read_decimals)
     window_width: tuple[float, ...] | None = optional("WindowWidth", read_decimals)
     voi_function: str | None = optional("VOILUTFunction", read_code)

@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
+from prelim.errors import InputError
 from prelim.images.decoder_fence import fenced
 from prelim.images.dicom.grey_scale import LookupTable
 
@@ -78,7 +79,9 @@ def read_raw(dataset: Dataset, keyword: str) -> RawValue | None:
         return None
     element = dataset.get_item(tag)
     if not isinstance(element, RawDataElement):
-        # pydicom parses at once what has an undefined length, which here only sequences may have.
+        # pydicom converts two things at once: what is empty, and sequences of undefined length.
+        if element.is_empty:
+            return None
         raise Invalid("is a sequence")
     if not element.value:
         return None
@@ -181,7 +184,8 @@ def read_decimals(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
             return None
         numbers = [float(text) if DECIMAL.fullmatch(text) else math.nan for text in texts]
     else:
-        numbers = [float(number) for number in read_numbers(dataset, keyword)]  # type: ignore[union-attr]
+        stored = read_numbers(dataset, keyword)
+        numbers = [] if stored is None else [float(number) for number in stored]
     finite = next((place for place, number in enumerate(numbers) if not math.isfinite(number)), len(numbers))
     if finite == 0:
         raise Invalid("is not a finite number")
@@ -193,26 +197,35 @@ def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...] | None:
     tag = tag_of(keyword)
     if tag not in dataset:
         return None
+    element = dataset.get_item(tag)
     try:
         with fenced(named(keyword)):
             value = dataset[tag].value
-    except Exception:  # noqa: BLE001 - `fenced` makes an InputError of all that pydicom raises
+    except InputError:
         raise Invalid("is not a readable sequence") from None
     if value is None or value == b"":
         return None
     if not isinstance(value, Sequence):
         raise Invalid("is not a sequence")
+    if not value and isinstance(element, RawDataElement) and element.value:
+        # pydicom is silent about bytes that are not items.
+        raise Invalid("is not a readable sequence")
     return tuple(value) or None
 
 
 def read_coded_concepts(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
     """Return the (0008,0100) Code Values of a code sequence (PS3.3 table 8.8-1); those of SNOMED are unique alone."""
+    items = read_items(dataset, keyword)
+    if items is None:
+        return None
     values = []
-    for item in read_items(dataset, keyword) or ():
+    for item in items:
         texts = read_texts(item, "CodeValue")
         if texts and re.fullmatch(r"[A-Z0-9-]{1,16}", texts[0]):
             values.append(texts[0])
-    return tuple(values) or None
+    if not values:
+        raise Invalid("has no code")
+    return tuple(values)
 
 
 def read_table(dataset: Dataset, keyword: str) -> LookupTable | None:
