@@ -134,7 +134,7 @@ def compress_by_gdcm(pixels: np.ndarray, syntax: str, **header: Any) -> bytes:
 def encapsulate(
     stream: bytes, syntax: str, shape: tuple[int, int] = (48, 40), *, items: bytes | None = None, **header: Any
 ) -> bytes:
-    """Return a file whose Pixel Data are this codestream, whatever its header says; `items`: instead of one fragment."""
+    """Return a file whose Pixel Data are this codestream, whatever its header says; `items` replaces one fragment."""
     pixels = np.zeros(shape, dtype=np.uint8 if header.get("bits", 12) <= 8 else np.uint16)
     made = dataset(pixels, **header)
     stream += b"\x00" * (len(stream) % 2)
