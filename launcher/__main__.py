@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import prelim
 from launcher.archives import CheckedArchive, check_store
 from launcher.environment import ROOT, read_environment
 from launcher.errors import LaunchError
@@ -33,6 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="launcher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"Prelim {prelim.__version__}")
     parsers = parser.add_subparsers(dest="command", required=True)
     options = {name: parsers.add_parser(name, help=command.__doc__) for name, command in commands.items()}
     for name in ("start", "serve"):
