@@ -183,6 +183,35 @@ class _CloseHyphens:
         return [decided]
 
 
+class _DropSpaces:
+    r"""Replace by nothing of white space that one character before it or after it decides on, in our own tokenizers.
+
+    White space at the end is held, and the character before it is kept to look behind.
+    """
+
+    PATTERNS = (
+        r"\s+(?=[;:)\]%])|(?<=[(\[])\s+",
+        r"(?<=\p{Han}|[，。；：、])\s+(?=\p{Han}|[，。；：、])",
+    )
+
+    def __init__(self, decoder: decoders.Decoder) -> None:
+        self._decoder = decoder
+        self._before = ""
+        self._held = ""
+
+    def feed(self, pieces: list[str]) -> list[str]:
+        """Pass on what no later character can change."""
+        text = self._held + "".join(pieces)
+        decided = text.rstrip()
+        self._held = text[len(decided) :]
+        if not decided:
+            return []
+        dropped: str = self._decoder.decode([self._before + decided])
+        new = dropped[len(self._before) :]
+        self._before = decided[-1]
+        return [new]
+
+
 class _WordRules:
     r"""BioGPT's rules, which join words that each have a space behind them.
 
@@ -295,6 +324,8 @@ def _text_stage(step: Step) -> Callable[[], Stage] | None:
             return partial(_Replace, found, content)
         case {"type": "Replace", "pattern": {"Regex": _CloseHyphens.PATTERN}, "content": "-"}:
             return partial(_CloseHyphens, _library_decoder([step]))
+        case {"type": "Replace", "pattern": {"Regex": pattern}, "content": ""} if pattern in _DropSpaces.PATTERNS:
+            return partial(_DropSpaces, _library_decoder([step]))
     return None
 
 
