@@ -119,7 +119,7 @@ def _samples(values: HeaderValues) -> int:
     if photometric not in (*MONOCHROME, *COLOR):
         raise Refused(
             f"photometric: {named('PhotometricInterpretation')} is '{photometric or ''}'; "
-            f"allowed: {', '.join(MONOCHROME)}, and RGB or YBR if the pixels are grey; send the original radiograph"
+            f"allowed: {', '.join(MONOCHROME)}, and RGB or YBR if the pixels are gray; send the original radiograph"
         )
     expected = 1 if photometric in MONOCHROME else 3
     if samples not in (None, expected):
