@@ -14,7 +14,7 @@ from prelim.images.input_config import InputConfig, check_size
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 
-# Grey pictures are stored in these too; what has colours in it is found out by its pixels.
+# Grey pictures are stored in these too; whether one has colors is found out from its pixels.
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 

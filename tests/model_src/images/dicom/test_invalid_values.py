@@ -33,7 +33,7 @@ def invalid(radiograph: Radiograph) -> list[str]:
 
 @pytest.mark.parametrize("keyword", OPTIONAL)
 def test_an_optional_tag_that_is_garbage_is_as_absent(keyword: str) -> None:
-    """Bytes that cannot be a value of its kind give the picture of the file without the tag, and a warning that names it."""
+    """Garbage gives the picture of the file without the tag, and a warning that names it."""
     made = dataset(phantom())
     garbage = set_text(dataset(phantom()), **{keyword: "?" * 99})
     if keyword in made:
