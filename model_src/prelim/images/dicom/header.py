@@ -14,7 +14,7 @@ from prelim.images.input_config import InputConfig, check_size
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 
-# Grey pictures are stored in these too; what has colours in it is found out by its pixels.
+# Grey pictures are stored in these too; whether one has colors is found out from its pixels.
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
@@ -119,7 +119,7 @@ def _samples(values: HeaderValues) -> int:
     if photometric not in (*MONOCHROME, *COLOR):
         raise Refused(
             f"photometric: {named('PhotometricInterpretation')} is '{photometric or ''}'; "
-            f"allowed: {', '.join(MONOCHROME)}, and RGB or YBR if the pixels are grey; send the original radiograph"
+            f"allowed: {', '.join(MONOCHROME)}, and RGB or YBR if the pixels are gray; send the original radiograph"
         )
     expected = 1 if photometric in MONOCHROME else 3
     if samples not in (None, expected):

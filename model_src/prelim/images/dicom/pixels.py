@@ -56,7 +56,7 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
         warnings = ("lossy: the image was compressed with loss", *warnings)
     if header.samples == 3:
         warnings = (
-            "grey_as_color: the image is grey, stored as colors; its grey levels are shown as they are",
+            "gray_as_color: the image is gray, stored as colors; its gray levels are shown as they are",
             *warnings,
         )
     return look_up(table, codes), replace(header, warnings=(*header.warnings, *warnings))
@@ -145,7 +145,7 @@ def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
     if min(as_rgb, as_ybr) > COLOR_SHARE:
         raise Refused(
             "photometric: (0028,0004) Photometric Interpretation says color, and the pixels have colors; allowed: "
-            "MONOCHROME1, MONOCHROME2, or grey pixels; send the original radiograph, not a color capture"
+            "MONOCHROME1, MONOCHROME2, or gray pixels; send the original radiograph, not a color capture"
         )
     return np.ascontiguousarray(first)
 

@@ -1,7 +1,7 @@
 """RLE Lossless (PS3.5 annex G).
 
-Written here because pylibjpeg-rle panics on damaged data, which is no Exception, and pydicom's own unpacks whatever a
-segment holds, however much: here no more than the image needs.
+Written here because pylibjpeg-rle panics on damaged data, which no `except Exception` catches, and pydicom's own
+unpacks whatever a segment holds, however much: here only what the image needs.
 """
 
 from __future__ import annotations

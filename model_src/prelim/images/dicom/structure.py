@@ -217,7 +217,7 @@ class _Walk:
             if element.tag == SEQUENCE_END:
                 return element.start
             if element.tag != ITEM or element.length == UNDEFINED:
-                raise UnreadableInput("(7FE0,0010) Pixel Data has fragments that are no items: it is damaged")
+                raise UnreadableInput("(7FE0,0010) Pixel Data has fragments that are not items: it is damaged")
             position = element.start + element.length
         raise self._excess(MAX_ELEMENTS + 1)
 

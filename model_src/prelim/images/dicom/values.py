@@ -87,7 +87,7 @@ def read_raw(dataset: Dataset, keyword: str) -> RawValue | None:
         return None
     vr = str(element.VR)
     if vr not in TEXT_VRS and vr not in NUMBER_TYPES and vr not in BYTE_VRS:
-        # Implicit VR, UN, and what is no VR.
+        # Implicit VR, UN, and damaged VRs.
         vr = dictionary_VR(tag)
     return RawValue(vr, element.value, element.is_little_endian)
 
@@ -174,7 +174,7 @@ def read_whole(dataset: Dataset, keyword: str) -> int | None:
 
 
 def read_decimals(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
-    """Return the numbers of a tag up to the first value that is none."""
+    """Return the numbers of a tag up to the first value that is invalid."""
     raw = read_raw(dataset, keyword)
     if raw is None:
         return None

@@ -1,4 +1,4 @@
-"""Encapsulated pixel data as other writers leave it: what is only untidy is decoded, what is cut is refused."""
+"""Encapsulated pixel data as other writers leave it: untidy codestreams are decoded, truncated ones are refused."""
 
 import struct
 from io import BytesIO
@@ -84,7 +84,7 @@ def check(data: bytes, bits: int, tolerance: float) -> Radiograph:
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("padding", [b"", b"\0" * 200, b"\0\0\x7f\xff" * 50, b"\xff" * 200])
 def test_padding_after_the_end_marker_is_not_looked_at(name: str, padding: bytes) -> None:
-    """Whatever follows the end of a codestream, and however much, is no part of it."""
+    """Whatever follows the end of a codestream, and however much, does not belong to it."""
     stream, syntax, bits, tolerance = STREAMS[name]
     radiograph = check(encapsulate(stream + padding, syntax, bits=bits), bits, tolerance)
     assert names(radiograph) in ([], ["lossy"])
@@ -304,7 +304,7 @@ def test_grey_stored_as_color(kind: str) -> None:
         data = encode(made)
     radiograph = read(data)
     assert np.abs(radiograph.pixels - pixels / 255).max() < (0.06 if kind.startswith("JPEG") else 1e-6)
-    assert "grey_as_color" in names(radiograph)
+    assert "gray_as_color" in names(radiograph)
 
 
 def rle_of(made: Dataset) -> bytes:

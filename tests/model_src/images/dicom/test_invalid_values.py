@@ -33,7 +33,7 @@ def invalid(radiograph: Radiograph) -> list[str]:
 
 @pytest.mark.parametrize("keyword", OPTIONAL)
 def test_an_optional_tag_that_is_garbage_is_as_absent(keyword: str) -> None:
-    """Bytes that are no value of its kind give the picture of the file without the tag, and a warning that names it."""
+    """Garbage gives the picture of the file without the tag, and a warning that names it."""
     made = dataset(phantom())
     garbage = set_text(dataset(phantom()), **{keyword: "?" * 99})
     if keyword in made:
@@ -146,7 +146,7 @@ def test_a_spacing_that_is_unreadable_is_no_spacing(keyword: str, text: str) -> 
     ],
 )
 def test_a_code_without_meaning_is_as_absent(header: dict) -> None:
-    """A value of the right kind that means nothing is no reason to refuse, and is named."""
+    """A value of the right kind that means nothing does not lead to a refusal, and is named."""
     made = set_text(dataset(phantom()), **{key: str(value) for key, value in header.items()})
     radiograph = read(encode(made))
     assert np.array_equal(radiograph.pixels, read(make_dicom()).pixels)

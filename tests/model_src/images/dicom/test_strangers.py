@@ -2,6 +2,7 @@
 
 import importlib.util
 import lzma
+import warnings
 from io import BytesIO
 from pathlib import Path
 
@@ -25,7 +26,6 @@ PUBLIC_FILES = sorted(
 DAMAGED = {
     "JPEG2000-embedded-sequence-delimiter.dcm",
     "MR_truncated.dcm",
-    "emri_small_jpeg_2k_lossless_too_short.dcm",
     "rtplan_truncated.dcm",
     "no_meta.dcm",
 }
@@ -61,7 +61,7 @@ needs_strangers = pytest.mark.skipif(not STRANGE_FILES, reason=f"{STRANGERS} is 
 @needs_strangers
 @pytest.mark.parametrize("name", ["slope_0", "pi_lower", "voilut_short", "voilut_item_empty", "meta_implicit_nopre"])
 def test_files_with_one_fault_are_rendered_as_their_window_says(name: str) -> None:
-    """What is wrong in them is no reason to show another picture than the window's."""
+    """Their fault does not change the picture that the window gives."""
     expected = rendered("ds_text.dcm.xz")
     assert np.abs(read(name).pixels - expected).mean() < 0.02
 
@@ -122,13 +122,12 @@ def test_the_others() -> None:
 
 def with_modality(path: Path) -> bytes:
     """Return a file, with a Modality if it has none: what comes after that check is what is asked here."""
-    data = path.read_bytes()
-    made = pydicom.dcmread(path, force=True, stop_before_pixels=True)
-    if "Modality" in made or "Rows" not in made:
-        return data
-    made, buffer = pydicom.dcmread(path, force=True), BytesIO()
-    made.Modality = "OT"
-    made.save_as(buffer)
+    with warnings.catch_warnings(action="ignore"):
+        made, buffer = pydicom.dcmread(path, force=True), BytesIO()
+        if "Modality" in made or "Rows" not in made:
+            return path.read_bytes()
+        made.Modality = "OT"
+        made.save_as(buffer)
     return buffer.getvalue()
 
 

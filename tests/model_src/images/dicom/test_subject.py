@@ -108,7 +108,7 @@ def test_a_contradiction_is_refused_by_name(name: str, tag: str, header: dict) -
     ],
 )
 def test_other_words_for_the_same_are_read(header: dict) -> None:
-    """Synonyms, other languages, codes and words that say nothing of either are no contradiction and no warning."""
+    """Synonyms, other languages, codes and words that say nothing of either are accepted without a warning."""
     assert read(**header).warnings == ()
 
 
