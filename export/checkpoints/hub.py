@@ -72,7 +72,7 @@ def download(name: str, choose: Callable[[Collection[str]], Collection[str]], wa
         raise ArchiveError(_message(name, unreached or error, wanted)) from error
     label = f"{repository}@{folder.name}"
     if unreached is not None:
-        print(f"{label}: using the cache, because {_reason(unreached)}")
+        print(f"{label}: using the cache ({_reason(unreached)})")
     return label, folder
 
 

@@ -23,7 +23,7 @@ from tests.export.checkpoints.hub_server import COMMIT, Hub, serve_hub
 from tests.export.tokenizers.test_biogpt_tokenizer import small_vocabulary
 from tests.model_src.networks.architectures.test_biomedclip_qformer_biogpt import (
     SYSTEM,
-    in_components,
+    split_components,
     published_checkpoint,
 )
 
@@ -127,7 +127,7 @@ def test_cached_files_need_no_hub(
         use_endpoint(closed_endpoint(), monkeypatch)
 
     assert checkpoint_source("owner/model") == before
-    assert f"owner/model@{COMMIT} : using the cache" in capsys.readouterr().out
+    assert f"owner/model@{COMMIT}: using the cache" in capsys.readouterr().out
     with pytest.raises(ArchiveError, match="could not be downloaded"):
         tokenizer_source("biogpt", "owner/model")
 
@@ -212,7 +212,7 @@ def test_invalid_name_is_refused(name: str) -> None:
 def test_names_and_files_can_be_combined(hub_server: Hub, tmp_path: Path) -> None:
     """BiomedCLIP and BioGPT by name plus a file with the rest equal one whole file; the card has the commits."""
     checkpoint = published_checkpoint()
-    components = in_components(checkpoint)
+    components = split_components(checkpoint)
     torch.save(checkpoint, tmp_path / "final_model.pth")
     torch.save(components["rest.pth"], tmp_path / "rest.pth")
     clip, biogpt = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", "microsoft/biogpt"
@@ -241,7 +241,7 @@ def test_trained_file_has_priority_over_its_base_model(hub_server: Hub, tmp_path
     torch.save(checkpoint, tmp_path / "final_model.pth")
     hub_server.models["microsoft/biogpt"] = tmp_path / "biogpt"
     (tmp_path / "biogpt").mkdir()
-    base = {key: value + 1 for key, value in in_components(checkpoint)["biogpt_finetuned.pth"].items()}
+    base = {key: value + 1 for key, value in split_components(checkpoint)["biogpt_finetuned.pth"].items()}
     torch.save(base, tmp_path / "biogpt" / "pytorch_model.bin")
     import_checkpoint(SYSTEM, [tmp_path / "final_model.pth"], None, tmp_path / "whole", "small")
 

@@ -29,13 +29,13 @@ def test_import_equals_the_file(tmp_path: Path, compression: int) -> None:
         assert "num_batches" in key or torch.equal(value, expected[key]), key
 
 
-def test_state_of_the_optimizer_is_named_as_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ignored_optimizer_state_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Optimizer state is ignored with the reason."""
     path = write_keras(tmp_path / "saved_model.keras", keras_datasets(tiny_network()))
 
     import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")
 
-    assert "ignored optimizer/vars/0: state of the optimizer" in capsys.readouterr().out
+    assert "ignored optimizer/vars/0: optimizer state" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

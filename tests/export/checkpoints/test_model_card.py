@@ -52,10 +52,10 @@ def test_card_has_the_facts_of_the_architecture(system: str, tmp_path: Path) -> 
         assert line in text
     for name, value in about.defaults.get("generation", {}).items():
         assert re.search(rf"^  {name}: ", text, flags=re.MULTILINE), f"{name} = {value}"
-    assert "3,002 numbers, stored as float32 (1 tensors), float16 (1 tensors)" in text
+    assert "3,002 parameters, stored as float32 (1 tensors), float16 (1 tensors)" in text
 
 
-def test_card_groups_what_was_left_out(tmp_path: Path) -> None:
+def test_card_groups_ignored_keys(tmp_path: Path) -> None:
     """Each reason is listed once, with its first keys and the number of the others; notes are unchanged."""
     text = card("mobilenet_graph", tmp_path)
 
