@@ -1,1 +1,1 @@
-"""From a model folder to an archive that the server reads."""
+"""Imports published checkpoints, and exports model folders as archives for the server."""

@@ -1,4 +1,4 @@
-"""Vision encoder and connector as ONNX files, compared with PyTorch after the export."""
+"""Exports vision encoder and connector to ONNX, and compares the result with PyTorch."""
 
 from pathlib import Path
 
@@ -12,22 +12,22 @@ from prelim.errors import ArchiveError
 
 OPSET = 20
 TOLERANCE = 1e-4
-"""Largest difference to PyTorch that is let through, relative to the largest output. float32 sums in another order
-differ by 1e-6 to 1e-5 in networks of this depth; a wrong operator differs by far more."""
+"""Largest accepted difference from PyTorch, relative to the largest output. Summing float32 in another order changes
+results by 1e-6 to 1e-5 in networks of this depth; a wrong operator changes them by far more."""
 
 
 def export_onnx(module: nn.Module, example: Tensor, path: Path, *, inputs: str, outputs: str) -> float:
-    """Write a network with one input and one output, the first dimension of both being the batch.
+    """Export a network with one input and one output; the first dimension of both is the batch.
 
-    Its weights go to `<path>.data`, for two reasons: ONNX Runtime maps that file into memory, so that workers share
-    its pages, where it would copy what is in the network's own; and protobuf, the format of that, ends at 2 GiB.
+    The weights go to `<path>.data`, for two reasons: ONNX Runtime memory-maps that file, so workers share its pages,
+    but copies weights that are inside the .onnx file; and protobuf, the format of the .onnx file, is limited to 2 GiB.
 
     module  : in evaluation mode
-    example : Tensor, shape (batch, ...), an input; the comparison uses it and batches of other sizes
+    example : Tensor, shape (batch, ...), an input; also used for the comparison, with other batch sizes as well
     inputs, outputs : their names in the file
-    returns : largest difference to PyTorch, relative to the largest output
+    returns : largest difference from PyTorch, relative to the largest output
 
-    Raises ArchiveError when the exported network computes something else.
+    Raises ArchiveError if the outputs of the exported network differ.
     """
     batch = torch.export.Dim("batch", min=1, max=256)
     program = torch.onnx.export(
@@ -41,10 +41,10 @@ def export_onnx(module: nn.Module, example: Tensor, path: Path, *, inputs: str, 
         verbose=False,
     )
     if program is None:
-        raise ArchiveError(f"{path.name}: the exporter of PyTorch gave nothing")
+        raise ArchiveError(f"{path.name}: torch.onnx.export returned None")
     program.save(path, external_data=True)
     model = onnx.load(path, load_external_data=False)
-    _forget_origin(model)
+    _strip_metadata(model)
     onnx.save(model, path)
     return compare(module, example, path)
 
@@ -58,18 +58,18 @@ def compare(module: nn.Module, example: Tensor, path: Path) -> float:
             expected = module(images).numpy()
         actual = session.run(images.numpy())
         if actual.shape != expected.shape:
-            raise ArchiveError(f"{path.name} gives shape {actual.shape}, PyTorch gives {expected.shape}")
+            raise ArchiveError(f"{path.name} returns shape {actual.shape}, PyTorch returns {expected.shape}")
         largest = float(np.abs(expected).max())
         difference = float(np.abs(actual - expected).max()) / (largest or 1.0)
-        # Not a number is no small difference either, and every comparison with it is false.
+        # NaN compares false with everything, so `not <=` also rejects NaN.
         if not difference <= TOLERANCE:
             raise ArchiveError(f"{path.name} differs from PyTorch by {difference:.2e}; allowed: {TOLERANCE:.0e}")
         worst = max(worst, difference)
     return worst
 
 
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove notes about where and how the file was made: they differ between machines, and the file must not."""
+def _strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove metadata that differs between machines, for reproducible files."""
     model.doc_string = ""
     del model.metadata_props[:]
     graphs = [model.graph, *model.functions]

@@ -1,11 +1,11 @@
-"""Make a model folder from a published checkpoint.
+"""Create a model folder from a published checkpoint.
 
     python -m export.import_checkpoint mobilenet_graph pytorch_model.bin --tokenizer bert/ --out models/txttyt
     python -m export.import_checkpoint biomedclip_qformer_biogpt final_model.pth --tokenizer microsoft/biogpt \
         --out models/report_generator
 
-Every key of the checkpoint is used or named as ignored with its reason; a missing or mis-shaped key is an error. Where
-there is no file or folder of a name, it is taken for the name of a hub's model: OWNER/NAME or OWNER/NAME@REVISION.
+Every key of the checkpoint is used, or printed as ignored with the reason; a missing or mis-shaped key is an error. An
+argument that is not a local file or folder is the name of a model on the hub: OWNER/NAME or OWNER/NAME@REVISION.
 """
 
 import argparse
@@ -18,11 +18,11 @@ import torch
 from export.checkpoints.model_card import write_card
 from export.checkpoints.published_weights import (
     ImportRecord,
+    convert_weights,
     decoder_section,
-    gathered,
-    shaped,
+    fit_shapes,
+    gather_weights,
     special_tokens,
-    translated,
 )
 from export.checkpoints.source import checkpoint_source, tokenizer_source
 from export.tokenizers.read import read_tokenizer
@@ -43,16 +43,16 @@ def import_checkpoint(
     *,
     keep_adapter: bool = False,
 ) -> None:
-    """Write the model folder of a published checkpoint; a model card that is there already is left as it is.
+    """Write the model folder of a published checkpoint; an existing model card is not overwritten.
 
     system     : a name in ARCHITECTURES
-    checkpoint : its files and folders, or names of a hub's models, the most specific first: of weights that are in
-                 several of them the first counts; a config.json by itself says what shapes do not
-    tokenizer  : folder or file of its tokenizer, or the name of a hub's model; None leaves it to be copied later
+    checkpoint : files, folders and names of models on the hub, the most specific first: for a weight that is in
+                 several of them the first one is used; a config.json alone adds settings that shapes do not show
+    tokenizer  : folder or file of the tokenizer, or the name of a model on the hub; None writes no tokenizer
     name       : of the model
-    keep_adapter : low-rank adapters stay beside their layers instead of being merged into them
+    keep_adapter : keep low-rank adapters separate instead of merging them into their layers
 
-    Raises ArchiveError: unknown system, a file that cannot be had or read, or the list of missing and mis-shaped keys.
+    Raises ArchiveError for an unknown system, a file that is unavailable or unreadable, and missing or mis-shaped keys.
     """
     if system not in ARCHITECTURES:
         raise ArchiveError(f"system is {system!r}; known: {', '.join(ARCHITECTURES)}")
@@ -60,12 +60,12 @@ def import_checkpoint(
     vocabulary = None if tokenizer is None else tokenizer_source(published.tokenizer, tokenizer)
     sources = [checkpoint_source(given) for given in checkpoint]
     record = ImportRecord()
-    tensors, settings = gathered(published, sources, record)
-    weights, adapter = translated(published, tensors, settings, record, keep_adapter=keep_adapter)
+    tensors, settings = gather_weights(published, sources, record)
+    weights, adapter = convert_weights(published, tensors, settings, record, keep_adapter=keep_adapter)
     try:
         sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()})
     except KeyError as error:
-        raise ArchiveError(f"the checkpoint is no {system}: it lacks {error.args[0]}") from error
+        raise ArchiveError(f"not a checkpoint of {system}: it lacks {error.args[0]}") from error
     if published.layout is not None:
         weights = published.layout(weights)
     sections = {**sections, "decoder": {**decoder_section(published, sections["decoder"], settings), **adapter}}
@@ -74,10 +74,10 @@ def import_checkpoint(
     config = ModelConfig.from_mapping(
         {"name": name, "version": "1.0", "architecture": system, **published.defaults, **sections}, f"{system}"
     )
-    # Only the shapes are of interest: on the meta device nothing is allocated.
+    # Only the shapes are needed; the meta device allocates nothing.
     with torch.device("meta"):
         network = build_network(config)
-    weights = shaped(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
+    weights = fit_shapes(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
     check_weights(network, weights, sources[0].path)
     out.mkdir(parents=True, exist_ok=True)
     config.write(out / CONFIG)
@@ -92,19 +92,19 @@ def import_checkpoint(
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(
-        description="Make a model folder from a published checkpoint. Checkpoint and tokenizer are files, folders, or "
-        "names of a hub's models (OWNER/NAME or OWNER/NAME@REVISION)."
+        description="Create a model folder from a published checkpoint. Checkpoint and tokenizer are files, folders or "
+        "names of models on the hub (OWNER/NAME or OWNER/NAME@REVISION)."
     )
     parser.add_argument("system", choices=ARCHITECTURES)
     parser.add_argument("checkpoint", nargs="+")
     parser.add_argument(
-        "--tokenizer", help="folder with its published files, a tokenizer.json, a GGUF file, or a hub's model"
+        "--tokenizer", help="folder with the published files, a tokenizer.json, a GGUF file, or a model on the hub"
     )
     parser.add_argument("--out", type=Path, required=True, help="the model folder to write")
     parser.add_argument(
-        "--keep-adapter", action="store_true", help="low-rank adapters stay beside their layers instead of being merged"
+        "--keep-adapter", action="store_true", help="keep low-rank adapters separate instead of merging them"
     )
-    parser.add_argument("--name", help="of the model; default: the name of the folder")
+    parser.add_argument("--name", help="name of the model; default: the name of the folder")
     arguments = parser.parse_args()
     try:
         import_checkpoint(

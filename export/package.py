@@ -5,8 +5,8 @@
     python -m export.package models/demo --batching dynamic --workers 2
     python -m export.package models/demo --store elsewhere --slots 16
 
-The same inputs give the same bytes: time stamps are fixed, files are sorted, and the ONNX files forget where
-they were made.
+Archives are reproducible: time stamps are fixed, files are sorted, and metadata of the exporting machine is removed
+from the ONNX files.
 """
 
 import argparse
@@ -39,26 +39,26 @@ LIBRARY = ROOT / "model_src" / "prelim"
 HANDLER = ROOT / "handlers" / "report_handler.py"
 SERVING = ROOT / "handlers" / "model-config.yaml"
 NOT_SERVED = ("networks", "__pycache__")
-"""Not copied into the archive: there, networks are ONNX files and the decoder is the served one."""
+"""Not copied into the archive, which has the networks as ONNX files and the decoder in its serving form."""
 
 _SEED = 0
 
 
 def write_files(model: Model, folder: Path) -> None:
-    """Write an archive without its code, which is enough for the library."""
+    """Write an archive without its code; `ReportGenerator` can load it."""
     write_model_files(model, folder)
     write_manifest(folder)
 
 
 def write_model_files(model: Model, folder: Path) -> None:
-    """Write an archive's networks, weights, tokenizer and model.yaml, without code and manifest."""
+    """Write an archive's networks, weights, tokenizer and model.yaml, without code or manifest."""
     p = model.config.preprocess
     generator = torch.Generator().manual_seed(_SEED)
     images = torch.randn(2, p.channels, p.size, p.size, generator=generator)
     difference = export_onnx(
         model.network.vision, images, folder / VISION, inputs="pixel_values", outputs="image_features"
     )
-    print(f"{VISION}: largest difference to PyTorch {difference:.1e}")
+    print(f"{VISION}: largest difference from PyTorch {difference:.1e}")
     with torch.inference_mode():
         features = model.network.vision(images)
     difference = export_onnx(
@@ -68,7 +68,7 @@ def write_model_files(model: Model, folder: Path) -> None:
         inputs="image_features",
         outputs="image_embeds",
     )
-    print(f"{CONNECTOR}: largest difference to PyTorch {difference:.1e}")
+    print(f"{CONNECTOR}: largest difference from PyTorch {difference:.1e}")
     for name in ARCHITECTURES[model.config.architecture].insights:
         insight = _Insight(model.network.connector, name).eval()
         export_onnx(
@@ -79,11 +79,11 @@ def write_model_files(model: Model, folder: Path) -> None:
 
 
 def write_decoder(model: Model, folder: Path) -> ModelConfig:
-    """Write the decoder's weights in the precision that model.yaml asks for.
+    """Write the decoder's weights in the precision of model.yaml.
 
-    returns : model.yaml of the archive, which has the served decoder's dimensions
+    returns : model.yaml of the archive, with the dimensions of the served decoder
 
-    Raises ArchiveError when the decoder cannot be served so.
+    Raises ArchiveError if the decoder cannot be served in this precision.
     """
     config = model.config
     try:
@@ -95,7 +95,7 @@ def write_decoder(model: Model, folder: Path) -> ModelConfig:
 
 
 class _Insight(nn.Module):
-    """One method of a connector as a network."""
+    """One method of a connector as a module."""
 
     def __init__(self, connector: nn.Module, method: str) -> None:
         super().__init__()
@@ -110,15 +110,17 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int,
     """Build the .mar of a model folder.
 
     batching : "in-flight" or "dynamic"
-    slots    : requests that are decoded together
-    workers  : processes that serve the archive; several only in dynamic batching, and they share the weights
-    returns  : its path, `<store>/<name>.mar`, or `<store>/<name>_dynamic.mar`
+    slots    : maximum number of requests decoded together
+    workers  : number of worker processes, which share the weights; more than one only with dynamic batching
+    returns  : path of the archive, `<store>/<name>.mar` or `<store>/<name>_dynamic.mar`
 
-    Raises ArchiveError when the folder is no model, when an exported network differs from PyTorch, and for several
-    workers with in-flight batching, which TorchServe cannot serve (docs/decisions/0009).
+    Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, and for
+    several workers with in-flight batching, which TorchServe does not support (docs/decisions/0009).
     """
     if workers > 1 and batching == "in-flight":
-        raise ArchiveError(f"workers is {workers} with in-flight batching; only dynamic batching can have several")
+        raise ArchiveError(
+            f"workers is {workers} with in-flight batching; only dynamic batching supports more than one"
+        )
     model = read_model_folder(model_folder, decoder_as_stored=True)
     name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
     with tempfile.TemporaryDirectory() as temporary:
@@ -139,7 +141,7 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int,
 
 
 def _serving_config(batching: str, slots: int, workers: int) -> str:
-    """TorchServe's model-config.yaml: the committed one with what is chosen per archive."""
+    """TorchServe's model-config.yaml: the committed file with the settings of this archive."""
     config = yaml.safe_load(SERVING.read_text(encoding="utf-8"))
     config["batchSize"] = slots
     config["minWorkers"] = config["maxWorkers"] = workers
@@ -148,11 +150,11 @@ def _serving_config(batching: str, slots: int, workers: int) -> str:
 
 
 def _run_archiver(name: str, version: str, extra: Path, serving: Path, exported: Path) -> None:
-    """Let torch-model-archiver lay out the archive as a folder; its own zip would carry the time of day."""
+    """Run torch-model-archiver with a folder as output, because its zip files contain time stamps."""
     command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", version]
     command += ["--handler", str(HANDLER), "--extra-files", str(extra), "--config-file", str(serving)]
     command += ["--runtime", "python3", "--archive-format", "no-archive", "--export-path", str(exported), "--force"]
-    # The archiver stages under <temporary folder>/<name> and deletes what is there: give it its own.
+    # The archiver deletes <temporary folder>/<name> and writes there: give it a private temporary folder.
     scratch = exported.parent / "scratch"
     scratch.mkdir()
     done = subprocess.run(command, env={"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False)
@@ -170,8 +172,10 @@ def main() -> None:
     parser.add_argument("model_folder", type=Path)
     parser.add_argument("--store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--batching", choices=("in-flight", "dynamic"), default="in-flight")
-    parser.add_argument("--slots", type=int, default=8, help="requests that are decoded together")
-    parser.add_argument("--workers", type=int, default=1, help="processes; several with --batching dynamic")
+    parser.add_argument("--slots", type=int, default=8, help="maximum number of requests decoded together")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="worker processes; more than one only with --batching dynamic"
+    )
     arguments = parser.parse_args()
     try:
         path = write_archive(

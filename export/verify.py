@@ -1,9 +1,9 @@
-"""Unpack an archive in a clean process and write one report with nothing but what is in it.
+"""Unpack an archive in a clean process and generate one report with only its contents.
 
     python -m export.verify model_store/demo.mar [IMAGE]
 
 The process runs in isolated mode (no PYTHONPATH, no working directory on the path), so a file that is missing
-from the archive is missing here too. It fails when a library that must not be needed for serving was imported.
+from the archive is missing here too. The check also fails if a library was imported that serving must not need.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from prelim.archive.mar import unpack_mar
 from prelim.errors import ArchiveError
 
 NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
-"""Libraries that a worker must not import: they cost seconds at every start."""
+"""Libraries that a worker must not import, because they add seconds to every start."""
 
 _PROGRAM = """
 import sys
@@ -51,7 +51,7 @@ def sample_radiograph() -> Path:
 
 
 def verify(archive: Path, image: Path) -> str:
-    """What the archive's own code says of the image. Exits with its message when it cannot."""
+    """The report that the archive's own code generates for the image. Exits with its message on an error."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             unpack_mar(archive, Path(folder))
@@ -66,9 +66,9 @@ def verify(archive: Path, image: Path) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Unpack an archive in a clean process and write one report.")
+    parser = argparse.ArgumentParser(description="Unpack an archive in a clean process and generate one report.")
     parser.add_argument("archive", type=Path)
-    parser.add_argument("image", type=Path, nargs="?", help="default: a chest radiograph of the package pydicom-data")
+    parser.add_argument("image", type=Path, nargs="?", help="default: a chest radiograph from the package pydicom-data")
     arguments = parser.parse_args()
     print(verify(arguments.archive, arguments.image or sample_radiograph()), end="")
 

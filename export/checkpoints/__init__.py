@@ -1,1 +1,1 @@
-"""Published checkpoints: where they come from and how their files are read."""
+"""Published checkpoints: locating and reading their files."""

@@ -1,4 +1,4 @@
-"""Reads the tensors of published checkpoints, without running anything that is in them."""
+"""Reads the tensors of published checkpoints without executing code from them."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ from prelim.decoders.weights_file import LazyTensor, read_weights
 from prelim.errors import ArchiveError
 
 CONTAINERS = ("model_state_dict", "state_dict", "model")
-"""Keys under which training scripts put the weights beside optimizer and epoch."""
+"""Keys under which training scripts store the weights, next to optimizer and epoch."""
 
 WEIGHTS = (
     "model.safetensors",
@@ -27,28 +27,28 @@ WEIGHTS = (
     "saved_model.keras",
     "final_model.pth",
 )
-"""The files of a folder that hold its weights, as `transformers`, `peft`, `open_clip`, XREPORT and system 0 name them;
-the first that is there counts, also in shards with an index."""
+"""Weights files of a folder, as named by `transformers`, `peft`, `open_clip`, XREPORT and system 0. The first existing
+one is used; it may also be sharded, with an index."""
 
 JSON = ".json"
 INDEX = ".index.json"
-"""Ends the name of the file that says in which shard each weight is."""
+"""Suffix of the file that maps each weight to its shard."""
 
 GGUF = ".gguf"
-"""Ends the name of a file with weights, settings and tokenizer in one."""
+"""Suffix of a file with weights, settings and tokenizer in one."""
 
 SETTINGS = ("config.json", "adapter_config.json")
-"""Files that say of the weights beside them what their shapes do not."""
+"""Files with settings that cannot be inferred from the shapes of the weights."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
-    """All tensors of a checkpoint, memory-mapped where its format allows it.
+    """Read all tensors of a checkpoint, memory-mapped if the format allows it.
 
-    path : .pth, .pt or .bin of `torch.save`, .safetensors, .keras, .gguf with a Llama, or a folder with one of the
-           others, sharded or not
+    path : a .pth, .pt or .bin file of `torch.save`, .safetensors, .keras, a .gguf file with a Llama, or a folder with
+           one of these except .gguf, sharded or not
     returns : published key -> tensor, without the prefix `module.` of DataParallel
 
-    Raises ArchiveError when the file is no checkpoint, or has more in it than tensors and plain values.
+    Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and plain values.
     """
     if path.is_dir():
         files = [file for file in _weights_files(path) if not file.name.endswith(INDEX)]
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
     if path.suffix == ".keras":
         return {**read_keras(path)}
     if path.suffix == GGUF:
-        # The library behind it takes seconds to import, which other checkpoints need not wait for.
+        # Imported here because its library takes seconds to import.
         from export.checkpoints.gguf_archive import read_gguf
 
         return {**read_gguf(path)}
@@ -69,17 +69,19 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
     while isinstance(contents, Mapping) and (inner := next((c for c in CONTAINERS if c in contents), None)):
         contents = contents[inner]
     if not isinstance(contents, Mapping) or not all(isinstance(value, Tensor) for value in contents.values()):
-        raise ArchiveError(f"{path} holds no state_dict; expected key -> tensor, or that under {CONTAINERS}")
+        raise ArchiveError(
+            f"{path} does not contain a state_dict; expected key -> tensor, optionally under one of {CONTAINERS}"
+        )
     wrapped = any(key.startswith("module.") for key in contents)
     return {key.removeprefix("module.") if wrapped else key: value for key, value in contents.items()}
 
 
 def read_settings(path: Path) -> list[dict[str, Any]]:
-    """What config.json and adapter_config.json say, of a folder of weights or given as files by themselves.
+    """Read config.json and adapter_config.json of a folder, or one JSON file.
 
-    Of a GGUF file what it says in their place; other files of weights say nothing.
+    A GGUF file gives the equivalent settings from its metadata; other weights files have none.
 
-    Raises ArchiveError when one of them is no JSON object.
+    Raises ArchiveError if one of them is not a JSON object.
     """
     if path.suffix == GGUF:
         from export.checkpoints.gguf_archive import read_gguf_settings
@@ -95,13 +97,13 @@ def read_settings(path: Path) -> list[dict[str, Any]]:
         except (OSError, ValueError) as error:
             raise ArchiveError(f"{file} cannot be read as JSON: {error}") from error
         if not isinstance(contents, dict):
-            raise ArchiveError(f"{file} holds {type(contents).__name__}; expected an object")
+            raise ArchiveError(f"{file} contains {type(contents).__name__}; expected an object")
         found.append(contents)
     return found
 
 
-def weights_among(names: Collection[str]) -> list[str]:
-    """Of the names of a folder's files those of its weights: one, or an index and its shards; none if it has none."""
+def find_weights(names: Collection[str]) -> list[str]:
+    """Pick the weights files from the file names of a folder: one, or an index and its shards; empty if none."""
     for name in WEIGHTS:
         if name in names:
             return [name]
@@ -113,9 +115,9 @@ def weights_among(names: Collection[str]) -> list[str]:
 
 
 def checkpoint_files(path: Path) -> list[Path]:
-    """The files that are read of a checkpoint: the file itself, or of a folder its weights and what is said of them.
+    """The files of a checkpoint to read: the file itself, or the weights and settings of a folder.
 
-    Raises ArchiveError when a folder has no weights, or an index of shards cannot be read.
+    Raises ArchiveError if a folder has no weights, or its index of shards cannot be read.
     """
     if not path.is_dir():
         return [path]
@@ -123,14 +125,14 @@ def checkpoint_files(path: Path) -> list[Path]:
 
 
 def _weights_files(folder: Path) -> list[Path]:
-    names = weights_among({file.name for file in folder.iterdir()})
+    names = find_weights({file.name for file in folder.iterdir()})
     if not names:
-        raise ArchiveError(f"{folder} has no weights: expected one of {', '.join(WEIGHTS)}, or an index of one")
+        raise ArchiveError(f"{folder} has no weights: expected one of {', '.join(WEIGHTS)}, or its index")
     first = folder / names[0]
     if not first.name.endswith(INDEX):
         return [first]
-    # Shards of another save may lie beside those of this index.
+    # The folder may also contain shards that do not belong to this index.
     shards = read_settings(first)[0].get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-        raise ArchiveError(f"{first} has no weight_map; expected key -> name of the shard")
+        raise ArchiveError(f"{first} has no weight_map; expected key -> shard name")
     return [first, *(folder / Path(shard).name for shard in sorted(set(shards.values())))]

@@ -1,4 +1,4 @@
-"""Reads Llamas from GGUF files, the format of llama.cpp, under the names and in the layout of `transformers`."""
+"""Reads Llama models from GGUF files (llama.cpp) with the names and layout of `transformers`."""
 
 import struct
 from functools import partial
@@ -33,20 +33,20 @@ _OPTIONAL = {
     "tokenizer.ggml.eos_token_id": "eos_token_id",
     "tokenizer.ggml.padding_token_id": "pad_token_id",
 }
-"""From the metadata of a Llama to the names of config.json."""
+"""GGUF metadata key -> name in config.json."""
 _SCALING = "llama.rope.scaling.type"
 _HALF = {GGMLQuantizationType.F16: torch.float16, GGMLQuantizationType.BF16: torch.bfloat16}
 
 
 def read_gguf(path: Path) -> dict[str, LazyTensor]:
-    """All tensors, each dequantised when it is made: float16 and bfloat16 stay so, everything else becomes float32.
+    """Read all tensors as lazy ones: float16 and bfloat16 keep their dtype, all others are dequantized to float32.
 
-    llama.cpp stores the rows of queries and keys in another order, in which its rotary embedding turns neighbours
-    instead of halves: here they are in the order of `transformers` again.
+    llama.cpp permutes the rows of queries and keys, because its rotary embedding rotates adjacent elements instead of
+    halves; this restores the order of `transformers`.
 
-    returns : key of LlamaForCausalLM -> tensor; what a Llama of `transformers` has not keeps its name in the file
+    returns : key of LlamaForCausalLM -> tensor; a tensor that LlamaForCausalLM lacks keeps its GGUF name
 
-    Raises ArchiveError when the file cannot be read or holds another architecture.
+    Raises ArchiveError if the file cannot be read or has another architecture.
     """
     config = LlamaConfig(**read_gguf_settings(path))
     with torch.device("meta"):
@@ -62,12 +62,12 @@ def read_gguf(path: Path) -> dict[str, LazyTensor]:
         dtype = _HALF.get(tensor.tensor_type, torch.float32)
         # GGUF names the fastest dimension first.
         shape = tuple(int(side) for side in reversed(tensor.shape))
-        tensors[names.get(tensor.name, tensor.name)] = LazyTensor(shape, dtype, partial(_made, tensor, order, dtype))
+        tensors[names.get(tensor.name, tensor.name)] = LazyTensor(shape, dtype, partial(_load, tensor, order, dtype))
     return tensors
 
 
 def read_gguf_settings(path: Path) -> dict[str, Any]:
-    """What the file tells of that which stands in a config.json, the ids of the special tokens included.
+    """The metadata under the names of config.json, including the ids of the special tokens.
 
     Raises ArchiveError as `read_gguf` does.
     """
@@ -77,7 +77,7 @@ def read_gguf_settings(path: Path) -> dict[str, Any]:
         raise _unreadable(path, error) from error
     architecture, scaling = metadata["general.architecture"], metadata.get(_SCALING, "none")
     if architecture != ARCHITECTURE:
-        raise ArchiveError(f"{path} holds the architecture {architecture!r}; allowed: {ARCHITECTURE!r}")
+        raise ArchiveError(f"{path} has the architecture {architecture!r}; allowed: {ARCHITECTURE!r}")
     if scaling != "none":
         raise ArchiveError(
             f"{path} has {_SCALING} = {scaling!r}; allowed: 'none'; import its folder with config.json and safetensors"
@@ -88,9 +88,9 @@ def read_gguf_settings(path: Path) -> dict[str, Any]:
     return {"model_type": ARCHITECTURE, **{ours: metadata[name] for name, ours in names.items() if name in metadata}}
 
 
-def _made(tensor: ReaderTensor, order: LlamaTensorProcessor, dtype: torch.dtype) -> Tensor:
+def _load(tensor: ReaderTensor, order: LlamaTensorProcessor, dtype: torch.dtype) -> Tensor:
     values = dequantize(tensor.data, tensor.tensor_type)
-    # A copy, since what is not quantised is a read-only part of the file.
+    # Copied, because tensors that are not quantized are read-only views of the file.
     ordered = order.process(values, tensor.name)  # type: ignore[no-untyped-call]
     return torch.tensor(ordered.weights, dtype=dtype)
 

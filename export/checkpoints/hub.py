@@ -1,4 +1,4 @@
-"""Models of a hub, by name; their files come into the cache of `huggingface_hub`. Nothing else here downloads."""
+"""Downloads models from the Hugging Face Hub into its cache. No other module of this project downloads anything."""
 
 import re
 from collections.abc import Callable, Collection
@@ -19,33 +19,33 @@ from huggingface_hub.errors import (
 from prelim.errors import ArchiveError
 
 NAME = re.compile(r"(?:hf-hub:)?(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
-"""OWNER/NAME, with the prefix that open_clip puts before it or without, and with a branch, tag or commit or without."""
+"""OWNER/NAME, optionally with open_clip's prefix, and optionally with a branch, tag or commit."""
 
 TIMEOUT = 5.0
-"""Seconds that a hub has to answer, before its cache is looked into; the library itself would wait without end."""
+"""Seconds to wait for the hub before falling back to the cache; the library has no timeout by default."""
 
 _FAILURES = (OSError, ValueError, httpx2.HTTPError)
-"""What `huggingface_hub` lets out; its own errors are OSErrors, an answer that is no hub's is a ValueError."""
+"""Exceptions of `huggingface_hub`: its own are OSErrors; a malformed response is a ValueError."""
 
 
 def is_name(given: str) -> bool:
-    """Whether this can be the name of a hub's model; that there is one only the hub can tell."""
+    """Whether this is a syntactically valid model name; the model need not exist."""
     return NAME.fullmatch(given) is not None
 
 
 def download(name: str, choose: Callable[[Collection[str]], Collection[str]], wanted: str) -> tuple[str, Path]:
-    """Fetch files of a hub's model, if they are not in the cache.
+    """Download files of a model from the hub, unless they are in the cache.
 
     name    : as in NAME
-    choose  : of the names of all its files those that are needed; none where it has not what is needed
-    wanted  : these files in words, for messages
+    choose  : selects the needed files from the names of all files; returns none if a needed file is missing
+    wanted  : description of these files for messages
     returns : repository@commit, and the folder with the files
 
-    Raises ArchiveError when the hub cannot be reached, refuses, or has not the files, and they are not in the cache.
+    Raises ArchiveError if the files are not in the cache and the hub is unreachable, denies access or lacks them.
     """
     parts = NAME.fullmatch(name)
     if parts is None:
-        raise ArchiveError(f"{name!r} is no name of a hub's model; expected OWNER/NAME or OWNER/NAME@REVISION")
+        raise ArchiveError(f"{name!r} is not a valid model name; expected OWNER/NAME or OWNER/NAME@REVISION")
     repository, revision = parts["repository"], parts["revision"]
     unreached: Exception | None = None
     try:
@@ -59,7 +59,9 @@ def download(name: str, choose: Callable[[Collection[str]], Collection[str]], wa
             raise ArchiveError(_message(name, error, wanted)) from error
     chosen = choose(names)
     if not chosen:
-        raise ArchiveError(f"{name} of the hub has not {wanted}; it has {', '.join(sorted(names)) or 'no file'}")
+        raise ArchiveError(
+            f"{name} on the hub does not contain {wanted}; it contains {', '.join(sorted(names)) or 'no files'}"
+        )
     try:
         folder = Path(
             snapshot_download(
@@ -70,31 +72,37 @@ def download(name: str, choose: Callable[[Collection[str]], Collection[str]], wa
         raise ArchiveError(_message(name, unreached or error, wanted)) from error
     label = f"{repository}@{folder.name}"
     if unreached is not None:
-        print(f"{label} is taken from the cache: {_reason(unreached)}")
+        print(f"{label}: using the cache ({_reason(unreached)})")
     return label, folder
 
 
 def _message(name: str, error: Exception, wanted: str) -> str:
     return (
-        f"{name} is no file or folder here, and cannot be had from the hub: {_reason(error)}. Or download {wanted} "
-        "where the hub can be reached, and give their folder in place of the name"
+        f"{name} is not a local file or folder, and could not be downloaded: {_reason(error)}. Alternatively download "
+        f"{wanted} on a machine with access to the hub, and pass their folder instead of the name"
     )
 
 
 def _reason(error: Exception) -> str:
-    """What happened, and what can be done about it."""
-    # The library raises "not in the cache" from what happened before it looked there.
+    """The cause of a failure, and how to fix it."""
+    # The library chains "not in the cache" to the error that came first, which is the useful one.
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set; unset it"
     if isinstance(error, RevisionNotFoundError):
-        return "it has no such revision; give a branch, a tag or a commit that it has"
+        return "the model has no such revision; give an existing branch, tag or commit"
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError):
-        return f"it knows none of this name, or hides it ({status}); check it, or set HF_TOKEN to one that may see it"
+        return (
+            f"the hub has no such model, or it is private ({status}); check the name, or set HF_TOKEN to a token with "
+            "access"
+        )
     if status in {401, 403}:
-        return f"it refuses ({status}); accept the licence on the model's page, and set HF_TOKEN to one of that account"
+        return (
+            f"the hub denies access ({status}); accept the license on the model's page, and set HF_TOKEN to a token of "
+            "that account"
+        )
     if status is not None:
-        return f"it answers with status {status}; check HF_ENDPOINT if it is set, or try again later"
-    return f"it cannot be reached ({type(error).__name__}: {error}); check the connection, and HF_ENDPOINT if it is set"
+        return f"the hub answered with status {status}; check HF_ENDPOINT if set, or try again later"
+    return f"the hub cannot be reached ({type(error).__name__}: {error}); check the connection, and HF_ENDPOINT if set"

@@ -1,4 +1,4 @@
-"""Reads the weights of `.keras` files, without Keras: a zip of config.json and model.weights.h5."""
+"""Reads the weights of `.keras` files (a zip of config.json and model.weights.h5) without Keras."""
 
 import json
 import re
@@ -20,41 +20,41 @@ MODEL, WEIGHTS = "config.json", "model.weights.h5"
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
-    """All tensors of a functional Keras model, in the layout of Keras.
+    """Read all tensors of a functional Keras model, in the layout of Keras.
 
-    Groups of the HDF5 file are named by class, with a number from the second on. The numbers need not begin
-    anywhere and can have gaps; their order is that of the layers in config.json.
+    Groups of the HDF5 file are named by class, with a number except for the first. The numbers can start anywhere and
+    have gaps; their order is that of the layers in config.json.
 
-    returns : `<class>.<place among the layers of its class>/<path>` -> tensor, as in
-              `TransformerEncoder.2/attention/query_dense/vars/0`; what belongs to no layer, as `optimizer/vars/3`,
-              under its own path. The inputs are there as `InputLayer.<place>`, tensors for a batch of none
+    returns : `<class>.<index among the layers of its class>/<path>` -> tensor, such as
+              `TransformerEncoder.2/attention/query_dense/vars/0`; tensors outside layers, such as `optimizer/vars/3`,
+              under their path; an empty tensor `InputLayer.<index>` with the shape of each input, batch size 0
 
-    Raises ArchiveError when the file is no `.keras` file, or when its two parts do not fit each other.
+    Raises ArchiveError if the file is not a `.keras` file, or its two parts are inconsistent.
     """
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryFile() as weights:
             layers = json.loads(archive.read(MODEL))["config"]["layers"]
-            # HDF5 is read out of order, which a compressed file does not bear.
+            # HDF5 needs random access, which a compressed zip member does not support.
             with archive.open(WEIGHTS) as packed:
                 shutil.copyfileobj(packed, weights, 1 << 20)
             with h5py.File(weights, "r") as file:
                 stored = _tensors(file, path)
         classes = [layer["class_name"].rpartition(">")[2] for layer in layers]
         names = _layer_names(classes, {key.split("/")[1] for key in stored if key.startswith("layers/")})
-        tensors = {_renamed(key, names): tensor for key, tensor in stored.items()}
+        tensors = {_rename(key, names): tensor for key, tensor in stored.items()}
         return tensors | _inputs(layers)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ArchiveError(f"{path} cannot be read as a .keras file: {error}") from error
 
 
 def _tensors(file: h5py.File, path: Path) -> dict[str, Tensor]:
-    """Every data set of an HDF5 file by its path; links are not followed."""
+    """Every dataset of an HDF5 file by its path; links are not followed."""
     tensors: dict[str, Tensor] = {}
 
     def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
             if item.external or item.is_virtual or item.dtype.kind not in "fiu":
-                raise ArchiveError(f"{path}: {name} is no array of numbers within the file")
+                raise ArchiveError(f"{path}: {name} is not a numeric array stored in the file")
             tensors[name] = torch.from_numpy(np.asarray(item[()]))
 
     file.visititems(visit)
@@ -62,9 +62,9 @@ def _tensors(file: h5py.File, path: Path) -> dict[str, Tensor]:
 
 
 def _layer_names(classes: Sequence[str], groups: Iterable[str]) -> dict[str, str]:
-    """Group below `layers` -> class and place of the layer.
+    """Group below `layers` -> `<class>.<index>` of the layer.
 
-    Raises ValueError when a class has more or fewer groups than layers; layers without weights need have none.
+    Raises ValueError if a class has some groups, but not one for each layer.
     """
     names: dict[str, str] = {}
     for name in dict.fromkeys(classes):
@@ -82,22 +82,22 @@ def _layer_names(classes: Sequence[str], groups: Iterable[str]) -> dict[str, str
     return names
 
 
-def _renamed(key: str, names: Mapping[str, str]) -> str:
-    """The key with its layer's class and place in front."""
+def _rename(key: str, names: Mapping[str, str]) -> str:
+    """Replace the group of a layer in a key by the layer's class and index."""
     top, _, rest = key.partition("/")
     group, _, inside = rest.partition("/")
     return f"{names[group]}/{inside}" if top == "layers" and group in names else key
 
 
 def _inputs(layers: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """The shapes of the inputs, which no weight tells."""
+    """Empty tensors with the shapes of the inputs, which cannot be inferred from the weights."""
     inputs = [layer for layer in layers if layer["class_name"] == "InputLayer"]
-    # None stands for the batch, the first dimension.
+    # The batch dimension, the first, is None.
     shapes = [[side or 0 for side in layer["config"].get("batch_shape", ())] for layer in inputs]
     return {f"InputLayer.{place}": torch.empty(shape) for place, shape in enumerate(shapes) if shape}
 
 
 def _snake_case(name: str) -> str:
-    """SoftMaxClassifier -> soft_max_classifier, as Keras writes it."""
+    """SoftMaxClassifier -> soft_max_classifier, by the rule of Keras."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

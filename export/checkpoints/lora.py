@@ -1,4 +1,4 @@
-"""Low-rank adapters, merged into the layers that they adapt or kept beside them.
+"""Low-rank adapters: merge them into their layers, or keep them separate.
 
 Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022: W + (alpha / r) B A.
 """
@@ -22,7 +22,7 @@ _UNKNOWN = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save")
 
 
 def adapted_layers(weights: Iterable[str]) -> list[str]:
-    """The names of the layers that have an adapter, or a part of one."""
+    """The names of the layers that have an adapter, complete or not."""
     return sorted({_ADAPTER.sub("", name) for name in weights if _ADAPTER.search(name)})
 
 
@@ -40,48 +40,52 @@ class Adapter:
     up: Tensor
     scaling: float
 
-    def merged(self) -> Tensor:
-        """The adapted layer, computed in float32, in the dtype that it had."""
+    def merge(self) -> Tensor:
+        """The adapted weight, computed in float32 and cast to the layer's dtype."""
         weight = made(self.base)
         return (weight.float() + self.scaling * (self.up.float() @ self.down.float())).to(weight.dtype)
 
-    def scaled_up(self) -> Tensor:
-        """`up` with the scaling in it."""
+    def scale_up(self) -> Tensor:
+        """`up` multiplied by the scaling."""
         return (self.up.float() * self.scaling).to(self.up.dtype)
 
 
 def merge_adapters(
     weights: Weights, settings: Mapping[str, Any], alpha: float | None
 ) -> dict[str, Tensor | LazyTensor]:
-    """The weights without adapters, which are added to their layers when these are written.
+    """Merge all adapters into their layers, lazily.
 
-    weights  : under our keys, `<layer>.weight` with `<layer>.lora_A.weight` and `<layer>.lora_B.weight` beside it
-    settings : adapter_config.json of `peft`; empty where there is none
-    alpha    : of the published adapter, where the settings do not tell
+    weights  : under our keys: `<layer>.weight`, `<layer>.lora_A.weight` and `<layer>.lora_B.weight`
+    settings : adapter_config.json of `peft`; empty if there is none
+    alpha    : of the published adapter, used if the settings have none
 
-    Raises ArchiveError for half an adapter, one without its layer, or one of a kind that is not known.
+    Raises ArchiveError for an incomplete adapter, one without its layer, or an unsupported kind.
     """
     merged = {name: tensor for name, tensor in weights.items() if not _ADAPTER.search(name)}
     for layer, adapter in _adapters(weights, settings, alpha).items():
         base = adapter.base
-        merged[f"{layer}.weight"] = LazyTensor(tuple(base.shape), base.dtype, adapter.merged)
+        merged[f"{layer}.weight"] = LazyTensor(tuple(base.shape), base.dtype, adapter.merge)
     return merged
 
 
 def keep_adapters(
     weights: Weights, settings: Mapping[str, Any], alpha: float | None
 ) -> tuple[dict[str, Tensor | LazyTensor], dict[str, Any]]:
-    """The weights with adapters whose scaling is in lora_B, and `adapter` for the section `decoder` of model.yaml.
+    """Keep the adapters separate, with their scaling multiplied into lora_B.
 
-    Raises ArchiveError as `merge_adapters` does, where adapters differ in rank, or where there is none.
+    returns : the weights, and `adapter` for the section `decoder` of model.yaml
+
+    Raises ArchiveError as `merge_adapters` does, if adapters differ in rank, or if there are none.
     """
     kept, adapters = dict(weights), _adapters(weights, settings, alpha)
     ranks = sorted({len(adapter.down) for adapter in adapters.values()})
     if len(ranks) != 1:
-        raise ArchiveError(f"adapters of ranks {ranks} cannot be kept, only those of one rank; let them be merged")
+        raise ArchiveError(
+            f"adapters of ranks {ranks} cannot be kept, only those of a single rank; import without --keep-adapter"
+        )
     for layer, adapter in adapters.items():
         up = adapter.up
-        kept[f"{layer}.lora_B.weight"] = LazyTensor(tuple(up.shape), up.dtype, adapter.scaled_up)
+        kept[f"{layer}.lora_B.weight"] = LazyTensor(tuple(up.shape), up.dtype, adapter.scale_up)
     names = sorted({layer.split(".")[-1] for layer in adapters})
     return kept, {"rank": ranks[0], "layers": names}
 
@@ -90,7 +94,7 @@ def _adapters(weights: Weights, settings: Mapping[str, Any], alpha: float | None
     layers = adapted_layers(weights)
     for setting in _UNKNOWN:
         if layers and settings.get(setting):
-            raise ArchiveError(f"adapter_config.json has {setting} = {settings[setting]!r}, which is not known here")
+            raise ArchiveError(f"adapter_config.json has {setting} = {settings[setting]!r}, which is not supported")
     adapters = {}
     for layer in layers:
         parts = [weights.get(f"{layer}.{part}") for part in ("weight", "lora_A.weight", "lora_B.weight")]

@@ -1,4 +1,4 @@
-"""Writes the MODEL_CARD.md of an imported model: what is known of it, and what only its owner can say."""
+"""Writes the MODEL_CARD.md of an imported model, with gaps for what only its owner can fill in."""
 
 import hashlib
 import json
@@ -20,33 +20,33 @@ from prelim.networks.model_folder import MODEL_CARD
 from prelim.report import NOTICE
 
 GAP = "**GAP, for the owner to fill:**"
-"""Stands before everything that the files do not tell."""
+"""Marks information that cannot be found in the files."""
 
 SHOWN_KEYS = 3
-"""How many of the keys that are ignored for one reason are named."""
+"""Maximum number of ignored keys listed for each reason."""
 
 CARD = """# {name} {version}
 
-Writes a report to a radiology image. Imported from a checkpoint: no score on this page, because none was measured.
+Writes the report of a radiology image. Imported from a checkpoint; this page has no scores, because none were measured.
 
-**{notice}** It is not known how often its reports are wrong.
+**{notice}** How often its reports are wrong is unknown.
 
 ## What it is
 
 Architecture `{architecture}` of this project, after {origin}.
-`python -m tests.parity` compares the architecture's code with recorded outputs of the original code; these weights it
-does not compare. {parameters:,} numbers, stored as {dtypes}.
+`python -m tests.parity` compares the architecture's code with recorded outputs of the original code, but not with these
+weights. {parameters:,} parameters, stored as {dtypes}.
 
-Licence of the weights: {licence}.
+License of the weights: {licence}.
 
 ## Intended use
 
-Trying out, research and teaching: its reports are drafts that a person compares with the image. Any other use has to
-be measured first by whoever wants it.
+Evaluation, research and teaching: its reports are drafts that a person compares with the image. Any other use needs
+its own validation first.
 
-{gap} whom it is for, what it must not be used for.
+{gap} intended users, and uses to exclude.
 
-## Files it was made of
+## Source files
 
 | file | bytes | sha256 |
 |---|---|---|
@@ -54,23 +54,23 @@ be measured first by whoever wants it.
 
 {notes}
 
-Left out of the checkpoint:
+Keys of the checkpoint that were ignored:
 
 {ignored}
 
-## What was mended
+## What was fixed
 
-Where the original code is at fault, this project does not repeat it:
+Bugs of the original code that this project does not reproduce:
 
-{mended}
+{fixed}
 
-## How images become input
+## Image preprocessing
 
 ```yaml
 {images}
 ```
 
-## How reports are decoded, where a request does not say otherwise
+## Default prompt and decoding options
 
 ```yaml
 {decoding}
@@ -78,32 +78,32 @@ Where the original code is at fault, this project does not repeat it:
 
 ## Training data
 
-{gap} sources, number of studies and patients, their licences; population, devices and views; the splits, and whether
-any patient is in two of them; how reports were cleaned.
+{gap} sources and their licenses, number of studies and patients; population, devices and views; the splits, and whether
+any patient is in more than one; how reports were cleaned.
 
 ## Evaluation
 
-{gap} scores on studies of patients that were in no training data, each beside the score of a constant report (the same
-text for every image) on the same studies. A score without that baseline beside it says nothing, and is not shown.
+{gap} scores on patients outside the training data, each with the score of a constant report (the same text for every
+image) on the same studies. Do not publish a score without that baseline.
 
-## Limits that are known
+## Known limits
 
-{gap} images, findings and patients for which it fails.
+{gap} images, findings and patients on which it fails.
 """
 
 
 def write_card(
     folder: Path, published: Published, weights: Weights, record: ImportRecord, sources: Sequence[Source]
 ) -> None:
-    """Write MODEL_CARD.md into a model folder whose model.yaml is there; one that is there already is left as it is.
+    """Write MODEL_CARD.md into a model folder that has a model.yaml; an existing card is not overwritten.
 
     weights : of the model
-    record  : what became of the checkpoint's
+    record  : of the import
     sources : of weights and tokenizer; all their files are hashed
     """
     path = folder / MODEL_CARD
     if path.exists():
-        print(f"{path} is there already and is left as it is")
+        print(f"{path} already exists and is not overwritten")
         return
     config: Mapping[str, Any] = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in weights.values())
@@ -120,9 +120,9 @@ def write_card(
         parameters=sum(math.prod(tensor.shape) for tensor in weights.values()),
         dtypes=", ".join(f"{dtype} ({count} tensors)" for dtype, count in dtypes.most_common()),
         files="\n".join(rows),
-        notes=_listed(record.notes) or "No number was changed on the way; names and layout are those of this project.",
-        ignored=_listed(_by_reason(record.ignored)) or "Nothing.",
-        mended=_listed(published.mended) or "Nothing that is known.",
+        notes=_bullets(record.notes) or "No value was changed; names and layout are those of this project.",
+        ignored=_bullets(_by_reason(record.ignored)) or "Nothing.",
+        fixed=_bullets(published.fixed) or "None known.",
         images=_yaml(config, "input", "preprocess"),
         decoding=_yaml(config, "prompt", "generation"),
     )
@@ -130,7 +130,7 @@ def write_card(
 
 
 def _by_reason(ignored: Mapping[str, str]) -> list[str]:
-    """One line for each reason, with how many keys it has and the first of them."""
+    """One line for each reason, with its first keys and the number of the others."""
     reasons: dict[str, list[str]] = {}
     for key, reason in ignored.items():
         reasons.setdefault(reason, []).append(key)
@@ -141,12 +141,12 @@ def _by_reason(ignored: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _listed(lines: Sequence[str]) -> str:
+def _bullets(lines: Sequence[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _yaml(config: Mapping[str, Any], *sections: str) -> str:
-    """Sections of model.yaml, without what is not set or empty; JSON, which is YAML as well, keeps lists on a line."""
+    """Sections of model.yaml without empty values; values are written as JSON, to keep lists on one line."""
     lines = []
     for section in sections:
         found = {key: value for key, value in (config.get(section) or {}).items() if value not in (None, "", [])}
@@ -155,7 +155,7 @@ def _yaml(config: Mapping[str, Any], *sections: str) -> str:
 
 
 def _sha256(path: Path) -> str:
-    """Hexadecimal sha256; shows how far it is for a large file."""
+    """Hexadecimal sha256; shows a progress bar for a large file."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     hidden = None if size >= PROGRESS_FROM else True  # None shows the bar on a terminal only

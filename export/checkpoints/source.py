@@ -1,22 +1,22 @@
-"""Where the files come from that an import reads: from this machine, or from a hub."""
+"""Locates the files of an import, locally or on the hub."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from export.checkpoints import hub
-from export.checkpoints.checkpoint import SETTINGS, WEIGHTS, checkpoint_files, weights_among
-from export.tokenizers.read import expected_files, files_among, tokenizer_files
+from export.checkpoints.checkpoint import SETTINGS, WEIGHTS, checkpoint_files, find_weights
+from export.tokenizers.read import expected_files, find_files, tokenizer_files
 from prelim.errors import ArchiveError
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was given to the import.
+    """An input of the import.
 
-    label : its name, of a hub's model with the commit; not the folders on this machine
+    label : its name without local folders; with the commit for a model from the hub
     path  : file or folder
-    files : those that the import reads, in the order of their names
+    files : the files that the import reads
     """
 
     label: str
@@ -24,39 +24,39 @@ class Source:
     files: tuple[Path, ...]
 
     def file_label(self, file: Path) -> str:
-        """The name of one of its files."""
+        """The name of one of its files for the model card."""
         return self.label if file == self.path else f"{self.label}/{file.name}"
 
 
 def checkpoint_source(given: str | Path) -> Source:
-    """A checkpoint's file or folder, or the name of a hub's model that has one.
+    """Locate a checkpoint: a file, a folder, or the name of a model on the hub.
 
-    Raises ArchiveError when it is neither, or cannot be had.
+    Raises ArchiveError if it does not exist or cannot be downloaded.
     """
-    wanted = f"its weights ({', '.join(WEIGHTS)}, or an index of one with its shards) and {' or '.join(SETTINGS)}"
+    wanted = f"weights ({', '.join(WEIGHTS)}, sharded or not) and {' or '.join(SETTINGS)}"
 
     def choose(names: Collection[str]) -> list[str]:
-        weights = weights_among(names)
+        weights = find_weights(names)
         return [*weights, *(name for name in SETTINGS if name in names)] if weights else []
 
-    label, path = _located(given, choose, wanted)
+    label, path = _locate(given, choose, wanted)
     return Source(label, path, tuple(checkpoint_files(path)))
 
 
 def tokenizer_source(kind: str, given: str | Path) -> Source:
-    """A tokenizer's folder, one of its files, or the name of a hub's model that has it; see `read_tokenizer`.
+    """Locate a tokenizer: a folder, one of its files, or the name of a model on the hub; see `read_tokenizer`.
 
-    Raises ArchiveError when it is neither, or cannot be had.
+    Raises ArchiveError if it does not exist or cannot be downloaded.
     """
-    wanted = f"the files of its tokenizer ({expected_files(kind)})"
-    label, path = _located(given, lambda names: files_among(kind, names), wanted)
+    wanted = f"tokenizer files ({expected_files(kind)})"
+    label, path = _locate(given, lambda names: find_files(kind, names), wanted)
     return Source(label, path, tuple(tokenizer_files(kind, path)))
 
 
-def _located(given: str | Path, choose: Callable[[Collection[str]], Collection[str]], wanted: str) -> tuple[str, Path]:
+def _locate(given: str | Path, choose: Callable[[Collection[str]], Collection[str]], wanted: str) -> tuple[str, Path]:
     path = Path(given)
     if path.exists():
         return path.absolute().name, path
     if not hub.is_name(str(given)):
-        raise ArchiveError(f"{given} is no file or folder here, and no name of a hub's model (OWNER/NAME[@REVISION])")
+        raise ArchiveError(f"{given} is neither a local file or folder nor a valid model name (OWNER/NAME[@REVISION])")
     return hub.download(str(given), choose, wanted)

@@ -1,1 +1,1 @@
-"""Published tokenizers as files of the `tokenizers` library."""
+"""Converts published tokenizers to the `tokenizers` library."""

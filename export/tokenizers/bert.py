@@ -14,15 +14,15 @@ FILE = "vocab.txt"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 CLEAN_UP = (" .", " ?", " !", " ,", " n't", " 'm", " 's", " 've", " 're")
-"""What `transformers` closes up in decoded text, in its order but for the apostrophe between words."""
+"""Where `transformers` removes a space from decoded text, in its order, without the apostrophe between words."""
 
 
 def bert_tokenizer(folder: Path) -> Tokenizer:
     """The lower-casing tokenizer of a folder with vocab.txt, or with a tokenizer.json of the same kind.
 
-    Texts get [CLS] in front and [SEP] behind and are neither cut nor padded.
+    Encodes a text as [CLS] text [SEP], without truncation or padding.
 
-    Raises ArchiveError when a special token is missing.
+    Raises ArchiveError if a special token is missing.
     """
     if (folder / FILE).is_file():
         pieces = (folder / FILE).read_text(encoding="utf-8").rstrip("\n").split("\n")
@@ -33,7 +33,7 @@ def bert_tokenizer(folder: Path) -> Tokenizer:
     if missing:
         raise ArchiveError(f"{folder / FILE} or {TOKENIZER} lacks {', '.join(missing)}; it is not BERT's vocabulary")
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106
-    # The published tokenizers compose characters before all else, which the library's BERT normalizer does not.
+    # The published tokenizers apply NFC first, which the library's BERT normalizer does not.
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.BertNormalizer(lowercase=True)])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -41,7 +41,7 @@ def bert_tokenizer(folder: Path) -> Tokenizer:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
     )
-    # The library's own clean-up looks at single tokens; that of `transformers` at the whole text.
+    # The library cleans up single tokens, `transformers` the whole text.
     closed = [decoders.Replace(found, found[1:]) for found in CLEAN_UP]
     apostrophe = decoders.Replace(" ' ", "'")
     tokenizer.decoder = decoders.Sequence(

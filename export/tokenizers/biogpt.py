@@ -1,9 +1,9 @@
-r"""BioGPT's published tokenizer, Moses rules and byte-pair encoding, as one of the `tokenizers` library.
+r"""Converts BioGPT's published tokenizer (Moses rules and byte-pair encoding) to the `tokenizers` library.
 
-Moses (Koehn et al., ACL 2007) is a chain of regular expressions; `sacremoses` has them in Python, and so
-`transformers` has them for BioGPT (Luo et al., 2022). Here they stand as replacements by fixed text, which the library
-can store: what the originals keep of a match is left out of it with \K or a look-around, and what must be remembered
-from one expression to a later one is marked with a control character, none of which outlives the first rule.
+Moses (Koehn et al., ACL 2007) is a chain of regular expressions, implemented in Python by `sacremoses`, which
+`transformers` uses for BioGPT (Luo et al., 2022). The library can only store replacements by fixed text: so groups that
+the originals keep are excluded from the match with \K or a look-around, and state between two expressions is marked in
+the text with control characters, which the first rules remove from the input.
 """
 
 import json
@@ -20,16 +20,16 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 WORD_END = "</w>"
 
 Rule = tuple[str, str]
-"""A regular expression and the text that takes the place of what it matches."""
+"""A regular expression and the replacement of its matches."""
 
 SPACES = "\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""What Python's \\s is, as a character class."""
+"""The characters that Python's \\s matches, as a character class."""
 
 DOT, TAKEN, KEPT = "\x01", "\x02", "\x03"
-"""Marks in a text to encode: a dot of an ellipsis; the end of a match; a dot that ends no sentence."""
+"""Marks in a text to encode: a dot of an ellipsis; the end of a match; a dot that does not end a sentence."""
 
 CLOSED, OPENED = "\x02", "\x03"
-"""Marks in a text to decode, in the place of a space that goes: before a closing quote; after an opening one."""
+"""Marks in a text to decode for spaces to remove: before a closing quote; after an opening one."""
 
 ESCAPES = (
     ("&", "&amp;"),
@@ -57,14 +57,14 @@ UNESCAPES = (
 )
 
 QUOTES = ("'", '"', "''", "'\"")
-"""Quotation marks that are counted apart: every second of a kind closes. BioGPT's pieces can spell no others."""
+"""Quotation marks, paired separately by kind: every second one closes. BioGPT's vocabulary cannot produce others."""
 
 
 def biogpt_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a folder with vocab.json and merges.txt. It adds no token by itself.
+    """Read the tokenizer of a folder with vocab.json and merges.txt. It adds no special tokens.
 
-    Pieces that only occur inside others have no id in the published vocabulary; where the original writes <unk> for
-    one, this gives an id behind the vocabulary.
+    Pieces that only occur inside others have no id in the published vocabulary: the original encodes them as <unk>,
+    this tokenizer as ids after the end of the vocabulary.
     """
     ids: dict[str, int] = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
     lines = (folder / MERGES).read_text(encoding="utf-8").split("\n")[:-1]
@@ -103,7 +103,7 @@ def _tokenize_rules() -> list[Rule]:
         ("\\A | \\z", ""),
         *_full_stops(alpha),
         ("\\.' ?\\z", " . ' "),
-        # The original marks dots with these words and cannot tell them from words of the text.
+        # The original marks dots with these words, and also replaces them where they are in the text.
         ("DOT(?=(?:DOT)*MULTI)", DOT),
         (f"(?<={DOT})MULTI", ""),
         (DOT, "."),
@@ -112,22 +112,22 @@ def _tokenize_rules() -> list[Rule]:
 
 
 def _apostrophes(alpha: str, number: str) -> list[Rule]:
-    """An apostrophe stands alone, or begins a word where it follows one. A match takes the letter behind it too."""
+    """An apostrophe is separated, or starts a word if it follows one. A match includes the next letter."""
 
-    def taken(before: str, behind: str, text: str) -> list[Rule]:
-        return [(f"{before}'{behind}\\K", TAKEN), (f"'(?=[^{TAKEN}]{TAKEN})", text), (TAKEN, "")]
+    def replace(before: str, after: str, text: str) -> list[Rule]:
+        return [(f"{before}'{after}\\K", TAKEN), (f"'(?=[^{TAKEN}]{TAKEN})", text), (TAKEN, "")]
 
     return [
-        *taken(f"[^{alpha}]", f"[^{alpha}]", " ' "),
-        *taken(f"[^{alpha}{number}]", f"[{alpha}]", " ' "),
-        *taken(f"[{alpha}]", f"[^{alpha}]", " ' "),
-        *taken(f"[{alpha}]", f"[{alpha}]", " '"),
-        *taken(f"[{number}]", "s", " '"),
+        *replace(f"[^{alpha}]", f"[^{alpha}]", " ' "),
+        *replace(f"[^{alpha}{number}]", f"[{alpha}]", " ' "),
+        *replace(f"[{alpha}]", f"[^{alpha}]", " ' "),
+        *replace(f"[{alpha}]", f"[{alpha}]", " '"),
+        *replace(f"[{number}]", "s", " '"),
     ]
 
 
 def _full_stops(alpha: str) -> list[Rule]:
-    """A dot at the end of a word stands alone, unless the word is an abbreviation or the next one is in lower case."""
+    """A dot at the end of a word is separated, unless the word is an abbreviation or the next one is in lower case."""
     moses = MosesTokenizer("en")
     numeric = set(moses.NUMERIC_ONLY_PREFIXES)
     always = sorted({word for word in moses.NONBREAKING_PREFIXES if "#" not in word} - numeric)
@@ -142,13 +142,13 @@ def _full_stops(alpha: str) -> list[Rule]:
 
 
 def _join_rules() -> list[Rule]:
-    """MosesDetokenizer("en").detokenize(words), for words between spaces."""
+    """MosesDetokenizer("en").detokenize(words), for words separated by spaces."""
     gap = f"[ {CLOSED}{OPENED}]"
     currency = _characters(MosesDetokenizer.IsSc)
     cjk = "".join(f"{chr(first)}-{chr(last)}" for first, last in CJKChars.ranges)
     rules = [(f"[{SPACES}]+", " "), ("\\A ?", " "), (" ?\\z", " "), (" @-@ ", "-"), *UNESCAPES]
     for quote in QUOTES:
-        # An apostrophe behind a word that ends in s is a possessive and opens nothing.
+        # An apostrophe after a word that ends in s is a possessive, not an opening quote.
         free = "(?<!s)" if quote == "'" else ""
         word = f"{quote}(?={gap})"
         rules += [
@@ -169,12 +169,12 @@ def _join_rules() -> list[Rule]:
 
 
 def _any(words: Iterable[str]) -> str:
-    """An expression for one of the words."""
+    """A regular expression for one of the words."""
     return "|".join(re.escape(word) for word in sorted(words))
 
 
 def _characters(characters: str) -> str:
-    """The inside of a character class with these characters, neighbours joined to ranges."""
+    """The body of a character class with these characters, consecutive ones joined to ranges."""
     ranges: list[list[int]] = []
     for code in sorted(map(ord, set(characters))):
         if ranges and ranges[-1][1] == code - 1:

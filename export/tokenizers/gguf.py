@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file as a tokenizer of the `tokenizers` library."""
+"""Converts the tokenizer of a GGUF file to the `tokenizers` library."""
 
 import struct
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from prelim.errors import ArchiveError
 
 _PREFIX = "tokenizer.ggml."
 _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
-"""Kinds of tokens, as llama.cpp numbers them."""
+"""Token types of llama.cpp."""
 
 
 def gguf_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a GGUF file: Llama's SentencePiece, or SmolLM's byte-level BPE. It adds no token by itself.
+    """Read the tokenizer of a GGUF file: Llama's SentencePiece or SmolLM's byte-level BPE. It adds no special tokens.
 
-    Raises ArchiveError when the file cannot be read, or cuts texts in a way that only its name tells.
+    Raises ArchiveError if the file cannot be read, or uses another tokenizer, whose rules are not in the file.
     """
     try:
         metadata, _ = read_gguf_metadata(str(path), (f"{_PREFIX}tokens",))
@@ -33,15 +33,15 @@ def gguf_tokenizer(path: Path) -> Tokenizer:
     if kind == ("llama", "default", True):
         return _sentencepiece(of_file)
     raise ArchiveError(
-        f"{path} has a tokenizer of model {kind[0]!r}, pre {kind[1]!r}, add_space_prefix {kind[2]}; read are"
-        " llama, default, True and gpt2, smollm; give the folder that has its tokenizer.json or tokenizer.model"
+        f"{path} has a tokenizer of model {kind[0]!r}, pre {kind[1]!r}, add_space_prefix {kind[2]}; supported:"
+        " llama, default, True and gpt2, smollm; pass the folder with its tokenizer.json or tokenizer.model"
     )
 
 
 def _smollm(path: Path) -> Tokenizer:
     architecture, vocabulary, _ = get_gguf_tokenizer(str(path))
     tokenizer, _ = convert_gguf_tokenizer(architecture, vocabulary)
-    # `transformers` 5.23 cuts as GPT-2 does; SmolLM cuts before and behind every digit first.
+    # `transformers` 5.23 splits like GPT-2; SmolLM first splits off every digit.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -50,7 +50,7 @@ def _smollm(path: Path) -> Tokenizer:
 
 def _sentencepiece(of_file: Mapping[str, Any]) -> Tokenizer:
     pieces, kinds = of_file["tokens"], of_file["token_type"]
-    tokenizer = llama.of_pieces(
+    tokenizer = llama.build_tokenizer(
         pieces,
         of_file["scores"],
         special=[i for i, kind in enumerate(kinds) if kind in {_UNKNOWN, _CONTROL}],

@@ -1,4 +1,4 @@
-"""Published tokenizers -> one tokenizer.json each, all that serving needs."""
+"""Reads published tokenizers of all supported kinds."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,50 +15,50 @@ CONVERTERS: Mapping[str, tuple[tuple[tuple[str, ...], ...], Callable[[Path], Tok
     "biogpt": (((biogpt.VOCABULARY, biogpt.MERGES),), biogpt.biogpt_tokenizer),
     "llama2": (((llama.FILE,),), llama.llama_tokenizer),
 }
-"""By the name that a system's `Published.tokenizer` has: the sets of files that its converter can read, the best first,
-and the converter."""
+"""`Published.tokenizer` of a system -> the sets of files that its converter can read, the preferred one first, and the
+converter."""
 
 
-def files_among(kind: str, names: Collection[str]) -> tuple[str, ...]:
-    """Of the names of a folder's files those that its tokenizer is made of; none if it has none.
+def find_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
+    """Pick the tokenizer's files from the file names of a folder; empty if there are none.
 
     kind : as in `read_tokenizer`
     """
     readable, _ = CONVERTERS.get(kind, ((), load_tokenizer))
-    # The converter comes first: a tokenizer.json beside the published files may differ from them in odd cases.
+    # The published files first: a tokenizer.json next to them may differ in rare cases.
     return next((files for files in (*readable, (TOKENIZER,)) if all(name in names for name in files)), ())
 
 
 def expected_files(kind: str) -> str:
-    """The files that a tokenizer is best made of, for messages."""
+    """The preferred files of a tokenizer, for messages."""
     readable, _ = CONVERTERS.get(kind, (((TOKENIZER,),), load_tokenizer))
     return " and ".join(readable[0])
 
 
 def tokenizer_files(kind: str, path: Path) -> list[Path]:
-    """The files that `read_tokenizer` reads. Raises ArchiveError when they are not there."""
+    """The files that `read_tokenizer` reads. Raises ArchiveError if they do not exist."""
     if path.suffix == GGUF:
         return [path]
     folder = path if path.is_dir() else path.parent
-    files = files_among(kind, {file.name for file in folder.iterdir()})
+    files = find_files(kind, {file.name for file in folder.iterdir()})
     if not files:
         raise ArchiveError(f"{folder} has no tokenizer: expected {expected_files(kind)}")
     return [folder / name for name in files]
 
 
 def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> Tokenizer:
-    """The tokenizer of a published model.
+    """Read the tokenizer of a published model.
 
-    kind         : a name in CONVERTERS, or any other for a folder with tokenizer.json
+    kind         : a name in CONVERTERS; any other one means a folder with tokenizer.json
     path         : a folder with its files, or one of them
-    added_tokens : special tokens that get the next ids, if the tokenizer has them not
+    added_tokens : special tokens to add with the next ids if the tokenizer lacks them
 
-    Raises ArchiveError when a file is missing or cannot be read.
+    Raises ArchiveError if a file is missing or cannot be read.
     """
     files = tokenizer_files(kind, path)
     readable, convert = CONVERTERS.get(kind, ((), load_tokenizer))
     if path.suffix == GGUF:
-        # The libraries behind it take seconds to import, which other tokenizers need not wait for.
+        # Imported here because its libraries take seconds to import.
         from export.tokenizers.gguf import gguf_tokenizer
 
         tokenizer = gguf_tokenizer(path)

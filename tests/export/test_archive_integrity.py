@@ -1,4 +1,4 @@
-"""An archive is accepted exactly as it was built: any other file, name, byte or layout is refused, unpacked or not."""
+"""An archive is accepted only unchanged: any other file, name, byte or layout is refused, packed or unpacked."""
 
 import json
 import random
@@ -28,27 +28,27 @@ def path(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(path: Path) -> Files:
-    """What is in it."""
+    """Contents of the archive, by name."""
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def flip(contents: bytes, at: int | None = None) -> bytes:
-    """The same with one bit changed."""
+    """Change one bit."""
     at = random.Random(0).randrange(8 * len(contents)) if at is None else at
     changed = bytearray(contents)
     changed[at // 8] ^= 1 << at % 8
     return bytes(changed)
 
 
-def packed(files: Mapping[str, bytes], path: Path) -> Path:
-    """A .mar with these files, laid out as ours are."""
-    folder = unpacked(files, path.with_suffix(""))
+def pack(files: Mapping[str, bytes], path: Path) -> Path:
+    """Write a .mar with these files in the layout of our archives."""
+    folder = write_folder(files, path.with_suffix(""))
     return write_mar(folder, path)
 
 
-def unpacked(files: Mapping[str, bytes], folder: Path) -> Path:
-    """A folder with these files."""
+def write_folder(files: Mapping[str, bytes], folder: Path) -> Path:
+    """Write a folder with these files."""
     for name, contents in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(contents)
@@ -56,7 +56,7 @@ def unpacked(files: Mapping[str, bytes], folder: Path) -> Path:
 
 
 def raw(files: list[tuple[zipfile.ZipInfo | str, bytes]], path: Path) -> Path:
-    """A .mar with these entries, by `zipfile` alone."""
+    """Write a .mar with these entries, using only `zipfile`."""
     with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for entry, contents in files:
@@ -75,19 +75,19 @@ def test_sha256_in_answers_covers_every_file(path: Path, files: Files, tmp_path:
 
 
 def test_one_bit_in_any_file_is_refused(files: Files, tmp_path: Path) -> None:
-    """A flipped bit in any file, code and manifest included, is found in the .mar and in the unpacked archive."""
+    """A flipped bit in any file, including code and manifest, is detected in the .mar and in the unpacked archive."""
     for number, name in enumerate(files):
         damaged = files | {name: flip(files[name])} if files[name] else files | {name: b"\0"}
         where = tmp_path / f"{number}"
         with pytest.raises(ArchiveError, match="manifest" if name == MANIFEST else name.replace(".", r"\.")):
-            check_mar(packed(damaged, where.with_suffix(".mar")))
+            check_mar(pack(damaged, where.with_suffix(".mar")))
         with pytest.raises(ArchiveError):
             read_archive(where)
 
 
 def test_any_bit_of_the_manifest_is_refused(files: Files, tmp_path: Path) -> None:
-    """No flipped bit leaves a manifest that says the same: another spelling is refused like another sha256."""
-    folder = unpacked(files, tmp_path / "archive")
+    """Every flipped bit of the manifest is detected, even in its formatting."""
+    folder = write_folder(files, tmp_path / "archive")
     contents = files[MANIFEST]
     assert manifest.parse_manifest(contents, folder, files.__getitem__).contents == contents
     for at in range(8 * len(contents)):
@@ -99,7 +99,7 @@ def test_any_bit_of_the_manifest_is_refused(files: Files, tmp_path: Path) -> Non
 
 
 def test_any_byte_around_the_contents_is_refused(path: Path, tmp_path: Path) -> None:
-    """The headers and the directory of the zip are what its entries make them, to the last bit."""
+    """Every change of the zip's headers and directory is detected."""
     contents = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -114,7 +114,7 @@ def test_any_byte_around_the_contents_is_refused(path: Path, tmp_path: Path) -> 
 
 
 def test_any_bit_of_packed_contents_is_refused_or_changes_nothing(path: Path, files: Files, tmp_path: Path) -> None:
-    """The packed files have bits of padding, which change nothing; every other one is found."""
+    """Every flipped bit of the compressed data is detected, except padding bits, which change nothing."""
     contents, changed = path.read_bytes(), tmp_path / "changed.mar"
     for at in random.Random(0).sample(range(8 * len(contents)), 300):
         changed.write_bytes(flip(contents, at))
@@ -144,8 +144,8 @@ def test_any_bit_of_packed_contents_is_refused_or_changes_nothing(path: Path, fi
     ],
 )
 def test_other_files_are_refused(files: Files, tmp_path: Path, change: Callable[[Files], Files], message: str) -> None:
-    """A file that was added, removed or renamed is named, in the .mar and in the unpacked archive."""
-    path = packed(change(files), tmp_path / "changed.mar")
+    """An added, removed or renamed file is an error with its name, in the .mar and in the unpacked archive."""
+    path = pack(change(files), tmp_path / "changed.mar")
 
     with pytest.raises(ArchiveError, match=message):
         check_mar(path)
@@ -153,24 +153,24 @@ def test_other_files_are_refused(files: Files, tmp_path: Path, change: Callable[
         read_archive(path.with_suffix(""))
 
 
-def test_bytecode_is_refused_in_a_mar_and_passed_over_once_unpacked(files: Files, tmp_path: Path) -> None:
-    """Python writes bytecode into an archive that is being served; one that brings its own is refused."""
+def test_bytecode_is_refused_in_a_mar_and_ignored_once_unpacked(files: Files, tmp_path: Path) -> None:
+    """Python writes bytecode into an unpacked archive while serving; bytecode in a .mar is refused."""
     cached = files | {"handlers/__pycache__/response.cpython-311.pyc": b"bytecode"}
 
-    assert read_archive(unpacked(cached, tmp_path / "folder")).files
+    assert read_archive(write_folder(cached, tmp_path / "folder")).files
     with pytest.raises(ArchiveError, match=r"response\.cpython-311\.pyc is not in manifest"):
         check_mar(raw([(laid_out(name), contents) for name, contents in cached.items()], tmp_path / "a.mar"))
 
 
 def laid_out(name: str) -> zipfile.ZipInfo:
-    """An entry as ours are."""
+    """A zip entry in the layout of our archives."""
     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     entry.external_attr = 0o644 << 16
     return entry
 
 
 def link(name: str) -> zipfile.ZipInfo:
-    """An entry that is a symbolic link."""
+    """A zip entry for a symbolic link."""
     entry = laid_out(name)
     entry.external_attr = 0o120777 << 16
     return entry
@@ -181,7 +181,7 @@ def link(name: str) -> zipfile.ZipInfo:
     ["../json.py", "/json.py", "a//b", "./a", "C:evil", "a\\b", "prelim/", "ünicode.py", "vision.onnx/x"],
 )
 def test_names_that_lead_elsewhere_are_refused(files: Files, tmp_path: Path, entry: str) -> None:
-    """Absolute names, `..`, folders, and names that systems read in different ways are refused."""
+    """Absolute names, `..`, folders, and names that operating systems interpret differently are refused."""
     entries: list[tuple[zipfile.ZipInfo | str, bytes]] = [(laid_out(name), files[name]) for name in files]
 
     assert check_mar(raw(entries, tmp_path / "good.mar"))
@@ -200,15 +200,15 @@ def test_names_that_lead_elsewhere_are_refused(files: Files, tmp_path: Path, ent
     ids=["duplicate at the end", "duplicate at the start", "symbolic link", "date and owner"],
 )
 def test_tricks_with_entries_are_refused(files: Files, tmp_path: Path, trick: Callable[[list], list]) -> None:
-    """Of two entries of one name, readers take different ones; a link leads out of the archive."""
+    """Duplicate names, of which readers take different ones, and links out of the archive are refused."""
     path = raw(trick([(laid_out(name), files[name]) for name in files]), tmp_path / "bad.mar")
 
     with pytest.raises(ArchiveError):
         check_mar(path)
 
 
-def test_bytes_that_are_not_in_an_entry_are_refused(path: Path, tmp_path: Path) -> None:
-    """Before the first entry, between entries, after the last, as a comment, or an entry that no directory lists."""
+def test_bytes_outside_the_entries_are_refused(path: Path, tmp_path: Path) -> None:
+    """Extra bytes before, between or after entries, a comment, and an entry missing from the directory are refused."""
     contents = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         start = archive.start_dir
@@ -242,8 +242,8 @@ def _file(path: Path, contents: bytes) -> Path:
 
 
 def test_symbolic_link_in_an_unpacked_archive_is_refused(files: Files, tmp_path: Path) -> None:
-    """A link is not a file of the archive, whatever it leads to."""
-    folder = unpacked(files, tmp_path / "archive")
+    """A symbolic link is refused, whatever its target."""
+    folder = write_folder(files, tmp_path / "archive")
     (folder / "model.yaml").rename(tmp_path / "model.yaml")
     (folder / "model.yaml").symlink_to(tmp_path / "model.yaml")
 
@@ -252,9 +252,9 @@ def test_symbolic_link_in_an_unpacked_archive_is_refused(files: Files, tmp_path:
 
 
 def test_archive_of_format_1_is_refused_with_the_command_that_rebuilds_it(files: Files, tmp_path: Path) -> None:
-    """The command has the settings of the archive: batching, slots, workers."""
+    """The message has the command with the settings of the archive: batching, slots, workers."""
     old = {name: contents for name, contents in files.items() if name != MANIFEST}
-    path = packed(old, tmp_path / "old.mar")
+    path = pack(old, tmp_path / "old.mar")
     command = r"`\.venv/bin/python -m export\.package models/tiny --batching dynamic --slots 4 --workers 2`"
 
     with pytest.raises(ArchiveError, match=f"old.mar is an archive of format 1; 2 is read here.*{command}"):
@@ -264,26 +264,26 @@ def test_archive_of_format_1_is_refused_with_the_command_that_rebuilds_it(files:
 
 
 def test_archive_of_a_later_format_says_so(files: Files, tmp_path: Path) -> None:
-    """What is newer than this installation is refused with the two numbers."""
+    """A later format is refused with both format numbers."""
     later = files[MANIFEST].replace(b'"format": 2', b'"format": 3')
 
     with pytest.raises(ArchiveError, match="archive of format 3, and 2 is the newest"):
-        check_mar(packed(files | {MANIFEST: later}, tmp_path / "later.mar"))
+        check_mar(pack(files | {MANIFEST: later}, tmp_path / "later.mar"))
 
 
-def test_command_holds_nothing_that_a_shell_would_run(files: Files, tmp_path: Path) -> None:
-    """A name from a file that nobody has checked is not put into a command."""
+def test_command_contains_no_shell_injection(files: Files, tmp_path: Path) -> None:
+    """Unchecked names from a file are not inserted into the command."""
     old = {name: contents for name, contents in files.items() if name != MANIFEST}
     old["model.yaml"] = b"name: x; rm -rf /\n"
 
     with pytest.raises(ArchiveError) as raised:
-        check_mar(packed(old, tmp_path / "old.mar"))
+        check_mar(pack(old, tmp_path / "old.mar"))
     assert "rm" not in str(raised.value)
 
 
 def test_large_archives_have_the_same_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond 2 GiB, a zip has other fields; `zipfile` takes the limit from one place, so that it can be lowered."""
-    folder = unpacked({"a.bin": bytes(5000), "b.bin": bytes(range(256)) * 40, "c": b"c"}, tmp_path / "folder")
+    """Above 2 GiB, a zip has other fields; the test lowers that limit of `zipfile`."""
+    folder = write_folder({"a.bin": bytes(5000), "b.bin": bytes(range(256)) * 40, "c": b"c"}, tmp_path / "folder")
     expected = write_manifest(folder)
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 2000)
     monkeypatch.setattr(mar, "STORED_FROM", 1)
@@ -297,8 +297,8 @@ def test_large_archives_have_the_same_layout(tmp_path: Path, monkeypatch: pytest
 
 
 def test_contents_longer_than_their_header_says_are_refused(tmp_path: Path) -> None:
-    """An entry that unpacks to more than its size is refused before it is unpacked."""
-    folder = unpacked({"zeros.bin": bytes(50_000_000)}, tmp_path / "folder")
+    """An entry larger than its declared size is refused before it is unpacked."""
+    folder = write_folder({"zeros.bin": bytes(50_000_000)}, tmp_path / "folder")
     write_manifest(folder)
     path = write_mar(folder, tmp_path / "bomb.mar")
     contents = bytearray(path.read_bytes())
@@ -318,15 +318,15 @@ def test_contents_longer_than_their_header_says_are_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "contents", [b"", b"[]", b"{}", b"null", b'{"format": 2}', b'{"format": 2, "files": []}', b"[" * 100_000, b"\xff"]
 )
-def test_manifest_that_is_something_else_is_refused(files: Files, tmp_path: Path, contents: bytes) -> None:
-    """Any contents that are not a manifest are an ArchiveError."""
+def test_invalid_manifest_is_refused(files: Files, tmp_path: Path, contents: bytes) -> None:
+    """Contents that are not a manifest are an ArchiveError."""
     with pytest.raises(ArchiveError, match=r"manifest\.json is damaged"):
-        check_mar(packed(files | {MANIFEST: contents}, tmp_path / "bad.mar"))
+        check_mar(pack(files | {MANIFEST: contents}, tmp_path / "bad.mar"))
 
 
 def test_manifest_may_not_name_itself_or_leave_the_archive(files: Files, tmp_path: Path) -> None:
-    """A manifest with a name that is not allowed is refused, whatever the archive has."""
+    """A manifest with a forbidden name is refused, whatever the archive contains."""
     for name in (MANIFEST, "../x", "MODEL.YAML"):
         named = Manifest(json.loads(files[MANIFEST])["files"] | {name: "0" * 64})
         with pytest.raises(ArchiveError):
-            check_mar(packed(files | {MANIFEST: named.contents}, tmp_path / "bad.mar"))
+            check_mar(pack(files | {MANIFEST: named.contents}, tmp_path / "bad.mar"))

@@ -22,7 +22,7 @@ from tests.tiny_model import CONFIG, png
 
 
 def test_archive_config_survives_the_round_trip(tiny_archive: Path) -> None:
-    """model.yaml of the archive says what model.yaml of the model folder said; the manifest names every file."""
+    """model.yaml of the archive equals that of the model folder; the manifest lists every file."""
     archive = read_archive(tiny_archive)
 
     assert archive.config.decoder.items() >= CONFIG.decoder.items()
@@ -33,7 +33,7 @@ def test_archive_config_survives_the_round_trip(tiny_archive: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.yaml", *ARCHIVE_FILES])
 def test_changed_file_is_found(tiny_archive: Path, tmp_path: Path, name: str) -> None:
-    """One changed byte in any file of an archive stops the start and names the file."""
+    """One changed byte in any file of an archive is an error at startup with its name."""
     folder = shutil.copytree(tiny_archive, tmp_path / "archive")
     contents = bytearray((folder / name).read_bytes())
     contents[len(contents) // 2] ^= 1
@@ -45,7 +45,7 @@ def test_changed_file_is_found(tiny_archive: Path, tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize("name", [*ARCHIVE_FILES, "model.yaml"])
 def test_missing_file_is_named(tiny_archive: Path, tmp_path: Path, name: str) -> None:
-    """An archive without one of its files stops the start and names the file."""
+    """A missing file of an archive is an error at startup with its name."""
     folder = shutil.copytree(tiny_archive, tmp_path / "archive")
     (folder / name).unlink()
 
@@ -61,8 +61,8 @@ def test_same_model_gives_same_files(tiny_model: Path, tiny_archive: Path, tmp_p
         assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
 
 
-def test_export_that_computes_something_else_fails(tmp_path: Path) -> None:
-    """A file whose outputs differ from the network's is refused with the difference."""
+def test_wrong_export_fails(tmp_path: Path) -> None:
+    """A file whose outputs differ from the network's is an error with the difference."""
     example = torch.randn(2, 4)
     export_onnx(nn.Linear(4, 3).eval(), example, tmp_path / "linear.onnx", inputs="x", outputs="y")
 
@@ -70,8 +70,8 @@ def test_export_that_computes_something_else_fails(tmp_path: Path) -> None:
         compare(nn.Linear(4, 3), example, tmp_path / "linear.onnx")
 
 
-def test_network_has_its_weights_in_a_file_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
-    """The weights lie beside the network, where they can be mapped; they are checked like every file."""
+def test_weights_are_in_a_separate_file(tiny_model: Path, tmp_path: Path) -> None:
+    """The weights of a network are in a separate file, for memory mapping; it is checked like every file."""
     model = read_model_folder(tiny_model)
 
     write_files(model, tmp_path)
@@ -87,7 +87,7 @@ def test_network_has_its_weights_in_a_file_of_its_own(tiny_model: Path, tmp_path
         read_archive(tmp_path)
 
 
-def test_weights_in_a_file_of_their_own_are_reproducible(tmp_path: Path) -> None:
+def test_separate_weights_are_reproducible(tmp_path: Path) -> None:
     """The same network gives the same two files."""
     network, example = nn.Linear(64, 32).eval().requires_grad_(False), torch.randn(2, 64)
     for name in ("a", "b"):
@@ -99,13 +99,13 @@ def test_weights_in_a_file_of_their_own_are_reproducible(tmp_path: Path) -> None
 
 
 def test_weights_of_a_session_are_mapped(tmp_path: Path) -> None:
-    """A process that has loaded a network and used it holds its weights as pages of their file, which others share."""
+    """After loading and running a network its weights are pages of the file, which processes share."""
     network, example = nn.Linear(4096, 4096).eval().requires_grad_(False), torch.randn(2, 3, 4096)
     export_onnx(network, example, tmp_path / "linear.onnx", inputs="x", outputs="y")
     code = (
         "import sys, re, pathlib, numpy as np\n"
         "from prelim.encoding.onnx_session import OnnxSession\n"
-        # Not Private_Dirty: that counts pages of a file too, as long as the system has not written them to disk.
+        # Not Private_Dirty: that includes file pages that are not written to disk yet.
         "private = lambda: int(re.search(r'Anonymous: +(\\d+)', "
         "pathlib.Path('/proc/self/smaps_rollup').read_text())[1])\n"
         "before = private()\n"
@@ -120,8 +120,8 @@ def test_weights_of_a_session_are_mapped(tmp_path: Path) -> None:
     assert int(done.stdout) < 16_000, "kB of its own, for 64 MiB of weights"
 
 
-def test_export_that_gives_no_numbers_fails(tmp_path: Path) -> None:
-    """A network that gives NaN is refused, also where its file gives NaN as well; zeros are numbers."""
+def test_export_of_nan_fails(tmp_path: Path) -> None:
+    """A network that returns NaN is refused even if its file also does; zeros are accepted."""
     zeros, not_numbers = nn.Linear(4, 3).eval(), nn.Linear(4, 3).eval()
     for linear, value in ((zeros, 0.0), (not_numbers, float("nan"))):
         for parameter in linear.parameters():
@@ -134,7 +134,7 @@ def test_export_that_gives_no_numbers_fails(tmp_path: Path) -> None:
 
 
 def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) -> None:
-    """The same folder gives the same .mar; it has no pickle in it and works in a clean process."""
+    """The same folder gives the same .mar, which contains no pickles and works in a clean process."""
     first = write_archive(tiny_model, tmp_path / "a", batching="in-flight", slots=8)
     second = write_archive(tiny_model, tmp_path / "b", batching="in-flight", slots=8)
     image = tmp_path / "image.png"
@@ -148,14 +148,14 @@ def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) 
 
 
 def test_several_workers_need_dynamic_batching(tiny_model: Path, tmp_path: Path) -> None:
-    """In-flight batching, which hangs with several workers, is refused for them before anything is written."""
+    """In-flight batching with several workers, which would hang, is refused before anything is written."""
     with pytest.raises(ArchiveError, match="workers is 2 with in-flight batching"):
         write_archive(tiny_model, tmp_path / "store", batching="in-flight", slots=8, workers=2)
     assert not (tmp_path / "store").exists()
 
 
-def test_archive_says_how_many_workers(tiny_model: Path, tmp_path: Path) -> None:
-    """TorchServe starts as many workers as the archive was packaged for, neither fewer nor more."""
+def test_archive_sets_the_number_of_workers(tiny_model: Path, tmp_path: Path) -> None:
+    """TorchServe starts exactly the packaged number of workers."""
     path = write_archive(tiny_model, tmp_path, batching="dynamic", slots=4, workers=3)
 
     with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""Published checkpoints are imported whole or refused with the reason."""
+"""Published checkpoints are imported completely or refused with the reason."""
 
 import re
 from collections import OrderedDict
@@ -52,8 +52,8 @@ def published() -> dict[str, Tensor]:
     return weights
 
 
-def imported(contents: object, folder: Path) -> Path:
-    """The model folder of a checkpoint with these contents."""
+def import_contents(contents: object, folder: Path) -> Path:
+    """Import a checkpoint with these contents; returns the model folder."""
     torch.save(contents, folder / "pytorch_model.bin")
     import_checkpoint("mobilenet_graph", [folder / "pytorch_model.bin"], None, folder / "model", "small")
     return folder / "model"
@@ -63,14 +63,14 @@ def imported(contents: object, folder: Path) -> Path:
 def test_dimensions_and_weights_come_from_the_checkpoint(
     published: dict[str, Tensor], tmp_path: Path, container: str
 ) -> None:
-    """A checkpoint of other dimensions is imported with them, bare, beside an optimizer, or from DataParallel."""
+    """Dimensions come from the checkpoint: a bare state_dict, one next to an optimizer, or one of DataParallel."""
     contents: object = published
     if container == "model_state_dict":
         contents = {"model_state_dict": OrderedDict(published), "epoch": 3, "loss": 0.5}
     elif container == "module.":
         contents = {f"module.{key}": value for key, value in published.items()}
 
-    config, network = read_network(imported(contents, tmp_path))
+    config, network = read_network(import_contents(contents, tmp_path))
 
     assert config.decoder["layers"] == 2
     assert config.decoder["max_positions"] == 30
@@ -79,13 +79,13 @@ def test_dimensions_and_weights_come_from_the_checkpoint(
 
 
 def test_missing_unknown_and_misshaped_keys_are_listed(published: dict[str, Tensor], tmp_path: Path) -> None:
-    """Every fault of a checkpoint is in one message."""
+    """One message lists all faults of a checkpoint."""
     del published["fc_out.bias"]
     published["surprise"] = torch.zeros(3)
     published["vis_proj.bias"] = torch.zeros(7)
 
     with pytest.raises(ArchiveError) as raised:
-        imported(published, tmp_path)
+        import_contents(published, tmp_path)
 
     message = str(raised.value)
     assert "decoder.lm_head.bias is missing" in message
@@ -94,21 +94,23 @@ def test_missing_unknown_and_misshaped_keys_are_listed(published: dict[str, Tens
 
 
 def test_checkpoint_of_another_system_is_named(tmp_path: Path) -> None:
-    """A checkpoint without the system's own keys is refused with the first one that it lacks."""
-    with pytest.raises(ArchiveError, match=r"is no mobilenet_graph: it lacks decoder\.token_embedding\.weight"):
-        imported({"weight": torch.zeros(2, 2)}, tmp_path)
+    """A checkpoint without the system's keys is an error with the first missing one."""
+    with pytest.raises(
+        ArchiveError, match=r"not a checkpoint of mobilenet_graph: it lacks decoder\.token_embedding\.weight"
+    ):
+        import_contents({"weight": torch.zeros(2, 2)}, tmp_path)
 
 
 class Dangerous:
-    """Something that a pickle would have to run code for."""
+    """An object whose unpickling runs code."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return print, ("a checkpoint ran code",)
 
 
 @pytest.mark.parametrize("contents", [Dangerous(), {"model": Dangerous()}, [1, 2], {"a": 1}])
-def test_what_is_no_state_dict_is_refused(contents: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Code in a checkpoint is not run, and other contents are refused."""
+def test_other_contents_are_refused(contents: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code in a checkpoint is not run; contents other than a state_dict are refused."""
     torch.save(contents, tmp_path / "a.pth")
 
     with pytest.raises(ArchiveError, match=r"a\.pth"):
@@ -118,7 +120,7 @@ def test_what_is_no_state_dict_is_refused(contents: object, tmp_path: Path, caps
 
 
 def test_damaged_file_is_refused(tmp_path: Path) -> None:
-    """A file that is no checkpoint is an ArchiveError with its name."""
+    """A file that is not a checkpoint is an ArchiveError with its name."""
     (tmp_path / "a.pth").write_bytes(b"not a checkpoint")
 
     with pytest.raises(ArchiveError, match=r"a\.pth cannot be read"):

@@ -1,4 +1,4 @@
-"""System 2's language model is imported from a whole state_dict or from Llama's folder and an adapter's."""
+"""System 2's language model is imported from one state_dict, or from the folders of Llama and the adapter."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def vision(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def llama(folder: Path, vocab_size: int = 40) -> dict[str, Tensor]:
-    """A random Llama, saved in shards; its weights."""
+    """Save a random Llama in shards; returns its weights."""
     torch.manual_seed(1)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **LLAMA))
     model.save_pretrained(folder, max_shard_size="8KB")
@@ -59,7 +59,7 @@ def llama(folder: Path, vocab_size: int = 40) -> dict[str, Tensor]:
 
 
 def adapter() -> dict[str, Tensor]:
-    """Weights of an adapter, by `layers.0.self_attn.q_proj.lora_A` and the like."""
+    """Weights of an adapter, with keys like `layers.0.self_attn.q_proj.lora_A`."""
     draw = torch.Generator().manual_seed(2)
     weights = {}
     for layer in range(2):
@@ -75,7 +75,7 @@ def projection() -> dict[str, Tensor]:
 
 
 def save_adapter(folder: Path, settings: Mapping[str, object] = SETTINGS) -> Path:
-    """A folder as `peft` writes it."""
+    """Save an adapter folder like `peft`."""
     folder.mkdir()
     named = {f"base_model.model.model.{name}.weight": value for name, value in adapter().items()}
     save_file(named, folder / "adapter_model.safetensors")
@@ -92,24 +92,24 @@ def whole(weights: Mapping[str, Tensor], base_layer: str = "base_layer.") -> dic
     return named | projection()
 
 
-def imported(paths: list[Path], out: Path) -> dict[str, Tensor]:
-    """The weights of the model folder."""
+def import_weights(paths: list[Path], out: Path) -> dict[str, Tensor]:
+    """Import checkpoints; returns the weights of the model folder."""
     import_checkpoint(SYSTEM, paths, None, out, "small")
     return read_weights(out / WEIGHTS)
 
 
 def test_both_ways_give_the_same_model(vision: Path, tmp_path: Path) -> None:
-    """Projection, folder in shards and adapter's folder give the weights that the whole state_dict gives."""
+    """Projection, sharded folder and adapter folder give the same weights as one state_dict."""
     weights = llama(tmp_path / "llama")
     torch.save(projection(), tmp_path / "projection.pth")
     torch.save(whole(weights), tmp_path / "checkpoint.pth")
     (tmp_path / "adapter_config.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
     assert len(list((tmp_path / "llama").glob("*.safetensors"))) > 1
 
-    parts = imported(
+    parts = import_weights(
         [vision, tmp_path / "projection.pth", tmp_path / "llama", save_adapter(tmp_path / "adapter")], tmp_path / "a"
     )
-    together = imported(
+    together = import_weights(
         [vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json", tmp_path / "adapter_config.json"],
         tmp_path / "b",
     )
@@ -127,13 +127,13 @@ def test_both_ways_give_the_same_model(vision: Path, tmp_path: Path) -> None:
 
 
 def test_old_files_load(vision: Path, tmp_path: Path) -> None:
-    """A state_dict without base_layer, with rotary frequencies in it, is read; the published alpha counts."""
+    """A state_dict without base_layer and with rotary frequencies is read; the published alpha is used."""
     weights = llama(tmp_path / "llama")
     old = whole(weights, base_layer="")
     old["llm_model.base_model.model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
     torch.save(old, tmp_path / "checkpoint.pth")
 
-    found = imported([vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"], tmp_path / "out")
+    found = import_weights([vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"], tmp_path / "out")
 
     expected = weights["model.layers.0.self_attn.v_proj.weight"] + 8 / RANK * (
         adapter()["layers.0.self_attn.v_proj.lora_B"] @ adapter()["layers.0.self_attn.v_proj.lora_A"]
@@ -141,67 +141,67 @@ def test_old_files_load(vision: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(found["decoder.body.layers.0.self_attn.v_proj.weight"], expected)
 
 
-def in_4_bits(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The state_dict of the Llama with its linear layers in 4 bits, and the numbers that it computes with."""
+def quantize_4bit(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state_dict of a Llama with 4-bit linear layers, and the dequantized weights."""
     model = LlamaForCausalLM.from_pretrained(folder)
     meant = dict(model.state_dict())
     for name, layer in list(model.model.named_modules()):
         if isinstance(layer, torch.nn.Linear):
-            quantised = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, quant_type="nf4")
-            quantised.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
-            quantised = quantised.to("cpu")
-            model.model.set_submodule(name, quantised)
-            state = quantised.weight.quant_state
-            meant[f"model.{name}.weight"] = bitsandbytes.functional.dequantize_4bit(quantised.weight, state)
+            quantized = bitsandbytes.nn.Linear4bit(layer.in_features, layer.out_features, bias=False, quant_type="nf4")
+            quantized.weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
+            quantized = quantized.to("cpu")
+            model.model.set_submodule(name, quantized)
+            state = quantized.weight.quant_state
+            meant[f"model.{name}.weight"] = bitsandbytes.functional.dequantize_4bit(quantized.weight, state)
     return model.state_dict(), meant
 
 
 @pytest.mark.parametrize("base_layer", ["base_layer.", ""])
-def test_state_dict_in_4_bits_is_dequantised_and_merged(vision: Path, tmp_path: Path, base_layer: str) -> None:
-    """A state_dict of a model that trained its adapter on 4 bits gives the numbers that it computed with, merged."""
+def test_4bit_state_dict_is_dequantized_and_merged(vision: Path, tmp_path: Path, base_layer: str) -> None:
+    """A state_dict with an adapter on 4-bit layers gives their dequantized weights, merged."""
     llama(tmp_path / "llama")
-    quantised, meant = in_4_bits(tmp_path / "llama")
+    quantized, meant = quantize_4bit(tmp_path / "llama")
     paths = [vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"]
     torch.save(whole(meant, base_layer), tmp_path / "checkpoint.pth")
-    expected = imported(paths, tmp_path / "meant")
+    expected = import_weights(paths, tmp_path / "meant")
 
-    torch.save(whole(quantised, base_layer), tmp_path / "checkpoint.pth")
-    found = imported(paths, tmp_path / "model")
+    torch.save(whole(quantized, base_layer), tmp_path / "checkpoint.pth")
+    found = import_weights(paths, tmp_path / "model")
 
-    assert quantised["model.layers.0.mlp.up_proj.weight"].dtype == torch.uint8
+    assert quantized["model.layers.0.mlp.up_proj.weight"].dtype == torch.uint8
     assert found.keys() == expected.keys()
     assert [key for key in found if not torch.equal(found[key], expected[key])] == []
-    assert "14 of its weights were quantised" in (tmp_path / "model" / MODEL_CARD).read_text(encoding="utf-8")
+    assert "14 weights quantized by bitsandbytes" in (tmp_path / "model" / MODEL_CARD).read_text(encoding="utf-8")
 
 
-def test_folder_in_4_bits_is_dequantised(vision: Path, tmp_path: Path) -> None:
-    """A folder of a quantised Llama, its parts spread over shards, gives what the dequantised state_dict gives."""
+def test_4bit_folder_is_dequantized(vision: Path, tmp_path: Path) -> None:
+    """A folder of a quantized, sharded Llama gives the same weights as the dequantized state_dict."""
     llama(tmp_path / "llama")
-    quantised, meant = in_4_bits(tmp_path / "llama")
+    quantized, meant = quantize_4bit(tmp_path / "llama")
     torch.save(projection(), tmp_path / "projection.pth")
     torch.save(meant, tmp_path / "meant.pth")
-    folder = tmp_path / "quantised"
+    folder = tmp_path / "quantized"
     folder.mkdir()
     (tmp_path / "llama" / "config.json").rename(folder / "config.json")
     shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    places = {key: shards[i % 2] for i, key in enumerate(quantised)}
+    places = {key: shards[i % 2] for i, key in enumerate(quantized)}
     for shard in shards:
-        save_file({key: value for key, value in quantised.items() if places[key] == shard}, folder / shard)
+        save_file({key: value for key, value in quantized.items() if places[key] == shard}, folder / shard)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
     others = [vision, tmp_path / "projection.pth"]
 
-    found = imported([*others, folder], tmp_path / "a")
-    expected = imported([*others, tmp_path / "meant.pth", folder / "config.json"], tmp_path / "b")
+    found = import_weights([*others, folder], tmp_path / "a")
+    expected = import_weights([*others, tmp_path / "meant.pth", folder / "config.json"], tmp_path / "b")
 
     assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
 
 
 def test_vocabulary_of_llama_gets_a_padding_token(vision: Path, tmp_path: Path) -> None:
-    """32,000 words become 32,001; the score of the padding token is the mean of all, so that it is never the best."""
+    """32,000 tokens become 32,001; the padding token's score is the mean of all scores, so it is never the best."""
     weights = llama(tmp_path / "llama", vocab_size=32000)
     torch.save(projection(), tmp_path / "projection.pth")
 
-    found = imported([vision, tmp_path / "projection.pth", tmp_path / "llama"], tmp_path / "out")
+    found = import_weights([vision, tmp_path / "projection.pth", tmp_path / "llama"], tmp_path / "out")
 
     head = found["decoder.lm_head.weight"]
     assert head.shape == found["decoder.body.embed_tokens.weight"].shape == (32001, WIDTH)
@@ -209,8 +209,8 @@ def test_vocabulary_of_llama_gets_a_padding_token(vision: Path, tmp_path: Path) 
     torch.testing.assert_close(head[-1], weights["lm_head.weight"].mean(0))
 
 
-def test_decoder_of_other_words_has_its_own_special_tokens(vision: Path, tmp_path: Path) -> None:
-    """A Llama of other words than Llama-2 starts, ends and pads as its config.json says, prompts included."""
+def test_decoder_with_another_vocabulary_has_its_own_special_tokens(vision: Path, tmp_path: Path) -> None:
+    """A Llama with another vocabulary uses the special tokens of its config.json, also in prompts."""
     llama(tmp_path / "llama")
     path = tmp_path / "llama" / "config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
@@ -220,7 +220,7 @@ def test_decoder_of_other_words_has_its_own_special_tokens(vision: Path, tmp_pat
     torch.save(projection(), tmp_path / "projection.pth")
     files = [vision, tmp_path / "projection.pth", tmp_path / "llama"]
 
-    imported(files, tmp_path / "out")
+    import_weights(files, tmp_path / "out")
 
     config = ModelConfig.read(tmp_path / "out" / CONFIG)
     assert config.tokenizer == SpecialTokens(bos_token_id=7, eos_token_id=5, pad_token_id=5)
@@ -228,25 +228,25 @@ def test_decoder_of_other_words_has_its_own_special_tokens(vision: Path, tmp_pat
     assert config.prompt.start_ids == (7,)
     path.write_text(json.dumps({**settings, "eos_token_id": [5, 6]}), encoding="utf-8")
     with pytest.raises(ArchiveError, match=r"eos_token_id is \[5, 6\] .* must be one id"):
-        imported(files, tmp_path / "again")
+        import_weights(files, tmp_path / "again")
 
 
 def test_missing_keys_are_listed(vision: Path, tmp_path: Path) -> None:
-    """A checkpoint that lacks keys is refused, and the message has each of them."""
+    """A message lists all missing keys."""
     weights = whole(llama(tmp_path / "llama"))
     del weights["llm_model.base_model.model.model.norm.weight"]
     del weights["visual_projection.bias"]
     torch.save(weights, tmp_path / "checkpoint.pth")
 
     with pytest.raises(ArchiveError, match=r"connector\.proj\.bias is missing; decoder\.body\.norm\.weight is missing"):
-        imported([vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"], tmp_path / "out")
+        import_weights([vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"], tmp_path / "out")
 
 
 LAYER = {"x.weight": torch.zeros(4, 6), "x.lora_A.weight": torch.ones(2, 6), "x.lora_B.weight": torch.ones(4, 2)}
 
 
 def test_adapter_keeps_the_layers_dtype() -> None:
-    """A layer in half precision is merged in float32 and stays in half precision; rank-stabilised scaling is known."""
+    """A half-precision layer is merged in float32 and stays in half precision; rank-stabilized scaling is supported."""
     layer = {**LAYER, "x.weight": LAYER["x.weight"].bfloat16()}
 
     merged = merge_adapters(layer, {"lora_alpha": 4, "use_rslora": True}, None)
@@ -264,13 +264,13 @@ def test_adapter_keeps_the_layers_dtype() -> None:
         ({"x.lora_B.weight": None}, {"lora_alpha": 1}, "x needs weight, lora_A.weight and lora_B.weight"),
         ({"x.lora_B.weight": torch.ones(5, 2)}, {"lora_alpha": 1}, r"lora_B \(5, 2\) .* does not fit \(4, 6\)"),
         ({}, {}, "adapter of unknown alpha"),
-        ({}, {"lora_alpha": 1, "use_dora": True}, "use_dora = True, which is not known"),
+        ({}, {"lora_alpha": 1, "use_dora": True}, "use_dora = True, which is not supported"),
     ],
 )
 def test_adapter_that_cannot_be_merged_is_refused(
     changes: Mapping[str, Tensor | None], settings: Mapping[str, object], message: str
 ) -> None:
-    """Half an adapter, one of the wrong shape or of an unknown kind is an error that says so."""
+    """An incomplete, mis-shaped or unsupported adapter is an error with the reason."""
     weights = {key: value for key, value in {**LAYER, **changes}.items() if value is not None}
 
     with pytest.raises(ArchiveError, match=message):
@@ -278,7 +278,7 @@ def test_adapter_that_cannot_be_merged_is_refused(
 
 
 def test_keys_of_the_true_size_are_known() -> None:
-    """Every key of the published state_dict leads to a key of the network at its true size, and to its shape."""
+    """Every key of the published state_dict maps to a key of the full-size network with the same shape."""
     fixture = read_fixture(fixture_path(2))
     entries = fixture["true_size_keys_layer0_only"] + fixture["modules"]["vision"]["state_dict"]
     published = ARCHITECTURES[SYSTEM].published

@@ -1,4 +1,4 @@
-"""The four files of system 3 become one model folder."""
+"""The four files of system 3 are imported as one model folder."""
 
 import json
 from pathlib import Path
@@ -39,13 +39,13 @@ FILES = ("xraygpt.pth", "vicuna", "blip2_pretrained_flant5xxl.pth", "eva_vit_g.p
 
 
 def published(network: nn.Module, part: str, ours: str, theirs: str) -> dict[str, Tensor]:
-    """Half-precision weights of a part whose keys begin with `ours`, with `theirs` in its place."""
+    """Half-precision weights of a part, with the key prefix `ours` replaced by `theirs`."""
     weights = getattr(network, part).state_dict()
     return {theirs + key[len(ours) :]: value.half() for key, value in weights.items() if key.startswith(ours)}
 
 
 def write_published(folder: Path) -> tuple[list[Path], nn.Module]:
-    """The published files of a small random model, and the model."""
+    """Write the published files of a small random model; returns the files and the model."""
     torch.manual_seed(0)
     network = ARCHITECTURES["xraygpt"].build(PARTS)
     position_ids = {"Qformer.bert.embeddings.position_ids": torch.arange(512)[None]}
@@ -82,7 +82,7 @@ def write_published(folder: Path) -> tuple[list[Path], nn.Module]:
 
 
 def test_four_files_become_one_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every weight arrives, half precision stays, positions are resized, and what is ignored is named."""
+    """Every weight is imported, half precision is kept, positions are resized, and ignored keys are printed."""
     paths, network = write_published(tmp_path)
 
     import_checkpoint("xraygpt", paths, None, tmp_path / "model", "small")
@@ -101,10 +101,8 @@ def test_four_files_become_one_model(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert f"ignored {key}: " in printed
 
 
-def test_trained_weights_count_more_than_those_they_began_with(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Of weights that are in several files the first counts, also under another name, and it is said so."""
+def test_trained_weights_have_priority_over_their_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For weights in several files the first file is used, also with another key, and a message says so."""
     paths, _ = write_published(tmp_path)
     trained = torch.load(paths[0], weights_only=True)
     trained["model"]["query_tokens"] = torch.full((1, 4, 24), 2.0)
@@ -116,7 +114,7 @@ def test_trained_weights_count_more_than_those_they_began_with(
     _, read = read_network(tmp_path / "model")
     assert (read.connector.query_tokens == 2).all()
     assert (read.vision.vit.cls_token == 3).all()
-    assert capsys.readouterr().out.count("1 of them are in a file named before it") == 2
+    assert capsys.readouterr().out.count("1 of them were taken from a file given earlier") == 2
 
 
 @pytest.mark.parametrize(
@@ -129,7 +127,7 @@ def test_trained_weights_count_more_than_those_they_began_with(
     ],
 )
 def test_missing_file_is_found(tmp_path: Path, left_out: str, lacking: str) -> None:
-    """An import without one of the four files says which weights it lacks."""
+    """An import without one of the four files is an error with the missing weights."""
     paths, _ = write_published(tmp_path)
 
     with pytest.raises(ArchiveError, match=lacking):
@@ -137,17 +135,19 @@ def test_missing_file_is_found(tmp_path: Path, left_out: str, lacking: str) -> N
 
 
 def test_medclip_does_not_fit_the_public_qformer(tmp_path: Path) -> None:
-    """MedCLIP in the place of EVA-CLIP is refused with the widths that do not fit."""
+    """MedCLIP instead of EVA-CLIP is an error with the two widths."""
     paths, _ = write_published(tmp_path)
     tower = ARCHITECTURES["xraygpt"].vision(tower="medclip_resnet").state_dict()
     torch.save({f"vision_model.{key}": value for key, value in tower.items()}, tmp_path / "medclip.bin")
 
-    with pytest.raises(ArchiveError, match="medclip_resnet gives image features of width 2048, this Q-Former takes 32"):
+    with pytest.raises(
+        ArchiveError, match="medclip_resnet returns image features of width 2048, this Q-Former expects 32"
+    ):
         import_checkpoint("xraygpt", [*paths[:3], tmp_path / "medclip.bin"], None, tmp_path / "model", "small")
 
 
 def test_resized_positions_keep_place_and_values() -> None:
-    """The class token's position stays, a constant table stays constant, and growing and shrinking gives it back."""
+    """The class token's position and constant tables are unchanged, and resizing up and down restores the table."""
     table = torch.cat([torch.full((1, 1, 4), 7.0), torch.full((1, 16, 4), 3.0)], dim=1)
 
     larger = resize_positions(table, (1, 1 + 64, 4))

@@ -1,4 +1,4 @@
-"""The precision that model.yaml asks for is that of the archive's decoder."""
+"""The archive's decoder has the precision of model.yaml."""
 
 import dataclasses
 import shutil
@@ -34,7 +34,7 @@ BITS = {"fp32": 32, "bf16": 16, "int8": 8, "int8_dynamic": 8, "nf4": 4}
 
 
 def tiny_lm(model_type: str, **more: Any) -> TransformersLM:
-    """A random causal language model whose choices depend on what it has read."""
+    """A random causal language model whose outputs depend on its input."""
     torch.manual_seed(0)
     section = {"model_type": model_type, "vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2}
     section |= {"num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 80, **more}
@@ -46,17 +46,17 @@ def tiny_lm(model_type: str, **more: Any) -> TransformersLM:
 
 
 def biogpt() -> TransformersLM:
-    """Layer norm, biases, tied words."""
+    """Layer norm, biases, tied embeddings."""
     return tiny_lm("biogpt")
 
 
 def llama() -> TransformersLM:
-    """RMS norm, grouped heads, a gated feed-forward, words scored by a layer of their own."""
+    """RMS norm, grouped heads, gated feed-forward, separate output layer."""
     return tiny_lm("llama", num_key_value_heads=2, tie_word_embeddings=False)
 
 
 def cross_attention() -> CrossAttentionDecoder:
-    """A decoder of which a part of a joined projection is used by itself."""
+    """A decoder that uses a part of a joined projection separately."""
     torch.manual_seed(0)
     config = CrossAttentionConfig(vocab_size=512, width=64, layers=2, heads=4, feedforward=128, max_positions=80)
     return CrossAttentionDecoder(config).eval()
@@ -77,8 +77,8 @@ def first_logits(decoder: Any, images: int = 3) -> Tensor:
 
 @pytest.mark.parametrize("build", DECODERS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_fewer_bits_say_about_the_same(build: Callable[[], Any], precision: str) -> None:
-    """In every precision the logits are those of fp32, up to the rounding that so many bits bring."""
+def test_logits_are_close_in_every_precision(build: Callable[[], Any], precision: str) -> None:
+    """The logits equal those of fp32 up to the rounding error of the precision."""
     expected = first_logits(serving_decoder(build()))
     actual = first_logits(serving_decoder(build(), precision))
 
@@ -89,8 +89,8 @@ def test_fewer_bits_say_about_the_same(build: Callable[[], Any], precision: str)
 
 @pytest.mark.parametrize("build", DECODERS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_packed_weights_are_the_same_weights(build: Callable[[], Any], precision: str) -> None:
-    """A packed copy gives what the weights give where they lie in the file, up to the order of sums."""
+def test_packed_weights_are_equivalent(build: Callable[[], Any], precision: str) -> None:
+    """Packed and mapped weights give the same outputs, up to the order of summation."""
     packed, shared = (first_logits(serving_decoder(build(), precision, packed=way)) for way in (True, False))
 
     tolerance = 0.02 if PRECISIONS[precision].dtype == torch.bfloat16 else 1e-5
@@ -99,8 +99,8 @@ def test_packed_weights_are_the_same_weights(build: Callable[[], Any], precision
 
 @pytest.mark.parametrize("build", DECODERS)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_fewer_bits_take_less_room(build: Callable[[], Any], precision: str) -> None:
-    """What is stored of matrices takes so many bits a weight; only tables that are looked up may take 16 or 32."""
+def test_stored_bits_per_weight(build: Callable[[], Any], precision: str) -> None:
+    """Matrices have the bits per weight of the precision; only lookup tables may have 16 or 32."""
     decoder = build()
     _, served, stored = for_serving(decoder, precision)
     layers = {name for name, layer in served.named_modules() if isinstance(layer, (nn.Linear, *QUANTIZED.values()))}
@@ -115,8 +115,8 @@ def test_fewer_bits_take_less_room(build: Callable[[], Any], precision: str) -> 
 
 @pytest.mark.parametrize("build", DECODERS)
 @pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"])
-def test_neighbours_do_not_matter(build: Callable[[], Any], precision: str) -> None:
-    """A report is the same alone and beside others, also where what flows between layers is rounded to 8 bits."""
+def test_batch_does_not_change_reports(build: Callable[[], Any], precision: str) -> None:
+    """A report is the same alone and in a batch, also with activations rounded to 8 bits."""
     decoder = serving_decoder(build(), precision)
     prompt = (2,) if isinstance(decoder, CrossAttentionDecoder) else (IMAGE,)
     options = GenerationOptions(max_new_tokens=12, num_beams=2)
@@ -126,7 +126,7 @@ def test_neighbours_do_not_matter(build: Callable[[], Any], precision: str) -> N
     )
     requests = {f"{i}": DecodeRequest(image, prompt, options) for i, image in enumerate(images)}
 
-    def decoded(some: dict[str, DecodeRequest]) -> dict[str, tuple[int, ...]]:
+    def decode(some: dict[str, DecodeRequest]) -> dict[str, tuple[int, ...]]:
         engine = Engine(decoder, slots=4, eos_token_ids=[3], pad_token_id=0, detokenize=str)
         engine.add(some)
         done: dict[str, tuple[int, ...]] = {}
@@ -134,15 +134,15 @@ def test_neighbours_do_not_matter(build: Callable[[], Any], precision: str) -> N
             done |= {key: found[0].token_ids for key, found in engine.step().items()}
         return done
 
-    together = decoded(requests)
-    assert together == {key: decoded({key: request})[key] for key, request in requests.items()}
+    together = decode(requests)
+    assert together == {key: decode({key: request})[key] for key, request in requests.items()}
     assert len(set(together.values())) > 1
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("layer_class", [Int8Linear, Int8DynamicLinear])
 def test_int8_is_within_half_a_unit(layer_class: type[Int8Linear], rows: int) -> None:
-    """Stored weights are off by half a unit at most, and each kernel multiplies with just these, whole or in part."""
+    """Stored weights have an error of at most half a unit, and all kernels use exactly these, whole or in part."""
     torch.manual_seed(0)
     weight, bias = torch.randn(96, 64) * torch.logspace(-6, 3, 96)[:, None], torch.randn(96)
     weight[5] = 0
@@ -164,8 +164,8 @@ def test_int8_is_within_half_a_unit(layer_class: type[Int8Linear], rows: int) ->
     torch.testing.assert_close(part, actual[:, 10:30])
 
 
-def test_nf4_is_that_of_bitsandbytes() -> None:
-    """The layer computes with the weights that bitsandbytes restores from its own four bits."""
+def test_nf4_equals_bitsandbytes() -> None:
+    """The layer uses the weights that bitsandbytes dequantizes."""
     torch.manual_seed(0)
     weight, x = torch.randn(96, 128), torch.randn(5, 128, dtype=torch.bfloat16)
     restored = dequantize_4bit(*quantize_4bit(weight, quant_type="nf4"))
@@ -177,7 +177,7 @@ def test_nf4_is_that_of_bitsandbytes() -> None:
 
 
 def test_nf4_needs_blocks() -> None:
-    """A layer that cannot be divided into blocks is refused with its size."""
+    """A layer that cannot be divided into blocks is an error with its size."""
     decoder = CrossAttentionDecoder(CrossAttentionConfig(30, 12, 1, 2, 20, 16))
 
     with pytest.raises(ValueError, match=r"64 weights together; .* x 12 cannot be divided"):
@@ -188,7 +188,7 @@ def test_nf4_needs_blocks() -> None:
 def test_archive_answers_in_every_precision(
     tiny_model: Path, tiny_archive: Path, tmp_path: Path, precision: str
 ) -> None:
-    """An archive in any precision answers, with the decoder that was stored in it, and loads it without a copy."""
+    """An archive in any precision works with its stored decoder, and loads it without a copy."""
     folder = shutil.copytree(tiny_archive, tmp_path / "archive")
     model = read_model_folder(tiny_model, decoder_as_stored=True)
     config = dataclasses.replace(model.config, precision=precision)
@@ -204,6 +204,6 @@ def test_archive_answers_in_every_precision(
 
 
 def test_unknown_precision_is_refused() -> None:
-    """Another precision is an error that lists the known ones."""
+    """An unknown precision is an error with the allowed ones."""
     with pytest.raises(ArchiveError, match=r"precision is 'fp8'; allowed: fp32, bf16, int8, int8_dynamic, nf4"):
         dataclasses.replace(CONFIG, precision="fp8")

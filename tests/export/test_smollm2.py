@@ -1,4 +1,4 @@
-"""A real language model in a GGUF file becomes a decoder that computes and writes what `transformers` does."""
+"""A real language model imported from a GGUF file computes the same as in `transformers`."""
 
 import csv
 from pathlib import Path
@@ -30,18 +30,18 @@ def model(smollm2: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def peer(smollm2: Path) -> LlamaForCausalLM:
-    """The same file as `transformers` reads it."""
+    """The same file, read by `transformers`."""
     return original()
 
 
 @pytest.fixture(scope="module")
-def words(smollm2: Path) -> TokenizersBackend:
-    """Its tokenizer as `transformers` reads it."""
+def tokenizer(smollm2: Path) -> TokenizersBackend:
+    """Its tokenizer, read by `transformers`."""
     return original_tokenizer()
 
 
 def test_weights_are_those_that_transformers_reads(model: Model, peer: LlamaForCausalLM) -> None:
-    """Every dequantised tensor equals the one that `transformers` makes of it, bit for bit."""
+    """Every dequantized tensor equals that of `transformers` bit for bit."""
     expected = peer.model.state_dict()
 
     found = model.network.decoder.body.state_dict()
@@ -51,7 +51,7 @@ def test_weights_are_those_that_transformers_reads(model: Model, peer: LlamaForC
 
 
 def test_scores_are_those_of_transformers(model: Model, peer: LlamaForCausalLM) -> None:
-    """The imported decoder, its head tied to its words, gives the logits of the model that `transformers` builds."""
+    """The imported decoder, with tied embeddings, gives the logits of the model in `transformers`."""
     ids = torch.tensor([model.tokenizer.encode("The heart is not enlarged.", add_special_tokens=False).ids])
     decoder = model.network.decoder
     with torch.inference_mode():
@@ -61,32 +61,34 @@ def test_scores_are_those_of_transformers(model: Model, peer: LlamaForCausalLM) 
     torch.testing.assert_close(ours, theirs)
 
 
-def test_ids_of_shared_reports_are_those_of_transformers(shared: Path, model: Model, words: TokenizersBackend) -> None:
-    """Real reports and odd texts get the ids that the tokenizer of `transformers` gives, and come back as they were."""
+def test_ids_of_shared_reports_are_those_of_transformers(
+    shared: Path, model: Model, tokenizer: TokenizersBackend
+) -> None:
+    """Real reports and unusual texts get the ids of `transformers`, and decode to the same texts."""
     with (shared / "data" / "iu_xray" / "indiana_reports.csv").open(encoding="utf-8") as file:
         reports = [f"{row['findings']} {row['impression']}" for row in csv.DictReader(file)][:1000]
-    # Where there are several spaces before a digit `transformers` differs from SmolLM: see the next test.
+    # Several spaces before a digit are excluded: there `transformers` differs from SmolLM, see the next test.
     texts = [*(" ".join(report.split()) for report in reports), *ODD]
 
     encoded = [model.tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
 
-    assert encoded == [words(text, add_special_tokens=False).input_ids for text in texts]
+    assert encoded == [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     assert [model.tokenizer.decode(ids, skip_special_tokens=False) for ids in encoded] == texts
 
 
-def test_every_digit_stands_alone(model: Model) -> None:
-    """SmolLM cuts at digits before all else: spaces before one are one token, which GPT-2's way would split."""
+def test_every_digit_is_one_token(model: Model) -> None:
+    """SmolLM splits off digits first: the spaces before one are a single token, unlike in GPT-2."""
     assert model.tokenizer.encode("a   12", add_special_tokens=False).tokens == ["a", "ĠĠĠ", "1", "2"]
 
 
-def test_prompt_is_that_of_the_chat_template(model: Model, words: TokenizersBackend) -> None:
-    """Without the image, the template of model.yaml makes the ids that the file's own chat template makes."""
+def test_prompt_is_that_of_the_chat_template(model: Model, tokenizer: TokenizersBackend) -> None:
+    """Without the image, the template of model.yaml gives the ids of the file's chat template."""
     conversation = [{"role": "user", "content": QUESTION}]
     assert model.config.prompt is not None
 
     ids = Prompter(model.config.prompt, model.tokenizer).ids(QUESTION, None)
 
-    expected = words.apply_chat_template(conversation, add_generation_prompt=True, return_dict=True).input_ids
+    expected = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, return_dict=True).input_ids
     assert [token_id for token_id in ids if token_id != IMAGE] == expected
 
 
@@ -100,7 +102,7 @@ def test_prompt_is_that_of_the_chat_template(model: Model, words: TokenizersBack
     ids=["greedy", "beams", "system 2"],
 )
 def test_token_ids_equal_generate(model: Model, peer: LlamaForCausalLM, options: GenerationOptions) -> None:
-    """On real weights, two images with two questions get the token ids of `generate`, both in one batch."""
+    """With real weights, two images and two questions in one batch get the token ids of `generate`."""
     assert model.config.prompt is not None
     prompter = Prompter(model.config.prompt, model.tokenizer)
     prompts = [prompter.ids(question, None) for question in (QUESTION, "Describe the findings in this chest X-ray.")]

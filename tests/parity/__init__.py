@@ -1,7 +1,7 @@
-"""Whether our systems compute what the five original implementations computed.
+"""Compares our systems with recorded outputs of the five original implementations.
 
     python -m tests.parity tests/parity/fixtures/*.gz
 
-A fixture is a JSON file of outputs of an original implementation, with the rules by which its weights and inputs
-are made from names alone. Nothing here knows a fixture's numbers.
+A fixture is a JSON file with outputs of an original implementation, and rules that generate its weights and inputs
+from their names. This code contains no values of a fixture.
 """

@@ -1,10 +1,10 @@
 """Compare our systems with fixtures and print a table.
 
     python -m tests.parity FIXTURE.json [...]
-    python -m tests.parity --full FIXTURE.json      # also what takes minutes and gigabytes
+    python -m tests.parity --full FIXTURE.json      # includes sections of minutes and gigabytes
 
-Exit code 1 if an output differs. Outputs that are recorded but not covered are listed, and so is what is left out and
-why.
+Exit code 1 if an output differs. Recorded outputs that are not covered are listed, and so are skipped ones with the
+reason.
 """
 
 import argparse
@@ -22,15 +22,15 @@ from tests.parity.fixture import Fixture, Result, compare
 
 
 def check(path: Path, *, full: bool = False) -> tuple[list[tuple[str, Result]], list[str]]:
-    """All compared outputs of a fixture with their section, and the names of those that are not covered.
+    """Compare the outputs of a fixture; returns the results with their section, and the names of uncovered outputs.
 
-    full : also the sections that take minutes and gigabytes
+    full : include the sections of minutes and gigabytes
     """
     fixture = Fixture(path)
     system = importlib.import_module(f"tests.parity.system{fixture.system}")
     results: list[tuple[str, Result]] = []
     uncovered: list[str] = []
-    excused = getattr(system, "LEFT_OUT", {})
+    skipped = getattr(system, "SKIPPED", {})
     for section in (*system.SECTIONS, *(getattr(system, "FULL_SECTIONS", ()) if full else ())):
         records = fixture.records(section)
         if records is None:
@@ -43,24 +43,24 @@ def check(path: Path, *, full: bool = False) -> tuple[list[tuple[str, Result]], 
                 leave=False,
                 disable=None,
             )
-            # What the import prints is of no interest here.
+            # Suppress the output of the import.
             with contextlib.redirect_stdout(io.StringIO()):
                 found = list(shown)
         results += [(section, result) for result in found]
         covered = {result.name for result in found}
         missing = [f"{section}: {record['name']}" for record in records if record["name"] not in covered]
-        uncovered += [name for name in missing if name not in excused]
+        uncovered += [name for name in missing if name not in skipped]
     return results, uncovered
 
 
-def left_out(path: Path, *, full: bool = False) -> list[str]:
-    """What of a fixture is not compared, each with the reason."""
+def list_skipped(path: Path, *, full: bool = False) -> list[str]:
+    """The outputs of a fixture that are not compared, with the reason."""
     fixture = Fixture(path)
     system = importlib.import_module(f"tests.parity.system{fixture.system}")
     large = [] if full else [s for s in getattr(system, "FULL_SECTIONS", ()) if fixture.records(s) is not None]
-    excused = getattr(system, "LEFT_OUT", {}).items()
-    return [f"{section}: true size; run with --full" for section in large] + [
-        f"{name}: {reason}" for name, reason in excused if fixture.records(name.split(":")[0]) is not None
+    skipped = getattr(system, "SKIPPED", {}).items()
+    return [f"{section}: full size; run with --full" for section in large] + [
+        f"{name}: {reason}" for name, reason in skipped if fixture.records(name.split(":")[0]) is not None
     ]
 
 
@@ -68,7 +68,9 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description="Compare our systems with fixtures of the original implementations.")
     parser.add_argument("fixture", type=Path, nargs="+")
-    parser.add_argument("--full", action="store_true", help="also true sizes: minutes, and about 7 GB of memory")
+    parser.add_argument(
+        "--full", action="store_true", help="include full-size models: minutes, and about 7 GB of memory"
+    )
     arguments = parser.parse_args()
     failed = 0
     for path in arguments.fixture:
@@ -79,8 +81,8 @@ def main() -> int:
             failed += not result.passed
         for name in uncovered:
             print(f"not covered: {name}")
-        for reason in left_out(path, full=arguments.full):
-            print(f"left out: {reason}")
+        for reason in list_skipped(path, full=arguments.full):
+            print(f"skipped: {reason}")
     print(f"\n{failed} failed")
     return 1 if failed else 0
 

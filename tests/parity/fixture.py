@@ -1,4 +1,4 @@
-"""Rebuilds weights and inputs of a parity fixture from the rules that stand in it, and compares outputs."""
+"""Rebuilds weights and inputs of a parity fixture from its rules, and compares outputs."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 ATOL, RTOL = 1e-4, 1e-3
-"""Of the fixtures' own README: float32 on a CPU, other kernels sum in another order."""
+"""From the fixtures' README: float32 on a CPU; other kernels sum in another order."""
 
 Value = Tensor | float | str | list[int]
 
@@ -24,7 +24,7 @@ Value = Tensor | float | str | list[int]
 class Result:
     """One compared output.
 
-    error : largest absolute difference; for token ids the number that differ
+    error : largest absolute difference; for token ids the number of different ones
     """
 
     name: str
@@ -55,9 +55,9 @@ class Fixture:
         self._salt = self.contents.get("seed_salt", "")
 
     def records(self, section: str) -> list[dict[str, Any]] | None:
-        """What a section has recorded, a dot leading into an inner one; None where the fixture has no such section.
+        """The records of a section, or of a nested one separated by a dot; None if the fixture lacks it.
 
-        Bare facts, as in a section about a prompt, become records with a name and a value or a text.
+        Plain entries, as in a section about a prompt, become records with a name and a value or a text.
         """
         found: Any = self.contents
         for part in section.split("."):
@@ -73,13 +73,13 @@ class Fixture:
     def weights(self, module: str, *, fan_in: bool, prefix: str = "") -> dict[str, Tensor]:
         """The published checkpoint of one module, by fill rule B if `fan_in`, else by rule A.
 
-        prefix : only the keys that begin with it
+        prefix : only keys with this prefix
         """
         entries = self.contents["modules"][module]["state_dict"]
         return {e["key"]: self._fill(e, fan_in) for e in entries if e["key"].startswith(prefix)}
 
     def generator(self, name: str) -> torch.Generator:
-        """The random numbers that belong to a name."""
+        """The random generator for a name."""
         digest = hashlib.sha256((self._salt + name).encode()).hexdigest()
         return torch.Generator().manual_seed(int(digest[:8], 16))
 
@@ -109,13 +109,13 @@ class Fixture:
 
 
 def pil_pattern(width: int, height: int) -> Image.Image:
-    """The RGB picture of the fixtures: value[y, x, c] = (3x + 5y + 7c) mod 256."""
+    """The RGB image of the fixtures: value[y, x, c] = (3x + 5y + 7c) mod 256."""
     y, x, c = np.ogrid[:height, :width, :3]
     return Image.fromarray(((3 * x + 5 * y + 7 * c) % 256).astype(np.uint8))
 
 
 def compare(records: Iterable[Mapping[str, Any]], actual: Iterator[tuple[str, Value]]) -> Iterator[Result]:
-    """Compare outputs with what was recorded under their names; a section need not have recorded all of them."""
+    """Compare outputs with the records of the same name; outputs without a record are ignored."""
     by_name = {record["name"]: record for record in records}
     for name, value in actual:
         if name in by_name:

@@ -22,14 +22,14 @@ from prelim.networks.trained_decoder import serving_decoder
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}
-"""Sections of the fixture, and whether their weights are filled by rule B."""
+"""Section of the fixture -> whether rule B fills its weights."""
 
 TEXT = "biomedclip_encoder.model.text."
 PAD = 1
 
 
 def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str, Value]]:
-    """Every output of one section, by the name under which it was recorded."""
+    """Yield every output of one section with its recorded name."""
     weights = fixture.weights("model", fan_in=SECTIONS[section])
     torch.save(weights, folder / "final_model.pth")
     import_checkpoint("biomedclip_qformer_biogpt", [folder / "final_model.pth"], None, folder / "model", "parity")
@@ -53,7 +53,7 @@ def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str,
 
 
 def _language(fixture: Fixture, config: ModelConfig, network: Network) -> Iterator[tuple[str, Value]]:
-    """From a feature on: queries, logits, loss and token ids."""
+    """Outputs computed from an image feature: queries, logits, loss and token ids."""
     feature = normalize(fixture.normal("input/feature", (2, 512)), dim=1)
     yield "input/feature_l2", feature
     yield "qformer", network.connector.query(feature)
@@ -72,7 +72,7 @@ def _language(fixture: Fixture, config: ModelConfig, network: Network) -> Iterat
     seen = torch.cat([torch.ones(2, 32), ids != PAD], dim=1).long()
     logits = network.decoder(embeds, seen)
     yield "biogpt2_logits", logits
-    # The published loss does not leave out padding.
+    # The published loss includes padding.
     yield "loss", cross_entropy(logits[:, 31:-1].flatten(0, 1), ids.flatten()).item()
     published = replace(config.generation, max_new_tokens=24)
     yield "generate_hf_kwargs_max24", _decode(config, network, image_embeds[0], (IMAGE,), published)
@@ -85,7 +85,7 @@ def _language(fixture: Fixture, config: ModelConfig, network: Network) -> Iterat
 def _decode(
     config: ModelConfig, network: Network, image: Tensor, prompt: tuple[int, ...], options: GenerationOptions
 ) -> list[int]:
-    """Token ids of one report."""
+    """Generate the token ids of one report."""
     tokens = config.tokenizer
     engine = Engine(
         serving_decoder(network.decoder),
@@ -101,9 +101,9 @@ def _decode(
 
 
 def _text_tower(fixture: Fixture, weights: dict[str, Tensor]) -> HFTextEncoder:
-    """BiomedCLIP's text tower of open_clip, made of exactly the keys that the import leaves out for being it.
+    """BiomedCLIP's text tower in open_clip, built from exactly the keys that the import ignores as the text tower.
 
-    Nothing here uses it. That it computes what was recorded shows that the reason for leaving it out is true.
+    The system does not use it. Reproducing the recorded outputs verifies the reason for ignoring these keys.
     """
     own = {key.removeprefix(TEXT): value for key, value in weights.items() if key.startswith(TEXT)}
     vocab_size, width = own["transformer.embeddings.word_embeddings.weight"].shape

@@ -14,11 +14,11 @@ from prelim.networks.model_folder import read_network
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}
-"""Sections of the fixture, and whether their weights are filled by rule B."""
+"""Section of the fixture -> whether rule B fills its weights."""
 
 
 def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str, Value]]:
-    """Every output of one section, by the name under which it was recorded."""
+    """Yield every output of one section with its recorded name."""
     torch.save(fixture.weights("model", fan_in=SECTIONS[section]), folder / "pytorch_model.bin")
     import_checkpoint("mobilenet_graph", [folder / "pytorch_model.bin"], None, folder / "model", "parity")
     config, network = read_network(folder / "model")
@@ -37,7 +37,7 @@ def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str,
     yield "logits", network.decoder(memory, captions)
     logits = network(images, captions[:, :-1])
     yield "loss_eval_mode", cross_entropy(logits.flatten(0, 1), captions[:, 1:].flatten(), ignore_index=0).item()
-    # The published loop goes on after the end of text until all rows end in the same step: here, to the length.
+    # The published loop continues after end-of-text until all rows end in the same step: here, to the maximum length.
     engine = Engine(network.decoder, slots=2, eos_token_ids=[-1], pad_token_id=0, detokenize=str)
     options = GenerationOptions(max_new_tokens=12)
     engine.add({f"{i}": DecodeRequest(memory[i], (101,), options) for i in range(2)})

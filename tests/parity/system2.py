@@ -22,14 +22,14 @@ from prelim.networks.transformers_lm import TransformersLM
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}
-"""Sections of the fixture, and whether their weights are filled by rule B."""
+"""Section of the fixture -> whether rule B fills its weights."""
 
 SYSTEM = "densenet_disease_llama"
 EOS = 2
 
 
 def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str, Value]]:
-    """Every output of one section, by the name under which it was recorded."""
+    """Yield every output of one section with its recorded name."""
     fan_in = SECTIONS[section]
     torch.save(fixture.weights("vision", fan_in=fan_in), folder / "dense_net_121_d_e50.pth")
     torch.save(fixture.weights("model", fan_in=fan_in), folder / "checkpoint.pth")
@@ -61,7 +61,7 @@ def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str,
 def _true_projection(
     fixture: Fixture, fan_in: bool, features: Tensor, ids: Tensor, visual: Tensor
 ) -> Iterator[tuple[str, Value]]:
-    """The projection to Llama's true width; of the language model the fixture has the words alone."""
+    """The projection to Llama's full width; the fixture has only the token embeddings of the language model."""
     stub = fixture.weights("true_projection", fan_in=fan_in)
     words = stub.pop("llm_model.embed_tokens.weight")
     encoder = fixture.weights("vision", fan_in=fan_in)
@@ -84,7 +84,7 @@ def _true_projection(
 def _language_model(
     connector: DiseaseAttention, decoder: TransformersLM, visual: Tensor, ids: Tensor
 ) -> Iterator[tuple[str, Value]]:
-    """Logits, loss and reports of the language model for given features of the diseases."""
+    """Logits, loss and reports of the language model for given disease features."""
     embeds = connector.proj(visual)
     prefix = embeds.shape[1]
     mask = torch.ones(2, prefix + ids.shape[1], dtype=torch.int64)
@@ -107,5 +107,5 @@ def _language_model(
 
 
 def _prompts(ids: Tensor) -> Tensor:
-    """The prompts with the image before them."""
+    """Prepend the image to the prompts."""
     return nn.functional.pad(ids, (1, 0), value=IMAGE)

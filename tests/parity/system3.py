@@ -34,9 +34,9 @@ SECTIONS = (
     "train_prompts",
 )
 FULL_SECTIONS = ("outputs_full", "outputs_full_fanin")
-_LINES = "the 15 prompt lines are not recorded, and ours has one default prompt of its own"
-LEFT_OUT = {"train_prompts: n": _LINES, "train_prompts: sha256_joined_newline": _LINES}
-"""What is recorded of things that are not made here."""
+_LINES = "the 15 prompt lines are not recorded, and our system has its own default prompt"
+SKIPPED = {"train_prompts: n": _LINES, "train_prompts: sha256_joined_newline": _LINES}
+"""Recorded outputs without a counterpart here -> the reason."""
 
 PUBLISHED = ARCHITECTURES["xraygpt"].published
 BOS, PAD = 1, 2
@@ -44,7 +44,7 @@ BEFORE, AFTER = (10, 11, 12), (13, 14, 15, 16)
 
 
 def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str, Value]]:
-    """Every output of one section, by the name under which it was recorded."""
+    """Yield every output of one section with its recorded name."""
     if section.startswith("medclip."):
         return _medclip(fixture, section.endswith("fanin"), folder)
     if section == "preprocess":
@@ -58,7 +58,7 @@ def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str,
 
 
 def _published_files(fixture: Fixture, module: str, fan_in: bool, folder: Path) -> list[Path]:
-    """The weights as they are published: XrayGPT's own file, Vicuna's folder in two shards, Q-Former, ViT-g."""
+    """Write the published files: XrayGPT's checkpoint, Vicuna's folder in two shards, Q-Former, ViT-g."""
 
     def weights(prefix: str) -> dict[str, Tensor]:
         return fixture.weights(module, fan_in=fan_in, prefix=prefix)
@@ -78,7 +78,7 @@ def _published_files(fixture: Fixture, module: str, fan_in: bool, folder: Path) 
 
 
 def _write_vicuna(fixture: Fixture, weights: dict[str, Tensor], folder: Path) -> None:
-    """A sharded `save_pretrained` folder."""
+    """Write a sharded `save_pretrained` folder."""
     folder.mkdir()
     config = fixture.contents["tiny_llm_config"]
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -141,7 +141,7 @@ def _medclip(fixture: Fixture, fan_in: bool, folder: Path) -> Iterator[tuple[str
 
 
 def _medclip_tower(fixture: Fixture, module: str, tower: str, fan_in: bool, folder: Path) -> nn.Module:
-    """One of MedCLIP's towers from a file with the keys that are published, text encoder included."""
+    """Load one of MedCLIP's towers from a file with the published keys, including the text encoder."""
     contents = {f"vision_model.{key}": value for key, value in fixture.weights(module, fan_in=fan_in).items()}
     contents |= {"text_model.projection_head.weight": torch.zeros(512, 768), "logit_scale": torch.zeros(())}
     torch.save(contents, folder / f"{tower}.bin")
@@ -159,7 +159,7 @@ def _preprocess() -> Iterator[tuple[str, Value]]:
 
 
 def _prompter() -> Prompter:
-    """The published prompts over a vocabulary of single bytes, whose ids begin at 3."""
+    """The published prompts with a byte vocabulary, whose ids start at 3."""
     letters = {letter: 3 + i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.WordLevel({"?": 0, **letters}, unk_token="?"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

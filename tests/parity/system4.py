@@ -19,14 +19,14 @@ from prelim.networks.model_folder import read_network
 from tests.parity.fixture import Fixture, Value
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}
-"""Sections of the fixture, and whether their weights are filled by rule B."""
+"""Section of the fixture -> whether rule B fills its weights."""
 
 VARIABLES = {"kernel": 0, "embeddings": 0, "gamma": 0, "bias": 1, "beta": 1, "moving_mean": 2, "moving_variance": 3}
-"""Where a layer keeps its variables under `vars` in the HDF5 file, by the last part of their Keras path."""
+"""Last part of a variable's Keras path -> its index under `vars` in the HDF5 file."""
 
 
 def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str, Value]]:
-    """Every output of one section, by the name under which it was recorded."""
+    """Yield every output of one section with its recorded name."""
     write_keras(fixture, folder / "saved_model.keras", fan_in=SECTIONS[section])
     import_checkpoint("xreport", [folder / "saved_model.keras"], None, folder / "model", "parity")
     _, network = read_network(folder / "model")
@@ -44,7 +44,7 @@ def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str,
 
 
 def _decoder_outputs(decoder: CrossAttentionDecoder, embeds: Tensor, ids: Tensor) -> Iterator[tuple[str, Value]]:
-    """What the decoder computes on the way to its probabilities."""
+    """Intermediate outputs of the decoder, up to its probabilities."""
     inner: list[Tensor] = []
     hooks = [layer.register_forward_hook(lambda *call: inner.append(call[2])) for layer in decoder.layers]
     hooks.append(decoder.layers[0].register_forward_pre_hook(lambda _, inputs: inner.append(inputs[0])))
@@ -59,7 +59,7 @@ def _decoder_outputs(decoder: CrossAttentionDecoder, embeds: Tensor, ids: Tensor
 
 
 def write_keras(fixture: Fixture, path: Path, *, fan_in: bool) -> None:
-    """The published checkpoint as Keras saves it: a zip of metadata.json, config.json and model.weights.h5."""
+    """Write the published checkpoint like Keras: a zip of metadata.json, config.json and model.weights.h5."""
     members: dict[str, Any] = {"metadata.json": {"keras_version": fixture.contents["keras"]}, "config.json": {}}
     members["config.json"] = {"class_name": "Functional", "config": {"layers": _layers(fixture)}}
     weights = io.BytesIO()
@@ -68,7 +68,7 @@ def write_keras(fixture: Fixture, path: Path, *, fan_in: bool) -> None:
             if dataset["path"].startswith("optimizer"):
                 file[dataset["path"]] = torch.zeros(dataset["shape"]).numpy()
         for stored, entry in zip(_h5_paths(fixture), _variables(fixture), strict=True):
-            file[stored] = _filled(fixture, entry, fan_in).numpy()
+            file[stored] = _fill(fixture, entry, fan_in).numpy()
     with zipfile.ZipFile(path, "w") as archive:
         for name in fixture.contents["keras_archive_members"]:
             archive.writestr(name, weights.getvalue() if name.endswith(".h5") else json.dumps(members[name]))
@@ -96,14 +96,14 @@ ATTRIBUTES: Mapping[str, str | tuple[str, ...]] = {
     "feed_forward/dense": "dense{from_one}",
     "soft_max_classifier/dense": "dense{from_one}",
 }
-"""Class of a layer within the class of its owner -> the attribute in which the owner keeps it.
+"""Class of the owner / class of the layer -> the owner's attribute for the layer.
 
-Keras variables have class names in their paths, counted over the session; the HDF5 file has attributes.
+Keras variable paths have class names, numbered per session; paths in the HDF5 file have attributes.
 """
 
 
 def _h5_paths(fixture: Fixture) -> list[str]:
-    """The path in the HDF5 file of every Keras variable."""
+    """The HDF5 path of every Keras variable."""
     stored = [d["path"] for d in fixture.contents["h5_datasets"] if d["path"].startswith("layers/")]
     groups: dict[str, list[str]] = {}
     for group in sorted({path.split("/")[1] for path in stored}, key=_number):
@@ -128,7 +128,7 @@ def _h5_paths(fixture: Fixture) -> list[str]:
 
 
 def _layers(fixture: Fixture) -> list[dict[str, Any]]:
-    """The layers as they stand in config.json."""
+    """The layers for config.json."""
     shapes = {"image_input": [None, 196, 196, 1], "seq_input": [None, 159]}
     return [
         {"class_name": kind, "name": name, "config": {"name": name, "batch_shape": shapes.get(name)}}
@@ -140,8 +140,8 @@ def _variables(fixture: Fixture) -> list[dict[str, Any]]:
     return fixture.contents["modules"]["model_weights_by_keras_path"]
 
 
-def _filled(fixture: Fixture, entry: Mapping[str, Any], fan_in: bool) -> Tensor:
-    """A Keras variable by fill_rule_keras, or by fill_rule_B_keras if `fan_in`."""
+def _fill(fixture: Fixture, entry: Mapping[str, Any], fan_in: bool) -> Tensor:
+    """Generate a Keras variable by fill_rule_keras, or by fill_rule_B_keras if `fan_in`."""
     key, shape = entry["key"], entry["shape"]
     values = torch.randn(shape, generator=fixture.generator(key))
     if key.endswith("/gamma"):
@@ -159,7 +159,7 @@ def _numbered(name: str, place: int) -> str:
 
 
 def _kind(name: str) -> str:
-    """The class of a layer, from its name without the number."""
+    """The class of a layer: its name without the number."""
     return re.sub(r"_\d+$", "", name)
 
 

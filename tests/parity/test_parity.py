@@ -1,4 +1,4 @@
-"""The systems compute what their original implementations computed."""
+"""The systems compute the same as their original implementations."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.parity.fixture import fixture_path, read_fixture
 
 @pytest.mark.parametrize("system", [0, 1, 2, 3, 4])
 def test_system_equals_its_fixture(system: int) -> None:
-    """Every recorded output is covered and equal, the import of the checkpoint included."""
+    """Every recorded output is covered and equal, after importing the checkpoint."""
     results, uncovered = check(fixture_path(system))
 
     assert not uncovered
@@ -20,12 +20,12 @@ def test_system_equals_its_fixture(system: int) -> None:
 
 @pytest.mark.parametrize("system", [0, 1, 2, 3, 4])
 def test_committed_fixture_is_the_shared_one(shared: Path, system: int) -> None:
-    """The committed fixtures hold the originals' values, unchanged."""
+    """The committed fixtures are unchanged copies."""
     assert read_fixture(fixture_path(system)) == read_fixture(shared / "fixtures" / f"system{system}.json")
 
 
 def test_changed_record_is_found(tmp_path: Path) -> None:
-    """A recorded number that is off by more than the tolerance fails; nothing passes by itself."""
+    """A recorded value that differs by more than the tolerance fails."""
     fixture = read_fixture(fixture_path(1))
     record = next(r for r in fixture["outputs_fanin"] if r["name"] == "logits")
     record["mean"] += 0.01

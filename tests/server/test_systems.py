@@ -96,7 +96,7 @@ CASES = {
     "3, second turn": Case(
         "system3", {**SHORT, "messages": turns(QUESTION, ANSWER, SECOND), "seed": 7}, vicuna(CONVERSATION)
     ),
-    # Without the stop text: with beams, the original looks for it in the first one only, which is mended here.
+    # Without the stop text: with beams, the original looks for it in the first one only, which is fixed here.
     "3, four beams": Case(
         "system3",
         {**SHORT, "messages": turns(QUESTION), "do_sample": False, "num_beams": 4, "stop": []},

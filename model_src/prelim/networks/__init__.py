@@ -1,1 +1,1 @@
-"""Networks as they are published and trained; none of this enters an archive."""
+"""Networks for import, training and export; not part of an archive."""

@@ -1,8 +1,8 @@
-"""Low-rank adapters that are kept beside the layers that they adapt.
+"""Low-rank adapters that are not merged into their layers.
 
 Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022: W x + B A x; the factor alpha / r is
-part of B here. Kept, an adapter stays in 16 bits over a layer of 4, as QLoRA trains it (Dettmers et al., 2023); merged,
-it would be rounded with it.
+part of B here. A separate adapter keeps 16 bits over a 4-bit layer, as in QLoRA training (Dettmers et al., 2023); a
+merged one would be quantized with the layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer with its adapter, under the names of `peft` (lora_A, lora_B)."""
+    """A linear layer with its adapter, with the parameter names of `peft` (lora_A, lora_B)."""
 
     def __init__(self, layer: nn.Linear, rank: int) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None)
@@ -20,15 +20,15 @@ class LoRALinear(nn.Linear):
         self.lora_B = nn.Linear(rank, layer.out_features, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch.nn.Linear names it so)
-        """The adapted layer, shape (..., outputs)."""
+        """Apply the adapted layer; returns shape (..., outputs)."""
         adapted: Tensor = self.lora_B(self.lora_A(input))
         return super().forward(input) + adapted
 
 
 def adapt(body: nn.Module, rank: int, layers: Sequence[str]) -> None:
-    """Give every linear layer of one of these names an adapter.
+    """Add an adapter to every linear layer with one of these names.
 
-    Raises ValueError for a name that no linear layer has.
+    Raises ValueError for a name without a linear layer.
     """
     found = set()
     for parent in list(body.modules()):
@@ -37,14 +37,14 @@ def adapt(body: nn.Module, rank: int, layers: Sequence[str]) -> None:
                 setattr(parent, name, LoRALinear(layer, rank))
                 found.add(name)
     if missing := sorted(set(layers) - found):
-        raise ValueError(f"adapter: layers has {missing[0]!r}, which is no linear layer of this decoder")
+        raise ValueError(f"adapter.layers contains {missing[0]!r}, which is not a linear layer of this decoder")
 
 
-def joined_adapter(weights: Mapping[str, Tensor], layers: Sequence[str]) -> tuple[Tensor, Tensor] | None:
-    """One adapter for layers over the same input whose outputs stand side by side; None where none has one.
+def join_adapters(weights: Mapping[str, Tensor], layers: Sequence[str]) -> tuple[Tensor, Tensor] | None:
+    """Join the adapters of layers with the same input and concatenated outputs; None if there are no adapters.
 
     layers  : names in `weights`, without `.weight`
-    returns : Tensor, shape (ranks, inputs), and Tensor, shape (outputs, ranks), the ranks being those of all adapters
+    returns : Tensor, shape (ranks, inputs), and Tensor, shape (outputs, ranks); ranks is the sum over the adapters
     """
     downs = [weights[key] for layer in layers if (key := f"{layer}.lora_A.weight") in weights]
     if not downs:

@@ -1,4 +1,4 @@
-"""The files of a model folder, written and read side by side: what training writes and export reads.
+"""Reads and writes model folders, the output of training and import and the input of export.
 
 model.yaml  model.safetensors  tokenizer.json  MODEL_CARD.md
 """
@@ -30,7 +30,7 @@ class Model:
 
 
 def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Network:
-    """An untrained network of the architecture and the dimensions of model.yaml; see `Architecture.build`."""
+    """Build an untrained network from model.yaml; see `Architecture.build`."""
     if config.architecture not in ARCHITECTURES:
         raise ArchiveError(f"architecture is {config.architecture!r}; known: {', '.join(ARCHITECTURES)}")
     parts = {"vision": config.vision, "connector": config.connector, "decoder": config.decoder}
@@ -41,11 +41,11 @@ def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Networ
 
 
 def read_network(folder: Path, *, decoder_as_stored: bool = False) -> tuple[ModelConfig, Network]:
-    """model.yaml and the network of a model folder, in float32.
+    """Read model.yaml and the network of a model folder, in float32.
 
-    decoder_as_stored : the decoder keeps the dtypes of the file and stays there, memory-mapped, until it is used
+    decoder_as_stored : the decoder keeps the dtypes of the file and stays memory-mapped
 
-    Raises ArchiveError naming the file that is at fault.
+    Raises ArchiveError naming the faulty file.
     """
     config = ModelConfig.read(folder / CONFIG)
     network = build_network(config, empty_decoder=True)
@@ -61,7 +61,7 @@ def read_network(folder: Path, *, decoder_as_stored: bool = False) -> tuple[Mode
 
 
 def read_model_folder(folder: Path, *, decoder_as_stored: bool = False) -> Model:
-    """Read a model folder; see `read_network`. Raises ArchiveError naming the file that is at fault."""
+    """Read a model folder; see `read_network`. Raises ArchiveError naming the faulty file."""
     config, network = read_network(folder, decoder_as_stored=decoder_as_stored)
     return Model(config, network, load_tokenizer(folder))
 

@@ -1,4 +1,4 @@
-"""Decoders as they are trained and imported, and how each of them is served."""
+"""Builds trainable decoders and converts them to their serving form."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
@@ -13,7 +13,7 @@ from prelim.decoders.precision import stored_weights
 from prelim.decoders.weights_file import LazyTensor, made
 
 KINDS = (*decoders.KINDS, "transformers")
-"""Every `kind` of a model folder's section `decoder`; `transformers` is served as `causal_lm`."""
+"""Allowed `decoder.kind` of a model folder; `transformers` is served as `causal_lm`."""
 
 
 def build_decoder(section: Mapping[str, Any]) -> nn.Module:
@@ -25,7 +25,7 @@ def build_decoder(section: Mapping[str, Any]) -> nn.Module:
     if kind not in KINDS:
         raise ValueError(f"decoder kind is {kind!r}; known: {', '.join(KINDS)}")
     if kind == "transformers":
-        # `transformers` takes seconds to import, and models without it need none of it.
+        # Imported here because `transformers` takes seconds to import.
         from prelim.networks.transformers_lm import TransformersLM
 
         return TransformersLM({name: value for name, value in section.items() if name != "kind"})
@@ -33,21 +33,21 @@ def build_decoder(section: Mapping[str, Any]) -> nn.Module:
 
 
 class Trainable(Protocol):
-    """A decoder that is trained and imported, and that knows how it is served."""
+    """A decoder for training and import that can be converted to its serving form."""
 
     def served(self) -> tuple[dict[str, Any], Mapping[str, Tensor | LazyTensor]]:
-        """Section `decoder` of an archive's model.yaml, and the weights of the decoder that it describes.
+        """Section `decoder` of an archive's model.yaml, and the weights of that decoder.
 
-        Raises ValueError where no such decoder computes the same.
+        Raises ValueError if no serving decoder is equivalent.
         """
 
 
 def for_serving(decoder: Trainable, precision: str) -> tuple[dict[str, Any], nn.Module, dict[str, Tensor | LazyTensor]]:
-    """Return what an archive holds of a decoder.
+    """Convert a decoder to the form stored in an archive.
 
     returns : section `decoder` of model.yaml, the served decoder without weights, and its stored weights
 
-    Raises ValueError for a decoder that cannot be served, or not in this precision.
+    Raises ValueError if the decoder cannot be served in this precision.
     """
     section, weights = decoder.served()
     empty = empty_decoder(section, precision)
@@ -57,9 +57,9 @@ def for_serving(decoder: Trainable, precision: str) -> tuple[dict[str, Any], nn.
 def serving_decoder(
     decoder: nn.Module, precision: str = "fp32", *, packed: bool = True, device: str = "cpu"
 ) -> Decoder[Any]:
-    """Return a decoder in memory as it would be served from an archive.
+    """Convert a decoder in memory to the form that is served from an archive.
 
-    packed : its weights are packed for the processor, else they stay as they are stored; see `pack`
+    packed : pack the weights for the processor; see `pack`
 
     Raises ValueError as `for_serving` does.
     """

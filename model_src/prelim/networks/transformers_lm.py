@@ -1,7 +1,7 @@
 """A causal language model of `transformers` that reads the image as a prefix, for training and import.
 
-The network is the library's, so that published checkpoints, adapters and recipes fit it as they are. It is served as
-the `CausalLMDecoder` that `served` makes of it.
+The network is the library's, so published checkpoints, adapters and recipes fit it unchanged. `served` converts it to a
+`CausalLMDecoder`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,23 +16,22 @@ from transformers import AutoConfig, AutoModel
 from prelim.decoders.causal_lm import CausalLMConfig
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.weights_file import LazyTensor
-from prelim.networks.adapters import adapt, joined_adapter
+from prelim.networks.adapters import adapt, join_adapters
 
 BIOGPT_OFFSET = 2
-"""Rows at the beginning of BioGPT's position table that no position uses."""
+"""Number of unused rows at the start of BioGPT's position table."""
 
 FIXED_ROPE = ("default", "linear", "llama3", "yarn")
-"""Kinds of rotary positions whose frequencies do not depend on how long the text is."""
+"""Types of rotary positions whose frequencies do not depend on the length of the text."""
 
 Weights = Mapping[str, Tensor | LazyTensor]
 
 
 class TransformersLM(nn.Module):
-    """BioGPT, Llama and their like.
+    """A BioGPT- or Llama-style language model.
 
-    section : the section `decoder` of model.yaml without its `kind`: `model_type` as `transformers` names it, and
-              the values of that model's configuration; `adapter` with its `rank` and the names of the `layers` that
-              have one
+    section : the section `decoder` of model.yaml without its `kind`: `model_type` of `transformers`, and the values of
+              that model's configuration; optionally `adapter` with its `rank` and the names of the adapted `layers`
 
     Raises ValueError for an unknown model type.
     """
@@ -45,7 +44,7 @@ class TransformersLM(nn.Module):
         self.config.use_cache = False
         self.body: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
         if hasattr(self.body, "rotary_emb"):
-            # Its frequencies are computed, not stored: they must exist also where the weights do not yet.
+            # Its frequencies are computed, not stored, so they must exist even on the meta device.
             with torch.device("cpu"):
                 self.body.rotary_emb = type(self.body.rotary_emb)(config=self.config)
         if adapter is not None:
@@ -54,15 +53,15 @@ class TransformersLM(nn.Module):
         self.lm_head = None if self.config.tie_word_embeddings else nn.Linear(width, vocab_size, bias=False)
 
     def embed(self, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
-        """The prefix as embeddings.
+        """Embed the prefix of image and prompt.
 
         image_embeds : Tensor, shape (batch, num_tokens, width)
-        prompt_ids   : Tensor of int64, shape (batch, prompt_length), IMAGE at the same place in every row
+        prompt_ids   : Tensor of int64, shape (batch, prompt_length), IMAGE at the same position in every row
         returns      : Tensor, shape (batch, num_tokens + prompt_length - 1, width)
         """
         place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
-        words = self.body.get_input_embeddings()
-        before, after = words(prompt_ids[:, :place]), words(prompt_ids[:, place + 1 :])
+        embedding = self.body.get_input_embeddings()
+        before, after = embedding(prompt_ids[:, :place]), embedding(prompt_ids[:, place + 1 :])
         return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -74,27 +73,27 @@ class TransformersLM(nn.Module):
     def forward(self, embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Teacher forcing: logits for every position.
 
-        embeds         : Tensor, shape (batch, length, width), as `embed` gives them for prefix and text
-        attention_mask : Tensor of 0 and 1, shape (batch, length); None looks at everything before
+        embeds         : Tensor, shape (batch, length, width), of prefix and text
+        attention_mask : Tensor of 0 and 1, shape (batch, length); None means causal attention only
         returns        : logits, Tensor, shape (batch, length, vocab_size)
         """
         return self.logits(self.body(inputs_embeds=embeds, attention_mask=attention_mask).last_hidden_state)
 
     def served(self) -> tuple[dict[str, Any], dict[str, Tensor | LazyTensor]]:
-        """Section `decoder` and weights of the CausalLMDecoder that computes the same.
+        """Section `decoder` and weights of the equivalent CausalLMDecoder.
 
-        Raises ValueError for a model type, or a kind of rotary positions, that it has no layers for.
+        Raises ValueError for an unsupported model type or type of rotary positions.
         """
         c = self.config
         if c.model_type not in _SERVED:
             raise ValueError(f"model_type {c.model_type!r} cannot be served; known: {', '.join(_SERVED)}")
         config, sources = _SERVED[c.model_type](c)
         state = dict(self.state_dict())
-        weights = {name: _joined([state[f"body.{key}"] for key in keys]) for name, keys in sources.items()}
+        weights = {name: _join([state[f"body.{key}"] for key in keys]) for name, keys in sources.items()}
         ranks: dict[str, int] = {}
         for name in [name for name in sources if name.endswith(".weight")]:
             layer = name.removesuffix(".weight")
-            adapter = joined_adapter(state, [f"body.{key}".removesuffix(".weight") for key in sources[name]])
+            adapter = join_adapters(state, [f"body.{key}".removesuffix(".weight") for key in sources[name]])
             if adapter is not None:
                 weights[f"{layer}.down"], weights[f"{layer}.up"] = adapter
                 ranks[layer.split(".")[-1]] = len(adapter[0])
@@ -112,8 +111,8 @@ class TransformersLM(nn.Module):
         return {"kind": "causal_lm", **asdict(config)}, weights
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor | LazyTensor:
-    """Several layers over the same input as one; joined when it is written."""
+def _join(parts: Sequence[Tensor]) -> Tensor | LazyTensor:
+    """Join several layers over the same input lazily."""
     if len(parts) == 1:
         return parts[0]
     shape = (sum(len(part) for part in parts), *parts[0].shape[1:])
@@ -121,7 +120,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor | LazyTensor:
 
 
 Sources = dict[str, list[str]]
-"""Our key -> the keys of `transformers` whose tensors it joins."""
+"""Our key -> the keys of `transformers` to join."""
 
 
 def _biogpt(c: Any) -> tuple[CausalLMConfig, Sources]:
@@ -153,7 +152,7 @@ def _biogpt(c: Any) -> tuple[CausalLMConfig, Sources]:
     sources = {"words.weight": ["embed_tokens.weight"], "positions.weight": ["embed_positions.weight"]}
     for leaf in ("weight", "bias"):
         sources[f"norm.{leaf}"] = [f"layer_norm.{leaf}"]
-        sources |= _of_layers(names, leaf, config.layers)
+        sources |= _layer_sources(names, leaf, config.layers)
     return config, sources
 
 
@@ -186,15 +185,15 @@ def _llama(c: Any) -> tuple[CausalLMConfig, Sources]:
         "down": ["mlp.down_proj"],
     }
     sources = {"words.weight": ["embed_tokens.weight"], "norm.weight": ["norm.weight"]}
-    sources |= _of_layers(names, "weight", config.layers)
+    sources |= _layer_sources(names, "weight", config.layers)
     biased = {"qkv": c.attention_bias, "out": c.attention_bias, "up": c.mlp_bias, "down": c.mlp_bias}
-    return config, sources | _of_layers({k: v for k, v in names.items() if biased.get(k)}, "bias", config.layers)
+    return config, sources | _layer_sources({k: v for k, v in names.items() if biased.get(k)}, "bias", config.layers)
 
 
 _SERVED: dict[str, Callable[[Any], tuple[CausalLMConfig, Sources]]] = {"biogpt": _biogpt, "llama": _llama}
 
 
-def _of_layers(names: Mapping[str, Sequence[str]], leaf: str, layers: int) -> Sources:
+def _layer_sources(names: Mapping[str, Sequence[str]], leaf: str, layers: int) -> Sources:
     return {
         f"layers.{i}.{ours}.{leaf}": [f"layers.{i}.{theirs}.{leaf}" for theirs in parts]
         for i in range(layers)

@@ -1,4 +1,4 @@
-"""A stand-in for a hub: as much of its HTTP as `huggingface_hub` needs to download a model, on loopback."""
+"""A minimal hub on loopback: the part of the HTTP API that `huggingface_hub` needs to download a model."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """What the hub has.
+    """State of the hub.
 
     url        : its endpoint
     models     : name -> folder
-    refused    : name -> (status, X-Error-Code) of every file's request
-    revisions  : known ones
-    answer     : sent in the place of everything else
-    downloaded : name/file of every file that was sent
+    refused    : name -> (status, X-Error-Code) for all its files
+    revisions  : the existing ones
+    answer     : if set, the response to every request
+    downloaded : name/file of every file sent
     """
 
     url: str = ""
@@ -34,16 +34,16 @@ class Hub:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers for `server.hub`."""
+    """Handles requests to `server.hub`."""
 
     protocol_version = "HTTP/1.1"
     server: "_Server"
 
     def log_message(self, *_: object) -> None:
-        """Silent."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
-        """A listing, or a file."""
+        """Send a listing or a file."""
         hub = self.server.hub
         parts = unquote(urlsplit(self.path).path).strip("/").split("/")
         listing = parts[:2] == ["api", "models"]
@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif hub.answer is not None:
             self._answer(200, hub.answer)
         elif listing:
-            self._answer(200, json.dumps(_listed(hub.models[name], kind)).encode())
+            self._answer(200, json.dumps(_list_files(hub.models[name], kind)).encode())
         elif name in hub.refused:
             status, code = hub.refused[name]
             self._answer(status, X_Error_Code=code)
@@ -67,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, body, ETag=f'"{hashlib.sha256(body).hexdigest()}"', X_Repo_Commit=COMMIT)
 
     def do_HEAD(self) -> None:
-        """The same without the body."""
+        """Send only the headers."""
         self.do_GET()
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
@@ -86,7 +86,7 @@ class _Server(ThreadingHTTPServer):
         self.hub = hub
 
 
-def _listed(folder: Path, kind: str) -> object:
+def _list_files(folder: Path, kind: str) -> object:
     files = sorted(folder.iterdir())
     if kind == "tree":
         return [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": "0" * 40} for f in files]
@@ -95,7 +95,7 @@ def _listed(folder: Path, kind: str) -> object:
 
 @contextmanager
 def serve_hub() -> Iterator[Hub]:
-    """A hub that answers while the context lasts."""
+    """Run a hub while the context lasts."""
     hub = Hub()
     server = _Server(hub)
     hub.url = f"http://127.0.0.1:{server.server_port}"

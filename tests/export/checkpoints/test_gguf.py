@@ -1,4 +1,4 @@
-"""A Llama in a GGUF file is imported with the weights, the settings and the words that it was made of."""
+"""A Llama in a GGUF file is imported with its weights, settings and vocabulary."""
 
 import csv
 from collections.abc import Mapping
@@ -63,8 +63,8 @@ def llama() -> dict[str, Tensor]:
     return LlamaForCausalLM(LlamaConfig(**LLAMA)).state_dict()
 
 
-def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of queries or keys as llama.cpp stores them: the two halves of each head take turns."""
+def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Permute rows of queries or keys as llama.cpp does: it interleaves the two halves of each head."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, -1)
     return halves.transpose(0, 2, 1, 3).reshape(rows.shape)
 
@@ -76,7 +76,7 @@ def write_gguf(
     more: Mapping[str, Any] = {},
     architecture: str = "llama",
 ) -> Path:
-    """A GGUF file as llama.cpp's converter writes it; norms are never quantised."""
+    """Write a GGUF file like llama.cpp's converter; norms are never quantized."""
     writer = GGUFWriter(path, architecture)
     writer.add_block_count(LLAMA["num_hidden_layers"])
     writer.add_context_length(LLAMA["max_position_embeddings"])
@@ -86,7 +86,7 @@ def write_gguf(
     writer.add_head_count_kv(LLAMA["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(LLAMA["rms_norm_eps"])
     writer.add_rope_freq_base(LLAMA["rope_theta"])
-    add_words(writer, WORDS, {WORDS.index("<|end|>")})
+    add_vocabulary(writer, WORDS, {WORDS.index("<|end|>")})
     writer.add_eos_token_id(WORDS.index("<|end|>"))
     writer.add_bos_token_id(1)
     for key, value in more.items():
@@ -96,7 +96,7 @@ def write_gguf(
         for theirs, ours in NAMES.items():
             name = name.replace(theirs, ours)
         if "attn_q" in name or "attn_k" in name:
-            rows = interleaved(rows, LLAMA["num_attention_heads" if "attn_q" in name else "num_key_value_heads"])
+            rows = interleave(rows, LLAMA["num_attention_heads" if "attn_q" in name else "num_key_value_heads"])
         stored = GGMLQuantizationType.F32 if rows.ndim == 1 else kind
         writer.add_tensor(name, quantize(np.ascontiguousarray(rows), stored), raw_dtype=stored)
     writer.write_header_to_file()
@@ -106,8 +106,8 @@ def write_gguf(
     return path
 
 
-def add_words(writer: GGUFWriter, pieces: list[str], control: set[int], scores: list[float] | None = None) -> None:
-    """A vocabulary of SentencePiece; the unknown token and the two that follow are special."""
+def add_vocabulary(writer: GGUFWriter, pieces: list[str], control: set[int], scores: list[float] | None = None) -> None:
+    """Add a SentencePiece vocabulary; the unknown token and the next two are special."""
     kinds = [TokenType.CONTROL if i in {1, 2} | control else TokenType.NORMAL for i in range(len(pieces))]
     kinds = [TokenType.BYTE if piece.startswith("<0x") else kind for piece, kind in zip(pieces, kinds, strict=True)]
     kinds[0] = TokenType.UNKNOWN
@@ -119,7 +119,7 @@ def add_words(writer: GGUFWriter, pieces: list[str], control: set[int], scores: 
 
 
 def rest_of_system(path: Path, width: int = LLAMA["hidden_size"]) -> Path:
-    """Encoder and connector of system 2, random, under the published keys."""
+    """Write random weights of system 2's encoder and connector under the published keys."""
     torch.manual_seed(0)
     network = ARCHITECTURES[SYSTEM].vision()
     weights = {f"densenet121.{key}": value for key, value in network.state_dict().items()}
@@ -132,8 +132,8 @@ def rest_of_system(path: Path, width: int = LLAMA["hidden_size"]) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
-def test_weights_are_those_that_were_stored(tmp_path: Path, kind: str) -> None:
-    """Every tensor comes back under its name and in its order, in the dtype of the file or dequantised."""
+def test_weights_equal_the_stored_ones(tmp_path: Path, kind: str) -> None:
+    """Every tensor is restored with its name and row order, in the dtype of the file or dequantized."""
     weights = llama()
     stored = GGMLQuantizationType[kind]
 
@@ -150,8 +150,8 @@ def test_weights_are_those_that_were_stored(tmp_path: Path, kind: str) -> None:
         assert torch.equal(tensor.float(), rounded), key
 
 
-def test_decoder_has_the_files_settings_words_and_special_tokens(tmp_path: Path) -> None:
-    """A GGUF file as the decoder of system 2 gives heads, positions, special tokens and tokenizer; no word is added."""
+def test_decoder_has_the_settings_and_tokens_of_the_file(tmp_path: Path) -> None:
+    """A GGUF file gives system 2's heads, positions, special tokens and tokenizer; no token is added."""
     weights = llama()
     gguf = write_gguf(tmp_path / "x.gguf", weights)
 
@@ -179,11 +179,11 @@ def test_decoder_has_the_files_settings_words_and_special_tokens(tmp_path: Path)
 
 
 def test_sentencepiece_of_a_gguf_file_gives_the_ids_of_the_shared_one(shared: Path, tmp_path: Path) -> None:
-    """Llama-2's pieces and scores in a GGUF file make the ids that SentencePiece makes of real reports."""
+    """With Llama-2's pieces and scores in a GGUF file, real reports get the ids of SentencePiece."""
     source = SentencePieceProcessor(model_file=str(shared / "data" / "tokenizers" / "llama2" / "tokenizer.model"))
     count = range(source.get_piece_size())
     writer = GGUFWriter(tmp_path / "words.gguf", "llama")
-    add_words(writer, [source.id_to_piece(i) for i in count], set(), [source.get_score(i) for i in count])
+    add_vocabulary(writer, [source.id_to_piece(i) for i in count], set(), [source.get_score(i) for i in count])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -200,20 +200,20 @@ def test_sentencepiece_of_a_gguf_file_gives_the_ids_of_the_shared_one(shared: Pa
 @pytest.mark.parametrize(
     ("more", "architecture", "message"),
     [
-        ({}, "qwen2", "holds the architecture 'qwen2'; allowed: 'llama'"),
+        ({}, "qwen2", "has the architecture 'qwen2'; allowed: 'llama'"),
         ({"llama.rope.scaling.type": "yarn"}, "llama", r"rope\.scaling\.type = 'yarn'; allowed: 'none'"),
     ],
 )
 def test_other_models_are_refused(tmp_path: Path, more: Mapping[str, str], architecture: str, message: str) -> None:
-    """Another architecture and positions that are scaled are errors that say what is allowed."""
+    """Another architecture or scaled positions are errors with the allowed values."""
     path = write_gguf(tmp_path / "x.gguf", {}, more=more, architecture=architecture)
 
     with pytest.raises(ArchiveError, match=message):
         read_gguf_settings(path)
 
 
-def test_tensor_that_a_llama_has_not_is_named(tmp_path: Path) -> None:
-    """A tensor of another network, such as the frequencies of Llama 3.1, stops the import by its name."""
+def test_unknown_tensor_is_refused(tmp_path: Path) -> None:
+    """A tensor of another network, such as the frequencies of Llama 3.1, is an error with its name."""
     gguf = write_gguf(tmp_path / "x.gguf", {**llama(), "rope_freqs.weight": torch.ones(8)})
 
     with pytest.raises(ArchiveError, match=r"rope_freqs\.weight is unknown"):
@@ -222,7 +222,7 @@ def test_tensor_that_a_llama_has_not_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 3000, -1000])
 def test_damaged_file_is_named(tmp_path: Path, kept: int) -> None:
-    """A file that ends early, anywhere, is an error with its name."""
+    """A truncated file is an error with its name."""
     whole = write_gguf(tmp_path / "x.gguf", llama()).read_bytes()
     (tmp_path / "short.gguf").write_bytes(whole[:kept])
 
@@ -230,8 +230,8 @@ def test_damaged_file_is_named(tmp_path: Path, kept: int) -> None:
         read_gguf(tmp_path / "short.gguf")
 
 
-def test_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
-    """Byte-level words that are cut in an unknown way are refused, with the way out."""
+def test_unsupported_tokenizer_is_refused(tmp_path: Path) -> None:
+    """Byte-level BPE with an unknown pre-tokenizer is an error with a solution."""
     writer = GGUFWriter(tmp_path / "x.gguf", "llama")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("unheard-of")
@@ -240,5 +240,5 @@ def test_tokenizer_of_another_kind_is_refused(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
 
-    with pytest.raises(ArchiveError, match=r"pre 'unheard-of'.*give the folder that has its tokenizer\.json"):
+    with pytest.raises(ArchiveError, match=r"pre 'unheard-of'.*pass the folder with its tokenizer\.json"):
         read_tokenizer("llama2", tmp_path / "x.gguf")

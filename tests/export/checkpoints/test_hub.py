@@ -1,4 +1,4 @@
-"""A model's name on a hub stands for its folder; where the hub does not give it, the message says what to do."""
+"""Models are imported from the hub by name; on a failure the message says what to do."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from tests.export.checkpoints.hub_server import COMMIT, Hub, serve_hub
 from tests.export.tokenizers.test_biogpt_tokenizer import small_vocabulary
 from tests.model_src.networks.architectures.test_biomedclip_qformer_biogpt import (
     SYSTEM,
-    in_components,
+    split_components,
     published_checkpoint,
 )
 
@@ -41,7 +41,7 @@ def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]
 
 
 def use_endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does when the library is imported; without token and proxy."""
+    """Set the endpoint as HF_ENDPOINT does on import; without token and proxy."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
@@ -52,7 +52,7 @@ def use_endpoint(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def model(hub_server: Hub, tmp_path: Path) -> Path:
-    """The folder of owner/model, which has its weights twice, its tokenizer, and files that nobody needs."""
+    """The folder of owner/model, with weights in two formats, a tokenizer, and unneeded files."""
     folder = tmp_path / "files"
     folder.mkdir()
     save_file(WEIGHTS, folder / "model.safetensors")
@@ -65,8 +65,8 @@ def model(hub_server: Hub, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["owner/model", "hf-hub:owner/model", "owner/model@main", f"owner/model@{COMMIT}"])
-def test_name_stands_for_the_folder(hub_server: Hub, model: Path, name: str) -> None:
-    """With prefix and revision or without, the files are those of the folder, and only what the import reads comes."""
+def test_name_gives_the_files_of_the_folder(hub_server: Hub, model: Path, name: str) -> None:
+    """With or without prefix and revision, exactly the files that the import reads are downloaded."""
     source = checkpoint_source(name)
 
     assert source.label == f"owner/model@{COMMIT}"
@@ -75,8 +75,8 @@ def test_name_stands_for_the_folder(hub_server: Hub, model: Path, name: str) -> 
     assert sorted(hub_server.downloaded) == ["owner/model/config.json", "owner/model/model.safetensors"]
 
 
-def test_shards_come_with_their_index(hub_server: Hub, model: Path) -> None:
-    """Of weights in shards all come, and none of the other format."""
+def test_shards_are_downloaded_with_their_index(hub_server: Hub, model: Path) -> None:
+    """All shards are downloaded, and none of the other format."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         stem, ending = name.split(".")
         shards = [f"{stem}-0000{i}-of-00002.{ending}" for i in (1, 2)]
@@ -92,18 +92,18 @@ def test_shards_come_with_their_index(hub_server: Hub, model: Path) -> None:
     assert not [name for name in hub_server.downloaded if name.endswith(".bin")]
 
 
-def test_tokenizer_comes_without_weights(hub_server: Hub, model: Path) -> None:
-    """Of a model that is named as tokenizer only the tokenizer's files are downloaded."""
+def test_tokenizer_is_downloaded_without_weights(hub_server: Hub, model: Path) -> None:
+    """For a tokenizer only the tokenizer files are downloaded."""
     source = tokenizer_source("biogpt", "owner/model")
 
     assert [file.name for file in source.files] == ["vocab.json", "merges.txt"]
     assert sorted(hub_server.downloaded) == ["owner/model/merges.txt", "owner/model/vocab.json"]
 
 
-def test_local_folder_counts_more_than_a_name(
+def test_local_folder_has_priority_over_a_name(
     hub_server: Hub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where there is a folder of that name, no hub is asked."""
+    """If a folder with that name exists, the hub is not contacted."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "owner").mkdir()
     model.rename(tmp_path / "owner" / "model")
@@ -116,10 +116,10 @@ def test_local_folder_counts_more_than_a_name(
 
 
 @pytest.mark.parametrize("way", ["offline", "closed"])
-def test_what_is_in_the_cache_needs_no_hub(
+def test_cached_files_need_no_hub(
     hub_server: Hub, model: Path, way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was downloaded once is used where the hub is out of reach, and it is said so; what was not is missed."""
+    """With an unreachable hub cached files are used, with a message; files that are not cached are an error."""
     before = checkpoint_source("owner/model")
     if way == "offline":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -127,22 +127,22 @@ def test_what_is_in_the_cache_needs_no_hub(
         use_endpoint(closed_endpoint(), monkeypatch)
 
     assert checkpoint_source("owner/model") == before
-    assert f"owner/model@{COMMIT} is taken from the cache" in capsys.readouterr().out
-    with pytest.raises(ArchiveError, match="cannot be had from the hub"):
+    assert f"owner/model@{COMMIT}: using the cache" in capsys.readouterr().out
+    with pytest.raises(ArchiveError, match="could not be downloaded"):
         tokenizer_source("biogpt", "owner/model")
 
 
 def closed_endpoint() -> str:
-    """An address of loopback where nothing listens."""
+    """A loopback address without a server."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_hub_out_of_reach_is_an_error_with_the_way_out(
+def test_unreachable_hub_is_an_error_with_a_solution(
     hub_server: Hub, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A closed port and HF_HUB_OFFLINE are errors that name the model, the cause, and the files to be brought."""
+    """A closed port and HF_HUB_OFFLINE are errors that name the model, the cause, and the files to download."""
     use_endpoint(closed_endpoint(), monkeypatch)
     with pytest.raises(ArchiveError) as closed:
         checkpoint_source("owner/model")
@@ -153,64 +153,66 @@ def test_hub_out_of_reach_is_an_error_with_the_way_out(
     assert "cannot be reached (ConnectError" in str(closed.value)
     assert "HF_HUB_OFFLINE is set" in str(offline.value)
     for message in (str(closed.value), str(offline.value)):
-        assert message.startswith("owner/model is no file or folder here")
+        assert message.startswith("owner/model is not a local file or folder")
         assert "model.safetensors, pytorch_model.bin" in message
-        assert "give their folder" in message
+        assert "pass their folder" in message
 
 
 @pytest.mark.parametrize(
     ("name", "refusal", "message"),
     [
-        ("owner/model", (403, "GatedRepo"), r"refuses \(403\); accept the licence .* HF_TOKEN"),
-        ("owner/model", (401, "GatedRepo"), r"refuses \(401\); accept the licence .* HF_TOKEN"),
-        ("owner/model", (403, "Other"), r"refuses \(403\); accept the licence .* HF_TOKEN"),
-        ("owner/other", None, r"knows none of this name, or hides it \(404\); check it, or set HF_TOKEN"),
-        ("owner/model@v2", None, "has no such revision; give a branch, a tag or a commit"),
+        ("owner/model", (403, "GatedRepo"), r"denies access \(403\); accept the license .* HF_TOKEN"),
+        ("owner/model", (401, "GatedRepo"), r"denies access \(401\); accept the license .* HF_TOKEN"),
+        ("owner/model", (403, "Other"), r"denies access \(403\); accept the license .* HF_TOKEN"),
+        ("owner/other", None, r"no such model, or it is private \(404\); check the name, or set HF_TOKEN"),
+        ("owner/model@v2", None, "has no such revision; give an existing branch, tag or commit"),
     ],
 )
-def test_refusal_is_an_error_with_the_way_out(
+def test_denied_access_is_an_error_with_a_solution(
     hub_server: Hub, model: Path, name: str, refusal: tuple[int, str] | None, message: str
 ) -> None:
-    """A licence that is not accepted, an unknown name and an unknown revision are told apart."""
+    """An unaccepted license, an unknown name and an unknown revision have different messages."""
     if refusal:
         hub_server.refused["owner/model"] = refusal
 
-    with pytest.raises(ArchiveError, match=rf"{name} is no file or folder here, and cannot .* {message}"):
+    with pytest.raises(ArchiveError, match=rf"{name} is not a local file or folder, and could not .* {message}"):
         checkpoint_source(name)
 
 
 def test_model_without_the_files_is_refused(hub_server: Hub, model: Path) -> None:
-    """A hub's model without weights, or with another tokenizer, is an error that lists what it has."""
+    """A model without weights, or with another tokenizer, is an error that lists its files."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         (model / name).unlink()
 
-    with pytest.raises(ArchiveError, match=r"has not its weights \(model\.safetensors.* it has README\.md, config"):
+    with pytest.raises(
+        ArchiveError, match=r"does not contain weights \(model\.safetensors.* it contains README\.md, config"
+    ):
         checkpoint_source("owner/model")
-    with pytest.raises(ArchiveError, match=r"has not the files of its tokenizer \(tokenizer\.model"):
+    with pytest.raises(ArchiveError, match=r"does not contain tokenizer files \(tokenizer\.model"):
         tokenizer_source("llama2", "owner/model")
     assert hub_server.downloaded == []
 
 
-def test_endpoint_that_is_no_hub_is_refused(hub_server: Hub, model: Path) -> None:
-    """An address that answers something else, as the login page of a network does, is an error like the others."""
+def test_endpoint_that_is_not_a_hub_is_refused(hub_server: Hub, model: Path) -> None:
+    """A server that is not a hub, such as a network's login page, is an error."""
     hub_server.answer = b"<html>Please log in</html>"
 
-    with pytest.raises(ArchiveError, match="cannot be had from the hub"):
+    with pytest.raises(ArchiveError, match="could not be downloaded"):
         checkpoint_source("owner/model")
 
 
 @pytest.mark.parametrize("name", ["model.pth", "a/b/model.pth", "../owner/model", "/owner/model", "owner/model@"])
-def test_what_can_be_no_name_is_no_name(name: str) -> None:
-    """The path of a file that is missing is not asked for on a hub, unless it looks like a name there."""
+def test_invalid_name_is_refused(name: str) -> None:
+    """A missing path that is not a valid model name is not requested from the hub."""
     assert not hub.is_name(name)
-    with pytest.raises(ArchiveError, match=r"is no file or folder here, and no name of a hub's model \(OWNER/NAME"):
+    with pytest.raises(ArchiveError, match=r"neither a local file or folder nor a valid model name \(OWNER/NAME"):
         checkpoint_source(name)
 
 
-def test_model_is_made_of_names_and_files(hub_server: Hub, tmp_path: Path) -> None:
-    """BiomedCLIP and BioGPT by name, beside a file with the rest, give the model of the whole file, and its commits."""
+def test_names_and_files_can_be_combined(hub_server: Hub, tmp_path: Path) -> None:
+    """BiomedCLIP and BioGPT by name plus a file with the rest equal one whole file; the card has the commits."""
     checkpoint = published_checkpoint()
-    components = in_components(checkpoint)
+    components = split_components(checkpoint)
     torch.save(checkpoint, tmp_path / "final_model.pth")
     torch.save(components["rest.pth"], tmp_path / "rest.pth")
     clip, biogpt = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", "microsoft/biogpt"
@@ -233,13 +235,13 @@ def test_model_is_made_of_names_and_files(hub_server: Hub, tmp_path: Path) -> No
         assert f"| {file} | {len(contents):,} | {hashlib.sha256(contents).hexdigest()} |" in card
 
 
-def test_trained_file_counts_more_than_the_models_it_began_with(hub_server: Hub, tmp_path: Path) -> None:
-    """BioGPT by its name behind the whole checkpoint changes nothing."""
+def test_trained_file_has_priority_over_its_base_model(hub_server: Hub, tmp_path: Path) -> None:
+    """BioGPT by name after the whole checkpoint changes nothing."""
     checkpoint = published_checkpoint()
     torch.save(checkpoint, tmp_path / "final_model.pth")
     hub_server.models["microsoft/biogpt"] = tmp_path / "biogpt"
     (tmp_path / "biogpt").mkdir()
-    base = {key: value + 1 for key, value in in_components(checkpoint)["biogpt_finetuned.pth"].items()}
+    base = {key: value + 1 for key, value in split_components(checkpoint)["biogpt_finetuned.pth"].items()}
     torch.save(base, tmp_path / "biogpt" / "pytorch_model.bin")
     import_checkpoint(SYSTEM, [tmp_path / "final_model.pth"], None, tmp_path / "whole", "small")
 
@@ -250,11 +252,11 @@ def test_trained_file_counts_more_than_the_models_it_began_with(hub_server: Hub,
 
 
 def test_command_ends_with_the_message(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command takes names, and ends with the message alone where the hub does not give one."""
+    """The command accepts names, and exits with only the message on a failure."""
     arguments = ["biomedclip_qformer_biogpt", "owner/none", "--out", str(tmp_path / "model")]
     monkeypatch.setattr("sys.argv", ["import_checkpoint", *arguments])
 
-    with pytest.raises(SystemExit, match="owner/none is no file or folder here, and cannot be had from the hub"):
+    with pytest.raises(SystemExit, match="owner/none is not a local file or folder, and could not be downloaded"):
         main()
 
     assert not (tmp_path / "model").exists()

@@ -1,4 +1,4 @@
-"""A low-rank adapter that is kept beside its layers computes what it computes merged, also over layers of 4 bits."""
+"""A separate low-rank adapter computes the same as a merged one, also with 4-bit layers."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def folders(vision: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool
     return {keep: folder / str(keep) for keep in (True, False)}
 
 
-def prefilled(decoder: Any) -> Tensor:
+def prefill(decoder: Any) -> Tensor:
     """Logits of the first token for two random images."""
     state = decoder.new_state(2)
     state.cache.reserve(2, 8)
@@ -42,22 +42,22 @@ def prefilled(decoder: Any) -> Tensor:
 
 
 def test_kept_equals_merged(folders: dict[bool, Path]) -> None:
-    """Trained or served, in float32 the two ways give the same logits, and the adapter does matter."""
+    """In float32, kept and merged adapters give the same logits, trained or served, and the adapter has an effect."""
     kept, merged = (read_network(folders[keep])[1].decoder for keep in (True, False))
     embeds = torch.randn(2, 5, 16)
 
     with torch.inference_mode():
         torch.testing.assert_close(kept(embeds), merged(embeds), atol=1e-4, rtol=1e-4)
-    expected = prefilled(serving_decoder(merged))
-    torch.testing.assert_close(prefilled(serving_decoder(kept)), expected, atol=1e-4, rtol=1e-4)
+    expected = prefill(serving_decoder(merged))
+    torch.testing.assert_close(prefill(serving_decoder(kept)), expected, atol=1e-4, rtol=1e-4)
     for layer in kept.modules():
         if hasattr(layer, "lora_B"):
             layer.lora_B.weight.zero_()
-    assert not torch.allclose(prefilled(serving_decoder(kept)), expected, atol=1e-2)
+    assert not torch.allclose(prefill(serving_decoder(kept)), expected, atol=1e-2)
 
 
-def test_only_the_layers_have_four_bits() -> None:
-    """In nf4 an adapter is stored in 16 bits, and what is served is close to the layers in 4 bits with it beside."""
+def test_adapters_keep_16_bits_in_nf4() -> None:
+    """In nf4 the adapter is stored in 16 bits, and the result is close to the 4-bit layers plus the adapter."""
     torch.manual_seed(0)
     section = {"model_type": "llama", "vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2}
     section |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128}
@@ -70,11 +70,11 @@ def test_only_the_layers_have_four_bits() -> None:
     assert all(isinstance(layer.base, NF4Linear) for layer in adapted.values())
     for name, layer in adapted.items():
         assert weights[f"{name}.down"].dtype == weights[f"{name}.up"].dtype == torch.bfloat16
-        # Queries and values have one each, keys none.
+        # Queries and values have an adapter each, keys have none.
         assert weights[f"{name}.down"].shape[0] == layer.down.shape[0] == (8 if name.endswith("qkv") else 4)
 
 
-def test_adapters_of_one_rank_are_kept(vision: Path, tmp_path: Path) -> None:
+def test_adapters_of_different_ranks_cannot_be_kept(vision: Path, tmp_path: Path) -> None:
     """Adapters of different ranks can only be merged, and the message says so."""
     llama(tmp_path / "llama")
     torch.save(projection(), tmp_path / "projection.pth")
@@ -91,9 +91,9 @@ def test_adapters_of_one_rank_are_kept(vision: Path, tmp_path: Path) -> None:
 
 
 def test_adapter_of_an_unknown_layer_is_refused() -> None:
-    """A layer that the decoder has not is named."""
+    """A layer that the decoder lacks is an error with its name."""
     section = {"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "num_hidden_layers": 1}
     section |= {"num_attention_heads": 2, "intermediate_size": 8}
 
-    with pytest.raises(ValueError, match="'query', which is no linear layer"):
+    with pytest.raises(ValueError, match="'query', which is not a linear layer"):
         TransformersLM({**section, "adapter": {"rank": 2, "layers": ["query"]}})

@@ -1,4 +1,4 @@
-"""Files that Keras wrote are imported whole, without Keras."""
+"""`.keras` files are imported completely, without Keras."""
 
 import zipfile
 from pathlib import Path
@@ -14,8 +14,8 @@ from tests.tiny_xreport import PARTS, POSITIONS, SIZE, keras_datasets, tiny_netw
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_import_gives_every_weight_its_place(tmp_path: Path, compression: int) -> None:
-    """Dimensions and weights of the imported model are those of the file, whatever the numbers of its layers."""
+def test_import_equals_the_file(tmp_path: Path, compression: int) -> None:
+    """Dimensions and weights equal those of the file for any numbering of its layers."""
     network = tiny_network()
     write_keras(tmp_path / "saved_model.keras", keras_datasets(network), compression)
 
@@ -29,13 +29,13 @@ def test_import_gives_every_weight_its_place(tmp_path: Path, compression: int) -
         assert "num_batches" in key or torch.equal(value, expected[key]), key
 
 
-def test_state_of_the_optimizer_is_named_as_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What training alone needs is left out with its reason."""
+def test_ignored_optimizer_state_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Optimizer state is ignored with the reason."""
     path = write_keras(tmp_path / "saved_model.keras", keras_datasets(tiny_network()))
 
     import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")
 
-    assert "ignored optimizer/vars/0: state of the optimizer" in capsys.readouterr().out
+    assert "ignored optimizer/vars/0: optimizer state" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_state_of_the_optimizer_is_named_as_ignored(tmp_path: Path, capsys: pyte
         ("layers/positional_embedding/token_embeddings/vars/0", r"lacks decoder\.token_embedding\.weight"),
     ],
 )
-def test_missing_data_set_is_named(tmp_path: Path, lost: str, named: str) -> None:
-    """A file without one of its data sets is refused with our name for it."""
+def test_missing_dataset_is_named(tmp_path: Path, lost: str, named: str) -> None:
+    """A file without one of its datasets is an error with our key."""
     datasets = keras_datasets(tiny_network())
     del datasets[lost]
     path = write_keras(tmp_path / "saved_model.keras", datasets)
@@ -58,7 +58,7 @@ def test_missing_data_set_is_named(tmp_path: Path, lost: str, named: str) -> Non
 
 
 def test_missing_layer_is_named(tmp_path: Path) -> None:
-    """A layer of config.json without weights is not replaced by its neighbour."""
+    """A layer of config.json without weights is an error, not replaced by the next layer."""
     datasets = {key: value for key, value in keras_datasets(tiny_network()).items() if "encoder_7" not in key}
     path = write_keras(tmp_path / "saved_model.keras", datasets)
 
@@ -68,7 +68,7 @@ def test_missing_layer_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("contents", [b"", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"])
 def test_other_files_are_refused(tmp_path: Path, contents: bytes) -> None:
-    """A file that is no zip of the right members is refused with its name."""
+    """A file that is not a zip with the expected members is an error with its name."""
     (tmp_path / "saved_model.keras").write_bytes(contents)
 
     with pytest.raises(ArchiveError, match=r"saved_model\.keras cannot be read as a \.keras file"):

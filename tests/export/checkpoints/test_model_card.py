@@ -1,4 +1,4 @@
-"""An imported model's card says what is known of it, and marks what only its owner can say."""
+"""The card of an imported model has what the files show, and marks gaps for its owner."""
 
 import hashlib
 import re
@@ -41,22 +41,22 @@ def card(system: str, folder: Path, record: ImportRecord = RECORD) -> str:
 
 
 @pytest.mark.parametrize("system", ARCHITECTURES)
-def test_card_has_what_the_architecture_says(system: str, tmp_path: Path) -> None:
-    """Every fault that was mended, the origin, the licence and the defaults of a system stand in its models' cards."""
+def test_card_has_the_facts_of_the_architecture(system: str, tmp_path: Path) -> None:
+    """The card has every fixed fault, the origin, the license and the defaults of its system."""
     about = ARCHITECTURES[system].published
 
     text = card(system, tmp_path)
 
-    assert about.mended
-    for line in (*about.mended, about.origin, about.defaults["licence"], NOTICE, f"`{system}`"):
+    assert about.fixed
+    for line in (*about.fixed, about.origin, about.defaults["licence"], NOTICE, f"`{system}`"):
         assert line in text
     for name, value in about.defaults.get("generation", {}).items():
         assert re.search(rf"^  {name}: ", text, flags=re.MULTILINE), f"{name} = {value}"
-    assert "3,002 numbers, stored as float32 (1 tensors), float16 (1 tensors)" in text
+    assert "3,002 parameters, stored as float32 (1 tensors), float16 (1 tensors)" in text
 
 
-def test_card_groups_what_was_left_out(tmp_path: Path) -> None:
-    """Each reason stands once, with the first keys and how many more there are; notes stand as they are."""
+def test_card_groups_ignored_keys(tmp_path: Path) -> None:
+    """Each reason is listed once, with its first keys and the number of the others; notes are unchanged."""
     text = card("mobilenet_graph", tmp_path)
 
     assert "- no text is read: `text.0`, `text.1`, `text.2` and 2 more\n" in text
@@ -64,14 +64,14 @@ def test_card_groups_what_was_left_out(tmp_path: Path) -> None:
     assert "- resized a table from (3,) to (4,)\n" in text
 
 
-def test_card_marks_what_only_the_owner_knows(tmp_path: Path) -> None:
-    """Training data, evaluation and limits are gaps, and scores are asked for beside those of a constant report."""
+def test_card_marks_gaps_for_the_owner(tmp_path: Path) -> None:
+    """Training data, evaluation and limits are gaps; scores are requested together with those of a constant report."""
     text = card("mobilenet_graph", tmp_path)
 
-    for heading in ("Intended use", "Training data", "Evaluation", "Limits that are known"):
+    for heading in ("Intended use", "Training data", "Evaluation", "Known limits"):
         section = text.split(f"## {heading}\n")[1].split("\n## ")[0]
         assert GAP in section, heading
-    assert "beside the score of a constant report" in text
+    assert "each with the score of a constant report" in text
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def checkpoint(published: dict[str, Tensor], tmp_path: Path) -> Path:
 
 
 def test_card_has_the_hashes_of_the_files(checkpoint: Path, tmp_path: Path) -> None:
-    """Every file of checkpoint and tokenizer stands with its size and sha256, and without the folders above it."""
+    """Every file of checkpoint and tokenizer is listed with size and sha256, without its parent folders."""
     import_checkpoint("mobilenet_graph", [checkpoint], checkpoint, tmp_path / "model", "small")
 
     text = (tmp_path / "model" / MODEL_CARD).read_text(encoding="utf-8")
@@ -97,15 +97,15 @@ def test_card_has_the_hashes_of_the_files(checkpoint: Path, tmp_path: Path) -> N
 
 
 def test_files_of_a_source_are_those_that_are_read(checkpoint: Path) -> None:
-    """A file stands for itself, and of a folder neither other formats nor the tokenizer count."""
+    """The files of a folder are its weights and settings, without other formats and the tokenizer."""
     file = checkpoint / "pytorch_model.bin"
 
     assert Source("a.bin", file, tuple(checkpoint_files(file))).file_label(file) == "a.bin"
     assert checkpoint_files(checkpoint) == [file]
 
 
-def test_card_of_the_owner_stays(checkpoint: Path, tmp_path: Path) -> None:
-    """A second import leaves the card that is in the folder as its owner has written it."""
+def test_existing_card_is_not_overwritten(checkpoint: Path, tmp_path: Path) -> None:
+    """A second import does not change a card that its owner has edited."""
     out = tmp_path / "model"
     out.mkdir()
     (out / MODEL_CARD).write_text("written by hand", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Weights are written tensor by tensor as the safetensors library writes them at once."""
+"""Weights written one tensor at a time give the same file as the safetensors library."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ WEIGHTS = {
 
 
 def test_contents_equal_those_of_save_file(tmp_path: Path) -> None:
-    """Names, dtypes, shapes and values are those of a file that safetensors.save_file wrote."""
+    """Names, dtypes, shapes and values equal those of a file written by safetensors.save_file."""
     save_file({name: tensor.contiguous() for name, tensor in WEIGHTS.items()}, tmp_path / "theirs.safetensors")
 
     write_weights(tmp_path / "ours.safetensors", WEIGHTS)
@@ -38,7 +38,7 @@ def test_contents_equal_those_of_save_file(tmp_path: Path) -> None:
 
 
 def test_lazy_tensors_are_made_one_at_a_time(tmp_path: Path) -> None:
-    """Each lazy tensor is made once, when its turn comes, and is in the file."""
+    """Each lazy tensor is materialized once, just before it is written."""
     made: list[int] = []
 
     def lazy(value: int) -> LazyTensor:
@@ -55,7 +55,7 @@ def test_lazy_tensors_are_made_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_lazy_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
-    """A tensor that is not what its place in the file was made for is an error that names it."""
+    """A lazy tensor with another shape or dtype than declared is an error with its name."""
     wrong = LazyTensor((2,), torch.float32, lambda: torch.zeros(3))
 
     with pytest.raises(ArchiveError, match=r"layer\.weight was made as torch.float32 \(3,\)"):

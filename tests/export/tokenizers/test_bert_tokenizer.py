@@ -1,4 +1,4 @@
-"""BERT's tokenizer as the `tokenizers` library alone runs it equals that of `transformers`."""
+"""BERT's tokenizer in the `tokenizers` library equals that of `transformers`."""
 
 import csv
 import random
@@ -18,7 +18,7 @@ ODD = (
 
 
 def folders(shared: Path, folder: Path) -> list[Path]:
-    """Folders with vocab.txt alone and with tokenizer.json alone."""
+    """Folders with only vocab.txt and with only tokenizer.json."""
     published = shared / "data" / "tokenizers" / "bert-base-uncased"
     found = []
     for name in ("vocab.txt", "tokenizer.json"):
@@ -29,7 +29,7 @@ def folders(shared: Path, folder: Path) -> list[Path]:
 
 
 def test_ids_and_texts_of_shared_reports_are_those_of_transformers(shared: Path, tmp_path: Path) -> None:
-    """Real reports, odd strings and random ids give the same ids and, cleaned up, the same text."""
+    """Real reports, unusual strings and random ids give the same ids and the same cleaned-up text."""
     theirs = BertTokenizer.from_pretrained(shared / "data" / "tokenizers" / "bert-base-uncased")
     with (shared / "data" / "iu_xray" / "indiana_reports.csv").open(encoding="utf-8") as file:
         texts = [f"{row['findings']} {row['impression']}" for row in csv.DictReader(file)][::20]
@@ -48,7 +48,7 @@ def test_ids_and_texts_of_shared_reports_are_those_of_transformers(shared: Path,
 
 
 def test_vocabulary_without_special_tokens_is_refused(tmp_path: Path) -> None:
-    """A list of words that is not BERT's is an error that lists what it lacks."""
+    """A vocabulary that is not BERT's is an error with the missing tokens."""
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nheart\n", encoding="utf-8")
 
     with pytest.raises(ArchiveError, match=r"lacks \[CLS\], \[SEP\], \[MASK\]"):

@@ -1,4 +1,4 @@
-"""BioGPT's tokenizer in one file gives what the original gives, in both directions."""
+"""BioGPT's converted tokenizer encodes and decodes like the original."""
 
 import csv
 import json
@@ -38,9 +38,9 @@ FRAGMENTS = (
 
 
 def small_vocabulary(folder: Path) -> Path:
-    """The files of a tokenizer with few merges, a piece without an id, and the characters of ASCII.
+    """Write the files of a tokenizer with few merges, a piece without an id, and all ASCII characters.
 
-    As in the published one, quotation marks are there as Moses escapes them.
+    As in the published one, quotation marks are escaped as by Moses.
     """
     merges = [("t", "h"), ("th", "e</w>"), ("o", "s"), ("a", "p"), ("&", "ap"), ("n", "o</w>"), ("s", "o</w>")]
     letters = [chr(code) for code in range(33, 127) if chr(code) not in "\"'`"]
@@ -58,23 +58,23 @@ def small_vocabulary(folder: Path) -> Path:
 
 
 def original(folder: Path) -> BioGptTokenizer:
-    """The original on the same files; what looks like a special token is text, as in a prompt."""
+    """The original tokenizer; special tokens in a text are encoded as text, as in a prompt."""
     return BioGptTokenizer(str(folder / VOCABULARY), str(folder / MERGES), split_special_tokens=True)
 
 
-def encoded(tokenizer: Tokenizer, text: str, vocab_size: int) -> list[int]:
-    """The ids that a prompt's words get."""
+def encode(tokenizer: Tokenizer, text: str, vocab_size: int) -> list[int]:
+    """The ids of a prompt."""
     return [i for i in Prompter(PromptConfig(), tokenizer, vocab_size).ids(text, None) if i != IMAGE]
 
 
 def strings(count: int) -> list[str]:
-    """Random strings of what the rules are about."""
+    """Random strings of the characters that the rules handle."""
     chosen = random.Random(0)
     return ["".join(chosen.choices(FRAGMENTS, k=chosen.randint(1, 14))) for _ in range(count)]
 
 
 def reports(shared: Path) -> list[str]:
-    """The different texts of all reports."""
+    """The unique texts of all reports."""
     with (shared / "data" / "iu_xray" / "indiana_reports.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     texts = {f"{row['findings']} {row['impression']}" for row in rows} | {row["indication"] for row in rows}
@@ -82,17 +82,17 @@ def reports(shared: Path) -> list[str]:
 
 
 def test_ids_equal_the_original_on_odd_strings(tmp_path: Path) -> None:
-    """Quotes, dots, commas, brackets, control characters and other scripts are cut as Moses cuts them."""
+    """Quotes, dots, commas, brackets, control characters and other scripts are split as by Moses."""
     folder = small_vocabulary(tmp_path)
     expected = original(folder)
     ours = biogpt_tokenizer(folder)
 
     for text in (*ODD, *strings(2000)):
-        assert encoded(ours, text, expected.vocab_size) == expected.encode(text, add_special_tokens=False), text
+        assert encode(ours, text, expected.vocab_size) == expected.encode(text, add_special_tokens=False), text
 
 
 def test_text_equals_the_original_for_any_ids(tmp_path: Path) -> None:
-    """Any ids, special ones among them, become the text that the original makes of them, quotation marks paired."""
+    """Any ids, including special ones, decode to the text of the original, with paired quotation marks."""
     folder = small_vocabulary(tmp_path)
     expected = original(folder)
     ours = biogpt_tokenizer(folder)
@@ -108,7 +108,7 @@ def test_text_equals_the_original_for_any_ids(tmp_path: Path) -> None:
 
 
 def test_stored_tokenizer_is_the_same(tmp_path: Path) -> None:
-    """tokenizer.json holds all of it: read back, it gives the same ids and the same text."""
+    """Read back from tokenizer.json, the tokenizer gives the same ids and the same text."""
     ours = read_tokenizer("biogpt", small_vocabulary(tmp_path))
 
     read = Tokenizer.from_str(ours.to_str())
@@ -123,12 +123,12 @@ def test_stored_tokenizer_is_the_same(tmp_path: Path) -> None:
     "every", [pytest.param(20, id="some reports"), pytest.param(1, id="all reports", marks=pytest.mark.slow)]
 )
 def test_shared_report_texts_equal_the_original(shared: Path, every: int) -> None:
-    """With the published vocabulary, ids and decoded text of real reports are those of the original."""
+    """With the published vocabulary, ids and decoded text of real reports equal the original's."""
     folder = shared / "data" / "tokenizers" / "biogpt"
     expected = original(folder)
     ours = read_tokenizer("biogpt", folder)
 
     for text in (*ODD, "nevertheless Nevertheless xevertheless", *reports(shared)[::every]):
         ids = expected.encode(text, add_special_tokens=False)
-        assert encoded(ours, text, expected.vocab_size) == ids, text
+        assert encode(ours, text, expected.vocab_size) == ids, text
         assert ours.decode([2, 0, *ids, 2]) == expected.decode([2, 0, *ids, 2], skip_special_tokens=True), text

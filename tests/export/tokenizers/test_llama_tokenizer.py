@@ -1,4 +1,4 @@
-"""Llama's published vocabulary becomes a tokenizer.json that writes the same ids and texts."""
+"""Llama's converted tokenizer gives the same ids and texts as the published one."""
 
 import csv
 import random
@@ -36,7 +36,7 @@ def folder(shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    """What serving reads."""
+    """The converted tokenizer, read back from tokenizer.json."""
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     read_tokenizer("llama2", folder, ("<PAD>",)).save(str(path))
     return Tokenizer.from_file(str(path))
@@ -44,7 +44,7 @@ def tokenizer(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tokeniz
 
 @pytest.fixture(scope="module")
 def texts(shared: Path) -> list[str]:
-    """Real reports, odd texts and random ones."""
+    """Real reports, unusual texts and random ones."""
     draw = random.Random(0)
     signs = "abcdefghij klmnop qrstuvwxyz  ABC.,:;()0123456789\n\té中한🫁-%_▁"
     with (shared / "data" / "iu_xray" / "indiana_reports.csv").open(encoding="utf-8") as file:
@@ -53,7 +53,7 @@ def texts(shared: Path) -> list[str]:
 
 
 def test_ids_are_those_of_shared_sentencepiece_file(tokenizer: Tokenizer, folder: Path, texts: list[str]) -> None:
-    """Words become the ids that SentencePiece gives them; texts that look like special tokens stay words."""
+    """Texts get the ids of SentencePiece; special tokens in a text are encoded as text."""
     original = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
     tokenizer.encode_special_tokens = True
 
@@ -64,7 +64,7 @@ def test_ids_are_those_of_shared_sentencepiece_file(tokenizer: Tokenizer, folder
 
 
 def test_text_is_that_of_transformers_on_the_shared_file(tokenizer: Tokenizer, folder: Path) -> None:
-    """Any ids, parts of characters and special tokens among them, become the text that `transformers` gives."""
+    """Any ids, including parts of characters and special tokens, decode to the text of `transformers`."""
     original = LlamaTokenizer.from_pretrained(folder)
     draw = random.Random(1)
     rows = [[draw.randrange(32000) for _ in range(draw.randint(0, 12))] for _ in range(500)]
@@ -76,12 +76,12 @@ def test_text_is_that_of_transformers_on_the_shared_file(tokenizer: Tokenizer, f
 
 
 def test_added_token_of_the_shared_vocabulary_is_special(tokenizer: Tokenizer) -> None:
-    """The padding token that system 2 adds has the next id and is no part of a text."""
+    """The padding token that system 2 adds has the next id and is not part of decoded text."""
     assert tokenizer.token_to_id("<PAD>") == 32000
     assert tokenizer.decode([1, 10987, 886, 32000, 2], skip_special_tokens=True) == "Findings"
 
 
 def test_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
-    """A folder with none of the files is an error that says which file is looked for."""
+    """A folder without tokenizer files is an error with the expected file."""
     with pytest.raises(ArchiveError, match=r"has no tokenizer: expected tokenizer\.model"):
         read_tokenizer("llama2", tmp_path)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from export.tokenizers.bert import FILE, bert_tokenizer
 from export.tokenizers.biogpt import MERGES, VOCABULARY, biogpt_tokenizer
-from export.tokenizers.llama import SPACE, of_pieces
+from export.tokenizers.llama import SPACE, build_tokenizer
 from export.tokenizers.read import read_tokenizer
 from training.network.wordpiece import make_tokenizer
 
@@ -39,7 +39,7 @@ def sentencepiece(_: Path) -> Tokenizer:
         "mm",
         *(f"<0x{byte:02X}>" for byte in range(256)),
     ]
-    return of_pieces(
+    return build_tokenizer(
         pieces, [-float(i) for i in range(len(pieces))], special=(0, 1, 2), single_bytes=range(8, 264), unknown=0
     )
 

@@ -1,4 +1,4 @@
-"""The systems that are built in, one file each: parts, prompt, checkpoint keys. Not imported while serving."""
+"""The built-in systems, one file each: parts, prompt, checkpoint keys. Not imported while serving."""
 
 from prelim.networks.architectures import (
     biomedclip_qformer_biogpt,
@@ -16,4 +16,4 @@ ARCHITECTURES: dict[str, Architecture] = {
     "xraygpt": xraygpt.ARCHITECTURE,
     "xreport": xreport.ARCHITECTURE,
 }
-"""Every system that can be trained, imported and exported, by the name that model.yaml gives as `architecture`."""
+"""`architecture` in model.yaml -> the system."""

@@ -1,4 +1,4 @@
-"""What one system is made of."""
+"""Describes a system: its parts, and how its published checkpoint maps to them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -29,26 +29,24 @@ CHEST_RADIOGRAPHS = {
 
 @dataclass(frozen=True)
 class Published:
-    """How the original code of a system names and stores what we need.
+    """The published checkpoint of a system.
 
-    keys       : (pattern, replacement) pairs of regular expressions, applied in turn, that lead from a key of the
-                 published checkpoint to ours; a replacement as in `re.sub`
-    ignored    : pattern of a published key that is not needed -> the reason why
-    defaults   : model.yaml of the published model, without what `dimensions` finds
-    dimensions : the sections `vision`, `connector` and `decoder` of model.yaml, and others that follow from them,
-                 found from the shapes of the checkpoint under our keys
-    layout     : makes our tensors of the checkpoint's, where they are transposed, split or under keys that ours join
-    tokenizer  : what the system's tokenizer is made from, as export.import_checkpoint knows it
-    resized    : pattern of our key -> what makes a table of the wanted shape from one of another, where the original
-                 does so when it loads
-    tied       : pattern of an ignored key -> our key whose values it repeats, which the import checks
-    vocabulary     : how many words the published decoder has, the added ones included; one of other words has its own
-                     special tokens
-    added_tokens   : special tokens that the original adds after the tokenizer's own
-    decoder_config : values of a config.json beside the decoder's weights that count more than what `dimensions` says
-    lora_alpha : of the published adapter, where no adapter_config.json tells
-    origin     : what the original is and where it is found, for the model card
-    mended     : faults of the original that are mended here, for the model card
+    keys       : (pattern, replacement) pairs for `re.sub`, applied in order, that convert published keys to ours
+    ignored    : pattern of an unneeded published key -> the reason
+    defaults   : model.yaml of the published model, without the sections from `dimensions`
+    dimensions : returns the sections `vision`, `connector` and `decoder` of model.yaml, and others that depend on
+                 them, inferred from the shapes of the checkpoint under our keys
+    layout     : converts the checkpoint's tensors to ours if they are transposed, split or to be joined
+    tokenizer  : kind of the tokenizer, see export.tokenizers.read
+    resized    : pattern of our key -> function that resizes a table to a given shape, as the original does when loading
+    tied       : pattern of an ignored key -> our key with the same values, which the import checks
+    vocabulary     : vocabulary size of the published decoder, including added tokens; a decoder with another
+                     vocabulary has its own special tokens
+    added_tokens   : special tokens that the original adds to its tokenizer
+    decoder_config : names in the decoder's config.json that override `dimensions`
+    lora_alpha : of the published adapter, used if there is no adapter_config.json
+    origin     : name and location of the original, for the model card
+    fixed      : faults of the original that are fixed here, for the model card
     """
 
     keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
@@ -64,16 +62,16 @@ class Published:
     added_tokens: tuple[str, ...] = ()
     decoder_config: tuple[str, ...] = ()
     lora_alpha: float | None = None
-    mended: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
     def our_key(self, published: str) -> str:
-        """Our name for a key of the published checkpoint."""
+        """Convert a published key to ours."""
         for pattern, replacement in self.keys:
             published = re.sub(pattern, replacement, published)
         return published
 
     def why_ignored(self, published: str) -> str | None:
-        """The reason why a key of the published checkpoint is not needed; None if it is."""
+        """The reason why a published key is ignored; None if it is used."""
         return next((reason for pattern, reason in self.ignored.items() if re.search(pattern, published)), None)
 
 
@@ -81,10 +79,10 @@ class Published:
 class Architecture:
     """A system.
 
-    vision, connector : build the part from the section of that name in model.yaml
-    published         : the original's checkpoint
-    insights          : methods of the connector that say of image_features what is worth knowing beside the report;
-                        the server answers them under these names to requests with `return_attention`
+    vision, connector : build the part from its section of model.yaml
+    published         : the published checkpoint
+    insights          : methods of the connector that compute auxiliary outputs from image_features; responses to
+                        requests with `return_attention` contain them under these names
     """
 
     vision: Callable[..., nn.Module]
@@ -93,9 +91,9 @@ class Architecture:
     insights: tuple[str, ...] = ()
 
     def build(self, parts: Mapping[str, Section], *, empty_decoder: bool = False) -> "Network":
-        """An untrained network with the dimensions of model.yaml's `vision`, `connector` and `decoder` sections.
+        """Build an untrained network from the sections `vision`, `connector` and `decoder` of model.yaml.
 
-        empty_decoder : nothing is allocated for the decoder, whose weights come from a file
+        empty_decoder : build the decoder on the meta device, for weights from a file
         """
         vision, connector = self.vision(**parts["vision"]), self.connector(**parts["connector"])
         with torch.device("meta") if empty_decoder else nullcontext():
@@ -104,7 +102,7 @@ class Architecture:
 
 
 class Network(nn.Module):
-    """The three parts of a system in one module, as training and export need them."""
+    """The three parts of a system in one module, for training and export."""
 
     def __init__(self, vision: nn.Module, connector: nn.Module, decoder: nn.Module) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
-"""System 0: BiomedCLIP, a Q-Former of 6 layers and BioGPT, which reads the image as 32 words (report_generator).
+"""System 0: BiomedCLIP, a 6-layer Q-Former with 32 queries, and BioGPT (report_generator).
 
 Published size: 224 px, one image feature of width 512, 32 queries of width 768, BioGPT of 24 layers and width 1024:
-626,173,185 parameters. 138,054,657 of them are only for text that goes into BiomedCLIP or the Q-Former; none does
-here, and they are left out.
+626,173,185 parameters. 138,054,657 of them only process text in BiomedCLIP or the Q-Former, and are omitted here.
 """
 
 from collections.abc import Mapping
@@ -12,10 +11,10 @@ from prelim.networks.connectors.bare_qformer import BareQFormer
 from prelim.networks.vision.biomedclip import BiomedCLIP
 
 HEAD_WIDTH = 64
-"""Of all three transformers; not to be seen in the shapes of a checkpoint."""
+"""Of all three transformers; cannot be inferred from the shapes of a checkpoint."""
 
 OFFSET = 2
-"""BioGPT's position table begins with so many rows that no position uses."""
+"""Number of unused rows at the start of BioGPT's position table."""
 
 
 def _layers(shapes: Shapes, last_norm: str) -> int:
@@ -62,7 +61,7 @@ ARCHITECTURE = Architecture(
     vision=BiomedCLIP,
     connector=BareQFormer,
     published=Published(
-        # The optional beginnings are absent in the component files, which hold BiomedCLIP or BioGPT alone.
+        # The optional prefixes are absent in files with only BiomedCLIP or BioGPT.
         keys=(
             (r"^(biomedclip_encoder\.model\.)?visual\.trunk\.", "vision.trunk."),
             (r"^(biomedclip_encoder\.model\.)?visual\.head\.proj\.", "vision.proj."),
@@ -73,11 +72,11 @@ ARCHITECTURE = Architecture(
             (r"^(biogpt_decoder\.)?biogpt\.", "decoder.body."),
         ),
         ignored={
-            r"^(biomedclip_encoder\.model\.)?text\.": "BiomedCLIP's text tower; no text is encoded with it",
-            r"^(biomedclip_encoder\.model\.)?logit_scale$": "weighs image against text in BiomedCLIP's own training",
-            r"^qformer\.bert_encoder\.layer\.\d+\.(intermediate|output)\.": "feed-forward layer for text in the "
-            "Q-Former, which reads none",
-            r"^(biogpt_decoder\.)?output_projection\.weight$": "the word embeddings once more",
+            r"^(biomedclip_encoder\.model\.)?text\.": "BiomedCLIP's text tower, which the system does not use",
+            r"^(biomedclip_encoder\.model\.)?logit_scale$": "temperature of BiomedCLIP's contrastive training",
+            r"^qformer\.bert_encoder\.layer\.\d+\.(intermediate|output)\.": "feed-forward layer of the "
+            "Q-Former's text branch, which the system does not use",
+            r"^(biogpt_decoder\.)?output_projection\.weight$": "a copy of the token embeddings",
         },
         tied={r"(^|\.)output_projection\.weight$": "decoder.body.embed_tokens.weight"},
         defaults={
@@ -98,19 +97,19 @@ ARCHITECTURE = Architecture(
                 "no_repeat_ngram_size": 3,
                 "max_new_tokens": 200,
             },
-            # 32 tokens is where the original cuts a prompt, its start token included.
+            # The original truncates prompts to 32 tokens, including the start token.
             "prompt": {"start_ids": [2], "max_tokens": 31},
         },
         dimensions=_dimensions,
         tokenizer="biogpt",
         origin="the report generator of GitHub's HajarHAMDOUCH01/report_generator (commit 40c3cb6)",
-        mended=(
-            "Options of a request are honoured; the original decoded with fixed ones whatever was asked for.",
-            "A prompt of more than 32 tokens is refused; the original read its first 32 and said nothing.",
-            "What looks like a special token in a prompt is read as the words that it is.",
-            "Training here leaves padding out of the loss; the original learned to write it.",
-            "min_length was 20 in the original, but counted the 32 image tokens and so asked for nothing: the default "
-            "of min_new_tokens is 0, which gives the original's reports. Set it to 20 for what was meant.",
+        fixed=(
+            "Generation options of a request are used; the original always decoded with fixed options.",
+            "A prompt of more than 32 tokens is rejected; the original silently truncated it.",
+            "Special tokens in a prompt are encoded as plain text; the original parsed them.",
+            "Padding is excluded from the training loss; the original included it.",
+            "min_length of 20 had no effect in the original, because it counted the 32 image tokens: min_new_tokens is "
+            "0 by default, which gives the original's reports. Set it to 20 for the intended effect.",
         ),
     ),
 )

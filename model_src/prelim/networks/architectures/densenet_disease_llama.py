@@ -1,8 +1,8 @@
 """System 2: DenseNet-121, attention for 14 diseases, a linear layer and Llama-2-7B with LoRA (MedGen_AI, PreCarDiv).
 
-Published size: 224 px, 49 image tokens of width 1024, 14 diseases, decoder width 4096. Published are the encoder's
-weights; the language model is either a whole state_dict, adapters included, or Llama's folder with the projection
-and the adapter's folder.
+Published size: 224 px, 49 image tokens of width 1024, 14 diseases, decoder width 4096. The encoder's weights
+are published; the rest is either one state_dict, including adapters, or the projection, Llama's folder and the
+adapter's folder.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from prelim.networks.vision.densenet import DenseNet121
 LLAMA_POSITIONS = 4096
 LLAMA_VOCABULARY = 32000
 PAD = "<PAD>"
-"""Added to Llama's vocabulary, where it gets the id 32000."""
+"""Added to Llama's vocabulary with id 32000."""
 
 
 def _connector(width: int, num_tokens: int = 49, diseases: int = 14) -> DiseaseAttention:
@@ -38,7 +38,7 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
 
 
 def _with_pad(table: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A table of Llama's words with a row for PAD: their mean, whose score can never be the best."""
+    """Llama's token table with a row for PAD: the mean of all rows, which never has the best score."""
     row = table.float().mean(dim=0, keepdim=True).to(table.dtype)
     return torch.cat([table, row.expand(shape[0] - table.shape[0], -1)])
 
@@ -72,7 +72,7 @@ ARCHITECTURE = Architecture(
                 "mean": [0.485, 0.456, 0.406],
                 "std": [0.229, 0.224, 0.225],
             },
-            # The original's max_length of 512 counts the image, the start token and the prompt, by default 28.
+            # The original's max_length is 512, including image, start token and prompt: 28 by default.
             "generation": {
                 "num_beams": 5,
                 "early_stopping": True,
@@ -90,9 +90,9 @@ ARCHITECTURE = Architecture(
         origin="the notebook of GitHub's charangajjala/MedGen_AI (commit c528566)",
         vocabulary=LLAMA_VOCABULARY + 1,
         added_tokens=(PAD,),
-        mended=(
-            "The decoder is given the prompt alone; the original's evaluation gave it the report that it was to write.",
-            "Images are resized to 224 x 224; the original took only images of that size.",
+        fixed=(
+            "The decoder input is only the prompt; the original's evaluation included the reference report.",
+            "Images are resized to 224 x 224; the original accepted only images of that size.",
         ),
     ),
 )

@@ -1,9 +1,9 @@
-"""What systems with a Llama decoder have in common: its keys and its dimensions."""
+"""Keys and dimensions shared by the systems with a Llama decoder."""
 
 from prelim.networks.architectures.architecture import Section, Shapes
 
 KEYS = ((r"^model\.", "decoder.body."), (r"^lm_head\.", "decoder.lm_head."))
-"""From the keys of `transformers`' LlamaForCausalLM to ours."""
+"""Key of LlamaForCausalLM in `transformers` -> our key."""
 
 IGNORED = {r"rotary_emb\.inv_freq$": "computed from the configuration; stored only by old versions of transformers"}
 
@@ -20,17 +20,17 @@ CONFIG = (
     "attention_bias",
     "mlp_bias",
 )
-"""What a config.json beside the weights tells that their shapes do not."""
+"""Settings in config.json that cannot be inferred from the shapes of the weights."""
 
 
 def decoder_section(shapes: Shapes, *, max_positions: int, heads: int = 32, rms_norm_eps: float = 1e-5) -> Section:
     """Section `decoder` of model.yaml for a checkpoint under our keys.
 
-    max_positions, heads, rms_norm_eps : of the published model, not to be seen in the shapes
+    max_positions, heads, rms_norm_eps : of the published model; cannot be inferred from the shapes
     """
     vocab_size, width = shapes["decoder.body.embed_tokens.weight"]
     key_width = shapes["decoder.body.layers.0.self_attn.k_proj.weight"][0]
-    # Where every head has its own keys there are as many of both, also if config.json gives another number of heads.
+    # Without grouped heads this is omitted, because config.json may change the number of heads.
     shared = {} if key_width == width else {"num_key_value_heads": key_width * heads // width}
     return {
         "kind": "transformers",

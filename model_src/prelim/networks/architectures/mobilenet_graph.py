@@ -15,14 +15,14 @@ from prelim.networks.vision.efficientnet_lite import EfficientNetLite0
 from prelim.networks.vision.mobilenet import MobileNetV3Small
 
 PUBLISHED_HEADS = 8
-"""Not to be seen in the shapes of a checkpoint."""
+"""Cannot be inferred from the shapes of a checkpoint."""
 
 
 ENCODERS: Mapping[str, type[nn.Module]] = {
     "mobilenet_v3_small": MobileNetV3Small,
     "efficientnet_lite0": EfficientNetLite0,
 }
-"""By `kind` of the section `vision`; the first one is the published system's."""
+"""`vision.kind` -> encoder; the first one is that of the published system."""
 
 
 def _vision(kind: str = "mobilenet_v3_small", **options: Any) -> nn.Module:
@@ -84,8 +84,9 @@ ARCHITECTURE = Architecture(
         dimensions=_dimensions,
         tokenizer="bert-base-uncased",
         origin="the script of GitHub's erfanasgharian/txttyt (commit b8ee15d)",
-        mended=(
-            "A report stops at its own end of text; the original decoded on until all images of a batch ended at once.",
+        fixed=(
+            "Each report ends at its own end-of-text token; the original stopped only when all rows of a batch "
+            "produced it in the same step.",
         ),
     ),
 )

@@ -1,7 +1,7 @@
 """System 3: EVA-CLIP ViT-g/14, BLIP-2's Q-Former, a linear layer and Vicuna-7B (XrayGPT, MedicalGPT).
 
-Published size: 224 px, 257 image tokens of width 1408, 32 queries, decoder width 4096. The weights are spread over
-four files: XrayGPT's own (the linear layer), Vicuna's folder, BLIP-2's Q-Former and EVA-CLIP's ViT-g.
+Published size: 224 px, 257 image tokens of width 1408, 32 queries, decoder width 4096. The weights are in
+four places: XrayGPT's checkpoint (the linear layer), Vicuna's folder, BLIP-2's Q-Former and EVA-CLIP's ViT-g.
 
 Source: Thawkar et al., "XrayGPT: Chest Radiographs Summarization using Medical Vision-Language Models", 2023.
 """
@@ -17,21 +17,21 @@ from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Archit
 
 EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET = "eva_clip", "medclip_swin", "medclip_resnet"
 TOWERS = (EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET)
-"""Every `tower` that the section `vision` can have. No public checkpoint joins one of MedCLIP's to the Q-Former."""
+"""Allowed values of `vision.tower`. No public checkpoint connects a MedCLIP tower to the Q-Former."""
 
 IMAGE_SIZE = 224
 VICUNA_POSITIONS = 2048
 VICUNA_VOCABULARY = 32000
 VICUNA_NORM_EPS = 1e-6
 
-TEXT_BRANCH = "BLIP-2's branch for text; XrayGPT gives the Q-Former none"
-OTHER_LLM = "belongs to the language model that BLIP-2 has in the place of Vicuna"
-LAST_BLOCK = "XrayGPT takes the image from before the last block of EVA-CLIP"
-MEDCLIP_TEXT = "MedCLIP's text encoder and the temperature of its training; only its images are used"
+TEXT_BRANCH = "BLIP-2's text branch, which XrayGPT does not use"
+OTHER_LLM = "belongs to BLIP-2's language model, which Vicuna replaces"
+LAST_BLOCK = "XrayGPT does not use the last block of EVA-CLIP"
+MEDCLIP_TEXT = "MedCLIP's text encoder and training temperature, which are not used"
 
 
 def _vision(tower: str = EVA_CLIP, **dimensions: Any) -> nn.Module:
-    # The libraries behind the towers take seconds to import, which other systems need not wait for.
+    # Imported here because the towers' libraries take seconds to import.
     from prelim.networks.vision.eva_clip import EvaClip
     from prelim.networks.vision.medclip import MedClipResNet, MedClipSwin
 
@@ -64,19 +64,19 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
     taken = sections["connector"]["in_width"]
     if given != taken:
         raise ArchiveError(
-            f"{tower} gives image features of width {given}, this Q-Former takes {taken}; the published Q-Former "
-            "belongs to EVA-CLIP, and no public checkpoint joins MedCLIP to one"
+            f"{tower} returns image features of width {given}, this Q-Former expects {taken}; the published "
+            "Q-Former was trained with EVA-CLIP, and no public checkpoint has one for MedCLIP"
         )
     given, taken = sections["connector"]["out_width"], sections["decoder"]["hidden_size"]
     if given != taken:
         raise ArchiveError(
-            f"llama_proj gives width {given}, this language model takes {taken}; they do not belong together"
+            f"llama_proj returns width {given}, this language model expects {taken}; they are from different models"
         )
     return sections
 
 
 def _vision_sections(shapes: Shapes) -> dict[str, Section]:
-    """Section `vision`, and `preprocess` where it is not EVA-CLIP's."""
+    """Section `vision`, and `preprocess` if it differs from EVA-CLIP's."""
     if "vision.model.conv1.weight" in shapes:
         return {"vision": {"tower": MEDCLIP_RESNET}, "preprocess": MEDCLIP_PREPROCESS}
     if "vision.projection_head.weight" in shapes:
@@ -136,7 +136,7 @@ PROMPT = {
     "before_image": "<Img>",
     "after_image": "</Img> ",
 }
-"""A single prompt stands in the template of the training, a conversation in that of the demo; their spaces differ."""
+"""A single prompt uses the training template, a conversation the demo's; their spaces differ."""
 
 ARCHITECTURE = Architecture(
     vision=_vision,
@@ -154,7 +154,7 @@ ARCHITECTURE = Architecture(
             (r"^llama_model\.", ""),
             *llama.KEYS,
             (r"^vision_model\.", "vision."),
-            # transformers has renamed Swin's layers since MedCLIP was published.
+            # transformers renamed Swin's layers after MedCLIP was published.
             (r"^(vision\.model\..*)\.attention\.self\.(query|key|value)\.", r"\1.attention.\2_proj."),
             (r"^(vision\.model\..*)\.(q|k|v)(uery|ey|alue)_proj\.", r"\1.\2_proj."),
             (r"^(vision\.model\..*)\.self\.(relative_position_bias)_table$", r"\1.\2.\2_table"),
@@ -164,7 +164,7 @@ ARCHITECTURE = Architecture(
         ),
         ignored={
             **llama.IGNORED,
-            r"^Qformer\.bert\.embeddings\.position_ids$": "counts from 0, and queries have no positions",
+            r"^Qformer\.bert\.embeddings\.position_ids$": "position indices; queries have no positions",
             r"^Qformer\.cls\.": TEXT_BRANCH,
             r"^Qformer\.bert\.(embeddings\.(word|position)_embeddings|pooler)\.": TEXT_BRANCH,
             r"^Qformer\.bert\.encoder\.layer\.\d+\.(intermediate|output)\.": TEXT_BRANCH,
@@ -194,11 +194,11 @@ ARCHITECTURE = Architecture(
         vocabulary=VICUNA_VOCABULARY,
         origin="XrayGPT (Thawkar et al., 2023; GitHub's mbzuai-oryx/XrayGPT, commit d0baa6a)",
         decoder_config=llama.CONFIG,
-        mended=(
-            "Every report of a batch stops at its own stop text; the original looked at the first row only.",
-            "A conversation that is too long is refused; the original cut off its beginning, the image included.",
-            "Every image is read as grey or RGB; the demo passed other modes on as they were.",
-            "MedCLIP, which the README names, is not in the published code; EVA-CLIP is the encoder here as there.",
+        fixed=(
+            "Each report of a batch ends at its own stop text; the original checked only the first row.",
+            "A conversation that is too long is rejected; the original truncated its beginning, including the image.",
+            "Every image is converted to gray or RGB; the demo did not convert other modes.",
+            "The original's README names MedCLIP as the encoder, but its code uses EVA-CLIP, as this project does.",
         ),
     ),
 )

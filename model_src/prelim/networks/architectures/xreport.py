@@ -1,7 +1,7 @@
 """System 4: a convolutional encoder, three transformer encoders and a three-layer transformer decoder (XREPORT).
 
-Published size: 196 px, one channel, 98 image tokens, width 256, 4 heads as wide as the model each, 159 positions,
-30,523 word pieces: 53,942,011 variables, the statistics of the batch norms among them. It is a Keras model.
+Published size: 196 px, one channel, 98 image tokens, width 256, 4 heads, each as wide as the model, 159 positions,
+30,523 word pieces: 53,942,011 variables, including batch norm statistics. It is a Keras model.
 """
 
 import re
@@ -20,7 +20,7 @@ DROPOUT = 0.2
 
 
 def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
-    """Sections from shapes in the layout of Keras: (in, out), and (width, heads, head width) for queries."""
+    """Infer sections from shapes in the layout of Keras: (in, out), and (width, heads, head width) for queries."""
     vocab_size, width = shapes["decoder.token_embedding.weight"]
     _, heads, head_width = shapes["decoder.layers.0.self_attention.query.weight"]
     positions, _ = shapes["decoder.position_embedding"]
@@ -80,20 +80,20 @@ def _count(shapes: Shapes, pattern: str) -> int:
 
 
 def _layout(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in the layout of PyTorch; queries, keys and values are one matrix in that order."""
+    """Convert weights to the layout of PyTorch; queries, keys and values become one matrix in that order."""
     ours = {key: _outputs_first(key, value) for key, value in weights.items() if not key.startswith("InputLayer.")}
     for name, leaf in [key.split(".query.") for key in ours if ".query." in key]:
         parts = [f"{name}.{part}.{leaf}" for part in ("query", "key", "value")]
         if all(part in ours for part in parts):
             ours[f"{name}.in_proj.{leaf}"] = torch.cat([ours.pop(part) for part in parts])
     for name in [key.removesuffix(".running_mean") for key in ours if key.endswith(".running_mean")]:
-        # PyTorch counts the batches that its batch norms have seen; Keras has no such number.
+        # PyTorch's batch norms count batches; Keras has no such counter.
         ours[f"{name}.num_batches_tracked"] = torch.tensor(0)
     return ours
 
 
 def _outputs_first(key: str, value: Tensor) -> Tensor:
-    """(..., in, out) -> (out, in, ...) for kernels; heads are laid side by side."""
+    """(..., in, out) -> (out, in, ...) for kernels; heads are concatenated."""
     if re.search(r"\.(query|key|value)\.", key):
         return value.flatten(1).T if key.endswith(".weight") else value.flatten()
     if "embedding" in key or value.ndim < 2:
@@ -102,7 +102,7 @@ def _outputs_first(key: str, value: Tensor) -> Tensor:
 
 
 def _from_zero(match: re.Match[str]) -> str:
-    """Keras leaves the number of the first layer of a list away; the blocks are numbered from 1."""
+    """Our prefix of a block's layer: Keras omits the number of a list's first layer, and numbers blocks from 1."""
     return f"vision.blocks.{int(match[1]) - 1}.{match[2]}.{match[3] or 0}/"
 
 
@@ -142,7 +142,7 @@ ARCHITECTURE = Architecture(
             (r"/vars/2$", ".running_mean"),
             (r"/vars/3$", ".running_var"),
         ),
-        ignored={r"^optimizer/": "state of the optimizer, which only training needs"},
+        ignored={r"^optimizer/": "optimizer state, which only training needs"},
         layout=_layout,
         defaults={
             "licence": "MIT",
@@ -152,10 +152,10 @@ ARCHITECTURE = Architecture(
         dimensions=_dimensions,
         tokenizer="bert-base-uncased",
         origin="XREPORT (GitHub's CTCycle/XREPORT-radiological-reports-generator, commit b4521c3)",
-        mended=(
-            "An image is read as one grey channel in [0, 1], as in training; the published inference read three in "
-            "reverse order, which the model cannot take.",
-            "Encoders and decoders are counted each for themselves; the original took one number for both.",
+        fixed=(
+            "Images are converted to one gray channel in [0, 1], as in training; the published inference code used "
+            "three channels in BGR order, which the model does not accept.",
+            "The numbers of encoder and decoder layers are independent; the original used one number for both.",
             "A report is text; the original logged a list of word pieces.",
         ),
     ),

@@ -1,1 +1,1 @@
-"""Connectors: image_features -> image_embeds. They become connector.onnx and are not imported while serving."""
+"""Connectors: image_features -> image_embeds. Exported as connector.onnx; not imported while serving."""

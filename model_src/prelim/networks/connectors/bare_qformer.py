@@ -1,7 +1,7 @@
-"""The Q-Former of system 0 and the linear layer behind it.
+"""The Q-Former of system 0 with its output projection.
 
-Its layers are those of BLIP-2 (Li et al., ICML 2023, in the implementation of transformers). Other than there, every
-layer attends to the image and the queries enter as they are, without a norm.
+Its layers are those of BLIP-2 (Li et al., ICML 2023, in the implementation of transformers). Unlike in BLIP-2, every
+layer attends to the image and the queries are not normalized.
 """
 
 import torch
@@ -11,7 +11,7 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerEncoder
 
 
 class BareQFormer(nn.Module):
-    """Learned queries look at the image and become the image's words; the defaults are the published size."""
+    """Learned queries attend to the image and become image tokens; the defaults are the published size."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class BareQFormer(nn.Module):
         return self.proj(self.query(image_features))
 
     def query(self, image_features: Tensor, image_mask: Tensor | None = None) -> Tensor:
-        """What the queries have found, before the linear layer.
+        """The queries' outputs before the projection.
 
         image_features : Tensor, shape (batch, in_width), or (batch, num_tokens, in_width)
-        image_mask     : Tensor of 0 and 1, shape (batch, num_tokens), 0 where there is nothing to see; None sees all
+        image_mask     : Tensor of 0 and 1, shape (batch, num_tokens), 0 for padding; None uses all tokens
         returns        : Tensor, shape (batch, queries, width)
         """
         tokens = image_features.unsqueeze(1) if image_features.ndim == 2 else image_features

@@ -1,4 +1,4 @@
-"""The Q-Former of BLIP-2 and the linear layer behind it.
+"""The Q-Former of BLIP-2 with its output projection.
 
 Source: Li et al., "BLIP-2: Bootstrapping Language-Image Pre-training with Frozen Image Encoders and Large Language
 Models", ICML 2023, in the implementation of transformers.
@@ -10,9 +10,9 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 
 class Blip2QFormer(nn.Module):
-    """Learned queries look at the image tokens and become the image's words.
+    """Learned queries attend to the image and become image tokens for the decoder.
 
-    The defaults are the published size: a post-norm BERT-base whose every second layer attends to the image.
+    The defaults are the published size: a post-norm BERT-base in which every second layer attends to the image.
     """
 
     def __init__(
@@ -49,6 +49,6 @@ class Blip2QFormer(nn.Module):
         return self.proj(self.query(image_features))
 
     def query(self, image_features: Tensor) -> Tensor:
-        """What the queries have found, before the linear layer, Tensor, shape (batch, queries, width)."""
+        """The queries' outputs before the projection, Tensor, shape (batch, queries, width)."""
         queries = self.query_tokens.expand(image_features.shape[0], -1, -1)
         return self.qformer(query_embeds=queries, encoder_hidden_states=image_features).last_hidden_state

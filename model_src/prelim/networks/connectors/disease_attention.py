@@ -1,4 +1,4 @@
-"""The connector of system 2: one image token a disease, pooled with a map that is the same for all images."""
+"""The connector of system 2: one image token per disease, pooled with an attention map shared by all images."""
 
 import math
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 class DiseaseAttention(nn.Module):
     """Pools the image tokens once for each disease and projects the pooled features to the decoder's width.
 
-    Which cells a disease looks at is a parameter of the model: it does not depend on the image. Beside the decoder's
-    input the connector offers the maps themselves and a classifier that was trained with the encoder.
+    The attention maps are parameters of the model: they do not depend on the image. Besides the decoder's input, the
+    connector returns the maps and the scores of a classifier that was trained with the encoder.
 
     in_width, out_width : of the encoder and of the decoder
     num_tokens          : cells of the encoder's feature map, a square number
-    diseases            : how many maps there are
+    diseases            : number of maps
     """
 
     def __init__(self, in_width: int, out_width: int, num_tokens: int = 49, diseases: int = 14) -> None:
@@ -40,7 +40,7 @@ class DiseaseAttention(nn.Module):
         return self.classifier(self.attend(image_features).flatten(1))
 
     def attention(self, image_features: Tensor) -> Tensor:
-        """Where each disease looks, the same for every image of the batch.
+        """The attention map of each disease, the same for every image of the batch.
 
         returns : Tensor, shape (batch, diseases, rows, columns); each map is positive and sums to 1
         """

@@ -4,10 +4,10 @@ from torch import Tensor, nn
 
 
 class GraphConnector(nn.Module):
-    """Projects image tokens to the decoder's width and lets each hear its two neighbours on a ring.
+    """Projects image tokens to the decoder's width and passes messages between neighbors on a ring.
 
     A step is x = hardtanh(x + message(mean(previous, x, next))): one shared linear layer for all steps, no
-    norm. The ring is circular, so the last token neighbours the first: published so, and kept.
+    norm. The last token is a neighbor of the first, as in the published code.
     """
 
     def __init__(self, in_width: int, out_width: int, steps: int = 3) -> None:
@@ -25,7 +25,7 @@ class GraphConnector(nn.Module):
         return self.propagate(self.proj(image_features))
 
     def propagate(self, x: Tensor) -> Tensor:
-        """The message steps alone, shape (batch, num_tokens, out_width) in and out."""
+        """Only the message steps, shape (batch, num_tokens, out_width) in and out."""
         for _ in range(self.steps):
             mean = (x.roll(-1, dims=1) + x + x.roll(1, dims=1)) / 3
             x = nn.functional.hardtanh(x + self.message(mean))

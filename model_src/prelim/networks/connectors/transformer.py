@@ -7,7 +7,7 @@ from prelim.decoders.attention import EVERYWHERE, Attention
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and feed-forward, each added and then normalised (post-norm); both dense layers have a ReLU.
+    """Self-attention and feed-forward, each with a residual and a post-norm; both dense layers have a ReLU.
 
     Source: Vaswani et al., "Attention Is All You Need", 2017, with the second ReLU of XREPORT.
     """
@@ -29,10 +29,10 @@ class EncoderLayer(nn.Module):
 
 
 class TransformerConnector(nn.Module):
-    """Lets image tokens exchange what they hold; the width of the decoder is that of the tokens.
+    """Self-attention between image tokens, which have the decoder's width.
 
     width      : of an image token
-    head_width : of one attention head, not bound to width / heads
+    head_width : of one attention head, independent of width / heads
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The image tower of BiomedCLIP: a vision transformer and a linear layer into the space that image and text share.
+"""The image tower of BiomedCLIP: a vision transformer and a linear layer into the joint image-text space.
 
 Source: Zhang et al., "BiomedCLIP: a multimodal biomedical foundation model pretrained from fifteen million scientific
 image-text pairs", 2023; the transformer is timm's vit_base_patch16_224.
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class BiomedCLIP(nn.Module):
-    """One feature of length 1 for each image; the defaults are the published size."""
+    """Encodes each image as one unit vector; the defaults are the published size."""
 
     def __init__(
         self,
@@ -39,11 +39,11 @@ class BiomedCLIP(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode images.
 
-        pixel_values : Tensor, shape (batch, 3, size, size), normalised as PreprocessConfig says
-        returns      : image_features, Tensor, shape (batch, out_width), each of length 1
+        pixel_values : Tensor, shape (batch, 3, size, size), normalized as PreprocessConfig says
+        returns      : image_features, Tensor, shape (batch, out_width), unit vectors
         """
         return nn.functional.normalize(self.project(self.trunk.forward_features(pixel_values)), dim=1)
 
     def project(self, tokens: Tensor) -> Tensor:
-        """The class token in the shared space, shape (batch, out_width), for tokens (batch, num_tokens, width)."""
+        """Project the class token into the joint space: (batch, num_tokens, width) -> (batch, out_width)."""
         return self.proj(self.trunk.forward_head(tokens))

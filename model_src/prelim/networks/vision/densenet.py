@@ -10,7 +10,7 @@ from torchvision.models import densenet121
 class DenseNet121(nn.Module):
     """The convolutional part of DenseNet-121; one token for each cell of its last feature map.
 
-    The features are those of the last batch norm, without the ReLU that torchvision's classifier puts after it.
+    The features are those of the last batch norm, without the ReLU of torchvision's classifier.
     """
 
     width = 1024
@@ -22,7 +22,7 @@ class DenseNet121(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode images.
 
-        pixel_values : Tensor, shape (batch, 3, size, size), normalised as PreprocessConfig says
+        pixel_values : Tensor, shape (batch, 3, size, size), normalized as PreprocessConfig says
         returns      : image_features, Tensor, shape (batch, (size / 32) ** 2, 1024), cells in raster order
         """
         return self.features(pixel_values).flatten(2).transpose(1, 2)

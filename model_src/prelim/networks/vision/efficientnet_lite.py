@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class EfficientNetLite0(nn.Module):
     """The convolutional part of EfficientNet-Lite0; one token for each cell of its last feature map.
 
-    drop_path : fraction of the residual branches that are left out while training; grows with depth up to this
+    drop_path : maximum fraction of residual branches dropped in training; grows linearly with depth
     """
 
     width = 1280
@@ -25,7 +25,7 @@ class EfficientNetLite0(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode images.
 
-        pixel_values : Tensor, shape (batch, 3, size, size), normalised as PreprocessConfig says
+        pixel_values : Tensor, shape (batch, 3, size, size), normalized as PreprocessConfig says
         returns      : image_features, Tensor, shape (batch, (size / 32) ** 2, 1280), cells in raster order
         """
         return self.features(pixel_values).flatten(2).transpose(1, 2)

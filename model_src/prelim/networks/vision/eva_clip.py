@@ -1,7 +1,7 @@
 """EVA-CLIP's vision transformer, the encoder of BLIP-2, MiniGPT-4 and XrayGPT.
 
 Source: Fang et al., "EVA: Exploring the Limits of Masked Visual Representation Learning at Scale", CVPR 2023, in the
-implementation of timm; that all tokens of the last-but-one block are used: Li et al., "BLIP-2", ICML 2023.
+implementation of timm; using all tokens of the penultimate block is from Li et al., "BLIP-2", ICML 2023.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class EvaClip(nn.Module):
-    """A vision transformer without a final norm or a head, and the layer norm that BLIP-2 trained behind it.
+    """A vision transformer without a final norm or a head, followed by BLIP-2's layer norm.
 
     The defaults are ViT-g/14 as published: 40 blocks, of which the last is not used. Queries and values have a bias,
     keys have none.
@@ -39,12 +39,12 @@ class EvaClip(nn.Module):
             embed_dim=width,
             depth=layers,
             num_heads=heads,
-            # timm cuts width * ratio down to a whole number; a half more keeps rounding errors out of it.
+            # timm truncates width * ratio to an integer; adding a half avoids rounding errors.
             mlp_ratio=(feedforward + 0.5) / width,
             use_post_transformer_norm=False,
         )
         for block in self.vit.blocks:
-            # The zeros in the place of a bias of the keys are not stored: they must exist also on the meta device.
+            # The zero bias of the keys is not stored, so it must exist even on the meta device.
             attention: Any = block.attn
             attention.register_buffer("k_bias", torch.zeros(width, device="cpu"), persistent=False)
         self.ln_vision = nn.LayerNorm(width)
@@ -52,7 +52,7 @@ class EvaClip(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode images.
 
-        pixel_values : Tensor, shape (batch, 3, image_size, image_size), normalised as PreprocessConfig says
+        pixel_values : Tensor, shape (batch, 3, image_size, image_size), normalized as PreprocessConfig says
         returns      : image_features, Tensor, shape (batch, 1 + (image_size / patch_size) ** 2, width), the class
                        token first, then patches in raster order
         """
@@ -60,7 +60,7 @@ class EvaClip(nn.Module):
 
 
 def resize_positions(table: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Learned positions for another number of patches, as BLIP-2 makes them when it loads EVA-CLIP.
+    """Resize learned positions to another number of patches, as BLIP-2 does when loading EVA-CLIP.
 
     table : Tensor, shape (1, 1 + side ** 2, width), the class token first
     shape : (1, 1 + new_side ** 2, width)

@@ -19,7 +19,7 @@ class MobileNetV3Small(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode images.
 
-        pixel_values : Tensor, shape (batch, 3, size, size), normalised as PreprocessConfig says
+        pixel_values : Tensor, shape (batch, 3, size, size), normalized as PreprocessConfig says
         returns      : image_features, Tensor, shape (batch, (size / 32) ** 2, 576), cells in raster order
         """
         return self.features(pixel_values).flatten(2).transpose(1, 2)

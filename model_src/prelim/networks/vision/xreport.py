@@ -12,8 +12,8 @@ KERAS_BATCH_NORM_EPS = 1e-3
 class ConvBlock(nn.Module):
     """Convolutions 2x2, each with batch norm and ReLU, then average pooling 2x2.
 
-    Both keep what Keras calls 'same' padding: with an even kernel the extra row and column are at the bottom and
-    at the right, and the pooling of an odd side averages the cells that exist.
+    Both use Keras's 'same' padding: for an even kernel the extra row and column are at the bottom and right, and
+    pooling an odd side averages only the existing cells.
     """
 
     def __init__(self, in_channels: int, channels: int, depth: int) -> None:
@@ -25,17 +25,17 @@ class ConvBlock(nn.Module):
         """(batch, in_channels, rows, columns) -> (batch, channels, rows / 2, columns / 2), rounded up."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = relu(norm(conv(pad(x, (0, 1, 0, 1)))))
-        # Repeating the last row and column gives the mean of the existing cells, and exports as plain pooling.
+        # Replicating the last row and column is equivalent, and exports as plain pooling.
         x = pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2), mode="replicate")
         return avg_pool2d(x, 2)
 
 
 class ConvEncoder(nn.Module):
-    """Blocks of convolutions, then dense layers on every cell; each cell gives several image tokens.
+    """Blocks of convolutions, then dense layers on every cell; each cell is split into several image tokens.
 
     widths, depths : channels and number of convolutions of each block
     dense          : number of dense layers, all as wide as the last block
-    token_width    : of an image token; it divides the width of the last block
+    token_width    : of an image token; must divide the width of the last block
     """
 
     def __init__(self, widths: Sequence[int], depths: Sequence[int], dense: int, token_width: int) -> None:
@@ -55,7 +55,7 @@ class ConvEncoder(nn.Module):
 
         pixel_values : Tensor, shape (batch, 1, size, size), values in [0, 1]
         returns      : image_features, Tensor, shape (batch, num_tokens, token_width), cells in raster order, the
-                       tokens of a cell next to each other
+                       tokens of a cell adjacent
         """
         x = pixel_values
         for block in self.blocks:

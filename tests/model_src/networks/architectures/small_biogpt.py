@@ -1,4 +1,4 @@
-"""A small system 0 with random weights, and the report that the original's rule gives."""
+"""A small system 0 with random weights, and a reference implementation of the original's generation."""
 
 from typing import Any
 
@@ -40,21 +40,21 @@ PARTS: dict[str, Any] = {
 
 
 def small_network() -> Network:
-    """A random network whose reports depend on the image, end now and then, and do not repeat one word only."""
+    """A random network whose reports depend on the image, sometimes end early, and do not repeat a single token."""
     torch.manual_seed(0)
     network = ARCHITECTURES[SYSTEM].build(PARTS)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=(0.05 if "embed_tokens" in name else 2.0) / parameter.shape[-1] ** 0.5)
-        # The queries must not drown what they see: a published one has learned that.
+        # Reduced, so the queries do not dominate the image; trained networks have learned this.
         network.connector.query_tokens *= 0.1
         network.decoder.body.embed_tokens.weight *= 12
     return network.eval().requires_grad_(False)
 
 
 def small_model() -> Model:
-    """The network with a tokenizer of letters."""
+    """The network with a tokenizer of single letters."""
     defaults = PUBLISHED.defaults
     config = ModelConfig.from_mapping(
         {
@@ -76,10 +76,10 @@ def small_model() -> Model:
 
 
 def published_rule(model: Model, features: Tensor, prompt: str, max_new_tokens: int, **changed: Any) -> list[int]:
-    """What the original would write: the arguments of its `generate`, the prompt behind the queries.
+    """The original's token ids: the arguments of its `generate`, the prompt after the queries.
 
     features : of one image, see tests.tiny_model.seen
-    changed  : arguments of `generate` that are not the published ones
+    changed  : arguments of `generate` that override the published ones
     """
     network = model.network
     language_model = BioGptForCausalLM(BioGptConfig(**DECODER)).eval()

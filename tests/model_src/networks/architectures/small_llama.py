@@ -1,4 +1,4 @@
-"""A small system 2 with random weights, and the report that the original's rule gives."""
+"""A small system 2 with random weights, and a reference implementation of the original's generation."""
 
 from typing import Any
 
@@ -30,11 +30,11 @@ DIMENSIONS: dict[str, Any] = {
 }
 
 LENGTH = 48
-"""The original's max_length, which counts image, start token and prompt."""
+"""The original's max_length, including image, start token and prompt."""
 
 
 def small_model(image_size: int = 64) -> Model:
-    """A random model whose reports depend on the image; it sees an image as tokens of 32 x 32 pixels."""
+    """A random model whose reports depend on the image; an image token covers 32 x 32 pixels."""
     prefix = DISEASES + 1 + len(PROMPT.split())
     defaults = PUBLISHED.defaults
     config = ModelConfig.from_mapping(
@@ -62,7 +62,7 @@ def small_model(image_size: int = 64) -> Model:
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1 and not name.startswith("vision."):
             torch.nn.init.normal_(parameter, std=2.0 / parameter.shape[-1] ** 0.5)
-    # An untrained encoder is nearly blind until its batch norms have seen what images differ in.
+    # The outputs of an untrained encoder hardly depend on the image until its batch norms have statistics.
     with torch.no_grad():
         for module in network.vision.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -79,10 +79,10 @@ def small_model(image_size: int = 64) -> Model:
 
 
 def originals_report(model: Model, features: Tensor, prompt: str = PROMPT, **changed: Any) -> list[int]:
-    """Token ids of the original's `generate`, its options and its way to count lengths included.
+    """The original's token ids: the arguments of its `generate`, including its max_length.
 
     features : of one image, see tests.tiny_model.seen
-    changed  : arguments of `generate` that are not the published ones
+    changed  : arguments of `generate` that override the published ones
     """
     words = model.tokenizer.encode(prompt, add_special_tokens=False).ids
     decoder = model.network.decoder

@@ -1,4 +1,4 @@
-"""A small system 3 with random weights, and the answer that the original's rule gives."""
+"""A small system 3 with random weights, and a reference implementation of the original's generation."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ PARTS: dict[str, Any] = {
 
 
 def letters_tokenizer() -> Tokenizer:
-    """A tokenizer with one token for every ASCII character, behind the special tokens of Llama."""
+    """A tokenizer with Llama's special tokens followed by one token for each ASCII character."""
     vocabulary = {piece: i for i, piece in enumerate([*SPECIAL, *LETTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -49,7 +49,7 @@ def letters_tokenizer() -> Tokenizer:
 
 
 def small_model() -> Model:
-    """A random model whose reports depend on the image, and which writes its stop text now and then."""
+    """A random model whose reports depend on the image and sometimes contain the stop text."""
     defaults = PUBLISHED.defaults
     config = ModelConfig.from_mapping(
         {
@@ -74,7 +74,7 @@ def small_model() -> Model:
 
 
 class StopAtHashes(StoppingCriteria):
-    """The original's rule: the last tokens are those of the stop text."""
+    """The original's rule: stop if the last tokens are the stop text."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> bool:
         """Whether to stop."""
@@ -82,18 +82,18 @@ class StopAtHashes(StoppingCriteria):
 
 
 def encode(text: str) -> list[int]:
-    """One token a character."""
+    """Encode a text as one token per character."""
     return [len(SPECIAL) + LETTERS.index(letter) for letter in text]
 
 
 def published_rule(
     model: Model, features: Tensor, question: str, seed: int, max_new_tokens: int, **changed: Any
 ) -> list[int]:
-    """What the original would write: its chat template cut at the image, `generate` on embeddings, its stop rule.
+    """The original's token ids: its chat template split at the image, `generate` on embeddings, its stop rule.
 
     features : of one image, see tests.tiny_model.seen
-    question : or all turns of a conversation, with the separators and names between them
-    changed  : arguments of `generate` that are not the published ones
+    question : or all turns of a conversation, with their separators and role names
+    changed  : arguments of `generate` that override the published ones
     """
     system = model.config.prompt.system  # type: ignore[union-attr]
     text = f"{system}###Patient: <Img><ImageHere></Img> {question}###Doctor:"

@@ -1,4 +1,4 @@
-"""System 0: its published size, its checkpoints in all their forms, and at reduced size the original's reports."""
+"""System 0: its published size, all forms of its checkpoints, and at reduced size the original's reports."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ from tests.model_src.networks.architectures.small_biogpt import (
 from tests.tiny_model import png, seen
 
 TEXT_ONLY = 109_710_848 + 1 + 28_343_808
-"""Parameters of BiomedCLIP's text tower and its logit scale, and of the Q-Former's feed-forward layers for text."""
+"""Number of parameters of BiomedCLIP's text tower and logit scale, and of the Q-Former's text branch."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def generator(model: Model, tmp_path_factory: pytest.TempPathFactory) -> ReportGenerator:
-    """The served small model."""
+    """The small model, served."""
     folder = tmp_path_factory.mktemp("archive")
     write_files(model, folder)
     return ReportGenerator.load(folder, slots=4)
@@ -49,7 +49,7 @@ def generator(model: Model, tmp_path_factory: pytest.TempPathFactory) -> ReportG
 
 @pytest.mark.parametrize("prompt", ["", "heart"])
 def test_served_report_equals_the_published_rule(model: Model, generator: ReportGenerator, prompt: str) -> None:
-    """With the published preset the served token ids are those of `generate`, with a prompt and without."""
+    """With the published options the served token ids equal those of `generate`, with and without a prompt."""
     options = GenerationOptions.from_mapping({"max_new_tokens": 24}, model.config.generation)
     requests = [ReportRequest(image=png(seed), prompt=prompt, options=options) for seed in range(4)]
 
@@ -62,8 +62,8 @@ def test_served_report_equals_the_published_rule(model: Model, generator: Report
     assert {report.finish_reason for report in reports} == {"eos", "length"}
 
 
-def test_features_of_a_client_give_the_report_of_its_image(model: Model, generator: ReportGenerator) -> None:
-    """One feature vector, as a client may keep it, stands for the image."""
+def test_features_can_replace_the_image(model: Model, generator: ReportGenerator) -> None:
+    """Features that a client saved give the same report as their image."""
     features = seen(model, png(1))[0]
     options = GenerationOptions(max_new_tokens=12)
 
@@ -81,7 +81,7 @@ def test_features_of_a_client_give_the_report_of_its_image(model: Model, generat
 
 
 def test_published_size() -> None:
-    """Text tower, logit scale and text feed-forward apart, the network has the published number of parameters."""
+    """The network has the published number of parameters, except text tower, logit scale and text feed-forward."""
     decoder = {
         "kind": "transformers",
         "model_type": "biogpt",
@@ -99,7 +99,7 @@ def test_published_size() -> None:
 
 
 def test_exported_networks_equal_pytorch(tmp_path: Path) -> None:
-    """Vision encoder and connector give the same in ONNX, for batches of any size."""
+    """Vision encoder and connector compute the same in ONNX, for any batch size."""
     network = small_network()
     images = torch.randn(2, 3, 32, 32)
     features = network.vision(images)
@@ -111,8 +111,8 @@ def test_exported_networks_equal_pytorch(tmp_path: Path) -> None:
     assert network.connector(features).shape == (2, 32, 64)
 
 
-def test_masked_features_are_not_seen() -> None:
-    """Of several features of an image only those count that the mask leaves."""
+def test_masked_features_are_ignored() -> None:
+    """Features excluded by the mask do not change the output."""
     qformer = small_network().connector
     features = torch.randn(2, 7, 24)
     mask = torch.ones(2, 7)
@@ -126,7 +126,7 @@ def test_masked_features_are_not_seen() -> None:
 
 
 def published_checkpoint() -> dict[str, Tensor]:
-    """The small network as the original stores it, with all that it stores beside what we need."""
+    """A checkpoint of the small network in the original's format, including the keys that we ignore."""
     ours = small_network().state_dict()
     names = (
         ("vision.trunk.", "biomedclip_encoder.model.visual.trunk."),
@@ -152,16 +152,16 @@ def published_checkpoint() -> dict[str, Tensor]:
     }
 
 
-def imported(files: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
-    """The weights of the model folder that is made of these files."""
+def import_files(files: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
+    """Import these files; returns the weights of the model folder."""
     for name, contents in files.items():
         torch.save(contents, folder / name)
     import_checkpoint(SYSTEM, [folder / name for name in files], None, folder / "model", "small")
     return read_weights(folder / "model" / WEIGHTS)
 
 
-def in_components(checkpoint: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The component files, and the rest of the checkpoint."""
+def split_components(checkpoint: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Split a checkpoint into the component files and the rest."""
     prefixes = {"biomedclip_finetuned.pth": "biomedclip_encoder.model.", "biogpt_finetuned.pth": "biogpt_decoder."}
     files = {
         name: {key.removeprefix(prefix): value for key, value in checkpoint.items() if key.startswith(prefix)}
@@ -172,7 +172,7 @@ def in_components(checkpoint: Mapping[str, Tensor]) -> dict[str, dict[str, Tenso
 
 @pytest.mark.parametrize("form", ["final", "data parallel", "epoch", "components"])
 def test_every_form_of_the_checkpoint_is_imported(form: str, tmp_path: Path) -> None:
-    """The final file, one of DataParallel, one of an epoch, and component files give the same model."""
+    """The final file, a DataParallel file, an epoch's checkpoint and component files give the same model."""
     checkpoint = published_checkpoint()
     files: dict[str, Any] = {"final_model.pth": checkpoint}
     if form == "data parallel":
@@ -180,9 +180,9 @@ def test_every_form_of_the_checkpoint_is_imported(form: str, tmp_path: Path) -> 
     if form == "epoch":
         files = {"checkpoint_epoch_3.pth": {"epoch": 3, "model_state_dict": checkpoint, "loss": 1.5, "config": {}}}
     if form == "components":
-        files = in_components(checkpoint)
+        files = split_components(checkpoint)
 
-    weights = imported(files, tmp_path)
+    weights = import_files(files, tmp_path)
 
     expected = small_network().state_dict()
     assert weights.keys() == expected.keys()
@@ -195,18 +195,18 @@ def test_every_form_of_the_checkpoint_is_imported(form: str, tmp_path: Path) -> 
 
 
 def test_components_without_the_qformer_are_refused(tmp_path: Path) -> None:
-    """BiomedCLIP and BioGPT alone are no model: the original would go on with an untrained Q-Former."""
-    files = in_components(published_checkpoint())
+    """Only BiomedCLIP and BioGPT are an error; the original would continue with an untrained Q-Former."""
+    files = split_components(published_checkpoint())
     del files["rest.pth"]
 
     with pytest.raises(ArchiveError, match=r"connector\.query_tokens"):
-        imported(files, tmp_path)
+        import_files(files, tmp_path)
 
 
-def test_output_projection_that_is_not_tied_is_refused(tmp_path: Path) -> None:
-    """An output projection of its own, which the model has no place for, is not dropped in silence."""
+def test_untied_output_projection_is_refused(tmp_path: Path) -> None:
+    """An untied output projection, which the model does not support, is not silently ignored."""
     checkpoint = published_checkpoint()
     checkpoint["biogpt_decoder.output_projection.weight"] += 1
 
     with pytest.raises(ArchiveError, match=r"biogpt_decoder\.output_projection\.weight is not equal"):
-        imported({"final_model.pth": checkpoint}, tmp_path)
+        import_files({"final_model.pth": checkpoint}, tmp_path)

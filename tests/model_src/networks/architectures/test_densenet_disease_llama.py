@@ -1,4 +1,4 @@
-"""System 2 at reduced size: import of its checkpoints and the report that the original's rule gives."""
+"""System 2 at reduced size: served reports equal the original's, and attention maps are returned."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def archive(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its archive, unpacked; that the ONNX files equal PyTorch is checked as they are written."""
+    """Its archive, unpacked; the export itself compares ONNX with PyTorch."""
     folder = tmp_path_factory.mktemp("archive")
     write_files(model, folder)
     return folder
@@ -36,12 +36,12 @@ def archive(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def generator(archive: Path) -> ReportGenerator:
-    """What serves the archive."""
+    """The archive, served."""
     return ReportGenerator.load(archive, slots=3)
 
 
-def test_served_reports_are_those_of_the_original(model: Model, generator: ReportGenerator) -> None:
-    """With nothing but an image, a batch of reports has the token ids of the original's generation."""
+def test_served_reports_equal_the_original(model: Model, generator: ReportGenerator) -> None:
+    """With only an image, a batch of reports has the token ids of the original's generation."""
     images = [png(seed) for seed in range(5)]
 
     reports = generator.generate([ReportRequest(image=image) for image in images])
@@ -52,7 +52,7 @@ def test_served_reports_are_those_of_the_original(model: Model, generator: Repor
 
 
 def test_prompt_follows_image_and_start_token(generator: ReportGenerator) -> None:
-    """The decoder reads the image's tokens, the start token and the prompt's words, in this order."""
+    """The decoder input is image tokens, start token and prompt, in this order."""
     prompter = generator._prompter
 
     assert prompter is not None
@@ -60,7 +60,7 @@ def test_prompt_follows_image_and_start_token(generator: ReportGenerator) -> Non
 
 
 def test_attention_is_returned_on_request(model: Model, archive: Path, generator: ReportGenerator) -> None:
-    """`return_attention` adds a map for each disease, which sums to 1, and the classifier's scores; else neither."""
+    """`return_attention` adds a map for each disease, which sums to 1, and the classifier's scores."""
     (with_attention, without) = generator.generate(
         [ReportRequest(image=png(), return_attention=True), ReportRequest(image=png())]
     )
@@ -78,8 +78,8 @@ def test_attention_is_returned_on_request(model: Model, archive: Path, generator
     np.testing.assert_allclose(with_attention.insights["disease_logits"], expected.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def test_model_without_attention_says_so(tiny_archive: Path) -> None:
-    """`return_attention` to a model that has no map fails this request with the reason."""
+def test_return_attention_without_maps_is_an_error(tiny_archive: Path) -> None:
+    """With a model that has no maps, `return_attention` fails the request with the reason."""
     (error,) = ReportGenerator.load(tiny_archive).generate([ReportRequest(image=png(), return_attention=True)])
 
     assert isinstance(error, InvalidOption)

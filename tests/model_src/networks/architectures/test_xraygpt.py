@@ -1,4 +1,4 @@
-"""System 3 at reduced size: the report that the original's rule gives, and conversations about one image."""
+"""System 3 at reduced size: served reports equal the original's, and conversations about one image."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tests.model_src.networks.architectures.small_xraygpt import PARTS, publishe
 from tests.tiny_model import png, seen
 
 LENGTH = 60
-"""Tokens; the published 300 would only take longer."""
+"""In tokens; fewer than the published 300, for speed."""
 
 
 @pytest.fixture(scope="module")
@@ -32,21 +32,21 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def generator(model: Model, tmp_path_factory: pytest.TempPathFactory) -> ReportGenerator:
-    """The served small model."""
+    """The small model, served."""
     folder = tmp_path_factory.mktemp("archive")
     write_files(model, folder)
     return ReportGenerator.load(folder, slots=4)
 
 
 def one(generator: ReportGenerator, request: ReportRequest) -> Report:
-    """The report of one request that must succeed."""
+    """Generate the report of one request, which must succeed."""
     (report,) = generator.generate([request])
     assert isinstance(report, Report), report
     return report
 
 
 def test_served_report_equals_the_published_rule(model: Model, generator: ReportGenerator) -> None:
-    """With the published preset the served token ids are those of `generate` with the original's prompt and stop."""
+    """With the published options the served token ids equal `generate` with the original's prompt and stop rule."""
     reasons = set()
     for seed in range(6):
         options = GenerationOptions.from_mapping({"seed": seed, "max_new_tokens": LENGTH}, model.config.generation)
@@ -62,16 +62,16 @@ def test_served_report_equals_the_published_rule(model: Model, generator: Report
 
 
 def test_questions_about_one_image_encode_it_once(generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Later turns about an image take the features of the first, and answer as if they had encoded it themselves."""
+    """Later turns about an image reuse the cached features, and give the same answers as encoding it again."""
     generator.reset()
     batches: list[int] = []
     run = generator._images._vision.run
 
-    def counted(batch: Array) -> Array:
+    def count(batch: Array) -> Array:
         batches.append(len(batch))
         return run(batch)
 
-    monkeypatch.setattr(generator._images._vision, "run", counted)
+    monkeypatch.setattr(generator._images._vision, "run", count)
     options = GenerationOptions(max_new_tokens=12)
     first = {"role": "user", "content": "Report."}
     image = png(3)
@@ -91,8 +91,8 @@ def test_questions_about_one_image_encode_it_once(generator: ReportGenerator, mo
     assert second.token_ids != report.token_ids
 
 
-def test_single_prompt_stands_in_the_training_template(generator: ReportGenerator) -> None:
-    """A request without messages, with and without a prompt, gets the template that the model was trained with."""
+def test_single_prompt_uses_the_training_template(generator: ReportGenerator) -> None:
+    """A request without messages, with or without a prompt, uses the training template."""
     options = GenerationOptions(max_new_tokens=8)
     default = generator.config.prompt.default  # type: ignore[union-attr]
 
@@ -103,7 +103,7 @@ def test_single_prompt_stands_in_the_training_template(generator: ReportGenerato
 
 @pytest.mark.parametrize("tower", [{"tower": "resnet"}, {"tower": "medclip_swin", "width": 3}, {"layres": 2}])
 def test_unknown_tower_or_dimension_is_named(model: Model, tower: dict[str, Any]) -> None:
-    """model.yaml with a tower or a dimension that does not exist is refused."""
+    """An unknown tower or dimension in model.yaml is an error."""
     contents = {**PARTS, "vision": tower, "name": "a", "version": "1", "architecture": "xraygpt"}
     config = ModelConfig.from_mapping({**ARCHITECTURES["xraygpt"].published.defaults, **contents}, "test")
 
@@ -114,7 +114,7 @@ def test_unknown_tower_or_dimension_is_named(model: Model, tower: dict[str, Any]
 @pytest.mark.slow
 @pytest.mark.parametrize("tower", ["medclip_swin", "medclip_resnet"])
 def test_medclip_tower_exports_with_a_dynamic_batch(tower: str, tmp_path: Path) -> None:
-    """Each of MedCLIP's towers is the same in ONNX for any batch, and gives 49 tokens an image."""
+    """Both MedCLIP towers compute the same in ONNX for any batch size, with 49 tokens per image."""
     torch.manual_seed(0)
     network = ARCHITECTURES["xraygpt"].vision(tower=tower).eval().requires_grad_(False)
     images = torch.randn(2, 3, 224, 224)
@@ -124,8 +124,8 @@ def test_medclip_tower_exports_with_a_dynamic_batch(tower: str, tmp_path: Path) 
     assert network(images).shape == (2, 49, network.width)
 
 
-def test_both_stop_tokenisations_of_the_shared_vocabulary_are_the_stop_text(shared: Path) -> None:
-    """The two sequences of ids at which the original stops are, as text, the stop text."""
+def test_both_stop_sequences_decode_to_the_stop_text_with_the_shared_vocabulary(shared: Path) -> None:
+    """The original's two stop sequences of ids both decode to the stop text."""
     tokenizer = llama_tokenizer(shared / "data" / "tokenizers" / "llama2")
 
     assert "###" in tokenizer.decode([835])

@@ -1,4 +1,4 @@
-"""System 4: its size, its export, and the words it writes."""
+"""System 4: its size, its export and its reports."""
 
 import io
 from pathlib import Path
@@ -33,7 +33,7 @@ PUBLISHED = {
 
 
 def test_published_size() -> None:
-    """The network has the published number of variables; Keras counts the statistics of batch norms among them."""
+    """The network has the published number of variables; as in Keras, including batch norm statistics."""
     with torch.device("meta"):
         network = ARCHITECTURES["xreport"].build(PUBLISHED)
 
@@ -43,7 +43,7 @@ def test_published_size() -> None:
 
 @pytest.mark.parametrize("size", [SIZE, 51])
 def test_exported_networks_compute_the_same(tmp_path: Path, size: int) -> None:
-    """ONNX = PyTorch for vision and connector in any batch, also where the pooling meets odd sides."""
+    """ONNX = PyTorch for vision and connector for any batch size, also when pooling odd sides."""
     network = tiny_network()
     images = torch.rand(2, 1, size, size, generator=torch.Generator().manual_seed(1))
 
@@ -57,8 +57,8 @@ def test_exported_networks_compute_the_same(tmp_path: Path, size: int) -> None:
     assert not torch.allclose(features[0], features[1], atol=1e-2)
 
 
-def test_padding_to_come_changes_nothing() -> None:
-    """What stands after a position, padding or not, has no influence on its logits."""
+def test_later_tokens_change_nothing() -> None:
+    """The logits of a position do not depend on later tokens, padding or not."""
     network = tiny_network()
     embeds = torch.randn(1, 50, 16, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[BOS, 7, 9, 11]])
@@ -71,12 +71,12 @@ def test_padding_to_come_changes_nothing() -> None:
     torch.testing.assert_close(followed[:, :4], short)
 
 
-def test_served_reports_are_those_of_the_original(tmp_path: Path) -> None:
-    """Archive, ONNX Runtime and the cached decoder write what the original's loop writes, up to the last position."""
+def test_served_reports_equal_the_original(tmp_path: Path) -> None:
+    """The served reports equal those of the original's loop, up to the last position."""
     model = small_model()
     write_files(model, tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE), dtype=np.uint8)
-    # Of the size that the network takes, in 8 bits and on a white and a black pixel: no rendering changes it.
+    # In the network's size, 8 bits, with a white and a black pixel: preprocessing does not change it.
     pixels[:, 0, :2] = 0, 255
     files = [io.BytesIO() for _ in pixels]
     for file, image in zip(files, pixels, strict=True):

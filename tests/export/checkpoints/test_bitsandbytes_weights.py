@@ -1,4 +1,4 @@
-"""What bitsandbytes has quantised is read as the numbers that bitsandbytes itself computes with."""
+"""Weights quantized by bitsandbytes are restored with the values that bitsandbytes computes with."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from bitsandbytes import functional, nn
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from export.checkpoints.bitsandbytes_weights import dequantised
+from export.checkpoints.bitsandbytes_weights import dequantize_weights
 from export.checkpoints.checkpoint import read_checkpoint
 from prelim.decoders.weights_file import LazyTensor
 from prelim.errors import ArchiveError
@@ -16,10 +16,10 @@ from prelim.errors import ArchiveError
 SHAPE = (24, 40)
 
 
-def layer_in_4_bits(
+def layer_4bit(
     dtype: torch.dtype = torch.float16, storage: torch.dtype = torch.uint8, kind: str = "nf4", *, double: bool = True
 ) -> nn.Linear4bit:
-    """A random layer, quantised."""
+    """A random quantized layer."""
     layer = nn.Linear4bit(SHAPE[1], SHAPE[0], compress_statistics=double, quant_type=kind, quant_storage=storage)
     values = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).to(dtype)
     layer.weight = nn.Params4bit(
@@ -42,10 +42,10 @@ def stored(module: torch.nn.Module, file: Path) -> dict[str, Tensor]:
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("kind", ["nf4", "fp4"])
 def test_four_bits_equal_bitsandbytes(kind: str, double: bool, file: str, tmp_path: Path) -> None:
-    """Both kinds, with double quantisation and without, give bitsandbytes' own numbers, lazily; the rest stays."""
-    layer = layer_in_4_bits(kind=kind, double=double)
+    """nf4 and fp4, with and without double quantization, lazily give bitsandbytes' values; others are unchanged."""
+    layer = layer_4bit(kind=kind, double=double)
 
-    found = dequantised(stored(layer, tmp_path / file))
+    found = dequantize_weights(stored(layer, tmp_path / file))
 
     weight = found["a.weight"]
     assert isinstance(weight, LazyTensor)
@@ -58,18 +58,18 @@ def test_four_bits_equal_bitsandbytes(kind: str, double: bool, file: str, tmp_pa
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16])
 def test_four_bits_keep_the_recorded_dtype(dtype: torch.dtype, storage: torch.dtype, tmp_path: Path) -> None:
-    """The dtype is that of before the quantisation, whatever the packed values are stored as."""
-    layer = layer_in_4_bits(dtype, storage)
+    """The dtype is that before quantization, for any storage dtype of the packed values."""
+    layer = layer_4bit(dtype, storage)
 
-    found = dequantised(stored(layer, tmp_path / "a.pth"))
+    found = dequantize_weights(stored(layer, tmp_path / "a.pth"))
 
     made = found["a.weight"].make()
     assert made.dtype == dtype
     assert torch.equal(made, functional.dequantize_4bit(layer.weight, layer.weight.quant_state))
 
 
-def layer_in_8_bits() -> nn.Linear8bitLt:
-    """A random layer, quantised by LLM.int8()."""
+def layer_8bit() -> nn.Linear8bitLt:
+    """A random layer, quantized by LLM.int8()."""
     layer = nn.Linear8bitLt(SHAPE[1], SHAPE[0], has_fp16_weights=False)
     values = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).half()
     layer.weight = nn.Int8Params(values, requires_grad=False, has_fp16_weights=False)
@@ -77,10 +77,10 @@ def layer_in_8_bits() -> nn.Linear8bitLt:
 
 
 def test_eight_bits_equal_bitsandbytes(tmp_path: Path) -> None:
-    """LLM.int8() gives bitsandbytes' own numbers in the float16 that it quantised."""
-    layer = layer_in_8_bits()
+    """LLM.int8() gives bitsandbytes' values in float16."""
+    layer = layer_8bit()
 
-    found = dequantised(stored(layer, tmp_path / "a.pth"))
+    found = dequantize_weights(stored(layer, tmp_path / "a.pth"))
 
     expected = functional.int8_vectorwise_dequant(layer.weight, layer.weight.SCB).half()
     assert torch.equal(found["a.weight"].make(), expected)
@@ -103,11 +103,11 @@ STATE = "a.weight.quant_state.bitsandbytes__nf4"
     ],
 )
 def test_damaged_four_bits_are_refused(key: str, value: Tensor | None, tmp_path: Path) -> None:
-    """Parts that are missing, or that are too small for the shape that is recorded, are an error with the name."""
-    tensors = stored(layer_in_4_bits(), tmp_path / "a.pth") | {key: value}
+    """Parts that are missing or too small for the recorded shape are an error with the name of the weight."""
+    tensors = stored(layer_4bit(), tmp_path / "a.pth") | {key: value}
 
-    with pytest.raises(ArchiveError, match=r"a\.weight (cannot be dequantised|does not fit its quant_state)"):
-        dequantised({name: tensor for name, tensor in tensors.items() if tensor is not None})
+    with pytest.raises(ArchiveError, match=r"a\.weight (cannot be dequantized|does not fit its quant_state)"):
+        dequantize_weights({name: tensor for name, tensor in tensors.items() if tensor is not None})
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_damaged_four_bits_are_refused(key: str, value: Tensor | None, tmp_path:
     [("a.weight", None), ("a.SCB", torch.ones(3)), ("a.weight_format", torch.tensor(2, dtype=torch.uint8))],
 )
 def test_damaged_eight_bits_are_refused(key: str, value: Tensor | None, tmp_path: Path) -> None:
-    """Rows without scales, and the order of values that a kind of GPU wants, are an error with the name."""
-    tensors = stored(layer_in_8_bits(), tmp_path / "a.pth") | {key: value}
+    """Missing scales and GPU-specific layouts are an error with the name of the weight."""
+    tensors = stored(layer_8bit(), tmp_path / "a.pth") | {key: value}
 
-    with pytest.raises(ArchiveError, match=r"a\.weight(_format is 2| does not fit the scales)"):
-        dequantised({name: tensor for name, tensor in tensors.items() if tensor is not None})
+    with pytest.raises(ArchiveError, match=r"a\.weight(_format is 2| is not an int8 matrix)"):
+        dequantize_weights({name: tensor for name, tensor in tensors.items() if tensor is not None})
