@@ -1,6 +1,3 @@
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +7,7 @@ from torchvision import transforms
 from prelim.errors import ArchiveError
 from prelim.images.preprocess import PreprocessConfig, preprocess, preprocess_image
 from prelim.images.radiograph import Radiograph
-
-FIXTURES = Path(__file__).resolve().parents[4] / "shared" / "fixtures"
+from tests.parity.fixture import fixture_path, read_fixture
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 SYSTEMS = {
@@ -142,7 +138,6 @@ def test_lists_of_yaml_are_taken() -> None:
     )
 
 
-@pytest.mark.skipif(not FIXTURES.is_dir(), reason="the parity fixtures of ../shared are not on this machine")
 @pytest.mark.parametrize(
     ("system", "name", "size"),
     [
@@ -155,9 +150,9 @@ def test_lists_of_yaml_are_taken() -> None:
         (3, "blip2_image_eval_640x480", (640, 480)),
     ],
 )
-def test_equals_originals_shared(system: int, name: str, size: tuple[int, int]) -> None:
+def test_equals_originals(system: int, name: str, size: tuple[int, int]) -> None:
     """pixel_values are those that the five original implementations computed from the same image."""
-    fixture = json.loads((FIXTURES / f"system{system}.json").read_text())
+    fixture = read_fixture(fixture_path(system))
     (recorded,) = [
         entry for key in ("outputs", "preprocess") for entry in fixture.get(key, []) if entry["name"] == name
     ]
