@@ -23,8 +23,8 @@ from tests.export.checkpoints.hub_server import COMMIT, Hub, serve_hub
 from tests.export.tokenizers.test_biogpt_tokenizer import small_vocabulary
 from tests.model_src.networks.architectures.test_biomedclip_qformer_biogpt import (
     SYSTEM,
-    split_components,
     published_checkpoint,
+    split_components,
 )
 
 WEIGHTS = {"layer.weight": torch.ones(2, 2)}
