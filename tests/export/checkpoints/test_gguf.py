@@ -54,7 +54,7 @@ NAMES = {
     "mlp.down_proj": "ffn_down",
     "model.layers": "blk",
 }
-"""From `transformers` to llama.cpp."""
+"""Key in `transformers` -> name in llama.cpp."""
 
 
 def llama() -> dict[str, Tensor]:
