@@ -39,12 +39,12 @@ help:           ## what can be made
 install: $(INSTALLED)  ## everything that is needed, into .venv
 
 # uv lives in a folder of its own; it finds Python 3.11 (or fetches it) whatever Python started it.
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml client/pyproject.toml
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 .venv
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
-	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . --editable client
 	touch $@
 
 # A small language model that really speaks, for tests; and what the demo model's encoder has learned before.
@@ -96,7 +96,7 @@ demo: archive  ## a server on free ports, one real radiograph over HTTP and gRPC
 	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
 report: $(INSTALLED)  ## one report from a running server: make report IMAGE=path [PROMPT=...] [MODEL=name]
-	@$(BIN)/python -m client $(IMAGE) --model $(notdir $(MODEL)) $(if $(PROMPT),--prompt "$(PROMPT)")
+	@$(BIN)/python -m prelim_client $(IMAGE) --model $(notdir $(MODEL)) $(if $(PROMPT),--prompt "$(PROMPT)")
 
 loadtest: archive  ## a minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)

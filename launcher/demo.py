@@ -17,11 +17,11 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.pixels.processing import apply_windowing
 
-from client.answers import Answer
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
 from launcher.errors import LaunchError
 from launcher.local_server import LocalServer
+from prelim_client.answers import Answer
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 
 
 def sample_radiograph() -> bytes:

@@ -12,12 +12,12 @@ from typing import Any
 import psutil
 import requests
 
-from client.answers import read_key
-from client.loopback import open_session
 from launcher.environment import check_java
 from launcher.errors import LaunchError
 from launcher.ports import check_free, read_addresses, read_properties
 from launcher.process import count_connections, find_server, has_ended, sweep, terminate, worker_seconds
+from prelim_client.answers import read_key
+from prelim_client.loopback import open_session
 
 IDLE_CPU_S = 0.02
 """CPU time that workers without a request stay under in a second."""

@@ -7,11 +7,11 @@ from pathlib import Path
 import grpc
 import requests
 
-from client.answers import Answer, ReportError
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
 from loadtests.answer_checks import RepeatCheck, WrongAnswer, check_length, check_report
 from loadtests.traffic import PlannedRequest
+from prelim_client.answers import Answer, ReportError
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 
 SHED_TYPES = ("ServiceUnavailableException", "Overloaded")
 """Types of a 503 that says "too much to do": the frontend's with a full queue, the handler's own."""

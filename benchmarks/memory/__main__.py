@@ -36,9 +36,9 @@ import psutil
 from benchmarks.machine import commit
 from benchmarks.memory.process_memory import Memory, PeakMemory
 from benchmarks.models.random_checkpoint import CHECKPOINTS, write_random_tokenizer
-from client.http_client import HttpClient
 from launcher.demo import as_png, sample_radiograph
 from launcher.local_server import LocalServer
+from prelim_client.http_client import HttpClient
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT.parent / "shared" / "data" / "tokenizers" / "biogpt"

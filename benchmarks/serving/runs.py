@@ -13,12 +13,12 @@ import psutil
 
 from benchmarks.machine import busy_seconds, wait_until_quiet
 from benchmarks.serving.archives import Candidate
-from client.http_client import HttpClient
 from launcher.local_server import LocalServer
 from loadtests.load import Load
 from loadtests.outcomes import Summary, read_summary
 from loadtests.payloads import make_small_image
 from loadtests.run import run_load
+from prelim_client.http_client import HttpClient
 
 BEAMS = 3
 

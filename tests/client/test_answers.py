@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from client.answers import ReportError, read_answer, read_key
-from client.grpc_messages import MESSAGES, message_classes
+from prelim_client.answers import ReportError, read_answer, read_key
+from prelim_client.grpc_messages import MESSAGES, message_classes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ERROR = {"error": {"code": 415, "type": "NotAnImage", "message": "no image"}}

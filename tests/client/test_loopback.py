@@ -1,5 +1,7 @@
 """No client asks a server on this machine through a proxy."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +11,10 @@ import grpc
 import pytest
 import requests
 
-from client.grpc_client import GrpcClient
-from client.grpc_messages import SERVICE, message_classes
-from client.http_client import HttpClient
-from client.loopback import is_loopback
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.grpc_messages import SERVICE, message_classes
+from prelim_client.http_client import HttpClient
+from prelim_client.loopback import is_loopback
 
 PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "grpc_proxy")
 ANSWER = b'{"report": "normal"}'
@@ -103,3 +105,15 @@ def test_grpc_on_loopback_uses_no_proxy(target: str) -> None:
 def test_only_this_machine_is_loopback(address: str, expected: bool) -> None:
     """Names that merely begin like loopback are somewhere else, where the user's proxy may be needed."""
     assert is_loopback(address) is expected
+
+
+def test_client_needs_neither_torch_nor_the_server() -> None:
+    """What a machine needs that only asks for reports: requests, grpcio and protobuf."""
+    code = (
+        "import sys, prelim_client.__main__\n"
+        "print({'torch', 'numpy', 'ts', 'prelim', 'handlers', 'launcher'} & set(sys.modules))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"

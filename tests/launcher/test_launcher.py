@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from client.answers import read_key
-from client.http_client import HttpClient
 from launcher.archives import check_archive
 from launcher.process import find_server
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
+from prelim_client.answers import read_key
+from prelim_client.http_client import HttpClient
 from tests.launcher.conftest import Clone
 from tests.tiny_model import png
 
@@ -55,10 +55,10 @@ def test_start_status_report_stop(clone: Clone, monkeypatch: pytest.MonkeyPatch)
     image = clone.folder / "chest.png"
     image.write_bytes(png())
     where = f"--url http://127.0.0.1:{clone.ports[0]} --model tiny"
-    report = clone.shell(f".venv/bin/python -m client chest.png {where}")
+    report = clone.shell(f".venv/bin/python -m prelim_client chest.png {where}")
     assert report.stdout.startswith("UNVERIFIED"), report.stderr
     over_grpc = clone.shell(
-        f".venv/bin/python -m client chest.png --grpc --model tiny --url 127.0.0.1:{clone.ports[3]}"
+        f".venv/bin/python -m prelim_client chest.png --grpc --model tiny --url 127.0.0.1:{clone.ports[3]}"
     )
     assert over_grpc.stdout.startswith("UNVERIFIED"), over_grpc.stderr
     for name, proxy in clone.environment.items():

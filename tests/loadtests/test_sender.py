@@ -11,10 +11,10 @@ import grpc
 import pytest
 import requests
 
-from client.answers import ReportError
 from loadtests.payloads import Payload, Refusal
 from loadtests.sender import Failed, KeyFile, Sender
 from loadtests.traffic import PlannedRequest
+from prelim_client.answers import ReportError
 from tests.loadtests.test_answer_checks import ANSWER
 
 BROKEN = Payload("text", b"text", Refusal(415, "NotAnImage"))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
 from export.package import write_archive
 from launcher.local_server import LocalServer
 from prelim.archive.archive import read_archive
 from prelim.report_generator import ReportGenerator
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 from tests.tiny_model import CONFIG, write_tiny_model
 
 SLOTS = 8

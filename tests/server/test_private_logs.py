@@ -8,9 +8,9 @@ import grpc
 import pytest
 import requests
 
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
 from launcher.local_server import LocalServer
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 from tests.dicom_files import make_dicom
 from tests.server.conftest import MODEL
 from tests.tiny_model import png

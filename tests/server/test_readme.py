@@ -102,7 +102,7 @@ def test_python_example_prints_two_reports(server: LocalServer, workplace: Path)
 
 def test_answer_has_the_fields_that_are_shown(server: LocalServer, workplace: Path) -> None:
     """The example answer has the fields that a real answer has."""
-    from client.http_client import HttpClient
+    from prelim_client.http_client import HttpClient
 
     (shown,) = blocks(README, "json", "report")
     answer = HttpClient(server.url, server.key(), MODEL).report((workplace / "chest.png").read_bytes())

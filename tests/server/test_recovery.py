@@ -10,10 +10,10 @@ import grpc
 import pytest
 import requests
 
-from client.answers import ReportError
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
 from launcher.local_server import LocalServer
+from prelim_client.answers import ReportError
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 from tests.server.conftest import MODEL, SLOTS
 from tests.tiny_model import png
 

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import requests
 
-from client.answers import Answer, ReportError
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
 from launcher.local_server import LocalServer
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from prelim_client.answers import Answer, ReportError
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 from tests.dicom_files import make_dicom
 from tests.server.conftest import MODEL
 from tests.tiny_model import png
@@ -275,12 +275,12 @@ def test_logs_hold_no_query_string(server: LocalServer) -> None:
 
 @pytest.mark.parametrize("way", [[], ["--grpc"], ["--stream"]], ids=["HTTP", "gRPC", "stream"])
 def test_command_line_prints_an_unverified_report(server: LocalServer, tmp_path: Path, way: list[str]) -> None:
-    """`python -m client` prints the report, that nobody has verified it, and where the time went."""
+    """`python -m prelim_client` prints the report, that nobody has verified it, and where the time went."""
     image = tmp_path / "chest.png"
     image.write_bytes(png())
     address = server.grpc_target if "--grpc" in way else server.url
     where = ["--url", address, "--key-file", str(server.key_file), "--model", "tiny"]
-    command = [sys.executable, "-m", "client", str(image), *where, *way, "max_new_tokens=12"]
+    command = [sys.executable, "-m", "prelim_client", str(image), *where, *way, "max_new_tokens=12"]
 
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
@@ -296,7 +296,11 @@ def test_command_line_explains_an_error(server: LocalServer, tmp_path: Path) -> 
     where = ["--url", server.url, "--key-file", str(server.key_file), "--model", "tiny"]
 
     done = subprocess.run(
-        [sys.executable, "-m", "client", str(image), *where], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-m", "prelim_client", str(image), *where],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
     assert done.returncode == 1

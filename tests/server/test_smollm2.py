@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from benchmarks.models.smollm2 import IM_END, original
-from client.http_client import HttpClient
 from export.package import write_archive
 from launcher.demo import as_png, sample_radiograph
 from launcher.local_server import LocalServer
@@ -16,6 +15,7 @@ from prelim.archive.archive import load_tokenizer
 from prelim.generation.options import GenerationOptions
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from prelim_client.http_client import HttpClient
 from tests.smollm2 import CHAT, QUESTION, perplexity, shuffled
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

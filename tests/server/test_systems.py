@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
 from export.package import write_archive
 from launcher.local_server import LocalServer
 from prelim.generation.options import GenerationOptions
 from prelim.networks.model_folder import Model, read_model_folder, write_model_folder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 from tests import tiny_model, tiny_xreport
 from tests.model_src.networks.architectures import small_biogpt, small_llama, small_xraygpt
 from tests.tiny_model import seen, write_tiny_model

@@ -1,7 +1,7 @@
 """Ask a server for the report on one image.
 
-python -m client chest.png                                   # the server of config.properties
-python -m client chest.dcm --grpc num_beams=3 max_new_tokens=80
+python -m prelim_client chest.png                                   # the server of config.properties
+python -m prelim_client chest.dcm --grpc num_beams=3 max_new_tokens=80
 """
 
 import argparse
@@ -14,9 +14,9 @@ from typing import Any
 import grpc
 import requests
 
-from client.answers import Answer, ReportError, read_key
-from client.grpc_client import GrpcClient
-from client.http_client import HttpClient
+from prelim_client.answers import Answer, ReportError, read_key
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
 
 HTTP_URL = "http://127.0.0.1:8080"
 GRPC_TARGET = "127.0.0.1:7070"
@@ -54,7 +54,9 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="client", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="prelim-report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("image", type=Path, help="DICOM, PNG, JPEG, WebP or TIFF")
     parser.add_argument("options", nargs="*", type=_option, metavar="NAME=VALUE", help="a generation option")
     parser.add_argument("--prompt", help="question or instruction, for models that take one")

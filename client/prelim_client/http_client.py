@@ -7,8 +7,8 @@ from typing import Any
 
 import requests
 
-from client.answers import Answer, read_answer
-from client.loopback import open_session
+from prelim_client.answers import Answer, read_answer
+from prelim_client.loopback import open_session
 
 
 class HttpClient:

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 
-from client.answers import Answer, read_answer
-from client.grpc_messages import SERVICE, message_classes
-from client.loopback import channel_options
+from prelim_client.answers import Answer, read_answer
+from prelim_client.grpc_messages import SERVICE, message_classes
+from prelim_client.loopback import channel_options
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
