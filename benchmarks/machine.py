@@ -20,7 +20,7 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16"
 """Of /proc/cpuinfo: units that decide which kernels a library takes."""
 
 QUIET_CORES = 0.1
-"""More than so many cores in foreign hands, and a figure is marked."""
+"""A figure is marked when other processes use more cores than this."""
 
 _LOOK_S = 2.0
 

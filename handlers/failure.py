@@ -1,4 +1,4 @@
-"""Failures as values: TorchServe fails a whole batch for one exception, so that none may leave the handler."""
+"""Failures as values: TorchServe fails a whole batch for one exception, so no exception may leave the handler."""
 
 import logging
 import traceback
@@ -47,7 +47,7 @@ def attempt(work: Callable[[], Result]) -> Result | Failure:
         return work()
     except RequestError as error:
         return Failure.of(error)
-    except Exception as error:  # noqa: BLE001 - the one boundary: an exception from here on would fail every neighbour
+    except Exception as error:  # noqa: BLE001 - the one boundary: an exception escaping here would fail the whole batch
         _log(error)
         return INTERNAL
 

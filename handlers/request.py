@@ -1,7 +1,7 @@
 """What a request says: the fields of an HTTP body or of a gRPC input map, checked and converted.
 
 An image comes as raw body, as multipart part `image`, as base64 in JSON, or as gRPC input `image` or `data`.
-Options stand beside it under their own names, or together in `options`. The same fields mean the same everywhere.
+Options have their own fields, or are together in `options`. The same fields mean the same everywhere.
 """
 
 import dataclasses
@@ -104,18 +104,18 @@ def read_request(
 
 
 def _options(fields: dict[str, Any]) -> dict[str, Any]:
-    """All generation options of a request; what is no option of generation moves out of `options` into `fields`."""
+    """All generation options of a request; keys of `options` that are not generation options are moved to `fields`."""
     given = fields.get("options")
     together = {} if given is None else json_object("options", given)
     for name in ("stream", "return_token_ids", "return_attention"):
         if name in together:
             if name in fields:
-                raise InvalidOption(f"{name} is given twice, in options and beside it")
+                raise InvalidOption(f"{name} is given twice, in options and as a field")
             fields[name] = together.pop(name)
     apart = {name: fields[name] for name in OPTIONS if name in fields}
     doubled = min(together.keys() & apart.keys(), default=None)
     if doubled is not None:
-        raise InvalidOption(f"{doubled} is given twice, in options and beside it")
+        raise InvalidOption(f"{doubled} is given twice, in options and as a field")
     unknown = min(together.keys() - set(OPTIONS), default=None)
     if unknown is not None:
         known = ", ".join((*OPTIONS, "stream", "return_token_ids", "return_attention"))

@@ -87,7 +87,7 @@ def model_answer(model: ServedModel) -> Answer:
 
 
 def failure_answer(failure: Failure, kind: str = JSON) -> Answer:
-    """The answer that carries an error. The code stands in the body too, because gRPC loses the status."""
+    """The answer that carries an error. The code is in the body too, because gRPC loses the status."""
     error = {"code": failure.code, "type": failure.type, "message": failure.message}
     return Answer(failure.code, _json({"error": error}) + b"\n", kind)
 

@@ -1,1 +1,1 @@
-"""Load on a running server, over HTTP and gRPC, by clients that know nothing of the library behind it."""
+"""Load on a running server, over HTTP and gRPC, by clients that know nothing of the library."""

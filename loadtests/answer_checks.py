@@ -39,7 +39,7 @@ def check_length(answer: Mapping[str, Any], request: PlannedRequest) -> None:
     Raises WrongAnswer.
     """
     if not _is_text(answer.get("report")):
-        raise WrongAnswer("report is no text")
+        raise WrongAnswer("report is not a string")
     if answer.get("num_tokens") != request.options["max_new_tokens"]:
         raise WrongAnswer(f"num_tokens is not max_new_tokens, {request.options['max_new_tokens']}")
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 MAX_REQUESTS = 20_000
-"""One run sends no more than about so many, whatever rate and duration are asked for."""
+"""Approximate maximum number of requests in one run, whatever its rate and duration."""
 
 FEWEST_TOKENS = 16
 """Of a report, where only the length of reports varies."""

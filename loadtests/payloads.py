@@ -80,7 +80,7 @@ def make_images(count: int, seed: int) -> list[Payload]:
 
 
 def make_small_image(seed: int) -> Payload:
-    """A square PNG of some 50 kB: what it costs to send and to read is little beside the report."""
+    """A square PNG of some 50 kB: sending and reading it costs little compared with the report."""
     grey = Image.fromarray(_variation(read_chest_radiograph(), LONG_SIDES[0], np.random.default_rng([seed, 4])))
     return Payload("small PNG", _encode(np.asarray(grey.resize((SMALL_SIDE, SMALL_SIDE))), "PNG"))
 

@@ -63,7 +63,7 @@ def serve_and_load(archive: Path, load: Load, out: Path) -> int:
     returns : see `run_load`
     """
     with tempfile.TemporaryDirectory() as store:
-        # A store of its own: another archive beside this one would be loaded too.
+        # A store of its own: another archive next to this one would be loaded too.
         _place(archive, Path(store))
         with LocalServer(Path(store)) as server:
             server.wait_until_ready(archive.stem)
@@ -96,7 +96,7 @@ def main() -> int:
     add_load_arguments(parser)
     arguments = parser.parse_args()
     if not arguments.archive.is_file():
-        parser.error(f"--archive is {arguments.archive}, which is no file; `make archive` builds it")
+        parser.error(f"--archive is {arguments.archive}, which is not a file; `make archive` builds it")
     try:
         load = Load.from_options(arguments)
     except ValueError as error:

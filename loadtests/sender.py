@@ -43,7 +43,7 @@ class KeyFile:
         self._expires = datetime.min.replace(tzinfo=UTC)
 
     def key(self) -> str:
-        """The inference key. Raises OSError without the file, KeyError or ValueError when it is no key file."""
+        """The inference key. Raises OSError without the file, KeyError or ValueError when it is not a key file."""
         if datetime.now(UTC) >= self._expires:
             entry = json.loads(self.path.read_text(encoding="utf-8"))["inference"]
             self._key = entry["key"]

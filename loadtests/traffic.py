@@ -26,7 +26,7 @@ Choice = TypeVar("Choice")
 NEW_TOKENS = (16, 32, 48)
 """Values of max_new_tokens; the last is as long as the shortest model here can write."""
 
-# So few tokens are no report, but without them a sampled report may be empty, which counts as a failure.
+# So few tokens do not make a report, but without them a sampled report may be empty, which counts as a failure.
 MIN_NEW_TOKENS = 4
 
 BODIES = ("multipart", "json")
@@ -100,7 +100,7 @@ def _draw_work(number: int, load: Load, image: Payload, generator: np.random.Gen
         at=0.0,
         transport="gRPC" if grpc else "HTTP",
         body="inputs" if grpc else "multipart",
-        # What stands behind the end of a PNG is no part of the picture, but makes another file of it: no server that
+        # Bytes after the end of a PNG are not part of the picture, but make a different file: no server that
         # keeps what it saw in an image saves the work.
         payload=Payload(f"{image.label} {number}", image.data + f"{load.seed} {number}".encode()),
         decoding="3 beams",

@@ -38,7 +38,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of system 2 with SmolLM2-135M-Instruct as its decoder, all else random."""
-    # The library behind it takes seconds to import, which other tests need not wait for.
+    # Its library takes seconds to import, which other tests need not wait for.
     from benchmarks.models.smollm2 import GGUF
     from tests.smollm2 import write_smollm2
 

@@ -73,7 +73,7 @@ def repeated_scans(data: bytes, scans: int) -> bytes:
 
 
 def text_chunks(png: bytes, number: int) -> bytes:
-    """Return a PNG with texts of a megabyte each, compressed, behind its header."""
+    """Return a PNG with texts of a megabyte each, compressed, after its header."""
     body = b"zTXtx\0\0" + zlib.compress(bytes(10**6), 9)
     chunk = struct.pack(">L", len(body) - 4) + body + struct.pack(">L", zlib.crc32(body))
     return png[:33] + chunk * number + png[33:]
@@ -180,7 +180,7 @@ def measure(data: bytes, config: InputConfig) -> Cost:
 
 def costs(files: dict[str, Callable[[], bytes]], config: InputConfig) -> Iterator[tuple[str, int, Cost]]:
     """Yield name, bytes and cost of every file."""
-    # The decoding process is started by the first file and is no cost of it.
+    # The decoding process is started by the first file and not part of its cost.
     read(pillow(np.arange(4096, dtype=np.uint16).reshape(64, 64), "PNG"), config)
     for name, make in files.items():
         data = make()

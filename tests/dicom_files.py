@@ -73,7 +73,7 @@ def encode(made: Dataset, syntax: str = ExplicitVRLittleEndian, *, preamble: boo
         return buffer.getvalue()
     made.file_meta = FileMetaDataset()
     made.file_meta.TransferSyntaxUID = syntax
-    # Tests write UIDs that are none.
+    # Tests write invalid UIDs.
     with warnings.catch_warnings(action="ignore"):
         made.file_meta.MediaStorageSOPClassUID = made.get("SOPClassUID", ComputedRadiographyImageStorage)
     made.file_meta.MediaStorageSOPInstanceUID = SECRETS[3]

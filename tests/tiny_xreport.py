@@ -102,7 +102,7 @@ def small_model() -> Model:
 
 
 def greedy_of_the_original(model: Model, features: Tensor) -> list[int]:
-    """The published loop: all positions padded with 0 and computed anew for every token; without the end of text.
+    """The published loop: all positions padded with 0 and recomputed for every token; without the end of text.
 
     features : of one image, see tests.tiny_model.seen
     """

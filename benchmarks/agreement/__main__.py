@@ -4,7 +4,7 @@
     python -m benchmarks.agreement models/mine --precisions int8  # a model folder of your own
 
 Writes agreement.json and agreement.md into --out. A precision that changes more than 2 % of the tokens of any of the
-models under greedy decoding is no default. Images and reports are those of ../shared where it is present.
+models under greedy decoding cannot be a default. Images and reports are those of ../shared where it is present.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A precision beside fp32 on one model.
+    """A precision compared with fp32 on one model.
 
     beams          : 1 is greedy
     texts, tokens  : that fp32 wrote
@@ -116,7 +116,7 @@ def compare(
 
 
 def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
-    """Every precision beside fp32, greedy and with beams."""
+    """Compare every precision with fp32, greedy and with beams."""
     exact = serving_decoder(model.decoder, "fp32")
     texts: dict[int, list[Text]] = {}
     for beams in BEAMS:
@@ -135,7 +135,7 @@ def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
 
 
 def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], beams: int) -> list[tuple[int, ...]]:
-    """The token ids that a decoder writes by itself behind each prefix, the end of the text included."""
+    """Token ids that a decoder generates after each prefix, end of text included."""
     options = GenerationOptions(num_beams=beams, max_new_tokens=model.new_tokens)
     engine = Engine(
         decoder, slots=SLOTS, eos_token_ids=[model.eos_token_id], pad_token_id=model.pad_token_id, detokenize=str
@@ -156,7 +156,7 @@ def worst(tables: Mapping[str, Sequence[Agreement]]) -> dict[str, float]:
 
 
 def markdown(record: Mapping[str, Any], tables: Mapping[str, Sequence[Agreement]]) -> str:
-    """The whole page; `record` is what the JSON file holds beside the rows."""
+    """The whole page; `record` is what the JSON file holds in addition to the rows."""
     lines = [
         "# Agreement with fp32",
         "",

@@ -20,7 +20,7 @@ class Reading:
 
     choices  : Tensor of int64, shape (tokens,), what the decoder itself would say there
     margins  : Tensor, shape (tokens,), nats by which it prefers that to the second-best
-    logprobs : Tensor, shape (tokens,), of what stands there, in nats
+    logprobs : Tensor, shape (tokens,), of the token itself, in nats
     """
 
     choices: Tensor
@@ -30,7 +30,7 @@ class Reading:
 
 @torch.inference_mode()
 def read(decoder: Decoder[Any], prefix: Prefix, token_ids: Sequence[int]) -> Reading:
-    """Read a text behind its prefix."""
+    """Score a text after its prefix."""
     ids, image = torch.tensor(token_ids), prefix.image_embeds
     first = decoder.prefix_length(len(image), prefix.prompt_ids)
     slot = slice(0, 1)

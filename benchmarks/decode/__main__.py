@@ -5,7 +5,7 @@
     python -m benchmarks.decode --shapes demo --peers generate --precisions fp32
 
 Writes decode.json and decode.md into --out. All contenders are processes that take turns, A B C, A B C, ...: what else
-the machine does hits all of them. Run it on a machine that does nothing else; rows beside other load are marked.
+the machine does hits all of them. Run it on a machine that does nothing else; rows under other load are marked.
 The exit code is 1 when ours and `generate` decode different token ids in fp32.
 """
 
@@ -38,9 +38,9 @@ POINTS = ("1x1", "1x3", "4x3", "8x3", "1x5")
 class Settings:
     """What is measured.
 
-    peers      : beside ours, names in PEERS
+    peers      : engines to compare with, names in PEERS
     precisions : families such as "int8"; of every contender those that it has
-    steps      : decoding steps behind the first token
+    steps      : decoding steps after the first token
     threads    : of every contender
     """
 
@@ -156,12 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["biogpt", "llama135m", "demo"])
     parser.add_argument("--points", nargs="+", default=POINTS, help="images x beams (%(default)s)")
-    parser.add_argument("--peers", nargs="*", choices=PEERS[1:], default=PEERS[1:], help="beside ours (all)")
+    parser.add_argument("--peers", nargs="*", choices=PEERS[1:], default=PEERS[1:], help="to compare with (all)")
     parser.add_argument("--precisions", nargs="+", choices=COSTS, default=tuple(COSTS), help="(all)")
     parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
     parser.add_argument("--steps", type=int, default=24, help="decoding steps of each (%(default)s)")
     parser.add_argument("--image-tokens", type=int, help="length of the image (that of the shape)")
-    parser.add_argument("--prompt", type=int, help="words behind the image (that of the shape)")
+    parser.add_argument("--prompt", type=int, help="prompt tokens after the image (default: that of the shape)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (%(default)s)")
     parser.add_argument("--date", help="goes into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")

@@ -81,7 +81,7 @@ class Floor:
 
 
 def floor(shape: Shape, work: Work, machine: Machine, precision: str, *, images: int, beams: int, steps: int) -> Floor:
-    """The floor of one step, averaged over `steps` steps behind the prefix.
+    """The floor of one step, averaged over `steps` steps after the prefix.
 
     Weights are read once for all rows, the prefix once for all beams of an image, later columns by each beam its own.
     """

@@ -103,7 +103,7 @@ class Series:
 
 
 def prefixes(shape: Shape, images: int) -> list[list[int]]:
-    """Random words, the same for every contender: of the image, and of the prompt behind it."""
+    """Random words, the same for every contender: for the image and for the prompt after it."""
     generator = torch.Generator().manual_seed(_SEED)
     length = shape.image_tokens + shape.prompt
     words = torch.randint(len(BIOGPT_SPECIAL), shape.section["vocab_size"], (images, length), generator=generator)

@@ -90,7 +90,7 @@ _HEAD = (
 
 
 def markdown_table(table: Sequence[Row]) -> str:
-    """The rows of one point; below it what was refused, and what was measured beside other load."""
+    """The rows of one point; below it what was refused, and what was measured under other load."""
     lines, disturbed = [_HEAD], []
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in table:
@@ -118,12 +118,12 @@ def markdown_table(table: Sequence[Row]) -> str:
             disturbed.append(row.foreign_cores or 0.0)
     notes = [f"{peer} {', '.join(precisions)}: {reason}" for (peer, reason), precisions in reasons.items()]
     if disturbed:
-        notes.append(f"\\* beside other load: up to {max(disturbed):.1f} cores were busy with something else")
+        notes.append(f"\\* under other load: up to {max(disturbed):.1f} cores were busy with something else")
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
 
 
 def markdown(record: Mapping[str, Any], tables: Mapping[tuple[str, Point], Sequence[Row]]) -> str:
-    """The whole page; `record` is what the JSON file holds beside the rows."""
+    """The whole page; `record` is what the JSON file holds in addition to the rows."""
     parts = [_preface(record)]
     for name, shape in record["shapes"].items():
         parts.append(f"## {name}: {shape['parameters'] / 1e6:.1f} M parameters")

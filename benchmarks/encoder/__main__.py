@@ -43,7 +43,7 @@ PARTS = {"vision": VISION, "connector": CONNECTOR}
 
 @dataclass(frozen=True)
 class Encoder:
-    """Vision encoder and connector of a system, both of published size; its decoder is of no account here."""
+    """Vision encoder and connector of a system, both of published size; its decoder does not matter here."""
 
     system: str
     connector: Mapping[str, Any]

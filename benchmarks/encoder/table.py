@@ -55,7 +55,7 @@ class Row:
 
 
 def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Callable[[str], None]) -> list[Timing]:
-    """Let all take turns; a round that is not counted comes first. What is served is the first of them."""
+    """Let all take turns; a round that is not counted comes first. The first is the served one."""
     timings = [Timing(runner.name, reason=runner.reason) for runner in runners]
     calls = [1] * len(runners)
     reference: Array | None = None
@@ -91,7 +91,7 @@ def _seconds(run: Callable[[Array], Array], batch: Array) -> float:
 
 
 def rows(timings: Sequence[Timing]) -> list[Row]:
-    """What the rounds say; what is served is the first of them."""
+    """What the rounds say; the first is the served one."""
     return [
         Row(
             timing.name,
@@ -121,5 +121,5 @@ def table(found: Sequence[Row]) -> str:
     notes = [f"{row.name}: {row.reason}" for row in found if row.reason]
     disturbed = max(row.foreign_cores for row in found)
     if disturbed > QUIET_CORES:
-        notes.append(f"\\* beside other load: up to {disturbed:.1f} cores were busy with something else")
+        notes.append(f"\\* under other load: up to {disturbed:.1f} cores were busy with something else")
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)

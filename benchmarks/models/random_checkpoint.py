@@ -51,7 +51,7 @@ def biomedclip_qformer_biogpt() -> dict[str, Tensor]:
 
 
 def _biomedclip_text_tower() -> dict[str, Tensor]:
-    """BERT of base size without a pooler, and the projection behind it."""
+    """BERT of base size without a pooler, and the projection after it."""
     from open_clip.hf_model import HFTextEncoder
     from transformers import BertConfig
 

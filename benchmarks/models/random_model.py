@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.decode.peers.prelim import imported
+from benchmarks.decode.peers.prelim import import_checkpoint
 from benchmarks.models.random_checkpoint import write_random_tokenizer
 from benchmarks.models.shapes import Shape, checkpoint
 from prelim.archive.archive import load_tokenizer
@@ -33,7 +33,7 @@ def write_random_model(
     vision, connector : sections of model.yaml
     decoder           : its weights are those of the checkpoint of this shape, which peers read as well
     store             : where such checkpoints lie
-    values            : of model.yaml, in the place of the published ones
+    values            : of model.yaml, replacing the published ones
     """
     contents = {
         **ARCHITECTURES[system].published.defaults,
@@ -49,7 +49,7 @@ def write_random_model(
     torch.manual_seed(_SEED)
     network = build_network(config, empty_decoder=True)
     weights = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith("decoder.")}
-    of_decoder = imported(checkpoint(decoder, store), decoder).state_dict()
+    of_decoder = import_checkpoint(checkpoint(decoder, store), decoder).state_dict()
     weights |= {f"decoder.{name}": tensor for name, tensor in of_decoder.items()}
     with tempfile.TemporaryDirectory() as temporary:
         write_random_tokenizer(Path(temporary), decoder.section["vocab_size"])

@@ -49,7 +49,7 @@ class Prefix:
 class RealModel:
     """A trained decoder and prefixes that are shaped like those it is served with.
 
-    about      : what it is, and what it goes on from, for the table
+    about      : what it is and what it continues, for the table
     decoder    : in float32, as a model folder has it
     new_tokens : longest text
     """
@@ -77,7 +77,7 @@ def real_model(name: str, images: int, prompts: int, new_tokens: int) -> RealMod
 
 
 def _smollm2(count: int, new_tokens: int) -> RealModel:
-    """Words alone: an image of no tokens stands at the end of the prompt."""
+    """Words alone: an image of zero tokens at the end of the prompt."""
     decoder = smollm2.network()
     nothing = torch.empty(0, decoder.config.hidden_size)
     ids = smollm2.prompts(DATA / "iu_xray" / "indiana_reports.csv")
@@ -113,7 +113,7 @@ def _images(count: int) -> tuple[str, list[bytes]]:
     if (folder / "captions.csv").is_file():
         with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
             ids = [row["id"] for row in csv.DictReader(file) if row["split"] == "val"]
-        # All over the list: its sources stand one behind the other.
+        # All over the list: its sources follow each other.
         chosen = [ids[i * len(ids) // count] for i in range(count)] if count < len(ids) else ids
         return "open_radiology, val", [(folder / "images" / f"{name}.jpg").read_bytes() for name in chosen]
     parts = _parts_of_radiograph()

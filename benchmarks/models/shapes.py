@@ -31,7 +31,7 @@ class Shape:
 
     section      : the section `decoder` of model.yaml
     image_tokens : how many embeddings an image has
-    prompt       : how many words stand behind the image; the cross-attention decoder reads a start token only
+    prompt       : number of prompt tokens after the image; the cross-attention decoder reads a start token only
     """
 
     name: str

@@ -23,7 +23,7 @@ from benchmarks.serving.table import alone_table, table
 from launcher.local_server import LocalServer
 
 VARIANTS: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]] = {
-    # What is served comes first: the others get a share of what it can do.
+    # The served setting comes first: the others get a share of what it can do.
     "steps_per_handle": [(8, {"prelim": {"steps_per_handle": steps}}) for steps in (8, 1, 4, 16, 32)],
     "batchSize": [(slots, {}) for slots in (8, 4, 16)],
     "maxBatchDelay": [(8, {"maxBatchDelay": delay}) for delay in (1, 20, 100)],

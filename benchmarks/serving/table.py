@@ -30,7 +30,7 @@ def table(saturated: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[
             f"{figures['failures']:.0f} of {figures['requests']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    note = f"\n\n\\* beside other load: up to {disturbed:.1f} cores were busy with something else" if disturbed else ""
+    note = f"\n\n\\* under other load: up to {disturbed:.1f} cores were busy with something else" if disturbed else ""
     return "\n".join(lines) + note
 
 

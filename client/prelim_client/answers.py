@@ -26,16 +26,16 @@ class ReportError(Exception):
 def read_answer(body: bytes, code: int = 200) -> Answer:
     """The report in a body.
 
-    An error can stand under status 200: gRPC has no status of its own, and that of a stream is sent first.
+    Status 200 can carry an error: gRPC loses the status, and a stream sends it before the text.
 
-    Raises ReportError when the body holds an error, or is no JSON.
+    Raises ReportError when the body holds an error or is not JSON.
     """
     try:
         contents = json.loads(body)
     except ValueError:
         contents = None
     if not isinstance(contents, dict):
-        raise ReportError(code, "NoAnswer", f"the server answered {len(body)} bytes that are no JSON object")
+        raise ReportError(code, "NoAnswer", f"the server answered {len(body)} bytes that are not a JSON object")
     error = contents.get("error")
     if isinstance(error, Mapping):
         raise ReportError(error["code"], error["type"], error["message"])

@@ -19,7 +19,7 @@ class GrpcClient:
     target  : address of the gRPC inference API, "127.0.0.1:7070"
     key     : inference key, see `read_key`
     model   : name of the served model
-    timeout : seconds to wait for an answer; TorchServe goes on with the work after that
+    timeout : seconds to wait for an answer; TorchServe finishes the work all the same
     """
 
     def __init__(self, target: str, key: str, model: str = "demo", timeout: float = 120) -> None:

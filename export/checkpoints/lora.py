@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prelim.decoders.weights_file import LazyTensor, made
+from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.errors import ArchiveError
 
 Weights = Mapping[str, Tensor | LazyTensor]
@@ -42,7 +42,7 @@ class Adapter:
 
     def merge(self) -> Tensor:
         """The adapted weight, computed in float32 and cast to the layer's dtype."""
-        weight = made(self.base)
+        weight = materialize(self.base)
         return (weight.float() + self.scaling * (self.up.float() @ self.down.float())).to(weight.dtype)
 
     def scale_up(self) -> Tensor:

@@ -13,7 +13,7 @@ from export.checkpoints.bitsandbytes_weights import dequantize_weights
 from export.checkpoints.checkpoint import GGUF, JSON, read_checkpoint, read_settings
 from export.checkpoints.lora import adapted_layers, keep_adapters, merge_adapters
 from export.checkpoints.source import Source
-from prelim.decoders.weights_file import LazyTensor, made
+from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Published, Section
 
@@ -86,7 +86,7 @@ def _check_tied(published: Published, source: Source, found: Weights, weights: W
     for pattern, ours in published.tied.items():
         for key in found:
             repeats = re.search(pattern, key) is not None and ours in weights
-            if repeats and not torch.equal(made(found[key]), made(weights[ours])):
+            if repeats and not torch.equal(materialize(found[key]), materialize(weights[ours])):
                 raise ArchiveError(
                     f"{source.label}: {key} is not equal to {ours}, but the model uses one tensor for both"
                 )
@@ -187,4 +187,4 @@ def fit_shapes(
 def _fit(
     tensor: Tensor | LazyTensor, convert: Callable[[Tensor, tuple[int, ...]], Tensor], shape: tuple[int, ...]
 ) -> Tensor:
-    return convert(made(tensor), shape)
+    return convert(materialize(tensor), shape)

@@ -37,7 +37,7 @@ class Report:
     avg_logprob          : mean log-probability of a token, in nats
     alternatives         : the other sequences that num_return_sequences asked for
     warnings             : what the reader of the image found worth saying
-    insights             : what the model says of the image beside the report, by name, where it was asked for
+    insights             : further outputs of the model, by name, where they were requested
     timing_ms            : milliseconds in `queue`, `preprocess`, `vision` and `decode`
     status               : always "UNVERIFIED"
     """

@@ -52,7 +52,7 @@ class ReportRequest:
 
 @dataclass
 class _InFlight:
-    """What the report of a request needs beside its tokens. Times are in seconds, `started` when decoding began.
+    """What a report needs in addition to its tokens. Times are in seconds, `started` when decoding began.
 
     stream : what `new_text` has returned so far, None before its first call
     """

@@ -41,7 +41,7 @@ def test_what_is_no_report_is_an_error(body: bytes, code: int, message: str) -> 
 
 
 def test_heartbeats_do_not_disturb_an_answer() -> None:
-    """White space in front of a report is no part of it."""
+    """White space before a report is not part of it."""
     assert read_answer(b'\n\n{"report": "clear"}\n') == {"report": "clear"}
 
 

@@ -18,7 +18,7 @@ from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttention
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
 from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
-from prelim.decoders.weights_file import made
+from prelim.decoders.weights_file import materialize
 from prelim.errors import ArchiveError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
@@ -108,7 +108,7 @@ def test_stored_bits_per_weight(build: Callable[[], Any], precision: str) -> Non
     for name in layers:
         if precision == "nf4" and name == "lm_head":
             continue
-        weights[name] = made(stored[f"{name}.weight"]).nbytes * 8 / made(whole[f"{name}.weight"]).numel()
+        weights[name] = materialize(stored[f"{name}.weight"]).nbytes * 8 / materialize(whole[f"{name}.weight"]).numel()
 
     assert set(weights.values()) == {BITS[precision]}
 
@@ -147,7 +147,7 @@ def test_int8_is_within_half_a_unit(layer_class: type[Int8Linear], rows: int) ->
     weight, bias = torch.randn(96, 64) * torch.logspace(-6, 3, 96)[:, None], torch.randn(96)
     weight[5] = 0
     layer = layer_class(64, 96, bias=True)
-    stored = {name: made(tensor) for name, tensor in layer_class.stored(weight).items()}
+    stored = {name: materialize(tensor) for name, tensor in layer_class.stored(weight).items()}
     layer.load_state_dict({**stored, "bias": bias}, assign=True)
     scale = stored["scale"].float()[:, None]
     restored = stored["weight"].float() * scale
@@ -170,7 +170,7 @@ def test_nf4_equals_bitsandbytes() -> None:
     weight, x = torch.randn(96, 128), torch.randn(5, 128, dtype=torch.bfloat16)
     restored = dequantize_4bit(*quantize_4bit(weight, quant_type="nf4"))
     layer = NF4Linear(128, 96, bias=False)
-    layer.load_state_dict({name: made(tensor) for name, tensor in NF4Linear.stored(weight).items()}, assign=True)
+    layer.load_state_dict({name: materialize(tensor) for name, tensor in NF4Linear.stored(weight).items()}, assign=True)
 
     with torch.inference_mode():
         torch.testing.assert_close(layer(x), nn.functional.linear(x, restored.to(x.dtype)))

@@ -12,7 +12,7 @@ from prelim.report_generator import ReportRequest
 class FakeGenerator:
     """The API of ReportGenerator. An image is a word, and its report repeats this word `max_new_tokens` times.
 
-    b"broken" is no image, b"bug" raises in `admit`; b"nan" and b"crash" fail in their first step, and b"lost" has a
+    b"broken" is not an image, b"bug" raises in `admit`; b"nan" and b"crash" fail in their first step, and b"lost" has a
     report without a log-probability; while `faulty` is set, `step` raises.
     """
 
@@ -51,7 +51,7 @@ class FakeGenerator:
             if request.image == b"bug":
                 raise ZeroDivisionError("patient Mueller")
             if request.image == b"broken":
-                failed[request_id] = NotAnImage("these bytes are no image")
+                failed[request_id] = NotAnImage("these bytes are not an image")
             else:
                 self._in_flight[request_id] = 0
         return failed

@@ -209,7 +209,7 @@ def extreme_features(random: Random, shape: tuple[int, ...]) -> Request:
 
 
 def other_features(random: Random, shape: tuple[int, ...]) -> Request:
-    """Features of another shape, of other types, or beside an image."""
+    """Features of another shape, of other types, or together with an image."""
     features = random.choice(
         [anything(random), [[1.0] * 7] * size(random, 2000), [[1], [1, 2]], [["1"] * shape[-1]] * shape[0], [[[0]]]]
     )

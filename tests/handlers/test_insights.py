@@ -1,4 +1,4 @@
-"""`return_attention` asks for what the model says of the image beside the report, and it comes as nested lists."""
+"""`return_attention` requests the model's outputs besides the report, which come as nested lists."""
 
 import json
 
@@ -14,7 +14,7 @@ MODEL = ServedModel("small", "1.0", "densenet_disease_llama", "0" * 64)
 
 
 def test_return_attention_is_read_as_field_and_as_option() -> None:
-    """It may stand beside the options or among them, and is off where it does not stand."""
+    """It can be a field or one of the options, and is off by default."""
     fields = [{"return_attention": b"true"}, {"options": b'{"return_attention": true}'}, {}]
 
     read = [read_request({"image": b"x", **row}, {"Accept": "*/*"}, GenerationOptions(), 8) for row in fields]

@@ -103,7 +103,7 @@ def test_bad_requests_fail_alone(frontend: Frontend) -> None:
 
     assert [job.body["report"] for job in good] == ["good good good good good good"] * 2
     assert (broken.status, wrong.status) == (415, 400)
-    assert broken.body["error"] == {"code": 415, "type": "NotAnImage", "message": "these bytes are no image"}
+    assert broken.body["error"] == {"code": 415, "type": "NotAnImage", "message": "these bytes are not an image"}
     assert "num_beams" in wrong.body["error"]["message"]
     assert over_grpc.body["error"]["code"] == 415
     assert all(job.calls == 1 for job in (broken, wrong, over_grpc))
@@ -315,7 +315,7 @@ def test_old_http_request_is_kept_alive(serve: Callable[..., Frontend], monkeypa
 
 
 def test_dynamic_batch_is_answered_in_one_call(serve: Callable[..., Frontend], generator: FakeGenerator) -> None:
-    """Without continuousBatching all requests of a batch, also more than there are slots, are answered at once."""
+    """Without continuousBatching all requests of a batch, even more than `slots`, are answered at once."""
     frontend = serve(continuousBatching=False)
     jobs = [frontend.submit(image(f"word{i}".encode())) for i in range(6)]
     jobs.append(frontend.submit_grpc(image=b"grpc"))
@@ -347,7 +347,7 @@ def test_late_dynamic_batch_fails_before_the_worker_is_killed(
 
 
 def test_description_names_the_model(serve: Callable[..., Frontend]) -> None:
-    """GET /models/{name}?customized=true is told which model this is."""
+    """GET /models/{name}?customized=true says which model this is."""
     frontend = serve(continuousBatching=False)
     job = frontend.submit({}, {"describe": "True"})
     frontend.call()

@@ -64,7 +64,7 @@ def test_every_way_of_writing_a_request_means_the_same(row: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "text/plain", ""])
 def test_raw_body_is_an_image_whatever_its_content_type(content_type: str) -> None:
-    """A body that is no JSON is the image, and the options are the model's."""
+    """A body that is not JSON is the image, and the options are the model's."""
     request = read({"body": bytearray(IMAGE)}, {"body": {"content-type": content_type}}).request
 
     assert (request.image, request.options) == (IMAGE, DEFAULTS)
@@ -96,12 +96,12 @@ def test_messages_are_passed_on() -> None:
 
 
 def test_stream_and_token_ids_are_taken_from_both_places() -> None:
-    """`stream` and `return_token_ids` may stand among the options or beside them."""
+    """`stream` and `return_token_ids` can be options or fields."""
     image = base64.b64encode(IMAGE).decode()
-    beside = read_json(image=image, stream=True, return_token_ids=True, options={"num_beams": 1})
+    apart = read_json(image=image, stream=True, return_token_ids=True, options={"num_beams": 1})
     among = read_json(image=image, options={"num_beams": 1, "stream": True, "return_token_ids": True})
 
-    assert (beside.stream, beside.return_token_ids) == (among.stream, among.return_token_ids) == (True, True)
+    assert (apart.stream, apart.return_token_ids) == (among.stream, among.return_token_ids) == (True, True)
 
 
 def test_json_null_is_the_same_as_nothing() -> None:

@@ -78,7 +78,7 @@ def test_report_and_due_refusal_pass(sender: Sender, monkeypatch: pytest.MonkeyP
 def test_other_errors_fail(
     sender: Sender, payload: Payload, *, code: int, kind: str, shed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any other error fails, for broken files too: a lost key is no refusal. Only too much load counts as shed."""
+    """Any other error fails, for broken files too: a lost key is not a refusal. Only too much load counts as shed."""
     with pytest.raises(Failed, match=f"{code} {kind}") as raised:
         send(sender, payload, error(code, kind), monkeypatch)
 
@@ -86,7 +86,7 @@ def test_other_errors_fail(
 
 
 def test_report_for_a_broken_file_fails(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report on something that is no radiograph is a failure."""
+    """A report on something that is not a radiograph is a failure."""
     with pytest.raises(Failed, match="should get 415 NotAnImage"):
         send(sender, BROKEN, lambda: ANSWER, monkeypatch)
 

@@ -65,7 +65,7 @@ def test_networks_see_one_image_at_a_time(generator: ReportGenerator, monkeypatc
 
 
 def test_broken_file_leaves_its_neighbours_unchanged(generator: ReportGenerator) -> None:
-    """A file that cannot be read fails alone, wherever it stands in the batch."""
+    """A file that cannot be read fails alone, wherever it is in the batch."""
     good = [ReportRequest(image=png(i)) for i in range(3)]
     expected = [one(generator, request).token_ids for request in good]
     for place in range(4):
@@ -175,7 +175,7 @@ def test_cache_bound_follows_from_its_setting(tiny_archive: Path) -> None:
 
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_new_text_makes_the_beginning_of_the_report(generator: ReportGenerator, steps: int) -> None:
-    """With greedy search and sampling, with stop texts that cross calls, and beside other requests."""
+    """With greedy search and sampling, with stop texts that cross calls, and with other requests."""
     whole = one(generator, ReportRequest(image=png(1))).text
     stops = [(), (whole[4:9],), (whole[-9:-3], whole[-12:-8]), ("not in it",)]
     options = [GenerationOptions(max_new_tokens=24, stop=stop) for stop in stops]

@@ -1,4 +1,4 @@
-"""Requests with very many fields are refused at once, and the worker goes on."""
+"""Requests with very many fields are refused at once, and the worker continues."""
 
 import pytest
 import requests

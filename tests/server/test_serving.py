@@ -113,18 +113,18 @@ def test_http_and_grpc_mix(grpc_client: GrpcClient, http: HttpClient) -> None:
 
 
 def test_same_image_same_tokens(grpc_client: GrpcClient, http: HttpClient, in_process: ReportGenerator) -> None:
-    """An image gets the same token ids alone, beside seven others, over HTTP, over gRPC and in this process."""
+    """An image gets the same token ids alone, with seven others, over HTTP, over gRPC and in this process."""
     options = {"num_beams": 3, "max_new_tokens": 16, "return_token_ids": True}
     alone = http.report(png(1), **options)["token_ids"]
-    beside = at_once([lambda i=i: http.report(png(i), **options) for i in range(8)])  # type: ignore[misc]
+    batched = at_once([lambda i=i: http.report(png(i), **options) for i in range(8)])  # type: ignore[misc]
     (report,) = in_process.generate(
         [ReportRequest(image=png(1), options=_options(in_process, num_beams=3, max_new_tokens=16))]
     )
 
     assert isinstance(report, Report)
-    assert alone == beside[1]["token_ids"] == list(report.token_ids)
+    assert alone == batched[1]["token_ids"] == list(report.token_ids)
     assert alone == grpc_client.report(png(1), **options)["token_ids"]
-    assert len({tuple(answer["token_ids"]) for answer in beside}) > 1
+    assert len({tuple(answer["token_ids"]) for answer in batched}) > 1
 
 
 def _options(generator: ReportGenerator, **options: int) -> Any:
@@ -165,7 +165,7 @@ def test_stream_predictions_gets_one_message(grpc_client: GrpcClient, http: Http
 
 
 def _png_header(side: int) -> bytes:
-    """A PNG that claims to be side x side, with no pixels behind it."""
+    """A PNG that claims to be side x side, with no pixels after it."""
 
     def chunk(kind: bytes, contents: bytes) -> bytes:
         return struct.pack(">I", len(contents)) + kind + contents + struct.pack(">I", zlib.crc32(kind + contents))
@@ -201,7 +201,7 @@ HOSTILE = {
 def test_hostile_file_gets_a_4xx(
     http: HttpClient, grpc_client: GrpcClient, make: Callable[[], bytes], status: int | None, message: str
 ) -> None:
-    """A file that is no radiograph gets a 4xx whose JSON says what is wrong, over HTTP and over gRPC alike."""
+    """A file that is not a radiograph gets a 4xx whose JSON says what is wrong, over HTTP and over gRPC alike."""
     file = make()
     response = http.post(file)
     error = response.json()["error"]

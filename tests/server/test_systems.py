@@ -47,7 +47,7 @@ def greedy_without_cache(model: Model, features: Tensor) -> list[int]:
 class Case:
     """One request to one system.
 
-    fields : beside the image, as a client sends them
+    fields : sent with the image
     rule   : what the original would write
     """
 
@@ -194,7 +194,7 @@ def ask(systems: LocalServer) -> Callable[..., dict[str, Any]]:
 
 
 def in_options(fields: dict[str, Any]) -> dict[str, Any]:
-    """A JSON body: what is an option of decoding stands in `options`."""
+    """Return a JSON body; generation options go into `options`."""
     inputs = ("prompt", "messages", "image_features", "return_attention")
     body = {name: value for name, value in fields.items() if name in inputs}
     return {**body, "options": {name: value for name, value in fields.items() if name not in inputs}}

@@ -36,7 +36,7 @@ def answer(peer: Peer, job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def serve(peer: Peer, jobs: TextIO, answers: TextIO) -> None:
-    """Answer jobs until there are no more."""
+    """Answer jobs until input ends."""
     said = {"precisions": list(peer.precisions), "versions": dict(peer.versions), "note": peer.note}
     print(json.dumps(said), file=answers, flush=True)
     for line in jobs:

@@ -1,4 +1,4 @@
-"""A checkpoint in the format of a peer, converted once and kept beside it."""
+"""A checkpoint in the format of a peer, converted once and stored next to it."""
 
 import shutil
 from collections.abc import Callable

@@ -23,7 +23,7 @@ COMPUTED: dict[str, dict[str, str]] = {
     "int8": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
     "int8_dynamic": {},
 }
-"""Settings beside the latency hint. By default it computes in bf16 where the CPU can, and quantises activations."""
+"""Settings besides the latency hint. By default it computes in bf16 where the CPU can, and quantizes activations."""
 
 
 class Peer:

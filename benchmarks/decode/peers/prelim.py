@@ -1,4 +1,4 @@
-"""Ours: the engine of prelim, with weights that are imported and stored as an archive's are."""
+"""Ours: the engine of prelim, with weights that are import_checkpoint and stored as an archive's are."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ class Peer:
         torch.set_num_threads(threads)
         self.versions = {"torch": torch.__version__}
         self._shape = read_shape(folder)
-        self._network = imported(folder, self._shape)
+        self._network = import_checkpoint(folder, self._shape)
         self._decoders: dict[str, Any] = {}
 
     def load(self, precision: str) -> None:
@@ -54,18 +54,18 @@ class Peer:
         return self._network.embed(nothing, torch.tensor([[IMAGE, *ids]]))[0]
 
 
-def imported(folder: Path, shape: Shape) -> Any:
+def import_checkpoint(folder: Path, shape: Shape) -> Any:
     """The network of a checkpoint as a model folder has it, in float32."""
     with torch.device("meta"):
         network = build_decoder(shape.section)
     weights = load_file(folder / WEIGHTS)
     if shape.is_prefix:
-        weights = {_imported(name): tensor for name, tensor in weights.items()}
+        weights = {_import_weights(name): tensor for name, tensor in weights.items()}
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 
 
-def _imported(name: str) -> str:
+def _import_weights(name: str) -> str:
     """From a key of `transformers` to that of a model folder, where the body has one name for all models."""
     body, _, rest = name.partition(".")
     return name if body == "lm_head" else f"body.{rest}"

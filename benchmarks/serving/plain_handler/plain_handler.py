@@ -73,7 +73,7 @@ class PlainHandler(BaseHandler):
         return [ids[:length] for ids, length in zip(new, lengths, strict=True)]
 
     def inputs(self, image_embeds: Tensor) -> dict[str, Any]:
-        """The image as `generate` takes it: before the words, or beside them."""
+        """The image as `generate` takes it: as a prefix, or as encoder input."""
         seen = torch.ones(image_embeds.shape[:2], dtype=torch.long)
         if not self.decoder.config.is_encoder_decoder:
             return {"inputs_embeds": image_embeds, "attention_mask": seen}

@@ -1,4 +1,4 @@
-"""model.yaml: all that is known of a model beside its weights and its tokenizer."""
+"""model.yaml: everything about a model except its weights and its tokenizer."""
 
 import dataclasses
 from collections.abc import Mapping

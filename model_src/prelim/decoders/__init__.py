@@ -33,6 +33,6 @@ def empty_decoder(section: Mapping[str, Any], precision: str) -> nn.Module:
 
     Raises ValueError and TypeError as `build_decoder` does.
     """
-    # On the meta device nothing is allocated: the weights of a file take the place of the empty ones.
+    # On the meta device nothing is allocated: the weights of a file replace the empty ones.
     with torch.device("meta"):
         return quantize(build_decoder(section), precision)

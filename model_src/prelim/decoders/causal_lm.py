@@ -1,7 +1,7 @@
 """The causal language model that is served: an image prefix, one fused projection before attention, our cache.
 
 Source of the layers: BioGPT (Luo et al., 2022), which is GPT-2's pre-norm transformer, and Llama (Touvron et al.,
-2023): RMS norm, rotary positions, grouped heads, gated feed-forward. What is published is read by `TransformersLM`,
+2023): RMS norm, rotary positions, grouped heads, gated feed-forward. Published weights are read by `TransformersLM`,
 with which this one agrees.
 """
 
@@ -18,7 +18,7 @@ from prelim.decoders.decoder import IMAGE
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.step_attention import StepAttention
-from prelim.decoders.word_embedding import WordEmbedding, drawn
+from prelim.decoders.word_embedding import WordEmbedding, draw_weights
 
 if TYPE_CHECKING:
     from prelim.kernels.causal_lm_step import CompiledStep
@@ -29,7 +29,7 @@ NORMS = ("layer_norm", "rms_norm")
 
 @dataclass(frozen=True)
 class CausalLMConfig:
-    """Dimensions of a causal language model, as they stand in an archive's model.yaml under `decoder`.
+    """Dimensions of a causal language model, as in section `decoder` of an archive's model.yaml.
 
     kv_heads        : heads of keys and values, each for heads / kv_heads queries; None: as many as `heads`
     head_width      : of one head; None shares the width among the heads
@@ -162,7 +162,7 @@ class CausalLMState:
 
 
 class CausalLMDecoder(nn.Module):
-    """BioGPT, Llama and their like, for serving.
+    """Decoder for serving BioGPT, Llama and similar models.
 
     compiled       : takes the place of the layers in `step`, where there is one (see `pack`)
     not_compiled   : why there is none
@@ -183,7 +183,7 @@ class CausalLMDecoder(nn.Module):
             self.inverse_frequencies = nn.Parameter(torch.ones(head_width // 2))
         else:
             rows = c.max_positions + c.position_offset
-            self.positions = nn.Embedding(rows, c.width, _weight=drawn(rows, c.width))
+            self.positions = nn.Embedding(rows, c.width, _weight=draw_weights(rows, c.width))
         self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
         self.norm = _Norm(c)
         self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=False)
@@ -209,7 +209,7 @@ class CausalLMDecoder(nn.Module):
         return CausalLMState(cache)
 
     def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
-        """Columns of a prefix: the image's tokens in the place of IMAGE, and the other tokens of the prompt."""
+        """Columns of a prefix: the image's tokens, which replace IMAGE, and the other tokens of the prompt."""
         return num_tokens - 1 + len(prompt_ids)
 
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,12 +14,12 @@ from torch.nn.functional import dropout, relu
 from prelim.decoders.attention import Attending, Attention, KeyValue
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.step_attention import StepAttention
-from prelim.decoders.word_embedding import drawn
+from prelim.decoders.word_embedding import draw_weights
 
 
 @dataclass(frozen=True)
 class CrossAttentionConfig:
-    """Dimensions of a cross-attention decoder, as they stand in model.yaml under `decoder`.
+    """Dimensions of a cross-attention decoder, as in section `decoder` of model.yaml.
 
     dropout          : rate for attention weights and for what the feed-forward gives
     hidden_dropout   : rate for what attention gives and inside the feed-forward; None: as `dropout`
@@ -154,9 +154,9 @@ class CrossAttentionDecoder(nn.Module):
         # The published implementation masks padding by its id, also where the model itself wrote it.
         self.hidden_from_all: int | None = config.pad_token_id
         self.token_embedding = nn.Embedding(
-            config.vocab_size, config.width, _weight=drawn(config.vocab_size, config.width)
+            config.vocab_size, config.width, _weight=draw_weights(config.vocab_size, config.width)
         )
-        self.position_embedding = nn.Parameter(drawn(config.max_positions, config.width, std=0.02))
+        self.position_embedding = nn.Parameter(draw_weights(config.max_positions, config.width, std=0.02))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.lm_hidden = None if config.head_hidden is None else nn.Linear(config.width, config.head_hidden)
         self.lm_head = nn.Linear(config.head_hidden or config.width, config.vocab_size)

@@ -8,7 +8,7 @@ from torch import Tensor
 from prelim.decoders.kv_cache import KVCache
 
 IMAGE = -1
-"""Stands in a prompt where the embeddings of the image go, for decoders that read the image as a prefix."""
+"""Placeholder in a prompt for the embeddings of the image, for decoders that read the image as a prefix."""
 
 
 class DecoderState(Protocol):
@@ -55,7 +55,7 @@ class Decoder(Protocol[State]):
         """Read the prefix of new requests into their slots.
 
         image_embeds : Tensor, shape (slots, num_tokens, width)
-        prompt_ids   : Tensor of int64, shape (slots, prompt_length); IMAGE stands at the same place in all of them
+        prompt_ids   : Tensor of int64, shape (slots, prompt_length); IMAGE is at the same place in all of them
         returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
         """
 

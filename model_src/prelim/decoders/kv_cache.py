@@ -10,7 +10,7 @@ class KVCache:
     layers        : keys and values of each, shape (2, slots, heads, columns, head_width)
     token_columns : where the next tokens go, as `open` was told
 
-    A column is one position of one beam. What is written stays where it is: reordering beams changes which columns a
+    A column is one position of one beam. Written columns never move: reordering beams changes which columns a
     beam may look at (a mask that the caller keeps), never the cache. Columns without a token are zero. Decoders
     call `update`; the caller says beforehand with `open` where the next tokens go.
     """

@@ -14,7 +14,7 @@ class Linear(nn.Linear):
 
 
 class AdaptedLinear(nn.Module):
-    """A linear layer with a low-rank adapter beside it, so that the layer can be stored in fewer bits than the adapter.
+    """A linear layer plus a low-rank adapter, so that the layer can be stored in fewer bits than the adapter.
 
     Source: Hu et al., "LoRA", ICLR 2022; Dettmers et al., "QLoRA", 2023.
 

@@ -178,7 +178,7 @@ def pack(decoder: nn.Module, *, shared: bool = False) -> nn.Module:
 
 
 def _replace(decoder: nn.Module, make: MakeProduct, *, prefix: bool) -> None:
-    """Put products in the place of layers, innermost first."""
+    """Replace layers by products, innermost first."""
     for parent in reversed(list(decoder.modules())):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, _DYNAMIC) or (make is _reordered and isinstance(layer, _FEW_BITS)):

@@ -14,7 +14,7 @@ from prelim.decoders.quantized import (
     Int8Linear,
     NF4Linear,
 )
-from prelim.decoders.weights_file import LazyTensor, made
+from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.decoders.word_embedding import WordEmbedding
 
 
@@ -23,8 +23,8 @@ class Precision:
     """A way to store and use the weights of a decoder.
 
     dtype     : of every tensor that is not quantised, and of what flows between layers
-    linear    : takes the place of linear layers
-    embedding : takes the place of word embeddings by which words are scored
+    linear    : replaces linear layers
+    embedding : replaces embeddings that also score tokens
     scores    : the layer that scores words is quantised too
     """
 
@@ -50,7 +50,7 @@ _EXACT = ("inverse_frequencies",)
 
 
 def quantize(decoder: nn.Module, precision: str) -> nn.Module:
-    """The decoder with the layers of a precision in the place of its own; their weights are still to be loaded.
+    """Replace the decoder's layers by those of a precision; their weights are still to be loaded.
 
     Raises ValueError where a layer cannot be stored so.
     """
@@ -101,4 +101,4 @@ def _as(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor | LazyTensor:
 
 
 def _converted(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor:
-    return made(tensor).to(dtype)
+    return materialize(tensor).to(dtype)

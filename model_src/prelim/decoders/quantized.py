@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from prelim.decoders.weights_file import LazyTensor, made
+from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.kernels import NF4_BLOCK, fits
 
 Weights = Mapping[str, LazyTensor]
@@ -43,8 +43,8 @@ def _int8(weight: Tensor | LazyTensor) -> Weights:
     """A matrix as integers of -127 to 127 with one scale a row."""
     shape = tuple(weight.shape)
     return {
-        "weight": LazyTensor(shape, torch.int8, lambda: _int8_weight(made(weight))),
-        "scale": LazyTensor(shape[:1], torch.bfloat16, lambda: _int8_scale(made(weight))),
+        "weight": LazyTensor(shape, torch.int8, lambda: _int8_weight(materialize(weight))),
+        "scale": LazyTensor(shape[:1], torch.bfloat16, lambda: _int8_scale(materialize(weight))),
     }
 
 
@@ -243,5 +243,5 @@ def _nf4(weight: Tensor | LazyTensor, which: int) -> Tensor:
     """The packed numbers, or their scales."""
     from bitsandbytes.functional import quantize_4bit
 
-    packed, state = quantize_4bit(made(weight).float(), blocksize=NF4_BLOCK, quant_type="nf4")
+    packed, state = quantize_4bit(materialize(weight).float(), blocksize=NF4_BLOCK, quant_type="nf4")
     return (packed, state.absmax)[which]

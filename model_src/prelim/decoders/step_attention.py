@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 class StepAttention:
-    """Takes the place of `Attending` in a step.
+    """Replaces `Attending` in a step.
 
     mask : Tensor of bool, shape (sequences, 1, queries, positions), True where a query may look; None: everywhere
     """

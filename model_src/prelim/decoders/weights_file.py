@@ -48,7 +48,7 @@ class LazyTensor:
     make: Callable[[], Tensor]
 
 
-def made(tensor: Tensor | LazyTensor) -> Tensor:
+def materialize(tensor: Tensor | LazyTensor) -> Tensor:
     """A tensor, whether it is there already or not."""
     return tensor.make() if isinstance(tensor, LazyTensor) else tensor
 
@@ -74,7 +74,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> Non
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for name in names:
             tensor = weights[name]
-            values = made(tensor)
+            values = materialize(tensor)
             if (values.shape, values.dtype) != (tensor.shape, tensor.dtype):
                 raise ArchiveError(f"{name} was made as {values.dtype} {tuple(values.shape)}, announced otherwise")
             contiguous = values.detach().cpu().contiguous()

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 
-def drawn(*shape: int, std: float = 1.0) -> Tensor:
+def draw_weights(*shape: int, std: float = 1.0) -> Tensor:
     """Normal random numbers, where there is anything to draw them into.
 
     On the meta device torch would first import modules of 80 MB, for two seconds, at every start of a worker.
@@ -21,7 +21,7 @@ class WordEmbedding(nn.Embedding):
     """
 
     def __init__(self, words: int, width: int) -> None:
-        super().__init__(words, width, _weight=drawn(words, width))
+        super().__init__(words, width, _weight=draw_weights(words, width))
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""

@@ -133,7 +133,7 @@ class ImageEncoder:
         )
 
     def insights(self, view: View) -> Mapping[str, Array]:
-        """What the model says of an encoded view beside its report."""
+        """Compute the model's outputs besides the report, for an encoded image."""
         return {name: session.run(_features(view)[None])[0] for name, session in self._insights.items()}
 
     def grey(self) -> Array:

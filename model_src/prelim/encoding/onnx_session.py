@@ -31,7 +31,7 @@ class OnnxSession:
     threads : threads inside one operator
     packed  : a CPU multiplies with a packed copy of the weights, which is faster and not shared with other processes
 
-    Raises ArchiveError when the file is no network with one input and one output.
+    Raises ArchiveError when the file is not a network with one input and one output.
     """
 
     def __init__(self, path: Path, device: str = "cpu", threads: int = 1, *, packed: bool = False) -> None:

@@ -22,7 +22,7 @@ sequences that it starts from then win. The bounds of `GenerationOptions` keep r
 class _Beams:
     """Sequences that compete, best first.
 
-    tokens   : Tensor of int64, shape (beams, length), the generated tokens, filled up behind their end
+    tokens   : Tensor of int64, shape (beams, length), the generated tokens, padded after their end
     lengths  : Tensor of int64, shape (beams,)
     scores   : Tensor, shape (beams,), what they are ranked by
     logprobs : Tensor, shape (beams,), sum of the model's own log-probabilities
@@ -94,7 +94,7 @@ class BeamSearch:
         return self._running.tokens[0].tolist()
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
-        """The best finished beams, best first; fewer than were asked for where the search found no more.
+        """The best finished beams, best first; fewer than requested if the search found fewer.
 
         Raises InvalidOption when there is none, or the options make even the best one impossible.
         """

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 def isolate(work: Callable[[], Result]) -> Result | RequestError:
     """The result of `work` for one request, or the error that ends this request alone.
 
-    Raises torch.AcceleratorError: a failed device is no single request's fault.
+    Raises torch.AcceleratorError: a failed device is not the fault of one request.
     """
     try:
         return work()

@@ -213,7 +213,7 @@ class _DropSpaces:
 
 
 class _WordRules:
-    r"""BioGPT's rules, which join words that each have a space behind them.
+    r"""BioGPT's rules, which join words that each end with a space.
 
     The rules look no further ahead than to the end of the next word, and do not change the words before, but for the
     space between. The hyphen " @-@ " is replaced first and makes one word of two. So what the rules make of all words

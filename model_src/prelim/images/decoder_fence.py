@@ -1,4 +1,4 @@
-"""The fence around the decoders of others: their exceptions and warnings quote the file, so neither comes through."""
+"""The fence around third-party decoders: their exceptions and warnings quote the file, so neither comes through."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def fenced(what: str) -> Iterator[None]:
         except InputError:
             raise
         except MemoryError:
-            raise TooLarge(f"{what} needs more memory than there is; send it reduced") from None
+            raise TooLarge(f"{what} needs more memory than is available; send it reduced") from None
         # Damaged files make Pillow, pydicom, gdcm, pylibjpeg and pyjpegls raise nearly every built-in type (seen:
         # OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError, AttributeError, NotImplementedError,
         # RecursionError, struct.error, zlib.error, AssertionError), and this list changes with every release.

@@ -72,7 +72,7 @@ def answer(request: dict[str, Any], image: int, reply: int) -> None:
 
 
 def set_limits(cpu_seconds: float) -> None:
-    """Limit this process: the CPU time from here on, and the memory that it may add to what it has."""
+    """Limit this process: the CPU time that remains, and the memory that it may add."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + WORKING_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -16,7 +16,7 @@ BURNED_IN = ("refuse", "warn")
 # Below this no network here sees anatomy: a thumbnail, an icon or a 1 x 1 tracking pixel.
 MIN_SIDE = 32
 
-# A full spine is about 3 : 1. Beyond 5 : 1 the picture is no radiograph, and resizing its short side would
+# A full spine is about 3 : 1. A picture beyond 5 : 1 is not a radiograph, and resizing its short side would
 # blow its long side up without bound.
 MAX_ASPECT = 5
 

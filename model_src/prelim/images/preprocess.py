@@ -26,7 +26,7 @@ class PreprocessConfig:
     channels       3: the grey value repeated; 1
     resize         "stretch": both sides to `resize_to`, the aspect is lost;
                    "shortest_edge": the shorter side to `resize_to`, the aspect is kept;
-                   "pad": the longer side to `resize_to`, black beside it
+                   "pad": the longer side to `resize_to`, the rest black
     resize_to      None: `size`. A centre crop to `size` follows
     interpolation  "bilinear" or "bicubic"
     antialias      False: what tf.image.resize does by default; bilinear only

@@ -109,7 +109,7 @@ def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     cells = [(row, register) for row in range(rows) for register in range(_REGISTERS)]
     b = ir.IRBuilder(entry)
     row_bytes = b.mul(inputs, _I64(ITEM_SIZE[numbers]))
-    # Numbers that are no integers are one group.
+    # Numbers that are not integers are one group.
     group_bytes = _I64(GROUP) if integers else row_bytes
     b.branch(group_block)
 

@@ -10,7 +10,7 @@ from prelim.decoders import empty_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import stored_weights
-from prelim.decoders.weights_file import LazyTensor, made
+from prelim.decoders.weights_file import LazyTensor, materialize
 
 KINDS = (*decoders.KINDS, "transformers")
 """Allowed `decoder.kind` of a model folder; `transformers` is served as `causal_lm`."""
@@ -64,6 +64,6 @@ def serving_decoder(
     Raises ValueError as `for_serving` does.
     """
     _, served, weights = for_serving(cast("Trainable", decoder), precision)
-    served.load_state_dict({name: made(tensor) for name, tensor in weights.items()}, assign=True)
+    served.load_state_dict({name: materialize(tensor) for name, tensor in weights.items()}, assign=True)
     served = served.eval().requires_grad_(False).to(device)
     return cast("Decoder[Any]", pack(served, shared=not packed))

@@ -22,7 +22,7 @@ from prelim.networks.transformers_lm import TransformersLM
 EOS, PAD, TOKENS = 3, 0, 3 * ROWS
 
 
-def drawn(decoder: Any) -> Any:
+def randomize(decoder: Any) -> Any:
     """Random weights by which what is written depends on what was read."""
     torch.manual_seed(0)
     for parameter in decoder.parameters():
@@ -35,12 +35,12 @@ def language_model() -> TransformersLM:
     """Reads the image as a prefix."""
     section = {"model_type": "llama", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 2}
     section |= {"num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 80}
-    return drawn(TransformersLM({**section, "num_key_value_heads": 2, "tie_word_embeddings": True}))
+    return randomize(TransformersLM({**section, "num_key_value_heads": 2, "tie_word_embeddings": True}))
 
 
 def cross_attention() -> CrossAttentionDecoder:
     """Looks at the image in every layer, and hides padding."""
-    return drawn(
+    return randomize(
         CrossAttentionDecoder(CrossAttentionConfig(256, 64, layers=2, heads=4, feedforward=128, max_positions=80))
     )
 
@@ -75,7 +75,7 @@ def test_own_text_is_what_it_would_say(build: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("build", DECODERS)
 def test_fp32_agrees_with_itself(build: Callable[[], Any]) -> None:
-    """Fp32 beside itself changes nothing, greedy and with beams."""
+    """Fp32 compared with itself changes nothing, greedy and with beams."""
     for row in measure(tiny(build()), ["fp32"]):
         assert (row.changed, row.identical, row.until_unlike) == (0, row.texts, row.tokens)
         assert row.logprob_max == 0

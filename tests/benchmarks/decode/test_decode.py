@@ -133,7 +133,7 @@ def test_table_divides_medians_and_counts_tokens() -> None:
 
 
 def test_table_marks_what_cannot_be_trusted() -> None:
-    """Figures beside other load are marked, rounds that scatter give none, and a refusal gives its reason."""
+    """Figures measured under other load are marked, rounds that scatter give none, and a refusal gives its reason."""
     beside = dataclasses.replace(
         _series("prelim", "fp32", [1.0], [3.0], [[1]]), cpu=CpuSeconds(own=4.0, others=0.0, machine=8.0)
     )
@@ -157,7 +157,7 @@ def test_points_are_checked(text: str) -> None:
 
 
 def test_peer_that_fails_says_so(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that a peer cannot do is refused with the reason, and the process goes on; one that ends names its log."""
+    """A job that a peer cannot do is refused with the reason and the process continues; one that ends names its log."""
     folder = checkpoint(TINY["biogpt"], store)
     with Contender("generate", folder, 1, tmp_path / "log") as contender:
         refused = contender.measure("int3", Job(prefixes(TINY["biogpt"], 1), 1, 2)).refused

@@ -34,7 +34,7 @@ def test_floor_has_as_many_operations_and_no_difference() -> None:
 
     assert timing.difference is None
     lines = table(rows([Timing(SERVED, [1.0]), timing])).splitlines()
-    # Beside other load a note stands below the table.
+    # Under other load a note follows the table.
     assert [line for line in lines if line.startswith("|")][-1].endswith("| – |")
 
 

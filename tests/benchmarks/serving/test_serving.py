@@ -97,13 +97,13 @@ def test_sweep_begins_with_what_is_served(vary: str) -> None:
 
 
 def test_table_marks_what_was_disturbed() -> None:
-    """A figure beside other load has a star, the rest none."""
+    """Only figures measured under other load have a star."""
     saturated = {"a": vars(FIGURES), "b": vars(replace(FIGURES, foreign_cores=0.7, p50=None, offered=None))}
     lines = table(saturated, []).splitlines()
 
     assert "*" not in lines[2]
     assert "| b | saturated | – | 1.5\\* | – | 2 | 3 |" in lines[3]
-    assert lines[-1].startswith("\\* beside other load: up to 0.7 cores")
+    assert lines[-1].startswith("\\* under other load: up to 0.7 cores")
 
 
 def test_chart_is_a_picture(tmp_path: Path) -> None:

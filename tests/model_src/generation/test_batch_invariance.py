@@ -9,7 +9,7 @@ from benchmarks.models.real_models import SMOLLM2, RealModel, real_model
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.packed import STEP_ROWS, pack
 from prelim.decoders.precision import PRECISIONS, stored_weights
-from prelim.decoders.weights_file import made
+from prelim.decoders.weights_file import materialize
 from prelim.generation.engine import DecodeRequest
 from prelim.generation.options import MAX_BEAMS
 from prelim.kernels import unavailable
@@ -39,7 +39,7 @@ def random_decoder(kind: str, precision: str, *, shared: bool) -> Any:
     weights = {name: torch.randn(p.shape) * 0.15 for name, p in empty.named_parameters()}
     served: Any = empty_decoder(section, precision)
     stored = stored_weights(served, weights, precision)
-    served.load_state_dict({name: made(tensor) for name, tensor in stored.items()}, assign=True)
+    served.load_state_dict({name: materialize(tensor) for name, tensor in stored.items()}, assign=True)
     return pack(served.eval().requires_grad_(False), shared=shared)
 
 

@@ -319,7 +319,7 @@ def test_position_message_says_that_the_prompt_is_too_long() -> None:
 
 
 def test_decode_takes_more_requests_than_slots() -> None:
-    """`decode` gives every request the ids that it gets alone, more of them than there are slots."""
+    """`decode` gives every request the ids that it gets alone, even more of them than `slots`."""
     requests = {f"{i}": request(*greedy(i)) for i in range(5)}
 
     together = engine(tiny_decoder(), slots=2).decode(requests)

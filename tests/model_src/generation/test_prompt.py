@@ -31,8 +31,8 @@ def characters() -> Tokenizer:
     return tokenizer
 
 
-def shown(ids: tuple[int, ...]) -> str:
-    """Token ids as text, [IMAGE] and [n] for what is no character."""
+def show(ids: tuple[int, ...]) -> str:
+    """Token ids as text, [IMAGE] and [n] for bytes that are not characters."""
     return "".join("[IMAGE]" if i == IMAGE else chr(i) if 32 <= i < 127 else f"[{i}]" for i in ids)
 
 
@@ -40,16 +40,16 @@ def test_prompt_stands_in_its_template() -> None:
     """The request's prompt, or the default one, stands where the template says, the start token first."""
     prompter = Prompter(CHAT, characters())
 
-    assert shown(prompter.ids("Is it big?", None)) == "[1]##Patient: <Img>[IMAGE]</Img> Is it big? ##Doctor: "
-    assert shown(prompter.ids(None, None)) == "[1]##Patient: <Img>[IMAGE]</Img> report ##Doctor: "
+    assert show(prompter.ids("Is it big?", None)) == "[1]##Patient: <Img>[IMAGE]</Img> Is it big? ##Doctor: "
+    assert show(prompter.ids(None, None)) == "[1]##Patient: <Img>[IMAGE]</Img> report ##Doctor: "
 
 
 def test_start_ids_come_only_with_a_prompt() -> None:
     """Tokens that open a prompt are left out where there is none."""
     prompter = Prompter(PromptConfig(start_ids=(2,)), characters())
 
-    assert shown(prompter.ids("heart", None)) == "[IMAGE][2]heart"
-    assert shown(prompter.ids(None, None)) == "[IMAGE]"
+    assert show(prompter.ids("heart", None)) == "[IMAGE][2]heart"
+    assert show(prompter.ids(None, None)) == "[IMAGE]"
 
 
 def test_conversation_has_the_image_in_its_first_turn() -> None:
@@ -62,11 +62,11 @@ def test_conversation_has_the_image_in_its_first_turn() -> None:
 
     ids = Prompter(CHAT, characters()).ids(None, messages)
 
-    assert shown(ids) == "[1]Be kind.##Patient: <Img>[IMAGE]</Img> Report.##Doctor: Clear.##Patient: Sure?##Doctor:"
+    assert show(ids) == "[1]Be kind.##Patient: <Img>[IMAGE]</Img> Report.##Doctor: Clear.##Patient: Sure?##Doctor:"
 
 
 def test_answer_is_what_follows_the_last_name() -> None:
-    """A model that goes on to write its own name is heard from there on; other models' texts stay as they are."""
+    """Of a model that writes its own name, only the text after it is the answer; other models' texts are kept."""
     conversation, plain = Prompter(CHAT, characters()), Prompter(PromptConfig(), characters())
 
     assert conversation.answer(" Clear lungs. ") == "Clear lungs."
@@ -79,16 +79,16 @@ def test_special_token_in_words_is_text() -> None:
     """A prompt that contains the text of a special token does not get that token."""
     ids = Prompter(PromptConfig(), characters()).ids("<s>", None)
 
-    assert shown(ids) == "[IMAGE]<s>"
+    assert show(ids) == "[IMAGE]<s>"
 
 
 def test_special_token_in_the_template_is_that_token() -> None:
-    """What the template names stands there as one token; the same text in the request's words stays text."""
+    """A special token in the template is one token; the same text in the request stays text."""
     template = PromptConfig(before="<s>a", after="b<s>>{prompt}c<s>")
 
     ids = Prompter(template, characters()).ids("<s>{prompt}", None)
 
-    assert shown(ids) == "[1]a[IMAGE]b[2]<s>{prompt}c[1]"
+    assert show(ids) == "[1]a[IMAGE]b[2]<s>{prompt}c[1]"
 
 
 def test_special_token_in_a_conversation_is_that_token() -> None:
@@ -98,7 +98,7 @@ def test_special_token_in_a_conversation_is_that_token() -> None:
 
     prompter = Prompter(config, characters())
 
-    assert shown(prompter.ids(None, messages)) == "U: [IMAGE]u[1]A: a[1]U: u[1]A:"
+    assert show(prompter.ids(None, messages)) == "U: [IMAGE]u[1]A: a[1]U: u[1]A:"
     with pytest.raises(InvalidOption, match="has the text '<s>'"):
         prompter.ids(None, [{"role": "user", "content": "a<s>"}])
 
@@ -107,7 +107,7 @@ def test_piece_that_the_decoder_does_not_know_is_the_unknown_token() -> None:
     """An id that is too large for the decoder's vocabulary becomes the unknown token."""
     ids = Prompter(PromptConfig(), characters(), vocab_size=ord("c")).ids("abcd", None)
 
-    assert shown(ids) == "[IMAGE]ab[0][0]"
+    assert show(ids) == "[IMAGE]ab[0][0]"
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def stops(draw: random.Random, text: str) -> tuple[str, ...]:
 
 
 def test_decided_text_is_the_beginning_of_the_report(tokenizer: Tokenizer) -> None:
-    """Random tokens, steps and stop texts: what was sent is never anything but the beginning of the whole text."""
+    """Random tokens, steps and stop texts: the sent text is always the beginning of the whole text."""
     draw = random.Random(0)
     streams, available, sent = TextStreams(tokenizer), pools(tokenizer), 0
     for _ in range(500):
@@ -62,7 +62,7 @@ def test_decided_text_is_the_beginning_of_the_report(tokenizer: Tokenizer) -> No
 
 @pytest.mark.parametrize("kind", ["byte-level", "BERT", "WordPiece", "WordPiece alone"])
 def test_text_is_sent_as_soon_as_it_is_known(kind: str, tmp_path: Path) -> None:
-    """What is sent is all that the texts of every continuation by up to three tokens have in common."""
+    """The sent text is the common beginning of all continuations by up to three tokens."""
     tokenizer = SMALL[kind](tmp_path)
     hyphen = tokenizer.token_to_id("-")
     tokens = list(range(min(tokenizer.get_vocab_size(), 18))) + ([hyphen] if hyphen else [])
@@ -81,7 +81,7 @@ def test_text_is_sent_as_soon_as_it_is_known(kind: str, tmp_path: Path) -> None:
 
 
 def test_text_flows(tokenizer: Tokenizer) -> None:
-    """In ordinary text no more than about two words are held, a run of bytes or pieces of one word included."""
+    """In ordinary text at most about two words are held, a run of bytes or pieces of one word included."""
     ids = tokenizer.encode(8 * "the heart is not enlarged . covid - 19 ; s , lung , s , ", add_special_tokens=False).ids
     stream, sent = TextStreams(tokenizer).open(("###",)), ""
     for length in range(1, len(ids) + 1):

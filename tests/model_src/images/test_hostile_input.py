@@ -82,7 +82,7 @@ VALID = valid_files()
 def mutate(data: bytes, chance: random.Random) -> bytes:
     """Return the file cut, with some bytes changed, with a piece gone, or with a piece too many."""
     changed = bytearray(data)
-    # Headers decide the most, and they stand at the start; a DICOM file has 132 bytes before them.
+    # Headers decide the most, and they are at the start; a DICOM file has 132 bytes before them.
     first = 132 if data[128:132] == b"DICM" else 0
     kind = chance.choice(["cut", "bytes", "bytes", "bytes", "less", "more"])
     if kind == "cut":

@@ -186,7 +186,7 @@ def test_flat_images_are_refused() -> None:
     ],
 )
 def test_other_kinds_are_named(data: bytes, kind: str) -> None:
-    """What is no image is a 415 that says what it looks like and what is allowed."""
+    """Data that is not an image is a 415 that says what it looks like and what is allowed."""
     with pytest.raises(NotAnImage, match=rf"{kind}.*PNG, JPEG, WebP, TIFF, DICOM") as caught:
         read(data)
     assert caught.value.status == 415

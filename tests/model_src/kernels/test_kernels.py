@@ -12,7 +12,7 @@ from prelim.decoders.causal_lm import CausalLMConfig, CausalLMDecoder
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import stored_weights
-from prelim.decoders.weights_file import made
+from prelim.decoders.weights_file import materialize
 from prelim.kernels import GROUP, fits
 
 pytestmark = pytest.mark.skipif(
@@ -33,7 +33,7 @@ def decoder(dimensions: dict[str, Any], precision: str = "int8_dynamic") -> Caus
     weights = {name: torch.randn(p.shape) * 0.2 for name, p in CausalLMDecoder(config).named_parameters()}
     served: Any = empty_decoder(section, precision)
     stored = stored_weights(served, weights, precision)
-    served.load_state_dict({name: made(tensor) for name, tensor in stored.items()}, assign=True)
+    served.load_state_dict({name: materialize(tensor) for name, tensor in stored.items()}, assign=True)
     return served.eval().requires_grad_(False)
 
 
@@ -68,7 +68,7 @@ def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs:
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 6, 7, 13])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (150, 192), (257, 64)])
 def test_product_is_that_of_matrices(dtype: torch.dtype, rows: int, outputs: int, inputs: int) -> None:
-    """For weights that are no integers: the matrix product and the bias, summed in float32."""
+    """For weights that are not integers: the matrix product and the bias, summed in float32."""
     from prelim.kernels.product import packed_product
 
     torch.manual_seed(rows)
@@ -148,7 +148,7 @@ def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str,
 @pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA], ids=["biogpt", "llama"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 def test_slots_are_independent_in_the_compiled_step(dimensions: dict[str, Any], precision: str) -> None:
-    """A slot's logits are the same, bit for bit, alone and beside others."""
+    """A slot's logits are the same, bit for bit, alone and with others."""
     network = decoder(dimensions, precision)
     pack(network)
     torch.manual_seed(4)

@@ -1,4 +1,4 @@
-"""Compiled activations, norms and roundings over the whole range of float32, beside PyTorch's."""
+"""Compiled activations, norms and roundings over the whole range of float32, compared with PyTorch's."""
 
 import math
 from collections.abc import Callable

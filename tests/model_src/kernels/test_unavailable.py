@@ -24,7 +24,7 @@ print(decoder.compiled, decoder.not_compiled)
 
 
 def test_another_processor_for_numba_ends_no_process() -> None:
-    """LLVM would abort for want of instructions; instead the decoder loads, decodes and names the setting."""
+    """LLVM would abort because instructions are missing; instead the decoder loads, decodes and names the setting."""
     environment = {**os.environ, "NUMBA_CPU_NAME": "generic"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

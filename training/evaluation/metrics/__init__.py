@@ -1,1 +1,1 @@
-"""What a report is worth beside its reference: each module gives measures, and says whose protocol it follows."""
+"""Scores of a report against its reference: each module gives measures, and says whose protocol it follows."""

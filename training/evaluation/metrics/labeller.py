@@ -1,7 +1,7 @@
 """Clinical labels of a report by rules: CheXpert's phrases for the findings, and our own rules for what is denied.
 
 The phrases in chexpert_phrases/ are those of Irvin et al., "CheXpert: A Large Chest Radiograph Dataset with Uncertainty
-Labels and Expert Comparison", AAAI 2019 (MIT licence, beside them). How far the labels can be trusted was measured:
+Labels and Expert Comparison", AAAI 2019 (MIT license, in the same folder). How reliable the labels are was measured:
 
 $ python -m training.evaluation.metrics.labeller_check
 """
@@ -25,7 +25,7 @@ LABELS = (NO_FINDING, *FINDINGS)
 """The 14 labels of CheXpert."""
 
 OTHER = "other"
-"""CheXpert's phrases for what is none of its findings, and yet forbids "no finding"."""
+"""CheXpert's phrases for findings outside its labels, which still forbid "no finding"."""
 
 
 class State(IntEnum):
@@ -82,7 +82,7 @@ class Labeller:
 
 
 def positive(said: Mapping[str, State]) -> frozenset[str]:
-    """The labels that are there for sure: it is these that were measured, those in doubt fit the gold set worse."""
+    """The labels that are certainly present. These were measured; uncertain ones fit the gold set worse."""
     return frozenset(label for label, state in said.items() if state is State.POSITIVE)
 
 
@@ -109,7 +109,7 @@ def _state(sentence: str, match: re.Match[str]) -> State | None:
 
 
 def _of_part(words: str) -> State | None:
-    """What is said of a part of the body, such as the heart, whose mention alone is no finding."""
+    """What is said of a part of the body, such as the heart, whose mention alone is not a finding."""
     abnormal = rules.ABNORMAL.search(words)
     if abnormal:
         return State.NEGATIVE if rules.NEGATED_BEFORE.search(words[: abnormal.start()]) else State.POSITIVE

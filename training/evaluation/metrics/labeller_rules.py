@@ -20,7 +20,7 @@ MENTIONS: dict[str, tuple[str, ...]] = {
     "cardiomegaly": ("heart enlargement",),
     "pneumonia": ("pneumonitis",),
 }
-"""Further mentions of findings, beside CheXpert's."""
+"""Mentions of findings in addition to CheXpert's."""
 
 NO_MENTIONS: dict[str, tuple[str, ...]] = {
     "cardiomegaly": ("heart enlargement",),
@@ -28,7 +28,7 @@ NO_MENTIONS: dict[str, tuple[str, ...]] = {
     "pneumonia": (r"(?:prior|previous|old|remote|granulomatous|tubercul\w+) infecti\w+", "post-?infectious"),
     "support devices": (r"plate[- ]?like", "tubercul", "kerley", r"end[- ]?plate"),
 }
-"""Where the letters of a mention mean something else, beside CheXpert's."""
+"""Where the letters of a mention mean something else, in addition to CheXpert's."""
 
 PARTS = frozenset(
     {
@@ -50,7 +50,7 @@ NEGATED_BEFORE = _any(
     "clear of", "lack of", "denies", "ruled out", "excludes?", "resolved", "resolution of", "clearing of",
     "resolving of", "rather than", "instead of", "cleared of", "removal of", "removed",
 )  # fmt: skip
-"""These deny what stands behind them in the clause."""
+"""These deny what follows them in the clause."""
 
 NO_NEGATION = _any(
     "no (?:significant |interval |appreciable |definite |large |great )*(?:change|increase|improvement|progression)",
@@ -75,7 +75,7 @@ UNCERTAIN_BEFORE = _any(
     "(?:cannot|can not|difficult to|to) exclude", "rule out", "evaluate for", "correlat(?:e|ion)", "appears? to",
     "presum(?:ed|ably)", "perhaps", "potential", "equivocal", "indeterminate", "in the (?:appropriate|proper) clinical",
 )  # fmt: skip
-"""These put what stands behind them in doubt. "Probable" and "suggestive of" do not: readers mean the finding."""
+"""These put what follows them in doubt. "Probable" and "suggestive of" do not: readers mean the finding."""
 
 UNCERTAIN_AFTER = _any(
     "can(?:not| not)(?: be| entirely| completely| definitively)* (?:excluded?|ruled? out)",

@@ -20,7 +20,7 @@ def mean(totals: Array) -> Array:
 class Measure:
     """A figure for a set of reports that follows from sums over them.
 
-    BLEU, F1 and perplexity are no means over reports, but all follow from counts that are added up; so a bootstrap
+    BLEU, F1 and perplexity are not means over reports, but all follow from counts that are added up; so a bootstrap
     draw costs one matrix product, and nothing is scored twice.
 
     name       : key in JSON and title of its row
@@ -70,14 +70,14 @@ class Bootstrap:
 
     def interval(self, measure: Measure) -> Interval:
         """The figure with its interval."""
-        return Interval(measure.score(), *self._limits(self._drawn(measure)))
+        return Interval(measure.score(), *self._limits(self._resample(measure)))
 
     def difference(self, measure: Measure, other: Measure) -> Interval:
         """By how much a measure exceeds that of another system on the same reports."""
-        drawn = self._drawn(measure) - self._drawn(other)
+        drawn = self._resample(measure) - self._resample(other)
         return Interval(measure.score() - other.score(), *self._limits(drawn))
 
-    def _drawn(self, measure: Measure) -> Array:
+    def _resample(self, measure: Measure) -> Array:
         """The figure for every draw, shape (draws,)."""
         of_patient = np.zeros((self._times.shape[1], measure.statistics.shape[1]))
         np.add.at(of_patient, self._owner, measure.statistics)

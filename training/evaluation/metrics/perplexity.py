@@ -1,4 +1,4 @@
-"""Perplexity of the references: how far from sure of the next word a model is that is told all before it."""
+"""Perplexity of the references: how uncertain a model is of each next token, given all before it."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -114,7 +114,7 @@ class TemplateScorer:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def counts(self, captions: Sequence[str]) -> dict[str, Any]:
-        """Captions that are no template, and distinct ones of common pictures."""
+        """Captions that do not match a template, and distinct ones of common pictures."""
         common = {text for text, true in zip(captions, self._true, strict=True) if true in self._common}
         return {
             NOT_A_TEMPLATE: sum(not self._reader.read(caption)[1] for caption in captions),

@@ -201,7 +201,7 @@ class _Walk:
         return element.length == UNDEFINED or element.tag in (ITEM, *LUT_SEQUENCES)
 
     def _level_is_implicit(self, position: int, levels: list[tuple[int | None, bool]]) -> bool:
-        """Return whether elements from here on have no VR; some writers switch to implicit inside of sequences."""
+        """Return whether the elements that follow have no VR; some writers switch to implicit inside of sequences."""
         outer = levels[-1][1] if levels else self.implicit
         if outer or position + 8 > len(self.data) or self.pair(self.data, position)[0] == 0xFFFE:
             return outer

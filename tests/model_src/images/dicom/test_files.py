@@ -261,7 +261,7 @@ def test_real_chest_radiograph(name: str) -> None:
 SHARED_FILES = sorted(SHARED.glob("*/*")) if SHARED.is_dir() else []
 
 
-# A window beside its pixel values.
+# A window outside its pixel values.
 REFUSED_SHARED = ("JPEG2KLossless_1s_1f_u_16_16.dcm",)
 
 

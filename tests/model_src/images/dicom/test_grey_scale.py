@@ -100,7 +100,7 @@ def test_unusable_window_is_no_window(width: object) -> None:
 
 
 def test_voi_lut_goes_before_the_window() -> None:
-    """The first VOI LUT is applied and the window beside it is not."""
+    """The first VOI LUT is applied and the window next to it is not."""
     entries = np.rint(65535 * np.linspace(0, 1, 4096) ** 2)
     header = {"VOILUTSequence": Sequence([lut_item(0, entries, 16), lut_item(0, entries[::-1], 16)])}
     pixels = read(make_dicom(**header)).pixels

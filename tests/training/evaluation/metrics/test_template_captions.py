@@ -25,7 +25,7 @@ from training.settings import Settings
 from training.train import train
 
 SHARED = Path(__file__).parents[5] / "shared" / "data" / "open_radiology"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the data set open_radiology beside the project")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared with the data set open_radiology")
 TEMPLATES = dict(zip(LABELS, CAPTIONS, strict=True))
 READER = LabelReader(TEMPLATES)
 
@@ -104,7 +104,7 @@ def test_the_constant_baseline_is_what_a_hand_computes(data: Path) -> None:
 
 
 def test_a_finding_in_the_wrong_place_is_wrong(data: Path) -> None:
-    """A normal breast is no right answer for a normal chest."""
+    """A normal breast is a wrong answer for a normal chest."""
     records = read_records(data, "val")
     said = [Labels("ultrasound", "breast", "unspecified", "normal")] * 4
     assert label_scores(said, records)["finding_group"] == 0
@@ -147,7 +147,7 @@ def test_a_missing_split_lists_those_there_are(data: Path) -> None:
 
 
 def test_without_images_or_training_reports_the_table_says_so(data: Path) -> None:
-    """Baselines that cannot be had are named with the reason, and the others are there."""
+    """Unavailable baselines are named with the reason, and the others are there."""
     split = evaluated(data)
     found = baselines(replace(split, inputs=(None,) * len(split.studies)), Protocol([]), None, None)
     assert len(found.systems) == 3
