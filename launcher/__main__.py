@@ -45,8 +45,9 @@ def main() -> int:
     for name in ("serve", "stop"):
         options[name].add_argument("--drain", type=float, default=60, help="seconds to wait for open requests")
     arguments = parser.parse_args()
-    # A termination is handled as Ctrl-C is: it leaves no server behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A termination is handled as Ctrl-C is: it leaves no server behind. In background jobs of a shell SIGINT is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         return commands[arguments.command](Server(ROOT, CONFIG, read_environment()), arguments)
     except LaunchError as error:

@@ -59,9 +59,9 @@ def test_worker_dies_during_a_decode(server: LocalServer, http: HttpClient, grpc
     (worker,) = server.workers(MODEL)
     with ThreadPoolExecutor(SLOTS + 4) as pool:
         in_flight: list[Future[tuple[object, float]]] = [
-            pool.submit(timed, http.report, png(i), num_beams=8, **LONG) for i in range(SLOTS - 2)
+            pool.submit(timed, http.report, png(i), num_beams=2, **LONG) for i in range(SLOTS - 2)
         ]
-        in_flight += [pool.submit(timed, grpc_client.report, png(i), num_beams=8, **LONG) for i in range(2)]
+        in_flight += [pool.submit(timed, grpc_client.report, png(i), num_beams=2, **LONG) for i in range(2)]
         wait_for("all slots taken", 60, lambda: active_requests(server) == SLOTS)
         waiting = [pool.submit(timed, http.report, png(i)) for i in range(4)]
         time.sleep(0.5)
