@@ -45,7 +45,7 @@ def main() -> int:
     for name in ("serve", "stop"):
         options[name].add_argument("--drain", type=float, default=60, help="seconds to wait for open requests")
     arguments = parser.parse_args()
-    # A termination is handled as Ctrl-C is: it leaves no server behind. In background jobs of a shell SIGINT is ignored.
+    # A termination is handled as Ctrl-C is: it leaves no server behind. A shell ignores SIGINT in background jobs.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
