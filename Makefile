@@ -95,8 +95,9 @@ status: $(INSTALLED)  ## whether it runs, and its models are ready
 demo: archive  ## a server on free ports, one real radiograph over HTTP and gRPC, server stopped
 	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
-report: $(INSTALLED)  ## one report from a running server: make report IMAGE=path [PROMPT=...] [MODEL=name]
-	@$(BIN)/python -m prelim_client $(IMAGE) --model $(notdir $(MODEL)) $(if $(PROMPT),--prompt "$(PROMPT)")
+report: $(INSTALLED)  ## reports from a running server: make report IMAGE=path [OUT=folder] [PROMPT=...] [MODEL=name]
+	@$(if $(IMAGE),,echo 'IMAGE is missing: make report IMAGE=chest.dcm, or a folder' >&2; exit 2;) \
+	$(BIN)/python -m prelim_client $(IMAGE) --model $(notdir $(MODEL)) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
 loadtest: archive  ## a minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)

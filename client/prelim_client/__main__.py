@@ -1,13 +1,16 @@
-"""Ask a server for the report on one image.
+"""Ask a server for reports.
 
 python -m prelim_client chest.png                                   # the server of config.properties
-python -m prelim_client chest.dcm --grpc num_beams=3 max_new_tokens=80
+python -m prelim_client chest.dcm --grpc --option num_beams=3 --option max_new_tokens=80
+python -m prelim_client studies/ --out reports/                     # every file of a folder
 """
 
 import argparse
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +24,115 @@ from prelim_client.http_client import HttpClient
 HTTP_URL = "http://127.0.0.1:8080"
 GRPC_TARGET = "127.0.0.1:7070"
 
+Ask = Callable[[bytes, dict[str, Any]], Answer]
+"""Image and fields -> answer."""
+
 
 def main() -> int:
-    """Print one report, or the reason why there is none."""
-    # Options may stand on either side of the flags.
-    arguments = _parser().parse_intermixed_args()
-    fields: dict[str, Any] = dict(arguments.options)
+    """Print one report, or write many; the exit code is 1 where one is missing."""
+    arguments = _parser().parse_args()
+    fields = dict(arguments.options)
     if arguments.prompt is not None:
         fields["prompt"] = arguments.prompt
-    image = arguments.image.read_bytes()
-    address, key = _server(arguments)
-    started = time.monotonic()
+    images = list(_files(arguments.images))
+    if not images:
+        sys.exit("no image: give a file, several files, or a folder")
+    single = len(images) == 1 and not arguments.images[0].is_dir()
     try:
-        if arguments.grpc:
-            with GrpcClient(address, key, arguments.model) as client:
-                answer = client.report(image, **fields)
-        elif arguments.stream:
-            answer = _print_stream(HttpClient(address, key, arguments.model).stream(image, **fields))
-        else:
-            answer = HttpClient(address, key, arguments.model).report(image, **fields)
-    except ReportError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except requests.RequestException as error:
-        print(f"no answer from {address}: {error}", file=sys.stderr)
-        return 1
-    except grpc.RpcError as error:
-        print(f"no answer from {address}: {error.code().name} {error.details()}", file=sys.stderr)
+        with _ways(arguments) as ask:
+            if single and arguments.out is None:
+                return _ask_one(ask, images[0], fields)
+            return _ask_many(ask, images, fields, arguments.out)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _ask_one(ask: Ask, image: Path, fields: dict[str, Any]) -> int:
+    started = time.monotonic()
+    answer = _attempt(ask, image, fields)
+    if isinstance(answer, str):
+        print(answer, file=sys.stderr)
         return 1
     _print_report(answer, time.monotonic() - started)
     return 0
+
+
+def _ask_many(ask: Ask, images: list[Path], fields: dict[str, Any], out: Path | None) -> int:
+    """Ask for one report after the other; a file that fails does not stop the rest."""
+    failed = 0
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images, start=1):
+        answer = _attempt(ask, image, fields)
+        failed += isinstance(answer, str)
+        text = answer if isinstance(answer, str) else f"{answer['status']}: {answer['report']}"
+        print(f"[{number}/{len(images)}] {image.name}: {text}", flush=True)
+        if out is not None and not isinstance(answer, str):
+            (out / f"{image.name}.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False), encoding="utf-8")
+            (out / f"{image.name}.txt").write_text(f"{answer['status']}\n{answer['report']}\n", encoding="utf-8")
+    if failed:
+        print(f"{failed} of {len(images)} images have no report", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _attempt(ask: Ask, image: Path, fields: dict[str, Any]) -> Answer | str:
+    """Return the answer, or one line that says why there is none."""
+    try:
+        return ask(image.read_bytes(), fields)
+    except ReportError as error:
+        return str(error)
+    except requests.RequestException as error:
+        return f"no answer from the server: {error}"
+    except grpc.RpcError as error:
+        return f"no answer from the server: {error.code().name} {error.details()}"
+    except OSError as error:
+        return f"{image} cannot be read: {error.strerror}"
+
+
+@contextmanager
+def _ways(arguments: argparse.Namespace) -> Iterator[Ask]:
+    """Open the connection that the arguments name, as a function that asks for a report."""
+    address, key = _server(arguments)
+    if arguments.grpc:
+        with GrpcClient(address, key, arguments.model) as client:
+            yield lambda image, fields: client.report(image, **fields)
+        return
+    http = HttpClient(address, key, arguments.model)
+    if arguments.stream:
+        yield lambda image, fields: _print_stream(http.stream(image, **fields))
+    else:
+        yield lambda image, fields: http.report(image, **fields)
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    """Yield the files, and those in the folders, without hidden ones."""
+    for path in paths:
+        if path.is_dir():
+            yield from (file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith("."))
+        else:
+            yield path
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prelim-report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("image", type=Path, help="DICOM, PNG, JPEG, WebP or TIFF")
-    parser.add_argument("options", nargs="*", type=_option, metavar="NAME=VALUE", help="a generation option")
+    parser.add_argument("images", nargs="+", type=Path, help="files (DICOM, PNG, JPEG, WebP, TIFF) or folders of them")
+    parser.add_argument(
+        "--option",
+        dest="options",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="can be repeated",
+    )
+    parser.add_argument("--out", type=Path, help="folder for the reports, one .json and one .txt for each image")
     parser.add_argument("--prompt", help="question or instruction, for models that take one")
     parser.add_argument("--model", default="demo", help="name of the served model (demo)")
     parser.add_argument("--grpc", action="store_true", help="ask over gRPC instead of HTTP")
-    parser.add_argument("--stream", action="store_true", help="print the text as it is decided")
+    parser.add_argument("--stream", action="store_true", help="print the text as it is generated")
     parser.add_argument("--url", help=f"address of the server ({HTTP_URL}, for gRPC {GRPC_TARGET})")
     parser.add_argument("--key-file", type=Path, default=Path("key_file.json"), help="of the server (key_file.json)")
     return parser
@@ -78,7 +148,9 @@ def _option(given: str) -> tuple[str, str]:
 def _server(arguments: argparse.Namespace) -> tuple[str, str]:
     """Address and inference key of the server to ask."""
     if not arguments.key_file.is_file():
-        sys.exit(f"{arguments.key_file} is not here; the server writes it into the folder where it is started")
+        sys.exit(
+            f"{arguments.key_file} is not here: start the server with `make start`, or name its key with --key-file"
+        )
     return arguments.url or (GRPC_TARGET if arguments.grpc else HTTP_URL), read_key(arguments.key_file)
 
 

@@ -1,5 +1,6 @@
 """Nothing of a request is written to a log or to the console, however the frontend fails on it."""
 
+import contextlib
 import re
 import socket
 from collections.abc import Callable
@@ -133,7 +134,9 @@ def test_malformed_http_is_not_logged(server: LocalServer) -> None:
     for name, request in RAW.items():
         with socket.create_connection((host, int(port)), timeout=30) as connection:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
+            # The server may have closed it already.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
             answers[name] = connection.recv(100)
 
     assert answers["a space in the query"].startswith(b"HTTP/1.1 400")

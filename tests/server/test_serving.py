@@ -280,13 +280,45 @@ def test_command_line_prints_an_unverified_report(server: LocalServer, tmp_path:
     image.write_bytes(png())
     address = server.grpc_target if "--grpc" in way else server.url
     where = ["--url", address, "--key-file", str(server.key_file), "--model", "tiny"]
-    command = [sys.executable, "-m", "prelim_client", str(image), *where, *way, "max_new_tokens=12"]
+    command = [sys.executable, "-m", "prelim_client", str(image), *where, *way, "--option", "max_new_tokens=12"]
 
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
     assert "UNVERIFIED: preliminary report by tiny 1.0" in done.stdout
     assert "12 tokens" in done.stdout or "eos" in done.stdout
     assert "decode" in done.stdout
+
+
+def test_command_line_writes_the_reports_of_a_folder(server: LocalServer, tmp_path: Path) -> None:
+    """Every file of a folder gets a report or one line that says why not, and nothing stops the rest."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, contents in (("a.png", png(1)), ("b.txt", b"no radiograph"), ("c.png", png(2))):
+        (images / name).write_bytes(contents)
+    where = ["--url", server.url, "--key-file", str(server.key_file), "--model", "tiny", "--out", str(tmp_path / "out")]
+
+    command = [sys.executable, "-m", "prelim_client", str(images), *where]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    assert done.returncode == 1
+    assert "[2/3] b.txt: 415 NotAnImage" in done.stdout
+    assert done.stderr == "1 of 3 images have no report\n"
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a.png.json", "a.png.txt", "c.png.json", "c.png.txt"]
+    assert (tmp_path / "out" / "a.png.txt").read_text(encoding="utf-8").startswith("UNVERIFIED\n")
+
+
+@pytest.mark.parametrize("arguments", [["nope.dcm"], ["nope.dcm", "--key-file", "nope.json"], ["--option", "x"]])
+def test_command_line_mistakes_get_one_line(server: LocalServer, tmp_path: Path, arguments: list[str]) -> None:
+    """A missing file, a missing key or a malformed option is explained without a traceback."""
+    where = [] if "--key-file" in arguments else ["--key-file", str(server.key_file)]
+    command = [sys.executable, "-m", "prelim_client", *arguments, *where, "--url", server.url]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()[-1]) > 10
 
 
 def test_command_line_explains_an_error(server: LocalServer, tmp_path: Path) -> None:

@@ -75,7 +75,9 @@ def test_a_run_that_is_killed_goes_on_exactly(config: Callable[..., Path], tmp_p
     process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == (-number if number == signal.SIGKILL else 0)
-    assert number == signal.SIGKILL or "go on with run.resume=true" in output
+    assert number == signal.SIGKILL or "continue with `python -m training.train run.resume=true" in " ".join(
+        output.split()
+    )
     stopped = torch.load(tmp_path / "halved" / "run" / LAST, weights_only=True)["progress"]["step"]
     assert 0 < stopped < 60
     finish(start(halved, "run.resume=true"))
