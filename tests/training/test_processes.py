@@ -75,7 +75,8 @@ def test_a_run_that_is_killed_goes_on_exactly(config: Callable[..., Path], tmp_p
     process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == (-number if number == signal.SIGKILL else 0)
-    assert number == signal.SIGKILL or "continue with `python -m training.train run.resume=true" in " ".join(
+    resumes = "continue with `python -m training.train run.resume=true"
+    assert number == signal.SIGKILL or resumes in " ".join(output.split())
         output.split()
     )
     stopped = torch.load(tmp_path / "halved" / "run" / LAST, weights_only=True)["progress"]["step"]
