@@ -77,8 +77,6 @@ def test_a_run_that_is_killed_goes_on_exactly(config: Callable[..., Path], tmp_p
     assert process.returncode == (-number if number == signal.SIGKILL else 0)
     resumes = "continue with `python -m training.train run.resume=true"
     assert number == signal.SIGKILL or resumes in " ".join(output.split())
-        output.split()
-    )
     stopped = torch.load(tmp_path / "halved" / "run" / LAST, weights_only=True)["progress"]["step"]
     assert 0 < stopped < 60
     finish(start(halved, "run.resume=true"))
