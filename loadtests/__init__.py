@@ -1,1 +1,1 @@
-"""Load on a running server, over HTTP and gRPC, by clients that know nothing of the library."""
+"""Load tests of a running server over HTTP and gRPC; they do not import the library."""

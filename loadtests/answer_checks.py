@@ -1,4 +1,4 @@
-"""Is this the answer that was asked for? A status of 200 alone says nothing."""
+"""Check that a body is the report that was requested; status 200 alone does not prove it."""
 
 import math
 import re
@@ -12,7 +12,7 @@ _TIMINGS = ("preprocess", "vision", "decode", "queue")
 
 
 class WrongAnswer(Exception):
-    """The body of a 200 is not the report that was asked for. The text names the field, never the report."""
+    """The body of a 200 is not the requested report. The message names the field and never quotes the report."""
 
 
 def check_report(answer: Mapping[str, Any], request: PlannedRequest, model: str) -> None:
@@ -20,7 +20,7 @@ def check_report(answer: Mapping[str, Any], request: PlannedRequest, model: str)
 
     model : name under which the model is served
 
-    Raises WrongAnswer naming the first field that is wrong.
+    Raises WrongAnswer naming the first wrong field.
     """
     for name, right in _FIELDS.items():
         if name not in answer:
@@ -34,7 +34,7 @@ def check_report(answer: Mapping[str, Any], request: PlannedRequest, model: str)
 
 
 def check_length(answer: Mapping[str, Any], request: PlannedRequest) -> None:
-    """A text of exactly as many tokens as were asked for: all that servers have in common that are compared.
+    """Check that the report has exactly the requested number of tokens, the only field that all compared servers have.
 
     Raises WrongAnswer.
     """
@@ -45,9 +45,9 @@ def check_length(answer: Mapping[str, Any], request: PlannedRequest) -> None:
 
 
 class RepeatCheck:
-    """The same question gets the same report, whatever else is in the batch, and over HTTP as over gRPC.
+    """Equal requests must get equal reports, in any batch, over HTTP and gRPC.
 
-    This is what shows a report that went to the wrong client.
+    This detects a report sent to the wrong client.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class RepeatCheck:
         """Compare with the first answer to the same file and options. Raises WrongAnswer."""
         question = (request.payload.label, *sorted(request.options.items()))
         if self._reports.setdefault(question, answer["report"]) != answer["report"]:
-            raise WrongAnswer("report differs from that of an equal request before")
+            raise WrongAnswer("report differs from that of an earlier equal request")
 
 
 def _check_lengths(answer: Mapping[str, Any], request: PlannedRequest) -> None:
@@ -68,7 +68,7 @@ def _check_lengths(answer: Mapping[str, Any], request: PlannedRequest) -> None:
         raise WrongAnswer(f"finish_reason is length, but num_tokens is not max_new_tokens, {most}")
     others = request.options.get("num_return_sequences", 1) - 1
     if len(answer["alternatives"]) != others:
-        raise WrongAnswer(f"alternatives has not {others} entries")
+        raise WrongAnswer(f"alternatives does not have {others} entries")
 
 
 def _is_text(value: Any) -> bool:

@@ -1,7 +1,7 @@
-"""A fixed number of users, each of whom sends the next request when the last one was answered.
+"""Closed-loop load: a fixed number of users, each sending the next request when the last one is answered.
 
-This finds how much a server can do at most: it always has work, and never more than it can queue. Of latency it says
-nothing, since a slow server is asked less often.
+Measures maximum throughput: the server always has work, and never more than it can queue. It does not measure latency,
+since a slow server gets fewer requests.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ def send_closed_loop(
     send: Callable[[PlannedRequest], None],
     record: Callable[[Outcome], None],
 ) -> None:
-    """Send for so many seconds, then wait for what is in flight.
+    """Send requests for a number of seconds, then wait for those in flight.
 
-    requests : without end; their arrival is when they are sent
+    requests : endless; each arrives when it is sent
     send     : sends one request and waits; raises Failed
-    record   : takes the outcomes as they come
+    record   : called with each outcome
     """
     begin = time.monotonic()
 

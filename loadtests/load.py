@@ -1,4 +1,4 @@
-"""How much load, of what kind, and what the server must hold: the options of a load test."""
+"""Options of a load test: amount and kind of load, and the limits the server must meet."""
 
 import argparse
 import dataclasses
@@ -9,10 +9,10 @@ MAX_REQUESTS = 20_000
 """Approximate maximum number of requests in one run, whatever its rate and duration."""
 
 FEWEST_TOKENS = 16
-"""Of a report, where only the length of reports varies."""
+"""Minimum length of a report when only the length of reports varies."""
 
 WARM_UP = 0.25
-"""Share of a closed loop that comes before the first answer that counts."""
+"""Warm-up share of a closed loop, whose answers are not counted."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,15 @@ class Load:
     """One run.
 
     rate             : arrivals per second, on average
-    seconds          : for how long requests arrive; waiting for the last answers comes on top
-    grpc_share       : share of the requests that come over gRPC, 0 to 1
+    seconds          : duration of the arrivals, without the wait for the last answers
+    grpc_share       : share of requests sent over gRPC, 0 to 1
     seed             : of arrival times, images and options; the same seed sends the same requests at the same times
-    max_failure_rate : share of the requests that may fail, 0 to 1; shed requests are failures
-    max_p95          : seconds from planned arrival to report that 95 % of the reports must keep
-    closed_loop      : 0: an open loop, in which requests arrive at `rate` whatever becomes of them. Otherwise so many
-                       users, each of whom sends the next request when the last was answered; `rate` means nothing then
-    tokens           : 0: everything is mixed. Otherwise only reports of exactly 16 to so many tokens by 3 beams, of
-                       small images that are all different: the same work for every server that is compared
+    max_failure_rate : allowed share of failed requests, 0 to 1; shed requests are failures
+    max_p95          : allowed 95th percentile of the seconds from planned arrival to report
+    closed_loop      : 0: an open loop with arrivals at `rate`. Otherwise the number of users, each sending the next
+                       request when the last one is answered; `rate` is then ignored
+    tokens           : 0: mixed requests. Otherwise the maximum length: only reports of exactly 16 to `tokens` tokens
+                       with 3 beams, of small images that all differ, so that compared servers get the same work
 
     Raises ValueError when a value is not allowed.
     """
@@ -54,36 +54,36 @@ class Load:
         _require("tokens", self.tokens, allowed, f"0, or {FEWEST_TOKENS} and more")
         if not self.closed_loop and self.rate * self.seconds > MAX_REQUESTS:
             raise ValueError(
-                f"rate {self.rate:g} for {self.seconds:g} s are {self.rate * self.seconds:.0f} requests; "
-                f"at most {MAX_REQUESTS} are sent in one run: lower --rate or --seconds"
+                f"rate {self.rate:g} for {self.seconds:g} s makes {self.rate * self.seconds:.0f} requests; "
+                f"a run sends at most {MAX_REQUESTS}: lower --rate or --seconds"
             )
 
     @property
     def window(self) -> tuple[float, float]:
-        """Seconds after the start between which an answer counts; those of an open loop all do."""
+        """Start and end of the time in which answers count, in seconds of the run; an open loop counts all of them."""
         return (WARM_UP * self.seconds, self.seconds) if self.closed_loop else (0.0, math.inf)
 
     def arguments(self) -> list[str]:
-        """The same values as options of a command line."""
+        """The values as command-line options."""
         return [f"{_flag(field.name)}={getattr(self, field.name)}" for field in dataclasses.fields(self)]
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> "Load":
-        """The load that a parsed command line asks for. Raises ValueError when a value is not allowed."""
+        """The load of a parsed command line. Raises ValueError when a value is not allowed."""
         return cls(**{field.name: getattr(options, field.name) for field in dataclasses.fields(cls)})
 
 
 def add_load_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a command line the options of Load."""
+    """Add the options of Load to a parser."""
     texts = {
         "rate": "arrivals per second, on average",
-        "seconds": "for how long requests arrive",
-        "grpc_share": "share of the requests that come over gRPC",
-        "seed": "of arrival times, images and options",
-        "max_failure_rate": "share of the requests that may fail; above it the exit code is 1",
-        "max_p95": "seconds that 95 %% of the reports must keep; above it the exit code is 1",
-        "closed_loop": "so many users, each of whom waits for an answer; 0: open loop at --rate",
-        "tokens": "only reports of 16 to so many tokens by 3 beams; 0: everything mixed",
+        "seconds": "duration of the arrivals, in seconds",
+        "grpc_share": "share of requests sent over gRPC",
+        "seed": "seed of arrival times, images and options",
+        "max_failure_rate": "allowed share of failed requests; above it the exit code is 1",
+        "max_p95": "allowed 95th percentile of latency in seconds; above it the exit code is 1",
+        "closed_loop": "number of users, each waiting for its answer; 0: open loop at --rate",
+        "tokens": "only reports of 16 to TOKENS tokens with 3 beams; 0: mixed requests",
     }
     for field in dataclasses.fields(Load):
         kind = int if isinstance(field.default, int) else float

@@ -1,24 +1,23 @@
 """Open-loop load over HTTP and gRPC, as a locustfile.
 
-`loadtests.run` starts a server for it. On a server that is running:
+`loadtests.run` starts a server for it. To load a running server:
 
     python -m locust -f loadtests/locustfile.py --headless --users 1 \
         --host http://127.0.0.1:8080 --grpc-target 127.0.0.1:7070 --key-file key_file.json --rate 2 --seconds 60
 
-Locust's users are a closed loop: each waits for its answer before it sends again, also with constant_throughput, so
-that a slow server is asked less often and its queue is hidden (coordinated omission). Here the arrivals of a seeded
-Poisson process are planned before the run. One locust user walks through the plan and starts a greenlet for each
-arrival, which sends the request over HTTP or gRPC; no arrival waits for an answer. Many users with a planned start
-each would do the same with a user object for every request, and one user per transport would say nothing more: a
-Poisson process whose arrivals are sent over gRPC by a coin's toss is two independent Poisson processes.
+Locust's users are a closed loop: each waits for its answer before it sends again, even with constant_throughput. A slow
+server then gets fewer requests, which hides its queue (coordinated omission). Here the arrivals of a seeded Poisson
+process are planned before the run. One locust user walks through the plan and starts a greenlet for each arrival, which
+sends the request over HTTP or gRPC; no arrival waits for an answer. One user per arrival would do the same with a user
+object for every request. One user per transport would add nothing: a Poisson process whose arrivals are randomly
+assigned to HTTP or gRPC is two independent Poisson processes.
 
-With --closed-loop N there are N such users after all, to find how much a server can do at most; of its latency that
-says nothing.
+With --closed-loop N there are N closed-loop users, which measure maximum throughput but not latency.
 
-Latency runs from the planned arrival to the answer. The bodies are checked, broken files must be refused, and what the
-server sheds is counted under a name of its own. The exit code is 1 when more requests fail than --max-failure-rate or
-when the p95 of the reports is above --max-p95. There is one user, so --users above 1, --processes and distributed
-runs change nothing or send everything twice: one process sends far more than a server on the same machine can take.
+Latency runs from the planned arrival to the answer. Bodies are checked, broken files must be refused, and shed requests
+are counted separately. The exit code is 1 when the failure rate is above --max-failure-rate or the p95 of the reports
+is above --max-p95. There is one locust user: --users above 1, --processes and distributed runs have no effect or send
+everything twice. One process sends far more than a server on the same machine can handle.
 """
 
 import argparse
@@ -37,7 +36,7 @@ from locust.exception import StopUser
 from loadtests.closed_loop import send_closed_loop
 from loadtests.load import Load, add_load_arguments
 from loadtests.open_loop import send_open_loop
-from loadtests.outcomes import Outcome, broken_limits, exit_code, summarise, table, to_json
+from loadtests.outcomes import Outcome, broken_limits, exit_code, summarize, table, to_json
 from loadtests.payloads import make_broken_files, make_images, make_small_image
 from loadtests.sender import KeyFile, Sender
 from loadtests.traffic import draw_requests, plan_requests
@@ -46,13 +45,13 @@ IMAGES = 18
 """Every kind in every size, twice."""
 
 DRAIN_S = 60.0
-"""Seconds for the answers that are due when the last request has been sent."""
+"""Seconds to wait for outstanding answers after the last request."""
 
 TIMEOUT_S = 60.0
 
 logger = logging.getLogger(__name__)
 
-# Before any channel is opened; otherwise a waiting gRPC call would stop every other request of the process.
+# Before any channel is opened; otherwise a waiting gRPC call would block every other request of the process.
 init_gevent()
 
 
@@ -70,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser, **_: Any) -> None:
 
 @events.init.add_listener
 def prepare(environment: Any, **_: Any) -> None:
-    """Make all files and the plan before the run, and judge the outcomes after it."""
+    """Make all files and the plan before the run, and check the outcomes after it."""
     options = environment.parsed_options
     try:
         load = Load.from_options(options)
@@ -92,19 +91,19 @@ def prepare(environment: Any, **_: Any) -> None:
 
 
 class Arrivals(User):
-    """Everybody who sends a request during the run."""
+    """The locust user that sends all requests of the run."""
 
     fixed_count = 1
 
     @task
     def send_plan(self) -> None:
-        """Send the plan once, or what the users of a closed loop can; wait for the answers and end the run."""
+        """Send the plan once, or run the closed loop; wait for the answers and end the run."""
         load, send = self.environment.load, self.environment.sender.send
         if load.closed_loop:
             send_closed_loop(self.environment.requests, load.closed_loop, load.seconds, send, self._record)
         else:
             send_open_loop(self.environment.plan, send, self._record, DRAIN_S)
-        # From a greenlet of its own, because it ends this one.
+        # In a separate greenlet, because quitting kills this one.
         gevent.spawn(self.environment.runner.quit)
         raise StopUser
 
@@ -122,10 +121,10 @@ class Arrivals(User):
 
 
 def judge(environment: Any, load: Load, summary_file: Path | None) -> None:
-    """Set the exit code from what became of the requests."""
+    """Set the exit code from the outcomes of the requests."""
     missing = max(0, len(environment.plan) - len(environment.outcomes))
     try:
-        summary = summarise(environment.outcomes, load.window)
+        summary = summarize(environment.outcomes, load.window)
     except ValueError as error:
         logger.error("%s", error)
         environment.process_exit_code = 1

@@ -1,4 +1,4 @@
-"""Send requests at their planned times, whether or not the earlier ones have been answered."""
+"""Open-loop load: send requests at their planned times, whether or not earlier ones have been answered."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from loadtests.sender import Failed
 from loadtests.traffic import PlannedRequest
 
 MAX_IN_FLIGHT = 400
-"""Requests that wait for an answer at a time; each is a socket and a copy of its file."""
+"""Maximum number of requests in flight; each holds a socket and a copy of its file."""
 
 
 def send_open_loop(
@@ -20,17 +20,17 @@ def send_open_loop(
     record: Callable[[Outcome], None],
     drain_s: float,
 ) -> None:
-    """Send a plan, each request in a greenlet of its own, and record exactly one outcome for each.
+    """Send a plan, each request in its own greenlet, and record exactly one outcome for each.
 
     send    : sends one request and waits; raises Failed
-    record  : takes the outcomes as they come
-    drain_s : seconds to wait, after the last arrival, for those that are still in flight
+    record  : called with each outcome
+    drain_s : seconds to wait, after the last arrival, for requests in flight
     """
     begin = time.monotonic()
     open_requests = {request.number: request for request in plan}
 
     def finish(request: PlannedRequest, started: float, failure: Failed | None) -> None:
-        # Absent, when it was given up in the meantime.
+        # Absent if it was given up in the meantime.
         if open_requests.pop(request.number, None) is not None:
             planned = begin + request.at
             record(Outcome(request, started - planned, time.monotonic() - planned, failure))
@@ -50,7 +50,7 @@ def send_open_loop(
         if len(greenlets) < MAX_IN_FLIGHT:
             greenlets.spawn(run, request)
         else:
-            # To wait here would turn the open loop into a closed one.
+            # Waiting here would turn the open loop into a closed one.
             finish(request, time.monotonic(), Failed(f"not sent: {MAX_IN_FLIGHT} requests in flight"))
     greenlets.join(timeout=drain_s)
     greenlets.kill()

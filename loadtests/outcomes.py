@@ -1,4 +1,4 @@
-"""What became of the requests of a run, and whether that is good enough."""
+"""Outcomes of a run's requests, their summary, and the check against its limits."""
 
 import dataclasses
 import json
@@ -19,9 +19,9 @@ SHED = "503 shed"
 class Outcome:
     """One request.
 
-    late    : seconds from its planned arrival to when it was sent; a load generator that is too slow shows here
-    latency : seconds from its planned arrival to its answer, or to the moment it was given up
-    failure : None for the answer that was due
+    late    : seconds from its planned arrival to when it was sent; above 0 when the load generator is too slow
+    latency : seconds from its planned arrival to its answer, or until it was given up
+    failure : None for the expected answer
     """
 
     request: PlannedRequest
@@ -36,18 +36,18 @@ class Outcome:
 
     @property
     def name(self) -> str:
-        """The group that it is counted in; what the server shed is a group of its own."""
+        """Its group in the summary; shed requests are a separate group."""
         return SHED if self.failure is not None and self.failure.shed else self.request.name
 
     @property
     def is_report(self) -> bool:
-        """A report came back, and it was right."""
+        """Whether a correct report came back."""
         return self.failure is None and self.request.payload.refusal is None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One group of requests. Percentiles are seconds, of those that did not fail; None when all failed."""
+    """One group of requests. Percentiles are in seconds, over the requests that did not fail; None when all failed."""
 
     transport: str
     name: str
@@ -60,16 +60,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """One run in numbers.
+    """Summary of one run.
 
     rows             : by transport and name
-    reports          : all requests for a report together, without those for a refusal
-    requests         : how many were sent, or should have been; in a closed loop of those answered while it counted
-    failure_rate     : share of all requests that failed, shed ones included
-    reports_per_s    : right reports, over the time from the first planned arrival to the last answer; in a closed
-                       loop over the time that counts
-    late_p95         : seconds that the load generator was late, see Outcome
-    failures         : how often each failure occurred
+    reports          : all requests for a report together, without those that must be refused
+    requests         : number of requests sent or due; in a closed loop, of those answered within its window
+    failure_rate     : share of failed requests, shed ones included
+    reports_per_s    : correct reports per second, from the first planned arrival to the last answer; in a closed loop,
+                       within its window
+    late_p95         : 95th percentile of `Outcome.late`, in seconds
+    failures         : number of occurrences of each failure
     """
 
     rows: tuple[Row, ...]
@@ -81,10 +81,10 @@ class Summary:
     failures: dict[str, int]
 
 
-def summarise(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, math.inf)) -> Summary:
-    """The summary of a run. Raises ValueError when there is not one outcome.
+def summarize(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, math.inf)) -> Summary:
+    """Summarize a run. Raises ValueError without any outcome.
 
-    window : of `Load`; answers outside of it are left out, but failures are not
+    window : of `Load`; answers outside it are left out, failures are not
     """
     outcomes = [o for o in outcomes if o.failure is not None or window[0] <= o.answered <= window[1]]
     if not outcomes:
@@ -107,19 +107,19 @@ def summarise(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, m
 
 
 def broken_limits(summary: Summary, load: Load) -> list[str]:
-    """What the server did not hold, in words; empty when it held everything."""
+    """Describe the limits that the server broke; empty when it met all of them."""
     broken = []
     if summary.failure_rate > load.max_failure_rate:
         broken.append(f"failure rate is {summary.failure_rate:.4f}; allowed: {load.max_failure_rate:g}")
     if summary.reports.p95 is None:
-        broken.append("not one report came back")
+        broken.append("no report came back")
     elif summary.reports.p95 > load.max_p95:
         broken.append(f"p95 is {summary.reports.p95:.3f} s; allowed: {load.max_p95:g} s")
     return broken
 
 
 def exit_code(summary: Summary, load: Load) -> int:
-    """0 when the server held the limits of the load, else 1."""
+    """0 when the server met the limits of the load, else 1."""
     return 1 if broken_limits(summary, load) else 0
 
 
@@ -131,7 +131,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def table(summary: Summary) -> str:
-    """The summary for a terminal. Latencies in seconds, from the planned arrival."""
+    """The summary as a text table. Latencies are in seconds, from the planned arrival."""
     lines = [f"{'':5}{'':36}{'requests':>9}{'failures':>9}{'p50 s':>8}{'p95 s':>8}{'p99 s':>8}"]
     for row in (*summary.rows, summary.reports):
         numbers = "".join(
@@ -154,7 +154,7 @@ def to_json(summary: Summary, load: Load) -> dict[str, object]:
 
 
 def read_summary(path: Path) -> tuple[Summary, list[str]]:
-    """The summary that `to_json` gave, and the limits that were not held."""
+    """Read the summary written by `to_json`, and the broken limits."""
     values = json.loads(path.read_text(encoding="utf-8"))
     numbers = {field.name: values[field.name] for field in dataclasses.fields(Summary)}
     numbers["rows"] = tuple(Row(**row) for row in values["rows"])

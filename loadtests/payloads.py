@@ -1,8 +1,8 @@
 """Files to send: variations of one real chest radiograph, and files that a server must refuse.
 
 The radiograph is RG1 of the public collection in the PyPI package pydicom-data: a PA chest, 1955 x 1841 pixels. Each
-variation is another part of it at another brightness and size, so that no two images of a run are alike and all
-are shaped like the real thing.
+variation is a different part of it, with its own brightness and size: no two images of a run are alike, and all
+resemble real radiographs.
 """
 
 import importlib.util
@@ -23,7 +23,7 @@ LONG_SIDES = (512, 1024, 1955)
 """Pixels: a thumbnail-sized export, a typical export, the detector's own resolution."""
 
 SMALL_SIDE = 256
-"""Pixels of the image where images do not matter."""
+"""Pixels of the small image, for loads in which the image does not matter."""
 
 _BITS = 15
 _SOP_INSTANCE_UID = UID("2.25.1")
@@ -31,7 +31,7 @@ _SOP_INSTANCE_UID = UID("2.25.1")
 
 @dataclass(frozen=True)
 class Refusal:
-    """The error that a file must be answered with: code and type of the error in the body."""
+    """The error that a file must get: code and type of the error in the body."""
 
     code: int
     type: str
@@ -43,7 +43,7 @@ class Payload:
 
     label   : what it is, unique in a run
     data    : its bytes
-    refusal : what the server must answer; None for an image that gets a report
+    refusal : the expected error; None for an image that gets a report
     """
 
     label: str
@@ -52,55 +52,55 @@ class Payload:
 
 
 def read_chest_radiograph() -> np.ndarray:
-    """RG1: (1955, 1841) float32 in [0, 1], high is white.
+    """RG1 as float32, shape (1955, 1841), in [0, 1]; 1 is white.
 
     Raises FileNotFoundError when pydicom-data is not installed.
     """
     spec = importlib.util.find_spec("data_store")
     if spec is None or spec.origin is None:
-        raise FileNotFoundError("pydicom-data is not installed, and the load test takes its images from it")
+        raise FileNotFoundError("pydicom-data is not installed; the load test takes its images from it")
     file = pydicom.dcmread(Path(spec.origin).parent / "data" / "RG1_UNCR.dcm")
     # PS3.3 C.7.6.3.1.2: MONOCHROME1 shows low values as white.
     window_low = float(file.WindowCenter) - float(file.WindowWidth) / 2
-    grey = 1 - (file.pixel_array.astype(np.float32) - window_low) / float(file.WindowWidth)
-    return np.asarray(grey.clip(0, 1), dtype=np.float32)
+    gray = 1 - (file.pixel_array.astype(np.float32) - window_low) / float(file.WindowWidth)
+    return np.asarray(gray.clip(0, 1), dtype=np.float32)
 
 
 def make_images(count: int, seed: int) -> list[Payload]:
-    """So many different images: PNG, JPEG and DICOM in turn, each kind in every size."""
+    """Make `count` different images: PNG, JPEG and DICOM in turn, each kind in every size."""
     radiograph = read_chest_radiograph()
     generator = np.random.default_rng([seed, 1])
     images = []
     for number in range(count):
         kind = KINDS[number % len(KINDS)]
         long_side = LONG_SIDES[number // len(KINDS) % len(LONG_SIDES)]
-        grey = _variation(radiograph, long_side, generator)
-        images.append(Payload(f"{kind} {number}", _encode(grey, kind)))
+        gray = _variation(radiograph, long_side, generator)
+        images.append(Payload(f"{kind} {number}", _encode(gray, kind)))
     return images
 
 
 def make_small_image(seed: int) -> Payload:
-    """A square PNG of some 50 kB: sending and reading it costs little compared with the report."""
-    grey = Image.fromarray(_variation(read_chest_radiograph(), LONG_SIDES[0], np.random.default_rng([seed, 4])))
-    return Payload("small PNG", _encode(np.asarray(grey.resize((SMALL_SIDE, SMALL_SIDE))), "PNG"))
+    """A square PNG of about 50 kB: sending and reading it costs little compared with the report."""
+    gray = Image.fromarray(_variation(read_chest_radiograph(), LONG_SIDES[0], np.random.default_rng([seed, 4])))
+    return Payload("small PNG", _encode(np.asarray(gray.resize((SMALL_SIDE, SMALL_SIDE))), "PNG"))
 
 
 def make_broken_files(seed: int) -> list[Payload]:
-    """Files that must be refused, each with its own error."""
-    grey = _variation(read_chest_radiograph(), LONG_SIDES[0], np.random.default_rng([seed, 2]))
-    png, dicom = _encode(grey, "PNG"), _encode(grey, "DICOM")
+    """Make files that must be refused, each with its own error."""
+    gray = _variation(read_chest_radiograph(), LONG_SIDES[0], np.random.default_rng([seed, 2]))
+    png, dicom = _encode(gray, "PNG"), _encode(gray, "DICOM")
     unreadable, refused = Refusal(400, "UnreadableInput"), Refusal(422, "Refused")
     return [
         Payload("truncated PNG", png[: len(png) // 2], unreadable),
         Payload("truncated DICOM", dicom[: len(dicom) // 2], unreadable),
         Payload("text", b"The heart is not enlarged.\n" * 20, Refusal(415, "NotAnImage")),
-        Payload("DICOM of a CT slice", _dicom(grey, Modality="CT"), refused),
-        Payload("black PNG", _encode(np.zeros_like(grey), "PNG"), refused),
+        Payload("DICOM of a CT slice", _dicom(gray, Modality="CT"), refused),
+        Payload("black PNG", _encode(np.zeros_like(gray), "PNG"), refused),
     ]
 
 
 def _variation(radiograph: np.ndarray, long_side: int, generator: np.random.Generator) -> np.ndarray:
-    """Another part of the radiograph, brighter or darker, `long_side` pixels long: float32 in [0, 1]."""
+    """A random part of the radiograph with random brightness, `long_side` pixels long: float32 in [0, 1]."""
     rows, columns = radiograph.shape
     height, width = (int(side * generator.uniform(0.75, 1)) for side in (rows, columns))
     top, left = generator.integers(rows - height + 1), generator.integers(columns - width + 1)
@@ -110,21 +110,21 @@ def _variation(radiograph: np.ndarray, long_side: int, generator: np.random.Gene
     return np.asarray((np.asarray(part) * generator.uniform(0.8, 1.2)).clip(0, 1), dtype=np.float32)
 
 
-def _encode(grey: np.ndarray, kind: str) -> bytes:
+def _encode(gray: np.ndarray, kind: str) -> bytes:
     if kind == "DICOM":
-        return _dicom(grey)
+        return _dicom(gray)
     file = io.BytesIO()
-    image = Image.fromarray(np.rint(255 * grey).astype(np.uint8))
+    image = Image.fromarray(np.rint(255 * gray).astype(np.uint8))
     if kind == "PNG":
-        # Fast compression: the run waits for all files to be made.
+        # Fast compression, because the run waits for all files.
         image.save(file, "PNG", compress_level=1)
     else:
         image.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
-def _dicom(grey: np.ndarray, **elements: str) -> bytes:
-    """An uncompressed CR image with no patient in it; `elements` replace what a correct header has."""
+def _dicom(gray: np.ndarray, **elements: str) -> bytes:
+    """An uncompressed CR image without patient data; `elements` replace values of its correct header."""
     full = 2**_BITS - 1
     made = Dataset()
     made.file_meta = FileMetaDataset()
@@ -133,10 +133,10 @@ def _dicom(grey: np.ndarray, **elements: str) -> bytes:
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = _SOP_INSTANCE_UID
     made.Modality, made.ViewPosition, made.BurnedInAnnotation = "CR", "PA", "NO"
     made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME1"
-    made.Rows, made.Columns = grey.shape
+    made.Rows, made.Columns = gray.shape
     made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, _BITS, _BITS - 1, 0
     made.WindowCenter, made.WindowWidth = 2 ** (_BITS - 1), 2**_BITS
-    made.PixelData = np.rint((1 - grey) * full).astype("<u2").tobytes()
+    made.PixelData = np.rint((1 - gray) * full).astype("<u2").tobytes()
     made["PixelData"].VR = "OW"
     for keyword, value in elements.items():
         setattr(made, keyword, value)

@@ -1,10 +1,10 @@
-"""Start a server with one archive, load it for a minute, print what it held.
+"""Start a server with one archive, load it for a minute, print a summary.
 
     python -m loadtests.run --archive model_store/demo.mar
     python -m loadtests.run --archive model_store/demo.mar --rate 4 --seconds 120 --max-p95 5
 
-The exit code is 0 when the server held --max-failure-rate and --max-p95. The folder --out gets locust's report.html and
-CSV files, summary.json, and the output of locust in locust.log. Everything stays on 127.0.0.1.
+The exit code is 0 when the server met --max-failure-rate and --max-p95. The folder --out gets locust's report.html and
+CSV files, summary.json, and the output of locust in locust.log. All traffic stays on 127.0.0.1.
 """
 
 import argparse
@@ -23,15 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = ROOT / "loadtests" / "locustfile.py"
 
 MARGIN_S = 150.0
-"""Seconds that a run may take beyond its arrivals: making the files, and waiting for the last answers."""
+"""Seconds allowed beyond the arrivals, for making the files and waiting for the last answers."""
 
 
 def run_load(server: LocalServer, model: str, load: Load, out: Path) -> int:
-    """Load a server that is ready.
+    """Run a load on a ready server.
 
     model   : name of the served model
     out     : folder for report.html, the CSV files, summary.json and locust.log
-    returns : locust's exit code: 0 when the limits of the load were held
+    returns : locust's exit code, 0 when the limits of the load were met
 
     Raises subprocess.TimeoutExpired when locust does not end.
     """
@@ -42,7 +42,7 @@ def run_load(server: LocalServer, model: str, load: Load, out: Path) -> int:
     command += ["--host", server.url, "--grpc-target", server.grpc_target, "--key-file", str(server.key_file)]
     command += ["--model", model, "--summary", str(summary), *load.arguments()]
     command += ["--html", str(out / "report.html"), "--csv", str(out / "locust")]
-    # No proxy may come between: what is measured here is the server.
+    # A proxy would be measured too.
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     with (out / "locust.log").open("wb") as log:
         done = subprocess.run(
@@ -63,7 +63,7 @@ def serve_and_load(archive: Path, load: Load, out: Path) -> int:
     returns : see `run_load`
     """
     with tempfile.TemporaryDirectory() as store:
-        # A store of its own: another archive next to this one would be loaded too.
+        # A separate store, because the server loads every archive in it.
         _place(archive, Path(store))
         with LocalServer(Path(store)) as server:
             server.wait_until_ready(archive.stem)
@@ -72,7 +72,7 @@ def serve_and_load(archive: Path, load: Load, out: Path) -> int:
 
 
 def report(out: Path, code: int) -> int:
-    """Print the table of a run and what it did not hold; returns its exit code."""
+    """Print the table of a run and its broken limits; returns its exit code."""
     summary_file = out / "summary.json"
     if not summary_file.is_file():
         print(f"the run has no result; the end of {out / 'locust.log'}:", file=sys.stderr)
@@ -80,9 +80,9 @@ def report(out: Path, code: int) -> int:
         return code or 1
     summary, broken = read_summary(summary_file)
     print(table(summary))
-    print(f"{out / 'report.html'}: the whole run")
+    print(f"full report: {out / 'report.html'}")
     for limit in broken:
-        print(f"not held: {limit}", file=sys.stderr)
+        print(f"limit broken: {limit}", file=sys.stderr)
     return code
 
 
@@ -105,7 +105,7 @@ def main() -> int:
 
 
 def _place(archive: Path, store: Path) -> None:
-    """Link the archive into a store; copy it where the two lie on different file systems."""
+    """Link the archive into a store; copy it if the two are on different file systems."""
     try:
         os.link(archive, store / archive.name)
     except OSError:

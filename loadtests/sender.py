@@ -1,4 +1,4 @@
-"""Sends one planned request and judges the answer."""
+"""Sends one planned request and checks the answer."""
 
 import json
 from datetime import UTC, datetime
@@ -14,16 +14,16 @@ from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 
 SHED_TYPES = ("ServiceUnavailableException", "Overloaded")
-"""Types of a 503 that says "too much to do": the frontend's with a full queue, the handler's own."""
+"""Error types of a 503 for overload: the frontend's for a full queue, and the handler's own."""
 
-# Over gRPC the frontend reports a full queue as INTERNAL; only its words tell it from a fault.
+# Over gRPC the frontend reports a full queue as INTERNAL; only the message distinguishes it from other errors.
 _SHED_WORDS = "has no worker to serve inference request"
 
 
 class Failed(Exception):
-    """A request was not answered as it should have been.
+    """A request did not get the expected answer.
 
-    shed : the server said that it has too much to do
+    shed : the server refused it because of overload
     """
 
     def __init__(self, message: str, *, shed: bool = False) -> None:
@@ -32,7 +32,7 @@ class Failed(Exception):
 
 
 class KeyFile:
-    """TorchServe's key_file.json. The inference key is read again when it has expired.
+    """TorchServe's key_file.json. The inference key is read again when it expires.
 
     path : of the file
     """
@@ -43,7 +43,7 @@ class KeyFile:
         self._expires = datetime.min.replace(tzinfo=UTC)
 
     def key(self) -> str:
-        """The inference key. Raises OSError without the file, KeyError or ValueError when it is not a key file."""
+        """The inference key. Raises OSError if the file is missing, KeyError or ValueError if it is not a key file."""
         if datetime.now(UTC) >= self._expires:
             entry = json.loads(self.path.read_text(encoding="utf-8"))["inference"]
             self._key = entry["key"]
@@ -52,14 +52,14 @@ class KeyFile:
 
 
 class Sender:
-    """Sends requests to one server. `send` may run many times at once.
+    """Sends requests to one server. `send` may be called concurrently.
 
     url         : HTTP inference API, "http://127.0.0.1:8080"
     grpc_target : gRPC inference API, "127.0.0.1:7070"
     model       : name of the served model
-    keys        : where the inference key comes from
+    keys        : source of the inference key
     timeout     : seconds to wait for an answer
-    compared    : the server may be one that knows nothing of our contract: of its reports only the length is checked
+    compared    : check only the length of reports, for servers that do not implement our contract
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Sender:
     def send(self, request: PlannedRequest) -> None:
         """Send a request and wait for its answer.
 
-        Raises Failed when the answer is not the report, or the refusal, that the request should get.
+        Raises Failed when the answer is not the expected report or refusal.
         """
         refusal = request.payload.refusal
         try:
@@ -88,7 +88,7 @@ class Sender:
         except ReportError as error:
             if refusal is None or (error.code, error.type) != (refusal.code, refusal.type):
                 shed = error.code == 503 and error.type in SHED_TYPES
-                # The message is left out: it is for the caller, and may be long.
+                # Without the message, which is for the caller and may be long.
                 raise Failed(f"{error.code} {error.type}", shed=shed) from error
             return
         except WrongAnswer as error:
@@ -109,7 +109,7 @@ class Sender:
         self._repeats.check(answer, request)
 
     def _connect(self) -> None:
-        """Clients with the key that is good now; those of before live on in the requests that use them."""
+        """Create clients with the current key; older clients live on in the requests that use them."""
         key = self._keys.key()
         if key != self._key:
             self._key = key

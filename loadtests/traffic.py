@@ -1,4 +1,4 @@
-"""What is sent when: a plan made before the run, of which the server sees one request after another."""
+"""The plan of a load test: requests and their arrival times, drawn before the run."""
 
 import dataclasses
 import itertools
@@ -12,7 +12,7 @@ from loadtests.load import FEWEST_TOKENS, Load
 from loadtests.payloads import Payload
 
 DEFAULTS = "model's defaults"
-"""A request that names no option: over HTTP the bare image as body."""
+"""Name of requests without options; over HTTP the body is the bare image."""
 
 DECODINGS: Mapping[str, Mapping[str, Any]] = {
     DEFAULTS: {},
@@ -24,9 +24,9 @@ DECODINGS: Mapping[str, Mapping[str, Any]] = {
 Choice = TypeVar("Choice")
 
 NEW_TOKENS = (16, 32, 48)
-"""Values of max_new_tokens; the last is as long as the shortest model here can write."""
+"""Values of max_new_tokens; the last is the limit of the model with the shortest reports."""
 
-# So few tokens do not make a report, but without them a sampled report may be empty, which counts as a failure.
+# Without a minimum a sampled report may be empty, which counts as a failure.
 MIN_NEW_TOKENS = 4
 
 BODIES = ("multipart", "json")
@@ -37,10 +37,10 @@ BROKEN_SHARE = 0.05
 class PlannedRequest:
     """One request.
 
-    number    : its place in the plan, from 0
+    number    : its index in the plan, from 0
     at        : planned arrival, seconds after the start of the run
     transport : "HTTP" or "gRPC"
-    body      : how it is written: "raw", "multipart" or "json" over HTTP, "inputs" over gRPC
+    body      : encoding: "raw", "multipart" or "json" over HTTP, "inputs" over gRPC
     payload   : the file
     decoding  : one of DECODINGS
     options   : generation options
@@ -56,7 +56,7 @@ class PlannedRequest:
 
     @property
     def name(self) -> str:
-        """The group that it is counted in."""
+        """Its group in the summary."""
         return f"report, {self.decoding}" if self.payload.refusal is None else f"refusal, {self.payload.label}"
 
 
@@ -75,14 +75,14 @@ def poisson_arrivals(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 def plan_requests(load: Load, images: Sequence[Payload], broken: Sequence[Payload]) -> list[PlannedRequest]:
-    """The requests of a run in the order of their arrival; the same load gives the same plan."""
+    """Plan the requests of a run, in order of arrival; the same load gives the same plan."""
     arrivals = poisson_arrivals(load.rate, load.seconds, load.seed)
     drawn = draw_requests(load, images, broken)
     return [dataclasses.replace(request, at=at) for at, request in zip(arrivals, drawn, strict=False)]
 
 
 def draw_requests(load: Load, images: Sequence[Payload], broken: Sequence[Payload]) -> Iterator[PlannedRequest]:
-    """Requests without end and without arrival times; the same load gives the same."""
+    """Yield requests endlessly, without arrival times; the same load gives the same requests."""
     generator = np.random.default_rng([load.seed, 3])
     for number in itertools.count():
         if load.tokens:
@@ -92,7 +92,7 @@ def draw_requests(load: Load, images: Sequence[Payload], broken: Sequence[Payloa
 
 
 def _draw_work(number: int, load: Load, image: Payload, generator: np.random.Generator) -> PlannedRequest:
-    """A request that differs from others only in the length of its report, which is given."""
+    """A request that differs from others only in the fixed length of its report."""
     grpc = generator.random() < load.grpc_share
     tokens = int(generator.integers(FEWEST_TOKENS, load.tokens + 1))
     return PlannedRequest(
@@ -100,8 +100,8 @@ def _draw_work(number: int, load: Load, image: Payload, generator: np.random.Gen
         at=0.0,
         transport="gRPC" if grpc else "HTTP",
         body="inputs" if grpc else "multipart",
-        # Bytes after the end of a PNG are not part of the picture, but make a different file: no server that
-        # keeps what it saw in an image saves the work.
+        # Bytes after the end of a PNG leave the picture unchanged but make a different file, so that a server's
+        # cache of image features is not used.
         payload=Payload(f"{image.label} {number}", image.data + f"{load.seed} {number}".encode()),
         decoding="3 beams",
         options={**DECODINGS["3 beams"], "min_new_tokens": tokens, "max_new_tokens": tokens},

@@ -1,4 +1,4 @@
-"""Ask a server for reports.
+"""Request reports from a server.
 
 python -m prelim_client chest.png                                   # the server of config.properties
 python -m prelim_client chest.dcm --grpc --option num_beams=3 --option max_new_tokens=80
@@ -25,11 +25,11 @@ HTTP_URL = "http://127.0.0.1:8080"
 GRPC_TARGET = "127.0.0.1:7070"
 
 Ask = Callable[[bytes, dict[str, Any]], Answer]
-"""Image and fields -> answer."""
+"""Sends an image and fields; returns the answer."""
 
 
 def main() -> int:
-    """Print one report, or write many; the exit code is 1 where one is missing."""
+    """Print one report, or write many; the exit code is 1 if any is missing."""
     arguments = _parser().parse_args()
     fields = dict(arguments.options)
     if arguments.prompt is not None:
@@ -39,7 +39,7 @@ def main() -> int:
         sys.exit("no image: give a file, several files, or a folder")
     single = len(images) == 1 and not arguments.images[0].is_dir()
     try:
-        with _ways(arguments) as ask:
+        with _connect(arguments) as ask:
             if single and arguments.out is None:
                 return _ask_one(ask, images[0], fields)
             return _ask_many(ask, images, fields, arguments.out)
@@ -59,7 +59,7 @@ def _ask_one(ask: Ask, image: Path, fields: dict[str, Any]) -> int:
 
 
 def _ask_many(ask: Ask, images: list[Path], fields: dict[str, Any], out: Path | None) -> int:
-    """Ask for one report after the other; a file that fails does not stop the rest."""
+    """Request one report after another; a file that fails does not stop the rest."""
     failed = 0
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def _ask_many(ask: Ask, images: list[Path], fields: dict[str, Any], out: Path | 
 
 
 def _attempt(ask: Ask, image: Path, fields: dict[str, Any]) -> Answer | str:
-    """Return the answer, or one line that says why there is none."""
+    """Return the answer, or an error message of one line."""
     try:
         return ask(image.read_bytes(), fields)
     except ReportError as error:
@@ -91,8 +91,8 @@ def _attempt(ask: Ask, image: Path, fields: dict[str, Any]) -> Answer | str:
 
 
 @contextmanager
-def _ways(arguments: argparse.Namespace) -> Iterator[Ask]:
-    """Open the connection that the arguments name, as a function that asks for a report."""
+def _connect(arguments: argparse.Namespace) -> Iterator[Ask]:
+    """Open the connection given by the arguments; yields a function that requests a report."""
     address, key = _server(arguments)
     if arguments.grpc:
         with GrpcClient(address, key, arguments.model) as client:
@@ -106,7 +106,7 @@ def _ways(arguments: argparse.Namespace) -> Iterator[Ask]:
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
-    """Yield the files, and those in the folders, without hidden ones."""
+    """Yield the given files and the files in the given folders, except hidden ones."""
     for path in paths:
         if path.is_dir():
             yield from (file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith("."))
@@ -126,12 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_option,
         metavar="NAME=VALUE",
-        help="can be repeated",
+        help="generation option; can be repeated",
     )
     parser.add_argument("--out", type=Path, help="folder for the reports, one .json and one .txt for each image")
     parser.add_argument("--prompt", help="question or instruction, for models that take one")
     parser.add_argument("--model", default="demo", help="name of the served model (demo)")
-    parser.add_argument("--grpc", action="store_true", help="ask over gRPC instead of HTTP")
+    parser.add_argument("--grpc", action="store_true", help="use gRPC instead of HTTP")
     parser.add_argument("--stream", action="store_true", help="print the text as it is generated")
     parser.add_argument("--url", help=f"address of the server ({HTTP_URL}, for gRPC {GRPC_TARGET})")
     parser.add_argument("--key-file", type=Path, default=Path("key_file.json"), help="of the server (key_file.json)")
@@ -146,11 +146,9 @@ def _option(given: str) -> tuple[str, str]:
 
 
 def _server(arguments: argparse.Namespace) -> tuple[str, str]:
-    """Address and inference key of the server to ask."""
+    """Address and inference key of the server."""
     if not arguments.key_file.is_file():
-        sys.exit(
-            f"{arguments.key_file} is not here: start the server with `make start`, or name its key with --key-file"
-        )
+        sys.exit(f"{arguments.key_file} does not exist: start the server with `make start`, or use --key-file")
     return arguments.url or (GRPC_TARGET if arguments.grpc else HTTP_URL), read_key(arguments.key_file)
 
 
@@ -170,7 +168,7 @@ def _print_report(answer: Answer, seconds: float) -> None:
     for warning in answer["warnings"]:
         print(f"\nwarning: {warning}")
     parts = ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in timing.items())
-    print(f"\n{answer['num_tokens']} tokens, {answer['finish_reason']}; {parts}; {1000 * seconds:.0f} ms in all")
+    print(f"\n{answer['num_tokens']} tokens, {answer['finish_reason']}; {parts}; {1000 * seconds:.0f} ms in total")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Answers of the server, and the keys it asks for."""
+"""The server's answers and keys."""
 
 import json
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ Answer = dict[str, Any]
 
 
 class ReportError(Exception):
-    """The server gave an error instead of a report.
+    """The server returned an error instead of a report.
 
-    code    : HTTP status code; over gRPC, that of the error in the body
+    code    : HTTP status code; over gRPC, the code of the error in the body
     type    : name of the error
-    message : what is wrong and what would be right
+    message : what is wrong and how to fix it
     """
 
     def __init__(self, code: int, kind: str, message: str) -> None:
@@ -24,29 +24,29 @@ class ReportError(Exception):
 
 
 def read_answer(body: bytes, code: int = 200) -> Answer:
-    """The report in a body.
+    """Parse the body of an answer.
 
     Status 200 can carry an error: gRPC loses the status, and a stream sends it before the text.
 
-    Raises ReportError when the body holds an error or is not JSON.
+    Raises ReportError when the body contains an error or is not a JSON object.
     """
     try:
         contents = json.loads(body)
     except ValueError:
         contents = None
     if not isinstance(contents, dict):
-        raise ReportError(code, "NoAnswer", f"the server answered {len(body)} bytes that are not a JSON object")
+        raise ReportError(code, "NoAnswer", f"the server sent {len(body)} bytes that are not a JSON object")
     error = contents.get("error")
     if isinstance(error, Mapping):
         raise ReportError(error["code"], error["type"], error["message"])
     if code != 200:
-        # The frontend's own errors: {"code": ..., "type": ..., "message": ...}.
+        # Errors of the frontend itself: {"code": ..., "type": ..., "message": ...}.
         raise ReportError(code, str(contents.get("type")), str(contents.get("message")))
     return contents
 
 
 def read_key(key_file: Path, kind: str = "inference") -> str:
-    """A key from TorchServe's key_file.json.
+    """Read a key from TorchServe's key_file.json.
 
     kind : "inference", "management" or "API"
     """

@@ -14,12 +14,12 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class GrpcClient:
-    """Asks one server for reports; a context manager, because it holds a channel.
+    """Requests reports from one server; a context manager, because it holds a channel.
 
     target  : address of the gRPC inference API, "127.0.0.1:7070"
     key     : inference key, see `read_key`
     model   : name of the served model
-    timeout : seconds to wait for an answer; TorchServe finishes the work all the same
+    timeout : seconds to wait for an answer; TorchServe finishes the work even after a timeout
     """
 
     def __init__(self, target: str, key: str, model: str = "demo", timeout: float = 120) -> None:
@@ -39,15 +39,15 @@ class GrpcClient:
         self._stream_predictions = self._channel.unary_stream(f"{SERVICE}/StreamPredictions", **methods)
 
     def report(self, image: bytes | None = None, **fields: Any) -> Answer:
-        """The report on an image, with `fields` (prompt, options) as further inputs.
+        """Request a report on an image, with `fields` (prompt, options) as further inputs.
 
-        Raises ReportError for an error in the answer, grpc.RpcError for one of the transport.
+        Raises ReportError for an error in the answer, grpc.RpcError for a transport error.
         """
         request = self._message(image, fields)
         return read_answer(self._predictions(request, timeout=self.timeout, metadata=self._metadata).prediction)
 
     def stream_predictions(self, image: bytes | None = None, **fields: Any) -> list[bytes]:
-        """All messages of a StreamPredictions call; this server answers it with one."""
+        """All messages of a StreamPredictions call; this server answers with one."""
         request = self._message(image, fields)
         responses = self._stream_predictions(request, timeout=self.timeout, metadata=self._metadata)
         return [response.prediction for response in responses]

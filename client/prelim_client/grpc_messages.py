@@ -1,6 +1,6 @@
-"""The gRPC messages of TorchServe's inference API, as far as this client uses them.
+"""The gRPC messages of TorchServe's inference API, limited to those this client uses.
 
-TorchServe's Python package has no generated code. Field names and numbers are those of inference.proto in
+TorchServe's Python package has no generated code. Field names and numbers are from inference.proto in
 TorchServe 0.12.0's model-server.jar; a test compares them.
 """
 
@@ -16,7 +16,7 @@ MESSAGES = {
     "PredictionResponse": {"prediction": ("bytes", 1)},
     "TorchServeHealthResponse": {"health": ("string", 1)},
 }
-"""Message -> field -> type and number; a map leads from text to bytes."""
+"""Message -> field -> type and number; "map" is map<string, bytes>."""
 
 _Field = descriptor_pb2.FieldDescriptorProto
 _TYPES = {"string": _Field.TYPE_STRING, "bytes": _Field.TYPE_BYTES}
@@ -24,7 +24,7 @@ _TYPES = {"string": _Field.TYPE_STRING, "bytes": _Field.TYPE_BYTES}
 
 @cache
 def message_classes() -> dict[str, Any]:
-    """Build the message classes, by name."""
+    """Build the message classes; returns them by name."""
     file = descriptor_pb2.FileDescriptorProto(name="prelim/inference.proto", package=PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -39,7 +39,7 @@ def message_classes() -> dict[str, Any]:
 
 
 def _add_map(message: descriptor_pb2.DescriptorProto, field: str, number: int) -> None:
-    """Add a field of type map<string, bytes>: on the wire, repeated entries of key and value."""
+    """Add a field of type map<string, bytes>, encoded as repeated entries of key and value."""
     entry = message.nested_type.add(name=f"{field.title()}Entry", options={"map_entry": True})
     for place, (name, kind) in enumerate((("key", "string"), ("value", "bytes")), start=1):
         entry.field.add(name=name, number=place, type=_TYPES[kind], label=_Field.LABEL_OPTIONAL)

@@ -12,9 +12,9 @@ from prelim_client.loopback import open_session
 
 
 class HttpClient:
-    """Asks one server for reports.
+    """Requests reports from one server.
 
-    url     : of the inference API, "http://127.0.0.1:8080"
+    url     : address of the inference API, "http://127.0.0.1:8080"
     key     : inference key, see `read_key`
     model   : name of the served model
     timeout : seconds to wait for an answer
@@ -26,7 +26,7 @@ class HttpClient:
         self._headers = {"Authorization": f"Bearer {key}"}
 
     def report(self, image: bytes | None = None, **fields: Any) -> Answer:
-        """The report on an image: sent as the body, or with `fields` (prompt, options) as multipart parts.
+        """Request a report on an image, sent as the body, or with `fields` (prompt, options) as multipart parts.
 
         Raises ReportError.
         """
@@ -34,7 +34,7 @@ class HttpClient:
         return read_answer(response.content, response.status_code)
 
     def report_json(self, image: bytes | None = None, **fields: Any) -> Answer:
-        """The same with a JSON body, where fields can be lists and objects: image_features, messages, options.
+        """Request a report with a JSON body, where fields can be lists and objects: image_features, messages, options.
 
         Raises ReportError.
         """
@@ -44,13 +44,13 @@ class HttpClient:
         return read_answer(response.content, response.status_code)
 
     def post(self, image: bytes | None = None, **fields: Any) -> requests.Response:
-        """The bare response, whatever its status."""
+        """Send a request and return the raw response, whatever its status."""
         if not fields:
             return self._post(data=image)
         return self._post(files=_parts(image, fields))
 
     def stream(self, image: bytes | None = None, **fields: Any) -> Iterator[Answer]:
-        """Lines of a streamed answer: {"text": ...} for every piece, the whole report last.
+        """Yield the lines of a streamed answer: {"text": ...} for every piece, the whole report last.
 
         Raises ReportError.
         """
@@ -62,13 +62,13 @@ class HttpClient:
                     yield read_answer(line, response.status_code)
 
     def _post(self, **body: Any) -> requests.Response:
-        # A new connection each time: the server closes one without warning after an error.
+        # A new connection each time: after an error the server closes the connection without notice.
         with open_session(self.url) as session:
             return session.post(self.url, headers=self._headers, timeout=self.timeout, **body)
 
 
 def _parts(image: bytes | None, fields: dict[str, Any]) -> dict[str, tuple[str | None, bytes | str]]:
-    """Multipart parts; what is neither text nor number is written as JSON."""
+    """Multipart parts; values other than strings and numbers are written as JSON."""
     parts: dict[str, tuple[str | None, bytes | str]] = {
         name: (None, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items()
     }

@@ -1,4 +1,4 @@
-"""A server on this machine is asked without a proxy, whatever http_proxy says: a proxy would get image and key."""
+"""Connections to a server on this machine ignore http_proxy: a proxy would receive the image and the key."""
 
 import ipaddress
 from typing import Any
@@ -8,7 +8,7 @@ import requests
 
 
 def is_loopback(address: str) -> bool:
-    """Whether "http://127.0.0.1:8080" or "localhost:7070" is on this machine."""
+    """Whether an address such as "http://127.0.0.1:8080" or "localhost:7070" is on this machine."""
     for scheme in ("ipv4:", "ipv6:", "dns:///"):
         address = address.removeprefix(scheme)
     host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
@@ -21,12 +21,12 @@ def is_loopback(address: str) -> bool:
 
 
 def open_session(url: str) -> requests.Session:
-    """A session for one server. On loopback the environment's proxies and .netrc do not count."""
+    """Open a session for one server. On loopback it ignores the environment's proxies and .netrc."""
     session = requests.Session()
     session.trust_env = not is_loopback(url)
     return session
 
 
 def channel_options(target: str) -> list[tuple[str, Any]]:
-    """Options of a gRPC channel to one server."""
+    """Options of the gRPC channel to one server."""
     return [("grpc.enable_http_proxy", 0)] if is_loopback(target) else []

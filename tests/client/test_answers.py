@@ -18,7 +18,7 @@ ERROR = {"error": {"code": 415, "type": "NotAnImage", "message": "no image"}}
 
 @pytest.mark.parametrize("code", [200, 415])
 def test_error_is_found_whatever_the_status(code: int) -> None:
-    """Over gRPC and in streams an error comes under status 200; it is an error all the same."""
+    """An error under status 200, as in gRPC and streams, raises ReportError too."""
     with pytest.raises(ReportError) as caught:
         read_answer(json.dumps(ERROR).encode(), code)
 
@@ -34,19 +34,19 @@ def test_error_is_found_whatever_the_status(code: int) -> None:
         (b"[1]", 200, "200 NoAnswer"),
     ],
 )
-def test_what_is_no_report_is_an_error(body: bytes, code: int, message: str) -> None:
-    """The frontend's own errors, empty bodies and those of proxies never pass for a report."""
+def test_a_body_that_is_not_a_report_is_an_error(body: bytes, code: int, message: str) -> None:
+    """Errors of the frontend, empty bodies and bodies from proxies are never taken for a report."""
     with pytest.raises(ReportError, match=message):
         read_answer(body, code)
 
 
 def test_heartbeats_do_not_disturb_an_answer() -> None:
-    """White space before a report is not part of it."""
+    """Whitespace before a report is ignored."""
     assert read_answer(b'\n\n{"report": "clear"}\n') == {"report": "clear"}
 
 
 def test_keys_are_told_apart(tmp_path: Path) -> None:
-    """key_file.json holds three keys, and each is read by its own name."""
+    """key_file.json has three keys; each is read by its name."""
     file = tmp_path / "key_file.json"
     file.write_text('{"management": {"key": "m"}, "inference": {"key": "i"}, "API": {"key": "a"}}', encoding="utf-8")
 
@@ -54,7 +54,7 @@ def test_keys_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_grpc_messages_are_those_of_the_server() -> None:
-    """Every field has the type and the number that it has in the .proto file of the server's jar."""
+    """Every field has the type and number given in the .proto file of the server's jar."""
     (package,) = find_spec("ts").submodule_search_locations  # type: ignore[union-attr]
     with zipfile.ZipFile(Path(package, "frontend", "model-server.jar")) as jar:
         proto = jar.read("inference.proto").decode()
@@ -66,8 +66,8 @@ def test_grpc_messages_are_those_of_the_server() -> None:
             assert re.search(rf"^\s+{written} {field} = {number};", body, re.MULTILINE), (message, field)
 
 
-def test_grpc_messages_survive_the_way() -> None:
-    """A request that is written and read back is unchanged."""
+def test_grpc_messages_survive_a_round_trip() -> None:
+    """A request is unchanged after serializing and parsing."""
     request = message_classes()["PredictionsRequest"]
     written = request(model_name="demo", input={"image": b"\x00\xff"})
 
@@ -77,8 +77,8 @@ def test_grpc_messages_survive_the_way() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "sh"])
-def test_environment_is_set_without_a_word(shell: str, tmp_path: Path) -> None:
-    """env.sh prints nothing, names the committed config.properties, and takes a PYTHONPATH away."""
+def test_environment_is_set_silently(shell: str, tmp_path: Path) -> None:
+    """env.sh prints nothing, points to the committed config.properties, and unsets PYTHONPATH."""
     here = ROOT if shell == "sh" else tmp_path
     script = f'. {ROOT}/env.sh && echo "$TS_CONFIG_FILE|${{PYTHONPATH:-}}|$(command -v torchserve)"'
 

@@ -1,4 +1,4 @@
-"""No client asks a server on this machine through a proxy."""
+"""Clients never use a proxy for a server on this machine."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ ANSWER = b'{"report": "normal"}'
 
 @pytest.fixture(autouse=True)
 def closed_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy for everything, at a port where nothing listens."""
+    """A proxy for all addresses, at a port where nothing listens."""
     for name in PROXIES:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -37,7 +37,7 @@ class _Report(BaseHTTPRequestHandler):
         self.wfile.write(ANSWER)
 
     def log_message(self, *_: object) -> None:
-        """Nothing is logged."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def target() -> Iterator[str]:
-    """A gRPC server that does so too."""
+    """A gRPC server that answers every request with a report."""
     messages = message_classes()
     method = grpc.unary_unary_rpc_method_handler(
         lambda request, _: messages["PredictionResponse"](prediction=ANSWER),
@@ -69,7 +69,7 @@ def target() -> Iterator[str]:
 
 
 def test_http_on_loopback_uses_no_proxy(url: str) -> None:
-    """All ways of asking over HTTP reach the server; without our rule the same request fails at the proxy."""
+    """Every kind of HTTP request reaches the server; without our rule it fails at the proxy."""
     client = HttpClient(url, "key")
 
     assert client.report(b"image") == client.report(b"image", num_beams=3) == client.report_json(b"image")
@@ -79,7 +79,7 @@ def test_http_on_loopback_uses_no_proxy(url: str) -> None:
 
 
 def test_grpc_on_loopback_uses_no_proxy(target: str) -> None:
-    """A call over gRPC reaches the server; without our rule the same channel fails at the proxy."""
+    """A gRPC call reaches the server; without our rule the same channel fails at the proxy."""
     with GrpcClient(target, "key", timeout=10) as client:
         assert client.report(b"image") == {"report": "normal"}
     with grpc.insecure_channel(target) as channel, pytest.raises(grpc.RpcError):
@@ -103,12 +103,12 @@ def test_grpc_on_loopback_uses_no_proxy(target: str) -> None:
     ],
 )
 def test_only_this_machine_is_loopback(address: str, expected: bool) -> None:
-    """Names that merely begin like loopback are somewhere else, where the user's proxy may be needed."""
+    """Names that only begin like loopback are other hosts, for which the user's proxy may be needed."""
     assert is_loopback(address) is expected
 
 
 def test_client_needs_neither_torch_nor_the_server() -> None:
-    """What a machine needs that only asks for reports: requests, grpcio and protobuf."""
+    """The client needs only requests, grpcio and protobuf."""
     code = (
         "import sys, prelim_client.__main__\n"
         "print({'torch', 'numpy', 'ts', 'prelim', 'handlers', 'launcher'} & set(sys.modules))"

@@ -1,4 +1,4 @@
-"""A load test looks into the body: what is not the report that was asked for is a failure."""
+"""A load test checks the body: anything but the requested report is a failure."""
 
 import copy
 from typing import Any
@@ -28,8 +28,8 @@ def planned(label: str = "PNG 0", transport: str = "HTTP", **options: Any) -> Pl
     return PlannedRequest(0, 0.0, transport, "multipart", Payload(label, b"image"), "greedy", options)
 
 
-def test_right_answer_passes() -> None:
-    """An answer that keeps the contract passes, under the model's own name and that of its dynamic twin."""
+def test_correct_answer_passes() -> None:
+    """An answer that meets the contract passes, with the model's name or that of its dynamic variant."""
     check_report(ANSWER, planned(max_new_tokens=16), "demo")
     check_report(ANSWER, planned(max_new_tokens=16), "demo_dynamic")
 
@@ -44,14 +44,14 @@ def test_right_answer_passes() -> None:
     ],
 )
 def test_wrong_field_is_found(field: str, value: Any) -> None:
-    """A wrong value in any field is found, and the message names the field."""
+    """A wrong value in any field is detected, and the message names the field."""
     with pytest.raises(WrongAnswer, match=f"^{field} is wrong"):
         check_report(ANSWER | {field: value}, planned(), "demo")
 
 
 @pytest.mark.parametrize("field", list(ANSWER))
 def test_missing_field_is_found(field: str) -> None:
-    """Each field of the contract must be there."""
+    """Each field of the contract is required."""
     with pytest.raises(WrongAnswer, match=f"^{field} is missing"):
         check_report({name: value for name, value in ANSWER.items() if name != field}, planned(), "demo")
 
@@ -67,7 +67,7 @@ def test_missing_field_is_found(field: str) -> None:
     ],
 )
 def test_wrong_inner_field_is_found(path: tuple[str, str], value: Any) -> None:
-    """Fields within fields are checked too."""
+    """Nested fields are checked too."""
     answer = copy.deepcopy(ANSWER)
     answer[path[0]][path[1]] = value
 
@@ -85,13 +85,13 @@ def test_wrong_inner_field_is_found(path: tuple[str, str], value: Any) -> None:
     ],
 )
 def test_answer_must_fit_the_options(changed: dict[str, Any], options: dict[str, Any]) -> None:
-    """Lengths and the number of alternatives are those that the request asked for."""
+    """Lengths and the number of alternatives must match the request."""
     with pytest.raises(WrongAnswer):
         check_report(ANSWER | changed, planned(**options), "demo")
 
 
 def test_equal_requests_must_get_equal_reports() -> None:
-    """A report that belongs to another request is found, also when the two came over different transports."""
+    """A report of another request is detected, even if the two used different transports."""
     repeats = RepeatCheck()
     repeats.check({"report": "Normal."}, planned("PNG 0", max_new_tokens=16))
     repeats.check({"report": "Effusion."}, planned("PNG 1", max_new_tokens=16))
@@ -102,15 +102,15 @@ def test_equal_requests_must_get_equal_reports() -> None:
 
 
 def test_message_never_quotes_the_report() -> None:
-    """What is wrong with an answer is said without its text, which could end up in a log."""
+    """The message does not contain the report's text, which could end up in a log."""
     with pytest.raises(WrongAnswer) as raised:
         check_report(ANSWER | {"alternatives": [{"report": "SECRET"}]}, planned(), "demo")
 
     assert "SECRET" not in str(raised.value)
 
 
-def test_of_compared_servers_only_the_length_is_checked() -> None:
-    """A server that knows nothing of the contract passes with a text of the right length, and with no other."""
+def test_only_the_length_is_checked_for_compared_servers() -> None:
+    """A server without our contract passes with a text of the correct length, and only with that."""
     check_length({"report": "one two", "num_tokens": 2}, planned(max_new_tokens=2))
 
     for wrong in ({"report": "", "num_tokens": 2}, {"report": "one", "num_tokens": 1}, {"num_tokens": 2}):

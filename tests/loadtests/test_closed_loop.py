@@ -1,4 +1,4 @@
-"""A closed loop keeps a server busy and asks it no faster than it answers."""
+"""A closed loop keeps a server busy and sends no faster than it answers."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 
 from loadtests.closed_loop import send_closed_loop
 from loadtests.load import Load
-from loadtests.outcomes import Outcome, summarise
+from loadtests.outcomes import Outcome, summarize
 from loadtests.payloads import Payload
 from loadtests.sender import Failed
 from loadtests.traffic import PlannedRequest, draw_requests
@@ -17,12 +17,12 @@ USERS = 3
 
 @pytest.fixture
 def requests() -> Iterator[PlannedRequest]:
-    """Requests without end."""
+    """Endless requests."""
     return draw_requests(Load(tokens=16), [Payload("PNG", b"image")], [])
 
 
-def test_as_many_are_in_flight_as_there_are_users(requests: Iterator[PlannedRequest]) -> None:
-    """After the start and before the end, every user waits for an answer; every request is sent once."""
+def test_each_user_has_one_request_in_flight(requests: Iterator[PlannedRequest]) -> None:
+    """Between start and end every user waits for an answer; every request is sent once."""
     in_flight: list[int] = []
     sent: list[int] = []
     outcomes: list[Outcome] = []
@@ -44,8 +44,8 @@ def test_as_many_are_in_flight_as_there_are_users(requests: Iterator[PlannedRequ
     assert sorted(outcome.request.number for outcome in outcomes) == sent
 
 
-def test_user_goes_on_after_a_failure(requests: Iterator[PlannedRequest]) -> None:
-    """What failed is recorded with the rest, and its user sends the next request."""
+def test_user_continues_after_a_failure(requests: Iterator[PlannedRequest]) -> None:
+    """A failed request is recorded with the others, and its user sends the next request."""
     outcomes: list[Outcome] = []
 
     def send(request: PlannedRequest) -> None:
@@ -56,4 +56,4 @@ def test_user_goes_on_after_a_failure(requests: Iterator[PlannedRequest]) -> Non
     send_closed_loop(requests, 1, 0.2, send, outcomes.append)
 
     assert [outcome.failure is not None for outcome in outcomes[:4]] == [False, True, False, True]
-    assert summarise(outcomes).failures == {"500": sum(outcome.failure is not None for outcome in outcomes)}
+    assert summarize(outcomes).failures == {"500": sum(outcome.failure is not None for outcome in outcomes)}

@@ -1,4 +1,4 @@
-"""Arrivals keep their times whatever the server does, and nothing that was planned is lost."""
+"""Arrivals keep their times whatever the server does, and no planned request is lost."""
 
 import gevent
 import pytest
@@ -15,13 +15,13 @@ SERVICE_S = 0.05
 
 
 def plan(count: int, gap: float) -> list[PlannedRequest]:
-    """Requests at equal distances in seconds."""
+    """Requests at equal intervals of `gap` seconds."""
     payload = Payload("PNG 0", b"image")
     return [PlannedRequest(n, n * gap, "HTTP", "raw", payload, "greedy", {}) for n in range(count)]
 
 
 def test_slow_server_cannot_hide_its_queue() -> None:
-    """Requests that come five times too fast for a server with one place wait longer and longer: nobody slows down."""
+    """Requests that arrive five times too fast for a server with one slot wait longer and longer."""
     place = Semaphore(1)
     outcomes: list[Outcome] = []
 
@@ -38,7 +38,7 @@ def test_slow_server_cannot_hide_its_queue() -> None:
 
 
 def test_latency_counts_from_the_planned_arrival() -> None:
-    """A load generator that is held up counts the delay as latency and shows it as lateness."""
+    """A delayed load generator counts the delay as latency and reports it as lateness."""
     outcomes: list[Outcome] = []
 
     def send(request: PlannedRequest) -> None:
@@ -55,7 +55,7 @@ def test_latency_counts_from_the_planned_arrival() -> None:
 
 
 def test_every_request_has_one_outcome() -> None:
-    """Answered, failed, unanswered or broken by a bug: each request is recorded once."""
+    """Each request is recorded once, whether answered, failed, unanswered or broken by a bug."""
     outcomes: list[Outcome] = []
 
     def send(request: PlannedRequest) -> None:
@@ -74,7 +74,7 @@ def test_every_request_has_one_outcome() -> None:
 
 
 def test_requests_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the bound a request fails at its time and does not wait for a place."""
+    """Above the bound a request fails at its planned time instead of waiting."""
     monkeypatch.setattr(open_loop, "MAX_IN_FLIGHT", 3)
     outcomes: list[Outcome] = []
 

@@ -1,4 +1,4 @@
-"""Numbers of a run and the rule of its exit code."""
+"""The summary of a run and its exit code."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from loadtests.outcomes import (
     exit_code,
     percentile,
     read_summary,
-    summarise,
+    summarize,
     table,
     to_json,
 )
@@ -27,17 +27,17 @@ LOAD = Load(max_failure_rate=0.1, max_p95=2)
 
 
 def outcome(latency: float, failure: Failed | None = None, payload: Payload = IMAGE, at: float = 0.0) -> Outcome:
-    """What became of one request."""
+    """The outcome of one request."""
     return Outcome(PlannedRequest(0, at, "HTTP", "raw", payload, "greedy", {}), 0.001, latency, failure)
 
 
 def code(outcomes: list[Outcome]) -> int:
     """The exit code of these outcomes."""
-    return exit_code(summarise(outcomes), LOAD)
+    return exit_code(summarize(outcomes), LOAD)
 
 
-def test_limits_are_held_up_to_themselves() -> None:
-    """A failure rate and a p95 exactly at their limits are held; just above they are not."""
+def test_limits_are_inclusive() -> None:
+    """A failure rate and a p95 exactly at their limits pass; just above they do not."""
     failed = Failed("500 InternalError")
 
     assert code([outcome(2.0)] * 9 + [outcome(0.1, failed)]) == 0
@@ -45,9 +45,9 @@ def test_limits_are_held_up_to_themselves() -> None:
     assert code([outcome(2.001)] * 10) == 1
 
 
-def test_shed_requests_are_failures_of_a_name_of_their_own() -> None:
-    """What the server shed counts in the failure rate, and in no group of reports."""
-    summary = summarise([outcome(1.0), outcome(0.01, Failed("503", shed=True))])
+def test_shed_requests_are_a_separate_group_of_failures() -> None:
+    """Shed requests count in the failure rate, and in no group of reports."""
+    summary = summarize([outcome(1.0), outcome(0.01, Failed("503", shed=True))])
 
     assert [(row.name, row.requests, row.failures) for row in summary.rows] == [
         (SHED, 1, 1),
@@ -57,37 +57,37 @@ def test_shed_requests_are_failures_of_a_name_of_their_own() -> None:
     assert exit_code(summary, LOAD) == 1
 
 
-def test_quick_answers_that_are_no_reports_do_not_lower_the_p95() -> None:
-    """The p95 is that of reports alone: neither refusals nor failures can hide slow reports."""
+def test_quick_answers_without_report_do_not_lower_the_p95() -> None:
+    """The p95 covers reports only: neither refusals nor failures can hide slow reports."""
     quick = [outcome(0.001, payload=BROKEN)] * 500 + [outcome(0.001, Failed("500"))] * 10
-    summary = summarise([outcome(3.0)] * 10 + quick)
+    summary = summarize([outcome(3.0)] * 10 + quick)
 
     assert summary.reports.p95 == 3.0
     assert exit_code(summary, LOAD) == 1
 
 
-def test_run_without_a_report_is_not_held() -> None:
-    """Refusals alone prove nothing."""
+def test_run_without_a_report_fails() -> None:
+    """A run with only refusals fails."""
     assert code([outcome(0.1, payload=BROKEN)] * 5) == 1
 
 
 def test_run_without_a_request_has_no_summary() -> None:
-    """No outcome at all is an error, not a success."""
+    """A run without outcomes is an error, not a success."""
     with pytest.raises(ValueError, match="proves nothing"):
-        summarise([])
+        summarize([])
 
 
-def test_reports_per_second_count_right_reports_until_the_last_answer() -> None:
-    """Throughput is that of right reports, over the time that the slowest answer took too."""
+def test_reports_per_second_count_correct_reports_until_the_last_answer() -> None:
+    """Throughput counts correct reports only, over a time that includes the slowest answer."""
     outcomes = [outcome(1.0, at=0.0), outcome(1.0, at=7.0), outcome(10.0, at=10.0), outcome(1.0, Failed("500"), at=2.0)]
 
-    assert summarise(outcomes).reports_per_s == pytest.approx(3 / 20)
+    assert summarize(outcomes).reports_per_s == pytest.approx(3 / 20)
 
 
 def test_closed_loop_counts_answers_within_its_window() -> None:
-    """Reports that were answered before or after it are not counted, and their time neither; failures always are."""
+    """Reports answered outside the window and their times are not counted; failures always are."""
     answers = [outcome(1.0, at=0.0), outcome(5.0, at=6.0), outcome(2.0, at=10.0), outcome(9.0, at=15.0)]
-    summary = summarise([*answers, outcome(1.0, Failed("500"), at=30.0)], window=(10.0, 20.0))
+    summary = summarize([*answers, outcome(1.0, Failed("500"), at=30.0)], window=(10.0, 20.0))
 
     assert summary.reports_per_s == pytest.approx(2 / 10)
     assert summary.reports.p99 == 5.0
@@ -96,14 +96,14 @@ def test_closed_loop_counts_answers_within_its_window() -> None:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.001, 1)])
 def test_percentile_is_the_nearest_rank(share: float, expected: int) -> None:
-    """Of 1 to 100 the p-th percentile is p, in whatever order they come; of nothing there is none."""
+    """The p-th percentile of 1 to 100 is p, in any order; without values it is None."""
     assert percentile(list(range(100, 0, -1)), share) == expected
     assert percentile([], share) is None
 
 
 def test_summary_survives_its_file(tmp_path: Path) -> None:
-    """What is written as JSON is read back the same, table and broken limits too."""
-    summary = summarise([outcome(3.0), outcome(0.1, payload=BROKEN), outcome(0.1, Failed("500"))])
+    """A summary, its table and its broken limits are unchanged after writing and reading JSON."""
+    summary = summarize([outcome(3.0), outcome(0.1, payload=BROKEN), outcome(0.1, Failed("500"))])
     path = tmp_path / "summary.json"
     path.write_text(json.dumps(to_json(summary, LOAD)), encoding="utf-8")
 

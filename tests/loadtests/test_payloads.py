@@ -1,4 +1,4 @@
-"""Files of a load test are real images, all different, and the broken ones are refused."""
+"""A load test's files are real images, all different, and its broken files are refused."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def images() -> Sequence[Payload]:
 
 
 def test_images_can_be_read(images: Sequence[Payload]) -> None:
-    """Every image is a radiograph to the server's own reader, without warnings, of the kind and size that it claims."""
+    """The server's reader accepts every image without warnings, with the kind and size that it claims."""
     for number, image in enumerate(images):
         radiograph = read_radiograph(image.data, InputConfig())
 
@@ -29,7 +29,7 @@ def test_images_can_be_read(images: Sequence[Payload]) -> None:
 
 
 def test_images_differ(images: Sequence[Payload]) -> None:
-    """No two images are the same picture, also when size and file format are left out of account."""
+    """No two images show the same picture, regardless of size and file format."""
     thumbnails = []
     for image in images:
         pixels = read_radiograph(image.data, InputConfig()).pixels
@@ -42,7 +42,7 @@ def test_images_differ(images: Sequence[Payload]) -> None:
 
 
 def test_dicom_has_the_polarity_of_png(images: Sequence[Payload]) -> None:
-    """Lungs are dark in every kind of file: the centre of the left lung field is darker than the spine."""
+    """Lungs are dark in every kind of file: the center of the left lung field is darker than the spine."""
     for image in images:
         pixels = read_radiograph(image.data, InputConfig()).pixels
         rows, columns = pixels.shape
@@ -53,7 +53,7 @@ def test_dicom_has_the_polarity_of_png(images: Sequence[Payload]) -> None:
 
 
 def test_images_are_seeded() -> None:
-    """The same seed gives the same bytes, another seed other ones."""
+    """The same seed gives the same bytes, another seed different ones."""
     first, again, other = (make_images(3, seed)[1].data for seed in (0, 0, 1))
 
     assert first == again
@@ -61,7 +61,7 @@ def test_images_are_seeded() -> None:
 
 
 def test_broken_files_are_refused_as_they_say() -> None:
-    """The server's own reader refuses each broken file with the code and the type that the load test expects."""
+    """The server's reader refuses each broken file with the code and type that the load test expects."""
     for payload in make_broken_files(seed=0):
         assert payload.refusal is not None
         with pytest.raises(InputError) as raised:

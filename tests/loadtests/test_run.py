@@ -30,8 +30,8 @@ def server(archive: Path) -> Iterator[LocalServer]:
 
 
 @pytest.mark.server
-def test_server_holds_a_modest_load(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ten seconds of mixed load give right answers over both transports, exit code 0, a table, HTML and CSV."""
+def test_server_handles_a_modest_load(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ten seconds of mixed load give correct answers over both transports, exit code 0, a table, HTML and CSV."""
     assert serve_and_load(archive, LOAD, tmp_path) == 0
 
     summary, broken = read_summary(tmp_path / "summary.json")
@@ -47,7 +47,7 @@ def test_server_holds_a_modest_load(archive: Path, tmp_path: Path, capsys: pytes
 
 @pytest.mark.server
 def test_impossible_p95_fails_the_run(server: LocalServer, archive: Path, tmp_path: Path) -> None:
-    """No server answers within a millisecond: right answers, but exit code 1."""
+    """A p95 limit of one millisecond gives exit code 1 in spite of correct answers."""
     load = dataclasses.replace(LOAD, seconds=4, max_p95=0.001)
 
     assert run_load(server, archive.stem, load, tmp_path) == 1
@@ -59,7 +59,7 @@ def test_impossible_p95_fails_the_run(server: LocalServer, archive: Path, tmp_pa
 
 @pytest.mark.server
 def test_failures_fail_the_run(server: LocalServer, tmp_path: Path) -> None:
-    """A model that is not served fails every request, and with them the run."""
+    """A model that is not served fails every request and the run."""
     load = dataclasses.replace(LOAD, seconds=4)
 
     assert run_load(server, "absent", load, tmp_path) == 1

@@ -1,4 +1,4 @@
-"""What counts as an answer, what as a refusal, what as shed; and which key is used."""
+"""Which answers count as correct, refused, shed or failed; and which key is used."""
 
 import json
 import time
@@ -29,19 +29,19 @@ def write_key(path: Path, key: str, lifetime: timedelta) -> None:
 
 @pytest.fixture
 def sender(tmp_path: Path) -> Sender:
-    """A sender whose server does not exist."""
+    """A sender without a running server."""
     write_key(tmp_path / "key_file.json", "one", timedelta(hours=1))
     return Sender("http://127.0.0.1:9", "127.0.0.1:9", "demo", KeyFile(tmp_path / "key_file.json"), timeout=1)
 
 
 def send(sender: Sender, payload: Payload, answer: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send over HTTP to a server that answers so."""
+    """Send over HTTP to a server that gives this answer."""
     monkeypatch.setattr(sender, "_ask", lambda _: answer())
     sender.send(PlannedRequest(0, 0.0, "HTTP", "raw", payload, "greedy", {}))
 
 
 def error(code: int, kind: str) -> Callable[[], Any]:
-    """An answer that is an error."""
+    """An error as answer."""
 
     def answer() -> Any:
         raise ReportError(code, kind, "text")
@@ -57,8 +57,8 @@ class Call(grpc.RpcError):
         self.details = lambda: details
 
 
-def test_report_and_due_refusal_pass(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image with a right report and a broken file with the error that is due are both successes."""
+def test_report_and_expected_refusal_pass(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A correct report for an image and the expected error for a broken file are both successes."""
     send(sender, IMAGE, lambda: ANSWER, monkeypatch)
     send(sender, BROKEN, error(415, "NotAnImage"), monkeypatch)
 
@@ -78,7 +78,7 @@ def test_report_and_due_refusal_pass(sender: Sender, monkeypatch: pytest.MonkeyP
 def test_other_errors_fail(
     sender: Sender, payload: Payload, *, code: int, kind: str, shed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any other error fails, for broken files too: a lost key is not a refusal. Only too much load counts as shed."""
+    """Any other error fails, also for broken files: a wrong key is not a refusal. Only overload counts as shed."""
     with pytest.raises(Failed, match=f"{code} {kind}") as raised:
         send(sender, payload, error(code, kind), monkeypatch)
 
@@ -107,7 +107,7 @@ def test_wrong_body_under_200_fails(sender: Sender, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_transport_errors_fail(sender: Sender, raised: Exception, shed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What never became an answer fails; over gRPC the full queue is told from a fault by its words."""
+    """A request without an answer fails; over gRPC a full queue is recognized by its message."""
 
     def answer() -> Any:
         raise raised
@@ -119,14 +119,14 @@ def test_transport_errors_fail(sender: Sender, raised: Exception, shed: bool, mo
 
 
 def test_no_server_is_a_failure(sender: Sender) -> None:
-    """A server that is not there fails the request and not the run, over both transports."""
+    """Without a server the request fails and not the run, over both transports."""
     for transport in ("HTTP", "gRPC"):
         with pytest.raises(Failed, match=r"ConnectionError|UNAVAILABLE|DEADLINE_EXCEEDED"):
             sender.send(PlannedRequest(0, 0.0, transport, "multipart", IMAGE, "greedy", {"num_beams": 1}))
 
 
 def test_key_is_read_again_when_it_expires(tmp_path: Path) -> None:
-    """A renewed key is used once the old one has expired, and not looked for before."""
+    """A renewed key is read once the old one has expired, and not before."""
     path = tmp_path / "key_file.json"
     write_key(path, "old", timedelta(seconds=0.3))
     keys = KeyFile(path)

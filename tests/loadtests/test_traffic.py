@@ -1,4 +1,4 @@
-"""The plan of a load test: Poisson arrivals, a mixture of everything, all of it seeded."""
+"""The plan of a load test: Poisson arrivals and mixed requests, all seeded."""
 
 import argparse
 import itertools
@@ -17,12 +17,12 @@ BROKEN = [Payload("text", b"text", Refusal(415, "NotAnImage"))]
 
 @pytest.fixture(scope="module")
 def plan() -> Sequence[PlannedRequest]:
-    """A long plan."""
+    """A plan with many requests."""
     return plan_requests(Load(rate=50, seconds=100, grpc_share=0.3), IMAGES, BROKEN)
 
 
 def test_gaps_are_exponential() -> None:
-    """The largest distance between the gaps' distribution and the exponential one is what chance allows at 0.1 %."""
+    """The gaps pass a Kolmogorov-Smirnov test against the exponential distribution at 0.1 %."""
     rate = 20.0
     gaps = np.sort(np.diff(poisson_arrivals(rate, 500, seed=0), prepend=0))
     exponential = 1 - np.exp(-rate * gaps)
@@ -32,8 +32,8 @@ def test_gaps_are_exponential() -> None:
     assert distance < 1.95 / np.sqrt(len(gaps))
 
 
-def test_counts_vary_as_those_of_a_poisson_process() -> None:
-    """The number of arrivals in a second has a variance near its mean; evenly paced arrivals would have none."""
+def test_counts_have_poisson_variance() -> None:
+    """The number of arrivals per second has a variance near its mean; evenly paced arrivals would have none."""
     counts = np.bincount(np.floor(poisson_arrivals(10, 1000, seed=3)).astype(int), minlength=1000)
 
     assert counts.mean() == pytest.approx(10, rel=0.05)
@@ -41,7 +41,7 @@ def test_counts_vary_as_those_of_a_poisson_process() -> None:
 
 
 def test_arrivals_are_within_the_run_and_in_order() -> None:
-    """Arrivals ascend, from 0 to before the end."""
+    """Arrivals ascend and lie in [0, seconds)."""
     arrivals = poisson_arrivals(30, 10, seed=1)
 
     assert arrivals == sorted(arrivals)
@@ -50,7 +50,7 @@ def test_arrivals_are_within_the_run_and_in_order() -> None:
 
 
 def test_plan_is_seeded() -> None:
-    """The same seed gives the same plan, another seed another one."""
+    """The same seed gives the same plan, another seed a different one."""
     first, again, other = (plan_requests(Load(seed=seed), IMAGES, BROKEN) for seed in (0, 0, 1))
 
     assert first == again
@@ -58,7 +58,7 @@ def test_plan_is_seeded() -> None:
 
 
 def test_everything_is_mixed(plan: Sequence[PlannedRequest]) -> None:
-    """Both transports, all bodies, all decodings, several lengths and all files appear, in the shares asked for."""
+    """Both transports and all bodies, decodings, lengths and files appear, in the requested shares."""
     reports = [request for request in plan if request.payload.refusal is None]
 
     assert {request.body for request in plan} == {"raw", "multipart", "json", "inputs"}
@@ -70,14 +70,14 @@ def test_everything_is_mixed(plan: Sequence[PlannedRequest]) -> None:
 
 
 def test_raw_body_has_no_options(plan: Sequence[PlannedRequest]) -> None:
-    """A raw HTTP body can carry no option, and every request that names one says so in its decoding."""
+    """A request with a raw HTTP body has no options, and a request with options is not named as one without."""
     for request in plan:
         assert (request.options == {}) == (request.decoding == DEFAULTS)
         assert request.body != "raw" or request.options == {}
 
 
 def test_work_is_the_same_for_every_server() -> None:
-    """Where servers are compared, reports differ in nothing but their given length, and no file comes twice."""
+    """For compared servers reports differ only in their fixed length, and no file is sent twice."""
     load = Load(tokens=40, grpc_share=0, closed_loop=3)
     drawn = list(itertools.islice(draw_requests(load, IMAGES[:1], []), 300))
     lengths = [request.options["max_new_tokens"] for request in drawn]
@@ -92,7 +92,7 @@ def test_work_is_the_same_for_every_server() -> None:
 
 
 def test_plan_and_closed_loop_draw_the_same_requests(plan: Sequence[PlannedRequest]) -> None:
-    """What is sent does not depend on when it is sent."""
+    """The requests do not depend on when they are sent."""
     drawn = draw_requests(Load(rate=50, seconds=100, grpc_share=0.3), IMAGES, BROKEN)
 
     assert all(
@@ -116,13 +116,13 @@ def test_plan_and_closed_loop_draw_the_same_requests(plan: Sequence[PlannedReque
     ],
 )
 def test_impossible_loads_are_refused(wrong: dict[str, float]) -> None:
-    """A load outside its bounds cannot be made; the message names the option."""
+    """A load outside its bounds is refused; the message names the option."""
     with pytest.raises(ValueError, match="--" + next(iter(wrong)).replace("_", "-")):
         Load(**wrong)
 
 
 def test_load_survives_a_command_line() -> None:
-    """The options of a load, given to a command line, make the same load again."""
+    """A load is unchanged after conversion to command-line options and back."""
     load = Load(
         rate=3.25, seconds=7, grpc_share=0.125, seed=9, max_failure_rate=0, max_p95=0.001, closed_loop=4, tokens=99
     )
