@@ -1,1 +1,1 @@
-"""What the server costs and how fast it is, measured through the commands that users have."""
+"""Speed and memory of the server, measured through the commands that users run."""

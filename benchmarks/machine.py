@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on, for its results: what it is, what it can do at best, and the code's commit."""
+"""Description and peak performance of the machine that a benchmark runs on, and the commit of the code."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from benchmarks.decode.contender import IDLE, ROOT
 from benchmarks.decode.floor import Machine
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
-"""Of /proc/cpuinfo: units that decide which kernels a library takes."""
+"""Flags of /proc/cpuinfo that decide which kernels a library uses."""
 
 QUIET_CORES = 0.1
 """A figure is marked when other processes use more cores than this."""
@@ -26,7 +26,7 @@ _LOOK_S = 2.0
 
 
 def measure_machine(threads: int) -> Machine:
-    """Bandwidth and throughput, measured in a process of its own with as many threads as the contenders have."""
+    """Measure bandwidth and throughput in a separate process with as many threads as the contenders have."""
     environment = IDLE | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.decode.floor"]
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
@@ -34,7 +34,7 @@ def measure_machine(threads: int) -> Machine:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The processor, its units that matter here, and its cores, from /proc/cpuinfo where there is one."""
+    """Describe the processor, its relevant flags and its cores, from /proc/cpuinfo if it exists."""
     fields: dict[str, str] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -51,7 +51,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, with a + where files differ from it."""
+    """The commit that is checked out, followed by + if files differ from it."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty=+"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -62,13 +62,13 @@ def commit() -> str | None:
 
 
 def busy_seconds() -> float:
-    """CPU seconds that the machine has spent on anything at all since it started."""
+    """Total CPU seconds that the machine has been busy since it started."""
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0)
 
 
 def wait_until_quiet(patience: float) -> None:
-    """Wait until the machine does next to nothing for two seconds, but no longer than so many seconds."""
+    """Wait until the machine has been idle for two seconds, at most `patience` seconds."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         before, began = busy_seconds(), time.monotonic()
@@ -78,9 +78,9 @@ def wait_until_quiet(patience: float) -> None:
 
 
 def where_and_when(record: Mapping[str, Any]) -> str:
-    """A Markdown list of what a benchmark's record says of itself and of the machine.
+    """A Markdown list with date, commit, versions and machine of a benchmark's record.
 
-    record : date, commit, versions, machine (as describe_machine gives it), settings with threads, and floor, a Machine
+    record : date, commit, versions, machine (from describe_machine), settings with threads, and floor, a Machine
     """
     machine, measured = record["machine"], record["floor"]
     operations = ", ".join(f"{kind} {value / 1e9:.0f} Gop/s" for kind, value in measured["operations"].items())

@@ -1,1 +1,1 @@
-"""How many tokens each precision changes."""
+"""Number of tokens that each precision changes."""

@@ -1,10 +1,10 @@
-"""How much the texts of trained decoders change where they are stored with fewer bits than fp32 has.
+"""How much the texts of trained decoders change at precisions below fp32.
 
     python -m benchmarks.agreement                                # the demo model and SmolLM2-135M, all precisions
     python -m benchmarks.agreement models/mine --precisions int8  # a model folder of your own
 
-Writes agreement.json and agreement.md into --out. A precision that changes more than 2 % of the tokens of any of the
-models under greedy decoding cannot be a default. Images and reports are those of ../shared where it is present.
+Writes agreement.json and agreement.md into --out. A precision that changes more than 2 % of the tokens of any
+model under greedy decoding cannot be a default. Images and reports come from ../shared if it exists.
 """
 
 import argparse
@@ -38,12 +38,12 @@ LIMIT = 0.02
 BEAMS = (1, 3)
 SLOTS = 8
 SLOW = {"nf4": 4}
-"""Precision -> of so many prefixes it reads one: on a CPU it is many times as slow as the others."""
+"""Precision -> n: only every n-th prefix is read, because it is many times slower than the others on a CPU."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """What fp32 wrote behind a prefix, and what it thinks of that itself."""
+    """The text that fp32 generates after a prefix, and its own scores for it."""
 
     prefix: Prefix
     token_ids: tuple[int, ...]
@@ -55,15 +55,15 @@ class Agreement:
     """A precision compared with fp32 on one model.
 
     beams          : 1 is greedy
-    texts, tokens  : that fp32 wrote
-    changed        : of the tokens, where the precision would have said something else than fp32 after the same text
-    margin, margins : nats by which fp32 prefers its own choice to its second-best, median: where the precision changed
-                      it, and everywhere; None where nothing changed
-    identical      : texts that the precision, left to itself, wrote as fp32 did
-    until_unlike   : tokens of fp32 before the first that the precision, left to itself, wrote otherwise
-    logprob_mean, logprob_max : how much more log-probability the precision gives a text of fp32, in nats: mean, and the
-                     largest by its absolute value
-    logprob_token  : the mean by token
+    texts, tokens  : numbers of texts and tokens that fp32 generated
+    changed        : tokens for which the precision's choice differs from that of fp32 after the same text
+    margin, margins : median nats by which fp32 prefers its choice to its second-best: of changed tokens (None if there
+                      are none), and of all tokens
+    identical      : texts that are identical when the precision decodes freely
+    until_unlike   : tokens before the first difference when the precision decodes freely
+    logprob_mean, logprob_max : increase in a text's log-probability from fp32 to the precision, in nats: mean, and the
+                     largest by absolute value
+    logprob_token  : the mean per token
     """
 
     precision: str
@@ -81,14 +81,14 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Of the tokens, how many are changed."""
+        """Share of changed tokens."""
         return self.changed / self.tokens
 
 
 def compare(
     precision: str, beams: int, texts: Sequence[Text], readings: Sequence[Reading], written: Sequence[Sequence[int]]
 ) -> Agreement:
-    """Count; `readings` are those of the texts by the precision, `written` is what it wrote by itself."""
+    """Compare texts of fp32 with a precision's `readings` of them and with its own generated token ids, `written`."""
     margins, changed = torch.cat([text.reading.margins for text in texts]), []
     identical = until_unlike = 0
     differences = []
@@ -148,7 +148,7 @@ def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], b
 
 
 def worst(tables: Mapping[str, Sequence[Agreement]]) -> dict[str, float]:
-    """Precision -> the largest share of tokens that it changes under greedy decoding, of all models."""
+    """Precision -> the largest share of tokens that it changes under greedy decoding, over all models."""
     greedy = [row for table in tables.values() for row in table if row.beams == 1]
     return {
         p: max(row.share for row in greedy if row.precision == p) for p in dict.fromkeys(r.precision for r in greedy)
@@ -156,7 +156,7 @@ def worst(tables: Mapping[str, Sequence[Agreement]]) -> dict[str, float]:
 
 
 def markdown(record: Mapping[str, Any], tables: Mapping[str, Sequence[Agreement]]) -> str:
-    """The whole page; `record` is what the JSON file holds in addition to the rows."""
+    """The whole page; `record` is the content of the JSON file without the rows."""
     lines = [
         "# Agreement with fp32",
         "",
@@ -178,10 +178,10 @@ _HEAD = (
     "| tokens until unlike | logprob of fp32's text, nats a token | a text, mean | largest |",
     "|---|---|---|---|---|---|---|---|---|---|---|---|",
 )
-_LEGEND = """- Tokens changed: after the same words, those of fp32, another token is the likeliest.
-- Margin: by how much fp32 prefers its choice to its second-best, median; small where words are nearly as good.
-- Texts identical, tokens until unlike: each left to itself; after the first other token there are two texts.
-- Logprob: how much more the precision gives to fp32's text than fp32 does; below 0 it finds it less likely."""
+_LEGEND = """- Tokens changed: after the same text, written by fp32, another token is the most likely.
+- Margin: by how much fp32 prefers its choice to its second-best, median; small where tokens are nearly equally good.
+- Texts identical, tokens until unlike: free decoding; after the first different token the texts diverge.
+- Logprob: how much more the precision gives to fp32's text than fp32 does; below 0 the text is less likely."""
 
 
 def _line(row: Agreement) -> str:
@@ -209,10 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "models", nargs="*", default=["models/demo", SMOLLM2], help=f"model folders, and {SMOLLM2} (%(default)s)"
     )
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="(all)")
-    parser.add_argument("--images", type=int, default=300, help="shown to the model of a folder (%(default)s)")
-    parser.add_argument("--prompts", type=int, default=48, help=f"put to {SMOLLM2} (%(default)s)")
-    parser.add_argument("--tokens", type=int, default=48, help=f"longest text of {SMOLLM2} (%(default)s)")
-    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--images", type=int, default=300, help="number of images for a model folder (%(default)s)")
+    parser.add_argument("--prompts", type=int, default=48, help=f"number of prompts for {SMOLLM2} (%(default)s)")
+    parser.add_argument(
+        "--tokens", type=int, default=48, help=f"maximum length of a text of {SMOLLM2} in tokens (%(default)s)"
+    )
+    parser.add_argument("--date", help="date to write into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     given = parser.parse_args(arguments)
     for name in ("images", "prompts", "tokens"):

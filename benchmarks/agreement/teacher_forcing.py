@@ -1,4 +1,4 @@
-"""What a decoder would say next after each token of a text that another one wrote."""
+"""A decoder's next-token choices along a given text (teacher forcing)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from benchmarks.models.real_models import Prefix
 from prelim.decoders.decoder import Decoder
 
 ROWS = 4
-"""Tokens of a forward pass: few, because kernels for few rows are not those for many, and decoding has few."""
+"""Tokens per forward pass: few, as in decoding, because kernels for few and for many rows differ."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A text as a decoder sees it, token by token, each after all those before it.
+    """A decoder's scores of a text, for each token given all tokens before it.
 
-    choices  : Tensor of int64, shape (tokens,), what the decoder itself would say there
-    margins  : Tensor, shape (tokens,), nats by which it prefers that to the second-best
-    logprobs : Tensor, shape (tokens,), of the token itself, in nats
+    choices  : Tensor of int64, shape (tokens,), the decoder's own choice
+    margins  : Tensor, shape (tokens,), nats by which it prefers its choice to the second-best
+    logprobs : Tensor, shape (tokens,), log-probability of the given token, in nats
     """
 
     choices: Tensor
@@ -40,7 +40,7 @@ def read(decoder: Decoder[Any], prefix: Prefix, token_ids: Sequence[int]) -> Rea
     seen = torch.ones(first + len(ids), dtype=torch.bool)
     if decoder.hidden_from_all is not None:
         seen[first:] = ids != decoder.hidden_from_all
-    # What would follow the last token is of no interest.
+    # The prediction after the last token is not needed.
     for start in range(first, first + len(ids) - 1, ROWS):
         part = ids[:-1][start - first :][:ROWS]
         length = start + len(part)

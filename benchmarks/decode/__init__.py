@@ -1,1 +1,1 @@
-"""Time of a decoding step, next to other engines."""
+"""Time of a decoding step, compared with other engines."""

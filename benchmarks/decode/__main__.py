@@ -1,11 +1,11 @@
-"""Time of a decoding step: ours against what people would use instead, on the same weights.
+"""Time of a decoding step, ours and that of other engines on the same weights.
 
     make bench                                                   # everything; makes the peers' environment first
     python -m benchmarks.decode --shapes biogpt --points 1x3 4x3 --rounds 5 --peers generate ctranslate2 openvino
     python -m benchmarks.decode --shapes demo --peers generate --precisions fp32
 
-Writes decode.json and decode.md into --out. All contenders are processes that take turns, A B C, A B C, ...: what else
-the machine does hits all of them. Run it on a machine that does nothing else; rows under other load are marked.
+Writes decode.json and decode.md into --out. All contenders are processes that take turns, A B C, A B C, ..., so that
+other load affects all of them alike. Run it on an otherwise idle machine; rows measured under other load are marked.
 The exit code is 1 when ours and `generate` decode different token ids in fp32.
 """
 
@@ -36,12 +36,12 @@ POINTS = ("1x1", "1x3", "4x3", "8x3", "1x5")
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """Settings of a run.
 
     peers      : engines to compare with, names in PEERS
-    precisions : families such as "int8"; of every contender those that it has
+    precisions : families such as "int8"; each contender runs those it supports
     steps      : decoding steps after the first token
-    threads    : of every contender
+    threads    : number of threads of each contender
     """
 
     shapes: tuple[Shape, ...]
@@ -54,11 +54,11 @@ class Settings:
 
 
 def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -> dict[str, Any]:
-    """Measure, and write decode.json and decode.md after every point, so that an interrupted run leaves what it has.
+    """Measure, and write decode.json and decode.md after every point, so that an interrupted run keeps its results.
 
-    returns : what decode.json holds
+    returns : content of decode.json
 
-    Raises PeerFailed when ours does not start; peers that do not are left out with the reason.
+    Raises PeerFailed if ours does not start; peers that do not start are left out with the reason.
     """
     out.mkdir(parents=True, exist_ok=True)
     machine = measure_machine(settings.threads)
@@ -113,7 +113,7 @@ def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -
 
 
 def unlike_generate(record: dict[str, Any]) -> list[str]:
-    """Where ours did not decode what `generate` does with the same weights in fp32: figures there mean nothing."""
+    """Points at which ours and `generate` decode different token ids in fp32, which makes their figures meaningless."""
     return [
         f"{name} {point}"
         for name, shape in record["shapes"].items()
@@ -127,7 +127,7 @@ def unlike_generate(record: dict[str, Any]) -> list[str]:
 def _contenders(
     shape: Shape, settings: Settings, out: Path, store: Path, notes: dict[str, str]
 ) -> Iterator[list[Contender]]:
-    """Ours and the peers as processes; the reason why one is missing goes into `notes`."""
+    """Start ours and the peers as processes; the reason why one is missing goes into `notes`."""
     folder = checkpoint(shape, store)
     with contextlib.ExitStack() as stack:
         started = []
@@ -156,14 +156,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["biogpt", "llama135m", "demo"])
     parser.add_argument("--points", nargs="+", default=POINTS, help="images x beams (%(default)s)")
-    parser.add_argument("--peers", nargs="*", choices=PEERS[1:], default=PEERS[1:], help="to compare with (all)")
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS[1:], default=PEERS[1:], help="engines to compare with (all)"
+    )
     parser.add_argument("--precisions", nargs="+", choices=COSTS, default=tuple(COSTS), help="(all)")
     parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")
-    parser.add_argument("--steps", type=int, default=24, help="decoding steps of each (%(default)s)")
-    parser.add_argument("--image-tokens", type=int, help="length of the image (that of the shape)")
+    parser.add_argument("--steps", type=int, default=24, help="decoding steps per round (%(default)s)")
+    parser.add_argument("--image-tokens", type=int, help="embeddings per image (default: that of the shape)")
     parser.add_argument("--prompt", type=int, help="prompt tokens after the image (default: that of the shape)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (%(default)s)")
-    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--date", help="date to write into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     given = parser.parse_args(arguments)
     for name in ("rounds", "steps", "threads"):
@@ -185,10 +187,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threads=given.threads,
     )
     record = bench(settings, given.out, STORE, given.date)
-    print(f"{given.out / 'decode.md'} and decode.json: the whole run")
+    print(f"full results: {given.out / 'decode.md'} and decode.json")
     unlike = unlike_generate(record)
     for place in unlike:
-        print(f"not the token ids of generate in fp32: {place}", file=sys.stderr)
+        print(f"token ids differ from those of generate in fp32: {place}", file=sys.stderr)
     return 1 if unlike else 0
 
 

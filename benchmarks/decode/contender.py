@@ -1,4 +1,4 @@
-"""The parent's side of the peers: one child process each, idle while it is not asked."""
+"""Parent side of the peers: one child process each, idle between jobs."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS_PYTHON = ROOT / "build" / "bench" / "bin" / "python"
-"""Of the environment that `make bench` makes from benchmarks/decode/peers.txt."""
+"""Python of the environment that `make bench` creates from benchmarks/decode/peers.txt."""
 
 OURS = "prelim"
 HERE = (OURS, "generate")
@@ -24,14 +24,14 @@ PEERS = (*HERE, "ctranslate2", "openvino", "openvino_genai", "llama_cpp")
 """Modules of benchmarks.decode.peers, in the order in which they take their turns."""
 
 IDLE = {"KMP_BLOCKTIME": "1", "GOMP_SPINCOUNT": "10000"}
-"""Threads that wait for work must not take the cores from the peer whose turn it is."""
+"""Environment variables that keep waiting threads from taking cores from the active peer."""
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 _PATIENCE_S = 10.0
 
 
 class PeerFailed(Exception):
-    """A peer does not start, or has ended; the text ends with the last lines of its log."""
+    """A peer does not start, or has exited; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a job; `refused` is None or the reason why there is no result."""
+    """Result of a job; `refused` is None or the reason why there is no result."""
 
     seconds: float = 0.0
     token_ids: Sequence[Sequence[int]] = ()
@@ -56,8 +56,8 @@ class Contender:
     """One peer with one checkpoint, as a context manager.
 
     name     : one of PEERS
-    threads  : that it computes with
-    log      : file for what it and its libraries print
+    threads  : number of threads
+    log      : file for its output and that of its libraries
 
     Raises PeerFailed when it does not start.
     """
@@ -67,7 +67,7 @@ class Contender:
         self._log = log
         python = sys.executable if name in HERE else str(PEERS_PYTHON)
         if not Path(python).is_file():
-            raise PeerFailed(f"{python} is missing; `make bench` makes this environment, or leave out --peers {name}")
+            raise PeerFailed(f"{python} is missing; `make bench` creates this environment, or leave out --peers {name}")
         command = [python, "-m", "benchmarks.decode.peers.child", name, str(checkpoint), str(threads)]
         environment = IDLE | dict(os.environ) | _OFFLINE | {"OMP_NUM_THREADS": str(threads)}
         with log.open("wb") as file:
@@ -84,7 +84,7 @@ class Contender:
         self.note: str = said["note"]
 
     def measure(self, precision: str, job: Job) -> Answer:
-        """Do a job and wait for it. Raises PeerFailed when the process ends over it."""
+        """Run a job and wait for it. Raises PeerFailed if the process exits."""
         line = {"precision": precision, "prefixes": job.prefixes, "beams": job.beams, "new_tokens": job.new_tokens}
         stdin = self._process.stdin
         if stdin is None:
@@ -97,7 +97,7 @@ class Contender:
         return Answer(**self._read())
 
     def cpu_seconds(self) -> float:
-        """CPU time that the process has taken so far."""
+        """CPU time of the process so far."""
         times = psutil.Process(self._process.pid).cpu_times()
         return times.user + times.system
 

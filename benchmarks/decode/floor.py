@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured, and the time that a decoding step must therefore take.
+"""Measured peak performance of the machine, and the resulting minimum time of a decoding step.
 
     python -m benchmarks.decode.floor
 
@@ -19,16 +19,16 @@ from benchmarks.models.shapes import Shape, Work
 
 _REPETITIONS = 8
 _BUFFER_BYTES = 1 << 29
-"""Many times the last cache."""
+"""Bytes of the buffer, many times the last-level cache."""
 _SIDE = 2048
-"""Of the square matrices; large enough that their product is bound by arithmetic."""
+"""Side of the square matrices, large enough that their product is bound by arithmetic."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Best of several measurements with all threads.
+    """Peak performance, the best of several measurements with all threads.
 
-    read, copy : memory bandwidth in bytes a second; a copy counts what is read and what is written
+    read, copy : memory bandwidth in bytes a second; a copy counts bytes read and bytes written
     operations : multiplications and additions a second of a matrix product, by the type of its elements
     """
 
@@ -49,12 +49,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one number takes in a precision.
+    """Cost of one number in a precision.
 
-    weight    : bytes of a weight; scales are counted for 4 bits, where they are not negligible
-    scores    : the same of the layer that scores words
-    key_value : bytes of an element of the cache
-    product   : type in which matrices are multiplied at best, a key of `Machine.operations`
+    weight    : bytes of a weight; scales are counted only for 4 bits, where they are not negligible
+    scores    : the same for the output layer
+    key_value : bytes of an element of the KV cache
+    product   : fastest type for matrix products, a key of `Machine.operations`
     """
 
     weight: float
@@ -67,14 +67,14 @@ COSTS: Mapping[str, Cost] = {
     "fp32": Cost(4, 4, 4, "fp32"),
     "bf16": Cost(2, 2, 2, "bf16"),
     "int8": Cost(1, 1, 2, "int8"),
-    # Blocks of 64 weights with one scale, itself in 8 bits; words are scored in 16 (Dettmers et al., QLoRA, 2023).
+    # Blocks of 64 weights with one 8-bit scale; the output layer has 16 bits (Dettmers et al., QLoRA, 2023).
     "nf4": Cost(0.5 + 1 / 64, 2, 2, "bf16"),
 }
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds that one step takes at least, and which of the two bounds it is: "bandwidth" or "arithmetic"."""
+    """Minimum seconds of one step, and the bound that applies: "bandwidth" or "arithmetic"."""
 
     seconds: float
     bound: str
@@ -83,16 +83,16 @@ class Floor:
 def floor(shape: Shape, work: Work, machine: Machine, precision: str, *, images: int, beams: int, steps: int) -> Floor:
     """The floor of one step, averaged over `steps` steps after the prefix.
 
-    Weights are read once for all rows, the prefix once for all beams of an image, later columns by each beam its own.
+    Weights are read once for all rows, the prefix once for all beams of an image, later columns once per beam.
     """
     cost = COSTS[family(precision)]
     rows = images * beams
     prefix, image = (shape.image_tokens + shape.prompt, 0) if shape.is_prefix else (1, shape.image_tokens)
-    # Before the first of these steps one column of each beam is written, before the last as many as there are steps.
+    # Each beam has one column before the first of these steps, and `steps` columns before the last.
     own = (steps + 1) / 2
     cache = images * (prefix * work.key_value + image * work.image_column) + rows * own * work.key_value
     moved = (work.matrix - work.scores) * cost.weight + work.scores * cost.scores + cache * cost.key_value
-    # Of every row: one multiplication and addition a weight, and one for every element of the cache that it looks at.
+    # Each row: one multiplication and one addition for each weight and for each element of the cache that it reads.
     attended = (prefix + own) * work.key_value + image * work.image_column
     operations = 2 * rows * (work.matrix + attended)
     read, computed = moved / machine.bandwidth, operations / machine.operations[cost.product]
@@ -105,7 +105,7 @@ def family(precision: str) -> str:
 
 
 def measure_machine() -> Machine:
-    """Measure; takes some seconds."""
+    """Measure the machine, in some seconds."""
     buffer = torch.ones(_BUFFER_BYTES // 4)
     target = torch.empty_like(buffer)
     read = _BUFFER_BYTES / _best(buffer.sum)
@@ -115,7 +115,7 @@ def measure_machine() -> Machine:
 
 
 def _products() -> dict[str, tuple[Callable[[], Tensor], ...]]:
-    """Matrix products by the type of their elements; where there are several kernels, all of them."""
+    """Matrix products by the type of their elements, with every available kernel."""
     matrix = torch.randn(_SIDE, _SIDE)
     half = matrix.bfloat16()
     bytes_ = torch.randint(-128, 128, (_SIDE, _SIDE), dtype=torch.int8)
@@ -124,7 +124,7 @@ def _products() -> dict[str, tuple[Callable[[], Tensor], ...]]:
     return {
         "fp32": (lambda: matrix @ matrix.T,),
         "bf16": (lambda: half @ half.T,),
-        # FBGEMM with prepacked weights (quantising its input is in it, a two-thousandth), and oneDNN.
+        # FBGEMM with prepacked weights (includes quantizing its input, 1/2000 of the time), and oneDNN.
         "int8": (
             lambda: torch.ops.quantized.linear_dynamic(matrix, packed),
             lambda: torch._int_mm(bytes_, bytes_.T),
@@ -133,7 +133,7 @@ def _products() -> dict[str, tuple[Callable[[], Tensor], ...]]:
 
 
 def _best(function: Callable[[], Tensor]) -> float:
-    """Seconds of the fastest of some calls, after one that is not counted."""
+    """Seconds of the fastest of several calls, after a warm-up."""
     function()
     seconds = []
     for _ in range(_REPETITIONS):

@@ -1,4 +1,4 @@
-"""Rounds in which every contender takes its turn, and what they say about the time of one step."""
+"""Rounds in which all contenders take turns, and the time of one step computed from them."""
 
 import statistics
 import time
@@ -13,21 +13,21 @@ from benchmarks.models.random_checkpoint import BIOGPT_SPECIAL
 from benchmarks.models.shapes import Shape
 
 PAUSE_S = 0.05
-"""Between two turns, for threads that are still on their way to sleep."""
+"""Seconds between two turns, to let spinning threads go idle."""
 
 _SEED = 1
 
 
 @dataclass(frozen=True)
 class Point:
-    """How many images are decoded together, with how many beams each."""
+    """Number of images decoded together, and number of beams of each."""
 
     images: int
     beams: int
 
     @classmethod
     def parse(cls, text: str) -> "Point":
-        """From "4x3". Raises ValueError."""
+        """Parse text such as "4x3". Raises ValueError."""
         images, _, beams = text.partition("x")
         if not (images.isdecimal() and beams.isdecimal() and int(images) and int(beams)):
             raise ValueError(f"point is {text!r}; it must be images x beams, such as 4x3")
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class CpuSeconds:
-    """CPU time since some moment: of one contender, of the others, of the whole machine."""
+    """CPU time of one contender, of the other contenders, and of the whole machine."""
 
     own: float
     others: float
@@ -47,7 +47,7 @@ class CpuSeconds:
 
     @classmethod
     def now(cls, contender: Contender, contenders: Collection[Contender]) -> "CpuSeconds":
-        """Since the processes, and the machine, started."""
+        """CPU time since the start of the processes and of the machine."""
         others = sum(other.cpu_seconds() for other in contenders if other is not contender)
         return cls(contender.cpu_seconds(), others, busy_seconds())
 
@@ -62,9 +62,9 @@ class CpuSeconds:
 class Series:
     """The turns of one contender in one precision at one point.
 
-    first, last : seconds until one token, and until `steps` more, was decided, a value a round
+    first, last : seconds until the first token, and until `steps` more, one value per round
     token_ids   : of the longer decoding
-    cpu         : CPU seconds during its turns that went to itself, to the other contenders, and to anything at all
+    cpu         : CPU seconds during its turns, of itself, of the other contenders, and of the whole machine
     refused     : why there is no result
     """
 
@@ -79,31 +79,31 @@ class Series:
 
     @property
     def best(self) -> float:
-        """Seconds a step, of the fastest rounds.
+        """Seconds per step, from the fastest rounds.
 
-        The prefix is in both decodings and falls out. The smallest difference of one round would be that of a slow
-        first and a fast last decoding, so each of the two has its own fastest round.
+        The prefix is in both decodings and cancels out. The smallest difference within a round would favor a slow
+        first and a fast last decoding, so the minimum of each is taken separately.
         """
         return (min(self.last) - min(self.first)) / self.steps
 
     @property
     def foreign_cores(self) -> float:
-        """How many cores other processes, idle contenders included, kept busy during its turns on average."""
+        """Mean number of cores used by other processes, idle contenders included, during its turns."""
         return max(0.0, self.cpu.machine - self.cpu.own) / (sum(self.first) + sum(self.last))
 
     @property
     def idle_cores(self) -> float:
-        """The part of these cores that contenders took whose turn it was not."""
+        """The part of `foreign_cores` used by idle contenders."""
         return self.cpu.others / (sum(self.first) + sum(self.last))
 
     @property
     def median(self) -> float:
-        """Seconds a step, of the median rounds."""
+        """Seconds per step, from the median rounds."""
         return (statistics.median(self.last) - statistics.median(self.first)) / self.steps
 
 
 def prefixes(shape: Shape, images: int) -> list[list[int]]:
-    """Random words, the same for every contender: for the image and for the prompt after it."""
+    """Random token ids for the image and the prompt after it, the same for every contender."""
     generator = torch.Generator().manual_seed(_SEED)
     length = shape.image_tokens + shape.prompt
     words = torch.randint(len(BIOGPT_SPECIAL), shape.section["vocab_size"], (images, length), generator=generator)
@@ -121,7 +121,7 @@ def measure(
 ) -> list[Series]:
     """Let all contenders, each with a precision, take turns: A B C, A B C, ...
 
-    A round that is not counted comes first; in it weights are loaded and memory is allocated.
+    The first round is a warm-up that is not counted; it loads weights and allocates memory.
     """
     words = prefixes(shape, point.images)
     jobs = [Job(words, point.beams, new_tokens) for new_tokens in (1, 1 + steps)]
@@ -143,7 +143,7 @@ def measure(
 
 
 def _turn(contender: Contender, one: Series, jobs: Sequence[Job]) -> list[float] | None:
-    """Seconds of each job; None when it is refused, and then the series says why."""
+    """Seconds of each job; None if it is refused, with the reason in the series."""
     seconds = []
     for job in jobs:
         try:
@@ -161,7 +161,7 @@ def _turn(contender: Contender, one: Series, jobs: Sequence[Job]) -> list[float]
     return seconds
 
 
-def differing(series: Series, other: Series) -> int:
-    """How many of the tokens of two contenders are not the same."""
+def count_differing(series: Series, other: Series) -> int:
+    """Number of tokens that differ between two contenders."""
     pairs = zip(series.token_ids, other.token_ids, strict=True)
     return sum(a != b for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.decode.contender import OURS
 from benchmarks.decode.floor import Floor, family
-from benchmarks.decode.rounds import Point, Series, differing
+from benchmarks.decode.rounds import Point, Series, count_differing
 from benchmarks.machine import QUIET_CORES, where_and_when
 
 
@@ -14,15 +14,15 @@ from benchmarks.machine import QUIET_CORES, where_and_when
 class Row:
     """One contender in one precision at one point.
 
-    best, median   : milliseconds a step
+    best, median   : milliseconds per step
     prefill        : milliseconds until the first token, best
-    floor, bound   : milliseconds that a step takes at least, and what bounds it
+    floor, bound   : minimum milliseconds of a step, and the bound that applies
     of_floor       : best / floor
-    same, fastest  : how many times as long as ours it takes by the medians: ours in the same precision, and ours in its
-                     fastest precision; None where there is none
+    same, fastest  : ratio of its median to ours in the same precision, and to ours in our fastest precision; None
+                     where there is none
     differing      : tokens that differ from ours in the same precision, of `tokens`; None where there is none
-    foreign_cores  : cores that other processes kept busy meanwhile
-    idle_cores     : the part of them that contenders took whose turn it was not
+    foreign_cores  : mean number of cores used by other processes
+    idle_cores     : the part of them used by idle contenders
     refused        : why there is no result; all figures are None then
     """
 
@@ -44,7 +44,7 @@ class Row:
 
 
 def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[Row]:
-    """What one point says; `floors` by precision."""
+    """Make the rows of one point; `floors` by precision."""
     done = [series for series in results if series.refused is None and min(series.best, series.median) > 0]
     ours = sorted((series for series in done if series.peer == OURS), key=lambda series: series.median)
     fastest = ours[0] if ours else None
@@ -54,12 +54,12 @@ def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[Row]:
             table.append(Row(series.peer, series.precision, refused=series.refused))
             continue
         if series.best <= 0 or series.median <= 0:
-            # The first tokens took longer than all: no time of a step can be told from such rounds.
-            table.append(Row(series.peer, series.precision, refused="its rounds scatter too much; take more of them"))
+            # The first token took longer than the whole text, so these rounds give no time of a step.
+            table.append(Row(series.peer, series.precision, refused="its rounds scatter too much; use more rounds"))
             continue
         floor = floors[series.precision]
         kin = [one for one in ours if family(one.precision) == family(series.precision)]
-        # Of several kinds of int8 the one of the same name, else our fastest.
+        # The same kind of int8 if there is one, else our fastest.
         same = next((one for one in kin if one.precision == series.precision), kin[0] if kin else None)
         table.append(
             Row(
@@ -73,7 +73,7 @@ def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[Row]:
                 of_floor=series.best / floor.seconds,
                 same=series.median / same.median if same else None,
                 fastest=series.median / fastest.median if fastest else None,
-                differing=differing(series, same) if same else None,
+                differing=count_differing(series, same) if same else None,
                 tokens=sum(len(ids) for ids in series.token_ids),
                 foreign_cores=series.foreign_cores,
                 idle_cores=series.idle_cores,
@@ -90,7 +90,7 @@ _HEAD = (
 
 
 def markdown_table(table: Sequence[Row]) -> str:
-    """The rows of one point; below it what was refused, and what was measured under other load."""
+    """The rows of one point as Markdown; notes below it name refusals and measurements under other load."""
     lines, disturbed = [_HEAD], []
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in table:
@@ -123,7 +123,7 @@ def markdown_table(table: Sequence[Row]) -> str:
 
 
 def markdown(record: Mapping[str, Any], tables: Mapping[tuple[str, Point], Sequence[Row]]) -> str:
-    """The whole page; `record` is what the JSON file holds in addition to the rows."""
+    """The whole page; `record` is the content of the JSON file without the rows."""
     parts = [_preface(record)]
     for name, shape in record["shapes"].items():
         parts.append(f"## {name}: {shape['parameters'] / 1e6:.1f} M parameters")
@@ -135,21 +135,21 @@ def markdown(record: Mapping[str, Any], tables: Mapping[tuple[str, Point], Seque
 
 
 def _preface(record: Mapping[str, Any]) -> str:
-    """Where and how it was measured."""
+    """Machine and method of the measurement."""
     settings = record["settings"]
     return (
         f"# Decoding, ms a step\n\n{where_and_when(record)}\n\n"
-        f"A step is one token for every row. Its time is that of {settings['steps'] + 1} tokens less that of the first "
-        f"one, over {settings['steps']}, from {settings['rounds']} rounds in which all took turns. The floor is the "
-        "larger of what must be read over the memory bandwidth and what must be computed over the matrix throughput; "
+        f"A step is one token for every row. Its time is that of {settings['steps'] + 1} tokens minus that of the "
+        f"first, divided by {settings['steps']}, from {settings['rounds']} rounds in which all took turns. "
+        "The floor is the larger of bytes read / memory bandwidth and operations / matrix throughput; "
         "a decoder that fits into the processor's cache can be below it. "
-        '"Times ours" is how many times as long as ours a decoder takes, by the medians. Weights are random, so words '
-        "are often nearly as good as each other, and texts that once differ go on to differ: only in fp32 must none."
+        '"Times ours" is the ratio of its median to ours. Weights are random, so tokens '
+        "are often nearly equally good, and texts stay different after a first difference: only fp32 must have none."
     )
 
 
 def number(value: float | None) -> str:
-    """Three digits."""
+    """Format with three significant digits; None is a dash."""
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,1 +1,1 @@
-"""Time of encoding an image."""
+"""Benchmark of the time of encoding an image."""

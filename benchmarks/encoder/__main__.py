@@ -1,11 +1,11 @@
-"""Time of encoding an image: ONNX Runtime as it serves, against PyTorch, and against its own other settings.
+"""Time of encoding an image: ONNX Runtime as served, compared with PyTorch and with its other settings.
 
     python -m benchmarks.encoder                                       # all encoders, with their connectors
     python -m benchmarks.encoder --encoders biomedclip --batches 1 --rounds 3
     python -m benchmarks.encoder --settings                            # ONNX Runtime's other settings as well
 
-Networks have their published size and random weights; they are exported by export.package, once, into build/bench:
-after a change of the export, remove build/bench/encoders. All are run in one process and take turns, A B C, A B C, ...
+Networks have their published size and random weights. export.package exports them once into build/bench; after a change
+of the export, remove build/bench/encoders. All run in one process and take turns, A B C, A B C, ...
 Writes encoder.json and encoder.md into --out.
 """
 
@@ -43,7 +43,7 @@ PARTS = {"vision": VISION, "connector": CONNECTOR}
 
 @dataclass(frozen=True)
 class Encoder:
-    """Vision encoder and connector of a system, both of published size; its decoder does not matter here."""
+    """Vision encoder and connector of a system, both of published size; the decoder is irrelevant here."""
 
     system: str
     connector: Mapping[str, Any]
@@ -54,7 +54,7 @@ ENCODERS = {
     "mobilenet": Encoder("mobilenet_graph", {"width": 512}),
     "densenet": Encoder("densenet_disease_llama", {"width": 4096}),
 }
-"""By the name on the command line."""
+"""Name on the command line -> encoder."""
 
 _DECODER = Shape(
     "none",
@@ -70,8 +70,8 @@ _DECODER = Shape(
 )
 
 
-def exported(name: str, store: Path) -> Path:
-    """A folder with model.yaml and weights, and the networks of its archive; made if it is not there yet."""
+def export_networks(name: str, store: Path) -> Path:
+    """Return a folder with model.yaml, weights and exported networks; make it if it does not exist."""
     encoder, folder = ENCODERS[name], store / name
     if all((folder / file).is_file() for file in PARTS.values()):
         return folder
@@ -95,7 +95,7 @@ def exported(name: str, store: Path) -> Path:
 
 
 def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: int, *, settings: bool) -> dict[str, Any]:
-    """Measure; returns what encoder.json holds."""
+    """Measure; returns the content of encoder.json."""
     machine = measure_machine(threads)
     record: dict[str, Any] = {
         "commit": commit(),
@@ -111,7 +111,7 @@ def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: in
     }
     torch.set_num_threads(threads)
     for name in names:
-        folder = exported(name, STORE)
+        folder = export_networks(name, STORE)
         config, network = read_network(folder)
         side = config.preprocess.size
         for part, file in PARTS.items():
@@ -142,7 +142,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "# Encoding, ms a batch",
         where_and_when(record),
         f"Fastest calls of {record['settings']['rounds']} rounds in which all took turns. "
-        '"Times as served" is how many times as long as what is served it takes, the median over the rounds. '
+        '"Times as served" is the ratio of its time to that of the served network, the median over the rounds. '
         "Differences are relative to the largest output. Weights are random, of the published size.",
     ]
     for key, encoder in record["encoders"].items():
@@ -157,11 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="benchmarks.encoder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="(all)")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="images together (1 4)")
-    parser.add_argument("--rounds", type=int, default=7, help="that count (%(default)s)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (%(default)s)")
-    parser.add_argument("--settings", action="store_true", help="ONNX Runtime's other settings too")
-    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="batch sizes (1 4)")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds after the warm-up (%(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each runner (%(default)s)"
+    )
+    parser.add_argument("--settings", action="store_true", help="also measure other settings of ONNX Runtime")
+    parser.add_argument("--date", help="date to write into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     given = parser.parse_args(arguments)
     for name, values in (("batches", given.batches), ("rounds", [given.rounds]), ("threads", [given.threads])):
@@ -173,13 +175,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "encoder.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     (given.out / "encoder.md").write_text(markdown(record), encoding="utf-8")
-    print(f"{given.out / 'encoder.md'} and encoder.json: the whole run")
+    print(f"full results: {given.out / 'encoder.md'} and encoder.json")
 
 
 if __name__ == "__main__":
     if all(name in os.environ for name in IDLE):
         main()
     else:
-        # Read when a library starts its threads, so they must be there before the process is.
+        # Libraries read these variables when they start their threads, so they must be set before the process starts.
         command = [sys.executable, "-m", "benchmarks.encoder", *sys.argv[1:]]
         sys.exit(subprocess.run(command, env=IDLE | dict(os.environ), check=False).returncode)

@@ -1,4 +1,4 @@
-"""The ways to run one network that the encoder benchmark compares."""
+"""Runners of one network that the encoder benchmark compares."""
 
 import shutil
 import tempfile
@@ -23,11 +23,11 @@ FLOOR = "floor: a product of two matrices with as many operations"
 
 @dataclass(frozen=True)
 class Runner:
-    """One of them.
+    """One way to run a network.
 
-    run    : takes a batch to what the network gives for it; None where it cannot run
-    reason : why it cannot
-    floor  : it computes something else that takes as many operations
+    run    : batch -> output of the network; None if it cannot run
+    reason : why it cannot run
+    floor  : whether it computes something else with the same number of operations
     """
 
     name: str
@@ -38,11 +38,11 @@ class Runner:
 
 @dataclass(frozen=True)
 class Setting:
-    """How ONNX Runtime runs a network.
+    """Settings of ONNX Runtime.
 
-    entries  : of its session's configuration; all that is not named is as it is served
-    level    : of its graph optimisation
-    rewrite  : makes another file of the network first
+    entries  : entries of the session configuration; all others are as served
+    level    : level of graph optimization
+    rewrite  : writes a changed copy of the network first
     """
 
     entries: Mapping[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Setting:
 
 
 def _fuse(network: Path, out: Path) -> None:
-    """What ONNX Runtime's optimiser for transformers fuses: bias and GELU; it does not see the attention."""
+    """Apply ONNX Runtime's optimizer for transformers: it fuses bias and GELU, but does not recognize the attention."""
     from onnxruntime.transformers.optimizer import optimize_model
 
     optimize_model(str(network), model_type="vit", opt_level=0, use_gpu=False).save_model_to_file(
@@ -60,11 +60,11 @@ def _fuse(network: Path, out: Path) -> None:
 
 
 def _quantize(network: Path, out: Path) -> None:
-    """Weights in 8 bits; what they are multiplied with is quantised at each call."""
+    """Quantize weights to 8 bits; activations are quantized at each call."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(network)
-    # The shapes that the exporter noted are inferred again, and those of transposed weights contradict that.
+    # Shapes are inferred again; those that the exporter noted for transposed weights would contradict them.
     del model.graph.value_info[:]
     quantize_dynamic(model, out, weight_type=QuantType.QInt8, per_channel=True, use_external_data_format=True)
 
@@ -73,15 +73,15 @@ _SPIN, _PACK = "session.intra_op.allow_spinning", "session.disable_prepacking"
 SETTINGS = {
     "weights shared": Setting({_PACK: "1"}),
     "threads spin": Setting({_SPIN: "1"}),
-    "basic graph optimisation": Setting(level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
-    "optimiser for transformers": Setting(rewrite=_fuse),
+    "basic graph optimization": Setting(level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC),
+    "optimizer for transformers": Setting(rewrite=_fuse),
     "int8 weights, dynamic": Setting(rewrite=_quantize),
 }
-"""ONNX Runtime's, by their names in the table."""
+"""Name in the table -> settings of ONNX Runtime."""
 
 
 def runners(network: nn.Module, path: Path, threads: int, *, settings: bool) -> list[Runner]:
-    """As one worker serves it, and PyTorch with the same weights; with `settings` other ways too.
+    """Make the runners: ONNX Runtime as served by one worker, PyTorch with the same weights, and optionally `settings`.
 
     network : the part in PyTorch
     path    : the same part as ONNX
@@ -90,7 +90,7 @@ def runners(network: nn.Module, path: Path, threads: int, *, settings: bool) -> 
     found = [
         Runner(SERVED, OnnxSession(path, threads=threads, packed=True).run),
         Runner(EAGER, _of_torch(network)),
-        _compiled(network),
+        _compile(network),
     ]
     if settings:
         found += [_of_setting(f"ONNX Runtime, {name}", path, setting, threads) for name, setting in SETTINGS.items()]
@@ -99,9 +99,9 @@ def runners(network: nn.Module, path: Path, threads: int, *, settings: bool) -> 
 
 
 def floor(operations: int) -> Runner:
-    """One product of square matrices in fp32 with as many operations, by oneDNN with packed weights, or else as it is.
+    """One product of square matrices in fp32 with as many operations, by oneDNN with packed weights if available.
 
-    It takes its turns with the others because the speed of a machine that others use as well changes.
+    It takes turns with the others because the speed of a shared machine varies.
     """
     side = round((operations / 2) ** (1 / 3))
     matrix = torch.randn(side, side)
@@ -124,8 +124,8 @@ def _of_torch(network: Callable[[torch.Tensor], torch.Tensor], autocast: torch.d
     return run
 
 
-def _compiled(network: nn.Module) -> Runner:
-    """With torch.compile, if there is a C++ compiler for it."""
+def _compile(network: nn.Module) -> Runner:
+    """The network with torch.compile, if there is a C++ compiler."""
     name = "torch.compile"
     if not any(map(shutil.which, ("c++", "g++", "clang++"))):
         return Runner(name, None, "there is no C++ compiler")
@@ -145,7 +145,7 @@ def _of_setting(name: str, path: Path, setting: Setting, threads: int) -> Runner
             written = Path(temporary) / path.name
             try:
                 setting.rewrite(path, written)
-            except Exception as error:  # noqa: BLE001 - of whatever kind, another setting can still be measured
+            except Exception as error:  # noqa: BLE001 - whatever fails, the other settings can still be measured
                 return Runner(name, None, f"{type(error).__name__}: {error}"[:200])
             path = written
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

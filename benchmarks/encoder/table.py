@@ -1,4 +1,4 @@
-"""Rounds in which all ways to run a network take turns, and their table."""
+"""Rounds in which all runners of a network take turns, and their table."""
 
 import math
 import statistics
@@ -14,17 +14,17 @@ from benchmarks.machine import QUIET_CORES, busy_seconds
 from prelim.encoding.onnx_session import Array
 
 TURN_S = 0.3
-"""At least so long is a turn: a short network is run several times, since the caches are somebody else's at first."""
+"""Minimum seconds of a turn: a fast network runs several times, because its first call finds cold caches."""
 
 
 @dataclass
 class Timing:
     """The turns of one runner.
 
-    seconds    : of a call, the fastest of each turn
-    difference : largest one to what is served, relative to its largest output; None for the floor
-    foreign    : CPU seconds that went to other processes during its turns, which took `elapsed` seconds
-    reason     : why there is none
+    seconds    : fastest call of each turn
+    difference : largest difference from the served output, relative to the largest output; None for the floor
+    foreign    : CPU seconds of other processes during its turns, which took `elapsed` seconds
+    reason     : why there are no figures
     """
 
     name: str
@@ -37,11 +37,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Row:
-    """Milliseconds of a batch.
+    """Milliseconds per batch.
 
-    times  : how many times as long as what is served it takes, the median over the rounds: the speed of a machine that
-             others use as well changes between rounds more than within one
-    foreign_cores : that other processes kept busy meanwhile
+    times  : ratio to the served network, the median over the rounds: the speed of a shared machine varies more between
+             rounds than within one
+    foreign_cores : mean number of cores used by other processes
     reason : why there are no figures
     """
 
@@ -55,7 +55,7 @@ class Row:
 
 
 def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Callable[[str], None]) -> list[Timing]:
-    """Let all take turns; a round that is not counted comes first. The first is the served one."""
+    """Let all runners take turns, after a warm-up round. The first runner is the served one."""
     timings = [Timing(runner.name, reason=runner.reason) for runner in runners]
     calls = [1] * len(runners)
     reference: Array | None = None
@@ -69,7 +69,7 @@ def measure(runners: Sequence[Runner], batch: Array, rounds: int, progress: Call
                 output = runner.run(batch)
                 taken = min(_seconds(runner.run, batch) for _ in range(calls[i]))
             except RuntimeError as error:
-                # torch.compile without a working compiler, ONNX Runtime with an operator that it lacks.
+                # torch.compile without a working compiler, or ONNX Runtime without an operator.
                 timing.reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 continue
             if turn == 0:
@@ -91,7 +91,7 @@ def _seconds(run: Callable[[Array], Array], batch: Array) -> float:
 
 
 def rows(timings: Sequence[Timing]) -> list[Row]:
-    """What the rounds say; the first is the served one."""
+    """Make the rows of the table; the first timing is the served one."""
     return [
         Row(
             timing.name,
@@ -108,7 +108,7 @@ def rows(timings: Sequence[Timing]) -> list[Row]:
 
 
 def table(found: Sequence[Row]) -> str:
-    """The rows as Markdown; below it why some have no figures."""
+    """The rows as Markdown; notes below give the reasons for missing figures."""
     lines = ["| | ms, median | best | times as served | largest difference |", "|---|---|---|---|---|"]
     for row in found:
         if row.median is None:

@@ -1,1 +1,1 @@
-"""Memory of a served model."""
+"""Benchmark of the memory of a served model."""

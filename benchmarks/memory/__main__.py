@@ -1,19 +1,18 @@
-"""Memory of a served model at its true size, with one worker and with several.
+"""Memory of a served model at its published size, with one worker and with several.
 
     python -m benchmarks.memory                                         # system 0, bf16, 1 and 2 workers
     python -m benchmarks.memory --workers 1 2 4 --precision fp32
-    python -m benchmarks.memory --model models/demo                     # a model folder that exists
+    python -m benchmarks.memory --model models/demo                     # an existing model folder
 
-The archive is in dynamic batching: TorchServe's in-flight batching has requests wait where there are several workers
+The archive uses dynamic batching: with several workers TorchServe's in-flight batching lets requests hang
 (docs/decisions/0009-workers-share-onnx-weights.md).
 
-A checkpoint with random weights, under the published keys and of the published size, is written, imported, packaged and
-served with the project's own commands; then the server is asked for reports, and the memory of all its processes is
-watched meanwhile. Prints a Markdown table and writes --out as JSON. System 0 takes 7 GB of disk under --folder, 4 GB of
-memory and some minutes.
+A checkpoint with random weights and the published keys and size is written, imported, packaged and served with the
+project's own commands. Then the server writes reports while the memory of all its processes is monitored. Prints a
+Markdown table and writes --out as JSON. System 0 takes 7 GB of disk under --folder, 4 GB of memory and some minutes.
 
-PSS is what the processes hold: of a page that n of them share each counts 1/n. The sum of their RSS counts it n times.
-A further worker costs what PSS grows by; "resident" in a limit for one worker means RSS, the larger of the two.
+PSS is the real memory of the processes: a page shared by n of them counts 1/n in each. The sum of their RSS counts it n
+times. The cost of a further worker is the growth of PSS; "resident" in a limit for one worker means RSS, the larger.
 """
 
 import argparse
@@ -44,12 +43,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT.parent / "shared" / "data" / "tokenizers" / "biogpt"
 WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
 STAGGER_S = 0.3
-"""Between requests of one round: a worker that is decoding already does not take what comes then, the idle one does."""
+"""Seconds between requests of one round, so that the next goes to an idle worker instead of one that is decoding."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command. seconds : it took; peak_rss : bytes at most, of the largest of its processes."""
+    """One command. seconds : its duration; peak_rss : peak bytes of its largest process."""
 
     name: str
     seconds: float
@@ -58,12 +57,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Served:
-    """A server with so many workers.
+    """Figures of a server with a number of workers.
 
     ready_s   : seconds from the start of the server, or from the request for more workers, until all were ready
     first_s   : latency of the first report
     steady_s  : median latency of the later ones, `workers` of them at a time
-    peak      : memory while reports were written
+    peak      : peak memory while writing reports
     """
 
     workers: int
@@ -74,7 +73,7 @@ class Served:
 
 
 def run(name: str, module: str, *arguments: str | int | Path) -> Step:
-    """Run a command of this project. Raises CalledProcessError when it fails."""
+    """Run a command of this project. Raises CalledProcessError if it fails."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -86,11 +85,11 @@ def run(name: str, module: str, *arguments: str | int | Path) -> Step:
 
 
 def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[Step]]:
-    """A model folder of true size with random weights, imported from a checkpoint as its original writes it."""
+    """Make a model folder of published size with random weights, imported from a checkpoint in the original format."""
     checkpoint, model = folder / "final_model.pth", folder / system
     made = run("random checkpoint", "benchmarks.models.random_checkpoint", system, checkpoint)
     if not tokenizer.is_dir():
-        print(f"{tokenizer} is not here: a made-up vocabulary takes its place", file=sys.stderr)
+        print(f"{tokenizer} does not exist: using a made-up vocabulary", file=sys.stderr)
         tokenizer = folder
         write_random_tokenizer(folder)
     imported = run("import", "export.import_checkpoint", system, checkpoint, "--tokenizer", tokenizer, "--out", model)
@@ -99,7 +98,7 @@ def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[S
 
 
 def with_precision(model: Path, precision: str, folder: Path) -> Path:
-    """A copy of a model folder, its weights linked, with another precision in model.yaml."""
+    """Copy a model folder, linking its weights, with another precision in model.yaml."""
     import yaml
 
     copy = folder / f"{model.name}_{precision}"
@@ -127,7 +126,7 @@ def weights_size(archive: Path) -> int:
 
 
 def serve(archive: Path, workers: Sequence[int], rounds: int, tokens: int) -> list[Served]:
-    """Start a server, scale it to each number of workers in turn, and ask it for reports of so many new tokens."""
+    """Start a server, scale it to each number of workers in turn, and request reports of `new_tokens` tokens."""
     images = iter(_images())
     results = []
     began = time.perf_counter()
@@ -157,7 +156,7 @@ def serve(archive: Path, workers: Sequence[int], rounds: int, tokens: int) -> li
 
 
 def _images() -> "Sequence[bytes]":
-    """One radiograph as many files: no two have the same bytes, so that each is encoded."""
+    """Copies of one radiograph with different bytes, so that each is encoded instead of found in the cache."""
     png = as_png(sample_radiograph())
     return [png + f"{i}".encode() for i in range(1000)]
 
@@ -194,16 +193,16 @@ def main() -> None:
     what.add_argument("--system", choices=CHECKPOINTS, default="biomedclip_qformer_biogpt", help="with random weights")
     what.add_argument("--model", type=Path, help="a model folder, instead of random weights")
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER, help="published tokenizer (%(default)s)")
-    parser.add_argument("--precision", default="bf16", help="of the decoder, as in model.yaml (%(default)s)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers, rising (1 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="reports of each worker (%(default)s)")
-    parser.add_argument("--tokens", type=int, default=24, help="new tokens of each report (%(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the large files go meanwhile; default: the temporary folder")
-    parser.add_argument("--date", help="goes into the results")
+    parser.add_argument("--precision", default="bf16", help="precision of the decoder, as in model.yaml (%(default)s)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of workers, ascending (1 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="reports per worker (%(default)s)")
+    parser.add_argument("--tokens", type=int, default=24, help="new tokens per report (%(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder for large temporary files (default: the system's)")
+    parser.add_argument("--date", help="date to write into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench/memory.json"), help="(%(default)s)")
     arguments = parser.parse_args()
     if arguments.workers != sorted(set(arguments.workers)) or arguments.workers[0] != 1:
-        parser.error(f"--workers is {arguments.workers}; allowed: rising numbers that begin with 1, such as 1 2 4")
+        parser.error(f"--workers is {arguments.workers}; allowed: ascending numbers starting with 1, such as 1 2 4")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
         model: Path | None = arguments.model
@@ -212,7 +211,7 @@ def main() -> None:
             model, steps = make_model(arguments.system, arguments.tokenizer, folder)
         model = with_precision(model, arguments.precision, folder)
         store = folder / "store"
-        # For the largest number: workers share the decoder's weights then, from the first one on.
+        # Packaged for the largest number, so that workers share the decoder's weights from the first one on.
         serving = ("--batching", "dynamic", "--workers", arguments.workers[-1], "--store", store)
         steps.append(run("export and package", "export.package", model, *serving))
         (archive,) = store.glob("*.mar")

@@ -1,4 +1,4 @@
-"""How much memory a server and its workers hold together."""
+"""Memory of a server and its workers together."""
 
 import re
 import threading
@@ -13,11 +13,11 @@ _INTERVAL_S = 0.1
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of some processes, in bytes.
+    """Resident memory of several processes, in bytes.
 
-    rss       : a page that two of them share counts twice
-    pss       : a page that n processes share counts 1/n in each: the sum is what the processes really hold
-    anonymous : the part of pss that is behind no file, and so never shared between workers
+    rss       : a page shared by two of them counts twice
+    pss       : a page shared by n processes counts 1/n in each, so the sum is the real memory
+    anonymous : the part of pss not backed by a file, which workers never share
     """
 
     rss: int = 0
@@ -28,12 +28,12 @@ class Memory:
         return Memory(self.rss + other.rss, self.pss + other.pss, self.anonymous + other.anonymous)
 
     def highest(self, other: "Memory") -> "Memory":
-        """The larger of each figure."""
+        """The maximum of each figure."""
         return Memory(max(self.rss, other.rss), max(self.pss, other.pss), max(self.anonymous, other.anonymous))
 
 
 def memory_of_tree(pid: int) -> Memory:
-    """The memory of a process and of all below it, as the kernel counts it (Linux only)."""
+    """Memory of a process and its descendants, as counted by the kernel (Linux only)."""
     total = Memory()
     try:
         root = psutil.Process(pid)
@@ -44,18 +44,18 @@ def memory_of_tree(pid: int) -> Memory:
         try:
             counted = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # it has exited
         found = {name: 1024 * int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", counted, re.MULTILINE)}
         total += Memory(found.get("Rss", 0), found.get("Pss", 0), found.get("Pss_Anon", 0))
     return total
 
 
 class PeakMemory:
-    """A context manager that looks ten times a second at the memory of a process and of all below it.
+    """A context manager that samples the memory of a process and its descendants ten times a second.
 
     pid      : the process
-    interval : seconds between two looks
-    peak     : the highest that was seen of each figure
+    interval : seconds between samples
+    peak     : maximum of each figure
     """
 
     def __init__(self, pid: int, interval: float = _INTERVAL_S) -> None:

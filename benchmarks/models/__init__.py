@@ -1,1 +1,1 @@
-"""Models that the benchmarks share."""
+"""Models shared by the benchmarks."""

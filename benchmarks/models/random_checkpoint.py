@@ -1,4 +1,4 @@
-"""Checkpoints of true size with random weights, as the original code of a system would have saved them.
+"""Checkpoints of published size with random weights, as the original code of a system saves them.
 
 python -m benchmarks.models.random_checkpoint biomedclip_qformer_biogpt final_model.pth
 """
@@ -24,11 +24,11 @@ _SYSTEM0_KEYS = (
     ("connector.", "qformer."),
     ("attention.attention.", "attention.self."),
 )
-"""From a part of our key to that of the published one, in turn."""
+"""Part of our key -> part of the published key, applied in order."""
 
 
 def biomedclip_qformer_biogpt() -> dict[str, Tensor]:
-    """System 0's final_model.pth: 626,173,185 parameters, those that only text would need included."""
+    """System 0's final_model.pth: 626,173,185 parameters, including those needed only for text."""
     from transformers import BioGptConfig, BioGptForCausalLM
 
     system = ARCHITECTURES["biomedclip_qformer_biogpt"]
@@ -45,13 +45,13 @@ def biomedclip_qformer_biogpt() -> dict[str, Tensor]:
         checkpoint[f"biomedclip_encoder.model.text.{key}"] = value
     checkpoint["biomedclip_encoder.model.logit_scale"] = torch.tensor(2.6593)
     for key in [key for key in checkpoint if key.startswith("qformer.") and "_query." in key]:
-        # The feed-forward layer for text is made like the one for queries.
+        # The feed-forward layer for text has the shape of the one for queries.
         checkpoint[key.replace("_query.", ".")] = torch.randn(checkpoint[key].shape) * 0.02
     return checkpoint
 
 
 def _biomedclip_text_tower() -> dict[str, Tensor]:
-    """BERT of base size without a pooler, and the projection after it."""
+    """BERT-base without a pooler, and the projection after it."""
     from open_clip.hf_model import HFTextEncoder
     from transformers import BertConfig
 
@@ -68,20 +68,20 @@ def _biomedclip_text_tower() -> dict[str, Tensor]:
 
 
 CHECKPOINTS: Mapping[str, Callable[[], dict[str, Tensor]]] = {"biomedclip_qformer_biogpt": biomedclip_qformer_biogpt}
-"""By the name of the system."""
+"""Name of the system -> function that builds its checkpoint."""
 
 
 def write_random_checkpoint(system: str, path: Path) -> int:
-    """Save a checkpoint of a system in CHECKPOINTS as its original does; returns the number of its parameters."""
+    """Save a checkpoint of a system in CHECKPOINTS as the original does; returns the number of its parameters."""
     torch.manual_seed(0)
     checkpoint = CHECKPOINTS[system]()
     torch.save(checkpoint, path)
-    # One storage under two names is one parameter.
+    # Tensors that share a storage count once.
     return sum({value.data_ptr(): value.numel() for value in checkpoint.values()}.values())
 
 
 def write_random_tokenizer(folder: Path, vocab_size: int = 42384) -> None:
-    """A tokenizer.json with as many made-up words as the published vocabulary has."""
+    """Write a tokenizer.json with made-up tokens, as many as the published vocabulary has."""
     words = [*BIOGPT_SPECIAL, *(f"w{i}" for i in range(len(BIOGPT_SPECIAL), vocab_size))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=BIOGPT_SPECIAL[3]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -91,7 +91,7 @@ def write_random_tokenizer(folder: Path, vocab_size: int = 42384) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Save a checkpoint of true size with random weights.")
+    parser = argparse.ArgumentParser(description="Save a checkpoint of published size with random weights.")
     parser.add_argument("system", choices=CHECKPOINTS)
     parser.add_argument("path", type=Path)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Model folders with random weights, for benchmarks of what does not depend on the weights."""
+"""Model folders with random weights, for benchmarks that do not depend on the weights."""
 
 import tempfile
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ def write_random_model(
     store: Path,
     **values: Any,
 ) -> Path:
-    """Write a model folder of one of the systems, with made-up words; its name is that of the folder.
+    """Write a model folder of a system, with a made-up vocabulary; the model is named after the folder.
 
     vision, connector : sections of model.yaml
-    decoder           : its weights are those of the checkpoint of this shape, which peers read as well
-    store             : where such checkpoints lie
-    values            : of model.yaml, replacing the published ones
+    decoder           : its weights come from the checkpoint of this shape, which peers read too
+    store             : folder of such checkpoints
+    values            : values of model.yaml that replace the published ones
     """
     contents = {
         **ARCHITECTURES[system].published.defaults,

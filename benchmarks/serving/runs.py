@@ -1,4 +1,4 @@
-"""Runs of load on a server, and what they say."""
+"""Load runs on a server, and their figures."""
 
 import math
 import resource
@@ -25,14 +25,14 @@ BEAMS = 3
 
 @dataclass(frozen=True)
 class Figures:
-    """One run, or the medians of several.
+    """Figures of one run, or medians of several.
 
-    offered        : requests a second that arrived; None in a closed loop
-    reports_per_s  : right reports
+    offered        : arrivals per second; None in a closed loop
+    reports_per_s  : correct reports per second
     p50, p95, p99  : seconds from planned arrival to report; None without reports
-    requests       : of the run, and how many of them failed
-    late_p95       : seconds that the load generator was late
-    foreign_cores  : that were busy with neither server nor load generator
+    requests       : number of requests; `failures` is the number of failed ones
+    late_p95       : 95th percentile of the load generator's lateness, in seconds
+    foreign_cores  : mean number of cores used by neither server nor load generator
     """
 
     offered: float | None
@@ -60,8 +60,8 @@ class Figures:
         )
 
 
-def middle(runs: Sequence[Figures]) -> Figures:
-    """The median of each figure."""
+def take_medians(runs: Sequence[Figures]) -> Figures:
+    """Take the median of each figure."""
     found: dict[str, Any] = {}
     for field in fields(Figures):
         values = [value for value in (getattr(run, field.name) for run in runs) if value is not None]
@@ -71,12 +71,12 @@ def middle(runs: Sequence[Figures]) -> Figures:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often.
+    """Number and length of the runs.
 
-    rounds  : in which all candidates take turns
+    rounds  : rounds in which all candidates take turns
     closed  : seconds of a closed loop
-    open    : seconds of an open one
-    patience : seconds to wait, before each run, for a machine that does nothing else
+    open    : seconds of an open loop
+    patience : maximum seconds to wait, before each run, for an idle machine
     """
 
     rounds: int
@@ -86,21 +86,21 @@ class Plan:
 
 
 _LENIENT: dict[str, Any] = {"grpc_share": 0.0, "max_failure_rate": 1.0, "max_p95": 1e6}
-"""A benchmark says what is, and judges nothing."""
+"""Limits that always pass, because a benchmark only measures."""
 
 
 class Runs:
-    """Loads the models of one server, and prints what came of it.
+    """Runs loads on the models of one server and prints the figures.
 
-    tokens : of the longest report
-    out    : folder for what the load generator writes
+    tokens : maximum length of a report
+    out    : folder for the output of the load generator
     """
 
     def __init__(self, server: LocalServer, tokens: int, plan: Plan, out: Path) -> None:
         self._server, self._tokens, self._plan, self._out = server, tokens, plan, out
 
     def saturate(self, candidates: Sequence[Candidate]) -> dict[str, list[Figures]]:
-        """What each can do at most, by its name: twice as many users as it decodes together, so that some wait."""
+        """Measure maximum throughput, by name: with twice as many users as are decoded together, so that some wait."""
         found: dict[str, list[Figures]] = {candidate.name: [] for candidate in candidates}
         for number in range(self._plan.rounds):
             for candidate in candidates:
@@ -110,9 +110,9 @@ class Runs:
         return found
 
     def offer(self, offered: Sequence[tuple[Candidate, str, float]]) -> dict[tuple[str, str], list[Figures]]:
-        """Fixed rates, by name of the candidate and of the rate; the same rate has the same arrivals.
+        """Run fixed rates, by name of the candidate and of the rate; the same rate has the same arrivals.
 
-        offered : candidate, name of the rate, requests a second
+        offered : candidate, name of the rate, requests per second
         """
         found: dict[tuple[str, str], list[Figures]] = {(candidate.name, share): [] for candidate, share, _ in offered}
         for number in range(self._plan.rounds):
@@ -122,7 +122,7 @@ class Runs:
         return found
 
     def _run(self, candidate: Candidate, name: str, load: Load) -> Figures:
-        """One run. Raises RuntimeError when the load generator has no result."""
+        """Run one load. Raises RuntimeError if the load generator writes no result."""
         wait_until_quiet(self._plan.patience)
         before, began = _busy(self._server), time.perf_counter()
         out = self._out / candidate.served
@@ -130,7 +130,7 @@ class Runs:
         foreign = (_busy(self._server) - before) / (time.perf_counter() - began)
         path = out / "summary.json"
         if not path.is_file():
-            raise RuntimeError(f"{candidate.name}: locust gave no result; its output is {out / 'locust.log'}")
+            raise RuntimeError(f"{candidate.name}: locust wrote no result; see {out / 'locust.log'}")
         summary, _ = read_summary(path)
         figures = Figures.of(summary, load, max(0.0, foreign))
         p95 = math.nan if figures.p95 is None else figures.p95
@@ -139,7 +139,7 @@ class Runs:
 
 
 def _busy(server: LocalServer) -> float:
-    """CPU seconds of the machine that went neither to the server, nor to this process and those that it waited for."""
+    """CPU seconds of the machine outside the server, this process and its finished child processes."""
     root = psutil.Process(server.pid)
     own = [process.cpu_times() for process in (root, *root.children(recursive=True), psutil.Process())]
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -148,11 +148,11 @@ def _busy(server: LocalServer) -> float:
 
 @dataclass(frozen=True)
 class Alone:
-    """A request that has the server for itself; milliseconds, medians.
+    """One request at a time on an idle server; median milliseconds.
 
-    latency  : from sending it to having the report
-    handler  : what the handler says, in `timing_ms`: from the request's arrival there to the report
-    outside  : the difference, that of each request
+    latency  : from sending the request to receiving the report
+    handler  : sum of the answer's `timing_ms`: from the request's arrival at the handler to the report
+    outside  : the difference, taken for each request
     """
 
     tokens: int
@@ -161,15 +161,15 @@ class Alone:
     outside: float
 
 
-def alone(server: LocalServer, candidates: Sequence[Candidate], tokens: int, count: int) -> dict[str, Alone]:
-    """One request at a time to ours, in turns, by name of the candidate."""
+def measure_alone(server: LocalServer, candidates: Sequence[Candidate], tokens: int, count: int) -> dict[str, Alone]:
+    """Send one request at a time to our candidates, in turns; returns results by name of the candidate."""
     image = make_small_image(0).data
     asked: dict[str, list[tuple[float, float]]] = {candidate.name: [] for candidate in candidates}
     for number in range(count + 2):
         for candidate in candidates:
             client = HttpClient(server.url, server.key(), candidate.served, timeout=300)
             began = time.perf_counter()
-            # Another file each time, so that its features are not known yet.
+            # A different file each time, so that its features are not in the cache.
             options = {"num_beams": BEAMS, "min_new_tokens": tokens, "max_new_tokens": tokens}
             answer = client.report(image + f"alone {number}".encode(), **options)
             latency = 1e3 * (time.perf_counter() - began)

@@ -1,10 +1,10 @@
-"""Settings of in-flight and of dynamic batching, one at a time: what each does to throughput and latency.
+"""Effect of single settings of in-flight and dynamic batching on throughput and latency.
 
     python -m benchmarks.serving.sweep                              # some 30 minutes
     python -m benchmarks.serving.sweep --vary steps_per_handle --model demo --rounds 1
 
-The variants of one setting are on one server and take turns. All get the same arrivals: --share of what the first of
-them can do. Writes serving_sweep.json and serving_sweep.md into --out.
+One server serves the variants of a setting, which take turns. All get the same arrivals: --share of the first variant's
+maximum throughput. Writes serving_sweep.json and serving_sweep.md into --out.
 """
 
 import argparse
@@ -18,22 +18,22 @@ from typing import Any
 from benchmarks.machine import commit, describe_machine
 from benchmarks.serving.__main__ import ALONE_COUNT, ALONE_TOKENS, STORE
 from benchmarks.serving.archives import DYNAMIC, SUBJECTS, Candidate, Workshop
-from benchmarks.serving.runs import Plan, Runs, alone, middle
+from benchmarks.serving.runs import Plan, Runs, measure_alone, take_medians
 from benchmarks.serving.table import alone_table, table
 from launcher.local_server import LocalServer
 
 VARIANTS: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]] = {
-    # The served setting comes first: the others get a share of what it can do.
+    # The served setting comes first: its throughput determines the load of the others.
     "steps_per_handle": [(8, {"prelim": {"steps_per_handle": steps}}) for steps in (8, 1, 4, 16, 32)],
     "batchSize": [(slots, {}) for slots in (8, 4, 16)],
     "maxBatchDelay": [(8, {"maxBatchDelay": delay}) for delay in (1, 20, 100)],
     "maxBatchDelay, dynamic": [(8, {**DYNAMIC, "maxBatchDelay": delay}) for delay in (1, 20, 100)],
 }
-"""By what is varied: batchSize, and what differs from our model-config.yaml."""
+"""Varied setting -> batchSize and differences from our model-config.yaml."""
 
 
 def candidates(vary: str, precision: str) -> list[Candidate]:
-    """The variants of a setting."""
+    """Make the variants of a setting."""
     found = []
     for slots, settings in VARIANTS[vary]:
         name = vary.partition(",")[0]
@@ -44,7 +44,7 @@ def candidates(vary: str, precision: str) -> list[Candidate]:
 
 
 def sweep(workshop: Workshop, vary: str, share: float, plan: Plan, out: Path) -> dict[str, Any]:
-    """Measure the variants of one setting; returns its part of what serving_sweep.json holds."""
+    """Measure the variants of one setting; returns its part of serving_sweep.json."""
     variants = candidates(vary, workshop.subject.candidates[0].precision)
     with tempfile.TemporaryDirectory() as temporary:
         for variant in variants:
@@ -52,16 +52,17 @@ def sweep(workshop: Workshop, vary: str, share: float, plan: Plan, out: Path) ->
         with LocalServer(Path(temporary)) as server:
             for variant in variants:
                 server.wait_until_ready(variant.served)
-            single = alone(server, variants, ALONE_TOKENS, ALONE_COUNT)
+            single = measure_alone(server, variants, ALONE_TOKENS, ALONE_COUNT)
             runs = Runs(server, workshop.subject.tokens, plan, out)
-            most = {name: middle(figures) for name, figures in runs.saturate(variants).items()}
+            most = {name: take_medians(figures) for name, figures in runs.saturate(variants).items()}
             rate = share * most[variants[0].name].reports_per_s
             offered = runs.offer([(variant, f"{share:.0%}", rate) for variant in variants])
     return {
         "alone": {name: asdict(one) for name, one in single.items()},
         "saturated": {name: asdict(figures) for name, figures in most.items()},
         "offered": [
-            {"candidate": name, "load": load, **asdict(middle(figures))} for (name, load), figures in offered.items()
+            {"candidate": name, "load": load, **asdict(take_medians(figures))}
+            for (name, load), figures in offered.items()
         ],
     }
 
@@ -73,8 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--vary", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(all)")
     parser.add_argument("--model", choices=SUBJECTS, default="small", help="(%(default)s)")
-    parser.add_argument("--share", type=float, default=0.7, help="of what the first variant can do (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="in which all take turns (%(default)s)")
+    parser.add_argument(
+        "--share", type=float, default=0.7, help="share of the first variant's maximum throughput (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in which all take turns (%(default)s)")
     parser.add_argument("--closed", type=float, default=25, help="seconds of saturation (%(default)s)")
     parser.add_argument("--open", type=float, default=40, help="seconds at that rate (%(default)s)")
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a quiet machine (%(default)s)")
@@ -99,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """The tables of all settings that were varied."""
-    parts = [f"# Settings of batching, measured with the model {record['model']}"]
+    """The tables of all varied settings."""
+    parts = [f"# Settings of batching, measured on the model {record['model']}"]
     for vary, found in record["varied"].items():
         parts += [f"## {vary}", table(found["saturated"], found["offered"]), alone_table(found["alone"])]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""The tables of the serving benchmark, and its chart."""
+"""Tables and chart of the serving benchmark."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ HEAD = "| | load | offered /s | reports /s | p50, s | p95, s | p99, s | failed |
 
 
 def table(saturated: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> str:
-    """Of one model.
+    """The table of one model.
 
-    saturated : Figures by name of the candidate
+    saturated : name of the candidate -> Figures
     offered   : Figures with the `candidate` and the name of its `load`
     """
     lines, disturbed = [HEAD], 0.0
@@ -35,7 +35,7 @@ def table(saturated: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[
 
 
 def alone_table(alone: Mapping[str, Mapping[str, float]]) -> str:
-    """Where the time of a single request goes."""
+    """The table of the time of a single request, by part."""
     lines = [
         "| one request at a time | tokens | latency, ms | its handler, ms | outside of it, ms |",
         "|---|---|---|---|---|",
@@ -53,10 +53,10 @@ def markdown(record: Mapping[str, Any]) -> str:
         "# Serving",
         where_and_when(record),
         f"Medians of {plan['rounds']} rounds in which all took turns on one server; the load generator, with PNGs of "
-        "some 50 kB, is on the same cores. Reports of 3 beams and exactly 16 to so many tokens, all as often. "
-        "Saturated: a closed loop of twice as many users as are decoded together, "
-        f"{plan['closed']:.0f} s; else Poisson arrivals for {plan['open']:.0f} s, "
-        "of which at 100 % the queue grows as long as it lasts.",
+        "some 50 kB, is on the same cores. Reports of 3 beams, lengths uniform from 16 tokens to the model's maximum. "
+        "Saturated: a closed loop with twice as many users as requests decoded together, "
+        f"{plan['closed']:.0f} s; otherwise Poisson arrivals for {plan['open']:.0f} s, "
+        "with a queue that keeps growing at 100 %.",
     ]
     for name, subject in record["models"].items():
         parts.append(f"## {name}: reports of 16 to {subject['tokens']} tokens")
@@ -67,7 +67,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
-    """Latency over throughput, a panel a model: p50 solid, p95 dashed."""
+    """Draw latency over throughput, one panel per model: p50 solid, p95 dashed."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,8 +1,8 @@
-"""A child process with one peer: jobs come in as lines of JSON on stdin, answers go out on stdout.
+"""A child process with one peer: reads jobs as lines of JSON from stdin, writes answers to stdout.
 
     python -m benchmarks.decode.peers.child NAME CHECKPOINT THREADS
 
-The first line that it writes says what it is: {"precisions": [...], "versions": {...}, "note": str}. A job is
+Its first line describes the peer: {"precisions": [...], "versions": {...}, "note": str}. A job is
 {"precision", "prefixes", "beams", "new_tokens"}, its answer {"seconds", "token_ids"} or {"refused": reason}.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.decode.peers.peer import Peer, Refused
 
 
 def answer(peer: Peer, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Do a job; what fails is an answer too, since the other peers go on."""
+    """Run a job; a failure is an answer too, so that the other peers continue."""
     precision = job["precision"]
     try:
         peer.load(precision)
@@ -29,7 +29,7 @@ def answer(peer: Peer, job: Mapping[str, Any]) -> dict[str, Any]:
         seconds = time.perf_counter() - began
     except Refused as refused:
         return {"refused": str(refused)}
-    except Exception as error:  # noqa: BLE001 - every library here has errors of its own
+    except Exception as error:  # noqa: BLE001 - each library here has its own errors
         traceback.print_exc()
         return {"refused": f"{type(error).__name__}: {error}"[:500]}
     return {"seconds": seconds, "token_ids": token_ids}
@@ -46,7 +46,7 @@ def serve(peer: Peer, jobs: TextIO, answers: TextIO) -> None:
 def main() -> None:
     """Command line."""
     name, checkpoint, threads = sys.argv[1:]
-    # The libraries print what they like; it goes into the log, not between the answers.
+    # Output of the libraries goes into the log, not between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     module = importlib.import_module(f"benchmarks.decode.peers.{name}")

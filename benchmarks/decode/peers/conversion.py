@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def converted(checkpoint: Path, name: str, convert: Callable[[Path], None]) -> Path:
-    """The folder `name` of a checkpoint, which `convert` fills when it is not there."""
+def convert_once(checkpoint: Path, name: str, convert: Callable[[Path], None]) -> Path:
+    """Return the folder `name` of a checkpoint; `convert` fills it if it does not exist."""
     folder = checkpoint / name
     if not folder.is_dir():
         unfinished = checkpoint / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         convert(unfinished)
-        # Renamed last, so that a conversion that was interrupted is not taken for a whole one.
+        # Renamed last, so that an interrupted conversion is not taken for a complete one.
         unfinished.rename(folder)
     return folder

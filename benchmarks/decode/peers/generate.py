@@ -17,7 +17,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Peer:
-    """Language models as they are; the cross-attention decoder as the decoder of Marian, which computes the same."""
+    """Language models unchanged; the cross-attention decoder as Marian's decoder, which computes the same."""
 
     precisions = tuple(_DTYPES)
 
@@ -43,7 +43,7 @@ class Peer:
         self._models[precision] = model.to(_DTYPES[precision]).eval().requires_grad_(False)
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
-        """All prefixes in one batch."""
+        """Decode all prefixes in one batch."""
         model, ids = self._models[precision], torch.tensor(prefixes)
         with torch.inference_mode():
             if self._shape.is_prefix:
@@ -71,7 +71,7 @@ class Peer:
 
 
 def marian(c: CrossAttentionConfig, weights: dict[str, Tensor]) -> MarianMTModel:
-    """Our decoder's weights in `transformers`; of the encoder only what it gives is used."""
+    """Our decoder's weights in a Marian model; only the output of its encoder is used."""
     config = MarianConfig(
         vocab_size=c.vocab_size,
         decoder_vocab_size=c.vocab_size,
@@ -114,11 +114,11 @@ _LAYER = {
     "linear1": "fc1",
     "linear2": "fc2",
 }
-"""From our layers to Marian's, without the fused projections."""
+"""Our layer names -> Marian's, without the fused projections."""
 
 
 def _layer(weights: dict[str, Tensor], i: int) -> dict[str, Tensor]:
-    """Weights of one layer in Marian's names."""
+    """Weights of one layer under Marian's names."""
     named = {}
     for kind in ("weight", "bias"):
         for ours, theirs in _LAYER.items():

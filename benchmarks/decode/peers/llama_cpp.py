@@ -1,4 +1,4 @@
-"""llama.cpp by its low-level API: greedy decoding of several images side by side; it has no beam search."""
+"""llama.cpp through its low-level API: greedy decoding of several images in one batch; it has no beam search."""
 
 import json
 from importlib.metadata import version
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.decode.peers.conversion import converted
+from benchmarks.decode.peers.conversion import convert_once
 from benchmarks.decode.peers.peer import Refused
 
 _TYPES = {
@@ -19,18 +19,18 @@ _TYPES = {
     "bf16": gguf.GGMLQuantizationType.BF16,
     "int8_dynamic": gguf.GGMLQuantizationType.Q8_0,
 }
-"""Of the matrices. Q8_0 has a scale for 32 weights (8.5 bits a weight); activations are quantised in the same way."""
+"""Types of the matrices. Q8_0 has a scale per 32 weights (8.5 bits per weight); activations are quantized alike."""
 
 _COLUMNS = 256
-"""Of the cache, for one image."""
+"""Columns of the cache for one image."""
 _MOST_IMAGES = 8
 
 
 class Peer:
-    """A loop over `llama_decode` that takes the likeliest word."""
+    """A loop over `llama_decode` that takes the most likely token."""
 
     precisions = tuple(_TYPES)
-    note = "same weights as GGUF; greedy only, 1x1 or images side by side; the prefix is given as words"
+    note = "same weights as GGUF; greedy only, one image or several in a batch; the prefix is given as token ids"
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.versions = {"llama-cpp-python": version("llama-cpp-python")}
@@ -47,9 +47,11 @@ class Peer:
         config = self._folder / "config.json"
         values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
         if values.get("model_type") != "llama":
-            raise Refused("llama.cpp has no such decoder; it is compared on Llama")
+            raise Refused("llama.cpp does not support this decoder; it is compared on Llama")
         self._vocab_size = values["vocab_size"]
-        folder = converted(self._folder, f"gguf-{precision}", lambda target: _convert(self._folder, target, precision))
+        folder = convert_once(
+            self._folder, f"gguf-{precision}", lambda target: _convert(self._folder, target, precision)
+        )
         model = llama_cpp.llama_model_load_from_file(
             str(folder / "model.gguf").encode(), llama_cpp.llama_model_default_params()
         )
@@ -61,11 +63,11 @@ class Peer:
         self._contexts[precision] = llama_cpp.llama_init_from_model(model, settings)
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
-        """All prefixes as sequences of one batch."""
+        """Decode all prefixes as sequences of one batch."""
         if beams > 1:
             raise Refused("llama.cpp has no beam search")
         if len(prefixes) > _MOST_IMAGES:
-            raise Refused(f"at most {_MOST_IMAGES} images here")
+            raise Refused(f"at most {_MOST_IMAGES} images are supported here")
         context = self._contexts[precision]
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
         batch = llama_cpp.llama_batch_init(sum(map(len, prefixes)), 0, 1)
@@ -83,7 +85,7 @@ class Peer:
             llama_cpp.llama_batch_free(batch)
 
     def _step(self, context: Any, batch: Any, tokens: list[list[int]], position: int) -> list[int]:
-        """Read the tokens of every sequence, the first at `position`, and choose the next of each."""
+        """Read the tokens of every sequence, starting at `position`, and choose the next token of each."""
         i, last = 0, []
         for sequence, words in enumerate(tokens):
             for offset, word in enumerate(words):
@@ -104,7 +106,7 @@ class Peer:
 
 
 def _convert(checkpoint: Path, target: Path, precision: str) -> None:
-    """Write a Llama as GGUF, without words."""
+    """Write a Llama as GGUF, without a vocabulary."""
     c = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     target.mkdir()
     writer = gguf.GGUFWriter(target / "model.gguf", "llama")
@@ -126,7 +128,7 @@ def _convert(checkpoint: Path, target: Path, precision: str) -> None:
         if name is None:
             raise Refused(f"GGUF has no name for {key}")
         layer = key.split(".")[-2]
-        values = _interleaved(weight, heads[layer]) if layer in heads else weight
+        values = _interleave(weight, heads[layer]) if layer in heads else weight
         kind = _TYPES[precision] if values.ndim > 1 else gguf.GGMLQuantizationType.F32
         writer.add_tensor(name, gguf.quantize(values.float().numpy(), kind), raw_dtype=kind)
     writer.write_header_to_file()
@@ -135,6 +137,6 @@ def _convert(checkpoint: Path, target: Path, precision: str) -> None:
     writer.close()
 
 
-def _interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rotary positions turn neighbours here, and the two halves of a head in `transformers`."""
+def _interleave(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Reorder a head: rotary positions rotate adjacent pairs in llama.cpp, and the two halves in `transformers`."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape).contiguous()

@@ -1,4 +1,4 @@
-"""OpenVINO by optimum-intel: `generate` of `transformers` over a compiled model that keeps its cache itself."""
+"""OpenVINO through optimum-intel: `generate` of `transformers` on a compiled model with an internal cache."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
-from benchmarks.decode.peers.conversion import converted
+from benchmarks.decode.peers.conversion import convert_once
 from benchmarks.decode.peers.peer import Refused
 
 _STORED: dict[str, dict[str, Any]] = {
     "fp32": {"load_in_8bit": False},
-    # As the library stores a model of this size when it is not told otherwise, but symmetric.
+    # The library's default for a model of this size, but symmetric.
     "int8": {"quantization_config": OVWeightQuantizationConfig(bits=8, sym=True)},
 }
-"""How the weights lie in the file; bf16 is computed from those of fp32."""
+"""Precision -> storage of the weights; bf16 is computed from those of fp32."""
 
 COMPUTED: dict[str, dict[str, str]] = {
     "fp32": {"INFERENCE_PRECISION_HINT": "f32"},
@@ -23,14 +23,14 @@ COMPUTED: dict[str, dict[str, str]] = {
     "int8": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
     "int8_dynamic": {},
 }
-"""Settings besides the latency hint. By default it computes in bf16 where the CPU can, and quantizes activations."""
+"""Settings besides the latency hint. By default it computes in bf16 if the CPU can, and quantizes activations."""
 
 
 class Peer:
     """`OVModelForCausalLM.generate`."""
 
     precisions = tuple(COMPUTED)
-    note = "same weights, exported and, for int8, compressed per row; the prefix is given as words"
+    note = "same weights, exported and, for int8, compressed per row; the prefix is given as token ids"
 
     def __init__(self, folder: Path, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -47,11 +47,11 @@ class Peer:
         """Export and compile, once."""
         if precision not in self._models:
             self._models[precision] = OVModelForCausalLM.from_pretrained(
-                str(exported(self._folder, precision)), device="CPU", ov_config=settings(precision, self._threads)
+                str(export_once(self._folder, precision)), device="CPU", ov_config=settings(precision, self._threads)
             )
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
-        """All prefixes in one batch."""
+        """Decode all prefixes in one batch."""
         ids = torch.tensor(prefixes)
         tokens = self._models[precision].generate(
             input_ids=ids,
@@ -64,17 +64,17 @@ class Peer:
         return tokens[:, ids.shape[1] :].tolist()
 
 
-def exported(checkpoint: Path, precision: str) -> Path:
-    """The folder of the exported model, made once."""
+def export_once(checkpoint: Path, precision: str) -> Path:
+    """Export the model once; returns its folder."""
     if not (checkpoint / "config.json").is_file():
-        raise Refused("optimum-intel exports no decoder with cross-attention alone")
+        raise Refused("optimum-intel cannot export a cross-attention decoder without an encoder")
     stored = "int8" if precision.startswith("int8") else "fp32"
 
     def export(target: Path) -> None:
         model = OVModelForCausalLM.from_pretrained(str(checkpoint), export=True, compile=False, **_STORED[stored])
         model.save_pretrained(str(target))
 
-    return converted(checkpoint, f"openvino-{stored}", export)
+    return convert_once(checkpoint, f"openvino-{stored}", export)
 
 
 def settings(precision: str, threads: int) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI: beam search in C++ over the model that optimum-intel exports."""
+"""OpenVINO GenAI: beam search in C++ on the model that optimum-intel exports."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -10,15 +10,15 @@ import openvino_genai
 from openvino_tokenizers import convert_tokenizer
 from transformers import AutoTokenizer
 
-from benchmarks.decode.peers.conversion import converted
-from benchmarks.decode.peers.openvino import COMPUTED, exported, settings
+from benchmarks.decode.peers.conversion import convert_once
+from benchmarks.decode.peers.openvino import COMPUTED, export_once, settings
 
 
 class Peer:
     """`openvino_genai.LLMPipeline.generate`, with its default attention back end."""
 
     precisions = tuple(COMPUTED)
-    note = "the exported model of openvino; the prefix is given as words"
+    note = "the exported model of openvino; the prefix is given as token ids"
 
     def __init__(self, folder: Path, threads: int) -> None:
         self.versions = {"openvino-genai": version("openvino-genai")}
@@ -30,21 +30,21 @@ class Peer:
         """Export and compile, once."""
         if precision in self._pipelines:
             return
-        model = exported(self._folder, precision)
-        tokenizer = openvino_genai.Tokenizer(str(converted(self._folder, "openvino-tokenizer", self._convert)))
+        model = export_once(self._folder, precision)
+        tokenizer = openvino_genai.Tokenizer(str(convert_once(self._folder, "openvino-tokenizer", self._convert)))
         self._pipelines[precision] = openvino_genai.LLMPipeline(
             str(model), tokenizer, "CPU", **settings(precision, self._threads)
         )
 
     def _convert(self, target: Path) -> None:
-        """The pipeline does not start without a tokenizer, though it gets ids."""
+        """Convert the tokenizer: the pipeline does not start without one, although it gets token ids."""
         words, texts = convert_tokenizer(AutoTokenizer.from_pretrained(self._folder), with_detokenizer=True)
         target.mkdir()
         openvino.save_model(words, target / "openvino_tokenizer.xml")
         openvino.save_model(texts, target / "openvino_detokenizer.xml")
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
-        """All prefixes in one batch."""
+        """Decode all prefixes in one batch."""
         ids = np.array(prefixes, dtype=np.int64)
         inputs = openvino_genai.TokenizedInputs(openvino.Tensor(ids), openvino.Tensor(np.ones_like(ids)))
         config = openvino_genai.GenerationConfig()

@@ -1,19 +1,19 @@
-"""What the modules of this package have in common."""
+"""The interface of the modules of this package."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
 class Refused(Exception):
-    """The peer cannot do this job; the text says why."""
+    """The peer cannot run this job; the message gives the reason."""
 
 
 class Peer(Protocol):
-    """What a module of this package calls `Peer`: made with the checkpoint's folder and a number of threads.
+    """Protocol of the class `Peer` in each module; its arguments are the checkpoint's folder and a number of threads.
 
-    precisions : that it computes in
-    versions   : of the libraries that it measures
-    note       : what a reader of its figures must know
+    precisions : supported precisions
+    versions   : versions of the measured libraries
+    note       : remark for readers of its figures
     """
 
     precisions: Sequence[str]
@@ -21,7 +21,7 @@ class Peer(Protocol):
     note: str
 
     def load(self, precision: str) -> None:
-        """Make ready for jobs in one of its precisions. Raises Refused."""
+        """Prepare for jobs in one of its precisions. Raises Refused."""
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
-        """Decode all prefixes together, and give the best tokens of each, exactly `new_tokens`. Raises Refused."""
+        """Decode all prefixes together; returns exactly `new_tokens` best tokens of each. Raises Refused."""

@@ -1,4 +1,4 @@
-"""Ours: the engine of prelim, with weights that are import_checkpoint and stored as an archive's are."""
+"""Ours: the engine of prelim, with weights that are imported and stored like those of an archive."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ class Peer:
             self._decoders[precision] = serving_decoder(self._network, precision)
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
-        """All prefixes as requests of one batch."""
+        """Decode all prefixes as requests of one batch."""
         decoder = self._decoders[precision]
         engine = Engine(decoder, slots=len(prefixes), eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
         options = GenerationOptions(num_beams=beams, min_new_tokens=new_tokens, max_new_tokens=new_tokens)
@@ -47,7 +47,7 @@ class Peer:
         return [list(done[key][0].token_ids) for key in requests]
 
     def _image_embeds(self, ids: list[int]) -> Tensor:
-        """Words stand for an image, so that peers that take only ids of words read the same prefix."""
+        """Token embeddings replace the image, so that peers that accept only token ids read the same prefix."""
         if not self._shape.is_prefix:
             return self._network.token_embedding(torch.tensor(ids))
         nothing = torch.empty(1, 0, self._shape.section["hidden_size"])
@@ -55,7 +55,7 @@ class Peer:
 
 
 def import_checkpoint(folder: Path, shape: Shape) -> Any:
-    """The network of a checkpoint as a model folder has it, in float32."""
+    """Import the network of a checkpoint as for a model folder, in float32."""
     with torch.device("meta"):
         network = build_decoder(shape.section)
     weights = load_file(folder / WEIGHTS)
@@ -66,6 +66,6 @@ def import_checkpoint(folder: Path, shape: Shape) -> Any:
 
 
 def _import_weights(name: str) -> str:
-    """From a key of `transformers` to that of a model folder, where the body has one name for all models."""
+    """Map a key of `transformers` to that of a model folder, where the body has the same name in all models."""
     body, _, rest = name.partition(".")
     return name if body == "lm_head" else f"body.{rest}"

@@ -1,1 +1,1 @@
-"""What the serving benchmark compares Prelim with: a handler as somebody would write it in a day, and its archive."""
+"""The serving benchmark's baseline: a simple handler, written in a day, and its archive."""

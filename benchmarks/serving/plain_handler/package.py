@@ -1,4 +1,4 @@
-"""The plain handler's archive, by TorchServe's own archiver."""
+"""The plain handler's archive, made with TorchServe's archiver."""
 
 import json
 import shutil
@@ -27,10 +27,10 @@ def write_plain_archive(
     """Package a model for the plain handler.
 
     model      : its model folder
-    networks   : folder with its exported networks, which are those that Prelim serves
-    dtype      : of the decoder, as PyTorch names it
-    batch_size : TorchServe's batchSize; all else is its default
-    checkpoint : of `transformers`, with the decoder's weights; None makes a cross-attention decoder Marian's
+    networks   : folder with its exported networks, the same that Prelim serves
+    dtype      : of the decoder, a name of PyTorch
+    batch_size : TorchServe's batchSize; other settings keep their defaults
+    checkpoint : of `transformers`, with the decoder's weights; None: convert a cross-attention decoder to Marian's
     """
     config = ModelConfig.read(model / "model.yaml")
     p, tokens = config.preprocess, config.tokenizer
@@ -65,16 +65,16 @@ def write_plain_archive(
         command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", "1.0"]
         command += ["--handler", str(HANDLER), "--extra-files", str(extra), "--config-file", str(of_server)]
         command += ["--archive-format", "zip-store", "--export-path", str(store), "--force"]
-        # The archiver stages under <temporary folder>/<name> and deletes what is there: it gets its own.
+        # The archiver stages under <temporary folder>/<name> and deletes its content, so it gets a separate folder.
         subprocess.run(command, cwd=ROOT, env={"TMPDIR": str(scratch)}, stdout=subprocess.DEVNULL, check=True)
     return store / f"{name}.mar"
 
 
 def _write_marian(model: Path, folder: Path) -> None:
-    """A cross-attention decoder as `transformers` has it."""
+    """Write a cross-attention decoder in the format of `transformers`."""
     config, network = read_network(model)
     dimensions: dict[str, Any] = {name: value for name, value in config.decoder.items() if name != "kind"}
     same = marian(CrossAttentionConfig(**dimensions), network.decoder.state_dict())
     same.config.save_pretrained(folder)
-    # By itself: save_pretrained leaves positions out that are not Marian's own.
+    # Saved separately: save_pretrained omits positions that differ from Marian's.
     save_file({name: tensor.contiguous() for name, tensor in same.state_dict().items()}, folder / WEIGHTS)

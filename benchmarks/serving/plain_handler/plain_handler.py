@@ -1,6 +1,6 @@
-"""Image in, report out: encoder in ONNX Runtime, decoder by `transformers` `generate`, one call of it for each batch.
+"""Image in, report out: encoder in ONNX Runtime, decoder with `transformers` `generate`, called once per batch.
 
-A peer, not a part of the product. Requests have the form parts `image`, `num_beams` and `max_new_tokens`.
+For comparison, not part of the product. Requests have the form parts `image`, `num_beams` and `max_new_tokens`.
 """
 
 import io
@@ -22,7 +22,7 @@ from ts.torch_handler.base_handler import BaseHandler
 
 
 class PlainHandler(BaseHandler):
-    """Every request of a batch is written as long as the longest, and then cut: `generate` has one length for all."""
+    """Decodes every report of a batch to the longest length and cuts it: `generate` has one length for all."""
 
     def initialize(self, context: Any) -> None:
         """Load networks, decoder and tokenizer."""
@@ -34,29 +34,29 @@ class PlainHandler(BaseHandler):
         config = AutoConfig.from_pretrained(folder / "decoder")
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         decoder = kind.from_config(config)
-        # Not strict: what shares another layer's weights is not in the file.
+        # Not strict, because tied weights are not in the file.
         decoder.load_state_dict(load_file(folder / "decoder" / "model.safetensors"), strict=False)
         self.decoder = decoder.to(getattr(torch, self.settings["dtype"])).eval()
         self.context = context
         self.initialized = True
 
     def preprocess(self, requests: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, int, list[int]]:
-        """pixel_values of all images, beams, and the length of each report."""
+        """Return pixel_values of all images, the number of beams, and the length of each report."""
         pixel_values = np.stack([self.read(request["image"]) for request in requests])
         return pixel_values, int(requests[0]["num_beams"]), [int(request["max_new_tokens"]) for request in requests]
 
     def read(self, image: bytes) -> np.ndarray:
-        """pixel_values of an 8-bit image that is square, or may be squeezed until it is."""
+        """Return pixel_values of an 8-bit image, resized to a square."""
         size = self.settings["size"]
         resampling = Image.Resampling[self.settings["interpolation"].upper()]
         resized = Image.open(io.BytesIO(image)).convert("RGB").resize((size, size), resampling)
         pixels = np.asarray(resized, dtype=np.float32) / np.float32(255)
-        normalised = (pixels - np.float32(self.settings["mean"])) / np.float32(self.settings["std"])
-        return normalised.transpose(2, 0, 1)
+        normalized = (pixels - np.float32(self.settings["mean"])) / np.float32(self.settings["std"])
+        return normalized.transpose(2, 0, 1)
 
     @torch.inference_mode()
     def inference(self, batch: tuple[np.ndarray, int, list[int]]) -> list[list[int]]:
-        """Token ids of every report."""
+        """Generate the token ids of every report."""
         pixel_values, beams, lengths = batch
         (features,) = self.vision.run(None, {self.vision.get_inputs()[0].name: pixel_values})
         (embeds,) = self.connector.run(None, {self.connector.get_inputs()[0].name: features})
@@ -73,7 +73,7 @@ class PlainHandler(BaseHandler):
         return [ids[:length] for ids, length in zip(new, lengths, strict=True)]
 
     def inputs(self, image_embeds: Tensor) -> dict[str, Any]:
-        """The image as `generate` takes it: as a prefix, or as encoder input."""
+        """The image as input of `generate`: as a prefix, or as encoder output."""
         seen = torch.ones(image_embeds.shape[:2], dtype=torch.long)
         if not self.decoder.config.is_encoder_decoder:
             return {"inputs_embeds": image_embeds, "attention_mask": seen}
@@ -84,5 +84,5 @@ class PlainHandler(BaseHandler):
         }
 
     def postprocess(self, token_ids: list[list[int]]) -> list[dict[str, Any]]:
-        """One JSON object each."""
+        """Make one JSON object per report."""
         return [{"report": self.tokenizer.decode(ids), "num_tokens": len(ids)} for ids in token_ids]

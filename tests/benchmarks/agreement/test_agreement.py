@@ -1,4 +1,4 @@
-"""How much a precision changes of what a decoder writes: its arithmetic, and that it tells good weights from bad."""
+"""The agreement benchmark: its arithmetic, and that it distinguishes good weights from bad ones."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ EOS, PAD, TOKENS = 3, 0, 3 * ROWS
 
 
 def randomize(decoder: Any) -> Any:
-    """Random weights by which what is written depends on what was read."""
+    """Set random weights with which the output depends on the input."""
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         if parameter.ndim > 1:
@@ -32,14 +32,14 @@ def randomize(decoder: Any) -> Any:
 
 
 def language_model() -> TransformersLM:
-    """Reads the image as a prefix."""
+    """A decoder with the image as prefix."""
     section = {"model_type": "llama", "vocab_size": 256, "hidden_size": 64, "num_hidden_layers": 2}
     section |= {"num_attention_heads": 4, "intermediate_size": 128, "max_position_embeddings": 80}
     return randomize(TransformersLM({**section, "num_key_value_heads": 2, "tie_word_embeddings": True}))
 
 
 def cross_attention() -> CrossAttentionDecoder:
-    """Looks at the image in every layer, and hides padding."""
+    """A decoder that attends to the image in every layer and masks padding."""
     return randomize(
         CrossAttentionDecoder(CrossAttentionConfig(256, 64, layers=2, heads=4, feedforward=128, max_positions=80))
     )
@@ -59,8 +59,8 @@ DECODERS = [language_model, cross_attention]
 
 
 @pytest.mark.parametrize("build", DECODERS)
-def test_own_text_is_what_it_would_say(build: Callable[[], Any]) -> None:
-    """Read back, each token of a greedy text is what the decoder says there, with the log-probability it was given."""
+def test_reading_of_own_text_repeats_its_choices(build: Callable[[], Any]) -> None:
+    """In a reading of the decoder's own greedy text each token is its choice, with the same log-probability."""
     model = tiny(build())
     decoder = serving_decoder(model.decoder)
     written = write(decoder, model, model.prefixes, beams=1)
@@ -83,7 +83,7 @@ def test_fp32_agrees_with_itself(build: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("build", DECODERS)
 def test_garbage_agrees_little(build: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A precision whose weights are those of another decoder changes most tokens, and all texts; bf16 changes few."""
+    """A precision with the weights of another decoder changes most tokens and all texts; bf16 changes few."""
 
     def garbled(decoder: nn.Module, precision: str) -> Any:
         served = serving_decoder(decoder, precision)
@@ -109,18 +109,18 @@ def test_every_precision_is_compared() -> None:
 
 
 def reading(choices: list[int], margins: list[float], logprobs: list[float]) -> Reading:
-    """As `read` gives it."""
+    """A Reading from plain lists."""
     return Reading(torch.tensor(choices), torch.tensor(margins), torch.tensor(logprobs))
 
 
-def test_what_is_counted() -> None:
-    """Changed tokens are counted after the same text, until-unlike and identical in free texts, also shorter ones."""
+def test_counts() -> None:
+    """Changed tokens are counted after the same text, until-unlike and identical in free texts, even shorter ones."""
     prefix = Prefix(torch.empty(0, 1), (IMAGE,))
     texts = [
         Text(prefix, (5, 6, 7, EOS), reading([5, 6, 7, EOS], [1.0, 0.5, 2.0, 4.0], [-1.0, -1.0, -1.0, -1.0])),
         Text(prefix, (8, 9), reading([8, 4], [3.0, 0.25], [-2.0, -2.0])),
     ]
-    # With beams a text need not be what fp32 would say greedily: choices are compared with choices.
+    # With beams a text can differ from the greedy choices of fp32, so choices are compared with choices.
     readings = [reading([5, 1, 7, EOS], [9.0] * 4, [-1.0, -2.5, -1.0, -1.0]), reading([8, 4], [9.0] * 2, [-1.5, -2.0])]
 
     row = compare("int8", 3, texts, readings, [(5, 6, EOS), (8, 9)])
@@ -132,7 +132,7 @@ def test_what_is_counted() -> None:
 
 
 def test_the_worst_model_decides() -> None:
-    """A precision is judged by the model on which it changes most under greedy decoding; beams do not count."""
+    """The model with the most changes under greedy decoding decides about a precision; beams do not count."""
 
     def row(precision: str, beams: int, changed: int) -> Agreement:
         return Agreement(precision, beams, 10, 100, changed, None, 1.0, 10, 100, 0.0, 0.0, 0.0)
@@ -151,10 +151,10 @@ def test_the_worst_model_decides() -> None:
     assert "| int8 | 3.00% | no |" in page
 
 
-def test_command_writes_what_it_prints(
+def test_command_writes_its_output(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command measures a model folder on images, and leaves the page and the figures in files."""
+    """The command measures a model folder on images, and writes the page and the figures to files."""
     monkeypatch.setattr("benchmarks.models.real_models.DATA", tmp_path)
 
     code = main([str(tiny_model), "--precisions", "fp32", "bf16", "--images", "3", "--out", str(tmp_path)])
@@ -166,8 +166,8 @@ def test_command_writes_what_it_prints(
     assert record["models"]["tiny"]["rows"][0]["texts"] == 3
 
 
-def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where SmolLM2 was not fetched, the message says how to; where a folder is none, it names the file."""
+def test_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without SmolLM2 the message has the command that fetches it; for an invalid folder it names the file."""
     monkeypatch.setattr("benchmarks.models.smollm2.GGUF", tmp_path / "no" / "such.gguf")
 
     with pytest.raises(SystemExit, match=r"such.gguf is not here; `make build/smollm2/installed`"):
@@ -176,8 +176,8 @@ def test_a_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         main([str(tmp_path), "--out", str(tmp_path)])
 
 
-def test_rows_see_only_what_was_before() -> None:
-    """What a decoder says at a place does not depend on what follows there."""
+def test_rows_do_not_see_later_tokens() -> None:
+    """A decoder's choice at a position does not depend on later tokens."""
     model = tiny(language_model(), prefixes=1)
     decoder, text = serving_decoder(model.decoder), list(range(10, 10 + TOKENS))
     other: Tensor = read(decoder, model.prefixes[0], [*text[:-2], 99, 98]).choices

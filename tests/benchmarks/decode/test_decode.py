@@ -1,4 +1,4 @@
-"""The decode benchmark: its arithmetic, and that all who take turns do the same work."""
+"""The decode benchmark: its arithmetic, and that all contenders do the same work."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ LLAMA = BIOGPT | {
 TINY = {
     "biogpt": Shape("tiny_biogpt", BIOGPT, image_tokens=5, prompt=2),
     "llama": Shape("tiny_llama", LLAMA, image_tokens=5, prompt=2),
-    # Few image tokens: attention with random weights over many is their mean, and every image's is alike.
+    # Few image tokens: with random weights attention over many is close to their mean, which is similar for all images.
     "demo": dataclasses.replace(SHAPES["demo"], image_tokens=5),
 }
 MACHINE = Machine(read=2e9, copy=1e9, operations={"fp32": 1e9, "bf16": 4e9, "int8": 8e9})
@@ -44,14 +44,14 @@ PREFIX = Shape("prefix", BIOGPT, image_tokens=5, prompt=1)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where checkpoints are kept for the tests of this file."""
+    """Folder of the checkpoints of these tests."""
     return tmp_path_factory.mktemp("checkpoints")
 
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_token_ids_equal_generate(name: str, beams: int, store: Path) -> None:
-    """In fp32 both decode the same token ids from the same checkpoint, and these depend on the image."""
+    """In fp32 ours and `generate` decode the same token ids from a checkpoint, and these depend on the image."""
     shape = TINY[name]
     folder = checkpoint(shape, store)
     ours, theirs = prelim.Peer(folder, 1), generate.Peer(folder, 1)
@@ -66,7 +66,7 @@ def test_token_ids_equal_generate(name: str, beams: int, store: Path) -> None:
 
 
 def test_all_precisions_decode(store: Path) -> None:
-    """Every precision that can be served decodes as many tokens as are asked for, and has a cost in the floor."""
+    """Every served precision decodes the requested number of tokens, and has a cost in the floor."""
     peer = prelim.Peer(checkpoint(TINY["biogpt"], store), 1)
     for precision in peer.precisions:
         peer.load(precision)
@@ -75,22 +75,22 @@ def test_all_precisions_decode(store: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "millions"), [("biogpt", 347), ("llama347m", 347), ("llama135m", 134.5)])
-def test_shapes_have_the_size_they_are_named_for(name: str, millions: float) -> None:
-    """Decoders that are compared by size agree in their parameters within 2 %, and so do the weights a step reads."""
+def test_shapes_have_their_nominal_size(name: str, millions: float) -> None:
+    """Compared decoders agree within 2 % in their parameters and in the weights that a step reads."""
     amount = work(SHAPES[name])
     assert amount.parameters == pytest.approx(millions * 1e6, rel=0.02)
     assert amount.matrix == pytest.approx(amount.parameters, rel=0.02)
 
 
 def test_floor_of_one_row_is_bandwidth() -> None:
-    """One row: the weights once, six columns of prefix and on average two of its own, over the better bandwidth."""
+    """One row: the weights, six columns of prefix and on average two of its own, divided by the better bandwidth."""
     found = floor(PREFIX, WORK, dataclasses.replace(MACHINE, copy=4e9), "bf16", images=1, beams=1, steps=3)
     assert found.bound == "bandwidth"
     assert found.seconds == pytest.approx((1000 * 2 + (6 + 2) * 10 * 2) / 4e9)
 
 
 def test_floor_of_many_rows_is_arithmetic() -> None:
-    """Twelve rows in fp32: two operations a weight and row, and two an element of the cache that a row looks at."""
+    """Twelve rows in fp32: two operations per row for each weight and for each element of the cache it reads."""
     found = floor(PREFIX, WORK, MACHINE, "fp32", images=4, beams=3, steps=3)
     assert found.bound == "arithmetic"
     assert found.seconds == pytest.approx(2 * 12 * (1000 + (6 + 2) * 10) / 1e9)
@@ -110,7 +110,7 @@ def _series(peer: str, precision: str, first: list[float], last: list[float], to
 
 
 def test_table_divides_medians_and_counts_tokens() -> None:
-    """Steps exclude the first token; ratios are of medians, to ours of the same precision and to our fastest."""
+    """Steps exclude the first token; ratios compare medians, with ours in the same precision and with our fastest."""
     results = [
         _series("prelim", "fp32", [1.0, 1.0, 5.0], [3.0, 3.5, 3.0], [[1, 2, 3]]),
         _series("prelim", "int8", [1.0], [2.0], [[1, 2, 4]]),
@@ -132,8 +132,8 @@ def test_table_divides_medians_and_counts_tokens() -> None:
     assert ours.of_floor == pytest.approx(ours.best / ours.floor)
 
 
-def test_table_marks_what_cannot_be_trusted() -> None:
-    """Figures measured under other load are marked, rounds that scatter give none, and a refusal gives its reason."""
+def test_table_marks_unreliable_figures() -> None:
+    """Figures under other load are marked, rounds that scatter give no figures, and a refusal has its reason."""
     beside = dataclasses.replace(
         _series("prelim", "fp32", [1.0], [3.0], [[1]]), cpu=CpuSeconds(own=4.0, others=0.0, machine=8.0)
     )
@@ -156,8 +156,8 @@ def test_points_are_checked(text: str) -> None:
         Point.parse(text)
 
 
-def test_peer_that_fails_says_so(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that a peer cannot do is refused with the reason and the process continues; one that ends names its log."""
+def test_failed_peer_gives_the_reason(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused job gives the reason and the process continues; a process that exits gives the end of its log."""
     folder = checkpoint(TINY["biogpt"], store)
     with Contender("generate", folder, 1, tmp_path / "log") as contender:
         refused = contender.measure("int3", Job(prefixes(TINY["biogpt"], 1), 1, 2)).refused
@@ -172,8 +172,8 @@ def test_peer_that_fails_says_so(store: Path, tmp_path: Path, monkeypatch: pytes
         Contender("openvino", folder, 1, tmp_path / "log")
 
 
-def test_bench_writes_what_it_measured(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run at tiny size leaves a table and JSON with every contender, the machine, versions and settings."""
+def test_bench_writes_its_results(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny run writes a table and JSON with every contender, the machine, versions and settings."""
     monkeypatch.setattr("benchmarks.decode.__main__.measure_machine", lambda threads: MACHINE)
     settings = Settings(
         shapes=(TINY["llama"],),

@@ -1,4 +1,4 @@
-"""The encoder benchmark: its arithmetic, and that all who take turns compute the same."""
+"""The encoder benchmark: its arithmetic, and that all runners compute the same."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ BATCH = np.ones((2, 3), dtype=np.float32)
 
 
 def test_times_are_those_of_one_round() -> None:
-    """Where a machine is twice as fast in one round as in others, the ratio of two runners is the same."""
+    """The ratio of two runners does not change if the machine is twice as fast in one round."""
     found = rows([Timing(SERVED, [0.2, 0.1, 0.2]), Timing("other", [0.4, 0.2, 0.5])])
 
     assert [(row.median, row.best, row.times) for row in found] == [
@@ -26,7 +26,7 @@ def test_times_are_those_of_one_round() -> None:
 
 
 def test_floor_has_as_many_operations_and_no_difference() -> None:
-    """The product takes as many multiplications and additions as it was asked for, but computes something else."""
+    """The product has the requested number of operations, but computes something else."""
     runner = floor(2 * 40**3)
     assert runner.run is not None
     assert runner.run(BATCH).shape == (40, 40)
@@ -38,8 +38,8 @@ def test_floor_has_as_many_operations_and_no_difference() -> None:
     assert [line for line in lines if line.startswith("|")][-1].endswith("| – |")
 
 
-def test_refused_runner_costs_nobody_else_a_row() -> None:
-    """One that cannot run, and one that fails, have their reasons below the table."""
+def test_refused_runner_does_not_affect_other_rows() -> None:
+    """The reasons of a runner that cannot run and of one that fails are below the table."""
 
     def fail(_: Array) -> Array:
         raise RuntimeError("no such operator\nat line 3")
@@ -51,8 +51,8 @@ def test_refused_runner_costs_nobody_else_a_row() -> None:
     assert "broken: RuntimeError: no such operator\n\nabsent: no compiler" in table(found)
 
 
-def test_difference_is_relative_to_what_is_served() -> None:
-    """A runner that computes something else is found out."""
+def test_difference_is_relative_to_the_served_output() -> None:
+    """A runner with different output has a large difference."""
     turns = [Runner(SERVED, lambda batch: 2 * batch), Runner("other", lambda batch: 2.5 * batch)]
     served, other = measure(turns, BATCH, 1, lambda _: None)
 
@@ -64,7 +64,7 @@ def test_difference_is_relative_to_what_is_served() -> None:
 def test_all_runners_compute_the_same(
     tiny_model: Path, tiny_archive: Path, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyTorch and every setting of ONNX Runtime that keeps float32 give what is served."""
+    """PyTorch and every float32 setting of ONNX Runtime give the served output."""
     monkeypatch.setattr("shutil.which", lambda _: None)
     _, network = read_network(tiny_model)
     file, shape = {"vision": (VISION, (2, 3, 64, 64)), "connector": (CONNECTOR, (2, 4, 576))}[part]

@@ -1,4 +1,4 @@
-"""What the figures of memory mean."""
+"""Properties of the memory figures."""
 
 import mmap
 import os
@@ -17,7 +17,7 @@ HOLD = (
 
 
 def _reader(path: Path, kept: str) -> "subprocess.Popen[bytes]":
-    """A process that keeps a file in memory and says so."""
+    """Start a process that keeps a file in memory and prints a line when it is loaded."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD.format(kept), str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -27,7 +27,7 @@ def _reader(path: Path, kept: str) -> "subprocess.Popen[bytes]":
 
 
 def _growth(path: Path, kept: str) -> Memory:
-    """What a second process costs that keeps the same file."""
+    """Growth of memory by a second process that keeps the same file."""
     readers = []
     try:
         readers.append(_reader(path, kept))
@@ -41,7 +41,7 @@ def _growth(path: Path, kept: str) -> Memory:
 
 
 def test_mapped_file_costs_a_second_process_nothing(tmp_path: Path) -> None:
-    """PSS grows by a copy of a file, not by one more mapping of it; RSS grows by both."""
+    """PSS grows with a copy of a file, not with another mapping of it; RSS grows with both."""
     path = tmp_path / "weights"
     path.write_bytes(bytes(SIZE))
     mapped = _growth(path, "mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)")
@@ -54,7 +54,7 @@ def test_mapped_file_costs_a_second_process_nothing(tmp_path: Path) -> None:
 
 
 def test_peak_is_kept_after_the_memory_is_gone() -> None:
-    """What a process held for a moment counts, also when it is asked for after that."""
+    """The peak includes memory that was freed before it is read."""
     before = memory_of_tree(os.getpid())
     with PeakMemory(os.getpid()) as memory:
         held = mmap.mmap(-1, 2 * SIZE, flags=mmap.MAP_PRIVATE)

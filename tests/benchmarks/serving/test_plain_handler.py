@@ -1,4 +1,4 @@
-"""The plain handler does the same work as Prelim: a peer that did less would prove nothing."""
+"""The plain handler does the same work as Prelim; otherwise the comparison would be invalid."""
 
 import zipfile
 from collections.abc import Callable
@@ -35,13 +35,13 @@ BIOGPT = Shape("tiny", {**SHAPES["biogpt"].section, **_WIDTHS})
 
 @pytest.fixture(scope="module")
 def cross_attention(tiny_model: Path, tiny_archive: Path) -> tuple[Path, Path, Path | None]:
-    """Model folder, its unpacked archive, and the decoder's checkpoint: a cross-attention decoder needs none."""
+    """Model folder, its unpacked archive, and the decoder's checkpoint: none for a cross-attention decoder."""
     return tiny_model, tiny_archive, None
 
 
 @pytest.fixture(scope="module")
 def causal_lm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path | None]:
-    """The same of a language model that reads the image as a prefix."""
+    """The same for a language model with the image as prefix."""
     folder = tmp_path_factory.mktemp("causal")
     model = write_random_model(
         folder / "tiny0",
@@ -62,7 +62,7 @@ def causal_lm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Pat
         preprocess={"size": 32, "resize": "shortest_edge", "interpolation": "bicubic"},
     )
     weights = load_file(model / WEIGHTS)
-    # Untrained, every image looks much the same.
+    # Without training all images give similar features.
     weights["connector.proj.weight"] *= 30
     save_file(weights, model / WEIGHTS)
     archive = folder / "archive"
@@ -73,7 +73,7 @@ def causal_lm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Pat
 
 @pytest.fixture
 def handler_of(tmp_path: Path) -> Callable[[tuple[Path, Path, Path | None]], PlainHandler]:
-    """Makes the archive, unpacks it and loads it as TorchServe would."""
+    """Makes the archive, unpacks it and loads it as TorchServe does."""
 
     def load(parts: tuple[Path, Path, Path | None]) -> PlainHandler:
         model, networks, weights = parts
@@ -93,7 +93,7 @@ def handler_of(tmp_path: Path) -> Callable[[tuple[Path, Path, Path | None]], Pla
 def test_same_reports_as_prelim(
     kind: str, handler_of: Callable[[tuple[Path, Path, Path | None]], PlainHandler], request: pytest.FixtureRequest
 ) -> None:
-    """In float32 pixels and token ids are those of Prelim, for a batch of reports of one length."""
+    """In float32 pixels and token ids equal Prelim's, for a batch of reports of the same length."""
     parts = request.getfixturevalue(kind)
     handler, generator = handler_of(parts), ReportGenerator.load(parts[1], threads=1)
     images = [png(seed, side=96) for seed in range(3)]
@@ -117,7 +117,7 @@ def test_batch_is_written_as_long_as_its_longest(
     handler_of: Callable[[tuple[Path, Path, Path | None]], PlainHandler],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each request gets the length that it asked for, out of one call of `generate` for all."""
+    """Each request gets its requested length from one call of `generate` for the batch."""
     handler = handler_of(cross_attention)
     calls: list[int] = []
     generate = handler.decoder.generate

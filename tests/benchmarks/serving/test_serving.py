@@ -1,4 +1,4 @@
-"""The serving benchmark: what is served, what is offered to it, and what its figures mean."""
+"""The serving benchmark: its archives, its loads and its figures."""
 
 import json
 import zipfile
@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.decode.contender import ROOT
 from benchmarks.serving.__main__ import bench, offered_rates
 from benchmarks.serving.archives import MODEL_CONFIG, SUBJECTS, TORCHSERVE, Candidate, derive
-from benchmarks.serving.runs import Figures, Plan, middle
+from benchmarks.serving.runs import Figures, Plan, take_medians
 from benchmarks.serving.sweep import VARIANTS, candidates
 from benchmarks.serving.table import draw, table
 from loadtests.load import Load
@@ -34,14 +34,14 @@ FIGURES = Figures(
 
 
 def test_medians_are_of_each_figure_and_skip_what_is_missing() -> None:
-    """A round in which all requests failed has no percentiles; the others still have a median."""
+    """A round in which all requests failed has no percentiles; the median is that of the other rounds."""
     rounds = [FIGURES, replace(FIGURES, reports_per_s=2.5, p95=None), replace(FIGURES, reports_per_s=9.0, p95=4.0)]
 
-    assert middle(rounds) == replace(FIGURES, reports_per_s=2.5, p95=3.0)
+    assert take_medians(rounds) == replace(FIGURES, reports_per_s=2.5, p95=3.0)
 
 
 def test_closed_loop_has_no_offered_rate() -> None:
-    """The rate of a load means something in an open loop only."""
+    """Only an open loop has an offered rate."""
     reports = Row("all", "report", 8, 1, 0.5, 0.6, 0.7)
     summary = Summary((reports,), reports, 8, 0.125, 4.0, 0.01, {"500": 1})
 
@@ -50,8 +50,8 @@ def test_closed_loop_has_no_offered_rate() -> None:
     assert (figures.offered, figures.failures, figures.foreign_cores) == (None, 1, 0.25)
 
 
-def test_offered_rates_are_shares_of_what_each_can_do() -> None:
-    """Everybody gets shares of its own, and the first two what the other gets at 70 %."""
+def test_offered_rates_are_shares_of_maximum_throughput() -> None:
+    """Each candidate gets shares of its own maximum, and the first two also 70 % of each other's."""
     first, second, third = (Candidate(name, name, "fp32", {}) for name in "abc")
     rates = offered_rates([first, second, replace(third, offered=False)], {"a": 10.0, "b": 4.0, "c": 1.0})
 
@@ -63,7 +63,7 @@ def test_offered_rates_are_shares_of_what_each_can_do() -> None:
 
 
 def test_derived_archive_differs_in_name_and_settings_alone(tmp_path: Path) -> None:
-    """Every other file is the same, and a key of the section `prelim` leaves its neighbours there."""
+    """All other files are equal, and a changed key of the section `prelim` leaves its other keys unchanged."""
     committed = (ROOT / "handlers" / "model-config.yaml").read_text(encoding="utf-8")
     files = {MODEL_CONFIG: committed, TORCHSERVE: '{"model": {"modelName": "one", "handler": "h.py"}}', "weights": "w"}
     folder = tmp_path / "one"
@@ -84,8 +84,8 @@ def test_derived_archive_differs_in_name_and_settings_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("vary", VARIANTS)
-def test_sweep_begins_with_what_is_served(vary: str) -> None:
-    """The first variant is the committed model-config.yaml, but for batching in flight; no two have one name."""
+def test_sweep_begins_with_the_served_settings(vary: str) -> None:
+    """The first variant is the committed model-config.yaml except for in-flight batching; all names are different."""
     committed = yaml.safe_load((ROOT / "handlers" / "model-config.yaml").read_text(encoding="utf-8"))
     variants = candidates(vary, "fp32")
     first = dict(variants[0].settings or {})
@@ -96,7 +96,7 @@ def test_sweep_begins_with_what_is_served(vary: str) -> None:
     assert len({variant.served for variant in variants}) == len({variant.name for variant in variants}) == len(variants)
 
 
-def test_table_marks_what_was_disturbed() -> None:
+def test_table_marks_disturbed_figures() -> None:
     """Only figures measured under other load have a star."""
     saturated = {"a": vars(FIGURES), "b": vars(replace(FIGURES, foreign_cores=0.7, p50=None, offered=None))}
     lines = table(saturated, []).splitlines()
@@ -107,7 +107,7 @@ def test_table_marks_what_was_disturbed() -> None:
 
 
 def test_chart_is_a_picture(tmp_path: Path) -> None:
-    """Candidates with and without open loads can be drawn."""
+    """Candidates with and without open-loop loads can be drawn."""
     subject = {
         "tokens": 48,
         "saturated": {"a": vars(FIGURES), "b": vars(FIGURES)},
@@ -122,7 +122,7 @@ def test_chart_is_a_picture(tmp_path: Path) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 def test_demo_is_served_in_all_ways(tmp_path: Path) -> None:
-    """Every candidate of the demo model answers each request with a report of the right length."""
+    """Every candidate of the demo model answers each request with a report of the correct length."""
     found = bench(SUBJECTS["demo"], Plan(rounds=1, closed=4, open=4, patience=0), tmp_path, None)
 
     names = [candidate.name for candidate in SUBJECTS["demo"].candidates]
