@@ -36,7 +36,8 @@ def read(decoder: Decoder[Any], prefix: Prefix, token_ids: Sequence[int]) -> Rea
     slot = slice(0, 1)
     state = decoder.new_state(1)
     state.cache.reserve(1, first + len(ids))
-    logits = [decoder.prefill(state, slot, image[None], torch.tensor([prefix.prompt_ids]))]
+    places = state.cache.prefix_places(slot, first)
+    logits = [decoder.prefill(state, places, image[None], torch.tensor([prefix.prompt_ids]))]
     seen = torch.ones(first + len(ids), dtype=torch.bool)
     if decoder.hidden_from_all is not None:
         seen[first:] = ids != decoder.hidden_from_all
@@ -44,10 +45,10 @@ def read(decoder: Decoder[Any], prefix: Prefix, token_ids: Sequence[int]) -> Rea
     for start in range(first, first + len(ids) - 1, ROWS):
         part = ids[:-1][start - first :][:ROWS]
         length = start + len(part)
-        places = torch.arange(start, length)
-        state.cache.open(slot, places[None], length)
-        mask = seen[:length] & (torch.arange(length) <= places[:, None])
-        logits.append(decoder.step(state, slot, part[None], places[None], mask[None, None])[0])
+        columns = torch.arange(start, length)
+        places = state.cache.places(slot, columns[None], length)
+        mask = seen[:length] & (torch.arange(length) <= columns[:, None])
+        logits.append(decoder.step(state, places, part[None], columns[None], mask[None, None])[0])
     scores = torch.cat(logits).float().log_softmax(dim=-1)
     best = scores.topk(2, dim=-1)
     return Reading(best.indices[:, 0], best.values[:, 0] - best.values[:, 1], scores.gather(1, ids[:, None])[:, 0])

@@ -70,9 +70,10 @@ def first_logits(decoder: Any, images: int = 3) -> Tensor:
     prompt = 2 if isinstance(decoder, CrossAttentionDecoder) else IMAGE
     state = decoder.new_state(images)
     state.cache.reserve(images, 8)
+    places = state.cache.prefix_places(slice(0, images), decoder.prefix_length(6, (prompt,)))
     embeds = torch.randn(images, 6, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        return decoder.prefill(state, slice(0, images), embeds, torch.full((images, 1), prompt)).float()
+        return decoder.prefill(state, places, embeds, torch.full((images, 1), prompt)).float()
 
 
 @pytest.mark.parametrize("build", DECODERS)

@@ -126,16 +126,16 @@ class ModelRunner:
         slots, state = slice(0, count), decoder.new_state(count)
         state.cache.reserve(count, prefix + length)
         prompt_ids = torch.tensor([self._prompt_ids] * count, device=image_embeds.device)
-        logits = decoder.prefill(state, slots, image_embeds, prompt_ids)[:, None]
+        logits = decoder.prefill(state, state.cache.prefix_places(slots, prefix), image_embeds, prompt_ids)[:, None]
         if length > 1:
-            places = torch.arange(prefix, prefix + length - 1, device=image_embeds.device).expand(count, -1)
-            state.cache.open(slots, places, prefix + length - 1)
+            positions = torch.arange(prefix, prefix + length - 1, device=image_embeds.device).expand(count, -1)
+            places = state.cache.places(slots, positions, prefix + length - 1)
             seen = torch.ones(count, prefix + length - 1, dtype=torch.bool, device=image_embeds.device)
             if decoder.hidden_from_all is not None:
                 seen[:, prefix:] = token_ids[:, :-1] != decoder.hidden_from_all
             columns = torch.arange(prefix + length - 1, device=image_embeds.device)
-            mask = seen[:, None, None] & (columns <= places[:, None, :, None])
-            logits = torch.cat([logits, decoder.step(state, slots, token_ids[:, :-1], places, mask)], dim=1)
+            mask = seen[:, None, None] & (columns <= positions[:, None, :, None])
+            logits = torch.cat([logits, decoder.step(state, places, token_ids[:, :-1], positions, mask)], dim=1)
         nats = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), token_ids, reduction="none")
         sums = [float(row[: len(one)].sum()) for row, one in zip(nats, ids, strict=True)]
         return sums, [len(one) for one in ids], sum(len(row) > room for row in whole)

@@ -15,7 +15,7 @@ from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 
 from prelim.decoders.attention import Attending
 from prelim.decoders.decoder import IMAGE
-from prelim.decoders.kv_cache import KVCache
+from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.word_embedding import WordEmbedding, draw_weights
@@ -113,14 +113,15 @@ class _Layer(nn.Module):
         self,
         x: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
-        cache: KVCache,
+        places: Places,
         layer: int,
         attending: Attending | StepAttention,
     ) -> Tensor:
         """One layer, shape (sequences, queries, width) in and out.
 
         rotation : cosines and sines of rotary positions, each of shape (sequences, queries, 1, head_width)
-        layer    : its place in the cache
+        places   : of these tokens in the cache
+        layer    : its number
         """
         sequences, queries, _ = x.shape
         qkv = self.qkv(self.norm1(x)).view(sequences, queries, -1, self.head_width)
@@ -128,7 +129,7 @@ class _Layer(nn.Module):
             turning = qkv[:, :, : self.heads + self.kv_heads]
             turning.copy_(_rotated(turning, *rotation))
         key_value = qkv[:, :, self.heads :].unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4)
-        keys, values = cache.update(key_value, layer)
+        keys, values = places.store(key_value, layer)
         gathered = attending(qkv[:, :, : self.heads].transpose(1, 2), keys, values)
         x = x + self.out(gathered.transpose(1, 2).reshape(sequences, queries, -1))
         y = self.up(self.norm2(x))
@@ -216,25 +217,20 @@ class CausalLMDecoder(nn.Module):
         """Nothing: `generate` does not see the ids of a prompt that is given as embeddings."""
         return ()
 
-    def prefill(self, state: CausalLMState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+    def prefill(self, state: CausalLMState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
         place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
         before, after = self._embedded(prompt_ids[:, :place]), self._embedded(prompt_ids[:, place + 1 :])
         embeds = torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
-        batch, length = embeds.shape[:2]
-        positions = torch.arange(length, device=self.device).expand(batch, -1)
-        state.cache.open(slots, positions, length)
-        hidden = self._hidden(embeds, positions, state.cache, Attending(causal=True))
+        hidden = self._hidden(embeds, places.columns, places, Attending(causal=True))
         return self._scores(hidden[:, -1])
 
-    def step(self, state: CausalLMState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    def step(self, state: CausalLMState, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
         embeds = self._embedded(token_ids)
         if self.compiled is not None:
-            return self.compiled(
-                *self._placed(embeds, positions), mask, state.cache.layers, state.cache.token_columns, slots
-            )
-        return self._scores(self._hidden(embeds, positions, state.cache, self.step_attending(mask)))
+            return self.compiled(*self._placed(embeds, positions), mask, places.layers, places.columns, places.slots)
+        return self._scores(self._hidden(embeds, positions, places, self.step_attending(mask)))
 
     def _embedded(self, token_ids: Tensor) -> Tensor:
         return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale
@@ -242,10 +238,10 @@ class CausalLMDecoder(nn.Module):
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.words.scores(hidden) if self.lm_head is None else self.lm_head(hidden)
 
-    def _hidden(self, x: Tensor, positions: Tensor, cache: KVCache, attending: Attending | StepAttention) -> Tensor:
+    def _hidden(self, x: Tensor, positions: Tensor, places: Places, attending: Attending | StepAttention) -> Tensor:
         x, rotation = self._placed(x, positions)
         for i, layer in enumerate(self.layers):
-            x = layer(x, rotation, cache, i, attending)
+            x = layer(x, rotation, places, i, attending)
         return self.norm(x)
 
     def _placed(self, x: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, relu
 
 from prelim.decoders.attention import Attending, Attention, KeyValue
-from prelim.decoders.kv_cache import KVCache
+from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.word_embedding import draw_weights
 
@@ -70,7 +70,7 @@ class DecoderLayer(nn.Module):
         self,
         x: Tensor,
         image: KeyValue,
-        cache: KVCache | None,
+        places: Places | None,
         layer: int,
         *,
         attending: Attending | StepAttention,
@@ -78,13 +78,14 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """One layer.
 
-        layer   : its place in the cache
+        places  : of these tokens in the cache; None attends among these tokens alone
+        layer   : its number
         sighted : Tensor of 0 and 1, shape (sequences, 1, queries, 1), 0 where a query gets the mean of what it may
                   look at; None: nowhere
         """
         query, key, value = self.self_attention.query_key_value(x)
-        if cache is not None:
-            key, value = cache.update(torch.stack([key, value]), layer)
+        if places is not None:
+            key, value = places.store(torch.stack([key, value]), layer)
         # A query of zeros scores everything alike.
         query = query if sighted is None else query * sighted
         x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, attending)))
@@ -173,7 +174,7 @@ class CrossAttentionDecoder(nn.Module):
         token_ids: Tensor,
         positions: Tensor,
         image: list[KeyValue],
-        cache: KVCache | None,
+        places: Places | None,
         attending: Attending | StepAttention,
     ) -> Tensor:
         """The last layer's output.
@@ -181,7 +182,7 @@ class CrossAttentionDecoder(nn.Module):
         token_ids : Tensor of int64, shape (sequences, queries)
         positions : Tensor of int64, shape (sequences, queries)
         image     : what `image_key_values` gave, for the same sequences
-        cache     : receives keys and values of these tokens; None attends among these tokens alone
+        places    : of these tokens in the cache; None attends among these tokens alone
         attending : attention with the mask of these queries
         returns   : Tensor, shape (sequences, queries, width)
         """
@@ -191,7 +192,7 @@ class CrossAttentionDecoder(nn.Module):
             written = (token_ids != self.config.pad_token_id).to(x.dtype)
             x, sighted = x * written[..., None], written[:, None, :, None]
         for i, layer in enumerate(self._layers()):
-            x = layer(x, image[i], cache, i, attending=attending, sighted=sighted)
+            x = layer(x, image[i], places, i, attending=attending, sighted=sighted)
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -248,22 +249,21 @@ class CrossAttentionDecoder(nn.Module):
         """All of the prompt, as `generate` counts it for encoder-decoder models."""
         return prompt_ids
 
-    def prefill(self, state: CrossAttentionState, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+    def prefill(self, state: CrossAttentionState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
         length = prompt_ids.shape[1]
-        positions = torch.arange(length, device=self.device).expand_as(prompt_ids)
-        state.store_image(slots, self.image_key_values(image_embeds.to(self.position_embedding.dtype)))
-        state.cache.open(slots, positions, length)
+        state.store_image(places.slots, self.image_key_values(image_embeds.to(self.position_embedding.dtype)))
         causal = (
             torch.ones(length, length, dtype=torch.bool, device=self.device).tril().expand(len(prompt_ids), 1, -1, -1)
         )
-        hidden = self.hidden_states(prompt_ids, positions, state.image(slots), state.cache, Attending(causal))
+        image = state.image(places.slots)
+        hidden = self.hidden_states(prompt_ids, places.columns, image, places, Attending(causal))
         return self.logits(hidden[:, -1])
 
     def step(
-        self, state: CrossAttentionState, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor
+        self, state: CrossAttentionState, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor
     ) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
         return self.logits(
-            self.hidden_states(token_ids, positions, state.image(slots), state.cache, self.step_attending(mask))
+            self.hidden_states(token_ids, positions, state.image(places.slots), places, self.step_attending(mask))
         )

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from prelim.decoders.kv_cache import KVCache
+from prelim.decoders.kv_cache import KVCache, Places
 
 IMAGE = -1
 """Placeholder in a prompt for the embeddings of the image, for decoders that read the image as a prefix."""
@@ -51,17 +51,19 @@ class Decoder(Protocol[State]):
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
         """What of the prompt counts as written already, for penalties on repetition."""
 
-    def prefill(self, state: State, slots: slice, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+    def prefill(self, state: State, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Read the prefix of new requests into their slots.
 
+        places       : of the prefix in `state.cache`; its columns are its positions too
         image_embeds : Tensor, shape (slots, num_tokens, width)
         prompt_ids   : Tensor of int64, shape (slots, prompt_length); IMAGE is at the same place in all of them
         returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
         """
 
-    def step(self, state: State, slots: slice, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """Read one token for every row; `state.cache.open` has said where they go.
+    def step(self, state: State, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """Read one token for every row.
 
+        places    : of these tokens in `state.cache`
         token_ids : Tensor of int64, shape (slots, rows)
         positions : Tensor of int64, shape (slots, rows)
         mask      : Tensor of bool, shape (slots, 1, rows, columns), True where a row may look

@@ -1,18 +1,57 @@
 """The append-only KV cache: one prefix for all beams of a request, one column per beam and step after it."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the tokens of one forward pass go in a cache, and which columns they may look at; see `KVCache.places`.
+
+    layers  : keys and values of each layer of the cache
+    slots   : the slots that take part
+    columns : Tensor of int64, shape (slots, queries): the column of every token
+    length  : columns that attention looks at, at least every column written so far in these slots
+    """
+
+    layers: Sequence[Tensor]
+    slots: slice
+    columns: Tensor
+    length: int
+
+    def store(self, key_value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of one layer and return all that attention needs.
+
+        key_value : Tensor, shape (2, slots, heads, queries, head_width)
+        returns   : keys and values, each a view of shape (slots, heads, length, head_width)
+        """
+        cache, width = self.layers[layer], key_value.shape[-1]
+        cache.view(-1, width).index_copy_(0, self._vectors, key_value.reshape(-1, width))
+        keys, values = cache[:, self.slots, :, : self.length]
+        return keys, values
+
+    @cached_property
+    def _vectors(self) -> Tensor:
+        """Indices of the tokens, a layer seen as a list of vectors: key or value, slot, head, column."""
+        device = self.columns.device
+        _, all_slots, heads, all_columns, _ = self.layers[0].shape
+        both = torch.arange(2, device=device)[:, None, None] * all_slots
+        slot = (both + torch.arange(self.slots.start, self.slots.stop, device=device)[:, None]) * heads
+        head = slot + torch.arange(heads, device=device)
+        return (head[..., None] * all_columns + self.columns[:, None]).flatten()
 
 
 class KVCache:
     """Keys and values of every layer, by slots, a slot being one request with all its beams.
 
-    layers        : keys and values of each, shape (2, slots, heads, columns, head_width)
-    token_columns : where the next tokens go, as `open` was told
+    layers : keys and values of each, shape (2, slots, heads, columns, head_width)
 
     A column is one position of one beam. Written columns never move: reordering beams changes which columns a
-    beam may look at (a mask that the caller keeps), never the cache. Columns without a token are zero. Decoders
-    call `update`; the caller says beforehand with `open` where the next tokens go.
+    beam may look at (a mask that the caller keeps), never the cache. Columns without a token are zero.
     """
 
     def __init__(
@@ -25,10 +64,6 @@ class KVCache:
         device: torch.device,
     ) -> None:
         self.layers = [torch.zeros(2, 0, heads, 0, head_width, dtype=dtype, device=device) for _ in range(layers)]
-        self._slots = slice(0, 0)
-        self.token_columns = torch.empty(0, 0, dtype=torch.int64, device=device)
-        self._places: Tensor | None = None
-        self._length = 0
 
     @property
     def columns(self) -> int:
@@ -63,40 +98,14 @@ class KVCache:
         for layer in self.layers:
             layer[:, slot, :, :length] = 0
 
-    def open(self, slots: slice, columns: Tensor, length: int) -> None:
-        """Say where the tokens of the next forward pass go.
+    def places(self, slots: slice, columns: Tensor, length: int) -> Places:
+        """Where the tokens of the next forward pass go, as `Places` says; the cache must have room for them."""
+        return Places(self.layers, slots, columns, length)
 
-        slots   : the slots that take part
-        columns : Tensor of int64, shape (slots, queries): the column of every token
-        length  : columns that attention looks at, at least every column written so far in these slots
-        """
-        self.token_columns = columns
-        self._places = None
-        self._slots = slots
-        self._length = length
-
-    def update(self, key_value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of one layer and return all that attention needs.
-
-        key_value : Tensor, shape (2, slots, heads, queries, head_width)
-        returns   : keys and values, each a view of shape (slots, heads, length, head_width)
-        """
-        cache, width = self.layers[layer], key_value.shape[-1]
-        if self._places is None:
-            self._places = self._vectors()
-        cache.view(-1, width).index_copy_(0, self._places, key_value.reshape(-1, width))
-        keys, values = cache[:, self._slots, :, : self._length]
-        return keys, values
-
-    def _vectors(self) -> Tensor:
-        """Where the next tokens go, the cache seen as a list of vectors: key or value, slot, head, column."""
-        columns = self.token_columns
-        device = columns.device
-        _, all_slots, heads, _, _ = self.layers[0].shape
-        both = torch.arange(2, device=device)[:, None, None] * all_slots
-        slot = (both + torch.arange(self._slots.start, self._slots.stop, device=device)[:, None]) * heads
-        head = slot + torch.arange(heads, device=device)
-        return (head[..., None] * self.columns + columns[:, None]).flatten()
+    def prefix_places(self, slots: slice, length: int) -> Places:
+        """The first `length` columns of each of these slots."""
+        columns = torch.arange(length, device=self.layers[0].device).expand(slots.stop - slots.start, -1)
+        return self.places(slots, columns, length)
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy the first `length` columns of one slot over another."""

@@ -192,7 +192,8 @@ class Engine:
         self._columns.grow(prefix)
         self._state.cache.reserve(slots.stop, self._columns.total)
         try:
-            logits = self._decoder.prefill(self._state, slots, image_embeds, prompt_ids)
+            places = self._state.cache.prefix_places(slots, prefix)
+            logits = self._decoder.prefill(self._state, places, image_embeds, prompt_ids)
         except Exception:
             for slot in range(slots.start, slots.stop):
                 self._state.clear(slot, prefix)
@@ -230,9 +231,8 @@ class Engine:
         if self._decoder.hidden_from_all is not None:
             own = token_ids != self._decoder.hidden_from_all
         mask = self._columns.look_at(columns, own)
-        slots = slice(0, len(batch))
-        self._state.cache.open(slots, columns, mask.shape[-1])
-        return self._decoder.step(self._state, slots, token_ids, positions, mask)
+        places = self._state.cache.places(slice(0, len(batch)), columns, mask.shape[-1])
+        return self._decoder.step(self._state, places, token_ids, positions, mask)
 
     def _choose(self, first: int, logits: Tensor) -> None:
         """Choose the next tokens of the requests from slot `first` on, and release those that end.

@@ -38,7 +38,9 @@ def prefill(decoder: Any) -> Tensor:
     state.cache.reserve(2, 8)
     embeds = torch.randn(2, 3, 16, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        return decoder.prefill(state, slice(0, 2), embeds, torch.tensor([[1, IMAGE, 5]] * 2)).float()
+        return decoder.prefill(
+            state, state.cache.prefix_places(slice(0, 2), 5), embeds, torch.tensor([[1, IMAGE, 5]] * 2)
+        ).float()
 
 
 def test_kept_equals_merged(folders: dict[bool, Path]) -> None:

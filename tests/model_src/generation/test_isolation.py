@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
+from prelim.decoders.kv_cache import Places
 from prelim.errors import DecodingFailed, InvalidOption, NonFiniteOutput, RequestError
 from prelim.generation.engine import DecodeRequest, Engine
 from prelim.generation.options import GenerationOptions
@@ -55,16 +56,16 @@ class Poisoned:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
-    def step(self, state: Any, slots: slice, *inputs: Tensor) -> Tensor:
+    def step(self, state: Any, places: Places, *inputs: Tensor) -> Tensor:
         """The step of the decoder, poisoned when its turn has come."""
-        logits = self._decoder.step(state, slots, *inputs)
+        logits = self._decoder.step(state, places, *inputs)
         self._left -= 1
         if self._left == 0:
             # Nothing moves into the last slot, so only clearing it removes what is written here.
-            last = slots.stop - 1
+            last = places.slots.stop - 1
             logits[-1] = self._value
             for layer in state.cache.layers:
-                layer[:, last, :, state.cache.token_columns[-1]] = self._value
+                layer[:, last, :, places.columns[-1]] = self._value
             for key, value in getattr(state, "_image", ()):
                 key[last], value[last] = self._value, self._value
         return logits

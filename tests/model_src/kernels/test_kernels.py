@@ -121,17 +121,18 @@ def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str,
     history = torch.randn(c.layers, 2, slots + 1, c.kv_heads or c.heads, columns, c.head_width or c.width // c.heads)
     history = history.to(layered.norm.weight.dtype)
     token_ids = torch.randint(0, c.vocab_size, (slots, rows))
-    places = torch.stack([torch.randperm(length)[:rows] for _ in range(slots)])
+    columns_of = torch.stack([torch.randperm(length)[:rows] for _ in range(slots)])
     positions = torch.full((slots, rows), 20)
     mask = torch.rand(slots, 1, rows, length) < 0.6
-    mask.scatter_(3, places[:, None, :, None], True)
+    mask.scatter_(3, columns_of[:, None, :, None], True)
     results = []
     for network in (layered, compiled):
         state = network.new_state(slots + 1)
         state.cache.layers = [layer.clone() for layer in history]
-        state.cache.open(slice(0, slots), places, length)
         with torch.inference_mode():
-            logits = network.step(state, slice(0, slots), token_ids, positions, mask)
+            logits = network.step(
+                state, state.cache.places(slice(0, slots), columns_of, length), token_ids, positions, mask
+            )
         results.append((logits, state.cache))
     (wanted, wanted_cache), (got, got_cache) = results
     # What differs in the last bits may be rounded to a neighbouring integer: a 127th of a group's largest value. Layers
@@ -156,16 +157,15 @@ def test_slots_are_independent_in_the_compiled_step(dimensions: dict[str, Any], 
     history = torch.randn(c.layers, 2, 4, c.kv_heads or c.heads, 8, c.head_width or c.width // c.heads)
     history = history.to(network.norm.weight.dtype)
     token_ids, positions = torch.randint(0, c.vocab_size, (4, 3)), torch.full((4, 3), 7)
-    places = torch.arange(5, 8).expand(4, 3)
+    written = torch.arange(5, 8).expand(4, 3)
     mask = torch.ones(4, 1, 3, 8, dtype=torch.bool)
 
     def logits(chosen: list[int]) -> Tensor:
         state = network.new_state(len(chosen))
         state.cache.layers = [layer[:, chosen].clone() for layer in history]
-        slots = slice(0, len(chosen))
-        state.cache.open(slots, places[chosen], 8)
+        places = state.cache.places(slice(0, len(chosen)), written[chosen], 8)
         with torch.inference_mode():
-            return network.step(state, slots, token_ids[chosen], positions[chosen], mask[chosen])
+            return network.step(state, places, token_ids[chosen], positions[chosen], mask[chosen])
 
     together = logits([0, 1, 2, 3])
     for slot in range(4):
@@ -186,8 +186,7 @@ def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatc
     cache.reserve(1, 4)
     results = []
     for network in (here, elsewhere):
-        positions = torch.arange(4)[None]
-        cache.open(slice(0, 1), positions, 4)
+        places = cache.prefix_places(slice(0, 1), 4)
         with torch.inference_mode():
-            results.append(network._scores(network._hidden(x, positions, cache, Attending(causal=True))))
+            results.append(network._scores(network._hidden(x, places.columns, places, Attending(causal=True))))
     assert (results[0] - results[1]).norm() / results[0].norm() < 0.05

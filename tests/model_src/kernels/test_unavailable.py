@@ -16,8 +16,9 @@ from prelim.decoders.decoder import IMAGE
 decoder = random_decoder("biogpt", "int8_dynamic", shared=False)
 state = decoder.new_state(1)
 state.cache.reserve(1, 8)
+places = state.cache.prefix_places(slice(0, 1), 5)
 with torch.inference_mode():
-    logits = decoder.prefill(state, slice(0, 1), torch.randn(1, 3, 128), torch.tensor([[1, IMAGE, 5]]))
+    logits = decoder.prefill(state, places, torch.randn(1, 3, 128), torch.tensor([[1, IMAGE, 5]]))
 assert logits.isfinite().all()
 print(decoder.compiled, decoder.not_compiled)
 """
