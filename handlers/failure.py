@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from prelim.errors import RequestError
+from prelim.errors import InternalError, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class Failure:
     """Why one request gets no report.
 
     code    : HTTP status code
-    type    : name of the error, of a class in prelim.errors or "InternalError"
+    type    : name of the error, of a class in prelim.errors
     message : for the client; quotes no patient data
     """
 
@@ -35,7 +35,7 @@ class Failure:
         return cls(error.status, type(error).__name__, str(error))
 
 
-INTERNAL = Failure(500, "InternalError", "the server failed on this request; its log has the type and the place")
+INTERNAL = Failure.of(InternalError())
 
 
 def attempt(work: Callable[[], Result]) -> Result | Failure:

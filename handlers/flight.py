@@ -1,4 +1,4 @@
-"""The requests that are being decoded, and what happens to them when something fails."""
+"""The requests that have no outcome yet, and what happens to them when something fails."""
 
 import logging
 import time
@@ -18,26 +18,25 @@ Outcome = Report | Failure
 
 
 class Flight:
-    """Everything between a request's arrival and its outcome.
+    """The requests that have no outcome yet, and the policy of failures. The generator owns what is decoded.
 
-    generator : reads the images and decodes
-    exchanges : requests that have no outcome yet, by request id, in the order of their arrival
-    on_batch  : called before each decode with the number of active requests
+    generator  : reads the images and decodes
+    on_batch   : called before each decode with the number of requests that are decoded together
     deadline_s : seconds from its arrival, the wait for a slot included, after which a request fails
+    exchanges  : requests without an outcome, by request id, in the order of their arrival
     """
 
     def __init__(self, generator: ReportGenerator, on_batch: Callable[[int], None], deadline_s: float) -> None:
-        self.generator = generator
-        self.on_batch = on_batch
         self.deadline_s = deadline_s
         self.exchanges: dict[str, Exchange] = {}
-        self._waiting: dict[str, Exchange] = {}
+        self._generator = generator
+        self._on_batch = on_batch
         self._failures_in_a_row = 0
 
     def enter(self, request_id: str, exchange: Exchange) -> None:
-        """Let a request wait for a slot."""
+        """Let a request wait for a slot. Raises InputError for what the model cannot take."""
+        self._generator.add(request_id, exchange.request)
         self.exchanges[request_id] = exchange
-        self._waiting[request_id] = exchange
 
     def drop_absent(self, present: Collection[str]) -> list[str]:
         """Free the slots of requests that the frontend no longer sends: their clients have gone."""
@@ -47,12 +46,11 @@ class Flight:
         return gone
 
     def advance(self, max_steps: int) -> dict[str, Outcome]:
-        """Fail late requests, admit waiting ones to free slots, decode at most `max_steps` steps.
+        """Fail late requests and decode the others, at most `max_steps` steps.
 
         returns : the outcomes of the requests that have ended
         """
         outcomes = self._end_late()
-        outcomes |= self._admit_waiting()
         outcomes |= self._step(max_steps)
         for request_id in outcomes:
             self._leave(request_id)
@@ -77,52 +75,24 @@ class Flight:
         )
         return dict.fromkeys(late, Failure.of(error))
 
-    def _admit_waiting(self) -> dict[str, Outcome]:
-        batch = list(self._waiting)[: self.generator.free_slots]
-        return self._admit(batch) if batch else {}
-
-    def _admit(self, batch: list[str]) -> dict[str, Outcome]:
-        """Admit a batch together; if that fails unexpectedly one by one, so that only the culprit fails."""
-        now = time.monotonic()
-        requests = {request_id: self._waiting[request_id].request for request_id in batch}
-        refused = attempt(lambda: self.generator.admit(requests))
-        if isinstance(refused, Failure):
-            self._cancel(batch)
-            if len(batch) == 1:
-                return {batch[0]: refused}
-            outcomes: dict[str, Outcome] = {}
-            for request_id in batch:
-                outcomes |= self._admit([request_id])
-            return outcomes
-        for request_id in batch:
-            exchange = self._waiting.pop(request_id)
-            exchange.queued_ms += 1000 * (now - exchange.arrived)
-        return {request_id: Failure.of(error) for request_id, error in refused.items()}
-
     def _step(self, max_steps: int) -> dict[str, Outcome]:
-        """Decode. An exception here has no single request as its cause: all that are in the batch fail."""
-        if not self.generator.active:
+        """Decode. An exception here has no single request as its cause: all fail."""
+        if not self.exchanges:
             return {}
-        self.on_batch(len(self.generator.active))
-        reports = attempt(lambda: self.generator.step(max_steps))
-        if not isinstance(reports, Failure):
+        self._on_batch(min(len(self.exchanges), self._generator.slots))
+        ends = attempt(lambda: self._generator.step(max_steps))
+        if not isinstance(ends, Failure):
             self._failures_in_a_row = 0
-            return {key: Failure.of(end) if isinstance(end, RequestError) else end for key, end in reports.items()}
+            return {key: Failure.of(end) if isinstance(end, RequestError) else end for key, end in ends.items()}
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             # A device that is lost stays lost for this process. TorchServe starts another worker and answers
             # the requests of this one with 507.
             logger.error("decoding failed %d times in a row; the worker ends", self._failures_in_a_row)
             raise SystemExit(1)
-        failed: dict[str, Outcome] = dict.fromkeys(self.generator.active, INTERNAL)
-        self.generator.reset()
-        return failed
+        self._generator.reset()
+        return dict.fromkeys(self.exchanges, INTERNAL)
 
     def _leave(self, request_id: str) -> None:
         self.exchanges.pop(request_id, None)
-        self._waiting.pop(request_id, None)
-        self._cancel([request_id])
-
-    def _cancel(self, request_ids: Collection[str]) -> None:
-        for request_id in set(request_ids) & set(self.generator.active):
-            self.generator.cancel(request_id)
+        self._generator.cancel(request_id)

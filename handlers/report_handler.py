@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReportHandler:
-    """Serves one archive. All state of requests is in `flight`, by request id."""
+    """Serves one archive. Requests are in `flight`, and what is decoded of them in `generator`, by request id."""
 
     initialized = False
 
@@ -52,7 +52,7 @@ class ReportHandler:
         try:
             self.settings = Settings.read(context.model_yaml_config)
             torch.set_num_threads(self.settings.threads)
-            generator = ReportGenerator.load(
+            self.generator = ReportGenerator.load(
                 Path(properties["model_dir"]),
                 device=device,
                 slots=max(1, properties.get("batch_size") or 1),
@@ -62,11 +62,11 @@ class ReportHandler:
             )
         except ArchiveError as error:
             raise RuntimeError(str(error)) from None
-        config = generator.config
+        generator, config = self.generator, self.generator.config
         self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)
         self.metrics = Metrics(context.metrics, context.model_name)
         self.flight = Flight(
-            generator, lambda active: self.metrics.batch(active, generator.slots), self.settings.deadline_s
+            self.generator, lambda running: self.metrics.batch(running, self.generator.slots), self.settings.deadline_s
         )
         generator.warm_up()
         self.metrics.compiled(generator.not_compiled is None)
@@ -106,16 +106,12 @@ class ReportHandler:
         """Take a new request in; an answer, if it needs no decoding."""
         if headers.get("describe") == "True":
             return model_answer(self.model)
-        exchange = attempt(lambda: self._read(row, headers))
-        if isinstance(exchange, Failure):
-            return self._failed(request_id, exchange, JSON)
-        self.flight.enter(request_id, exchange)
-        return None
+        refused = attempt(lambda: self.flight.enter(request_id, self._read(row, headers)))
+        return self._failed(request_id, refused, JSON) if isinstance(refused, Failure) else None
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange:
-        generator = self.flight.generator
-        num_features = math.prod(generator.image_features_shape)
-        exchange = read_request(row, headers, generator.config.generation, num_features)
+        num_features = math.prod(self.generator.image_features_shape)
+        exchange = read_request(row, headers, self.generator.config.generation, num_features)
         if exchange.stream and not self.settings.in_flight:
             raise InvalidOption("stream is true, but this model is served with continuousBatching: false")
         return exchange
@@ -125,7 +121,7 @@ class ReportHandler:
             return {}
         steps = self.settings.steps_per_handle
         outcomes = self.flight.advance(steps) if self.settings.in_flight else self.flight.advance_to_end(steps)
-        self.metrics.active(len(self.flight.generator.active))
+        self.metrics.active(len(self.generator.running))
         return outcomes
 
     def _answer(self, request_id: str, outcome: Outcome, exchange: Exchange) -> Answer:
@@ -174,8 +170,8 @@ class ReportHandler:
 
     def _chunk(self, request_id: str, exchange: Exchange) -> bytes:
         """What to send of an answer that is not finished; empty when there is nothing new to say."""
-        if exchange.stream and request_id in self.flight.generator.active:
-            text = attempt(lambda: self.flight.generator.new_text(request_id))
+        if exchange.stream:
+            text = attempt(lambda: self.generator.new_text(request_id))
             if text and not isinstance(text, Failure):
                 exchange.sent_characters += len(text)
                 return text_chunk(text)

@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 
 OPTIONS = (
     GenerationOptions(max_new_tokens=8),
@@ -22,7 +23,7 @@ Texts = Mapping[str, tuple[list[tuple[int, ...]], list[bytes]]]
 """Request -> token ids of its hypotheses, and the bits of the logits of each step."""
 
 
-class _Recording(Engine):
+class _Recording(Engine[DecodeRequest]):
     """An engine that keeps the bits of all logits by request."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -30,9 +31,9 @@ class _Recording(Engine):
         self.bits: dict[str, list[bytes]] = {}
 
     def _choose(self, first: int, logits: Tensor) -> None:
-        for slot, of_slot in zip(self._batch[first:], logits, strict=True):
-            kept = self.bits.setdefault(slot.request_id, [])
-            kept.append(of_slot[: slot.rows].float().numpy().tobytes())
+        for request, own in zip(self._running[first:], logits, strict=True):
+            kept = self.bits.setdefault(request.request_id, [])
+            kept.append(own[: request.options.rows].float().numpy().tobytes())
         super()._choose(first, logits)
 
 
@@ -42,12 +43,11 @@ def decode(decoder: Decoder[Any], requests: Mapping[str, DecodeRequest], slots: 
     waiting, steps = list(requests.items()), 0
     done: dict[str, list[tuple[int, ...]]] = {}
     while len(done) < len(requests):
-        entering = min(engine.free_slots, 1 + (steps % 3 == 0))
+        entering = min(slots - len(engine.running), 1 + (steps % 3 == 0))
         engine.add(dict(waiting[:entering]))
         del waiting[:entering]
-        for key, outcome in engine.step().items():
-            assert isinstance(outcome, tuple), outcome
-            done[key] = [hypothesis.token_ids for hypothesis in outcome]
+        for key, request in engine.step().items():
+            done[key] = [hypothesis.token_ids for hypothesis in request.hypotheses]
         steps += 1
     return {key: (ids, engine.bits[key]) for key, ids in done.items()}
 

@@ -28,8 +28,9 @@ from benchmarks.models.real_models import SMOLLM2, Prefix, RealModel, real_model
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import serving_decoder
 
 LIMIT = 0.02
@@ -137,7 +138,7 @@ def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
 def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], beams: int) -> list[tuple[int, ...]]:
     """Token ids that a decoder generates after each prefix, end of text included."""
     options = GenerationOptions(num_beams=beams, max_new_tokens=model.new_tokens)
-    engine = Engine(
+    engine: Engine[DecodeRequest] = Engine(
         decoder, slots=SLOTS, eos_token_ids=[model.eos_token_id], pad_token_id=model.pad_token_id, detokenize=str
     )
     requests = {

@@ -10,7 +10,7 @@ PrelimError
       NotAnImage       415  not a supported image format
       Refused          422  readable, but this model must not answer it
       Overloaded       503  no capacity left for this request
-    DecodingFailed     500  an unexpected exception, which is its cause
+    InternalError      500  an unexpected exception, which is its cause
     NonFiniteOutput    500  the model computed NaN or infinity
     DeadlineExceeded   504  no report within the time that a request may take
   DatasetError         a data set cannot be used (training.datasets.study)
@@ -74,7 +74,7 @@ class Overloaded(InputError):
     status = 503
 
 
-class DecodingFailed(RequestError):
+class InternalError(RequestError):
     """An unexpected exception ended the request. The exception is the cause; its text may quote the input."""
 
     def __init__(self) -> None:

@@ -4,24 +4,26 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prelim.archive.archive import Archive, load_decoder, load_tokenizer, read_archive, unpack_archive
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder, View
 from prelim.encoding.onnx_session import Array
-from prelim.errors import ArchiveError, InputError, InvalidOption, Overloaded, RequestError
+from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
-from prelim.generation.engine import DecodeRequest, Engine
-from prelim.generation.hypothesis import Hypothesis
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.outcome import Outcome, isolate
+from prelim.generation.outcome import isolate
 from prelim.generation.prompt import Prompter
+from prelim.generation.request import DecodeRequest
 from prelim.generation.text_stream import TextStream, TextStreams
 from prelim.report import Alternative, Report, cut_at_stop, sections
 
@@ -50,28 +52,47 @@ class ReportRequest:
     return_attention: bool = False
 
 
-@dataclass
-class _InFlight:
-    """What a report needs in addition to its tokens. Times are in seconds, `started` when decoding began.
+@dataclass(eq=False)
+class _Draft(DecodeRequest):
+    """A report in the making, the engine's record with what a report needs besides its tokens. Times are in seconds.
 
-    stream : what `new_text` has returned so far, None before its first call
+    request : what is asked for
+    images  : reads and encodes its image
+    arrived : when it was added
+    view    : its image, once that has been read
+    insights : what the model says of the image besides the report, where that was asked for
+    started : when decoding began
+    stream  : what `new_text` has returned so far, None before its first call
     """
 
     request: ReportRequest
-    options: GenerationOptions
-    view: View
-    prompt_ids: tuple[int, ...]
-    arrived: float
+    images: ImageEncoder
+    arrived: float = field(default_factory=time.perf_counter)
+    view: View = field(default_factory=View)
     insights: Mapping[str, Array] = field(default_factory=dict)
     started: float = 0.0
     stream: TextStream | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of image_embeds."""
+        return self.images.num_tokens
+
+    def embed(self) -> Tensor:
+        """Read, preprocess and encode the image. Raises InputError where it cannot be read or is refused."""
+        self.view = self.images.view(self.request.image, self.request.image_features)
+        image_embeds = self.images.embed(self.view)
+        if self.request.return_attention:
+            self.insights = self.images.insights(self.view)
+        self.started = time.perf_counter()
+        return image_embeds
 
 
 class ReportGenerator:
     """Writes reports with one model, many at once.
 
-    Requests enter with `admit` at any time, `step` decodes all of them together and returns those that are
-    finished. `generate` does both for a caller that has all its requests at hand.
+    Requests enter with `add` at any time, `step` decodes up to `slots` of them together and returns those that have
+    ended. `generate` does both for a caller that has all its requests at hand.
 
     archive : an unpacked archive
     device  : "cpu" or "cuda"
@@ -111,7 +132,7 @@ class ReportGenerator:
         tokens = self.config.tokenizer
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
-        self._engine = Engine(
+        self._engine: Engine[_Draft] = Engine(
             decoder,
             slots=slots,
             eos_token_ids=[tokens.eos_token_id],
@@ -119,7 +140,6 @@ class ReportGenerator:
             detokenize=self._detokenize,
             max_columns=self._max_columns(decoder, max_cache_mb),
         )
-        self._in_flight: dict[str, _InFlight] = {}
 
     @classmethod
     def load(cls, path: Path, **options: Any) -> "ReportGenerator":
@@ -140,13 +160,13 @@ class ReportGenerator:
 
     @property
     def active(self) -> Collection[str]:
-        """Ids of the requests that are being decoded."""
-        return self._in_flight.keys()
+        """Ids of the requests that have not ended: those that run, and those that wait for a slot."""
+        return self._engine.active
 
     @property
-    def free_slots(self) -> int:
-        """How many more requests can be admitted now."""
-        return self._engine.free_slots
+    def running(self) -> Collection[str]:
+        """Ids of the requests that have a slot."""
+        return self._engine.running
 
     @property
     def max_cache_mb(self) -> float:
@@ -158,56 +178,40 @@ class ReportGenerator:
         """Columns of the KV cache that one request may use."""
         return self._engine.max_columns
 
-    def admit(self, requests: Mapping[str, ReportRequest]) -> dict[str, RequestError]:
-        """Read, preprocess and encode new requests and let them into the batch.
+    def add(self, request_id: str, request: ReportRequest) -> None:
+        """Let a request wait for a slot, in which its image is read.
 
-        returns : the requests that failed, each with its own error; the others are not affected by them
+        Raises InputError for a prompt or an option that this model cannot take.
         """
-        arrived = time.perf_counter()
-        failed: dict[str, RequestError] = {}
-        entering: dict[str, _InFlight] = {}
-        for request_id, request in requests.items():
-            try:
-                if len(entering) >= self.free_slots:
-                    raise Overloaded(f"all {self.slots} places of this worker are taken; try again later")
-                view = self._images.view(request.image, request.image_features)
-                prompt_ids = self._prompt_ids(request)
-                if request.return_attention and not self._images.has_insights:
-                    raise InvalidOption(
-                        f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
-                    )
-            except InputError as error:
-                failed[request_id] = error
-                continue
-            options = request.options or self.config.generation
-            entering[request_id] = _InFlight(request, options, view, prompt_ids, arrived)
-        if entering:
-            failed.update(self._enter(entering))
-        return failed
+        if request.return_attention and not self._images.has_insights:
+            raise InvalidOption(
+                f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
+            )
+        options = request.options or self.config.generation
+        draft = _Draft(None, self._prompt_ids(request), options, request=request, images=self._images)
+        self._engine.add({request_id: draft})
 
     def step(self, max_steps: int = 1) -> dict[str, Report | RequestError]:
-        """Decode up to `max_steps` tokens of every request; stops early when one is finished.
+        """Let waiting requests in and decode up to `max_steps` tokens of each; stops early when one has ended.
 
         returns : by request id the finished reports, and the errors of requests that failed; the others are not
                   affected by them
         """
         for _ in range(max_steps):
-            finished = self._engine.step()
-            if finished or not self._in_flight:
+            ended = self._engine.step()
+            if ended or not self._engine.active:
                 break
-        return {request_id: self._end(request_id, outcome) for request_id, outcome in finished.items()}
+        return {request_id: isolate(partial(self._report, draft)) for request_id, draft in ended.items()}
 
     def generate(self, requests: Sequence[ReportRequest]) -> list[Report | RequestError]:
-        """Reports for all requests, in their order; more than `slots` of them wait for a free place.
-
-        A request that fails has its error instead of a report.
-        """
-        waiting = {f"{index}": request for index, request in enumerate(requests)}
+        """Reports for all requests, in their order. A request that fails has its error instead of a report."""
         done: dict[str, Report | RequestError] = {}
+        for index, request in enumerate(requests):
+            try:
+                self.add(f"{index}", request)
+            except InputError as error:
+                done[f"{index}"] = error
         while len(done) < len(requests):
-            entering = dict(list(waiting.items())[: self.free_slots])
-            waiting = {key: value for key, value in waiting.items() if key not in entering}
-            done.update(self.admit(entering))
             done.update(self.step())
         return [done[f"{index}"] for index in range(len(requests))]
 
@@ -216,21 +220,19 @@ class ReportGenerator:
 
         All that this has returned is a beginning of the report's text; the rest comes with the report.
         """
-        if self._prompter is not None and self._prompter.answers_at_end:
+        draft = self._engine.find(request_id)
+        if draft.selection is None or (self._prompter is not None and self._prompter.answers_at_end):
             return ""
-        state = self._in_flight[request_id]
-        if state.stream is None:
-            state.stream = self._streams.open(state.options.stop)
-        return state.stream.feed(self._engine.leading(request_id))
+        if draft.stream is None:
+            draft.stream = self._streams.open(draft.options.stop)
+        return draft.stream.feed(draft.selection.leading())
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its slot; unknown ones are ignored."""
-        self._in_flight.pop(request_id, None)
         self._engine.cancel(request_id)
 
     def reset(self) -> None:
         """Forget all requests, for use after an unexpected failure."""
-        self._in_flight.clear()
         self._images.forget()
         self._engine.reset()
 
@@ -256,30 +258,6 @@ class ReportGenerator:
             )
         return columns
 
-    def _enter(self, entering: Mapping[str, _InFlight]) -> dict[str, RequestError]:
-        """Encode the images and let the requests into the batch; those that do not fit fail."""
-        views = [state.view for state in entering.values()]
-        self._images.encode(views)
-        failed: dict[str, RequestError] = {}
-        accepted: dict[str, DecodeRequest] = {}
-        for (request_id, state), embeds in zip(entering.items(), self._images.connect(views), strict=True):
-            decode = DecodeRequest(embeds, state.prompt_ids, state.options)
-            try:
-                self._images.check(state.view, embeds)
-                self._engine.check(decode)
-                if state.request.return_attention:
-                    state.insights = self._images.insights(state.view)
-            except RequestError as error:
-                failed[request_id] = error
-                continue
-            accepted[request_id] = decode
-        began = time.perf_counter()
-        for request_id in accepted:
-            entering[request_id].started = began
-            self._in_flight[request_id] = entering[request_id]
-        self._engine.add(accepted)
-        return failed
-
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
         """Tokens that stand before the report."""
         if self._prompter is not None:
@@ -289,19 +267,17 @@ class ReportGenerator:
                 raise InvalidOption(f"{name} is set, but {self.config.name} takes none; leave it out")
         return (self.config.tokenizer.bos_token_id,)
 
-    def _end(self, request_id: str, outcome: Outcome) -> Report | RequestError:
-        state = self._in_flight.pop(request_id)
-        return outcome if isinstance(outcome, RequestError) else isolate(lambda: self._report(state, outcome))
-
-    def _report(self, state: _InFlight, hypotheses: Sequence[Hypothesis]) -> Report:
+    def _report(self, draft: _Draft) -> Report:
+        """Write the report of a request that has ended. Raises the error that ended it."""
+        hypotheses = draft.hypotheses
         now = time.perf_counter()
-        stop = state.options.stop
+        stop = draft.options.stop
         texts = [cut_at_stop(self._detokenize(hypothesis.token_ids), stop) for hypothesis in hypotheses]
         if self._prompter is not None:
             texts = [self._prompter.answer(text) for text in texts]
         findings, impression = sections(texts[0])
-        view = state.view
-        queue = state.started - state.arrived - view.preprocess - view.vision
+        view = draft.view
+        queue = draft.started - draft.arrived - view.preprocess - view.vision
         return Report(
             text=texts[0],
             findings=findings,
@@ -314,12 +290,12 @@ class ReportGenerator:
                 for text, hypothesis in zip(texts[1:], hypotheses[1:], strict=True)
             ),
             warnings=view.warnings,
-            insights=state.insights,
+            insights=draft.insights,
             timing_ms={
                 "queue": 1000 * queue,
                 "preprocess": 1000 * view.preprocess,
                 "vision": 1000 * view.vision,
-                "decode": 1000 * (now - state.started),
+                "decode": 1000 * (now - draft.started),
             },
         )
 

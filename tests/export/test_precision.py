@@ -20,8 +20,9 @@ from prelim.decoders.precision import PRECISIONS
 from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
 from prelim.decoders.weights_file import materialize
 from prelim.errors import ArchiveError
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.networks.model_folder import read_model_folder
 from prelim.networks.trained_decoder import for_serving, serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
@@ -129,11 +130,7 @@ def test_batch_does_not_change_reports(build: Callable[[], Any], precision: str)
 
     def decode(some: dict[str, DecodeRequest]) -> dict[str, tuple[int, ...]]:
         engine = Engine(decoder, slots=4, eos_token_ids=[3], pad_token_id=0, detokenize=str)
-        engine.add(some)
-        done: dict[str, tuple[int, ...]] = {}
-        while engine.active:
-            done |= {key: found[0].token_ids for key, found in engine.step().items()}
-        return done
+        return {key: found[0].token_ids for key, found in engine.decode(some).items()}
 
     together = decode(requests)
     assert together == {key: decode({key: request})[key] for key, request in requests.items()}

@@ -1,9 +1,9 @@
 """A generator that writes words by counting, and fails where a test wants it to."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from types import SimpleNamespace
 
-from prelim.errors import DecodingFailed, NonFiniteOutput, NotAnImage, RequestError
+from prelim.errors import InternalError, InvalidOption, NonFiniteOutput, NotAnImage, RequestError
 from prelim.generation.options import GenerationOptions
 from prelim.report import Report, sections
 from prelim.report_generator import ReportRequest
@@ -12,7 +12,7 @@ from prelim.report_generator import ReportRequest
 class FakeGenerator:
     """The API of ReportGenerator. An image is a word, and its report repeats this word `max_new_tokens` times.
 
-    b"broken" is not an image, b"bug" raises in `admit`; b"nan" and b"crash" fail in their first step, and b"lost" has a
+    b"broken" is not an image; b"nan" and b"crash" fail in their first step, and b"lost" has a
     report without a log-probability; while `faulty` is set, `step` raises.
     """
 
@@ -29,48 +29,41 @@ class FakeGenerator:
         self.warmed_up = False
         self.batches: list[set[str]] = []
         self.seen: dict[str, ReportRequest] = {}
-        self._in_flight: dict[str, int] = {}
+        self._written: dict[str, int] = {}
         self._told: dict[str, int] = {}
 
     @property
     def active(self) -> Collection[str]:
-        """Ids of the requests that are being decoded."""
-        return self._in_flight.keys()
+        """Ids of the requests that have not ended."""
+        return self._written.keys()
 
     @property
-    def free_slots(self) -> int:
-        """How many more requests can be admitted now."""
-        return self.slots - len(self._in_flight)
+    def running(self) -> Collection[str]:
+        """Ids of the requests that have a slot."""
+        return list(self._written)[: self.slots]
 
-    def admit(self, requests: Mapping[str, ReportRequest]) -> dict[str, RequestError]:
-        """Let new requests into the batch; returns those that failed."""
-        assert len(requests) <= self.free_slots
-        failed: dict[str, RequestError] = {}
-        for request_id, request in requests.items():
-            self.seen[request_id] = request
-            if request.image == b"bug":
-                raise ZeroDivisionError("patient Mueller")
-            if request.image == b"broken":
-                failed[request_id] = NotAnImage("these bytes are not an image")
-            else:
-                self._in_flight[request_id] = 0
-        return failed
+    def add(self, request_id: str, request: ReportRequest) -> None:
+        """Let a request wait for a slot."""
+        if request.prompt == "refused":
+            raise InvalidOption("prompt is set, but fake takes none; leave it out")
+        self.seen[request_id] = request
+        self._written[request_id] = 0
 
     def step(self, max_steps: int = 1) -> dict[str, Report | RequestError]:
-        """Write up to `max_steps` words of every request; returns the ones that end."""
-        self.batches.append(set(self._in_flight))
+        """Write up to `max_steps` words of every request that has a slot; returns the ones that end."""
+        self.batches.append(set(self.running))
         if self.faulty:
             raise RuntimeError("patient Mueller")
-        failed = {key: _error(self.seen[key].image) for key in self._in_flight}
+        failed = {key: _error(self.seen[key].image) for key in self.running}
         if ended := {key: error for key, error in failed.items() if error is not None}:
             for request_id in ended:
-                del self._in_flight[request_id]
+                del self._written[request_id]
             return ended
         finished = []
         for _ in range(max_steps):
-            for request_id in self._in_flight:
-                self._in_flight[request_id] += 1
-            finished = [i for i, done in self._in_flight.items() if done >= self.seen[i].options.max_new_tokens]
+            for request_id in self.running:
+                self._written[request_id] += 1
+            finished = [i for i, done in self._written.items() if done >= self.seen[i].options.max_new_tokens]
             if finished:
                 break
         return {request_id: self._report(request_id) for request_id in finished}
@@ -83,11 +76,11 @@ class FakeGenerator:
 
     def cancel(self, request_id: str) -> None:
         """Forget a request."""
-        self._in_flight.pop(request_id, None)
+        self._written.pop(request_id, None)
 
     def reset(self) -> None:
         """Forget all requests."""
-        self._in_flight.clear()
+        self._written.clear()
 
     def warm_up(self) -> None:
         """Note that it was called."""
@@ -95,21 +88,23 @@ class FakeGenerator:
 
     def _text(self, request_id: str) -> str:
         word = (self.seen[request_id].image or b"features").decode()
-        return " ".join([word] * self._in_flight[request_id])
+        return " ".join([word] * self._written[request_id])
 
     def _report(self, request_id: str) -> Report:
         text = self._text(request_id)
-        tokens = self._in_flight.pop(request_id)
+        tokens = self._written.pop(request_id)
         timing = {"queue": 0.0, "preprocess": 1.0, "vision": 2.0, "decode": 3.0}
         logprob = float("nan") if self.seen[request_id].image == b"lost" else -0.5
         return Report(text, *sections(text), "length", tuple(range(tokens)), logprob, timing_ms=timing)
 
 
 def _error(image: bytes | None) -> RequestError | None:
+    if image == b"broken":
+        return NotAnImage("these bytes are not an image")
     if image == b"nan":
         return NonFiniteOutput("the decoder computed NaN or infinity for this request")
     if image == b"crash":
-        error = DecodingFailed()
+        error = InternalError()
         try:
             raise LookupError("patient Mueller")
         except LookupError as cause:

@@ -94,7 +94,7 @@ def run(folder: Path, malformed: int, good: int, seed: int) -> Outcome:
     random = Random(seed)
     order = [*range(good), *[None] * malformed]
     random.shuffle(order)
-    shape = frontend.handler.flight.generator.image_features_shape
+    shape = frontend.handler.generator.image_features_shape
     outcome, before = Outcome(), memory("VmRSS")
     sent: dict[int, Job] = {}
     flying: list[tuple[str, Job]] = []

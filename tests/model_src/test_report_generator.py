@@ -181,9 +181,8 @@ def test_new_text_makes_the_beginning_of_the_report(generator: ReportGenerator, 
     options = [GenerationOptions(max_new_tokens=24, stop=stop) for stop in stops]
     options += [GenerationOptions(max_new_tokens=24, stop=stop, do_sample=True, seed=4) for stop in stops]
     for chosen in options:
-        generator.admit(
-            {"a": ReportRequest(image=png(1), options=chosen), "b": ReportRequest(image=png(2), options=options[0])}
-        )
+        generator.add("a", ReportRequest(image=png(1), options=chosen))
+        generator.add("b", ReportRequest(image=png(2), options=options[0]))
         pieces, reports = [], {}
         while "a" not in reports:
             pieces += [generator.new_text("a")]
@@ -198,15 +197,26 @@ def test_new_text_makes_the_beginning_of_the_report(generator: ReportGenerator, 
 
 def test_cancelled_request_leaves_no_trace(generator: ReportGenerator) -> None:
     """A cancelled request is gone, and its slot is free."""
-    generator.admit({"a": ReportRequest(image=png(0)), "b": ReportRequest(image=png(1))})
+    generator.add("a", ReportRequest(image=png(0)))
+    generator.add("b", ReportRequest(image=png(1)))
     generator.step(2)
 
     generator.cancel("a")
 
-    assert set(generator.active) == {"b"}
-    assert generator.free_slots == 3
+    assert set(generator.active) == set(generator.running) == {"b"}
     generator.reset()
-    assert generator.free_slots == 4
+    assert not generator.active
+
+
+def test_waiting_for_a_slot_is_time_in_the_queue(generator: ReportGenerator) -> None:
+    """More requests than slots: all get reports, and the last one's queue is longer than the first one's decoding."""
+    options = GenerationOptions(max_new_tokens=10, min_new_tokens=10)
+
+    first, *_, last = generator.generate([ReportRequest(png(i), options=options) for i in range(6)])
+
+    assert isinstance(first, Report)
+    assert isinstance(last, Report)
+    assert last.timing_ms["queue"] > first.timing_ms["decode"]
 
 
 def test_alternatives_are_the_other_beams(generator: ReportGenerator) -> None:

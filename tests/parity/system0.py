@@ -13,8 +13,9 @@ from transformers import BertConfig
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import IMAGE
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network
@@ -94,10 +95,7 @@ def _decode(
         pad_token_id=tokens.pad_token_id,
         detokenize=str,
     )
-    engine.add({"0": DecodeRequest(image, prompt, options)})
-    while not (done := engine.step()):
-        pass
-    return list(done["0"][0].token_ids)
+    return list(engine.decode({"": DecodeRequest(image, prompt, options)})[""][0].token_ids)
 
 
 def _text_tower(fixture: Fixture, weights: dict[str, Tensor]) -> HFTextEncoder:

@@ -7,8 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from export.import_checkpoint import import_checkpoint
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.model_folder import read_network
 from tests.parity.fixture import Fixture, Value, pil_pattern
@@ -40,10 +41,7 @@ def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str,
     # The published loop continues after end-of-text until all rows end in the same step: here, to the maximum length.
     engine = Engine(network.decoder, slots=2, eos_token_ids=[-1], pad_token_id=0, detokenize=str)
     options = GenerationOptions(max_new_tokens=12)
-    engine.add({f"{i}": DecodeRequest(memory[i], (101,), options) for i in range(2)})
-    done = {}
-    while engine.active:
-        done.update(engine.step())
+    done = engine.decode({f"{i}": DecodeRequest(memory[i], (101,), options) for i in range(2)})
     rows = [[101, *done[f"{i}"][0].token_ids] for i in range(2)]
     yield "generate_batch1_max_len12", rows[0]
     yield "generate_batch2_max_len12", [*rows[0], *rows[1]]

@@ -11,8 +11,9 @@ from torch.nn.functional import cross_entropy
 from export.checkpoints.published_weights import our_weights
 from export.import_checkpoint import import_checkpoint
 from prelim.decoders.decoder import IMAGE
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.connectors.disease_attention import DiseaseAttention
@@ -99,11 +100,8 @@ def _language_model(
     options = GenerationOptions(
         num_beams=5, early_stopping=True, no_repeat_ngram_size=2, max_new_tokens=40 - mask.shape[1]
     )
-    engine.add({"": DecodeRequest(embeds[0], tuple(_prompts(ids)[0].tolist()), options)})
-    done: dict[str, Value] = {}
-    while engine.active:
-        done.update({key: list(found[0].token_ids) for key, found in engine.step().items()})
-    yield "tiny_generate_beam5_norepeat2_maxlen40", done[""]
+    done = engine.decode({"": DecodeRequest(embeds[0], tuple(_prompts(ids)[0].tolist()), options)})
+    yield "tiny_generate_beam5_norepeat2_maxlen40", list(done[""][0].token_ids)
 
 
 def _prompts(ids: Tensor) -> Tensor:

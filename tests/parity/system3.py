@@ -15,9 +15,10 @@ from export.checkpoints.published_weights import our_weights
 from export.import_checkpoint import import_checkpoint
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.weights_file import load_weights
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import PromptConfig, Prompter
+from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import PreprocessConfig, preprocess_image
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import read_network
@@ -120,11 +121,8 @@ def _xraygpt(fixture: Fixture, module: str, fan_in: bool, folder: Path) -> Itera
     yield "tiny_logits", logits
     engine = Engine(serving_decoder(decoder), slots=1, eos_token_ids=[-1], pad_token_id=PAD, detokenize=str)
     options = GenerationOptions(max_new_tokens=8)
-    engine.add({"a": DecodeRequest(image_embeds[0], (BOS, *BEFORE, IMAGE, *AFTER), options)})
-    done = {}
-    while engine.active:
-        done.update(engine.step())
-    yield "tiny_greedy8", list(done["a"][0].token_ids)
+    done = engine.decode({"": DecodeRequest(image_embeds[0], (BOS, *BEFORE, IMAGE, *AFTER), options)})
+    yield "tiny_greedy8", list(done[""][0].token_ids)
 
 
 def _medclip(fixture: Fixture, fan_in: bool, folder: Path) -> Iterator[tuple[str, Value]]:

@@ -11,9 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from prelim.errors import InputError
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import Prompter
+from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from prelim.networks.model_folder import Model
@@ -95,7 +96,7 @@ class ModelRunner:
 
     def _written(self, image_embeds: Tensor, options: GenerationOptions) -> list[str]:
         tokens = self._model.config.tokenizer
-        engine = Engine(
+        engine: Engine[DecodeRequest] = Engine(
             self._decoder,
             slots=len(image_embeds),
             eos_token_ids=[tokens.eos_token_id],

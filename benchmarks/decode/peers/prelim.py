@@ -10,8 +10,9 @@ from torch import Tensor
 from benchmarks.models.shapes import BOS, EOS, PAD, WEIGHTS, Shape, read_shape
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import build_decoder, serving_decoder
 
 
@@ -36,7 +37,9 @@ class Peer:
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
         """Decode all prefixes as requests of one batch."""
         decoder = self._decoders[precision]
-        engine = Engine(decoder, slots=len(prefixes), eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
+        engine: Engine[DecodeRequest] = Engine(
+            decoder, slots=len(prefixes), eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str
+        )
         options = GenerationOptions(num_beams=beams, min_new_tokens=new_tokens, max_new_tokens=new_tokens)
         requests = {}
         for i, ids in enumerate(prefixes):

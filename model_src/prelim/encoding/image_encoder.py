@@ -1,7 +1,7 @@
 """From an image, or from features that a client has of one, to what the decoder reads: bytes -> image_embeds."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,32 +100,19 @@ class ImageEncoder:
         took = time.perf_counter() - began
         return View(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
 
-    def encode(self, views: Sequence[View]) -> None:
-        """Give every view its image_features.
+    def embed(self, view: View) -> Tensor:
+        """Compute image_embeds of a view, shape (num_tokens, decoder width).
 
-        One by one: the last bits of a network's output depend on how many images are in its batch, and on a CPU a batch
-        costs what its images cost.
+        One image at a time: the last bits of a network's output depend on how many images are in its batch, and on a
+        CPU a batch costs what its images cost.
+
+        Raises NonFiniteOutput for an image that becomes NaN or infinity, InvalidOption for such a client's features.
         """
-        for view in views:
-            if view.image_features is not None or view.pixel_values is None:
-                continue
-            began = time.perf_counter()
-            view.image_features = self._vision.run(view.pixel_values[None])[0]
-            view.pixel_values, view.vision = None, time.perf_counter() - began
-            if np.isfinite(view.image_features).all():
-                self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
-
-    def connect(self, views: Sequence[View]) -> Tensor:
-        """image_embeds of encoded views, shape (views, num_tokens, decoder width); one by one as in `encode`."""
-        return torch.from_numpy(np.concatenate([self._connector.run(_features(view)[None]) for view in views]))
-
-    def check(self, view: View, image_embeds: Tensor) -> None:
-        """Refuse what the encoder or the connector could not compute for a view.
-
-        Raises NonFiniteOutput for an image, InvalidOption for a client's features.
-        """
-        if np.isfinite(_features(view)).all() and image_embeds.isfinite().all():
-            return
+        self._encode(view)
+        features = _features(view)
+        image_embeds = torch.from_numpy(self._connector.run(features[None])[0])
+        if np.isfinite(features).all() and image_embeds.isfinite().all():
+            return image_embeds
         if view.digest:
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
         raise InvalidOption(
@@ -145,6 +132,16 @@ class ImageEncoder:
     def forget(self) -> None:
         """Keep no features any more."""
         self._kept.clear()
+
+    def _encode(self, view: View) -> None:
+        """Compute a view's image_features, and keep them for the next request with this image."""
+        if view.image_features is not None or view.pixel_values is None:
+            return
+        began = time.perf_counter()
+        view.image_features = self._vision.run(view.pixel_values[None])[0]
+        view.pixel_values, view.vision = None, time.perf_counter() - began
+        if np.isfinite(view.image_features).all():
+            self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
 
     def _checked(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""

@@ -76,11 +76,11 @@ class Columns:
         """Columns of a slot up to the last one that has been written."""
         return self._used[slot]
 
-    def enter(self, slots: slice, prefix: int) -> None:
-        """New requests whose rows all look at their first `prefix` columns."""
-        self._ancestry[slots] = False
-        self._ancestry[slots, :, :prefix] = True
-        self._used[slots] = [prefix] * (slots.stop - slots.start)
+    def enter(self, slot: int, prefix: int) -> None:
+        """Start a request whose rows all look at their first `prefix` columns."""
+        self._ancestry[slot] = False
+        self._ancestry[slot, :, :prefix] = True
+        self._used[slot] = prefix
 
     def assign(self, rows: Sequence[int]) -> Tensor:
         """Columns for the next token of each row: the first ones that no row of the slot looks at.

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import torch
 
-from prelim.errors import DecodingFailed, RequestError
+from prelim.errors import InternalError, RequestError
 from prelim.generation.hypothesis import Hypothesis
 
 Outcome = tuple[Hypothesis, ...] | RequestError
@@ -26,6 +26,6 @@ def isolate(work: Callable[[], Result]) -> Result | RequestError:
     except torch.AcceleratorError:
         raise
     except Exception as error:  # noqa: BLE001 - an exception escaping here would end the neighbors too
-        failed = DecodingFailed()
+        failed = InternalError()
         failed.__cause__ = error
         return failed

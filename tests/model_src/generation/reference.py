@@ -16,8 +16,9 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 
 VOCAB_SIZE = 40
 BOS, EOS, PAD = 2, 3, 0
@@ -61,12 +62,7 @@ def request(image: Tensor, options: GenerationOptions) -> DecodeRequest:
 
 def run(engine: Engine, requests: dict[str, DecodeRequest]) -> dict[str, list[list[int]]]:
     """Token ids of every returned sequence, by request."""
-    engine.add(requests)
-    done: dict[str, list[list[int]]] = {}
-    while engine.active:
-        for request_id, hypotheses in engine.step().items():
-            done[request_id] = [list(h.token_ids) for h in hypotheses]
-    return done
+    return {key: [list(h.token_ids) for h in found] for key, found in engine.decode(requests).items()}
 
 
 class Reference(PreTrainedModel, GenerationMixin):

@@ -10,8 +10,8 @@ from prelim.decoders.decoder import IMAGE
 from prelim.decoders.packed import STEP_ROWS, pack
 from prelim.decoders.precision import PRECISIONS, stored_weights
 from prelim.decoders.weights_file import materialize
-from prelim.generation.engine import DecodeRequest
 from prelim.generation.options import MAX_BEAMS
+from prelim.generation.request import DecodeRequest
 from prelim.kernels import unavailable
 from prelim.networks.trained_decoder import empty_decoder, serving_decoder
 from tests.batches import OPTIONS, alone, decode

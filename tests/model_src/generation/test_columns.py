@@ -40,7 +40,7 @@ def test_columns_in_use_never_exceed_the_bound(seed: int) -> None:
     columns = Columns(slots, max(needed), torch.device("cpu"))
     for slot, prefix in enumerate(prefixes):
         columns.grow(prefix)
-        columns.enter(slice(slot, slot + 1), prefix)
+        columns.enter(slot, prefix)
     for _ in range(1, min(lengths)):
         assigned = columns.assign(rows)
         columns.look_at(assigned, torch.ones_like(assigned, dtype=torch.bool))
@@ -59,7 +59,7 @@ def test_bound_is_reached() -> None:
     options = GenerationOptions(do_sample=True, num_return_sequences=MAX_BEAMS, max_new_tokens=steps + 1)
     columns = Columns(1, columns_needed(prefix, options), torch.device("cpu"))
     columns.grow(prefix)
-    columns.enter(slice(0, 1), prefix)
+    columns.enter(0, prefix)
     for _ in range(steps):
         assigned = columns.assign([MAX_BEAMS])
         columns.look_at(assigned, torch.ones_like(assigned, dtype=torch.bool))
@@ -101,10 +101,10 @@ def test_refusal_says_what_would_be_allowed() -> None:
         "Allowed: max_new_tokens up to 19 with num_beams 16, or num_beams up to 4 with max_new_tokens 60"
     )
     for beams, tokens in ((16, 19), (4, 60)):
-        batch.check(request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens)))
+        batch.add({"a": request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens))})
     for beams, tokens in ((16, 20), (5, 60)):
         with pytest.raises(InvalidOption):
-            batch.check(request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens)))
+            batch.add({"a": request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens))})
 
 
 def test_cache_shrinks_when_a_wide_request_leaves() -> None:
@@ -117,7 +117,7 @@ def test_cache_shrinks_when_a_wide_request_leaves() -> None:
     widest, done = 0, {}
     while batch.active:
         widest = max(widest, batch._state.cache.columns)
-        done |= {key: [list(h.token_ids) for h in outcome] for key, outcome in batch.step().items()}
+        done |= {key: [list(h.token_ids) for h in ended.hypotheses] for key, ended in batch.step().items()}
         if "wide" in done:
             assert batch._state.cache.columns <= KEPT_COLUMNS
 

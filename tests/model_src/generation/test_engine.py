@@ -5,7 +5,7 @@ import torch
 
 from prelim.decoders.cross_attention import CrossAttentionState
 from prelim.decoders.kv_cache import KVCache
-from prelim.errors import InvalidOption, Overloaded
+from prelim.errors import InvalidOption
 from prelim.generation.options import GenerationOptions
 from tests.model_src.generation.reference import (
     BOS,
@@ -29,6 +29,9 @@ MIXED = [
 ]
 
 
+TOO_LONG = GenerationOptions(max_new_tokens=65)
+
+
 def test_batch_equals_alone() -> None:
     """Eight different requests in one batch get the token ids that each gets alone."""
     decoder = tiny_decoder()
@@ -47,10 +50,10 @@ def test_entering_at_any_step_changes_nothing() -> None:
     batch = engine(decoder, slots=5)
     waiting, done, steps = dict(requests), {}, 0
     while len(done) < len(requests):
-        if waiting and batch.free_slots and steps % 3 != 1:
+        if waiting and len(batch.running) < 5 and steps % 3 != 1:
             key = next(iter(waiting))
             batch.add({key: waiting.pop(key)})
-        done.update({key: [list(h.token_ids) for h in hs] for key, hs in batch.step().items()})
+        done.update({key: [list(h.token_ids) for h in ended.hypotheses] for key, ended in batch.step().items()})
         steps += 1
 
     alone = {key: run(engine(decoder), {key: value})[key] for key, value in requests.items()}
@@ -84,7 +87,7 @@ def test_cancelled_request_frees_its_slot_and_disturbs_nobody() -> None:
     batch.add({"d": request(tiny_image(3), options)})
     done = {}
     while batch.active:
-        done.update({key: [list(h.token_ids) for h in hs] for key, hs in batch.step().items()})
+        done.update({key: [list(h.token_ids) for h in ended.hypotheses] for key, ended in batch.step().items()})
 
     expected = run(engine(decoder), {**requests, "d": request(tiny_image(3), options)})
     assert {key: expected[key] for key in "bcd"} == done
@@ -105,12 +108,7 @@ def test_cached_equals_uncached() -> None:
     decoder = tiny_decoder()
     for i, options in enumerate(MIXED):
         image = tiny_image(i)
-        batch = engine(decoder)
-        batch.add({"a": request(image, options)})
-        hypotheses = None
-        while hypotheses is None:
-            hypotheses = batch.step().get("a")
-        for hypothesis in hypotheses:
+        for hypothesis in engine(decoder).decode({"a": request(image, options)})["a"]:
             tokens = torch.tensor([[BOS, *hypothesis.token_ids]])
             with torch.inference_mode():
                 logprobs = decoder(image[None], tokens[:, :-1]).log_softmax(-1)
@@ -125,12 +123,7 @@ def test_finish_reason_says_what_ended_the_report() -> None:
     reasons = set()
     for seed in range(12):
         for options in (GenerationOptions(max_new_tokens=8), GenerationOptions(max_new_tokens=30, stop=("K", "Y"))):
-            batch = engine(decoder)
-            batch.add({"a": request(tiny_image(seed), options)})
-            hypotheses = None
-            while hypotheses is None:
-                hypotheses = batch.step().get("a")
-            hypothesis = hypotheses[0]
+            (hypothesis,) = engine(decoder).decode({"a": request(tiny_image(seed), options)})["a"]
             reasons.add(hypothesis.finish_reason)
             assert (hypothesis.token_ids[-1] == EOS) == (hypothesis.finish_reason == "eos")
             if hypothesis.finish_reason == "length":
@@ -149,13 +142,33 @@ def test_seed_makes_sampling_repeatable_in_any_batch() -> None:
     assert done["0"] == done["1"] != done["2"]
 
 
-def test_too_many_requests_are_refused_whole() -> None:
-    """More requests than free slots raise Overloaded and leave the batch as it was."""
+def test_requests_without_a_slot_wait_in_order() -> None:
+    """A request is found and can be cancelled while it waits, and gets a slot when one before it has ended."""
     batch = engine(tiny_decoder(), slots=1)
-    options = GenerationOptions(max_new_tokens=5)
+    options = GenerationOptions(max_new_tokens=5, min_new_tokens=5)
+    batch.add({key: request(tiny_image(0), options) for key in "abc"})
 
-    with pytest.raises(Overloaded, match="2 requests for 1 free place"):
-        batch.add({key: request(tiny_image(0), options) for key in "ab"})
+    batch.step()
+    assert batch.running == {"a"}
+    assert batch.active == {"a", "b", "c"}
+    assert batch.find("c").selection is None
+    batch.cancel("b")
+    ended = []
+    while batch.active:
+        ended += batch.step()
+
+    assert ended == ["a", "c"]
+    with pytest.raises(KeyError):
+        batch.find("a")
+
+
+def test_nothing_enters_when_one_request_is_refused() -> None:
+    """`add` takes all of its requests or none."""
+    batch = engine(tiny_decoder())
+    requests = {"a": request(tiny_image(0), GenerationOptions()), "b": request(tiny_image(0), TOO_LONG)}
+
+    with pytest.raises(InvalidOption):
+        batch.add(requests)
 
     assert not batch.active
 
@@ -165,7 +178,7 @@ def test_more_tokens_than_positions_are_refused() -> None:
     batch = engine(tiny_decoder())
 
     with pytest.raises(InvalidOption, match="at most 64 are possible"):
-        batch.add({"a": request(tiny_image(0), GenerationOptions(max_new_tokens=65))})
+        batch.add({"a": request(tiny_image(0), TOO_LONG)})
 
 
 def test_last_position_is_usable() -> None:

@@ -12,9 +12,10 @@ from torch import Tensor
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.kv_cache import Places
-from prelim.errors import DecodingFailed, InvalidOption, NonFiniteOutput, RequestError
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.errors import InternalError, InvalidOption, NonFiniteOutput, RequestError
+from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.model_src.generation.reference import EOS, engine, letters, request, run, tiny_decoder, tiny_image
@@ -90,9 +91,15 @@ def drain(batch: Engine) -> dict[str, Any]:
     """How every request in the batch ends: the token ids of its sequences, or its error."""
     ended: dict[str, Any] = {}
     while batch.active:
-        for key, outcome in batch.step().items():
-            ended[key] = outcome if isinstance(outcome, RequestError) else [h.token_ids for h in outcome]
+        ended |= {key: end_of(request) for key, request in batch.step().items()}
     return ended
+
+
+def end_of(request: DecodeRequest) -> RequestError | list[tuple[int, ...]]:
+    """The token ids of its sequences, or its error."""
+    outcome = request.outcome
+    assert outcome is not None
+    return outcome if isinstance(outcome, RequestError) else [h.token_ids for h in outcome]
 
 
 @pytest.mark.parametrize("kind", ["cross_attention", "llama"])
@@ -123,11 +130,10 @@ def follow(
     waiting, ended, steps = dict(later), dict[str, Any](), 0
     while batch.active:
         steps += 1
-        for key, outcome in batch.step().items():
-            ended[key] = outcome if isinstance(outcome, RequestError) else [h.token_ids for h in outcome]
+        ended |= {key: end_of(request) for key, request in batch.step().items()}
         if steps == cancel[1]:
             batch.cancel(cancel[0])
-        batch.add({key: waiting.pop(key) for key in list(waiting)[: batch.free_slots]})
+        batch.add({key: waiting.pop(key) for key in list(waiting)[: 4 - len(batch.running)]})
     return ended
 
 
@@ -153,8 +159,9 @@ def test_cache_is_zero_where_no_request_is(kind: str, leave: str) -> None:
         for key in ("1", "3", "0", "2"):
             batch.cancel(key)
     elif leave == "fail":
-        with pytest.raises(ZeroDivisionError):
-            Recorded.fail(batch, requests_of(kind, OPTIONS[:1], first_seed=9))
+        failed = Recorded.fail(batch, requests_of(kind, OPTIONS[:1], first_seed=9))
+        assert isinstance(failed["9"], InternalError)
+        assert isinstance(failed["9"].__cause__, ZeroDivisionError)
     drain(batch)
 
     assert not any(layer.any() for layer in states[-1].cache.layers)
@@ -183,15 +190,15 @@ class Recorded:
         return logits
 
     @staticmethod
-    def fail(batch: Engine, requests: dict[str, DecodeRequest]) -> None:
-        """Add requests while prefill fails; a slot is free because another request leaves first."""
+    def fail(batch: Engine, requests: dict[str, DecodeRequest]) -> dict[str, Any]:
+        """How requests end that enter while prefill fails; a slot is free because another request leaves first."""
         decoder = batch._decoder
         batch.cancel("2")
         decoder._fails = True
-        try:
-            batch.add(requests)
-        finally:
-            decoder._fails = False
+        batch.add(requests)
+        ended = {key: end_of(request) for key, request in batch.step().items() if key in requests}
+        decoder._fails = False
+        return ended
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
@@ -202,10 +209,11 @@ def test_image_embeds_must_be_finite(precision: str, value: float) -> None:
     (bad,) = requests_of("llama", OPTIONS[:1]).values()
     bad.image_embeds[3, 5] = value
 
-    with pytest.raises(NonFiniteOutput, match="NaN or infinity"):
-        batch.add({"bad": bad})
+    batch.add({"bad": bad})
 
-    assert not batch.active
+    (error,) = drain(batch).values()
+    assert isinstance(error, NonFiniteOutput)
+    assert "NaN or infinity" in str(error)
 
 
 def test_one_nan_logit_is_enough() -> None:
@@ -251,7 +259,7 @@ def test_exception_in_token_selection_ends_its_request_alone() -> None:
 
     ended = drain(batch)
 
-    assert isinstance(ended["stops"], DecodingFailed)
+    assert isinstance(ended["stops"], InternalError)
     assert isinstance(ended["stops"].__cause__, LookupError)
     assert "report text" not in str(ended["stops"])
     assert [list(row) for row in ended["greedy"]] == run(engine(tiny_decoder()), {"a": request(*greedy(1))})["a"]

@@ -1,0 +1,60 @@
+"""The record of one request, from entering the engine to leaving it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prelim.errors import RequestError
+from prelim.generation.hypothesis import Hypothesis
+from prelim.generation.options import GenerationOptions
+from prelim.generation.outcome import Outcome
+from prelim.generation.selection import TokenSelection
+
+
+@dataclass(eq=False)
+class DecodeRequest:
+    """One report to decode. Callers set the first three fields, and the engine the others.
+
+    image_embeds : Tensor, shape (num_tokens, decoder width); None where `embed` computes it
+    prompt_ids   : tokens before the first generated one, the decoder's start token included; IMAGE is where the
+                   image's embeddings go, in decoders that read them as a prefix
+    options      : how to choose the tokens
+    request_id   : name of the request in its engine
+    selection    : chooses its tokens; None while it waits for a slot
+    tokens       : Tensor of int64, shape (rows,), which the next step reads
+    position     : of these tokens
+    outcome      : its sequences or its error; None until it has ended
+    """
+
+    image_embeds: Tensor | None
+    prompt_ids: tuple[int, ...]
+    options: GenerationOptions
+    request_id: str = field(default="", init=False)
+    selection: TokenSelection | None = field(default=None, init=False)
+    tokens: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), init=False)
+    position: int = field(default=0, init=False)
+    outcome: Outcome | None = field(default=None, init=False)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of image_embeds, known before these are computed."""
+        return 0 if self.image_embeds is None else len(self.image_embeds)
+
+    def embed(self) -> Tensor:
+        """Return image_embeds; called once, when there is a slot.
+
+        A subclass may compute them here, and raise RequestError where that fails.
+        """
+        if self.image_embeds is None:
+            raise ValueError("the request has no image_embeds, and its class computes none")
+        return self.image_embeds
+
+    @property
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """Its sequences, best first. Raises the RequestError that ended it, ValueError while it has not ended."""
+        if isinstance(self.outcome, RequestError):
+            raise self.outcome
+        if self.outcome is None:
+            raise ValueError("the request has not ended")
+        return self.outcome
