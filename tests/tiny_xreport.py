@@ -16,6 +16,7 @@ from prelim.archive.model_config import ModelConfig
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import Model
+from tests.forcing import logits_after_each
 
 SIZE, VOCAB_SIZE, POSITIONS = 40, 60, 12
 BOS, EOS, PAD = 1, 2, 0
@@ -110,7 +111,7 @@ def greedy_of_the_original(model: Model, features: Tensor) -> list[int]:
     sequence[0, 0] = BOS
     image_embeds = model.network.connector(features)
     for i in range(1, POSITIONS + 1):
-        sequence[0, i] = model.network.decoder(image_embeds, sequence[:, :-1])[0, i - 1].argmax()
+        sequence[0, i] = logits_after_each(model.network.decoder, image_embeds, sequence[:, :-1])[0, i - 1].argmax()
         if sequence[0, i] == EOS:
             return sequence[0, 1:i].tolist()
     return sequence[0, 1:].tolist()

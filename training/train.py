@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from prelim.decoders.decoder import PADDING
 from prelim.errors import PrelimError
 from training.data.batches import Batch
-from training.data.report_tokens import IGNORED
 from training.data.seeds import seed_of
 from training.datasets.trained_on import TrainedOn, read_trained_on, write_trained_on
 from training.network.optimization import Average, learning_rate, make_optimizer
@@ -171,7 +171,7 @@ class Trainer:
                 batch = to_device(batches[number], accelerator.device)
                 with accelerator.autocast():
                     report, right = self.teacher.score(batch)
-                sums += torch.stack([report, right, (batch["targets"] != IGNORED).sum()])
+                sums += torch.stack([report, right, (batch["report_ids"] != PADDING).sum()])
             total, right_sum, tokens = accelerator.reduce(sums, "sum").tolist()
             loss = total / tokens
             progress.val.append([progress.step, loss, right_sum / tokens])
@@ -232,9 +232,9 @@ def is_exhausted(progress: Progress, settings: Settings) -> bool:
 
 def count_targets(batches: Sequence[Batch], *, stop: bool) -> Tensor:
     """Tokens to be learned, examples with a label, and 1 for a process that was told to stop."""
-    tokens = sum(int((batch["targets"] != IGNORED).sum()) for batch in batches)
+    tokens = sum(int((batch["report_ids"] != PADDING).sum()) for batch in batches)
     labels = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
-    return torch.tensor([tokens, labels, stop], dtype=torch.float32, device=batches[0]["targets"].device)
+    return torch.tensor([tokens, labels, stop], dtype=torch.float32, device=batches[0]["report_ids"].device)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -21,14 +21,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.agreement.teacher_forcing import Reading, read
+from benchmarks.agreement.reading import Reading, open_engine, read
 from benchmarks.decode.table import number
 from benchmarks.machine import commit, describe_machine
 from benchmarks.models.real_models import SMOLLM2, Prefix, RealModel, real_model
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
-from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import serving_decoder
@@ -37,7 +36,6 @@ LIMIT = 0.02
 """Share of tokens that a precision may change under greedy decoding and still be a default."""
 
 BEAMS = (1, 3)
-SLOTS = 8
 SLOW = {"nf4": 4}
 """Precision -> n: only every n-th prefix is read, because it is many times slower than the others on a CPU."""
 
@@ -122,15 +120,16 @@ def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
     texts: dict[int, list[Text]] = {}
     for beams in BEAMS:
         written = write(exact, model, model.prefixes, beams)
-        pairs = list(zip(model.prefixes, written, strict=True))
-        texts[beams] = [Text(prefix, ids, read(exact, prefix, ids)) for prefix, ids in pairs]
+        readings = read(exact, model, model.prefixes, written)
+        texts[beams] = list(map(Text, model.prefixes, written, readings))
     table = []
     for precision in tqdm(precisions, desc=model.name, leave=False, disable=None):
         decoder = serving_decoder(model.decoder, precision)
         for beams in BEAMS:
             some = texts[beams][:: SLOW.get(precision, 1)]
-            readings = [read(decoder, text.prefix, text.token_ids) for text in some]
-            written = write(decoder, model, [text.prefix for text in some], beams)
+            prefixes = [text.prefix for text in some]
+            readings = read(decoder, model, prefixes, [text.token_ids for text in some])
+            written = write(decoder, model, prefixes, beams)
             table.append(compare(precision, beams, some, readings, written))
     return table
 
@@ -138,13 +137,10 @@ def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
 def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], beams: int) -> list[tuple[int, ...]]:
     """Token ids that a decoder generates after each prefix, end of text included."""
     options = GenerationOptions(num_beams=beams, max_new_tokens=model.new_tokens)
-    engine: Engine[DecodeRequest] = Engine(
-        decoder, slots=SLOTS, eos_token_ids=[model.eos_token_id], pad_token_id=model.pad_token_id, detokenize=str
-    )
     requests = {
         f"{i}": DecodeRequest(prefix.image_embeds, prefix.prompt_ids, options) for i, prefix in enumerate(prefixes)
     }
-    done = engine.decode(requests)
+    done = open_engine(decoder, model).decode(requests)
     return [done[key][0].token_ids for key in requests]
 
 

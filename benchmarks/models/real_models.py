@@ -18,7 +18,6 @@ from benchmarks.decode.contender import ROOT
 from benchmarks.models import smollm2
 from launcher.demo import as_png, sample_radiograph
 from prelim.decoders.decoder import IMAGE
-from prelim.generation.prompt import Prompter
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import read_model_folder
@@ -90,9 +89,7 @@ def _smollm2(count: int, new_tokens: int) -> RealModel:
 def _of_folder(folder: Path, count: int) -> RealModel:
     model = read_model_folder(folder)
     config, network = model.config, model.network
-    prompt: tuple[int, ...] = (config.tokenizer.bos_token_id,)
-    if config.prompt is not None:
-        prompt = Prompter(config.prompt, model.tokenizer, config.decoder.get("vocab_size")).ids(None, None)
+    prompt = config.prompter(model.tokenizer).ids(None, None)
     where, files = _images(count)
     pixels = [preprocess(read_radiograph(file, config.input), config.preprocess) for file in files]
     prefixes: list[Prefix] = []

@@ -22,7 +22,6 @@ from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import isolate
-from prelim.generation.prompt import Prompter
 from prelim.generation.request import DecodeRequest
 from prelim.generation.text_stream import TextStream, TextStreams
 from prelim.report import Alternative, Report, cut_at_stop, sections
@@ -126,9 +125,7 @@ class ReportGenerator:
         self._images = ImageEncoder(archive, device, threads, packed=not share_weights)
         self._tokenizer = load_tokenizer(archive.folder)
         self._streams = TextStreams(self._tokenizer)
-        prompt = self.config.prompt
-        words = self.config.decoder.get("vocab_size")
-        self._prompter = None if prompt is None else Prompter(prompt, self._tokenizer, words)
+        self._prompter = self.config.prompter(self._tokenizer)
         tokens = self.config.tokenizer
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
@@ -221,7 +218,7 @@ class ReportGenerator:
         All that this has returned is a beginning of the report's text; the rest comes with the report.
         """
         draft = self._engine.find(request_id)
-        if draft.selection is None or (self._prompter is not None and self._prompter.answers_at_end):
+        if draft.selection is None or self._prompter.answers_at_end:
             return ""
         if draft.stream is None:
             draft.stream = self._streams.open(draft.options.stop)
@@ -260,21 +257,17 @@ class ReportGenerator:
 
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
         """Tokens that stand before the report."""
-        if self._prompter is not None:
-            return self._prompter.ids(request.prompt, request.messages)
-        for name in ("prompt", "messages"):
-            if getattr(request, name):
-                raise InvalidOption(f"{name} is set, but {self.config.name} takes none; leave it out")
-        return (self.config.tokenizer.bos_token_id,)
+        return self._prompter.ids(request.prompt, request.messages)
 
     def _report(self, draft: _Draft) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""
         hypotheses = draft.hypotheses
         now = time.perf_counter()
         stop = draft.options.stop
-        texts = [cut_at_stop(self._detokenize(hypothesis.token_ids), stop) for hypothesis in hypotheses]
-        if self._prompter is not None:
-            texts = [self._prompter.answer(text) for text in texts]
+        texts = [
+            self._prompter.answer(cut_at_stop(self._detokenize(hypothesis.token_ids), stop))
+            for hypothesis in hypotheses
+        ]
         findings, impression = sections(texts[0])
         view = draft.view
         queue = draft.started - draft.arrived - view.preprocess - view.vision

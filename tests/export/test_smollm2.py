@@ -56,7 +56,7 @@ def test_scores_are_those_of_transformers(model: Model, peer: LlamaForCausalLM) 
     ids = torch.tensor([model.tokenizer.encode("The heart is not enlarged.", add_special_tokens=False).ids])
     decoder = model.network.decoder
     with torch.inference_mode():
-        ours = decoder(decoder.body.get_input_embeddings()(ids))
+        ours = decoder.logits(decoder.body(input_ids=ids).last_hidden_state)
         theirs = peer(input_ids=ids).logits
 
     torch.testing.assert_close(ours, theirs)

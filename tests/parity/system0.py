@@ -71,7 +71,9 @@ def _language(fixture: Fixture, config: ModelConfig, network: Network) -> Iterat
     embeds = network.decoder.embed(image_embeds, torch.cat([torch.full((2, 1), IMAGE), ids], dim=1))
     yield "report_embeddings", embeds[:, 32:]
     seen = torch.cat([torch.ones(2, 32), ids != PAD], dim=1).long()
-    logits = network.decoder(embeds, seen)
+    # The record has logits after padding too, so it needs the original's mask.
+    decoder = network.decoder
+    logits = decoder.logits(decoder.body(inputs_embeds=embeds, attention_mask=seen).last_hidden_state)
     yield "biogpt2_logits", logits
     # The published loss includes padding.
     yield "loss", cross_entropy(logits[:, 31:-1].flatten(0, 1), ids.flatten()).item()

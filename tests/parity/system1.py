@@ -12,6 +12,7 @@ from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.model_folder import read_network
+from tests.forcing import logits_after_each
 from tests.parity.fixture import Fixture, Value, pil_pattern
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}
@@ -35,8 +36,8 @@ def outputs(fixture: Fixture, section: str, folder: Path) -> Iterator[tuple[str,
     memory = network.connector(features)
     yield "memory", memory
     yield "memory_via_encode_images", memory
-    yield "logits", network.decoder(memory, captions)
-    logits = network(images, captions[:, :-1])
+    yield "logits", logits_after_each(network.decoder, memory, captions)
+    logits = network.decoder.teacher_forcing(memory, captions[:, :1], captions[:, 1:])
     yield "loss_eval_mode", cross_entropy(logits.flatten(0, 1), captions[:, 1:].flatten(), ignore_index=0).item()
     # The published loop continues after end-of-text until all rows end in the same step: here, to the maximum length.
     engine = Engine(network.decoder, slots=2, eos_token_ids=[-1], pad_token_id=0, detokenize=str)

@@ -90,7 +90,9 @@ def _language_model(
     prefix = embeds.shape[1]
     mask = torch.ones(2, prefix + ids.shape[1], dtype=torch.int64)
     mask[1, prefix + 7 :] = 0
-    logits = decoder(decoder.embed(embeds, _prompts(ids)), mask)
+    # The record has logits after padding too, so it needs the original's mask.
+    hidden = decoder.body(inputs_embeds=decoder.embed(embeds, _prompts(ids)), attention_mask=mask).last_hidden_state
+    logits = decoder.logits(hidden)
     yield "tiny_logits", logits
     labels = torch.full(mask.shape, -100)
     labels[:, prefix + 4 :] = ids[:, 4:]

@@ -115,7 +115,8 @@ def _xraygpt(fixture: Fixture, module: str, fan_in: bool, folder: Path) -> Itera
     embeds = decoder.embed(image_embeds, torch.cat([prompt, captions], dim=1))
     mask = torch.ones(embeds.shape[:2], dtype=torch.int64)
     mask[:, -captions.shape[1] :] = captions != PAD
-    logits = decoder(embeds, mask)
+    # The record has logits after padding too, so it needs the original's mask.
+    logits = decoder.logits(decoder.body(inputs_embeds=embeds, attention_mask=mask).last_hidden_state)
     written = logits[:, -captions.shape[1] - 1 : -1]
     yield "tiny_loss", cross_entropy(written.flatten(0, 1), captions.flatten(), ignore_index=PAD).item()
     yield "tiny_logits", logits

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from export.import_checkpoint import import_checkpoint
+from prelim.decoders.attention import Attending
 from prelim.decoders.cross_attention import CrossAttentionDecoder
 from prelim.networks.model_folder import read_network
+from tests.forcing import logits_after_each
 from tests.parity.fixture import Fixture, Value
 
 SECTIONS = {"outputs": False, "outputs_fanin": True}
@@ -48,14 +50,23 @@ def _decoder_outputs(decoder: CrossAttentionDecoder, embeds: Tensor, ids: Tensor
     inner: list[Tensor] = []
     hooks = [layer.register_forward_hook(lambda *call: inner.append(call[2])) for layer in decoder.layers]
     hooks.append(decoder.layers[0].register_forward_pre_hook(lambda _, inputs: inner.append(inputs[0])))
-    logits = decoder(embeds, ids)
+    hidden = decoder.hidden_states(
+        ids, torch.arange(ids.shape[1]).expand_as(ids), decoder.image_key_values(embeds), None, _keras_attention(ids)
+    )
     for hook in hooks:
         hook.remove()
     yield "positional_embedding", inner[0]
     for i, hidden in enumerate(inner[1:]):
         yield _numbered("transformer_decoder", i), hidden
-    yield "softmax", logits.softmax(dim=-1)
-    yield "argmax_row0_first20", logits[0, :20].argmax(dim=-1).tolist()
+    yield "softmax", decoder.logits(hidden).softmax(dim=-1)
+    yield "argmax_row0_first20", logits_after_each(decoder, embeds, ids)[0, :20].argmax(dim=-1).tolist()
+
+
+def _keras_attention(ids: Tensor) -> Attending:
+    """Keras' attention: where the query is padding, it takes the mean over all positions, later ones included."""
+    written = ids != 0
+    causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
+    return Attending(causal & written[:, None, None] | ~written[:, None, :, None])
 
 
 def write_keras(fixture: Fixture, path: Path, *, fan_in: bool) -> None:

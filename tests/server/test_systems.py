@@ -22,6 +22,7 @@ from prelim.report_generator import ReportGenerator, ReportRequest
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 from tests import tiny_model, tiny_xreport
+from tests.forcing import logits_after_each
 from tests.model_src.networks.architectures import small_biogpt, small_llama, small_xraygpt
 from tests.tiny_model import seen, write_tiny_model
 from tests.tiny_xreport import greedy_of_the_original
@@ -39,7 +40,8 @@ def greedy_without_cache(model: Model, features: Tensor) -> list[int]:
     tokens = [model.config.tokenizer.bos_token_id]
     image_embeds = model.network.connector(features)
     while len(tokens) <= TOKENS and tokens[-1] != model.config.tokenizer.eos_token_id:
-        tokens.append(int(model.network.decoder(image_embeds, torch.tensor([tokens]))[0, -1].argmax()))
+        logits = logits_after_each(model.network.decoder, image_embeds, torch.tensor([tokens]))
+        tokens.append(int(logits[0, -1].argmax()))
     return tokens[1:]
 
 

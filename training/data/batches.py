@@ -18,7 +18,7 @@ Batch = dict[str, Tensor]
 """What a forward pass gets.
 
 pixel_values or image_features : of the examples, shape (batch, ...)
-token_ids, targets             : of their reports, see `ReportTokens.batch`
+prompt_ids, report_ids         : of those whose reports are learned, see `ReportTokens.batch`
 labels                         : class of each example for the auxiliary classifier, -1 where it has none
 """
 
@@ -84,11 +84,11 @@ class MicroBatches(Dataset[Batch]):
             prompts = self._prompts[i]
             drawn = int(torch.randint(len(prompts), (), generator=generator)) if len(prompts) > 1 else 0
             pairs.append((prompts[drawn], self._reports[i]))
-        token_ids, targets = self._tokens.batch(pairs)
+        prompt_ids, report_ids = self._tokens.batch(pairs)
         return {
             self._images.name: self._images.take(chosen, generator),
-            "token_ids": token_ids,
-            "targets": targets,
+            "prompt_ids": prompt_ids,
+            "report_ids": report_ids,
             "labels": self._labels[chosen],
         }
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from prelim.decoders.decoder import PADDING
 from prelim.errors import InputError
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.prompt import Prompter
 from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
@@ -53,11 +55,8 @@ class ModelRunner:
         model.network.vision.to(device)
         model.network.connector.to(device)
         self._decoder = serving_decoder(model.network.decoder, packed=False, device=device)
-        prompt, tokens = model.config.prompt, model.config.tokenizer
-        words = model.config.decoder.get("vocab_size")
-        self._prompter = None if prompt is None else Prompter(prompt, model.tokenizer, words)
-        ids = None if self._prompter is None else self._prompter.ids(None, None)
-        self._prompt_ids: tuple[int, ...] = ids or (tokens.bos_token_id,)
+        self._prompter = model.config.prompter(model.tokenizer)
+        self._prompt_ids = self._prompter.ids(None, None)
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Mean image features, shape (images, width)."""
@@ -106,40 +105,20 @@ class ModelRunner:
         requests = {str(i): DecodeRequest(embeds, self._prompt_ids, options) for i, embeds in enumerate(image_embeds)}
         done = engine.decode(requests)
         texts = [cut_at_stop(self._detokenize(done[key][0].token_ids), options.stop) for key in requests]
-        return texts if self._prompter is None else [self._prompter.answer(text) for text in texts]
+        return [self._prompter.answer(text) for text in texts]
 
     def _score_references(self, image_embeds: Tensor, references: Sequence[str]) -> tuple[list[float], list[int], int]:
-        """Nats and tokens of each reference by teacher forcing, and how many were cut.
-
-        A prefill gives the first token of each, one forward pass all the others.
-        """
-        decoder, special = self._decoder, self._model.config.tokenizer
-        prefix = decoder.prefix_length(image_embeds.shape[1], self._prompt_ids)
-        room = decoder.max_positions - prefix + 1
-        whole = [
-            [*self._model.tokenizer.encode(text, add_special_tokens=False).ids, special.eos_token_id]
-            for text in references
-        ]
-        ids = [torch.tensor(row[:room]) for row in whole]
-        token_ids = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=special.pad_token_id)
-        token_ids = token_ids.to(image_embeds.device)
-        count, length = token_ids.shape
-        slots, state = slice(0, count), decoder.new_state(count)
-        state.cache.reserve(count, prefix + length)
-        prompt_ids = torch.tensor([self._prompt_ids] * count, device=image_embeds.device)
-        logits = decoder.prefill(state, state.cache.prefix_places(slots, prefix), image_embeds, prompt_ids)[:, None]
-        if length > 1:
-            positions = torch.arange(prefix, prefix + length - 1, device=image_embeds.device).expand(count, -1)
-            places = state.cache.places(slots, positions, prefix + length - 1)
-            seen = torch.ones(count, prefix + length - 1, dtype=torch.bool, device=image_embeds.device)
-            if decoder.hidden_from_all is not None:
-                seen[:, prefix:] = token_ids[:, :-1] != decoder.hidden_from_all
-            columns = torch.arange(prefix + length - 1, device=image_embeds.device)
-            mask = seen[:, None, None] & (columns <= positions[:, None, :, None])
-            logits = torch.cat([logits, decoder.step(state, places, token_ids[:, :-1], positions, mask)], dim=1)
-        nats = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), token_ids, reduction="none")
-        sums = [float(row[: len(one)].sum()) for row, one in zip(nats, ids, strict=True)]
-        return sums, [len(one) for one in ids], sum(len(row) > room for row in whole)
+        """Nats and tokens of each reference by teacher forcing, and how many were cut."""
+        device = image_embeds.device
+        room = self._decoder.max_positions - self._decoder.prefix_length(image_embeds.shape[1], self._prompt_ids) + 1
+        end = self._model.config.tokenizer.eos_token_id
+        whole = [[*self._model.tokenizer.encode(text, add_special_tokens=False).ids, end] for text in references]
+        ids = [torch.tensor(row[:room], device=device) for row in whole]
+        report_ids = pad_sequence(ids, batch_first=True, padding_value=PADDING)
+        prompt_ids = torch.tensor([self._prompt_ids] * len(ids), device=device)
+        logits = self._decoder.teacher_forcing(image_embeds, prompt_ids, report_ids)
+        nats = cross_entropy(logits.float().transpose(1, 2), report_ids, ignore_index=PADDING, reduction="none")
+        return nats.sum(dim=1).tolist(), [len(row) for row in ids], sum(len(row) > room for row in whole)
 
     def _detokenize(self, token_ids: Sequence[int]) -> str:
         return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)

@@ -1,14 +1,17 @@
 """Network plus losses: the forward pass of a training step."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from prelim.decoders.decoder import PADDING
+from prelim.decoders.teacher_forcing import TooManyPositions
 from prelim.networks.architectures.architecture import Network
+from prelim.networks.trained_decoder import Trainable
 from training.data.batches import Batch
 from training.data.examples import Example
-from training.data.report_tokens import IGNORED, report_logits
 from training.settings import AuxiliarySettings, SettingsError
 
 
@@ -59,8 +62,7 @@ class Teacher(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy in nats, summed over report tokens, and over examples with a class (0 without a classifier)."""
         features = self._features(batch)
-        logits, targets = self._logits(batch, features)
-        report = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        report = _summed_cross_entropy(self._logits(batch, features), batch["report_ids"])
         if self.head is None:
             return report, report.new_zeros(())
         label = cross_entropy(
@@ -74,13 +76,21 @@ class Teacher(nn.Module):
 
     def score(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy summed over report tokens, and how many of these are the likeliest."""
-        logits, targets = self._logits(batch, self._features(batch))
-        report = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
-        return report, (logits.argmax(dim=-1) == targets).sum()
+        logits, report_ids = self._logits(batch, self._features(batch)), batch["report_ids"]
+        return _summed_cross_entropy(logits, report_ids), (logits.argmax(dim=-1) == report_ids).sum()
 
     def _features(self, batch: Batch) -> Tensor:
         return batch["image_features"] if "image_features" in batch else self.network.vision(batch["pixel_values"])
 
-    def _logits(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
-        embeds = self.network.connector(features[: len(batch["token_ids"])])
-        return report_logits(self.network.decoder, embeds, batch["token_ids"], batch["targets"])
+    def _logits(self, batch: Batch, features: Tensor) -> Tensor:
+        """Logits of the reports. Raises SettingsError for more positions than the decoder has."""
+        prompt_ids, report_ids = batch["prompt_ids"], batch["report_ids"]
+        embeds = self.network.connector(features[: len(report_ids)])
+        try:
+            return cast("Trainable", self.network.decoder).teacher_forcing(embeds, prompt_ids, report_ids)
+        except TooManyPositions as error:
+            raise SettingsError(f"{error}; lower dataset.max_tokens") from error
+
+
+def _summed_cross_entropy(logits: Tensor, report_ids: Tensor) -> Tensor:
+    return cross_entropy(logits.flatten(0, 1).float(), report_ids.flatten(), ignore_index=PADDING, reduction="sum")

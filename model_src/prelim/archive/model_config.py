@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tokenizers import Tokenizer
 
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError, InvalidOption
 from prelim.generation.options import GenerationOptions
-from prelim.generation.prompt import PromptConfig
+from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
 from prelim.images.preprocess import PreprocessConfig
 from prelim.images.radiograph import InputConfig
 
@@ -87,6 +88,12 @@ class ModelConfig:
             return cls(**values)
         except (TypeError, ValueError, InvalidOption, ArchiveError) as error:
             raise ArchiveError(f"{source}: {error}") from error
+
+    def prompter(self, tokenizer: Tokenizer) -> Prompter | NoPrompt:
+        """What this model reads before the report, by its tokenizer."""
+        if self.prompt is None:
+            return NoPrompt(self.name, self.tokenizer.bos_token_id)
+        return Prompter(self.prompt, tokenizer, self.decoder.get("vocab_size"))
 
     def write(self, path: Path) -> None:
         """Write model.yaml; what `read` gives for it equals this."""

@@ -18,6 +18,7 @@ from prelim.decoders.decoder import IMAGE
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.step_attention import StepAttention
+from prelim.decoders.teacher_forcing import check_positions, join
 from prelim.decoders.word_embedding import WordEmbedding, draw_weights
 
 if TYPE_CHECKING:
@@ -113,14 +114,14 @@ class _Layer(nn.Module):
         self,
         x: Tensor,
         rotation: tuple[Tensor, Tensor] | None,
-        places: Places,
+        places: Places | None,
         layer: int,
         attending: Attending | StepAttention,
     ) -> Tensor:
         """One layer, shape (sequences, queries, width) in and out.
 
         rotation : cosines and sines of rotary positions, each of shape (sequences, queries, 1, head_width)
-        places   : of these tokens in the cache
+        places   : of these tokens in the cache; None attends among these tokens alone
         layer    : its number
         """
         sequences, queries, _ = x.shape
@@ -129,7 +130,7 @@ class _Layer(nn.Module):
             turning = qkv[:, :, : self.heads + self.kv_heads]
             turning.copy_(_rotated(turning, *rotation))
         key_value = qkv[:, :, self.heads :].unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4)
-        keys, values = places.store(key_value, layer)
+        keys, values = key_value if places is None else places.store(key_value, layer)
         gathered = attending(qkv[:, :, : self.heads].transpose(1, 2), keys, values)
         x = x + self.out(gathered.transpose(1, 2).reshape(sequences, queries, -1))
         y = self.up(self.norm2(x))
@@ -219,11 +220,17 @@ class CausalLMDecoder(nn.Module):
 
     def prefill(self, state: CausalLMState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
-        place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
-        before, after = self._embedded(prompt_ids[:, :place]), self._embedded(prompt_ids[:, place + 1 :])
-        embeds = torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
+        embeds = self._with_image(image_embeds, prompt_ids)
         hidden = self._hidden(embeds, places.columns, places, Attending(causal=True))
         return self._scores(hidden[:, -1])
+
+    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+        """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
+        text = join(prompt_ids, report_ids, pad_token_id=0)
+        embeds = self._with_image(image_embeds, text.token_ids)
+        check_positions(embeds.shape[1], self.max_positions)
+        positions = torch.arange(embeds.shape[1], device=embeds.device).expand(len(embeds), -1)
+        return self._scores(text.scoring(self._hidden(embeds, positions, None, Attending(causal=True))))
 
     def step(self, state: CausalLMState, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
@@ -232,13 +239,21 @@ class CausalLMDecoder(nn.Module):
             return self.compiled(*self._placed(embeds, positions), mask, places.layers, places.columns, places.slots)
         return self._scores(self._hidden(embeds, positions, places, self.step_attending(mask)))
 
+    def _with_image(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
+        """Embeddings of tokens, shape (batch, num_tokens + length - 1, width), the image's where IMAGE is."""
+        place = int((token_ids[0] == IMAGE).nonzero()[0, 0])
+        before, after = self._embedded(token_ids[:, :place]), self._embedded(token_ids[:, place + 1 :])
+        return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
+
     def _embedded(self, token_ids: Tensor) -> Tensor:
         return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self.words.scores(hidden) if self.lm_head is None else self.lm_head(hidden)
 
-    def _hidden(self, x: Tensor, positions: Tensor, places: Places, attending: Attending | StepAttention) -> Tensor:
+    def _hidden(
+        self, x: Tensor, positions: Tensor, places: Places | None, attending: Attending | StepAttention
+    ) -> Tensor:
         x, rotation = self._placed(x, positions)
         for i, layer in enumerate(self.layers):
             x = layer(x, rotation, places, i, attending)

@@ -14,6 +14,7 @@ from torch.nn.functional import dropout, relu
 from prelim.decoders.attention import Attending, Attention, KeyValue
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.step_attention import StepAttention
+from prelim.decoders.teacher_forcing import check_positions, join
 from prelim.decoders.word_embedding import draw_weights
 
 
@@ -199,23 +200,18 @@ class CrossAttentionDecoder(nn.Module):
         """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
         return self.lm_head(hidden if self.lm_hidden is None else relu(self.lm_hidden(hidden)))
 
-    def forward(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
-        """Teacher forcing: logits for every position, as training needs them.
-
-        image_embeds : Tensor, shape (batch, num_tokens, width)
-        token_ids    : Tensor of int64, shape (batch, length), padded with `pad_token_id`
-        returns      : logits, Tensor, shape (batch, length, vocab_size); logits[:, i] predicts token i + 1
-        """
-        length = token_ids.shape[1]
-        positions = torch.arange(length, device=token_ids.device).expand_as(token_ids)
-        causal = torch.ones(length, length, dtype=torch.bool, device=token_ids.device).tril()
-        written = (token_ids != self.config.pad_token_id)[:, None]
-        mask = causal & written[:, :, None]
-        if self.config.blank_padding:
-            # In Keras the mean of a masked query is over all positions, later ones included.
-            mask = mask | ~written[..., None]
-        image = self.image_key_values(image_embeds)
-        return self.logits(self.hidden_states(token_ids, positions, image, None, Attending(mask)))
+    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+        """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
+        text = join(prompt_ids, report_ids, self.config.pad_token_id)
+        length = text.token_ids.shape[1]
+        check_positions(length, self.max_positions)
+        positions = torch.arange(length, device=text.token_ids.device).expand_as(text.token_ids)
+        # As in generation, padding that the model itself wrote is hidden, and a prompt never is.
+        seen = (text.token_ids != self.hidden_from_all) | (positions < text.prompt_lengths)
+        causal = torch.ones(length, length, dtype=torch.bool, device=seen.device).tril()
+        image = self.image_key_values(image_embeds.to(self.position_embedding.dtype))
+        attending = Attending(causal & seen[:, None, None])
+        return self.logits(text.scoring(self.hidden_states(text.token_ids, positions, image, None, attending)))
 
     def served(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Section `decoder` of an archive's model.yaml, and the weights: this very decoder is served."""

@@ -10,6 +10,9 @@ from prelim.decoders.kv_cache import KVCache, Places
 IMAGE = -1
 """Placeholder in a prompt for the embeddings of the image, for decoders that read the image as a prefix."""
 
+PADDING = -100
+"""Fills the rows of a batch of token ids that are shorter than the longest one; cross-entropy ignores it."""
+
 
 class DecoderState(Protocol):
     """Everything a decoder remembers of the requests in its slots."""
@@ -68,4 +71,17 @@ class Decoder(Protocol[State]):
         positions : Tensor of int64, shape (slots, rows)
         mask      : Tensor of bool, shape (slots, 1, rows, columns), True where a row may look
         returns   : logits of the next token, Tensor, shape (slots, rows, vocab_size)
+        """
+
+    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+        """Score given reports: what `prefill` and `step` would compute while writing them, without a cache.
+
+        image_embeds : Tensor, shape (batch, num_tokens, width)
+        prompt_ids   : Tensor of int64, shape (batch, prompt_length), padded on the right with PADDING; IMAGE is at
+                       the same place in all rows
+        report_ids   : Tensor of int64, shape (batch, report_length), padded on the right with PADDING
+        returns      : logits, Tensor, shape (batch, report_length, vocab_size); logits[:, i] scores report_ids[:, i]
+                       given the image, the prompt and report_ids[:, :i]. They mean nothing where report_ids is PADDING
+
+        Raises TooManyPositions for more positions than the decoder has.
         """

@@ -45,6 +45,31 @@ class PromptConfig:
     after_image: str = ""
 
 
+class NoPrompt:
+    """Stands in for `Prompter` in models without a section `prompt`, which read only their start token.
+
+    name : of the model, for messages
+    """
+
+    takes_prompts = False
+    answers_at_end = False
+
+    def __init__(self, name: str, bos_token_id: int) -> None:
+        self._name = name
+        self._ids = (bos_token_id,)
+
+    def ids(self, prompt: str | None, messages: Messages | None) -> tuple[int, ...]:
+        """The start token. Raises InvalidOption for a prompt or a conversation."""
+        for name, value in (("prompt", prompt), ("messages", messages)):
+            if value:
+                raise InvalidOption(f"{name} is set, but {self._name} takes none; leave it out")
+        return self._ids
+
+    def answer(self, text: str) -> str:
+        """All of the text."""
+        return text
+
+
 class Prompter:
     """Turns prompts and conversations into token ids.
 
@@ -53,6 +78,8 @@ class Prompter:
     vocab_size : of the decoder; a piece of a word whose id is not below it becomes the unknown token. None where
                  tokenizer and decoder have the same vocabulary
     """
+
+    takes_prompts = True
 
     def __init__(self, config: PromptConfig, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         self.config = config

@@ -35,6 +35,9 @@ def build_decoder(section: Mapping[str, Any]) -> nn.Module:
 class Trainable(Protocol):
     """A decoder for training and import that can be converted to its serving form."""
 
+    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+        """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
+
     def served(self) -> tuple[dict[str, Any], Mapping[str, Tensor | LazyTensor]]:
         """Section `decoder` of an archive's model.yaml, and the weights of that decoder.
 

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from prelim.decoders.causal_lm import CausalLMConfig
 from prelim.decoders.decoder import IMAGE
+from prelim.decoders.teacher_forcing import check_positions, join
 from prelim.decoders.weights_file import LazyTensor
 from prelim.networks.adapters import adapt, join_adapters
 
@@ -52,16 +53,16 @@ class TransformersLM(nn.Module):
         width, vocab_size = self.config.hidden_size, self.config.vocab_size
         self.lm_head = None if self.config.tie_word_embeddings else nn.Linear(width, vocab_size, bias=False)
 
-    def embed(self, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
-        """Embed the prefix of image and prompt.
+    def embed(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
+        """Embed image and tokens.
 
         image_embeds : Tensor, shape (batch, num_tokens, width)
-        prompt_ids   : Tensor of int64, shape (batch, prompt_length), IMAGE at the same position in every row
-        returns      : Tensor, shape (batch, num_tokens + prompt_length - 1, width)
+        token_ids    : Tensor of int64, shape (batch, length), IMAGE at the same position in every row
+        returns      : Tensor, shape (batch, num_tokens + length - 1, width)
         """
-        place = int((prompt_ids[0] == IMAGE).nonzero()[0, 0])
+        place = int((token_ids[0] == IMAGE).nonzero()[0, 0])
         embedding = self.body.get_input_embeddings()
-        before, after = embedding(prompt_ids[:, :place]), embedding(prompt_ids[:, place + 1 :])
+        before, after = embedding(token_ids[:, :place]), embedding(token_ids[:, place + 1 :])
         return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -70,14 +71,12 @@ class TransformersLM(nn.Module):
             return nn.functional.linear(hidden, self.body.get_input_embeddings().weight)
         return self.lm_head(hidden)
 
-    def forward(self, embeds: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Teacher forcing: logits for every position.
-
-        embeds         : Tensor, shape (batch, length, width), of prefix and text
-        attention_mask : Tensor of 0 and 1, shape (batch, length); None means causal attention only
-        returns        : logits, Tensor, shape (batch, length, vocab_size)
-        """
-        return self.logits(self.body(inputs_embeds=embeds, attention_mask=attention_mask).last_hidden_state)
+    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+        """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
+        text = join(prompt_ids, report_ids, pad_token_id=0)
+        embeds = self.embed(image_embeds, text.token_ids)
+        check_positions(embeds.shape[1], self.config.max_position_embeddings)
+        return self.logits(text.scoring(self.body(inputs_embeds=embeds).last_hidden_state))
 
     def served(self) -> tuple[dict[str, Any], dict[str, Tensor | LazyTensor]]:
         """Section `decoder` and weights of the equivalent CausalLMDecoder.

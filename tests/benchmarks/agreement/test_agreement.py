@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.agreement import __main__ as agreement
 from benchmarks.agreement.__main__ import LIMIT, SLOW, Agreement, Text, compare, main, markdown, measure, worst, write
-from benchmarks.agreement.teacher_forcing import ROWS, Reading, read
+from benchmarks.agreement.reading import Reading, read
 from benchmarks.models.real_models import Prefix, RealModel
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
@@ -19,7 +19,7 @@ from prelim.decoders.precision import PRECISIONS
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 
-EOS, PAD, TOKENS = 3, 0, 3 * ROWS
+EOS, PAD, TOKENS = 3, 0, 12
 
 
 def randomize(decoder: Any) -> Any:
@@ -65,12 +65,12 @@ def test_reading_of_own_text_repeats_its_choices(build: Callable[[], Any]) -> No
     decoder = serving_decoder(model.decoder)
     written = write(decoder, model, model.prefixes, beams=1)
 
-    readings = [read(decoder, *pair) for pair in zip(model.prefixes, written, strict=True)]
+    readings = read(decoder, model, model.prefixes, written)
 
     assert [tuple(reading.choices.tolist()) for reading in readings] == written
     assert all((reading.margins > 0).all() and (reading.logprobs < 0).all() for reading in readings)
     assert len(set(written)) > 1
-    assert max(map(len, written)) > 2 * ROWS
+    assert max(map(len, written)) > TOKENS // 2
 
 
 @pytest.mark.parametrize("build", DECODERS)
@@ -180,6 +180,6 @@ def test_rows_do_not_see_later_tokens() -> None:
     """A decoder's choice at a position does not depend on later tokens."""
     model = tiny(language_model(), prefixes=1)
     decoder, text = serving_decoder(model.decoder), list(range(10, 10 + TOKENS))
-    other: Tensor = read(decoder, model.prefixes[0], [*text[:-2], 99, 98]).choices
+    (same,), (other,) = (read(decoder, model, model.prefixes, [ids]) for ids in (text, [*text[:-2], 99, 98]))
 
-    assert torch.equal(read(decoder, model.prefixes[0], text).choices[:-1], other[:-1])
+    assert torch.equal(same.choices[:-1], other.choices[:-1])

@@ -19,6 +19,7 @@ from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttention
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
+from tests.forcing import logits_after_each
 
 VOCAB_SIZE = 40
 BOS, EOS, PAD = 2, 3, 0
@@ -66,7 +67,7 @@ def run(engine: Engine, requests: dict[str, DecodeRequest]) -> dict[str, list[li
 
 
 class Reference(PreTrainedModel, GenerationMixin):
-    """Our decoder's teacher-forcing forward behind `generate`."""
+    """Our decoder's teacher forcing under `generate`."""
 
     config_class = PreTrainedConfig
 
@@ -78,7 +79,9 @@ class Reference(PreTrainedModel, GenerationMixin):
 
     def forward(self, input_ids: Tensor, **_: Any) -> CausalLMOutput:
         """Logits of all positions."""
-        return CausalLMOutput(logits=self.decoder(self.image.expand(len(input_ids), -1, -1), input_ids))
+        return CausalLMOutput(
+            logits=logits_after_each(self.decoder, self.image.expand(len(input_ids), -1, -1), input_ids)
+        )
 
 
 def generate_arguments(options: GenerationOptions) -> dict[str, Any]:

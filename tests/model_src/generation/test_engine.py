@@ -111,7 +111,7 @@ def test_cached_equals_uncached() -> None:
         for hypothesis in engine(decoder).decode({"a": request(image, options)})["a"]:
             tokens = torch.tensor([[BOS, *hypothesis.token_ids]])
             with torch.inference_mode():
-                logprobs = decoder(image[None], tokens[:, :-1]).log_softmax(-1)
+                logprobs = decoder.teacher_forcing(image[None], tokens[:, :1], tokens[:, 1:]).log_softmax(-1)
             expected = logprobs.gather(2, tokens[:, 1:, None]).sum().item()
 
             assert hypothesis.sum_logprob == pytest.approx(expected, abs=1e-3)

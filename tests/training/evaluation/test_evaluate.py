@@ -77,13 +77,14 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None
 
 
 def test_likelihoods_are_those_of_teacher_forcing(model_folder: Path, images: list[Path]) -> None:
-    """Batched and padded through the cache, a reference is as likely as in the network that is trained."""
+    """Batched and padded, in the decoder that is served, a reference is as likely as in the one that is trained."""
     model = read_model_folder(model_folder)
     run = ModelRunner(model, slots=2).run(images, REPORTS, GenerationOptions(max_new_tokens=2))
     for i, (image, text) in enumerate(zip(images, REPORTS, strict=True)):
         ids = torch.tensor([[2, *model.tokenizer.encode(text, add_special_tokens=False).ids, 3]])
         pixels = preprocess(read_radiograph(image.read_bytes(), model.config.input), model.config.preprocess)
-        logits = model.network(torch.from_numpy(pixels)[None], ids[:, :-1])
+        image_embeds = model.network.connector(model.network.vision(torch.from_numpy(pixels)[None]))
+        logits = model.network.decoder.teacher_forcing(image_embeds, ids[:, :1], ids[:, 1:])
         expected = torch.nn.functional.cross_entropy(logits[0], ids[0, 1:], reduction="sum")
         assert run.nats[i] == pytest.approx(float(expected), rel=1e-4)
         assert run.tokens[i] == ids.shape[1] - 1

@@ -109,12 +109,3 @@ class Network(nn.Module):
         self.vision = vision
         self.connector = connector
         self.decoder = decoder
-
-    def forward(self, pixel_values: Tensor, token_ids: Tensor) -> Tensor:
-        """Teacher forcing.
-
-        pixel_values : Tensor, shape (batch, channels, size, size)
-        token_ids    : Tensor of int64, shape (batch, length)
-        returns      : logits, Tensor, shape (batch, length, vocab_size)
-        """
-        return self.decoder(self.connector(self.vision(pixel_values)), token_ids)

@@ -12,6 +12,7 @@ from export.export_onnx import export_onnx
 from export.package import write_files
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.forcing import logits_after_each
 from tests.tiny_model import seen
 from tests.tiny_xreport import BOS, EOS, SIZE, greedy_of_the_original, small_model, tiny_network
 
@@ -63,9 +64,9 @@ def test_later_tokens_change_nothing() -> None:
     embeds = torch.randn(1, 50, 16, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[BOS, 7, 9, 11]])
 
-    short = network.decoder(embeds, ids)
-    padded = network.decoder(embeds, torch.nn.functional.pad(ids, (0, 6)))
-    followed = network.decoder(embeds, torch.cat([ids, torch.tensor([[4, 5]])], dim=1))
+    short = logits_after_each(network.decoder, embeds, ids)
+    padded = logits_after_each(network.decoder, embeds, torch.nn.functional.pad(ids, (0, 6)))
+    followed = logits_after_each(network.decoder, embeds, torch.cat([ids, torch.tensor([[4, 5]])], dim=1))
 
     torch.testing.assert_close(padded[:, :4], short)
     torch.testing.assert_close(followed[:, :4], short)

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from prelim.decoders.decoder import IMAGE
+from prelim.decoders.decoder import IMAGE, PADDING
 from tests.model_src.networks.architectures.small_xraygpt import small_model
 from tests.training.conftest import CAPTIONS
 from tests.training.small_systems import MODELS
-from training.data.report_tokens import IGNORED, ReportTokens, report_logits
+from training.data.report_tokens import ReportTokens
 from training.network.wordpiece import BOS, EOS
 from training.run.preparation import prepare
 from training.settings import Settings, SettingsError
@@ -23,13 +23,12 @@ def test_the_targets_are_the_report_and_its_end(small: Small, system: str) -> No
     """Decoded, the targets of every example are its text and what ends it while serving; nothing else is learned."""
     prepared = prepare(small(system), 1, main=False)
     model, batch = prepared.model, prepared.train[0]
-    for row, ids in zip(batch["targets"], batch["token_ids"], strict=True):
-        learned = row[row != IGNORED]
-        assert torch.equal(learned, ids[row != IGNORED])
+    for prompt, row in zip(batch["prompt_ids"], batch["report_ids"], strict=True):
+        learned = row[row != PADDING]
         text = model.tokenizer.decode(learned.tolist(), skip_special_tokens=True)
         assert text in (CAPTIONS[0][0], CAPTIONS[1][0])
         assert learned[-1] == EOS
-        assert (ids == IMAGE).sum() == (0 if system in ("mobilenet_graph", "xreport") else 1)
+        assert (prompt == IMAGE).sum() == (0 if system in ("mobilenet_graph", "xreport") else 1)
 
 
 def test_a_report_ends_with_the_text_that_the_server_stops_at(small: Small) -> None:
@@ -54,9 +53,9 @@ def test_padding_changes_no_loss(small: Small, system: str) -> None:
     labels = torch.zeros(2, dtype=torch.int64)
 
     def loss(rows: list[int]) -> torch.Tensor:
-        token_ids, targets = tokens.batch([(tokens.prompt(), reports[i]) for i in rows])
-        batch = {"pixel_values": images[rows], "token_ids": token_ids, "targets": targets, "labels": labels[rows]}
-        return teacher(batch)[0]
+        prompt_ids, report_ids = tokens.batch([(tokens.prompt(), reports[i]) for i in rows])
+        batch = {"prompt_ids": prompt_ids, "report_ids": report_ids, "labels": labels[rows]}
+        return teacher({"pixel_values": images[rows], **batch})[0]
 
     torch.testing.assert_close(loss([0, 1]), loss([0]) + loss([1]), rtol=1e-5, atol=1e-4)
 
@@ -69,16 +68,17 @@ def test_every_place_predicts_the_next_token(small: Small, system: str) -> None:
     prepared = prepare(small(system), 1, main=False)
     decoder = prepared.teacher.eval().network.decoder
     batch = prepared.train[0]
-    embeds = torch.randn(len(batch["token_ids"]), 4, 64)
-    logits, targets = report_logits(decoder, embeds, batch["token_ids"], batch["targets"])
-    ours = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    prompt_ids, report_ids = batch["prompt_ids"], batch["report_ids"]
+    embeds = torch.randn(len(report_ids), 4, 64)
+    logits = decoder.teacher_forcing(embeds, prompt_ids, report_ids)
+    ours = torch.nn.functional.cross_entropy(logits.flatten(0, 1), report_ids.flatten(), ignore_index=PADDING)
     config = AutoConfig.for_model(**decoder.config.to_dict())
     reference = AutoModelForCausalLM.from_config(config).eval()
     getattr(reference, reference.base_model_prefix).load_state_dict(decoder.body.state_dict())
     if decoder.lm_head is not None:
         reference.lm_head.load_state_dict(decoder.lm_head.state_dict())
-    full = decoder.embed(embeds, batch["token_ids"])
-    labels = torch.cat([torch.full((len(embeds), full.shape[1] - targets.shape[1]), IGNORED), targets], dim=1)
+    full = decoder.embed(embeds, torch.cat([prompt_ids, report_ids.clamp(min=0)], dim=1))
+    labels = torch.nn.functional.pad(report_ids, (full.shape[1] - report_ids.shape[1], 0), value=PADDING)
     torch.testing.assert_close(ours, reference(inputs_embeds=full, labels=labels).loss)
 
 
@@ -96,12 +96,9 @@ def test_a_report_that_is_too_long_has_no_end(small: Small) -> None:
 def test_prompts_are_drawn_and_refused(small: Small) -> None:
     """Several prompts are all used; a system without prompts refuses them."""
     prepared = prepare(small("xraygpt", dataset={"prompts": ["Describe.", "What is seen in it?"]}), 1, main=False)
-    first = {
-        (batch["token_ids"][0] == IMAGE).nonzero()[0, 0].item() for batch in map(prepared.train.__getitem__, range(4))
-    }
-    starts = {int((row != IGNORED).nonzero()[0, 0]) for n in range(8) for row in prepared.train[n]["targets"]}
-    assert len(first) == 1
-    assert len(starts) == 2
+    prompts = [row for n in range(8) for row in prepared.train[n]["prompt_ids"]]
+    assert len({(row == IMAGE).nonzero()[0, 0].item() for row in prompts}) == 1
+    assert len({int((row != PADDING).sum()) for row in prompts}) == 2
     with pytest.raises(SettingsError, match="mobilenet_graph takes none"):
         prepare(small(dataset={"prompts": ["Describe."]}), 1, main=False)
 
@@ -111,6 +108,7 @@ def test_more_tokens_than_positions_name_the_way_out(small: Small) -> None:
     settings = small("xreport", dataset={"max_tokens": 500})
     prepared = prepare(settings, 1, main=False)
     tokens = ReportTokens(prepared.model.config, prepared.model.tokenizer, 500)
-    token_ids, targets = tokens.batch([(tokens.prompt(), tokens.report("chest " * 200))])
-    with pytest.raises(SettingsError, match=r"lower dataset\.max_tokens"):
-        report_logits(prepared.teacher.network.decoder, torch.zeros(1, 2, 32), token_ids, targets)
+    batch = prepared.train[0]
+    prompt_ids, report_ids = tokens.batch([(tokens.prompt(), tokens.report("chest " * 200))])
+    with pytest.raises(SettingsError, match=r"take 201 positions.* has 64.*lower dataset\.max_tokens"):
+        prepared.teacher({**batch, "prompt_ids": prompt_ids, "report_ids": report_ids})

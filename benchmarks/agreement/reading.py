@@ -1,0 +1,103 @@
+"""A decoder's next-token choices along given texts, by the same prefill and steps that write a report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.models.real_models import Prefix, RealModel
+from prelim.decoders.decoder import Decoder
+from prelim.generation.engine import Engine
+from prelim.generation.hypothesis import Hypothesis
+from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
+from prelim.generation.selection import NextTokens, TokenSelection
+
+SLOTS = 8
+"""Texts that are decoded together."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A decoder's scores of a text, for each token given all tokens before it.
+
+    choices  : Tensor of int64, shape (tokens,), the decoder's own choice
+    margins  : Tensor, shape (tokens,), nats by which it prefers its choice to the second-best
+    logprobs : Tensor, shape (tokens,), log-probability of the given token, in nats
+    """
+
+    choices: Tensor
+    margins: Tensor
+    logprobs: Tensor
+
+
+class ForcedTokens:
+    """A token selection that takes the tokens of a given text, whatever the decoder prefers, and keeps its scores."""
+
+    def __init__(self, token_ids: Sequence[int]) -> None:
+        self._token_ids = tuple(token_ids)
+        self._scores: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def advance(self, logits: Tensor) -> NextTokens | None:
+        """Take the next token of the text; see `TokenSelection.advance`."""
+        logprobs = logits[0].float().log_softmax(dim=-1)
+        best = logprobs.topk(2)
+        token = self._token_ids[len(self._scores)]
+        self._scores.append((best.indices[0], best.values[0] - best.values[1], logprobs[token]))
+        return None if len(self._scores) == len(self._token_ids) else NextTokens(torch.tensor([token]))
+
+    def leading(self) -> list[int]:
+        """The tokens so far."""
+        return list(self._token_ids[: len(self._scores)])
+
+    def hypotheses(self) -> tuple[Hypothesis, ...]:
+        """The text."""
+        return (Hypothesis(self._token_ids, float(self.reading().logprobs.sum()), "length"),)
+
+    def reading(self) -> Reading:
+        """The scores of the whole text."""
+        return Reading(*(torch.stack(column) for column in zip(*self._scores, strict=True)))
+
+
+@dataclass(eq=False)
+class ForcedRequest(DecodeRequest):
+    """A request whose tokens are given.
+
+    forced : takes them
+    """
+
+    forced: ForcedTokens
+
+
+class ForcingEngine(Engine[DecodeRequest]):
+    """The serving engine, for requests of both kinds."""
+
+    def select(self, request: DecodeRequest) -> TokenSelection:
+        """Return what takes the given tokens, or chooses tokens by the options where none are given."""
+        return request.forced if isinstance(request, ForcedRequest) else super().select(request)
+
+
+def open_engine(decoder: Decoder[Any], model: RealModel) -> ForcingEngine:
+    """An engine with the model's special tokens."""
+    return ForcingEngine(
+        decoder, slots=SLOTS, eos_token_ids=[model.eos_token_id], pad_token_id=model.pad_token_id, detokenize=str
+    )
+
+
+def read(
+    decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], texts: Sequence[Sequence[int]]
+) -> list[Reading]:
+    """Score a text, given by its token ids, after each prefix."""
+    requests: dict[str, ForcedRequest] = {
+        f"{i}": ForcedRequest(
+            prefix.image_embeds,
+            prefix.prompt_ids,
+            GenerationOptions(max_new_tokens=len(token_ids)),
+            ForcedTokens(token_ids),
+        )
+        for i, (prefix, token_ids) in enumerate(zip(prefixes, texts, strict=True))
+    }
+    open_engine(decoder, model).decode(requests)
+    return [request.forced.reading() for request in requests.values()]

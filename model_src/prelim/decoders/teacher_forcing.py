@@ -1,0 +1,69 @@
+"""Teacher forcing: prompt and report in one sequence, so that one forward pass scores every token of a given report.
+
+Source: Williams and Zipser, "A Learning Algorithm for Continually Running Fully Recurrent Neural Networks", 1989.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prelim.decoders.decoder import PADDING
+
+
+class TooManyPositions(ValueError):
+    """Image, prompt and report together are longer than the decoder's positions."""
+
+
+@dataclass(frozen=True)
+class ForcedText:
+    """What a decoder reads to score given reports.
+
+    token_ids      : Tensor of int64, shape (batch, length): each row's prompt, its report without the last token,
+                     then padding. No padding is between prompt and report, so causal attention needs no mask for it
+    prompt_lengths : Tensor of int64, shape (batch, 1)
+    report_length  : of the longest report
+    """
+
+    token_ids: Tensor
+    prompt_lengths: Tensor
+    report_length: int
+
+    def scoring(self, hidden: Tensor) -> Tensor:
+        """Select the hidden states that score the report.
+
+        hidden  : Tensor, shape (batch, length, width); longer where the image's tokens replaced IMAGE in the prompt
+        returns : Tensor, shape (batch, report_length, width)
+        """
+        batch, length, width = hidden.shape
+        first = self.prompt_lengths - 1 + length - self.token_ids.shape[1]
+        places = (first + torch.arange(self.report_length, device=hidden.device)).clamp(max=length - 1)
+        return hidden.gather(1, places[..., None].expand(batch, -1, width))
+
+
+def join(prompt_ids: Tensor, report_ids: Tensor, pad_token_id: int) -> ForcedText:
+    """Join prompts and reports row by row.
+
+    prompt_ids, report_ids : as `Decoder.teacher_forcing` gets them
+    pad_token_id           : fills the end of shorter rows
+    """
+    # The last token of a report is scored and not read.
+    read = report_ids[:, :-1].masked_fill(report_ids[:, 1:] == PADDING, PADDING)
+    token_ids = torch.cat([prompt_ids, read], dim=1)
+    padding = token_ids == PADDING
+    order = padding.to(torch.uint8).argsort(dim=1, stable=True)
+    length = int((~padding).sum(dim=1).max())
+    token_ids = token_ids.gather(1, order)[:, :length]
+    return ForcedText(
+        token_ids=token_ids.masked_fill(token_ids == PADDING, pad_token_id),
+        prompt_lengths=(prompt_ids != PADDING).sum(dim=1, keepdim=True),
+        report_length=report_ids.shape[1],
+    )
+
+
+def check_positions(length: int, max_positions: int) -> None:
+    """Raise TooManyPositions for a sequence that is longer than the decoder's positions."""
+    if length > max_positions:
+        raise TooManyPositions(
+            f"image, prompt and report take {length} positions; this decoder has {max_positions}, so shorten one of them"
+        )
