@@ -78,7 +78,7 @@ $(ARCHIVE): $(wildcard $(MODEL_FOLDER)/*) $(SOURCES) $(SETTINGS) | $(INSTALLED)
 	$(BIN)/python -m export.package $(MODEL_FOLDER) --batching $(BATCHING) --slots $(SLOTS) --workers $(WORKERS)
 
 verify: archive  ## unpack the archive in a clean process and write one report (IMAGE=path)
-	$(BIN)/python -m export.verify $(ARCHIVE) $(IMAGE)
+	$(BIN)/python -m export.verify $(ARCHIVE) $(or $(IMAGE),docs/images/chest.jpg)
 
 serve: archive  ## run the server in the foreground, on TorchServe's usual ports, until Ctrl-C
 	@$(BIN)/python -m launcher serve

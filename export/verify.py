@@ -1,6 +1,6 @@
 """Unpack an archive in a clean process and generate one report with only its contents.
 
-    python -m export.verify model_store/demo.mar [IMAGE]
+    python -m export.verify model_store/demo.mar docs/images/chest.jpg
 
 The process runs in isolated mode (no PYTHONPATH, no working directory on the path), so a file that is missing
 from the archive is missing here too. The check also fails if a library was imported that serving must not need.
@@ -10,7 +10,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 from prelim.archive.mar import unpack_mar
@@ -42,14 +41,6 @@ print(f"{report.status}: {report.text}")
 """
 
 
-def sample_radiograph() -> Path:
-    """A real PA chest radiograph (DICOM, synthetic identity) from the package `pydicom-data`."""
-    package = find_spec("data_store")
-    if package is None or not package.submodule_search_locations:
-        sys.exit("no image given, and the package pydicom-data with the sample radiograph is not installed")
-    return Path(package.submodule_search_locations[0], "data", "RG1_UNCR.dcm")
-
-
 def verify(archive: Path, image: Path) -> str:
     """The report that the archive's own code generates for the image. Exits with its message on an error."""
     with tempfile.TemporaryDirectory() as folder:
@@ -68,9 +59,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Unpack an archive in a clean process and generate one report.")
     parser.add_argument("archive", type=Path)
-    parser.add_argument("image", type=Path, nargs="?", help="default: a chest radiograph from the package pydicom-data")
+    parser.add_argument("image", type=Path, help="DICOM, PNG, JPEG, WebP or TIFF file")
     arguments = parser.parse_args()
-    print(verify(arguments.archive, arguments.image or sample_radiograph()), end="")
+    print(verify(arguments.archive, arguments.image), end="")
 
 
 if __name__ == "__main__":

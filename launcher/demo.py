@@ -4,44 +4,18 @@ python -m launcher.demo --store model_store --model demo
 """
 
 import argparse
-import io
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
-from pydicom import dcmread
-from pydicom.pixels.processing import apply_windowing
 
 from launcher.errors import LaunchError
 from launcher.local_server import LocalServer
+from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.answers import Answer
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
-
-
-def sample_radiograph() -> bytes:
-    """A PA chest radiograph as DICOM: file RG1 of the package pydicom-data, 1955 x 1841, synthetic identity."""
-    package = find_spec("data_store")
-    if package is None or not package.submodule_search_locations:
-        sys.exit("the package pydicom-data, which has the sample radiograph, is not installed: run `make install`")
-    return Path(package.submodule_search_locations[0], "data", "RG1_UNCR.dcm").read_bytes()
-
-
-def as_png(dicom: bytes) -> bytes:
-    """The same picture as an 8-bit PNG, as a viewer shows it. Good for RG1: its slope is positive."""
-    dataset = dcmread(io.BytesIO(dicom))
-    shown = np.asarray(apply_windowing(dataset.pixel_array, dataset), dtype=np.float64)
-    shown = (shown - shown.min()) / np.ptp(shown)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shown = 1 - shown
-    file = io.BytesIO()
-    Image.fromarray(np.round(255 * shown).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 def main() -> None:
@@ -52,7 +26,10 @@ def main() -> None:
     arguments = parser.parse_args()
     # So that a termination leaves no server behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    dicom = sample_radiograph()
+    try:
+        dicom = sample_radiograph()
+    except FileNotFoundError as error:
+        sys.exit(f"{error}")
     images = {"DICOM": dicom, "PNG": as_png(dicom)}
     print("starting TorchServe on free ports ...", flush=True)
     try:

@@ -35,8 +35,8 @@ import psutil
 from benchmarks.machine import commit
 from benchmarks.memory.process_memory import Memory, PeakMemory
 from benchmarks.models.random_checkpoint import CHECKPOINTS, write_random_tokenizer
-from launcher.demo import as_png, sample_radiograph
 from launcher.local_server import LocalServer
+from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.http_client import HttpClient
 
 ROOT = Path(__file__).resolve().parents[2]

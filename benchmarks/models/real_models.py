@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks.decode.contender import ROOT
 from benchmarks.models import smollm2
-from launcher.demo import as_png, sample_radiograph
+from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim.decoders.decoder import IMAGE
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph

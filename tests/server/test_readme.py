@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.demo import as_png, sample_radiograph
 from launcher.environment import ROOT
 from launcher.local_server import LocalServer
+from launcher.sample_radiograph import as_png, sample_radiograph
 from tests.server.conftest import MODEL
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.models.smollm2 import IM_END, original
 from export.package import write_archive
-from launcher.demo import as_png, sample_radiograph
 from launcher.local_server import LocalServer
+from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim.archive.archive import load_tokenizer
 from prelim.generation.options import GenerationOptions
 from prelim.report import Report

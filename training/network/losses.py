@@ -89,7 +89,7 @@ class Teacher(nn.Module):
         try:
             return cast("Trainable", self.network.decoder).teacher_forcing(embeds, prompt_ids, report_ids)
         except TooManyPositions as error:
-            raise SettingsError(f"{error}; lower dataset.max_tokens") from error
+            raise SettingsError(f"{error}: lower dataset.max_tokens") from error
 
 
 def _summed_cross_entropy(logits: Tensor, report_ids: Tensor) -> Tensor:

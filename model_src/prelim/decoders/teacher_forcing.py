@@ -65,5 +65,5 @@ def check_positions(length: int, max_positions: int) -> None:
     """Raise TooManyPositions for a sequence that is longer than the decoder's positions."""
     if length > max_positions:
         raise TooManyPositions(
-            f"image, prompt and report take {length} positions; this decoder has {max_positions}, so shorten one of them"
+            f"image, prompt and report take {length} positions; this decoder has {max_positions}; shorten the report"
         )
