@@ -12,9 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE, PADDING
 from prelim.decoders.teacher_forcing import TooManyPositions, join
-from prelim.generation.engine import DecodeRequest, Engine
+from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.trained_decoder import serving_decoder
 from tests.training.small_systems import MODELS
@@ -57,7 +58,9 @@ def randomize(decoder: Any) -> Any:
 
 def decode(decoder: Any, image_embeds: Tensor, prompts: Sequence[tuple[int, ...]], **how: Any) -> list[Hypothesis]:
     """What the engine writes, all together; greedily unless options say otherwise."""
-    engine = Engine(decoder, slots=len(TOKENS), eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
+    engine: Engine[DecodeRequest] = Engine(
+        decoder, slots=len(TOKENS), eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str
+    )
     options = [GenerationOptions(max_new_tokens=tokens, **how) for tokens in TOKENS]
     rows = zip(image_embeds, prompts, options, strict=True)
     done = engine.decode({f"{i}": DecodeRequest(*row) for i, row in enumerate(rows)})
