@@ -36,7 +36,7 @@ class Metrics:
     """
 
     def __init__(self, cache: Any, model_name: str) -> None:
-        self._metrics = {name: _declared(cache, name, kind) for name, kind in KINDS.items()}
+        self._metrics = {name: _declare(cache, name, kind) for name, kind in KINDS.items()}
         self._model_name = model_name
 
     def report(self, report: Report, exchange: Exchange) -> None:
@@ -71,7 +71,7 @@ class Metrics:
         self._metrics[name].add_or_update(value, [*dimensions, self._model_name, LEVEL])
 
 
-def _declared(cache: Any, name: str, kind: MetricTypes) -> Any:
+def _declare(cache: Any, name: str, kind: MetricTypes) -> Any:
     try:
         return cache.get_metric(name, kind)
     except MetricsCacheKeyError as error:

@@ -73,7 +73,7 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
         "warnings": list(report.warnings),
         "timing_ms": timing_ms(report, exchange),
     }
-    contents |= {name: _rounded(values.tolist()) for name, values in report.insights.items()}
+    contents |= {name: _round(values.tolist()) for name, values in report.insights.items()}
     if exchange.return_token_ids:
         contents["token_ids"] = list(report.token_ids)
     rest = report.text[exchange.sent_characters :] if exchange.stream else ""
@@ -104,6 +104,6 @@ def _json(contents: Any) -> bytes:
     return json.dumps(contents, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS).encode()
 
 
-def _rounded(values: Any) -> Any:
+def _round(values: Any) -> Any:
     """Nested lists of numbers with six digits, all that float32 knows."""
-    return [_rounded(value) for value in values] if isinstance(values, list) else float(f"{values:.6g}")
+    return [_round(value) for value in values] if isinstance(values, list) else float(f"{values:.6g}")

@@ -79,11 +79,11 @@ class ModelConfig:
     def from_mapping(cls, contents: Any, source: str) -> "ModelConfig":
         """What `read` gives for a file with these contents; `source` stands for the file in messages."""
         try:
-            values = dict(_checked(cls, contents))
+            values = dict(_check(cls, contents))
             for name, section in _SECTIONS.items():
-                values[name] = section(**_checked(section, values.get(name), name))
+                values[name] = section(**_check(section, values.get(name), name))
             if values.get("prompt") is not None:
-                values["prompt"] = PromptConfig(**_checked(PromptConfig, values["prompt"], "prompt"))
+                values["prompt"] = PromptConfig(**_check(PromptConfig, values["prompt"], "prompt"))
             values["generation"] = GenerationOptions.from_mapping(values.get("generation") or {})
             return cls(**values)
         except (TypeError, ValueError, InvalidOption, ArchiveError) as error:
@@ -103,7 +103,7 @@ class ModelConfig:
 _SECTIONS: dict[str, Any] = {"tokenizer": SpecialTokens, "input": InputConfig, "preprocess": PreprocessConfig}
 
 
-def _checked(cls: Any, values: Any, section: str = "") -> Mapping[str, Any]:
+def _check(cls: Any, values: Any, section: str = "") -> Mapping[str, Any]:
     """The values of one dataclass, if their keys are right; lists become tuples."""
     where = f"section {section}" if section else "the file"
     if not isinstance(values, Mapping):

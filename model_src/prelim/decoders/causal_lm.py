@@ -128,7 +128,7 @@ class _Layer(nn.Module):
         qkv = self.qkv(self.norm1(x)).view(sequences, queries, -1, self.head_width)
         if rotation is not None:
             turning = qkv[:, :, : self.heads + self.kv_heads]
-            turning.copy_(_rotated(turning, *rotation))
+            turning.copy_(_rotate(turning, *rotation))
         key_value = qkv[:, :, self.heads :].unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4)
         keys, values = key_value if places is None else places.store(key_value, layer)
         gathered = attending(qkv[:, :, : self.heads].transpose(1, 2), keys, values)
@@ -142,7 +142,7 @@ class _Layer(nn.Module):
         return x + self.down(y)
 
 
-def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotary positions, halves of a head as pairs. Source: Su et al., "RoFormer", 2021, as in `transformers`."""
     first, second = x.chunk(2, dim=-1)
     return x * cosine + torch.cat([-second, first], dim=-1) * sine
@@ -220,46 +220,48 @@ class CausalLMDecoder(nn.Module):
 
     def prefill(self, state: CausalLMState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
-        embeds = self._with_image(image_embeds, prompt_ids)
+        embeds = self._embed_prefix(image_embeds, prompt_ids)
         hidden = self._hidden(embeds, places.columns, places, Attending(causal=True))
-        return self._scores(hidden[:, -1])
+        return self._score(hidden[:, -1])
 
     def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
         text = join(prompt_ids, report_ids, pad_token_id=0)
-        embeds = self._with_image(image_embeds, text.token_ids)
+        embeds = self._embed_prefix(image_embeds, text.token_ids)
         check_positions(embeds.shape[1], self.max_positions)
         positions = torch.arange(embeds.shape[1], device=embeds.device).expand(len(embeds), -1)
-        return self._scores(text.scoring(self._hidden(embeds, positions, None, Attending(causal=True))))
+        return self._score(text.scoring(self._hidden(embeds, positions, None, Attending(causal=True))))
 
     def step(self, state: CausalLMState, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
-        embeds = self._embedded(token_ids)
+        embeds = self._embed(token_ids)
         if self.compiled is not None:
-            return self.compiled(*self._placed(embeds, positions), mask, places.layers, places.columns, places.slots)
-        return self._scores(self._hidden(embeds, positions, places, self.step_attending(mask)))
+            return self.compiled(
+                *self._add_positions(embeds, positions), mask, places.layers, places.columns, places.slots
+            )
+        return self._score(self._hidden(embeds, positions, places, self.step_attending(mask)))
 
-    def _with_image(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
+    def _embed_prefix(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
         """Embeddings of tokens, shape (batch, num_tokens + length - 1, width), the image's where IMAGE is."""
         place = int((token_ids[0] == IMAGE).nonzero()[0, 0])
-        before, after = self._embedded(token_ids[:, :place]), self._embedded(token_ids[:, place + 1 :])
+        before, after = self._embed(token_ids[:, :place]), self._embed(token_ids[:, place + 1 :])
         return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
 
-    def _embedded(self, token_ids: Tensor) -> Tensor:
+    def _embed(self, token_ids: Tensor) -> Tensor:
         return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale
 
-    def _scores(self, hidden: Tensor) -> Tensor:
+    def _score(self, hidden: Tensor) -> Tensor:
         return self.words.scores(hidden) if self.lm_head is None else self.lm_head(hidden)
 
     def _hidden(
         self, x: Tensor, positions: Tensor, places: Places | None, attending: Attending | StepAttention
     ) -> Tensor:
-        x, rotation = self._placed(x, positions)
+        x, rotation = self._add_positions(x, positions)
         for i, layer in enumerate(self.layers):
             x = layer(x, rotation, places, i, attending)
         return self.norm(x)
 
-    def _placed(self, x: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    def _add_positions(self, x: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """Embeddings with their positions, or the rotation that tells these."""
         if self.positions is None:
             return x, self._rotation(positions, x.dtype)

@@ -35,7 +35,7 @@ MakeProduct = Callable[[Any, int, int], Product]
 """Layer, first and last (exclusive) of the outputs -> their product."""
 
 
-def _reordered(layer: Any, start: int, stop: int) -> Product:
+def _reorder(layer: Any, start: int, stop: int) -> Product:
     """The product by oneDNN, in blocks of its own choice."""
     bias = getattr(layer, "bias", None)
     packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight[start:stop].contiguous(), None)
@@ -43,7 +43,7 @@ def _reordered(layer: Any, start: int, stop: int) -> Product:
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
-def _compiled(layer: Any, start: int, stop: int, *, packed: bool) -> Product:
+def _compile(layer: Any, start: int, stop: int, *, packed: bool) -> Product:
     """The product by a kernel of our own, which a compiled step uses as well."""
     # numba takes a second to import.
     from prelim.kernels import product
@@ -163,9 +163,9 @@ def pack(decoder: nn.Module, *, shared: bool = False) -> nn.Module:
     reason = unavailable() if device.type == "cpu" else f"the decoder is on {device.type}"
     copies = not shared and not any(isinstance(m, _FEW_BITS) and not isinstance(m, _DYNAMIC) for m in decoder.modules())
     if reason is None:
-        _replace(decoder, partial(_compiled, packed=copies), prefix=not copies)
+        _replace(decoder, partial(_compile, packed=copies), prefix=not copies)
     elif copies and device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        _replace(decoder, _reordered, prefix=False)
+        _replace(decoder, _reorder, prefix=False)
     if isinstance(decoder, CausalLMDecoder | CrossAttentionDecoder):
         decoder.not_compiled = reason
         if reason is None:
@@ -181,19 +181,15 @@ def _replace(decoder: nn.Module, make: MakeProduct, *, prefix: bool) -> None:
     """Replace layers by products, innermost first."""
     for parent in reversed(list(decoder.modules())):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, _DYNAMIC) or (make is _reordered and isinstance(layer, _FEW_BITS)):
+            if isinstance(layer, _DYNAMIC) or (make is _reorder and isinstance(layer, _FEW_BITS)):
                 continue
-            if (
-                make is _reordered
-                and isinstance(layer, nn.Linear | WordEmbedding)
-                and layer.weight.dtype not in _DTYPES
-            ):
+            if make is _reorder and isinstance(layer, nn.Linear | WordEmbedding) and layer.weight.dtype not in _DTYPES:
                 continue
             if isinstance(layer, WordEmbedding | Int8Embedding):
                 setattr(parent, name, PackedWordEmbedding(layer, make))
             elif isinstance(layer, nn.Linear | Int8Linear | NF4Linear):
                 setattr(parent, name, PackedLinear(layer, make, prefix=prefix))
-            elif isinstance(layer, AdaptedLinear) and make is not _reordered:
+            elif isinstance(layer, AdaptedLinear) and make is not _reorder:
                 setattr(parent, name, PackedAdapted(layer, make))
 
 

@@ -97,8 +97,8 @@ def _as(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor | LazyTensor:
     """A tensor in another dtype, converted when it is written; integers stay as they are."""
     if tensor.dtype == dtype or not tensor.dtype.is_floating_point:
         return tensor
-    return LazyTensor(tuple(tensor.shape), dtype, partial(_converted, tensor, dtype))
+    return LazyTensor(tuple(tensor.shape), dtype, partial(_convert, tensor, dtype))
 
 
-def _converted(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor:
+def _convert(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor:
     return materialize(tensor).to(dtype)

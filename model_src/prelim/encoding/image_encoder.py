@@ -87,7 +87,7 @@ class ImageEncoder:
         if image_features is not None:
             if image is not None:
                 raise InvalidOption("the request has both image and image_features; send one of them")
-            return View(image_features=self._checked(image_features))
+            return View(image_features=self._check(image_features))
         if image is None:
             raise InvalidOption("the request has neither image nor image_features; send one of them")
         digest = digest_of(image)
@@ -143,7 +143,7 @@ class ImageEncoder:
         if np.isfinite(view.image_features).all():
             self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
 
-    def _checked(self, image_features: Array) -> Array:
+    def _check(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""
         features = np.asarray(image_features, dtype=np.float32)
         expected = self.image_features_shape

@@ -38,7 +38,7 @@ class _Beams:
         order = self.scores.topk(count).indices
         return _Beams(self.tokens[order], self.lengths[order], self.scores[order], self.logprobs[order]), order
 
-    def joined(self, other: "_Beams") -> "_Beams":
+    def join(self, other: "_Beams") -> "_Beams":
         """These beams and then the others, whose token rows may be longer."""
         longer = other.tokens.shape[1] - self.tokens.shape[1]
         return _Beams(
@@ -141,7 +141,7 @@ class BeamSearch:
         if not self._improvable or (o.early_stopping is True and bool(self._is_finished.all())):
             scores = scores + _NEVER
         scores = scores + ~counts * _NEVER
-        pool = self._finished.joined(_Beams(candidates.tokens, candidates.lengths, scores, candidates.logprobs))
+        pool = self._finished.join(_Beams(candidates.tokens, candidates.lengths, scores, candidates.logprobs))
         self._finished, order = pool.best(o.num_beams)
         self._is_finished = torch.cat([self._is_finished, counts])[order]
 

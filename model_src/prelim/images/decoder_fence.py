@@ -20,7 +20,7 @@ _WARNINGS_LOCK = threading.RLock()
 
 
 @contextmanager
-def fenced(what: str) -> Iterator[None]:
+def fence(what: str) -> Iterator[None]:
     """Run third-party decoding: silent, and with no exception but InputError.
 
     what : subject of the error message, e.g. "the PNG image"; must not quote the input

@@ -13,7 +13,7 @@ import numpy as np
 from tifffile import TiffFile, TiffPage
 
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.decoder_fence import fenced
+from prelim.images.decoder_fence import fence
 from prelim.images.grey_levels import pieces
 from prelim.images.input_config import InputConfig, check_size
 
@@ -50,7 +50,7 @@ def read_deep_png(data: bytes) -> DeepSamples | None:
     # ISO/IEC 15948 11.2.2: IHDR is the first chunk; its bit depth follows width and height.
     if data[24:25] != b"\x10":
         return None
-    with fenced("the PNG image"):
+    with fence("the PNG image"):
         samples = imagecodecs.png_decode(data)
         exif = png_chunk(data, b"eXIf")
         orientation = 1 if exif is None else exif_orientation(exif)
@@ -82,7 +82,7 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
     Raises UnreadableInput (400) if it is damaged, TooLarge (413) over `max_pixels`, Refused (422) for several pages
     and for what TIFF allows and is not read here.
     """
-    with fenced("the TIFF image"):
+    with fence("the TIFF image"):
         with TiffFile(BytesIO(data)) as file:
             page = file.pages.first
             if not isinstance(page, TiffPage):

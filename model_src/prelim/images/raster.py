@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from prelim.errors import Refused, TooLarge, UnreadableInput
-from prelim.images.decoder_fence import fenced
+from prelim.images.decoder_fence import fence
 from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff
 from prelim.images.grey_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
@@ -43,7 +43,7 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
         if deep is not None:
             return _scale(deep, config)
     warnings: list[str] = []
-    with fenced(f"the {kind} image"):
+    with fence(f"the {kind} image"):
         image = _open(data, kind, config)
         columns, rows = image.size
         several = bool(getattr(image, "is_animated", False))
@@ -57,7 +57,7 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
         deep = read_deep_png(data)
         if deep is not None:
             return _scale(deep, config)
-    with fenced(f"the {kind} image"):
+    with fence(f"the {kind} image"):
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         if _has_colours(image):

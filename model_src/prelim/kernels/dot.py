@@ -79,7 +79,7 @@ def _at(b: Any, pointer: Any, offset: Any) -> Any:
     return b.gep(pointer, [offset], source_etype=_I8)
 
 
-def _declared(module: Any, name: str, result: Any, *operands: Any) -> Any:
+def _declare(module: Any, name: str, result: Any, *operands: Any) -> Any:
     return module.declare_intrinsic(name, (), ir.FunctionType(result, operands))
 
 
@@ -100,9 +100,9 @@ def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     weights, values, inputs, groups, scales, corrections, sums, wanted_next = function.args
     integers = numbers == "int8"
     operand, sum_type = _OPERANDS[numbers], _SUMS[numbers]
-    instruction = _declared(module, _INSTRUCTIONS[numbers], sum_type, sum_type, operand, operand)
-    prefetch = _declared(module, "llvm.prefetch.p0", ir.VoidType(), _POINTER, _I32, _I32, _I32)
-    fma = _declared(module, _FMA, _FLOATS, _FLOATS, _FLOATS, _FLOATS)
+    instruction = _declare(module, _INSTRUCTIONS[numbers], sum_type, sum_type, operand, operand)
+    prefetch = _declare(module, "llvm.prefetch.p0", ir.VoidType(), _POINTER, _I32, _I32, _I32)
+    fma = _declare(module, _FMA, _FLOATS, _FLOATS, _FLOATS, _FLOATS)
     entry, group_block, input_block, group_end, end = (
         function.append_basic_block(name) for name in ("entry", "group", "input", "group_end", "end")
     )

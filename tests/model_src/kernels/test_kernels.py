@@ -188,5 +188,5 @@ def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatc
     for network in (here, elsewhere):
         places = cache.prefix_places(slice(0, 1), 4)
         with torch.inference_mode():
-            results.append(network._scores(network._hidden(x, places.columns, places, Attending(causal=True))))
+            results.append(network._score(network._hidden(x, places.columns, places, Attending(causal=True))))
     assert (results[0] - results[1]).norm() / results[0].norm() < 0.05

@@ -8,7 +8,7 @@ import imagecodecs
 import numpy as np
 
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.decoder_fence import allow_cpu_seconds, fenced
+from prelim.images.decoder_fence import allow_cpu_seconds, fence
 from prelim.images.dicom.codestream import (
     END,
     LOSSY_SYNTAXES,
@@ -66,7 +66,7 @@ def decode_encapsulated(value: bytes, header: DicomHeader, syntax: str) -> Sampl
         )
     if not codestream.complete:
         warnings.append(f"no_end_marker: {PIXEL_DATA} has no end marker; its picture is complete")
-    with fenced(PIXEL_DATA):
+    with fence(PIXEL_DATA):
         pixels = _decode(codestream, header, warnings)
     lossy = header.lossy or not codestream.reversible or syntax in LOSSY_SYNTAXES
     return Samples(pixels.reshape((*pixels.shape[:2], -1)), codestream.precision, lossy, tuple(warnings))

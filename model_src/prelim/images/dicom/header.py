@@ -8,8 +8,8 @@ from prelim.errors import Refused, UnreadableInput
 from prelim.images.dicom.grey_scale import GreyScale
 from prelim.images.dicom.rendering import full_range, read_grey_scale, read_spacing
 from prelim.images.dicom.subject import check_subject, find_views
-from prelim.images.dicom.tags import HeaderValues, ignored, require
-from prelim.images.dicom.values import named, standard_name
+from prelim.images.dicom.tags import HeaderValues, ignore_tag, require
+from prelim.images.dicom.values import describe_tag, standard_name
 from prelim.images.input_config import InputConfig, check_size
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
@@ -83,11 +83,11 @@ def _check_pixel_data(values: HeaderValues) -> None:
         return
     if values.rows is not None and not values.float_pixel_data and not values.double_pixel_data:
         raise UnreadableInput(
-            f"{named('PixelData')} is absent although {named('Rows')} is there: the file is truncated or without "
-            "its pixels; send it again"
+            f"{describe_tag('PixelData')} is absent although {describe_tag('Rows')} is there: the file is truncated "
+            "or without its pixels; send it again"
         )
     raise Refused(
-        f"no_pixel_data: {named('PixelData')} is absent, {named('SOPClassUID')} is "
+        f"no_pixel_data: {describe_tag('PixelData')} is absent, {describe_tag('SOPClassUID')} is "
         f"{standard_name(values.sop_class or '')}; allowed: an image; send the radiograph of the study"
     )
 
@@ -95,13 +95,13 @@ def _check_pixel_data(values: HeaderValues) -> None:
 def _check_frames(values: HeaderValues, warnings: list[str]) -> None:
     frames = values.number_of_frames
     if frames is not None and frames < 1:
-        warnings.append(ignored("number_of_frames", "is less than 1"))
+        warnings.append(ignore_tag("number_of_frames", "is less than 1"))
     elif frames is not None and frames > 1:
-        raise Refused(f"multi_frame: {named('NumberOfFrames')} is {frames}; allowed: 1; send one frame")
+        raise Refused(f"multi_frame: {describe_tag('NumberOfFrames')} is {frames}; allowed: 1; send one frame")
 
 
 def _check_burned_in(values: HeaderValues, config: InputConfig, warnings: list[str]) -> None:
-    tag = named("BurnedInAnnotation")
+    tag = describe_tag("BurnedInAnnotation")
     if values.burned_in is None:
         warnings.append(f"burned_in_unknown: {tag} is absent")
     elif values.burned_in == "YES" and config.burned_in == "warn":
@@ -118,13 +118,13 @@ def _samples(values: HeaderValues) -> int:
     photometric, samples = values.photometric, values.samples_per_pixel
     if photometric not in (*MONOCHROME, *COLOR):
         raise Refused(
-            f"photometric: {named('PhotometricInterpretation')} is '{photometric or ''}'; "
+            f"photometric: {describe_tag('PhotometricInterpretation')} is '{photometric or ''}'; "
             f"allowed: {', '.join(MONOCHROME)}, and RGB or YBR if the pixels are gray; send the original radiograph"
         )
     expected = 1 if photometric in MONOCHROME else 3
     if samples not in (None, expected):
         raise UnreadableInput(
-            f"{named('SamplesPerPixel')} is {samples}; {photometric} has {expected}; check its export"
+            f"{describe_tag('SamplesPerPixel')} is {samples}; {photometric} has {expected}; check its export"
         )
     return expected
 
@@ -133,13 +133,15 @@ def _bits_stored(values: HeaderValues, allocated: int) -> int:
     """Return Bits Stored, after a look at all tags that say where in its bytes a sample lies (PS3.5 8.1.1)."""
     stored = allocated if values.bits_stored is None else values.bits_stored
     if allocated not in (8, 16):
-        raise Refused(f"bits: {named('BitsAllocated')} is {allocated}; allowed: 8, 16; export it as 16 bits")
+        raise Refused(f"bits: {describe_tag('BitsAllocated')} is {allocated}; allowed: 8, 16; export it as 16 bits")
     if not 1 <= stored <= allocated:
-        raise UnreadableInput(f"{named('BitsStored')} is {stored}; allowed: 1 to {allocated}; check its export")
+        raise UnreadableInput(f"{describe_tag('BitsStored')} is {stored}; allowed: 1 to {allocated}; check its export")
     if values.high_bit not in (None, stored - 1):
-        raise Refused(f"bits: {named('HighBit')} is {values.high_bit}; allowed: {stored - 1}; let the PACS convert it")
+        raise Refused(
+            f"bits: {describe_tag('HighBit')} is {values.high_bit}; allowed: {stored - 1}; let the PACS convert it"
+        )
     if values.pixel_representation not in (None, 0, 1):
         raise UnreadableInput(
-            f"{named('PixelRepresentation')} is {values.pixel_representation}; allowed: 0, 1; check its export"
+            f"{describe_tag('PixelRepresentation')} is {values.pixel_representation}; allowed: 0, 1; check its export"
         )
     return stored

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from prelim.errors import Refused
 from prelim.images.dicom.grey_scale import GreyScale, LookupTable, Window
-from prelim.images.dicom.tags import HeaderValues, ignored
-from prelim.images.dicom.values import named
+from prelim.images.dicom.tags import HeaderValues, ignore_tag
+from prelim.images.dicom.values import describe_tag
 
 # Beyond this the two sides of a pixel are not a matter of rounding.
 MAX_OBLONG = 0.01
@@ -22,7 +22,7 @@ def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str])
     modality = _with_sign(values.modality_table, signed)
     slope, intercept = values.slope[0] if values.slope else 1.0, values.intercept[0] if values.intercept else 0.0
     if slope == 0:
-        warnings.append(ignored("slope", "is 0"))
+        warnings.append(ignore_tag("slope", "is 0"))
         slope = 1.0
     # The input of a VOI LUT is signed if the output of the modality step can be negative.
     negative = modality is None and (signed or intercept < 0 or slope < 0)
@@ -48,11 +48,11 @@ def _is_inverted(values: HeaderValues, warnings: list[str]) -> bool:
     shape = values.presentation_shape
     if shape == "LIN OD":
         raise Refused(
-            f"presentation_lut: {named('PresentationLUTShape')} is 'LIN OD'; allowed: IDENTITY, INVERSE; "
+            f"presentation_lut: {describe_tag('PresentationLUTShape')} is 'LIN OD'; allowed: IDENTITY, INVERSE; "
             "let the PACS render it"
         )
     if shape is not None and shape not in ("IDENTITY", "INVERSE"):
-        warnings.append(ignored("presentation_shape", "is neither IDENTITY nor INVERSE"))
+        warnings.append(ignore_tag("presentation_shape", "is neither IDENTITY nor INVERSE"))
         shape = None
     return values.photometric == "MONOCHROME1" if shape is None else shape == "INVERSE"
 
@@ -80,12 +80,12 @@ def _window(values: HeaderValues, warnings: list[str]) -> Window | None:
         return None
     function = values.voi_function or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        warnings.append(ignored("voi_function", "is not LINEAR, LINEAR_EXACT or SIGMOID"))
+        warnings.append(ignore_tag("voi_function", "is not LINEAR, LINEAR_EXACT or SIGMOID"))
         function = "LINEAR"
     width = values.window_width[0]
     # PS3.3 C.11.2.1.2: LINEAR needs a width from 1, the others one above 0.
     if width <= 0 or (function == "LINEAR" and width < 1):
-        warnings.append(ignored("window_width", "is too small"))
+        warnings.append(ignore_tag("window_width", "is too small"))
         return None
     return Window(values.window_center[0], width, function)
 
@@ -103,7 +103,7 @@ def read_spacing(values: HeaderValues, warnings: list[str]) -> tuple[float, floa
         if pair is not None and len(pair) == 2 and min(pair) > 0:
             spacing = pair
         elif pair is not None:
-            warnings.append(ignored(name, "is not two numbers above 0"))
+            warnings.append(ignore_tag(name, "is not two numbers above 0"))
     if oblong or (spacing is not None and abs(spacing[0] / spacing[1] - 1) > MAX_OBLONG):
         warnings.append("anisotropic_pixels: the pixels are not square; the image is not corrected for it")
     return spacing

@@ -17,7 +17,7 @@ from prelim.images.dicom.anatomy import (
     VIEW_TERMS,
 )
 from prelim.images.dicom.tags import HeaderValues
-from prelim.images.dicom.values import named, standard_name
+from prelim.images.dicom.values import describe_tag, standard_name
 from prelim.images.input_config import Accepts, InputConfig
 
 MAMMOGRAPHY = (
@@ -93,7 +93,7 @@ def _check_modality(values: HeaderValues, config: InputConfig) -> None:
     if values.modality not in config.modalities:
         found = f"'{values.modality}'" if values.modality else "absent"
         raise Refused(
-            f"modality: {named('Modality')} is {found}; this model reads {', '.join(config.modalities)}; "
+            f"modality: {describe_tag('Modality')} is {found}; this model reads {', '.join(config.modalities)}; "
             "set input.modalities in model.yaml if it was trained on more"
         )
 
@@ -106,7 +106,9 @@ def _check_processing(values: HeaderValues, accepts: Accepts) -> None:
         return
     if by_class or values.presentation_intent == "FOR PROCESSING":
         tag = "SOPClassUID" if by_class else "PresentationIntentType"
-        raise Refused(f"for_processing: {named(tag)} says FOR PROCESSING; allowed: FOR PRESENTATION; send that image")
+        raise Refused(
+            f"for_processing: {describe_tag(tag)} says FOR PROCESSING; allowed: FOR PRESENTATION; send that image"
+        )
 
 
 def _check_sop_class(values: HeaderValues, accepts: Accepts) -> list[str]:
@@ -116,7 +118,7 @@ def _check_sop_class(values: HeaderValues, accepts: Accepts) -> list[str]:
         return [_unknown("sop_class", ("SOPClassUID",), accepts.sop_classes)]
     if UID(values.sop_class).keyword not in accepts.sop_classes:
         raise Refused(
-            f"sop_class: {named('SOPClassUID')} is {standard_name(values.sop_class)}; this model reads "
+            f"sop_class: {describe_tag('SOPClassUID')} is {standard_name(values.sop_class)}; this model reads "
             f"{', '.join(accepts.sop_classes)}; send a radiograph, or set input.accepts.sop_classes in model.yaml"
         )
     return []
@@ -124,12 +126,12 @@ def _check_sop_class(values: HeaderValues, accepts: Accepts) -> list[str]:
 
 def _contradiction(name: str, found: Evidence, accepted: tuple[str, ...], setting: str) -> Refused:
     return Refused(
-        f"{name}: {named(found.keyword)} says '{found.term}'; this model reads {', '.join(accepted)}; "
+        f"{name}: {describe_tag(found.keyword)} says '{found.term}'; this model reads {', '.join(accepted)}; "
         f"send such an image, or set input.accepts.{setting} in model.yaml"
     )
 
 
 def _unknown(name: str, keywords: tuple[str, ...], accepted: tuple[str, ...]) -> str:
     verb = "does" if len(keywords) == 1 else "do"
-    tags = " and ".join(map(named, keywords))
+    tags = " and ".join(map(describe_tag, keywords))
     return f"{name}_unknown: {tags} {verb} not tell; this model reads {', '.join(accepted)}"

@@ -13,12 +13,12 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from prelim.errors import UnreadableInput
-from prelim.images.decoder_fence import fenced
+from prelim.images.decoder_fence import fence
 from prelim.images.dicom.grey_scale import LookupTable
 from prelim.images.dicom.structure import DataSet
 from prelim.images.dicom.values import (
     Invalid,
-    named,
+    describe_tag,
     read_code,
     read_coded_concepts,
     read_decimals,
@@ -130,7 +130,7 @@ TAGS: dict[str, Tag] = {
 def parse(data_set: DataSet) -> Dataset:
     """Return the elements of TAGS and no others: names, numbers and dates of patients never become values."""
     tags = [tag_of(tag.keyword) for tag in TAGS.values()]
-    with fenced("the DICOM header"):
+    with fence("the DICOM header"):
         return read_dataset(
             BytesIO(data_set.body),
             data_set.implicit,
@@ -152,19 +152,19 @@ def read_header_values(dataset: Dataset) -> HeaderValues:
             values[name] = tag.read(dataset, tag.keyword)
         except Invalid as error:
             if tag.use is not Use.OPTIONAL:
-                raise UnreadableInput(f"{named(tag.keyword)} {error}; check its export") from None
-            warnings.append(ignored(name, str(error)))
+                raise UnreadableInput(f"{describe_tag(tag.keyword)} {error}; check its export") from None
+            warnings.append(ignore_tag(name, str(error)))
     overlays = any(tag in dataset for tag in OVERLAY_ROWS)
     return HeaderValues(**values, overlays=overlays, warnings=tuple(warnings))
 
 
-def ignored(name: str, reason: str) -> str:
+def ignore_tag(name: str, reason: str) -> str:
     """Return the warning that the tag of this field is invalid; `reason` goes after the name of the tag."""
-    return f"invalid_value: {named(TAGS[name].keyword)} {reason}; the image is shown as if it were absent"
+    return f"invalid_value: {describe_tag(TAGS[name].keyword)} {reason}; the image is shown as if it were absent"
 
 
 def require(values: HeaderValues) -> None:
     """Raise UnreadableInput (400) if a needed tag is absent."""
     for name, tag in TAGS.items():
         if tag.use is Use.NEEDED and getattr(values, name) is None:
-            raise UnreadableInput(f"{named(tag.keyword)} is absent; an image needs it; check its export")
+            raise UnreadableInput(f"{describe_tag(tag.keyword)} is absent; an image needs it; check its export")

@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
 from prelim.errors import InputError
-from prelim.images.decoder_fence import fenced
+from prelim.images.decoder_fence import fence
 from prelim.images.dicom.grey_scale import LookupTable
 
 TEXT_VRS = frozenset(
@@ -51,7 +51,7 @@ class RawValue:
     little_endian: bool
 
 
-def named(keyword: str) -> str:
+def describe_tag(keyword: str) -> str:
     """Return "(0028,0004) Photometric Interpretation" for "PhotometricInterpretation"."""
     tag = tag_of(keyword)
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {dictionary_description(tag)}"
@@ -67,7 +67,7 @@ def tag_of(keyword: str) -> int:
 
 def standard_name(uid: str) -> str:
     """Return the name and number of a UID of the standard; any other could be that of a patient's image."""
-    with fenced("a UID"):
+    with fence("a UID"):
         name = UID(uid).name
         return f"'{name}' ({uid})" if name != uid else "not in the standard" if uid else "absent"
 
@@ -199,7 +199,7 @@ def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...] | None:
         return None
     element = dataset.get_item(tag)
     try:
-        with fenced(named(keyword)):
+        with fence(describe_tag(keyword)):
             value = dataset[tag].value
     except InputError:
         raise Invalid("is not a readable sequence") from None

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRBigEndian
 
 from prelim.errors import UnreadableInput
 from prelim.images.dicom.tags import TAGS, HeaderValues, Use
-from prelim.images.dicom.values import named
+from prelim.images.dicom.values import describe_tag
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import dataset, encode, lut_item, make_dicom, phantom, set_text
 
@@ -40,7 +40,7 @@ def test_an_optional_tag_that_is_garbage_is_as_absent(keyword: str) -> None:
         del made[keyword]
     radiograph = read(encode(garbage))
     assert np.array_equal(radiograph.pixels, read(encode(made)).pixels)
-    assert [named(keyword) in warning for warning in invalid(radiograph)] == [True]
+    assert [describe_tag(keyword) in warning for warning in invalid(radiograph)] == [True]
 
 
 @pytest.mark.parametrize("keyword", [tag.keyword for tag in TAGS.values() if tag.use is not Use.OPTIONAL])
@@ -56,7 +56,7 @@ def test_other_tags_that_are_garbage_are_damage(keyword: str) -> None:
         data = encode(set_text(dataset(phantom()), **{keyword: "???"}))
     with pytest.raises(UnreadableInput) as caught:
         read(data)
-    assert named(keyword) in str(caught.value)
+    assert describe_tag(keyword) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [name for name, tag in TAGS.items() if tag.use is Use.NEEDED])
@@ -64,7 +64,7 @@ def test_a_needed_tag_that_is_absent_is_damage(name: str) -> None:
     """Without a needed tag there is no picture: a 400 that names it."""
     with pytest.raises(UnreadableInput) as caught:
         read(make_dicom(drop=(TAGS[name].keyword,)))
-    assert named(TAGS[name].keyword) in str(caught.value)
+    assert describe_tag(TAGS[name].keyword) in str(caught.value)
 
 
 def test_every_tag_is_in_the_table() -> None:
@@ -79,7 +79,7 @@ def test_a_window_that_is_no_number_is_no_window(keyword: str, text: str) -> Non
     """Decimal commas, NaN, words and what only Python takes for a number: percentiles, and the tag is named."""
     radiograph = read(encode(set_text(dataset(phantom()), **{keyword: text})))
     assert np.array_equal(radiograph.pixels, read(make_dicom(drop=(keyword,))).pixels)
-    assert [named(keyword) in warning for warning in invalid(radiograph)] == [True]
+    assert [describe_tag(keyword) in warning for warning in invalid(radiograph)] == [True]
 
 
 @pytest.mark.parametrize("text", ["2048\\", "2048\\\\", " 2048 \\AUTO", "+2048.", "2.048E3", "2048\0"])
@@ -95,7 +95,7 @@ def test_a_slope_that_cannot_be_is_one(text: str) -> None:
     """A slope of 0 would make the picture flat: it is shown with 1."""
     radiograph = read(encode(set_text(dataset(phantom()), RescaleSlope=text, RescaleIntercept="0")))
     assert np.array_equal(radiograph.pixels, read(make_dicom()).pixels)
-    assert [named("RescaleSlope") in warning for warning in invalid(radiograph)] == [True]
+    assert [describe_tag("RescaleSlope") in warning for warning in invalid(radiograph)] == [True]
 
 
 def broken_tables() -> dict[str, Dataset]:
@@ -124,7 +124,7 @@ def test_a_table_that_contradicts_itself_is_no_table(keyword: str, name: str) ->
     """The window, or slope and intercept, apply as if there were no table."""
     radiograph = read(make_dicom(**{keyword: Sequence([broken_tables()[name]])}))
     assert np.array_equal(radiograph.pixels, read(make_dicom()).pixels)
-    assert [named(keyword) in warning for warning in invalid(radiograph)] == [True]
+    assert [describe_tag(keyword) in warning for warning in invalid(radiograph)] == [True]
 
 
 @pytest.mark.parametrize("keyword", ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"])
@@ -133,7 +133,7 @@ def test_a_spacing_that_is_unreadable_is_no_spacing(keyword: str, text: str) -> 
     """The size of a pixel has no part in the picture."""
     radiograph = read(encode(set_text(dataset(phantom()), **{keyword: text})))
     assert radiograph.spacing is None
-    assert [named(keyword) in warning for warning in invalid(radiograph)] == [True]
+    assert [describe_tag(keyword) in warning for warning in invalid(radiograph)] == [True]
 
 
 @pytest.mark.parametrize(
