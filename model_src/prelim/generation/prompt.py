@@ -46,7 +46,7 @@ class PromptConfig:
 
 
 class NoPrompt:
-    """Stands in for `Prompter` in models without a section `prompt`, which read only their start token.
+    """Takes the place of `Prompter` in models without a section `prompt`, which read only their start token.
 
     name : of the model, for messages
     """
