@@ -130,13 +130,13 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not exhaustive"
 
 test-fast: $(INSTALLED)  ## fast tests: no server, no slow tests
-	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow and not exhaustive"
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
-	$(BIN)/python -m pytest -m slow tests/handlers/test_fuzz.py
+	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py
 
 check: lint test  ## everything that CI runs
 
