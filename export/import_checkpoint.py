@@ -4,33 +4,36 @@
     python -m export.import_checkpoint biomedclip_qformer_biogpt final_model.pth --tokenizer microsoft/biogpt \
         --out models/report_generator
 
-Every key of the checkpoint is used, or printed as ignored with the reason; a missing or mis-shaped key is an error. An
+Every key of the checkpoint is used, or printed as ignored with the reason; a missing or mis-shaped key is an error.
+What the files do not show is given by an option (--set decoder.heads=8), or printed as assumed; both are in the card. An
 argument that is not a local file or folder is the name of a model on the hub: OWNER/NAME or OWNER/NAME@REVISION.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
+from tokenizers import Tokenizer
 
+from export.checkpoints.fit import check_fit, check_system, missing_part
 from export.checkpoints.model_card import write_card
-from export.checkpoints.published_weights import (
-    ImportRecord,
-    convert_weights,
-    decoder_section,
-    fit_shapes,
-    gather_weights,
-    special_tokens,
-)
+from export.checkpoints.published_weights import convert_weights, fit_shapes, gather_weights, tie_words
+from export.checkpoints.record import ImportRecord
+from export.checkpoints.settings import model_config
 from export.checkpoints.source import checkpoint_source, tokenizer_source
+from export.checkpoints.special_tokens import check_vocabulary, special_tokens
 from export.tokenizers.read import read_tokenizer
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
-from prelim.decoders.weights_file import check_weights, write_weights
+from prelim.decoders.weights_file import write_weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.architectures.architecture import Network
+from prelim.networks.architectures.facts import Facts
 from prelim.networks.model_folder import build_network
 
 
@@ -42,6 +45,8 @@ def import_checkpoint(
     name: str,
     *,
     keep_adapter: bool = False,
+    overwrite: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the model folder of a published checkpoint; an existing model card is not overwritten.
 
@@ -51,42 +56,111 @@ def import_checkpoint(
     tokenizer  : folder or file of the tokenizer, or the name of a model on the hub; None writes no tokenizer
     name       : of the model
     keep_adapter : keep low-rank adapters separate instead of merging them into their layers
+    overwrite    : replace a model.yaml that differs from the one of this import
+    options      : name in model.yaml, such as `decoder.heads` -> value that the files do not show
 
-    Raises ArchiveError for an unknown system, a file that is unavailable or unreadable, and missing or mis-shaped keys.
+    Raises ArchiveError for an unknown system, a file that is unavailable or unreadable, missing or mis-shaped keys, and a
+    model that is not the system's.
     """
     if system not in ARCHITECTURES:
         raise ArchiveError(f"system is {system!r}; known: {', '.join(ARCHITECTURES)}")
+    _check_out(out)
     published = ARCHITECTURES[system].published
     vocabulary = None if tokenizer is None else tokenizer_source(published.tokenizer, tokenizer)
     sources = [checkpoint_source(given) for given in checkpoint]
     record = ImportRecord()
-    tensors, settings = gather_weights(published, sources, record)
-    weights, adapter = convert_weights(published, tensors, settings, record, keep_adapter=keep_adapter)
+    gathered = gather_weights(published, sources, record)
+    check_system(system, gathered.tensors)
+    facts = Facts(options or {}, model_config(published, system, gathered.settings))
+    weights, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
+    weights = tie_words(weights, facts.config, facts, record)
     try:
-        sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()})
+        sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()}, facts)
+        missing = None
     except KeyError as error:
-        raise ArchiveError(f"not a checkpoint of {system}: it lacks {error.args[0]}") from error
+        sections, missing = {}, str(error.args[0])
     if published.layout is not None:
-        weights = published.layout(weights)
-    sections = {**sections, "decoder": {**decoder_section(published, sections["decoder"], settings), **adapter}}
-    own_tokens = special_tokens(published, sections["decoder"], settings)
-    sections |= own_tokens
+        weights = published.layout(weights, facts)
+    if missing is not None:
+        raise missing_part(system, weights, missing)
+    own_tokens = special_tokens(published, sections["decoder"], facts, gathered.settings)
+    sections = {**sections, "decoder": {**sections["decoder"], **adapter}, **own_tokens}
+    if unknown := facts.unknown_options():
+        raise ArchiveError(f"--set {unknown[0]}: {system} has no such value; known: {', '.join(sorted(facts.asked))}")
     config = ModelConfig.from_mapping(
         {"name": name, "version": "1.0", "architecture": system, **published.defaults, **sections}, f"{system}"
     )
+    network = _empty_network(config)
+    weights = fit_shapes(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
+    check_fit(published, network, weights)
+    words = None
+    if vocabulary is not None:
+        foreign = published.vocabulary not in (None, config.decoder["vocab_size"])
+        words = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
+        check_vocabulary(published.tokenizer, words, config.decoder["vocab_size"], record)
+    record.assume_published(published, facts)
+    _check_edited(out / CONFIG, config, overwrite=overwrite)
+    _write(out, config, weights, words)
+    write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
+    print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored, {len(record.assumed)} assumptions")
+
+
+def _check_out(out: Path) -> None:
+    """Raise ArchiveError if no folder can be written there."""
+    blocked = next((path for path in (out, *out.absolute().parents) if path.exists()), None)
+    if blocked is not None and not blocked.is_dir():
+        raise ArchiveError(f"--out {out}: {blocked} is a file; give a new or existing folder")
+
+
+def _empty_network(config: ModelConfig) -> Network:
+    """The network without weights. Raises ArchiveError if it cannot be built or served."""
     # Only the shapes are needed; the meta device allocates nothing.
     with torch.device("meta"):
         network = build_network(config)
-    weights = fit_shapes(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
-    check_weights(network, weights, sources[0].path)
+        if hasattr(network.decoder, "served"):
+            try:
+                network.decoder.served()
+            except ValueError as error:
+                raise ArchiveError(f"the decoder cannot be served: {error}") from error
+    return network
+
+
+def _check_edited(path: Path, config: ModelConfig, *, overwrite: bool) -> None:
+    """Raise ArchiveError if a model.yaml with other contents would be lost."""
+    if overwrite or not path.exists():
+        return
+    try:
+        there = ModelConfig.read(path)
+    except ArchiveError as error:
+        raise ArchiveError(f"{error}; remove the file, or pass --overwrite to replace it") from error
+    differing = [name for name in vars(config) if _plain(getattr(there, name)) != _plain(getattr(config, name))]
+    if differing:
+        raise ArchiveError(
+            f"{path} exists and differs from this import in {', '.join(differing)}; pass --overwrite to replace it, or "
+            "another --out"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else (
+        [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    )
+
+
+def _write(out: Path, config: ModelConfig, weights: Mapping[str, Any], words: Tokenizer | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     config.write(out / CONFIG)
     write_weights(out / WEIGHTS, weights)
-    if vocabulary is not None:
-        added = () if own_tokens else published.added_tokens
-        read_tokenizer(published.tokenizer, vocabulary.path, added).save(str(out / TOKENIZER))
-    write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
-    print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored")
+    if words is not None:
+        words.save(str(out / TOKENIZER))
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE of the command line; the value is read as YAML."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, yaml.safe_load(value)
 
 
 def main() -> None:
@@ -104,6 +178,16 @@ def main() -> None:
     parser.add_argument(
         "--keep-adapter", action="store_true", help="keep low-rank adapters separate instead of merging them"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a model.yaml that differs from this import's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        type=_option,
+        default=[],
+        dest="options",
+        metavar="NAME=VALUE",
+        help="a value that the files do not show, such as decoder.heads=8; without it the published model's is assumed",
+    )
     parser.add_argument("--name", help="name of the model; default: the name of the folder")
     arguments = parser.parse_args()
     try:
@@ -114,6 +198,8 @@ def main() -> None:
             arguments.out,
             arguments.name or arguments.out.resolve().name,
             keep_adapter=arguments.keep_adapter,
+            overwrite=arguments.overwrite,
+            options=dict(arguments.options),
         )
     except ArchiveError as error:
         sys.exit(f"{error}")

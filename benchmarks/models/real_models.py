@@ -100,7 +100,7 @@ def _of_folder(folder: Path, count: int) -> RealModel:
     tokens, new_tokens = config.tokenizer, config.generation.max_new_tokens
     about = f"{config.name} {config.version}, {len(prefixes)} images ({where}), up to {new_tokens} tokens each"
     return RealModel(
-        config.name, about, network.decoder, prefixes, tokens.eos_token_id, tokens.pad_token_id, new_tokens
+        config.name, about, network.decoder, prefixes, tokens.eos_token_ids[0], tokens.pad_token_id, new_tokens
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from prelim.errors import ArchiveError
 
 MODEL, WEIGHTS = "config.json", "model.weights.h5"
+SUFFIX = ".keras"
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
@@ -45,6 +46,24 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         return tensors | _inputs(layers)
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ArchiveError(f"{path} cannot be read as a .keras file: {error}") from error
+
+
+def read_keras_settings(path: Path) -> dict[str, Any]:
+    """The settings of a `.keras` file's layers, as a config.json of the model type `keras`.
+
+    returns : `layers`, class -> the settings of its first layer
+
+    Raises ArchiveError if the file is not a `.keras` file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read(MODEL))["config"]["layers"]
+        found: dict[str, Any] = {}
+        for layer in layers:
+            found.setdefault(layer["class_name"].rpartition(">")[2], layer["config"])
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ArchiveError(f"{path} cannot be read as a .keras file: {error}") from error
+    return {"model_type": "keras", "layers": found}
 
 
 def _tensors(file: h5py.File, path: Path) -> dict[str, Tensor]:

@@ -1,24 +1,39 @@
 """Low-rank adapters: merge them into their layers, or keep them separate.
 
-Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022: W + (alpha / r) B A.
+Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022: W + (alpha / r) B A; Liu et al.,
+"DoRA: Weight-Decomposed Low-Rank Adaptation", ICML 2024: every row of that, scaled to a learned length.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.errors import ArchiveError
+from prelim.networks.architectures.facts import Facts
 
 Weights = Mapping[str, Tensor | LazyTensor]
 
-_ADAPTER = re.compile(r"\.lora_(A|B)\.weight$")
-_UNKNOWN = ("use_dora", "alpha_pattern", "rank_pattern", "modules_to_save")
-"""Settings of `peft` that change what an adapter computes; no published system uses them."""
+_ADAPTER = re.compile(r"\.lora_((A|B)\.weight|magnitude_vector)$")
+_MERGE = "call peft's merge_and_unload() and import the result"
+
+_UNCHANGED_BASE = (True, False, "gaussian", "eva", "orthogonal", "mica")
+"""Allowed `init_lora_weights`: the others, like PiSSA and OLoRA, subtract the first adapter from the base weights, which
+the published base still contains."""
+
+_KNOWN = {
+    *("alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "eva_config", "exclude_modules"),
+    *("inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout"),
+    *("lora_ga_config", "megatron_core", "modules_to_save", "peft_version", "qalora_group_size", "r", "rank_pattern"),
+    *("revision", "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora", "ensure_weight_tying"),
+    *("init_lora_weights", "peft_type", "enable_lora", "merge_weights"),
+}
+"""Settings of `peft` that are read here, or do not change what a trained adapter computes."""
 
 
 def adapted_layers(weights: Iterable[str]) -> list[str]:
@@ -30,46 +45,101 @@ def adapted_layers(weights: Iterable[str]) -> list[str]:
 class Adapter:
     """One layer's adapter.
 
-    base : Tensor, shape (outputs, inputs)
-    down : Tensor, shape (rank, inputs)
-    up   : Tensor, shape (outputs, rank)
+    base   : Tensor, shape (outputs, inputs)
+    down   : Tensor, shape (rank, inputs)
+    up     : Tensor, shape (outputs, rank)
+    length : Tensor, shape (outputs,), of each row of the adapted weight (DoRA); None leaves the lengths as they are
     """
 
     base: Tensor | LazyTensor
     down: Tensor
     up: Tensor
     scaling: float
+    length: Tensor | None = None
 
     def merge(self) -> Tensor:
         """The adapted weight, computed in float32 and cast to the layer's dtype."""
         weight = materialize(self.base)
-        return (weight.float() + self.scaling * (self.up.float() @ self.down.float())).to(weight.dtype)
+        adapted = weight.float() + self.scaling * (self.up.float() @ self.down.float())
+        if self.length is not None:
+            adapted *= (self.length.float() / torch.linalg.norm(adapted, dim=1))[:, None]
+        return adapted.to(weight.dtype)
 
     def scale_up(self) -> Tensor:
         """`up` multiplied by the scaling."""
         return (self.up.float() * self.scaling).to(self.up.dtype)
 
 
-def merge_adapters(
-    weights: Weights, settings: Mapping[str, Any], alpha: float | None
-) -> dict[str, Tensor | LazyTensor]:
+@dataclass(frozen=True)
+class AdapterSettings:
+    """What the scaling of adapters depends on.
+
+    config    : adapter_config.json of `peft`; empty if there is none
+    facts     : has the alpha if the config has none
+    published : alpha of the published adapter; None if there is none
+    names     : our name of a layer -> the published one, which patterns match
+    """
+
+    config: Mapping[str, Any]
+    facts: Facts
+    published: float | None = None
+    names: Mapping[str, str] | None = None
+
+    def scaling(self, layer: str, rank: int) -> float:
+        """Factor of one layer's adapter. Raises ArchiveError if alpha is unknown."""
+        name = (self.names or {}).get(layer, layer)
+        patterns: Mapping[str, float] = self.config.get("alpha_pattern") or {}
+        alpha = next((patterns[p] for p in patterns if re.match(rf"(.*\.)?({p})$", name)), self.config.get("lora_alpha"))
+        if alpha is None and self.published is None and "adapter.lora_alpha" not in self.facts.options:
+            raise ArchiveError(
+                f"{layer} has an adapter of unknown alpha; give the folder with adapter_config.json, or --set "
+                "adapter.lora_alpha=VALUE"
+            )
+        alpha = self.facts.value("adapter.lora_alpha", self.published, stored=alpha)
+        stabilized = self.facts.value("adapter.use_rslora", False, stored=self._stored("use_rslora", False))
+        return alpha / (math.sqrt(rank) if stabilized else rank)
+
+    def _stored(self, name: str, default: Any) -> Any:
+        """A value of adapter_config.json, which omits defaults of its time; None if there is no such file."""
+        if not self.config:
+            return None
+        return default if self.config.get(name) is None else self.config[name]
+
+    def check(self) -> None:
+        """Raise ArchiveError for an adapter that does not compute what is computed here."""
+        config = self.config
+        kind = config.get("peft_type", "LORA")
+        if kind != "LORA":
+            raise ArchiveError(f"adapter_config.json has peft_type = {kind!r}; only LORA can be imported; {_MERGE}")
+        init = self.facts.value("adapter.init_lora_weights", True, stored=self._stored("init_lora_weights", True))
+        if init not in _UNCHANGED_BASE:
+            raise ArchiveError(
+                f"adapter_config.json has init_lora_weights = {init!r}, which also changed the base weights; {_MERGE}, or "
+                "save the adapter with path_initial_model_for_weight_conversion"
+            )
+        unknown = sorted(name for name, value in config.items() if name not in _KNOWN and value)
+        if unknown:
+            raise ArchiveError(
+                f"adapter_config.json has {unknown[0]} = {config[unknown[0]]!r}, which is not supported; {_MERGE}"
+            )
+
+
+def merge_adapters(weights: Weights, settings: AdapterSettings) -> dict[str, Tensor | LazyTensor]:
     """Merge all adapters into their layers, lazily.
 
-    weights  : under our keys: `<layer>.weight`, `<layer>.lora_A.weight` and `<layer>.lora_B.weight`
-    settings : adapter_config.json of `peft`; empty if there is none
-    alpha    : of the published adapter, used if the settings have none
+    weights : under our keys: `<layer>.weight`, `<layer>.lora_A.weight` and `<layer>.lora_B.weight`
 
     Raises ArchiveError for an incomplete adapter, one without its layer, or an unsupported kind.
     """
     merged = {name: tensor for name, tensor in weights.items() if not _ADAPTER.search(name)}
-    for layer, adapter in _adapters(weights, settings, alpha).items():
+    for layer, adapter in _adapters(weights, settings).items():
         base = adapter.base
         merged[f"{layer}.weight"] = LazyTensor(tuple(base.shape), base.dtype, adapter.merge)
     return merged
 
 
 def keep_adapters(
-    weights: Weights, settings: Mapping[str, Any], alpha: float | None
+    weights: Weights, settings: AdapterSettings
 ) -> tuple[dict[str, Tensor | LazyTensor], dict[str, Any]]:
     """Keep the adapters separate, with their scaling multiplied into lora_B.
 
@@ -77,7 +147,9 @@ def keep_adapters(
 
     Raises ArchiveError as `merge_adapters` does, if adapters differ in rank, or if there are none.
     """
-    kept, adapters = dict(weights), _adapters(weights, settings, alpha)
+    kept, adapters = dict(weights), _adapters(weights, settings)
+    if any(adapter.length is not None for adapter in adapters.values()):
+        raise ArchiveError("DoRA adapters cannot be kept, only merged; import without --keep-adapter")
     ranks = sorted({len(adapter.down) for adapter in adapters.values()})
     if len(ranks) != 1:
         raise ArchiveError(
@@ -90,11 +162,10 @@ def keep_adapters(
     return kept, {"rank": ranks[0], "layers": names}
 
 
-def _adapters(weights: Weights, settings: Mapping[str, Any], alpha: float | None) -> dict[str, Adapter]:
+def _adapters(weights: Weights, settings: AdapterSettings) -> dict[str, Adapter]:
     layers = adapted_layers(weights)
-    for setting in _UNKNOWN:
-        if layers and settings.get(setting):
-            raise ArchiveError(f"adapter_config.json has {setting} = {settings[setting]!r}, which is not supported")
+    if layers or settings.config:
+        settings.check()
     adapters = {}
     for layer in layers:
         parts = [weights.get(f"{layer}.{part}") for part in ("weight", "lora_A.weight", "lora_B.weight")]
@@ -106,8 +177,15 @@ def _adapters(weights: Weights, settings: Mapping[str, Any], alpha: float | None
             raise ArchiveError(
                 f"{layer}: lora_B {tuple(up.shape)} times lora_A {tuple(down.shape)} does not fit {tuple(base.shape)}"
             )
-        scaled = settings.get("lora_alpha", alpha)
-        if scaled is None:
-            raise ArchiveError(f"{layer} has an adapter of unknown alpha; give the folder with adapter_config.json")
-        adapters[layer] = Adapter(base, down, up, scaled / (math.sqrt(rank) if settings.get("use_rslora") else rank))
+        length = weights.get(f"{layer}.lora_magnitude_vector")
+        if (length is not None) != bool(settings.config.get("use_dora")) or isinstance(length, LazyTensor):
+            raise ArchiveError(f"{layer} has {'a' if length is not None else 'no'} lora_magnitude_vector, but "
+                f"adapter_config.json has use_dora = {settings.config.get('use_dora')!r}; give both from one model")
+        adapters[layer] = Adapter(base, down, up, settings.scaling(layer, rank), length)
     return adapters
+
+
+def is_adapter(keys: Sequence[str]) -> bool:
+    """Whether a file contains an adapter without the weights of its layers; keys are ours."""
+    layers = adapted_layers(keys)
+    return bool(layers) and not any(f"{layer}.weight" in keys for layer in layers)

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from export.checkpoints.published_weights import ImportRecord, Weights
+from export.checkpoints.published_weights import Weights
+from export.checkpoints.record import ImportRecord
 from export.checkpoints.source import Source
 from prelim.archive.archive import CONFIG
 from prelim.decoders.weights_file import PROGRESS_FROM
@@ -57,6 +58,10 @@ its own validation first.
 Keys of the checkpoint that were ignored:
 
 {ignored}
+
+Not in these files, and not checked:
+
+{assumed}
 
 ## What was fixed
 
@@ -122,6 +127,7 @@ def write_card(
         files="\n".join(rows),
         notes=_bullets(record.notes) or "No value was changed; names and layout are those of this project.",
         ignored=_bullets(_by_reason(record.ignored)) or "Nothing.",
+        assumed=_bullets(record.assumed) or "Nothing.",
         fixed=_bullets(published.fixed) or "None known.",
         images=_yaml(config, "input", "preprocess"),
         decoding=_yaml(config, "prompt", "generation"),

@@ -10,155 +10,235 @@ import torch
 from torch import Tensor
 
 from export.checkpoints.bitsandbytes_weights import dequantize_weights
-from export.checkpoints.checkpoint import GGUF, JSON, read_checkpoint, read_settings
-from export.checkpoints.lora import adapted_layers, keep_adapters, merge_adapters
+from export.checkpoints.checkpoint import read_checkpoint
+from export.checkpoints.lora import AdapterSettings, adapted_layers, is_adapter, keep_adapters, merge_adapters
+from export.checkpoints.record import ImportRecord
+from export.checkpoints.settings import GGUF, SettingsFile, read_settings
 from export.checkpoints.source import Source
 from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Published, Section
+from prelim.networks.architectures.facts import Facts
 
 Weights = Mapping[str, Tensor | LazyTensor]
-Settings = Sequence[Mapping[str, Any]]
+
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
+"""Prefixes of keys by DataParallel and AveragedModel, torch.compile, and modules of training scripts."""
+
+EVERYWHERE_IGNORED = {
+    r"^n_averaged$": "counter of an average of weights, which only training needs",
+    r"\.original_module\.": "weights from before fine-tuning; the checkpoint has the fine-tuned ones too",
+}
+"""Pattern of a published key that no system needs -> the reason."""
+
+HEAD, WORDS = "decoder.lm_head.weight", "decoder.body.embed_tokens.weight"
+FINAL_NORM = "decoder.body.norm.weight"
+DELTA = 0.05
+"""Mean weight of the final norm, below which a Llama is the difference of two; trained ones are above 1."""
 
 
 @dataclass(frozen=True)
-class ImportRecord:
-    """A log of an import, printed and also written to the model card.
+class Gathered:
+    """Everything that the sources of an import contain.
 
-    ignored : published key -> the reason why it is ignored
-    notes   : other changes to the weights
+    tensors  : under published keys without wrappers
+    settings : of all sources
+    weights  : files that have weights, for messages
     """
 
-    ignored: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    tensors: dict[str, Tensor | LazyTensor] = field(default_factory=dict)
+    settings: list[SettingsFile] = field(default_factory=list)
 
-    def ignore(self, keys: Mapping[str, str]) -> None:
-        """Add ignored keys."""
-        self.ignored.update(keys)
-        for key, reason in keys.items():
-            print(f"ignored {key}: {reason}")
-
-    def note(self, text: str) -> None:
-        """Add a note."""
-        self.notes.append(text)
-        print(text)
+    @property
+    def adapter_config(self) -> Mapping[str, Any]:
+        """adapter_config.json; empty if there is none. Raises ArchiveError if there are several."""
+        found = [file for file in self.settings if file.is_adapter]
+        if len(found) > 1:
+            raise ArchiveError(f"{found[0].name} and {found[1].name} are two adapters; merge one into its base model first")
+        return found[0].contents if found else {}
 
 
 def our_weights(published: Published, tensors: Weights) -> tuple[dict[str, Tensor | LazyTensor], dict[str, str]]:
     """Rename the checkpoint's keys to ours. Also returns the ignored published keys with the reasons."""
-    ignored = {key: reason for key in tensors if (reason := published.why_ignored(key))}
+    patterns = {**published.all_ignored({key: tuple(value.shape) for key, value in tensors.items()}), **EVERYWHERE_IGNORED}
+    ignored = {key: reason for key in tensors if (reason := published.why_ignored(key, patterns))}
     return {published.our_key(key): value for key, value in tensors.items() if key not in ignored}, ignored
 
 
-def gather_weights(
-    published: Published, sources: Sequence[Source], record: ImportRecord
-) -> tuple[dict[str, Tensor | LazyTensor], list[dict[str, Any]]]:
-    """Read all tensors under their published keys, and all settings, from the sources.
+def unwrap(published: Published, tensors: Weights) -> dict[str, Tensor | LazyTensor]:
+    """Remove the prefixes of wrappers from keys, where more keys are then those of the system."""
 
-    For a weight that is in several sources the first one is used.
+    def known(keys: Sequence[str]) -> int:
+        return sum(published.knows(key) for key in keys)
+
+    found = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
+    while True:
+        count = known(list(found))
+        for wrapper in WRAPPERS:
+            candidate = {key.removeprefix(wrapper): value for key, value in found.items()}
+            if len(candidate) == len(found) and known(list(candidate)) > count:
+                found = candidate
+                break
+        else:
+            return found
+
+
+def gather_weights(published: Published, sources: Sequence[Source], record: ImportRecord) -> Gathered:
+    """Read all tensors, and all settings, from the sources.
+
+    For a weight that is in several sources the first one is used, but the weights of an adapter's file replace those of
+    its base model.
 
     Raises ArchiveError if a file cannot be read, or if the values of an ignored tied key differ from its counterpart.
     """
-    tensors: dict[str, Tensor | LazyTensor] = {}
-    settings: list[dict[str, Any]] = []
+    gathered = Gathered()
     for source in sources:
-        path = source.path
-        settings += read_settings(path)
-        stored = {} if path.suffix == JSON else read_checkpoint(path)
+        settings = read_settings(source.path, source.label)
+        stored = read_checkpoint(source.path)
         found = dequantize_weights(stored)
         print(f"{source.label}: {len(stored)} tensors")
         if count := sum(value is not stored[key] for key, value in found.items()):
             record.note(f"{source.label}: {count} weights quantized by bitsandbytes were dequantized")
-        if path.suffix == GGUF:
+        if source.path.suffix == GGUF:
             record.note(f"{source.label}: weights quantized by llama.cpp were dequantized")
+        found = share_tied(published, source, unwrap(published, found), record)
         weights = our_weights(published, found)[0]
-        _check_tied(published, source, found, weights)
-        repeated = weights.keys() & our_weights(published, tensors)[0].keys()
+        # The config.json of a folder with the whole system describes it in words of its own.
+        whole = any(key.startswith(("vision.", "connector.")) for key in weights)
+        kept = [file for file in settings if not (whole and file.is_config and file.contents.get("model_type") not in published.model_types)]
+        for file in settings:
+            if file not in kept:
+                record.note(f"{file.name} describes the whole system, and is not read")
+        gathered.settings.extend(kept)
+        _add(published, source, gathered.tensors, found, weights, record)
+    return gathered
+
+
+def _add(
+    published: Published,
+    source: Source,
+    tensors: dict[str, Tensor | LazyTensor],
+    found: Weights,
+    weights: Weights,
+    record: ImportRecord,
+) -> None:
+    before = our_weights(published, tensors)[0]
+    repeated = weights.keys() & before.keys()
+    if not is_adapter([*weights]):
         if repeated:
             record.note(f"{source.label}: {len(repeated)} of them were taken from a file given earlier instead")
         # The last entry is used where two published keys map to one weight, so earlier sources go to the end.
-        tensors = {**{key: value for key, value in found.items() if key not in tensors}, **tensors}
-    return tensors, settings
+        earlier = dict(tensors)
+        tensors.clear()
+        tensors.update({**{key: value for key, value in found.items() if key not in earlier}, **earlier})
+        return
+    if adapted_layers(before.keys()) and adapted_layers(repeated):
+        raise ArchiveError(f"{source.label} is a second adapter of the same layers; merge one into its base model first")
+    if repeated:
+        record.note(f"{source.label}: {len(repeated)} weights replace those of the base model, as trained with the adapter")
+    for key, value in found.items():
+        tensors.pop(key, None)
+        tensors[key] = value
 
 
-def _check_tied(published: Published, source: Source, found: Weights, weights: Weights) -> None:
+def share_tied(
+    published: Published, source: Source, found: Weights, record: ImportRecord
+) -> dict[str, Tensor | LazyTensor]:
+    """Check the values of tied keys; one that was saved under its other name only gets its own.
+
+    Raises ArchiveError if two tied keys of the source differ.
+    """
+    shared = dict(found)
+    weights = our_weights(published, found)[0]
     # Only within one source: another one may have the weights from before fine-tuning.
     for pattern, ours in published.tied.items():
-        for key in found:
-            repeats = re.search(pattern, key) is not None and ours in weights
-            if repeats and not torch.equal(materialize(found[key]), materialize(weights[ours])):
+        for key in [key for key in found if re.search(pattern, key)]:
+            if ours not in weights:
+                shared[published.published_key(ours)] = found[key]
+                record.note(f"{source.label}: {key} is also used for {published.published_key(ours)}, its tied weight")
+            elif not torch.equal(materialize(found[key]), materialize(weights[ours])):
                 raise ArchiveError(
                     f"{source.label}: {key} is not equal to {ours}, but the model uses one tensor for both"
                 )
+    return shared
+
+
+def tie_words(
+    weights: Weights, config: Mapping[str, Any], facts: Facts, record: ImportRecord
+) -> dict[str, Tensor | LazyTensor]:
+    """Give a language model with tied words its one tensor, whichever of the two names it was saved under.
+
+    config : of the language model
+
+    Raises ArchiveError if the two are different tensors.
+    """
+    tied = facts.options.get("decoder.tie_word_embeddings", config.get("tie_word_embeddings"))
+    found = dict(weights)
+    if not tied or HEAD not in found:
+        return found
+    if WORDS not in found:
+        found[WORDS] = found.pop(HEAD)
+        record.note("lm_head.weight is also used for the token embeddings, because config.json ties them")
+        return found
+    if not torch.equal(materialize(found[HEAD]), materialize(found[WORDS])):
+        raise ArchiveError(
+            "tie_word_embeddings is true in config.json, but lm_head.weight differs from embed_tokens.weight; give the "
+            "config.json of this checkpoint, or --set decoder.tie_word_embeddings=false"
+        )
+    del found[HEAD]
+    record.note("lm_head.weight is a copy of the token embeddings, as config.json says")
+    return found
 
 
 def convert_weights(
-    published: Published, tensors: Weights, settings: Settings, record: ImportRecord, *, keep_adapter: bool
+    published: Published, gathered: Gathered, facts: Facts, record: ImportRecord, *, keep_adapter: bool
 ) -> tuple[dict[str, Tensor | LazyTensor], Section]:
     """Convert the weights to our keys, and merge or keep their adapters.
 
     keep_adapter : keep low-rank adapters separate instead of merging them
     returns      : the weights, and additions to the section `decoder` of model.yaml
 
-    Raises ArchiveError as `merge_adapters` and `keep_adapters` do.
+    Raises ArchiveError as `merge_adapters` and `keep_adapters` do, and for the difference of two models.
     """
-    weights, ignored = our_weights(published, tensors)
-    adapter = next((contents for contents in settings if "lora_alpha" in contents), {})
+    weights, ignored = our_weights(published, gathered.tensors)
+    _check_delta(weights)
     layers = adapted_layers(weights)
+    names = {published.our_key(key): re.sub(r"^.*base_model\.model\.", "", key) for key in gathered.tensors}
+    suffix = ".lora_A.weight"
+    settings = AdapterSettings(
+        gathered.adapter_config,
+        facts,
+        published.lora_alpha,
+        {ours.removesuffix(suffix): name.split(".lora_A.")[0] for ours, name in names.items() if ours.endswith(suffix)},
+    )
     added: Section = {}
     if keep_adapter:
-        weights, kept = keep_adapters(weights, adapter, published.lora_alpha)
+        weights, kept = keep_adapters(weights, settings)
         added = {"adapter": kept}
     else:
-        weights = merge_adapters(weights, adapter, published.lora_alpha)
+        weights = merge_adapters(weights, settings)
     if layers:
         record.note(
             f"low-rank adapters are {'kept separate from' if keep_adapter else 'merged into'} {len(layers)} layers"
+        )
+    strange = sorted(key for key in weights if "lora_" in key and not (keep_adapter and adapted_layers([key])))
+    if strange:
+        raise ArchiveError(
+            f"{published.published_key(strange[0])} is a part of an adapter that is not supported; call peft's "
+            "merge_and_unload() and import the result"
         )
     record.ignore(ignored)
     return weights, added
 
 
-def decoder_section(published: Published, section: Section, settings: Settings) -> Section:
-    """Section `decoder` updated from a config.json of the same model type; null means the default."""
-    for contents in settings:
-        if contents.get("model_type") == section.get("model_type") is not None:
-            found = {name: contents[name] for name in published.decoder_config if contents.get(name) is not None}
-            section = {**section, **found}
-    return section
-
-
-def special_tokens(published: Published, decoder: Section, settings: Settings) -> dict[str, Section]:
-    """Sections `tokenizer` and `prompt` for a decoder whose vocabulary is not the published one.
-
-    decoder : section of model.yaml
-    returns : the published sections with the special tokens of its config.json; empty if the vocabulary is the
-              published one, or there is no config.json
-
-    Raises ArchiveError if its config.json has no end-of-text token.
-    """
-    found = [contents for contents in settings if contents.get("model_type") == decoder.get("model_type") is not None]
-    if published.vocabulary in (None, decoder.get("vocab_size")) or not found:
-        return {}
-    # A value missing in config.json is the model type's default, which the published model uses too.
-    own = {**published.defaults["tokenizer"], "pad_token_id": None, **found[-1]}
-    start, end, padding = (own[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id"))
-    if not isinstance(end, int):
+def _check_delta(weights: Weights) -> None:
+    """Raise ArchiveError if a language model is the difference of two, as Vicuna was first published."""
+    norm = weights.get(FINAL_NORM)
+    if norm is not None and materialize(norm).float().abs().mean() < DELTA:
         raise ArchiveError(
-            f"eos_token_id is {end!r} in the decoder's config.json; it must be one id, that of the end-of-text "
-            f"token, because the published ids are not valid for a vocabulary of {decoder['vocab_size']}"
+            "the final norm of the language model is almost 0: these are delta weights, the difference of two models; add "
+            "them to the base model first, for Vicuna with fastchat.model.apply_delta"
         )
-    tokens = {
-        "bos_token_id": end if start is None else start,
-        "eos_token_id": end,
-        "pad_token_id": end if padding is None else padding,
-    }
-    prompt = dict(published.defaults["prompt"])
-    if "bos_token_id" in prompt:
-        prompt["bos_token_id"] = start
-    if "start_ids" in prompt:
-        prompt["start_ids"] = [] if start is None else [start]
-    return {"tokenizer": tokens, "prompt": prompt}
 
 
 def fit_shapes(
@@ -167,7 +247,7 @@ def fit_shapes(
     """Adapt the shapes of the weights to ours where that is unambiguous.
 
     Adds and removes dimensions of size 1, as in position tables of shape (1, n, width), and resizes the tables that
-    the original resizes. Other mismatches are left for `check_weights` to report.
+    the original resizes. Other mismatches are left for `check_fit` to report.
     """
     fitted = dict(weights)
     for key, tensor in weights.items():

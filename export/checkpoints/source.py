@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.checkpoints import hub
-from export.checkpoints.checkpoint import SETTINGS, WEIGHTS, checkpoint_files, find_weights
-from export.tokenizers.read import expected_files, find_files, tokenizer_files
+from export.checkpoints.checkpoint import WEIGHTS, checkpoint_files, find_weights
+from export.checkpoints.settings import SETTINGS
+from export.tokenizers.read import all_files, expected_files, tokenizer_files
 from prelim.errors import ArchiveError
 
 
@@ -49,7 +50,7 @@ def tokenizer_source(kind: str, given: str | Path) -> Source:
     Raises ArchiveError if it does not exist or cannot be downloaded.
     """
     wanted = f"tokenizer files ({expected_files(kind)})"
-    label, path = _locate(given, lambda names: find_files(kind, names), wanted)
+    label, path = _locate(given, lambda names: all_files(kind, names), wanted)
     return Source(label, path, tuple(tokenizer_files(kind, path)))
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from export.checkpoints.checkpoint import GGUF
+from export.checkpoints.settings import GGUF
 from export.tokenizers import bert, biogpt, llama
+from export.tokenizers.added_words import ADDED_WORDS, add_words, added_words
 from prelim.archive.archive import TOKENIZER, load_tokenizer
 from prelim.errors import ArchiveError
 
@@ -29,6 +30,12 @@ def find_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
     return next((files for files in (*readable, (TOKENIZER,)) if all(name in names for name in files)), ())
 
 
+def all_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
+    """The tokenizer's files of `find_files`, and those with the words that were added to it; empty if there are none."""
+    files = find_files(kind, names)
+    return (*files, *(name for name in ADDED_WORDS if name in names)) if files else ()
+
+
 def expected_files(kind: str) -> str:
     """The preferred files of a tokenizer, for messages."""
     readable, _ = CONVERTERS.get(kind, (((TOKENIZER,),), load_tokenizer))
@@ -40,7 +47,7 @@ def tokenizer_files(kind: str, path: Path) -> list[Path]:
     if path.suffix == GGUF:
         return [path]
     folder = path if path.is_dir() else path.parent
-    files = find_files(kind, {file.name for file in folder.iterdir()})
+    files = all_files(kind, {file.name for file in folder.iterdir()})
     if not files:
         raise ArchiveError(f"{folder} has no tokenizer: expected {expected_files(kind)}")
     return [folder / name for name in files]
@@ -53,9 +60,9 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
     path         : a folder with its files, or one of them
     added_tokens : special tokens to add with the next ids if the tokenizer lacks them
 
-    Raises ArchiveError if a file is missing or cannot be read.
+    Raises ArchiveError if a file is missing or cannot be read, or if an added word cannot get its id.
     """
-    files = tokenizer_files(kind, path)
+    files = [file for file in tokenizer_files(kind, path) if file.name not in ADDED_WORDS]
     readable, convert = CONVERTERS.get(kind, ((), load_tokenizer))
     if path.suffix == GGUF:
         # Imported here because its libraries take seconds to import.
@@ -66,5 +73,7 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
         tokenizer = convert(files[0].parent)
     else:
         tokenizer = load_tokenizer(files[0].parent)
+    if path.suffix != GGUF:
+        add_words(tokenizer, added_words(files[0].parent), files[0].parent)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     return tokenizer

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from export.checkpoints.lora import merge_adapters
+from export.checkpoints.lora import AdapterSettings, merge_adapters
 from export.checkpoints.published_weights import our_weights
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG, WEIGHTS
@@ -20,6 +20,7 @@ from prelim.archive.model_config import ModelConfig, SpecialTokens
 from prelim.decoders.weights_file import LazyTensor, read_weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.architectures.facts import Facts
 from prelim.networks.model_folder import MODEL_CARD
 from tests.parity.fixture import fixture_path, read_fixture
 
@@ -217,6 +218,7 @@ def test_decoder_with_another_vocabulary_has_its_own_special_tokens(vision: Path
     path.write_text(
         json.dumps({**settings, "bos_token_id": 7, "eos_token_id": 5, "pad_token_id": None}), encoding="utf-8"
     )
+    (tmp_path / "llama" / "generation_config.json").unlink()
     torch.save(projection(), tmp_path / "projection.pth")
     files = [vision, tmp_path / "projection.pth", tmp_path / "llama"]
 
@@ -227,8 +229,11 @@ def test_decoder_with_another_vocabulary_has_its_own_special_tokens(vision: Path
     assert config.prompt is not None
     assert config.prompt.start_ids == (7,)
     path.write_text(json.dumps({**settings, "eos_token_id": [5, 6]}), encoding="utf-8")
-    with pytest.raises(ArchiveError, match=r"eos_token_id is \[5, 6\] .* must be one id"):
-        import_weights(files, tmp_path / "again")
+    import_weights(files, tmp_path / "again")
+    assert ModelConfig.read(tmp_path / "again" / CONFIG).tokenizer.eos_token_ids == (5, 6)
+    path.write_text(json.dumps({**settings, "eos_token_id": [5, 60]}), encoding="utf-8")
+    with pytest.raises(ArchiveError, match=r"eos_token_id is \[5, 60\] .* tokens below 40"):
+        import_weights(files, tmp_path / "third")
 
 
 def test_missing_keys_are_listed(vision: Path, tmp_path: Path) -> None:
@@ -238,7 +243,7 @@ def test_missing_keys_are_listed(vision: Path, tmp_path: Path) -> None:
     del weights["visual_projection.bias"]
     torch.save(weights, tmp_path / "checkpoint.pth")
 
-    with pytest.raises(ArchiveError, match=r"connector\.proj\.bias is missing; decoder\.body\.norm\.weight is missing"):
+    with pytest.raises(ArchiveError, match=r"missing: visual_projection\.bias, model\.norm\.weight"):
         import_weights([vision, tmp_path / "checkpoint.pth", tmp_path / "llama" / "config.json"], tmp_path / "out")
 
 
@@ -249,7 +254,7 @@ def test_adapter_keeps_the_layers_dtype() -> None:
     """A half-precision layer is merged in float32 and stays in half precision; rank-stabilized scaling is supported."""
     layer = {**LAYER, "x.weight": LAYER["x.weight"].bfloat16()}
 
-    merged = merge_adapters(layer, {"lora_alpha": 4, "use_rslora": True}, None)
+    merged = merge_adapters(layer, AdapterSettings({"lora_alpha": 4, "use_rslora": True}, Facts()))
 
     lazy = merged["x.weight"]
     assert isinstance(lazy, LazyTensor)
@@ -264,7 +269,8 @@ def test_adapter_keeps_the_layers_dtype() -> None:
         ({"x.lora_B.weight": None}, {"lora_alpha": 1}, "x needs weight, lora_A.weight and lora_B.weight"),
         ({"x.lora_B.weight": torch.ones(5, 2)}, {"lora_alpha": 1}, r"lora_B \(5, 2\) .* does not fit \(4, 6\)"),
         ({}, {}, "adapter of unknown alpha"),
-        ({}, {"lora_alpha": 1, "use_dora": True}, "use_dora = True, which is not supported"),
+        ({}, {"lora_alpha": 1, "use_dora": True}, "x has no lora_magnitude_vector, but .* use_dora = True"),
+        ({}, {"lora_alpha": 1, "use_qalora": True}, "use_qalora = True, which is not supported"),
     ],
 )
 def test_adapter_that_cannot_be_merged_is_refused(
@@ -274,7 +280,7 @@ def test_adapter_that_cannot_be_merged_is_refused(
     weights = {key: value for key, value in {**LAYER, **changes}.items() if value is not None}
 
     with pytest.raises(ArchiveError, match=message):
-        merge_adapters(weights, settings, None)
+        merge_adapters(weights, AdapterSettings(settings, Facts()))
 
 
 def test_keys_of_the_true_size_are_known() -> None:
@@ -285,10 +291,10 @@ def test_keys_of_the_true_size_are_known() -> None:
     tensors = {entry["key"]: torch.empty(entry["shape"], device="meta") for entry in entries}
 
     weights, ignored = our_weights(published, tensors)
-    merged = merge_adapters(weights, {}, published.lora_alpha)
+    merged = merge_adapters(weights, AdapterSettings({}, Facts(), published.lora_alpha))
     shapes = {key: tuple(value.shape) for key, value in merged.items()}
     with torch.device("meta"):
-        network = ARCHITECTURES[SYSTEM].build(published.dimensions(shapes))
+        network = ARCHITECTURES[SYSTEM].build(published.dimensions(shapes, Facts()))
 
     assert ignored == {}
     assert shapes.keys() == network.state_dict().keys()

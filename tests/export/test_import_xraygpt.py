@@ -120,10 +120,10 @@ def test_trained_weights_have_priority_over_their_base(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("left_out", "lacking"),
     [
-        ("xraygpt.pth", r"connector\.proj\.weight"),
-        ("vicuna", r"decoder\.body\.embed_tokens\.weight"),
-        ("blip2_pretrained_flant5xxl.pth", r"connector\.query_tokens"),
-        ("eva_vit_g.pth", r"vision\.vit\.patch_embed\.proj\.weight"),
+        ("xraygpt.pth", r"size: llama_proj\.weight, llama_proj\.bias$"),
+        ("vicuna", r"llama_model\.model\.embed_tokens\.weight, llama_model\.model\.layers\.\{0\.\.31\}\.self_attn"),
+        ("blip2_pretrained_flant5xxl.pth", r"size: query_tokens, .*Qformer\.bert\.encoder\.layer\.\{0\.\.11\}"),
+        ("eva_vit_g.pth", r"visual_encoder\.blocks\.\{0\.\.38\}\.norm1\.weight"),
     ],
 )
 def test_missing_file_is_found(tmp_path: Path, left_out: str, lacking: str) -> None:

@@ -26,7 +26,7 @@ class ReportTokens:
         self._prompter = config.prompter(tokenizer)
         # The server stops at a stop text where the model has one: that is then how a report ends.
         stop = config.generation.stop
-        self._end = tuple(self._encode(stop[0])) if stop else (config.tokenizer.eos_token_id,)
+        self._end = tuple(self._encode(stop[0])) if stop else config.tokenizer.eos_token_ids[:1]
         written = tokenizer.decode(list(self._end)).strip()
         if stop and written != stop[0].strip():
             raise SettingsError(

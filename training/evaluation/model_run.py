@@ -98,7 +98,7 @@ class ModelRunner:
         engine: Engine[DecodeRequest] = Engine(
             self._decoder,
             slots=len(image_embeds),
-            eos_token_ids=[tokens.eos_token_id],
+            eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
         )
@@ -111,7 +111,7 @@ class ModelRunner:
         """Nats and tokens of each reference by teacher forcing, and how many were cut."""
         device = image_embeds.device
         room = self._decoder.max_positions - self._decoder.prefix_length(image_embeds.shape[1], self._prompt_ids) + 1
-        end = self._model.config.tokenizer.eos_token_id
+        end = self._model.config.tokenizer.eos_token_ids[0]
         whole = [[*self._model.tokenizer.encode(text, add_special_tokens=False).ids, end] for text in references]
         ids = [torch.tensor(row[:room], device=device) for row in whole]
         report_ids = pad_sequence(ids, batch_first=True, padding_value=PADDING)

@@ -41,7 +41,7 @@ def write_plain_archive(
         "std": list(p.std),
         "dtype": dtype,
         "bos_token_id": tokens.bos_token_id,
-        "eos_token_id": tokens.eos_token_id,
+        "eos_token_id": list(tokens.eos_token_ids),
         "pad_token_id": tokens.pad_token_id,
     }
     serving = {"minWorkers": 1, "maxWorkers": 1, "batchSize": batch_size, "responseTimeout": 300}

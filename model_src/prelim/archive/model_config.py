@@ -19,11 +19,23 @@ from prelim.images.radiograph import InputConfig
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """Section `tokenizer` of model.yaml; the vocabulary itself is in tokenizer.json."""
+    """Section `tokenizer` of model.yaml; the vocabulary itself is in tokenizer.json.
+
+    eos_token_id : of the token that ends a report, or a list if several do; the first is the one for training
+    """
 
     bos_token_id: int
-    eos_token_id: int
+    eos_token_id: int | tuple[int, ...]
     pad_token_id: int
+
+    def __post_init__(self) -> None:
+        if not self.eos_token_ids:
+            raise ValueError("eos_token_id is an empty list; it needs the id of a token that ends a report")
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every token that ends a report."""
+        return (self.eos_token_id,) if isinstance(self.eos_token_id, int) else self.eos_token_id
 
 
 @dataclass(frozen=True)

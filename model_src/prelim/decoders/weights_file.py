@@ -36,6 +36,11 @@ _SAFETENSORS_TYPES = {
 }
 
 
+def is_storable(dtype: torch.dtype) -> bool:
+    """Whether `write_weights` can write tensors of this dtype."""
+    return dtype in _SAFETENSORS_TYPES
+
+
 @dataclass(frozen=True)
 class LazyTensor:
     """A tensor that is made when it is written, so that not all of a large model need be in memory.

@@ -155,7 +155,11 @@ def _biogpt(c: Any) -> tuple[CausalLMConfig, Sources]:
     return config, sources
 
 
-def _llama(c: Any) -> tuple[CausalLMConfig, Sources]:
+def _llama(c: Any, biased: Mapping[str, bool]) -> tuple[CausalLMConfig, Sources]:
+    """Llama and what differs from it in its biases only.
+
+    biased : whether the layers qkv, out, up and down have a bias
+    """
     head_width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     config = CausalLMConfig(
         vocab_size=c.vocab_size,
@@ -165,14 +169,14 @@ def _llama(c: Any) -> tuple[CausalLMConfig, Sources]:
         kv_heads=c.num_key_value_heads,
         head_width=head_width,
         feedforward=c.intermediate_size,
-        max_positions=c.max_position_embeddings,
+        max_positions=_positions(c),
         norm="rms_norm",
         norm_eps=c.rms_norm_eps,
         activation=c.hidden_act,
         gated=True,
-        attention_bias=c.attention_bias,
-        out_bias=c.attention_bias,
-        feedforward_bias=c.mlp_bias,
+        attention_bias=biased["qkv"],
+        out_bias=biased["out"],
+        feedforward_bias=biased["up"],
         tied=c.tie_word_embeddings,
     )
     names = {
@@ -185,11 +189,25 @@ def _llama(c: Any) -> tuple[CausalLMConfig, Sources]:
     }
     sources = {"words.weight": ["embed_tokens.weight"], "norm.weight": ["norm.weight"]}
     sources |= _layer_sources(names, "weight", config.layers)
-    biased = {"qkv": c.attention_bias, "out": c.attention_bias, "up": c.mlp_bias, "down": c.mlp_bias}
     return config, sources | _layer_sources({k: v for k, v in names.items() if biased.get(k)}, "bias", config.layers)
 
 
-_SERVED: dict[str, Callable[[Any], tuple[CausalLMConfig, Sources]]] = {"biogpt": _biogpt, "llama": _llama}
+def _positions(c: Any) -> int:
+    """The longest text in which attention to a sliding window, if there is one, is attention to everything before."""
+    window = getattr(c, "sliding_window", None)
+    layers = getattr(c, "layer_types", None) or ["sliding_attention"]
+    return min(c.max_position_embeddings, window) if window and "sliding_attention" in layers else c.max_position_embeddings
+
+
+_SERVED: dict[str, Callable[[Any], tuple[CausalLMConfig, Sources]]] = {
+    "biogpt": _biogpt,
+    "llama": lambda c: _llama(
+        c, {"qkv": c.attention_bias, "out": c.attention_bias, "up": c.mlp_bias, "down": c.mlp_bias}
+    ),
+    "mistral": lambda c: _llama(c, {"qkv": False, "out": False, "up": False}),
+    "qwen2": lambda c: _llama(c, {"qkv": True, "out": False, "up": False}),
+}
+"""Model type of `transformers` -> dimensions and sources of the equivalent CausalLMDecoder."""
 
 
 def _layer_sources(names: Mapping[str, Sequence[str]], leaf: str, layers: int) -> Sources:

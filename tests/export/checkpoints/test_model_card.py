@@ -10,7 +10,7 @@ from torch import Tensor
 
 from export.checkpoints.checkpoint import checkpoint_files
 from export.checkpoints.model_card import GAP, write_card
-from export.checkpoints.published_weights import ImportRecord
+from export.checkpoints.record import ImportRecord
 from export.checkpoints.source import Source
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG

@@ -9,10 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prelim.networks.architectures.facts import Facts
 from prelim.networks.trained_decoder import build_decoder
 
 Shapes = Mapping[str, tuple[int, ...]]
 Section = Mapping[str, Any]
+Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+
+PEFT_KEYS: Renames = (
+    (r"(^|\.)base_model\.model\.", r"\1"),
+    (r"\.base_layer\.", "."),
+    (r"\.modules_to_save\.\w+\.", "."),
+    (r"\.(lora_[AB])\.\w+\.weight$", r".\1.weight"),
+    (r"\.lora_magnitude_vector(\.\w+)*$", ".lora_magnitude_vector"),
+)
+"""Keys of layers that `peft` has wrapped -> keys as if it had not; those of its adapters are kept without their name."""
 
 # Section `input.accepts` of systems that were trained on chest radiographs, of whatever view.
 CHEST_RADIOGRAPHS = {
@@ -35,44 +46,72 @@ class Published:
     ignored    : pattern of an unneeded published key -> the reason
     defaults   : model.yaml of the published model, without the sections from `dimensions`
     dimensions : returns the sections `vision`, `connector` and `decoder` of model.yaml, and others that depend on
-                 them, inferred from the shapes of the checkpoint under our keys
+                 them, inferred from the shapes of the checkpoint under our keys; asks `Facts` for what these do not show
+    structure  : properties of the network that neither shapes nor options show, for the model card
+    model_types : allowed `model_type` of a config.json
+    size       : sections `vision`, `connector` and `decoder` in the published size, to list the keys of a missing part
+    theirs     : (pattern, replacement) pairs that convert our keys to published ones, for messages
     layout     : converts the checkpoint's tensors to ours if they are transposed, split or to be joined
     tokenizer  : kind of the tokenizer, see export.tokenizers.read
     resized    : pattern of our key -> function that resizes a table to a given shape, as the original does when loading
+    ignored_in : returns further ignored keys, like `ignored`, of a checkpoint with these shapes under published keys
     tied       : pattern of an ignored key -> our key with the same values, which the import checks
     vocabulary     : vocabulary size of the published decoder, including added tokens; a decoder with another
                      vocabulary has its own special tokens
     added_tokens   : special tokens that the original adds to its tokenizer
-    decoder_config : names in the decoder's config.json that override `dimensions`
     lora_alpha : of the published adapter, used if there is no adapter_config.json
     origin     : name and location of the original, for the model card
     fixed      : faults of the original that are fixed here, for the model card
     """
 
-    keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+    keys: Renames
     defaults: Mapping[str, Any]
-    dimensions: Callable[[Shapes], Mapping[str, Section]]
+    dimensions: Callable[[Shapes, Facts], Mapping[str, Section]]
     tokenizer: str
     origin: str
+    size: Mapping[str, Section]
+    theirs: Renames
+    structure: tuple[str, ...] = ()
+    model_types: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
-    layout: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
+    ignored_in: Callable[[Shapes], Mapping[str, str]] | None = None
+    layout: Callable[[Mapping[str, Any], Facts], dict[str, Any]] | None = None
     resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     vocabulary: int | None = None
     added_tokens: tuple[str, ...] = ()
-    decoder_config: tuple[str, ...] = ()
     lora_alpha: float | None = None
     fixed: tuple[str, ...] = ()
 
     def our_key(self, published: str) -> str:
         """Convert a published key to ours."""
-        for pattern, replacement in self.keys:
-            published = re.sub(pattern, replacement, published)
-        return published
+        return _rename(published, (*PEFT_KEYS, *self.keys))
 
-    def why_ignored(self, published: str) -> str | None:
+    def published_key(self, ours: str) -> str:
+        """Convert one of our keys to the published one."""
+        return _rename(ours, self.theirs)
+
+    def knows(self, published: str) -> bool:
+        """Whether a published key is that of a part of this system, or ignored."""
+        return self.why_ignored(published, self.ignored) is not None or self.our_key(published).startswith(_PARTS)
+
+    def all_ignored(self, shapes: Shapes) -> dict[str, str]:
+        """Pattern -> reason, of a checkpoint with these shapes under published keys."""
+        return {**self.ignored, **({} if self.ignored_in is None else self.ignored_in(shapes))}
+
+    @staticmethod
+    def why_ignored(published: str, ignored: Mapping[str, str]) -> str | None:
         """The reason why a published key is ignored; None if it is used."""
-        return next((reason for pattern, reason in self.ignored.items() if re.search(pattern, published)), None)
+        return next((reason for pattern, reason in ignored.items() if re.search(pattern, published)), None)
+
+
+_PARTS = ("vision.", "connector.", "decoder.")
+
+
+def _rename(key: str, renames: Renames) -> str:
+    for pattern, replacement in renames:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 @dataclass(frozen=True)

@@ -7,41 +7,43 @@ Published size: 224 px, one image feature of width 512, 32 queries of width 768,
 from collections.abc import Mapping
 
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.architectures.facts import Facts, numbered
 from prelim.networks.connectors.bare_qformer import BareQFormer
 from prelim.networks.vision.biomedclip import BiomedCLIP
 
 HEAD_WIDTH = 64
 """Of all three transformers; cannot be inferred from the shapes of a checkpoint."""
 
+BIOGPT = {"hidden_act": "gelu", "scale_embedding": True}
+"""Values of BioGPT's config.json that cannot be inferred from the shapes either."""
+
 OFFSET = 2
 """Number of unused rows at the start of BioGPT's position table."""
 
 
-def _layers(shapes: Shapes, last_norm: str) -> int:
-    return sum(name.endswith(last_norm) for name in shapes)
-
-
-def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     width, _, patch, _ = shapes["vision.trunk.patch_embed.proj.weight"]
-    cells = shapes["vision.trunk.pos_embed"][1] - 1
+    size = round((shapes["vision.trunk.pos_embed"][1] - 1) ** 0.5) * patch
     queries, query_width = shapes["connector.query_tokens"][-2:]
     vocab_size, hidden_size = shapes["decoder.body.embed_tokens.weight"]
+    # Without a projection if the queries have the decoder's width already.
+    bare = query_width == hidden_size and "connector.proj.weight" not in shapes
     return {
         "vision": {
-            "size": round(cells**0.5) * patch,
+            "size": size,
             "patch": patch,
             "width": width,
-            "layers": _layers(shapes, ".norm2.weight"),
-            "heads": width // HEAD_WIDTH,
+            "layers": numbered(shapes, ".norm2.weight"),
+            "heads": facts.value("vision.heads", width // HEAD_WIDTH),
             "out_width": shapes["vision.proj.weight"][0],
         },
         "connector": {
             "in_width": shapes["connector.encoder.layer.0.crossattention.attention.key.weight"][1],
-            "out_width": shapes["connector.proj.weight"][0],
+            "out_width": None if bare else shapes["connector.proj.weight"][0],
             "queries": queries,
             "width": query_width,
-            "layers": _layers(shapes, ".output_query.LayerNorm.weight"),
-            "heads": query_width // HEAD_WIDTH,
+            "layers": numbered(shapes, ".output_query.LayerNorm.weight"),
+            "heads": facts.value("connector.heads", query_width // HEAD_WIDTH),
             "feedforward": shapes["connector.encoder.layer.0.intermediate_query.dense.weight"][0],
         },
         "decoder": {
@@ -49,13 +51,25 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
             "model_type": "biogpt",
             "vocab_size": vocab_size,
             "hidden_size": hidden_size,
-            "num_hidden_layers": _layers(shapes, ".self_attn_layer_norm.weight"),
-            "num_attention_heads": hidden_size // HEAD_WIDTH,
+            "num_hidden_layers": numbered(shapes, ".self_attn_layer_norm.weight"),
             "intermediate_size": shapes["decoder.body.layers.0.fc1.weight"][0],
             "max_position_embeddings": shapes["decoder.body.embed_positions.weight"][0] - OFFSET,
+            **{
+                name: facts.value(f"decoder.{name}", value, stored=facts.config.get(name))
+                for name, value in {"num_attention_heads": hidden_size // HEAD_WIDTH, **BIOGPT}.items()
+            },
         },
+        "preprocess": {**PREPROCESS, "size": size},
     }
 
+
+PREPROCESS = {
+    "size": 224,
+    "resize": "shortest_edge",
+    "interpolation": "bicubic",
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+}
 
 ARCHITECTURE = Architecture(
     vision=BiomedCLIP,
@@ -79,17 +93,39 @@ ARCHITECTURE = Architecture(
             r"^(biogpt_decoder\.)?output_projection\.weight$": "a copy of the token embeddings",
         },
         tied={r"(^|\.)output_projection\.weight$": "decoder.body.embed_tokens.weight"},
+        theirs=(
+            (r"^vision\.trunk\.", "biomedclip_encoder.model.visual.trunk."),
+            (r"^vision\.proj\.", "biomedclip_encoder.model.visual.head.proj."),
+            (r"^connector\.query_tokens$", "qformer.query_tokens"),
+            (r"^(connector\.encoder\..*attention)\.attention\.", r"\1.self."),
+            (r"^connector\.encoder\.layer\.", "qformer.bert_encoder.layer."),
+            (r"^connector\.proj\.", "qformer_output_to_biogpt_input_projection."),
+            (r"^decoder\.body\.", "biogpt_decoder.biogpt."),
+        ),
+        size={
+            "vision": {},
+            "connector": {},
+            "decoder": {
+                "kind": "transformers",
+                "model_type": "biogpt",
+                "vocab_size": 42384,
+                "hidden_size": 1024,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "intermediate_size": 4096,
+                "max_position_embeddings": 1024,
+            },
+        },
+        model_types=("biogpt",),
+        structure=(
+            "the class token, projected and of length 1, is the image feature",
+            "the Q-Former's layers are post-norm with GELU, and its queries are not normalized",
+        ),
         defaults={
             "licence": "none stated by its authors",
             "tokenizer": {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1},
             "input": {"modalities": ["CT", "MR", "CR", "DX", "RG", "US"]},
-            "preprocess": {
-                "size": 224,
-                "resize": "shortest_edge",
-                "interpolation": "bicubic",
-                "mean": [0.48145466, 0.4578275, 0.40821073],
-                "std": [0.26862954, 0.26130258, 0.27577711],
-            },
+            "preprocess": PREPROCESS,
             "generation": {
                 "num_beams": 5,
                 "repetition_penalty": 1.5,

@@ -5,13 +5,16 @@ are published; the rest is either one state_dict, including adapters, or the pro
 adapter's folder.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from prelim.errors import ArchiveError
 from prelim.networks.architectures import llama
 from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
+from prelim.networks.architectures.facts import Facts
 from prelim.networks.connectors.disease_attention import DiseaseAttention
 from prelim.networks.vision.densenet import DenseNet121
 
@@ -25,16 +28,27 @@ def _connector(width: int, num_tokens: int = 49, diseases: int = 14) -> DiseaseA
     return DiseaseAttention(DenseNet121.width, width, num_tokens, diseases)
 
 
-def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     diseases, num_tokens = shapes["connector.attention_weights"][:2]
-    decoder = llama.decoder_section(shapes, max_positions=LLAMA_POSITIONS)
+    side = math.isqrt(num_tokens)
+    if side**2 != num_tokens:
+        raise ArchiveError(f"attention_module.attention_weights has {num_tokens} image tokens; expected a square grid")
+    published = {**llama.PUBLISHED, "max_position_embeddings": LLAMA_POSITIONS}
+    decoder = llama.decoder_section(shapes, facts, published)
     if decoder["vocab_size"] == LLAMA_VOCABULARY:
         decoder = {**decoder, "vocab_size": LLAMA_VOCABULARY + 1}
     return {
         "vision": {},
         "connector": {"width": shapes["connector.proj.weight"][0], "num_tokens": num_tokens, "diseases": diseases},
         "decoder": decoder,
+        "preprocess": {**PREPROCESS, "size": side * CELL},
     }
+
+
+CELL = 32
+"""Pixels that a cell of DenseNet's last feature map covers, in each direction."""
+
+PREPROCESS = {"size": 224, "resize": "stretch", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def _with_pad(table: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -53,25 +67,39 @@ ARCHITECTURE = Architecture(
             (r"^attention_module\.attention_weights$", "connector.attention_weights"),
             (r"^classifier\.1\.", "connector.classifier."),
             (r"^visual_projection\.", "connector.proj."),
-            (r"^(llm_model\.)?base_model\.model\.", ""),
-            (r"\.base_layer\.", "."),
-            (r"\.(lora_[AB])\.default\.", r".\1."),
+            (r"^llm_model\.", ""),
             *llama.KEYS,
         ),
+        theirs=(
+            (r"^vision\.", "densenet121."),
+            (r"^connector\.attention_weights$", "attention_module.attention_weights"),
+            (r"^connector\.classifier\.", "classifier.1."),
+            (r"^connector\.proj\.", "visual_projection."),
+            *llama.THEIRS,
+        ),
+        size={
+            "vision": {},
+            "connector": {"width": 4096},
+            "decoder": {
+                "kind": "transformers",
+                "model_type": "llama",
+                "vocab_size": LLAMA_VOCABULARY + 1,
+                "hidden_size": 4096,
+                "intermediate_size": 11008,
+                "num_hidden_layers": 32,
+                "num_attention_heads": 32,
+            },
+        },
+        model_types=llama.MODEL_TYPES,
+        structure=("the disease attention reads DenseNet's last feature map without a ReLU",),
         ignored=llama.IGNORED,
         resized={r"^decoder\.(body\.embed_tokens|lm_head)\.weight$": _with_pad},
-        decoder_config=llama.CONFIG,
         lora_alpha=8,
         defaults={
             "licence": "MIT (MedGen_AI, as its README says); Llama 2 Community License (Llama-2-7b)",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": LLAMA_VOCABULARY},
             "input": {"accepts": CHEST_RADIOGRAPHS},
-            "preprocess": {
-                "size": 224,
-                "resize": "stretch",
-                "mean": [0.485, 0.456, 0.406],
-                "std": [0.229, 0.224, 0.225],
-            },
+            "preprocess": PREPROCESS,
             # The original's max_length is 512, including image, start token and prompt: 28 by default.
             "generation": {
                 "num_beams": 5,

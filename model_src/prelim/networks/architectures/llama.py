@@ -1,16 +1,29 @@
-"""Keys and dimensions shared by the systems with a Llama decoder."""
+"""Keys and dimensions shared by the systems with a Llama-style decoder: Llama, Mistral, Qwen2."""
 
-from prelim.networks.architectures.architecture import Section, Shapes
+from collections.abc import Mapping
+from typing import Any
 
-KEYS = ((r"^model\.", "decoder.body."), (r"^lm_head\.", "decoder.lm_head."))
+from prelim.errors import ArchiveError
+from prelim.networks.architectures.architecture import Renames, Section, Shapes
+from prelim.networks.architectures.facts import Facts, numbered
+
+MODEL_TYPES = ("llama", "mistral", "qwen2")
+
+KEYS: Renames = (
+    (r"^model\.(embed_tokens|layers|norm)\.", r"decoder.body.\1."),
+    (r"^lm_head\.", "decoder.lm_head."),
+)
 """Key of LlamaForCausalLM in `transformers` -> our key."""
+
+THEIRS: Renames = ((r"^decoder\.body\.", "model."), (r"^decoder\.lm_head\.", "lm_head."))
+"""Our key -> key of LlamaForCausalLM."""
 
 IGNORED = {r"rotary_emb\.inv_freq$": "computed from the configuration; stored only by old versions of transformers"}
 
-CONFIG = (
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
+PUBLISHED: Mapping[str, Any] = {"num_attention_heads": 32, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu"}
+"""Llama-2-7B's values of what shapes do not show."""
+
+_CONFIG = (
     "max_position_embeddings",
     "rms_norm_eps",
     "rope_parameters",
@@ -19,29 +32,90 @@ CONFIG = (
     "hidden_act",
     "attention_bias",
     "mlp_bias",
+    "sliding_window",
+    "use_sliding_window",
+    "max_window_layers",
+    "layer_types",
 )
-"""Settings in config.json that cannot be inferred from the shapes of the weights."""
+"""Settings in config.json that cannot be inferred from the shapes of the weights; others are computed here."""
+
+_VISIBLE = ("hidden_size", "intermediate_size", "num_hidden_layers")
+_BODY = "decoder.body."
+_ATTENTION = f"{_BODY}layers.0.self_attn."
 
 
-def decoder_section(shapes: Shapes, *, max_positions: int, heads: int = 32, rms_norm_eps: float = 1e-5) -> Section:
+def decoder_section(
+    shapes: Shapes, facts: Facts, published: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> Section:
     """Section `decoder` of model.yaml for a checkpoint under our keys.
 
-    max_positions, heads, rms_norm_eps : of the published model; cannot be inferred from the shapes
+    published : the published model's values of what the shapes do not show
+    config    : the decoder's config.json; None means `facts.config`
+
+    Raises ArchiveError if config.json and the shapes contradict each other.
     """
-    vocab_size, width = shapes["decoder.body.embed_tokens.weight"]
-    key_width = shapes["decoder.body.layers.0.self_attn.k_proj.weight"][0]
-    # Without grouped heads this is omitted, because config.json may change the number of heads.
-    shared = {} if key_width == width else {"num_key_value_heads": key_width * heads // width}
-    return {
-        "kind": "transformers",
-        "model_type": "llama",
-        "vocab_size": vocab_size,
+    config = facts.config if config is None else config
+    vocab_size, width = shapes[f"{_BODY}embed_tokens.weight"]
+    visible = {
         "hidden_size": width,
-        "intermediate_size": shapes["decoder.body.layers.0.mlp.gate_proj.weight"][0],
-        "num_hidden_layers": sum(name.endswith(".mlp.gate_proj.weight") for name in shapes),
-        "num_attention_heads": heads,
-        **shared,
-        "max_position_embeddings": max_positions,
-        "rms_norm_eps": rms_norm_eps,
-        "tie_word_embeddings": "decoder.lm_head.weight" not in shapes,
+        "intermediate_size": shapes[f"{_BODY}layers.0.mlp.gate_proj.weight"][0],
+        "num_hidden_layers": numbered(shapes, ".mlp.gate_proj.weight"),
     }
+    for name in _VISIBLE:
+        if config.get(name, visible[name]) != visible[name]:
+            raise ArchiveError(
+                f"config.json has {name} = {config[name]}, but the weights have {visible[name]}: they are from different "
+                "models; give the config.json of this decoder"
+            )
+    section = {"kind": "transformers", "vocab_size": vocab_size, **visible}
+    if config:
+        return {**section, **_from_config(shapes, facts, config)}
+    # Qwen2 is the only one of the three with a bias in some of the projections.
+    visible_type = "qwen2" if f"{_ATTENTION}q_proj.bias" in shapes and f"{_ATTENTION}o_proj.bias" not in shapes else None
+    section["model_type"] = facts.value("decoder.model_type", "llama", stored=visible_type)
+    given = {name: facts.value(f"decoder.{name}", value) for name, value in published.items()}
+    tied = "decoder.lm_head.weight" not in shapes
+    if tied:
+        tied = facts.value("decoder.tie_word_embeddings", True)
+    biased = {name: f"{_BODY}layers.0.{key}.bias" in shapes for name, key in _BIASES.items()}
+    biases = {name: True for name, there in biased.items() if there and section["model_type"] == "llama"}
+    heads = _heads(shapes, given["num_attention_heads"], None)
+    return {**section, **given, **heads, **biases, "tie_word_embeddings": tied}
+
+
+_BIASES = {"attention_bias": "self_attn.o_proj", "mlp_bias": "mlp.down_proj"}
+
+
+def _from_config(shapes: Shapes, facts: Facts, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says; a value that it lacks is the default of its model type."""
+    # Imported here because `transformers` takes seconds to import.
+    from transformers import AutoConfig
+
+    default = AutoConfig.for_model(config["model_type"])
+    stored = {name: config[name] for name in _CONFIG if config.get(name) is not None}
+    # Saved as null, which is not the default.
+    stored |= {"sliding_window": None} if "sliding_window" in config and config["sliding_window"] is None else {}
+    stored = {name: facts.value(f"decoder.{name}", value, stored=value) for name, value in stored.items()}
+    heads = config.get("num_attention_heads") or default.num_attention_heads
+    heads = facts.value("decoder.num_attention_heads", heads, stored=heads)
+    tied = config.get("tie_word_embeddings")
+    tied = default.tie_word_embeddings if tied is None else tied
+    tied = facts.value("decoder.tie_word_embeddings", tied, stored=tied)
+    return {
+        "model_type": config["model_type"],
+        **stored,
+        **_heads(shapes, heads, config.get("head_dim")),
+        "tie_word_embeddings": tied,
+    }
+
+
+def _heads(shapes: Shapes, heads: int, head_dim: int | None) -> dict[str, int]:
+    queries, width = shapes[f"{_ATTENTION}q_proj.weight"]
+    keys = shapes[f"{_ATTENTION}k_proj.weight"][0]
+    if not isinstance(heads, int) or heads < 1 or queries % heads or (head_dim or queries // heads) * heads != queries:
+        raise ArchiveError(
+            f"num_attention_heads is {heads}{f' of width {head_dim}' if head_dim else ''}, which does not fit the {queries} "
+            "rows of q_proj; give the decoder's config.json, or --set decoder.num_attention_heads=NUMBER"
+        )
+    section = {"num_attention_heads": heads, "num_key_value_heads": keys * heads // queries}
+    return section if queries == width else {**section, "head_dim": queries // heads}

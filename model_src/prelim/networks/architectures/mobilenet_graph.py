@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.architectures.facts import Facts, numbered
 from prelim.networks.connectors.graph import GraphConnector
 from prelim.networks.vision.efficientnet_lite import EfficientNetLite0
 from prelim.networks.vision.mobilenet import MobileNetV3Small
 
-PUBLISHED_HEADS = 8
-"""Cannot be inferred from the shapes of a checkpoint."""
-
+HEADS, STEPS = 8, 3
+"""Of the decoder's layers and the graph layer; cannot be inferred from the shapes of a checkpoint."""
 
 ENCODERS: Mapping[str, type[nn.Module]] = {
     "mobilenet_v3_small": MobileNetV3Small,
@@ -31,21 +31,21 @@ def _vision(kind: str = "mobilenet_v3_small", **options: Any) -> nn.Module:
     return ENCODERS[kind](**options)
 
 
-def _connector(width: int, steps: int = 3, in_width: int = MobileNetV3Small.width) -> GraphConnector:
+def _connector(width: int, steps: int = STEPS, in_width: int = MobileNetV3Small.width) -> GraphConnector:
     return GraphConnector(in_width, width, steps)
 
 
-def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     vocab_size, width = shapes["decoder.token_embedding.weight"]
     return {
         "vision": {},
-        "connector": {"width": width},
+        "connector": {"width": width, "steps": facts.value("connector.steps", STEPS)},
         "decoder": {
             "kind": "cross_attention",
             "vocab_size": vocab_size,
             "width": width,
-            "layers": sum(name.endswith(".linear1.weight") for name in shapes),
-            "heads": PUBLISHED_HEADS,
+            "layers": numbered(shapes, ".linear1.weight"),
+            "heads": facts.value("decoder.heads", HEADS),
             "feedforward": shapes["decoder.layers.0.linear1.weight"][0],
             "max_positions": shapes["decoder.position_embedding"][-2],
         },
@@ -66,6 +66,34 @@ ARCHITECTURE = Architecture(
             (r"\.self_attn\.", ".self_attention."),
             (r"\.multihead_attn\.", ".cross_attention."),
             (r"\.in_proj_(weight|bias)$", r".in_proj.\1"),
+        ),
+        theirs=(
+            (r"^vision\.", "encoder."),
+            (r"^connector\.proj\.", "vis_proj."),
+            (r"^connector\.message\.", "graph_layer.msg_linear."),
+            (r"^decoder\.token_embedding\.", "embedding."),
+            (r"^decoder\.position_embedding$", "pos_encoder"),
+            (r"^decoder\.lm_head\.", "fc_out."),
+            (r"\.self_attention\.", ".self_attn."),
+            (r"\.cross_attention\.", ".multihead_attn."),
+            (r"\.in_proj\.(weight|bias)$", r".in_proj_\1"),
+        ),
+        size={
+            "vision": {},
+            "connector": {"width": 512},
+            "decoder": {
+                "kind": "cross_attention",
+                "vocab_size": 30522,
+                "width": 512,
+                "layers": 5,
+                "heads": HEADS,
+                "feedforward": 1024,
+                "max_positions": 2000,
+            },
+        },
+        structure=(
+            "a step of the graph layer averages three neighbors on a ring of image tokens, then clips to [-1, 1]",
+            "the decoder's layers are post-norm with ReLU, and have no norm after the last one",
         ),
         defaults={
             "licence": "MIT",

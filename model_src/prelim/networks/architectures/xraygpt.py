@@ -14,15 +14,16 @@ from torch import nn
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import llama
 from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
+from prelim.networks.architectures.facts import Facts
 
 EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET = "eva_clip", "medclip_swin", "medclip_resnet"
 TOWERS = (EVA_CLIP, MEDCLIP_SWIN, MEDCLIP_RESNET)
 """Allowed values of `vision.tower`. No public checkpoint connects a MedCLIP tower to the Q-Former."""
 
 IMAGE_SIZE = 224
-VICUNA_POSITIONS = 2048
 VICUNA_VOCABULARY = 32000
-VICUNA_NORM_EPS = 1e-6
+VICUNA = {**llama.PUBLISHED, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6}
+EVA_HEADS, QFORMER_HEADS = 16, 12
 
 TEXT_BRANCH = "BLIP-2's text branch, which XrayGPT does not use"
 OTHER_LLM = "belongs to BLIP-2's language model, which Vicuna replaces"
@@ -53,11 +54,11 @@ def _resize_positions(table: Any, shape: tuple[int, ...]) -> Any:
     return resize_positions(table, shape)
 
 
-def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     sections = {
-        **_vision_sections(shapes),
-        "connector": _connector_section(shapes),
-        "decoder": llama.decoder_section(shapes, max_positions=VICUNA_POSITIONS, rms_norm_eps=VICUNA_NORM_EPS),
+        **_vision_sections(shapes, facts),
+        "connector": _connector_section(shapes, facts),
+        "decoder": llama.decoder_section(shapes, facts, VICUNA),
     }
     tower = sections["vision"]["tower"]
     given = {MEDCLIP_SWIN: 768, MEDCLIP_RESNET: 2048}.get(tower) or sections["vision"]["width"]
@@ -75,7 +76,7 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
     return sections
 
 
-def _vision_sections(shapes: Shapes) -> dict[str, Section]:
+def _vision_sections(shapes: Shapes, facts: Facts) -> dict[str, Section]:
     """Section `vision`, and `preprocess` if it differs from EVA-CLIP's."""
     if "vision.model.conv1.weight" in shapes:
         return {"vision": {"tower": MEDCLIP_RESNET}, "preprocess": MEDCLIP_PREPROCESS}
@@ -89,13 +90,13 @@ def _vision_sections(shapes: Shapes) -> dict[str, Section]:
             "patch_size": patch_size,
             "width": width,
             "layers": sum(name.endswith(".attn.qkv.weight") for name in shapes),
-            "heads": 16,
+            "heads": facts.value("vision.heads", EVA_HEADS),
             "feedforward": shapes["vision.vit.blocks.0.mlp.fc1.weight"][0],
         }
     }
 
 
-def _connector_section(shapes: Shapes) -> Section:
+def _connector_section(shapes: Shapes, facts: Facts) -> Section:
     _, queries, width = shapes["connector.query_tokens"]
     layer = "connector.qformer.encoder.layer."
     looking = sum(name.startswith(layer) and name.endswith(".crossattention.attention.key.weight") for name in shapes)
@@ -106,7 +107,7 @@ def _connector_section(shapes: Shapes) -> Section:
         "queries": queries,
         "width": width,
         "layers": layers,
-        "heads": 12,
+        "heads": facts.value("connector.heads", QFORMER_HEADS),
         "feedforward": shapes[f"{layer}0.intermediate_query.dense.weight"][0],
         "cross_attention_every": -(-layers // looking),
     }
@@ -192,8 +193,37 @@ ARCHITECTURE = Architecture(
         dimensions=_dimensions,
         tokenizer="llama2",
         vocabulary=VICUNA_VOCABULARY,
+        theirs=(
+            (r"^vision\.vit\.", "visual_encoder."),
+            (r"^vision\.ln_vision\.", "ln_vision."),
+            (r"^connector\.query_tokens$", "query_tokens"),
+            (r"^connector\.qformer\.layernorm\.", "Qformer.bert.embeddings.LayerNorm."),
+            (r"^(connector\..*attention)\.attention\.", r"\1.self."),
+            (r"^connector\.qformer\.encoder\.", "Qformer.bert.encoder."),
+            (r"^connector\.proj\.", "llama_proj."),
+            (r"^decoder\.", "llama_model.decoder."),
+            (r"^llama_model\.decoder\.body\.", "llama_model.model."),
+            (r"^llama_model\.decoder\.", "llama_model."),
+        ),
+        size={
+            "vision": {},
+            "connector": {"in_width": 1408, "out_width": 4096},
+            "decoder": {
+                "kind": "transformers",
+                "model_type": "llama",
+                "vocab_size": VICUNA_VOCABULARY,
+                "hidden_size": 4096,
+                "intermediate_size": 11008,
+                "num_hidden_layers": 32,
+                "num_attention_heads": 32,
+            },
+        },
+        model_types=llama.MODEL_TYPES,
+        structure=(
+            "EVA-CLIP has no norm after its last block, and all its tokens are used",
+            "the Q-Former's layers are post-norm with GELU",
+        ),
         origin="XrayGPT (Thawkar et al., 2023; GitHub's mbzuai-oryx/XrayGPT, commit d0baa6a)",
-        decoder_config=llama.CONFIG,
         fixed=(
             "Each report of a batch ends at its own stop text; the original checked only the first row.",
             "A conversation that is too long is rejected; the original truncated its beginning, including the image.",

@@ -6,31 +6,49 @@ Published size: 196 px, one channel, 98 image tokens, width 256, 4 heads, each a
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
+from prelim.networks.architectures.facts import Facts
 from prelim.networks.connectors.transformer import TransformerConnector
 from prelim.networks.vision.xreport import ConvEncoder
 
 PUBLISHED_SIZE = 196
+CLASSES = ("InputLayer", "PositionalEmbedding", "TransformerEncoder", "TransformerDecoder", "SoftMaxClassifier")
+"""Classes of layers, besides the ImageEncoder, that all releases have."""
+
 NORM_EPS = 1e-4
 DROPOUT = 0.2
 
 
-def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
+def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     """Infer sections from shapes in the layout of Keras: (in, out), and (width, heads, head width) for queries."""
+    layers: Mapping[str, Any] = facts.config.get("layers") or {}
+    if layers and "ImageEncoder" not in layers:
+        others = [name for name in layers if name not in CLASSES]
+        beit = ", which encodes images with BEiT," if any("beit" in name.lower() for name in others) else ""
+        raise ArchiveError(
+            f"this release of XREPORT{beit} has a layer {others[0] if others else 'less'} instead of ImageEncoder; supported "
+            "are the releases up to January 2025, with a convolutional encoder"
+        )
     vocab_size, width = shapes["decoder.token_embedding.weight"]
     _, heads, head_width = shapes["decoder.layers.0.self_attention.query.weight"]
     positions, _ = shapes["decoder.position_embedding"]
     widths, depths = _blocks(shapes)
+    channels = shapes["vision.blocks.0.convs.0.weight"][-2]
+    norm_eps = facts.value("decoder.norm_eps", NORM_EPS)
     image = next((shape for key, shape in shapes.items() if key.startswith("InputLayer.") and len(shape) == 4), None)
     return {
         "vision": {
             "widths": widths,
             "depths": depths,
             "dense": _count(shapes, r"vision\.dense\.\d+\.weight"),
+            "dense_width": shapes["vision.dense.0.weight"][1],
+            "channels": channels,
             "token_width": width,
         },
         "connector": {
@@ -38,7 +56,7 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
             "layers": _count(shapes, r"connector\.layers\.\d+\.attention\.query\.weight"),
             "heads": heads,
             "head_width": head_width,
-            "norm_eps": NORM_EPS,
+            "norm_eps": norm_eps,
             "dropout": DROPOUT,
         },
         "decoder": {
@@ -53,12 +71,20 @@ def _dimensions(shapes: Shapes) -> Mapping[str, Section]:
             "head_hidden": shapes["decoder.lm_hidden.weight"][1],
             "max_positions": positions,
             "embedding_scale": width**0.5,
-            "blank_padding": True,
-            "norm_eps": NORM_EPS,
+            "blank_padding": facts.value(
+                "decoder.blank_padding", True, stored=layers.get("PositionalEmbedding", {}).get("mask_zero")
+            ),
+            "norm_eps": norm_eps,
             "dropout": DROPOUT,
             "hidden_dropout": 0.0,
         },
-        "preprocess": {**PREPROCESS, "size": PUBLISHED_SIZE if image is None else image[1]},
+        "preprocess": {
+            **PREPROCESS,
+            "size": PUBLISHED_SIZE if image is None else image[1],
+            "channels": channels,
+            "mean": [0.0] * channels,
+            "std": [1.0] * channels,
+        },
         "generation": {"max_new_tokens": positions},
     }
 
@@ -79,8 +105,11 @@ def _count(shapes: Shapes, pattern: str) -> int:
     return sum(re.fullmatch(pattern, key) is not None for key in shapes)
 
 
-def _layout(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _layout(weights: Mapping[str, Tensor], facts: Facts) -> dict[str, Tensor]:
     """Convert weights to the layout of PyTorch; queries, keys and values become one matrix in that order."""
+    # Releases from 2025 divide logits by a temperature that is a setting of the layer.
+    temperature = (facts.config.get("layers") or {}).get("SoftMaxClassifier", {}).get("temperature", 1.0)
+    weights = {k: v / temperature if k.startswith("decoder.lm_head.") else v for k, v in weights.items()}
     ours = {key: _outputs_first(key, value) for key, value in weights.items() if not key.startswith("InputLayer.")}
     for name, leaf in [key.split(".query.") for key in ours if ".query." in key]:
         parts = [f"{name}.{part}.{leaf}" for part in ("query", "key", "value")]
@@ -143,6 +172,53 @@ ARCHITECTURE = Architecture(
             (r"/vars/3$", ".running_var"),
         ),
         ignored={r"^optimizer/": "optimizer state, which only training needs"},
+        theirs=(
+            (r"^vision\.blocks\.(\d+)\.convs\.(\d+)\.", r"ImageEncoder.0/convblock(\1 + 1)/convolutions/conv2d_\2."),
+            (
+                r"^vision\.blocks\.(\d+)\.norms\.(\d+)\.",
+                r"ImageEncoder.0/convblock(\1 + 1)/batch_norm_layers/batch_normalization_\2.",
+            ),
+            (r"\((\d+) \+ 1\)", lambda match: str(int(match[1]) + 1)),
+            (r"_0\.", "."),
+            (r"^vision\.dense\.0\.", "ImageEncoder.0/ffn/dense_layers/dense."),
+            (r"^vision\.dense\.(\d+)\.", r"ImageEncoder.0/ffn/dense_layers/dense_\1."),
+            (r"^vision\.norm\.", "ImageEncoder.0/ffn/batch_norm."),
+            (r"^decoder\.token_embedding\.", "PositionalEmbedding.0/token_embeddings."),
+            (r"^decoder\.position_embedding$", "PositionalEmbedding.0/position_embeddings.weight"),
+            (r"^connector\.layers\.(\d+)\.", r"TransformerEncoder.\1/"),
+            (r"^decoder\.layers\.(\d+)\.", r"TransformerDecoder.\1/"),
+            (r"^decoder\.lm_hidden\.", "SoftMaxClassifier.0/dense1."),
+            (r"^decoder\.lm_head\.", "SoftMaxClassifier.0/dense2."),
+            (r"attention\.in_proj\.", "attention/{query,key,value}_dense."),
+            (r"attention\.(query|key|value)\.", r"attention/\1_dense."),
+            (r"attention\.out_proj\.", "attention/output_dense."),
+            (r"/norm(\d)\.", r"/addnorm\1/layernorm."),
+            (r"/linear(\d)\.", r"/ffn1/dense\1."),
+            (r"\.weight$", "/vars/0"),
+            (r"\.bias$", "/vars/1"),
+            (r"\.running_mean$", "/vars/2"),
+            (r"\.running_var$", "/vars/3"),
+        ),
+        size={
+            "vision": {"widths": [32, 64, 128, 256, 512], "depths": [2, 2, 3, 3, 3], "dense": 3, "token_width": 256},
+            "connector": {"width": 256, "layers": 3, "heads": 4, "head_width": 256},
+            "decoder": {
+                "kind": "cross_attention",
+                "vocab_size": 30523,
+                "width": 256,
+                "layers": 3,
+                "heads": 4,
+                "head_width": 256,
+                "feedforward": 256,
+                "head_hidden": 1024,
+                "max_positions": 159,
+            },
+        },
+        model_types=("keras",),
+        structure=(
+            "the encoder averages cells, as the code does, although the README says that it takes their maximum",
+            "layers are post-norm with ReLU after both dense layers, and padding has no embedding",
+        ),
         layout=_layout,
         defaults={
             "licence": "MIT",
@@ -151,7 +227,7 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="bert-base-uncased",
-        origin="XREPORT (GitHub's CTCycle/XREPORT-radiological-reports-generator, commit b4521c3)",
+        origin="XREPORT (GitHub's CTCycle/XREPORT-radiological-reports-generator, commit b4521c3; also the releases up to January 2025)",
         fixed=(
             "Images are converted to one gray channel in [0, 1], as in training; the published inference code used "
             "three channels in BGR order, which the model does not accept.",

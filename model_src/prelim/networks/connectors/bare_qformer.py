@@ -11,13 +11,16 @@ from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerEncoder
 
 
 class BareQFormer(nn.Module):
-    """Learned queries attend to the image and become image tokens; the defaults are the published size."""
+    """Learned queries attend to the image and become image tokens; the defaults are the published size.
+
+    out_width : of an image token; None: there is no projection, and it is `width`
+    """
 
     def __init__(
         self,
         *,
         in_width: int = 512,
-        out_width: int = 1024,
+        out_width: int | None = 1024,
         queries: int = 32,
         width: int = 768,
         layers: int = 6,
@@ -36,7 +39,7 @@ class BareQFormer(nn.Module):
         )
         self.query_tokens = nn.Parameter(torch.randn(1, queries, width) * config.initializer_range)
         self.encoder = Blip2QFormerEncoder(config)  # type: ignore[no-untyped-call]
-        self.proj = nn.Linear(width, out_width)
+        self.proj = nn.Identity() if out_width is None else nn.Linear(width, out_width)
 
     def forward(self, image_features: Tensor) -> Tensor:
         """Connect encoder and decoder.

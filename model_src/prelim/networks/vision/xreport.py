@@ -34,26 +34,37 @@ class ConvEncoder(nn.Module):
     """Blocks of convolutions, then dense layers on every cell; each cell is split into several image tokens.
 
     widths, depths : channels and number of convolutions of each block
-    dense          : number of dense layers, all as wide as the last block
-    token_width    : of an image token; must divide the width of the last block
+    dense          : number of dense layers
+    token_width    : of an image token; must divide `dense_width`
+    dense_width    : of the dense layers; None: that of the last block
+    channels       : of the image
     """
 
-    def __init__(self, widths: Sequence[int], depths: Sequence[int], dense: int, token_width: int) -> None:
+    def __init__(
+        self,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        dense: int,
+        token_width: int,
+        dense_width: int | None = None,
+        channels: int = 1,
+    ) -> None:
         super().__init__()
-        if widths[-1] % token_width:
-            raise ValueError(f"token_width is {token_width}; it must divide the last of widths, {widths[-1]}")
+        width = dense_width or widths[-1]
+        if width % token_width:
+            raise ValueError(f"token_width is {token_width}; it must divide the width of the dense layers, {width}")
         self.blocks = nn.ModuleList(
             ConvBlock(before, width, depth)
-            for (before, width), depth in zip(pairwise((1, *widths)), depths, strict=True)
+            for (before, width), depth in zip(pairwise((channels, *widths)), depths, strict=True)
         )
-        self.dense = nn.ModuleList(nn.Linear(widths[-1], widths[-1]) for _ in range(dense))
-        self.norm = nn.BatchNorm1d(widths[-1], KERAS_BATCH_NORM_EPS, 0.01)
+        self.dense = nn.ModuleList(nn.Linear(widths[-1] if i == 0 else width, width) for i in range(dense))
+        self.norm = nn.BatchNorm1d(width, KERAS_BATCH_NORM_EPS, 0.01)
         self.token_width = token_width
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode images.
 
-        pixel_values : Tensor, shape (batch, 1, size, size), values in [0, 1]
+        pixel_values : Tensor, shape (batch, channels, size, size), values in [0, 1]
         returns      : image_features, Tensor, shape (batch, num_tokens, token_width), cells in raster order, the
                        tokens of a cell adjacent
         """

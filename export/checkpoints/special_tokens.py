@@ -1,0 +1,85 @@
+"""Special tokens of an imported decoder, and whether its tokenizer fits it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from export.checkpoints.record import ImportRecord
+from export.checkpoints.settings import GENERATION, SettingsFile
+from prelim.errors import ArchiveError
+from prelim.networks.architectures.architecture import Published, Section
+from prelim.networks.architectures.facts import Facts
+
+MAX_PADDING = 512
+"""Rows without a token that a table may have: published tables are padded to multiples of up to this."""
+
+
+def special_tokens(
+    published: Published, decoder: Section, facts: Facts, settings: Sequence[SettingsFile]
+) -> dict[str, Section]:
+    """Sections `tokenizer` and `prompt` for a decoder with special tokens of its own.
+
+    decoder : section of model.yaml
+    returns : the published sections with the special tokens of config.json and generation_config.json; empty if they
+              have none
+
+    Raises ArchiveError if the vocabulary is not the published one, and there is no end-of-text token in these files.
+    """
+    foreign = published.vocabulary not in (None, decoder.get("vocab_size"))
+    found = _stored(facts, settings)
+    if not found and not (foreign and facts.config):
+        return {}
+    own = {**published.defaults["tokenizer"], **found}
+    if foreign:
+        own = {"bos_token_id": own["bos_token_id"], "pad_token_id": None, "eos_token_id": own["eos_token_id"], **found}
+    start, end, padding = (own[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id"))
+    ends = end if isinstance(end, list) else [end]
+    if not ends or not all(isinstance(one, int) and 0 <= one < decoder["vocab_size"] for one in ends):
+        raise ArchiveError(
+            f"eos_token_id is {end!r} in the decoder's config.json; it must be the id, or a list of ids, of end-of-text "
+            f"tokens below {decoder['vocab_size']}, because the published ids are not valid for this vocabulary"
+        )
+    tokens = {
+        "bos_token_id": ends[0] if start is None else start,
+        "eos_token_id": ends if len(ends) > 1 else ends[0],
+        "pad_token_id": ends[0] if padding is None else padding,
+    }
+    prompt = dict(published.defaults["prompt"])
+    if "bos_token_id" in prompt:
+        prompt["bos_token_id"] = start
+    if prompt.get("start_ids") == [published.defaults["tokenizer"]["bos_token_id"]]:
+        prompt["start_ids"] = [] if start is None else [start]
+    return {"tokenizer": tokens, "prompt": prompt}
+
+
+def _stored(facts: Facts, settings: Sequence[SettingsFile]) -> dict[str, Any]:
+    """The ids in the files. Texts end as generation_config.json says, by which `generate` goes."""
+    config = {**facts.config, **(facts.config.get("text_config") or {})}
+    generation = next((file.contents for file in settings if file.name.endswith(GENERATION)), {})
+    found = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
+    if generation.get("eos_token_id") is not None:
+        found["eos_token_id"] = generation["eos_token_id"]
+    # Null, or -1 in old files, means no token of its own; only the one at the start can be left out.
+    return {name: value for name, value in found.items() if value not in (None, -1) or name == "bos_token_id"}
+
+
+def check_vocabulary(kind: str, tokenizer: Tokenizer, vocab_size: int, record: ImportRecord) -> None:
+    """Compare the sizes of tokenizer and decoder.
+
+    kind : of the tokenizer, see export.tokenizers.read
+
+    Raises ArchiveError if the tokenizer has more tokens than the decoder, or so many less that it is another one's.
+    """
+    size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if kind == "biogpt":
+        # Pieces that are only parts of others have ids after the end of the published vocabulary.
+        added = tokenizer.get_added_tokens_decoder()
+        size = 1 + max(added, default=-1) if max(added, default=-1) >= vocab_size else min(size, vocab_size)
+    if size > vocab_size or vocab_size - size >= MAX_PADDING:
+        raise ArchiveError(
+            f"the tokenizer has {size} tokens, the decoder {vocab_size}; they are from different models, or the decoder's "
+            "table was not resized after tokens were added"
+        )
+    if size < vocab_size:
+        record.assume(f"the decoder's last {vocab_size - size} rows are padding: the tokenizer has {size} tokens")

@@ -1,0 +1,43 @@
+"""Facts about a checkpoint that the shapes of its weights do not show."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Values that cannot be inferred from the shapes of the weights.
+
+    Each value comes from an option of the import, from a settings file of the checkpoint, or is assumed to be that of
+    the published model. The import prints what is assumed, and writes it to the model card.
+
+    options : name in model.yaml, such as `decoder.heads` -> value given by the user
+    config  : config.json of one of the system's model types; empty if the checkpoint has none
+    assumed : name -> value of the published model
+    asked   : all names that were asked for, which are the allowed options
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    assumed: dict[str, Any] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+
+    def value(self, name: str, published: Any, *, stored: Any = None) -> Any:
+        """The value of one name; `stored` is that of a settings file, None if there is none."""
+        self.asked.add(name)
+        if name in self.options:
+            return self.options[name]
+        if stored is not None:
+            return stored
+        self.assumed[name] = published
+        return published
+
+    def unknown_options(self) -> list[str]:
+        """Options that no part of the system asked for."""
+        return sorted(self.options.keys() - self.asked)
+
+
+def numbered(names: Iterable[str], ending: str) -> int:
+    """How many of the names have this ending: the number of layers that contain such a weight."""
+    return sum(name.endswith(ending) for name in names)
