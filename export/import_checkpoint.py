@@ -23,7 +23,7 @@ from export.checkpoints.fit import check_fit, check_system, missing_part
 from export.checkpoints.model_card import write_card
 from export.checkpoints.published_weights import convert_weights, fit_shapes, gather_weights, tie_words
 from export.checkpoints.record import ImportRecord
-from export.checkpoints.settings import model_config
+from export.checkpoints.settings import model_config, preprocessor_config
 from export.checkpoints.source import checkpoint_source, tokenizer_source
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
 from export.tokenizers.read import read_tokenizer
@@ -71,9 +71,10 @@ def import_checkpoint(
     record = ImportRecord()
     gathered = gather_weights(published, sources, record)
     check_system(system, gathered.tensors)
-    facts = Facts(options or {}, model_config(published, system, gathered.settings))
+    config_json = model_config(published, system, gathered.settings)
+    facts = Facts(options or {}, config_json, preprocessor_config(gathered.settings))
     weights, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
-    weights = tie_words(weights, facts.config, facts, record)
+    weights = tie_words(weights, facts, record)
     try:
         sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()}, facts)
         missing = None

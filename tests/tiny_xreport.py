@@ -22,7 +22,14 @@ SIZE, VOCAB_SIZE, POSITIONS = 40, 60, 12
 BOS, EOS, PAD = 1, 2, 0
 ATTENTION = {"width": 16, "layers": 2, "heads": 2, "head_width": 12, "norm_eps": 1e-4, "dropout": 0.2}
 PARTS: dict[str, dict[str, Any]] = {
-    "vision": {"widths": [4, 6, 32], "depths": [2, 1, 3], "dense": 3, "token_width": 16},
+    "vision": {
+        "widths": [4, 6, 32],
+        "depths": [2, 1, 3],
+        "dense": 3,
+        "token_width": 16,
+        "dense_width": 32,
+        "channels": 1,
+    },
     "connector": ATTENTION,
     "decoder": {
         **ATTENTION,

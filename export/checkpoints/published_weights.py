@@ -58,9 +58,15 @@ class Gathered:
         return found[0].contents if found else {}
 
 
-def our_weights(published: Published, tensors: Weights) -> tuple[dict[str, Tensor | LazyTensor], dict[str, str]]:
-    """Rename the checkpoint's keys to ours. Also returns the ignored published keys with the reasons."""
-    patterns = {**published.all_ignored({key: tuple(value.shape) for key, value in tensors.items()}), **EVERYWHERE_IGNORED}
+def our_weights(
+    published: Published, tensors: Weights, config: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Tensor | LazyTensor], dict[str, str]]:
+    """Rename the checkpoint's keys to ours. Also returns the ignored published keys with the reasons.
+
+    config : config.json of the checkpoint
+    """
+    shapes = {key: tuple(value.shape) for key, value in tensors.items()}
+    patterns = {**published.all_ignored(shapes, config or {}), **EVERYWHERE_IGNORED}
     ignored = {key: reason for key in tensors if (reason := published.why_ignored(key, patterns))}
     return {published.our_key(key): value for key, value in tensors.items() if key not in ignored}, ignored
 
@@ -163,15 +169,12 @@ def share_tied(
     return shared
 
 
-def tie_words(
-    weights: Weights, config: Mapping[str, Any], facts: Facts, record: ImportRecord
-) -> dict[str, Tensor | LazyTensor]:
+def tie_words(weights: Weights, facts: Facts, record: ImportRecord) -> dict[str, Tensor | LazyTensor]:
     """Give a language model with tied words its one tensor, whichever of the two names it was saved under.
-
-    config : of the language model
 
     Raises ArchiveError if the two are different tensors.
     """
+    config = facts.config.get("text_config") or facts.config
     tied = facts.options.get("decoder.tie_word_embeddings", config.get("tie_word_embeddings"))
     found = dict(weights)
     if not tied or HEAD not in found:
@@ -200,7 +203,7 @@ def convert_weights(
 
     Raises ArchiveError as `merge_adapters` and `keep_adapters` do, and for the difference of two models.
     """
-    weights, ignored = our_weights(published, gathered.tensors)
+    weights, ignored = our_weights(published, gathered.tensors, facts.config)
     _check_delta(weights)
     layers = adapted_layers(weights)
     names = {published.our_key(key): re.sub(r"^.*base_model\.model\.", "", key) for key in gathered.tensors}

@@ -22,10 +22,7 @@ KERAS = "saved_model.keras"
 
 CONFIG, ADAPTER, GENERATION = "config.json", "adapter_config.json", "generation_config.json"
 PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
-SETTINGS = (KERAS = "saved_model.keras"
-"""Weights file of XREPORT's folders, which contains its settings."""
-
-CONFIG, ADAPTER, GENERATION, *PREPROCESSOR)
+SETTINGS = (CONFIG, ADAPTER, GENERATION, *PREPROCESSOR)
 """Files of a folder with settings that cannot be inferred from the shapes of the weights."""
 
 DEQUANTIZED = ("bitsandbytes",)
@@ -86,6 +83,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict):
         raise ArchiveError(f"{path} contains {type(contents).__name__}; expected an object")
     return contents
+
+
+def preprocessor_config(found: Sequence[SettingsFile]) -> Mapping[str, Any]:
+    """The image processor's settings; empty if there are none."""
+    for file in found:
+        if file.name.endswith(PREPROCESSOR):
+            return file.contents.get("image_processor") or file.contents
+    return {}
 
 
 def model_config(published: Published, system: str, found: Sequence[SettingsFile]) -> Mapping[str, Any]:

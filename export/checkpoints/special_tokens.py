@@ -1,6 +1,6 @@
 """Special tokens of an imported decoder, and whether its tokenizer fits it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Tokenizer

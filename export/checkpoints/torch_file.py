@@ -7,6 +7,7 @@ import pathlib
 import pickle
 import re
 import types
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,9 @@ def _holds(contents: Mapping[Any, Any], key: str) -> bool:
 def _load(path: Path) -> Any:
     check_whole(path)
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            # TorchScript archives are refused; a warning would only advise how to run them.
+            warnings.simplefilter("ignore")
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError as error:

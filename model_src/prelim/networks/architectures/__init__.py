@@ -3,6 +3,7 @@
 from prelim.networks.architectures import (
     biomedclip_qformer_biogpt,
     densenet_disease_llama,
+    llava,
     mobilenet_graph,
     xraygpt,
     xreport,
@@ -12,6 +13,7 @@ from prelim.networks.architectures.architecture import Architecture
 ARCHITECTURES: dict[str, Architecture] = {
     "biomedclip_qformer_biogpt": biomedclip_qformer_biogpt.ARCHITECTURE,
     "densenet_disease_llama": densenet_disease_llama.ARCHITECTURE,
+    "llava": llava.ARCHITECTURE,
     "mobilenet_graph": mobilenet_graph.ARCHITECTURE,
     "xraygpt": xraygpt.ARCHITECTURE,
     "xreport": xreport.ARCHITECTURE,

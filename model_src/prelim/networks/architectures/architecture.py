@@ -54,7 +54,8 @@ class Published:
     layout     : converts the checkpoint's tensors to ours if they are transposed, split or to be joined
     tokenizer  : kind of the tokenizer, see export.tokenizers.read
     resized    : pattern of our key -> function that resizes a table to a given shape, as the original does when loading
-    ignored_in : returns further ignored keys, like `ignored`, of a checkpoint with these shapes under published keys
+    ignored_in : returns further ignored keys, like `ignored`, that depend on the shapes of the checkpoint under published
+                 keys and on its config.json
     tied       : pattern of an ignored key -> our key with the same values, which the import checks
     vocabulary     : vocabulary size of the published decoder, including added tokens; a decoder with another
                      vocabulary has its own special tokens
@@ -74,7 +75,7 @@ class Published:
     structure: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
-    ignored_in: Callable[[Shapes], Mapping[str, str]] | None = None
+    ignored_in: Callable[[Shapes, Section], Mapping[str, str]] | None = None
     layout: Callable[[Mapping[str, Any], Facts], dict[str, Any]] | None = None
     resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
@@ -95,9 +96,9 @@ class Published:
         """Whether a published key is that of a part of this system, or ignored."""
         return self.why_ignored(published, self.ignored) is not None or self.our_key(published).startswith(_PARTS)
 
-    def all_ignored(self, shapes: Shapes) -> dict[str, str]:
-        """Pattern -> reason, of a checkpoint with these shapes under published keys."""
-        return {**self.ignored, **({} if self.ignored_in is None else self.ignored_in(shapes))}
+    def all_ignored(self, shapes: Shapes, config: Section) -> dict[str, str]:
+        """Pattern -> reason, of a checkpoint with these shapes under published keys, and this config.json."""
+        return {**self.ignored, **({} if self.ignored_in is None else self.ignored_in(shapes, config))}
 
     @staticmethod
     def why_ignored(published: str, ignored: Mapping[str, str]) -> str | None:

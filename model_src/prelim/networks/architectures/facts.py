@@ -14,12 +14,14 @@ class Facts:
 
     options : name in model.yaml, such as `decoder.heads` -> value given by the user
     config  : config.json of one of the system's model types; empty if the checkpoint has none
+    preprocessor : preprocessor_config.json of `transformers`; empty if the checkpoint has none
     assumed : name -> value of the published model
     asked   : all names that were asked for, which are the allowed options
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor: Mapping[str, Any] = field(default_factory=dict)
     assumed: dict[str, Any] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 

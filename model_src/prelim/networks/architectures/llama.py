@@ -55,6 +55,10 @@ def decoder_section(
     Raises ArchiveError if config.json and the shapes contradict each other.
     """
     config = facts.config if config is None else config
+    if config.get("model_type", "llama") not in MODEL_TYPES:
+        raise ArchiveError(
+            f"config.json has a language model of model_type {config['model_type']!r}; supported: {', '.join(MODEL_TYPES)}"
+        )
     vocab_size, width = shapes[f"{_BODY}embed_tokens.weight"]
     visible = {
         "hidden_size": width,
@@ -91,7 +95,8 @@ def _from_config(shapes: Shapes, facts: Facts, config: Mapping[str, Any]) -> dic
     # Imported here because `transformers` takes seconds to import.
     from transformers import AutoConfig
 
-    default = AutoConfig.for_model(config["model_type"])
+    model_type = config.get("model_type", "llama")
+    default = AutoConfig.for_model(model_type)
     stored = {name: config[name] for name in _CONFIG if config.get(name) is not None}
     # Saved as null, which is not the default.
     stored |= {"sliding_window": None} if "sliding_window" in config and config["sliding_window"] is None else {}
@@ -102,7 +107,7 @@ def _from_config(shapes: Shapes, facts: Facts, config: Mapping[str, Any]) -> dic
     tied = default.tie_word_embeddings if tied is None else tied
     tied = facts.value("decoder.tie_word_embeddings", tied, stored=tied)
     return {
-        "model_type": config["model_type"],
+        "model_type": model_type,
         **stored,
         **_heads(shapes, heads, config.get("head_dim")),
         "tie_word_embeddings": tied,

@@ -1,0 +1,158 @@
+"""LLaVA: a folder of `transformers` is imported exactly, and served reports equal `generate`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from export.import_checkpoint import import_checkpoint
+from export.package import write_files
+from prelim.errors import ArchiveError
+from prelim.generation.options import GenerationOptions
+from prelim.images.preprocess import preprocess
+from prelim.images.radiograph import read_radiograph
+from prelim.networks.model_folder import MODEL_CARD, read_model_folder, read_network
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.model_src.networks.architectures.small_llava import SIDE, originals_ids, save_llava, small_llava
+from tests.tiny_model import png
+
+PROMPT = "Is the heart enlarged?"
+OPTIONS = GenerationOptions(max_new_tokens=40)
+BEFORE, AFTER = "USER: ", "\n{prompt} ASSISTANT:"
+
+
+@pytest.fixture(scope="module")
+def original() -> Any:
+    """The model of `transformers`."""
+    return small_llava()
+
+
+@pytest.fixture(scope="module")
+def folder(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of its import."""
+    path = tmp_path_factory.mktemp("llava")
+    save_llava(original, path / "checkpoint")
+    import_checkpoint("llava", [path / "checkpoint"], path / "checkpoint", path / "model", "llava")
+    return path / "model"
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportGenerator:
+    """Its archive, served."""
+    archive = tmp_path_factory.mktemp("archive")
+    write_files(read_model_folder(folder), archive)
+    return ReportGenerator.load(archive, slots=3)
+
+
+def old_keys(folder: Path) -> None:
+    """Rename the weights as the published llava-1.5-7b-hf has them."""
+    path = folder / "model.safetensors"
+    save_file({k.replace("vision_tower.", "vision_tower.vision_model."): v for k, v in load_file(path).items()}, path)
+
+
+def new_keys(folder: Path) -> None:
+    """Rename the weights as the model's state_dict has them today."""
+    path = folder / "model.safetensors"
+    renamed = {}
+    for key, value in load_file(path).items():
+        inner = key.replace("language_model.model.", "language_model.")
+        renamed["lm_head.weight" if "lm_head" in key else f"model.{inner}"] = value
+    save_file(renamed, path)
+
+
+@pytest.mark.parametrize("rename", [lambda _: None, old_keys, new_keys])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"vision_feature_layer": -1},
+        {"vision_feature_layer": [-2, 1], "vision_feature_select_strategy": "full"},
+        {"projector_hidden_act": "relu", "multimodal_projector_bias": False},
+        {"text": {"model_type": "mistral", "sliding_window": None}},
+        {"text": {"model_type": "qwen2"}},
+    ],
+)
+def test_folder_is_imported_exactly(rename: Callable[[Path], None], changed: dict[str, Any], tmp_path: Path) -> None:
+    """Image features and logits differ by 0 from those of `transformers`, whatever the keys and settings are."""
+    original = small_llava(**changed)
+    rename(save_llava(original, tmp_path / "checkpoint"))
+
+    import_checkpoint("llava", [tmp_path / "checkpoint"], None, tmp_path / "model", "llava")
+
+    _, network = read_network(tmp_path / "model")
+    pixel_values = torch.randn(2, 3, SIDE, SIDE)
+    ids = torch.arange(3, 15)[None]
+    with torch.inference_mode():
+        expected = torch.stack(list(original.model.get_image_features(pixel_values).pooler_output))
+        found = network.connector(network.vision(pixel_values))
+        logits = network.decoder(network.decoder.body.get_input_embeddings()(ids))
+        assert (found - expected).abs().max() == 0
+        assert (logits - original(input_ids=ids).logits).abs().max() == 0
+
+
+def test_card_says_what_was_ignored_and_assumed(folder: Path) -> None:
+    """Unused layers are ignored with the reason; nothing that config.json says is assumed."""
+    card = (folder / MODEL_CARD).read_text(encoding="utf-8")
+
+    assert "the image features are from an earlier layer" in card
+    assert "vision_tower.encoder.layers.3." in card
+    assert "assumed: the decoder's last 3 rows are padding" in card
+    assert "assumed: vision." not in card
+    assert "assumed: decoder." not in card
+
+
+def test_preprocessing_is_that_of_the_folder(folder: Path) -> None:
+    """preprocessor_config.json gives size, mean and standard deviation."""
+    config = read_network(folder)[0].preprocess
+
+    assert (config.size, config.resize, config.interpolation) == (SIDE, "shortest_edge", "bicubic")
+    assert (config.mean, config.std) == ((0.5, 0.4, 0.3), (0.3, 0.2, 0.2))
+
+
+def pixels(folder: Path, images: list[bytes]) -> torch.Tensor:
+    """pixel_values of some files."""
+    config = read_network(folder)[0]
+    arrays = [preprocess(read_radiograph(image, config.input), config.preprocess) for image in images]
+    return torch.stack([torch.from_numpy(array) for array in arrays])
+
+
+def test_served_reports_equal_generate(original: Any, folder: Path, generator: ReportGenerator) -> None:
+    """Greedy token ids equal those of `generate` with the image's tokens between the same texts."""
+    images = [png(seed) for seed in range(4)]
+    requests = [ReportRequest(image=image, prompt=PROMPT, options=OPTIONS) for image in images]
+
+    reports = generator.generate(requests)
+
+    after = AFTER.replace("{prompt}", PROMPT)
+    expected = [originals_ids(original, pixels(folder, [image]), BEFORE, after, max_new_tokens=40) for image in images]
+    found = [list(report.token_ids) for report in reports if isinstance(report, Report)]
+    assert found == expected
+    assert len({tuple(ids) for ids in found}) > 1
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("text_config", {"model_type": "gemma"}, "language model of model_type 'gemma'"),
+        ("vision_config", {"model_type": "siglip_vision_model"}, "vision tower of model_type 'siglip_vision_model'"),
+        ("vision_config", {"hidden_act": "none"}, "activation is 'none'"),
+        (None, {"model_type": "llava_next"}, "model_type is 'llava_next'"),
+        (None, {"projector_hidden_act": "none"}, "activation is 'none'"),
+    ],
+)
+def test_other_parts_are_refused_by_name(
+    original: Any, part: str | None, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """A network that this project does not have is not taken for another."""
+    path = save_llava(original, tmp_path / "checkpoint") / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    (config if part is None else config[part]).update(changes)
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+    with pytest.raises(ArchiveError, match=message):
+        import_checkpoint("llava", [tmp_path / "checkpoint"], None, tmp_path / "model", "llava")
