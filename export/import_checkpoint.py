@@ -5,8 +5,8 @@
         --out models/report_generator
 
 Every key of the checkpoint is used, or printed as ignored with the reason; a missing or mis-shaped key is an error.
-What the files do not show is given by an option (--set decoder.heads=8), or printed as assumed; both are in the card. An
-argument that is not a local file or folder is the name of a model on the hub: OWNER/NAME or OWNER/NAME@REVISION.
+What the files do not show is given by an option (--set decoder.heads=8), or printed and written to the card as assumed.
+An argument that is not a local file or folder is the name of a model on the hub: OWNER/NAME or OWNER/NAME@REVISION.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def import_checkpoint(
     overwrite    : replace a model.yaml that differs from the one of this import
     options      : name in model.yaml, such as `decoder.heads` -> value that the files do not show
 
-    Raises ArchiveError for an unknown system, a file that is unavailable or unreadable, missing or mis-shaped keys, and a
-    model that is not the system's.
+    Raises ArchiveError for an unknown system, a file that is unavailable or unreadable, missing or mis-shaped keys, and
+    a model that is not the system's.
     """
     if system not in ARCHITECTURES:
         raise ArchiveError(f"system is {system!r}; known: {', '.join(ARCHITECTURES)}")
@@ -143,8 +143,10 @@ def _check_edited(path: Path, config: ModelConfig, *, overwrite: bool) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, Mapping) else (
-        [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    return (
+        {key: _plain(item) for key, item in value.items()}
+        if isinstance(value, Mapping)
+        else ([_plain(item) for item in value] if isinstance(value, list | tuple) else value)
     )
 
 

@@ -27,11 +27,14 @@ WEIGHTS = (
 one is used; it may also be sharded, with an index."""
 
 
+_LONGEST_HEADER = 100_000_000
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
     """Read all tensors of a checkpoint, memory-mapped if the format allows it.
 
-    path : a .pth, .pt, .ckpt or .bin file of `torch.save`, .safetensors, .keras, a .gguf file with a Llama, a folder with
-           one of these except .gguf, sharded or not, or the index of its shards
+    path : a .pth, .pt, .ckpt or .bin file of `torch.save`, .safetensors, .keras, a .gguf file with a Llama, a folder
+           with one of these except .gguf, sharded or not, or the index of its shards
     returns : published key -> tensor
 
     Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and plain values.
@@ -71,8 +74,10 @@ def _check_length(path: Path) -> None:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         header = file.read(length) if length < size else b""
     ends = [int(end) for end in re.findall(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d+)\s*\]', header)]
-    if header[:1] == b"{" and 8 + length + max(ends, default=0) > size:
-        raise ArchiveError(f"{path} is cut off: {size} bytes of {8 + length + max(ends)}; download it again")
+    whole = 8 + length + max(ends, default=0)
+    # A header of more than 100 MB is none: the first bytes are then not a length.
+    if whole > size and length < _LONGEST_HEADER:
+        raise ArchiveError(f"{path} is cut off: {size} bytes of {whole} or more; download it again")
 
 
 def find_weights(names: Collection[str]) -> list[str]:

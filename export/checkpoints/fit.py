@@ -25,8 +25,8 @@ def check_system(system: str, published_keys: Iterable[str]) -> None:
     best = max(counts, key=lambda name: counts[name])
     if counts[best] > max(counts[system], _MOSTLY * len(keys)):
         raise ArchiveError(
-            f"this is a checkpoint of {best}, not of {system}: {counts[best]} of its {len(keys)} keys are those of {best}, "
-            f"{counts[system]} those of {system}"
+            f"this is a checkpoint of {best}, not of {system}: {counts[best]} of its {len(keys)} keys are those of the "
+            f"former, {counts[system]} those of the latter"
         )
     if keys and not counts[system]:
         raise ArchiveError(
@@ -50,7 +50,10 @@ def missing_part(system: str, weights: Iterable[str], needed: str) -> ArchiveErr
     with torch.device("meta"):
         names = architecture.build(published.size).state_dict()
     there = {_general(name) for name in weights}
-    parts = {needed.partition(".")[0], *(part[:-1] for part in PARTS if not any(name.startswith(part) for name in there))}
+    parts = {
+        needed.partition(".")[0],
+        *(part[:-1] for part in PARTS if not any(name.startswith(part) for name in there)),
+    }
     missing = [name for name in names if _general(name) not in there and name.partition(".")[0] in parts]
     missing = [name for name in missing if not name.endswith(COUNTER)] or [needed]
     return ArchiveError(

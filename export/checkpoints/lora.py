@@ -6,7 +6,7 @@ Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 20
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,19 @@ _ADAPTER = re.compile(r"\.lora_((A|B)\.weight|magnitude_vector)$")
 _MERGE = "call peft's merge_and_unload() and import the result"
 
 _UNCHANGED_BASE = (True, False, "gaussian", "eva", "orthogonal", "mica")
-"""Allowed `init_lora_weights`: the others, like PiSSA and OLoRA, subtract the first adapter from the base weights, which
-the published base still contains."""
+"""Allowed `init_lora_weights`: the others, like PiSSA and OLoRA, subtract the first adapter from the base weights, and
+the published base does not have that."""
 
 _KNOWN = {
-    *("alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "eva_config", "exclude_modules"),
+    *(
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "bias",
+        "corda_config",
+        "eva_config",
+        "exclude_modules",
+    ),
     *("inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout"),
     *("lora_ga_config", "megatron_core", "modules_to_save", "peft_version", "qalora_group_size", "r", "rank_pattern"),
     *("revision", "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora", "ensure_weight_tying"),
@@ -89,7 +97,9 @@ class AdapterSettings:
         """Factor of one layer's adapter. Raises ArchiveError if alpha is unknown."""
         name = (self.names or {}).get(layer, layer)
         patterns: Mapping[str, float] = self.config.get("alpha_pattern") or {}
-        alpha = next((patterns[p] for p in patterns if re.match(rf"(.*\.)?({p})$", name)), self.config.get("lora_alpha"))
+        alpha = next(
+            (patterns[p] for p in patterns if re.match(rf"(.*\.)?({p})$", name)), self.config.get("lora_alpha")
+        )
         if alpha is None and self.published is None and "adapter.lora_alpha" not in self.facts.options:
             raise ArchiveError(
                 f"{layer} has an adapter of unknown alpha; give the folder with adapter_config.json, or --set "
@@ -114,8 +124,8 @@ class AdapterSettings:
         init = self.facts.value("adapter.init_lora_weights", True, stored=self._stored("init_lora_weights", True))
         if init not in _UNCHANGED_BASE:
             raise ArchiveError(
-                f"adapter_config.json has init_lora_weights = {init!r}, which also changed the base weights; {_MERGE}, or "
-                "save the adapter with path_initial_model_for_weight_conversion"
+                f"adapter_config.json has init_lora_weights = {init!r}, which also changed the base weights; {_MERGE}, "
+                "or save the adapter with path_initial_model_for_weight_conversion"
             )
         unknown = sorted(name for name, value in config.items() if name not in _KNOWN and value)
         if unknown:
@@ -138,9 +148,7 @@ def merge_adapters(weights: Weights, settings: AdapterSettings) -> dict[str, Ten
     return merged
 
 
-def keep_adapters(
-    weights: Weights, settings: AdapterSettings
-) -> tuple[dict[str, Tensor | LazyTensor], dict[str, Any]]:
+def keep_adapters(weights: Weights, settings: AdapterSettings) -> tuple[dict[str, Tensor | LazyTensor], dict[str, Any]]:
     """Keep the adapters separate, with their scaling multiplied into lora_B.
 
     returns : the weights, and `adapter` for the section `decoder` of model.yaml
@@ -179,13 +187,9 @@ def _adapters(weights: Weights, settings: AdapterSettings) -> dict[str, Adapter]
             )
         length = weights.get(f"{layer}.lora_magnitude_vector")
         if (length is not None) != bool(settings.config.get("use_dora")) or isinstance(length, LazyTensor):
-            raise ArchiveError(f"{layer} has {'a' if length is not None else 'no'} lora_magnitude_vector, but "
-                f"adapter_config.json has use_dora = {settings.config.get('use_dora')!r}; give both from one model")
+            raise ArchiveError(
+                f"{layer} has {'a' if length is not None else 'no'} lora_magnitude_vector, but "
+                f"adapter_config.json has use_dora = {settings.config.get('use_dora')!r}; give both from one model"
+            )
         adapters[layer] = Adapter(base, down, up, settings.scaling(layer, rank), length)
     return adapters
-
-
-def is_adapter(keys: Sequence[str]) -> bool:
-    """Whether a file contains an adapter without the weights of its layers; keys are ours."""
-    layers = adapted_layers(keys)
-    return bool(layers) and not any(f"{layer}.weight" in keys for layer in layers)

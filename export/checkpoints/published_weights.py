@@ -11,7 +11,7 @@ from torch import Tensor
 
 from export.checkpoints.bitsandbytes_weights import dequantize_weights
 from export.checkpoints.checkpoint import read_checkpoint
-from export.checkpoints.lora import AdapterSettings, adapted_layers, is_adapter, keep_adapters, merge_adapters
+from export.checkpoints.lora import AdapterSettings, adapted_layers, keep_adapters, merge_adapters
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import GGUF, SettingsFile, read_settings
 from export.checkpoints.source import Source
@@ -43,7 +43,6 @@ class Gathered:
 
     tensors  : under published keys without wrappers
     settings : of all sources
-    weights  : files that have weights, for messages
     """
 
     tensors: dict[str, Tensor | LazyTensor] = field(default_factory=dict)
@@ -54,8 +53,36 @@ class Gathered:
         """adapter_config.json; empty if there is none. Raises ArchiveError if there are several."""
         found = [file for file in self.settings if file.is_adapter]
         if len(found) > 1:
-            raise ArchiveError(f"{found[0].name} and {found[1].name} are two adapters; merge one into its base model first")
+            raise ArchiveError(
+                f"{found[0].name} and {found[1].name} are two adapters; merge one into its base model first"
+            )
         return found[0].contents if found else {}
+
+    def add_weights(self, published: Published, label: str, found: Weights, record: ImportRecord) -> None:
+        """Add weights, except those that an earlier source has."""
+        if repeated := self._repeated(published, found):
+            record.note(f"{label}: {len(repeated)} of them were taken from a file given earlier instead")
+        # The last entry is used where two published keys map to one weight, so earlier sources go to the end.
+        earlier = dict(self.tensors)
+        self.tensors.clear()
+        self.tensors.update({**{key: value for key, value in found.items() if key not in earlier}, **earlier})
+
+    def add_adapter(self, published: Published, label: str, found: Weights, record: ImportRecord) -> None:
+        """Add an adapter, whose weights replace those of the base model. Raises ArchiveError for a second one."""
+        repeated = self._repeated(published, found)
+        if adapted_layers(repeated):
+            raise ArchiveError(f"{label} is a second adapter of the same layers; merge one into its base model first")
+        if repeated:
+            record.note(f"{label}: {len(repeated)} weights, trained with the adapter, replace those of the base model")
+        for key, value in found.items():
+            self.tensors.pop(key, None)
+            self.tensors[key] = value
+
+    def _repeated(self, published: Published, found: Weights) -> set[str]:
+        return our_weights(published, found)[0].keys() & our_weights(published, self.tensors)[0].keys()
+
+
+_NOT_DECODER = ("vision.", "connector.")
 
 
 def our_weights(
@@ -109,42 +136,18 @@ def gather_weights(published: Published, sources: Sequence[Source], record: Impo
             record.note(f"{source.label}: weights quantized by llama.cpp were dequantized")
         found = share_tied(published, source, unwrap(published, found), record)
         weights = our_weights(published, found)[0]
-        # The config.json of a folder with the whole system describes it in words of its own.
-        whole = any(key.startswith(("vision.", "connector.")) for key in weights)
-        kept = [file for file in settings if not (whole and file.is_config and file.contents.get("model_type") not in published.model_types)]
         for file in settings:
-            if file not in kept:
+            # The config.json of a folder with the whole system may describe it in words of its own.
+            foreign = file.is_config and file.contents.get("model_type") not in published.model_types
+            if foreign and not published.whole_config and any(key.startswith(_NOT_DECODER) for key in weights):
                 record.note(f"{file.name} describes the whole system, and is not read")
-        gathered.settings.extend(kept)
-        _add(published, source, gathered.tensors, found, weights, record)
+            else:
+                gathered.settings.append(file)
+        if adapted_layers(weights) and not any(f"{layer}.weight" in weights for layer in adapted_layers(weights)):
+            gathered.add_adapter(published, source.label, found, record)
+        else:
+            gathered.add_weights(published, source.label, found, record)
     return gathered
-
-
-def _add(
-    published: Published,
-    source: Source,
-    tensors: dict[str, Tensor | LazyTensor],
-    found: Weights,
-    weights: Weights,
-    record: ImportRecord,
-) -> None:
-    before = our_weights(published, tensors)[0]
-    repeated = weights.keys() & before.keys()
-    if not is_adapter([*weights]):
-        if repeated:
-            record.note(f"{source.label}: {len(repeated)} of them were taken from a file given earlier instead")
-        # The last entry is used where two published keys map to one weight, so earlier sources go to the end.
-        earlier = dict(tensors)
-        tensors.clear()
-        tensors.update({**{key: value for key, value in found.items() if key not in earlier}, **earlier})
-        return
-    if adapted_layers(before.keys()) and adapted_layers(repeated):
-        raise ArchiveError(f"{source.label} is a second adapter of the same layers; merge one into its base model first")
-    if repeated:
-        record.note(f"{source.label}: {len(repeated)} weights replace those of the base model, as trained with the adapter")
-    for key, value in found.items():
-        tensors.pop(key, None)
-        tensors[key] = value
 
 
 def share_tied(
@@ -239,8 +242,8 @@ def _check_delta(weights: Weights) -> None:
     norm = weights.get(FINAL_NORM)
     if norm is not None and materialize(norm).float().abs().mean() < DELTA:
         raise ArchiveError(
-            "the final norm of the language model is almost 0: these are delta weights, the difference of two models; add "
-            "them to the base model first, for Vicuna with fastchat.model.apply_delta"
+            "the final norm of the language model is almost 0: these are delta weights, the difference of two models; "
+            "add them to the base model first, for Vicuna with fastchat.model.apply_delta"
         )
 
 

@@ -42,5 +42,7 @@ class ImportRecord:
             self.assume(f"{name} = {value!r}, as in the published model; change it with --set {name}=VALUE")
         for text in published.structure:
             self.assume(text)
-        sections = [name for name in ("tokenizer", "input", "preprocess", "prompt", "generation") if name in published.defaults]
+        sections = [
+            name for name in ("tokenizer", "input", "preprocess", "prompt", "generation") if name in published.defaults
+        ]
         self.assume(f"{', '.join(sections)} of model.yaml as in the published model, unless noted above")

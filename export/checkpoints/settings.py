@@ -53,8 +53,8 @@ class SettingsFile:
 def read_settings(path: Path, label: str) -> list[SettingsFile]:
     """Read the settings of a folder, or one JSON file.
 
-    A GGUF file gives the equivalent settings from its metadata, a .keras file those of its layers; other weights files have
-    none.
+    A GGUF file gives the equivalent settings from its metadata, a .keras file those of its layers; other weights files
+    have none.
 
     Raises ArchiveError if one of them is not a JSON object.
     """
@@ -71,7 +71,10 @@ def read_settings(path: Path, label: str) -> list[SettingsFile]:
         return [SettingsFile(label, read_json(path))] if path.suffix == JSON else []
     archives = [path / KERAS] if (path / KERAS).is_file() else []
     files = [path / name for name in SETTINGS if (path / name).is_file()]
-    return [*(file for archive in archives for file in read_settings(archive, f"{label}/{KERAS}")), *[SettingsFile(f"{label}/{file.name}", read_json(file)) for file in files]]
+    return [
+        *(file for archive in archives for file in read_settings(archive, f"{label}/{KERAS}")),
+        *[SettingsFile(f"{label}/{file.name}", read_json(file)) for file in files],
+    ]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _check_config(published: Published, system: str, file: SettingsFile) -> None
     foreign = [name for name in classes if name.lower() not in _CLASSES]
     if foreign:
         raise ArchiveError(
-            f"{file.name}: architectures contains {foreign[0]!r}; allowed: {', '.join(_CLASSES.values())}. Save the language "
+            f"{file.name}: architectures contains {foreign[0]!r}; allowed: {', '.join(_CLASSES.values())}. Save the "
             "model as one of these"
         )
     if contents.get("auto_map"):
@@ -133,7 +136,8 @@ def _check_config(published: Published, system: str, file: SettingsFile) -> None
     method = (contents.get("quantization_config") or {}).get("quant_method", DEQUANTIZED[0])
     if method not in DEQUANTIZED:
         raise ArchiveError(
-            f"{file.name}: quant_method is {method!r}; supported: {', '.join(DEQUANTIZED)}. Give the weights in 16 or 32 bits"
+            f"{file.name}: quant_method is {method!r}; supported: {', '.join(DEQUANTIZED)}. Give the weights in 16 or "
+            "32 bits"
         )
 
 

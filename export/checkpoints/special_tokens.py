@@ -37,8 +37,8 @@ def special_tokens(
     ends = end if isinstance(end, list) else [end]
     if not ends or not all(isinstance(one, int) and 0 <= one < decoder["vocab_size"] for one in ends):
         raise ArchiveError(
-            f"eos_token_id is {end!r} in the decoder's config.json; it must be the id, or a list of ids, of end-of-text "
-            f"tokens below {decoder['vocab_size']}, because the published ids are not valid for this vocabulary"
+            f"eos_token_id is {end!r} in the decoder's config.json; it must be the id, or a list of ids, of end-of-text"
+            f" tokens below {decoder['vocab_size']}, because the published ids are not valid for this vocabulary"
         )
     tokens = {
         "bos_token_id": ends[0] if start is None else start,
@@ -78,8 +78,8 @@ def check_vocabulary(kind: str, tokenizer: Tokenizer, vocab_size: int, record: I
         size = 1 + max(added, default=-1) if max(added, default=-1) >= vocab_size else min(size, vocab_size)
     if size > vocab_size or vocab_size - size >= MAX_PADDING:
         raise ArchiveError(
-            f"the tokenizer has {size} tokens, the decoder {vocab_size}; they are from different models, or the decoder's "
-            "table was not resized after tokens were added"
+            f"the tokenizer has {size} tokens, the decoder {vocab_size}; they are from different models, or the "
+            "decoder's table was not resized after tokens were added"
         )
     if size < vocab_size:
         record.assume(f"the decoder's last {vocab_size - size} rows are padding: the tokenizer has {size} tokens")

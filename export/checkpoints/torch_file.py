@@ -65,11 +65,16 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     contents = _load(path)
     while isinstance(contents, Mapping) and (inner := next((c for c in CONTAINERS if _holds(contents, c)), None)):
         contents = contents[inner]
-    tensors = {key: value for key, value in contents.items() if isinstance(value, Tensor)} if isinstance(contents, Mapping) else {}
+    tensors = (
+        {key: value for key, value in contents.items() if isinstance(value, Tensor)}
+        if isinstance(contents, Mapping)
+        else {}
+    )
     others = [key for key in contents if key not in tensors] if isinstance(contents, Mapping) else []
     if not tensors or not all(isinstance(key, str) for key in tensors):
         raise ArchiveError(
-            f"{path} does not contain a state_dict; expected key -> tensor, optionally under one of {', '.join(CONTAINERS)}"
+            f"{path} does not contain a state_dict; expected key -> tensor, optionally under one of "
+            f"{', '.join(CONTAINERS)}"
         )
     # Modules may store values that are not tensors, such as the state of a quantized layer.
     if any(not isinstance(contents[key], int | float | str | bool | None | torch.dtype | torch.Size) for key in others):
@@ -113,7 +118,7 @@ def _reason(error: Exception) -> str:
         return "it is a TorchScript archive; save the weights alone, with torch.save(model.state_dict(), PATH)"
     if isinstance(error, pickle.UnpicklingError | EOFError):
         return "it is not a file of torch.save, or it is damaged"
-    return text.split("\n")[0].split("weights_only")[0].strip() or type(error).__name__
+    return text.split("\n", maxsplit=1)[0].split("weights_only", maxsplit=1)[0].strip() or type(error).__name__
 
 
 def check_whole(path: Path) -> None:

@@ -48,6 +48,6 @@ def add_words(tokenizer: Tokenizer, words: Mapping[int, AddedToken], folder: Pat
         if tokenizer.token_to_id(word.content) != i:
             raise ArchiveError(
                 f"{folder}: the added word {word.content!r} has the id {i}, but this tokenizer has "
-                f"{tokenizer.get_vocab_size()} words, which gives it {tokenizer.token_to_id(word.content)}; its files are "
-                "from different tokenizers"
+                f"{tokenizer.get_vocab_size()} words, which gives it {tokenizer.token_to_id(word.content)}; its files "
+                "are from different tokenizers"
             )

@@ -31,7 +31,7 @@ def find_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
 
 
 def all_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
-    """The tokenizer's files of `find_files`, and those with the words that were added to it; empty if there are none."""
+    """The tokenizer's files of `find_files`, and those with added words; empty if there are none."""
     files = find_files(kind, names)
     return (*files, *(name for name in ADDED_WORDS if name in names)) if files else ()
 

@@ -36,6 +36,7 @@ class ReportRequest:
     """What a report is asked for.
 
     image          : a file's bytes: DICOM, PNG, JPEG, WebP or TIFF
+    images         : instead of `image`, several files of one study, in the order in which the model reads them
     image_features : instead of an image, what the vision encoder gave for it, shape (num_tokens, width)
     prompt         : text for models that take one
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
@@ -44,11 +45,17 @@ class ReportRequest:
     """
 
     image: bytes | None = None
+    images: tuple[bytes, ...] | None = None
     image_features: Array | None = None
     prompt: str | None = None
     messages: Messages | None = None
     options: GenerationOptions | None = None
     return_attention: bool = False
+
+    @property
+    def num_images(self) -> int:
+        """How many images the model reads for it."""
+        return 1 if self.images is None else len(self.images)
 
 
 @dataclass(eq=False)
@@ -56,9 +63,9 @@ class _Draft(DecodeRequest):
     """A report in the making, the engine's record with what a report needs besides its tokens. Times are in seconds.
 
     request : what is asked for
-    images  : reads and encodes its image
+    images  : reads and encodes its images
     arrived : when it was added
-    view    : its image, once that has been read
+    views   : its images, once they have been read
     insights : what the model says of the image besides the report, where that was asked for
     started : when decoding began
     stream  : what `new_text` has returned so far, None before its first call
@@ -67,24 +74,34 @@ class _Draft(DecodeRequest):
     request: ReportRequest
     images: ImageEncoder
     arrived: float = field(default_factory=time.perf_counter)
-    view: View = field(default_factory=View)
+    views: list[View] = field(default_factory=list)
     insights: Mapping[str, Array] = field(default_factory=dict)
     started: float = 0.0
     stream: TextStream | None = None
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of image_embeds."""
-        return self.images.num_tokens
+        """Tokens of image_embeds, of all images together."""
+        return self.images.num_tokens * self.request.num_images
 
     def embed(self) -> Tensor:
-        """Read, preprocess and encode the image. Raises InputError where it cannot be read or is refused."""
-        self.view = self.images.view(self.request.image, self.request.image_features)
-        image_embeds = self.images.embed(self.view)
+        """Read, preprocess and encode the images. Raises InputError where one cannot be read or is refused."""
+        image_embeds = []
+        for image in self.request.images or (self.request.image,):
+            view = self.images.view(image, self.request.image_features)
+            self.views.append(view)
+            image_embeds.append(self.images.embed(view))
         if self.request.return_attention:
-            self.insights = self.images.insights(self.view)
+            self.insights = self.images.insights(self.views[0])
         self.started = time.perf_counter()
-        return image_embeds
+        return torch.cat(image_embeds)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the reader of the images found worth saying, with the number of the image if there are several."""
+        if len(self.views) == 1:
+            return self.views[0].warnings
+        return tuple(f"image {i}: {warning}" for i, view in enumerate(self.views, 1) for warning in view.warnings)
 
 
 class ReportGenerator:
@@ -132,7 +149,7 @@ class ReportGenerator:
         self._engine: Engine[_Draft] = Engine(
             decoder,
             slots=slots,
-            eos_token_ids=tokens.eos_token_ids,
+            eos_token_ids=[tokens.eos_token_id],
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
             max_columns=self._max_columns(decoder, max_cache_mb),
@@ -180,6 +197,7 @@ class ReportGenerator:
 
         Raises InputError for a prompt or an option that this model cannot take.
         """
+        self._check_images(request)
         if request.return_attention and not self._images.has_insights:
             raise InvalidOption(
                 f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
@@ -241,8 +259,8 @@ class ReportGenerator:
 
     def _max_columns(self, decoder: Decoder[Any], max_cache_mb: float | None) -> int:
         """Columns of the KV cache that one request may use."""
-        prompt_ids = self._prompt_ids(ReportRequest())
-        prefix = decoder.prefix_length(self._images.num_tokens, prompt_ids)
+        largest = ReportRequest(images=(b"",) * self.max_images)
+        prefix = decoder.prefix_length(self._images.num_tokens * self.max_images, self._prompt_ids(largest))
         needed = columns_needed(prefix, self.config.generation)
         if max_cache_mb is None:
             return max(DEFAULT_COLUMNS, needed)
@@ -255,9 +273,25 @@ class ReportGenerator:
             )
         return columns
 
+    @property
+    def max_images(self) -> int:
+        """Largest number of images of one request."""
+        return self._prompter.max_images
+
+    def _check_images(self, request: ReportRequest) -> None:
+        """Raise InvalidOption for too many images, and for two ways of sending them at once."""
+        if request.images is None:
+            return
+        if request.image is not None or request.image_features is not None:
+            raise InvalidOption("the request has images and also image or image_features; send one of them")
+        if not 1 <= request.num_images <= self.max_images:
+            raise InvalidOption(
+                f"images has {request.num_images} entries; {self.config.name} reads 1 to {self.max_images}"
+            )
+
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
         """Tokens that stand before the report."""
-        return self._prompter.ids(request.prompt, request.messages)
+        return self._prompter.ids(request.prompt, request.messages, request.num_images)
 
     def _report(self, draft: _Draft) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""
@@ -269,8 +303,8 @@ class ReportGenerator:
             for hypothesis in hypotheses
         ]
         findings, impression = sections(texts[0])
-        view = draft.view
-        queue = draft.started - draft.arrived - view.preprocess - view.vision
+        preprocess, vision = (sum(getattr(view, stage) for view in draft.views) for stage in ("preprocess", "vision"))
+        queue = draft.started - draft.arrived - preprocess - vision
         return Report(
             text=texts[0],
             findings=findings,
@@ -282,12 +316,12 @@ class ReportGenerator:
                 Alternative(text, hypothesis.avg_logprob)
                 for text, hypothesis in zip(texts[1:], hypotheses[1:], strict=True)
             ),
-            warnings=view.warnings,
+            warnings=draft.warnings,
             insights=draft.insights,
             timing_ms={
                 "queue": 1000 * queue,
-                "preprocess": 1000 * view.preprocess,
-                "vision": 1000 * view.vision,
+                "preprocess": 1000 * preprocess,
+                "vision": 1000 * vision,
                 "decode": 1000 * (now - draft.started),
             },
         )

@@ -96,7 +96,8 @@ def test_missing_unknown_and_misshaped_keys_are_listed(published: dict[str, Tens
 def test_checkpoint_of_another_system_is_named(tmp_path: Path) -> None:
     """A checkpoint without the system's keys is an error with the first missing one."""
     with pytest.raises(
-        ArchiveError, match=r"none of the 1 keys is that of mobilenet_graph or of another system here; the first is weight"
+        ArchiveError,
+        match=r"none of the 1 keys is that of mobilenet_graph or of another system here; the first is weight",
     ):
         import_contents({"weight": torch.zeros(2, 2)}, tmp_path)
 

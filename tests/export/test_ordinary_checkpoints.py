@@ -61,7 +61,12 @@ FORMS: dict[str, Callable[[State], Any]] = {
     "nested": lambda state: {"model": {"state_dict": state}},
     "average": averaged,
     "average in a container": lambda state: {"state_dict": averaged(state)},
-    "numpy scalars": lambda state: {"model": state, "loss": np.float64(0.5), "best": np.float32(1), "step": np.int64(3)},
+    "numpy scalars": lambda state: {
+        "model": state,
+        "loss": np.float64(0.5),
+        "best": np.float32(1),
+        "step": np.int64(3),
+    },
     "numpy array": lambda state: {"model": state, "history": np.arange(4.0)},
     "arguments": lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, out=Path("a"))},
 }
@@ -131,47 +136,53 @@ def cut(path: Path, share: float = 0.6) -> None:
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
 
-FAULTS: dict[str, tuple[str, Callable[[Path, State], None], str]] = {
-    "empty": ("a.pth", lambda path, _: path.write_bytes(b"") and None, "is empty"),
-    "empty safetensors": ("a.safetensors", lambda path, _: path.write_bytes(b"") and None, "is empty"),
-    "pointer": (
-        "a.bin",
-        lambda path, _: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n") and None,
-        "pointer of Git LFS",
-    ),
-    "pointer to safetensors": (
-        "a.safetensors",
-        lambda path, _: path.write_text("version https://git-lfs.github.com/spec/v1\n") and None,
-        "pointer of Git LFS",
-    ),
-    "web page": ("a.pth", lambda path, _: path.write_text("<!DOCTYPE html><title>Sign in</title>") and None, "web page"),
-    "cut zip": ("a.pth", lambda path, state: (torch.save(state, path), cut(path)) and None, "is cut off"),
-    "cut safetensors": (
-        "a.safetensors",
-        lambda path, state: (save_file({k: v.contiguous() for k, v in state.items()}, path), cut(path)) and None,
-        "is cut off",
-    ),
-    "cut header": (
-        "a.safetensors",
-        lambda path, state: (save_file({k: v.contiguous() for k, v in state.items()}, path), cut(path, 0.0001)) and None,
-        "cannot be read|is cut off",
-    ),
-    "cut old format": (
-        "a.pth",
-        lambda path, state: (torch.save(state, path, _use_new_zipfile_serialization=False), cut(path)) and None,
-        "damaged|cannot be read",
-    ),
+def cut_safetensors(path: Path, state: State, share: float = 0.6) -> None:
+    """Save as safetensors, and cut off the end."""
+    save_file({key: value.contiguous() for key, value in state.items()}, path)
+    cut(path, share)
+
+
+def cut_zip(path: Path, state: State) -> None:
+    """Save by torch.save, and cut off the end."""
+    torch.save(state, path)
+    cut(path)
+
+
+def cut_old(path: Path, state: State) -> None:
+    """Save in the old format, and cut off the end."""
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    cut(path)
+
+
+def containing(contents: Any) -> Callable[[Path, State], object]:
+    """Save other contents."""
+    return lambda path, _: torch.save(contents, path)
+
+
+def reading(text: str) -> Callable[[Path, State], object]:
+    """Write a text instead of weights."""
+    return lambda path, _: path.write_text(text)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+FAULTS: dict[str, tuple[str, Callable[[Path, State], object], str]] = {
+    "empty": ("a.pth", reading(""), "is empty"),
+    "empty safetensors": ("a.safetensors", reading(""), "is empty"),
+    "pointer": ("a.bin", reading(POINTER), "pointer of Git LFS"),
+    "pointer to safetensors": ("a.safetensors", reading(POINTER), "pointer of Git LFS"),
+    "pointer to keras": ("a.keras", reading(POINTER), "pointer of Git LFS"),
+    "web page": ("a.pth", reading("<!DOCTYPE html><title>Sign in</title>"), "web page"),
+    "cut zip": ("a.pth", cut_zip, "is cut off"),
+    "cut safetensors": ("a.safetensors", cut_safetensors, "is cut off"),
+    "cut header": ("a.safetensors", lambda path, state: cut_safetensors(path, state, 0.0001), "is cut off"),
+    "cut old format": ("a.pth", cut_old, "damaged|cannot be read"),
     "module": (
         "a.pth",
-        lambda path, _: torch.save(nn.Linear(2, 2), path),
+        containing(nn.Linear(2, 2)),
         r"torch\.nn\.modules\.linear\.Linear, which is not loaded because that could run code",
     ),
-    "own class": (
-        "a.pth",
-        lambda path, state: torch.save({"model": state, "args": Values(lr=1)}, path),
-        r"test_ordinary_checkpoints\.Values, which is not loaded",
-    ),
-    "no weights": ("a.pth", lambda path, _: torch.save({"epoch": 3}, path), "does not contain a state_dict"),
+    "own class": ("a.pth", containing({"args": Values(lr=1)}), r"\.Values, which is not loaded"),
+    "no weights": ("a.pth", containing({"epoch": 3}), "does not contain a state_dict"),
     "script": (
         "a.pt",
         lambda path, _: torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path),  # type: ignore[no-untyped-call]
@@ -348,7 +359,9 @@ def test_edited_settings_are_not_lost(published: State, tmp_path: Path) -> None:
     original = file.read_text(encoding="utf-8")
     file.write_text(original.replace("precision: fp32", "precision: bf16"), encoding="utf-8")
 
-    with pytest.raises(ArchiveError, match=r"model\.yaml exists and differs from this import in precision; .*--overwrite"):
+    with pytest.raises(
+        ArchiveError, match=r"model\.yaml exists and differs from this import in precision; .*--overwrite"
+    ):
         import_file(path)
 
     assert "bf16" in file.read_text(encoding="utf-8")
@@ -357,9 +370,7 @@ def test_edited_settings_are_not_lost(published: State, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("out", ["file", "file/below"])
-def test_out_on_a_file_is_refused(
-    out: str, published: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_on_a_file_is_refused(out: str, published: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line instead of a traceback."""
     torch.save(published, tmp_path / "a.pth")
     (tmp_path / "file").write_text("mine")

@@ -43,6 +43,9 @@ def tiny_lm(model_type: str, **more: Any) -> TransformersLM:
     for parameter in lm.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=1.5 / parameter.shape[-1] ** 0.5)
+    for name, parameter in lm.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.5)
     return lm.eval()
 
 
@@ -56,6 +59,11 @@ def llama() -> TransformersLM:
     return tiny_lm("llama", num_key_value_heads=2, tie_word_embeddings=False)
 
 
+def qwen2() -> TransformersLM:
+    """Like Llama, with a bias in queries, keys and values only."""
+    return tiny_lm("qwen2", num_key_value_heads=2, tie_word_embeddings=False)
+
+
 def cross_attention() -> CrossAttentionDecoder:
     """A decoder that uses a part of a joined projection separately."""
     torch.manual_seed(0)
@@ -63,7 +71,7 @@ def cross_attention() -> CrossAttentionDecoder:
     return CrossAttentionDecoder(config).eval()
 
 
-DECODERS: list[Callable[[], Any]] = [biogpt, llama, cross_attention]
+DECODERS: list[Callable[[], Any]] = [biogpt, llama, qwen2, cross_attention]
 
 
 def first_logits(decoder: Any, images: int = 3) -> Tensor:

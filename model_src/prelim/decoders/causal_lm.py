@@ -211,8 +211,8 @@ class CausalLMDecoder(nn.Module):
         return CausalLMState(cache)
 
     def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
-        """Columns of a prefix: the image's tokens, which replace IMAGE, and the other tokens of the prompt."""
-        return num_tokens - 1 + len(prompt_ids)
+        """Columns of a prefix: the tokens of all images, which replace IMAGE, and the other tokens of the prompt."""
+        return num_tokens - prompt_ids.count(IMAGE) + len(prompt_ids)
 
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
         """Nothing: `generate` does not see the ids of a prompt that is given as embeddings."""
@@ -242,10 +242,14 @@ class CausalLMDecoder(nn.Module):
         return self._score(self._hidden(embeds, positions, places, self.step_attending(mask)))
 
     def _embed_prefix(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
-        """Embeddings of tokens, shape (batch, num_tokens + length - 1, width), the image's where IMAGE is."""
-        place = int((token_ids[0] == IMAGE).nonzero()[0, 0])
-        before, after = self._embed(token_ids[:, :place]), self._embed(token_ids[:, place + 1 :])
-        return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
+        """Embeddings of tokens, Tensor of shape (batch, length, width), those of the images where IMAGE is."""
+        where = (token_ids[0] == IMAGE).nonzero()[:, 0].tolist()
+        images = image_embeds.to(self.norm.weight.dtype).chunk(len(where), dim=1)
+        parts, start = [], 0
+        for place, image in zip(where, images, strict=True):
+            parts += [self._embed(token_ids[:, start:place]), image]
+            start = place + 1
+        return torch.cat([*parts, self._embed(token_ids[:, start:])], dim=1)
 
     def _embed(self, token_ids: Tensor) -> Tensor:
         return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale

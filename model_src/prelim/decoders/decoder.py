@@ -8,7 +8,7 @@ from torch import Tensor
 from prelim.decoders.kv_cache import KVCache, Places
 
 IMAGE = -1
-"""Placeholder in a prompt for the embeddings of the image, for decoders that read the image as a prefix."""
+"""Placeholder in a prompt for the embeddings of one image, for decoders that read images as a prefix."""
 
 PADDING = -100
 """Fills the rows of a batch of token ids that are shorter than the longest one; cross-entropy ignores it."""
@@ -49,7 +49,7 @@ class Decoder(Protocol[State]):
         """An empty memory for so many requests."""
 
     def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
-        """How many cache columns an image of `num_tokens` tokens and this prompt take."""
+        """How many cache columns images of `num_tokens` tokens in total and this prompt take."""
 
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
         """What of the prompt counts as written already, for penalties on repetition."""
@@ -58,8 +58,8 @@ class Decoder(Protocol[State]):
         """Read the prefix of new requests into their slots.
 
         places       : of the prefix in `state.cache`; its columns are its positions too
-        image_embeds : Tensor, shape (slots, num_tokens, width)
-        prompt_ids   : Tensor of int64, shape (slots, prompt_length); IMAGE is at the same place in all of them
+        image_embeds : Tensor, shape (slots, num_tokens, width), of all images of a request, one after the other
+        prompt_ids   : Tensor of int64, shape (slots, prompt_length); IMAGE is at the same places in all of them
         returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
         """
 

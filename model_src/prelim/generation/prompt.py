@@ -26,6 +26,8 @@ class PromptConfig:
     start_ids    : tokens between image and `after`, where there is a prompt
     default      : prompt of a request that has none
     max_tokens   : so many tokens the words may take
+    max_images   : largest number of images of a request
+    between_images : text between two images
     system, user, assistant, separator, before_image, after_image : for models that hold a conversation: the text
                    that opens it, the names of the two who speak, what ends each turn, and the text around the image
                    in the first turn. Without `separator` a model takes no `messages`
@@ -37,6 +39,8 @@ class PromptConfig:
     start_ids: tuple[int, ...] = ()
     default: str = ""
     max_tokens: int = 512
+    max_images: int = 1
+    between_images: str = ""
     system: str = ""
     user: str = ""
     assistant: str = ""
@@ -53,13 +57,14 @@ class NoPrompt:
 
     takes_prompts = False
     answers_at_end = False
+    max_images = 1
 
     def __init__(self, name: str, bos_token_id: int) -> None:
         self._name = name
         self._ids = (bos_token_id,)
 
-    def ids(self, prompt: str | None, messages: Messages | None) -> tuple[int, ...]:
-        """The start token. Raises InvalidOption for a prompt or a conversation."""
+    def ids(self, prompt: str | None, messages: Messages | None, images: int = 1) -> tuple[int, ...]:
+        """The start token: images are not part of the prompt. Raises InvalidOption for a prompt or a conversation."""
         for name, value in (("prompt", prompt), ("messages", messages)):
             if value:
                 raise InvalidOption(f"{name} is set, but {self._name} takes none; leave it out")
@@ -92,8 +97,8 @@ class Prompter:
         self._special_text = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
         tokenizer.encode_special_tokens = True
 
-    def ids(self, prompt: str | None, messages: Messages | None) -> tuple[int, ...]:
-        """Token ids with IMAGE where the image's embeddings go.
+    def ids(self, prompt: str | None, messages: Messages | None, images: int = 1) -> tuple[int, ...]:
+        """Token ids with one IMAGE for each image, where its embeddings go.
 
         Raises InvalidOption for a conversation that the model cannot hold, TooLarge for too many tokens.
         """
@@ -106,7 +111,8 @@ class Prompter:
                 f"this model reads at most {c.max_tokens}; shorten it"
             )
         bos = () if c.bos_token_id is None else (c.bos_token_id,)
-        return (*bos, *first, IMAGE, *start, *second)
+        between = self._encode((c.between_images,)) if images > 1 else []
+        return (*bos, *first, IMAGE, *(images - 1) * (*between, IMAGE), *start, *second)
 
     def parts(self, prompt: str | None, messages: Messages | None) -> tuple[Parts, Parts]:
         """The texts before and after the image. Raises InvalidOption for a conversation that the model cannot hold."""
@@ -116,6 +122,11 @@ class Prompter:
         self._check_words("prompt", words)
         first, *others = self.config.after.split("{prompt}")
         return (self.config.before,), (first, *(part for other in others for part in (words, other)))
+
+    @property
+    def max_images(self) -> int:
+        """Largest number of images of one request."""
+        return self.config.max_images
 
     @property
     def answers_at_end(self) -> bool:

@@ -196,7 +196,11 @@ def _positions(c: Any) -> int:
     """The longest text in which attention to a sliding window, if there is one, is attention to everything before."""
     window = getattr(c, "sliding_window", None)
     layers = getattr(c, "layer_types", None) or ["sliding_attention"]
-    return min(c.max_position_embeddings, window) if window and "sliding_attention" in layers else c.max_position_embeddings
+    return (
+        min(c.max_position_embeddings, window)
+        if window and "sliding_attention" in layers
+        else c.max_position_embeddings
+    )
 
 
 _SERVED: dict[str, Callable[[Any], tuple[CausalLMConfig, Sources]]] = {

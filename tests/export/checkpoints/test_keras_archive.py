@@ -41,10 +41,19 @@ def test_ignored_optimizer_state_is_printed(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("lost", "named"),
     [
-        ("layers/transformer_decoder_9/self_attention/key_dense/vars/0", r"missing: TransformerDecoder\.1/self_attention/\{query,key,value\}_dense/vars/0"),
+        (
+            "layers/transformer_decoder_9/self_attention/key_dense/vars/0",
+            r"missing: TransformerDecoder\.1/self_attention/\{query,key,value\}_dense/vars/0",
+        ),
         ("layers/image_encoder/ffn/batch_norm/vars/2", r"missing: ImageEncoder\.0/ffn/batch_norm/vars/2$"),
-        ("layers/transformer_encoder_7/addnorm1/layernorm/vars/0", r"missing: TransformerEncoder\.1/addnorm1/layernorm/vars/0"),
-        ("layers/positional_embedding/token_embeddings/vars/0", r"size: PositionalEmbedding\.0/token_embeddings/vars/0$"),
+        (
+            "layers/transformer_encoder_7/addnorm1/layernorm/vars/0",
+            r"missing: TransformerEncoder\.1/addnorm1/layernorm/vars/0",
+        ),
+        (
+            "layers/positional_embedding/token_embeddings/vars/0",
+            r"size: PositionalEmbedding\.0/token_embeddings/vars/0$",
+        ),
     ],
 )
 def test_missing_dataset_is_named(tmp_path: Path, lost: str, named: str) -> None:

@@ -38,6 +38,8 @@ DIMENSIONS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
+DIMENSIONS["mistral"] = {**DIMENSIONS["llama"], "model_type": "mistral", "sliding_window": 64, "head_dim": 16}
+DIMENSIONS["qwen2"] = {**DIMENSIONS["llama"], "model_type": "qwen2"}
 OPTIONS = {
     "greedy": {},
     "beams": {"num_beams": 3},
@@ -55,6 +57,9 @@ def tiny_decoder(model_type: str) -> TransformersLM:
     for parameter in decoder.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=2.0 / parameter.shape[-1] ** 0.5)
+    for name, parameter in decoder.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
     return decoder.eval()
 
 
@@ -97,3 +102,22 @@ def test_token_ids_equal_generate(model_type: str, name: str) -> None:
         with torch.inference_mode():
             embeds = decoder.embed(image[None], torch.tensor([prompt]))
         assert actual[f"{i}"] == generate(decoder, embeds.clone(), options), prompt
+
+
+@pytest.mark.parametrize(
+    ("model_type", "window", "positions"),
+    [
+        ("mistral", {"sliding_window": 24}, 24),
+        ("mistral", {"sliding_window": None}, 80),
+        ("qwen2", {"sliding_window": 24, "use_sliding_window": True, "max_window_layers": 1}, 24),
+        ("qwen2", {"sliding_window": 24, "use_sliding_window": True, "max_window_layers": 2}, 80),
+        ("qwen2", {"sliding_window": 24, "use_sliding_window": False}, 80),
+    ],
+)
+def test_texts_end_where_a_sliding_window_begins_to_matter(
+    model_type: str, window: dict[str, Any], positions: int
+) -> None:
+    """Attention to a window is served up to the length at which it is attention to everything before."""
+    decoder = TransformersLM({**DIMENSIONS[model_type], **window})
+
+    assert serving_decoder(decoder.eval()).max_positions == positions

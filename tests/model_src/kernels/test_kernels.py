@@ -23,6 +23,7 @@ BIOGPT = {"width": 128, "heads": 4, "feedforward": 192, "position_offset": 2, "a
 BIOGPT |= {"feedforward_bias": True, "tied": True}
 LLAMA = {"width": 192, "heads": 6, "kv_heads": 2, "head_width": 32, "feedforward": 128, "norm": "rms_norm"}
 LLAMA |= {"activation": "silu", "gated": True}
+QWEN2 = {**LLAMA, "attention_bias": True}
 
 
 def decoder(dimensions: dict[str, Any], precision: str = "int8_dynamic") -> CausalLMDecoder:
@@ -106,7 +107,7 @@ def test_a_large_input_coarsens_its_group_alone() -> None:
     )  # of the first group: half a unit of 1000 / 127 for each input
 
 
-@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA], ids=["biogpt", "llama"])
+@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA, QWEN2], ids=["biogpt", "llama", "qwen2"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 @pytest.mark.parametrize(("slots", "rows"), [(1, 1), (2, 3), (3, 5)])
 def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> None:
@@ -146,7 +147,7 @@ def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str,
         assert torch.allclose(*first, atol=1e-5), "the first layer reads the same numbers"
 
 
-@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA], ids=["biogpt", "llama"])
+@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA, QWEN2], ids=["biogpt", "llama", "qwen2"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 def test_slots_are_independent_in_the_compiled_step(dimensions: dict[str, Any], precision: str) -> None:
     """A slot's logits are the same, bit for bit, alone and with others."""

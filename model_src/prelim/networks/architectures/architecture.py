@@ -23,7 +23,7 @@ PEFT_KEYS: Renames = (
     (r"\.(lora_[AB])\.\w+\.weight$", r".\1.weight"),
     (r"\.lora_magnitude_vector(\.\w+)*$", ".lora_magnitude_vector"),
 )
-"""Keys of layers that `peft` has wrapped -> keys as if it had not; those of its adapters are kept without their name."""
+"""Keys of layers that `peft` has wrapped -> keys as if it had not; adapters lose their name."""
 
 # Section `input.accepts` of systems that were trained on chest radiographs, of whatever view.
 CHEST_RADIOGRAPHS = {
@@ -46,16 +46,17 @@ class Published:
     ignored    : pattern of an unneeded published key -> the reason
     defaults   : model.yaml of the published model, without the sections from `dimensions`
     dimensions : returns the sections `vision`, `connector` and `decoder` of model.yaml, and others that depend on
-                 them, inferred from the shapes of the checkpoint under our keys; asks `Facts` for what these do not show
+                 them, inferred from the shapes of the checkpoint under our keys, and from `Facts`
     structure  : properties of the network that neither shapes nor options show, for the model card
     model_types : allowed `model_type` of a config.json
+    whole_config : config.json describes the whole system, not only its decoder
     size       : sections `vision`, `connector` and `decoder` in the published size, to list the keys of a missing part
     theirs     : (pattern, replacement) pairs that convert our keys to published ones, for messages
     layout     : converts the checkpoint's tensors to ours if they are transposed, split or to be joined
     tokenizer  : kind of the tokenizer, see export.tokenizers.read
     resized    : pattern of our key -> function that resizes a table to a given shape, as the original does when loading
-    ignored_in : returns further ignored keys, like `ignored`, that depend on the shapes of the checkpoint under published
-                 keys and on its config.json
+    ignored_in : returns further ignored keys, like `ignored`, that depend on the shapes of the checkpoint under its own
+                 keys, and on its config.json
     tied       : pattern of an ignored key -> our key with the same values, which the import checks
     vocabulary     : vocabulary size of the published decoder, including added tokens; a decoder with another
                      vocabulary has its own special tokens
@@ -74,6 +75,7 @@ class Published:
     theirs: Renames
     structure: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
+    whole_config: bool = False
     ignored: Mapping[str, str] = field(default_factory=dict)
     ignored_in: Callable[[Shapes, Section], Mapping[str, str]] | None = None
     layout: Callable[[Mapping[str, Any], Facts], dict[str, Any]] | None = None

@@ -20,7 +20,12 @@ THEIRS: Renames = ((r"^decoder\.body\.", "model."), (r"^decoder\.lm_head\.", "lm
 
 IGNORED = {r"rotary_emb\.inv_freq$": "computed from the configuration; stored only by old versions of transformers"}
 
-PUBLISHED: Mapping[str, Any] = {"num_attention_heads": 32, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu"}
+PUBLISHED: Mapping[str, Any] = {
+    "num_attention_heads": 32,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+}
 """Llama-2-7B's values of what shapes do not show."""
 
 _CONFIG = (
@@ -57,7 +62,8 @@ def decoder_section(
     config = facts.config if config is None else config
     if config.get("model_type", "llama") not in MODEL_TYPES:
         raise ArchiveError(
-            f"config.json has a language model of model_type {config['model_type']!r}; supported: {', '.join(MODEL_TYPES)}"
+            f"config.json has a language model of model_type {config['model_type']!r}; supported: "
+            f"{', '.join(MODEL_TYPES)}"
         )
     vocab_size, width = shapes[f"{_BODY}embed_tokens.weight"]
     visible = {
@@ -68,14 +74,16 @@ def decoder_section(
     for name in _VISIBLE:
         if config.get(name, visible[name]) != visible[name]:
             raise ArchiveError(
-                f"config.json has {name} = {config[name]}, but the weights have {visible[name]}: they are from different "
-                "models; give the config.json of this decoder"
+                f"config.json has {name} = {config[name]}, but the weights have {visible[name]}: they are from "
+                "different models; give the config.json of this decoder"
             )
     section = {"kind": "transformers", "vocab_size": vocab_size, **visible}
     if config:
         return {**section, **_from_config(shapes, facts, config)}
     # Qwen2 is the only one of the three with a bias in some of the projections.
-    visible_type = "qwen2" if f"{_ATTENTION}q_proj.bias" in shapes and f"{_ATTENTION}o_proj.bias" not in shapes else None
+    visible_type = (
+        "qwen2" if f"{_ATTENTION}q_proj.bias" in shapes and f"{_ATTENTION}o_proj.bias" not in shapes else None
+    )
     section["model_type"] = facts.value("decoder.model_type", "llama", stored=visible_type)
     given = {name: facts.value(f"decoder.{name}", value) for name, value in published.items()}
     tied = "decoder.lm_head.weight" not in shapes
@@ -98,9 +106,10 @@ def _from_config(shapes: Shapes, facts: Facts, config: Mapping[str, Any]) -> dic
     model_type = config.get("model_type", "llama")
     default = AutoConfig.for_model(model_type)
     stored = {name: config[name] for name in _CONFIG if config.get(name) is not None}
-    # Saved as null, which is not the default.
-    stored |= {"sliding_window": None} if "sliding_window" in config and config["sliding_window"] is None else {}
     stored = {name: facts.value(f"decoder.{name}", value, stored=value) for name, value in stored.items()}
+    if "sliding_window" in config:
+        # Null is not the default.
+        stored.setdefault("sliding_window", None)
     heads = config.get("num_attention_heads") or default.num_attention_heads
     heads = facts.value("decoder.num_attention_heads", heads, stored=heads)
     tied = config.get("tie_word_embeddings")
@@ -119,8 +128,8 @@ def _heads(shapes: Shapes, heads: int, head_dim: int | None) -> dict[str, int]:
     keys = shapes[f"{_ATTENTION}k_proj.weight"][0]
     if not isinstance(heads, int) or heads < 1 or queries % heads or (head_dim or queries // heads) * heads != queries:
         raise ArchiveError(
-            f"num_attention_heads is {heads}{f' of width {head_dim}' if head_dim else ''}, which does not fit the {queries} "
-            "rows of q_proj; give the decoder's config.json, or --set decoder.num_attention_heads=NUMBER"
+            f"num_attention_heads is {heads}{f' of width {head_dim}' if head_dim else ''}, which does not fit the "
+            f"{queries} rows of q_proj; give the decoder's config.json, or --set decoder.num_attention_heads=NUMBER"
         )
     section = {"num_attention_heads": heads, "num_key_value_heads": keys * heads // queries}
     return section if queries == width else {**section, "head_dim": queries // heads}

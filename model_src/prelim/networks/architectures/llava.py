@@ -1,6 +1,7 @@
 """LLaVA 1.5: CLIP ViT-L/14, two linear layers and a Llama (LlavaForConditionalGeneration of transformers).
 
-Published size: 336 px, 576 image tokens of width 1024 from the layer before the last, Vicuna-7B or -13B with 32,064 words.
+Published size: 336 px, 576 image tokens of width 1024 from the layer before the last, Vicuna-7B or -13B with 32,064
+words.
 
 Source: Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 2024.
 """
@@ -69,13 +70,12 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     layers = numbered(shapes, ".layer_norm1.weight")
     stored = config.get("vision_config") or {}
     if stored.get("model_type", TOWER) != TOWER:
-        raise ArchiveError(
-            f"config.json has a vision tower of model_type {stored['model_type']!r}; supported: {TOWER}"
-        )
+        raise ArchiveError(f"config.json has a vision tower of model_type {stored['model_type']!r}; supported: {TOWER}")
     # A value that the file lacks is the default of the model type, not that of the published model.
     default = {**VISION, "num_attention_heads": 12} if stored else {}
     heads, activation, norm_eps = (
-        facts.value(f"vision.{name}", value, stored=stored.get(name, default.get(name))) for name, value in VISION.items()
+        facts.value(f"vision.{name}", value, stored=stored.get(name, default.get(name)))
+        for name, value in VISION.items()
     )
     # Layers after the last one that is used are not among our weights.
     features = _features(stored.get("num_hidden_layers") or layers + 1, config, facts)
@@ -150,7 +150,7 @@ ARCHITECTURE = Architecture(
         ignored={
             **llama.IGNORED,
             r"(^|\.)vision_tower\.(vision_model\.)?post_layernorm\.": "norm after the last layer, which is not used",
-            r"(^|\.)vision_tower\.(vision_model\.)?embeddings\.position_ids$": "indices of positions, which are computed",
+            r"(^|\.)vision_tower\.(vision_model\.)?embeddings\.position_ids$": "indices, which are computed",
         },
         ignored_in=_unused,
         defaults={
@@ -165,6 +165,8 @@ ARCHITECTURE = Architecture(
                 "after": "\n{prompt} ASSISTANT:",
                 "default": "Describe the findings and the impression of this chest x-ray.",
                 "max_tokens": 1024,
+                "max_images": 2,
+                "between_images": "\n",
             },
         },
         dimensions=_dimensions,
@@ -184,6 +186,7 @@ ARCHITECTURE = Architecture(
             },
         },
         model_types=("llava",),
+        whole_config=True,
         vocabulary=VOCABULARY,
         fixed=("An image token in the text of a request is plain text; the original replaced it by the image.",),
     ),

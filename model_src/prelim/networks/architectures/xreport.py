@@ -32,8 +32,8 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
         others = [name for name in layers if name not in CLASSES]
         beit = ", which encodes images with BEiT," if any("beit" in name.lower() for name in others) else ""
         raise ArchiveError(
-            f"this release of XREPORT{beit} has a layer {others[0] if others else 'less'} instead of ImageEncoder; supported "
-            "are the releases up to January 2025, with a convolutional encoder"
+            f"this release of XREPORT{beit} has no ImageEncoder, but {', '.join(others) or 'nothing else'}; supported "
+            "are releases up to January 2025, with a convolutional encoder"
         )
     vocab_size, width = shapes["decoder.token_embedding.weight"]
     _, heads, head_width = shapes["decoder.layers.0.self_attention.query.weight"]
@@ -215,6 +215,7 @@ ARCHITECTURE = Architecture(
             },
         },
         model_types=("keras",),
+        whole_config=True,
         structure=(
             "the encoder averages cells, as the code does, although the README says that it takes their maximum",
             "layers are post-norm with ReLU after both dense layers, and padding has no embedding",
@@ -227,7 +228,8 @@ ARCHITECTURE = Architecture(
         },
         dimensions=_dimensions,
         tokenizer="bert-base-uncased",
-        origin="XREPORT (GitHub's CTCycle/XREPORT-radiological-reports-generator, commit b4521c3; also the releases up to January 2025)",
+        origin="XREPORT (GitHub's CTCycle/XREPORT-radiological-reports-generator, commit b4521c3, and "
+        "releases up to January 2025)",
         fixed=(
             "Images are converted to one gray channel in [0, 1], as in training; the published inference code used "
             "three channels in BGR order, which the model does not accept.",

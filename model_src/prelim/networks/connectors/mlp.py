@@ -21,9 +21,7 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 class MLPConnector(nn.Module):
     """Linear, activation, linear; one image token for each token of the encoder."""
 
-    def __init__(
-        self, in_width: int, out_width: int, *, activation: str = "gelu", bias: bool = True
-    ) -> None:
+    def __init__(self, in_width: int, out_width: int, *, activation: str = "gelu", bias: bool = True) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"connector.activation is {activation!r}; known: {', '.join(ACTIVATIONS)}")

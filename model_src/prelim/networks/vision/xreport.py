@@ -46,6 +46,7 @@ class ConvEncoder(nn.Module):
         depths: Sequence[int],
         dense: int,
         token_width: int,
+        *,
         dense_width: int | None = None,
         channels: int = 1,
     ) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from export.import_checkpoint import import_checkpoint
 from export.package import write_files
-from prelim.errors import ArchiveError
+from prelim.errors import ArchiveError, InvalidOption
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
@@ -101,7 +101,7 @@ def test_card_says_what_was_ignored_and_assumed(folder: Path) -> None:
 
     assert "the image features are from an earlier layer" in card
     assert "vision_tower.encoder.layers.3." in card
-    assert "assumed: the decoder's last 3 rows are padding" in card
+    assert "assumed: the decoder's last 4 rows are padding" in card
     assert "assumed: vision." not in card
     assert "assumed: decoder." not in card
 
@@ -156,3 +156,41 @@ def test_other_parts_are_refused_by_name(
 
     with pytest.raises(ArchiveError, match=message):
         import_checkpoint("llava", [tmp_path / "checkpoint"], None, tmp_path / "model", "llava")
+
+
+def test_several_images_equal_generate(original: Any, folder: Path, generator: ReportGenerator) -> None:
+    """Two images are read one after the other, with the text of model.yaml between them, as `generate` reads them."""
+    images = (png(0), png(1))
+
+    (both, swapped, first) = generator.generate(
+        [
+            ReportRequest(images=images, prompt=PROMPT, options=OPTIONS),
+            ReportRequest(images=images[::-1], prompt=PROMPT, options=OPTIONS),
+            ReportRequest(images=images[:1], prompt=PROMPT, options=OPTIONS),
+        ]
+    )
+
+    assert isinstance(both, Report)
+    assert isinstance(swapped, Report)
+    assert isinstance(first, Report)
+    after = AFTER.replace("{prompt}", PROMPT)
+    for report, of_report in ((both, images), (swapped, images[::-1]), (first, images[:1])):
+        expected = originals_ids(original, pixels(folder, list(of_report)), BEFORE, after, max_new_tokens=40)
+        assert list(report.token_ids) == expected
+    assert both.token_ids != swapped.token_ids
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ReportRequest(images=()), "images has 0 entries; llava reads 1 to 2"),
+        (ReportRequest(images=(b"",) * 3), "images has 3 entries; llava reads 1 to 2"),
+        (ReportRequest(images=(b"",), image=b""), "has images and also image or image_features"),
+    ],
+)
+def test_numbers_of_images_that_are_refused(generator: ReportGenerator, request_: ReportRequest, message: str) -> None:
+    """Too many images, none, and two ways to send them are errors of that request."""
+    (error,) = generator.generate([request_])
+
+    assert isinstance(error, InvalidOption)
+    assert message in str(error)
