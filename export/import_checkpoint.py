@@ -118,9 +118,10 @@ def _empty_network(config: ModelConfig) -> Network:
     # Only the shapes are needed; the meta device allocates nothing.
     with torch.device("meta"):
         network = build_network(config)
-        if hasattr(network.decoder, "served"):
+        served = getattr(network.decoder, "served", None)
+        if callable(served):
             try:
-                network.decoder.served()
+                served()
             except ValueError as error:
                 raise ArchiveError(f"the decoder cannot be served: {error}") from error
     return network

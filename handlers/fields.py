@@ -28,6 +28,13 @@ MAX_JSON_CONTAINERS = 10_000
 may be 8000 of them. Small lists take ten times the time and memory of a text of the same length."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
+_IMAGES_MEMBER = re.compile(rb'"images"[ \t\r\n]*:[ \t\r\n]*\[')
+_TEXTS = re.compile(rb'[ \t\r\n]*(?:"[^"]*"[ \t\r\n]*(?:,[ \t\r\n]*"[^"]*"[ \t\r\n]*)*)?')
+"""The inside of a JSON list of base64 texts, in which no quote is escaped."""
+
+MAX_IMAGES = 8
+"""Entries of `images`; a model may take fewer."""
+
 _IMAGE_MEMBER = re.compile(rb'"image"[ \t\r\n]*:[ \t\r\n]*"')
 
 BODY = ("body", "data")
@@ -75,8 +82,15 @@ def _starts_with_brace(value: str | bytes | bytearray) -> bool:
 
 
 def _json_fields(value: Any, max_bytes: int) -> dict[str, Any]:
-    image, rest = _cut_image(_encoded(value) if isinstance(value, str) else value)
+    images, rest = _cut_images(_encoded(value) if isinstance(value, str) else value)
+    image, rest = _cut_image(rest)
     contents = json_object("the body", rest, max_bytes)
+    if images is not None:
+        if contents.get("images") != []:
+            raise UnreadableInput("images must be given once, as a member of the body's JSON object")
+        contents["images"] = images
+    elif contents.get("images") is not None:
+        contents["images"] = list_of_images(contents["images"])
     if image is not None:
         if contents.get("image") != "":
             raise UnreadableInput("image must be given once, as a member of the body's JSON object")
@@ -84,6 +98,34 @@ def _json_fields(value: Any, max_bytes: int) -> dict[str, Any]:
     elif contents.get("image") is not None:
         contents["image"] = _from_base64(contents["image"])
     return contents
+
+
+def _cut_images(value: Any) -> tuple[list[bytes] | None, Any]:
+    """The files of a JSON body's images, and the body with an empty list instead; see `_cut_image`."""
+    if not isinstance(value, bytes | bytearray):
+        return None, value
+    member = _IMAGES_MEMBER.search(value)
+    # Base64 has no bracket: the next one ends the list.
+    end = value.find(b"]", member.end()) if member else -1
+    if member is None or end < 0:
+        return None, value
+    images = list_of_images(bytes(value[member.end() - 1 : end + 1]))
+    return images, bytes(value[: member.end()]) + bytes(value[end:])
+
+
+def list_of_images(value: Any) -> list[bytes]:
+    """The files of a list of base64 texts, which may be JSON itself. Raises UnreadableInput if it is not one."""
+    texts = value
+    if isinstance(value, str | bytes | bytearray):
+        encoded = bytes(_encoded(value)).strip()
+        if encoded[:1] != b"[" or encoded[-1:] != b"]" or _TEXTS.fullmatch(encoded, 1, len(encoded) - 1) is None:
+            raise UnreadableInput("images must be a JSON list of base64 texts, one for each image")
+        texts = encoded[1:-1].split(b'"')[1::2]
+    if not isinstance(texts, list):
+        raise UnreadableInput(f"images is of type {type(value).__name__}; it must be a list of base64 texts")
+    if len(texts) > MAX_IMAGES:
+        raise TooLarge(f"images has {len(texts)} entries; at most {MAX_IMAGES} are read")
+    return [_from_base64(text) for text in texts]
 
 
 def _cut_image(value: Any) -> tuple[bytes | None, Any]:

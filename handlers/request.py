@@ -1,6 +1,7 @@
 """What a request says: the fields of an HTTP body or of a gRPC input map, checked and converted.
 
-An image comes as raw body, as multipart part `image`, as base64 in JSON, or as gRPC input `image` or `data`.
+An image comes as raw body, as multipart part `image`, as base64 in JSON, or as gRPC input `image` or `data`. Several
+come as `images`, a JSON list of base64, or as parts or inputs `image`, `image_2`, ...
 Options have their own fields, or are together in `options`. The same fields mean the same everywhere.
 """
 
@@ -12,7 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from handlers.fields import boolean, collect_fields, json_object, json_value, max_features_bytes, sanitised, text
+from handlers.fields import (
+    MAX_IMAGES,
+    boolean,
+    collect_fields,
+    json_object,
+    json_value,
+    list_of_images,
+    max_features_bytes,
+    sanitised,
+    text,
+)
 from prelim.errors import InvalidOption, Refused, TooLarge, UnreadableInput
 from prelim.generation.options import MAX_STOP_STRINGS, GenerationOptions
 from prelim.report_generator import ReportRequest
@@ -23,7 +34,13 @@ MAX_OPTION_CHARACTERS = 256
 """The longest option is a stop text, of at most 64."""
 MAX_QUEUE_S = 3600.0
 
-INPUTS = ("image", "image_features", "prompt", "messages", "options", "stream", "return_token_ids", "return_attention")
+NUMBERED = tuple(f"image_{i}" for i in range(2, MAX_IMAGES + 1))
+"""Form parts and gRPC inputs with further images; TorchServe passes on only the last of several parts of one name."""
+
+INPUTS = (
+    *("image", "images", *NUMBERED, "image_features", "prompt", "messages"),
+    *("options", "stream", "return_token_ids", "return_attention"),
+)
 OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
 
 
@@ -83,9 +100,11 @@ def read_request(
     grpc = is_grpc(headers)
     stream = boolean("stream", fields.get("stream", False))
     _check_stream(stream, grpc, options)
-    image, features = _image(fields, num_features)
+    images = _images(fields)
+    image, features = _image(fields, num_features) if images is None else (None, None)
     request = ReportRequest(
         image=image,
+        images=images,
         image_features=features,
         prompt=_prompt(fields.get("prompt")),
         messages=_messages(fields.get("messages")),
@@ -145,6 +164,26 @@ def _check_stream(stream: bool, grpc: bool, options: GenerationOptions) -> None:
             f"stream is true with num_beams {options.num_beams} and num_return_sequences "
             f"{options.num_return_sequences}; text can be streamed only with 1 and 1"
         )
+
+
+def _images(fields: Mapping[str, Any]) -> tuple[bytes, ...] | None:
+    """Several images: the field `images`, or `image`, `image_2`, ...; None if there is at most one."""
+    numbered = [name for name in NUMBERED if name in fields]
+    together = [name for name in ("image", *numbered, "image_features") if name in fields]
+    if "images" in fields:
+        if together:
+            raise UnreadableInput(f"images and {together[0]} are both given; send one of them")
+        given = fields["images"]
+        # In a JSON body the texts were decoded where they were cut out.
+        decoded = isinstance(given, list) and all(isinstance(image, bytes) for image in given)
+        return tuple(given if decoded else list_of_images(given))
+    if not numbered:
+        return None
+    if together != ["image", *NUMBERED[: len(numbered)]]:
+        raise UnreadableInput(f"{numbered[-1]} needs {', '.join(('image', *NUMBERED))} without a gap before it")
+    if not all(isinstance(fields[name], bytes | bytearray) for name in together):
+        raise UnreadableInput(f"{numbered[0]} is not a file; in JSON send images, a list of base64 texts")
+    return tuple(bytes(fields[name]) for name in together)
 
 
 def _image(fields: Mapping[str, Any], num_features: int) -> tuple[bytes | None, np.ndarray | None]:

@@ -54,7 +54,8 @@ class ClipTower(nn.Module):
         )
         whole = CLIPVisionModel(config)
         # Indices of positions are computed, not stored, so they must exist even on the meta device.
-        whole.embeddings.position_ids = torch.arange(whole.embeddings.num_positions, device="cpu")[None]
+        positions = torch.arange(whole.embeddings.num_positions, device="cpu")[None]
+        whole.embeddings.register_buffer("position_ids", positions, persistent=False)
         self.embeddings, self.pre_norm, self.layers = whole.embeddings, whole.pre_layrnorm, whole.encoder.layers
         self.width = width * len(features)
         self._features = tuple(features)
