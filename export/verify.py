@@ -43,6 +43,8 @@ print(f"{report.status}: {report.text}")
 
 def verify(archive: Path, image: Path) -> str:
     """The report that the archive's own code generates for the image. Exits with its message on an error."""
+    if not image.is_file():
+        sys.exit(f"{image} is not a file")
     with tempfile.TemporaryDirectory() as folder:
         try:
             unpack_mar(archive, Path(folder))

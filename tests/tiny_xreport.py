@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,18 @@ KERAS_NAMES = (
 )
 
 
-def tiny_network(seed: int = 0) -> Network:
-    """Random weights; what it writes depends on image and history."""
+def tiny_network(seed: int = 0, **vision: int) -> Network:
+    """Random weights; what it writes depends on image and history.
+
+    vision : changes to the encoder's dimensions
+    """
     torch.manual_seed(seed)
-    network = ARCHITECTURES["xreport"].build(PARTS)
+    network = ARCHITECTURES["xreport"].build({**PARTS, "vision": {**PARTS["vision"], **vision}})
     for parameter in network.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)
     with torch.no_grad():
-        network.vision.train()(torch.rand(32, 1, SIZE, SIZE))
+        network.vision.train()(torch.rand(32, vision.get("channels", 1), SIZE, SIZE))
         network.vision.norm.weight.mul_(4)
     return network.eval().requires_grad_(False)
 
@@ -149,11 +153,24 @@ def keras_datasets(network: Network) -> dict[str, Tensor]:
     return datasets
 
 
-def write_keras(path: Path, datasets: dict[str, Tensor], compression: int = zipfile.ZIP_STORED) -> Path:
-    """The .keras file with these data sets."""
-    inputs = [{"class_name": "InputLayer", "config": {"batch_shape": [None, SIZE, SIZE, 1]}}]
+def write_keras(
+    path: Path,
+    datasets: dict[str, Tensor],
+    compression: int = zipfile.ZIP_STORED,
+    *,
+    channels: int = 1,
+    settings: Mapping[str, Any] | None = None,
+    encoder: str = "ImageEncoder",
+) -> Path:
+    """Write the .keras file with these data sets.
+
+    settings : class of a layer -> its settings
+    encoder  : class of the image encoder
+    """
+    inputs = [{"class_name": "InputLayer", "config": {"batch_shape": [None, SIZE, SIZE, channels]}}]
     inputs += [{"class_name": "InputLayer", "config": {"batch_shape": [None, POSITIONS]}}]
-    layers = [*inputs, *({"class_name": name, "config": {}} for name in LAYERS)]
+    names = [encoder if name == "ImageEncoder" else name for name in LAYERS]
+    layers = [*inputs, *({"class_name": name, "config": (settings or {}).get(name, {})} for name in names)]
     weights = io.BytesIO()
     with h5py.File(weights, "w") as file:
         for name, value in datasets.items():

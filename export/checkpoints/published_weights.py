@@ -22,8 +22,11 @@ from prelim.networks.architectures.facts import Facts
 
 Weights = Mapping[str, Tensor | LazyTensor]
 
-WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
-"""Prefixes of keys by DataParallel and AveragedModel, torch.compile, and modules of training scripts."""
+WRAPPERS = ("module.", "model.", "net.", "network.")
+"""Prefixes of keys by DataParallel and AveragedModel, and by modules of training scripts."""
+
+_INNER_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of keys by torch.compile, FSDP and activation checkpointing, which are the names of no layer."""
 
 EVERYWHERE_IGNORED = {
     r"^n_averaged$": "counter of an average of weights, which only training needs",
@@ -104,7 +107,7 @@ def unwrap(published: Published, tensors: Weights) -> dict[str, Tensor | LazyTen
     def known(keys: Sequence[str]) -> int:
         return sum(published.knows(key) for key in keys)
 
-    found = {key.replace("_orig_mod.", ""): value for key, value in tensors.items()}
+    found = {_INNER_WRAPPERS.sub("", key): value for key, value in tensors.items()}
     while True:
         count = known(list(found))
         for wrapper in WRAPPERS:

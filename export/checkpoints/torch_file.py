@@ -139,7 +139,7 @@ def check_whole(path: Path) -> None:
         raise ArchiveError(f"{path} is empty; download it again")
     if text.startswith(b"version https://git-lfs.github.com"):
         raise ArchiveError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
-    if text[:1] == b"<" or text[:9].lower() == b"<!doctype":
+    if text[:64].lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         raise ArchiveError(f"{path} is a web page, not a checkpoint; download the file itself")
     if start.startswith(b"PK\x03\x04") and b"PK\x05\x06" not in end:
         raise ArchiveError(f"{path} is cut off: its zip directory, which is at the end, is missing; download it again")

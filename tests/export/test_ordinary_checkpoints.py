@@ -45,6 +45,10 @@ def averaged(state: State) -> Any:
 FORMS: dict[str, Callable[[State], Any]] = {
     "compiled": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
     "compiled part": lambda state: {key.replace("encoder.", "encoder._orig_mod."): v for key, v in state.items()},
+    "sharded": lambda state: {
+        key.replace("encoder.", "encoder._fsdp_wrapped_module._checkpoint_wrapped_module."): value
+        for key, value in state.items()
+    },
     "parallel and compiled": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
     "lightning": lambda state: {
         "state_dict": {f"model.{key}": value for key, value in state.items()},
@@ -382,15 +386,20 @@ def test_out_on_a_file_is_refused(out: str, published: State, tmp_path: Path, mo
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("archive", [["none.mar"], ["."]])
-def test_verify_without_an_archive_is_one_line(
-    archive: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["none.mar", "there.png"], "none.mar"), ([".", "there.png"], "."), (["a.mar", "b.png"], "b.png")],
+)
+def test_verify_without_an_archive_or_image_is_one_line(
+    arguments: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing archive is named."""
+    """A missing file is named, without a traceback."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["verify", *archive, "image.png"])
+    (tmp_path / "there.png").write_bytes(b"")
+    monkeypatch.setattr("sys.argv", ["verify", *arguments])
 
     with pytest.raises(SystemExit) as raised:
         verify()
 
-    assert archive[0] in str(raised.value)
+    assert named in str(raised.value)
+    assert "Traceback" not in str(raised.value)

@@ -82,3 +82,26 @@ def test_other_files_are_refused(tmp_path: Path, contents: bytes) -> None:
 
     with pytest.raises(ArchiveError, match=r"saved_model\.keras cannot be read as a \.keras file"):
         read_keras(tmp_path / "saved_model.keras")
+
+
+def test_releases_differ_in_width_channels_and_temperature(tmp_path: Path) -> None:
+    """Dense layers of another width, color images and the classifier's temperature are those of the file."""
+    network = tiny_network(dense_width=48, channels=3)
+    settings = {"SoftMaxClassifier": {"temperature": 2.0}, "PositionalEmbedding": {"mask_zero": False}}
+    path = write_keras(tmp_path / "saved_model.keras", keras_datasets(network), channels=3, settings=settings)
+
+    import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")
+
+    config, imported = read_network(tmp_path / "model")
+    pixel_values = torch.rand(2, 3, SIZE, SIZE)
+    assert torch.equal(imported.vision(pixel_values), network.vision(pixel_values))
+    assert torch.equal(imported.decoder.lm_head.weight, network.decoder.lm_head.weight / 2)
+    assert (config.preprocess.channels, config.decoder["blank_padding"]) == (3, False)
+
+
+def test_release_with_beit_is_refused_by_name(tmp_path: Path) -> None:
+    """The releases from February 2025 have another encoder, which is named."""
+    path = write_keras(tmp_path / "a.keras", keras_datasets(tiny_network()), encoder="BeitXRayImageEncoder")
+
+    with pytest.raises(ArchiveError, match=r"XREPORT, which encodes images with BEiT, .* BeitXRayImageEncoder"):
+        import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")
