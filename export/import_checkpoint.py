@@ -26,7 +26,7 @@ from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import model_config, preprocessor_config
 from export.checkpoints.source import checkpoint_source, tokenizer_source
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
-from export.tokenizers.read import read_tokenizer
+from export.tokenizers.read import read_tokenizer, vocabulary_size
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import write_weights
@@ -98,7 +98,8 @@ def import_checkpoint(
     if vocabulary is not None:
         foreign = published.vocabulary not in (None, config.decoder["vocab_size"])
         words = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
-        check_vocabulary(published.tokenizer, words, config.decoder["vocab_size"], record)
+        size = vocabulary_size(published.tokenizer, vocabulary.path, words)
+        check_vocabulary(size, config.decoder["vocab_size"], record)
     record.assume_published(published, facts)
     _check_edited(out / CONFIG, config, overwrite=overwrite)
     _write(out, config, weights, words)

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import GENERATION, SettingsFile
 from prelim.errors import ArchiveError
@@ -64,18 +62,11 @@ def _stored(facts: Facts, settings: Sequence[SettingsFile]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value not in (None, -1) or name == "bos_token_id"}
 
 
-def check_vocabulary(kind: str, tokenizer: Tokenizer, vocab_size: int, record: ImportRecord) -> None:
+def check_vocabulary(size: int, vocab_size: int, record: ImportRecord) -> None:
     """Compare the sizes of tokenizer and decoder.
-
-    kind : of the tokenizer, see export.tokenizers.read
 
     Raises ArchiveError if the tokenizer has more tokens than the decoder, or so many less that it is another one's.
     """
-    size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if kind == "biogpt":
-        # Pieces that are only parts of others have ids after the end of the published vocabulary.
-        added = tokenizer.get_added_tokens_decoder()
-        size = 1 + max(added, default=-1) if max(added, default=-1) >= vocab_size else min(size, vocab_size)
     if size > vocab_size or vocab_size - size >= MAX_PADDING:
         raise ArchiveError(
             f"the tokenizer has {size} tokens, the decoder {vocab_size}; they are from different models, or the "

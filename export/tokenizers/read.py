@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from export.checkpoints.settings import GGUF
+from export.checkpoints.settings import GGUF, read_json
 from export.tokenizers import bert, biogpt, llama
 from export.tokenizers.added_words import ADDED_WORDS, add_words, added_words
 from prelim.archive.archive import TOKENIZER, load_tokenizer
@@ -77,3 +77,16 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
         add_words(tokenizer, added_words(files[0].parent), files[0].parent)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     return tokenizer
+
+
+def vocabulary_size(kind: str, path: Path, tokenizer: Tokenizer) -> int:
+    """The number of ids of a published tokenizer that `read_tokenizer` has converted.
+
+    The converted one has more ids if pieces that only occur inside others have no published id; see `biogpt_tokenizer`.
+    """
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    folder = path if path.is_dir() else path.parent
+    if kind == "biogpt" and (folder / biogpt.VOCABULARY).is_file() and path.suffix != GGUF:
+        published = read_json(folder / biogpt.VOCABULARY)
+        ids = {**published, **{word: i for word, i in ids.items() if i in tokenizer.get_added_tokens_decoder()}}
+    return 1 + max(ids.values(), default=-1)

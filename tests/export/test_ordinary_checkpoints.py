@@ -355,7 +355,7 @@ def test_assumptions_of_every_system_are_in_its_card(published: State, tmp_path:
 
 
 def test_edited_settings_are_not_lost(published: State, tmp_path: Path) -> None:
-    """A second import refuses to replace an edited model.yaml, unless asked to; an unchanged one is no obstacle."""
+    """A second import refuses to replace an edited model.yaml, unless asked to; an unchanged one is replaced."""
     path, file = tmp_path / "a.pth", tmp_path / "model" / CONFIG
     torch.save(published, path)
     import_file(path)

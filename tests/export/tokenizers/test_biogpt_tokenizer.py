@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import BioGptTokenizer
 
 from export.tokenizers.biogpt import MERGES, SPECIAL, VOCABULARY, biogpt_tokenizer
-from export.tokenizers.read import read_tokenizer
+from export.tokenizers.read import read_tokenizer, vocabulary_size
 from prelim.decoders.decoder import IMAGE
 from prelim.generation.prompt import PromptConfig, Prompter
 
@@ -132,3 +132,16 @@ def test_shared_report_texts_equal_the_original(shared: Path, every: int) -> Non
         ids = expected.encode(text, add_special_tokens=False)
         assert encode(ours, text, expected.vocab_size) == ids, text
         assert ours.decode([2, 0, *ids, 2]) == expected.decode([2, 0, *ids, 2], skip_special_tokens=True), text
+
+
+def test_added_words_follow_the_published_vocabulary(tmp_path: Path) -> None:
+    """An added word has its id, before those of pieces without one, and the size is that of vocabulary and words."""
+    folder = small_vocabulary(tmp_path)
+    size = len(json.loads((folder / VOCABULARY).read_text()))
+    assert vocabulary_size("biogpt", folder, read_tokenizer("biogpt", folder)) == size
+
+    (folder / "added_tokens.json").write_text(json.dumps({"<finding>": size}))
+    tokenizer = read_tokenizer("biogpt", folder)
+
+    assert tokenizer.encode("the<finding>", add_special_tokens=False).ids[-1] == size
+    assert vocabulary_size("biogpt", folder, tokenizer) == size + 1
