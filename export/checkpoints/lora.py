@@ -106,6 +106,8 @@ class AdapterSettings:
                 "adapter.lora_alpha=VALUE"
             )
         alpha = self.facts.value("adapter.lora_alpha", self.published, stored=alpha)
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+            raise ArchiveError(f"adapter.lora_alpha is {alpha!r}; it must be a number")
         stabilized = self.facts.value("adapter.use_rslora", False, stored=self._stored("use_rslora", False))
         return alpha / (math.sqrt(rank) if stabilized else rank)
 

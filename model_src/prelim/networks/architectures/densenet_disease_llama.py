@@ -94,7 +94,7 @@ ARCHITECTURE = Architecture(
         structure=("the disease attention reads DenseNet's last feature map without a ReLU",),
         ignored=llama.IGNORED,
         resized={r"^decoder\.(body\.embed_tokens|lm_head)\.weight$": _with_pad},
-        lora_alpha=8,
+        lora_alpha=8.0,
         defaults={
             "licence": "MIT (MedGen_AI, as its README says); Llama 2 Community License (Llama-2-7b)",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": LLAMA_VOCABULARY},

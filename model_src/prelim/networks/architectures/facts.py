@@ -1,8 +1,11 @@
 """Facts about a checkpoint that the shapes of its weights do not show."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+from prelim.errors import ArchiveError
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,28 @@ class Facts:
     asked: set[str] = field(default_factory=set)
 
     def value(self, name: str, published: Any, *, stored: Any = None) -> Any:
-        """The value of one name; `stored` is that of a settings file, None if there is none."""
+        """The value of one name; `stored` is that of a settings file, None if there is none.
+
+        Raises ArchiveError for an option of another type.
+        """
         self.asked.add(name)
         if name in self.options:
-            return self.options[name]
+            return self._option(name, published)
         if stored is not None:
             return stored
         self.assumed[name] = published
         return published
+
+    def _option(self, name: str, published: Any) -> Any:
+        value = self.options[name]
+        if isinstance(published, float) and isinstance(value, str):
+            # YAML takes 1e-6, without a point, for a text.
+            with suppress(ValueError):
+                value = float(value)
+        number = isinstance(published, float) and isinstance(value, int) and not isinstance(value, bool)
+        if isinstance(published, bool | int | float | str) and not number and type(value) is not type(published):
+            raise ArchiveError(f"--set {name}: {value!r} is of another type than the published value, {published!r}")
+        return value
 
     def unknown_options(self) -> list[str]:
         """Options that no part of the system asked for."""

@@ -51,7 +51,7 @@ def _features(layers: int, config: Mapping[str, Any], facts: Facts | None = None
     stored = config.get("vision_feature_layer")
     layer = FEATURE_LAYER if stored is None else stored
     if facts is not None:
-        layer = facts.value("vision.feature_layer", FEATURE_LAYER, stored=stored)
+        layer = facts.value("vision.feature_layer", [FEATURE_LAYER], stored=stored)
     return [index if index >= 0 else layers + 1 + index for index in ([layer] if isinstance(layer, int) else layer)]
 
 
