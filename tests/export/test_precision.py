@@ -60,8 +60,10 @@ def llama() -> TransformersLM:
 
 
 def qwen2() -> TransformersLM:
-    """Like Llama, with a bias in queries, keys and values only."""
-    return tiny_lm("qwen2", num_key_value_heads=2, tie_word_embeddings=False)
+    """The weights of `llama`, with a bias in queries, keys and values."""
+    lm = tiny_lm("qwen2", num_key_value_heads=2, tie_word_embeddings=False)
+    lm.load_state_dict(llama().state_dict(), strict=False)
+    return lm
 
 
 def cross_attention() -> CrossAttentionDecoder:

@@ -23,6 +23,8 @@ DECODER: dict[str, Any] = {
     "num_attention_heads": 1,
     "intermediate_size": 96,
     "max_position_embeddings": 120,
+    "hidden_act": "gelu",
+    "scale_embedding": True,
 }
 PARTS: dict[str, Any] = {
     "vision": {"size": 32, "patch": 16, "width": 64, "layers": 2, "heads": 1, "out_width": 24},
