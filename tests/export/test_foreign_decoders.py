@@ -238,7 +238,8 @@ VARIANTS = {
         assumed=("decoder.hidden_act = 'silu'", "decoder.max_position_embeddings = 4096"),
     ),
     "no config, biases": Variant(
-        bare("qwen2", {"decoder.num_attention_heads": 4, "decoder.rms_norm_eps": "1e-6"}), assumed=("decoder.rope_theta",)
+        bare("qwen2", {"decoder.num_attention_heads": 4, "decoder.rms_norm_eps": "1e-6"}),
+        assumed=("decoder.rope_theta",),
     ),
     "option of another type": Variant(
         bare("llama", {"decoder.num_attention_heads": "four"}),

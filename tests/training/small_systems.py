@@ -1,4 +1,4 @@
-"""The five systems with small dimensions, as sections of training's settings, and runs of them on 16 real pairs."""
+"""All systems with small dimensions, as sections of training's settings, and runs of them on 16 real pairs."""
 
 import copy
 from pathlib import Path
@@ -41,6 +41,12 @@ MODELS: dict[str, dict[str, Any]] = {
             "max_position_embeddings": 120,
         },
         "preprocess": {"size": 32},
+    },
+    "llava": {
+        "vision": {"image_size": 28, "width": 32, "layers": 2, "heads": 4, "feedforward": 48, "features": [2]},
+        "connector": {"in_width": 32, "out_width": 64},
+        "decoder": _LLAMA,
+        "preprocess": {"size": 28},
     },
     "mobilenet_graph": {
         "vision": {},

@@ -21,6 +21,7 @@ from prelim.errors import ArchiveError
 from prelim.networks.model_folder import MODEL_CARD
 from tests.export.checkpoints.hub_server import COMMIT, Hub, serve_hub
 from tests.export.tokenizers.test_biogpt_tokenizer import small_vocabulary
+from tests.model_src.networks.architectures.small_biogpt import DECODER
 from tests.model_src.networks.architectures.test_biomedclip_qformer_biogpt import (
     SYSTEM,
     published_checkpoint,
@@ -222,6 +223,9 @@ def test_names_and_files_can_be_combined(hub_server: Hub, tmp_path: Path) -> Non
     torch.save(components["biomedclip_finetuned.pth"], tmp_path / clip / "open_clip_pytorch_model.bin")
     torch.save(components["biogpt_finetuned.pth"], tmp_path / biogpt / "pytorch_model.bin")
     small_vocabulary(tmp_path / biogpt)
+    path = tmp_path / biogpt / "vocab.json"
+    pieces = json.loads(path.read_text())
+    path.write_text(json.dumps({piece: i for piece, i in pieces.items() if i < DECODER["vocab_size"]}))
     import_checkpoint(SYSTEM, [tmp_path / "final_model.pth"], None, tmp_path / "whole", "small")
 
     import_checkpoint(SYSTEM, [tmp_path / "rest.pth", f"hf-hub:{clip}", biogpt], biogpt, tmp_path / "parts", "small")
