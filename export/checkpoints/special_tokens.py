@@ -26,6 +26,9 @@ def special_tokens(
     """
     foreign = published.vocabulary not in (None, decoder.get("vocab_size"))
     found = _stored(facts, settings)
+    if not foreign:
+        # The published padding is a token of its own, which the published config.json does not name.
+        found.pop("pad_token_id", None)
     if not found and not (foreign and facts.config):
         return {}
     own = {**published.defaults["tokenizer"], **found}

@@ -51,8 +51,8 @@ _HARMLESS: list[Any] = [
 """Classes and functions that a checkpoint may contain next to its weights; to make one runs no code of the file."""
 
 _GLOBAL = re.compile(r"GLOBAL (?P<name>[\w.]+)")
-_TOO_SMALL = 10
-"""Bytes: no pickle of tensors is that small."""
+SMALLEST = 10
+"""Bytes of the smallest file of tensors."""
 
 
 def read_torch_file(path: Path) -> dict[str, Tensor]:
@@ -121,8 +121,10 @@ def _reason(error: Exception) -> str:
     return text.split("\n", maxsplit=1)[0].split("weights_only", maxsplit=1)[0].strip() or type(error).__name__
 
 
-def check_whole(path: Path) -> None:
-    """Refuse what is not a checkpoint by its first and last bytes, with the true reason.
+def check_whole(path: Path, smallest: int = SMALLEST) -> None:
+    """Refuse what is not a published file by its first and last bytes, with the true reason.
+
+    smallest : bytes that it has at least
 
     Raises ArchiveError for an empty file, a pointer of Git LFS, a page of a web site, and a zip file that is cut off.
     """
@@ -143,5 +145,5 @@ def check_whole(path: Path) -> None:
         raise ArchiveError(f"{path} is a web page, not a checkpoint; download the file itself")
     if start.startswith(b"PK\x03\x04") and b"PK\x05\x06" not in end:
         raise ArchiveError(f"{path} is cut off: its zip directory, which is at the end, is missing; download it again")
-    if size < _TOO_SMALL:
+    if size < smallest:
         raise ArchiveError(f"{path} has {size} bytes, which cannot be a checkpoint")

@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from export.checkpoints.settings import GGUF, read_json
+from export.checkpoints.torch_file import check_whole
 from export.tokenizers import bert, biogpt, llama
 from export.tokenizers.added_words import ADDED_WORDS, add_words, added_words
 from prelim.archive.archive import TOKENIZER, load_tokenizer
@@ -64,13 +65,18 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
     """
     files = [file for file in tokenizer_files(kind, path) if file.name not in ADDED_WORDS]
     readable, convert = CONVERTERS.get(kind, ((), load_tokenizer))
+    for file in files:
+        check_whole(file, smallest=1)
     if path.suffix == GGUF:
         # Imported here because its libraries take seconds to import.
         from export.tokenizers.gguf import gguf_tokenizer
 
         tokenizer = gguf_tokenizer(path)
     elif tuple(file.name for file in files) in readable:
-        tokenizer = convert(files[0].parent)
+        try:
+            tokenizer = convert(files[0].parent)
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise ArchiveError(f"{files[0]} cannot be read as a tokenizer: {error}") from error
     else:
         tokenizer = load_tokenizer(files[0].parent)
     if path.suffix != GGUF:

@@ -300,7 +300,7 @@ def test_imported_decoder_computes_what_transformers_does(
     decoder = network.decoder
     with torch.inference_mode():
         expected: Tensor = files.model(ids).logits
-        found = decoder(decoder.body.get_input_embeddings()(ids))
+        found = decoder.logits(decoder.body(input_ids=ids).last_hidden_state)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     printed, card = capsys.readouterr().out, (tmp_path / "out" / MODEL_CARD).read_text(encoding="utf-8")
     for text in VARIANTS[name].assumed:

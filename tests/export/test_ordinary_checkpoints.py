@@ -317,6 +317,25 @@ def test_added_words_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "name", "text", "message"),
+    [
+        ("llama2", "tokenizer.model", POINTER, "pointer of Git LFS"),
+        ("llama2", "tokenizer.model", "not a model of SentencePiece", "cannot be read as a tokenizer"),
+        ("bert-base-uncased", "vocab.txt", "", "is empty"),
+        ("bert-base-uncased", "vocab.txt", "a\nb\nand more words", "lacks"),
+        ("biogpt", "vocab.json", "{not JSON}", "cannot be read as a tokenizer"),
+    ],
+)
+def test_faulty_tokenizers_are_refused(kind: str, name: str, text: str, message: str, tmp_path: Path) -> None:
+    """A file that is not a tokenizer is named with the reason."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "merges.txt").write_text("a b 1\n", encoding="utf-8")
+
+    with pytest.raises(ArchiveError, match=message):
+        read_tokenizer(kind, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("added", "message"), [(0, None), (3, "the tokenizer has 23 tokens, the decoder 20"), (-1, None)]
 )
 def test_tokenizer_must_fit_the_decoder(

@@ -90,7 +90,7 @@ def test_folder_is_imported_exactly(rename: Callable[[Path], None], changed: dic
     with torch.inference_mode():
         expected = torch.stack(list(original.model.get_image_features(pixel_values).pooler_output))
         found = network.connector(network.vision(pixel_values))
-        logits = network.decoder(network.decoder.body.get_input_embeddings()(ids))
+        logits = network.decoder.logits(network.decoder.body(input_ids=ids).last_hidden_state)
         assert (found - expected).abs().max() == 0
         assert (logits - original(input_ids=ids).logits).abs().max() == 0
 
