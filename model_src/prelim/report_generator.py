@@ -149,7 +149,7 @@ class ReportGenerator:
         self._engine: Engine[_Draft] = Engine(
             decoder,
             slots=slots,
-            eos_token_ids=[tokens.eos_token_id],
+            eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
             max_columns=self._max_columns(decoder, max_cache_mb),

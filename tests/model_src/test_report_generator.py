@@ -1,11 +1,13 @@
 """Properties of the straight line from bytes to report."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from prelim.archive.archive import read_archive
 from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage
 from prelim.generation.options import GenerationOptions
@@ -33,6 +35,22 @@ def test_reports_depend_on_the_image(generator: ReportGenerator) -> None:
 
     assert reports[0].token_ids == reports[4].token_ids
     assert len({report.token_ids for report in reports}) > 2
+
+
+def test_every_end_of_text_token_ends_a_report(generator: ReportGenerator, tiny_archive: Path) -> None:
+    """A model with several end-of-text tokens stops at the first of them."""
+    whole = one(generator, ReportRequest(image=png(0))).token_ids
+    token = next(token for token in whole[1:-1] if token != whole[0])
+    archive = read_archive(tiny_archive)
+    tokens = dataclasses.replace(
+        archive.config.tokenizer, eos_token_id=(archive.config.tokenizer.eos_token_ids[0], token)
+    )
+    config = dataclasses.replace(archive.config, tokenizer=tokens)
+
+    report = one(ReportGenerator(dataclasses.replace(archive, config=config), slots=1), ReportRequest(image=png(0)))
+
+    assert report.token_ids == whole[: whole.index(token) + 1]
+    assert report.finish_reason == "eos"
 
 
 def test_batch_equals_alone(generator: ReportGenerator) -> None:
