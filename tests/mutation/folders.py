@@ -1,0 +1,70 @@
+"""The folders whose tests are measured, and the tests that protect each of their files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of code.
+
+    path  : of the code; all its .py files belong to it
+    first : file name without .py -> tests to run first, because they most likely notice
+    tests : tests to run for every file, the fastest first
+    """
+
+    path: str
+    tests: tuple[str, ...]
+    first: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def files(self, root: Path) -> list[str]:
+        """Paths of the code, relative to the repository."""
+        return sorted(path.relative_to(root).as_posix() for path in (root / self.path).rglob("*.py"))
+
+    def tests_of(self, path: str) -> list[str]:
+        """Tests of one file, in the order in which they run."""
+        return list(dict.fromkeys((*self.first.get(Path(path).stem, ()), *self.tests)))
+
+
+GENERATION = "tests/model_src/generation"
+IMAGES = "tests/model_src/images"
+METRICS = "tests/training/evaluation/metrics"
+
+FOLDERS = {
+    "generation": Folder(
+        "model_src/prelim/generation",
+        tuple(
+            f"{GENERATION}/test_{name}.py"
+            for name in ("options", "logits", "prompt", "columns", "engine", "generate_parity", "text_stream", "isolation")
+        ),
+        {
+            "text_stream": (f"{GENERATION}/test_text_stream.py",),
+            "engine": (f"{GENERATION}/test_engine.py", f"{GENERATION}/test_isolation.py"),
+        },
+    ),
+    "decoders": Folder(
+        "model_src/prelim/decoders",
+        (
+            f"{GENERATION}/test_engine.py",
+            f"{GENERATION}/test_causal_lm_parity.py",
+            "tests/export/checkpoints/test_weights_file.py",
+            "tests/export/test_precision.py",
+        ),
+        {"weights_file": ("tests/export/checkpoints/test_weights_file.py",)},
+    ),
+    "kernels": Folder(
+        "model_src/prelim/kernels",
+        tuple(f"tests/model_src/kernels/test_{name}.py" for name in ("unavailable", "rows", "kernels")),
+    ),
+    "images": Folder("model_src/prelim/images", (IMAGES,)),
+    "archive": Folder(
+        "model_src/prelim/archive",
+        ("tests/model_src/archive", "tests/export/test_archive_integrity.py", "tests/export/test_export.py"),
+    ),
+    "handlers": Folder(
+        "handlers",
+        tuple(f"tests/handlers/test_{name}.py" for name in ("settings", "request", "limits", "insights", "report_handler")),
+    ),
+    "metrics": Folder("training/evaluation/metrics", (METRICS,)),
+}
