@@ -33,7 +33,11 @@ from tests.mutation.mutants import Mutant, changed_lines, sample
 ROOT = Path(__file__).resolve().parent.parent.parent
 OWN = ("prelim", "handlers", "export", "training", "launcher", "loadtests", "benchmarks", "tests", "prelim_client")
 RESULTS = ROOT / "out" / "mutation"
-PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-m", "not server and not slow")
+PYTEST = (
+    *("-x", "-q", "-p", "no:cacheprovider", "-m", "not server and not slow"),
+    # Plugins that a library has imported.
+    *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+)
 NO_TESTS = (4, 5)
 """Exit statuses of pytest: wrong arguments, no tests."""
 BROKEN = 99
@@ -52,7 +56,7 @@ class Result:
 
 
 def copy_tree(target: Path) -> None:
-    """Copy what git tracks or would track; installed and downloaded files are linked."""
+    """Copy what git tracks or would track; installed and downloaded files are linked, and ../shared is left out."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -66,8 +70,6 @@ def copy_tree(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
     for name in ("build", ".venv"):
         (target / name).symlink_to(ROOT / name)
-    if (ROOT.parent / "shared").is_dir():
-        (target.parent / "shared").symlink_to(ROOT.parent / "shared")
 
 
 def move_into(tree: Path) -> None:

@@ -36,7 +36,10 @@ FOLDERS = {
         "model_src/prelim/generation",
         tuple(
             f"{GENERATION}/test_{name}.py"
-            for name in ("options", "logits", "prompt", "columns", "engine", "generate_parity", "text_stream", "isolation")
+            for name in (
+                *("hypothesis", "logits", "option_bounds", "options", "prompt", "columns", "engine"),
+                *("generate_parity", "text_stream", "isolation"),
+            )
         ),
         {
             "text_stream": (f"{GENERATION}/test_text_stream.py",),
@@ -66,5 +69,8 @@ FOLDERS = {
         "handlers",
         tuple(f"tests/handlers/test_{name}.py" for name in ("settings", "request", "limits", "insights", "report_handler")),
     ),
-    "metrics": Folder("training/evaluation/metrics", (METRICS,)),
+    "metrics": Folder(
+        "training/evaluation/metrics",
+        tuple(f"{METRICS}/test_{name}.py" for name in ("values", "labeller", "overlap", "template_captions")),
+    ),
 }
