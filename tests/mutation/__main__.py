@@ -167,7 +167,9 @@ def test_mutants(
         results.append(Result(mutant, outcome, before, after, reason))
         survived = sum(result.outcome == "survived" for result in results)
         took = time.monotonic() - start
-        print(f"{name} {len(results)}/{len(mutants)} {outcome:10} {took:4.0f} s  survived so far: {survived}", flush=True)
+        print(
+            f"{name} {len(results)}/{len(mutants)} {outcome:10} {took:4.0f} s  survived so far: {survived}", flush=True
+        )
         if outcome == "survived":
             print(show(results[-1]), flush=True)
     return results

@@ -60,14 +60,25 @@ FOLDERS = {
         "model_src/prelim/kernels",
         tuple(f"tests/model_src/kernels/test_{name}.py" for name in ("unavailable", "rows", "kernels")),
     ),
-    "images": Folder("model_src/prelim/images", (IMAGES,)),
+    "images": Folder(
+        "model_src/prelim/images",
+        (
+            *(f"{IMAGES}/{name}.py" for name in ("test_limits", "dicom/test_codestream_headers", "test_preprocess")),
+            *(f"{IMAGES}/{name}.py" for name in ("test_raster_depth", "test_radiograph")),
+            f"{IMAGES}/dicom",
+            *(f"{IMAGES}/{name}.py" for name in ("test_decoding_limits", "test_hostile_input")),
+        ),
+    ),
     "archive": Folder(
         "model_src/prelim/archive",
         ("tests/model_src/archive", "tests/export/test_archive_integrity.py", "tests/export/test_export.py"),
     ),
     "handlers": Folder(
         "handlers",
-        tuple(f"tests/handlers/test_{name}.py" for name in ("settings", "request", "limits", "insights", "report_handler")),
+        tuple(
+            f"tests/handlers/test_{name}.py"
+            for name in (*("field_limits", "settings", "request", "insights", "report_handler", "limits"),)
+        ),
     ),
     "metrics": Folder(
         "training/evaluation/metrics",

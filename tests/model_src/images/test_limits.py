@@ -147,7 +147,9 @@ def test_lacking_segments_are_damage(lacking: str, change: Any, tmp_path_factory
 
 def test_luma_is_that_of_pillow() -> None:
     """Deep colors become 0.299 R + 0.587 G + 0.114 B, rounded; equal ones stay as they are (ITU-R 601-2)."""
-    colors = np.array([[[1000, 20000, 65535], [65535, 0, 0], [0, 65535, 0], [0, 0, 65535], [77, 77, 77]]], dtype=np.uint16)
+    colors = np.array(
+        [[[1000, 20000, 65535], [65535, 0, 0], [0, 65535, 0], [0, 0, 65535], [77, 77, 77]]], dtype=np.uint16
+    )
 
     grey = to_grey(colors, None)[0]
 

@@ -28,7 +28,9 @@ def segment(marker: int, body: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
-def jpeg(frame: int = 0xC0, *, precision: int = 8, components: int = 1, scan: bytes = b"\0\x3f\0", end: bytes = END) -> bytes:
+def jpeg(
+    frame: int = 0xC0, *, precision: int = 8, components: int = 1, scan: bytes = b"\0\x3f\0", end: bytes = END
+) -> bytes:
     """A JPEG of 48 x 40 pixels with one scan whose coded data are "data"."""
     body = struct.pack(">BHHB", precision, 48, 40, components) + b"\1\x11\0" * components
     return (
@@ -172,7 +174,9 @@ def test_jp2_boxes_are_opened() -> None:
     assert read_codestream(b"anything") is None
 
 
-@pytest.mark.parametrize("damage", [{"size": (0, 48)}, {"offset": (40, 0)}, {"offset": (0, 48)}, {"tile": (0, 8)}, {"tile": (8, 0)}])
+@pytest.mark.parametrize(
+    "damage", [{"size": (0, 48)}, {"offset": (40, 0)}, {"offset": (0, 48)}, {"tile": (0, 8)}, {"tile": (8, 0)}]
+)
 def test_empty_jpeg_2000(damage: dict) -> None:
     """A codestream without pixels or with tiles of no size is damaged."""
     with pytest.raises(UnreadableInput, match="empty codestream"):

@@ -18,7 +18,13 @@ from training.evaluation.metrics.measure import Bootstrap, Measure, mean
 from training.evaluation.metrics.meteor import _one_line, meteor, meteor_counts
 from training.evaluation.metrics.ngrams import bleu, bleu_counts, ngram_counts
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
-from training.evaluation.metrics.overlap import cider_scores, rexrank_measures, rouge_scores, sacrebleu, sacrebleu_measures
+from training.evaluation.metrics.overlap import (
+    cider_scores,
+    rexrank_measures,
+    rouge_scores,
+    sacrebleu,
+    sacrebleu_measures,
+)
 from training.evaluation.metrics.perplexity import perplexity, perplexity_measures
 from training.evaluation.metrics.r2gen import Protocol, tokens
 from training.evaluation.metrics.template_captions import COMMON, MEASURES, label_scores, right_group, right_place
@@ -92,7 +98,12 @@ def test_clinical_groups() -> None:
     assert label_counts(references) == dict.fromkeys(LABELS, 0) | {
         NO_FINDING: 1, "pleural effusion": 1, "cardiomegaly": 1, "fracture": 1,
     }  # fmt: skip
-    assert (len(FINDINGS), len(LABELS), len(FIVE), list(GROUPS)) == (13, 14, 5, ["13 findings", "5 findings", "14 labels"])
+    assert (len(FINDINGS), len(LABELS), len(FIVE), list(GROUPS)) == (
+        13,
+        14,
+        5,
+        ["13 findings", "5 findings", "14 labels"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,7 +291,9 @@ def test_a_learned_metric_that_is_not_there_says_what_it_needs(monkeypatch: pyte
     measures, lacking = extra_measures(["radgraph", "green"], {"ours": ["said"]}, ["true"])
 
     assert measures == {"ours": []}
-    assert lacking[0].startswith("RadGraph F1 was not computed: package radgraph is not installed; it also needs Stanford")
+    assert lacking[0].startswith(
+        "RadGraph F1 was not computed: package radgraph is not installed; it also needs Stanford"
+    )
     assert lacking[1].startswith("GREEN was not computed: it needs StanfordAIMI/GREEN")
     assert lacking[1].endswith("could not load: no network")
 
