@@ -49,12 +49,13 @@ FOLDERS = {
     "decoders": Folder(
         "model_src/prelim/decoders",
         (
+            "tests/model_src/decoders/test_layers.py",
             f"{GENERATION}/test_engine.py",
             f"{GENERATION}/test_causal_lm_parity.py",
             "tests/export/checkpoints/test_weights_file.py",
             "tests/export/test_precision.py",
         ),
-        {"weights_file": ("tests/export/checkpoints/test_weights_file.py",)},
+        {"packed": ("tests/export/test_precision.py",)},
     ),
     "kernels": Folder(
         "model_src/prelim/kernels",
