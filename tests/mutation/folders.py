@@ -72,7 +72,7 @@ FOLDERS = {
     ),
     "archive": Folder(
         "model_src/prelim/archive",
-        ("tests/model_src/archive", "tests/export/test_archive_integrity.py", "tests/export/test_export.py"),
+        tuple(f"tests/model_src/archive/test_{name}.py" for name in ("mar", "archive", "model_config")),
     ),
     "handlers": Folder(
         "handlers",
