@@ -59,15 +59,23 @@ FOLDERS = {
     ),
     "kernels": Folder(
         "model_src/prelim/kernels",
-        tuple(f"tests/model_src/kernels/test_{name}.py" for name in ("unavailable", "rows", "kernels")),
+        tuple(
+            f"tests/model_src/kernels/test_{name}.py" for name in ("single_kernels", "unavailable", "rows", "kernels")
+        ),
     ),
     "images": Folder(
         "model_src/prelim/images",
         (
-            *(f"{IMAGES}/{name}.py" for name in ("test_limits", "dicom/test_codestream_headers", "test_preprocess")),
-            *(f"{IMAGES}/{name}.py" for name in ("test_raster_depth", "test_radiograph")),
+            *(f"{IMAGES}/{name}.py" for name in ("test_limits", "dicom/test_header_values", "test_preprocess")),
+            *(
+                f"{IMAGES}/{name}.py"
+                for name in ("dicom/test_codestream_headers", "test_raster_depth", "test_radiograph")
+            ),
             f"{IMAGES}/dicom",
-            *(f"{IMAGES}/{name}.py" for name in ("test_decoding_limits", "test_hostile_input")),
+        ),
+        dict.fromkeys(
+            ("decoder_fence", "decoding_child", "decoding_process", "structure"),
+            (f"{IMAGES}/test_radiograph.py", f"{IMAGES}/test_decoding_limits.py", f"{IMAGES}/test_hostile_input.py"),
         ),
     ),
     "archive": Folder(

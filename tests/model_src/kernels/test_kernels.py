@@ -23,6 +23,8 @@ BIOGPT = {"width": 128, "heads": 4, "feedforward": 192, "position_offset": 2, "a
 BIOGPT |= {"feedforward_bias": True, "tied": True}
 LLAMA = {"width": 192, "heads": 6, "kv_heads": 2, "head_width": 32, "feedforward": 128, "norm": "rms_norm"}
 LLAMA |= {"activation": "silu", "gated": True}
+# Its heads together are wider than its layers.
+WIDE = BIOGPT | {"width": 64, "heads": 4, "head_width": 32, "feedforward": 64}
 
 
 def decoder(dimensions: dict[str, Any], precision: str = "int8_dynamic") -> CausalLMDecoder:
@@ -106,7 +108,7 @@ def test_a_large_input_coarsens_its_group_alone() -> None:
     )  # of the first group: half a unit of 1000 / 127 for each input
 
 
-@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA], ids=["biogpt", "llama"])
+@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA, WIDE], ids=["biogpt", "llama", "wide heads"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 @pytest.mark.parametrize(("slots", "rows"), [(1, 1), (2, 3), (3, 5)])
 def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> None:
