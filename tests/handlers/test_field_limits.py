@@ -1,4 +1,4 @@
-"""Each limit of a request holds on both of its sides, and defaults of settings and answers have their documented values."""
+"""Limits of a request hold on both of their sides; settings and answers have their documented values."""
 
 import base64
 import json
@@ -141,7 +141,7 @@ def test_base64_in_json(space: str) -> None:
         assert collect_fields({"body": body.encode()}, {}, 100) == {"image": image, "prompt": "a"}
         assert collect_fields({"body": bytearray(body.encode())}, {}, 100)["image"] == image
     assert collect_fields({"body": {"image": encoded}}, {}, 100) == {"image": image}
-    assert collect_fields({"body": '{"image": null, "prompt": "a"}'.encode()}, {}, 100) == {"prompt": "a"}
+    assert collect_fields({"body": b'{"image": null, "prompt": "a"}'}, {}, 100) == {"prompt": "a"}
 
 
 @pytest.mark.parametrize("body", [b'{"image": "a"}', b'{"image": "YQ"}', b'{"image": "Y Q="}', b'{"image": "YQ==x"}'])
@@ -190,7 +190,8 @@ def test_stop_texts_of_a_request() -> None:
 def test_switches_are_read_once(name: str) -> None:
     """Off unless asked for, as a field or among the options; not both."""
     exchange = read({"image": IMAGE})
-    assert not (exchange.stream or exchange.return_token_ids or exchange.request.return_attention or exchange.chunked)
+    switches = (exchange.stream, exchange.return_token_ids, exchange.request.return_attention, exchange.chunked)
+    assert switches == (False,) * 4
     for row in ({name: b"true"}, {"options": json.dumps({name: True}).encode()}):
         found = read({"image": IMAGE, **row})
         values = {

@@ -43,7 +43,7 @@ class DropStatement(Operator):
         if node.type == "simple_stmt" and _drops(node.children[0]):
             yield node.start_pos, node.end_pos
 
-    def mutate(self, node: Any, index: int) -> Any:  # noqa: ARG002
+    def mutate(self, node: Any, index: int) -> Any:
         """The changed node."""
         first = node.children[0]
         node.children[0] = tree.Keyword("pass", first.start_pos, prefix=first.get_first_leaf().prefix)

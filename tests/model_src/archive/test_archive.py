@@ -138,6 +138,13 @@ def test_what_model_yaml_may_leave_out() -> None:
     assert MODEL_CONFIG.tokenizer == SpecialTokens(2, 3, 0)
 
 
+def test_model_yaml_is_in_the_documented_order(folder: Path) -> None:
+    """A person who edits it finds name and version first."""
+    keys = list(yaml.safe_load((folder / CONFIG).read_text()))
+
+    assert keys == [field.name for field in dataclasses.fields(ModelConfig)]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

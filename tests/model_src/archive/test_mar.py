@@ -65,6 +65,9 @@ def test_manifest_has_the_sha256_of_every_file(folder: Path) -> None:
     assert manifest.sha256 == hashlib.sha256(contents).hexdigest()
     assert manifest.contents == contents
     assert contents.endswith(b"}\n")
+    assert list(json.loads(contents)) == ["files", "format"]
+    reversed_files = dict(reversed(manifest.files.items()))
+    assert Manifest(reversed_files).contents == contents, "the order in which files are found does not matter"
     assert sha256_of(folder / "a.txt") == hashlib.sha256(b"alpha").hexdigest()
     assert write_manifest(folder) == manifest, "the manifest does not name itself"
 

@@ -60,7 +60,7 @@ BOUNDS: list[tuple[str, Any, Any]] = [
 def test_bounds(name: str, allowed: Any, refused: Any) -> None:
     """The last allowed value is taken, and the next one is an InvalidOption that names the option."""
     assert getattr(GenerationOptions(**{name: allowed}), name) == allowed
-    with pytest.raises(InvalidOption, match=f"^{name} is "):
+    with pytest.raises(InvalidOption, match=rf"^{name} is "):
         GenerationOptions(**{name: refused})
 
 
@@ -72,7 +72,7 @@ def test_number_of_reports_has_a_bound(options: dict[str, Any], most: int) -> No
     """Greedy search gives one report, sampling up to 16, beam search one for each beam."""
     assert GenerationOptions(**options, num_return_sequences=most).num_return_sequences == most
     for wrong in (0, most + 1):
-        with pytest.raises(InvalidOption, match="^num_return_sequences is "):
+        with pytest.raises(InvalidOption, match=r"^num_return_sequences is "):
             GenerationOptions(**options, num_return_sequences=wrong)
 
 

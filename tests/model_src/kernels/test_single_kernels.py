@@ -1,4 +1,4 @@
-"""Each compiled kernel by itself: attention and products of every kind equal PyTorch's, at the edges of their blocks."""
+"""Each compiled kernel by itself: attention and products of every kind equal those of PyTorch."""
 
 import pytest
 import torch

@@ -5,9 +5,7 @@ import struct
 import numpy as np
 import pytest
 from pydicom.encaps import encapsulate as encapsulate_frames
-from pydicom.pixels.encoders.native import _encode_frame as encode_rle
-from pydicom.pixels.encoders.base import EncodeRunner
-from pydicom.uid import RLELossless
+from pydicom.pixels.encoders import RLELosslessEncoder
 
 from prelim.errors import Refused, UnreadableInput
 from prelim.images.dicom.codestream import (
@@ -273,10 +271,10 @@ def test_families_and_losses_of_transfer_syntaxes() -> None:
     """PS3.5 A.4 and PS3.6 table A-1."""
     names = {uid.removeprefix("1.2.840.10008.1.2.4."): family for uid, family in SYNTAX_FAMILY.items()}
 
-    assert {name for name, family in names.items() if family is Family.JPEG} == set("50 51 53 55 57 70".split())
+    assert {name for name, family in names.items() if family is Family.JPEG} == {"50", "51", "53", "55", "57", "70"}
     assert {name for name, family in names.items() if family is Family.JPEG_LS} == {"80", "81"}
-    assert {name for name, family in names.items() if family is Family.JPEG_2000} == set("90 91 201 202 203".split())
-    assert {uid.rpartition(".")[2] for uid in LOSSY_SYNTAXES} == set("50 51 53 55 81 91 203".split())
+    assert {name for name, family in names.items() if family is Family.JPEG_2000} == {"90", "91", "201", "202", "203"}
+    assert {uid.rpartition(".")[2] for uid in LOSSY_SYNTAXES} == {"50", "51", "53", "55", "81", "91", "203"}
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16"])
@@ -286,12 +284,19 @@ def test_rle_is_that_of_pydicom(kind: str, samples: int) -> None:
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, np.iinfo(kind).max, (9, 7, samples), dtype=kind, endpoint=True)
     pixels[3:6] = pixels[3, 0]
-    runner = EncodeRunner(RLELossless)
-    runner.set_options(
-        rows=9, columns=7, samples_per_pixel=samples, bits_allocated=pixels.itemsize * 8, bits_stored=pixels.itemsize * 8,
-        pixel_representation=0, number_of_frames=1, photometric_interpretation="RGB" if samples == 3 else "MONOCHROME2",
-    )  # fmt: skip
-    stream = bytes(encode_rle(pixels.tobytes(), runner))
+    stream = RLELosslessEncoder.encode(
+        pixels.squeeze(),
+        index=0,
+        encoding_plugin="pydicom",
+        rows=9,
+        columns=7,
+        samples_per_pixel=samples,
+        number_of_frames=1,
+        bits_allocated=8 * pixels.itemsize,
+        bits_stored=8 * pixels.itemsize,
+        pixel_representation=0,
+        photometric_interpretation="RGB" if samples == 3 else "MONOCHROME2",
+    )
 
     decoded = decode_rle(stream, 9, 7, samples, pixels.itemsize * 8)
 

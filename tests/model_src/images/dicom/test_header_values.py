@@ -196,7 +196,7 @@ def test_width_that_a_window_needs(function: str | None, width: float, found: st
 
 
 def test_sign_of_tables_follows_their_input() -> None:
-    """The first value of a VOI LUT is signed where the modality step may be negative, of a Modality LUT where pixels are."""
+    """The first value of a VOI LUT is signed where the modality step may be negative."""
     table = LookupTable(0xFFFF, np.arange(3.0), 8)
     for changes, first in (
         ({}, 65535),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import LABELS as COMBINATIONS
+from training.datasets.templates import Labels
 from training.evaluation.metrics import optional
 from training.evaluation.metrics.clinical import FIVE, GROUPS, clinical_measures, label_counts
 from training.evaluation.metrics.f1 import f1, hits, macro_f1, micro_f1
@@ -28,7 +29,6 @@ from training.evaluation.metrics.overlap import (
 from training.evaluation.metrics.perplexity import perplexity, perplexity_measures
 from training.evaluation.metrics.r2gen import Protocol, tokens
 from training.evaluation.metrics.template_captions import COMMON, MEASURES, label_scores, right_group, right_place
-from training.datasets.templates import Labels
 
 
 def test_mean_is_a_sum_over_a_number() -> None:
@@ -139,8 +139,8 @@ def test_bleu_by_hand() -> None:
     assert bleu(totals, 4) == pytest.approx(0, abs=1e-3)
     longer = np.array(bleu_counts("a b c d e f", "a b c d e"), dtype=float)
     assert bleu(longer, 1) == pytest.approx(5 / 6), "no penalty for a longer text"
-    assert ngram_counts("a b a b".split())[("a", "b")] == 2
-    assert sum(ngram_counts("a b c d e".split()).values()) == 5 + 4 + 3 + 2
+    assert ngram_counts(["a", "b", "a", "b"])[("a", "b")] == 2
+    assert sum(ngram_counts(["a", "b", "c", "d", "e"]).values()) == 5 + 4 + 3 + 2
 
 
 def test_sacrebleu_by_hand() -> None:
@@ -179,7 +179,7 @@ def test_rouge_and_cider_by_hand() -> None:
 
 
 def test_meteor_by_hand() -> None:
-    """Denkowski and Lavie, 2014: weights .75 and .25 of words, .85 of recall, fragmentation .6 (chunks / matches)^.2."""
+    """Denkowski and Lavie, 2014: weights .75 and .25 of words, .85 of recall, .6 (chunks / matches)^.2."""
     counts = np.zeros(23)
     counts[0:4] = [5, 6, 2, 2]  # lengths, and the function words among them
     counts[4:8] = [2, 2, 1, 1]  # exact: content words of text and reference, function words of each
