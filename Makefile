@@ -10,6 +10,9 @@ DATA ?= ../shared/data/open_radiology
 BENCH ?=
 SHORT ?=
 JOBS ?= 2
+FOLDERS ?=
+SAMPLE ?= 100
+SEED ?= 1
 SHORT_decode = --shapes demo --peers generate --rounds 2
 SHORT_encoder = --encoders mobilenet --rounds 2
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
@@ -31,7 +34,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast fuzz check clean FORCE start stop status format
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -137,6 +140,9 @@ test-fast: $(INSTALLED)  ## fast tests: no server, no slow tests
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py
+
+mutate: $(INSTALLED)  ## score the tests: small changes of the code that they notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
+	$(BIN)/python -m tests.mutation $(FOLDERS) --sample $(SAMPLE) --seed $(SEED)
 
 check: lint test  ## everything that CI runs
 

@@ -24,7 +24,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("malformed", "good"), [(1000, 100), pytest.param(10_000, 1000, marks=pytest.mark.exhaustive)], ids=["sample", "all"]
+    ("malformed", "good"),
+    [(1000, 100), pytest.param(10_000, 1000, marks=pytest.mark.exhaustive)],
+    ids=["sample", "all"],
 )
 def test_malformed_requests_harm_nobody(archive: Path, malformed: int, good: int) -> None:
     """Each good report is its report alone; no call takes 2 s of CPU time; memory grows by less than 1.5 GB."""

@@ -24,6 +24,8 @@ BIOGPT |= {"feedforward_bias": True, "tied": True}
 LLAMA = {"width": 192, "heads": 6, "kv_heads": 2, "head_width": 32, "feedforward": 128, "norm": "rms_norm"}
 LLAMA |= {"activation": "silu", "gated": True}
 QWEN2 = {**LLAMA, "attention_bias": True}
+# Its heads together are wider than its layers.
+WIDE = BIOGPT | {"width": 64, "heads": 4, "head_width": 32, "feedforward": 64}
 
 
 def decoder(dimensions: dict[str, Any], precision: str = "int8_dynamic") -> CausalLMDecoder:
@@ -107,7 +109,7 @@ def test_a_large_input_coarsens_its_group_alone() -> None:
     )  # of the first group: half a unit of 1000 / 127 for each input
 
 
-@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA, QWEN2], ids=["biogpt", "llama", "qwen2"])
+@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA, QWEN2, WIDE], ids=["biogpt", "llama", "qwen2", "wide heads"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 @pytest.mark.parametrize(("slots", "rows"), [(1, 1), (2, 3), (3, 5)])
 def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> None:

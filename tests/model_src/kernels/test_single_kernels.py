@@ -1,0 +1,111 @@
+"""Each compiled kernel by itself: attention and products of every kind equal those of PyTorch."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from prelim.kernels import GROUP, NF4_BLOCK, fits, unavailable
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Normal random numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (3, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_is_that_of_pytorch(heads: int, kv_heads: int, dtype: torch.dtype) -> None:
+    """Also of keys that are a part of a cache, with and without a mask; columns that are hidden may hold anything."""
+    from prelim.kernels.attention import attend
+
+    sequences, rows, length, width = 2, 3, 7, 20
+    cache = random(2, 3, kv_heads, 9, width, seed=1).to(dtype)
+    query = random(sequences, heads, rows, width).to(dtype)
+    mask = random(sequences, 1, rows, length, seed=2) > 0
+    mask[..., 2] = True
+    mask[..., 5] = False
+    key, value = cache[:, 1:3, :, :length]
+    for hidden in (mask, None):
+        # Padded floats are widened exactly, so that float32 is the reference for both types.
+        expected = scaled_dot_product_attention(
+            query.float(), key.float(), value.float(), attn_mask=hidden, enable_gqa=True
+        )
+
+        got = attend(query, key, value, hidden)
+
+        assert (got.shape, got.dtype) == (query.shape, dtype)
+        tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(got.float(), expected, atol=tolerance, rtol=tolerance)
+    before = attend(query, key, value, mask)
+    cache[:, :, :, 5] = 1e30
+    assert torch.equal(attend(query, key, value, mask), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 16), (5, 40), (70, 64)])
+def test_products_with_weights_where_they_are(dtype: torch.dtype, outputs: int, inputs: int) -> None:
+    """Any number of rows, of which 24 share a widened strip; inputs that do not fill a register are padded."""
+    from prelim.kernels.product import stored_product
+
+    weight = random(outputs, inputs) * (40 if dtype == torch.int8 else 1)
+    weight = weight.clamp(-127, 127).to(dtype)
+    scale = torch.rand(outputs) + 0.5 if dtype == torch.int8 else None
+    bias = random(outputs, seed=1)
+    matrix = weight.double() * (1 if scale is None else scale.double()[:, None])
+    product, plain = stored_product(weight, scale, bias), stored_product(weight, scale, None)
+    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 12, 23, 24, 25, 50):
+        x = random(rows, inputs, seed=rows)
+        wanted = x.double() @ matrix.T + bias
+
+        got = product(x)
+
+        assert ((got.double() - wanted).abs() / (matrix.norm(dim=1) + 1)).max() < 1e-5, rows
+        torch.testing.assert_close(plain(x) + bias, got, atol=1e-3, rtol=1e-5)
+        assert torch.equal(product(x[-1:])[0], got[-1]), "a row's product is the same alone"
+    assert product(x[None]).shape == (1, rows, outputs)
+    assert product(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_products_with_four_bits() -> None:
+    """The numbers that bitsandbytes dequantizes, with the first of two in the high half of a byte."""
+    from bitsandbytes.functional import get_4bit_type, quantize_4bit
+
+    from prelim.kernels.product import nf4_product
+
+    weight, bias = random(6, 2 * NF4_BLOCK) * torch.logspace(-2, 2, 6)[:, None], random(6, seed=1)
+    packed, state = quantize_4bit(weight, blocksize=NF4_BLOCK, quant_type="nf4")
+    code = get_4bit_type("nf4", device="cpu")
+    numbers = torch.stack([packed.flatten() >> 4, packed.flatten() & 15], dim=1).flatten().long()
+    matrix = (code[numbers].view(-1, NF4_BLOCK) * state.absmax[:, None]).view(weight.shape)
+    product = nf4_product(packed.flatten(), state.absmax, code, (6, 2 * NF4_BLOCK), bias)
+    for rows in (1, 5, 25):
+        x = random(rows, 2 * NF4_BLOCK, seed=rows)
+        wanted = x.double() @ matrix.double().T + bias
+        assert ((product(x).double() - wanted).abs() / (matrix.norm(dim=1) + 1)).max() < 1e-5
+
+
+def test_what_this_processor_can_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights whose inputs are whole groups, in a type whose instructions the processor has."""
+    assert (GROUP, NF4_BLOCK) == (64, 64)
+    needed = {torch.float32: "_is_avx512_supported", torch.bfloat16: "_is_avx512_bf16_supported"}
+    needed[torch.int8] = "_is_vnni_supported"
+    monkeypatch.setattr("prelim.kernels.unavailable", lambda: None)
+    for name in needed.values():
+        monkeypatch.setattr(torch.cpu, name, lambda: True)
+    for dtype in needed:
+        assert fits(torch.zeros(3, 128, dtype=dtype))
+        assert not fits(torch.zeros(3, 96, dtype=dtype))
+        assert not fits(torch.zeros(3, 128, dtype=dtype, device="meta"))
+    assert not fits(torch.zeros(3, 128, dtype=torch.float64))
+    for dtype, name in needed.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.cpu, name, lambda: False)
+            assert not fits(torch.zeros(3, 128, dtype=dtype))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cpu, "_is_avx512_supported", lambda: False)
+        assert not fits(torch.zeros(3, 128, dtype=torch.int8))
+    monkeypatch.setattr("prelim.kernels.unavailable", lambda: "no")
+    assert not fits(torch.zeros(3, 128))
