@@ -7,9 +7,7 @@ import pytest
 from launcher import install
 from launcher.environment import ROOT
 
-LOCKED = {
-    name: version for name, version in re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text())
-}
+LOCKED = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(encoding="utf-8")))
 
 
 def test_locked_set_for_a_cpu_leaves_out_what_torch_does_not_load() -> None:
@@ -23,7 +21,7 @@ def test_locked_set_for_a_cpu_leaves_out_what_torch_does_not_load() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "gpu", "reachable", "said"),
+    "case",
     [
         ("auto", True, True, "with CUDA: about"),
         ("cuda", False, False, "with CUDA: about"),
@@ -35,12 +33,10 @@ def test_locked_set_for_a_cpu_leaves_out_what_torch_does_not_load() -> None:
 def test_choice_and_size_are_printed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    wanted: str,
-    gpu: bool,
-    reachable: bool,
-    said: str,
+    case: tuple[str, bool, bool, str],
 ) -> None:
     """What is installed follows from the GPU, the index and TORCH, and is said before it begins."""
+    wanted, gpu, reachable, said = case
     calls: list[tuple[str, ...]] = []
     monkeypatch.setattr("sys.argv", ["install.py", wanted])
     monkeypatch.setattr(install, "has_gpu", lambda: gpu)
