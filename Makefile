@@ -1,6 +1,7 @@
 # make help lists the targets. The first target that needs .venv installs everything into it.
 
 PYTHON ?= python3
+TORCH ?= auto
 MODEL ?= demo
 BATCHING ?= in-flight
 WORKERS ?= 1
@@ -39,15 +40,14 @@ unexport PYTHONPATH
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
 
-install: $(INSTALLED)  ## install all dependencies into .venv
+install: $(INSTALLED)  ## install all dependencies into .venv (TORCH=auto|cuda|cpu)
 
 # uv is in a separate folder; it finds Python 3.11 (or fetches it) regardless of the Python that runs it.
-$(INSTALLED): requirements.lock pyproject.toml client/pyproject.toml
+$(INSTALLED): requirements.lock requirements-cpu.lock pyproject.toml client/pyproject.toml launcher/install.py
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 .venv
-	build/uv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
-	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable . --editable client
+	build/uv/bin/python launcher/install.py $(TORCH)
 	touch $@
 
 # A small language model that produces real text, for tests; and the pretrained encoder of the demo model.

@@ -37,6 +37,13 @@ MAX_IMAGES = 8
 
 _IMAGE_MEMBER = re.compile(rb'"image"[ \t\r\n]*:[ \t\r\n]*"')
 
+_ESCAPED = {rb"\/": b"/", rb"\n": b"", rb"\r": b""} | {
+    (rb"\u00" + digits): character
+    for character in (b"+", b"/", b"=", b"\r", b"\n")
+    for digits in {character.hex().encode(), character.hex().upper().encode()}
+}
+"""How JSON encoders escape what base64 text contains. A JSON parser would need gigabytes for 60 MB of escapes."""
+
 BODY = ("body", "data")
 """What TorchServe calls a raw HTTP body, and the conventional name of a gRPC client's single input."""
 
@@ -145,14 +152,15 @@ def _cut_image(value: Any) -> tuple[bytes | None, Any]:
 
 
 def _from_base64(value: Any) -> bytes:
-    """The bytes of base64 text, as JSON writes it: a slash and the end of a line may be escaped."""
+    """The bytes of base64 text, as JSON encoders write it: escaped, and in lines."""
     if not isinstance(value, str | bytes):
         raise UnreadableInput(f"image is of type {type(value).__name__}; in JSON it must be base64 text")
     encoded = _encoded(value)
     if encoded.startswith(b"data:"):
         encoded = encoded.partition(b",")[2]
     if b"\\" in encoded:
-        encoded = encoded.replace(rb"\/", b"/").replace(rb"\r", b"").replace(rb"\n", b"")
+        for escaped, character in _ESCAPED.items():
+            encoded = encoded.replace(escaped, character)
     try:
         return base64.b64decode(encoded.translate(None, b"\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -179,9 +187,28 @@ def json_value(name: str, value: Any, max_bytes: int = MAX_TEXT_BYTES) -> Any:
     if containers > MAX_JSON_CONTAINERS:
         raise TooLarge(f"{name} has {containers} lists and objects; at most {MAX_JSON_CONTAINERS} are read")
     try:
-        return json.loads(encoded)
+        return json.loads(encoded, object_pairs_hook=_members)
     except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
         raise UnreadableInput(f"{name} is not valid JSON") from error
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, in which the parser would silently prefer the last of two members with the same name."""
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise UnreadableInput(f"{sanitised(name)} is given twice in a JSON object")
+        members[name] = value
+    return members
+
+
+def list_of_texts(value: str) -> list[str] | None:
+    """The value of a text that is a JSON list of texts; None for every other text."""
+    try:
+        entries = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return entries if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries) else None
 
 
 def text(name: str, value: Any) -> Any:

@@ -20,10 +20,12 @@ from handlers.fields import (
     json_object,
     json_value,
     list_of_images,
+    list_of_texts,
     max_features_bytes,
     sanitised,
     text,
 )
+from handlers.route import check_route, fields_of_route
 from prelim.errors import InvalidOption, Refused, TooLarge, UnreadableInput
 from prelim.generation.options import MAX_STOP_STRINGS, GenerationOptions
 from prelim.report_generator import ReportRequest
@@ -91,7 +93,8 @@ def read_request(
     """
     if headers.get("explain") == "True":
         raise Refused("explanations are not offered; send the request to /predictions")
-    fields = collect_fields(row, headers, max_features_bytes(num_features))
+    check_route(row, headers)
+    fields = collect_fields(fields_of_route(row, headers), headers, max_features_bytes(num_features))
     unknown = min(fields.keys() - {*INPUTS, *OPTIONS}, default=None)
     if unknown is not None:
         known = ", ".join((*INPUTS, *OPTIONS))
@@ -143,8 +146,14 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _option(name: str, value: Any) -> Any:
-    """The value of an option, which is small, so that it can be parsed and shown in a message whatever it is."""
+    """The value of an option, which is small, so that it can be parsed and shown in a message whatever it is.
+
+    In a form, in gRPC and in a query string, a JSON list of texts is a list; anything else that begins with a bracket,
+    such as "[END]", is a text.
+    """
     given = text(name, value)
+    if isinstance(value, bytes | bytearray) and given.startswith("[") and (texts := list_of_texts(given)) is not None:
+        given = texts
     if isinstance(given, str) and len(given) > MAX_OPTION_CHARACTERS:
         raise InvalidOption(f"{name} has {len(given)} characters; at most {MAX_OPTION_CHARACTERS} are read")
     if isinstance(given, list) and len(given) > MAX_STOP_STRINGS:

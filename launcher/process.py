@@ -78,9 +78,9 @@ def _wait(processes: Iterable[psutil.Process], seconds: float) -> bool:
 
 
 def sweep(temporary: Path, key_file: Path) -> None:
-    """Remove what a server leaves: unpacked archives, sockets, pid file, keys, and ONNX Runtime's `.ses`."""
+    """Remove what a server leaves: unpacked archives, sockets, pid file and keys."""
     shutil.rmtree(temporary / "models", ignore_errors=True)
-    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, temporary / ".ses", key_file):
+    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, key_file):
         path.unlink(missing_ok=True)
 
 

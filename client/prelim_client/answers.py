@@ -34,6 +34,9 @@ def read_answer(body: bytes, code: int = 200) -> Answer:
         contents = json.loads(body)
     except ValueError:
         contents = None
+    if code == 413 and not body:
+        # TorchServe refuses the length alone, before anything is read.
+        raise ReportError(code, "TooLarge", "the request is larger than the server's max_request_size")
     if not isinstance(contents, dict):
         raise ReportError(code, "NoAnswer", f"the server sent {len(body)} bytes that are not a JSON object")
     error = contents.get("error")

@@ -29,7 +29,7 @@ def test_error_is_found_whatever_the_status(code: int) -> None:
     ("body", "code", "message"),
     [
         (b'{"code": 404, "type": "ModelNotFoundException", "message": "Model not found"}', 404, "404 ModelNotFound"),
-        (b"", 413, "413 NoAnswer"),
+        (b"", 413, "413 TooLarge.*max_request_size"),
         (b"<html>", 502, "502 NoAnswer"),
         (b"[1]", 200, "200 NoAnswer"),
     ],

@@ -72,7 +72,7 @@ OVERSIZE = {
         body(rb'"messages": [{"role": "user", "content": "\udfff"}]'),
         "messages is not UTF-8",
     ),
-    "two images in one object": (body(b'"image": "aGk="'), "image must be given once"),
+    "two images in one object": (body(b'"image": "aGk="'), "'image' is given twice"),
     "an image among the options": ({"body": b'{"options": {"image": "aGk="}}'}, "unknown option|given once"),
 }
 

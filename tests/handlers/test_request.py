@@ -147,6 +147,17 @@ WRONG = {
     "a stream of maybe": ({"image": IMAGE, "stream": b"maybe"}, 400, "stream must be true or false"),
     "JSON that is a list": ({"body": b"[1]", "num_beams": b"1"}, 400, "there is no image|list"),
     "JSON that ends early": ({"body": b'{"image": "'}, 400, "the body is not valid JSON"),
+    "a JSON member twice": (
+        {"body": b'{"image": "aGk=", "num_beams": 2, "num_beams": 3}'},
+        400,
+        "num_beams' is given twice",
+    ),
+    "an image twice in JSON": ({"body": b'{"image": "aGk=", "image": "aGk="}'}, 400, "given once|given twice"),
+    "an option twice in options": (
+        {"image": IMAGE, "options": b'{"seed": 2, "seed": 3}'},
+        400,
+        "'seed' is given twice",
+    ),
     "no base64": ({"body": b'{"image": "a patient name"}'}, 400, "not valid base64"),
     "a number for an image": ({"body": b'{"image": 5}'}, 400, "must be base64 text"),
     "a number for a prompt": ({"body": b'{"image": "aGk=", "prompt": 5}'}, 400, "prompt is of type int"),
@@ -162,6 +173,89 @@ def test_wrong_request_is_explained(row: dict[str, Any], status: int, message: s
     assert caught.value.status == status
     assert "\n" not in str(caught.value)
     assert "patient" not in str(caught.value)
+
+
+BASE64 = base64.b64encode(bytes(range(256))).decode()
+LINES = "\\r\\n".join(BASE64[start : start + 76] for start in range(0, len(BASE64), 76))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        LINES,
+        LINES.replace("\\r\\n", "\r\n"),
+        LINES.replace("\\r\\n", "\\u000D\\u000a"),
+        BASE64.replace("+", "\\u002B").replace("/", "\\/").replace("=", "\\u003d"),
+        BASE64.replace("+", "\\u002b").replace("/", "\\u002F").replace("=", "\\u003D"),
+    ],
+    ids=["escaped lines", "lines", "escaped digits", "as .NET writes it", "lower case"],
+)
+def test_base64_may_be_escaped_and_have_lines(written: str) -> None:
+    """Every way in which JSON encoders write base64 text, with MIME's line breaks, gives the same bytes."""
+    assert read({"body": f'{{"image": "{written}"}}'.encode()}).request.image == bytes(range(256))
+
+
+@pytest.mark.parametrize(
+    ("written", "stop"),
+    [
+        (b'["x", "END]"]', ("x", "END]")),
+        (b'["Impression:"]', ("Impression:",)),
+        (b'["' + b'", "'.join([b"x" * 60] * 16) + b'"]', ("x" * 60,) * 16),
+        (b"[]", ()),
+        (b"[END]", ("[END]",)),
+        (b"[1]", ("[1]",)),
+        (b'["x"', ('["x"',)),
+    ],
+    ids=str,
+)
+def test_stop_of_a_form_can_be_a_json_list(written: bytes, stop: tuple[str, ...]) -> None:
+    """In a form, a JSON list of texts is a list; anything else is a text as it is. In JSON a text is always a text."""
+    image = base64.b64encode(IMAGE).decode()
+
+    assert read({"image": IMAGE, "stop": written}).request.options.stop == stop
+    if len(written) <= 64:
+        assert read_json(image=image, stop=written.decode()).request.options.stop == (written.decode(),)
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize(
+    ("row", "headers", "message"),
+    [
+        ({"body": IMAGE}, {"url_path": "chest.dcm"}, "path continues after the version"),
+        (
+            {"image": IMAGE},
+            FORM | {"content-length": "9000"},
+            f"{9000 - len(IMAGE)} of 9000 bytes .* a name was given twice",
+        ),
+        ({}, FORM | {"Content-Length": "2000"}, "in none of its 0 fields: .* boundary"),
+    ],
+    ids=["path", "two images", "no part"],
+)
+def test_what_the_frontend_leaves_out_is_refused(row: dict[str, Any], headers: dict[str, str], message: str) -> None:
+    """The rest of a path is not ignored, and neither are form parts that TorchServe drops. The path is not quoted."""
+    with pytest.raises(InputError, match=message) as caught:
+        read(row, headers)
+
+    assert "chest" not in str(caught.value)
+
+
+def test_form_with_long_headers_is_read() -> None:
+    """File names, boundaries and a form without a length are no reason to refuse a form."""
+    for headers in (FORM | {"Content-Length": str(len(IMAGE) + 1500)}, FORM, FORM | {"Content-Length": "many"}):
+        assert read({"image": bytearray(IMAGE)}, headers).request.image == IMAGE
+
+
+def test_query_of_invocations_is_read() -> None:
+    """/invocations passes its query string as fields; the name of the model there is TorchServe's own."""
+    row = {"model_name": b"demo", "num_beams": b"4", "body": bytearray(IMAGE)}
+
+    assert read_request(row, {"Host": "127.0.0.1"}, DEFAULTS, NUM_FEATURES).request.options.num_beams == 4
+    with pytest.raises(InputError, match="unknown field 'model_name'"):
+        read(row)
+    with pytest.raises(InputError, match="unknown field 'model_name'"):
+        read_request(row, {name: {"content-type": ""} for name in row}, DEFAULTS, NUM_FEATURES)
 
 
 def test_explanations_are_refused() -> None:

@@ -19,7 +19,7 @@ import requests
 from launcher.local_server import LocalServer
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from prelim_client.answers import Answer, ReportError
+from prelim_client.answers import Answer, ReportError, read_answer
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 from tests.dicom_files import make_dicom
@@ -219,6 +219,93 @@ def test_hostile_file_gets_a_4xx(
 def test_oversize_body_is_refused(http: HttpClient) -> None:
     """A body over max_request_size gets 413 from the frontend, before any worker sees it."""
     assert http.post(b"\x00" * (64 * 2**20 + 1)).status_code == 413
+
+
+def send(server: LocalServer, path: str, **body: Any) -> requests.Response:
+    """POST to any path of the inference API."""
+    return requests.post(f"{server.url}{path}", headers={"Authorization": f"Bearer {server.key()}"}, timeout=60, **body)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (f"/predictions/{MODEL}/1.0/nonsense/x", {"data": png()}, "path continues"),
+        (f"/predictions/{MODEL}", {"files": [("image", png()), ("image", png(3))]}, "given twice"),
+        (f"/invocations?model_name={MODEL}&num_beams=0", {"data": png()}, "num_beams is 0"),
+        (f"/invocations?model_name={MODEL}&nonsense=1", {"data": png()}, "unknown field 'nonsense'"),
+    ],
+    ids=["path", "two images", "query", "unknown query"],
+)
+def test_nothing_of_a_request_is_ignored(server: LocalServer, path: str, body: dict[str, Any], message: str) -> None:
+    """What the frontend drops or keeps to itself is refused, as far as a trace of it reaches the handler."""
+    response = send(server, path, **body)
+
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+
+
+def test_frontend_passes_no_query_of_predictions(server: LocalServer, http: HttpClient) -> None:
+    """A query string on /predictions reaches no handler, so it cannot be refused: docs/serve.md says so."""
+    assert (
+        send(server, f"/predictions/{MODEL}?num_beams=0", data=png()).json()["report"] == http.report(png())["report"]
+    )
+
+
+def test_lists_of_texts_arrive(http: HttpClient, grpc_client: GrpcClient) -> None:
+    """A list of stop texts means the same in a form, in JSON and over gRPC."""
+    word = http.report(png())["report"].split()[1]
+    answers = [call(png(), stop=[word]) for call in (http.report, http.report_json, grpc_client.report)]
+
+    assert [answer["finish_reason"] for answer in answers] == ["stop"] * 3
+
+
+ERRORS_OF_THE_FRONTEND = {
+    "an unknown model": ("/predictions/nobody", {}, 404, "ModelNotFoundException"),
+    "an unknown version": (f"/predictions/{MODEL}/9", {}, 404, "ModelVersionNotFoundException"),
+    "an unknown path": ("/nowhere", {}, 404, "ResourceNotFoundException"),
+    "a wrong key": (f"/predictions/{MODEL}", {"Authorization": "Bearer x"}, 400, "InvalidKeyException"),
+    "a part without a name": (
+        f"/predictions/{MODEL}",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        500,
+        "ErrorDataDecoderException",
+    ),
+    "a bad escape": (
+        f"/predictions/{MODEL}",
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        500,
+        "ErrorDataDecoderException",
+    ),
+    "a body over the limit": (f"/predictions/{MODEL}", {}, 413, "TooLarge"),
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "code", "kind"), ERRORS_OF_THE_FRONTEND.values(), ids=ERRORS_OF_THE_FRONTEND
+)
+def test_errors_of_the_frontend_are_read_by_the_client(
+    server: LocalServer, path: str, headers: dict[str, str], code: int, kind: str
+) -> None:
+    """What TorchServe itself refuses, in another shape or without a body, is a ReportError like all others."""
+    bodies = {
+        "multipart": b'--x\r\nContent-Disposition: form-data; name=""\r\n\r\n1\r\n--x--\r\n',
+        "form": b"prompt=100%",
+    }
+    kind_of_body = headers.get("Content-Type", "")
+    body = next((body for name, body in bodies.items() if name in kind_of_body), b"")
+    if code == 413:
+        body = b"\x00" * (64 * 2**20 + 1)
+    response = requests.post(
+        server.url + path,
+        data=body,
+        headers={"Authorization": f"Bearer {server.key()}"} | headers,
+        timeout=60,
+    )
+
+    assert response.status_code == code
+    with pytest.raises(ReportError) as caught:
+        read_answer(response.content, response.status_code)
+    assert (caught.value.code, caught.value.type) == (code, kind)
 
 
 def test_wrong_key_is_refused(server: LocalServer) -> None:

@@ -1,0 +1,48 @@
+"""What TorchServe's frontend leaves out of a request over HTTP. It reports none of it itself.
+
+- The part of the path after the model's version is only a header, `url_path`.
+- The query string is lost, except on /invocations, where it becomes fields.
+- Of two form parts with the same name only the last one is a field; a form that is cut off, or whose boundary is not
+  that of its header, has no fields.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prelim.errors import UnreadableInput
+
+MAX_PART_OVERHEAD = 1024
+"""Bytes of a form that are not the value of a field, for each part and once more: boundary, headers, a file name of 255
+characters that are escaped. An image that was left out is almost always larger."""
+
+
+def check_route(row: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
+    """Raise UnreadableInput if the path has too many parts, or if the form has more parts than there are fields."""
+    if isinstance(headers.get("url_path"), str) and headers["url_path"]:
+        raise UnreadableInput(
+            "the path continues after the version of the model; send the request to /predictions/MODEL or "
+            "/predictions/MODEL/VERSION, and options as fields"
+        )
+    length = _header(headers, "content-length")
+    if not _header(headers, "content-type").lower().startswith("multipart/") or not length.isdecimal():
+        return
+    left_out = int(length) - sum(len(value) for value in row.values() if isinstance(value, bytes | bytearray | str))
+    if left_out > MAX_PART_OVERHEAD * (len(row) + 1):
+        raise UnreadableInput(
+            f"{left_out} of {length} bytes of the form are in none of its {len(row)} fields: a name was given "
+            "twice, or the form ends early, or its boundary is not the header's"
+        )
+
+
+def fields_of_route(row: Mapping[str, Any], headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row without the name of the model, which /invocations takes from the query string.
+
+    All other routes of TorchServe have the header `explain`, and gRPC has no header at all.
+    """
+    invoked = "explain" not in headers and any(isinstance(value, str) for value in headers.values())
+    return {name: value for name, value in row.items() if name != "model_name"} if invoked else row
+
+
+def _header(headers: Mapping[str, Any], wanted: str) -> str:
+    found = (value for name, value in headers.items() if name.lower() == wanted and isinstance(value, str))
+    return next(found, "")

@@ -1,0 +1,113 @@
+"""Install all dependencies into .venv; run by `make install` with the Python of build/uv, so only the standard library.
+
+python launcher/install.py auto|cuda|cpu
+
+cuda : everything in requirements.lock
+cpu  : without CUDA. PyTorch comes from its index of CPU builds if that can be reached within seconds; otherwise the
+       locked build is taken with those CUDA libraries that it needs to be imported.
+auto : cuda if the machine has an NVIDIA GPU, otherwise cpu
+"""
+
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ROOT / ".venv" / "bin" / "python"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
+
+GB_CUDA, GB_CPU_LOCKED, GB_CPU = 7.3, 5.8, 2.3
+"""Sizes on disk: the first two measured, the third is the second without CUDA and with a smaller PyTorch."""
+
+TORCH = re.compile(r"torch|torchvision")
+NEVER_ON_CPU = re.compile(r"triton|onnxruntime-gpu|cuda-.*|nvidia-(cusolver|nvtx|cuda-cccl)")
+"""`import torch` loads every other CUDA library of the locked build."""
+CUDA = re.compile(NEVER_ON_CPU.pattern + "|nvidia-.*")
+
+
+def main() -> int:
+    """Choose, say what is chosen, install; the exit code."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else "auto"
+    if wanted not in ("auto", "cuda", "cpu"):
+        print(f"TORCH is {wanted!r}; allowed: auto, cuda, cpu", file=sys.stderr)
+        return 2
+    cuda = wanted == "cuda" or (wanted == "auto" and has_gpu())
+    index = not cuda and answers(CPU_INDEX)
+    try:
+        if cuda:
+            say("with CUDA", GB_CUDA)
+            install("--require-hashes", "-r", "requirements.lock")
+        elif not index or not install_cpu_builds():
+            say(
+                "without a GPU; PyTorch's index of CPU builds cannot be used, so parts of CUDA are needed",
+                GB_CPU_LOCKED,
+            )
+            install("--require-hashes", "-r", without(NEVER_ON_CPU), "-r", "requirements-cpu.lock")
+        install("--no-build-isolation", "--editable", ".", "--editable", "client")
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    print(f"installed: {size_gb(ROOT / '.venv'):.1f} GB in .venv", flush=True)
+    return 0
+
+
+def install_cpu_builds() -> bool:
+    """Install PyTorch's CPU builds and the locked rest; False if the index fails."""
+    say("without a GPU, CPU builds of PyTorch", GB_CPU)
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    builds = [f"{name}=={version}" for name, version in re.findall(r"(?m)^(torch|torchvision)==(\S+)", lock)]
+    try:
+        install("--torch-backend", "cpu", *builds)
+    except subprocess.CalledProcessError:
+        return False
+    both = re.compile(f"{CUDA.pattern}|{TORCH.pattern}")
+    install("--require-hashes", "-r", without(both), "-r", "requirements-cpu.lock")
+    return True
+
+
+def has_gpu() -> bool:
+    """Whether the driver of an NVIDIA GPU is loaded."""
+    return any(Path("/proc/driver/nvidia/gpus").glob("*")) or Path("/dev/nvidia0").exists()
+
+
+def answers(url: str) -> bool:
+    """Whether an address answers within five seconds, through the proxy of the environment if there is one."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=5):  # noqa: S310 - a constant
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def without(names: "re.Pattern[str]") -> str:
+    """A copy of requirements.lock without some packages; its path."""
+    blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", (ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    kept = [block for block in blocks if not names.fullmatch(block.partition("==")[0])]
+    path = ROOT / "build" / "requirements.lock"
+    path.write_text("".join(kept), encoding="utf-8")
+    return str(path)
+
+
+def install(*arguments: str) -> None:
+    """Run uv, which shows its progress. Dependencies are those of the lock."""
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    subprocess.run([uv, "pip", "install", "--python", str(PYTHON), "--no-deps", *arguments], cwd=ROOT, check=True)
+
+
+def say(chosen: str, gigabytes: float) -> None:
+    """Announce what is installed."""
+    print(
+        f"installing for {platform.system()} {platform.machine()}, {chosen}: about {gigabytes} GB in .venv", flush=True
+    )
+
+
+def size_gb(folder: Path) -> float:
+    """Size of a folder's files."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_symlink()) / 1e9
+
+
+if __name__ == "__main__":
+    sys.exit(main())
