@@ -100,7 +100,7 @@ def import_checkpoint(
         words = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
         size = vocabulary_size(published.tokenizer, vocabulary.path, words)
         check_vocabulary(size, config.decoder["vocab_size"], record)
-    record.assume_published(published, facts)
+    record.assume_published(published, facts, own_tokens.keys() - {"prompt"})
     _check_edited(out / CONFIG, config, overwrite=overwrite)
     _write(out, config, weights, words)
     write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])

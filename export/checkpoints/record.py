@@ -1,6 +1,6 @@
 """The log of an import, printed and also written to the model card."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from prelim.networks.architectures.architecture import Published
@@ -36,13 +36,18 @@ class ImportRecord:
         self.assumed.append(f"assumed: {text}")
         print(self.assumed[-1])
 
-    def assume_published(self, published: Published, facts: Facts) -> None:
-        """Add everything in which the model is assumed to be like the published one."""
+    def assume_published(self, published: Published, facts: Facts, stored: Collection[str]) -> None:
+        """Add everything in which the model is assumed to be like the published one.
+
+        stored : sections of model.yaml that settings files of the checkpoint gave
+        """
         for name, value in facts.assumed.items():
             self.assume(f"{name} = {value!r}, as in the published model; change it with --set {name}=VALUE")
         for text in published.structure:
             self.assume(text)
-        sections = [
-            name for name in ("tokenizer", "input", "preprocess", "prompt", "generation") if name in published.defaults
-        ]
-        self.assume(f"{', '.join(sections)} of model.yaml as in the published model, unless noted above")
+        given = {*stored, *(["preprocess"] if facts.preprocessor else [])}
+        sections = [name for name in _SECTIONS if name in published.defaults and name not in given]
+        self.assume(f"{', '.join(sections)} of model.yaml as in the published model; change them there")
+
+
+_SECTIONS = ("tokenizer", "input", "preprocess", "prompt", "generation")
