@@ -100,7 +100,8 @@ demo: archive  ## start a server on free ports, send a real radiograph over HTTP
 
 report: $(INSTALLED)  ## request reports from a running server: make report IMAGE=path [OUT=folder] [PROMPT=...] [MODEL=name]
 	@$(if $(IMAGE),,echo 'IMAGE is missing: make report IMAGE=chest.dcm, or a folder' >&2; exit 2;) \
-	$(BIN)/python -m prelim_client $(IMAGE) --model $(notdir $(MODEL)) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
+	if [ -e "$(IMAGE)" ]; then set -- "$(IMAGE)"; else set -- $(IMAGE); fi; \
+	$(BIN)/python -m prelim_client "$$@" --model $(notdir $(MODEL)) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
 loadtest: archive  ## one minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)

@@ -7,6 +7,7 @@ python -m prelim_client studies/ --out reports/                     # every file
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -133,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="demo", help="name of the served model (demo)")
     parser.add_argument("--grpc", action="store_true", help="use gRPC instead of HTTP")
     parser.add_argument("--stream", action="store_true", help="print the text as it is generated")
-    parser.add_argument("--url", help=f"address of the server ({HTTP_URL}, for gRPC {GRPC_TARGET})")
+    parser.add_argument("--url", help=f"address of the server ($PRELIM_URL or {HTTP_URL}; for gRPC {GRPC_TARGET})")
     parser.add_argument("--key-file", type=Path, default=Path("key_file.json"), help="of the server (key_file.json)")
     return parser
 
@@ -149,7 +150,8 @@ def _server(arguments: argparse.Namespace) -> tuple[str, str]:
     """Address and inference key of the server."""
     if not arguments.key_file.is_file():
         sys.exit(f"{arguments.key_file} does not exist: start the server with `make start`, or use --key-file")
-    return arguments.url or (GRPC_TARGET if arguments.grpc else HTTP_URL), read_key(arguments.key_file)
+    usual = GRPC_TARGET if arguments.grpc else os.environ.get("PRELIM_URL", HTTP_URL)
+    return arguments.url or usual, read_key(arguments.key_file)
 
 
 def _print_stream(lines: Iterator[Answer]) -> Answer:
