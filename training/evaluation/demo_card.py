@@ -31,7 +31,8 @@ It exists so that this project can be tried, tested and measured without any dow
 
 **{notice}**
 On pictures of the sources that it was trained on the finding is wrong for {wrong:.1%}, the coarser finding group for
-{wrong_group:.1%}. On chest radiographs of other sources the finding group is wrong for {wrong_external:.1%}. Nothing in its text
+{wrong_group:.1%}. On chest radiographs of other sources the finding group is wrong for {wrong_external:.1%}. Nothing
+in its text
 shows which.
 
 ## What it is
@@ -44,7 +45,8 @@ Trained in {minutes} minutes on {threads} CPU cores: {epochs} epochs, seed {seed
 
 ## Scores
 
-On the {split} split of open_radiology ({images} pictures, other patients than in training as far as ids tell), greedy search, from the
+On the {split} split of open_radiology ({images} pictures, other patients than in training as far as ids tell), greedy
+search, from the
 stored float16 weights. The settings were chosen with a look at these pictures, so that the scores on pictures never
 looked at may be lower.
 
@@ -56,9 +58,10 @@ says the right thing: the labels are read back by looking the caption up among t
 radiograph normal / pneumonia (bacterial, viral, COVID-19) / any other finding by its own name; brain MRI the tumor
 type, or the finding by its own name; knee grades 0-1 / 2-4; breast ultrasound and chest CT normal / benign /
 malignant; elsewhere the finding. A group counts as right only with modality and anatomy. Six captions are right for
-every picture and one of them is given with it, so that BLEU, CIDEr and their like mostly tell which of the six was guessed:
-the difference to the nearest image by encoder features in CIDEr ({cider:.2f} against {cider_nearest:.2f}) is mostly one of wording, in finding groups it
-is {group:.3f} against {group_nearest:.3f}. It learned `{wordings}` (`report`: the caption that was given; `caption 2`: the second of the six, every time), so that the
+every picture and one of them is given with it, so that BLEU, CIDEr and their like mostly tell which of the six was
+guessed: the difference in CIDEr to the nearest image by encoder features ({cider:.2f} against {cider_nearest:.2f}) is
+mostly one of wording; in finding groups it is {group:.3f} against {group_nearest:.3f}. It learned `{wordings}`
+(`report`: the caption that was given; `caption 2`: the second of the six, every time), so that the
 perplexity, which is that of the given caption, is high where this has another wording.
 CIDEr is on pycocoevalcap's scale, whose maximum is 10. Distinct captions are counted over all pictures, and over those
 of the {common} commonest label combinations. "Nearest image" says the caption of the training picture with the
@@ -66,10 +69,10 @@ largest cosine. What every row means is in `docs/evaluate.md`.
 
 ## On pictures of other sources
 
-`python -m training.evaluation.external`. {covid[pictures]} frontal chest radiographs of {covid[patients]} patients of covid-chestxray (pneumonia of any kind, or no
-finding): the finding group is right for {covid[right]}, {external:.1%} (95 % interval {low:.1%} to {high:.1%}); always saying pneumonia is right for
-{always:.1%}. Right by group: {by_group}. All {laterals[pictures]} lateral chest radiographs of IU X-ray that are at hand get a
-caption with a view: {views}.
+`python -m training.evaluation.external`. {covid[pictures]} frontal chest radiographs of {covid[patients]} patients of
+covid-chestxray (pneumonia of any kind, or no finding): the finding group is right for {covid[right]},
+{external:.1%} (95 % interval {low:.1%} to {high:.1%}); always saying pneumonia is right for {always:.1%}.
+Right by group: {by_group}. View named for {laterals[pictures]} lateral radiographs of IU X-ray: {views}.
 
 ## Known limits
 
