@@ -209,8 +209,11 @@ def main() -> None:
     path = arguments.model / MEASUREMENTS
     if arguments.data:
         files = (arguments.evaluation, arguments.external, arguments.training)
+        evaluation, external, training = (json.loads(file.read_text(encoding="utf-8")) for file in files)
         measured = collect(
-            *(json.loads(file.read_text(encoding="utf-8")) for file in files),
+            evaluation,
+            external,
+            training,
             read_records(arguments.data, "train"),
             (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8"),
         )
