@@ -117,6 +117,7 @@ bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: 
 train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write its model card
 	$(BIN)/python -m training.train training/configs/demo.yaml dataset.path=$(DATA)
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
+	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
 
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data

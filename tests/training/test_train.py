@@ -106,7 +106,7 @@ def test_the_licence_of_weights_is_the_owners_to_say(small: Small) -> None:
     settings = small(optimisation={"epochs": 1})
     train(settings)
     assert read_model_folder(Path(settings.run.out)).config.licence.startswith("GAP")
-    assert "Licence of the weights: GAP" in (Path(settings.run.out) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "License of the weights: GAP" in (Path(settings.run.out) / "MODEL_CARD.md").read_text(encoding="utf-8")
     given = replace(small(folder="given"), model={**settings.model, "licence": "CC BY-NC-ND 4.0"})
     train(given)
     assert read_model_folder(Path(given.run.out)).config.licence == "CC BY-NC-ND 4.0"

@@ -17,7 +17,7 @@ from training.datasets.study import SPLITS, DatasetError
 from training.evaluation.baselines import best_constant_report, random_reports
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.metrics.clinical import clinical_measures
-from training.evaluation.metrics.labeller import Labeller, positive
+from training.evaluation.metrics.labeller import Labeller
 from training.evaluation.metrics.overlap import Measures, coco_measures
 from training.evaluation.metrics.r2gen import Protocol
 
@@ -41,8 +41,8 @@ def same_labels(train: Sequence[str], references: Sequence[str], seed: int = 0) 
     labeller, generator = Labeller(), random.Random(seed)  # noqa: S311 - a baseline, no secret
     by_labels = defaultdict(list)
     for text in train:
-        by_labels[positive(labeller.read(text))].append(text)
-    return [generator.choice(by_labels.get(positive(labeller.read(text))) or list(train)) for text in references]
+        by_labels[labeller.find(text)].append(text)
+    return [generator.choice(by_labels.get(labeller.find(text)) or list(train)) for text in references]
 
 
 def measure(data: EvaluationData) -> Measures:

@@ -1,7 +1,9 @@
-"""Write MODEL_CARD.md from the measured scores; no number in it is typed by hand.
+"""Write MODEL_CARD.md of the demo model from measurements.json next to it; no number in the card is typed by hand.
 
 $ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
-$ python -m training.evaluation.demo_card models/demo --data DATA --training runs/demo/training.json
+$ python -m training.evaluation.external models/demo --templates DATA --covid COVID --iu IU
+$ python -m training.evaluation.demo_card models/demo --data DATA          # collects measurements.json, writes the card
+$ python -m training.evaluation.demo_card models/demo                      # writes the card from measurements.json
 """
 
 import argparse
@@ -16,15 +18,22 @@ from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
 from training.datasets.formats.open_radiology import Record, read_records
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
+from training.evaluation.systems import FEATURES
 from training.evaluation.table import figure, markdown
+
+MEASUREMENTS = "measurements.json"
+"""What the card is written from, next to it."""
 
 CARD = """# {name} {version}
 
 Writes one caption of a radiology picture: modality, anatomy, view and finding, for example "{example}".
 It exists so that this project can be tried, tested and measured without any download.
 
-**{notice}** Its findings are wrong for
-{wrong:.0%} of the pictures below, and nothing in its text shows which.
+**{notice}**
+On pictures of the sources that it was trained on the finding is wrong for {wrong:.1%}, the coarser finding group for
+{wrong_group:.1%}. On chest radiographs of other sources the finding group is wrong for {wrong_external:.1%}. Nothing
+in its text
+shows which.
 
 ## What it is
 
@@ -36,7 +45,8 @@ Trained in {minutes} minutes on {threads} CPU cores: {epochs} epochs, seed {seed
 
 ## Scores
 
-On the {split} split of open_radiology ({images} pictures, other patients than in training), greedy search, from the
+On the {split} split of open_radiology ({images} pictures, other patients than in training as far as ids tell), greedy
+search, from the
 stored float16 weights. The settings were chosen with a look at these pictures, so that the scores on pictures never
 looked at may be lower.
 
@@ -45,31 +55,40 @@ looked at may be lower.
 "Modality, anatomy", "view", "finding group" and "all labels" are fractions of pictures for which the generated caption
 says the right thing: the labels are read back by looking the caption up among the captions of all label combinations
 ({not_a_template} of {images} were none of them and were read as the nearest by words). Finding groups: chest
-radiograph normal / pneumonia (bacterial, viral, COVID-19) / any other finding by its own name; brain MRI the tumour
+radiograph normal / pneumonia (bacterial, viral, COVID-19) / any other finding by its own name; brain MRI the tumor
 type, or the finding by its own name; knee grades 0-1 / 2-4; breast ultrasound and chest CT normal / benign /
 malignant; elsewhere the finding. A group counts as right only with modality and anatomy. Six captions are right for
-every picture and one of them is given with it, so that BLEU and its like mostly tell which of the six was guessed. It
-learned `{wordings}` (`report`: the caption that was given; `caption 2`: the second of the six, every time), so that the
+every picture and one of them is given with it, so that BLEU, CIDEr and their like mostly tell which of the six was
+guessed: the difference in CIDEr to the nearest image by encoder features ({cider:.2f} against {cider_nearest:.2f}) is
+mostly one of wording; in finding groups it is {group:.3f} against {group_nearest:.3f}. It learned `{wordings}`
+(`report`: the caption that was given; `caption 2`: the second of the six, every time), so that the
 perplexity, which is that of the given caption, is high where this has another wording.
 CIDEr is on pycocoevalcap's scale, whose maximum is 10. Distinct captions are counted over all pictures, and over those
 of the {common} commonest label combinations. "Nearest image" says the caption of the training picture with the
 largest cosine. What every row means is in `docs/evaluate.md`.
 
-## Limits that are known
+## On pictures of other sources
+
+`python -m training.evaluation.external`. {covid[pictures]} frontal chest radiographs of {covid[patients]} patients of
+covid-chestxray (pneumonia of any kind, or no finding): the finding group is right for {covid[right]},
+{external:.1%} (95 % interval {low:.1%} to {high:.1%}); always saying pneumonia is right for {always:.1%}.
+Right by group: {by_group}. View named for {laterals[pictures]} lateral radiographs of IU X-ray: {views}.
+
+## Known limits
 
 - COVID-19 means adults of one hospital; nearly all normal chests are children of one to five years. What it has
   learned is in part the source of a picture.
 - Only frontal chest and knee radiographs, brain MRI with contrast, breast ultrasound, and axial CT in
   lung window. It has no word for "I do not know" and describes any picture as one of these.
-- Findings with few pictures (cardiomegaly, effusion, nodule, pneumothorax, haemorrhage, infarct, everything in the
+- Findings with few pictures (cardiomegaly, effusion, nodule, pneumothorax, hemorrhage, infarct, everything in the
   abdomen) are not learned.
-- Knees were contrast-equalised by their source; half of the chests and all breasts had lost their proportions.
+- Knees were contrast-equalized by their source; half of the chests and all breasts had lost their proportions.
 - The patient numbers of brain MRI, lung CT and breast ultrasound are approximate, so that their scores may flatter.
 - Bacterial and viral pneumonia are labels of the source, not something that a radiograph can tell reliably.
 - It learned from templates: it writes one sentence of their kind, and no report.
 - The Osteoarthritis Initiative, where the knees come from, asks its own users to register.
 
-## Data and licences
+## Data and licenses
 
 {train} training and {images} {split} pictures. {changes}
 
@@ -99,25 +118,50 @@ def attributions(text: str) -> str:
     return "\n".join(items)
 
 
-def write_card(
-    model: Model,
-    records: Sequence[Record],
+def collect(
     evaluation: Mapping[str, Any],
+    external: Mapping[str, Any],
     training: Mapping[str, Any],
+    records: Sequence[Record],
     attribution: str,
-) -> str:
-    """The text of MODEL_CARD.md."""
-    config, settings, system = model.config, training["settings"], evaluation["system"]
+) -> dict[str, Any]:
+    """What the card is written from, as measurements.json has it."""
+    settings = training["settings"]
     changes = re.search(r"^Changes made .*$", attribution, flags=re.MULTILINE)
     counts = Counter((record.source, record.licence) for record in records)
-    rows = [f"| {source} | {licence} | {count} |" for (source, licence), count in counts.most_common()]
+    return {
+        "training": {
+            "minutes": round(training["seconds"] / 60),
+            "threads": settings["run"]["threads"],
+            **{key: settings["optimisation"][key] for key in ("epochs", "seed")},
+            "pretrained": bool(settings["start"]["vision"]),
+            "wordings": list(settings["dataset"]["sections"]),
+        },
+        "pictures": len(records),
+        "sources": [[*source, count] for source, count in counts.most_common()],
+        "changes": changes.group() if changes else "",
+        "attributions": attributions(attribution),
+        "external": external,
+        "evaluation": evaluation,
+    }
+
+
+def write_card(model: Model, measured: Mapping[str, Any]) -> str:
+    """The text of MODEL_CARD.md.
+
+    measured : of `collect`
+    """
+    config, training, evaluation = model.config, measured["training"], measured["evaluation"]
+    covid, laterals = measured["external"]["covid_chestxray"], measured["external"]["iu_laterals"]
+    system = evaluation["system"]
+    rows = [f"| {source} | {licence} | {count} |" for source, licence, count in measured["sources"]]
+    external, low, high = covid["finding_group"]
     return CARD.format(
         **{key: config.decoder[key] for key in ("layers", "width", "vocab_size")},
-        threads=settings["run"]["threads"],
-        **{key: settings["optimisation"][key] for key in ("epochs", "seed")},
+        **{key: training[key] for key in ("minutes", "threads", "epochs", "seed")},
         encoder=config.vision.get("kind", "mobilenet_v3_small"),
-        start=PRETRAINED if settings["start"]["vision"] else UNTRAINED,
-        wordings="`, `".join(settings["dataset"]["sections"]),
+        start=PRETRAINED if training["pretrained"] else UNTRAINED,
+        wordings="`, `".join(training["wordings"]),
         notice=NOTICE,
         name=config.name,
         version=config.version,
@@ -125,18 +169,31 @@ def write_card(
         licence=config.licence[0].upper() + config.licence[1:],
         size=config.preprocess.size,
         parameters=sum(parameter.numel() for parameter in model.network.parameters()),
-        minutes=round(training["seconds"] / 60),
         split=evaluation["split"],
         images=evaluation["studies"],
         example=evaluation["example"],
-        wrong=1 - figure(evaluation, GROUP_TITLE, system)[0],
+        wrong=1 - figure(evaluation, "all labels", system)[0],
+        wrong_group=1 - figure(evaluation, GROUP_TITLE, system)[0],
+        wrong_external=1 - external,
+        group=figure(evaluation, GROUP_TITLE, system)[0],
+        group_nearest=figure(evaluation, GROUP_TITLE, FEATURES)[0],
+        cider=figure(evaluation, "CIDEr", system)[0],
+        cider_nearest=figure(evaluation, "CIDEr", FEATURES)[0],
+        covid=covid,
+        external=external,
+        low=low,
+        high=high,
+        always=covid["always_pneumonia"][0],
+        by_group=", ".join(f"{group} {right} of {all_}" for group, (right, all_) in covid["by_group"].items()),
+        laterals=laterals,
+        views=", ".join(f"{view} {count}" for view, count in laterals["views"].items()),
         scores=markdown(evaluation),
         not_a_template=evaluation["distinct"][system][NOT_A_TEMPLATE],
         common=COMMON,
-        train=len(records),
-        changes=changes.group() if changes else "",
-        sources="\n".join(["| source | licence | training pictures |", "|---|---|---|", *rows]),
-        attributions=attributions(attribution),
+        train=measured["pictures"],
+        changes=measured["changes"],
+        sources="\n".join(["| source | license | training pictures |", "|---|---|---|", *rows]),
+        attributions=measured["attributions"],
     )
 
 
@@ -144,17 +201,24 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model folder, which gets the card")
-    parser.add_argument("--data", type=Path, required=True, help="folder of open_radiology")
+    parser.add_argument("--data", type=Path, help="folder of open_radiology: collect measurements.json first")
     parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))
+    parser.add_argument("--external", type=Path, default=Path("out/evaluation/external.json"))
     parser.add_argument("--training", type=Path, default=Path("runs/demo/training.json"))
     arguments = parser.parse_args()
-    card = write_card(
-        read_model_folder(arguments.model),
-        read_records(arguments.data, "train"),
-        json.loads(arguments.evaluation.read_text(encoding="utf-8")),
-        json.loads(arguments.training.read_text(encoding="utf-8")),
-        (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8"),
-    )
+    path = arguments.model / MEASUREMENTS
+    if arguments.data:
+        files = (arguments.evaluation, arguments.external, arguments.training)
+        evaluation, external, training = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        measured = collect(
+            evaluation,
+            external,
+            training,
+            read_records(arguments.data, "train"),
+            (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8"),
+        )
+        path.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    card = write_card(read_model_folder(arguments.model), json.loads(path.read_text(encoding="utf-8")))
     (arguments.model / MODEL_CARD).write_text(card, encoding="utf-8")
 
 

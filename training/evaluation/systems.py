@@ -16,8 +16,16 @@ from training.evaluation.data import EvaluationData
 from training.evaluation.language import find_language
 from training.evaluation.metrics.clinical import clinical_measures, label_counts
 from training.evaluation.metrics.measure import Bootstrap, Measure
-from training.evaluation.metrics.overlap import Measures, Systems, coco_measures, rexrank_measures, sacrebleu_measures
-from training.evaluation.metrics.perplexity import perplexity_measures
+from training.evaluation.metrics.meteor import find_refusal
+from training.evaluation.metrics.overlap import (
+    SPACELESS,
+    Measures,
+    Systems,
+    coco_measures,
+    rexrank_measures,
+    sacrebleu_measures,
+)
+from training.evaluation.metrics.perplexity import perplexity_measure
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import TemplateScorer
 from training.evaluation.model_run import ModelRunner, Run
@@ -95,13 +103,21 @@ def sections(
 ) -> tuple[list[Section], list[str]]:
     """Every score but those that need a model, or weights that are not here; and remarks on those left out."""
     references = data.references
-    remarks: list[str] = []
+    language = find_language(references)
     gold = [protocol(reference) for reference in references]
-    tokenised = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
-    sacre, signatures = sacrebleu_measures(systems, references)
+    tokenized = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
+    refusal = find_refusal(language, [text for texts in (gold, *tokenized.values()) for text in texts])
+    remarks = [refusal] if refusal else []
+    if len(set(gold)) == 1:
+        remarks.append("All references are equal: CIDEr, by its definition, is 0 for every text.")
+    uncleaned, signatures = sacrebleu_measures(systems, references, language)
+    if language in SPACELESS:
+        remarks.append(f"ReXrank BLEU-2 was not computed: it splits at spaces, which {language} does not have.")
+    else:
+        uncleaned = _join(uncleaned, rexrank_measures(systems, references))
     result = [
-        Section("R2Gen's protocol", coco_measures(tokenised, gold)),
-        Section("uncleaned texts", _join(sacre, rexrank_measures(systems, references)), "; ".join(signatures)),
+        Section("R2Gen's protocol", coco_measures(tokenized, gold, with_meteor=refusal is None)),
+        Section("uncleaned texts", uncleaned, "; ".join(signatures)),
     ]
     if templates is not None:
         overall, by_kind = templates.measures(systems)
@@ -110,7 +126,7 @@ def sections(
             Section("labels read back from the caption", overall),
             Section("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
         ]
-    elif (language := find_language(references)) == "en":
+    elif language == "en":
         groups, single = clinical_measures(systems, references)
         there = ", ".join(f"{label} {count}" for label, count in label_counts(references).items())
         result += [
@@ -147,7 +163,7 @@ def evaluate(
     table, remarks = sections(systems, data, protocol, templates)
     table += extras
     if run is not None:
-        table.append(Section("teacher forcing", {name: _measure_perplexity(run, data)}))
+        table.append(Section("teacher forcing", {name: [perplexity_measure(run)]}))
     # Each study of an unknown patient is drawn by itself.
     bootstrap = Bootstrap([study.unit for study in data.studies], draws)
     result: dict[str, Any] = {
@@ -170,11 +186,6 @@ def evaluate(
     if run is not None and run.cut:
         result["notes"].append(f"{run.cut} references have more tokens than the decoder has positions, and were cut.")
     return result
-
-
-def _measure_perplexity(run: Run, data: EvaluationData) -> list[Measure]:
-    """Per token only: per word, references with words of many rare tokens decide alone (27,122,036 was seen)."""
-    return [measure for measure in perplexity_measures(run, data.references) if measure.name == "perplexity, token"]
 
 
 def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any]:

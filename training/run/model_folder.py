@@ -19,11 +19,11 @@ from training.run.run_state import Progress
 from training.settings import Settings
 
 GAP = "**GAP, for the owner to fill:**"
-"""Stands before everything that training does not know."""
+"""Marks everything that training does not know."""
 
 CARD = """# {name} {version}
 
-Writes a report to a radiology image.
+Writes a report for a radiology image.
 
 **{notice}** It is not known how often its reports are wrong: `python -m training.evaluate` measures it.
 
@@ -32,7 +32,7 @@ Writes a report to a radiology image.
 Architecture `{architecture}` of this project; {parameters:,} numbers, stored as {dtype}; training changed {trained:,}.
 Initialized with {start}.
 
-Licence of the weights: {licence}.
+License of the weights: {licence}.
 
 ## Intended use
 
@@ -42,7 +42,7 @@ Licence of the weights: {licence}.
 
 `{format}`: {train} examples to train on, {val} to validate with; no patient is in both, as far as ids tell.
 
-{gap} sources, number of patients, their licences; population, devices and views; how reports were cleaned.
+{gap} sources, number of patients, their licenses; population, devices and views; how reports were cleaned.
 
 ## Training
 
@@ -57,7 +57,7 @@ Licence of the weights: {licence}.
 {gap} scores on studies of patients that were not in any training data, each next to the score of a constant report (the
 same text for every image) on the same studies. A score without that baseline says nothing, and is not shown.
 
-## Limits that are known
+## Known limits
 
 {gap} images, findings and patients for which it fails.
 """
@@ -96,14 +96,14 @@ def write_folder(
 def write_card(
     settings: Settings, config: ModelConfig, progress: Progress, examples: tuple[int, int], parameters: tuple[int, int]
 ) -> None:
-    """Write MODEL_CARD.md with what training knows, and gaps for the rest; one that is there already is left as it is.
+    """Write MODEL_CARD.md with what training knows, and gaps for the rest; an existing card is kept.
 
     examples   : to train on, to validate with
     parameters : that were trained, and all
     """
     path = Path(settings.run.out) / MODEL_CARD
     if path.exists():
-        print(f"{path} is there already and is left as it is")
+        print(f"{path} already exists and is kept")
         return
     losses = f"Training loss at the end {progress.train[-1][1]:.3f} nats a token"
     if progress.val:
@@ -136,5 +136,7 @@ def _describe_start(settings: Settings) -> str:
     if start.weights:
         return f"the weights of `{start.weights}`"
     return (
-        f"the weights of `{start.vision}` for the encoder, and else random ones" if start.vision else "random weights"
+        f"the weights of `{start.vision}` for the encoder, and otherwise random ones"
+        if start.vision
+        else "random weights"
     )

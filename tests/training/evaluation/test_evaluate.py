@@ -24,7 +24,7 @@ from training.evaluation.data import EvaluationData
 from training.evaluation.examples_figure import plot_examples
 from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
-from training.evaluation.metrics.perplexity import perplexity_measures
+from training.evaluation.metrics.perplexity import perplexity_measure
 from training.evaluation.model_run import ModelRunner, Run
 from training.evaluation.predictions import read_predictions, sort_predictions
 from training.evaluation.systems import rounded
@@ -103,13 +103,13 @@ def test_reports_do_not_depend_on_the_batch(model_folder: Path, images: list[Pat
 def test_a_word_that_cannot_be_written_has_no_finite_perplexity() -> None:
     """JSON has no infinity: the figure is absent, and the table says so."""
     run = Run(("",), torch.zeros(1, 1), (1e5,), (1,), 0)
-    assert rounded(Bootstrap(["a"]).interval(perplexity_measures(run, ["word"])[0])) == [None, None, None]
+    assert rounded(Bootstrap(["a"]).interval(perplexity_measure(run))) == [None, None, None]
 
 
 def test_perplexity_of_even_odds_is_their_number() -> None:
-    """Where each of 4 tokens is as likely as 7 others, perplexity a token is 8, and a word of two tokens costs 64."""
+    """Where each of 4 tokens is as likely as 7 others, perplexity per token is 8."""
     run = Run(("",), torch.zeros(1, 1), (4 * float(np.log(8)),), (4,), 0)
-    assert [measure.score() for measure in perplexity_measures(run, ["two words"])] == pytest.approx([8, 64])
+    assert perplexity_measure(run).score() == pytest.approx(8)
 
 
 def test_a_model_is_scored_beside_its_baselines(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from training.evaluation.metrics.f1 import hits, macro_f1, micro_f1
-from training.evaluation.metrics.labeller import FINDINGS, LABELS, Labeller, positive
+from training.evaluation.metrics.labeller import FINDINGS, LABELS, Labeller
 from training.evaluation.metrics.overlap import Measures, Systems
 
 FIVE = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
@@ -20,7 +20,7 @@ def clinical_measures(systems: Systems, references: Sequence[str]) -> tuple[Meas
 
     @cache
     def read(text: str) -> frozenset[str]:
-        return positive(labeller.read(text))
+        return labeller.find(text)
 
     true = [read(reference) for reference in references]
     groups: Measures = {}
@@ -39,5 +39,5 @@ def clinical_measures(systems: Systems, references: Sequence[str]) -> tuple[Meas
 def label_counts(references: Sequence[str]) -> dict[str, int]:
     """How many references have each label."""
     labeller = Labeller()
-    found = [positive(labeller.read(reference)) for reference in references]
+    found = [labeller.find(reference) for reference in references]
     return {label: sum(label in one for one in found) for label in LABELS}

@@ -64,21 +64,27 @@ class Labeller:
             for finding, name in names.items()
         }
 
-    def read(self, report: str) -> dict[str, State]:
+    def read(self, report: str, alternatives: State = State.UNCERTAIN) -> dict[str, State]:
         """What a report says of the findings that it mentions, and of `no finding`.
 
         No finding: nothing is there or in doubt, support devices left aside; CheXpert's definition.
+
+        alternatives : what both findings of "atelectasis or pneumonia" are
         """
         said: dict[str, State] = {}
         for sentence in sentences(report):
             for finding, phrases in self._phrases.items():
                 for match in phrases.places(sentence):
-                    state = _state(sentence, match)
+                    state = _state(sentence, match, finding, alternatives)
                     if state is not None:
                         said[finding] = max(state, said.get(finding, State.NEGATIVE))
         found = any(state > State.NEGATIVE for finding, state in said.items() if finding != "support devices")
         said.pop(OTHER, None)
         return {NO_FINDING: State.NEGATIVE if found else State.POSITIVE, **said}
+
+    def find(self, report: str) -> frozenset[str]:
+        """The labels that scores count: those present and alternatives, which the gold set counts too."""
+        return positive(self.read(report, alternatives=State.POSITIVE))
 
 
 def positive(said: Mapping[str, State]) -> frozenset[str]:
@@ -91,29 +97,59 @@ def sentences(report: str) -> list[str]:
     return [text for part in rules.SENTENCE_END.split(report) if (text := " ".join(part.lower().split()))]
 
 
-def _state(sentence: str, match: re.Match[str]) -> State | None:
+def _state(sentence: str, match: re.Match[str], finding: str, alternatives: State) -> State | None:
     """What a sentence says of the finding that it mentions; None where it says nothing of it."""
-    before, after = sentence[: match.start()], sentence[match.end() :]
-    for ended in rules.CLAUSE_END.finditer(before):
-        before = sentence[ended.end() : match.start()]
-    after = rules.CLAUSE_END.split(after, maxsplit=1)[0]
-    before = rules.NO_NEGATION.sub(" ", before)
+    clause = _cut(sentence, match, rules.CLAUSE_END)
+    before, after = _cut(sentence, match, rules.CLAUSE_END, rules.NEW_STATEMENT)
     if match.group() in rules.PARTS:
-        return _of_part(f"{before} {after}")
-    if rules.UNCERTAIN_AFTER.search(after):
+        return _state_of_part(before, after)
+    if rules.UNCERTAIN_AFTER.search(after) or rules.EXCLUDED_BEFORE.search(before):
         return State.UNCERTAIN
-    if rules.NEGATED_BEFORE.search(before) or rules.NEGATED_AFTER.search(after):
+    if _is_past(finding, before, after):
+        return None
+    if rules.NEGATED_BEFORE.search(before) or rules.NEGATED_AFTER.search(after) or rules.NEGATED_ENTRY.search(after):
         return State.NEGATIVE
-    doubt = match.group() in rules.SIGNS or rules.UNCERTAIN_BEFORE.search(before)
-    return State.UNCERTAIN if doubt else State.POSITIVE
+    # A doubt reaches further than a denial: "differential considerations include infection and mild edema".
+    alone = rules.ALTERNATIVE_BEFORE.sub(" ", clause[0])
+    if match.group() in rules.SIGNS or rules.UNCERTAIN_BEFORE.search(alone):
+        return State.UNCERTAIN
+    alternative = alone != clause[0] or rules.ALTERNATIVE_AFTER.search(after)
+    return alternatives if alternative else State.POSITIVE
 
 
-def _of_part(words: str) -> State | None:
-    """What is said of a part of the body, such as the heart, whose mention alone is not a finding."""
-    abnormal = rules.ABNORMAL.search(words)
+def _cut(sentence: str, match: re.Match[str], *ends: re.Pattern[str]) -> tuple[str, str]:
+    """The words before and after a mention, up to the nearest ends, without phrases that only look like denials."""
+    start, end = 0, len(sentence)
+    for found in (found for pattern in ends for found in pattern.finditer(sentence)):
+        if found.start() < match.start():
+            start = max(start, found.start())
+        elif found.start() >= match.end():
+            end = min(end, found.start())
+    return rules.NO_NEGATION.sub(" ", sentence[start : match.start()]), sentence[match.end() : end]
+
+
+def _is_past(finding: str, before: str, after: str) -> bool:
+    """Whether the finding is one of the past."""
+    if rules.HISTORY.search(before):
+        return True
+    earlier = finding not in rules.LASTING and rules.PRIOR.search(before)
+    return bool(earlier) and not rules.STILL_THERE.search(after)
+
+
+def _state_of_part(before: str, after: str) -> State | None:
+    """What is said of a part of the body, such as the heart, whose mention alone is not a finding.
+
+    Words about another part do not count as abnormal: "heart size is normal with a dilated aorta".
+    """
+    others = [*rules.OTHER_PARTS.finditer(before)]
+    own_before = before[others[-1].end() :] if others else before
+    first = rules.OTHER_PARTS.search(after)
+    own_after = re.split(r"\b(?:with|and)\b", after[: first.start()], maxsplit=1)[0] if first else after
+    own = f"{own_before} {own_after}"
+    abnormal = rules.ABNORMAL.search(own)
     if abnormal:
-        return State.NEGATIVE if rules.NEGATED_BEFORE.search(words[: abnormal.start()]) else State.POSITIVE
-    return State.NEGATIVE if rules.NORMAL.search(words) else None
+        return State.NEGATIVE if rules.NEGATED_BEFORE.search(own[: abnormal.start()]) else State.POSITIVE
+    return State.NEGATIVE if rules.NORMAL.search(f"{before} {after}") else None
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,10 +1,10 @@
-"""How well the rule labeller reads: its F1 on the reports that NegBio's authors had labelled by hand.
+"""How well the rule labeller reads: its F1 on the reports that NegBio's authors had labeled by hand.
 
 $ python -m training.evaluation.metrics.labeller_check
 $ python -m training.evaluation.metrics.labeller_check --gold negbio_gold --reports NLMCXR_reports.tgz
 
-The rules were written with a look at the errors among the reports that are not in openi-testset.txt. Of those that are
-no text was read; their F1 was printed a few times meanwhile, and no rule was chosen by it.
+The rules were written by inspecting errors among the reports that are not in openi-testset.txt (development). No text
+of those in it (held out) was read; their F1 was printed during development, but not used to choose rules.
 """
 
 import argparse
@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from training.evaluation.metrics.f1 import hits, micro_f1
-from training.evaluation.metrics.labeller import NO_FINDING, Labeller, positive
-from training.evaluation.metrics.measure import Bootstrap
+from training.evaluation.metrics.f1 import f1_interval, hits
+from training.evaluation.metrics.labeller import NO_FINDING, Labeller
 
 SAME = {
     "Atelectasis": "atelectasis",
@@ -73,14 +72,14 @@ def read_reports(path: Path) -> dict[str, str]:
 def check(
     gold: Mapping[str, Collection[str]], reports: Mapping[str, str], test: Collection[str]
 ) -> list[dict[str, Any]]:
-    """F1 of every finding on all reports, on those whose errors were looked at, and on those held out."""
+    """F1 of every finding on all reports, on those whose errors were inspected, and on those held out."""
     labeller = Labeller()
     parts = {
         "all": sorted(gold),
-        "errors_looked_at": sorted(set(gold) - set(test)),
+        "development": sorted(set(gold) - set(test)),
         "held_out": sorted(set(gold) & set(test)),
     }
-    said = {key: positive(labeller.read(reports[key])) for key in parts["all"]}
+    said = {key: labeller.find(reports[key]) for key in parts["all"]}
     rows = []
     for name, label in (SAME | SIMILAR).items():
         row: dict[str, Any] = {"gold": name, "label": label, "same": name in SAME}
@@ -89,7 +88,7 @@ def check(
             true = [{label} if name in gold[key] else set() for key in keys]
             counts = hits(found, true, [label])
             right, wrong, missed = (int(count) for count in counts.sum(axis=(0, 1)))
-            interval = Bootstrap(keys).interval(micro_f1("F1", counts))
+            interval = f1_interval(right, wrong, missed)
             row[part] = {
                 "positive": right + missed,
                 "precision": round(right / max(right + wrong, 1), 4),
@@ -103,11 +102,11 @@ def check(
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The table; on each part the F1 with its 95 % interval, and how many reports have the finding."""
     lines = [
-        "| gold finding | our label | precision | recall | F1, all reports | F1, errors looked at | F1, held out |",
+        "| gold finding | our label | precision | recall | F1, all reports | F1, development | F1, held out |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        parts = [row[part] for part in ("all", "errors_looked_at", "held_out")]
+        parts = [row[part] for part in ("all", "development", "held_out")]
         figures = [f"{p['f1'][0]:.3f} ({p['f1'][1]:.3f} to {p['f1'][2]:.3f}), n = {p['positive']}" for p in parts]
         name = row["gold"] if row["same"] else f"*{row['gold']}*"
         whole = row["all"]

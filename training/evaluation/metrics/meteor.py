@@ -5,7 +5,7 @@ Source: Denkowski and Lavie, "Meteor Universal: Language Specific Translation Ev
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +18,26 @@ _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 _STAGES = np.array([1.0, 0.6, 0.8, 0.6])
 """Weights of matches that are exact, by stem, by synonym and by paraphrase. All these are the English defaults."""
 _COUNTS = 23
+
+LONGEST = 500
+"""Words of a text, at most. The jar needs 0.7 s for 600 words, and minutes for 2,400 that repeat."""
+
+
+def find_refusal(language: str, texts: Iterable[str]) -> str | None:
+    """Why METEOR cannot be computed; None where it can.
+
+    language : ISO 639-1, of the references
+    texts    : tokenized, references included
+    """
+    if language not in ("en", ""):
+        return f"METEOR was not computed: its stems, synonyms and paraphrases are English, the references {language}."
+    longest = max((len(text.split()) for text in texts), default=0)
+    if longest > LONGEST:
+        return (
+            f"METEOR was not computed: a text has {longest} words, and its program takes minutes for more than "
+            f"{LONGEST}; lower --max-tokens."
+        )
+    return None
 
 
 def meteor_counts(pairs: Sequence[tuple[str, str]]) -> Array:

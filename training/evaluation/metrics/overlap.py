@@ -1,12 +1,13 @@
 """Scores of shared words: R2Gen's protocol by pycocoevalcap, sacrebleu, and ReXrank's BLEU-2, for several systems."""
 
 from collections.abc import Mapping, Sequence
+from math import exp
 
 import numpy as np
 
 from training.evaluation.metrics.measure import Array, Measure
 from training.evaluation.metrics.meteor import meteor_counts, meteor_measure
-from training.evaluation.metrics.ngrams import ORDERS, bleu, bleu_counts, bleu_measures
+from training.evaluation.metrics.ngrams import ORDERS, bleu_measures, ngram_counts
 
 Systems = Mapping[str, Sequence[str]]
 """The reports of every system, in the order of the references."""
@@ -15,19 +16,21 @@ Measures = dict[str, list[Measure]]
 """The measures of every system."""
 
 
-def coco_measures(systems: Systems, references: Sequence[str]) -> Measures:
-    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr of texts that a protocol has tokenised.
+def coco_measures(systems: Systems, references: Sequence[str], *, with_meteor: bool = True) -> Measures:
+    """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr of texts that a protocol has tokenized.
 
     BLEU and METEOR are of the whole corpus, ROUGE-L and CIDEr means over reports, as pycocoevalcap has them.
+
+    with_meteor : see `training.evaluation.metrics.meteor.find_refusal`
     """
     pairs = [pair for texts in systems.values() for pair in zip(texts, references, strict=True)]
-    meteor = dict(zip(pairs, meteor_counts(pairs), strict=True))
+    meteor = dict(zip(pairs, meteor_counts(pairs), strict=True)) if with_meteor else {}
     measures = {}
     for name, texts in systems.items():
-        counts = np.array([meteor[pair] for pair in zip(texts, references, strict=True)])
+        own = [meteor[pair] for pair in zip(texts, references, strict=True)] if with_meteor else []
         measures[name] = [
             *bleu_measures(texts, references),
-            meteor_measure(counts),
+            *([meteor_measure(np.array(own))] if with_meteor else []),
             Measure.of_reports("ROUGE-L", rouge_scores(texts, references)),
             Measure.of_reports("CIDEr", cider_scores(texts, [[reference] for reference in references])),
         ]
@@ -45,10 +48,13 @@ def rouge_scores(texts: Sequence[str], references: Sequence[str]) -> Array:
 def cider_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
     """CIDEr of each text by pycocoevalcap (Vedantam et al., CVPR 2015); 10 is a text equal to its only reference.
 
-    Document frequencies are those of the references given, also in every bootstrap draw.
+    Document frequencies are those of the references given, also in every bootstrap draw. A word that all references
+    have weighs nothing: where they are equal, or there is one, every text scores 0.
     """
     from pycocoevalcap.cider.cider import Cider
 
+    if not any(reference.split() for several in references for reference in several):
+        return np.zeros(len(texts))  # pycocoevalcap fails where no reference has a word
     gold = {i: list(texts) for i, texts in enumerate(references)}
     _, scores = Cider().compute_score(gold, {i: [text] for i, text in enumerate(texts)})
     return np.asarray(scores, dtype=np.float64)
@@ -57,14 +63,21 @@ def cider_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> A
 SACREBLEU = {"13a": ("13a", False), "13a -lc": ("13a", True), "none": ("none", False)}
 """Tokenizer, and whether case is ignored."""
 
+SPACELESS = {"zh": "zh", "ja": "char", "th": "char"}
+"""Languages written without spaces between words, and sacrebleu's tokenizer for each."""
 
-def sacrebleu_measures(systems: Systems, references: Sequence[str]) -> tuple[Measures, list[str]]:
-    """Sacrebleu's BLEU of the uncleaned texts, 0 to 100, and its signatures, by which others can repeat it."""
+
+def sacrebleu_measures(systems: Systems, references: Sequence[str], language: str = "en") -> tuple[Measures, list[str]]:
+    """Sacrebleu's BLEU of the uncleaned texts, 0 to 100, and its signatures, by which others can repeat it.
+
+    language : ISO 639-1; those of SPACELESS have a tokenizer of their own
+    """
     from sacrebleu.metrics.bleu import BLEU
 
     measures: Measures = {name: [] for name in systems}
     signatures = []
-    for title, (tokenizer, lowercase) in SACREBLEU.items():
+    own = SPACELESS.get(language)
+    for title, (tokenizer, lowercase) in ({own: (own, False)} if own else SACREBLEU).items():
         scorer = BLEU(tokenize=tokenizer, lowercase=lowercase)
         for name, texts in systems.items():
             counts = []
@@ -86,24 +99,37 @@ def sacrebleu(totals: Array) -> Array:
         smoothed = np.where(none, 0.5 ** none.cumsum(axis=-1), matching) / guessed
         precision = np.exp(np.log(smoothed).mean(axis=-1))
         penalty = np.exp(np.minimum(0.0, 1 - reference_length / length))
+        score = 100 * penalty * precision
     empty = none.all(axis=-1) | (guessed == 0).any(axis=-1)
-    return np.where(empty, 0.0, 100 * penalty * precision)
+    return np.where(empty, 0.0, score)
 
 
 def rexrank_measures(systems: Systems, references: Sequence[str]) -> Measures:
-    """ReXrank's BLEU-2, by fast_bleu: the mean over reports, lower case, full stops as words, split at spaces.
+    """ReXrank's BLEU-2, the mean over reports of `rexrank_bleu`."""
+    return {
+        name: [
+            Measure.of_reports("ReXrank BLEU-2", [rexrank_bleu(*pair) for pair in zip(texts, references, strict=True)])
+        ]
+        for name, texts in systems.items()
+    }
 
-    A report that shares words with its reference but no pair of them counts as having a tenth of a pair.
+
+def rexrank_bleu(text: str, reference: str) -> float:
+    """BLEU-2 of one text as ReXrank computes it: fast_bleu of words in lower case, full stops as words.
+
+    fast_bleu smooths as NLTK's `method1` (Chen and Cherry, WMT 2014): where no n-gram of an order matches, a tenth of
+    one does. Texts that share no word score 0, and a text of one word has one pair, none of which matches. Words are
+    split at spaces alone: a line end is part of a word.
     """
+    tokens, gold = _split_for_rexrank(text), _split_for_rexrank(reference)
+    counts = ngram_counts(tokens)
+    matching = counts & ngram_counts(gold)
+    single, pairs = (sum(count for ngram, count in matching.items() if len(ngram) == order) for order in (1, 2))
+    if not single:
+        return 0.0
+    precision = single / len(tokens) * (pairs or 0.1) / max(len(tokens) - 1, 1)
+    return float(precision**0.5 * exp(min(0.0, 1 - len(gold) / len(tokens))))
 
-    def words(text: str) -> str:
-        return " ".join(text.lower().replace(".", " .").split(" "))
 
-    gold = [words(reference) for reference in references]
-    measures = {}
-    for name, texts in systems.items():
-        counts = np.array([bleu_counts(words(text), one) for text, one in zip(texts, gold, strict=True)], dtype=float)
-        single, pairs = counts[:, 2 + ORDERS], counts[:, 3 + ORDERS]
-        pairs[(pairs == 0) & (single > 0)] = 0.1
-        measures[name] = [Measure.of_reports("ReXrank BLEU-2", bleu(counts, 2))]
-    return measures
+def _split_for_rexrank(text: str) -> list[str]:
+    return [word for word in text.lower().replace(".", " .").split(" ") if word]

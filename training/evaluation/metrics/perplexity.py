@@ -32,11 +32,10 @@ def perplexity(totals: Array) -> Array:
         return np.exp(totals[..., 0] / totals[..., 1])
 
 
-def perplexity_measures(told: Told, references: Sequence[str]) -> list[Measure]:
-    """Perplexity a token of the model's own tokenizer, and a word, which other tokenizers can be compared by."""
-    words = [max(len(reference.split()), 1) for reference in references]
-    nats = np.array(told.nats)
-    return [
-        Measure("perplexity, token", np.stack([nats, np.array(told.tokens, dtype=float)], axis=1), perplexity),
-        Measure("perplexity, word", np.stack([nats, np.array(words, dtype=float)], axis=1), perplexity),
-    ]
+def perplexity_measure(told: Told) -> Measure:
+    """Perplexity per token of the model's own tokenizer.
+
+    Not per word: references with words of many rare tokens alone decide that (27,122,036 was seen).
+    """
+    totals = np.stack([np.array(told.nats), np.array(told.tokens, dtype=float)], axis=1)
+    return Measure("perplexity, token", totals, perplexity)

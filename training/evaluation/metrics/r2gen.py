@@ -5,18 +5,27 @@ References and reports are cleaned alike, cut into tokens (a sentence's end is o
 words that training has fewer than `min_count` times become <unk> in both.
 """
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
 UNKNOWN = "<unk>"
 
 # The published expression has a range from ":" to "[" by mistake; so ";<=>?@" go as well, and hyphens stay.
-_REMOVED = str.maketrans("", "", ".,?;*!%^&_+():<=>@[]{}\"'/\\")
+_REMOVED = str.maketrans("", "", ".,?;*!%^&_+():<=>@[]{}\"'/\\" + "，、：；（）【】《》「」？！")
+
+_WORDLESS = re.compile("([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])")
+"""Characters of scripts that put no spaces between words: kana and Chinese characters."""
 
 
 def tokens(report: str) -> list[str]:
-    """The cleaned words of a report, with "." after every sentence."""
-    text = report
+    """The cleaned words of a report, with "." after every sentence; none of a report without words.
+
+    R2Gen knows English alone. In other languages accents stay, however they are encoded, and each Chinese or Japanese
+    character is a word, as in sacrebleu's `zh`.
+    """
+    text = unicodedata.normalize("NFC", report).replace("。", ". ")
     for _ in range(3):
         text = text.replace("..", ".")
     text = text.replace("1. ", "")
@@ -24,7 +33,8 @@ def tokens(report: str) -> list[str]:
         for number in range(2, 6):
             text = text.replace(listed.format(number), ". ")
     sentences = text.strip().lower().split(". ")
-    return [token for sentence in sentences for token in (*sentence.translate(_REMOVED).split(), ".")]
+    words = [_WORDLESS.sub(r" \1 ", sentence.translate(_REMOVED)).split() for sentence in sentences]
+    return [token for sentence in words for token in (*sentence, ".")] if any(words) else []
 
 
 class Protocol:

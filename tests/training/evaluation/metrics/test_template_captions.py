@@ -1,20 +1,24 @@
 """Labels are read back from captions, scores are what a hand computes, and the model card states them."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from prelim.networks.model_folder import read_model_folder
 from tests.training.conftest import CAPTIONS, LABELS
 from training.datasets.formats.open_radiology import read_records, read_templates
 from training.datasets.source import Source
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
+from training.datasets.trained_on import read_trained_on
 from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
 from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.demo_card import attributions, write_card
+from training.evaluation.demo_card import MEASUREMENTS, attributions, collect, write_card
+from training.evaluation.external import read_laterals, score_covid
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import NOT_A_TEMPLATE, TemplateScorer, label_scores
 from training.evaluation.model_run import ModelRunner
@@ -158,8 +162,6 @@ def test_without_images_or_training_reports_the_table_says_so(data: Path) -> Non
 
 def test_the_card_states_the_scores_and_every_source(settings: Settings, data: Path) -> None:
     """The card has the measured table, the licence and authors of each source, and its warning."""
-    from prelim.networks.model_folder import read_model_folder
-
     train(settings)
     model = read_model_folder(Path(settings.run.out))
     split, protocol, runner = evaluated(data), Protocol([]), ModelRunner(model)
@@ -172,7 +174,42 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
     assert len(others.systems) == 5
     training = {"settings": settings.as_dict(), "seconds": 61}
     attribution = (data / "ATTRIBUTION.md").read_text(encoding="utf-8")
-    card = write_card(model, read_records(data, "train"), result, training, attribution)
+    covid = score_covid(
+        [Labels("radiograph", "chest", "frontal", "normal")] * 3, ["normal", "pneumonia", "pneumonia"], "abb"
+    )
+    external = {"covid_chestxray": covid, "iu_laterals": {"pictures": 2, "views": {"frontal": 2}}}
+    card = write_card(model, collect(result, external, training, read_records(data, "train"), attribution))
+    assert "is right for 1,\n33.3%" in card
+    assert "always saying pneumonia is right for 66.7%" in card
     for text in (markdown(result), "| noise | CC0 1.0 | 8 |", "UNVERIFIED", "not for clinical use", "DOI 10.0/0"):
         assert text in card
     assert attributions(attribution) == "1. **Noise: CC0 1.0.** Nobody, 2025, DOI 10.0/0."
+
+
+def test_the_demo_card_is_what_was_measured() -> None:
+    """Every figure of the committed card is that of measurements.json, which the commands of demo_card write."""
+    folder = Path(__file__).parents[4] / "models" / "demo"
+    measured = json.loads((folder / MEASUREMENTS).read_text(encoding="utf-8"))
+    assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == write_card(read_model_folder(folder), measured)
+
+
+def test_shared_demo_measurements_are_those_of_the_model(shared: Path) -> None:
+    """Measured again with the committed weights: the view that captions of lateral radiographs name."""
+    folder = Path(__file__).parents[4] / "models" / "demo"
+    measured = json.loads((folder / MEASUREMENTS).read_text(encoding="utf-8"))
+    reader = LabelReader(read_templates(shared / "data" / "open_radiology"))
+    images = read_laterals(shared / "data" / "iu_xray")
+    reports = ModelRunner(read_model_folder(folder)).run(images, [""] * len(images)).reports
+    views = Counter(reader.read(report)[0].view for report in reports)
+    assert measured["external"]["iu_laterals"] == {"pictures": len(images), "views": dict(views)}
+    assert measured["pictures"] == len(read_records(shared / "data" / "open_radiology", "train"))
+
+
+def test_shared_demo_model_is_not_scored_on_its_training(shared: Path) -> None:
+    """Its folder says what it was trained on: all of the training split, nothing of the other."""
+    source = Source("open_radiology", str(shared / "data" / "open_radiology"))
+    record = read_trained_on(Path(__file__).parents[4] / "models" / "demo")
+    assert record is not None
+    assert len(read_data(source, "val", trained_on=record).studies) == 674
+    with pytest.raises(DatasetError, match="was trained on 5394 of the 5394 studies"):
+        read_data(source, "train", trained_on=record)
