@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,8 @@ PYTEST = (
     # Plugins that a library has imported.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
+MEMORY = 12 * 2**30
+"""Bytes of addresses that tests may take: a changed size must not fill the machine."""
 NO_TESTS = (4, 5)
 """Exit statuses of pytest: wrong arguments, no tests."""
 BROKEN = 99
@@ -80,7 +83,6 @@ def move_into(tree: Path) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
         del sys.modules[name]
     os.environ["PYTHONPATH"] = os.pathsep.join(str(tree / folder) for folder in ("model_src", "client", "."))
-    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(tree / "out")
     os.chdir(tree)
 
 
@@ -93,6 +95,7 @@ def run_tests(tests: Sequence[str], log: Path, timeout: float, modules: Path | N
     if child == 0:
         try:
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, 1)
             os.dup2(file, 2)

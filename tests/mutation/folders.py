@@ -50,6 +50,7 @@ FOLDERS = {
         "model_src/prelim/decoders",
         (
             "tests/model_src/decoders/test_layers.py",
+            "tests/model_src/decoders/test_decoders.py",
             f"{GENERATION}/test_engine.py",
             f"{GENERATION}/test_causal_lm_parity.py",
             "tests/export/checkpoints/test_weights_file.py",
@@ -86,7 +87,7 @@ FOLDERS = {
         "handlers",
         tuple(
             f"tests/handlers/test_{name}.py"
-            for name in (*("field_limits", "settings", "request", "insights", "report_handler", "limits"),)
+            for name in (*("field_limits", "answers", "settings", "request", "insights", "report_handler", "limits"),)
         ),
     ),
     "metrics": Folder(
