@@ -41,8 +41,8 @@ PYTEST = (
 )
 MEMORY = 12 * 2**30
 """Bytes of addresses that tests may take: a changed size must not fill the machine."""
-NO_TESTS = (4, 5)
-"""Exit statuses of pytest: wrong arguments, no tests."""
+NO_TESTS = 5
+"""Exit status of pytest without tests. It has 4 where a conftest.py cannot import the changed code."""
 BROKEN = 99
 """Exit status of a fork that could not run its tests."""
 
@@ -164,7 +164,7 @@ def test_mutants(
             _write(path, code)
             status = run_tests(folder.tests_of(mutant.path), log, 30 + 2 * clean)
             _write(path, source)
-            if status in (BROKEN, *NO_TESTS):
+            if status in (BROKEN, NO_TESTS):
                 raise SystemExit(f"{name}: pytest could not run:\n{log.read_text()[-3000:]}")
             outcome = {None: "timeout", 0: "survived"}.get(status, "killed")
         results.append(Result(mutant, outcome, before, after, reason))

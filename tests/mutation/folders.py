@@ -37,8 +37,7 @@ FOLDERS = {
         tuple(
             f"{GENERATION}/test_{name}.py"
             for name in (
-                *("hypothesis", "logits", "option_bounds", "options", "prompt", "columns", "engine"),
-                *("generate_parity", "text_stream", "isolation"),
+                *("hypothesis", "logits", "option_bounds", "options", "prompt", "columns", "engine", "generate_parity"),
             )
         ),
         {
