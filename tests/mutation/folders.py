@@ -93,7 +93,7 @@ FOLDERS = {
         "training/evaluation/metrics",
         tuple(f"{METRICS}/test_{name}.py" for name in ("values", "labeller")),
         # They start METEOR's Java or train a model.
-        dict.fromkeys(("ngrams", "r2gen"), (f"{METRICS}/test_values.py", f"{METRICS}/test_overlap.py"))
+        dict.fromkeys(("meteor", "ngrams", "r2gen"), (f"{METRICS}/test_values.py", f"{METRICS}/test_overlap.py"))
         | {"template_captions": (f"{METRICS}/test_values.py", f"{METRICS}/test_template_captions.py")},
     ),
 }
