@@ -108,11 +108,11 @@ def test_cache_writes_where_it_is_told() -> None:
     kept = cache()
     kept.reserve(4, 6)
     columns = torch.tensor([[5, 0], [2, 3]])
-    kept.open(slice(1, 3), columns, 6)
+    places = kept.places(slice(1, 3), columns, 6)
     written = [random(2, 2, 3, 2, 4, seed=layer) for layer in range(2)]
 
     for layer, key_value in enumerate(written):
-        keys, values = kept.update(key_value, layer)
+        keys, values = places.store(key_value, layer)
         assert keys.shape == values.shape == (2, 3, 6, 4)
         expected = torch.zeros(2, 4, 3, 6, 4)
         for slot in range(2):
@@ -120,8 +120,8 @@ def test_cache_writes_where_it_is_told() -> None:
                 expected[:, slot + 1, :, columns[slot, query]] = key_value[:, slot, :, query]
         assert torch.equal(kept.layers[layer], expected)
         assert torch.equal(torch.stack([keys, values]), expected[:, 1:3])
-    kept.open(slice(0, 4), torch.ones(4, 1, dtype=torch.int64), 2)
-    keys, _ = kept.update(torch.ones(2, 4, 3, 1, 4), 0)
+    places = kept.places(slice(0, 4), torch.ones(4, 1, dtype=torch.int64), 2)
+    keys, _ = places.store(torch.ones(2, 4, 3, 1, 4), 0)
     assert keys.shape == (4, 3, 2, 4)
     assert torch.equal(kept.layers[0][0, 1, :, 5], written[0][0, 0, :, 0]), "columns beyond the length stay"
 
