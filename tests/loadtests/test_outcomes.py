@@ -82,6 +82,8 @@ def test_reports_per_second_count_correct_reports_until_the_last_answer() -> Non
     outcomes = [outcome(1.0, at=0.0), outcome(1.0, at=7.0), outcome(10.0, at=10.0), outcome(1.0, Failed("500"), at=2.0)]
 
     assert summarize(outcomes).reports_per_s == pytest.approx(3 / 20)
+    refused = outcome(1.0, payload=BROKEN, at=1.0)
+    assert summarize([*outcomes, refused]).reports_per_s == pytest.approx(3 / 20), "a right refusal is not a report"
 
 
 def test_closed_loop_counts_answers_within_its_window() -> None:

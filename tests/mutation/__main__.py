@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,10 @@ PYTEST = (
     # Plugins that a library has imported.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
-NO_TESTS = (4, 5)
-"""Exit statuses of pytest: wrong arguments, no tests."""
+MEMORY = 12 * 2**30
+"""Bytes of addresses that tests may take: a changed size must not fill the machine."""
+NO_TESTS = 5
+"""Exit status of pytest without tests. It has 4 where a conftest.py cannot import the changed code."""
 BROKEN = 99
 """Exit status of a fork that could not run its tests."""
 
@@ -80,7 +83,6 @@ def move_into(tree: Path) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
         del sys.modules[name]
     os.environ["PYTHONPATH"] = os.pathsep.join(str(tree / folder) for folder in ("model_src", "client", "."))
-    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(tree / "out")
     os.chdir(tree)
 
 
@@ -93,6 +95,7 @@ def run_tests(tests: Sequence[str], log: Path, timeout: float, modules: Path | N
     if child == 0:
         try:
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, 1)
             os.dup2(file, 2)
@@ -161,7 +164,7 @@ def test_mutants(
             _write(path, code)
             status = run_tests(folder.tests_of(mutant.path), log, 30 + 2 * clean)
             _write(path, source)
-            if status in (BROKEN, *NO_TESTS):
+            if status in (BROKEN, NO_TESTS):
                 raise SystemExit(f"{name}: pytest could not run:\n{log.read_text()[-3000:]}")
             outcome = {None: "timeout", 0: "survived"}.get(status, "killed")
         results.append(Result(mutant, outcome, before, after, reason))

@@ -37,8 +37,7 @@ FOLDERS = {
         tuple(
             f"{GENERATION}/test_{name}.py"
             for name in (
-                *("hypothesis", "logits", "option_bounds", "options", "prompt", "columns", "engine"),
-                *("generate_parity", "text_stream", "isolation"),
+                *("hypothesis", "logits", "option_bounds", "options", "prompt", "columns", "engine", "generate_parity"),
             )
         ),
         {
@@ -50,6 +49,7 @@ FOLDERS = {
         "model_src/prelim/decoders",
         (
             "tests/model_src/decoders/test_layers.py",
+            "tests/model_src/decoders/test_decoders.py",
             f"{GENERATION}/test_engine.py",
             f"{GENERATION}/test_causal_lm_parity.py",
             "tests/export/checkpoints/test_weights_file.py",
@@ -86,14 +86,14 @@ FOLDERS = {
         "handlers",
         tuple(
             f"tests/handlers/test_{name}.py"
-            for name in (*("field_limits", "settings", "request", "insights", "report_handler", "limits"),)
+            for name in (*("field_limits", "answers", "settings", "request", "insights", "report_handler", "limits"),)
         ),
     ),
     "metrics": Folder(
         "training/evaluation/metrics",
         tuple(f"{METRICS}/test_{name}.py" for name in ("values", "labeller")),
         # They start METEOR's Java or train a model.
-        dict.fromkeys(("ngrams", "r2gen"), (f"{METRICS}/test_values.py", f"{METRICS}/test_overlap.py"))
+        dict.fromkeys(("meteor", "ngrams", "r2gen"), (f"{METRICS}/test_values.py", f"{METRICS}/test_overlap.py"))
         | {"template_captions": (f"{METRICS}/test_values.py", f"{METRICS}/test_template_captions.py")},
     ),
 }

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,19 @@ def sample(root: Path, paths: Sequence[str], count: int, seed: int) -> list[Muta
                 if is_code:
                     by_place[path, start].append(Mutant(path, start[0], name, occurrence))
     rng = random.Random(seed)
-    chosen = rng.sample(sorted(by_place), min(count, len(by_place)))
-    return [rng.choice(by_place[place]) for place in chosen]
+    places_in_order = sorted(by_place)
+    rng.shuffle(places_in_order)
+    drawn = (rng.choice(by_place[place]) for place in places_in_order)
+    return list(islice((mutant for mutant in drawn if _compiles(mutant, root)), count))
+
+
+def _compiles(mutant: Mutant, root: Path) -> bool:
+    """False where cosmic-ray takes the `*` before keyword-only arguments for a product."""
+    try:
+        compile(mutant.code((root / mutant.path).read_text()), mutant.path, "exec")
+    except SyntaxError:
+        return False
+    return True
 
 
 def changed_lines(before: str, after: str) -> tuple[str, str]:

@@ -3,10 +3,12 @@
 import zipfile
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
-from export.checkpoints.keras_archive import read_keras
+from export.checkpoints.keras_archive import _tensors, read_keras
 from export.import_checkpoint import import_checkpoint
 from prelim.errors import ArchiveError
 from prelim.networks.model_folder import read_network
@@ -105,3 +107,42 @@ def test_release_with_beit_is_refused_by_name(tmp_path: Path) -> None:
 
     with pytest.raises(ArchiveError, match=r"XREPORT, which encodes images with BEiT, .* BeitXRayImageEncoder"):
         import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")
+
+
+@pytest.mark.parametrize("kind", ["external storage", "virtual", "text"])
+def test_numbers_outside_of_the_file_are_refused(tmp_path: Path, kind: str) -> None:
+    """A dataset whose numbers lie in other files could read any file of this machine; text is not a weight."""
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(b"private!" * 4)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["numbers"] = np.arange(4.0)
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["good"] = np.arange(3.0)
+        if kind == "external storage":
+            file.create_dataset("bad", (4,), "f8", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((4,), "f8")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "numbers", (4,))
+            file.create_virtual_dataset("bad", layout)
+        else:
+            file["bad"] = "private"
+    with (
+        h5py.File(tmp_path / "weights.h5") as file,
+        pytest.raises(ArchiveError, match="bad is not a numeric array stored in the file"),
+    ):
+        _tensors(file, tmp_path)
+
+
+def test_links_to_other_files_are_not_followed(tmp_path: Path) -> None:
+    """Neither external nor soft links add a tensor."""
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["numbers"] = np.arange(4.0)
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file["group/good"] = np.arange(3.0)
+        file["external"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/numbers")
+        file["soft"] = h5py.SoftLink("/group/good")
+
+    with h5py.File(tmp_path / "weights.h5") as file:
+        tensors = _tensors(file, tmp_path)
+
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"group/good": [0, 1, 2]}

@@ -313,6 +313,18 @@ def test_deflated_data_that_are_not_as_long_as_they_say(data: bytes, tmp_path: P
         check_mar(tmp_path / "x.mar")
 
 
+def test_bombs_are_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data that inflate to more than their header says are given up at the first piece beyond it."""
+    monkeypatch.setattr(mar, "_CHUNK", 1000)
+    path = tmp_path / "x.mar"
+    path.write_bytes(deflated_as(zlib.compress(bytes(10**6))[2:-4]))
+
+    with path.open("rb") as file:
+        entry = mar._entries(file, path)[MANIFEST]
+        with pytest.raises(ArchiveError, match="is damaged"):
+            next(mar._chunks(file, entry, path))
+
+
 def test_other_methods_and_names_are_refused(path: Path) -> None:
     """A header whose name is not ASCII, or whose method is neither stored nor deflated."""
     contents = path.read_bytes()

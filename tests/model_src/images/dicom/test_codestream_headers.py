@@ -286,7 +286,6 @@ def test_rle_is_that_of_pydicom(kind: str, samples: int) -> None:
     pixels[3:6] = pixels[3, 0]
     stream = RLELosslessEncoder.encode(
         pixels.squeeze(),
-        index=0,
         encoding_plugin="pydicom",
         rows=9,
         columns=7,
@@ -295,6 +294,7 @@ def test_rle_is_that_of_pydicom(kind: str, samples: int) -> None:
         bits_allocated=8 * pixels.itemsize,
         bits_stored=8 * pixels.itemsize,
         pixel_representation=0,
+        planar_configuration=0,
         photometric_interpretation="RGB" if samples == 3 else "MONOCHROME2",
     )
 
