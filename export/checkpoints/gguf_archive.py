@@ -53,12 +53,8 @@ def read_gguf(path: Path) -> dict[str, LazyTensor]:
         model = LlamaForCausalLM(config)
     order = LlamaTensorProcessor(config.to_dict())  # type: ignore[no-untyped-call]
     names = get_gguf_hf_weights_map(model, order)
-    try:
-        stored = GGUFReader(path).tensors
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise _unreadable(path, error) from error
     tensors = {}
-    for tensor in stored:
+    for tensor in _tensors(path):
         dtype = _HALF.get(tensor.tensor_type, torch.float32)
         # GGUF names the fastest dimension first.
         shape = tuple(int(side) for side in reversed(tensor.shape))
@@ -85,7 +81,17 @@ def read_gguf_settings(path: Path) -> dict[str, Any]:
     if missing := sorted(_NEEDED.keys() - metadata.keys()):
         raise ArchiveError(f"{path} lacks {', '.join(missing)}")
     names = {**_NEEDED, **_OPTIONAL}
-    return {"model_type": ARCHITECTURE, **{ours: metadata[name] for name, ours in names.items() if name in metadata}}
+    # llama.cpp scores words by their embeddings where a file has no output.weight.
+    tied = all(tensor.name != "output.weight" for tensor in _tensors(path))
+    settings = {"model_type": ARCHITECTURE, "tie_word_embeddings": tied}
+    return {**settings, **{ours: metadata[name] for name, ours in names.items() if name in metadata}}
+
+
+def _tensors(path: Path) -> list[ReaderTensor]:
+    try:
+        return GGUFReader(path).tensors
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _load(tensor: ReaderTensor, order: LlamaTensorProcessor, dtype: torch.dtype) -> Tensor:
