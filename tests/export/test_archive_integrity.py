@@ -79,7 +79,8 @@ def test_one_bit_in_any_file_is_refused(files: Files, tmp_path: Path) -> None:
     for number, name in enumerate(files):
         damaged = files | {name: flip(files[name])} if files[name] else files | {name: b"\0"}
         where = tmp_path / f"{number}"
-        with pytest.raises(ArchiveError, match="manifest" if name == MANIFEST else name.replace(".", r"\.")):
+        # A bit of the manifest can be one of a file's name, which is then missing.
+        with pytest.raises(ArchiveError, match="manifest|is missing" if name == MANIFEST else name.replace(".", r"\.")):
             check_mar(pack(damaged, where.with_suffix(".mar")))
         with pytest.raises(ArchiveError):
             read_archive(where)

@@ -15,8 +15,13 @@ def test_shards_lie_beside_their_index(tmp_path: Path, shard: str) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": shard, "b": "model-1-of-1.safetensors", "c": shard}}))
 
-    expected = {index, tmp_path / "secret.safetensors", tmp_path / "model-1-of-1.safetensors"}
-    assert set(checkpoint_files(tmp_path)) == expected
+    shards = {tmp_path / "secret.safetensors", tmp_path / "model-1-of-1.safetensors"}
+    with pytest.raises(ArchiveError, match="lists shards that are missing: secret"):
+        checkpoint_files(tmp_path)
+    for path in shards:
+        path.touch()
+
+    assert set(checkpoint_files(tmp_path)) == {index, *shards}
     assert len(checkpoint_files(tmp_path)) == 3
 
 

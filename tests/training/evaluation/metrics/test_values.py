@@ -26,7 +26,7 @@ from training.evaluation.metrics.overlap import (
     sacrebleu,
     sacrebleu_measures,
 )
-from training.evaluation.metrics.perplexity import perplexity, perplexity_measures
+from training.evaluation.metrics.perplexity import perplexity, perplexity_measure
 from training.evaluation.metrics.r2gen import Protocol, tokens
 from training.evaluation.metrics.template_captions import COMMON, MEASURES, label_scores, right_group, right_place
 
@@ -204,11 +204,10 @@ class Likelihoods:
 
 
 def test_perplexity_by_hand() -> None:
-    """exp(nats / tokens) over all references, and over their words, an empty one counting as one word."""
-    by_token, by_word = perplexity_measures(Likelihoods((4.0, 2.0), (3, 1)), ["a b", ""])
+    """exp(nats / tokens) over all references."""
+    by_token = perplexity_measure(Likelihoods((4.0, 2.0), (3, 1)))
 
     assert (by_token.name, by_token.score()) == ("perplexity, token", pytest.approx(math.exp(6 / 4)))
-    assert (by_word.name, by_word.score()) == ("perplexity, word", pytest.approx(math.exp(6 / 3)))
     assert perplexity(np.array([1e6, 1.0])) == math.inf
 
 
@@ -346,7 +345,7 @@ def test_gold_labels_are_read(tmp_path) -> None:
 def test_table_of_the_labeller() -> None:
     """One row a finding; those that are only similar are in italics."""
     part = {"positive": 3, "precision": 0.5, "recall": 0.25, "f1": [0.4, 0.3, 0.5]}
-    row = {"gold": "Edema", "label": "edema", "same": True, "all": part, "errors_looked_at": part, "held_out": part}
+    row = {"gold": "Edema", "label": "edema", "same": True, "all": part, "development": part, "held_out": part}
 
     lines = markdown([row, row | {"same": False}]).splitlines()
 
