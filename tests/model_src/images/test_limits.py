@@ -130,7 +130,7 @@ def test_segments_lie_within_the_file(
 
 
 def test_number_of_segments_has_a_limit() -> None:
-    """A picture of max_pixels in tiles of 32 x 32 has 39,063 of them; no more than 50,000 are read."""
+    """A picture of max_pixels in tiles of 32 x 32 has 39,063 of them; at most 50,000 are read."""
     assert deep_raster.MAX_SEGMENTS == 50_000
 
 

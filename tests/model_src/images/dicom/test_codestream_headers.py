@@ -238,7 +238,7 @@ def test_all_tiles_must_be_there() -> None:
 
 
 def test_fragments() -> None:
-    """The first item is the offset table, unless it begins with a codestream; what is no item ends the frame."""
+    """The first item is the offset table, unless it begins with a codestream; anything else ends the frame."""
     frames = [b"\xff\xd8\xff\xe0one.", b"two."]
 
     def items(*bodies: bytes) -> bytes:

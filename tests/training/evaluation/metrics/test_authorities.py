@@ -132,7 +132,7 @@ def test_sacrebleu_of_odd_texts_is_sacrebleu(language: str) -> None:
 
 
 def test_chinese_is_split_into_characters() -> None:
-    """By sacrebleu's own tokenizer, and by R2Gen's protocol; a sentence is no single word."""
+    """By sacrebleu's own tokenizer, and by R2Gen's protocol; a sentence is not one word."""
     measures, signatures = sacrebleu_measures({"ours": ["心影不大"]}, ["心影略大"], "zh")
     assert [measure.name for measure in measures["ours"]] == ["sacreBLEU zh"]
     assert "tok:zh" in signatures[0]

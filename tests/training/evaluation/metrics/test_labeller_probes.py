@@ -176,13 +176,13 @@ def test_doubt(sentence: str, finding: str) -> None:
 
 @pytest.mark.parametrize(("sentence", "finding"), probes(NEGATIVE))
 def test_denial(sentence: str, finding: str) -> None:
-    """What is denied is not there."""
+    """A denied finding is absent."""
     assert LABELLER.read(sentence).get(finding) is State.NEGATIVE
 
 
 @pytest.mark.parametrize(("sentence", "finding"), probes(POSITIVE))
 def test_presence(sentence: str, finding: str) -> None:
-    """What is there is not denied by the words around it."""
+    """A present finding is not denied by the words around it."""
     assert LABELLER.read(sentence).get(finding) is State.POSITIVE
 
 

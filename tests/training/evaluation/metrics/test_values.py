@@ -235,7 +235,7 @@ def test_r2gen_protocol_has_its_defaults() -> None:
 
 
 class Scorer:
-    """Stands in for each package of a learned metric."""
+    """Replaces each package of a learned metric."""
 
     def __init__(self, *_: object, **given: object) -> None:
         self.given = given
