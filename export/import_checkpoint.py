@@ -136,20 +136,13 @@ def _check_edited(path: Path, config: ModelConfig, *, overwrite: bool) -> None:
         there = ModelConfig.read(path)
     except ArchiveError as error:
         raise ArchiveError(f"{error}; remove the file, or pass --overwrite to replace it") from error
-    differing = [name for name in vars(config) if _plain(getattr(there, name)) != _plain(getattr(config, name))]
+    contents = there.to_mapping()
+    differing = [name for name, value in config.to_mapping().items() if contents[name] != value]
     if differing:
         raise ArchiveError(
             f"{path} exists and differs from this import in {', '.join(differing)}; pass --overwrite to replace it, or "
             "another --out"
         )
-
-
-def _plain(value: Any) -> Any:
-    return (
-        {key: _plain(item) for key, item in value.items()}
-        if isinstance(value, Mapping)
-        else ([_plain(item) for item in value] if isinstance(value, list | tuple) else value)
-    )
 
 
 def _write(out: Path, config: ModelConfig, weights: Mapping[str, Any], words: Tokenizer | None) -> None:

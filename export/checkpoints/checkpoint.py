@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from export.checkpoints.keras_archive import read_keras
+from export.checkpoints.keras_archive import SUFFIX, read_keras
 from export.checkpoints.settings import GGUF, INDEX, JSON, KERAS, SETTINGS, read_json
 from export.checkpoints.torch_file import check_whole, read_torch_file
 from prelim.decoders.weights_file import LazyTensor, is_storable, read_weights
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
     if path.suffix == ".safetensors":
         _check_length(path)
         found: dict[str, Tensor | LazyTensor] = {**read_weights(path)}
-    elif path.suffix == ".keras":
+    elif path.suffix == SUFFIX:
         found = {**read_keras(path)}
     elif path.suffix == GGUF:
         # Imported here because its library takes seconds to import.

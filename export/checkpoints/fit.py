@@ -8,11 +8,10 @@ import torch
 from prelim.decoders.weights_file import LazyTensor
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
-from prelim.networks.architectures.architecture import Network, Published
+from prelim.networks.architectures.architecture import PARTS, Network, Published
 
 Weights = Mapping[str, torch.Tensor | LazyTensor]
 
-PARTS = ("vision.", "connector.", "decoder.")
 COUNTER = ".num_batches_tracked"
 _MOSTLY = 0.5
 """Share of a checkpoint's keys that must be those of another system to say that it is from that one."""

@@ -53,8 +53,12 @@ def read_gguf(path: Path) -> dict[str, LazyTensor]:
         model = LlamaForCausalLM(config)
     order = LlamaTensorProcessor(config.to_dict())  # type: ignore[no-untyped-call]
     names = get_gguf_hf_weights_map(model, order)
+    try:
+        stored = GGUFReader(path).tensors
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise _unreadable(path, error) from error
     tensors = {}
-    for tensor in _tensors(path):
+    for tensor in stored:
         dtype = _HALF.get(tensor.tensor_type, torch.float32)
         # GGUF names the fastest dimension first.
         shape = tuple(int(side) for side in reversed(tensor.shape))
@@ -68,7 +72,7 @@ def read_gguf_settings(path: Path) -> dict[str, Any]:
     Raises ArchiveError as `read_gguf` does.
     """
     try:
-        metadata, _ = read_gguf_metadata(str(path))
+        metadata, tensors = read_gguf_metadata(str(path))
     except (OSError, ValueError, struct.error) as error:
         raise _unreadable(path, error) from error
     architecture, scaling = metadata["general.architecture"], metadata.get(_SCALING, "none")
@@ -82,16 +86,8 @@ def read_gguf_settings(path: Path) -> dict[str, Any]:
         raise ArchiveError(f"{path} lacks {', '.join(missing)}")
     names = {**_NEEDED, **_OPTIONAL}
     # llama.cpp scores words by their embeddings where a file has no output.weight.
-    tied = all(tensor.name != "output.weight" for tensor in _tensors(path))
-    settings = {"model_type": ARCHITECTURE, "tie_word_embeddings": tied}
+    settings = {"model_type": ARCHITECTURE, "tie_word_embeddings": "output.weight" not in tensors}
     return {**settings, **{ours: metadata[name] for name, ours in names.items() if name in metadata}}
-
-
-def _tensors(path: Path) -> list[ReaderTensor]:
-    try:
-        return GGUFReader(path).tensors
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise _unreadable(path, error) from error
 
 
 def _load(tensor: ReaderTensor, order: LlamaTensorProcessor, dtype: torch.dtype) -> Tensor:

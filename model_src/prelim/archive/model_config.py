@@ -109,7 +109,11 @@ class ModelConfig:
 
     def write(self, path: Path) -> None:
         """Write model.yaml; what `read` gives for it equals this."""
-        path.write_text(yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.safe_dump(self.to_mapping(), sort_keys=False), encoding="utf-8")
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The contents of model.yaml, key by key, in values of YAML."""
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
 
 
 _SECTIONS: dict[str, Any] = {"tokenizer": SpecialTokens, "input": InputConfig, "preprocess": PreprocessConfig}

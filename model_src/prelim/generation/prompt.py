@@ -50,7 +50,7 @@ class PromptConfig:
 
 
 class NoPrompt:
-    """Takes the place of `Prompter` in models without a section `prompt`, which read only their start token.
+    """Replaces `Prompter` in models without a section `prompt`, which read only their start token.
 
     name : of the model, for messages
     """

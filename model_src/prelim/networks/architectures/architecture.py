@@ -16,6 +16,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 Section = Mapping[str, Any]
 Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
+PARTS = ("vision.", "connector.", "decoder.")
+"""What our keys begin with."""
+
 PEFT_KEYS: Renames = (
     (r"(^|\.)base_model\.model\.", r"\1"),
     (r"\.base_layer\.", "."),
@@ -96,7 +99,7 @@ class Published:
 
     def knows(self, published: str) -> bool:
         """Whether a published key is that of a part of this system, or ignored."""
-        return self.why_ignored(published, self.ignored) is not None or self.our_key(published).startswith(_PARTS)
+        return self.why_ignored(published, self.ignored) is not None or self.our_key(published).startswith(PARTS)
 
     def all_ignored(self, shapes: Shapes, config: Section) -> dict[str, str]:
         """Pattern -> reason, of a checkpoint with these shapes under published keys, and this config.json."""
@@ -106,9 +109,6 @@ class Published:
     def why_ignored(published: str, ignored: Mapping[str, str]) -> str | None:
         """The reason why a published key is ignored; None if it is used."""
         return next((reason for pattern, reason in ignored.items() if re.search(pattern, published)), None)
-
-
-_PARTS = ("vision.", "connector.", "decoder.")
 
 
 def _rename(key: str, renames: Renames) -> str:
