@@ -195,6 +195,8 @@ def _chunks(file: BinaryIO, entry: zipfile.ZipInfo, path: Path) -> Iterator[byte
         if not data:
             raise damaged
         while data:
+            if inflater is not None and inflater.eof:
+                raise damaged  # zlib would hand back the bytes after the stream's end for ever
             try:
                 chunk = data if inflater is None else inflater.decompress(data, _CHUNK)
             except zlib.error:

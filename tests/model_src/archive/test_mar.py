@@ -325,6 +325,21 @@ def test_bombs_are_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             next(mar._chunks(file, entry, path))
 
 
+@pytest.mark.parametrize("chunk", [1, 10, 59, 60, 61, 100])
+def test_streams_that_end_early_are_refused_at_once(
+    chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """zlib gives the bytes after a stream's end back as unread, call after call; they must not be read in a loop.
+
+    A flipped bit in the data of a large file can end its stream anywhere.
+    """
+    monkeypatch.setattr(mar, "_CHUNK", chunk)
+    (tmp_path / "x.mar").write_bytes(deflated_as(zlib.compress(bytes(60))[2:-4] + bytes(2000)))
+
+    with pytest.raises(ArchiveError, match="is damaged"):
+        check_mar(tmp_path / "x.mar")
+
+
 def test_other_methods_and_names_are_refused(path: Path) -> None:
     """A header whose name is not ASCII, or whose method is neither stored nor deflated."""
     contents = path.read_bytes()
