@@ -21,18 +21,20 @@ class Failure:
     code    : HTTP status code
     type    : name of the error, of a class in prelim.errors
     message : for the client; quotes no patient data
+    field   : of the request, that is at fault
     """
 
     code: int
     type: str
     message: str
+    field: str | None = None
 
     @classmethod
     def of(cls, error: RequestError) -> "Failure":
         """The failure that an error describes; an unexpected exception that is its cause is logged."""
         if error.status >= 500 and isinstance(error.__cause__, Exception):
             _log(error.__cause__)
-        return cls(error.status, type(error).__name__, str(error))
+        return cls(error.status, type(error).__name__, str(error), error.field)
 
 
 INTERNAL = Failure.of(InternalError())

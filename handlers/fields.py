@@ -101,9 +101,9 @@ def _json_fields(value: Any, max_bytes: int) -> dict[str, Any]:
     if image is not None:
         if contents.get("image") != "":
             raise UnreadableInput("image must be given once, as a member of the body's JSON object")
-        contents["image"] = _from_base64(image)
+        contents["image"] = from_base64(image)
     elif contents.get("image") is not None:
-        contents["image"] = _from_base64(contents["image"])
+        contents["image"] = from_base64(contents["image"])
     return contents
 
 
@@ -132,7 +132,7 @@ def list_of_images(value: Any) -> list[bytes]:
         raise UnreadableInput(f"images is of type {type(value).__name__}; it must be a list of base64 texts")
     if len(texts) > MAX_IMAGES:
         raise TooLarge(f"images has {len(texts)} entries; at most {MAX_IMAGES} are read")
-    return [_from_base64(text) for text in texts]
+    return [from_base64(text) for text in texts]
 
 
 def _cut_image(value: Any) -> tuple[bytes | None, Any]:
@@ -151,7 +151,7 @@ def _cut_image(value: Any) -> tuple[bytes | None, Any]:
     return bytes(value[member.end() : end]), bytes(value[: member.end()]) + bytes(value[end:])
 
 
-def _from_base64(value: Any) -> bytes:
+def from_base64(value: Any) -> bytes:
     """The bytes of base64 text, as JSON encoders write it: escaped, and in lines."""
     if not isinstance(value, str | bytes):
         raise UnreadableInput(f"image is of type {type(value).__name__}; in JSON it must be base64 text")

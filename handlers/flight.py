@@ -4,8 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
+from handlers.exchange import Exchange
 from handlers.failure import INTERNAL, Failure, attempt
-from handlers.request import Exchange
 from prelim.errors import DeadlineExceeded, RequestError
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator

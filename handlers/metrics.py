@@ -5,8 +5,8 @@ from typing import Any
 from ts.metrics.metric_cache_errors import MetricsCacheKeyError
 from ts.metrics.metric_type_enum import MetricTypes
 
+from handlers.exchange import Exchange
 from handlers.failure import Failure
-from handlers.request import Exchange
 from handlers.response import timing_ms
 from prelim.errors import NonFiniteOutput
 from prelim.report import Report

@@ -13,21 +13,15 @@ from typing import Any
 
 import torch
 
+from handlers import completion_response, response
+from handlers.completion import read_completion
+from handlers.exchange import Exchange
 from handlers.failure import Failure, attempt
 from handlers.flight import Flight, Outcome
 from handlers.metrics import Metrics
-from handlers.request import Exchange, is_grpc, read_request
-from handlers.response import (
-    HEARTBEAT,
-    JSON,
-    Answer,
-    ServedModel,
-    content_type,
-    failure_answer,
-    model_answer,
-    report_answer,
-    text_chunk,
-)
+from handlers.request import is_grpc, read_request
+from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
+from handlers.route import COMPLETIONS, MODELS, path_of
 from handlers.settings import Settings
 from prelim.errors import ArchiveError, InvalidOption
 from prelim.report_generator import ReportGenerator
@@ -106,12 +100,20 @@ class ReportHandler:
         """Take a new request in; an answer, if it needs no decoding."""
         if headers.get("describe") == "True":
             return model_answer(self.model)
+        path = path_of(headers)
+        if path in (MODELS, f"{MODELS}/{self.model.name}"):
+            return completion_response.models_answer(path, self.generator, self.model)
         refused = attempt(lambda: self.flight.enter(request_id, self._read(row, headers)))
-        return self._failed(request_id, refused, JSON) if isinstance(refused, Failure) else None
+        if not isinstance(refused, Failure):
+            return None
+        return self._failed(request_id, refused, _answer_format(path == COMPLETIONS).failure_answer(refused))
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange:
-        num_features = math.prod(self.generator.image_features_shape)
-        exchange = read_request(row, headers, self.generator.config.generation, num_features)
+        if path_of(headers) == COMPLETIONS:
+            exchange = read_completion(row, headers, self.generator)
+        else:
+            num_features = math.prod(self.generator.image_features_shape)
+            exchange = read_request(row, headers, self.generator.config.generation, num_features)
         if exchange.stream and not self.settings.in_flight:
             raise InvalidOption("stream is true, but this model is served with continuousBatching: false")
         return exchange
@@ -125,19 +127,20 @@ class ReportHandler:
         return outcomes
 
     def _answer(self, request_id: str, outcome: Outcome, exchange: Exchange) -> Answer:
+        form = _answer_format(exchange.completion is not None)
         if isinstance(outcome, Failure):
-            return self._failed(request_id, outcome, content_type(exchange))
-        answer = attempt(lambda: report_answer(outcome, exchange, self.model))
+            return self._failed(request_id, outcome, form.failure_answer(outcome, exchange))
+        answer = attempt(lambda: form.report_answer(outcome, exchange, self.model))
         if isinstance(answer, Failure):
-            return self._failed(request_id, answer, content_type(exchange))
+            return self._failed(request_id, answer, form.failure_answer(answer, exchange))
         self.metrics.report(outcome, exchange)
         logger.info("%s: 200, %d tokens, %s", request_id, outcome.num_tokens, outcome.finish_reason)
         return answer
 
-    def _failed(self, request_id: str, failure: Failure, kind: str) -> Answer:
+    def _failed(self, request_id: str, failure: Failure, answer: Answer) -> Answer:
         self.metrics.failure(failure)
         logger.info("%s: %d %s", request_id, failure.code, failure.type)
-        return failure_answer(failure, kind)
+        return answer
 
     def _respond(
         self, ids: Mapping[int, str], answers: Mapping[int, Answer], exchanges: Mapping[str, Exchange], context: Any
@@ -161,7 +164,8 @@ class ReportHandler:
                     context.set_response_header(index, "ts_stream_next", "false")
             elif exchange is not None and (chunk := self._chunk(request_id, exchange)):
                 bodies[index], stops[index], exchange.chunked = chunk, False, True
-                context.set_response_content_type(index, content_type(exchange))
+                form = _answer_format(exchange.completion is not None)
+                context.set_response_content_type(index, form.content_type(exchange))
             else:
                 del context.request_ids[index]
         if self.settings.in_flight:
@@ -170,10 +174,21 @@ class ReportHandler:
 
     def _chunk(self, request_id: str, exchange: Exchange) -> bytes:
         """What to send of an answer that is not finished; empty when there is nothing new to say."""
-        if exchange.stream:
+        form = _answer_format(exchange.completion is not None)
+        if exchange.stream and _is_one_sequence(exchange):
             text = attempt(lambda: self.generator.new_text(request_id))
             if text and not isinstance(text, Failure):
+                chunk = form.text_chunk(text, exchange, self.model)
                 exchange.sent_characters += len(text)
-                return text_chunk(text)
+                return chunk
         old = time.monotonic() - exchange.arrived > self.settings.heartbeat_s
-        return HEARTBEAT if old and not exchange.grpc else b""
+        return form.heartbeat(exchange) if old and not exchange.grpc else b""
+
+
+def _is_one_sequence(exchange: Exchange) -> bool:
+    """Whether its text grows only at its end; of several sequences another one can become the best."""
+    return exchange.request.options is None or exchange.request.options.rows == 1
+
+
+def _answer_format(completion: bool) -> AnswerFormat:
+    return completion_response if completion else response

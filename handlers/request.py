@@ -8,11 +8,11 @@ Options have their own fields, or are together in `options`. The same fields mea
 import dataclasses
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from handlers.exchange import Exchange
 from handlers.fields import (
     MAX_IMAGES,
     boolean,
@@ -39,35 +39,11 @@ MAX_QUEUE_S = 3600.0
 NUMBERED = tuple(f"image_{i}" for i in range(2, MAX_IMAGES + 1))
 """Form parts and gRPC inputs with further images; TorchServe passes on only the last of several parts of one name."""
 
-INPUTS = (
-    *("image", "images", *NUMBERED, "image_features", "prompt", "messages"),
-    *("options", "stream", "return_token_ids", "return_attention"),
-)
+FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention")
+"""What else a request may ask for: true or false, as a field or in `options`."""
+
+INPUTS = ("image", "images", *NUMBERED, "image_features", "prompt", "messages", "options", *FLAGS)
 OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
-
-
-@dataclass
-class Exchange:
-    """One request, and how far its answer has got.
-
-    request          : what to report on
-    grpc             : it came over gRPC, which is answered once and whole
-    stream           : the client wants the text as it is decided
-    return_token_ids : the client wants the token ids
-    arrived          : `time.monotonic()` when the handler first saw it
-    queued_ms        : milliseconds it waited before that, where a gateway's X-Request-Start tells
-    sent_characters  : how much of the text has been streamed
-    chunked          : a first chunk has gone out, and with it the status line
-    """
-
-    request: ReportRequest
-    grpc: bool = False
-    stream: bool = False
-    return_token_ids: bool = False
-    arrived: float = field(default_factory=time.monotonic)
-    queued_ms: float = 0.0
-    sent_characters: int = 0
-    chunked: bool = False
 
 
 def is_grpc(headers: Mapping[str, Any]) -> bool:
@@ -99,29 +75,30 @@ def read_request(
     if unknown is not None:
         known = ", ".join((*INPUTS, *OPTIONS))
         raise UnreadableInput(f"unknown field {sanitised(unknown)}; known: {known}")
-    options = GenerationOptions.from_mapping(_options(fields), defaults)
+    options = options_of(_options(fields), defaults)
     grpc = is_grpc(headers)
-    stream = boolean("stream", fields.get("stream", False))
-    _check_stream(stream, grpc, options)
+    flags = {name: boolean(name, fields.get(name, False)) for name in FLAGS}
+    _check_stream(flags["stream"], grpc, options)
     images = _images(fields)
     image, features = _image(fields, num_features) if images is None else (None, None)
     request = ReportRequest(
         image=image,
         images=images,
         image_features=features,
-        prompt=_prompt(fields.get("prompt")),
-        messages=_messages(fields.get("messages")),
+        prompt=read_prompt(fields.get("prompt")),
+        messages=read_messages(fields.get("messages")),
         options=options,
-        return_attention=boolean("return_attention", fields.get("return_attention", False)),
+        return_attention=flags["return_attention"],
+        return_logprobs=flags["return_logprobs"],
     )
     if request.prompt is not None and request.messages is not None:
         raise UnreadableInput("prompt and messages are both given; send one of them")
     return Exchange(
         request=request,
         grpc=grpc,
-        stream=stream,
-        return_token_ids=boolean("return_token_ids", fields.get("return_token_ids", False)),
-        queued_ms=_queued_ms(headers),
+        stream=flags["stream"],
+        return_token_ids=flags["return_token_ids"],
+        queued_ms=queued_ms(headers),
     )
 
 
@@ -129,7 +106,7 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
     """All generation options of a request; keys of `options` that are not generation options are moved to `fields`."""
     given = fields.get("options")
     together = {} if given is None else json_object("options", given)
-    for name in ("stream", "return_token_ids", "return_attention"):
+    for name in FLAGS:
         if name in together:
             if name in fields:
                 raise InvalidOption(f"{name} is given twice, in options and as a field")
@@ -140,9 +117,14 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
         raise InvalidOption(f"{doubled} is given twice, in options and as a field")
     unknown = min(together.keys() - set(OPTIONS), default=None)
     if unknown is not None:
-        known = ", ".join((*OPTIONS, "stream", "return_token_ids", "return_attention"))
+        known = ", ".join((*OPTIONS, *FLAGS))
         raise InvalidOption(f"unknown option {sanitised(unknown)}; known: {known}")
-    return {name: _option(name, value) for name, value in (together | apart).items()}
+    return together | apart
+
+
+def options_of(given: Mapping[str, Any], defaults: GenerationOptions) -> GenerationOptions:
+    """Generation options of their values in JSON, a form or gRPC. Raises InvalidOption."""
+    return GenerationOptions.from_mapping({name: _option(name, value) for name, value in given.items()}, defaults)
 
 
 def _option(name: str, value: Any) -> Any:
@@ -225,7 +207,8 @@ def _features(value: Any, num_features: int) -> np.ndarray:
     return features
 
 
-def _prompt(value: Any) -> str | None:
+def read_prompt(value: Any) -> str | None:
+    """A prompt of limited length, None for an empty one. Raises InputError."""
     if value is None:
         return None
     prompt = text("prompt", value)
@@ -236,7 +219,8 @@ def _prompt(value: Any) -> str | None:
     return prompt or None
 
 
-def _messages(value: Any) -> tuple[dict[str, str], ...] | None:
+def read_messages(value: Any) -> tuple[dict[str, str], ...] | None:
+    """Turns of a conversation of limited length, None if there are none. Raises InputError."""
     if value is None:
         return None
     turns = json_value("messages", value)
@@ -256,7 +240,7 @@ def _is_message(turn: Any) -> bool:
     )
 
 
-def _queued_ms(headers: Mapping[str, Any]) -> float:
+def queued_ms(headers: Mapping[str, Any]) -> float:
     """Milliseconds since X-Request-Start, "t=" and seconds since 1970, which gateways set; else 0."""
     for name, value in headers.items():
         if name.lower() == "x-request-start" and isinstance(value, str):

@@ -9,17 +9,14 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
+from handlers.exchange import Exchange
 from handlers.failure import Failure
-from handlers.request import Exchange
 from prelim.report import Report
 
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
-
-HEARTBEAT = b"\n"
-"""White space that JSON allows before an object, and lines of JSON between them."""
 
 _LINE_ENDS = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"})
 """JSON allows them in a string, but many clients take them for the end of a line."""
@@ -49,14 +46,38 @@ class Answer:
         return HTTPStatus(self.code).phrase
 
 
+class AnswerFormat(Protocol):
+    """How requests of one kind are answered: this module is one format, `completion_response` another."""
+
+    def content_type(self, exchange: Exchange) -> str:
+        """Content type of an answer to this request."""
+
+    def heartbeat(self, exchange: Exchange) -> bytes:
+        """What keeps a connection alive and says nothing."""
+
+    def text_chunk(self, text: str, exchange: Exchange, model: ServedModel) -> bytes:
+        """A piece of a streamed text."""
+
+    def report_answer(self, report: Report, exchange: Exchange, model: ServedModel) -> Answer:
+        """The answer that carries a report; in a stream the text that has not been sent precedes it."""
+
+    def failure_answer(self, failure: Failure, exchange: Exchange | None = None) -> Answer:
+        """The answer that carries an error; without an exchange the request could not be read."""
+
+
 def content_type(exchange: Exchange) -> str:
     """Content type of an answer to this request."""
     return JSON_LINES if exchange.stream else JSON
 
 
-def text_chunk(text: str) -> bytes:
+def heartbeat(exchange: Exchange) -> bytes:
+    """White space that JSON allows before an object, and lines of JSON between them."""
+    return b"\n"
+
+
+def text_chunk(text: str, exchange: Exchange, model: ServedModel) -> bytes:
     """One line of a streamed answer."""
-    return _json({"text": text}) + b"\n"
+    return json_bytes({"text": text}) + b"\n"
 
 
 def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Answer:
@@ -76,20 +97,25 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
     contents |= {name: _round(values.tolist()) for name, values in report.insights.items()}
     if exchange.return_token_ids:
         contents["token_ids"] = list(report.token_ids)
+    if exchange.request.return_logprobs:
+        contents["tokens"] = [dataclasses.asdict(token) for token in report.tokens]
+        for alternative, contents_of in zip(report.alternatives, contents["alternatives"], strict=True):
+            contents_of["tokens"] = [dataclasses.asdict(token) for token in alternative.tokens]
     rest = report.text[exchange.sent_characters :] if exchange.stream else ""
-    body = (text_chunk(rest) if rest else b"") + _json(contents) + b"\n"
+    body = (text_chunk(rest, exchange, model) if rest else b"") + json_bytes(contents) + b"\n"
     return Answer(200, body, content_type(exchange))
 
 
 def model_answer(model: ServedModel) -> Answer:
     """The answer to a client that asks the management API to describe the model."""
-    return Answer(200, _json(dataclasses.asdict(model)), JSON)
+    return Answer(200, json_bytes(dataclasses.asdict(model)), JSON)
 
 
-def failure_answer(failure: Failure, kind: str = JSON) -> Answer:
+def failure_answer(failure: Failure, exchange: Exchange | None = None) -> Answer:
     """The answer that carries an error. The code is in the body too, because gRPC loses the status."""
+    kind = JSON if exchange is None else content_type(exchange)
     error = {"code": failure.code, "type": failure.type, "message": failure.message}
-    return Answer(failure.code, _json({"error": error}) + b"\n", kind)
+    return Answer(failure.code, json_bytes({"error": error}) + b"\n", kind)
 
 
 def timing_ms(report: Report, exchange: Exchange) -> dict[str, float]:
@@ -99,7 +125,7 @@ def timing_ms(report: Report, exchange: Exchange) -> dict[str, float]:
     return {name: round(milliseconds, 3) for name, milliseconds in parts.items()}
 
 
-def _json(contents: Any) -> bytes:
+def json_bytes(contents: Any) -> bytes:
     """JSON as bytes. Raises ValueError for NaN and infinity: a report that has such a number must not leave."""
     return json.dumps(contents, ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS).encode()
 

@@ -16,12 +16,22 @@ MAX_PART_OVERHEAD = 1024
 characters that are escaped. An image that was left out is almost always larger."""
 
 
+COMPLETIONS = "v1/chat/completions"
+MODELS = "v1/models"
+
+
+def path_of(headers: Mapping[str, Any]) -> str:
+    """What follows the version of the model in the path of a request over HTTP."""
+    path = headers.get("url_path")
+    return path.strip("/") if isinstance(path, str) else ""
+
+
 def check_route(row: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
     """Raise UnreadableInput if the path has too many parts, or if the form has more parts than there are fields."""
     if isinstance(headers.get("url_path"), str) and headers["url_path"]:
         raise UnreadableInput(
             "the path continues after the version of the model; send the request to /predictions/MODEL or "
-            "/predictions/MODEL/VERSION, and options as fields"
+            f"/predictions/MODEL/VERSION, and options as fields, or a chat completion to .../{COMPLETIONS}"
         )
     length = _header(headers, "content-length")
     if not _header(headers, "content-type").lower().startswith("multipart/") or not length.isdecimal():

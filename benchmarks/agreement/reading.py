@@ -54,7 +54,7 @@ class ForcedTokens:
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
         """The text."""
-        return (Hypothesis(self._token_ids, float(self.reading().logprobs.sum()), "length"),)
+        return (Hypothesis(self._token_ids, tuple(self.reading().logprobs.tolist()), "length"),)
 
     def reading(self) -> Reading:
         """The scores of the whole text."""

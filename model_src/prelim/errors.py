@@ -6,6 +6,7 @@ PrelimError
     InputError         the request cannot be answered as it is
       UnreadableInput  400  damaged, empty or malformed
       InvalidOption    400  an option has a value that is not allowed
+      UnknownModel     404  the request names another model
       TooLarge         413  over a cap on bytes, pixels, frames or tokens
       NotAnImage       415  not a supported image format
       Refused          422  readable, but this model must not answer it
@@ -31,9 +32,15 @@ class RequestError(PrelimError):
 
     Messages name the field or tag, the value found, the allowed values and how to fix it, and never
     repeat patient data.
+
+    field : of the request, that is at fault; None where it is not a single one
     """
 
     status = 500
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class InputError(RequestError):
@@ -48,6 +55,12 @@ class UnreadableInput(InputError):
 
 class InvalidOption(InputError):
     """An option of a request has a value that is not allowed."""
+
+
+class UnknownModel(InputError):
+    """The request names another model than the one that reads it."""
+
+    status = 404
 
 
 class TooLarge(InputError):

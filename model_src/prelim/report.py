@@ -16,14 +16,29 @@ _HEADING = re.compile(r"\b(findings|impression)\s*:\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
+class Token:
+    """One token of a report.
+
+    text    : the vocabulary's entry, in the vocabulary's notation of spaces and bytes
+    logprob : what the model gave it, in nats
+    """
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Alternative:
     """Another report for the same image, less likely than the first or another draw.
 
-    avg_logprob : mean log-probability of a token, in nats
+    avg_logprob, finish_reason, num_tokens, tokens : as in `Report`
     """
 
     text: str
     avg_logprob: float
+    finish_reason: FinishReason
+    num_tokens: int
+    tokens: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,8 @@ class Report:
     alternatives         : the other sequences that num_return_sequences asked for
     warnings             : what the reader of the image found worth saying
     insights             : further outputs of the model, by name, where they were requested
+    tokens               : what `token_ids` are, with their log-probabilities, where they were requested
+    num_prompt_tokens    : positions that image and prompt take
     timing_ms            : milliseconds in `queue`, `preprocess`, `vision` and `decode`
     status               : always "UNVERIFIED"
     """
@@ -51,6 +68,8 @@ class Report:
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[str, ...] = ()
     insights: Mapping[str, Array] = field(default_factory=dict)
+    tokens: tuple[Token, ...] = ()
+    num_prompt_tokens: int = 0
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     status: str = UNVERIFIED
 

@@ -20,11 +20,12 @@ from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.engine import Engine
+from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import isolate
 from prelim.generation.request import DecodeRequest
 from prelim.generation.text_stream import TextStream, TextStreams
-from prelim.report import Alternative, Report, cut_at_stop, sections
+from prelim.report import Alternative, Report, Token, cut_at_stop, sections
 
 _MB = 2**20
 
@@ -42,6 +43,7 @@ class ReportRequest:
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
     options        : how to decode; None takes the model's defaults
     return_attention : what else the model says of the image comes with the report, such as where it looked
+    return_logprobs  : the tokens come with the report, each with its log-probability
     """
 
     image: bytes | None = None
@@ -51,6 +53,7 @@ class ReportRequest:
     messages: Messages | None = None
     options: GenerationOptions | None = None
     return_attention: bool = False
+    return_logprobs: bool = False
 
     @property
     def num_images(self) -> int:
@@ -171,6 +174,16 @@ class ReportGenerator:
     def image_features_shape(self) -> tuple[int, ...]:
         """Shape of the features that a client can send instead of an image."""
         return self._images.image_features_shape
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the model reads a prompt next to the image."""
+        return self._prompter.takes_prompts
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether the model holds a conversation about the image."""
+        return self._prompter.takes_messages
 
     @property
     def active(self) -> Collection[str]:
@@ -313,11 +326,13 @@ class ReportGenerator:
             token_ids=hypotheses[0].token_ids,
             avg_logprob=hypotheses[0].avg_logprob,
             alternatives=tuple(
-                Alternative(text, hypothesis.avg_logprob)
-                for text, hypothesis in zip(texts[1:], hypotheses[1:], strict=True)
+                Alternative(text, h.avg_logprob, h.finish_reason, len(h.token_ids), self._tokens(draft, h))
+                for text, h in zip(texts[1:], hypotheses[1:], strict=True)
             ),
             warnings=draft.warnings,
             insights=draft.insights,
+            tokens=self._tokens(draft, hypotheses[0]),
+            num_prompt_tokens=self._engine.prefix_length(draft),
             timing_ms={
                 "queue": 1000 * queue,
                 "preprocess": 1000 * preprocess,
@@ -325,6 +340,13 @@ class ReportGenerator:
                 "decode": 1000 * (now - draft.started),
             },
         )
+
+    def _tokens(self, draft: _Draft, hypothesis: Hypothesis) -> tuple[Token, ...]:
+        """The tokens of a sequence, where they were requested."""
+        if not draft.request.return_logprobs:
+            return ()
+        texts = (self._tokenizer.id_to_token(token_id) or "" for token_id in hypothesis.token_ids)
+        return tuple(map(Token, texts, hypothesis.logprobs))
 
     def _detokenize(self, token_ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)

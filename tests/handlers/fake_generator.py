@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from prelim.errors import InternalError, InvalidOption, NonFiniteOutput, NotAnImage, RequestError
 from prelim.generation.options import GenerationOptions
-from prelim.report import Report, sections
+from prelim.report import Alternative, Report, Token, sections
 from prelim.report_generator import ReportRequest
 
 
@@ -24,6 +24,7 @@ class FakeGenerator:
         self.image_features_shape = (49, 576)
         self.slots = slots
         self.not_compiled: str | None = None
+        self.takes_prompts = self.takes_messages = True
         self.max_columns, self.max_cache_mb = 2560, 7.5
         self.faulty = False
         self.warmed_up = False
@@ -92,10 +93,20 @@ class FakeGenerator:
 
     def _report(self, request_id: str) -> Report:
         text = self._text(request_id)
-        tokens = self._written.pop(request_id)
-        timing = {"queue": 0.0, "preprocess": 1.0, "vision": 2.0, "decode": 3.0}
-        logprob = float("nan") if self.seen[request_id].image == b"lost" else -0.5
-        return Report(text, *sections(text), "length", tuple(range(tokens)), logprob, timing_ms=timing)
+        request = self.seen[request_id]
+        count = self._written.pop(request_id)
+        tokens = tuple(Token("word", -0.5) for _ in range(count)) if request.return_logprobs else ()
+        return Report(
+            text,
+            *sections(text),
+            finish_reason="length",
+            token_ids=tuple(range(count)),
+            avg_logprob=float("nan") if request.image == b"lost" else -0.5,
+            alternatives=(Alternative("another", -1.0, "eos", 2, tokens[:2]),) * (request.options.rows - 1),
+            tokens=tokens,
+            num_prompt_tokens=9,
+            timing_ms={"queue": 0.0, "preprocess": 1.0, "vision": 2.0, "decode": 3.0},
+        )
 
 
 def _error(image: bytes | None) -> RequestError | None:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from handlers.exchange import Exchange
 from handlers.failure import INTERNAL, Failure, attempt
 from handlers.metrics import KINDS, Metrics
-from handlers.request import Exchange
 from handlers.response import Answer, ServedModel, failure_answer, model_answer, report_answer, text_chunk, timing_ms
 from prelim.errors import NonFiniteOutput, UnreadableInput
 from prelim.report import Alternative, Report
@@ -21,7 +21,7 @@ def report(**changes: Any) -> Report:
     """A report with every part."""
     values: dict[str, Any] = {
         "text": "abcdef", "findings": "abc", "impression": "def", "finish_reason": "eos", "token_ids": (4, 5, 3),
-        "avg_logprob": -0.25, "alternatives": (Alternative("other", -1.5),), "warnings": ("w",),
+        "avg_logprob": -0.25, "alternatives": (Alternative("other", -1.5, "eos", 2),), "warnings": ("w",),
         "timing_ms": {"queue": 1.00049, "preprocess": 2.0, "vision": 3.0, "decode": 4.0},
     }  # fmt: skip
     return Report(**(values | changes))
@@ -73,7 +73,9 @@ def test_numbers_that_json_does_not_know_do_not_leave() -> None:
     """NaN is an error of the server, and signs that some clients take for the end of a line are escaped."""
     with pytest.raises(ValueError, match="JSON"):
         report_answer(report(avg_logprob=float("nan")), exchange_of(), MODEL)
-    assert text_chunk("a\u2028b\u2029c\x85é") == '{"text": "a\\u2028b\\u2029c\\u0085é"}\n'.encode()
+    assert (
+        text_chunk("a\u2028b\u2029c\x85é", exchange_of(), MODEL) == '{"text": "a\\u2028b\\u2029c\\u0085é"}\n'.encode()
+    )
 
 
 def test_insights_have_six_digits() -> None:

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from handlers.request import Exchange, read_request
+from handlers.exchange import Exchange
+from handlers.request import read_request
 from handlers.response import ServedModel, report_answer
 from prelim.generation.options import GenerationOptions
 from prelim.report import Report

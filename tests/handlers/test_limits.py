@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from handlers.exchange import Exchange
 from handlers.fields import MAX_FIELDS, MAX_JSON_CONTAINERS, MAX_TEXT_BYTES, max_features_bytes
-from handlers.request import INPUTS, MAX_PROMPT_CHARACTERS, OPTIONS, Exchange, read_request
+from handlers.request import INPUTS, MAX_PROMPT_CHARACTERS, OPTIONS, read_request
 from prelim.errors import InputError
 from prelim.generation.options import GenerationOptions
 from tests.handlers.frontend import HTTP

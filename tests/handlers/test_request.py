@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from handlers.request import Exchange, read_request
+from handlers.exchange import Exchange
+from handlers.request import read_request
 from prelim.errors import InputError
 from prelim.generation.options import GenerationOptions
 from tests.handlers.frontend import HTTP

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openai
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +25,7 @@ from prelim_client.http_client import HttpClient
 from tests import tiny_model, tiny_xreport
 from tests.forcing import logits_after_each
 from tests.model_src.networks.architectures import small_biogpt, small_llama, small_xraygpt
+from tests.server.openai_client import open_client, user
 from tests.tiny_model import seen, write_tiny_model
 from tests.tiny_xreport import greedy_of_the_original
 
@@ -288,3 +290,31 @@ def test_attention_maps_are_served(ask: Callable[..., dict[str, Any]], networks:
         }
     np.testing.assert_allclose(attention, expected["attention"].numpy(), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(answer["disease_logits"], expected["disease_logits"].numpy(), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("system", "first"), [("system0", "heart"), ("system3", QUESTION)])
+def test_questions_in_openais_format(
+    system: str, first: str, systems: LocalServer, ask: Callable[..., dict[str, Any]], models: dict[str, Path]
+) -> None:
+    """Prompts, and conversations about one image, have the same answers as on /predictions, whole and streamed."""
+    client = open_client(systems, system, read_model_folder(models[system]).config.version)
+    (model,) = client.models.list()
+    holds = system == "system3"
+    assert model.prelim["takes_messages"] is holds
+    conversations: list[list[Any]] = [[user(IMAGE, first)]]
+    expected = [ask(system, IMAGE, **{"messages": turns(first)} if holds else {"prompt": first}, **SHORT, seed=7)]
+    if holds:
+        answer = {"role": "assistant", "content": ANSWER}
+        conversations.append([user(IMAGE, first), answer, {"role": "user", "content": SECOND}])
+        expected.append(ask(system, IMAGE, messages=turns(first, ANSWER, SECOND), **SHORT, seed=7))
+
+    for messages, report in zip(conversations, expected, strict=True):
+        parameters: dict[str, Any] = {"model": system, "messages": messages, "max_tokens": TOKENS, "seed": 7}
+        completion = client.chat.completions.create(**parameters)
+        stream = client.chat.completions.create(**parameters, stream=True)
+
+        assert completion.choices[0].message.content == report["report"]
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == report["report"]
+    if not holds:
+        with pytest.raises(openai.BadRequestError, match="holds no conversation"):
+            client.chat.completions.create(model=system, messages=[*conversations[0], {"role": "user", "content": "b"}])

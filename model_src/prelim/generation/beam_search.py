@@ -25,7 +25,7 @@ class _Beams:
     tokens   : Tensor of int64, shape (beams, length), the generated tokens, padded after their end
     lengths  : Tensor of int64, shape (beams,)
     scores   : Tensor, shape (beams,), what they are ranked by
-    logprobs : Tensor, shape (beams,), sum of the model's own log-probabilities
+    logprobs : Tensor, shape (beams, length), the model's own log-probability of each token
     """
 
     tokens: Tensor
@@ -45,7 +45,7 @@ class _Beams:
             torch.cat([torch.nn.functional.pad(self.tokens, (0, longer)), other.tokens]),
             torch.cat([self.lengths, other.lengths]),
             torch.cat([self.scores, other.scores]),
-            torch.cat([self.logprobs, other.logprobs]),
+            torch.cat([torch.nn.functional.pad(self.logprobs, (0, longer)), other.logprobs]),
         )
 
 
@@ -72,8 +72,8 @@ class BeamSearch:
         # Only the first beam counts at the start, or all beams would take the same token.
         scores = never.clone()
         scores[0] = 0.0
-        self._running = _Beams(tokens, lengths, scores, torch.zeros(beams, device=device))
-        self._finished = _Beams(tokens, lengths, never, torch.zeros(beams, device=device))
+        self._running = _Beams(tokens, lengths, scores, torch.zeros(beams, 0, device=device))
+        self._finished = _Beams(tokens, lengths, never, torch.zeros(beams, 0, device=device))
         self._is_finished = torch.zeros(beams, dtype=torch.bool, device=device)
         self._improvable = True
 
@@ -103,7 +103,9 @@ class BeamSearch:
         if not found or not beams.scores[found[0]].isfinite():
             raise no_token_left()
         return tuple(
-            self._stop_rule.hypothesis(beams.tokens[i, : int(beams.lengths[i])].tolist(), float(beams.logprobs[i]))
+            self._stop_rule.hypothesis(
+                *(values[i, : beams.lengths[i]].tolist() for values in (beams.tokens, beams.logprobs))
+            )
             for i in found
         )
 
@@ -128,7 +130,7 @@ class BeamSearch:
             torch.cat([running.tokens[parents], tokens[:, None]], dim=1),
             running.lengths[parents] + 1,
             best,
-            running.logprobs[parents] + raw[parents, tokens],
+            torch.cat([running.logprobs[parents], raw[parents, tokens][:, None]], dim=1),
         )
         return candidates, parents
 

@@ -124,7 +124,7 @@ class Engine(Generic[Request]):
 
     def _check(self, request: Request) -> None:
         """Raise what keeps a request out of the engine."""
-        prefix = self._prefix(request)
+        prefix = self.prefix_length(request)
         positions = self._decoder.max_positions
         room = positions - prefix + 1
         if room < 1:
@@ -135,12 +135,13 @@ class Engine(Generic[Request]):
         if request.options.max_new_tokens > room:
             raise InvalidOption(
                 f"max_new_tokens is {request.options.max_new_tokens}; this model has {positions} "
-                f"positions and the prompt takes {prefix}, so at most {room} are possible"
+                f"positions and the prompt takes {prefix}, so at most {room} are possible",
+                "max_new_tokens",
             )
         check_columns(prefix, request.options, self.max_columns)
 
-    def _prefix(self, request: Request) -> int:
-        """Columns of a request's prefix."""
+    def prefix_length(self, request: Request) -> int:
+        """Positions that the image and the prompt of a request take."""
         return self._decoder.prefix_length(request.num_tokens, request.prompt_ids)
 
     def _fill_slots(self) -> None:
@@ -159,7 +160,7 @@ class Engine(Generic[Request]):
         image_embeds = request.embed()
         if not image_embeds.isfinite().all():
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
-        device, slot, prefix = self._decoder.device, len(self._running), self._prefix(request)
+        device, slot, prefix = self._decoder.device, len(self._running), self.prefix_length(request)
         request.selection = self.select(request)
         request.position = prefix - 1
         self._columns.grow(prefix)
@@ -259,6 +260,6 @@ def _advance(request: DecodeRequest, logits: Tensor, healthy: bool) -> NextToken
     if chosen is not None:
         return chosen
     hypotheses = request.selection.hypotheses()
-    if not all(math.isfinite(hypothesis.sum_logprob) for hypothesis in hypotheses):
+    if not all(math.isfinite(logprob) for hypothesis in hypotheses for logprob in hypothesis.logprobs):
         raise NonFiniteOutput("the log-probability of this report is not finite")
     return hypotheses

@@ -1,5 +1,6 @@
 """A finished token sequence, and how it is known to be finished."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,18 +16,23 @@ class Hypothesis:
     """One finished sequence.
 
     token_ids     : the generated tokens, the end-of-text token included where there is one
-    sum_logprob   : sum of the log-probabilities that the model gave them, in nats, before any processor
+    logprobs      : the log-probability that the model gave each of them, in nats, before any processor
     finish_reason : "eos" the end-of-text token, "length" max_new_tokens, "stop" one of the stop texts
     """
 
     token_ids: tuple[int, ...]
-    sum_logprob: float
+    logprobs: tuple[float, ...]
     finish_reason: FinishReason
+
+    @property
+    def sum_logprob(self) -> float:
+        """Log-probability of the sequence, in nats."""
+        return math.fsum(self.logprobs)
 
     @property
     def avg_logprob(self) -> float:
         """Mean log-probability of a token, in nats."""
-        return self.sum_logprob / max(len(self.token_ids), 1)
+        return self.sum_logprob / max(len(self.logprobs), 1)
 
 
 class StopRule:
@@ -63,14 +69,14 @@ class StopRule:
             ended |= torch.tensor([self._has_stop(row) for row in generated.tolist()], device=ended.device)
         return ended
 
-    def hypothesis(self, token_ids: Sequence[int], sum_logprob: float) -> Hypothesis:
+    def hypothesis(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> Hypothesis:
         """The finished sequence with the reason why it is one."""
         reason: FinishReason = "length"
         if token_ids and token_ids[-1] in self.eos_token_ids.tolist():
             reason = "eos"
         elif self._stop and self._has_stop(token_ids):
             reason = "stop"
-        return Hypothesis(tuple(token_ids), sum_logprob, reason)
+        return Hypothesis(tuple(token_ids), tuple(logprobs), reason)
 
     def _has_stop(self, token_ids: Sequence[int]) -> bool:
         text = self._detokenize(token_ids)

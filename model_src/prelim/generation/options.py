@@ -78,7 +78,7 @@ class GenerationOptions:
 
     def _require(self, name: str, allowed: bool, values: str) -> None:
         if not allowed:
-            raise InvalidOption(f"{name} is {getattr(self, name)!r:.80}; allowed: {values}")
+            raise InvalidOption(f"{name} is {getattr(self, name)!r:.80}; allowed: {values}", name)
 
     def _require_returned(self) -> None:
         if self.num_beams > 1:
@@ -104,7 +104,7 @@ class GenerationOptions:
         """
         unknown = sorted(set(mapping) - set(_PARSERS))
         if unknown:
-            raise InvalidOption(f"unknown option {unknown[0]!r:.40}; known: {', '.join(sorted(_PARSERS))}")
+            raise InvalidOption(f"unknown option {unknown[0]!r:.40}; known: {', '.join(sorted(_PARSERS))}", unknown[0])
         values: dict[str, Any] = {name: _PARSERS[name](name, value) for name, value in mapping.items()}
         return dataclasses.replace(defaults or cls(), **values)
 
@@ -112,7 +112,7 @@ class GenerationOptions:
 def _integer(name: str, value: Any) -> int:
     number = _number(name, value)
     if number != int(number):
-        raise InvalidOption(f"{name} is {value!r:.40}; it must be a whole number")
+        raise InvalidOption(f"{name} is {value!r:.40}; it must be a whole number", name)
     return int(value) if isinstance(value, int | str) and _is_plain_integer(value) else int(number)
 
 
@@ -126,13 +126,13 @@ def _optional_integer(name: str, value: Any) -> int | None:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise InvalidOption(f"{name} is {value!r:.40}; it must be a number")
+        raise InvalidOption(f"{name} is {value!r:.40}; it must be a number", name)
     try:
         number = float(value)
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise InvalidOption(f"{name} is {value!r:.40}; it must be a number")
+        raise InvalidOption(f"{name} is {value!r:.40}; it must be a number", name)
     return number
 
 
@@ -141,7 +141,7 @@ def _boolean(name: str, value: Any) -> bool:
         return value.strip().lower() in ("true", "1")
     if isinstance(value, bool):
         return value
-    raise InvalidOption(f"{name} is {value!r:.40}; it must be true or false")
+    raise InvalidOption(f"{name} is {value!r:.40}; it must be true or false", name)
 
 
 def _early_stopping(name: str, value: Any) -> bool | str:
@@ -155,7 +155,7 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
         texts = tuple(value)
         if all(isinstance(text, str) for text in texts):
             return texts
-    raise InvalidOption(f"{name} is {value!r:.40}; it must be a text or a list of texts")
+    raise InvalidOption(f"{name} is {value!r:.40}; it must be a text or a list of texts", name)
 
 
 _PARSERS = {

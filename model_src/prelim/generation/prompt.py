@@ -55,7 +55,7 @@ class NoPrompt:
     name : of the model, for messages
     """
 
-    takes_prompts = False
+    takes_prompts = takes_messages = False
     answers_at_end = False
     max_images = 1
 
@@ -129,9 +129,14 @@ class Prompter:
         return self.config.max_images
 
     @property
+    def takes_messages(self) -> bool:
+        """Whether the model holds a conversation."""
+        return bool(self.config.separator)
+
+    @property
     def answers_at_end(self) -> bool:
         """Whether `answer` can drop any text that more text follows, so that nothing is decided before the end."""
-        return bool(self.config.separator)
+        return self.takes_messages
 
     def answer(self, text: str) -> str:
         """What the assistant says, of a text in which a model for conversations may have written its name again."""

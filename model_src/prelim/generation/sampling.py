@@ -33,7 +33,7 @@ class Sampling:
         self._start = len(start_ids)
         self._unfinished = torch.ones(rows, dtype=torch.bool, device=device)
         self._lengths = torch.zeros(rows, dtype=torch.int64, device=device)
-        self._sum_logprobs = torch.zeros(rows, device=device)
+        self._logprobs: list[Tensor] = []  # of each step, shape (rows,)
 
     def advance(self, logits: Tensor) -> NextTokens | None:
         """Choose the next tokens; see `TokenSelection.advance`."""
@@ -47,7 +47,7 @@ class Sampling:
             tokens = scores.argmax(dim=-1)
         tokens = tokens.where(self._unfinished, self._pad_token_id)
         logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
-        self._sum_logprobs += logprobs * self._unfinished
+        self._logprobs.append(logprobs)
         self._lengths += self._unfinished
         self._history = torch.cat([self._history, tokens[:, None]], dim=1)
         self._unfinished = self._unfinished & ~self._stop_rule.complete(self._history[:, self._start :])
@@ -70,7 +70,8 @@ class Sampling:
     def hypotheses(self) -> tuple[Hypothesis, ...]:
         """All rows, in the order in which they were drawn."""
         rows = self._history[:, self._start :].tolist()
+        logprobs = torch.stack(self._logprobs, dim=1).tolist()
         return tuple(
-            self._stop_rule.hypothesis(row[:length], logprob)
-            for row, length, logprob in zip(rows, self._lengths.tolist(), self._sum_logprobs.tolist(), strict=True)
+            self._stop_rule.hypothesis(row[:length], row_logprobs[:length])
+            for row, length, row_logprobs in zip(rows, self._lengths.tolist(), logprobs, strict=True)
         )

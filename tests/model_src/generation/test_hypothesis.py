@@ -31,10 +31,14 @@ def logits(*rows: list[float]) -> Tensor:
     return torch.tensor(rows).log()
 
 
-@pytest.mark.parametrize(("tokens", "total", "average"), [((5, 6, 3), -6.0, -2.0), ((3,), -1.5, -1.5), ((), 0.0, 0.0)])
-def test_average_is_over_all_tokens(tokens: tuple[int, ...], total: float, average: float) -> None:
+@pytest.mark.parametrize(
+    ("logprobs", "average"), [((-1.0, -2.0, -3.0), -2.0), ((-1.5,), -1.5), ((), 0.0), ((-0.5, 0.0), -0.25)]
+)
+def test_average_is_over_all_tokens(logprobs: tuple[float, ...], average: float) -> None:
     """The sum of log-probabilities is divided by the number of tokens, the end of text included."""
-    assert Hypothesis(tokens, total, "eos").avg_logprob == average
+    hypothesis = Hypothesis(tuple(range(len(logprobs))), logprobs, "eos")
+
+    assert (hypothesis.sum_logprob, hypothesis.avg_logprob) == (sum(logprobs), average)
 
 
 def test_average_of_greedy_search() -> None:
@@ -48,6 +52,7 @@ def test_average_of_greedy_search() -> None:
     assert hypothesis.token_ids == (2, EOS)
     assert hypothesis.sum_logprob == pytest.approx(math.log(0.5 * 0.75))
     assert hypothesis.avg_logprob == pytest.approx(math.log(0.5 * 0.75) / 2)
+    assert hypothesis.logprobs == pytest.approx((math.log(0.5), math.log(0.75)))
 
 
 def test_processors_do_not_change_the_average() -> None:
@@ -79,6 +84,7 @@ def test_padding_does_not_count() -> None:
     assert (first.token_ids, second.token_ids) == ((EOS,), (2, 1, 2))
     assert first.avg_logprob == pytest.approx(math.log(0.5))
     assert second.avg_logprob == pytest.approx(math.log(0.6 * 0.5 * 0.5) / 3)
+    assert [len(hypothesis.logprobs) for hypothesis in (first, second)] == [1, 3]
     assert (first.finish_reason, second.finish_reason) == ("eos", "length")
 
 
@@ -94,6 +100,7 @@ def test_average_of_beams() -> None:
     assert (best.token_ids, second.token_ids) == ((2, 1), (1, 0))
     assert best.avg_logprob == pytest.approx(math.log(0.4 * 0.9) / 2, abs=1e-6)
     assert second.avg_logprob == pytest.approx(math.log(0.5 * 0.4) / 2, abs=1e-6)
+    assert best.logprobs == pytest.approx((math.log(0.4), math.log(0.9)), abs=1e-6)
 
 
 def test_penalties_rank_beams_and_are_not_reported() -> None:
@@ -153,6 +160,7 @@ def test_rows_are_complete_by_length_end_or_stop_text() -> None:
 )
 def test_finish_reason(tokens: list[int], stop: tuple[str, ...], reason: str) -> None:
     """The end of text comes first, then a stop text; otherwise the length ended it."""
-    hypothesis = rule(stop=stop).hypothesis(tokens, -1.0)
+    hypothesis = rule(stop=stop).hypothesis(tokens, [-0.5] * len(tokens))
 
-    assert (hypothesis.finish_reason, hypothesis.token_ids, hypothesis.sum_logprob) == (reason, tuple(tokens), -1.0)
+    assert (hypothesis.finish_reason, hypothesis.token_ids) == (reason, tuple(tokens))
+    assert hypothesis.logprobs == (-0.5,) * len(tokens)

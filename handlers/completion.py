@@ -1,0 +1,210 @@
+"""What a chat completion asks for: a request in OpenAI's format, read as a request for a report.
+
+Source: OpenAI API reference, "Create chat completion". Images are `image_url` parts with a data URI; nothing is
+fetched. Options of ours that OpenAI's format does not have, such as `num_beams`, are members of the body like its own.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from handlers.exchange import Completion, Exchange
+from handlers.fields import MAX_IMAGES, boolean, from_base64, json_object, sanitised, text
+from handlers.request import OPTIONS, options_of, queued_ms, read_messages, read_prompt
+from prelim.errors import InvalidOption, TooLarge, UnknownModel, UnreadableInput
+from prelim.generation.options import GenerationOptions
+from prelim.report_generator import ReportGenerator, ReportRequest
+
+RENAMED = {"max_new_tokens": "max_tokens", "num_return_sequences": "n"}
+"""Our options that have another name in OpenAI's format."""
+
+PARAMETERS = {RENAMED.get(option, option): option for option in OPTIONS} | {"max_completion_tokens": "max_new_tokens"}
+"""Members of the body that are options: name -> option."""
+
+FIXED: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+}
+"""Members that change nothing with these values, and are refused with others."""
+
+UNREAD = ("user", "metadata", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
+"""Members that are not about the answer."""
+
+OTHERS = ("model", "messages", "stream", "stream_options", "logprobs")
+
+_DATA_URI = re.compile(rb'"url"[ \t\r\n]*:[ \t\r\n]*"(?=data:)')
+_EMPTY_MEMBERS = ("name", "refusal", "annotations", "audio", "tool_calls", "function_call")
+"""Members of a message besides role and content, which clients send back as null."""
+
+
+def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generator: ReportGenerator) -> Exchange:
+    """Read a chat completion of the model that this generator serves.
+
+    row, headers : as in `read_request`
+
+    Raises InputError, with the name of the member that is at fault.
+    """
+    body = row.get("body")
+    if set(row) != {"body"} or not isinstance(body, str | bytes | bytearray):
+        raise UnreadableInput("a chat completion is a JSON object in the body of the request")
+    images, rest = _cut_images(body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body))
+    members = {name: value for name, value in json_object("the body", rest).items() if value is not None}
+    _check_members(members)
+    _check_model(members.get("model"), generator)
+    prompt, messages = _texts(members.get("messages"), len(images), generator)
+    if not images:
+        raise UnreadableInput("there is no image: send an image_url with a data URI in a message", "messages")
+    stream = boolean("stream", members.get("stream", False))
+    request = ReportRequest(
+        image=images[0] if len(images) == 1 else None,
+        images=tuple(images) if len(images) > 1 else None,
+        prompt=prompt,
+        messages=messages,
+        options=_options(members, generator.config.generation),
+        return_logprobs=boolean("logprobs", members.get("logprobs", False)),
+    )
+    completion = Completion(include_usage=_include_usage(members.get("stream_options"), stream))
+    return Exchange(request, stream=stream, completion=completion, queued_ms=queued_ms(headers))
+
+
+def _cut_images(body: bytes) -> tuple[list[bytes], bytes]:
+    """The files of the data URIs, and the body with "data:0", "data:1", ... instead of them.
+
+    A JSON parser would take seconds for the 64 MB that a body may have.
+    """
+    images: list[bytes] = []
+    rest: list[bytes] = []
+    position = 0
+    while (member := _DATA_URI.search(body, position)) is not None:
+        # Base64 has no quote and none that is escaped: the next one ends it.
+        end = body.find(b'"', member.end())
+        if end < 0:
+            break
+        if len(images) == MAX_IMAGES:
+            raise TooLarge(f"there are more than {MAX_IMAGES} images", "messages")
+        uri = body[member.end() : end]
+        if not uri.partition(b",")[0].endswith(b";base64"):
+            raise UnreadableInput("a data URI is not data:TYPE;base64,DATA", "messages")
+        rest += [body[position : member.end()], b"data:%d" % len(images)]
+        images.append(from_base64(uri))
+        position = end
+    return images, b"".join([*rest, body[position:]])
+
+
+def _check_members(members: Mapping[str, Any]) -> None:
+    """Raise for a member that is not known, and for a value of one that would have to change the answer."""
+    known = (*OTHERS, *PARAMETERS, *FIXED, *UNREAD)
+    unknown = min(members.keys() - set(known), default=None)
+    if unknown is not None:
+        raise UnreadableInput(
+            f"unknown parameter {sanitised(unknown)}; known: {', '.join(known)}", sanitised(unknown).strip("'")
+        )
+    for name, allowed in FIXED.items():
+        if name in members and members[name] not in allowed:
+            raise InvalidOption(f"{name} is not supported; leave it out", name)
+
+
+def _check_model(name: Any, generator: ReportGenerator) -> None:
+    served = generator.config.name
+    if name not in (None, served, f"{served}/{generator.config.version}"):
+        raise UnknownModel(f"model is not {served}, the model at this address", "model")
+
+
+def _include_usage(given: Any, stream: bool) -> bool:
+    """The only member of `stream_options` that is known."""
+    if given is None:
+        return False
+    if not stream or not isinstance(given, dict) or not given.keys() <= {"include_usage", "include_obfuscation"}:
+        raise InvalidOption('stream_options must be {"include_usage": true or false}, with stream', "stream_options")
+    return boolean("stream_options", given.get("include_usage", False))
+
+
+def _options(members: Mapping[str, Any], defaults: GenerationOptions) -> GenerationOptions:
+    """The options of a completion.
+
+    A temperature or top_p asks for sampling, as everywhere in OpenAI's format, and temperature 0 for none.
+    """
+    if "max_tokens" in members and "max_completion_tokens" in members:
+        raise InvalidOption("max_tokens and max_completion_tokens are both given; send one of them", "max_tokens")
+    given = {option: members[name] for name, option in PARAMETERS.items() if name in members}
+    if "do_sample" not in given and not given.keys().isdisjoint(("temperature", "top_p")):
+        given["do_sample"] = given.get("temperature") != 0
+        if given["do_sample"]:
+            given.setdefault("num_beams", 1)
+        else:
+            del given["temperature"]
+    return options_of(given, defaults)
+
+
+def _texts(
+    turns: Any, num_images: int, generator: ReportGenerator
+) -> tuple[str | None, tuple[dict[str, str], ...] | None]:
+    """Prompt and messages of the request, by what the model reads besides the image."""
+    if not isinstance(turns, list) or not turns:
+        raise UnreadableInput("messages must be a list with at least one message", "messages")
+    numbers = iter(range(num_images))
+    messages = [_message(f"messages[{i}]", turn, numbers, i == 0) for i, turn in enumerate(turns)]
+    if next(numbers, None) is not None:
+        raise UnreadableInput("an image is not in an image_url of a message of the user", "messages")
+    if len(messages) == 1 and messages[0]["role"] == "user" and not messages[0]["content"]:
+        return None, None
+    if generator.takes_messages:
+        return None, read_messages(messages)
+    if not generator.takes_prompts:
+        raise InvalidOption(
+            f"messages have text, but {generator.config.name} reads only the image; send one message of the user with "
+            "nothing but the image",
+            "messages",
+        )
+    if len(messages) > 1 or messages[0]["role"] != "user":
+        raise InvalidOption(f"{generator.config.name} holds no conversation; send one message of the user", "messages")
+    return read_prompt(messages[0]["content"]), None
+
+
+def _message(name: str, turn: Any, numbers: Iterator[int], first: bool) -> dict[str, str]:
+    """Role and text of a message; its images are checked to be the next of those that were cut out."""
+    if not isinstance(turn, dict) or not {"role"} <= turn.keys() <= {"role", "content", *_EMPTY_MEMBERS}:
+        raise UnreadableInput(f"{name} must have role and content", name)
+    extra = next((member for member in _EMPTY_MEMBERS if turn.get(member)), None)
+    if extra is not None:
+        raise InvalidOption(f"{name}.{extra} is not supported; leave it out", f"{name}.{extra}")
+    role = turn["role"]
+    if role not in ("user", "assistant"):
+        raise InvalidOption(
+            f"{name}.role must be user or assistant; the model has its own instructions", f"{name}.role"
+        )
+    content = turn.get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": "" if content is None else content}]
+    texts = [
+        _part(f"{name}.content[{i}]", part, numbers if role == "user" and first else None)
+        for i, part in enumerate(parts)
+    ]
+    return {"role": role, "content": "\n".join(part for part in texts if part)}
+
+
+def _part(name: str, part: Any, numbers: Iterator[int] | None) -> str:
+    """The text of a part, empty for an image."""
+    match part:
+        case {"type": "text", "text": str(words)}:
+            return str(text(name, words))
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            if numbers is None:
+                raise InvalidOption(f"{name} is an image; images must be in the first message, of the user", name)
+            number = next(numbers, None)
+            if number is None or url != f"data:{number}":
+                raise UnreadableInput(
+                    f"{name}.image_url.url must be a data URI, data:image/png;base64,DATA; nothing is fetched",
+                    f"{name}.image_url.url",
+                )
+            return ""
+    raise UnreadableInput(f'{name} must have type "text" and a text, or type "image_url" and a URL', name)

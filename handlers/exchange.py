@@ -1,0 +1,47 @@
+"""One request and how far its answer has got."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from prelim.report_generator import ReportRequest
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What identifies a chat completion, and what a stream of it ends with.
+
+    completion_id : unique
+    created       : seconds since 1970
+    include_usage : the stream ends with the numbers of tokens
+    """
+
+    completion_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    include_usage: bool = False
+
+
+@dataclass
+class Exchange:
+    """One request, and how far its answer has got.
+
+    request          : what to report on
+    grpc             : it came over gRPC, which is answered once and whole
+    stream           : the client wants the text as it is decided
+    return_token_ids : the client wants the token ids
+    completion       : set if the answer is a chat completion
+    arrived          : `time.monotonic()` when the handler first saw it
+    queued_ms        : milliseconds it waited before that, where a gateway's X-Request-Start tells
+    sent_characters  : how much of the text has been streamed
+    chunked          : a first chunk has gone out, and with it the status line
+    """
+
+    request: ReportRequest
+    grpc: bool = False
+    stream: bool = False
+    return_token_ids: bool = False
+    completion: Completion | None = None
+    arrived: float = field(default_factory=time.monotonic)
+    queued_ms: float = 0.0
+    sent_characters: int = 0
+    chunked: bool = False
