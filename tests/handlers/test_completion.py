@@ -400,7 +400,7 @@ def test_limits(frontend: Frontend) -> None:
 
 
 def test_other_paths_are_refused(frontend: Frontend) -> None:
-    """A path that only looks like one of these is no request for a report."""
+    """A path that only looks like one of these is not a request for a report."""
     for path in ("v1/chat", "v1/completions", "v1/models/other", "chat/completions", "v1/chat/completions/x"):
         job = frontend.submit({"image": b"lungs"}, {"url_path": path})
         frontend.run()

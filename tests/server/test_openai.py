@@ -103,7 +103,7 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 def test_errors(client: openai.OpenAI, server: LocalServer, png: bytes) -> None:
-    """Each becomes the client's own exception, with the parameter at fault; the server goes on."""
+    """Each becomes the client's own exception, with the parameter at fault; the next request is served."""
     with pytest.raises(openai.BadRequestError, match="max_tokens is 99999") as bad:
         ask(client, user(png), max_tokens=99999)
     assert (bad.value.param, bad.value.code, bad.value.type) == ("max_tokens", "InvalidOption", "invalid_request_error")
