@@ -125,14 +125,19 @@ def list_of_images(value: Any) -> list[bytes]:
     texts = value
     if isinstance(value, str | bytes | bytearray):
         encoded = bytes(_encoded(value)).strip()
+        _check_images(encoded.count(b'"') // 2)  # before they are split: 60 MB of empty texts take 4 GB
         if encoded[:1] != b"[" or encoded[-1:] != b"]" or _TEXTS.fullmatch(encoded, 1, len(encoded) - 1) is None:
             raise UnreadableInput("images must be a JSON list of base64 texts, one for each image")
         texts = encoded[1:-1].split(b'"')[1::2]
     if not isinstance(texts, list):
         raise UnreadableInput(f"images is of type {type(value).__name__}; it must be a list of base64 texts")
-    if len(texts) > MAX_IMAGES:
-        raise TooLarge(f"images has {len(texts)} entries; at most {MAX_IMAGES} are read")
+    _check_images(len(texts))
     return [from_base64(text) for text in texts]
+
+
+def _check_images(count: int) -> None:
+    if count > MAX_IMAGES:
+        raise TooLarge(f"images has {count} entries; at most {MAX_IMAGES} are read")
 
 
 def _cut_image(value: Any) -> tuple[bytes | None, Any]:

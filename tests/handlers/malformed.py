@@ -182,9 +182,27 @@ def large_json(random: Random, shape: tuple[int, ...]) -> Request:
     unit = random.choice(UNITS)
     filling = unit * (1 + int(60_000_000 * random.random() ** 3) // len(unit))
     place = random.choice(
-        [b"%s", b"[%s0]", b'{"options": [%s0]}', b'{"image": "%s"}', b'{"messages": %s', b'{"stop": "%s"}']
+        [
+            *(b"%s", b"[%s0]", b'{"options": [%s0]}', b'{"image": "%s"}', b'{"messages": %s', b'{"stop": "%s"}'),
+            *(b'{"images": [%s""]}', b'{"messages": [{"role": "user", "content": [%s0]}]}'),
+        ]
     )
-    return Request("large JSON", {"body": bytearray(place % filling)}, JSON_TYPE)
+    headers = random.choice([{}, {"url_path": "v1/chat/completions"}])
+    return Request("large JSON", {"body": bytearray(place % filling)}, JSON_TYPE | headers)
+
+
+def completions(random: Random, shape: tuple[int, ...]) -> Request:
+    """Completions with wrong members, wrong messages, or damaged bytes."""
+    uri = f"data:image/png;base64,{base64.b64encode(image_file(random)).decode()}"
+    part = {"type": "image_url", "image_url": {"url": uri if random.random() < 0.8 else anything(random)}}
+    content = [part, anything(random)] if random.random() < 0.3 else [part, {"type": "text", "text": "a"}]
+    contents = {"messages": [{"role": "user", "content": content}, *([anything(random)] * random.randrange(2))]}
+    names = ["model", "messages", "n", "max_tokens", "logprobs", "stream", "stream_options", *WORDS, *OPTIONS]
+    contents |= {name: anything(random) for name in random.sample(names, random.randrange(4))}
+    row = body(contents)
+    if random.random() < 0.3:
+        row = {"body": bytearray(damage(random, bytes(row["body"])))}
+    return Request("completion", row, JSON_TYPE | {"url_path": "v1/chat/completions"})
 
 
 def edge_options(random: Random, shape: tuple[int, ...]) -> Request:
@@ -232,7 +250,7 @@ def grpc_map(random: Random, shape: tuple[int, ...]) -> Request:
 
 FAULTS: list[Callable[[Random, tuple[int, ...]], Request]] = [
     *(unknown_fields, form_values, json_values, damaged_json, edge_options, extreme_features, other_features),
-    *(damaged_image, grpc_map),
+    *(damaged_image, grpc_map, completions),
 ]
 LARGE_FAULTS: list[Callable[[Random, tuple[int, ...]], Request]] = [many_fields, large_json]
 

@@ -1,35 +1,50 @@
 """Whatever its size, a request is read or refused within 2 s of CPU time."""
 
 import base64
+import contextlib
 import json
+import resource
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
+from handlers.completion import read_completion
 from handlers.exchange import Exchange
 from handlers.fields import MAX_FIELDS, MAX_JSON_CONTAINERS, MAX_TEXT_BYTES, max_features_bytes
 from handlers.request import INPUTS, MAX_PROMPT_CHARACTERS, OPTIONS, read_request
 from prelim.errors import InputError
 from prelim.generation.options import GenerationOptions
+from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import HTTP
 
 SHAPE = (257, 1408)
 """Of ViT-g's features, the largest of the five systems."""
 
 MAX_CPU_S = 2.0
+MAX_GROWTH_KB = 600 * 1024
+"""Of the process's peak memory; a body of 60 MB may be copied a few times."""
 MAX_REQUEST = 64 * 2**20
 IMAGE = b"\x89PNG" + bytes(100)
 
 
 def read(row: dict[str, Any]) -> Exchange:
     """The exchange of an HTTP item, which must not take long."""
-    began = time.process_time()
-    try:
+    with bounded():
         return read_request(row, HTTP, GenerationOptions(), SHAPE[0] * SHAPE[1])
+
+
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+    """What must take neither long nor much memory."""
+    began, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        yield
     finally:
         assert time.process_time() - began < MAX_CPU_S
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < MAX_GROWTH_KB
 
 
 def filled(unit: bytes, size: int = 60_000_000, start: bytes = b"[", end: bytes = b"0]") -> bytes:
@@ -53,6 +68,9 @@ OVERSIZE = {
     "60 MB of escapes": (body(b'"prompt": "' + rb"\u4e00" * 10_000_000 + b'"'), "bytes of JSON"),
     "60 MB of spaces": (body(b" " * 60_000_000), "bytes of JSON"),
     "60 MB of keys of images": ({"body": b'{"image" ' * 6_000_000}, "bytes of JSON"),
+    "20 million images in JSON": ({"body": b'{"images": [' + b'"",' * 20_000_000 + b'""]}'}, "at most 8 are read"),
+    "20 million images in a form": ({"images": filled(b'"",', end=b'""]')}, "at most 8 are read"),
+    "images that are never closed": ({"body": b'{"images": ["' + b"A" * 60_000_000}, "bytes of JSON"),
     "lists as large as features": (body(b'"image_features": ' + filled(b"[0],", LARGEST)), "lists and objects"),
     "texts as large as features": (body(b'"messages": ' + filled(b'"",', LARGEST)), "entries; at most 64"),
     "numbers as large as features": (body(b'"stop": ' + filled(b"1.5,", LARGEST)), "entries; at most 16"),
@@ -120,3 +138,25 @@ def test_limits_leave_room_for_every_legal_request() -> None:
             assert len(text) < MAX_TEXT_BYTES
             assert text.count("[") < MAX_JSON_CONTAINERS
             assert read({"body": text.encode()}).request.prompt == prompt
+
+
+URL = b'{"type": "image_url", "image_url": {"url": "data:image/png;base64,%s"}},'
+COMPLETIONS = {
+    "300,000 images": (URL % b"" * 300_000, "more than 8 images"),
+    "60 MB of beginnings of an image": (b'"url": ' * 8_000_000, "bytes of JSON"),
+    "60 MB of spaces before an image": (b'"url"' + b" " * 60_000_000, "bytes of JSON"),
+    "an image that is not base64": (URL % (b"!" * 60_000_000), "not valid base64"),
+    "an image of escapes": (URL % (rb"\n" * 30_000_000) + b'"",', "must have type"),
+    "60 MB of text": (b'{"type": "text", "text": "%s"},' % (b"a" * 60_000_000), "bytes of JSON"),
+    "60 MB of parts": (b"{}," * 20_000_000, "bytes of JSON"),
+}
+
+
+@pytest.mark.parametrize("name", COMPLETIONS)
+def test_large_completions_are_refused_at_once(name: str) -> None:
+    """The same in OpenAI's format."""
+    parts, message = COMPLETIONS[name]
+    row = {"body": b'{"messages": [{"role": "user", "content": [' + parts + b"0]}]}"}
+
+    with bounded(), pytest.raises(InputError, match=message):
+        read_completion(row, HTTP, FakeGenerator())  # type: ignore[arg-type]
