@@ -45,7 +45,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
     if path.suffix == JSON:
         return {}
     check_whole(path)
-    if path.suffix == ".safetensors":
+    if _is_safetensors(path):
         _check_length(path)
         found: dict[str, Tensor | LazyTensor] = {**read_weights(path)}
     elif path.suffix == SUFFIX:
@@ -64,6 +64,18 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
                 "not applied here; give the weights in 16 or 32 bits"
             )
     return found
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is safetensors by its first bytes, or by its name where these are not those of torch.save."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
+    if start[8:] == b"{" and length < _LONGEST_HEADER:
+        return True
+    return path.suffix == ".safetensors" and not start.startswith(
+        (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")
+    )
 
 
 def _check_length(path: Path) -> None:

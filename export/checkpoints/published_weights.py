@@ -1,7 +1,7 @@
 """Converts the weights of published checkpoints to our keys and shapes."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,8 +22,11 @@ from prelim.networks.architectures.facts import Facts
 
 Weights = Mapping[str, Tensor | LazyTensor]
 
-WRAPPERS = ("module.", "model.", "net.", "network.")
-"""Prefixes of keys by DataParallel and AveragedModel, and by modules of training scripts."""
+WRAPPERS = ("module.", "model.", "net.", "network.", "_forward_module.")
+"""Prefixes of keys by DataParallel, AveragedModel and Lightning Fabric, and by modules of training scripts."""
+
+_DEEPEST = 3
+"""Most wrappers around one another."""
 
 _INNER_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of keys by torch.compile, FSDP and activation checkpointing, which are the names of no layer."""
@@ -101,22 +104,22 @@ def our_weights(
     return {published.our_key(key): value for key, value in tensors.items() if key not in ignored}, ignored
 
 
-def unwrap(published: Published, tensors: Weights) -> dict[str, Tensor | LazyTensor]:
+def unwrap(published: Published, tensors: Weights) -> Weights:
     """Remove the prefixes of wrappers from keys, where more keys are then those of the system."""
 
-    def known(keys: Sequence[str]) -> int:
-        return sum(published.knows(key) for key in keys)
+    def known(weights: Weights) -> int:
+        return sum(published.knows(key) for key in weights)
 
-    found = {_INNER_WRAPPERS.sub("", key): value for key, value in tensors.items()}
-    while True:
-        count = known(list(found))
-        for wrapper in WRAPPERS:
-            candidate = {key.removeprefix(wrapper): value for key, value in found.items()}
-            if len(candidate) == len(found) and known(list(candidate)) > count:
-                found = candidate
-                break
-        else:
-            return found
+    def candidates(weights: Weights, depth: int) -> Iterator[Weights]:
+        yield weights
+        for wrapper in WRAPPERS if depth else ():
+            if any(key.startswith(wrapper) for key in weights):
+                unwrapped = {key.removeprefix(wrapper): value for key, value in weights.items()}
+                if len(unwrapped) == len(weights):
+                    yield from candidates(unwrapped, depth - 1)
+
+    # The first of those that are equal has the fewest wrappers removed.
+    return max(candidates({_INNER_WRAPPERS.sub("", key): value for key, value in tensors.items()}, _DEEPEST), key=known)
 
 
 def gather_weights(published: Published, sources: Sequence[Source], record: ImportRecord) -> Gathered:

@@ -3,11 +3,16 @@
 import argparse
 import collections
 import datetime
+import decimal
+import fractions
 import pathlib
 import pickle
 import re
 import types
+import uuid
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,16 @@ class _Values(dict[str, Any]):
     """Holds the values of a class of a library that need not be installed."""
 
 
+def _new_dict(_factory: Any = None) -> dict[Any, Any]:
+    """Replaces `defaultdict`: the restricted unpickler fills only plain dictionaries."""
+    return {}
+
+
+def _new_list(values: Any = (), _maxlen: Any = None) -> list[Any]:
+    """Replaces `deque`: the restricted unpickler fills only plain lists."""
+    return list(values)
+
+
 _STAND_INS = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "lightning.pytorch.utilities.parsing.AttributeDict",
@@ -39,8 +54,14 @@ _STAND_INS = (
 """Settings of training scripts, read as `_Values`."""
 
 _HARMLESS: list[Any] = [
-    *(argparse.Namespace, types.SimpleNamespace, collections.Counter, datetime.datetime, datetime.timedelta),
-    *(pathlib.PurePosixPath, pathlib.PosixPath, np.dtype, np.ndarray, slice, complex),
+    *(argparse.Namespace, types.SimpleNamespace, collections.Counter, uuid.UUID),
+    *(datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone),
+    *(pathlib.PurePosixPath, pathlib.PosixPath, pathlib.PureWindowsPath, decimal.Decimal, fractions.Fraction),
+    *(bool, int, float, str, bytes, list, tuple, dict, frozenset, range, slice, complex, np.dtype, np.ndarray),
+    (_new_dict, "collections.defaultdict"),
+    (_new_list, "collections.deque"),
+    (pathlib.PureWindowsPath, "pathlib.WindowsPath"),
+    (Ellipsis, "builtins.Ellipsis"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.zeros(1).__reduce__()[0], "numpy.core.multiarray._reconstruct"),
@@ -50,7 +71,9 @@ _HARMLESS: list[Any] = [
 ]
 """Classes and functions that a checkpoint may contain next to its weights; to make one runs no code of the file."""
 
+_UNREAD = re.compile(r"WeightsUnpickler error:\s*Can only [^\n]*, but got <class '(?P<type>[\w.]+)'>")
 _GLOBAL = re.compile(r"GLOBAL (?P<name>[\w.]+)")
+_CHUNK = 2**24
 SMALLEST = 10
 """Bytes of the smallest file of tensors."""
 
@@ -76,6 +99,10 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
             f"{path} does not contain a state_dict; expected key -> tensor, optionally under one of "
             f"{', '.join(CONTAINERS)}"
         )
+    for key, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            kind = "has no values (meta device)" if tensor.is_meta else f"is stored as {tensor.layout}"
+            raise ArchiveError(f"{path}: {key} {kind}; save it as a dense tensor")
     # Modules may store values that are not tensors, such as the state of a quantized layer.
     if any(not isinstance(contents[key], int | float | str | bool | None | torch.dtype | torch.Size) for key in others):
         found = ", ".join(f"{key!r} ({type(contents[key]).__name__})" for key in others[:3])
@@ -89,36 +116,62 @@ def _holds(contents: Mapping[Any, Any], key: str) -> bool:
 
 def _load(path: Path) -> Any:
     check_whole(path)
+    _check_sums(path)
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             # TorchScript archives are refused; a warning would only advise how to run them.
             warnings.simplefilter("ignore")
-            try:
+            # Files of the format before PyTorch 1.6, which is not a zip file, cannot be mapped. A path that ends in
+            # .safetensors would be read as one, whatever the file is.
+            if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError as error:
-                # The format before PyTorch 1.6, which is not a zip file, cannot be mapped.
-                if "mmap can only be used" not in str(error):
-                    raise
-                return torch.load(path, map_location="cpu", weights_only=True)
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError) as error:
         raise ArchiveError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from error
     except pickle.UnpicklingError as error:
         raise ArchiveError(f"{path} cannot be read as a checkpoint: {_reason(error)}") from error
 
 
+def _check_sums(path: Path) -> None:
+    """Refuse a damaged zip file, whose tensors `torch.load` would map as they are.
+
+    Raises ArchiveError naming the entry whose checksum is not that of its contents.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.serialization.set_crc32_options(False) leaves checksums out.
+            for entry in archive.infolist():
+                if entry.CRC == 0:
+                    continue
+                with archive.open(entry) as contents:
+                    while contents.read(_CHUNK):
+                        pass
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise ArchiveError(f"{path} is damaged: {error}; download it again") from error
+
+
 def _reason(error: Exception) -> str:
     """The cause, without PyTorch's advice to load the file with its code."""
     text = str(error)
+    alone = "save the weights alone, with torch.save(model.state_dict(), PATH)"
     if match := _GLOBAL.search(text):
-        return (
-            f"it contains the Python object {match['name']}, which is not loaded because that could run code; save the "
-            "weights alone, with torch.save(model.state_dict(), PATH)"
+        reason = (
+            f"it contains the Python object {match['name']}, which is not loaded because that could run code; {alone}"
         )
-    if "TorchScript" in text:
-        return "it is a TorchScript archive; save the weights alone, with torch.save(model.state_dict(), PATH)"
-    if isinstance(error, pickle.UnpicklingError | EOFError):
-        return "it is not a file of torch.save, or it is damaged"
-    return text.split("\n", maxsplit=1)[0].split("weights_only", maxsplit=1)[0].strip() or type(error).__name__
+    elif "Unsupported operand" in text:
+        reason = f"it was pickled with protocol 4 or later, and only 2 and 3 are read without running code; {alone}"
+    elif "TorchScript" in text:
+        reason = f"it is a TorchScript archive; {alone}"
+    elif match := _UNREAD.search(text):
+        reason = f"a value next to the weights needs {match['type']}, which is not built without running code; {alone}"
+    elif "legacy .tar" in text or isinstance(error, pickle.UnpicklingError | EOFError):
+        reason = "it is not a file of torch.save, or it is damaged"
+    else:
+        reason = text.split("\n", maxsplit=1)[0].split("weights_only", maxsplit=1)[0].strip()
+    return reason or type(error).__name__
 
 
 def check_whole(path: Path, smallest: int = SMALLEST) -> None:

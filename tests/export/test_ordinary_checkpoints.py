@@ -1,8 +1,13 @@
 """Checkpoints in the forms in which training scripts save them are imported, or refused for the true reason."""
 
 import argparse
+import datetime
+import decimal
+import fractions
 import json
-from collections import OrderedDict
+import pathlib
+import uuid
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,12 +109,79 @@ def test_ordinary_forms_are_imported(form: str, published: State, expected: Stat
     assert_equal(import_file(tmp_path / "a.ckpt"), expected)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("module.", "_orig_mod.", "model.", "module._orig_mod.", "module.module.", "model.module.", "model.model."),
+        *("_forward_module.", "_forward_module.model.", "network._orig_mod.module."),
+    ],
+)
 def test_wrappers_in_safetensors_are_removed(prefix: str, published: State, expected: State, tmp_path: Path) -> None:
     """Prefixes are removed whatever the file format is."""
     save_file({f"{prefix}{key}": value.contiguous() for key, value in published.items()}, tmp_path / "a.safetensors")
 
     assert_equal(import_file(tmp_path / "a.safetensors"), expected)
+
+
+@pytest.mark.parametrize("name", ["a.pth", "a.bin", "a.safetensors"])
+@pytest.mark.parametrize("kind", ["torch", "old", "safetensors"])
+def test_kind_of_a_file_is_that_of_its_contents(
+    kind: str, name: str, published: State, expected: State, tmp_path: Path
+) -> None:
+    """Files are often renamed."""
+    if kind == "safetensors":
+        save_file({key: value.contiguous() for key, value in published.items()}, tmp_path / name)
+    else:
+        torch.save(published, tmp_path / name, _use_new_zipfile_serialization=kind == "torch")
+
+    assert_equal(import_file(tmp_path / name), expected)
+
+
+def test_checksums_can_be_absent(published: State, expected: State, tmp_path: Path) -> None:
+    """PyTorch has an option to leave them out."""
+    torch.serialization.set_crc32_options(compute_crc32=False)
+    try:
+        torch.save(published, tmp_path / "a.pth")
+    finally:
+        torch.serialization.set_crc32_options(compute_crc32=True)
+
+    assert_equal(import_file(tmp_path / "a.pth"), expected)
+
+
+EXTRAS: dict[str, Any] = {
+    "defaultdict": defaultdict(list, {"loss": [0.5]}),
+    "deque": deque([1.0], maxlen=5),
+    "date": datetime.date(2026, 1, 2),
+    "time": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+    "path": pathlib.PureWindowsPath("C:/data"),
+    "decimal": decimal.Decimal("0.1"),
+    "fraction": fractions.Fraction(1, 3),
+    "uuid": uuid.UUID(int=1),
+    "range": range(3),
+    "frozenset": frozenset({1}),
+    "type": int,
+    "ellipsis": ...,
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_harmless_extras_are_skipped(extra: str, tmp_path: Path) -> None:
+    """Values of the standard library next to the weights."""
+    torch.save({"model": {"a": torch.ones(2)}, "extra": {"inner": EXTRAS[extra]}}, tmp_path / "a.pth")
+
+    assert read_checkpoint(tmp_path / "a.pth").keys() == {"a"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, published: State, tmp_path: Path) -> None:
+    """A single one is enough to make every report a failure."""
+    key = next(key for key, tensor in published.items() if tensor.is_floating_point() and tensor.ndim > 1)
+    damaged = published[key].clone()
+    damaged.view(-1)[-1] = value
+    torch.save(published | {key: damaged}, tmp_path / "a.pth")
+
+    with pytest.raises(ArchiveError, match="has NaN or infinite values"):
+        import_file(tmp_path / "a.pth")
 
 
 def test_old_file_format_is_read(published: State, expected: State, tmp_path: Path) -> None:
@@ -158,6 +230,14 @@ def cut_old(path: Path, state: State) -> None:
     cut(path)
 
 
+def flip_middle(path: Path, state: State) -> None:
+    """Save by torch.save, and change one bit of a tensor."""
+    torch.save(state, path)
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 0x40
+    path.write_bytes(contents)
+
+
 def containing(contents: Any) -> Callable[[Path, State], object]:
     """Save other contents."""
     return lambda path, _: torch.save(contents, path)
@@ -186,6 +266,25 @@ FAULTS: dict[str, tuple[str, Callable[[Path, State], object], str]] = {
         r"torch\.nn\.modules\.linear\.Linear, which is not loaded because that could run code",
     ),
     "own class": ("a.pth", containing({"args": Values(lr=1)}), r"\.Values, which is not loaded"),
+    "flipped bit": ("a.pth", flip_middle, "is damaged: Bad CRC-32 for file"),
+    "zeros": ("a.pth", lambda path, _: path.write_bytes(bytes(1000)), "not a file of torch.save, or it is damaged"),
+    "protocol 4": (
+        "a.pth",
+        lambda path, state: torch.save(state, path, pickle_protocol=4),
+        "pickled with protocol 4 or later",
+    ),
+    "protocol 5, old format": (
+        "a.pth",
+        lambda path, state: torch.save(state, path, pickle_protocol=5, _use_new_zipfile_serialization=False),
+        "pickled with protocol 4 or later",
+    ),
+    "sparse": ("a.pth", containing({"a": torch.eye(2).to_sparse()}), "a is stored as torch.sparse_coo"),
+    "meta": ("a.pth", containing({"a": torch.zeros(2, device="meta")}), "a has no values"),
+    "objects": (
+        "a.pth",
+        containing({"model": {"a": torch.ones(1)}, "x": np.array([{}, None], dtype=object)}),
+        "a value next to the weights needs numpy",
+    ),
     "no weights": ("a.pth", containing({"epoch": 3}), "does not contain a state_dict"),
     "script": (
         "a.pt",

@@ -59,7 +59,10 @@ def materialize(tensor: Tensor | LazyTensor) -> Tensor:
 
 
 def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> None:
-    """Write tensors as safetensors, one after another: of lazy or memory-mapped ones only one is in memory."""
+    """Write tensors as safetensors, one after another: of lazy or memory-mapped ones only one is in memory.
+
+    Raises ArchiveError for a tensor with NaN or infinite values.
+    """
     # Whole cache lines first, then the widest elements: each tensor lies where vectors of it can be read in place.
     names = sorted(
         weights, key=lambda name: (_bytes(weights[name]) % ALIGNMENT > 0, -weights[name].dtype.itemsize, name)
@@ -82,6 +85,8 @@ def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> Non
             values = materialize(tensor)
             if (values.shape, values.dtype) != (tensor.shape, tensor.dtype):
                 raise ArchiveError(f"{name} was made as {values.dtype} {tuple(values.shape)}, announced otherwise")
+            if values.is_floating_point() and not values.isfinite().all():
+                raise ArchiveError(f"{name} has NaN or infinite values: its file is damaged, or its training diverged")
             contiguous = values.detach().cpu().contiguous()
             bar.update(file.write(contiguous.reshape(-1).view(torch.uint8).numpy().data))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Networ
     parts = {"vision": config.vision, "connector": config.connector, "decoder": config.decoder}
     try:
         return ARCHITECTURES[config.architecture].build(parts, empty_decoder=empty_decoder)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, StrictDataclassError) as error:
         raise ArchiveError(f"{CONFIG} does not describe a {config.architecture}: {error}") from error
 
 

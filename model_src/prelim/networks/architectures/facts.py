@@ -1,5 +1,6 @@
 """Facts about a checkpoint that the shapes of its weights do not show."""
 
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,12 +32,14 @@ class Facts:
     def value(self, name: str, published: Any, *, stored: Any = None) -> Any:
         """The value of one name; `stored` is that of a settings file, None if there is none.
 
-        Raises ArchiveError for an option of another type.
+        Raises ArchiveError for an option of another type, and for a stored number that is not finite.
         """
         self.asked.add(name)
         if name in self.options:
             return self._option(name, published)
         if stored is not None:
+            if isinstance(stored, float) and not math.isfinite(stored):
+                raise ArchiveError(f"{name} is {stored} in the checkpoint's settings; give it with --set {name}=VALUE")
             return stored
         self.assumed[name] = published
         return published
