@@ -203,7 +203,7 @@ def test_silence(sentence: str, finding: str) -> None:
 
 @pytest.mark.parametrize(("sentence", "findings"), DOUBTED_ALTERNATIVES.items())
 def test_a_doubted_alternative_does_not_count(sentence: str, findings: tuple[str, str]) -> None:
-    """ "A or B" counts both, "A or possibly B" only A."""
+    """Of "A or B" both count, of "A or possibly B" only A does."""
     first, second = findings
     assert first in LABELLER.find(sentence)
     assert second not in LABELLER.find(sentence)
