@@ -64,7 +64,7 @@ def test_no_split_setting_scores_what_was_trained_on(tmp_path: Path, fixed: str,
     values = {"format": "pairs", "path": str(path), "val_fraction": val, "test_fraction": test, "split_seed": number}
     values["splits"] = ("disjoint", "drawn")[number % 2] if fixed == "leaking" else "fixed"
     values["images"], values["sections"] = "each", ["report"]
-    short = {"epochs": 2, "batch_size": 4, "max_steps": 3}
+    short = {"epochs": 2, "batch_size": 2, "max_steps": 3}
     run = small_run("xreport", tmp_path, dataset=values, optimisation=short)
     record = train_in_parts(run, 1 + number % 3)
     if number % 2:
