@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 import tarfile
 import zipfile
@@ -24,8 +25,10 @@ from tests.dicom_files import make_dicom, phantom
 from tests.tiny_model import png
 from tests.training.small_systems import sections
 from training import evaluate, extract_features, validate_data
+from training.data.examples import read_examples
 from training.data.features import read_index
 from training.data.images import Images
+from training.settings import SettingsError
 from training.train import read_command_line, train
 
 COUNT = 12
@@ -230,10 +233,42 @@ def test_features_in_json_are_learned_and_scored(
     assert run(monkeypatch, validate_data, config, "--jobs", 1, "--out", tmp_path / "page") == 0
     again = ["model={}", f"start.weights={encoder[0]}", "optimisation.batch_size=2"]
     settings = read_command_line([str(config), *again])
+    told = json.loads((tmp_path / "page" / "validation.json").read_text(encoding="utf-8"))
+    examples = read_examples(settings.dataset)
+    assert told["counts"]["train"]["studies"] == len(examples.train)
+    assert told["counts"]["val"]["studies"] == len(examples.val)
+    assert "val 20%, test 20%" in told["source"]["splits"]
     assert train(settings)
     out = tmp_path / "scores"
     assert run(monkeypatch, evaluate, settings.run.out, "--out", out, "--draws", 9, "--min-count", 1) == 0
     assert "split test" in (out / "evaluation.md").read_text(encoding="utf-8")
+
+
+def test_prompts_of_the_data_are_left_out_where_a_model_takes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set may have questions: a remark says that they are not used. `dataset.prompts` is an error."""
+    table = [{**row, "prompt": "What is it?"} for row in rows(".png")]
+    dataset = table_of(write_table(tmp_path / "t.csv", table), write_pictures(tmp_path / "png", ".png"))
+    config = str(write_config(tmp_path, dataset))
+    assert train(read_command_line([config]))
+    assert "xreport takes no prompts: those of the data set are not used" in capsys.readouterr().out
+    with pytest.raises(SettingsError, match=r"dataset\.prompts is set, but xreport takes none; leave it out"):
+        train(read_command_line([config, "dataset.prompts=[What]", f"run.folder={tmp_path / 'second'}"]))
+
+
+def test_the_lines_of_the_documentation_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of docs/train.md that trains, with one process or several, from its words on."""
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    text = (root / "docs" / "train.md").read_text(encoding="utf-8")
+    found = re.findall(r"^\S*(?:python|torchrun .*) -m training\.train (.*)$", text, flags=re.MULTILINE)
+    assert len(found) == 3
+    for words in (line.split() for line in found):
+        if "run.resume=true" in words:  # whose folder is that of a run, see test_train
+            assert words == ["run.resume=true", "run.folder=runs/mine"]
+            continue
+        assert read_command_line(words).run.out == "models/mine"
 
 
 def test_images_in_a_folder_of_their_own_are_encoded(
