@@ -204,8 +204,8 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
             section[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise SettingsError(
-                f"{name} is {value!r}, which is not YAML: {getattr(error, 'problem', error)}; put texts with signs such "
-                "as ?, : or # between quotes"
+                f"{name} is {value!r}, which is not YAML: {getattr(error, 'problem', error)}; put texts with signs "
+                "such as ?, : or # between quotes"
             ) from error
     return make_settings(values)
 
