@@ -35,7 +35,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -119,6 +119,12 @@ train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
+
+check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of the demo card again; fails where one differs
+	$(BIN)/python -m training.evaluation.documented --check --data $(DATA)/..
+	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
+	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
+	$(BIN)/python -m training.evaluation.demo_card models/demo --check
 
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)

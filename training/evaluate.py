@@ -110,6 +110,7 @@ def _make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) ->
         "sections": arguments.sections,
         "views": arguments.views,
         "split_seed": arguments.seed,
+        "frame": arguments.frame,
     }
     given = {name: value for name, value in given.items() if value is not None}
     if arguments.config:
@@ -142,7 +143,7 @@ def _run_systems(
         reports = sort_predictions(read_predictions(arguments.model), data.studies, arguments.model)
         return arguments.model.stem, reports, None, baselines(data, protocol, None, None)
     model = read_model_folder(folder)
-    runner = ModelRunner(model, arguments.slots, arguments.device)
+    runner = ModelRunner(model, arguments.slots, arguments.device, data.frame)
     run = runner.run([path for path in data.inputs if path is not None], data.references)
     return f"{model.config.name} {model.config.version}", run.reports, run, baselines(data, protocol, runner, run)
 
@@ -185,6 +186,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="of the splits, where neither the data set nor a training fixes them")
     parser.add_argument("--sections", nargs="+", help="what is written (default: findings and impression, else report)")
     parser.add_argument("--views", nargs="+", help="only images of these views, the first of each study")
+    parser.add_argument("--frame", type=int, help="of files with several frames or pages, counted from 1")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of the results")
     parser.add_argument("--rexrank", type=Path, help="JSON to write for ReXrank's leaderboard")
     parser.add_argument("--min-count", type=int, default=3, help="rarer words are <unk>, as R2Gen has it for IU X-Ray")

@@ -2,6 +2,7 @@
 
 $ make archive MODEL=models/mine
 $ python -m training.extract_features model_store/mine.mar --format pairs --data DATA --out features/iu
+$ python -m training.extract_features model_store/mine.mar --config CONFIG.yaml --out features/iu     # its dataset
 $ python -m training.train CONFIG.yaml start.weights=models/mine dataset.features=features/iu
 
 Can be stopped at any time; the same command continues, and adds images that are new in the data set.
@@ -25,11 +26,11 @@ from prelim.decoders.weights_file import write_weights
 from prelim.encoding.onnx_session import OnnxSession
 from prelim.errors import InputError, PrelimError
 from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
 from training.data.features import INDEX, TENSOR, encoder_of, name_image, read_index
-from training.datasets import read_studies
-from training.datasets.source import Source
+from training.datasets.pictures import read_picture
+from training.datasets.source import Source, read_source
 from training.datasets.study import DatasetError
+from training.settings import make_dataset_settings, read_dataset_settings
 
 
 @contextmanager
@@ -46,11 +47,18 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def extract(
-    archive: Archive, images: Sequence[Path], root: Path, out: Path, *, batch: int, shard: int, options: dict[str, Any]
+    archive: Archive,
+    images: Sequence[Path],
+    source: Source,
+    out: Path,
+    *,
+    batch: int,
+    shard: int,
+    options: dict[str, Any],
 ) -> list[str]:
     """Write the features of images that have none yet: float32 shards, and an index after each of them.
 
-    root    : folder of the images, Source.image_root, from which they are named
+    source  : the data set of the images, whose folder they are named from, and which frame of them counts
     batch   : images that are encoded together
     shard   : images in one file
     options : of OnnxSession
@@ -59,6 +67,7 @@ def extract(
     Raises DatasetError where `out` has features of another encoder.
     """
     out.mkdir(parents=True, exist_ok=True)
+    root = source.image_root
     vision = archive.files[VISION]
     index: dict[str, Any] = {"encoder": encoder_of(archive.config), "vision_sha256": vision, "images": {}}
     if (out / INDEX).exists():
@@ -78,7 +87,7 @@ def extract(
                 pixels = []
                 for image in part[first : first + batch]:
                     try:
-                        radiograph = read_radiograph(image.read_bytes(), archive.config.input)
+                        radiograph = read_picture(image, archive.config.input, source.frame)
                     except (OSError, InputError) as error:
                         failed.append(f"{image}: {error}")
                         continue
@@ -102,13 +111,26 @@ def _write_shard(out: Path, index: dict[str, Any], names: Sequence[str], feature
     part.replace(out / INDEX)
 
 
+def _make_source(given: argparse.Namespace) -> Source:
+    """The data set of the command line or of --config. Raises DatasetError and SettingsError."""
+    words = {"format": given.format, "path": given.data, "image_folder": given.images, "frame": given.frame}
+    named = {name: value for name, value in words.items() if value is not None}
+    if given.config:
+        return read_dataset_settings(given.config, named)
+    if not {"format", "path"} <= named.keys():
+        raise DatasetError("give --format and --data, or --config with a section dataset")
+    return make_dataset_settings(named)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archive", type=Path, help="a .mar file, or the folder that it is unpacked in")
-    parser.add_argument("--format", required=True, help="of the data set, as in dataset.format")
-    parser.add_argument("--data", type=Path, required=True, help="file or folder of the data set, as in dataset.path")
-    parser.add_argument("--images", type=Path, help="folder of the images, as in dataset.image_folder")
+    parser.add_argument("--config", type=Path, help="YAML file whose section dataset describes the data set")
+    parser.add_argument("--format", help="of the data set, as in dataset.format")
+    parser.add_argument("--data", help="file or folder of the data set, as in dataset.path")
+    parser.add_argument("--images", help="folder of the images, as in dataset.image_folder")
+    parser.add_argument("--frame", type=int, help="of files with several frames, as in dataset.frame")
     parser.add_argument("--out", type=Path, required=True, help="folder of the features")
     parser.add_argument("--batch", type=int, default=16, help="images that are encoded together")
     parser.add_argument("--shard", type=int, default=1024, help="images in one file")
@@ -116,14 +138,11 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
     try:
-        source = Source(format=given.format, path=str(given.data), image_folder=str(given.images or ""))
-        studies = read_studies(source.format, source.path, source.image_folder or None)
-        images = [image for study in studies for image in study.images]
+        source = _make_source(given)
+        images = [image for study in read_source(source) for image in source.choose_images(study)]
         options = {"device": given.device, "threads": given.threads}
         with open_archive(given.archive) as archive:
-            failed = extract(
-                archive, images, source.image_root, given.out, batch=given.batch, shard=given.shard, options=options
-            )
+            failed = extract(archive, images, source, given.out, batch=given.batch, shard=given.shard, options=options)
     except PrelimError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

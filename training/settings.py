@@ -200,7 +200,13 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
             section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise SettingsError(f"{name}: {part} is {section!r} and has no keys")
-        section[key] = yaml.safe_load(value)
+        try:
+            section[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(
+                f"{name} is {value!r}, which is not YAML: {getattr(error, 'problem', error)}; put texts with signs "
+                "such as ?, : or # between quotes"
+            ) from error
     return make_settings(values)
 
 

@@ -67,7 +67,9 @@ def validate(check: Check) -> tuple[dict[str, Any], list[Finding], dict[str, Any
     if check.tokenizer is not None:
         everything = [text for reports in by_split.values() for text in reports]
         texts["tokens"] = describe_tokens(everything, check.tokenizer, check.max_tokens)
-    facts = examine_images(list(dict.fromkeys(image for study in studies for image in study.images)), check.jobs)
+    facts = examine_images(
+        list(dict.fromkeys(image for study in studies for image in study.images)), check.jobs, source.frame
+    )
     findings = find_all(studies, facts, texts, check.distance, source.missing_images)
     result = {
         "verdict": _judge(findings, facts),
@@ -78,6 +80,7 @@ def validate(check: Check) -> tuple[dict[str, Any], list[Finding], dict[str, Any
             "images": source.image_folder,
             "sections": list(source.sections),
             "splits": how,
+            "frame": source.frame,
             "distance": check.distance,
         },
         "findings": [
@@ -144,6 +147,7 @@ def make_check(arguments: argparse.Namespace) -> Check:
         "max_tokens": arguments.max_tokens,
         "patient_column": arguments.patient_column,
         "patient_pattern": arguments.patient_pattern,
+        "frame": arguments.frame,
     }
     given = {name: value for name, value in given.items() if value is not None}
     tokenizer = arguments.tokenizer
@@ -184,6 +188,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="of the splits, where the data set fixes none (default: 0)")
     parser.add_argument("--patient-column", help="column or key that names the patient")
     parser.add_argument("--patient-pattern", help="regular expression whose group, in the study's id, is the patient")
+    parser.add_argument("--frame", type=int, help="of files with several frames or pages, counted from 1")
     parser.add_argument("--distance", type=int, default=DISTANCE, help="bits of 256 (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("out/data"))

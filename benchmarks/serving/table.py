@@ -10,6 +10,10 @@ from benchmarks.machine import QUIET_CORES, where_and_when
 HEAD = "| | load | offered /s | reports /s | p50, s | p95, s | p99, s | failed |\n|---|---|---|---|---|---|---|---|"
 
 
+NEEDED = {"p50": 1, "p95": 20, "p99": 100}
+"""Reports that a percentile needs: of fewer it is in effect the slowest, and is left out."""
+
+
 def table(saturated: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[str, Any]]) -> str:
     """The table of one model.
 
@@ -21,12 +25,13 @@ def table(saturated: Mapping[str, Mapping[str, Any]], offered: Sequence[Mapping[
     for figures in found:
         busy = figures["foreign_cores"] > QUIET_CORES
         disturbed = max(disturbed, figures["foreign_cores"] if busy else 0.0)
+        reports = figures["requests"] - figures["failures"]
         cells = [
             figures["candidate"],
             figures["load"],
             number(figures["offered"]),
             number(figures["reports_per_s"]) + ("\\*" if busy else ""),
-            *(number(figures[name]) for name in ("p50", "p95", "p99")),
+            *(number(figures[name] if reports >= needed else None) for name, needed in NEEDED.items()),
             f"{figures['failures']:.0f} of {figures['requests']:.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -56,7 +61,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         "some 50 kB, is on the same cores. Reports of 3 beams, lengths uniform from 16 tokens to the model's maximum. "
         "Saturated: a closed loop with twice as many users as requests decoded together, "
         f"{plan['closed']:.0f} s; otherwise Poisson arrivals for {plan['open']:.0f} s, "
-        "with a queue that keeps growing at 100 %.",
+        "with a queue that keeps growing at 100 %. The last column has n, the number of requests; a percentile of too "
+        f"few reports is left out ({', '.join(f'{name}: {needed}' for name, needed in NEEDED.items())}).",
     ]
     for name, subject in record["models"].items():
         parts.append(f"## {name}: reports of 16 to {subject['tokens']} tokens")

@@ -121,3 +121,12 @@ def test_every_error_has_one_root() -> None:
     ):
         with pytest.raises(SettingsError, match=override.partition("=")[0]):
             read_settings(CONFIG, [override])
+
+
+def test_an_override_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    """A question mark in a list, for instance: no traceback, but the setting and the way out."""
+    path = tmp_path / "mine.yaml"
+    path.write_text("dataset: {format: pairs, path: x}", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"dataset\.prompts is .* which is not YAML: .*between quotes"):
+        read_settings(path, ["dataset.prompts=[What is it?]"])
+    assert read_settings(path, ["dataset.prompts=['What is it?']"]).dataset.prompts == ("What is it?",)

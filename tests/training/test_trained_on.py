@@ -40,24 +40,43 @@ def write_data(folder: Path, fixed: str, count: int = 40) -> Path:
     return folder
 
 
+def train_in_parts(settings: Settings, sessions: int) -> TrainedOn:
+    """Train one step a session, the last session to the end; what the model folder says then."""
+    for session in range(sessions):
+        last = session == sessions - 1
+        run = replace(settings.run, resume=session > 0, stop_after=0 if last else 1)
+        assert train(replace(settings, run=run)) is last
+    record = read_trained_on(Path(settings.run.out))
+    assert record is not None
+    return record
+
+
 @pytest.mark.parametrize("fixed", ["none", "some", "all", "leaking"])
 @pytest.mark.parametrize("number", range(5))
 def test_no_split_setting_scores_what_was_trained_on(tmp_path: Path, fixed: str, number: int) -> None:
-    """20 combinations of fractions, seeds and fixed splits: training and scored studies share no study and no patient.
+    """20 combinations of fractions, seeds, fixed splits and resumed runs share no study and no patient with scores.
 
-    Any other seed or fractions that would score a trained study are refused.
+    Each is a real run of a tiny model in one, two or three sessions; every other run is made longer afterwards. Any
+    other seed or fractions that would score a trained study are refused.
     """
-    path = write_data(tmp_path, fixed)
+    path = write_data(tmp_path / "data", fixed, count=24)
     val, test = FRACTIONS[number]
     values = {"format": "pairs", "path": str(path), "val_fraction": val, "test_fraction": test, "split_seed": number}
     values["splits"] = ("disjoint", "drawn")[number % 2] if fixed == "leaking" else "fixed"
-    settings = make_dataset_settings(values)
-    learned = frozenset(example.fingerprint for example in read_examples(settings).train)
-    record = TrainedOn(settings.__dict__, learned)
+    values["images"], values["sections"] = "each", ["report"]
+    short = {"epochs": 2, "batch_size": 2, "max_steps": 3}
+    run = small_run("xreport", tmp_path, dataset=values, optimisation=short)
+    record = train_in_parts(run, 1 + number % 3)
+    if number % 2:
+        longer = replace(run.optimisation, max_steps=4)
+        assert train(replace(run, optimisation=longer, run=replace(run.run, resume=True)))
+        assert read_trained_on(Path(run.run.out)) == record
+    settings, learned = run.dataset, record.studies
+    assert learned == {example.fingerprint for example in read_examples(settings).train}
     patients = {study.patient_id for study in load_studies(settings) if study.fingerprint in learned}
     for split in ("val", "test"):
         try:
-            data = read_data(settings, split, trained_on=record)
+            data = read_data(make_dataset_settings(record.dataset), split, trained_on=record)
         except DatasetError as error:
             assert "has no studies of split" in str(error)  # noqa: PT017 - which of two errors it is
             continue
@@ -67,9 +86,9 @@ def test_no_split_setting_scores_what_was_trained_on(tmp_path: Path, fixed: str,
         read_data(settings, "train", trained_on=record)
     other = replace(settings, split_seed=number + 100, splits="drawn", val_fraction=0.5, test_fraction=0.0)
     drawn = [study for study in load_studies(other) if study.split == "val"]
-    if learned & {study.fingerprint for study in drawn}:
-        with pytest.raises(DatasetError, match="was trained on"):
-            read_data(other, "val", trained_on=record)
+    assert learned & {study.fingerprint for study in drawn}
+    with pytest.raises(DatasetError, match="was trained on"):
+        read_data(other, "val", trained_on=record)
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def read_examples(settings: DatasetSettings) -> Examples:
 
 def _make_examples(studies: Iterable[Study], settings: DatasetSettings) -> Iterable[Example]:
     for study in studies:
-        text = study.text(settings.sections)
         images = settings.choose_images(study) or ((study.features,) if study.features else ())
-        for image in images if text.strip() else ():
-            yield Example(image, text, study.labels.get(PROMPT, ""), study.labels, study.fingerprint)
+        for image in images:
+            for text in settings.choose_texts(study):
+                yield Example(image, text, study.labels.get(PROMPT, ""), study.labels, study.fingerprint)

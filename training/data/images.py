@@ -11,8 +11,8 @@ from tqdm import tqdm
 from prelim.archive.model_config import ModelConfig
 from prelim.errors import InputError
 from prelim.images.preprocess import PreprocessConfig, preprocess
-from prelim.images.radiograph import read_radiograph
 from training.data.augment import augment
+from training.datasets.pictures import read_picture
 from training.datasets.study import DatasetError
 from training.settings import Augmentation
 
@@ -39,10 +39,11 @@ class Images:
         config: ModelConfig,
         changes: Augmentation = UNCHANGED,
         *,
+        frame: int = 0,
         cache: bool = False,
         hidden: bool = False,
     ) -> None:
-        self._paths, self._config, self._changes = paths, config, changes
+        self._paths, self._config, self._changes, self._frame = paths, config, changes, frame
         p = config.preprocess
         side = (changes.active and changes.side) or p.size
         # One grey channel in [0, 1], whatever the network takes: colours and normalisation come after augmentation.
@@ -79,6 +80,6 @@ class Images:
     def _read(self, index: int) -> Tensor:
         path = self._paths[index]
         try:
-            return torch.from_numpy(preprocess(read_radiograph(path.read_bytes(), self._config.input), self._grey)[0])
+            return torch.from_numpy(preprocess(read_picture(path, self._config.input, self._frame), self._grey)[0])
         except (OSError, InputError) as error:
             raise DatasetError(f"{path} cannot be learned from: {error}") from error

@@ -1,7 +1,7 @@
 """Cleaning of report texts: named steps, none of which is applied unless `dataset.clean` names it."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from training.datasets.study import DatasetError, Study
@@ -50,7 +50,12 @@ def clean_study(study: Study, steps: Sequence[str]) -> Study:
     unknown = [step for step in steps if step not in STEPS]
     if unknown:
         raise DatasetError(f"dataset.clean has {unknown[0]!r}; allowed: {', '.join(STEPS)}")
-    sections = dict(study.sections)
+    further = tuple(_clean(report, steps) for report in study.further)
+    return replace(study, sections=_clean(study.sections, steps), further=further)
+
+
+def _clean(report: Mapping[str, str], steps: Sequence[str]) -> dict[str, str]:
+    sections = dict(report)
     for step in steps:
         sections = {name: STEPS[step](text) for name, text in sections.items()}
-    return replace(study, sections={name: text for name, text in sections.items() if has_words(text)})
+    return {name: text for name, text in sections.items() if has_words(text)}

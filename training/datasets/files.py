@@ -204,6 +204,26 @@ def keep_texts(sections: Mapping[str, Any], place: str) -> dict[str, str]:
     return {name: text for name, text in sections.items() if text and has_words(text)}
 
 
+def keep_readings(
+    reports: Iterable[Mapping[str, Any]], place: str
+) -> tuple[dict[str, str], tuple[dict[str, str], ...]]:
+    """The sections of the first report and those of further ones, by the rules of `keep_texts`; repeats are left out.
+
+    reports : of one study; a section that is a list of texts is one text for each of several reports
+
+    Raises DatasetError like keep_texts.
+    """
+    found: list[dict[str, str]] = []
+    for report in reports:
+        lists = {name: value for name, value in report.items() if isinstance(value, list)}
+        for number in range(max((len(value) for value in lists.values()), default=1) or 1):
+            chosen = {name: value[number] if number < len(value) else None for name, value in lists.items()}
+            texts = keep_texts({**report, **chosen}, place)
+            if texts and texts not in found:
+                found.append(texts)
+    return (found[0], tuple(found[1:])) if found else ({}, ())
+
+
 def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict[str, str]:
     """What else a record says, as texts: every value that is a text or a number, but for the keys that are `known`."""
     skipped = set(known)

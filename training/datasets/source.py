@@ -1,7 +1,7 @@
 """A data set as training, evaluation and validation read it, so that all three see the same studies."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +10,9 @@ from training.datasets.cleaning import clean_study
 from training.datasets.sections import split_sections
 from training.datasets.splits import POLICIES, assign_splits
 from training.datasets.study import DatasetError, Study
+
+REFERENCES = ("first", "each", "joined")
+"""What `dataset.references` allows."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,22 @@ class Source:
         "impression",
         "report",
     )  # of a report, in this order; absent ones are left out; `report` counts where none of the others is there
+    references: str = (
+        "first"  # what is learned where a study has several reports: "first"; "each": as examples of their
+    )
+    # own; "joined": one after the other, by a space. Evaluation compares with all of them
     clean: tuple[str, ...] = ()  # steps of training.datasets.cleaning: whitespace, deidentified, enumeration, lowercase
     images: str = "each"  # "each": every image of a study is an example with the study's text; "first": only its first
     views: tuple[str, ...] = ()  # only images of these views, as the data set names them; empty: all
+    frame: int = 0  # of files with several frames or pages the one that is used, counted from 1; 0: they are refused
     missing_images: float = 0.01  # of the images that are used, at most, may be missing on this disk; they are left out
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (("splits", self.splits, POLICIES), ("images", self.images, ("each", "first"))):
+        for name, value, allowed in (
+            ("splits", self.splits, POLICIES),
+            ("images", self.images, ("each", "first")),
+            ("references", self.references, REFERENCES),
+        ):
             if value not in allowed:
                 raise DatasetError(f"dataset.{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
         held = self.val_fraction, self.test_fraction
@@ -46,6 +58,8 @@ class Source:
             raise DatasetError(
                 f"dataset.val_fraction is {held[0]}, test_fraction {held[1]}; together they must be under 1"
             )
+        if self.frame < 0:
+            raise DatasetError(f"dataset.frame is {self.frame}; allowed: 1 for the first frame and so on, 0 for none")
         if not 0 <= self.missing_images <= 1:
             raise DatasetError(f"dataset.missing_images is {self.missing_images}; allowed: 0 to 1")
         if self.patient_column and self.patient_pattern:
@@ -72,6 +86,13 @@ class Source:
             image for image, view in zip(study.images, study.views, strict=True) if not self.views or view in self.views
         )
         return chosen[:1] if self.images == "first" else chosen
+
+    def choose_texts(self, study: Study) -> tuple[str, ...]:
+        """What is learned of a study: texts, each with each image; none where it has no such section."""
+        texts = study.texts(self.sections)
+        if self.references == "joined" and texts:
+            return (" ".join(texts),)
+        return texts if self.references == "each" else texts[:1]
 
 
 def load_studies(source: Source) -> list[Study]:
@@ -127,10 +148,15 @@ def drop_missing_images(studies: Sequence[Study], source: Source) -> tuple[list[
 def _cut_report(study: Study, sections: Sequence[str]) -> Study:
     """The study with the sections of its `report` where these are wanted and the data set has not cut it itself."""
     wanted = set(sections) - {"report"}
-    if "report" not in study.sections or wanted & study.sections.keys():
-        return study
-    found = split_sections(study.sections["report"])
-    return replace(study, sections={**study.sections, **found}) if wanted & found.keys() else study
+    further = tuple(_cut(report, wanted) for report in study.further)
+    return replace(study, sections=_cut(study.sections, wanted), further=further)
+
+
+def _cut(report: Mapping[str, str], wanted: Set[str]) -> Mapping[str, str]:
+    if "report" not in report or wanted & report.keys():
+        return report
+    found = split_sections(report["report"])
+    return {**report, **found} if wanted & found.keys() else report
 
 
 def _name_patient(study: Study, source: Source) -> str:

@@ -34,6 +34,7 @@ class Study:
     features    : file with the vision encoder's output for the study, where the data set has that instead of images
     group       : what studies share if the patient is unknown: the figure's article, the image of several questions
     place       : file and line or entry, for messages
+    further     : sections of further reports on the same images, by other readers or in other words
     fingerprint : of the id and the texts as they were read, see training.datasets.trained_on
     """
 
@@ -47,6 +48,7 @@ class Study:
     labels: Mapping[str, str]
     features: Path | None = None
     group: str = ""
+    further: tuple[Mapping[str, str], ...] = ()
     place: str = field(default="", compare=False)
     fingerprint: str = field(default="", compare=False)
 
@@ -69,8 +71,17 @@ class Study:
 
         `report`, the text as a whole, is only used if none of the other named sections is there: it contains them.
         """
-        named = " ".join(self.sections[name] for name in sections if name != "report" and self.sections.get(name))
-        return named or (self.sections.get("report", "") if "report" in sections else "")
+        return _join(self.sections, sections)
+
+    def texts(self, sections: Sequence[str]) -> tuple[str, ...]:
+        """What `text` gives, of every report of the study that has it, each wording once."""
+        found = (_join(report, sections) for report in (self.sections, *self.further))
+        return tuple(dict.fromkeys(text for text in found if text.strip()))
+
+
+def _join(report: Mapping[str, str], sections: Sequence[str]) -> str:
+    named = " ".join(report[name] for name in sections if name != "report" and report.get(name))
+    return named or (report.get("report", "") if "report" in sections else "")
 
 
 class Reader(Protocol):

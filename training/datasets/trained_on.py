@@ -33,7 +33,8 @@ def make_fingerprint(study: Study) -> str:
 
     Another format of the same data has other ids, and other fingerprints.
     """
-    texts = json.dumps([study.study_id, sorted(study.sections.items())])
+    further = [sorted(report.items()) for report in study.further]
+    texts = json.dumps([study.study_id, sorted(study.sections.items()), *further])
     return hashlib.sha256(texts.encode()).hexdigest()[:12]
 
 

@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate, normalize
 from tqdm import tqdm
 
 from prelim.errors import InputError
-from prelim.images.radiograph import InputConfig, read_radiograph
+from prelim.images.radiograph import InputConfig
+from training.datasets.pictures import read_picture
 from training.datasets.study import DatasetError
 from training.evaluation.metrics.ngrams import best_constant
 
@@ -35,13 +36,13 @@ def random_reports(train: Sequence[str], count: int, seed: int = 0) -> list[str]
     return [generator.choice(train) for _ in range(count)]
 
 
-def pixel_vectors(images: Sequence[Path], side: int = 32) -> Tensor:
+def pixel_vectors(images: Sequence[Path], side: int = 32, frame: int = 0) -> Tensor:
     """Images of side x side pixels, each with mean 0 and length 1, shape (images, side ** 2)."""
     config = InputConfig()
     rows = np.empty((len(images), side * side), dtype=np.float32)
     for row, path in zip(rows, tqdm(images, desc="pixels", unit="image", leave=False), strict=True):
         try:
-            pixels = torch.from_numpy(read_radiograph(path.read_bytes(), config).pixels)
+            pixels = torch.from_numpy(read_picture(path, config, frame).pixels)
         except (OSError, InputError) as error:
             raise DatasetError(f"{path} cannot be read: {error}") from error
         small = interpolate(pixels[None, None].float(), (side, side), mode="bilinear", antialias=True)

@@ -8,7 +8,7 @@ import random
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from training.datasets import FORMATS
@@ -20,9 +20,12 @@ from training.evaluation.metrics.clinical import clinical_measures
 from training.evaluation.metrics.labeller import Labeller
 from training.evaluation.metrics.overlap import Measures, coco_measures
 from training.evaluation.metrics.r2gen import Protocol
+from training.evaluation.table import format_row
 
 _DENIED = re.compile(r"\b(?:no|not|without|free of|negative for)\b ?", re.IGNORECASE)
-_SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+"""Words that name a side."""
+
 SHOWN = ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr", "micro F1, 13 findings")
 
 
@@ -33,7 +36,7 @@ def remove_denials(text: str) -> str:
 
 def swap_sides(text: str) -> str:
     """The text with left for right and right for left."""
-    return _SIDES.sub(lambda match: "right" if match.group().lower() == "left" else "left", text)
+    return SIDES.sub(lambda match: "right" if match.group().lower() == "left" else "left", text)
 
 
 def same_labels(train: Sequence[str], references: Sequence[str], seed: int = 0) -> list[str]:
@@ -54,12 +57,19 @@ def measure(data: EvaluationData) -> Measures:
         "references, sides swapped": [swap_sides(text) for text in data.references],
         "constant, best BLEU-4 on val": [constant] * len(data.references),
         "random training report": random_reports(data.train_texts, len(data.references)),
-        "random, same 14 labels": same_labels(data.train_texts, data.references),
+        "random training report, same 14 labels": same_labels(data.train_texts, data.references),
     }
     tokenised = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
     overlap = coco_measures(tokenised, [protocol(text) for text in data.references])
     groups, _ = clinical_measures(systems, data.references)
     return {name: [*overlap[name], *groups[name]] for name in systems}
+
+
+def tabulate(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """The table of SHOWN, for every wrong text."""
+    lines = [format_row(["", *SHOWN]), "|---" * (len(SHOWN) + 1) + "|"]
+    lines += [format_row([name, *(f"{found[shown]:.3f}" for shown in SHOWN)]) for name, found in figures.items()]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -77,11 +87,8 @@ def main() -> None:
             raise DatasetError(f"{arguments.data} has no training or no validation split to copy from")
     except DatasetError as error:
         sys.exit(str(error))
-    print(f"| | {' | '.join(SHOWN)} |\n{'|---' * (len(SHOWN) + 1)}|")
-    for name, measures in measure(data).items():
-        figures = {one.name: one.score() for one in measures}
-        print(f"| {name} | {' | '.join(f'{figures[shown]:.3f}' for shown in SHOWN)} |")
-    swapped = sum(_SIDES.search(text) is not None for text in data.references)
+    print(tabulate({name: {one.name: one.score() for one in found} for name, found in measure(data).items()}))
+    swapped = sum(SIDES.search(text) is not None for text in data.references)
     print(f"\n{swapped} of {len(data.references)} references name a side.")
 
 

@@ -13,7 +13,8 @@ from training.datasets.trained_on import TrainedOn
 class EvaluationData:
     """Studies with their reference texts.
 
-    studies, references : what is scored; those without a reference are left out
+    studies, references : what is scored; those without a reference are left out. Of several references the first
+    further             : of each study the others; none where no study has any
     inputs              : of each study, the image that a model sees (the first that the source chooses) or the file
                           with its features; None where it has neither
     train, train_texts  : what baselines copy from, and the texts that the vocabulary of R2Gen's protocol comes from
@@ -21,6 +22,7 @@ class EvaluationData:
     val_texts           : reports on which the constant is chosen
     left_out            : studies of the split that have no reference
     remarks             : on what is left out or unknown
+    frame               : of Source
     """
 
     split: str
@@ -33,6 +35,8 @@ class EvaluationData:
     val_texts: tuple[str, ...]
     left_out: int
     remarks: tuple[str, ...] = ()
+    further: tuple[tuple[str, ...], ...] = ()
+    frame: int = 0
 
 
 def read_data(
@@ -56,7 +60,7 @@ def read_data(
     if with_images:
         parts[split], missing = drop_missing_images(parts[split], source)
     written = {
-        name: [(study, text) for study in studies if (text := study.text(source.sections).strip())]
+        name: [(study, texts) for study in studies if (texts := study.texts(source.sections))]
         for name, studies in parts.items()
     }
     if not written[split]:
@@ -67,15 +71,22 @@ def read_data(
     return EvaluationData(
         split=split,
         studies=tuple(study for study, _ in written[split]),
-        references=tuple(text for _, text in written[split]),
+        references=tuple(texts[0].strip() for _, texts in written[split]),
         inputs=tuple(_find_input(study, source) for study, _ in written[split]),
         train=tuple(study for study, _ in written["train"]),
-        train_texts=tuple(text for _, text in written["train"]),
+        train_texts=tuple(texts[0].strip() for _, texts in written["train"]),
         train_inputs=tuple(_find_input(study, source) for study, _ in written["train"]),
-        val_texts=tuple(text for _, text in written["val"]),
+        val_texts=tuple(texts[0].strip() for _, texts in written["val"]),
         left_out=len(parts[split]) - len(written[split]),
         remarks=tuple(_make_remarks([study for study, _ in written[split]], missing)),
+        further=_list_further([texts for _, texts in written[split]]),
+        frame=source.frame,
     )
+
+
+def _list_further(texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
+    further = tuple(tuple(text.strip() for text in several[1:]) for several in texts)
+    return further if any(further) else ()
 
 
 def _check_untrained(studies: Sequence[Study], split: str, trained_on: TrainedOn | None) -> None:

@@ -4,11 +4,14 @@ $ python -m training.evaluate models/demo DATA --format open_radiology --split v
 $ python -m training.evaluation.external models/demo --templates DATA --covid COVID --iu IU
 $ python -m training.evaluation.demo_card models/demo --data DATA          # collects measurements.json, writes the card
 $ python -m training.evaluation.demo_card models/demo                      # writes the card from measurements.json
+$ python -m training.evaluation.demo_card models/demo --check              # fails where the first two say otherwise
 """
 
 import argparse
 import json
+import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +26,9 @@ from training.evaluation.table import figure, markdown
 
 MEASUREMENTS = "measurements.json"
 """What the card is written from, next to it."""
+
+MEASURED = ("evaluation", "external")
+"""Parts of it that the model folder and the data give again; `training` needs a training."""
 
 CARD = """# {name} {version}
 
@@ -78,10 +84,10 @@ Right by group: {by_group}. View named for {laterals[pictures]} lateral radiogra
 
 - COVID-19 means adults of one hospital; nearly all normal chests are children of one to five years. What it has
   learned is in part the source of a picture.
-- Only frontal chest and knee radiographs, brain MRI with contrast, breast ultrasound, and axial CT in
-  lung window. It has no word for "I do not know" and describes any picture as one of these.
-- Findings with few pictures (cardiomegaly, effusion, nodule, pneumothorax, hemorrhage, infarct, everything in the
-  abdomen) are not learned.
+- Almost only frontal chest and knee radiographs, brain MRI with contrast, breast ultrasound, and axial CT of the chest
+  in lung window. It has no word for "I do not know" and describes any picture as one of these.
+- Findings with twenty training pictures or fewer (cardiomegaly, effusion, nodule, pneumothorax, hemorrhage, infarct,
+  everything in the abdomen) are not to be relied on.
 - Knees were contrast-equalized by their source; half of the chests and all breasts had lost their proportions.
 - The patient numbers of brain MRI, lung CT and breast ultrasound are approximate, so that their scores may flatter.
 - Bacterial and viral pneumonia are labels of the source, not something that a radiograph can tell reliably.
@@ -197,6 +203,19 @@ def write_card(model: Model, measured: Mapping[str, Any]) -> str:
     )
 
 
+def find_differences(said: Any, measured: Any, place: str = "") -> list[str]:
+    """Where measurements.json and what was measured again differ: keys and both values."""
+    if isinstance(said, Mapping) and isinstance(measured, Mapping):
+        keys = dict.fromkeys([*said, *measured])
+        return [line for key in keys for line in find_differences(said.get(key), measured.get(key), f"{place}/{key}")]
+    if isinstance(said, list) and isinstance(measured, list) and len(said) == len(measured):
+        pairs = enumerate(zip(said, measured, strict=True))
+        return [line for i, pair in pairs for line in find_differences(*pair, f"{place}/{i}")]
+    if isinstance(said, float) and isinstance(measured, float) and math.isclose(said, measured, rel_tol=1e-6):
+        return []  # sums of float32 depend on the number of threads
+    return [] if said == measured else [f"{place.lstrip('/')} is {said!r}, measured: {measured!r}"]
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -205,8 +224,15 @@ def main() -> None:
     parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))
     parser.add_argument("--external", type=Path, default=Path("out/evaluation/external.json"))
     parser.add_argument("--training", type=Path, default=Path("runs/demo/training.json"))
+    parser.add_argument("--check", action="store_true", help="compare measurements.json with what was measured")
     arguments = parser.parse_args()
     path = arguments.model / MEASUREMENTS
+    if arguments.check:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found = {name: json.loads(getattr(arguments, name).read_text(encoding="utf-8")) for name in MEASURED}
+        if differences := find_differences({name: kept[name] for name in MEASURED}, found):
+            sys.exit("\n".join(differences))
+        return
     if arguments.data:
         files = (arguments.evaluation, arguments.external, arguments.training)
         evaluation, external, training = (json.loads(file.read_text(encoding="utf-8")) for file in files)

@@ -9,7 +9,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from prelim.images.radiograph import InputConfig, read_radiograph
+from prelim.images.radiograph import InputConfig
+from training.datasets.pictures import read_picture
 from training.evaluation.data import EvaluationData
 
 _LINE = 74
@@ -31,7 +32,7 @@ def plot_examples(path: Path, data: EvaluationData, reports: Sequence[str], coun
         len(chosen), 2, figsize=(9.5, sum(heights)), width_ratios=(1, 2), height_ratios=heights, squeeze=False
     )
     for (image, words), i, (reference, report) in zip(axes, chosen, texts, strict=True):
-        image.imshow(read_radiograph(images[i].read_bytes(), InputConfig()).pixels, cmap="gray")
+        image.imshow(read_picture(images[i], InputConfig(), data.frame).pixels, cmap="gray")
         image.set_axis_off()
         image.set_title(data.studies[i].study_id, fontsize=8, color="0.4")
         words.set_axis_off()

@@ -18,11 +18,12 @@ from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
+from prelim.images.radiograph import InputConfig, Radiograph
 from prelim.networks.model_folder import Model
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import cut_at_stop
 from training.datasets.formats.feature_json import read_embedding
+from training.datasets.pictures import read_picture
 from training.datasets.study import DatasetError
 
 
@@ -48,10 +49,11 @@ class ModelRunner:
     """Encodes images, writes reports and reads references, by the networks that are exported and served.
 
     slots : how many images are taken together
+    frame : of Source
     """
 
-    def __init__(self, model: Model, slots: int = 16, device: str = "cpu") -> None:
-        self._model, self._slots, self._device = model, slots, device
+    def __init__(self, model: Model, slots: int = 16, device: str = "cpu", frame: int = 0) -> None:
+        self._model, self._slots, self._device, self._frame = model, slots, device, frame
         model.network.vision.to(device)
         model.network.connector.to(device)
         self._decoder = serving_decoder(model.network.decoder, packed=False, device=device)
@@ -90,7 +92,8 @@ class ModelRunner:
             if chunk[0].suffix == ".json":  # a data set of features, see feature_json
                 yield torch.from_numpy(np.stack([read_embedding(path) for path in chunk])).to(self._device)
                 continue
-            pixel_values = np.stack([preprocess(_read(path, config.input), config.preprocess) for path in chunk])
+            pictures = [_read(path, config.input, self._frame) for path in chunk]
+            pixel_values = np.stack([preprocess(picture, config.preprocess) for picture in pictures])
             yield self._model.network.vision(torch.from_numpy(pixel_values).to(self._device))
 
     def _written(self, image_embeds: Tensor, options: GenerationOptions) -> list[str]:
@@ -124,9 +127,9 @@ class ModelRunner:
         return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)
 
 
-def _read(path: Path, config: InputConfig) -> Radiograph:
+def _read(path: Path, config: InputConfig, frame: int) -> Radiograph:
     try:
-        return read_radiograph(path.read_bytes(), config)
+        return read_picture(path, config, frame)
     except (OSError, InputError) as error:
         raise DatasetError(f"{path} cannot be evaluated: {error}") from error
 

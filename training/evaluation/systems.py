@@ -83,7 +83,8 @@ def baselines(data: EvaluationData, protocol: Protocol, runner: ModelRunner | No
         return result
     train_images, texts = [path for path, _ in seen], [text for _, text in seen]
     if all(study.features is None for study in data.studies):
-        result.systems[PIXELS] = retrieved_reports(pixel_vectors(images), pixel_vectors(train_images), texts)
+        scored, known = (pixel_vectors(some, frame=data.frame) for some in (images, train_images))
+        result.systems[PIXELS] = retrieved_reports(scored, known, texts)
     if runner is not None and run is not None:
         result.systems[FEATURES] = retrieved_reports(run.features, runner.features(train_images), texts)
     return result
@@ -105,18 +106,24 @@ def sections(
     references = data.references
     language = find_language(references)
     gold = [protocol(reference) for reference in references]
+    further = [[protocol(text) for text in texts] for texts in data.further]
     tokenized = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
-    refusal = find_refusal(language, [text for texts in (gold, *tokenized.values()) for text in texts])
+    refusal = find_refusal(language, [text for texts in (gold, *further, *tokenized.values()) for text in texts])
     remarks = [refusal] if refusal else []
-    if len(set(gold)) == 1:
+    if data.further:
+        remarks.append(
+            f"{sum(map(bool, data.further))} of {len(references)} studies have several references. BLEU, METEOR, "
+            "ROUGE-L, CIDEr and sacreBLEU compare with all of them, the other scores and the baselines with the first."
+        )
+    if len({*gold, *(text for texts in further for text in texts)}) == 1:
         remarks.append("All references are equal: CIDEr, by its definition, is 0 for every text.")
-    uncleaned, signatures = sacrebleu_measures(systems, references, language)
+    uncleaned, signatures = sacrebleu_measures(systems, references, language, data.further)
     if language in SPACELESS:
         remarks.append(f"ReXrank BLEU-2 was not computed: it splits at spaces, which {language} does not have.")
     else:
         uncleaned = _join(uncleaned, rexrank_measures(systems, references))
     result = [
-        Section("R2Gen's protocol", coco_measures(tokenized, gold, with_meteor=refusal is None)),
+        Section("R2Gen's protocol", coco_measures(tokenized, gold, further, with_meteor=refusal is None)),
         Section("uncleaned texts", uncleaned, "; ".join(signatures)),
     ]
     if templates is not None:

@@ -1,6 +1,6 @@
 """The figures of an evaluation as Markdown: one table, the systems side by side, baselines always among them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _DETAIL = ("F1 of each label, by rules", "finding group right, by kind of picture")
@@ -12,20 +12,20 @@ def markdown(result: Mapping[str, Any]) -> str:
     systems = list(result["sections"][0]["figures"])
     difference = any(section["above_constant"] for section in result["sections"])
     head = ["", *systems, *(["above the constant"] if difference else [])]
-    lines = [_row(head), "|---" * len(head) + "|"]
+    lines = [format_row(head), "|---" * len(head) + "|"]
     for section in result["sections"]:
-        lines.append(_row([f"**{section['title']}**", *[""] * (len(head) - 1)]))
+        lines.append(format_row([f"**{section['title']}**", *[""] * (len(head) - 1)]))
         names = next(iter(section["figures"].values()))
         for name in names:
-            cells = [_cell(section, system, name) for system in systems]
+            cells = [format_cell(section, system, name) for system in systems]
             if difference:
                 cells.append(_difference(section, name))
-            lines.append(_row([name, *cells]))
-    lines.append(_row(["**variety**", *[""] * (len(head) - 1)]))
+            lines.append(format_row([name, *cells]))
+    lines.append(format_row(["**variety**", *[""] * (len(head) - 1)]))
     for key in next(iter(result["distinct"].values())):
-        cells = [_count(result["distinct"][system][key]) for system in systems]
+        cells = [format_count(result["distinct"][system][key]) for system in systems]
         title = {"reports": "distinct reports", "ratio": "distinct / all"}.get(key, key.replace("_", " "))
-        lines.append(_row([title, *cells, *([""] if difference else [])]))
+        lines.append(format_row([title, *cells, *([""] if difference else [])]))
     return "\n\n".join(["\n".join(lines), *_tabulate_subgroups(result), "\n".join(_remarks(result))])
 
 
@@ -45,10 +45,10 @@ def _tabulate_subgroups(result: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     shown = list(rows[0][2]["figures"])
-    lines = [_row([f"{result['system']}, by", "studies", *shown]), "|---" * (len(shown) + 2) + "|"]
+    lines = [format_row([f"{result['system']}, by", "studies", *shown]), "|---" * (len(shown) + 2) + "|"]
     for name, value, scores in rows:
         cells = [f"{_number(v)} ({_number(low)} to {_number(high)})" for v, low, high in scores["figures"].values()]
-        lines.append(_row([f"{name}: {value}", str(scores["studies"]), *cells]))
+        lines.append(format_row([f"{name}: {value}", str(scores["studies"]), *cells]))
     return ["\n".join(lines)]
 
 
@@ -66,7 +66,8 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
     return remarks + [f"- {note}" for note in result["notes"]]
 
 
-def _cell(section: Mapping[str, Any], system: str, name: str) -> str:
+def format_cell(section: Mapping[str, Any], system: str, name: str) -> str:
+    """A figure of one system with its interval, which is left out for details; a dash where it was not computed."""
     figures = section["figures"].get(system, {}).get(name)
     if figures is None:
         return "–"
@@ -91,9 +92,11 @@ def _number(value: float | None, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def _count(value: float) -> str:
+def format_count(value: float) -> str:
+    """A whole number as it is, a fraction with three decimals."""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _row(cells: list[str]) -> str:
+def format_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"

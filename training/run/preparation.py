@@ -114,7 +114,7 @@ def _open_images(
     if d.features:
         return Features(Path(d.features), paths, d.image_root, model.config)
     changes = settings.augment if train else UNCHANGED
-    return Images(paths, model.config, changes, cache=settings.run.cache, hidden=not main)
+    return Images(paths, model.config, changes, frame=d.frame, cache=settings.run.cache, hidden=not main)
 
 
 def _build_teacher(settings: Settings, model: StartingModel, images: ImageSource, classes: int) -> Teacher:

@@ -61,6 +61,8 @@ def materialize(tensor: Tensor | LazyTensor) -> Tensor:
 def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> None:
     """Write tensors as safetensors, one after another: of lazy or memory-mapped ones only one is in memory.
 
+    A file that is there already is replaced at the end: some of the tensors may be mapped from it.
+
     Raises ArchiveError for a tensor with NaN or infinite values.
     """
     # Whole cache lines first, then the widest elements: each tensor lies where vectors of it can be read in place.
@@ -78,7 +80,8 @@ def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> Non
     encoded += b" " * (-(len(encoded) + 8) % ALIGNMENT)
     hidden = None if end >= PROGRESS_FROM else True  # None shows the bar on a terminal only
     bar = tqdm(total=end, unit="B", unit_scale=True, desc=path.name, leave=False, disable=hidden)
-    with path.open("wb") as file, bar:
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as file, bar:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for name in names:
             tensor = weights[name]
@@ -89,6 +92,7 @@ def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> Non
                 raise ArchiveError(f"{name} has NaN or infinite values: its file is damaged, or its training diverged")
             contiguous = values.detach().cpu().contiguous()
             bar.update(file.write(contiguous.reshape(-1).view(torch.uint8).numpy().data))
+    part.replace(path)
 
 
 def _bytes(tensor: Tensor | LazyTensor) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,17 @@ def test_medians_are_of_each_figure_and_skip_what_is_missing() -> None:
     rounds = [FIGURES, replace(FIGURES, reports_per_s=2.5, p95=None), replace(FIGURES, reports_per_s=9.0, p95=4.0)]
 
     assert take_medians(rounds) == replace(FIGURES, reports_per_s=2.5, p95=3.0)
+
+
+@pytest.mark.parametrize(
+    ("requests", "failures", "shown"), [(120, 0, 3), (120, 21, 2), (20, 1, 1), (1, 0, 1), (9, 9, 0)]
+)
+def test_percentiles_of_too_few_reports_are_left_out(requests: int, failures: int, shown: int) -> None:
+    """A p95 needs 20 reports, a p99 100."""
+    figures = asdict(replace(FIGURES, requests=requests, failures=failures))
+    cells = [cell.strip() for cell in table({"ours": figures}, []).splitlines()[2].split("|")]
+    assert cells[5:8] == ["1", "2", "3"][:shown] + ["–"] * (3 - shown)
+    assert cells[8] == f"{failures} of {requests}"
 
 
 def test_closed_loop_has_no_offered_rate() -> None:

@@ -91,9 +91,10 @@ def test_features_stand_for_images(small: Small, data: Path, tmp_path: Path, sys
     archive = read_archive(unpacked)
     images = sorted((data / "images").iterdir())
     options = {"batch": 2, "shard": 3, "options": {}}
-    assert extract(archive, images[:4], data, out, **options) == []  # stopped half-way
+    source = small().dataset
+    assert extract(archive, images[:4], source, out, **options) == []  # stopped half-way
     files = {file.name: file.stat().st_mtime_ns for file in out.glob("*.safetensors")}
-    assert extract(archive, images, data, out, **options) == []
+    assert extract(archive, images, source, out, **options) == []
     assert len(read_index(out)["images"]) == 12
     assert all((out / name).stat().st_mtime_ns == when for name, when in files.items())
     curves = []

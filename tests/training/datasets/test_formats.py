@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ from pyarrow import parquet
 from training.datasets import FORMATS, read_studies
 from training.datasets.formats.feature_json import read_embedding
 from training.datasets.sections import split_sections
+from training.datasets.source import Source, read_source
 from training.datasets.study import DatasetError, Study
 
 
@@ -321,6 +323,21 @@ def test_a_broken_json_names_the_entry(contents: str, message: str, tmp_path: Pa
         read_studies("pairs", tmp_path)
 
 
+def test_the_documentation_says_of_every_format_what_was_tried() -> None:
+    """Data set, version, files, patient, splits, and whether the published files or only their layout were read."""
+    text = (Path(__file__).parents[3] / "docs" / "training-data.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")
+    ][1:]
+    assert [cells[0].strip("`") for cells in rows] == [
+        *("table", "pairs", "webdataset"),
+        *(name for name in FORMATS if name not in ("table", "pairs", "webdataset")),
+    ]
+    assert all(len(cells) == 7 and all(cells) for cells in rows)
+    own = {"table", "pairs", "webdataset"}
+    assert all(re.search("published file|layout", cells[-1]) for cells in rows if cells[0].strip("`") not in own)
+
+
 def test_an_unknown_format_lists_the_known() -> None:
     """The message has every name that would be right."""
     with pytest.raises(DatasetError, match="is 'iuxray'; allowed: bimcv, caption_folders"):
@@ -369,3 +386,38 @@ def test_the_two_forms_of_the_real_indiana_reports_agree(shared: Path) -> None:
         if sections.get("findings", "").split() != by_xml[uid].get("findings", "").split()
     ]
     assert differing == []
+
+
+def test_several_reports_of_a_study_are_further_references(tmp_path: Path) -> None:
+    """Lists of texts, and other texts in rows of one study; what is the same is kept once, null is not a text."""
+    rows = [
+        {"file": "a.png", "uid": "1", "findings": ["Clear.", "No effusion.", None], "impression": "Normal."},
+        {"file": "b.png", "uid": "1", "findings": "Clear.", "impression": "Normal."},
+        {"file": "b.png", "uid": "1", "findings": "Lungs are clear."},
+    ]
+    as_json(tmp_path / "pairs.json", rows)
+    [study] = read_studies("pairs", tmp_path)
+    assert study.sections == {"findings": "Clear.", "impression": "Normal."}
+    assert study.texts(("findings",)) == ("Clear.", "No effusion.", "Lungs are clear.")
+    one = read_studies("pairs", as_json(tmp_path / "one.json", rows[1:2]))[0]
+    assert one.further == ()
+    assert one.fingerprint != study.fingerprint
+    as_json(tmp_path / "pairs.json", [{"file": "a.png", "report": ["Clear.", 3]}])
+    with pytest.raises(DatasetError, match="entry 0: report is int; expected a text or null"):
+        read_studies("pairs", tmp_path)
+
+
+def test_what_is_learned_of_several_references_is_a_setting(tmp_path: Path) -> None:
+    """The first, each, or all joined; sections and cleaning apply to every one."""
+    reports = ["FINDINGS: 1. Clear.\nIMPRESSION: Normal.", "FINDINGS: No  effusion."]
+    as_json(tmp_path / "pairs.json", [{"file": "a.png", "report": reports}])
+    for references, texts in (
+        ("first", ("Clear. Normal.",)),
+        ("each", ("Clear. Normal.", "No effusion.")),
+        ("joined", ("Clear. Normal. No effusion.",)),
+    ):
+        source = Source("pairs", str(tmp_path), references=references, clean=("enumeration", "whitespace"))
+        [study] = read_source(source)
+        assert source.choose_texts(study) == texts
+    with pytest.raises(DatasetError, match=r"dataset\.references is 'all'; allowed: 'first', 'each', 'joined'"):
+        Source(references="all")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from prelim.errors import InputError, NotAnImage, UnreadableInput
 from prelim.images.radiograph import InputConfig, read_radiograph
+from training.datasets.pictures import take_frame
 
 HASH_SIDE = 16
 """The perceptual hash has 16 x 16 bits: see duplicates.py."""
@@ -49,17 +51,18 @@ class ImageFacts:
     warnings: tuple[str, ...] = ()
 
 
-def examine_images(paths: Sequence[Path], jobs: int) -> list[ImageFacts]:
-    """The facts of every file, in order. `jobs` processes share the work."""
+def examine_images(paths: Sequence[Path], jobs: int, frame: int = 0) -> list[ImageFacts]:
+    """The facts of every file, in order. `jobs` processes share the work; `frame` is that of Source."""
+    examine = partial(examine_image, frame=frame)
     with ExitStack() as stack:
-        found: Iterator[ImageFacts] = map(examine_image, paths)
+        found: Iterator[ImageFacts] = map(examine, paths)
         if jobs > 1:
             pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
-            found = pool.map(examine_image, paths, chunksize=16)
+            found = pool.map(examine, paths, chunksize=16)
         return list(tqdm(found, total=len(paths), desc="images", unit="image"))
 
 
-def examine_image(path: Path) -> ImageFacts:
+def examine_image(path: Path, frame: int = 0) -> ImageFacts:
     """Read one file as the server does, with its default limits."""
     try:
         data = path.read_bytes()
@@ -69,7 +72,7 @@ def examine_image(path: Path) -> ImageFacts:
         return ImageFacts(path, "corrupt", f"cannot be read: {error.strerror}")
     digest = hashlib.sha256(data).hexdigest()
     try:
-        radiograph = read_radiograph(data, InputConfig())
+        radiograph = read_radiograph(take_frame(data, frame) if frame else data, InputConfig())
     except InputError as error:
         state = "corrupt" if isinstance(error, (UnreadableInput, NotAnImage)) else "refused"
         return ImageFacts(path, state, str(error), digest)

@@ -22,7 +22,10 @@ def write_page(
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    shown = [(finding, [[thumbnail(image) for image in group] for group in finding.pictures]) for finding in findings]
+    frame = result["source"]["frame"]
+    shown = [
+        (finding, [[thumbnail(image, frame) for image in group] for group in finding.pictures]) for finding in findings
+    ]
     page = environment.get_template("page.html.j2")
     html = page.render(result=result, findings=shown, plots=plots, tiles=_tiles(result), counts_columns=COLUMNS)
     path.write_text(html, encoding="utf-8")

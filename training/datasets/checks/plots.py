@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from prelim.errors import InputError
-from prelim.images.radiograph import InputConfig, read_radiograph
+from prelim.images.radiograph import InputConfig
 from training.datasets.checks.images import ImageFacts
+from training.datasets.pictures import read_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,10 +153,10 @@ def plot_sizes(facts: Sequence[ImageFacts]) -> str:
     return _png(figure)
 
 
-def thumbnail(path: Path) -> str:
-    """The image as a small JPEG; empty where it cannot be read."""
+def thumbnail(path: Path, frame: int = 0) -> str:
+    """The image, or that frame of it, as a small JPEG; empty where it cannot be read."""
     try:
-        pixels = read_radiograph(path.read_bytes(), InputConfig()).pixels
+        pixels = read_picture(path, InputConfig(), frame).pixels
     except (InputError, OSError):
         return ""
     image = Image.fromarray((pixels * 255).round().astype(np.uint8))

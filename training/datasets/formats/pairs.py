@@ -1,8 +1,9 @@
 """A JSON list with one object an image: `[{"file", "findings", ...}]`, the plainest format for data of one's own.
 
 file                 : image, relative to the folder of images
-any of SECTIONS      : texts; one may be missing or null
-uid                  : study; objects of one uid are one study, whose texts the first of them gives
+any of SECTIONS      : texts; one may be missing or null. A list of texts, and other texts in a further object of one
+                       study, are further references
+uid                  : study; objects of one uid are one study
 any of PATIENT       : see Study; unknown where none is there
 view, split          : see Study
 any other value      : a label
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.files import collect_labels, find_file, keep_texts, name_split, read_json, read_records
+from training.datasets.files import collect_labels, find_file, keep_readings, name_split, read_json, read_records
 from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError, Study
 
@@ -35,10 +36,12 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         place, first = rows[0]
         # One file may be listed twice, for instance once for each licence.
         views = {folder.find(str(record["file"])): str(record.get("view") or "") for _, record in rows}
+        sections, further = keep_readings([{name: record.get(name) for name in SECTIONS} for _, record in rows], place)
         yield Study(
             study_id=study_id,
             images=tuple(views),
-            sections=keep_texts({name: first.get(name) for name in SECTIONS}, place),
+            sections=sections,
+            further=further,
             patient_id=_find_one(rows, PATIENT, "patients"),
             views=tuple(views.values()),
             source=file.parent.name,

@@ -7,7 +7,7 @@
       columns: {id: accession, image: file, report: Befund, patient: patient_no}
 
 `columns` says which column is which of COLUMNS; a column of that very name needs no line. All others are labels. Rows
-of one id are one study, whose texts the first of them gives.
+of one id are one study: those with other texts, and lists of texts (parquet, JSON lines), are further references.
 """
 
 import math
@@ -19,6 +19,7 @@ from training.datasets.files import (
     PROMPT,
     collect_labels,
     find_file,
+    keep_readings,
     keep_texts,
     name_split,
     read_json_lines,
@@ -66,10 +67,12 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
         views = {folder.find(str(row["image"])): str(row["view"] or "") for _, row in rows}
         prompt = keep_texts({PROMPT: first[PROMPT]}, place)
         patient = first["patient"]
+        sections, further = keep_readings([{name: row[name] for name in SECTIONS} for _, row in rows], place)
         yield Study(
             study_id=study_id,
             images=tuple(views),
-            sections=keep_texts({name: first[name] for name in SECTIONS}, place),
+            sections=sections,
+            further=further,
             patient_id=find_patient(study_id) if patient is None else str(patient),
             views=tuple(views.values()),
             source=file.stem,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.archives import read_members
-from training.datasets.files import SPLIT_NAMES, collect_labels, keep_texts
+from training.datasets.files import SPLIT_NAMES, collect_labels, keep_readings
 from training.datasets.image_files import IMAGE_SUFFIXES, write_image
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
@@ -20,7 +20,8 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
     images : folder that the images are written to, by the hash of their bytes
 
-    A .txt is the report; a .json has SECTIONS, or `caption` as the report, and labels. Members of a sample follow each
+    A .txt is the report; a .json has SECTIONS, or `caption` as the report, and labels. A list of texts is several
+    references. Members of a sample follow each
     other, as the format has it.
     """
     if images is None:
@@ -34,10 +35,12 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             place = f"{file}, sample {key}"
             pictures = [data for suffix, data in members.items() if suffix in IMAGE_SUFFIXES]
             record = _read_texts(place, members)
+            sections, further = keep_readings([{name: record.get(name) for name in SECTIONS}], place)
             yield Study(
                 study_id=f"{file.name.partition('.')[0]}/{key}",
                 images=tuple(write_image(data, images) for data in pictures),
-                sections=keep_texts({name: record.get(name) for name in SECTIONS}, place),
+                sections=sections,
+                further=further,
                 patient_id=str(record["patient"]) if record.get("patient") else find_patient(key),
                 views=("",) * len(pictures),
                 source=path.stem,

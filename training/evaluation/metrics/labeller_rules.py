@@ -144,7 +144,8 @@ UNCERTAIN_BEFORE = _any(
     "may", "might", "could", "possibl[ey]", "possibility of", "likely", "suspected", "suspicion of",
     "questionable", "question(?: of)?", "concern(?:ing)?(?: for)?", "versus", "vs", "differential", "worrisome for",
     "evaluate for", "correlat(?:e|ion)", "appears? to",
-    "presum(?:ed|ably)", "perhaps", "potential", "equivocal", "indeterminate", "in the (?:appropriate|proper) clinical",
+    "presum(?:ed|ably)", "perhaps", "potential(?:ly)?", "equivocal", "indeterminate",
+    "in the (?:appropriate|proper) clinical",
 )  # fmt: skip
 """These put what follows them in doubt. "Probable" and "suggestive of" do not: readers mean the finding."""
 
@@ -166,8 +167,11 @@ _FINDING = (
     r"pneumothora\w+|fluid|thickening|hemorrhage|contusion)"
 )
 ALTERNATIVE_AFTER = re.compile(rf"^\w*\s*(?:\b(?:or|versus|vs)\b|/)\.?\s*(?:\w+ ){{0,3}}?{_FINDING}\b")
-ALTERNATIVE_BEFORE = re.compile(rf"\b{_FINDING}\s*(?:\b(?:or|versus|vs)\b|/)\.?\s*(?:\w+ ){{0,3}}$")
-"""Of two findings joined by "or" or "versus" one is there, and which of them is in doubt."""
+ALTERNATIVE_BEFORE = re.compile(rf"\b{_FINDING}\s*(?:\b(?:or|versus|vs)\b|/)\.?\s*(?=(?:\w+ ){{0,3}}$)")
+"""Of two findings joined by "or" or "versus" one is there, and which of them is in doubt.
+
+Words that follow the "or" are not a part of it: "atelectasis or possibly pneumonia" doubts pneumonia more.
+"""
 
 HISTORY = re.compile(r"(?:\bhistory(?: of| for)?|\bh/o|\bhx(?: of)?)(?: [\w-]+){0,5}\s*$")
 """What follows is of the past, or only what somebody told."""
@@ -193,12 +197,6 @@ OTHER_PARTS = _any(
 ABNORMAL = _any(
     "(?:en)?larged?r?", "enlargement", "increased?", "prominen(?:t|ce)", "widen(?:ed|ing)", "big", "dilat(?:ed|ation)",
     "borderline", "abnormal", "shifted", "generous",
-)  # fmt: skip
-"""One of these makes a finding of a part of the body."""
-
-NORMAL = _any(
-    "(?:en)?larged?r?", "enlargement", "increased?", "prominen(?:t|ce)", "widen(?:ed|ing)", "big", "dilat(?:ed|ation)",
-    "tortuous", "borderline", "abnormal", "shifted", "generous",
 )  # fmt: skip
 """One of these makes a finding of a part of the body."""
 

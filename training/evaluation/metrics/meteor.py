@@ -40,15 +40,16 @@ def find_refusal(language: str, texts: Iterable[str]) -> str | None:
     return None
 
 
-def meteor_counts(pairs: Sequence[tuple[str, str]]) -> Array:
-    """What the jar counts for each (text, reference), shape (pairs, 23); every distinct pair is read once.
+def meteor_counts(pairs: Sequence[tuple[str, ...]]) -> Array:
+    """What the jar counts for each (text, reference, ...), shape (pairs, 23); every distinct one is read once.
 
+    Of several references it takes the one with the highest score.
     The jar takes some 5 s to start, and 20 s for 590 reports: give it all pairs at once.
     """
     distinct = list(dict.fromkeys(pairs))
     if not distinct:
         return np.empty((0, _COUNTS))
-    lines = [f"SCORE ||| {_one_line(reference)} ||| {_one_line(text)}" for text, reference in distinct]
+    lines = [" ||| ".join(["SCORE", *map(_one_line, golds), _one_line(text)]) for text, *golds in distinct]
     rows = np.array([[float(count) for count in line.split()] for line in _jar(lines)])
     # A text that is its reference has no fragments; in sums, too, the jar then counts its one chunk as none.
     whole = (rows[:, 20] == 1) & (rows[:, 21:23] == rows[:, 0:2]).all(axis=1)

@@ -25,14 +25,20 @@ def ngram_counts(tokens: Sequence[str]) -> Counter[Ngram]:
     )
 
 
-def bleu_counts(text: str, reference: str) -> list[int]:
+def bleu_counts(text: str, *references: str) -> list[int]:
     """What corpus BLEU adds up for one text: its length, the reference's, n-grams of each order, matching ones.
 
-    Texts are split at white space.
+    Texts are split at white space. Of several references the length closest to the text's counts, of two such the
+    smaller, and an n-gram matches as often as the reference that has it most often allows.
     """
-    tokens, reference_tokens = text.split(), reference.split()
-    matching = ngram_counts(tokens) & ngram_counts(reference_tokens)
-    return [len(tokens), len(reference_tokens), *_guessed(len(tokens)), *_by_order(matching.items())]
+    tokens = text.split()
+    golds = [reference.split() for reference in references]
+    length = min((abs(len(gold) - len(tokens)), len(gold)) for gold in golds)[1]
+    allowed: Counter[Ngram] = Counter()
+    for gold in golds:
+        allowed |= ngram_counts(gold)
+    matching = ngram_counts(tokens) & allowed
+    return [len(tokens), length, *_guessed(len(tokens)), *_by_order(matching.items())]
 
 
 def bleu(totals: Array, order: int) -> Array:
@@ -44,9 +50,18 @@ def bleu(totals: Array, order: int) -> Array:
     return precision * np.exp(np.minimum(0.0, 1 - 1 / ratio))
 
 
-def bleu_measures(texts: Sequence[str], references: Sequence[str]) -> list[Measure]:
+def gather_references(references: Sequence[str], further: Sequence[Sequence[str]]) -> list[list[str]]:
+    """All references of each report: the first, and the further ones where any report has some."""
+    others = further or [()] * len(references)
+    return [[reference, *several] for reference, several in zip(references, others, strict=True)]
+
+
+def bleu_measures(
+    texts: Sequence[str], references: Sequence[str], further: Sequence[Sequence[str]] = ()
+) -> list[Measure]:
     """BLEU-1 to BLEU-4 of tokenised texts."""
-    counts = np.array([bleu_counts(*pair) for pair in zip(texts, references, strict=True)], dtype=np.float64)
+    golds = gather_references(references, further)
+    counts = np.array([bleu_counts(text, *several) for text, several in zip(texts, golds, strict=True)], dtype=float)
     return [Measure(f"BLEU-{order}", counts, partial(bleu, order=order)) for order in range(1, ORDERS + 1)]
 
 

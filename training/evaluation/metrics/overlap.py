@@ -1,5 +1,6 @@
 """Scores of shared words: R2Gen's protocol by pycocoevalcap, sacrebleu, and ReXrank's BLEU-2, for several systems."""
 
+import re
 from collections.abc import Mapping, Sequence
 from math import exp
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from training.evaluation.metrics.measure import Array, Measure
 from training.evaluation.metrics.meteor import meteor_counts, meteor_measure
-from training.evaluation.metrics.ngrams import ORDERS, bleu_measures, ngram_counts
+from training.evaluation.metrics.ngrams import ORDERS, bleu_measures, gather_references, ngram_counts
 
 Systems = Mapping[str, Sequence[str]]
 """The reports of every system, in the order of the references."""
@@ -16,33 +17,40 @@ Measures = dict[str, list[Measure]]
 """The measures of every system."""
 
 
-def coco_measures(systems: Systems, references: Sequence[str], *, with_meteor: bool = True) -> Measures:
+def coco_measures(
+    systems: Systems, references: Sequence[str], further: Sequence[Sequence[str]] = (), *, with_meteor: bool = True
+) -> Measures:
     """BLEU-1 to 4, METEOR, ROUGE-L and CIDEr of texts that a protocol has tokenized.
 
     BLEU and METEOR are of the whole corpus, ROUGE-L and CIDEr means over reports, as pycocoevalcap has them.
 
+    further     : references of each report besides the first; none where no report has any
     with_meteor : see `training.evaluation.metrics.meteor.find_refusal`
     """
-    pairs = [pair for texts in systems.values() for pair in zip(texts, references, strict=True)]
+    golds = gather_references(references, further)
+    pairs = [(text, *several) for texts in systems.values() for text, several in zip(texts, golds, strict=True)]
     meteor = dict(zip(pairs, meteor_counts(pairs), strict=True)) if with_meteor else {}
     measures = {}
     for name, texts in systems.items():
-        own = [meteor[pair] for pair in zip(texts, references, strict=True)] if with_meteor else []
+        own = [meteor[text, *several] for text, several in zip(texts, golds, strict=True)] if with_meteor else []
         measures[name] = [
-            *bleu_measures(texts, references),
+            *bleu_measures(texts, references, further),
             *([meteor_measure(np.array(own))] if with_meteor else []),
-            Measure.of_reports("ROUGE-L", rouge_scores(texts, references)),
-            Measure.of_reports("CIDEr", cider_scores(texts, [[reference] for reference in references])),
+            Measure.of_reports("ROUGE-L", rouge_scores(texts, references, further)),
+            Measure.of_reports("CIDEr", cider_scores(texts, golds)),
         ]
     return measures
 
 
-def rouge_scores(texts: Sequence[str], references: Sequence[str]) -> Array:
-    """ROUGE-L of each text by pycocoevalcap: the F-measure with recall weighted by 1.2 squared."""
+def rouge_scores(texts: Sequence[str], references: Sequence[str], further: Sequence[Sequence[str]] = ()) -> Array:
+    """ROUGE-L of each text by pycocoevalcap: the F-measure with recall weighted by 1.2 squared.
+
+    Of several references it takes the highest precision and the highest recall.
+    """
     from pycocoevalcap.rouge.rouge import Rouge
 
-    scorer = Rouge()
-    return np.array([scorer.calc_score([text], [gold]) for text, gold in zip(texts, references, strict=True)])
+    scorer, golds = Rouge(), gather_references(references, further)
+    return np.array([scorer.calc_score([text], several) for text, several in zip(texts, golds, strict=True)])
 
 
 def cider_scores(texts: Sequence[str], references: Sequence[Sequence[str]]) -> Array:
@@ -67,26 +75,34 @@ SPACELESS = {"zh": "zh", "ja": "char", "th": "char"}
 """Languages written without spaces between words, and sacrebleu's tokenizer for each."""
 
 
-def sacrebleu_measures(systems: Systems, references: Sequence[str], language: str = "en") -> tuple[Measures, list[str]]:
+def sacrebleu_measures(
+    systems: Systems, references: Sequence[str], language: str = "en", further: Sequence[Sequence[str]] = ()
+) -> tuple[Measures, list[str]]:
     """Sacrebleu's BLEU of the uncleaned texts, 0 to 100, and its signatures, by which others can repeat it.
 
     language : ISO 639-1; those of SPACELESS have a tokenizer of their own
+    further  : as for `coco_measures`
     """
     from sacrebleu.metrics.bleu import BLEU
 
     measures: Measures = {name: [] for name in systems}
     signatures = []
+    golds = gather_references(references, further)
+    numbers = {len(several) for several in golds}
     own = SPACELESS.get(language)
     for title, (tokenizer, lowercase) in ({own: (own, False)} if own else SACREBLEU).items():
         scorer = BLEU(tokenize=tokenizer, lowercase=lowercase)
         for name, texts in systems.items():
             counts = []
-            for text, reference in zip(texts, references, strict=True):
-                score = scorer.corpus_score([text], [[reference]])
+            for text, several in zip(texts, golds, strict=True):
+                score = scorer.corpus_score([text], [[gold] for gold in several])
                 counts.append([score.sys_len, score.ref_len, *score.totals, *score.counts])
             statistics = np.array(counts, dtype=np.float64)
             measures[name].append(Measure(f"sacreBLEU {title}", statistics, sacrebleu))
-        signatures.append(f"sacreBLEU {title}: {scorer.get_signature()}")
+        signature = str(scorer.get_signature())
+        if len(numbers) > 1:  # sacrebleu's own word for it
+            signature = re.sub(r"nrefs:\d+", "nrefs:var", signature)
+        signatures.append(f"sacreBLEU {title}: {signature}")
     return measures, signatures
 
 

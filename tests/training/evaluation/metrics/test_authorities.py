@@ -113,6 +113,37 @@ def test_rouge_and_cider_of_odd_texts_are_those_of_pycocoevalcap() -> None:
         assert cider_scores(texts, [[reference] for reference in references]).tolist() == cider.tolist()
 
 
+SEVERAL = (
+    ("no effusion . heart normal .", "the heart is normal .", ["no effusion is seen .", "heart normal ."]),
+    ("the lungs are clear .", "lungs clear .", []),
+    ("small left effusion", "effusion", ["small effusion on the left side", "left pleural effusion , small"]),
+    ("", "no effusion .", ["clear ."]),
+)
+"""Text, reference and further references."""
+
+
+def test_several_references_are_compared_as_the_libraries_do() -> None:
+    """BLEU, ROUGE-L and CIDEr of pycocoevalcap, sacreBLEU, and METEOR's choice of the best reference."""
+    texts, references, further = (list(column) for column in zip(*SEVERAL, strict=True))
+    gold = {i: [reference, *others] for i, (_, reference, others) in enumerate(SEVERAL)}
+    said = {i: [text] for i, text in enumerate(texts)}
+    measures = {one.name: one.score() for one in coco_measures({"ours": texts}, references, further)["ours"]}
+    bleu, _ = Bleu(4).compute_score(gold, said, verbose=0)
+    assert [measures[f"BLEU-{order}"] for order in range(1, 5)] == pytest.approx(bleu, rel=1e-9)
+    assert measures["ROUGE-L"] == pytest.approx(Rouge().compute_score(gold, said)[0])
+    assert measures["CIDEr"] == pytest.approx(Cider().compute_score(gold, said)[0])
+    best = [
+        max(float(meteor(meteor_counts([(text, one)]).sum(axis=0))) for one in [reference, *others])
+        for text, reference, others in SEVERAL
+    ]
+    together = [float(meteor(row)) for row in meteor_counts([(t, r, *f) for t, r, f in SEVERAL])]
+    assert together == pytest.approx(best)
+    found, signatures = sacrebleu_measures({"ours": texts}, references, "en", further)
+    streams = [[gold[i][k] if k < len(gold[i]) else None for i in gold] for k in range(3)]
+    assert found["ours"][0].score() == pytest.approx(BLEU(tokenize="13a").corpus_score(texts, streams).score)
+    assert all("nrefs:var" in signature for signature in signatures)
+
+
 def test_cider_of_references_without_words_is_0() -> None:
     """The library fails on them."""
     assert cider_scores(["heart", ""], [[""], [" "]]).tolist() == [0, 0]

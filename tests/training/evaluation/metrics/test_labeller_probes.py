@@ -39,7 +39,16 @@ UNCERTAIN = {
     "Pneumonia is less likely.": (PNEUMONIA,),
     "Findings could represent mild edema.": (EDEMA,),
     "Pneumonia should be considered.": (PNEUMONIA,),
+    "Edema or potentially early pneumonia.": (PNEUMONIA,),
 }
+
+DOUBTED_ALTERNATIVES = {
+    "Left base opacity, atelectasis or possibly pneumonia.": (ATELECTASIS, PNEUMONIA),
+    "Atelectasis versus possible early pneumonia.": (ATELECTASIS, PNEUMONIA),
+    "Edema or less likely pneumonia.": (EDEMA, PNEUMONIA),
+    "Pneumonia or perhaps atelectasis.": (PNEUMONIA, ATELECTASIS),
+}
+"""The first finding is an alternative, which scores count; the second is doubted by a word of its own."""
 
 NEGATIVE = {
     "Opacity unlikely to represent pneumonia.": (PNEUMONIA,),
@@ -190,6 +199,15 @@ def test_presence(sentence: str, finding: str) -> None:
 def test_silence(sentence: str, finding: str) -> None:
     """The past, other organs and words that only look like a mention make no finding."""
     assert LABELLER.read(sentence).get(finding) in (None, State.NEGATIVE)
+
+
+@pytest.mark.parametrize(("sentence", "findings"), DOUBTED_ALTERNATIVES.items())
+def test_a_doubted_alternative_does_not_count(sentence: str, findings: tuple[str, str]) -> None:
+    """Of "A or B" both count, of "A or possibly B" only A does."""
+    first, second = findings
+    assert first in LABELLER.find(sentence)
+    assert second not in LABELLER.find(sentence)
+    assert LABELLER.read(sentence)[second] is State.UNCERTAIN
 
 
 def test_devices_leave_no_finding() -> None:

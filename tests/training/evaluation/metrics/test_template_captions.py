@@ -17,7 +17,7 @@ from training.datasets.templates import LabelReader, Labels
 from training.datasets.trained_on import read_trained_on
 from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
 from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.demo_card import MEASUREMENTS, attributions, collect, write_card
+from training.evaluation.demo_card import MEASUREMENTS, attributions, collect, find_differences, write_card
 from training.evaluation.external import read_laterals, score_covid
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import NOT_A_TEMPLATE, TemplateScorer, label_scores
@@ -184,6 +184,13 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
     for text in (markdown(result), "| noise | CC0 1.0 | 8 |", "UNVERIFIED", "not for clinical use", "DOI 10.0/0"):
         assert text in card
     assert attributions(attribution) == "1. **Noise: CC0 1.0.** Nobody, 2025, DOI 10.0/0."
+
+
+def test_another_measurement_is_told() -> None:
+    """With its place, whether a value changed, went or came."""
+    said = {"a": {"b": [1, 2]}, "c": 1}
+    assert find_differences(said, said) == []
+    assert find_differences(said, {"a": {"b": [1, 3]}}) == ["a/b/1 is 2, measured: 3", "c is 1, measured: None"]
 
 
 def test_the_demo_card_is_what_was_measured() -> None:

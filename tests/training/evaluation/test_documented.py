@@ -1,0 +1,165 @@
+"""What README, docs/evaluate.md and the demo card say is what was measured, or what the code does."""
+
+import csv
+import inspect
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from launcher.install import GB_CPU, GB_CUDA
+from prelim.networks.model_folder import read_model_folder
+from tests.parity.fixture import ATOL
+from training.datasets.source import Source
+from training.evaluation.baselines import pixel_vectors, random_reports
+from training.evaluation.data import read_data
+from training.evaluation.demo_card import MEASUREMENTS
+from training.evaluation.documented import PAGE, PARTS, find_differences, find_part
+from training.evaluation.external import measure
+from training.evaluation.metrics.labeller import FINDINGS
+from training.evaluation.metrics.measure import Bootstrap
+from training.evaluation.metrics.meteor import LONGEST
+from training.evaluation.metrics.r2gen import Protocol
+from training.evaluation.metrics.template_captions import GROUP_TITLE, TemplateScorer
+from training.evaluation.model_run import ModelRunner
+from training.evaluation.subgroups import SMALLEST
+
+ROOT = Path(__file__).parents[3]
+DEMO = ROOT / "models" / "demo"
+
+
+def default(function: Callable[..., object], name: str) -> object:
+    """The default of a parameter."""
+    return inspect.signature(function).parameters[name].default
+
+
+CLAIMS = {
+    "README.md": [f"{GB_CPU:.0f} to {GB_CUDA:.0f} GB of disk", f"within {ATOL:.0e}".replace("e-0", "e-")],
+    "docs/evaluate.md": [
+        f"drawn per study, seed {default(random_reports, 'seed')}",
+        "{0} x {0} pixels".format(default(pixel_vectors, "side")),
+        f"truncated after {default(Protocol, 'max_tokens') - 1} words",  # type: ignore[operator]
+        f"fewer than {default(Protocol, 'min_count')} occurrences",
+        f"The {len(FINDINGS)} findings come first",
+        f"more than {LONGEST} words",
+        f"at least {SMALLEST} studies",
+        f"95 % bootstrap intervals ({default(Bootstrap, 'draws')} draws of patients)",
+        # Of other programs: R2Gen's settings for MIMIC-CXR, the versions that the tests of metrics compare with.
+        "MIMIC-CXR: 100",
+        "MIMIC-CXR: 10",
+        "METEOR 1.5",
+        "`fast_bleu` 0.0.90",
+        "sacreBLEU, 0 to 100",
+        "CIDEr is 0 if all references are equal",
+        "BLEU-1 to 4",
+        "95 % intervals; n: reports with the finding",
+    ],
+}
+"""Phrases with the figures of each page that are not measured, from the code where they are its own."""
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_no_figure_is_unaccounted_for(name: str) -> None:
+    """Every number of a page is in a measured part, in a phrase of CLAIMS, in code or in a name such as `BLEU-4`."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for part in PARTS if name == str(PAGE) else ():
+        text = text.replace(find_part(text, part).group(), "")
+    text = re.sub(r"```.*?```|<img[^>]*>|\]\([^)]*\)", "", text, flags=re.DOTALL)
+    text = " ".join(text.split())
+    assert [phrase for phrase in CLAIMS[name] if phrase not in text] == []
+    for phrase in CLAIMS[name]:
+        text = text.replace(phrase, "")
+    text = re.sub(r"`[^`]*`", "", text)
+    assert re.findall(r".{30}(?<![\w.-])\d[\d,.]*(?![\w-]).{10}", text) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_the_page_says_what_shared_data_give(shared: Path, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part of docs/evaluate.md, measured again; but for METEOR, which needs minutes (`--check` has it)."""
+    monkeypatch.setattr("training.evaluation.metrics.overlap.meteor_counts", lambda pairs: np.zeros((len(pairs), 23)))
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert find_differences(page, part, PARTS[part](shared / "data"), without=("METEOR",)) == []
+
+
+def test_a_wrong_figure_is_found() -> None:
+    """In a cell, in a sentence, and a row that is missing."""
+    page = "<!-- x -->\n| | a |\n|---|---|\n| b | 0.1 |\n| c | 0.2 |\n\n3 of 4.\n<!-- end of x -->"
+    measured = "| | a |\n|---|---|\n| b | 0.3 |\n\n3 of 5."
+    assert find_differences(page, "x", find_part(page, "x").group()) == []
+    assert find_differences(page, "x", measured.replace("5", "4"), without=("b", "c")) == []
+    told = "\n".join(find_differences(page, "x", measured))
+    assert "x: b / a is '0.1', measured: '0.3'" in told
+    assert "x: c / a is '0.2', measured: 'nothing'" in told
+    assert "'3 of 4.'" in told
+    with pytest.raises(ValueError, match="0 parts <!-- y -->"):
+        find_part(page, "y")
+
+
+def test_the_readme_says_that_the_demo_is_mostly_wrong_elsewhere() -> None:
+    """On pictures of other sources the finding group is wrong for more than half."""
+    assert "it is mostly wrong" in (ROOT / "README.md").read_text(encoding="utf-8")
+    measured = json.loads((DEMO / MEASUREMENTS).read_text(encoding="utf-8"))
+    assert measured["external"]["covid_chestxray"]["finding_group"][0] < 0.5
+
+
+@pytest.mark.slow
+def test_the_card_says_what_the_model_gives_on_shared_pictures_of_other_sources(shared: Path) -> None:
+    """The external part of the card, measured again."""
+    data = shared / "data"
+    measured = json.loads((DEMO / MEASUREMENTS).read_text(encoding="utf-8"))["external"]
+    assert measure(DEMO, data / "open_radiology", data / "covid_chestxray", data / "iu_xray") == measured
+
+
+@pytest.mark.slow
+def test_the_card_says_what_the_model_gives_on_shared_pictures(shared: Path) -> None:
+    """Finding groups of the sagittal pictures, measured again; all figures take minutes (`make check-figures`)."""
+    path = shared / "data" / "open_radiology"
+    measured = json.loads((DEMO / MEASUREMENTS).read_text(encoding="utf-8"))["evaluation"]["subgroups"]["view"]
+    data = read_data(Source(path=str(path), sections=("report",)), "val")
+    chosen = [i for i, study in enumerate(data.studies) if study.views == ("sagittal",)]
+    images = [image for i in chosen if (image := data.inputs[i]) is not None]
+    reports = ModelRunner(read_model_folder(DEMO)).run(images, [data.references[i] for i in chosen]).reports
+    templates = TemplateScorer.of_folder(path, [data.studies[i] for i in chosen], data.train)
+    overall, _ = templates.measures({"model": reports})
+    [group] = [one.score() for one in overall["model"] if one.name == GROUP_TITLE]
+    assert len(chosen) == measured["sagittal"]["studies"]
+    assert group == pytest.approx(measured["sagittal"]["figures"][GROUP_TITLE][0], abs=1e-6)
+
+
+def test_shared_pictures_are_what_the_card_says_of_them(shared: Path) -> None:
+    """Its limits: sources of COVID-19 and of normal chests, kinds of pictures, lost proportions, rare findings."""
+    path = shared / "data" / "open_radiology"
+    with (path / "captions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    chests = [row for row in rows if (row["modality"], row["anatomy"]) == ("radiograph", "chest")]
+    assert {row["source"] for row in rows if "COVID-19" in row["finding"]} == {"Hannover COVID-19 image repository"}
+    normal = [row["source"] for row in chests if row["finding"] == "normal"]
+    assert normal.count("Kermany pediatric chest X-ray") > 0.9 * len(normal)
+    kinds = {
+        ("radiograph", "chest"),
+        ("radiograph", "knee"),
+        ("MRI", "brain"),
+        ("ultrasound", "breast"),
+        ("CT", "chest"),
+    }
+    assert sum((row["modality"], row["anatomy"]) in kinds for row in rows) > 0.98 * len(rows)
+
+    def is_square(row: dict[str, str]) -> bool:
+        with Image.open(path / "images" / f"{row['id']}.jpg") as image:
+            return image.width == image.height
+
+    assert all(is_square(row) for row in rows if row["anatomy"] == "breast")
+    assert sum(map(is_square, chests)) / len(chests) == pytest.approx(0.5, abs=0.05)
+    rare = Counter(
+        (row["anatomy"], finding) for row in rows if row["split"] == "train" for finding in row["finding"].split("; ")
+    )
+    words = ("cardiomegaly", "effusion", "nodule", "pneumothorax", "hemorrhage", "infarct")
+    few = {key: count for key, count in rare.items() if key[0] == "abdomen" or any(word in key[1] for word in words)}
+    assert len(few) > len(words)
+    assert max(few.values()) <= 20
