@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 OWN = ("prelim", "handlers", "export", "training", "launcher", "loadtests", "benchmarks", "tests", "prelim_client")
 RESULTS = ROOT / "out" / "mutation"
 PYTEST = (
-    *("-x", "-q", "-p", "no:cacheprovider", "-m", "not server and not slow"),
+    *("-x", "-q", "-p", "no:cacheprovider", "-m", "not server and not slow and not exhaustive"),
     # Plugins that a library has imported.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )

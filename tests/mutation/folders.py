@@ -21,6 +21,7 @@ class Folder:
 
 
 GENERATION = "tests/model_src/generation"
+METRICS = "tests/training/evaluation/metrics"
 
 FOLDERS = {
     "generation": Folder("model_src/prelim/generation", (GENERATION,)),
@@ -39,6 +40,16 @@ FOLDERS = {
     "archive": Folder(
         "model_src/prelim/archive", ("tests/model_src/archive", "tests/export/test_archive_integrity.py")
     ),
-    "handlers": Folder("handlers", ("tests/handlers",)),
-    "metrics": Folder("training/evaluation/metrics", ("tests/training/evaluation/metrics",)),
+    "handlers": Folder(
+        "handlers",
+        tuple(
+            f"tests/handlers/test_{name}.py"
+            for name in ("field_limits", "answers", "settings", "request", "insights", "report_handler", "limits")
+        ),
+    ),
+    "metrics": Folder(
+        "training/evaluation/metrics",
+        # The others train a model, or read what only ../shared has.
+        tuple(f"{METRICS}/test_{name}.py" for name in ("values", "labeller", "overlap", "template_captions")),
+    ),
 }
