@@ -4,7 +4,7 @@
     python -m tests.mutation --survivors generation      only those that the last run left
 
 Changes are made in a copy of the tree. A process that has imported all third-party libraries is forked for each change,
-so that a run costs little more than its tests.
+so that a run costs little more than its tests, which are those that run the changed line.
 """
 
 import argparse
@@ -19,15 +19,17 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import yaml
 
+from tests.mutation.covering import Chosen, Covering, Tracing
 from tests.mutation.folders import FOLDERS, Folder
 from tests.mutation.mutants import Mutant, changed_lines, sample
 
@@ -35,12 +37,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 OWN = ("prelim", "handlers", "export", "training", "launcher", "loadtests", "benchmarks", "tests", "prelim_client")
 RESULTS = ROOT / "out" / "mutation"
 PYTEST = (
-    *("-x", "-q", "-p", "no:cacheprovider", "-m", "not server and not slow"),
+    *("-x", "-q", "-p", "no:cacheprovider", "-m", "not server and not slow and not exhaustive"),
     # Plugins that a library has imported.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
 MEMORY = 12 * 2**30
 """Bytes of addresses that tests may take: a changed size must not fill the machine."""
+SECONDS = 45
+"""Tests that one change meets, so that survivors cost no more; those that are left out can only raise the score."""
 NO_TESTS = 5
 """Exit status of pytest without tests. It has 4 where a conftest.py cannot import the changed code."""
 BROKEN = 99
@@ -86,10 +90,18 @@ def move_into(tree: Path) -> None:
     os.chdir(tree)
 
 
-def run_tests(tests: Sequence[str], log: Path, timeout: float, modules: Path | None = None) -> int | None:
-    """Run tests in a forked process until one fails: pytest's exit status, None after `timeout` seconds.
+def run_tests(
+    arguments: Sequence[str],
+    log: Path,
+    timeout: float,
+    *,
+    modules: Path | None = None,
+    plugin: Callable[[], object] | None = None,
+) -> int | None:
+    """Run pytest in a forked process: its exit status, None after `timeout` seconds.
 
     modules : file for the names of all modules that were imported
+    plugin  : makes a plugin of pytest, in the forked process
     """
     child = os.fork()
     if child == 0:
@@ -101,7 +113,7 @@ def run_tests(tests: Sequence[str], log: Path, timeout: float, modules: Path | N
             os.dup2(file, 2)
             import pytest
 
-            status = pytest.main([*PYTEST, *tests])
+            status = pytest.main([*PYTEST, *arguments], plugins=None if plugin is None else [plugin()])
             if modules is not None:
                 modules.write_text("\n".join(name for name in sys.modules if name.split(".")[0] not in OWN))
             os._exit(int(status))
@@ -136,36 +148,47 @@ def import_libraries(modules: Path) -> None:
                 import_module(name)
 
 
+def cover(name: str, folder: Folder, tree: Path) -> Covering:
+    """Run all tests of a folder without a change, and note which lines they run."""
+    log, modules, noted = (tree.parent / f"{name}.{kind}" for kind in ("log", "modules", "lines"))
+    run_tests(["--collect-only", *folder.tests], log, 600, modules=modules)
+    import_libraries(modules)
+    start = time.monotonic()
+    status = run_tests(folder.tests, log, 1800, plugin=partial(Tracing, tree / folder.path, noted))
+    if status != 0:
+        raise SystemExit(f"{name}: the tests fail without any change:\n{log.read_text()[-3000:]}")
+    covering = Covering.read(noted)
+    print(f"{name}: {len(covering.seconds)} tests take {time.monotonic() - start:.0f} s with tracing", flush=True)
+    return covering
+
+
 def test_mutants(
     name: str, folder: Folder, tree: Path, mutants: Sequence[Mutant], equivalent: dict[tuple[str, ...], str]
 ) -> list[Result]:
-    """Change the copy, once for each mutant, and run the tests of the changed file."""
-    log, modules = tree.parent / f"{name}.log", tree.parent / "modules"
-    wanted = list(dict.fromkeys(test for mutant in mutants for test in folder.tests_of(mutant.path)))
-    run_tests(["--collect-only", *wanted], log, 600, modules)
-    import_libraries(modules)
-    start = time.monotonic()
-    status = run_tests(["--durations=12", *wanted], log, 1800)
-    if status != 0:
-        raise SystemExit(f"{name}: the tests fail without any change:\n{log.read_text()[-3000:]}")
-    print(log.read_text()[-1800:])
-    clean = time.monotonic() - start
-    print(f"{name}: its tests take {clean:.0f} s, {len(mutants)} changes", flush=True)
+    """Change the copy, once for each mutant, and run the tests that run the changed line."""
+    log, failed = tree.parent / f"{name}.log", tree.parent / f"{name}.failed"
+    covering = cover(name, folder, tree)
     results: list[Result] = []
     for mutant in mutants:
         path = tree / mutant.path
         source = path.read_text()
         code = mutant.code(source)
         before, after = changed_lines(source, code)
-        reason = equivalent.get((mutant.path, before, after)) or equivalent.get(("*", before, after), "")
+        reason = _reason(equivalent, mutant.path, before, after)
         outcome = "equivalent"
         start = time.monotonic()
         if not reason:
+            tests = covering.tests_of(path, mutant.line, SECONDS)
+            files = dict.fromkeys(test.split("::")[0] for test in tests)
+            failed.unlink(missing_ok=True)
             _write(path, code)
-            status = run_tests(folder.tests_of(mutant.path), log, 30 + 2 * clean)
+            allowed = 30 + 5 * sum(covering.seconds[test] for test in tests)
+            status = run_tests([*files], log, allowed, plugin=partial(Chosen, tests, failed))
             _write(path, source)
             if status in (BROKEN, NO_TESTS):
                 raise SystemExit(f"{name}: pytest could not run:\n{log.read_text()[-3000:]}")
+            if failed.exists():
+                covering.notice(path, failed.read_text())
             outcome = {None: "timeout", 0: "survived"}.get(status, "killed")
         results.append(Result(mutant, outcome, before, after, reason))
         survived = sum(result.outcome == "survived" for result in results)
@@ -176,6 +199,12 @@ def test_mutants(
         if outcome == "survived":
             print(show(results[-1]), flush=True)
     return results
+
+
+def _reason(equivalent: dict[tuple[str, ...], str], path: str, before: str, after: str) -> str:
+    """Why no test can notice a change, "" where one can."""
+    keys = ((file, before, changed) for file in (path, "*") for changed in (after, "*"))
+    return next((equivalent[key] for key in keys if key in equivalent), "")
 
 
 def _write(path: Path, code: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prelim.errors import InvalidOption
-from prelim.generation.columns import KEPT_COLUMNS, Columns, columns_needed
+from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns, columns_needed
 from prelim.generation.engine import Engine
 from prelim.generation.options import MAX_BEAMS, GenerationOptions
 from tests.model_src.generation.reference import EOS, PAD, engine, letters, request, run, tiny_decoder, tiny_image
@@ -105,6 +105,91 @@ def test_refusal_says_what_would_be_allowed() -> None:
     for beams, tokens in ((16, 20), (5, 60)):
         with pytest.raises(InvalidOption):
             batch.add({"a": request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens))})
+
+
+@pytest.mark.parametrize(("tokens", "needed"), [(1, 7), (2, 7 + 16), (3, 7 + 3 + 16), (12, 7 + 30 + 16)])
+def test_columns_needed_by_hand(tokens: int, needed: int) -> None:
+    """The prefix, three columns for each token that is looked at, and 16 for the step that writes."""
+    assert columns_needed(7, GenerationOptions(num_beams=3, max_new_tokens=tokens)) == needed
+
+
+@pytest.mark.parametrize(
+    ("limit", "options", "message"),
+    [
+        # No room for a second column, then for one, then for one of each beam.
+        (25, {"num_beams": 2, "max_new_tokens": 5}, "image and prompt take 10 of the 25 cache columns"),
+        (26, {"num_beams": 2, "max_new_tokens": 5}, "Allowed: max_new_tokens up to 2 with num_beams 2"),
+        (28, {"num_beams": 2, "max_new_tokens": 5}, "Allowed: max_new_tokens up to 3 with num_beams 2"),
+        (
+            29,
+            {"num_beams": 2, "max_new_tokens": 5},
+            "Allowed: max_new_tokens up to 3 with num_beams 2, or num_beams up to 1 with max_new_tokens 5",
+        ),
+        (
+            29,
+            {"do_sample": True, "num_return_sequences": 2, "max_new_tokens": 5},
+            "Allowed: max_new_tokens up to 3 with num_return_sequences 2, or num_return_sequences up to 1 with "
+            "max_new_tokens 5",
+        ),
+        (26, {"max_new_tokens": 3}, "Allowed: max_new_tokens up to 2 with num_return_sequences 1"),
+    ],
+)
+def test_only_what_is_possible_is_offered(limit: int, options: dict[str, Any], message: str) -> None:
+    """A way out that would need no beam or no column is not named."""
+    with pytest.raises(InvalidOption) as raised:
+        check_columns(10, GenerationOptions(**options), limit)
+
+    assert str(raised.value).endswith(message) or str(raised.value).startswith(message)
+
+
+def test_allocation_grows_by_half_in_blocks() -> None:
+    """To a multiple of 64 columns, never beyond the limit except for a longer prefix, and never smaller."""
+    assert (DEFAULT_COLUMNS, KEPT_COLUMNS) == (2560, 512)
+    columns, totals = Columns(1, 400, torch.device("cpu")), []
+    for wanted in (1, 64, 65, 128, 129, 20, 193, 321, 401):
+        columns.grow(wanted)
+        totals.append(columns.total)
+
+    assert totals == [64, 64, 128, 128, 192, 192, 320, 400, 401]
+
+
+@pytest.mark.parametrize(
+    ("total", "used", "shrinks"), [(512, 512, False), (513, 512, True), (600, 513, False), (600, 3, True)]
+)
+def test_allocation_shrinks_when_no_slot_uses_it(total: int, used: int, shrinks: bool) -> None:
+    """To 512 columns; every row still looks at what it looked at."""
+    columns = Columns(2, total, torch.device("cpu"))
+    columns.grow(total)
+    columns.enter(1, used)
+
+    assert columns.total == total
+    assert columns.shrink() is shrinks
+    assert columns.total == (512 if shrinks else total)
+    assert columns._ancestry[1, :, :used].all()
+    assert columns._ancestry.sum() == MAX_BEAMS * used
+
+
+def test_first_columns_that_no_row_looks_at_are_assigned() -> None:
+    """In each slot by itself; a row that a slot does not have looks at nothing there, and a column may be left out."""
+    columns = Columns(3, 100, torch.device("cpu"))
+    columns.grow(10)
+    for slot, prefix in enumerate((3, 1)):
+        columns.enter(slot, prefix)
+
+    assert columns.assign([2, 1]).tolist() == [[3, 4], [1, 2]]
+    assert (columns.used(0), columns.used(1), columns.used(2)) == (5, 3, 0)
+    mask = columns.look_at(torch.tensor([[3, 4], [1, 2]]), torch.tensor([[True, True], [True, False]]))
+    assert mask.int().tolist() == [[[[1, 1, 1, 1, 0], [1, 1, 1, 0, 1]]], [[[1, 1, 0, 0, 0], [1, 0, 0, 0, 0]]]]
+    columns.reorder(0, torch.tensor([1, 1]))
+    # Column 3 is free again; the second row of the second slot does not count.
+    assert columns.assign([2, 1]).tolist() == [[3, 5], [2, 3]]
+    columns.move(0, 1)
+    assert columns.used(1) == columns.used(0) == 6
+    assert columns.assign([1, 1]).tolist() == [[3], [3]]
+    columns.leave(0)
+    columns.enter(1, 2)
+    assert (columns.used(0), columns.used(1)) == (0, 2)
+    assert columns.assign([1, 1])[1].tolist() == [2]
 
 
 def test_cache_shrinks_when_a_wide_request_leaves() -> None:

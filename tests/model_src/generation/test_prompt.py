@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import InvalidOption, TooLarge
-from prelim.generation.prompt import PromptConfig, Prompter
+from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
 
 CHAT = PromptConfig(
     bos_token_id=1,
@@ -50,6 +50,53 @@ def test_start_ids_come_only_with_a_prompt() -> None:
 
     assert show(prompter.ids("heart", None)) == "[IMAGE][2]heart"
     assert show(prompter.ids(None, None)) == "[IMAGE]"
+
+
+def test_start_ids_are_not_part_of_a_conversation() -> None:
+    """They open a prompt, also the default one; a conversation has its own opening."""
+    config = PromptConfig(start_ids=(2,), default="report", user="U", assistant="A", separator="#")
+    prompter = Prompter(config, characters())
+
+    assert show(prompter.ids(None, None)) == "[IMAGE][2]report"
+    assert show(prompter.ids("heart", [{"role": "user", "content": "a"}])) == "U: [IMAGE]a#A:"
+
+
+@pytest.mark.parametrize(
+    ("images", "text"), [(1, "[1]a[IMAGE]b"), (2, "[1]a[IMAGE]--[IMAGE]b"), (3, "[1]a[IMAGE]--[IMAGE]--[IMAGE]b")]
+)
+def test_images_stand_together_with_a_text_between_them(images: int, text: str) -> None:
+    """One place for each image, and the text between two of them."""
+    config = PromptConfig(bos_token_id=1, before="a", after="b", between_images="--", max_images=3)
+    prompter = Prompter(config, characters())
+
+    assert show(prompter.ids(None, None, images)) == text
+    assert prompter.max_images == 3
+
+
+def test_defaults_of_a_prompt() -> None:
+    """One image, 512 tokens on both sides of it together, and nothing around the request's words."""
+    prompter = Prompter(PromptConfig(), characters())
+    around = Prompter(PromptConfig(before="a" * 100), characters())
+
+    assert (prompter.max_images, prompter.takes_prompts, prompter.answers_at_end) == (1, True, False)
+    assert prompter.ids("b" * 512, None) == (IMAGE, *[ord("b")] * 512)
+    assert len(around.ids("b" * 412, None)) == 513
+    for longer, prompt in ((prompter, "b" * 513), (around, "b" * 413)):
+        with pytest.raises(TooLarge, match="takes 513 tokens; this model reads at most 512"):
+            longer.ids(prompt, None)
+
+
+def test_model_without_prompts_reads_its_start_token() -> None:
+    """It takes neither prompt nor conversation, and leaves its texts as they are."""
+    none = NoPrompt("xreport", 7)
+
+    assert (none.takes_prompts, none.answers_at_end, none.max_images) == (False, False, 1)
+    assert none.ids(None, None) == none.ids("", []) == (7,)
+    assert none.answer(" a Doctor: b ") == " a Doctor: b "
+    with pytest.raises(InvalidOption, match="prompt is set, but xreport takes none"):
+        none.ids("heart", None)
+    with pytest.raises(InvalidOption, match="messages is set, but xreport takes none"):
+        none.ids(None, [{"role": "user", "content": "a"}])
 
 
 def test_conversation_has_the_image_in_its_first_turn() -> None:
@@ -108,6 +155,9 @@ def test_piece_that_the_decoder_does_not_know_is_the_unknown_token() -> None:
     ids = Prompter(PromptConfig(), characters(), vocab_size=ord("c")).ids("abcd", None)
 
     assert show(ids) == "[IMAGE]ab[0][0]"
+    prompter = Prompter(PromptConfig(), characters(), vocab_size=ord("c"))
+    assert show(prompter.ids("abc", None)) == "[IMAGE]ab[0]"
+    assert show(prompter.ids("ab", None)) == "[IMAGE]ab"
 
 
 @pytest.mark.parametrize(

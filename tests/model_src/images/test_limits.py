@@ -1,5 +1,6 @@
 """Every limit on an image holds on both of its sides, and each default is the documented one."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from tifffile import TiffFile, TiffPage, TiffWriter
 
 from prelim.errors import ArchiveError, InputError, Refused, TooLarge, UnreadableInput
 from prelim.images import deep_raster
-from prelim.images.deep_raster import DeepSamples, check_segments, code, png_chunk, to_grey, turn
+from prelim.images.deep_raster import DeepSamples, check_segments, check_supported, code, png_chunk, to_grey, turn
 from prelim.images.input_config import Accepts, InputConfig, check_size
 
 
@@ -210,3 +211,62 @@ def test_codes_are_named() -> None:
 def test_samples_are_black_at_zero_unless_said() -> None:
     """White is zero only where the file says so."""
     assert not DeepSamples(np.zeros((1, 1))).white_is_zero
+
+
+COMPRESSIONS = {
+    # Baseline TIFF 6.0, Adobe's supplement and Zstandard; JPEG and CCITT have no deep samples.
+    "shallow": (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000),
+    "deep": (1, 5, 8, 32773, 32946, 50000),
+}
+
+
+def kind_of_page(**changes: Any) -> Any:
+    """What is read of a page of grey samples of 16 bits."""
+    plain = {"compression": 1, "photometric": 1, "samplesperpixel": 1, "extrasamples": (), "dtype": "uint16"}
+    return SimpleNamespace(**(plain | {"bitspersample": 16} | changes))
+
+
+@pytest.mark.parametrize("depth", COMPRESSIONS)
+def test_compressions_and_colors_that_are_read(depth: str) -> None:
+    """Every one that the decoder has, and no other; of those before and after each too."""
+    shallow = depth == "shallow"
+    for number in {n + step for n in (*COMPRESSIONS["shallow"], 6, 34712, 34887) for step in (-1, 0, 1)}:
+        if number in COMPRESSIONS[depth]:
+            check_supported(kind_of_page(compression=number), shallow)
+        else:
+            with pytest.raises(Refused, match=f"has Compression {number}; allowed"):
+                check_supported(kind_of_page(compression=number), shallow)
+    for number in range(-1, 12):
+        if number in ((0, 1, 2, 3, 5, 6) if shallow else (0, 1, 2)):
+            check_supported(kind_of_page(photometric=number), shallow)
+        else:
+            with pytest.raises(Refused, match=f"has PhotometricInterpretation {number}; allowed"):
+                check_supported(kind_of_page(photometric=number), shallow)
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused"),
+    [
+        ({"samplesperpixel": 1}, None),
+        ({"samplesperpixel": 2}, "2 samples a pixel"),
+        ({"samplesperpixel": 3}, None),
+        ({"samplesperpixel": 4}, "4 samples a pixel"),
+        ({"samplesperpixel": 2, "extrasamples": (1,)}, None),
+        ({"samplesperpixel": 4, "extrasamples": (2,)}, None),
+        ({"samplesperpixel": 3, "extrasamples": (0, 0)}, "3 samples a pixel"),
+        ({"samplesperpixel": 2, "extrasamples": (2,), "dtype": "float32"}, "an alpha channel of type float32"),
+        ({"samplesperpixel": 2, "extrasamples": (1,), "dtype": "float32"}, None),
+        ({"dtype": "float64"}, "samples of type float64"),
+        ({"dtype": "uint64"}, "samples of type uint64"),
+        ({"dtype": None, "bitspersample": 12}, "samples of type 12-bit"),
+        *(({"dtype": name}, None) for name in ("uint16", "uint32", "int8", "int16", "int32", "float16", "float32")),
+    ],
+)
+def test_samples_that_are_read(changes: dict[str, Any], refused: str | None) -> None:
+    """One or three of a known type, and one alpha; Pillow decides on those of eight bits."""
+    check_supported(kind_of_page(**changes), shallow=True)
+    if refused is None:
+        check_supported(kind_of_page(**changes), shallow=False)
+    else:
+        with pytest.raises(Refused, match=f"not supported: the TIFF image has {refused}; allowed"):
+            check_supported(kind_of_page(**changes), shallow=False)

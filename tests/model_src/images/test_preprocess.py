@@ -71,6 +71,19 @@ def test_without_antialias_by_hand() -> None:
     np.testing.assert_allclose(doubled, [0.0, 0.25, 0.75, 1.0], atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(90, 60), (60, 90)])
+def test_colors_stay_apart_without_antialias(size: tuple[int, int]) -> None:
+    """Each channel of a color image is what its grey image gives, with its own mean and deviation."""
+    image, names = random_image(*size, "RGB"), {"size": 48, "antialias": False, "resize": "pad"}
+    config = PreprocessConfig(**names, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
+
+    pixel_values = preprocess_image(image, config)
+
+    for i, band in enumerate(image.split()):
+        alone = PreprocessConfig(**names, channels=1, mean=config.mean[i : i + 1], std=config.std[i : i + 1])
+        np.testing.assert_array_equal(pixel_values[i], preprocess_image(band, alone)[0])
+
+
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("resize", ["stretch", "shortest_edge", "pad"])
 @pytest.mark.parametrize("channels", [1, 3])
