@@ -13,16 +13,8 @@ import pytest
 
 from export.package import write_files
 from prelim.networks.model_folder import read_model_folder
+from tests.groups import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
 from tests.tiny_model import write_tiny_model
-
-
-# One file's tests run in one process, because they share fixtures; so do all tests of the server, which share servers.
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the group that `pytest -n` keeps together."""
-    for item in items:
-        group = "server" if "tests/server" in item.path.as_posix() else item.path.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
-
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 

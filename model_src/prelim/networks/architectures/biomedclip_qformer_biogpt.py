@@ -5,11 +5,12 @@ Published size: 224 px, one image feature of width 512, 32 queries of width 768,
 """
 
 from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
 
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
-from prelim.networks.connectors.bare_qformer import BareQFormer
-from prelim.networks.vision.biomedclip import BiomedCLIP
 
 HEAD_WIDTH = 64
 """Of all three transformers; cannot be inferred from the shapes of a checkpoint."""
@@ -19,6 +20,19 @@ BIOGPT = {"hidden_act": "gelu", "scale_embedding": True}
 
 OFFSET = 2
 """Number of unused rows at the start of BioGPT's position table."""
+
+
+def _vision(**dimensions: Any) -> nn.Module:
+    # Imported here because `timm` and, below, `transformers` take seconds to import.
+    from prelim.networks.vision.biomedclip import BiomedCLIP
+
+    return BiomedCLIP(**dimensions)
+
+
+def _connector(**dimensions: Any) -> nn.Module:
+    from prelim.networks.connectors.bare_qformer import BareQFormer
+
+    return BareQFormer(**dimensions)
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
@@ -72,8 +86,8 @@ PREPROCESS = {
 }
 
 ARCHITECTURE = Architecture(
-    vision=BiomedCLIP,
-    connector=BareQFormer,
+    vision=_vision,
+    connector=_connector,
     published=Published(
         # The optional prefixes are absent in files with only BiomedCLIP or BioGPT.
         keys=(
