@@ -126,7 +126,7 @@ validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page i
 lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(BIN)/python -m launcher.watch $(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## rewrite the code in the project's style

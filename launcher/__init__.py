@@ -1,1 +1,5 @@
 """Starts, checks, drains and stops TorchServe on this machine."""
+
+from prelim.program import begin
+
+begin()

@@ -24,6 +24,7 @@ from launcher.errors import LaunchError
 from launcher.local_server import CONFIG
 from launcher.process import exclusive
 from launcher.server import STARTUP_S, Server
+from prelim.program import sign_of_life
 
 Command = Callable[[Server, argparse.Namespace], int]
 
@@ -122,8 +123,9 @@ def _launch(server: Server, arguments: argparse.Namespace) -> None:
     try:
         print(f"starting, log in {server.console} ...", flush=True)
         deadline = time.monotonic() + arguments.timeout
-        for archive in archives:
-            server.wait_until_ready(archive.name, max(0.0, deadline - time.monotonic()))
+        with sign_of_life("loading the models"):
+            for archive in archives:
+                server.wait_until_ready(archive.name, max(0.0, deadline - time.monotonic()))
     except BaseException:
         server.stop()
         raise

@@ -16,6 +16,7 @@ from launcher.environment import check_java
 from launcher.errors import LaunchError
 from launcher.ports import check_free, read_addresses, read_properties
 from launcher.process import count_connections, find_server, has_ended, sweep, terminate, worker_seconds
+from prelim.program import ignoring_interrupts
 from prelim_client.answers import read_key
 from prelim_client.loopback import open_session
 
@@ -184,18 +185,19 @@ class Server:
         return sum(queue.get("pendingRequests", 0) for queue in queues)
 
     def stop(self) -> None:
-        """End the server and its workers, and remove what they leave."""
-        process = self.process
-        if process is not None:
-            terminate(process)
-        if self._starter is not None:
-            # It waits for the Java process, or has not come so far yet.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                starter = psutil.Process(self._starter.pid)
-                if not has_ended(starter) and self._starter.poll() is None:
-                    terminate(starter)
-            self._starter.wait()
-        sweep(self.temporary, self.key_file)
+        """End the server and its workers, and remove what they leave; a second Ctrl-C does not keep it from that."""
+        with ignoring_interrupts():
+            process = self.process
+            if process is not None:
+                terminate(process)
+            if self._starter is not None:
+                # It waits for the Java process, or has not come so far yet.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    starter = psutil.Process(self._starter.pid)
+                    if not has_ended(starter) and self._starter.poll() is None:
+                        terminate(starter)
+                self._starter.wait()
+            sweep(self.temporary, self.key_file)
 
     def _address(self, api: str) -> str:
         host, port = self.addresses[api]

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from prelim.errors import InputError, NotAnImage, UnreadableInput
 from prelim.images.radiograph import InputConfig, read_radiograph
+from prelim.program import ignoring_interrupts
 
 HASH_SIDE = 16
 """The perceptual hash has 16 x 16 bits: see duplicates.py."""
@@ -54,8 +55,11 @@ def examine_images(paths: Sequence[Path], jobs: int) -> list[ImageFacts]:
     with ExitStack() as stack:
         found: Iterator[ImageFacts] = map(examine_image, paths)
         if jobs > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
-            found = pool.map(examine_image, paths, chunksize=16)
+            pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+            # After Ctrl-C, images that nobody has begun are left alone.
+            stack.callback(pool.shutdown, cancel_futures=True)
+            with ignoring_interrupts():
+                found = pool.map(examine_image, paths, chunksize=8)
         return list(tqdm(found, total=len(paths), desc="images", unit="image"))
 
 
