@@ -1,4 +1,7 @@
-"""Run a command that says nothing until its end, and show that it runs: python -m launcher.watch .venv/bin/mypy"""
+"""Run a command that says nothing until its end, and show that it runs.
+
+python -m launcher.watch .venv/bin/mypy
+"""
 
 import subprocess
 import sys

@@ -45,7 +45,10 @@ def run_load(server: LocalServer, model: str, load: Load, out: Path) -> int:
     command += ["--html", str(out / "report.html"), "--csv", str(out / "locust")]
     # A proxy would be measured too.
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    with (out / "locust.log").open("wb") as log, sign_of_life(f"{model} under load, {load.seconds:.0f} s and the last answers:"):
+    with (
+        (out / "locust.log").open("wb") as log,
+        sign_of_life(f"{model} under load, {load.seconds:.0f} s and the last answers:"),
+    ):
         done = subprocess.run(
             command,
             cwd=ROOT,

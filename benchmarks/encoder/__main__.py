@@ -37,7 +37,7 @@ from benchmarks.models.shapes import Shape
 from prelim.archive.archive import CONNECTOR, VISION
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network
-from prelim.program import sign_of_life
+from prelim.program import run_child, sign_of_life
 
 STORE = ROOT / "build" / "bench" / "encoders"
 PARTS = {"vision": VISION, "connector": CONNECTOR}
@@ -89,7 +89,7 @@ def export_networks(name: str, store: Path) -> Path:
     )
     command = [sys.executable, "-m", "export.package", str(folder), "--store", str(store)]
     with sign_of_life(f"exporting {name}"):
-        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+        run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     packed = store / f"{name}.mar"
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(folder, [entry for entry in archive.namelist() if Path(entry).match("*.onnx*")])

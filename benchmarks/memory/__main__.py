@@ -37,7 +37,7 @@ from benchmarks.memory.process_memory import Memory, PeakMemory
 from benchmarks.models.random_checkpoint import CHECKPOINTS, write_random_tokenizer
 from launcher.local_server import LocalServer
 from launcher.sample_radiograph import as_png, sample_radiograph
-from prelim.program import sign_of_life
+from prelim.program import patience_with, sign_of_life
 from prelim_client.http_client import HttpClient
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,12 +77,12 @@ def run(name: str, module: str, *arguments: str | int | Path) -> Step:
     """Run a command of this project. Raises CalledProcessError if it fails."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     began = time.perf_counter()
-    with sign_of_life(name), subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
+    with (
+        sign_of_life(name),
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process,
+        patience_with(process),
+    ):
+        _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)

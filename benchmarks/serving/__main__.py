@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
+
 from benchmarks.decode.contender import ROOT
 from benchmarks.machine import commit, describe_machine, measure_machine
 from benchmarks.serving.archives import SUBJECTS, Candidate, Subject, Workshop
@@ -122,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "settings": {"threads": threads, **dataclasses.asdict(plan)},
         "floor": asdict(measure_machine(threads)),
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torchserve", "torch", "transformers", "onnxruntime-gpu", "locust")},
+        | {name: version(name) for name in ("torchserve", "torch", "transformers", "locust")}
+        | {"onnxruntime": onnxruntime.__version__},
         "models": {},
     }
     for name in given.models:

@@ -19,7 +19,7 @@ from benchmarks.models.shapes import SHAPES, Shape, checkpoint
 from benchmarks.serving.plain_handler.package import write_plain_archive
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
-from prelim.program import sign_of_life
+from prelim.program import run_child, sign_of_life
 
 MODEL_CONFIG = "model-config.yaml"
 TORCHSERVE = "MAR-INF/MANIFEST.json"
@@ -166,7 +166,7 @@ class Workshop:
             store = self._folder / "packed"
             command = [sys.executable, "-m", "export.package", str(model), "--store", str(store)]
             with sign_of_life(f"packaging {model.name}"):
-                subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+                run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
             self._packed[precision] = store / f"{model.name}.mar"
         return self._packed[precision]
 

@@ -5,14 +5,19 @@ Nothing that serves uses it, and importing a package changes nothing: only `pyth
 
 import os
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 CALM_S = 5
 """Seconds between two signs of life where no person watches: in a log, or through a pipe."""
+
+CLEAN_UP_S = 10
+"""Seconds that an interrupted child process has for removing what it has begun."""
 
 _FIRST = "PRELIM_PROGRAM"
 """Id of the first process, for the programs that it starts: a terminal interrupts them all, and one says so."""
@@ -57,6 +62,28 @@ def ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def patience_with(child: "subprocess.Popen[Any]") -> Iterator[None]:
+    """After Ctrl-C, which a child process gets too, give it time to remove what it has begun; then kill it."""
+    try:
+        yield
+    except BaseException:
+        with ignoring_interrupts():
+            try:
+                child.wait(CLEAN_UP_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        raise
+
+
+def run_child(command: Sequence[str], **options: Any) -> None:
+    """Run a command of this project. Raises CalledProcessError if it fails; see `patience_with`."""
+    with subprocess.Popen(command, **options) as child, patience_with(child):
+        child.wait()
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, command)
 
 
 @contextmanager

@@ -329,7 +329,7 @@ def test_bombs_are_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_streams_that_end_early_are_refused_at_once(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """zlib gives the bytes after a stream's end back as unread, call after call; they must not be read in a loop.
+    """Zlib gives the bytes after a stream's end back as unread, call after call; they must not be read in a loop.
 
     A flipped bit in the data of a large file can end its stream anywhere.
     """
