@@ -47,7 +47,7 @@ def _show(kind: type[BaseException], error: BaseException, at: TracebackType | N
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, at)
     elif _is_first():
-        print("interrupted", file=sys.stderr)
+        sys.stderr.write("interrupted\n")
 
 
 @contextmanager

@@ -24,6 +24,9 @@ from tests.launcher.conftest import Clone
 QUIET = re.compile(r"\^C|interrupted(; the server has been stopped)?|make: \*\*\* \[.*|")
 """What may be on the terminal after Ctrl-C; make writes a line of its own."""
 
+KEPT = re.compile(r"model_store/\.tiny\.settings|tmp/prelim-\d+-\d+|tmp/torchinductor")
+"""What stays: the settings of the archive, the folder of this clone's server, and PyTorch's cache."""
+
 PATIENCE_S = 120
 
 
@@ -39,7 +42,7 @@ class Terminal:
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             os.chdir(folder)
-            os.execve("/bin/bash", ["bash", "-c", f"exec {command}"], environment)
+            os.execve("/bin/bash", ["bash", "-c", f"exec {command}"], environment)  # noqa: S606 - bash
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
 
     def read_until(self, sign: str) -> None:
