@@ -68,9 +68,12 @@ class HttpClient:
 
 
 def _parts(image: bytes | None, fields: dict[str, Any]) -> dict[str, tuple[str | None, bytes | str]]:
-    """Multipart parts; values other than strings and numbers are written as JSON."""
+    """Multipart parts; bytes are files, such as `image_2`, and other values than strings are written as JSON."""
     parts: dict[str, tuple[str | None, bytes | str]] = {
-        name: (None, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items()
+        name: (name, value)
+        if isinstance(value, bytes)
+        else (None, value if isinstance(value, str) else json.dumps(value))
+        for name, value in fields.items()
     }
     if image is not None:
         parts["image"] = ("image", image)
