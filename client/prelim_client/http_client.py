@@ -26,7 +26,7 @@ class HttpClient:
         self._headers = {"Authorization": f"Bearer {key}"}
 
     def report(self, image: bytes | None = None, **fields: Any) -> Answer:
-        """Request a report on an image, sent as the body, or with `fields` (prompt, options) as multipart parts.
+        """Request a report on an image, sent as the body, or with `fields` (prompt, options, further images) as parts.
 
         Raises ReportError.
         """

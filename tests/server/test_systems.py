@@ -1,4 +1,4 @@
-"""All five systems and LLaVA at reduced size: what the server answers is what the library writes and what the original wrote."""
+"""All five systems and LLaVA at reduced size: the server answers what the library writes and what the original wrote."""
 
 import base64
 import dataclasses
@@ -202,7 +202,7 @@ def ask(systems: LocalServer) -> Callable[..., dict[str, Any]]:
 
 
 def test_several_images_of_one_request(systems: LocalServer, generators: dict[str, ReportGenerator]) -> None:
-    """LLaVA reads two images in their order, however they are sent, over HTTP and gRPC; of either alone it writes other."""
+    """LLaVA reads two images in their order, however they are sent, over HTTP and gRPC."""
     http = HttpClient(systems.url, systems.key(), "llava")
     files = IMAGES[:2]
     encoded = [base64.b64encode(file).decode() for file in files]
