@@ -1,4 +1,4 @@
-"""All five systems and LLaVA at reduced size: the server answers what the library writes and what the original wrote."""
+"""All five systems and LLaVA at reduced size: the server answers what library and original write."""
 
 import base64
 import dataclasses
