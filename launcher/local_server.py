@@ -36,8 +36,9 @@ class LocalServer(Server):
     def __init__(self, store: Path, *, check: bool = True, other_code: bool = False) -> None:
         archives = [archive.file.name for archive in check_store(store, other_code=other_code)] if check else ["all"]
         environment = read_environment()
-        # A short path: the sockets of the workers lie in it, and their names may have some 100 characters.
-        folder = Path(tempfile.mkdtemp(prefix="prelim-"))
+        # In a short path, as env.sh has it: the sockets of the workers lie in it, and their names may have some 100
+        # characters. With a longer one no worker is ever ready.
+        folder = Path(tempfile.mkdtemp(prefix="prelim-", dir=Path(environment["TMPDIR"]).parent))
         try:
             temporary = folder / "tmp"
             temporary.mkdir()

@@ -6,9 +6,11 @@ import pty
 import re
 import select
 import shutil
+import signal
 import socket
 import struct
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from tests.launcher.conftest import Clone
 QUIET = re.compile(r"\^C|interrupted(; the server has been stopped)?|make: \*\*\* \[.*|")
 """What may be on the terminal after Ctrl-C; make writes a line of its own."""
 
-KEPT = re.compile(r"model_store/\.tiny\.settings|tmp/prelim-\d+-\d+|tmp/torchinductor")
+KEPT = re.compile(r"model_store/\.tiny\.settings|prelim-\d+-\d+|torchinductor")
 """What stays: the settings of the archive, the folder of this clone's server, and PyTorch's cache."""
 
 PATIENCE_S = 120
@@ -41,6 +43,8 @@ class Terminal:
         self._family: dict[int, psutil.Process] = {}
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
+            # A shell ignores it in what it starts in the background, and so would the command.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.chdir(folder)
             os.execve("/bin/bash", ["bash", "-c", f"exec {command}"], environment)  # noqa: S606 - bash
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
@@ -105,8 +109,8 @@ def everything(folder: Path) -> set[str]:
 
 def check(clone: Clone, command: str, sign: str, delay: float) -> None:
     """Run a command until it shows a sign, wait a little, interrupt it, and look at what is left."""
-    scratch = clone.folder / "tmp"
-    scratch.mkdir()
+    # Short, for the names of sockets.
+    scratch = Path(tempfile.mkdtemp(prefix="t-"))
     before = everything(clone.folder)
     environment = {name: value for name, value in clone.environment.items() if name != "PRELIM_PROGRAM"}
     terminal = Terminal(command, clone.folder, environment | {"TMPDIR": str(scratch), "TERM": "dumb"})
@@ -126,6 +130,7 @@ def check(clone: Clone, command: str, sign: str, delay: float) -> None:
         assert clone.leftovers() == []
     finally:
         terminal.kill()
+        shutil.rmtree(scratch)
 
 
 @pytest.fixture

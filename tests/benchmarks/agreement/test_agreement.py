@@ -154,7 +154,7 @@ def test_the_worst_model_decides() -> None:
 def test_command_writes_its_output(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command measures a model folder on images, says what it does, and writes the page and the figures to files."""
+    """The command measures a model folder on images, says what it does, and writes page and figures to files."""
     monkeypatch.setattr("benchmarks.models.real_models.DATA", tmp_path)
 
     code = main([str(tiny_model), "--precisions", "fp32", "bf16", "--images", "3", "--out", str(tmp_path)])
