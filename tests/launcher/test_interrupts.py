@@ -29,6 +29,9 @@ QUIET = re.compile(r"\^C|interrupted(; the server has been stopped)?|make: \*\*\
 KEPT = re.compile(r"model_store/\.tiny\.settings|prelim-\d+-\d+|torchinductor")
 """What stays: the settings of the archive, the folder of this clone's server, and PyTorch's cache."""
 
+KEPT = re.compile(r"model_store/\.tiny\.settings|prelim-\d+-\d+|torchinductor")
+"""What stays: the settings of the archive, the folder of this clone's server, and PyTorch's cache."""
+
 PATIENCE_S = 120
 
 
@@ -123,10 +126,8 @@ def check(clone: Clone, command: str, sign: str, delay: float) -> None:
         assert sum(line.startswith("interrupted") for line in lines) == 1, printed
         assert all(QUIET.fullmatch(line) for line in lines), printed
         assert terminal.running() == []
-        left = {
-            name for name in everything(clone.folder) - before if not re.match(r"tmp/(prelim-\d+-\d+|torchind)", name)
-        }
-        assert left - {"model_store/.tiny.settings"} == set()
+        left = (everything(clone.folder) - before) | everything(scratch)
+        assert {name for name in left if not KEPT.match(name)} == set()
         assert clone.leftovers() == []
     finally:
         terminal.kill()
