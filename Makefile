@@ -42,13 +42,10 @@ help:           ## list the targets
 
 install: $(INSTALLED)  ## install all dependencies into .venv (TORCH=auto|cuda|cpu)
 
-# uv is in a separate folder; it finds Python 3.11 (or fetches it) regardless of the Python that runs it.
+# uv finds Python 3.11, or fetches it, whatever Python runs this.
 $(INSTALLED): requirements.lock requirements-cpu.lock pyproject.toml client/pyproject.toml launcher/install.py
-	$(PYTHON) -m venv build/uv
-	build/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	build/uv/bin/uv venv --quiet --allow-existing --python 3.11 .venv
-	build/uv/bin/python launcher/install.py $(TORCH)
-	touch $@
+	@$(PYTHON) launcher/install.py $(TORCH) $(UV_VERSION)
+	@touch $@
 
 # A small language model that produces real text, for tests; and the pretrained encoder of the demo model.
 $(SMOLLM2): tests/smollm2.txt
@@ -132,7 +129,7 @@ validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page i
 lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(BIN)/python -m launcher.watch $(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## rewrite the code in the project's style

@@ -29,9 +29,6 @@ unset PYTHONPATH
 # when another process used the same cores (docs/decisions/0011-packed-weights.md).
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-10000}"
 
-# ONNX Runtime's telemetry would keep an identifier in the temporary folder.
-export ORT_DISABLE_TELEMETRY=1
-
 # TorchServe keeps its pid file, unpacked archives and sockets in the temporary folder, and `torchserve --stop` ends the
 # server whose pid is there: each clone has its own folder, private to this user. The path is short because names of
 # sockets are limited to some 100 characters.

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from tqdm import tqdm
 
 from benchmarks.decode.contender import IDLE, ROOT
 from benchmarks.decode.floor import Machine
+from terminal.program import sign_of_life
 
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
 """Flags of /proc/cpuinfo that decide which kernels a library uses."""
@@ -29,7 +31,8 @@ def measure_machine(threads: int) -> Machine:
     """Measure bandwidth and throughput in a separate process with as many threads as the contenders have."""
     environment = IDLE | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.decode.floor"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
+    with sign_of_life("measuring the machine"):
+        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)
     return Machine(**json.loads(done.stdout))
 
 
@@ -48,6 +51,12 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
     }
+
+
+def show_turn(bar: "tqdm[Any]", turn: str) -> None:
+    """Show which turn begins."""
+    bar.set_description_str(turn, refresh=False)
+    bar.update()
 
 
 def commit() -> str | None:

@@ -33,12 +33,13 @@ from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.networks.trained_decoder import Trainable, for_serving
+from terminal.program import sign_of_life
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "model_src" / "prelim"
 HANDLER = ROOT / "handlers" / "report_handler.py"
 SERVING = ROOT / "handlers" / "model-config.yaml"
-NOT_SERVED = ("networks", "__pycache__")
+NOT_SERVED = ("networks", "program.py", "__pycache__")
 """Not copied into the archive, which has the networks as ONNX files and the decoder in its serving form."""
 
 _SEED = 0
@@ -178,13 +179,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        path = write_archive(
-            arguments.model_folder,
-            arguments.store,
-            batching=arguments.batching,
-            slots=arguments.slots,
-            workers=arguments.workers,
-        )
+        with sign_of_life(f"packaging {arguments.model_folder}"):
+            path = write_archive(
+                arguments.model_folder,
+                arguments.store,
+                batching=arguments.batching,
+                slots=arguments.slots,
+                workers=arguments.workers,
+            )
     except ArchiveError as error:
         sys.exit(f"{error}")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

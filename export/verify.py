@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prelim.archive.mar import unpack_mar
 from prelim.errors import ArchiveError
+from terminal.program import sign_of_life
 
 NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
 """Libraries that a worker must not import, because they add seconds to every start."""
@@ -63,7 +64,9 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     parser.add_argument("image", type=Path, help="DICOM, PNG, JPEG, WebP or TIFF file")
     arguments = parser.parse_args()
-    print(verify(arguments.archive, arguments.image), end="")
+    with sign_of_life(f"verifying {arguments.archive}"):
+        report = verify(arguments.archive, arguments.image)
+    print(report, end="")
 
 
 if __name__ == "__main__":

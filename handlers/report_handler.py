@@ -98,7 +98,8 @@ class ReportHandler:
 
     def _enter(self, request_id: str, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Answer | None:
         """Take a new request in; an answer, if it needs no decoding."""
-        if headers.get("describe") == "True":
+        # The management API asks so, without any field. A client's header of that name must not change its request.
+        if headers.get("describe") == "True" and not row:
             return model_answer(self.model)
         path = path_of(headers)
         if path in (MODELS, f"{MODELS}/{self.model.name}"):

@@ -11,11 +11,13 @@ server without these checks, and `torchserve --stop` ends either at once.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import prelim
 from launcher.archives import CheckedArchive, check_store
@@ -24,6 +26,7 @@ from launcher.errors import LaunchError
 from launcher.local_server import CONFIG
 from launcher.process import exclusive
 from launcher.server import STARTUP_S, Server
+from terminal.program import sign_of_life
 
 Command = Callable[[Server, argparse.Namespace], int]
 
@@ -70,10 +73,13 @@ def serve(server: Server, arguments: argparse.Namespace) -> int:
     with exclusive(server.temporary):
         _launch(server, arguments)
     try:
-        with server.console.open(encoding="utf-8", errors="replace") as console:
-            while server.is_alive():
+        while server.is_alive():
+            with server.console.open(encoding="utf-8", errors="replace") as console:
+                # Until the file is full and another has taken its name.
+                while server.is_alive() and _is_named(console, server.console):
+                    print(console.read(), end="", flush=True)
+                    time.sleep(0.5)
                 print(console.read(), end="", flush=True)
-                time.sleep(0.5)
     except KeyboardInterrupt:
         _drain(server, arguments.drain)
     ended_by_itself = not server.is_alive() and server.key_file.is_file()
@@ -122,8 +128,9 @@ def _launch(server: Server, arguments: argparse.Namespace) -> None:
     try:
         print(f"starting, log in {server.console} ...", flush=True)
         deadline = time.monotonic() + arguments.timeout
-        for archive in archives:
-            server.wait_until_ready(archive.name, max(0.0, deadline - time.monotonic()))
+        with sign_of_life("loading the models"):
+            for archive in archives:
+                server.wait_until_ready(archive.name, max(0.0, deadline - time.monotonic()))
     except BaseException:
         server.stop()
         raise
@@ -138,6 +145,11 @@ def _show_ready(server: Server, archives: Sequence[CheckedArchive]) -> None:
     print(
         f"KEY is the inference key in {server.key_file}; `make report IMAGE=chest.dcm` reads it by itself", flush=True
     )
+
+
+def _is_named(file: TextIO, path: Path) -> bool:
+    """Whether an open file still has this name; while neither of two files has it, it does."""
+    return not path.exists() or os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _drain(server: Server, seconds: float) -> None:

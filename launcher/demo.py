@@ -16,6 +16,7 @@ from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.answers import Answer
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
+from terminal.program import sign_of_life
 
 
 def main() -> None:
@@ -44,7 +45,8 @@ def main() -> None:
 def show_reports(store: Path, model: str, images: Mapping[str, bytes]) -> None:
     """Start a server, ask for the report on each image over HTTP and gRPC, stop it."""
     with LocalServer(store) as server:
-        server.wait_until_ready(model)
+        with sign_of_life("loading the model"):
+            server.wait_until_ready(model)
         with GrpcClient(server.grpc_target, server.key(), model) as over_grpc:
             ways: dict[str, Callable[[bytes], Answer]] = {
                 "HTTP": HttpClient(server.url, server.key(), model).report,

@@ -1,6 +1,6 @@
-"""Install all dependencies into .venv; run by `make install` with the Python of build/uv, so only the standard library.
+"""Install all dependencies into .venv; run by `make install` with any Python, so only with its standard library.
 
-python launcher/install.py auto|cuda|cpu
+python launcher/install.py auto|cuda|cpu VERSION_OF_UV
 
 cuda : everything in requirements.lock
 cpu  : without CUDA. PyTorch comes from its index of CPU builds if that can be reached within seconds; otherwise the
@@ -10,7 +10,6 @@ auto : cuda if the machine has an NVIDIA GPU, otherwise cpu
 
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import urllib.request
@@ -18,6 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
+UV = ROOT / "build" / "uv" / "bin"
+"""Of the environment that has only uv."""
+
 CPU_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 
 GB_CUDA, GB_CPU_LOCKED, GB_CPU = 7.8, 6.3, 2.8
@@ -30,29 +32,49 @@ CUDA = re.compile(NEVER_ON_CPU.pattern + "|nvidia-.*")
 
 
 def main() -> int:
-    """Choose, say what is chosen, install; the exit code."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "auto"
+    """Make both environments and fill .venv; the exit code."""
+    wanted, version = sys.argv[1:]
     if wanted not in ("auto", "cuda", "cpu"):
         print(f"TORCH is {wanted!r}; allowed: auto, cuda, cpu", file=sys.stderr)
         return 2
-    cuda = wanted == "cuda" or (wanted == "auto" and has_gpu())
-    index = not cuda and answers(CPU_INDEX)
     try:
-        if cuda:
-            say("with CUDA", GB_CUDA)
-            install("--require-hashes", "-r", "requirements.lock")
-        elif not index or not install_cpu_builds():
-            say(
-                "without a GPU; PyTorch's index of CPU builds cannot be used, so parts of CUDA are needed",
-                GB_CPU_LOCKED,
-            )
-            install("--require-hashes", "-r", without(NEVER_ON_CPU), "-r", "requirements-cpu.lock")
-        install("--no-build-isolation", "--editable", ".", "--editable", "client")
+        make_environments(version)
+        fill_environment(wanted)
+        compile_bytecode()
     except subprocess.CalledProcessError as error:
+        print(error.stderr or "", end="", file=sys.stderr)
         return error.returncode
-    compile_bytecode()
+    except KeyboardInterrupt:
+        print("interrupted; `make install` continues", file=sys.stderr)
+        return 130
     print(f"installed: {size_gb(ROOT / '.venv'):.1f} GB in .venv", flush=True)
     return 0
+
+
+def make_environments(version: str) -> None:
+    """Make build/uv and .venv; uv finds Python 3.11, or fetches it, regardless of the Python that runs this.
+
+    What these commands print is shown only if they fail: Python's own modules answer Ctrl-C with a traceback.
+    """
+    for command in (
+        [sys.executable, "-m", "venv", str(UV.parent)],
+        [str(UV / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={version}"],
+        [str(UV / "uv"), "venv", "--quiet", "--allow-existing", "--python", "3.11", ".venv"],
+    ):
+        subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True)
+
+
+def fill_environment(wanted: str) -> None:
+    """Choose the packages, say what is chosen, install them."""
+    cuda = wanted == "cuda" or (wanted == "auto" and has_gpu())
+    index = not cuda and answers(CPU_INDEX)
+    if cuda:
+        say("with CUDA", GB_CUDA)
+        install("--require-hashes", "-r", "requirements.lock")
+    elif not index or not install_cpu_builds():
+        say("without a GPU; PyTorch's index of CPU builds cannot be used, so parts of CUDA are needed", GB_CPU_LOCKED)
+        install("--require-hashes", "-r", without(NEVER_ON_CPU), "-r", "requirements-cpu.lock")
+    install("--no-build-isolation", "--editable", ".", "--editable", "client")
 
 
 def install_cpu_builds() -> bool:
@@ -94,8 +116,9 @@ def without(names: "re.Pattern[str]") -> str:
 
 def install(*arguments: str) -> None:
     """Run uv, which shows its progress. Dependencies are those of the lock."""
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
-    subprocess.run([uv, "pip", "install", "--python", str(PYTHON), "--no-deps", *arguments], cwd=ROOT, check=True)
+    subprocess.run(
+        [str(UV / "uv"), "pip", "install", "--python", str(PYTHON), "--no-deps", *arguments], cwd=ROOT, check=True
+    )
 
 
 def compile_bytecode() -> None:

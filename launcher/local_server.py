@@ -18,6 +18,7 @@ from launcher.archives import check_store
 from launcher.environment import ROOT, read_environment
 from launcher.ports import API_COUNT, free_ports, replace_ports
 from launcher.server import Server
+from terminal.program import ignoring_interrupts
 
 CONFIG = ROOT / "config.properties"
 
@@ -35,8 +36,9 @@ class LocalServer(Server):
     def __init__(self, store: Path, *, check: bool = True, other_code: bool = False) -> None:
         archives = [archive.file.name for archive in check_store(store, other_code=other_code)] if check else ["all"]
         environment = read_environment()
-        # A short path: the sockets of the workers lie in it, and their names may have some 100 characters.
-        folder = Path(tempfile.mkdtemp(prefix="prelim-"))
+        # In a short path, as env.sh has it: the sockets of the workers lie in it, and their names may have some 100
+        # characters. With a longer one no worker is ever ready.
+        folder = Path(tempfile.mkdtemp(prefix="prelim-", dir=Path(environment["TMPDIR"]).parent))
         try:
             temporary = folder / "tmp"
             temporary.mkdir()
@@ -47,9 +49,13 @@ class LocalServer(Server):
             settings = replace_ports(CONFIG.read_text(encoding="utf-8"), free_ports(API_COUNT))
             config.write_text(re.sub("(?m)^model_store=.*$", "model_store=model_store", settings), encoding="utf-8")
             super().__init__(folder, config, environment | {"TMPDIR": str(temporary), "TEMP": str(temporary)})
-            self.start(archives)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
+            raise
+        try:
+            self.start(archives)
+        except BaseException:
+            self.stop()
             raise
 
     @property
@@ -61,8 +67,9 @@ class LocalServer(Server):
 
     def stop(self) -> None:
         """End the server and its workers, and remove its folder."""
-        super().stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with ignoring_interrupts():
+            super().stop()
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> "LocalServer":
         return self

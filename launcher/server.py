@@ -12,17 +12,22 @@ from typing import Any
 import psutil
 import requests
 
+from launcher.console import set_aside
 from launcher.environment import check_java
 from launcher.errors import LaunchError
 from launcher.ports import check_free, read_addresses, read_properties
 from launcher.process import count_connections, find_server, has_ended, sweep, terminate, worker_seconds
 from prelim_client.answers import read_key
 from prelim_client.loopback import open_session
+from terminal.program import ignoring_interrupts
 
 IDLE_CPU_S = 0.02
 """CPU time that workers without a request stay under in a second."""
 
 STARTUP_S = 600.0
+
+WRITER_S = 5.0
+"""Seconds in which the console's writer ends, once nothing prints any more."""
 
 
 class Server:
@@ -42,6 +47,7 @@ class Server:
         self.addresses = read_addresses(properties)
         self.console = folder / "logs" / "console.log"
         self._starter: subprocess.Popen[bytes] | None = None
+        self._writer: subprocess.Popen[bytes] | None = None
 
     @property
     def process(self) -> psutil.Process | None:
@@ -110,20 +116,28 @@ class Server:
         check_free(self.addresses)
         sweep(self.temporary, self.key_file)
         self.console.parent.mkdir(exist_ok=True)
+        # Before the server prints: its output is searched for what went wrong in this start.
+        set_aside(self.console)
+        self._writer = subprocess.Popen(
+            [sys.executable, "-I", str(Path(__file__).with_name("console.py")), str(self.console)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         # By its module: the first line of the script `torchserve` cannot have a path with a space.
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--models", *archives]
-        self.console.write_bytes(b"")
-        with self.console.open("ab") as console:
-            self._starter = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C is for the launcher, which drains the server before it ends it.
-                start_new_session=True,
-            )
+        self._starter = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._writer.stdin,
+            stderr=subprocess.STDOUT,
+            # Ctrl-C is for the launcher, which drains the server before it ends it.
+            start_new_session=True,
+        )
+        # It ends when the last process of the server has.
+        if self._writer.stdin is not None:
+            self._writer.stdin.close()
 
     def wait_until_ready(self, model: str, seconds: float = STARTUP_S, workers: int | None = None) -> None:
         """Wait until so many workers have loaded the model; /ping says "healthy" long before that.
@@ -184,18 +198,22 @@ class Server:
         return sum(queue.get("pendingRequests", 0) for queue in queues)
 
     def stop(self) -> None:
-        """End the server and its workers, and remove what they leave."""
-        process = self.process
-        if process is not None:
-            terminate(process)
-        if self._starter is not None:
-            # It waits for the Java process, or has not come so far yet.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                starter = psutil.Process(self._starter.pid)
-                if not has_ended(starter) and self._starter.poll() is None:
-                    terminate(starter)
-            self._starter.wait()
-        sweep(self.temporary, self.key_file)
+        """End the server and its workers, and remove what they leave; a second Ctrl-C does not keep it from that."""
+        with ignoring_interrupts():
+            process = self.process
+            if process is not None:
+                terminate(process)
+            if self._starter is not None:
+                # It waits for the Java process, or has not come so far yet.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    starter = psutil.Process(self._starter.pid)
+                    if not has_ended(starter) and self._starter.poll() is None:
+                        terminate(starter)
+                self._starter.wait()
+            if self._writer is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._writer.wait(WRITER_S)
+            sweep(self.temporary, self.key_file)
 
     def _address(self, api: str) -> str:
         host, port = self.addresses[api]

@@ -18,6 +18,7 @@ from pathlib import Path
 from launcher.local_server import LocalServer
 from loadtests.load import Load, add_load_arguments
 from loadtests.outcomes import read_summary, table
+from terminal.program import sign_of_life
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCUSTFILE = ROOT / "loadtests" / "locustfile.py"
@@ -44,7 +45,10 @@ def run_load(server: LocalServer, model: str, load: Load, out: Path) -> int:
     command += ["--html", str(out / "report.html"), "--csv", str(out / "locust")]
     # A proxy would be measured too.
     environment = os.environ | {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    with (out / "locust.log").open("wb") as log:
+    with (
+        (out / "locust.log").open("wb") as log,
+        sign_of_life(f"{model} under load, {load.seconds:.0f} s and the last answers:"),
+    ):
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -66,7 +70,8 @@ def serve_and_load(archive: Path, load: Load, out: Path) -> int:
         # A separate store, because the server loads every archive in it.
         _place(archive, Path(store))
         with LocalServer(Path(store)) as server:
-            server.wait_until_ready(archive.stem)
+            with sign_of_life("starting the server"):
+                server.wait_until_ready(archive.stem)
             code = run_load(server, archive.stem, load, out.resolve())
     return report(out, code)
 

@@ -2,7 +2,11 @@
 
 import os
 
+from terminal.program import begin
+
 # Before PyTorch loads OpenMP: threads that wait sleep. While they spin instead, one other busy process on the
 # machine slows training ten times. The arithmetic is the same.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
+begin()

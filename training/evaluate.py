@@ -22,6 +22,7 @@ from typing import Any
 from prelim.archive.archive import CONFIG
 from prelim.errors import PrelimError
 from prelim.networks.model_folder import read_model_folder
+from terminal.program import sign_of_life
 from training.datasets import FORMATS
 from training.datasets.formats import rexrank
 from training.datasets.study import SPLITS, DatasetError
@@ -57,7 +58,8 @@ def _run(arguments: argparse.Namespace) -> None:
     folder = _find_model(arguments.model)
     trained_on = read_trained_on(folder) if folder else None
     source = _make_source(arguments, trained_on)
-    data = read_data(source, arguments.split, with_images=folder is not None, trained_on=trained_on)
+    with sign_of_life("reading the data"):
+        data = read_data(source, arguments.split, with_images=folder is not None, trained_on=trained_on)
     protocol = Protocol(data.train_texts, arguments.min_count, arguments.max_tokens)
     name, reports, run, others = _run_systems(arguments, folder, data, protocol)
     if folder and trained_on is None:
@@ -68,20 +70,21 @@ def _run(arguments: argparse.Namespace) -> None:
     data_path = Path(source.path)
     if (data_path / "templates.json").is_file():
         templates = TemplateScorer.of_folder(data_path, data.studies, data.train)
-    learned, lacking = extra_measures(arguments.extras, {name: reports, **others.systems}, data.references)
-    others.notes += lacking
-    extras = [Section("metrics with networks of their own", learned)] if learned[name] else []
-    result = evaluate(
-        name,
-        reports,
-        data,
-        protocol=protocol,
-        others=others,
-        run=run,
-        templates=templates,
-        extras=extras,
-        draws=arguments.draws,
-    )
+    with sign_of_life("scoring"):
+        learned, lacking = extra_measures(arguments.extras, {name: reports, **others.systems}, data.references)
+        others.notes += lacking
+        extras = [Section("metrics with networks of their own", learned)] if learned[name] else []
+        result = evaluate(
+            name,
+            reports,
+            data,
+            protocol=protocol,
+            others=others,
+            run=run,
+            templates=templates,
+            extras=extras,
+            draws=arguments.draws,
+        )
     described = {"data": data_path.name, "format": source.format, "sections_scored": list(source.sections)}
     _write(arguments, source, data, reports, {**described, **result})
 

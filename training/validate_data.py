@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from prelim.errors import PrelimError
+from terminal.program import sign_of_life
 from training.datasets import FORMATS
 from training.datasets.checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
 from training.datasets.checks.duplicates import DISTANCE
@@ -58,7 +59,8 @@ class Check:
 def validate(check: Check) -> tuple[dict[str, Any], list[Finding], dict[str, Any]]:
     """The result as it goes into the JSON file, the findings in full, and the plots. Raises DatasetError."""
     source = check.source
-    studies, how = _split(read_source(source, check.limit), source)
+    with sign_of_life("reading the data"):
+        studies, how = _split(read_source(source, check.limit), source)
     by_split = {
         split: [study.text(source.sections) for study in studies if study.split == split]
         for split in splits_of(studies)
@@ -70,7 +72,8 @@ def validate(check: Check) -> tuple[dict[str, Any], list[Finding], dict[str, Any
     facts = examine_images(
         list(dict.fromkeys(image for study in studies for image in study.images)), check.jobs, source.frame
     )
-    findings = find_all(studies, facts, texts, check.distance, source.missing_images)
+    with sign_of_life("comparing images and texts"):
+        findings = find_all(studies, facts, texts, check.distance, source.missing_images)
     result = {
         "verdict": _judge(findings, facts),
         "source": {

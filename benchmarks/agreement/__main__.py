@@ -9,6 +9,7 @@ model under greedy decoding cannot be a default. Images and reports come from ..
 
 import argparse
 import dataclasses
+import itertools
 import json
 import platform
 import sys
@@ -19,7 +20,6 @@ from statistics import median
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from benchmarks.agreement.reading import Reading, open_engine, read
 from benchmarks.decode.table import number
@@ -31,6 +31,7 @@ from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import serving_decoder
+from terminal.program import sign_of_life
 
 LIMIT = 0.02
 """Share of tokens that a precision may change under greedy decoding and still be a default."""
@@ -119,13 +120,14 @@ def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
     exact = serving_decoder(model.decoder, "fp32")
     texts: dict[int, list[Text]] = {}
     for beams in BEAMS:
-        written = write(exact, model, model.prefixes, beams)
-        readings = read(exact, model, model.prefixes, written)
+        with sign_of_life(f"{model.name}, fp32, beams {beams}"):
+            written = write(exact, model, model.prefixes, beams)
+            readings = read(exact, model, model.prefixes, written)
         texts[beams] = list(map(Text, model.prefixes, written, readings))
     table = []
-    for precision in tqdm(precisions, desc=model.name, leave=False, disable=None):
-        decoder = serving_decoder(model.decoder, precision)
-        for beams in BEAMS:
+    for precision, beams in itertools.product(precisions, BEAMS):
+        with sign_of_life(f"{model.name}, {precision}, beams {beams}"):
+            decoder = serving_decoder(model.decoder, precision)
             some = texts[beams][:: SLOW.get(precision, 1)]
             prefixes = [text.prefix for text in some]
             readings = read(decoder, model, prefixes, [text.token_ids for text in some])

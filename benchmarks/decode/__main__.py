@@ -18,6 +18,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from benchmarks.decode.contender import IDLE, OURS, PEERS, ROOT, Contender, Peer
 from benchmarks.decode.floor import COSTS, family, floor
 from benchmarks.decode.rounds import Point, measure
 from benchmarks.decode.table import Row, markdown, markdown_table, rows
-from benchmarks.machine import commit, describe_machine, measure_machine
+from benchmarks.machine import commit, describe_machine, measure_machine, show_turn
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint, work
 
 STORE = ROOT / "build" / "bench" / "checkpoints"
@@ -88,14 +89,14 @@ def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -
                 section["notes"][contender.name] = contender.note
             turns = [(c, p) for c in contenders for p in c.precisions if family(p) in settings.precisions]
             for point in settings.points:
-                with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
+                with tqdm(total=(settings.rounds + 1) * len(turns), unit="turn", leave=False) as bar:
                     series = measure(
                         turns,
                         shape,
                         point,
                         rounds=settings.rounds,
                         steps=settings.steps,
-                        progress=line.set_description_str,
+                        progress=partial(show_turn, bar),
                     )
                 floors = {
                     p: floor(shape, amount, machine, p, images=point.images, beams=point.beams, steps=settings.steps)

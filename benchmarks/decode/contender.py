@@ -70,13 +70,16 @@ class Contender:
             raise PeerFailed(f"{python} is missing; `make bench` creates this environment, or leave out --peers {name}")
         command = [python, "-m", "benchmarks.decode.peers.child", name, str(checkpoint), str(threads)]
         environment = IDLE | dict(os.environ) | _OFFLINE | {"OMP_NUM_THREADS": str(threads)}
+        if name not in HERE:
+            # Their environment does not have the library, of which every program here needs one file.
+            environment["PYTHONPATH"] = str(ROOT / "model_src")
         with log.open("wb") as file:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file
             )
         try:
             said = self._read()
-        except PeerFailed:
+        except BaseException:
             self.close()
             raise
         self.precisions: tuple[str, ...] = tuple(said["precisions"])

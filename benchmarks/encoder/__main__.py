@@ -19,6 +19,7 @@ import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ from tqdm import tqdm
 from benchmarks.decode.contender import IDLE, ROOT
 from benchmarks.encoder.runners import floor, runners
 from benchmarks.encoder.table import Row, measure, rows, table
-from benchmarks.machine import commit, describe_machine, measure_machine, where_and_when
+from benchmarks.machine import commit, describe_machine, measure_machine, show_turn, where_and_when
 from benchmarks.models.random_model import write_random_model
 from benchmarks.models.shapes import Shape
 from prelim.archive.archive import CONNECTOR, VISION
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network
+from terminal.program import run_child, sign_of_life
 
 STORE = ROOT / "build" / "bench" / "encoders"
 PARTS = {"vision": VISION, "connector": CONNECTOR}
@@ -86,7 +88,8 @@ def export_networks(name: str, store: Path) -> Path:
         generation={"max_new_tokens": 1},
     )
     command = [sys.executable, "-m", "export.package", str(folder), "--store", str(store)]
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    with sign_of_life(f"exporting {name}"):
+        run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     packed = store / f"{name}.mar"
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(folder, [entry for entry in archive.namelist() if Path(entry).match("*.onnx*")])
@@ -119,8 +122,9 @@ def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: in
             for batch in batches:
                 images = torch.randn(batch, config.preprocess.channels, side, side)
                 operations, inputs = _work(network, part, images)
-                with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
-                    timings = measure([*turns, floor(operations)], inputs.numpy(), rounds, line.set_description_str)
+                everybody = [*turns, floor(operations)]
+                with tqdm(total=(rounds + 1) * len(everybody), unit="turn", leave=False) as bar:
+                    timings = measure(everybody, inputs.numpy(), rounds, partial(show_turn, bar))
                 key, found = f"{name} {part}, batch {batch}", rows(timings)
                 record["encoders"][key] = {"operations": operations, "rows": [vars(row) for row in found]}
                 print(f"\n{key}\n{table(found)}", flush=True)
@@ -184,4 +188,4 @@ if __name__ == "__main__":
     else:
         # Libraries read these variables when they start their threads, so they must be set before the process starts.
         command = [sys.executable, "-m", "benchmarks.encoder", *sys.argv[1:]]
-        sys.exit(subprocess.run(command, env=IDLE | dict(os.environ), check=False).returncode)
+        os.execve(sys.executable, command, IDLE | dict(os.environ))  # noqa: S606 - no shell is needed

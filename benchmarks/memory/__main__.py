@@ -38,6 +38,7 @@ from benchmarks.models.random_checkpoint import CHECKPOINTS, write_random_tokeni
 from launcher.local_server import LocalServer
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.http_client import HttpClient
+from terminal.program import patience_with, sign_of_life
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT.parent / "shared" / "data" / "tokenizers" / "biogpt"
@@ -76,8 +77,12 @@ def run(name: str, module: str, *arguments: str | int | Path) -> Step:
     """Run a command of this project. Raises CalledProcessError if it fails."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    with (
+        sign_of_life(name),
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process,
+        patience_with(process),
+    ):
+        _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
@@ -216,7 +221,8 @@ def main() -> None:
         steps.append(run("export and package", "export.package", model, *serving))
         (archive,) = store.glob("*.mar")
         weights = weights_size(archive)
-        served = serve(archive, arguments.workers, arguments.rounds, arguments.tokens)
+        with sign_of_life("serving"):
+            served = serve(archive, arguments.workers, arguments.rounds, arguments.tokens)
     print(table(weights, steps, served))
     machine = {
         "cores": psutil.cpu_count(),

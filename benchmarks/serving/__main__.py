@@ -22,12 +22,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
+
 from benchmarks.decode.contender import ROOT
 from benchmarks.machine import commit, describe_machine, measure_machine
 from benchmarks.serving.archives import SUBJECTS, Candidate, Subject, Workshop
 from benchmarks.serving.runs import Plan, Runs, measure_alone, take_medians
 from benchmarks.serving.table import draw, markdown
 from launcher.local_server import LocalServer
+from terminal.program import sign_of_life
 
 STORE = ROOT / "build" / "bench" / "checkpoints"
 SHARES = (0.3, 0.7, 1.0)
@@ -48,10 +51,12 @@ def bench(subject: Subject, plan: Plan, out: Path, folder: Path | None) -> dict[
         for candidate in subject.candidates:
             workshop.make(candidate, store)
         with LocalServer(store, check=False) as server:
-            for candidate in subject.candidates:
-                server.wait_until_ready(candidate.served)
+            with sign_of_life("starting the server"):
+                for candidate in subject.candidates:
+                    server.wait_until_ready(candidate.served)
             ours = [candidate for candidate in subject.candidates if candidate.settings is not None]
-            single = measure_alone(server, ours, ALONE_TOKENS, ALONE_COUNT)
+            with sign_of_life("one request at a time"):
+                single = measure_alone(server, ours, ALONE_TOKENS, ALONE_COUNT)
             runs = Runs(server, subject.tokens, plan, out)
             saturated = runs.saturate(subject.candidates)
             most = {name: take_medians(figures) for name, figures in saturated.items()}
@@ -119,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "settings": {"threads": threads, **dataclasses.asdict(plan)},
         "floor": asdict(measure_machine(threads)),
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("torchserve", "torch", "transformers", "onnxruntime-gpu", "locust")},
+        | {name: version(name) for name in ("torchserve", "torch", "transformers", "locust")}
+        | {"onnxruntime": onnxruntime.__version__},
         "models": {},
     }
     for name in given.models:

@@ -19,6 +19,7 @@ from benchmarks.models.shapes import SHAPES, Shape, checkpoint
 from benchmarks.serving.plain_handler.package import write_plain_archive
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
+from terminal.program import run_child, sign_of_life
 
 MODEL_CONFIG = "model-config.yaml"
 TORCHSERVE = "MAR-INF/MANIFEST.json"
@@ -164,7 +165,8 @@ class Workshop:
             model = with_precision(self._model, precision, copies)
             store = self._folder / "packed"
             command = [sys.executable, "-m", "export.package", str(model), "--store", str(store)]
-            subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+            with sign_of_life(f"packaging {model.name}"):
+                run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
             self._packed[precision] = store / f"{model.name}.mar"
         return self._packed[precision]
 

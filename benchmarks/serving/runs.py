@@ -19,6 +19,7 @@ from loadtests.outcomes import Summary, read_summary
 from loadtests.payloads import make_small_image
 from loadtests.run import run_load
 from prelim_client.http_client import HttpClient
+from terminal.program import sign_of_life
 
 BEAMS = 3
 
@@ -123,7 +124,8 @@ class Runs:
 
     def _run(self, candidate: Candidate, name: str, load: Load) -> Figures:
         """Run one load. Raises RuntimeError if the load generator writes no result."""
-        wait_until_quiet(self._plan.patience)
+        with sign_of_life("waiting for a quiet machine"):
+            wait_until_quiet(self._plan.patience)
         before, began = _busy(self._server), time.perf_counter()
         out = self._out / candidate.served
         run_load(self._server, candidate.served, load, out)

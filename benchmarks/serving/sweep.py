@@ -21,6 +21,7 @@ from benchmarks.serving.archives import DYNAMIC, SUBJECTS, Candidate, Workshop
 from benchmarks.serving.runs import Plan, Runs, measure_alone, take_medians
 from benchmarks.serving.table import alone_table, table
 from launcher.local_server import LocalServer
+from terminal.program import sign_of_life
 
 VARIANTS: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]] = {
     # The served setting comes first: its throughput determines the load of the others.
@@ -50,9 +51,11 @@ def sweep(workshop: Workshop, vary: str, share: float, plan: Plan, out: Path) ->
         for variant in variants:
             workshop.make(variant, Path(temporary))
         with LocalServer(Path(temporary)) as server:
-            for variant in variants:
-                server.wait_until_ready(variant.served)
-            single = measure_alone(server, variants, ALONE_TOKENS, ALONE_COUNT)
+            with sign_of_life("starting the server"):
+                for variant in variants:
+                    server.wait_until_ready(variant.served)
+            with sign_of_life("one request at a time"):
+                single = measure_alone(server, variants, ALONE_TOKENS, ALONE_COUNT)
             runs = Runs(server, workshop.subject.tokens, plan, out)
             most = {name: take_medians(figures) for name, figures in runs.saturate(variants).items()}
             rate = share * most[variants[0].name].reports_per_s

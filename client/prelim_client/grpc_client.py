@@ -64,7 +64,10 @@ class GrpcClient:
 
     def _message(self, image: bytes | None, fields: dict[str, Any]) -> Any:
         inputs = {
-            name: (value if isinstance(value, str) else json.dumps(value)).encode() for name, value in fields.items()
+            name: value
+            if isinstance(value, bytes)
+            else (value if isinstance(value, str) else json.dumps(value)).encode()
+            for name, value in fields.items()
         }
         if image is not None:
             inputs["image"] = image

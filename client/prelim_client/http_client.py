@@ -26,7 +26,7 @@ class HttpClient:
         self._headers = {"Authorization": f"Bearer {key}"}
 
     def report(self, image: bytes | None = None, **fields: Any) -> Answer:
-        """Request a report on an image, sent as the body, or with `fields` (prompt, options) as multipart parts.
+        """Request a report on an image, sent as the body, or with `fields` (prompt, options, further images) as parts.
 
         Raises ReportError.
         """
@@ -68,9 +68,12 @@ class HttpClient:
 
 
 def _parts(image: bytes | None, fields: dict[str, Any]) -> dict[str, tuple[str | None, bytes | str]]:
-    """Multipart parts; values other than strings and numbers are written as JSON."""
+    """Multipart parts; bytes are files, such as `image_2`, and other values than strings are written as JSON."""
     parts: dict[str, tuple[str | None, bytes | str]] = {
-        name: (None, value if isinstance(value, str) else json.dumps(value)) for name, value in fields.items()
+        name: (name, value)
+        if isinstance(value, bytes)
+        else (None, value if isinstance(value, str) else json.dumps(value))
+        for name, value in fields.items()
     }
     if image is not None:
         parts["image"] = ("image", image)

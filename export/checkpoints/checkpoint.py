@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from torch import Tensor
@@ -30,18 +30,19 @@ one is used; it may also be sharded, with an index."""
 _LONGEST_HEADER = 100_000_000
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
+def read_checkpoint(path: Path, assume: Callable[[str], None] | None = None) -> dict[str, Tensor | LazyTensor]:
     """Read all tensors of a checkpoint, memory-mapped if the format allows it.
 
     path : a .pth, .pt, .ckpt or .bin file of `torch.save`, .safetensors, .keras, a .gguf file with a Llama, a folder
            with one of these except .gguf, sharded or not, or the index of its shards
+    assume : see read_torch_file
     returns : published key -> tensor
 
     Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and plain values.
     """
     if path.is_dir() or path.name.endswith(INDEX):
         files = [file for file in _weights_files(path) if not file.name.endswith(INDEX)]
-        return {key: tensor for file in files for key, tensor in read_checkpoint(file).items()}
+        return {key: tensor for file in files for key, tensor in read_checkpoint(file, assume).items()}
     if path.suffix == JSON:
         return {}
     check_whole(path)
@@ -56,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor | LazyTensor]:
 
         found = {**read_gguf(path)}
     else:
-        found = {**read_torch_file(path)}
+        found = {**read_torch_file(path, assume)}
     for key, tensor in found.items():
         if not is_storable(tensor.dtype):
             raise ArchiveError(

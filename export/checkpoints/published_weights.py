@@ -133,7 +133,7 @@ def gather_weights(published: Published, sources: Sequence[Source], record: Impo
     gathered = Gathered()
     for source in sources:
         settings = read_settings(source.path, source.label)
-        stored = read_checkpoint(source.path)
+        stored = read_checkpoint(source.path, record.assume)
         found = dequantize_weights(stored)
         print(f"{source.label}: {len(stored)} tensors")
         if count := sum(value is not stored[key] for key, value in found.items()):

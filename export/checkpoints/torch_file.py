@@ -13,7 +13,7 @@ import uuid
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +78,19 @@ SMALLEST = 10
 """Bytes of the smallest file of tensors."""
 
 
-def read_torch_file(path: Path) -> dict[str, Tensor]:
+def read_torch_file(path: Path, assume: Callable[[str], None] | None = None) -> dict[str, Tensor]:
     """Read a state_dict, memory-mapped if the format allows it.
 
+    assume  : is told which weights are taken where a file has more than one set, such as those of a moving average
     returns : published key -> tensor
 
     Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and harmless values.
     """
     contents = _load(path)
     while isinstance(contents, Mapping) and (inner := next((c for c in CONTAINERS if _holds(contents, c)), None)):
+        others = sorted(str(key) for key, value in contents.items() if key != inner and _has_weights(value))
+        if others and assume is not None:
+            assume(f"the weights under {inner!r} of {path.name}; it has others under {', '.join(map(repr, others))}")
         contents = contents[inner]
     tensors = (
         {key: value for key, value in contents.items() if isinstance(value, Tensor)}
@@ -112,6 +116,14 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
 
 def _holds(contents: Mapping[Any, Any], key: str) -> bool:
     return isinstance(contents.get(key), Mapping)
+
+
+def _has_weights(contents: Any) -> bool:
+    """Whether a value is a state_dict, or contains one as a checkpoint does; an optimizer's state has other keys."""
+    if not isinstance(contents, Mapping):
+        return False
+    tensors = any(isinstance(key, str) and isinstance(value, Tensor) for key, value in contents.items())
+    return tensors or any(_has_weights(contents[key]) for key in CONTAINERS if key in contents)
 
 
 def _load(path: Path) -> Any:

@@ -110,7 +110,7 @@ def test_only_this_machine_is_loopback(address: str, expected: bool) -> None:
 def test_client_needs_neither_torch_nor_the_server() -> None:
     """The client needs only requests, grpcio and protobuf."""
     code = (
-        "import sys, prelim_client.__main__\n"
+        "import sys, prelim_client.command_line\n"
         "print({'torch', 'numpy', 'ts', 'prelim', 'handlers', 'launcher'} & set(sys.modules))"
     )
 

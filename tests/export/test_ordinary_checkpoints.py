@@ -110,6 +110,35 @@ def test_ordinary_forms_are_imported(form: str, published: State, expected: Stat
 
 
 @pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        (lambda state: {"ema": state}, "'ema'"),
+        (lambda state: {"model_ema": {"state_dict": averaged(state)}, "epoch": 3}, "'model_ema'"),
+        (lambda state: {"weights": state, "teacher": state}, "'teacher', 'weights'"),
+        (
+            lambda _: {
+                "optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}},
+                "callbacks": {"a": {"b": torch.ones(1)}},
+            },
+            "",
+        ),
+    ],
+)
+def test_second_set_of_weights_is_named(
+    others: Callable[[State], Any], named: str, published: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a file has the weights of a moving average too, what is taken is printed and on the card."""
+    torch.save({"model": published, **others(published)}, tmp_path / "a.ckpt")
+    import_file(tmp_path / "a.ckpt")
+
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assumption = f"assumed: the weights under 'model' of a.ckpt; it has others under {named}"
+    for text in (capsys.readouterr().out, card):
+        assert (assumption in text) == bool(named)
+        assert ("it has others" in text) == bool(named)
+
+
+@pytest.mark.parametrize(
     "prefix",
     [
         *("module.", "_orig_mod.", "model.", "module._orig_mod.", "module.module.", "model.module.", "model.model."),

@@ -347,6 +347,15 @@ def test_description_names_the_model(serve: Callable[..., Frontend]) -> None:
     assert job.body == {"name": "fake", "version": "7", "architecture": "words", "sha256": "0" * 64}
 
 
+def test_header_does_not_make_a_request_a_description(serve: Callable[..., Frontend]) -> None:
+    """A client's header `describe` leaves a request with an image what it is; TorchServe sets it without any field."""
+    frontend = serve(continuousBatching=False)
+    job = frontend.submit(image(b"good"), {"describe": "True"})
+    frontend.call()
+
+    assert job.body["status"] == "UNVERIFIED"
+
+
 def test_metrics_are_written(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
     """Times, tokens, rejections and cancellations are written with the units that are declared."""
     caplog.set_level(logging.INFO)

@@ -14,7 +14,7 @@ from launcher.environment import ROOT
 from launcher.ports import API_COUNT, free_ports, replace_ports
 from launcher.process import find_server, terminate
 
-CODE = ("client", "export", "handlers", "launcher", "model_src")
+CODE = ("client", "export", "handlers", "launcher", "model_src", "terminal")
 FILES = ("Makefile", "env.sh", "config.properties", "requirements.lock", "requirements-cpu.lock", "pyproject.toml")
 CLOSED = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
 """A proxy that does not answer, for all programs."""

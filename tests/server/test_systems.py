@@ -1,5 +1,6 @@
-"""All five systems at reduced size: what the server answers is what the library writes and what the original wrote."""
+"""All five systems and LLaVA at reduced size: the server answers what library and original write."""
 
+import base64
 import dataclasses
 import io
 import zipfile
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from export.import_checkpoint import import_checkpoint
 from export.package import write_archive
 from launcher.local_server import LocalServer
 from prelim.generation.options import GenerationOptions
@@ -24,7 +26,7 @@ from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 from tests import tiny_model, tiny_xreport
 from tests.forcing import logits_after_each
-from tests.model_src.networks.architectures import small_biogpt, small_llama, small_xraygpt
+from tests.model_src.networks.architectures import small_biogpt, small_llama, small_llava, small_xraygpt
 from tests.server.openai_client import open_client, user
 from tests.tiny_model import seen, write_tiny_model
 from tests.tiny_xreport import greedy_of_the_original
@@ -147,6 +149,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         config = dataclasses.replace(model.config, name=name)
         write_model_folder(folder / name, config, model.network.state_dict(), model.tokenizer)
     write_tiny_model(folder / "system1", dataclasses.replace(tiny_model.CONFIG, name="system1"))
+    checkpoint = small_llava.save_llava(small_llava.small_llava(), tmp_path_factory.mktemp("llava"))
+    import_checkpoint("llava", [checkpoint], checkpoint, folder / "llava", "llava")
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
@@ -158,7 +162,7 @@ def networks(models: dict[str, Path]) -> dict[str, Model]:
 
 @pytest.fixture(scope="module")
 def archives(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with the archives of all five."""
+    """A store with the archives of all."""
     store = tmp_path_factory.mktemp("store")
     for folder in models.values():
         write_archive(folder, store, batching="in-flight", slots=4)
@@ -179,7 +183,7 @@ def generators(archives: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 @pytest.fixture(scope="module")
 def systems(archives: Path) -> Iterator[LocalServer]:
-    """One server with all five."""
+    """One server with all."""
     with LocalServer(archives) as server:
         for path in archives.glob("*.mar"):
             server.wait_until_ready(path.stem)
@@ -195,6 +199,36 @@ def ask(systems: LocalServer) -> Callable[..., dict[str, Any]]:
         return client.report_json(image, **in_options(fields), return_token_ids=True)
 
     return report
+
+
+def test_several_images_of_one_request(systems: LocalServer, generators: dict[str, ReportGenerator]) -> None:
+    """LLaVA reads two images in their order, however they are sent, over HTTP and gRPC."""
+    http = HttpClient(systems.url, systems.key(), "llava")
+    files = IMAGES[:2]
+    encoded = [base64.b64encode(file).decode() for file in files]
+    options: dict[str, Any] = {"max_new_tokens": TOKENS, "return_token_ids": True}
+
+    def in_json(*images: str) -> list[int]:
+        ids: list[int] = http.report_json(images=images, options={"max_new_tokens": TOKENS}, return_token_ids=True)[
+            "token_ids"
+        ]
+        return ids
+
+    with GrpcClient(systems.grpc_target, systems.key(), "llava") as client:
+        sent = {
+            "JSON": in_json(*encoded),
+            "form, list": http.report(images=encoded, **options)["token_ids"],
+            "form, parts": http.report(files[0], image_2=files[1], **options)["token_ids"],
+            "gRPC, list": client.report(images=encoded, **options)["token_ids"],
+            "gRPC, inputs": client.report(files[0], image_2=files[1], **options)["token_ids"],
+        }
+
+    expected = list(in_process(generators["llava"], images=tuple(files), max_new_tokens=TOKENS).token_ids)
+    assert sent == dict.fromkeys(sent, expected)
+    others = [in_json(*encoded[::-1]), in_json(encoded[0]), in_json(encoded[1])]
+    assert expected not in others
+    refused = http.post(files[0], image_2=files[1], image_3=IMAGES[2])
+    assert (refused.status_code, "images has 3 entries; llava reads 1 to 2" in refused.text) == (400, True)
 
 
 def in_options(fields: dict[str, Any]) -> dict[str, Any]:

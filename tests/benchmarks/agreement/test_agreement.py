@@ -154,13 +154,15 @@ def test_the_worst_model_decides() -> None:
 def test_command_writes_its_output(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command measures a model folder on images, and writes the page and the figures to files."""
+    """The command measures a model folder on images, says what it does, and writes page and figures to files."""
     monkeypatch.setattr("benchmarks.models.real_models.DATA", tmp_path)
 
     code = main([str(tiny_model), "--precisions", "fp32", "bf16", "--images", "3", "--out", str(tmp_path)])
 
     assert code == 0
-    assert capsys.readouterr().out.strip() == (tmp_path / "agreement.md").read_text(encoding="utf-8").strip()
+    shown = capsys.readouterr()
+    assert "tiny, bf16, beams 3" in shown.err
+    assert shown.out.strip() == (tmp_path / "agreement.md").read_text(encoding="utf-8").strip()
     record = json.loads((tmp_path / "agreement.json").read_text(encoding="utf-8"))
     assert record["may_be_default"]["fp32"] is True
     assert record["models"]["tiny"]["rows"][0]["texts"] == 3

@@ -172,8 +172,10 @@ def test_failed_peer_gives_the_reason(store: Path, tmp_path: Path, monkeypatch: 
         Contender("openvino", folder, 1, tmp_path / "log")
 
 
-def test_bench_writes_its_results(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny run writes a table and JSON with every contender, the machine, versions and settings."""
+def test_bench_writes_its_results(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tiny run shows its turns, and writes a table and JSON with every contender, the machine and settings."""
     monkeypatch.setattr("benchmarks.decode.__main__.measure_machine", lambda threads: MACHINE)
     settings = Settings(
         shapes=(TINY["llama"],),
@@ -187,6 +189,7 @@ def test_bench_writes_its_results(store: Path, tmp_path: Path, monkeypatch: pyte
 
     bench(settings, tmp_path, store, "2026-01-02")
 
+    assert "| 0/4 [" in capsys.readouterr().err
     record = json.loads((tmp_path / "decode.json").read_text(encoding="utf-8"))
     ours, theirs = record["shapes"]["tiny_llama"]["points"]["2x3"]
     assert (ours["peer"], theirs["peer"]) == ("prelim", "generate")

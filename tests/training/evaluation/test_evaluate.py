@@ -228,7 +228,10 @@ def test_subgroups_are_scored_where_the_data_name_them(
     assert "view" not in groups  # one of its values has three studies
     low, high = groups["sex"]["male"]["figures"]["BLEU-4"][1:]
     assert low <= groups["sex"]["male"]["figures"]["BLEU-4"][0] <= high
-    assert "| sex: male | 24 |" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "| sex: male | 24 |" in shown.out
+    assert "reading the data" in shown.err
+    assert "scoring" in shown.err
 
 
 def test_reports_of_another_language_get_no_clinical_scores(

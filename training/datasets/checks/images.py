@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from prelim.errors import InputError, NotAnImage, UnreadableInput
 from prelim.images.radiograph import InputConfig, read_radiograph
+from terminal.program import ignoring_interrupts
 from training.datasets.pictures import take_frame
 
 HASH_SIDE = 16
@@ -57,8 +58,11 @@ def examine_images(paths: Sequence[Path], jobs: int, frame: int = 0) -> list[Ima
     with ExitStack() as stack:
         found: Iterator[ImageFacts] = map(examine, paths)
         if jobs > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(jobs, mp_context=get_context("spawn")))
-            found = pool.map(examine, paths, chunksize=16)
+            pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+            # After Ctrl-C, images that nobody has begun are left alone.
+            stack.callback(pool.shutdown, cancel_futures=True)
+            with ignoring_interrupts():
+                found = pool.map(examine, paths, chunksize=8)
         return list(tqdm(found, total=len(paths), desc="images", unit="image"))
 
 

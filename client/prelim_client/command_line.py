@@ -1,0 +1,169 @@
+"""Request reports from a server.
+
+python -m prelim_client chest.png                                   # the server of config.properties
+python -m prelim_client chest.dcm --grpc --option num_beams=3 --option max_new_tokens=80
+python -m prelim_client studies/ --out reports/                     # every file of a folder
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import requests
+
+from prelim_client.answers import Answer, ReportError, read_key
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
+
+HTTP_URL = "http://127.0.0.1:8080"
+GRPC_TARGET = "127.0.0.1:7070"
+
+Ask = Callable[[bytes, dict[str, Any]], Answer]
+"""Sends an image and fields; returns the answer."""
+
+
+def main() -> int:
+    """Print one report, or write many; the exit code is 1 if any is missing."""
+    arguments = _parser().parse_args()
+    fields = dict(arguments.options)
+    if arguments.prompt is not None:
+        fields["prompt"] = arguments.prompt
+    images = list(_files(arguments.images))
+    if not images:
+        sys.exit("no image: give a file, several files, or a folder")
+    single = len(images) == 1 and not arguments.images[0].is_dir()
+    with _connect(arguments) as ask:
+        if single and arguments.out is None:
+            return _ask_one(ask, images[0], fields)
+        return _ask_many(ask, images, fields, arguments.out)
+
+
+def _ask_one(ask: Ask, image: Path, fields: dict[str, Any]) -> int:
+    started = time.monotonic()
+    answer = _attempt(ask, image, fields)
+    if isinstance(answer, str):
+        print(answer, file=sys.stderr)
+        return 1
+    _print_report(answer, time.monotonic() - started)
+    return 0
+
+
+def _ask_many(ask: Ask, images: list[Path], fields: dict[str, Any], out: Path | None) -> int:
+    """Request one report after another; a file that fails does not stop the rest."""
+    failed = 0
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images, start=1):
+        answer = _attempt(ask, image, fields)
+        failed += isinstance(answer, str)
+        text = answer if isinstance(answer, str) else f"{answer['status']}: {answer['report']}"
+        print(f"[{number}/{len(images)}] {image.name}: {text}", flush=True)
+        if out is not None and not isinstance(answer, str):
+            (out / f"{image.name}.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False), encoding="utf-8")
+            (out / f"{image.name}.txt").write_text(f"{answer['status']}\n{answer['report']}\n", encoding="utf-8")
+    if failed:
+        print(f"{failed} of {len(images)} images have no report", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _attempt(ask: Ask, image: Path, fields: dict[str, Any]) -> Answer | str:
+    """Return the answer, or an error message of one line."""
+    try:
+        return ask(image.read_bytes(), fields)
+    except ReportError as error:
+        return str(error)
+    except requests.RequestException as error:
+        return f"no answer from the server: {error}"
+    except grpc.RpcError as error:
+        return f"no answer from the server: {error.code().name} {error.details()}"
+    except OSError as error:
+        return f"{image} cannot be read: {error.strerror}"
+
+
+@contextmanager
+def _connect(arguments: argparse.Namespace) -> Iterator[Ask]:
+    """Open the connection given by the arguments; yields a function that requests a report."""
+    address, key = _server(arguments)
+    if arguments.grpc:
+        with GrpcClient(address, key, arguments.model) as client:
+            yield lambda image, fields: client.report(image, **fields)
+        return
+    http = HttpClient(address, key, arguments.model)
+    if arguments.stream:
+        yield lambda image, fields: _print_stream(http.stream(image, **fields))
+    else:
+        yield lambda image, fields: http.report(image, **fields)
+
+
+def _files(paths: list[Path]) -> Iterator[Path]:
+    """Yield the given files and the files in the given folders, except hidden ones."""
+    for path in paths:
+        if path.is_dir():
+            yield from (file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith("."))
+        else:
+            yield path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="prelim-report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("images", nargs="+", type=Path, help="files (DICOM, PNG, JPEG, WebP, TIFF) or folders of them")
+    parser.add_argument(
+        "--option",
+        dest="options",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="NAME=VALUE",
+        help="generation option; can be repeated",
+    )
+    parser.add_argument("--out", type=Path, help="folder for the reports, one .json and one .txt for each image")
+    parser.add_argument("--prompt", help="question or instruction, for models that take one")
+    parser.add_argument("--model", default="demo", help="name of the served model (demo)")
+    parser.add_argument("--grpc", action="store_true", help="use gRPC instead of HTTP")
+    parser.add_argument("--stream", action="store_true", help="print the text as it is generated")
+    parser.add_argument("--url", help=f"address of the server ($PRELIM_URL or {HTTP_URL}; for gRPC {GRPC_TARGET})")
+    parser.add_argument("--key-file", type=Path, default=Path("key_file.json"), help="of the server (key_file.json)")
+    return parser
+
+
+def _option(given: str) -> tuple[str, str]:
+    name, separator, value = given.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{given!r} is not NAME=VALUE")
+    return name, value
+
+
+def _server(arguments: argparse.Namespace) -> tuple[str, str]:
+    """Address and inference key of the server."""
+    if not arguments.key_file.is_file():
+        sys.exit(f"{arguments.key_file} does not exist: start the server with `make start`, or use --key-file")
+    usual = GRPC_TARGET if arguments.grpc else os.environ.get("PRELIM_URL", HTTP_URL)
+    return arguments.url or usual, read_key(arguments.key_file)
+
+
+def _print_stream(lines: Iterator[Answer]) -> Answer:
+    answer: Answer = {}
+    for answer in lines:
+        print(answer.get("text", "\n"), end="", flush=True)
+    return answer
+
+
+def _print_report(answer: Answer, seconds: float) -> None:
+    model, timing = answer["model"], answer["timing_ms"]
+    print(f"{answer['status']}: preliminary report by {model['name']} {model['version']} ({model['architecture']})\n")
+    print(answer["report"])
+    for number, alternative in enumerate(answer["alternatives"], start=2):
+        print(f"\nalternative {number}: {alternative['report']}")
+    for warning in answer["warnings"]:
+        print(f"\nwarning: {warning}")
+    parts = ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in timing.items())
+    print(f"\n{answer['num_tokens']} tokens, {answer['finish_reason']}; {parts}; {1000 * seconds:.0f} ms in total")

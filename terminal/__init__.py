@@ -1,0 +1,1 @@
+"""How the programs of this project behave at a terminal."""

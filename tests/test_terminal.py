@@ -1,0 +1,79 @@
+"""How programs behave where no person watches; tests/launcher/test_interrupts.py has Ctrl-C."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from terminal import program
+from terminal.program import sign_of_life
+
+PACKAGES = ("benchmarks", "export", "launcher", "loadtests", "training")
+
+
+def run_module(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of a package that begins as ours do, without a terminal."""
+    package = folder / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from terminal.program import begin\nbegin()\n", encoding="utf-8")
+    (package / "module.py").write_text(code, encoding="utf-8")
+    command = [sys.executable, "-m", "package.module"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_progress_bars_are_calm_without_a_terminal(tmp_path: Path) -> None:
+    """A bar is on stderr, though it is no terminal, and is not written for each of many quick steps."""
+    done = run_module(
+        tmp_path,
+        "import time\nfrom tqdm import tqdm\nfor _ in tqdm(range(100), desc='images'):\n    time.sleep(0.01)\n",
+    )
+
+    assert done.stderr.strip().startswith("images:   0%")
+    assert "100/100" in done.stderr
+    assert done.stderr.count("images:") <= 3
+
+
+def test_interrupt_is_one_line_and_other_errors_are_shown_whole(tmp_path: Path) -> None:
+    """The process ends by the signal, as shells and make expect; a fault of the program still has its traceback."""
+    interrupted = run_module(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    (tmp_path / "package" / "module.py").write_text("raise ValueError('a fault')\n", encoding="utf-8")
+    command = [sys.executable, "-m", "package.module"]
+    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (interrupted.stderr, interrupted.returncode) == ("interrupted\n", -2)
+    assert "Traceback" in failed.stderr
+    assert failed.returncode == 1
+
+
+def test_every_program_begins_and_no_import_does() -> None:
+    """`python -m` sets up a program of each package; an import of the same package changes nothing."""
+    code = (
+        "import os, sys\nbefore = sys.excepthook\n"
+        f"for name in {PACKAGES}:\n    __import__(name)\nassert sys.excepthook is before\n"
+        f"for name in {PACKAGES}:\n"
+        "    del sys.modules[name]\n    sys.argv = ['-m']\n    sys.excepthook = before\n    __import__(name)\n"
+        "    assert sys.excepthook is not before, name\n"
+        "print(os.environ['TQDM_MININTERVAL'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout, done.stderr) == (f"{program.CALM_S}\n", "")
+
+
+def test_sign_of_life_says_what_is_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What blocks is shown again and again with its time, in a program and not in those that it has started."""
+    monkeypatch.delenv("PRELIM_PROGRAM", raising=False)
+    monkeypatch.setattr(program, "CALM_S", 0.01)
+    with sign_of_life("packaging"):
+        time.sleep(0.3)
+    shown = capsys.readouterr().err
+    monkeypatch.setenv("PRELIM_PROGRAM", "1")
+    with sign_of_life("packaging"):
+        time.sleep(0.05)
+
+    assert shown.count("packaging 00:00") >= 3
+    assert capsys.readouterr().err == ""
