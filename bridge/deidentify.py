@@ -1,8 +1,9 @@
 """De-identification by an allow-list: a DICOM file with what makes and describes its picture, and nothing else.
 
-PS3.15 annex E lists what a de-identifier must remove; stations write names into tags that no list has, so here everything is left
-out except the elements of ALLOWED, and of those every value that is neither a number nor a word known in advance. UIDs become keyed
-hashes. Pixels are copied: text that is burned into them stays (see PS3.15 E.3.1), and so do comments inside a compressed codestream.
+PS3.15 annex E lists what a de-identifier must remove; stations write names into tags that no list has, so here
+everything is left out except the elements of ALLOWED, and of those every value that is neither a number nor a word
+known in advance. UIDs become keyed hashes. Pixels are copied: text that is burned into them stays (see PS3.15 E.3.1),
+and so do comments inside a compressed codestream.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any
 from pydicom import dcmwrite
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, UID_dictionary
+from pydicom.uid import UID
 
 from bridge.anatomy_words import REGION_CODES, REGION_WORDS, VIEW_CODES, VIEW_WORDS, split_words
 from bridge.identity import SiteKey
@@ -85,7 +86,7 @@ def _lookup_tables(element: DataElement, _: SiteKey) -> Any:
 
 def _standard_uid(element: DataElement, _: SiteKey) -> Any:
     uid = _text(element)
-    return uid if uid in UID_dictionary else None
+    return uid if UID(uid).keyword else None
 
 
 def _hashed_uid(element: DataElement, key: SiteKey) -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 
 import requests
 from dicomweb_client import DICOMwebClient
-from prelim_client.loopback import open_session
 from pydicom.dataset import Dataset
 from requests.auth import HTTPBasicAuth
 
 from bridge.failures import Failure, Outage
 from bridge.settings import DicomWeb
 from bridge.study import Study
+from prelim_client.loopback import open_session
 
 PAGE = 500
 ANY_SYNTAX = (("application/dicom", "*"),)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import requests
-from prelim_client.answers import Answer, ReportError, read_key
-from prelim_client.http_client import HttpClient
 from pydicom.dataset import Dataset
 
 from bridge.deidentify import write_deidentified
@@ -17,8 +15,11 @@ from bridge.identity import SiteKey
 from bridge.journal import log
 from bridge.queue import Job, Queue
 from bridge.settings import Settings
+from bridge.spool import Spool
 from bridge.structured_report import Draft, write_structured_report
 from bridge.study import Study, head_of
+from prelim_client.answers import Answer, ReportError, read_key
+from prelim_client.http_client import HttpClient
 
 
 class Archive(Protocol):
@@ -36,6 +37,35 @@ class Destination(Protocol):
 
     def store(self, document: Dataset) -> None:
         """Store a document; storing it twice is the same as once."""
+
+
+@dataclass(frozen=True)
+class Archives:
+    """The spool for studies that arrived by C-STORE, the PACS for the others."""
+
+    spool: Spool | None
+    pacs: Archive | None
+
+    def study(self, uid: str) -> Study:
+        """Return the present state of a study.
+
+        Raises Outage, Failure.
+        """
+        return self._of(uid).study(uid)
+
+    def image(self, header: Dataset) -> Dataset:
+        """Return an image with its pixels.
+
+        Raises Outage, Failure.
+        """
+        return self._of(str(header.StudyInstanceUID)).image(header)
+
+    def _of(self, uid: str) -> Archive:
+        if self.spool is not None and (self.pacs is None or self.spool.has(uid)):
+            return self.spool
+        if self.pacs is None:
+            raise Failure("no_archive")
+        return self.pacs
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class Outage(Exception):
 
 
 class Failure(Exception):
-    """This study failed where others may not: try a few times, then put it aside.
+    """One study failed where others may not: try a few times, then put it aside.
 
     reason : a word for the log and the queue
     """

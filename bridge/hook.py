@@ -1,4 +1,4 @@
-"""The address that a PACS calls when a study is complete: POST /studies/{StudyInstanceUID}, answered at once with 202."""
+"""The address that a PACS calls when a study is complete: POST /studies/{StudyInstanceUID}, answered at once."""
 
 import contextlib
 import hmac
@@ -31,7 +31,7 @@ def listen_to_hook(settings: Settings, queue: Queue) -> Iterator[int]:
 
         timeout = 10
 
-        def do_POST(self) -> None:  # noqa: N802 - the name is http.server's
+        def do_POST(self) -> None:
             """Record the event."""
             # Closing a connection with unread data would reset it before the answer is read.
             length = self.headers.get("Content-Length", "0")

@@ -1,7 +1,7 @@
 """Identifiers that the bridge derives: pseudonyms for its log, UIDs of its drafts, UIDs of de-identified files.
 
-Everything is derived from the input by a hash, so that the same work always has the same name: a retry after a crash stores the
-same SOP Instance UID again, which a PACS takes as the object it already has.
+Everything is derived from the input by a hash, so that the same work always has the same name: a retry after a crash
+stores the same SOP Instance UID again, which a PACS takes as the object it already has.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """The log: one JSON object a line, of fields whose values cannot identify anybody.
 
-What may appear is decided here and nowhere else: numbers, and words of a small alphabet from fields in a fixed list. The log of
-libraries is off, because their messages quote UIDs, headers and addresses.
+What may appear is decided here and nowhere else: numbers, and words of a small alphabet from fields in a fixed list.
+The log of libraries is off, because their messages quote UIDs, headers and addresses.
 """
 
 import json
@@ -16,8 +16,10 @@ from typing import Final
 from pydicom import config as pydicom_config
 
 FIELDS: Final = frozenset(
-    ("study", "outcome", "reason", "attempts", "seconds", "bytes", "images", "model", "weights", "warnings", "calling")
-    + ("retry_s", "place", "port", "count", "status", "refused")
+    [
+        *("study", "outcome", "reason", "attempts", "retry_s", "seconds", "bytes", "images", "weights", "warnings"),
+        *("place", "port", "count"),
+    ]
 )
 WORD = re.compile(r"[A-Za-z0-9_.:,+-]{1,80}")
 
@@ -37,7 +39,7 @@ def log(event: str, **fields: Value) -> None:
 
 
 def describe_failure(error: BaseException) -> dict[str, str]:
-    """Return the type of an exception and the line of the bridge where it came up; never its text, which may quote a header."""
+    """Return the type of an exception and where in the bridge it came up; never its text, which may quote a header."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/bridge/" in frame.filename]
     place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "unknown"
     return {"reason": type(error).__name__, "place": place}

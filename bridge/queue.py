@@ -1,8 +1,9 @@
 """The durable queue: which studies wait, what became of the others, and which drafts were sent.
 
-One row is a study, which waits or has an outcome. Waiting is all that means work; nothing is written when work starts, so a process that is
-killed leaves the study waiting and the next process does it again, to the same result. An event that arrives during the work counts up
-`events`, and `finish` leaves a study waiting whose count has moved. Every change is one transaction, on disk before the call returns.
+One row is a study, which waits or has an outcome. Waiting is all that means work; nothing is written when work starts,
+so a process that is killed leaves the study waiting and the next process does it again, to the same result. An event
+that arrives during the work counts up `events`, and `finish` leaves a study waiting whose count has moved. Every change
+is one transaction, on disk before the call returns.
 """
 
 import contextlib

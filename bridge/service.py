@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator
 
 from bridge.dicomweb import DicomWebArchive
-from bridge.drafting import Drafter
-from bridge.failures import Outage
+from bridge.dimse import StoreClient, receive_images
+from bridge.drafting import Archives, Drafter
+from bridge.failures import Failure, Outage
 from bridge.hook import listen_to_hook
 from bridge.identity import SiteKey
 from bridge.journal import describe_failure, log
 from bridge.queue import Full, Queue, sole_process
-from bridge.settings import Settings
+from bridge.settings import ConfigError, Poll, Settings
+from bridge.spool import Spool
 from bridge.worker import Worker
 
 IDLE_S = 0.2
@@ -28,14 +30,20 @@ def serve(settings: Settings, stop: threading.Event) -> None:
         stack.enter_context(sole_process(settings.state))
         queue = stack.enter_context(contextlib.closing(Queue(settings.state / "queue.sqlite")))
         key = SiteKey.load(settings.state / "site.key")
-        loops = [_purging(settings, queue)]
-        archive = DicomWebArchive(settings.dicomweb)
-        worker = Worker(settings, queue, key, Drafter(settings, queue, key, archive, archive))
-        loops += [worker.step] * settings.queue.workers
-        if settings.poll is not None:
-            loops.append(_polling(settings, queue, archive))
+        pacs = None if settings.dicomweb is None else DicomWebArchive(settings.dicomweb)
+        spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
+        destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
+        if destination is None:
+            raise ConfigError("there is no way out: give dicomweb or store_scu")
+        drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination)
+        loops = [_purging(settings, queue, spool)]
+        loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers
+        if pacs is not None and settings.poll is not None:
+            loops.append(_polling(settings.poll, settings.queue.stable_s, queue, pacs))
         if settings.hook is not None:
             stack.enter_context(listen_to_hook(settings, queue))
+        if spool is not None:
+            stack.enter_context(receive_images(settings, queue, spool))
         stack.enter_context(_running(loops, stop))
         log("started", count=queue.counts()["waiting"])
         stop.wait()
@@ -71,37 +79,43 @@ def _repeat(step: Callable[[], bool], stop: threading.Event) -> None:
             stop.wait(IDLE_S)
 
 
-def _polling(settings: Settings, queue: Queue, archive: DicomWebArchive) -> Callable[[], bool]:
+def _polling(poll: Poll, stable_s: float, queue: Queue, archive: DicomWebArchive) -> Callable[[], bool]:
     """Return a step that looks for new and changed studies when it is time to."""
-    poll = settings.poll
-    assert poll is not None  # noqa: S101 - its caller has looked
-    due = time.monotonic()
 
-    def step() -> bool:
-        nonlocal due
-        if time.monotonic() < due:
-            return False
-        due = time.monotonic() + poll.every_s
+    def step() -> None:
         try:
             for modality in poll.modalities:
                 for study, seen in archive.recent_studies(poll.days, modality):
-                    queue.see(study, seen, settings.queue.stable_s)
-        except Outage as error:
+                    queue.see(study, seen, stable_s)
+        except (Outage, Failure) as error:
             log("poll_failed", reason=error.reason)
-        return False
 
-    return step
+    return _every(poll.every_s, step)
 
 
-def _purging(settings: Settings, queue: Queue) -> Callable[[], bool]:
+def _purging(settings: Settings, queue: Queue, spool: Spool | None) -> Callable[[], bool]:
     """Return a step that removes what is past its retention, once an hour."""
+
+    def step() -> None:
+        removed = queue.purge(settings.queue.retention_days)
+        if spool is not None and settings.store_scp is not None:
+            waiting = [entry.study for entry in queue.list("waiting")]
+            removed += spool.purge(settings.store_scp.keep_hours, waiting)
+        if removed:
+            log("purged", count=removed)
+
+    return _every(PURGE_EVERY_S, step)
+
+
+def _every(seconds: float, step: Callable[[], None]) -> Callable[[], bool]:
+    """Return a step that is done at once and then not before some seconds have passed."""
     due = time.monotonic()
 
-    def step() -> bool:
+    def timed() -> bool:
         nonlocal due
         if time.monotonic() >= due:
-            due = time.monotonic() + PURGE_EVERY_S
-            log("purged", count=queue.purge(settings.queue.retention_days))
+            due = time.monotonic() + seconds
+            step()
         return False
 
-    return step
+    return timed

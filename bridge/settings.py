@@ -146,7 +146,9 @@ class Tls(Section):
 class StoreScp(Section):
     """The Store SCP that modalities and routers send images to.
 
-    peers : calling AE titles that are accepted; an empty list accepts none
+    peers        : calling AE titles that are accepted
+    max_spool_mb : of all images that are kept; above it, senders are told to wait
+    keep_hours   : after the last image of a study, for late images of it
     """
 
     peers: tuple[str, ...]
@@ -163,6 +165,8 @@ class StoreScp(Section):
 
     def __post_init__(self) -> None:
         _check_title("store_scp.ae_title", self.ae_title)
+        if not self.peers:
+            raise ConfigError("store_scp.peers is empty; name the AE titles that may send")
         for peer in self.peers:
             _check_title("store_scp.peers", peer)
         _check("store_scp.port", self.port, 0, 65535)
@@ -250,8 +254,6 @@ class Settings(Section):
             raise ConfigError("poll and hook need dicomweb, which images are fetched from")
         if self.dicomweb is None and self.store_scp is None:
             raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, or both")
-        if self.dicomweb is None and self.store_scu is None:
-            raise ConfigError("there is no way out: give dicomweb or store_scu")
         if self.poll is not None and self.queue.retention_days <= self.poll.days:
             raise ConfigError(
                 f"queue.retention_days is {self.queue.retention_days}; it must be more than poll.days, "

@@ -23,8 +23,8 @@ from bridge.settings import Report
 from bridge.study import PATIENT, STUDY
 
 NOTICE = (
-    "UNVERIFIED DRAFT. This text was written by software from one examination's images alone and has not been read by a "
-    "physician. It is not a diagnosis. The interpreting physician must read the images and write the report."
+    "UNVERIFIED DRAFT. This text was written by software from the images alone and has not been read by a physician. "
+    "It is not a diagnosis. The interpreting physician must read the images and write the report."
 )
 BANNER = "[UNVERIFIED DRAFT] "
 
@@ -160,7 +160,8 @@ def _identify(image: Dataset) -> Dataset:
             if keyword != "IssuerOfPatientID":
                 setattr(evidence, keyword, "" if keyword in ("PatientName", "ReferringPhysicianName") else None)
             continue
-        setattr(evidence, keyword, value if _valid(image, keyword) else None)
+        # As text: a name remembers the bytes of the character set that it was read in.
+        setattr(evidence, keyword, str(value) if _valid(image, keyword) else None)
     if evidence.PatientSex not in ("M", "F", "O"):
         evidence.PatientSex = None
     return evidence

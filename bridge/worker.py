@@ -1,6 +1,7 @@
 """Takes due studies from the queue and records what became of them, failures included."""
 
 import time
+from collections.abc import Callable
 
 from bridge.drafting import Changed, Drafter
 from bridge.failures import Failure, Outage
@@ -11,14 +12,25 @@ from bridge.settings import Settings
 
 
 class Worker:
-    """Does one job a step; several threads may share it."""
+    """Does one job a step; several threads may share it.
 
-    def __init__(self, settings: Settings, queue: Queue, key: SiteKey, drafter: Drafter) -> None:
+    clock : of the queue, seconds since 1970
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: Queue,
+        key: SiteKey,
+        drafter: Drafter,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings.queue
         self._enabled = settings.enabled
         self._queue = queue
         self._key = key
         self._drafter = drafter
+        self._clock = clock
 
     def step(self) -> bool:
         """Do one job; False if there is none, or work is switched off.
@@ -64,7 +76,7 @@ class Worker:
         """Retry with exponential back-off, or give up: after too many failures of this study, or too long an outage."""
         study = self._key.pseudonym(job.study)
         attempts = job.attempts + int(counted)
-        hours = 0.0 if job.failing_since is None else (time.time() - job.failing_since) / 3600
+        hours = 0.0 if job.failing_since is None else (self._clock() - job.failing_since) / 3600
         if attempts >= self._settings.max_attempts or hours >= self._settings.give_up_hours:
             self._queue.finish(job, "dead", reason, job.fingerprint)
             log("dead", study=study, reason=reason, attempts=attempts)

@@ -43,6 +43,7 @@ class FakeServer:
 
     @property
     def url(self) -> str:
+        """Its address."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def report(self, image: bytes) -> tuple[int, Any]:

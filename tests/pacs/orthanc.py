@@ -28,7 +28,9 @@ class Orthanc:
 
     USER, PASSWORD, TITLE = "prelim", "secret", "ORTHANC"
 
-    def __init__(self, folder: Path, *, http_port: int, dicom_port: int, bridge: str | None, stable_age: int = 2) -> None:
+    def __init__(
+        self, folder: Path, *, http_port: int, dicom_port: int, bridge: str | None, stable_age: int = 2
+    ) -> None:
         self.url = f"http://127.0.0.1:{http_port}"
         self.dicom_port = dicom_port
         self._folder = folder
@@ -65,7 +67,11 @@ class Orthanc:
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         with (self._folder / "console.txt").open("ab") as console:
             self._process = subprocess.Popen(
-                ["Orthanc", str(self._folder / "orthanc.json")], stdout=console, stderr=console, start_new_session=True, env=environment
+                ["Orthanc", str(self._folder / "orthanc.json")],
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                env=environment,
             )
         for _ in range(600):
             try:
