@@ -7,11 +7,12 @@ and so do comments inside a compressed codestream.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sized
 from io import BytesIO
 from typing import Any
 
 from pydicom import dcmwrite
+from pydicom.datadict import dictionary_VM
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
@@ -19,13 +20,18 @@ from pydicom.uid import UID
 from bridge.anatomy_words import REGION_CODES, REGION_WORDS, VIEW_CODES, VIEW_WORDS, split_words
 from bridge.identity import SiteKey
 
+MOST_WINDOWS = 16
+
 Kept = Callable[[DataElement, SiteKey], Any]
 """Returns the value to write, or None to leave the element out."""
 
 
 def _numbers(element: DataElement, _: SiteKey) -> Any:
-    """Keep finite numbers, written again from their values."""
-    if element.VR == "SQ":
+    """Keep finite numbers, as many as the element may have, written again from their values.
+
+    The bytes of a name in a binary element read as numbers too, but as too many.
+    """
+    if element.VR == "SQ" or str(element.VM) not in _multiplicities(element.keyword):
         return None
     values = list(element.value) if element.VM > 1 else [element.value]
     try:
@@ -37,6 +43,12 @@ def _numbers(element: DataElement, _: SiteKey) -> Any:
     if element.VR == "DS":
         return [f"{number:.10g}" for number in numbers]
     return [int(number) for number in numbers]
+
+
+def _multiplicities(keyword: str) -> tuple[str, ...]:
+    """Return how many values an element may have (PS3.6): one number, or a list for windows."""
+    allowed = dictionary_VM(keyword)
+    return tuple(map(str, range(1, MOST_WINDOWS + 1))) if allowed == "1-n" else (allowed,)
 
 
 def _one_of(*terms: str) -> Kept:
@@ -76,11 +88,15 @@ def _lookup_tables(element: DataElement, _: SiteKey) -> Any:
     """Keep the numbers of lookup tables, without their explanations."""
     items = []
     for item in element.value if element.VR == "SQ" else ():
-        kept = Dataset()
-        for keyword in ("LUTDescriptor", "LUTData"):
-            if keyword in item:
-                kept[keyword] = item[keyword]
-        items.append(kept)
+        descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
+        if not isinstance(descriptor, Sized) or len(descriptor) != 3 or not isinstance(data, Sized):
+            continue
+        # PS3.3 C.11.1.1: 0 entries are 65,536. The entries are words, or bytes two of which make a word.
+        entries = descriptor[0] or 65536
+        if len(data) in (entries, 2 * entries):
+            kept = Dataset()
+            kept["LUTDescriptor"], kept["LUTData"] = item["LUTDescriptor"], item["LUTData"]
+            items.append(kept)
     return items or None
 
 
@@ -166,8 +182,3 @@ def write_deidentified(dataset: Dataset, key: SiteKey) -> bytes:
     file = BytesIO()
     dcmwrite(file, deidentify(dataset, key), enforce_file_format=True)
     return file.getvalue()
-
-
-def allowed_keywords() -> Iterable[str]:
-    """Return the keywords of the allow-list, for the documentation and the tests."""
-    return (*ALLOWED, "PixelData")

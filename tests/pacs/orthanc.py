@@ -120,6 +120,11 @@ class Orthanc:
         (found,) = self.post("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": sop_instance_uid}})
         return self._session().get(f"{self.url}/instances/{found}/file", timeout=20).content
 
+    def delete(self, sop_instance_uid: str) -> None:
+        """Delete an instance."""
+        (found,) = self.post("/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": sop_instance_uid}})
+        self._session().delete(f"{self.url}/instances/{found}", timeout=20).raise_for_status()
+
     def send(self, *files: Path) -> None:
         """C-STORE files by dcmtk's storescu."""
         command = ["storescu", "-aet", "XRAY1", "-aec", self.TITLE, "127.0.0.1", str(self.dicom_port), *map(str, files)]
