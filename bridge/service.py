@@ -13,7 +13,7 @@ from bridge.hook import listen_to_hook
 from bridge.identity import SiteKey
 from bridge.journal import describe_failure, log
 from bridge.queue import Full, Queue, sole_process
-from bridge.settings import ConfigError, Poll, Settings
+from bridge.settings import Poll, Settings
 from bridge.spool import Spool
 from bridge.worker import Worker
 
@@ -33,8 +33,7 @@ def serve(settings: Settings, stop: threading.Event) -> None:
         pacs = None if settings.dicomweb is None else DicomWebArchive(settings.dicomweb)
         spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
         destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
-        if destination is None:
-            raise ConfigError("there is no way out: give dicomweb or store_scu")
+        assert destination is not None  # noqa: S101 - the settings have one of both
         drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination)
         loops = [_purging(settings, queue, spool)]
         loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers

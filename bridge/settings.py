@@ -254,6 +254,8 @@ class Settings(Section):
             raise ConfigError("poll and hook need dicomweb, which images are fetched from")
         if self.dicomweb is None and self.store_scp is None:
             raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, or both")
+        if self.dicomweb is None and self.store_scu is None:
+            raise ConfigError("there is no way out: give dicomweb or store_scu")
         if self.poll is not None and self.queue.retention_days <= self.poll.days:
             raise ConfigError(
                 f"queue.retention_days is {self.queue.retention_days}; it must be more than poll.days, "

@@ -45,7 +45,7 @@ def test_nothing_but_the_allowed_elements_leaves() -> None:
 
 
 def test_the_server_sees_the_same_picture() -> None:
-    """Every tag that the server reads is in the list, and pixels, warnings and view are the same with and without the rest."""
+    """Every tag that the server reads is in the list; pixels, warnings and view do not depend on the rest."""
     import numpy as np
 
     read = {tag.keyword for tag in TAGS.values()} - {"FloatPixelData", "DoubleFloatPixelData"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
-from pydicom.uid import BasicTextSRStorage, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
 from bridge import settings as config
@@ -32,7 +32,12 @@ class Receiver:
     """A running Store SCP with its spool and its queue."""
 
     def __init__(self, folder: Path, **scp: Any) -> None:
-        given = {"state": "state", "store_scp": {"peers": ["XRAY1"], "port": 0, **scp}, "queue": {"stable_s": 0.0}}
+        given = {
+            "state": "state",
+            "store_scp": {"peers": ["XRAY1"], "port": 0, **scp},
+            "store_scu": {"host": "127.0.0.1", "port": 1, "ae_title": "PACS"},
+            "queue": {"stable_s": 0.0},
+        }
         self.settings = config.Settings.read(given, "test", folder)
         self.queue = Queue(self.settings.state / "queue.sqlite")
         self.key = SiteKey.load(self.settings.state / "site.key")
@@ -114,7 +119,7 @@ def test_a_full_disk_asks_the_sender_to_try_later(tmp_path: Path, monkeypatch: p
 
 
 def test_a_study_by_c_store_gets_its_draft_by_c_store(tmp_path: Path) -> None:
-    """Without DICOMweb: images in, the draft out to the configured AE, with a Japanese name in its own character set."""
+    """Without DICOMweb: images in, the draft out to the configured AE, with a name that was in another character set."""
     received = []
 
     def keep(event: evt.Event) -> int:
@@ -130,9 +135,11 @@ def test_a_study_by_c_store_gets_its_draft_by_c_store(tmp_path: Path) -> None:
             "state": "state",
             "server": {"url": server.url, "key_file": str(server.key_file)},
             "store_scp": {"peers": ["XRAY1"]},
+            "store_scu": {"host": "127.0.0.1", "port": destination.server_address[1], "ae_title": "PACS"},
         }
-        client = StoreClient(config.StoreScu("127.0.0.1", destination.server_address[1], "PACS"))
         settings = config.Settings.read(given, "test", tmp_path)
+        assert settings.store_scu is not None
+        client = StoreClient(settings.store_scu)
         drafter = Drafter(settings, receiver.queue, receiver.key, Archives(receiver.spool, None), client)
         worker = Worker(settings, receiver.queue, receiver.key, drafter)
         assert send(port, file) == SUCCESS

@@ -24,7 +24,7 @@ NAME = "tiny"
 def test_no_planted_identity_is_in_any_log_metric_error_or_temporary_file(
     make_department: Callable[..., Department], tmp_path: Path
 ) -> None:
-    """storescu, Orthanc, bridge, TorchServe, draft in the PACS; nothing but the draft and the PACS knows whose it is."""
+    """storescu, Orthanc, bridge, TorchServe, draft in the PACS; only the draft and the PACS know whose it is."""
     model = write_tiny_model(tmp_path / "models" / NAME)
     store = tmp_path / "store"
     store.mkdir()
