@@ -119,7 +119,7 @@ def test_a_full_disk_asks_the_sender_to_try_later(tmp_path: Path, monkeypatch: p
 
 
 def test_a_study_by_c_store_gets_its_draft_by_c_store(tmp_path: Path) -> None:
-    """Without DICOMweb: images in, the draft out to the configured AE, with a name that was in another character set."""
+    """Without DICOMweb: images in, the draft out to the PACS, with a name that was in another character set."""
     received = []
 
     def keep(event: evt.Event) -> int:
@@ -192,15 +192,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
+    subject, out = ["-nodes", "-newkey", "rsa:2048", "-subj"], ["-days", "2", "-out"]
     for name in ("ca", "stranger"):
-        _openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.pem",
-                 "-days", "2", "-subj", f"/CN={name}")  # fmt: skip
-    _openssl(
-        folder, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node"
-    )
-    _openssl(
-        folder, "x509", "-req", "-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-out", "node.pem", "-days", "2"
-    )
+        _openssl(folder, "req", "-x509", *subject, f"/CN={name}", "-keyout", f"{name}.key", *out, f"{name}.pem")
+    _openssl(folder, "req", *subject, "/CN=node", "-keyout", "node.key", "-out", "node.csr")
+    signer = ["-CA", "ca.pem", "-CAkey", "ca.key"]
+    _openssl(folder, "x509", "-req", "-in", "node.csr", *signer, *out, "node.pem")
     return folder
 
 

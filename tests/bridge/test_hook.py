@@ -58,7 +58,7 @@ def test_other_paths_are_not_found(tmp_path: Path, path: str) -> None:
 def test_a_token_is_required_where_one_is_configured(tmp_path: Path) -> None:
     """Without the token, or with another, 401."""
     (tmp_path / "token").write_text("secret\n")
-    with listening(tmp_path, token_file="token") as (url, queue):
+    with listening(tmp_path, token_file="token") as (url, queue):  # noqa: S106 - a file name
         codes = [
             requests.post(f"{url}/studies/{STUDY}", headers=headers, timeout=10).status_code
             for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": "Bearer secret"})
