@@ -7,7 +7,7 @@ and so do comments inside a compressed codestream.
 """
 
 import math
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -89,7 +89,7 @@ def _lookup_tables(element: DataElement, _: SiteKey) -> Any:
     items = []
     for item in element.value if element.VR == "SQ" else ():
         descriptor, data = item.get("LUTDescriptor"), item.get("LUTData")
-        if not isinstance(descriptor, Sized) or len(descriptor) != 3 or not isinstance(data, Sized):
+        if not isinstance(descriptor, Sequence) or len(descriptor) != 3 or not isinstance(data, Sequence):
             continue
         # PS3.3 C.11.1.1: 0 entries are 65,536. The entries are words, or bytes two of which make a word.
         entries = descriptor[0] or 65536

@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,10 +34,17 @@ class Archive(Protocol):
 
 
 class Destination(Protocol):
-    """Where drafts are stored."""
+    """Where the SR documents of drafts are stored."""
 
     def store(self, document: Dataset) -> None:
         """Store a document; storing it twice is the same as once."""
+
+
+class Output(Protocol):
+    """Where drafts go besides."""
+
+    def send(self, draft: Draft) -> None:
+        """Send a draft; a receiver can tell that it got the same one twice."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,21 @@ class Drafter:
     """Writes and stores the draft of one study after another; used by several threads."""
 
     def __init__(
-        self, settings: Settings, queue: Queue, key: SiteKey, archive: Archive, destination: Destination
+        self,
+        settings: Settings,
+        queue: Queue,
+        key: SiteKey,
+        archive: Archive,
+        destination: Destination,
+        *,
+        outputs: Sequence[Output] = (),
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._key = key
         self._archive = archive
         self._destination = destination
+        self._outputs = outputs
 
     def draft(self, job: Job) -> Outcome | None:
         """Do what a study needs in its present state; None if its outcome is already about this state.
@@ -174,7 +190,7 @@ class Drafter:
             raise Outage(f"server_{type(error).__name__}") from None
 
     def _store(self, study: Study, fingerprint: str, answer: Answer, read: list[Dataset]) -> None:
-        """Store the draft, unless the PACS has it.
+        """Store the draft, unless the PACS has it, and send it to the other outputs.
 
         The draft before this one is the head of the chain of drafts in the PACS and in the queue. If that head is what
         would be written now, an earlier process stored it and was killed before it could say so.
@@ -189,10 +205,12 @@ class Drafter:
         if uid != head:
             replaced = head
             uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)
+        place = len(set(drafts) - {uid}) + 1
+        draft = Draft(answer, read, self._settings.server.options, uid, replaced, place)
         if uid not in study.drafts:
-            place = len(set(drafts) - {uid}) + 1
-            draft = Draft(answer, read, self._settings.server.options, uid, replaced, place)
             self._destination.store(write_structured_report(draft, self._settings.report))
+        for output in self._outputs:
+            output.send(draft)
         self._queue.add_draft(study.uid, uid, replaced)
 
 

@@ -9,6 +9,7 @@ from bridge.dicomweb import DicomWebArchive
 from bridge.dimse import StoreClient, receive_images
 from bridge.drafting import Archives, Drafter
 from bridge.failures import Failure, Outage
+from bridge.hl7v2 import Hl7Client
 from bridge.hook import listen_to_hook
 from bridge.identity import SiteKey
 from bridge.journal import describe_failure, log
@@ -34,7 +35,8 @@ def serve(settings: Settings, stop: threading.Event) -> None:
         spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
         destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
         assert destination is not None  # noqa: S101 - the settings have one of both
-        drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination)
+        outputs = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
+        drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination, outputs=outputs)
         loops = [_purging(settings, queue, spool)]
         loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers
         if pacs is not None and settings.poll is not None:

@@ -191,6 +191,22 @@ class StoreScu(Section):
 
 
 @dataclass(frozen=True)
+class Hl7(Section):
+    """The RIS that gets every draft as an HL7 v2 message over MLLP too."""
+
+    host: str
+    port: int
+    receiving_application: str = ""
+    receiving_facility: str = ""
+    sending_application: str = "PRELIM"
+    sending_facility: str = ""
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check("hl7.port", self.port, 1, 65535)
+
+
+@dataclass(frozen=True)
 class Queue(Section):
     """How work is done and kept.
 
@@ -246,6 +262,7 @@ class Settings(Section):
     hook: Hook | None = None
     store_scp: StoreScp | None = None
     store_scu: StoreScu | None = None
+    hl7: Hl7 | None = None
     queue: Queue = field(default_factory=Queue)
     report: Report = field(default_factory=Report)
 
