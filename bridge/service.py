@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 from bridge.dicomweb import DicomWebArchive
 from bridge.dimse import StoreClient, receive_images
-from bridge.drafting import Archives, Drafter
+from bridge.drafting import Archives, Drafter, Output
 from bridge.failures import Failure, Outage
+from bridge.fhir import FhirClient
 from bridge.hl7v2 import Hl7Client
 from bridge.hook import listen_to_hook
 from bridge.identity import SiteKey
@@ -35,7 +36,8 @@ def serve(settings: Settings, stop: threading.Event) -> None:
         spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
         destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
         assert destination is not None  # noqa: S101 - the settings have one of both
-        outputs = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
+        outputs: list[Output] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
+        outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
         drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination, outputs=outputs)
         loops = [_purging(settings, queue, spool)]
         loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers

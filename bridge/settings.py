@@ -207,6 +207,16 @@ class Hl7(Section):
 
 
 @dataclass(frozen=True)
+class Fhir(Section):
+    """The FHIR R4 server that gets every draft as a transaction too; `url` is its base."""
+
+    url: str
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True)
 class Queue(Section):
     """How work is done and kept.
 
@@ -263,6 +273,7 @@ class Settings(Section):
     store_scp: StoreScp | None = None
     store_scu: StoreScu | None = None
     hl7: Hl7 | None = None
+    fhir: Fhir | None = None
     queue: Queue = field(default_factory=Queue)
     report: Report = field(default_factory=Report)
 

@@ -1,6 +1,10 @@
 #!/bin/sh
 # Installs what `make test-pacs` needs, from Debian's archive; does nothing where it is installed.
 set -eu
+if command -v npm >/dev/null && [ ! -d build/fhir/node_modules/fhir ]; then
+    npm install --silent --no-audit --no-fund --prefix build/fhir fhir@4.12.0 ||
+        echo "the FHIR validator could not be installed: its tests are skipped" >&2
+fi
 plugin=/usr/share/orthanc/plugins/libOrthancDicomWeb.so
 if command -v Orthanc >/dev/null && command -v storescu >/dev/null && command -v dciodvfy >/dev/null && [ -e "$plugin" ]; then
     exit 0
