@@ -266,7 +266,7 @@ def test_an_outage_of_days_ends_in_dead(make_bench: MakeBench) -> None:
 
 
 def test_failures_of_one_study_end_in_dead_and_leave_the_others_alone(make_bench: MakeBench) -> None:
-    """After max_attempts the study is dead; a study behind it was reported meanwhile."""
+    """After max_attempts the study is dead; another study is reported as usual."""
     other = f"{STUDY}.9"
     bench = make_bench(radiograph(), radiograph(study=other), max_attempts=3)
     bench.server.answer = lambda _: refusal(500, "InternalError", "the server failed")

@@ -72,7 +72,7 @@ def test_a_poll_notifies_of_what_is_new_or_changed(path: Path) -> None:
 
 
 def test_a_full_disk_records_nothing_and_loses_nothing(path: Path) -> None:
-    """SQLite's own limit of pages makes its disk full; what was recorded stays, and recording goes on afterwards."""
+    """SQLite's own limit of pages makes its disk full; recorded events stay, and new ones are recorded afterwards."""
     with open_queue(path) as queue:
         queue.notify("1.2.0", 0)
         (pages,) = queue._base.execute("PRAGMA page_count").fetchone()
@@ -106,7 +106,7 @@ def test_purge_removes_old_outcomes_and_never_what_waits(path: Path) -> None:
 
 
 def test_a_backup_is_a_queue_and_does_not_overwrite(path: Path, tmp_path: Path) -> None:
-    """Put in the place of the queue, the copy has the same studies, drafts and switch."""
+    """Used as the queue, the copy has the same studies, drafts and switch."""
     copy = tmp_path / "restored" / "queue.sqlite"
     copy.parent.mkdir()
     with open_queue(path) as queue:
