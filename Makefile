@@ -35,7 +35,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format test-pacs
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -138,10 +138,14 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
-	$(BIN)/python -m pytest -n $(JOBS) -m "not exhaustive"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not exhaustive and not pacs"
+
+test-pacs: $(INSTALLED)  ## the bridge with a real PACS (Orthanc); installs it from Debian if it is missing
+	launcher/install_pacs.sh
+	$(BIN)/python -m pytest -m "pacs and not exhaustive" tests/pacs
 
 test-fast: $(INSTALLED)  ## fast tests: no server, no slow tests
-	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow and not exhaustive"
+	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow and not exhaustive and not pacs"
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py

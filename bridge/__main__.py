@@ -1,0 +1,48 @@
+"""Connect a PACS with the server.
+
+python -m bridge bridge.yaml                          # run, until SIGTERM or Ctrl-C
+python -m bridge queue bridge.yaml                    # how many studies wait, and what became of the others
+python -m bridge queue bridge.yaml list --state dead
+python -m bridge queue bridge.yaml retry
+"""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from bridge.journal import silence_libraries
+from bridge.queue import QueueError
+from bridge.service import serve
+from bridge.settings import ConfigError, read_settings
+
+
+def main(arguments: list[str]) -> int:
+    """Run the bridge, or look after its queue; the exit code."""
+    try:
+        if arguments[:1] == ["queue"]:
+            from bridge.administration import administer
+
+            return administer(arguments[1:])
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            print(__doc__, file=sys.stderr)
+            return 2
+        return run(Path(arguments[0]))
+    except (ConfigError, QueueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def run(config: Path) -> int:
+    """Run until SIGTERM or SIGINT."""
+    settings = read_settings(config)
+    silence_libraries()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    serve(settings, stop)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

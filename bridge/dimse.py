@@ -1,0 +1,133 @@
+"""DICOM over the network (PS3.7, PS3.8): a Store SCP for images, a Store SCU for drafts."""
+
+import contextlib
+import shutil
+import ssl
+from collections.abc import Iterator
+
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.sop_class import Verification
+
+from bridge.failures import Failure, Outage
+from bridge.journal import describe_failure, log
+from bridge.queue import Full, Queue
+from bridge.settings import Settings, StoreScu, Tls
+from bridge.spool import Spool
+from bridge.study import RADIOGRAPHS
+
+SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+"""PS3.4 B.2.3: status of a C-STORE."""
+
+
+@contextlib.contextmanager
+def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[int]:
+    """Run the Store SCP in threads; yields the port.
+
+    Success is answered when the image and the event are on the disk. Until then the sender has it, and sends it again.
+    """
+    scp = settings.store_scp
+    assert scp is not None  # noqa: S101 - its caller has looked
+    entity = AE(ae_title=scp.ae_title)
+    entity.require_called_aet = True
+    entity.require_calling_aet = list(scp.peers)
+    entity.maximum_associations = scp.max_associations
+    entity.maximum_pdu_size = scp.max_pdu
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = scp.timeout_s
+    entity.add_supported_context(Verification)
+    for radiograph in RADIOGRAPHS:
+        entity.add_supported_context(radiograph, ALL_TRANSFER_SYNTAXES)
+
+    def store(event: evt.Event) -> int:
+        return _store(settings, queue, spool, event)
+
+    server = entity.start_server(
+        (scp.host, scp.port),
+        block=False,
+        evt_handlers=[(evt.EVT_C_STORE, store)],
+        ssl_context=_context(scp.tls, ssl.PROTOCOL_TLS_SERVER),
+    )
+    port = server.server_address[1]
+    log("listening", port=port)
+    try:
+        yield port
+    finally:
+        server.shutdown()
+
+
+def _store(settings: Settings, queue: Queue, spool: Spool, event: evt.Event) -> int:
+    """Keep one image; the status of the answer."""
+    scp = settings.store_scp
+    assert scp is not None  # noqa: S101 - the SCP runs
+    try:
+        file = event.encoded_dataset()
+        if len(file) > scp.max_image_mb * 2**20:
+            log("image_refused", reason="too_large", bytes=len(file))
+            return CANNOT_UNDERSTAND
+        free = shutil.disk_usage(settings.state).free
+        if free < settings.queue.min_free_mb * 2**20 or spool.size() + len(file) > scp.max_spool_mb * 2**20:
+            log("disk_full")
+            return OUT_OF_RESOURCES
+        queue.notify(spool.add(file), settings.queue.stable_s)
+    except (Full, OSError):
+        log("disk_full")
+        return OUT_OF_RESOURCES
+    except (Failure, InvalidDicomError):
+        log("image_refused", reason="unreadable")
+        return CANNOT_UNDERSTAND
+    except Exception as error:  # noqa: BLE001 - the sender must get an answer, without the text of the exception
+        log("unexpected", **describe_failure(error))
+        return CANNOT_UNDERSTAND
+    return SUCCESS
+
+
+class StoreClient:
+    """Sends drafts by C-STORE."""
+
+    def __init__(self, settings: StoreScu) -> None:
+        self._settings = settings
+
+    def store(self, document: Dataset) -> None:
+        """Store a draft.
+
+        Raises Outage, Failure.
+        """
+        settings = self._settings
+        entity = AE(ae_title=settings.calling_ae_title)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = settings.timeout_s
+        entity.connection_timeout = settings.timeout_s
+        entity.add_requested_context(BasicTextSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        context = _context(settings.tls, ssl.PROTOCOL_TLS_CLIENT)
+        association = entity.associate(
+            settings.host,
+            settings.port,
+            ae_title=settings.ae_title,
+            tls_args=None if context is None else (context, settings.host),
+        )
+        if not association.is_established:
+            raise Outage("pacs_rejected_association" if association.is_rejected else "pacs_no_association")
+        try:
+            if not association.accepted_contexts:
+                raise Failure("pacs_takes_no_sr")
+            status = association.send_c_store(document).get("Status")
+        finally:
+            association.release()
+        if status is None or 0xA700 <= status <= 0xA7FF:
+            raise Outage("pacs_no_answer" if status is None else "pacs_out_of_resources")
+        # Bxxx are warnings: stored, perhaps with changed elements.
+        if status != SUCCESS and not 0xB000 <= status <= 0xBFFF:
+            raise Failure(f"pacs_status_{status:04x}")
+
+
+def _context(tls: Tls | None, protocol: "ssl._SSLMethod") -> ssl.SSLContext | None:
+    """Return TLS 1.2 or newer with certificates on both sides, or None without a section `tls`."""
+    if tls is None:
+        return None
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(tls.certificate, tls.key)
+    context.load_verify_locations(tls.ca)
+    return context

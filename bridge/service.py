@@ -1,0 +1,124 @@
+"""The running bridge: threads that draft, poll, listen and clean up, until it is told to stop."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from bridge.dicomweb import DicomWebArchive
+from bridge.dimse import StoreClient, receive_images
+from bridge.drafting import Archives, Drafter, Output
+from bridge.failures import Failure, Outage
+from bridge.fhir import FhirClient
+from bridge.hl7v2 import Hl7Client
+from bridge.hook import listen_to_hook
+from bridge.identity import SiteKey
+from bridge.journal import describe_failure, log
+from bridge.queue import Full, Queue, sole_process
+from bridge.settings import Poll, Settings
+from bridge.spool import Spool
+from bridge.worker import Worker
+
+IDLE_S = 0.2
+PURGE_EVERY_S = 3600.0
+
+
+def serve(settings: Settings, stop: threading.Event) -> None:
+    """Run the bridge until `stop` is set; the work in progress is finished first.
+
+    Raises QueueError if another bridge has the state folder, or its queue cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sole_process(settings.state))
+        queue = stack.enter_context(contextlib.closing(Queue(settings.state / "queue.sqlite")))
+        key = SiteKey.load(settings.state / "site.key")
+        pacs = None if settings.dicomweb is None else DicomWebArchive(settings.dicomweb)
+        spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
+        destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
+        assert destination is not None  # noqa: S101 - the settings have one of both
+        outputs: list[Output] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
+        outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
+        drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination, outputs=outputs)
+        loops = [_purging(settings, queue, spool)]
+        loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers
+        if pacs is not None and settings.poll is not None:
+            loops.append(_polling(settings.poll, settings.queue.stable_s, queue, pacs))
+        if settings.hook is not None:
+            stack.enter_context(listen_to_hook(settings, queue))
+        if spool is not None:
+            stack.enter_context(receive_images(settings, queue, spool))
+        stack.enter_context(_running(loops, stop))
+        log("started", count=queue.counts()["waiting"])
+        stop.wait()
+    log("stopped")
+
+
+@contextlib.contextmanager
+def _running(loops: list[Callable[[], bool]], stop: threading.Event) -> Iterator[None]:
+    """Run each loop in a thread of its own."""
+    threads = [threading.Thread(target=_repeat, args=(loop, stop), daemon=True) for loop in loops]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def _repeat(step: Callable[[], bool], stop: threading.Event) -> None:
+    """Call a step until told to stop, at once after a step that had work, else after a pause."""
+    while not stop.is_set():
+        try:
+            busy = step()
+        except Full:
+            log("disk_full")
+            busy = stop.wait(5)
+        except Exception as error:  # noqa: BLE001 - a loop that ends would end the service in silence
+            log("unexpected", **describe_failure(error))
+            busy = stop.wait(5)
+        if not busy:
+            stop.wait(IDLE_S)
+
+
+def _polling(poll: Poll, stable_s: float, queue: Queue, archive: DicomWebArchive) -> Callable[[], bool]:
+    """Return a step that looks for new and changed studies when it is time to."""
+
+    def step() -> None:
+        try:
+            for modality in poll.modalities:
+                for study, seen in archive.recent_studies(poll.days, modality):
+                    queue.see(study, seen, stable_s)
+        except (Outage, Failure) as error:
+            log("poll_failed", reason=error.reason)
+
+    return _every(poll.every_s, step)
+
+
+def _purging(settings: Settings, queue: Queue, spool: Spool | None) -> Callable[[], bool]:
+    """Return a step that removes what is past its retention, once an hour."""
+
+    def step() -> None:
+        removed = queue.purge(settings.queue.retention_days)
+        if spool is not None and settings.store_scp is not None:
+            waiting = [entry.study for entry in queue.list("waiting")]
+            removed += spool.purge(settings.store_scp.keep_hours, waiting)
+        if removed:
+            log("purged", count=removed)
+
+    return _every(PURGE_EVERY_S, step)
+
+
+def _every(seconds: float, step: Callable[[], None]) -> Callable[[], bool]:
+    """Return a step that is done at once and then not before some seconds have passed."""
+    due = time.monotonic()
+
+    def timed() -> bool:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + seconds
+            step()
+        return False
+
+    return timed

@@ -1,0 +1,305 @@
+"""The configuration file: YAML, one section per dataclass, an unknown key is an error that lists the known ones."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the file: fields without a default are required; a Path is relative to the file's folder."""
+
+    @classmethod
+    def read(cls, given: object, where: str, folder: Path) -> Self:
+        """Return the section.
+
+        Raises ConfigError for an unknown or missing key and for a value of another type.
+        """
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{where} is a {type(given).__name__}; it must be a mapping")
+        kinds = typing.get_type_hints(cls)
+        unknown = [key for key in given if key not in kinds]
+        if unknown:
+            raise ConfigError(f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(kinds)}")
+        missing = [one.name for one in dataclasses.fields(cls) if _required(one) and one.name not in given]
+        if missing:
+            raise ConfigError(f"{where}.{missing[0]} is missing")
+        values = {key: _convert(value, kinds[key], f"{where}.{key}", folder) for key, value in given.items()}
+        return cls(**values)
+
+
+def _required(one: "dataclasses.Field[Any]") -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+
+
+def _convert(value: Any, kind: Any, where: str, folder: Path) -> Any:
+    """Return a value of the file as the type that its field declares."""
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return kind.read(value, where, folder)
+    if kind is Path and isinstance(value, str):
+        return folder / value
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        inner = typing.get_args(kind)[0]
+        return tuple(_convert(one, inner, where, folder) for one in value)
+    expected = typing.get_origin(kind) or kind
+    number = expected is float and isinstance(value, int) and not isinstance(value, bool)
+    if number or (isinstance(value, expected) and (expected is bool or not isinstance(value, bool))):
+        return value
+    raise ConfigError(f"{where} is a {type(value).__name__}; it must be a {expected.__name__}")
+
+
+def _check(where: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{where} is {value}; allowed: {low} to {high}")
+
+
+def _check_title(where: str, title: str) -> None:
+    """Check an application entity title: PS3.5 6.2, AE."""
+    if not title.strip() or len(title) > 16 or not title.isascii() or "\\" in title or not title.isprintable():
+        raise ConfigError(f"{where} is not an AE title; allowed: 1 to 16 ASCII characters without a backslash")
+
+
+@dataclass(frozen=True)
+class Server(Section):
+    """The server that writes reports.
+
+    options : generation options sent with every image (num_beams, ...)
+    images  : the largest number of frontal images read together for one report
+    """
+
+    url: str = "http://127.0.0.1:8080"
+    key_file: Path = Path("key_file.json")
+    model: str = "demo"
+    timeout_s: float = 120.0
+    images: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check("server.images", self.images, 1, 8)
+        _check("server.timeout_s", self.timeout_s, 1, 3600)
+
+
+@dataclass(frozen=True)
+class DicomWeb(Section):
+    """A PACS by DICOMweb. `password_file` has the password of `user`; `token_file` a bearer token instead."""
+
+    url: str
+    user: str | None = None
+    password_file: Path | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class Poll(Section):
+    """QIDO polling for studies that no hook has announced.
+
+    days : studies of the last days are looked at, by their Study Date
+    """
+
+    every_s: float = 60.0
+    days: int = 2
+    modalities: tuple[str, ...] = ("CR", "DX")
+
+    def __post_init__(self) -> None:
+        _check("poll.every_s", self.every_s, 0.2, 86400)
+        _check("poll.days", self.days, 1, 365)
+
+
+@dataclass(frozen=True)
+class Hook(Section):
+    """The address that the PACS's hook calls: POST /studies/{StudyInstanceUID}."""
+
+    host: str = "127.0.0.1"
+    port: int = 8190
+    token_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check("hook.port", self.port, 0, 65535)
+
+
+@dataclass(frozen=True)
+class Tls(Section):
+    """Certificate and key of the bridge, and the authority that must have signed the other side's certificate."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+@dataclass(frozen=True)
+class StoreScp(Section):
+    """The Store SCP that modalities and routers send images to.
+
+    peers        : calling AE titles that are accepted
+    max_spool_mb : of all images that are kept; above it, senders are told to wait
+    keep_hours   : after the last image of a study, for late images of it
+    """
+
+    peers: tuple[str, ...]
+    ae_title: str = "PRELIM"
+    host: str = "127.0.0.1"
+    port: int = 11112
+    tls: Tls | None = None
+    max_associations: int = 4
+    max_pdu: int = 65536
+    max_image_mb: int = 256
+    max_spool_mb: int = 10_000
+    keep_hours: float = 24.0
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_title("store_scp.ae_title", self.ae_title)
+        if not self.peers:
+            raise ConfigError("store_scp.peers is empty; name the AE titles that may send")
+        for peer in self.peers:
+            _check_title("store_scp.peers", peer)
+        _check("store_scp.port", self.port, 0, 65535)
+        _check("store_scp.max_associations", self.max_associations, 1, 100)
+        _check("store_scp.max_pdu", self.max_pdu, 4096, 16_777_216)
+
+
+@dataclass(frozen=True)
+class StoreScu(Section):
+    """The application entity that drafts are sent to by C-STORE, instead of STOW-RS."""
+
+    host: str
+    port: int
+    ae_title: str
+    calling_ae_title: str = "PRELIM"
+    tls: Tls | None = None
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check_title("store_scu.ae_title", self.ae_title)
+        _check_title("store_scu.calling_ae_title", self.calling_ae_title)
+
+
+@dataclass(frozen=True)
+class Hl7(Section):
+    """The RIS that gets every draft as an HL7 v2 message over MLLP too."""
+
+    host: str
+    port: int
+    receiving_application: str = ""
+    receiving_facility: str = ""
+    sending_application: str = "PRELIM"
+    sending_facility: str = ""
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check("hl7.port", self.port, 1, 65535)
+
+
+@dataclass(frozen=True)
+class Fhir(Section):
+    """The FHIR R4 server that gets every draft as a transaction too; `url` is its base."""
+
+    url: str
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True)
+class Queue(Section):
+    """How work is done and kept.
+
+    stable_s       : seconds without a further event after which a study is worked on
+    max_attempts   : failures of one study after which it is put aside as dead
+    give_up_hours  : hours without PACS or server after which a study is put aside as dead
+    retention_days : days after which finished studies are removed from the queue
+    min_free_mb    : free disk below which nothing is accepted
+    """
+
+    workers: int = 1
+    stable_s: float = 2.0
+    max_attempts: int = 6
+    give_up_hours: float = 72.0
+    first_retry_s: float = 2.0
+    longest_retry_s: float = 300.0
+    retention_days: int = 30
+    min_free_mb: int = 200
+
+    def __post_init__(self) -> None:
+        _check("queue.workers", self.workers, 1, 32)
+        _check("queue.max_attempts", self.max_attempts, 1, 100)
+        _check("queue.retention_days", self.retention_days, 1, 3650)
+
+
+@dataclass(frozen=True)
+class Report(Section):
+    """The series of the drafts in the PACS."""
+
+    series_number: int = 9000
+    series_description: str = "AI DRAFT REPORT (UNVERIFIED)"
+    manufacturer: str = "Prelim"
+
+    def __post_init__(self) -> None:
+        _check("report.series_number", self.series_number, 1, 2**31 - 1)
+        for name in ("series_description", "manufacturer"):
+            _check(f"the length of report.{name}", len(getattr(self, name)), 1, 64)
+
+
+@dataclass(frozen=True)
+class Settings(Section):
+    """The whole file.
+
+    state   : folder of the queue, the spool and the site key; private to the bridge
+    enabled : the off switch; false records what arrives and works on nothing
+    """
+
+    state: Path
+    enabled: bool = True
+    server: Server = field(default_factory=Server)
+    dicomweb: DicomWeb | None = None
+    poll: Poll | None = None
+    hook: Hook | None = None
+    store_scp: StoreScp | None = None
+    store_scu: StoreScu | None = None
+    hl7: Hl7 | None = None
+    fhir: Fhir | None = None
+    queue: Queue = field(default_factory=Queue)
+    report: Report = field(default_factory=Report)
+
+    def __post_init__(self) -> None:
+        if self.dicomweb is None and (self.poll is not None or self.hook is not None):
+            raise ConfigError("poll and hook need dicomweb, which images are fetched from")
+        if self.dicomweb is None and self.store_scp is None:
+            raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, or both")
+        if self.dicomweb is None and self.store_scu is None:
+            raise ConfigError("there is no way out: give dicomweb or store_scu")
+        if self.poll is not None and self.queue.retention_days <= self.poll.days:
+            raise ConfigError(
+                f"queue.retention_days is {self.queue.retention_days}; it must be more than poll.days, "
+                f"{self.poll.days}, or polling reports forgotten studies again"
+            )
+
+
+def read_settings(path: Path) -> Settings:
+    """Read the configuration file.
+
+    Raises ConfigError.
+    """
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError:
+        raise ConfigError(f"{path} is not YAML") from None
+    return Settings.read(contents, path.name, path.resolve().parent)

@@ -1,0 +1,112 @@
+"""What leaves the bridge for the server has the picture and nothing that identifies a person."""
+
+from io import BytesIO
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from bridge import anatomy_words
+from bridge.deidentify import ALLOWED, write_deidentified
+from bridge.identity import SiteKey
+from prelim.images.dicom.anatomy import REGION_OF_CODE, REGION_OF_WORD, VIEW_OF_CODE, VIEW_OF_WORD
+from prelim.images.dicom.tags import TAGS
+from prelim.images.input_config import InputConfig
+from prelim.images.radiograph import read_radiograph
+from tests.bridge.planted import MARKERS, plant
+from tests.dicom_files import dataset, encode, lut_item, phantom, set_text
+
+KEY = SiteKey(b"k" * 32)
+
+
+def cut(made: Dataset) -> bytes:
+    """Return the file that the server would get."""
+    return write_deidentified(dcmread(BytesIO(encode(made))), KEY)
+
+
+def test_no_planted_identity_leaves() -> None:
+    """25 identifying strings in names, free text, private tags, codes, nested items and UIDs: none is in the file."""
+    made = plant(dataset(phantom()))
+    original = encode(made)
+    file = write_deidentified(dcmread(BytesIO(original)), KEY)
+
+    assert len(MARKERS) >= 25
+    assert [marker for marker in MARKERS if marker.encode() not in original] == []
+    assert [marker for marker in MARKERS if marker.encode() in file] == []
+
+
+def test_nothing_but_the_allowed_elements_leaves() -> None:
+    """The file has no element outside the list, no private one, and only lookup tables and codes inside sequences."""
+    result = dcmread(BytesIO(cut(plant(dataset(phantom())))))
+
+    assert {element.keyword for element in result} <= {*ALLOWED, "PixelData"}
+    assert result.file_meta.get("SourceApplicationEntityTitle") is None
+
+
+def test_the_server_sees_the_same_picture() -> None:
+    """Every tag that the server reads is in the list; pixels, warnings and view do not depend on the rest."""
+    import numpy as np
+
+    read = {tag.keyword for tag in TAGS.values()} - {"FloatPixelData", "DoubleFloatPixelData"}
+    assert read <= {*ALLOWED, "PixelData"}
+
+    made = dataset(
+        phantom(),
+        RescaleSlope="-2",
+        RescaleIntercept="5000",
+        PixelSpacing=["0.15", "0.15"],
+        BodyPartExamined="Thorax pa",
+        ViewPosition="PA",
+        PixelPaddingValue=7,
+        VOILUTSequence=Sequence([lut_item(0, np.arange(4096) * 16, 16)]),
+        ViewCodeSequence=Sequence([_code("272479007", "postero-anterior")]),
+    )
+    original, result = encode(made), cut(made)
+    first, second = (read_radiograph(file, InputConfig()) for file in (original, result))
+
+    assert np.array_equal(first.pixels, second.pixels)
+    assert (first.warnings, first.view, first.spacing) == (second.warnings, second.view, second.spacing)
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    return item
+
+
+def test_words_and_codes_are_those_of_the_server() -> None:
+    """The server ignores words that it does not know, so leaving them out changes nothing."""
+    assert set(REGION_OF_WORD) == anatomy_words.REGION_WORDS
+    assert set(VIEW_OF_WORD) == anatomy_words.VIEW_WORDS
+    assert set(REGION_OF_CODE) == anatomy_words.REGION_CODES
+    assert set(VIEW_OF_CODE) == anatomy_words.VIEW_CODES
+    frontal = {"AP", "PA", "FRONTAL"}
+    assert {word for word, view in VIEW_OF_WORD.items() if view in frontal} == anatomy_words.FRONTAL_WORDS
+    assert {code for code, view in VIEW_OF_CODE.items() if view in frontal} == anatomy_words.FRONTAL_CODES
+
+
+@pytest.mark.parametrize("keyword", sorted(set(ALLOWED) - {"AnatomicRegionSequence", "ViewCodeSequence"}))
+def test_text_in_an_allowed_element_does_not_leave(keyword: str) -> None:
+    """A name in any allowed element, whatever its VR should be, is left out."""
+    dirty = dcmread(BytesIO(encode(dataset(phantom()))))
+    if keyword in ("ModalityLUTSequence", "VOILUTSequence"):
+        item = Dataset()
+        item.LUTExplanation = "PLANTED^NAME"
+        item.LUTDescriptor = [256, 0, 16]
+        item.LUTData = b"PLANTED^NAME"
+        setattr(dirty, keyword, Sequence([item]))
+    else:
+        set_text(dirty, **{keyword: "PLANTED^NAME"})
+
+    assert b"PLANTED" not in write_deidentified(dirty, KEY)
+
+
+def test_uids_are_replaced_consistently_and_only_with_the_key() -> None:
+    """One UID has one pseudonym at a site, another at another site, and both are valid."""
+    first, again = (KEY.replace_uid("1.2.3") for _ in range(2))
+
+    assert first == again
+    assert first != SiteKey(b"x" * 32).replace_uid("1.2.3")
+    assert first.startswith("2.25.")
+    assert len(first) <= 64

@@ -1,0 +1,136 @@
+"""A draft as HL7 v2: preliminary, valid, safe against its own text, and told apart from a new one when sent again."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import hl7
+import pytest
+from hl7apy.consts import VALIDATION_LEVEL
+from hl7apy.parser import parse_message
+
+from bridge.failures import Failure, Outage
+from bridge.hl7v2 import Hl7Client, write_message
+from bridge.settings import Hl7
+from tests.bridge.conftest import Bench
+from tests.bridge.drafts import make_draft
+from tests.bridge.studies import STUDY, radiograph
+
+SETTINGS = Hl7("127.0.0.1", 1, receiving_application="RIS", receiving_facility="HOSPITAL")
+HOSTILE = "A|B^C&D~E\\F\nOBX|9|TX|x||final||||||F"
+
+
+@contextmanager
+def ris(code: str = "AA") -> Iterator[tuple[Hl7, list[str]]]:
+    """Yield the settings of a RIS that answers with this code, and what it got."""
+    got: list[str] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                data = b""
+                while not data.endswith(b"\x1c\r"):
+                    data += connection.recv(65536)
+                got.append(data[1:-2].decode())
+                control = hl7.parse(got[-1])["MSH.F10"]
+                answer = f"MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|{code}|{control}\r"
+                connection.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield Hl7("127.0.0.1", server.getsockname()[1], timeout_s=5.0), got
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+def test_the_message_is_valid_and_preliminary() -> None:
+    """hl7apy finds ORU_R01 of 2.5.1; OBR-25 and every OBX-11 are P."""
+    message = write_message(make_draft(), SETTINGS)
+    parsed = hl7.parse(message)
+
+    assert parse_message(message, validation_level=VALIDATION_LEVEL.TOLERANT).validate()
+    assert str(parsed.segment("OBR")[25]) == "P"
+    assert [str(segment[11]) for segment in parsed.segments("OBX")] == ["P", "P", "P"]
+    assert "UNVERIFIED DRAFT" in str(parsed.segments("OBX")[0][5])
+    assert parsed["PID.F5.R1.C1"] == "MUELLER"
+    assert parsed["PID.F3"] == "4711-0815"
+
+
+@pytest.mark.parametrize("place", ["report", "name"])
+def test_text_cannot_add_segments_or_fields(place: str) -> None:
+    """Separators in a report or a name arrive as text."""
+    if place == "report":
+        draft = make_draft(sections={"findings": HOSTILE, "impression": None})
+    else:
+        draft = make_draft(header={"PatientName": HOSTILE.partition("^")[0] + "|X^Anna"})
+    parsed = hl7.parse(write_message(draft, SETTINGS))
+
+    assert [str(segment[0]) for segment in parsed][:3] == ["MSH", "PID", "OBR"]
+    assert {str(segment[11]) for segment in parsed.segments("OBX")} == {"P"}
+    if place == "report":
+        assert parsed.unescape(str(parsed.segments("OBX")[1][5])).startswith("[UNVERIFIED DRAFT] A|B^C&D~E\\F")
+
+
+def test_a_japanese_name_has_its_representations() -> None:
+    """Alphabetic, ideographic and phonetic group are repetitions of PID-5."""
+    draft = make_draft(
+        header={"PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう", "SpecificCharacterSet": "ISO_IR 192"}
+    )
+    field = str(hl7.parse(write_message(draft, SETTINGS)).segment("PID")[5])
+
+    assert field == "Yamada^Tarou^^^^^L^A~山田^太郎^^^^^L^I~やまだ^たろう^^^^^L^P"
+
+
+def test_the_control_id_follows_from_the_draft() -> None:
+    """The same draft sent twice has one MSH-10; it has at most 20 characters."""
+    first, second = (hl7.parse(write_message(make_draft(), SETTINGS))["MSH.F10"] for _ in range(2))
+
+    assert first == second
+    assert len(first) == 20
+
+
+def test_acknowledgments(unused_port: int) -> None:
+    """AA is success, AE and AR are failures, no RIS is an outage."""
+    with ris() as (settings, got):
+        Hl7Client(settings).send(make_draft())
+        assert len(got) == 1
+    for code in ("AE", "AR"):
+        with ris(code) as (settings, _), pytest.raises(Failure, match=f"ris_{code}"):
+            Hl7Client(settings).send(make_draft())
+    with pytest.raises(Outage):
+        Hl7Client(Hl7("127.0.0.1", unused_port, timeout_s=2.0)).send(make_draft())
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_a_ris_that_is_away_does_not_double_the_draft_in_the_pacs(make_bench: Callable[..., Bench]) -> None:
+    """The SR is stored once; the message follows when the RIS is back."""
+    bench = make_bench(radiograph())
+    sent: list[str] = []
+    failures = [Outage("ris_unreachable")]
+
+    class Ris:
+        def send(self, draft: object) -> None:
+            if failures:
+                raise failures.pop()
+            sent.append(getattr(draft, "uid"))  # noqa: B009 - any draft
+
+    bench.worker._drafter._outputs = [Ris()]
+    bench.queue.notify(STUDY, 0)
+    bench.run()
+    assert (len(bench.pacs.stored), sent) == (1, [])
+    bench.run(seconds=10)
+
+    assert bench.pacs.stored == sent
+    assert bench.queue.counts()["reported"] == 1

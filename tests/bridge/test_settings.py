@@ -1,0 +1,76 @@
+"""A configuration is checked completely before anything starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.journal import log
+from bridge.settings import ConfigError, Settings, read_settings
+
+MINIMAL: dict[str, Any] = {"state": "state", "dicomweb": {"url": "http://127.0.0.1:8042/dicom-web"}}
+
+WRONG = {
+    "unknown key 'polll'; known: state, enabled": {"polll": {}},
+    "test.state is missing": {"state": ...},
+    "test.poll.every_s is a str; it must be a float": {"poll": {"every_s": "1"}},
+    "test.poll has the unknown key 'seconds'": {"poll": {"seconds": 1}},
+    "poll.days is 0; allowed: 1 to 365": {"poll": {"days": 0}},
+    "retention_days is 2; it must be more than poll.days, 2": {"poll": {"days": 2}, "queue": {"retention_days": 2}},
+    "test.enabled is a int; it must be a bool": {"enabled": 1},
+    "there is no way in": {"dicomweb": ...},
+    "store_scp.peers is empty": {"store_scp": {"peers": []}},
+    "store_scp.ae_title is not an AE title": {"store_scp": {"peers": ["A"], "ae_title": "SEVENTEEN-LETTERS"}},
+    "poll and hook need dicomweb": {"dicomweb": ..., "store_scp": {"peers": ["A"]}, "hook": {}},
+    "there is no way out": {"dicomweb": ..., "store_scp": {"peers": ["A"]}},
+    "test.server.images is a bool": {"server": {"images": True}},
+    "test.store_scp.tls.key is missing": {"store_scp": {"peers": ["A"], "tls": {"certificate": "a", "ca": "b"}}},
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_a_mistake_is_named(message: str) -> None:
+    """The message has the key, what was found and what is allowed."""
+    given = {name: value for name, value in (MINIMAL | WRONG[message]).items() if value is not ...}
+    with pytest.raises(ConfigError) as error:
+        Settings.read(given, "test", Path())
+    assert message in str(error.value)
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    """The bridge can be started from anywhere."""
+    path = tmp_path / "bridge.yaml"
+    path.write_text("state: here\ndicomweb: {url: 'http://pacs/dicom-web', timeout_s: 5}\n")
+    settings = read_settings(path)
+
+    assert settings.state == tmp_path / "here"
+    assert settings.dicomweb is not None
+    assert settings.dicomweb.timeout_s == 5
+
+
+@pytest.mark.parametrize("contents", [None, "[", "- 1", "state: {a: b}"])
+def test_an_unreadable_file_is_named(tmp_path: Path, contents: str | None) -> None:
+    """A missing file, no YAML, and YAML of another shape end in ConfigError."""
+    path = tmp_path / "bridge.yaml"
+    if contents is not None:
+        path.write_text(contents)
+    with pytest.raises(ConfigError):
+        read_settings(path)
+
+
+def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
+    """The configuration in docs/pacs.md can be used as it is."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "pacs.md").read_text(encoding="utf-8")
+    examples = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    assert len(examples) >= 2
+    for number, example in enumerate(examples):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(example)
+        read_settings(path)
+
+
+@pytest.mark.parametrize("fields", [{"study": "MUELLER^ANNA"}, {"reason": "a b"}, {"patient": "x"}])
+def test_the_log_takes_no_other_fields_and_no_free_text(fields: dict[str, str]) -> None:
+    """What could carry an identity is a fault of the caller."""
+    with pytest.raises(ValueError, match="may not be logged"):
+        log("test", **fields)

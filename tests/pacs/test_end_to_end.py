@@ -1,0 +1,74 @@
+"""From storescu to a draft that QIDO finds, through a real Orthanc."""
+
+from collections.abc import Callable
+from io import BytesIO
+
+import pytest
+from pydicom import dcmread
+
+from tests.bridge.studies import STUDY, radiograph
+from tests.pacs.conftest import Department, check_file, wait_for
+
+pytestmark = pytest.mark.pacs
+
+MakeDepartment = Callable[..., Department]
+
+LONG_UID = "1.2.826.0.1.3680043.9.7777." + "1" * (64 - 27)
+IDENTITIES = {
+    "an ordinary patient": {},
+    "a Japanese name": {
+        "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+        "SpecificCharacterSet": "ISO_IR 192",
+    },
+    "an unnamed patient without sex and birth date": {
+        "drop": ("PatientName", "PatientSex", "PatientBirthDate", "StudyID", "ReferringPhysicianName"),
+    },
+    "invalid values": {"PatientSex": "F", "PatientBirthDate": "", "AccessionNumber": "", "StudyTime": ""},
+    "UIDs of 64 characters": {"study": LONG_UID[:60], "SOPInstanceUID": LONG_UID},
+}
+
+
+def test_a_study_that_is_sent_gets_a_draft(make_department: MakeDepartment) -> None:
+    """The hook announces it, the draft is found by QIDO, valid, and stays the only one."""
+    department = make_department(poll={"every_s": 3600})
+    files = [radiograph(**{"study": f"{STUDY}.{n}", **header}) for n, header in enumerate(IDENTITIES.values(), start=1)]
+    department.send(*files)
+    reports = wait_for(lambda: len(found := department.pacs.reports()) == len(files) and found)
+
+    for number, report in enumerate(reports):
+        path = department.folder / f"report{number}.dcm"
+        path.write_bytes(department.pacs.file(report))
+        assert check_file(path) == []
+    names = {str(dcmread(BytesIO(department.pacs.file(report))).get("PatientName", "")) for report in reports}
+    assert "Yamada^Tarou=山田^太郎=やまだ^たろう" in names
+    # The drafts make their studies stable again, and the hook fires for them.
+    wait_for(lambda: department.bridge.output().count("unchanged") >= len(files))
+    assert department.pacs.reports() == reports
+    assert len(department.server.received) == len(files)
+
+
+def test_polling_finds_what_the_hook_has_lost(make_department: MakeDepartment) -> None:
+    """A study that arrives while the bridge is away is reported after it has started."""
+    department = make_department()
+    department.bridge.stop()
+    department.send(radiograph())
+    wait_for(lambda: department.pacs.get("/studies"))
+    department.bridge.start()
+
+    assert wait_for(department.pacs.reports)
+
+
+def test_a_corrected_patient_gets_a_draft_that_replaces_the_first(make_department: MakeDepartment) -> None:
+    """The image is deleted and sent again with the corrected name; Orthanc 1.10 does not overwrite."""
+    department = make_department()
+    department.send(radiograph())
+    (first,) = wait_for(department.pacs.reports)
+    department.pacs.delete(f"{STUDY}.1.1")
+    department.send(radiograph(PatientName="Corrected^Name"))
+    reports = wait_for(lambda: len(found := department.pacs.reports()) == 2 and found)
+
+    (second,) = set(reports) - {first}
+    report = dcmread(BytesIO(department.pacs.file(second)))
+    assert str(report.PatientName) == "Corrected^Name"
+    (series,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+    assert [item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence] == [first]
