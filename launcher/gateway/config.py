@@ -80,7 +80,7 @@ def write_folder(
 
 
 def write_key(folder: Path, key: str) -> None:
-    """Write TorchServe's key for nginx, which reads it when it reloads. Raises LaunchError for one that is not a key."""
+    """Write TorchServe's key for nginx, which reads it when it reloads. Raises LaunchError for another text."""
     if not re.fullmatch(r"[A-Za-z0-9_=+/-]*", key):
         raise LaunchError("TorchServe's key has characters that a key does not have")
     write_private(folder / "torchserve_key.conf", f'map "" $torchserve_key {{ default "{key}"; }}\n')

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from launcher.environment import ROOT
 from launcher.gateway.config import Upstream, write_folder
 from launcher.gateway.keys import add_key
 from launcher.gateway.nginx import Nginx
@@ -81,10 +83,12 @@ def open_site(folder: Path, recorder: Recorder, **changes: Any) -> Site:
     given = {"listen": f"127.0.0.1:{http_port}", "listen_grpc": f"127.0.0.1:{grpc_port}", "keys": keys}
     settings = Settings(**({"requests_per_second": 10_000, "burst": 1000} | given | changes))
     upstream = Upstream(f"127.0.0.1:{recorder.port}", f"127.0.0.1:{recorder.port}", "demo/1.0")
-    page = {"models": ["demo"], "needs_key": True, "samples": []}
+    samples = [{"file": "samples/chest.jpg", "title": "Chest"}]
+    page = {"models": ["demo"], "needs_key": settings.keys is not None, "samples": samples}
     prefix = folder / "nginx"
     log = folder / "access.log"
     config = write_folder(prefix, settings, upstream, key=TORCHSERVE_KEY, page=page, log=log)
+    shutil.copy(ROOT / "docs" / "images" / "chest.jpg", prefix / "samples")
     return Site(Nginx(config), folder, settings, key, recorder)
 
 

@@ -31,9 +31,11 @@ class Seen:
 
 @dataclass
 class Recorder:
-    """Listens on a free port of loopback until it is closed; answers every connection once, with `answer`."""
+    """Listens on a free port of loopback until it is closed; answers every connection once: what `answers`
+    has for its method and path, or `answer`."""
 
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n{}\n"
+    answers: dict[str, bytes] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -71,7 +73,7 @@ class Recorder:
                 body += more
             seen.body, seen.rest = body[:length], body[length:]
             self.seen.append(seen)
-            connection.sendall(self.answer)
+            connection.sendall(self.answers.get(seen.target, self.answer))
             # Whatever else comes on this connection would be a hidden request.
             connection.settimeout(0.2)
             try:

@@ -105,7 +105,7 @@ def test_tls_is_modern(tmp_path: Path) -> None:
     with site.nginx:
         assert connect(ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
         assert connect(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
-        with pytest.warns(DeprecationWarning), pytest.raises(ssl.SSLError):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(ssl.SSLError):
             connect(ssl.TLSVersion.TLSv1_1)
         status, _, answer = site.ask("POST", "/predictions/demo", b"x")
         assert (status, answer["error"]["code"]) == (400, 400)
