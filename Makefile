@@ -35,7 +35,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format test-pacs
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -92,6 +92,12 @@ stop: $(INSTALLED)  ## stop the server after it has answered its open requests
 status: $(INSTALLED)  ## state of the server and its models
 	@$(BIN)/python -m launcher status
 
+gateway: archive  ## start the server, and nginx in front of it, with the page, until Ctrl-C (SETTINGS=deploy/nginx/gateway.yaml)
+	@$(BIN)/python -m launcher status > /dev/null || $(BIN)/python -m launcher start
+	@$(BIN)/python -m launcher.gateway serve --settings $(or $(SETTINGS),deploy/nginx/gateway.yaml)
+
+web: gateway  ## the same; prints the address of the page
+
 demo: archive  ## start a server on free ports, send a real radiograph over HTTP and gRPC, stop it
 	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
@@ -136,16 +142,27 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Tests that need more than Python packages have their own targets.
+NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser
+
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
-	$(BIN)/python -m pytest -n $(JOBS) -m "not exhaustive and not pacs"
+	$(BIN)/python -m pytest -n $(JOBS) -m "$(NOT_ELSEWHERE)"
+
+test-fast: $(INSTALLED)  ## fast tests: no server, no slow tests
+	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow and $(NOT_ELSEWHERE)"
 
 test-pacs: $(INSTALLED)  ## the bridge with a real PACS (Orthanc); installs it from Debian if it is missing
 	launcher/install_pacs.sh
 	$(BIN)/python -m pytest -m "pacs and not exhaustive" tests/pacs
 
-test-fast: $(INSTALLED)  ## fast tests: no server, no slow tests
-	$(BIN)/python -m pytest -n $(JOBS) -m "not server and not slow and not exhaustive and not pacs"
+test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is missing
+	launcher/install_debian.sh /usr/sbin/nginx nginx-light
+	$(BIN)/python -m pytest -m gateway tests/gateway
+
+test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
+	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"
+	$(BIN)/python -m pytest -m browser tests/web
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py

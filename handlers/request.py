@@ -39,7 +39,7 @@ MAX_QUEUE_S = 3600.0
 NUMBERED = tuple(f"image_{i}" for i in range(2, MAX_IMAGES + 1))
 """Form parts and gRPC inputs with further images; TorchServe passes on only the last of several parts of one name."""
 
-FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention")
+FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention", "return_image")
 """What else a request may ask for: true or false, as a field or in `options`."""
 
 INPUTS = ("image", "images", *NUMBERED, "image_features", "prompt", "messages", "options", *FLAGS)
@@ -90,6 +90,7 @@ def read_request(
         options=options,
         return_attention=flags["return_attention"],
         return_logprobs=flags["return_logprobs"],
+        return_image=flags["return_image"],
     )
     if request.prompt is not None and request.messages is not None:
         raise UnreadableInput("prompt and messages are both given; send one of them")

@@ -5,6 +5,7 @@ text as it is decided, then, last, the report as it would have been answered who
 joined, are exactly the text of the report. Empty lines are keep-alives.
 """
 
+import base64
 import dataclasses
 import json
 from dataclasses import dataclass
@@ -95,6 +96,8 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
         "timing_ms": timing_ms(report, exchange),
     }
     contents |= {name: _round(values.tolist()) for name, values in report.insights.items()}
+    if report.pictures:
+        contents["images"] = [base64.b64encode(picture).decode() for picture in report.pictures]
     if exchange.return_token_ids:
         contents["token_ids"] = list(report.token_ids)
     if exchange.request.return_logprobs:

@@ -79,6 +79,11 @@ class Server:
         headers = {"Authorization": f"Bearer {self.key('management')}"}
         return self._ask(method, f"{self._address('management')}{path}", headers=headers, **options)
 
+    def renew_key(self) -> None:
+        """Let TorchServe replace its inference key, in its key file too; the old one is invalid at once."""
+        headers = {"Authorization": f"Bearer {self.key('API')}"}
+        self._ask("GET", f"{self._address('management')}/token?type=inference", headers=headers).raise_for_status()
+
     def metrics(self) -> str:
         """The page for Prometheus."""
         response = self._ask("GET", f"{self._address('metrics')}/metrics")

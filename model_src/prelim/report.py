@@ -52,6 +52,7 @@ class Report:
     avg_logprob          : mean log-probability of a token, in nats
     alternatives         : the other sequences that num_return_sequences asked for
     warnings             : what the reader of the image found worth saying
+    pictures             : PNG of each image as the network reads it, where that was requested
     insights             : further outputs of the model, by name, where they were requested
     tokens               : what `token_ids` are, with their log-probabilities, where they were requested
     num_prompt_tokens    : positions that image and prompt take
@@ -68,6 +69,7 @@ class Report:
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[str, ...] = ()
     insights: Mapping[str, Array] = field(default_factory=dict)
+    pictures: tuple[bytes, ...] = ()
     tokens: tuple[Token, ...] = ()
     num_prompt_tokens: int = 0
     timing_ms: Mapping[str, float] = field(default_factory=dict)

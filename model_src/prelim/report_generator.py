@@ -43,6 +43,7 @@ class ReportRequest:
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
     options        : how to decode; None takes the model's defaults
     return_attention : what else the model says of the image comes with the report, such as where it looked
+    return_image     : the images as the network reads them come with the report, as PNG
     return_logprobs  : the tokens come with the report, each with its log-probability
     """
 
@@ -54,6 +55,7 @@ class ReportRequest:
     options: GenerationOptions | None = None
     return_attention: bool = False
     return_logprobs: bool = False
+    return_image: bool = False
 
     @property
     def num_images(self) -> int:
@@ -70,6 +72,7 @@ class _Draft(DecodeRequest):
     arrived : when it was added
     views   : its images, once they have been read
     insights : what the model says of the image besides the report, where that was asked for
+    pictures : PNG of the images as the network reads them, where that was asked for
     started : when decoding began
     stream  : what `new_text` has returned so far, None before its first call
     """
@@ -79,6 +82,7 @@ class _Draft(DecodeRequest):
     arrived: float = field(default_factory=time.perf_counter)
     views: list[View] = field(default_factory=list)
     insights: Mapping[str, Array] = field(default_factory=dict)
+    pictures: tuple[bytes, ...] = ()
     started: float = 0.0
     stream: TextStream | None = None
 
@@ -94,6 +98,9 @@ class _Draft(DecodeRequest):
             view = self.images.view(image, self.request.image_features)
             self.views.append(view)
             image_embeds.append(self.images.embed(view))
+        if self.request.return_image:
+            images = self.request.images or (self.request.image,)
+            self.pictures = tuple(self.images.picture(image) for image in images if image is not None)
         if self.request.return_attention:
             self.insights = self.images.insights(self.views[0])
         self.started = time.perf_counter()
@@ -331,6 +338,7 @@ class ReportGenerator:
             ),
             warnings=draft.warnings,
             insights=draft.insights,
+            pictures=draft.pictures,
             tokens=self._tokens(draft, hypotheses[0]),
             num_prompt_tokens=self._engine.prefix_length(draft),
             timing_ms={

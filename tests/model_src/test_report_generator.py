@@ -1,16 +1,20 @@
 """Properties of the straight line from bytes to report."""
 
 import dataclasses
+import io
 import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from prelim.archive.archive import read_archive
 from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage
 from prelim.generation.options import GenerationOptions
+from prelim.images.preprocess import preprocess, preprocess_image
+from prelim.images.radiograph import read_radiograph
 from prelim.report import Report, cut_at_stop, sections
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.tiny_model import png
@@ -274,3 +278,18 @@ def test_text_is_cut_before_the_first_stop() -> None:
     """What a stop text ends is the text before it."""
     assert cut_at_stop("clear lungs ### doctor: ###", ("doctor", "###")) == "clear lungs"
     assert cut_at_stop("clear lungs", ("###",)) == "clear lungs"
+
+
+def test_return_image_is_what_the_network_reads(generator: ReportGenerator) -> None:
+    """A PNG of the network's size, the same when the features come from the cache; none unless it is asked for."""
+    asked = ReportRequest(image=png(3), return_image=True)
+    (first,) = one(generator, asked).pictures
+    assert one(generator, asked).pictures == (first,)
+    size, channels = generator.config.preprocess.size, generator.config.preprocess.channels
+    with Image.open(io.BytesIO(first)) as picture:
+        assert picture.size == (size, size)
+        seen = preprocess_image(picture.copy(), generator.config.preprocess)
+    read = preprocess(read_radiograph(png(3), generator.config.input), generator.config.preprocess)
+    assert read.shape[0] == channels
+    np.testing.assert_allclose(seen, read, atol=1e-5)
+    assert one(generator, ReportRequest(image=png(3))).pictures == ()

@@ -12,7 +12,7 @@ from prelim.archive.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
 from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
 from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.errors import InvalidOption, NonFiniteOutput
-from prelim.images.preprocess import preprocess
+from prelim.images.preprocess import as_png, preprocess
 from prelim.images.radiograph import read_radiograph
 
 MAX_FEATURE = 1e4
@@ -99,6 +99,12 @@ class ImageEncoder:
         pixel_values = preprocess(radiograph, self._config.preprocess)
         took = time.perf_counter() - began
         return View(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
+
+    def picture(self, image: bytes) -> bytes:
+        """PNG of an image as the network reads it: rendered, resized and cropped. It is read again for this."""
+        return as_png(
+            preprocess(read_radiograph(image, self._config.input), self._config.preprocess), self._config.preprocess
+        )
 
     def embed(self, view: View) -> Tensor:
         """Compute image_embeds of a view, shape (num_tokens, decoder width).

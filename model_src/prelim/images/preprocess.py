@@ -6,6 +6,7 @@ needs no torchvision.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,6 +100,15 @@ def preprocess_image(image: Image.Image, config: PreprocessConfig) -> np.ndarray
     # Pillow fills what lies outside of the image with 0, which is the black that "pad" needs.
     pixels = np.asarray(image.crop((left, top, right, bottom)), dtype=np.float32) / np.float32(255)
     return _normalise(pixels.reshape(config.size, config.size, -1), config)
+
+
+def as_png(pixel_values: np.ndarray, config: PreprocessConfig) -> bytes:
+    """PNG of pixel_values, shape (channels, size, size), with the normalization undone."""
+    planes = pixel_values.transpose(1, 2, 0) * np.asarray(config.std) + np.asarray(config.mean)
+    eight_bit = np.rint(255 * planes.clip(0, 1)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(eight_bit[..., 0] if config.channels == 1 else eight_bit).save(file, "PNG")
+    return file.getvalue()
 
 
 def _resized_size(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:

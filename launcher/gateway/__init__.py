@@ -1,0 +1,1 @@
+"""nginx in front of TorchServe: the only address that a network may see."""

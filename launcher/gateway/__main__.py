@@ -1,0 +1,75 @@
+"""Run the gateway in front of the server of this folder (docs/gateway.md).
+
+python -m launcher.gateway serve                           # until Ctrl-C; follows TorchServe's key
+python -m launcher.gateway serve --settings site.yaml
+python -m launcher.gateway check --settings site.yaml      # whether nginx takes the settings
+python -m launcher.gateway add-key --settings site.yaml reading-room
+"""
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from launcher.environment import ROOT, read_environment
+from launcher.errors import LaunchError
+from launcher.gateway.gateway import Gateway
+from launcher.gateway.keys import add_key
+from launcher.gateway.settings import Settings
+from launcher.local_server import CONFIG
+from launcher.server import Server
+
+
+def main() -> int:
+    """Run one command; its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="launcher.gateway", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("serve", "check", "add-key"))
+    parser.add_argument("client", nargs="?", help="for add-key: name of the client")
+    parser.add_argument("--settings", type=Path, default=ROOT / "deploy" / "nginx" / "gateway.yaml")
+    arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        settings = Settings.read(arguments.settings)
+        if arguments.command == "add-key":
+            return _add_key(settings, arguments.client)
+        server = Server(ROOT, CONFIG, read_environment())
+        if arguments.command == "check":
+            Gateway(server, settings).check()
+            print("nginx accepts the settings")
+            return 0
+        return _serve(server, settings)
+    except LaunchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _serve(server: Server, settings: Settings) -> int:
+    with Gateway(server, settings) as gateway:
+        gateway.start()
+        print(f"open {gateway.url} in a browser; gRPC: {settings.listen_grpc}; Ctrl-C stops the gateway", flush=True)
+        print("`make stop` stops the server behind it", flush=True)
+        try:
+            while gateway.is_alive():
+                gateway.follow_key()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            print("the gateway has been stopped")
+            return 0
+    raise LaunchError("nginx has ended")
+
+
+def _add_key(settings: Settings, client: str | None) -> int:
+    if settings.keys is None or client is None:
+        raise LaunchError("add-key needs a client's name, and settings whose `keys` names a file")
+    print(f"{add_key(settings.keys, client)}\nKeep it: it is not stored. The gateway reads the file when it starts.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""The gateway of one server: nginx, what it is told, and TorchServe's key kept up to date."""
+
+import contextlib
+import ipaddress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from launcher.environment import ROOT
+from launcher.errors import LaunchError
+from launcher.gateway.config import Upstream, write_folder, write_key
+from launcher.gateway.keys import current_key
+from launcher.gateway.nginx import Nginx
+from launcher.gateway.settings import Settings
+from launcher.process import exclusive
+from launcher.sample_radiograph import sample_radiograph
+from launcher.server import Server
+
+SAMPLES = {"rg1.dcm": "Chest, PA, DICOM (RG1)", "chest.jpg": "Chest, JPEG"}
+"""Radiographs for people who have none at hand: name of the file -> what the page calls it."""
+
+
+class Gateway:
+    """A context manager around nginx.
+
+    server   : the TorchServe behind it, which must run when the gateway starts
+    settings : of the site
+    """
+
+    def __init__(self, server: Server, settings: Settings) -> None:
+        self.server = server
+        self.settings = settings
+        self.folder = server.temporary / "gateway"
+        self._nginx: Nginx | None = None
+        self._key = ""
+
+    @property
+    def url(self) -> str:
+        """Address of the page and of the HTTP API."""
+        return f"{'https' if self.settings.tls else 'http'}://{self.settings.listen}"
+
+    @property
+    def log(self) -> Path:
+        """The access log: ids, codes, sizes and times."""
+        return self.server.folder / "logs" / "gateway.log"
+
+    def check(self) -> None:
+        """Write the configuration into a folder of its own and let nginx check it. Raises LaunchError."""
+        folder = self.folder.with_name("gateway-check")
+        Nginx.check(
+            write_folder(folder, self.settings, self._upstream("0"), key="", page=self._page([]), log=folder / "log")
+        )
+
+    def start(self) -> None:
+        """Start nginx. Raises LaunchError if TorchServe or the default model is not ready."""
+        described = self.server.describe(self.settings.model)
+        if not described:
+            raise LaunchError(
+                f"the server does not run or has no model {self.settings.model}: start it with `make start`"
+            )
+        self._key = current_key(self.server)
+        upstream = self._upstream(str(described["modelVersion"]))
+        with exclusive(self.server.temporary):
+            page = self._page(self.server.models())
+            config = write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
+            self._write_samples()
+            self._nginx = Nginx(config)
+
+    def follow_key(self) -> bool:
+        """Tell nginx TorchServe's key if it has changed; whether it has."""
+        key = current_key(self.server)
+        if not key or key == self._key or self._nginx is None:
+            return False
+        write_key(self.folder, key)
+        self._nginx.reload()
+        self._key = key
+        return True
+
+    def is_alive(self) -> bool:
+        """Whether nginx runs."""
+        return self._nginx is not None and self._nginx.is_alive()
+
+    def stop(self) -> None:
+        """End nginx and forget TorchServe's key."""
+        if self._nginx is not None:
+            self._nginx.stop()
+            (self.folder / "torchserve_key.conf").unlink(missing_ok=True)
+
+    def __enter__(self) -> "Gateway":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _upstream(self, version: str) -> Upstream:
+        host, port = self.server.addresses["inference"]
+        if not ipaddress.ip_address(host).is_loopback:
+            raise LaunchError(
+                f"inference_address is on {host}: behind a gateway TorchServe must listen on loopback only"
+            )
+        return Upstream(f"{host}:{port}", self.server.grpc_target, f"{self.settings.model}/{version}")
+
+    def _page(self, models: list[str]) -> dict[str, Any]:
+        """What the page needs to know."""
+        names = sorted(models, key=lambda name: (name != self.settings.model, name))
+        samples = [{"file": f"samples/{file}", "title": title} for file, title in SAMPLES.items()]
+        return {"models": names, "needs_key": self.settings.keys is not None, "samples": samples}
+
+    def _write_samples(self) -> None:
+        folder = self.folder / "samples"
+        (folder / "chest.jpg").write_bytes((ROOT / "docs" / "images" / "chest.jpg").read_bytes())
+        with contextlib.suppress(FileNotFoundError):
+            (folder / "rg1.dcm").write_bytes(sample_radiograph())

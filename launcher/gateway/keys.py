@@ -1,0 +1,86 @@
+"""API keys of the gateway's clients, and TorchServe's key, which clients never see."""
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import requests
+
+from launcher.errors import LaunchError
+from launcher.server import Server
+
+_NAME = re.compile(r"[a-z0-9-]{1,32}")
+_LINE = re.compile(r"[a-z0-9-]{1,32} [A-Za-z0-9_-]{22};")
+
+RENEW_BEFORE = timedelta(days=1)
+"""TorchServe's key is renewed when it is valid for less than this."""
+
+
+def add_key(file: Path, name: str) -> str:
+    """Add a client to a file of keys; returns its key, which is not kept anywhere.
+
+    Raises LaunchError for a name that is not allowed or is in use.
+    """
+    if not _NAME.fullmatch(name):
+        raise LaunchError(f"the client's name is {name!r}; allowed: 1 to 32 of a-z, 0-9 and -")
+    lines = check_keys(file) if file.exists() else []
+    if any(line.startswith(f"{name} ") for line in lines):
+        raise LaunchError(f"{file} has a key of {name}; remove its line to replace it")
+    secret = secrets.token_urlsafe(32)
+    hashed = base64.urlsafe_b64encode(hashlib.md5(secret.encode(), usedforsecurity=False).digest()).decode().rstrip("=")
+    write_private(file, "\n".join([*lines, f"{name} {hashed};", ""]))
+    return f"{name}.{secret}"
+
+
+def check_keys(file: Path) -> list[str]:
+    """The lines of a file of keys. Raises LaunchError for a line that is not one, and if others may write the file."""
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+        mode = file.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"{file} cannot be read ({type(error).__name__}); add-key writes it") from None
+    if mode & (stat.S_IRWXO | stat.S_IWGRP):
+        raise LaunchError(f"{file} is open to other users: chmod 600 {file}")
+    for number, line in enumerate(lines, start=1):
+        if not _LINE.fullmatch(line):
+            raise LaunchError(f"line {number} of {file} is not a client's name, the hash of its key, and ;")
+    return lines
+
+
+def current_key(server: Server) -> str:
+    """TorchServe's inference key, renewed if it expires soon. Empty while TorchServe does not run."""
+    try:
+        entry = json.loads(server.key_file.read_text(encoding="utf-8"))["inference"]
+        if _expires_soon(str(entry.get("expiration time", ""))):
+            with contextlib.suppress(requests.RequestException):
+                server.renew_key()
+            entry = json.loads(server.key_file.read_text(encoding="utf-8"))["inference"]
+        return str(entry["key"])
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def write_private(file: Path, text: str) -> None:
+    """Replace a file at once by one that only this user can read."""
+    temporary = file.with_name(f".{file.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        opened.write(text)
+    temporary.replace(file)
+
+
+def _expires_soon(time: str) -> bool:
+    """Whether a time such as 2026-11-28T12:00:00.000000Z is near; False for one that cannot be read."""
+    try:
+        at = datetime.fromisoformat(re.sub(r"\.\d+", "", time).replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC) < RENEW_BEFORE

@@ -1,0 +1,80 @@
+"""nginx's process: configuration checked, started, reloaded, ended."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+from launcher.errors import LaunchError
+from launcher.gateway.config import find_nginx
+
+
+class Nginx:
+    """nginx with one configuration file; a context manager that ends it.
+
+    config : written by `launcher.gateway.config.write_folder`; pid and temporary files are next to it
+
+    Raises LaunchError if nginx is not installed or refuses the configuration.
+    """
+
+    def __init__(self, config: Path) -> None:
+        self.check(config)
+        self._pid_file = config.parent / "nginx.pid"
+        # A session of its own: Ctrl-C must reach nginx only through this process, which lets it finish requests.
+        self._process = subprocess.Popen(_command(config), stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self._wait()
+
+    @staticmethod
+    def check(config: Path) -> None:
+        """Raise LaunchError with nginx's reason if it refuses a configuration."""
+        done = subprocess.run([*_command(config), "-t"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LaunchError(f"nginx refuses its configuration:\n{done.stderr.strip()}")
+
+    def reload(self) -> None:
+        """Read the configuration again; requests that are being answered go on with the old one."""
+        self._process.send_signal(signal.SIGHUP)
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def stop(self, seconds: float = 10) -> None:
+        """End it after the requests that are being answered, or after so many seconds."""
+        if self.is_alive():
+            self._process.send_signal(signal.SIGQUIT)
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self._process.terminate()
+                self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def __enter__(self) -> "Nginx":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def _wait(self, seconds: float = 10) -> None:
+        """Wait until it has written its id, which it does when it listens."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not self.is_alive():
+                said = self._process.stderr.read() if self._process.stderr is not None else ""
+                raise LaunchError(f"nginx has ended:\n{said.strip()}")
+            if (
+                self._pid_file.is_file()
+                and self._pid_file.read_text(encoding="ascii").strip() == f"{self._process.pid}"
+            ):
+                return
+            time.sleep(0.02)
+        os.kill(self._process.pid, signal.SIGTERM)
+        raise LaunchError(f"nginx did not start within {seconds:.0f} s")
+
+
+def _command(config: Path) -> list[str]:
+    return [find_nginx(), "-e", "stderr", "-p", str(config.parent), "-c", str(config)]

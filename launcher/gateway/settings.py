@@ -1,0 +1,96 @@
+"""The gateway's settings, deploy/nginx/gateway.yaml."""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from launcher.errors import LaunchError
+from prelim_client.loopback import is_loopback
+
+_ADDRESS = re.compile(r"(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}")
+_NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{1,253}")
+_MODEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Certificate with its chain, and private key, as PEM files."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a site decides; its file explains every setting.
+
+    Raises LaunchError if a value is not allowed, or if an address other than loopback has no TLS or no keys.
+    """
+
+    listen: str = "127.0.0.1:8088"
+    listen_grpc: str = "127.0.0.1:8089"
+    names: tuple[str, ...] = ("127.0.0.1", "localhost")
+    tls: Tls | None = None
+    keys: Path | None = None
+    model: str = "demo"
+    requests_per_second: int = 10
+    burst: int = 20
+    open_requests: int = 16
+    routes: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("listen", "listen_grpc"):
+            address = getattr(self, name)
+            if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
+                raise LaunchError(f"{name} is {address!r}; allowed: an IP address and a port, such as 127.0.0.1:8088")
+            if not is_loopback(address) and (self.tls is None or self.keys is None):
+                raise LaunchError(f"{name} is {address}, which is not loopback: set tls and keys")
+        if not self.names or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in self.names):
+            raise LaunchError(f"names is {list(self.names)!r}; allowed: a list of host names")
+        if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
+            raise LaunchError(f"model is {self.model!r}; allowed: the name of a served model")
+        for name in ("requests_per_second", "burst", "open_requests"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= 10_000:
+                raise LaunchError(f"{name} is {value!r}; allowed: 1 to 10000")
+
+    @classmethod
+    def read(cls, file: Path) -> "Settings":
+        """Read a settings file. Raises LaunchError naming what is wrong in it."""
+        try:
+            given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise LaunchError(f"{file} cannot be read: {type(error).__name__}") from None
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = sorted(map(str, given.keys() - set(known))) if isinstance(given, dict) else ["(not a mapping)"]
+        if unknown:
+            raise LaunchError(f"unknown setting {unknown[0]} in {file}; known: {', '.join(known)}")
+        try:
+            return cls(**{name: _convert(name, value, file.resolve().parent) for name, value in given.items()})
+        except (TypeError, LaunchError) as error:
+            raise LaunchError(f"{file}: {error}") from None
+
+
+def _convert(name: str, value: Any, folder: Path) -> Any:
+    """The value of a setting as its type has it; paths start at the folder."""
+    if value is None:
+        return None
+    if name == "tls":
+        if not isinstance(value, dict) or set(value) != {"certificate", "key"}:
+            raise LaunchError("tls is not {certificate: FILE, key: FILE}")
+        return Tls(*(_existing(name, folder / value[part]) for part in ("certificate", "key")))
+    if name == "keys":
+        return folder / value
+    if name == "routes":
+        return tuple(_existing(name, folder / path) for path in value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _existing(name: str, path: Path) -> Path:
+    if not path.is_file():
+        raise LaunchError(f"{name}: {path} is not a file")
+    return path

@@ -1,0 +1,109 @@
+"""nginx with the project's configuration, in front of a server that records what reaches it."""
+
+import contextlib
+import http.client
+import json
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.environment import ROOT
+from launcher.gateway.config import Upstream, write_folder
+from launcher.gateway.keys import add_key
+from launcher.gateway.nginx import Nginx
+from launcher.gateway.settings import Settings
+from launcher.ports import free_ports
+from tests.gateway.recorder import Recorder
+
+TORCHSERVE_KEY = "server-key"
+
+
+@dataclass
+class Site:
+    """One gateway: its address, a key for it, and the server behind it."""
+
+    nginx: Nginx
+    folder: Path
+    settings: Settings
+    key: str
+    recorder: Recorder
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port for HTTP."""
+        host, _, port = self.settings.listen.rpartition(":")
+        return host, int(port)
+
+    @property
+    def log(self) -> list[str]:
+        """Lines of the access log."""
+        return (self.folder / "access.log").read_text(encoding="utf-8").splitlines()
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict[str, str], Any]:
+        """Status, headers by lower-case name and parsed body of a request with the key."""
+        connection = http.client.HTTPConnection(*self.address, timeout=20)
+        given = {"Authorization": f"Bearer {self.key}"} | {name.replace("_", "-"): v for name, v in headers.items()}
+        try:
+            connection.request(method, path, body, given)
+            response = connection.getresponse()
+            contents = response.read()
+        finally:
+            connection.close()
+        named = {name.lower(): value for name, value in response.getheaders()}
+        is_json = contents and "json" in named.get("content-type", "")
+        return response.status, named, json.loads(contents) if is_json else contents
+
+    def send(self, data: bytes, answers: int = 1) -> bytes:
+        """All that comes back for raw bytes on one connection, whose end is sent after so many answers."""
+        received = b""
+        with socket.create_connection(self.address, timeout=20) as connection:
+            connection.sendall(data)
+            with contextlib.suppress(ConnectionResetError):
+                while len(re.findall(rb"HTTP/1\.1 [2-5]\d\d ", received)) < answers and (
+                    more := connection.recv(65536)
+                ):
+                    received += more
+                connection.shutdown(socket.SHUT_WR)
+                while more := connection.recv(65536):
+                    received += more
+        return received
+
+
+def open_site(folder: Path, recorder: Recorder, **changes: Any) -> Site:
+    """Start a gateway with keys in front of a recorder."""
+    http_port, grpc_port = free_ports(2)
+    keys = folder / "keys"
+    key = add_key(keys, "tests")
+    given = {"listen": f"127.0.0.1:{http_port}", "listen_grpc": f"127.0.0.1:{grpc_port}", "keys": keys}
+    settings = Settings(**({"requests_per_second": 10_000, "burst": 1000} | given | changes))
+    upstream = Upstream(f"127.0.0.1:{recorder.port}", f"127.0.0.1:{recorder.port}", "demo/1.0")
+    samples = [{"file": "samples/chest.jpg", "title": "Chest"}]
+    page = {"models": ["demo"], "needs_key": settings.keys is not None, "samples": samples}
+    prefix = folder / "nginx"
+    log = folder / "access.log"
+    config = write_folder(prefix, settings, upstream, key=TORCHSERVE_KEY, page=page, log=log)
+    shutil.copy(ROOT / "docs" / "images" / "chest.jpg", prefix / "samples")
+    return Site(Nginx(config), folder, settings, key, recorder)
+
+
+@pytest.fixture(scope="session")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A gateway with the usual limits but for the rate."""
+    recorder = Recorder()
+    site = open_site(tmp_path_factory.mktemp("a site"), recorder)
+    with site.nginx:
+        yield site
+    recorder.close()
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Site:
+    """The shared gateway, whose server has seen nothing yet."""
+    shared_site.recorder.seen.clear()
+    return shared_site

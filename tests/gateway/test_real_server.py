@@ -1,0 +1,155 @@
+"""The gateway in front of the real TorchServe: HTTP, gRPC, OpenAI's format, and what TorchServe has seen of attacks."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from export.package import write_archive
+from launcher.gateway.gateway import Gateway
+from launcher.gateway.keys import add_key
+from launcher.gateway.settings import Settings
+from launcher.local_server import LocalServer
+from launcher.ports import free_ports
+from launcher.sample_radiograph import sample_radiograph
+from prelim_client.answers import ReportError
+from prelim_client.grpc_client import GrpcClient
+from prelim_client.http_client import HttpClient
+from tests.gateway.conftest import Site
+from tests.gateway.test_routes import CLOSED
+from tests.gateway.test_smuggling import FRAMINGS
+from tests.tiny_model import CONFIG
+
+pytestmark = [pytest.mark.gateway, pytest.mark.server]
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """TorchServe with the tiny model."""
+    store = tmp_path_factory.mktemp("store")
+    write_archive(tiny_model, store, batching="in-flight", slots=4)
+    with LocalServer(store) as server:
+        server.wait_until_ready(CONFIG.name)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A file of keys and the key in it."""
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    return file, add_key(file, "tests")
+
+
+@pytest.fixture(scope="module")
+def gateway(server: LocalServer, key: tuple[Path, str]) -> Iterator[Gateway]:
+    """The gateway in front of it."""
+    http_port, grpc_port = free_ports(2)
+    settings = Settings(
+        listen=f"127.0.0.1:{http_port}",
+        listen_grpc=f"127.0.0.1:{grpc_port}",
+        keys=key[0],
+        model=CONFIG.name,
+        requests_per_second=1000,
+        burst=1000,
+    )
+    with Gateway(server, settings) as gateway:
+        gateway.start()
+        yield gateway
+
+
+def test_reports_are_those_of_the_server(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
+    """Over HTTP, streamed, over gRPC and in OpenAI's format, with the gateway's key instead of TorchServe's."""
+    image = sample_radiograph()
+    direct = HttpClient(server.url, server.key(), CONFIG.name).report(image)["report"]
+    through = HttpClient(gateway.url, key[1], CONFIG.name)
+    assert through.report(image)["report"] == direct
+    *pieces, last = through.stream(image)
+    assert "".join(piece["text"] for piece in pieces) == last["report"] == direct
+    with GrpcClient(gateway.settings.listen_grpc, key[1], CONFIG.name) as client:
+        assert client.report(image)["report"] == direct
+    with pytest.raises(ReportError, match="NotAnImage"):
+        through.report(b"not an image")
+
+
+def test_grpc_needs_a_key_and_has_one_method(gateway: Gateway, key: tuple[Path, str]) -> None:
+    """UNAUTHENTICATED without a key; StreamPredictions does not pass."""
+    with GrpcClient(gateway.settings.listen_grpc, "tests.wrong", CONFIG.name) as client:
+        with pytest.raises(grpc.RpcError) as refused:
+            client.report(b"x")
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    with GrpcClient(gateway.settings.listen_grpc, key[1], CONFIG.name) as client:
+        with pytest.raises(grpc.RpcError) as refused:
+            client.stream_predictions(b"x")
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_access_log_of_torchserve_shows_no_attack(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
+    """Of smuggled requests and closed paths it has nothing; of the rest exactly the requests that were answered."""
+    host, _, port = gateway.settings.listen.rpartition(":")
+    log = server.folder / "logs" / "access.log"
+
+    def logged() -> list[str]:
+        return log.read_text(encoding="utf-8").splitlines()
+
+    class Attack(Site):
+        """A site whose server does not record."""
+
+        @property
+        def address(self) -> tuple[str, int]:
+            return host, int(port)
+
+    site = Attack(None, gateway.folder, gateway.settings, key[1], None)  # type: ignore[arg-type]
+    before = len(logged())
+    for path in CLOSED:
+        assert site.ask("POST", path, b"x")[0] in (400, 403, 404, 405)
+        assert site.ask("GET", path)[0] in (400, 403, 404, 405)
+    answered = 0
+    for headers, body in FRAMINGS.values():
+        head = f"POST /predictions/{CONFIG.name} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key[1]}\r\n"
+        received = site.send(head.encode() + headers + b"\r\n" + body)
+        # The one byte of an allowed request is not an image.
+        answered += b"NotAnImage" in received or b"there is no image" in received
+    HttpClient(gateway.url, key[1], CONFIG.name).report(sample_radiograph())
+    new = logged()[before:]
+    assert all("/predictions" in line or '"POST' in line for line in new)
+    assert not any("/models" in line or "GET" in line for line in new)
+    assert len(new) == answered + 1
+
+
+def test_changed_key_of_torchserve_is_followed(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
+    """A renewed key invalidates the old one; the gateway reads the new one, and its clients keep theirs."""
+    client = HttpClient(gateway.url, key[1], CONFIG.name)
+    assert not gateway.follow_key()
+    old = server.key()
+    server.renew_key()
+    assert server.key() != old
+    assert gateway.follow_key()
+    image = sample_radiograph()
+    with pytest.raises(ReportError, match="400"):
+        HttpClient(server.url, old, CONFIG.name).report(image)
+    for _ in range(200):
+        try:
+            assert client.report(image)["status"] == "UNVERIFIED"
+            break
+        except ReportError:
+            # nginx has not read the new key yet.
+            continue
+    else:
+        pytest.fail("the gateway still sends the old key")
+
+
+def test_page_is_told_the_models(gateway: Gateway, key: tuple[Path, str]) -> None:
+    """And where the samples are."""
+    host, _, port = gateway.settings.listen.rpartition(":")
+    import http.client
+
+    connection = http.client.HTTPConnection(host, int(port))
+    connection.request("GET", "/config.json")
+    page = json.loads(connection.getresponse().read())
+    assert (page["models"], page["needs_key"]) == ([CONFIG.name], True)
+    for sample in page["samples"]:
+        connection.request("GET", f"/{sample['file']}")
+        assert len(connection.getresponse().read()) > 1000
+    connection.close()

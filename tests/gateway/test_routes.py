@@ -1,0 +1,186 @@
+"""What passes the gateway, what does not, and how it is answered."""
+
+import json
+
+import pytest
+
+from tests.gateway.conftest import TORCHSERVE_KEY, Site
+
+pytestmark = pytest.mark.gateway
+
+CLOSED = (
+    *("/ping", "/models", "/models/demo", "/metrics", "/workflows", "/token", "/api-description"),
+    *("/explanations/demo", "/invocations", "/v1/models/demo:predict", "/v2/models/demo/infer", "/v1/completions"),
+    *("/predictions", "/predictions/", "/predictions/demo/", "/predictions/demo/1.0/", "/predictions/demo/1.0/more"),
+    *("/predictions/demo/1.0/v1/models", "/predictions/demo/latest", "/PREDICTIONS/demo", "/predictions/demo;a=b"),
+    *("/predictions/demo/../../models", "/predictions/demo/%2e%2e/%2e%2e/models", "/predictions/..%2fmodels"),
+    *(
+        "/predictions/demo%2f1.0%2fextra",
+        "/predictions/de mo".replace(" ", "%20"),
+        "/predictions/%00",
+        "/predictions/a%0d%0ab",
+    ),
+    *(
+        "/_torchserve/predictions/demo",
+        "/_torchserve/models",
+        "/_errors/401.json",
+        "/nginx.conf",
+        "/torchserve_key.conf",
+    ),
+    *("/../nginx.conf", "/samples/../torchserve_key.conf", "/samples../nginx.conf", "/predictions/" + 65 * "a"),
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/predictions/demo", "POST /predictions/demo"),
+        ("/predictions/demo/1.0", "POST /predictions/demo/1.0"),
+        ("//predictions///demo", "POST /predictions/demo"),
+        ("/v1/chat/completions", "POST /predictions/demo/1.0/v1/chat/completions"),
+    ],
+)
+def test_post_routes_reach_the_server_with_its_key(site: Site, path: str, target: str) -> None:
+    """An allowed request arrives whole, with TorchServe's key, an id, and none of the client's headers."""
+    body = bytes(range(256)) * 4000
+    status, headers, answer = site.ask("POST", path, body, explain="True", url_path="x", describe="True", Cookie="a=b")
+    assert (status, answer) == (200, {})
+    (seen,) = site.recorder.seen
+    assert seen.target == target
+    assert seen.body == body
+    assert seen.headers["authorization"] == f"Bearer {TORCHSERVE_KEY}"
+    assert seen.headers["x-request-id"] == headers["x-request-id"]
+    assert set(seen.headers) == {
+        *("host", "connection", "content-length", "content-type", "authorization", "x-request-id", "x-request-start")
+    }
+
+
+def test_models_are_listed_by_the_default_model(site: Site) -> None:
+    """`GET /v1/models` and one of its entries are answered by the default model's handler."""
+    assert site.ask("GET", "/v1/models")[0] == site.ask("GET", "/v1/models/demo")[0] == 200
+    prefix = "GET /predictions/demo/1.0/v1/models"
+    assert [seen.target for seen in site.recorder.seen] == [prefix, f"{prefix}/demo"]
+
+
+def test_readiness_needs_no_key(site: Site) -> None:
+    """A load balancer has none; it is answered by the model, because TorchServe's /ping is healthy too early."""
+    site_without_key = Site(site.nginx, site.folder, site.settings, "", site.recorder)
+    assert site_without_key.ask("GET", "/ready")[0] == 200
+    assert [seen.target for seen in site.recorder.seen] == ["GET /predictions/demo/1.0/v1/models"]
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_other_paths_never_reach_the_server(site: Site, method: str, path: str) -> None:
+    """They are answered in the shape of the server's errors, whatever their encoding."""
+    status, headers, answer = site.ask(method, path, b"" if method == "POST" else None)
+    assert status in (400, 403, 404, 405)
+    assert answer["error"]["code"] == status
+    assert headers["x-request-id"]
+    assert site.recorder.seen == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW", "CONNECT"])
+def test_other_methods_never_reach_the_server(site: Site, method: str) -> None:
+    """Among them GET, for which TorchServe would run the model."""
+    for path in ("/predictions/demo", "/predictions/demo/1.0", "/v1/chat/completions"):
+        status, headers, _ = site.ask(method, path)
+        assert status in (400, 405)
+        if status == 405 and method not in ("TRACE", "CONNECT"):
+            assert headers["allow"] == "POST"
+    assert site.ask(method, "/v1/models")[0] in ((200,) if method == "GET" else (400, 405))
+    assert all(seen.target == "GET /predictions/demo/1.0/v1/models" for seen in site.recorder.seen)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Bearer",
+        "Bearer x",
+        "Bearer tests",
+        "Bearer tests.",
+        "Bearer tests." + 43 * "a",
+        "Basic dGVzdHM6YQ==",
+        f"Bearer {TORCHSERVE_KEY}",
+    ],
+)
+def test_without_a_key_nothing_reaches_the_server(site: Site, header: str) -> None:
+    """A wrong key, another kind of authentication and TorchServe's own key get 401."""
+    for path in ("/predictions/demo", "/v1/chat/completions"):
+        status, headers, answer = site.ask("POST", path, b"x", Authorization=header)
+        assert (status, answer["error"]["type"], headers["www-authenticate"]) == (401, "Unauthorized", "Bearer")
+    assert site.recorder.seen == []
+
+
+def test_key_of_another_client_is_wrong(site: Site) -> None:
+    """The secret belongs to the name."""
+    secret = site.key.partition(".")[2]
+    assert site.ask("POST", "/predictions/demo", b"x", Authorization=f"Bearer other.{secret}")[0] == 401
+    assert site.recorder.seen == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "attacker.example"}, 421),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Sec_Fetch_Site": "same-site"}, 403),
+        ({"Sec_Fetch_Site": "same-origin"}, 200),
+        ({"Sec_Fetch_Site": "none"}, 200),
+    ],
+)
+def test_pages_of_other_sites_cannot_ask(site: Site, headers: dict[str, str], status: int) -> None:
+    """Neither with a name that points to this address (DNS rebinding) nor across sites."""
+    found, _, answer = site.ask("POST", "/predictions/demo", b"x", **headers)
+    assert found == status
+    assert len(site.recorder.seen) == (status == 200)
+    assert status == 200 or answer["error"]["code"] == status
+
+
+def test_query_is_refused(site: Site) -> None:
+    """TorchServe drops it without a word; and it may name a patient."""
+    status, _, answer = site.ask("POST", "/predictions/demo?num_beams=3&patient=DOE%5EJANE", b"x")
+    assert (status, answer["error"]["code"]) == (400, 400)
+    assert site.recorder.seen == []
+    assert "DOE" not in "".join(site.log)
+    assert "DOE" not in json.dumps(answer)
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ("application/json", "application/json"),
+        ("application/json; charset=utf-8", "application/json"),
+        ("multipart/form-data; boundary=abc", "multipart/form-data; boundary=abc"),
+        ("application/x-www-form-urlencoded", "application/octet-stream"),
+        ("text/html", "application/octet-stream"),
+        ("", "application/octet-stream"),
+    ],
+)
+def test_body_types_that_torchserve_misreads_are_replaced(site: Site, given: str, passed: str) -> None:
+    """It reads a web form itself, fails on an image, and quotes it in its answer."""
+    site.ask("POST", "/predictions/demo", b"x", Content_Type=given)
+    assert [seen.headers["content-type"] for seen in site.recorder.seen] == [passed]
+
+
+def test_page_is_served_with_a_strict_policy(site: Site) -> None:
+    """Static files need no key, and may load nothing from anywhere else."""
+    status, headers, _ = site.ask("GET", "/", Authorization="")
+    assert status == 200
+    assert headers["content-type"] == "text/html"
+    assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert headers["x-content-type-options"] == "nosniff"
+    assert site.ask("GET", "/config.json", Authorization="")[2]["models"] == ["demo"]
+    assert site.ask("POST", "/", b"")[0] == 405
+    assert site.recorder.seen == []
+
+
+def test_log_has_numbers_only(site: Site) -> None:
+    """Neither path, query, header nor key gets into the log."""
+    site.ask("POST", "/predictions/DOE-JANE", b"x", User_Agent="DOE-JANE", X_Request_Id="DOE-JANE", Referer="DOE-JANE")
+    site.ask("GET", "/DOE-JANE")
+    line = site.log[-2].split(" ")
+    assert (line[3:5], line[6]) == (["tests", "POST"], "200")
+    assert "DOE" not in "".join(site.log)
+    assert site.key.partition(".")[2] not in "".join(site.log)

@@ -1,0 +1,113 @@
+"""The gateway's settings, its keys, and TLS."""
+
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.errors import LaunchError
+from launcher.gateway.keys import add_key, check_keys
+from launcher.gateway.settings import Settings, Tls
+from tests.gateway.conftest import open_site
+from tests.gateway.recorder import Recorder
+
+COMMITTED = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "gateway.yaml"
+
+
+def test_committed_settings_are_the_defaults() -> None:
+    """And stay on loopback."""
+    assert Settings.read(COMMITTED) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("listen: 0.0.0.0:8443", "not loopback: set tls and keys"),
+        ("listen_grpc: 192.0.2.1:8444", "not loopback: set tls and keys"),
+        ("listen: '8080; include /etc/shadow'", "listen is"),
+        ("listen: 8080", "listen is"),
+        ("names: [a, 'b; return 200']", "names is"),
+        ("names: []", "names is"),
+        ("model: demo/1.0;", "model is"),
+        ("burst: 0", "burst is 0; allowed: 1 to 10000"),
+        ("burst: '1; x'", "burst is"),
+        ("open_requests: true", "open_requests is"),
+        ("lisen: 127.0.0.1:1", "unknown setting lisen"),
+        ("tls: {certificate: missing.pem, key: missing.pem}", "is not a file"),
+        ("tls: {certificate: missing.pem}", "tls is not"),
+        ("routes: [missing.conf]", "is not a file"),
+        ("[1]", "not a mapping"),
+        ("listen: [", "cannot be read"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
+    """Before nginx sees them: a value with its syntax in it is refused."""
+    file = tmp_path / "site.yaml"
+    file.write_text(text)
+    with pytest.raises(LaunchError, match=message):
+        Settings.read(file)
+
+
+def test_keys_are_kept_as_hashes(tmp_path: Path) -> None:
+    """The file does not contain the secret and is private; a name is used once."""
+    file = tmp_path / "keys"
+    first, second = add_key(file, "reading-room"), add_key(file, "research")
+    assert first.startswith("reading-room.")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert all(key.partition(".")[2] not in file.read_text() for key in (first, second))
+    assert len(check_keys(file)) == 2
+    with pytest.raises(LaunchError, match="has a key of research"):
+        add_key(file, "research")
+    with pytest.raises(LaunchError, match="allowed: 1 to 32"):
+        add_key(file, "a b")
+
+
+def test_file_of_keys_is_checked(tmp_path: Path) -> None:
+    """Nginx would run other directives in it; and others must not add keys."""
+    file = tmp_path / "keys"
+    add_key(file, "a")
+    file.write_text(file.read_text() + "include /etc/passwd;\n")
+    with pytest.raises(LaunchError, match="line 2"):
+        check_keys(file)
+    file.unlink()
+    with pytest.raises(LaunchError, match="cannot be read"):
+        check_keys(file)
+    add_key(file, "a")
+    file.chmod(0o660)
+    with pytest.raises(LaunchError, match="chmod 600"):
+        check_keys(file)
+
+
+@pytest.mark.gateway
+def test_tls_is_modern(tmp_path: Path) -> None:
+    """TLS 1.2 and 1.3 are spoken, 1.1 and plain HTTP are not."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    recorder = Recorder()
+    site = open_site(tmp_path, recorder, tls=Tls(certificate, key))
+
+    def connect(version: ssl.TLSVersion) -> str | None:
+        context: Any = ssl.create_default_context(cafile=certificate)
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = version
+        import socket
+
+        with socket.create_connection(site.address) as plain:
+            with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
+                secure.sendall(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                assert b"Strict-Transport-Security" in secure.recv(4096)
+                return str(secure.version())
+
+    with site.nginx:
+        assert connect(ssl.TLSVersion.TLSv1_2) == "TLSv1.2"
+        assert connect(ssl.TLSVersion.TLSv1_3) == "TLSv1.3"
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(ssl.SSLError):
+            connect(ssl.TLSVersion.TLSv1_1)
+        status, _, answer = site.ask("POST", "/predictions/demo", b"x")
+        assert (status, answer["error"]["code"]) == (400, 400)
+    assert [seen.target for seen in recorder.seen] == 2 * ["GET /predictions/demo/1.0/v1/models"]
+    recorder.close()
