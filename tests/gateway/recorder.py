@@ -31,8 +31,9 @@ class Seen:
 
 @dataclass
 class Recorder:
-    """Listens on a free port of loopback until it is closed; answers every connection once: what `answers`
-    has for its method and path, or `answer`.
+    """Listens on a free port of loopback until it is closed, and answers every connection once.
+
+    The answer is what `answers` has for its method and path, or `answer`.
     """
 
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n{}\n"
