@@ -28,6 +28,7 @@ REPORT = {
     "timing_ms": {"queue": 1, "preprocess": 2, "vision": 3, "decode": 4},
     "images": [base64.b64encode((ROOT / "docs" / "images" / "chest.jpg").read_bytes()).decode()],
 }
+CHROMIUM = Path("/usr/bin/chromium")
 PREDICT = "POST /predictions/demo"
 CHAT = "POST /predictions/demo/1.0/v1/chat/completions"
 MODELS = "GET /predictions/demo/1.0/v1/models"
@@ -60,10 +61,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Debian's Chromium."""
+    if not CHROMIUM.exists():
+        pytest.skip("Chromium is not installed; `make test-web` installs it")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         yield chromium
         chromium.close()
 
