@@ -31,8 +31,10 @@ class Seen:
 
 @dataclass
 class Recorder:
-    """Listens on a free port of loopback until it is closed; answers every connection once: what `answers`
-    has for its method and path, or `answer`."""
+    """Listens on a free port of loopback and answers every connection once.
+
+    answers : by method and path; `answer` for others
+    """
 
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n{}\n"
     answers: dict[str, bytes] = field(default_factory=dict)
