@@ -92,9 +92,9 @@ stop: $(INSTALLED)  ## stop the server after it has answered its open requests
 status: $(INSTALLED)  ## state of the server and its models
 	@$(BIN)/python -m launcher status
 
-gateway: archive  ## start the server, and nginx in front of it, with the page, until Ctrl-C (SETTINGS=deploy/nginx/gateway.yaml)
+gateway: archive  ## start the server, and nginx in front of it, with the page, until Ctrl-C (GATEWAY=deploy/nginx/gateway.yaml)
 	@$(BIN)/python -m launcher status > /dev/null || $(BIN)/python -m launcher start
-	@$(BIN)/python -m launcher.gateway serve --settings $(or $(SETTINGS),deploy/nginx/gateway.yaml)
+	@$(BIN)/python -m launcher.gateway serve --settings $(or $(GATEWAY),deploy/nginx/gateway.yaml)
 
 web: gateway  ## the same; prints the address of the page
 

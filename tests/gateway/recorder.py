@@ -31,9 +31,9 @@ class Seen:
 
 @dataclass
 class Recorder:
-    """Listens on a free port of loopback until it is closed, and answers every connection once.
+    """Listens on a free port of loopback and answers every connection once.
 
-    The answer is what `answers` has for its method and path, or `answer`.
+    answers : by method and path; `answer` for others
     """
 
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n{}\n"

@@ -102,9 +102,8 @@ class ImageEncoder:
 
     def picture(self, image: bytes) -> bytes:
         """PNG of an image as the network reads it: rendered, resized and cropped. It is read again for this."""
-        return as_png(
-            preprocess(read_radiograph(image, self._config.input), self._config.preprocess), self._config.preprocess
-        )
+        config = self._config
+        return as_png(preprocess(read_radiograph(image, config.input), config.preprocess), config.preprocess)
 
     def embed(self, view: View) -> Tensor:
         """Compute image_embeds of a view, shape (num_tokens, decoder width).
