@@ -19,7 +19,7 @@ from bridge.settings import Settings
 from bridge.spool import Spool
 from bridge.structured_report import Draft, write_structured_report
 from bridge.study import Study, head_of
-from prelim_client.answers import Answer, ReportError, read_key
+from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
 from prelim_client.http_client import HttpClient
 
 
@@ -178,7 +178,7 @@ class Drafter:
         try:
             # Read each time: TorchServe writes a new key when it starts, and lets it expire.
             key = read_key(server.key_file)
-        except (OSError, ValueError, KeyError):
+        except KeyFileError:
             raise Outage("server_key_unreadable") from None
         client = HttpClient(server.url, key, server.model, server.timeout_s)
         try:

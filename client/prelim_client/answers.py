@@ -23,6 +23,10 @@ class ReportError(Exception):
         self.message = message
 
 
+class KeyFileError(Exception):
+    """A file of keys cannot be read."""
+
+
 def read_answer(body: bytes, code: int = 200) -> Answer:
     """Parse the body of an answer.
 
@@ -52,5 +56,10 @@ def read_key(key_file: Path, kind: str = "inference") -> str:
     """Read a key from TorchServe's key_file.json.
 
     kind : "inference", "management" or "API"
+
+    Raises KeyFileError when the file cannot be read or has no such key.
     """
-    return str(json.loads(key_file.read_text(encoding="utf-8"))[kind]["key"])
+    try:
+        return str(json.loads(key_file.read_text(encoding="utf-8"))[kind]["key"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise KeyFileError(f"{key_file} has no key for {kind}: it must be the file that the server writes") from error

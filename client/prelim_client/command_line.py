@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import requests
 
-from prelim_client.answers import Answer, ReportError, read_key
+from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 
@@ -147,7 +147,10 @@ def _server(arguments: argparse.Namespace) -> tuple[str, str]:
     if not arguments.key_file.is_file():
         sys.exit(f"{arguments.key_file} does not exist: start the server with `make start`, or use --key-file")
     usual = GRPC_TARGET if arguments.grpc else os.environ.get("PRELIM_URL", HTTP_URL)
-    return arguments.url or usual, read_key(arguments.key_file)
+    try:
+        return arguments.url or usual, read_key(arguments.key_file)
+    except KeyFileError as error:
+        sys.exit(str(error))
 
 
 def _print_stream(lines: Iterator[Answer]) -> Answer:

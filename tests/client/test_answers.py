@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prelim_client.answers import ReportError, read_answer, read_key
+from prelim_client.answers import KeyFileError, ReportError, read_answer, read_key
 from prelim_client.grpc_messages import MESSAGES, message_classes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,6 +51,17 @@ def test_keys_are_told_apart(tmp_path: Path) -> None:
     file.write_text('{"management": {"key": "m"}, "inference": {"key": "i"}, "API": {"key": "a"}}', encoding="utf-8")
 
     assert [read_key(file, kind) for kind in ("inference", "management", "API")] == ["i", "m", "a"]
+
+
+@pytest.mark.parametrize("contents", ["", "{", "[]", "{}", '{"inference": 3}', '{"inference": {}}', "# Prelim", None])
+def test_unreadable_keys_are_named(contents: str | None, tmp_path: Path) -> None:
+    """Another file, one that is half written, or none."""
+    file = tmp_path / "key_file.json"
+    if contents is not None:
+        file.write_text(contents, encoding="utf-8")
+
+    with pytest.raises(KeyFileError, match=r"key_file\.json has no key for inference"):
+        read_key(file)
 
 
 def test_grpc_messages_are_those_of_the_server() -> None:

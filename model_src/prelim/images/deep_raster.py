@@ -119,6 +119,8 @@ def check_supported(page: TiffPage, shallow: bool) -> None:
         found = f"Compression {code(page.compression)}; allowed: none, LZW, Deflate, PackBits, JPEG of 8 bits"
     elif page.photometric not in photometrics:
         found = f"PhotometricInterpretation {code(page.photometric)}; allowed: grey, RGB"
+    elif not shallow and 16 < page.bitspersample < 32:
+        found = f"samples of {page.bitspersample} bits; allowed: 16, 32"
     elif not shallow and kind not in DEEP_TYPES:
         found = f"samples of type {kind}; allowed: {', '.join(DEEP_TYPES)}"
     elif not shallow and (page.samplesperpixel - extra not in (1, 3) or extra > 1):

@@ -20,6 +20,9 @@ from prelim.images.dicom.grey_scale import (
 
 PIECE = 2**18
 
+# Of the samples in the upper half of the range; antialiased text has some on other levels.
+MARKER_SHARE = 0.9
+
 
 def pieces(size: int) -> Iterator[slice]:
     """Return consecutive slices of at most PIECE that cover `size` items."""
@@ -48,8 +51,8 @@ def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.nd
     samples : any shape, (u)int8 to (u)int32 or float32. Of floats, NaN is black, infinity as white or black as can be
 
     Unsigned samples of up to 16 bits that use the upper half of their type are divided by its maximum. All others
-    have no range that is known: percentiles 0.5 and 99.5 become 0 and 1. Which of the two does not depend on single
-    pixels, as a marker or a hot pixel is one.
+    have no range that is known: percentiles 0.5 and 99.5 become 0 and 1. Which of the two depends neither on single
+    pixels, nor on a marker or a border of one level.
 
     Raises UnreadableInput (400) if no sample is finite.
     """
@@ -65,12 +68,29 @@ def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.nd
     counts = count_levels(codes, values.size)
     if render == "minmax_equalize":
         return look_up(minmax_equalize(values, counts, invert).astype(np.float32), codes), False
-    low, high = weighted_percentiles(values, counts)
+    low, high = weighted_percentiles(values, _without_marker(values, counts))
     full = samples.dtype.kind == "u" and high - low >= values[-1] / 2
     if full:
         low, high = 0.0, float(values[-1])
     table = scale_between(values, low, high)
     return look_up((1 - table if invert else table).astype(np.float32), codes), not full
+
+
+def _without_marker(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return counts without a level that holds nearly all samples of the upper half, if others have a range.
+
+    A picture of 12 bits in a file of 16 may have a burned-in marker of 65535. In one that uses the upper half, the
+    samples there are spread over many levels.
+
+    values, counts : (levels,)
+    """
+    upper = np.where(values >= values[-1] / 2, counts, 0)
+    marker = int(upper.argmax())
+    if upper[marker] < MARKER_SHARE * upper.sum():
+        return counts
+    others = counts.copy()
+    others[marker] = 0
+    return others if np.count_nonzero(others) > 1 else counts
 
 
 def finite_samples(samples: np.ndarray) -> np.ndarray:

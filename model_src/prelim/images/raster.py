@@ -16,6 +16,15 @@ from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
 MAX_JPEG_SCANS = 100
 
+# Markers that begin a frame: ITU-T T.81 table B.1, and T.87 for JPEG-LS; None: Pillow decodes it.
+JPEG_FRAMES: dict[int, str | None] = {
+    **dict.fromkeys((0xC0, 0xC1, 0xC2)),
+    **dict.fromkeys((0xC3, 0xC7, 0xCB, 0xCF), "lossless"),
+    **dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "hierarchical"),
+    **dict.fromkeys((0xC9, 0xCA), "coded arithmetically"),
+    0xF7: "JPEG-LS",
+}
+
 # Chroma noise of JPEG stays below this many of 256 levels.
 COLOUR_LEVELS = 24
 COLOUR_SHARE = 0.01
@@ -34,6 +43,8 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     """
     if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
+    if kind == "JPEG":
+        check_jpeg_kind(data)
     if kind == "WEBP":
         # Pillow's decoder allocates the whole canvas when it opens the file.
         columns, rows = webp_size(data)
@@ -68,7 +79,7 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
 
 def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
     pixels, own_range = scale_samples(deep.samples, config.render, deep.white_is_zero)
-    warning = "range: the samples do not use the range of their type; scaled by percentiles 0.5 to 99.5"
+    warning = "range: what the samples can be at most is not known; scaled by percentiles 0.5 to 99.5"
     return pixels, (warning,) if own_range and config.render != "minmax_equalize" else ()
 
 
@@ -79,6 +90,27 @@ def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
         raise TooLarge(
             f"the {kind} image has more than {PILLOW_LIMIT} pixels; allowed: {config.max_pixels}; send it reduced"
         ) from None
+
+
+def check_jpeg_kind(data: bytes) -> None:
+    """Refuse (422) a JPEG of another kind than Pillow decodes, by the marker that begins its frame (ITU-T T.81 B.1.1).
+
+    A file without one is left to the decoder.
+    """
+    position = 2
+    while position + 5 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD7:  # fill bytes, and markers without a length
+            position += 1 if marker == 0xFF else 2
+            continue
+        if marker in JPEG_FRAMES:
+            name, bits = JPEG_FRAMES[marker], data[position + 4]
+            if name is not None:
+                raise Refused(f"not supported: the JPEG image is {name}; save it as baseline JPEG or as PNG")
+            if bits != 8:
+                raise Refused(f"not supported: the JPEG image has {bits} bits a sample; allowed: 8; save it as PNG")
+            return
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

@@ -95,6 +95,34 @@ def test_one_hot_pixel_changes_only_itself(kind: str, hot: str) -> None:
     assert np.abs(after - before).max() < 0.005
 
 
+@pytest.mark.parametrize("share", [0.0005, 0.003, 0.01, 0.05, 0.2])
+@pytest.mark.parametrize("level", [65535, 60000, 40000])
+def test_marker_of_one_level_changes_only_itself(level: int, share: float) -> None:
+    """A label, a border or an arrow of one level does not tell what the samples can be at most."""
+    grey = phantom()
+    marked = grey.copy()
+    marked[: int(share * len(grey))] = level
+    marked[0, :4] = level
+    expected = by_percentiles(marked[marked != level])
+
+    radiograph = read(imagecodecs.png_encode(marked))
+
+    np.testing.assert_allclose(radiograph.pixels[marked != level], expected, atol=0.02)
+    assert (radiograph.pixels[marked == level] == 1).all()
+    assert [warning.split(":")[0] for warning in radiograph.warnings] == ["range"]
+
+
+def test_saturated_pictures_use_their_range() -> None:
+    """White that many other levels lead up to is not a marker, and a picture of two levels has both."""
+    bright = np.linspace(0, 90000, 256 * 256).clip(0, 65535).astype(np.uint16).reshape(256, 256)
+    two = np.where(np.arange(256 * 256).reshape(256, 256) % 256 < 100, 0, 65535).astype(np.uint16)
+
+    for samples in (bright, two):
+        radiograph = read(imagecodecs.png_encode(samples))
+        np.testing.assert_allclose(radiograph.pixels, samples / 65535, atol=1e-6)
+        assert radiograph.warnings == ()
+
+
 def test_offset_samples_of_16_bits_are_not_grey() -> None:
     """Signed samples that were stored with 32768 added use a small part of the range, and fill the grey scale."""
     radiograph = read(tiff(phantom() + np.uint16(31000)))
@@ -181,6 +209,44 @@ def test_valid_but_unsupported(data: bytes, reason: str) -> None:
     with pytest.raises(Refused, match=f"^not supported: the TIFF image has {reason}") as caught:
         read(data)
     assert "damaged" not in str(caught.value)
+
+
+def jpeg_head(frame: int, bits: int = 8) -> bytes:
+    """The beginning of a JPEG whose frame has this marker, after an APP0 segment and fill bytes."""
+    return b"\xff\xd8\xff\xe0\x00\x04ab\xff\xff" + bytes([0xFF, frame, 0, 11, bits, 0, 8, 0, 8, 1, 1, 0x11, 0])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (imagecodecs.jpegls_encode(phantom().astype(np.uint8)), "JPEG-LS"),
+        (imagecodecs.ljpeg_encode(phantom()), "lossless"),
+        (jpeg_head(0xC1, bits=12), "12 bits a sample"),
+        (jpeg_head(0xC2, bits=12), "12 bits a sample"),
+        (jpeg_head(0xC5), "hierarchical"),
+        (jpeg_head(0xC9), "coded arithmetically"),
+    ],
+)
+def test_jpeg_of_other_kinds_is_not_called_damaged(data: bytes, reason: str) -> None:
+    """It is valid, and refused by what it is."""
+    with pytest.raises(Refused, match=f"^not supported: the JPEG image (is|has) {reason}"):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xd8\xff", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe0\xff\xff", jpeg_head(0xC0)[:14]]
+)
+def test_cut_heads_of_jpeg_are_damaged(data: bytes) -> None:
+    """Nothing can be said of them."""
+    with pytest.raises(InputError, match="image"):
+        read(data)
+
+
+def test_tiff_of_24_bits_is_not_supported() -> None:
+    """The library would take its samples for others."""
+    contents = directory(tiff(phantom().astype(np.uint32)), 258, 24)
+    with pytest.raises(Refused, match="not supported: the TIFF image has samples of 24 bits"):
+        read(contents)
 
 
 def directory(data: bytes, tag: int, value: int) -> bytes:
