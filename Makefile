@@ -28,7 +28,7 @@ PRETRAINED = build/efficientnet_lite0/installed
 PEERS = build/bench/installed
 LLAMA_CPP = build/bench/llama_cpp
 # MODEL is a name under models/ or the path of a model folder.
-MODEL_FOLDER = $(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL))
+MODEL_FOLDER = $(if $(findstring /,$(MODEL)),$(MODEL),$(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL)))
 ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
 SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' -o -name '*.xml' 2>/dev/null)
 
@@ -72,6 +72,7 @@ SETTINGS = $(ARCHIVE:model_store/%.mar=model_store/.%.settings)
 CHOSEN = $(MODEL_FOLDER) $(BATCHING) $(SLOTS) $(WORKERS)
 
 $(SETTINGS): FORCE
+	@test -f '$(MODEL_FOLDER)/model.yaml' || { echo "MODEL=$(MODEL): $(MODEL_FOLDER) has no model.yaml" >&2; exit 1; }
 	@echo '$(CHOSEN)' | cmp -s - $@ || echo '$(CHOSEN)' > $@
 
 $(ARCHIVE): $(wildcard $(MODEL_FOLDER)/*) $(SOURCES) $(SETTINGS) | $(INSTALLED)

@@ -36,6 +36,7 @@ from prelim.networks.trained_decoder import Trainable, for_serving
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).resolve().parent.parent
+MAX_SLOTS, MAX_WORKERS = 256, 64
 LIBRARY = ROOT / "model_src" / "prelim"
 HANDLER = ROOT / "handlers" / "report_handler.py"
 SERVING = ROOT / "handlers" / "model-config.yaml"
@@ -115,9 +116,13 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int,
     workers  : number of worker processes, which share the weights; more than one only with dynamic batching
     returns  : path of the archive, `<store>/<name>.mar` or `<store>/<name>_dynamic.mar`
 
-    Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, and for
-    several workers with in-flight batching, which TorchServe does not support (docs/decisions/0009).
+    Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, for
+    numbers of slots or workers that are not possible, and for several workers with in-flight batching, which
+    TorchServe does not support (docs/decisions/0009).
     """
+    for what, number, most in (("slots", slots, MAX_SLOTS), ("workers", workers, MAX_WORKERS)):
+        if not 1 <= number <= most:
+            raise ArchiveError(f"{what} is {number}; allowed: 1 to {most}")
     if workers > 1 and batching == "in-flight":
         raise ArchiveError(
             f"workers is {workers} with in-flight batching; only dynamic batching supports more than one"

@@ -197,7 +197,10 @@ def _features(value: Any, num_features: int) -> np.ndarray:
     try:
         contents = json_value("image_features", value, max_features_bytes(num_features))
         with np.errstate(over="ignore"):  # becomes infinite, which is refused
-            features = np.asarray(contents, dtype=np.float32)
+            numbers = np.asarray(contents)
+            if numbers.dtype.kind not in "iuf":  # NumPy would read texts and booleans as numbers
+                raise TypeError(f"values of kind {numbers.dtype.kind}")
+            features = numbers.astype(np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise UnreadableInput("image_features is not an array of numbers of shape (num_tokens, width)") from error
     if features.ndim not in (1, 2) or features.size == 0 or not np.isfinite(features).all():

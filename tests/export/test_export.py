@@ -147,6 +147,18 @@ def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) 
     assert "UNVERIFIED: " in verify(first, image)
 
 
+@pytest.mark.parametrize(
+    ("what", "number"), [("slots", 0), ("slots", -1), ("slots", 257), ("workers", 0), ("workers", -1)]
+)
+def test_impossible_numbers_are_refused(what: str, number: int, tiny_model: Path, tmp_path: Path) -> None:
+    """Before anything is written."""
+    with pytest.raises(ArchiveError, match=f"{what} is {number}; allowed: 1 to"):
+        write_archive(
+            tiny_model, tmp_path / "store", batching="dynamic", **({"slots": 8, "workers": 1} | {what: number})
+        )
+    assert not (tmp_path / "store").exists()
+
+
 def test_several_workers_need_dynamic_batching(tiny_model: Path, tmp_path: Path) -> None:
     """In-flight batching with several workers, which would hang, is refused before anything is written."""
     with pytest.raises(ArchiveError, match="workers is 2 with in-flight batching"):

@@ -132,6 +132,8 @@ WRONG = {
     "image and features": ({"image": IMAGE, "image_features": b"[[1]]"}, 400, "both given"),
     "ragged features": ({"image_features": b"[[1, 2], [3]]"}, 400, "not an array of numbers"),
     "features in words": ({"image_features": b'[["a"]]'}, 400, "not an array of numbers"),
+    "features in texts": ({"image_features": b'[["1", "2"]]'}, 400, "not an array of numbers"),
+    "features of booleans": ({"image_features": b"[[true, false]]"}, 400, "not an array of numbers"),
     "features that are objects": ({"image_features": b'{"a": 1}'}, 400, "not an array of numbers"),
     "infinite features": ({"image_features": b"[[Infinity]]"}, 400, "finite"),
     "huge features": ({"image_features": b"[[1" + b"0" * 400 + b"]]"}, 400, "not an array|finite"),

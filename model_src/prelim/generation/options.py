@@ -2,11 +2,15 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from prelim.errors import InvalidOption
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""As in JSON, and with a sign or a bare point; Python also reads underscores and the digits of other scripts."""
 
 MAX_BEAMS = 16
 MAX_NEW_TOKENS = 1024
@@ -127,9 +131,11 @@ def _optional_integer(name: str, value: Any) -> int | None:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InvalidOption(f"{name} is {value!r:.40}; it must be a number", name)
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) is None:
+        raise InvalidOption(f"{name} is {value!r:.40}; it must be a number", name)
     try:
         number = float(value)
-    except (ValueError, OverflowError):
+    except OverflowError:
         number = math.nan
     if not math.isfinite(number):
         raise InvalidOption(f"{name} is {value!r:.40}; it must be a number", name)

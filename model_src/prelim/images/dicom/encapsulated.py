@@ -28,6 +28,9 @@ from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL
 
 RLE = "1.2.840.10008.1.2.5"
 
+# First bytes of files that careless converters wrap into Pixel Data.
+OTHER_FILES = {b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP", b"RIFF": "WebP"}
+
 # Bytes that no end of a picture is: decoded with them instead of nothing, a truncated picture becomes another one.
 FILLER = b"\x95\x2a" * 64
 
@@ -76,6 +79,9 @@ def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarray
     """Decode RLE, which has nothing to know it by; refuse the rest for a true reason."""
     if syntax == RLE:
         return decode_rle(stream, header.rows, header.columns, header.samples, header.bits_allocated)
+    kind = next((kind for start, kind in OTHER_FILES.items() if stream.startswith(start)), None)
+    if kind is not None:
+        raise Refused(f"not supported: {PIXEL_DATA} holds a {kind} file, which is none of DICOM's encodings")
     if syntax in SYNTAX_FAMILY:
         raise UnreadableInput(f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again")
     raise Refused(

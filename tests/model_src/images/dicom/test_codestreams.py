@@ -256,6 +256,15 @@ def test_jpeg_that_nobody_writes_is_not_supported(marker: int) -> None:
         read(encapsulate(stream, BASELINE, bits=8))
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "BMP", "WebP"])
+def test_other_files_in_pixel_data_are_named(kind: str) -> None:
+    """They are whole, and not damaged codestreams."""
+    file = BytesIO()
+    Image.fromarray(grey()).convert("L").save(file, kind.upper())
+    with pytest.raises(Refused, match=f"not supported: .* holds a {kind} file"):
+        read(encapsulate(file.getvalue(), BASELINE, bits=8))
+
+
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.100", "1.2.3.4"])
 def test_other_transfer_syntaxes_are_named(syntax: str) -> None:
     """MPEG and private syntaxes are a 422 and no damage."""
