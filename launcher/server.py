@@ -126,6 +126,9 @@ class Server:
         self._writer = subprocess.Popen(
             [sys.executable, "-I", str(Path(__file__).with_name("console.py")), str(self.console)],
             stdin=subprocess.PIPE,
+            # It outlives the launcher: with its output open, `make start | cat` would not end.
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         # By its module: the first line of the script `torchserve` cannot have a path with a space.

@@ -23,7 +23,7 @@ class ReportError(Exception):
         self.message = message
 
 
-class KeyFileError(Exception):
+class KeyFileError(ValueError):
     """A file of keys cannot be read."""
 
 

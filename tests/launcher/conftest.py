@@ -41,7 +41,10 @@ class Clone:
         config = folder / "config.properties"
         config.write_text(replace_ports(config.read_text(encoding="utf-8"), ports), encoding="utf-8")
         self.environment = {
-            name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
+            name: value
+            for name, value in os.environ.items()
+            # The tests may be run by `make`, whose settings a `make` in the clone would take over.
+            if not name.lower().endswith("_proxy") and name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES")
         } | CLOSED
         self.temporary = Path(self.shell('source ./env.sh && printf %s "$TMPDIR"').stdout)
 

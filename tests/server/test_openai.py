@@ -119,4 +119,4 @@ def test_errors(client: openai.OpenAI, server: LocalServer, png: bytes) -> None:
     with pytest.raises(openai.APIStatusError) as denied:
         ask(client.with_options(api_key="wrong"), user(png))
     assert denied.value.status_code in (401, 403, 400)
-    assert ask(client, user(png), max_tokens=2).choices[0].message.content
+    assert ask(client, user(png), max_tokens=2).choices[0].finish_reason in ("stop", "length")

@@ -113,7 +113,7 @@ def test_table_marks_disturbed_figures() -> None:
     lines = table(saturated, []).splitlines()
 
     assert "*" not in lines[2]
-    assert "| b | saturated | – | 1.5\\* | – | 2 | 3 |" in lines[3]
+    assert "| b | saturated | – | 1.5\\* | – | – | – | 0 of 10 |" in lines[3]
     assert lines[-1].startswith("\\* under other load: up to 0.7 cores")
 
 
