@@ -86,6 +86,7 @@ def _make_examples(studies: Iterable[Study], settings: DatasetSettings) -> Itera
         marks = mark_texts(study, settings)
         for image in images:
             file = mark_image(image)
+            known = (*marks, *([file] if file else []))
             for text in settings.choose_texts(study):
                 yield Example(
                     image, text, study.labels.get(PROMPT, ""), study.labels, (*marks, *([file] if file else []))

@@ -7,8 +7,9 @@
       columns: {id: accession, image: file, report: Befund, patient: patient_no}
 
 `columns` says which column is which of COLUMNS; a column of that very name needs no line. All others are labels. Rows
-of one id are one study: those with other texts, and lists of texts (parquet, JSON lines), are further references. Parquet
-may hold the images themselves, as bytes or as `{bytes, path}`: they are written to `image_folder`, or next to the table.
+of one id are one study: those with other texts, and lists of texts (parquet, JSON lines), are further references.
+Parquet may hold the images themselves, as bytes or as `{bytes, path}`: they are written to `image_folder`,
+or next to the table.
 """
 
 import gzip

@@ -28,8 +28,8 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
     A .txt is the report, `1.findings.txt` the section of sample 1 that it names; a .json has SECTIONS, or `caption` as
     the report, the patient, the split and labels. Several images of a sample are `1.0.png` and `1.1.png`, or named by
-    their views: `1.frontal.png`. Members of a sample follow each other, as the format has it. A list of texts is several
-    references.
+    their views: `1.frontal.png`. Members of a sample follow each other, as the format has it.
+    A list of texts is several references.
     """
     if images is None:
         raise DatasetError(f"the images are inside {path}; give as images the folder to write them to (about its size)")
