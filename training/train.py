@@ -285,10 +285,19 @@ def read_command_line(words: Sequence[str]) -> Settings:
     return read_settings(Path(folder) / SETTINGS, words)
 
 
-if __name__ == "__main__":
-    if len(sys.argv) < 2:
+def main() -> None:
+    """The command line."""
+    words = sys.argv[1:]
+    if not words:
         sys.exit(__doc__)
+    if {"-h", "--help"} & set(words):
+        print(__doc__)
+        return
     try:
-        train(read_command_line(sys.argv[1:]))
+        train(read_command_line(words))
     except PrelimError as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

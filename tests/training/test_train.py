@@ -1,6 +1,7 @@
 """Training repeats itself bit for bit, with and without a stop in between, and writes what export takes."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.tiny_model import png
 from tests.training.small_systems import IU_XRAY, MODELS, small_run
 from training.network.optimization import learning_rate
 from training.settings import OptimisationSettings, Settings, SettingsError
-from training.train import read_command_line, train
+from training.train import main, read_command_line, train
 
 Small = Callable[..., Settings]
 AUGMENTED = {"rotation": 5.0, "zoom": 0.1, "noise": 0.02, "side": 72}
@@ -186,3 +187,11 @@ def test_sixteen_real_pairs_are_learned_by_heart(system: str, tmp_path: Path) ->
     settings = small_run(system, tmp_path, dropout=False, optimisation=optimisation)
     train(settings)
     assert losses(settings)[-1] < 0.1
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_printed(word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command's own description, without an error."""
+    monkeypatch.setattr(sys, "argv", ["train", word])
+    main()
+    assert "python -m training.train training/configs/demo.yaml" in capsys.readouterr().out

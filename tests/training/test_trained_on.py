@@ -1,24 +1,27 @@
 """A model is never scored on what it was trained on, whatever the settings of its splits."""
 
+import csv
+import io
 import json
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.tiny_model import png
 from tests.training.small_systems import small_run
 from training import evaluate as command
 from training.data.examples import read_examples
-from training.datasets.source import load_studies
+from training.datasets.source import Source, load_studies
 from training.datasets.study import DatasetError
 from training.datasets.trained_on import TRAINED_ON, TrainedOn, read_trained_on
 from training.evaluation.data import read_data
-from training.settings import Settings, make_dataset_settings
+from training.settings import DatasetSettings, Settings, make_dataset_settings
 from training.train import train
 
 FRACTIONS = ((0.1, 0.1), (0.3, 0.0), (0.0, 0.3), (0.25, 0.25), (0.4, 0.1))
@@ -34,10 +37,22 @@ def write_data(folder: Path, fixed: str, count: int = 40) -> Path:
             row["split"] = ("train", "train", "val", "test")[i // 2 % 4]
         if fixed == "leaking":
             row["split"] = ("train", "test")[i % 2] if i < 10 else ("train", "val", "test")[i // 2 % 3]
-        (folder / "images" / f"{i}.png").write_bytes(png(i % 7))
+        (folder / "images" / f"{i}.png").write_bytes(picture(i))
         rows.append(row)
     (folder / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
     return folder
+
+
+def picture(number: int) -> bytes:
+    """A small image that differs from those of other numbers."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(number).integers(0, 255, (40, 40), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def marks(settings: DatasetSettings) -> set[str]:
+    """Of all examples that are trained on."""
+    return {mark for example in read_examples(settings).train for mark in example.marks}
 
 
 def train_in_parts(settings: Settings, sessions: int) -> TrainedOn:
@@ -56,8 +71,8 @@ def train_in_parts(settings: Settings, sessions: int) -> TrainedOn:
 def test_no_split_setting_scores_what_was_trained_on(tmp_path: Path, fixed: str, number: int) -> None:
     """20 combinations of fractions, seeds, fixed splits and resumed runs share no study and no patient with scores.
 
-    Each is a real run of a tiny model in one, two or three sessions; every other run is made longer afterwards. Any
-    other seed or fractions that would score a trained study are refused.
+    Each is a real run of a tiny model in one, two or three sessions; every other run is made longer afterwards. With
+    any other seed or fractions, trained studies and their patients are left out.
     """
     path = write_data(tmp_path / "data", fixed, count=24)
     val, test = FRACTIONS[number]
@@ -72,8 +87,8 @@ def test_no_split_setting_scores_what_was_trained_on(tmp_path: Path, fixed: str,
         assert train(replace(run, optimisation=longer, run=replace(run.run, resume=True)))
         assert read_trained_on(Path(run.run.out)) == record
     settings, learned = run.dataset, record.studies
-    assert learned == {example.fingerprint for example in read_examples(settings).train}
-    patients = {study.patient_id for study in load_studies(settings) if study.fingerprint in learned}
+    assert learned == marks(settings)
+    patients = {study.patient_id for study in load_studies(settings) if record.knows(study, settings)}
     for split in ("val", "test"):
         try:
             data = read_data(make_dataset_settings(record.dataset), split, trained_on=record)
@@ -81,14 +96,113 @@ def test_no_split_setting_scores_what_was_trained_on(tmp_path: Path, fixed: str,
             assert "has no studies of split" in str(error)  # noqa: PT017 - which of two errors it is
             continue
         assert not patients & {study.patient_id for study in data.studies}
-        assert not learned & {study.fingerprint for study in data.studies}
     with pytest.raises(DatasetError, match="was trained on"):
         read_data(settings, "train", trained_on=record)
     other = replace(settings, split_seed=number + 100, splits="drawn", val_fraction=0.5, test_fraction=0.0)
-    drawn = [study for study in load_studies(other) if study.split == "val"]
-    assert learned & {study.fingerprint for study in drawn}
-    with pytest.raises(DatasetError, match="was trained on"):
-        read_data(other, "val", trained_on=record)
+    try:
+        data = read_data(other, "val", trained_on=record)
+    except DatasetError as error:
+        assert "was trained on" in str(error)  # noqa: PT017 - nothing is left
+    else:
+        assert not patients & {study.patient_id for study in data.studies}
+        assert "were left out: the model was trained on" in data.remarks[0]
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> Source:
+    """A table of studies without splits."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return Source("table", str(path), val_fraction=0.0, test_fraction=0.3)
+
+
+def remember(source: Source) -> TrainedOn:
+    """What a model that was trained on the training split of a source would say."""
+    settings = make_dataset_settings(asdict(source))
+    return TrainedOn(asdict(settings), frozenset(marks(settings)))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> tuple[Source, list[dict[str, str]]]:
+    """50 studies with images, all normal but for their number, and two columns of patients."""
+    rows = []
+    for i in range(50):
+        (tmp_path / f"{i}.png").write_bytes(picture(i))
+        row = {"id": f"s{i}", "image": f"{i}.png", "report": f"Clear lungs, {i}.", "patient": f"p{i // 2}"}
+        rows.append({**row, "who": f"w{(i * 7) % 25}"})
+    return write_table(tmp_path / "t.csv", rows), rows
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "nothing",
+        "columns",
+        "blank",
+        "case",
+        "indication",
+        "patients",
+        "ids",
+        "images",
+        "ids and texts",
+        "texts and images",
+        "pairs",
+    ],
+)
+def test_a_trained_study_is_recognized_in_whatever_form_it_comes(
+    tmp_path: Path, table: tuple[Source, list[dict[str, str]]], change: str
+) -> None:
+    """Another column, format, id, text or image: one of id, id with text, and image is enough; no study slips through.
+
+    The training split is refused; what is left of another split has no patient of it, and the page says what is not.
+    """
+    source, rows = table
+    record = remember(source)
+    trained = {study.images[0].name for study in load_studies(source) if study.split == "train"}
+    assert 25 < len(trained) < 50
+    changed = [dict(row) for row in rows]
+    for number, row in enumerate(changed):
+        if change in ("blank", "case", "ids and texts", "texts and images"):
+            row["report"] = {"blank": row["report"] + " ", "case": row["report"].upper()}.get(change, "Other words.")
+        if change == "indication":
+            row["indication"] = "Cough."
+        if change == "patients":
+            row["patient"] = f"q{number}"
+        if change in ("ids", "ids and texts"):
+            row["id"] = f"t{number}"
+        if change in ("images", "texts and images"):
+            row["image"] = f"new{number}.png"
+            (tmp_path / row["image"]).write_bytes(picture(100 + number))
+    numbers = {Path(row["image"]).name: f"{number}.png" for number, row in enumerate(changed)}
+    other = write_table(tmp_path / "u.csv", changed)
+    if change == "columns":
+        other = replace(source, columns={"id": "image", "patient": "who"})
+    if change == "pairs":
+        renamed = [{**row, "file": row["image"], "uid": row["id"], "findings": row["report"]} for row in changed]
+        kept = ("file", "uid", "findings", "patient")
+        (tmp_path / "pairs.json").write_text(json.dumps([{key: row[key] for key in kept} for row in renamed]))
+        for number in range(50):  # the same pictures in other files
+            (tmp_path / f"{number}.png").write_bytes(picture(200 + number))
+        other = replace(source, format="pairs", path=str(tmp_path / "pairs.json"), image_folder=str(tmp_path))
+    with pytest.raises(DatasetError, match="the model was trained on"):
+        read_data(other, "train", with_images=True, trained_on=record)
+    data = read_data(other, "test", with_images=True, trained_on=record)
+    assert not trained & {numbers[study.images[0].name] for study in data.studies}
+    assert bool(data.remarks) == (change in ("columns", "patients"))
+
+
+def test_the_same_words_of_other_studies_are_scored(tmp_path: Path, table: tuple[Source, list[dict[str, str]]]) -> None:
+    """Reports of normal studies are often the same: another id and image with a text that was trained on is scored."""
+    source, rows = table
+    record = remember(source)
+    for number in range(50):
+        (tmp_path / f"new{number}.png").write_bytes(picture(100 + number))
+    others = [{**row, "id": f"t{i}", "image": f"new{i}.png"} for i, row in enumerate(rows)]
+    other = replace(write_table(tmp_path / "u.csv", others), test_fraction=0.9)
+    data = read_data(other, "test", with_images=True, trained_on=record)
+    assert len(data.studies) == sum(study.split == "test" for study in load_studies(other)) > 25
+    assert not data.remarks
 
 
 @pytest.fixture
@@ -132,7 +246,7 @@ def test_a_resumed_run_keeps_what_it_learned_from(
     folder = Path(settings.run.out)
     record = read_trained_on(folder)
     assert record is not None
-    assert record.studies == {example.fingerprint for example in read_examples(settings.dataset).train}
+    assert record.studies == marks(settings.dataset)
     out = tmp_path / "out"
     evaluate(monkeypatch, folder, "--split", "val", "--out", out)
     result = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
@@ -162,13 +276,21 @@ def test_a_model_remembers_what_it_began_with(trained: Callable[..., Settings]) 
     assert one is not None
     assert both is not None
     assert one.studies < both.studies
-    with pytest.raises(DatasetError, match="was trained on"):
-        read_data(second.dataset, "val", trained_on=both)
+    known = {study.patient_id for study in load_studies(second.dataset) if both.knows(study, second.dataset)}
+    try:
+        left = read_data(second.dataset, "val", trained_on=both).studies
+    except DatasetError as error:
+        assert "was trained on" in str(error)  # noqa: PT017 - nothing is left
+    else:
+        assert not known & {study.patient_id for study in left}
 
 
 def test_a_damaged_record_names_the_file(tmp_path: Path) -> None:
     """An imported model has none; half of one is not taken for none."""
     assert read_trained_on(tmp_path) is None
     (tmp_path / TRAINED_ON).write_text("{", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"trained_on.json cannot be read"):
+        read_trained_on(tmp_path)
+    (tmp_path / TRAINED_ON).write_text('{"dataset": {}, "studies": ["0123456789ab"]}', encoding="utf-8")
     with pytest.raises(DatasetError, match=r"trained_on.json cannot be read"):
         read_trained_on(tmp_path)

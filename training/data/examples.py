@@ -8,6 +8,7 @@ from pathlib import Path
 from training.datasets.files import PROMPT
 from training.datasets.source import drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
+from training.datasets.trained_on import mark_image, mark_texts
 from training.settings import DatasetSettings
 
 
@@ -18,14 +19,14 @@ class Example:
     image       : its file, or the file with its features where the data set has these instead
     prompt      : what is asked; empty where the model's own default is
     labels      : of the study
-    fingerprint : of the study
+    marks       : of the study and the image, see training.datasets.trained_on
     """
 
     image: Path
     text: str
     prompt: str
     labels: Mapping[str, str]
-    fingerprint: str = ""
+    marks: tuple[str, ...] = ()
 
     def kind(self, names: Sequence[str]) -> tuple[str, ...]:
         """The values of the named labels, empty where it has none."""
@@ -54,6 +55,9 @@ def read_examples(settings: DatasetSettings) -> Examples:
     """
     studies = load_studies(settings)
     remarks = []
+    unseen = sum(not settings.choose_images(study) and study.features is None for study in studies)
+    if unseen and settings.views:
+        remarks.append(f"{unseen} studies have no image of the views {', '.join(settings.views)} and are left out")
     if not settings.features:  # with extracted features the images may be elsewhere
         studies, missing = drop_missing_images(studies, settings)
         remarks += [f"{missing} images are not on this disk and are left out"] if missing else []
@@ -79,6 +83,11 @@ def read_examples(settings: DatasetSettings) -> Examples:
 def _make_examples(studies: Iterable[Study], settings: DatasetSettings) -> Iterable[Example]:
     for study in studies:
         images = settings.choose_images(study) or ((study.features,) if study.features else ())
+        marks = mark_texts(study, settings)
         for image in images:
+            file = mark_image(image)
+            known = (*marks, *([file] if file else []))
             for text in settings.choose_texts(study):
-                yield Example(image, text, study.labels.get(PROMPT, ""), study.labels, study.fingerprint)
+                yield Example(
+                    image, text, study.labels.get(PROMPT, ""), study.labels, (*marks, *([file] if file else []))
+                )

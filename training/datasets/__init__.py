@@ -11,7 +11,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from training.datasets.archives import unpack_images
+from training.datasets.archives import is_zip, unpack_images
 from training.datasets.formats import (
     bimcv,
     caption_folders,
@@ -37,7 +37,7 @@ from training.datasets.formats import (
     xreport,
 )
 from training.datasets.study import DatasetError, Reader, Study
-from training.datasets.trained_on import make_fingerprint
+from training.datasets.values import read_value
 
 FORMATS: dict[str, Reader] = {
     "bimcv": bimcv.read,
@@ -69,6 +69,10 @@ WRITES_IMAGES = ("radimagenet_vqa", "webdataset")
 """Formats whose images are inside their files: the folder of images is where they are written to."""
 
 
+MAX_NAME = 255
+"""Bytes that a file name can have."""
+
+
 def read_studies(
     format: str,  # noqa: A002 - the word of the configuration
     path: str | Path,
@@ -96,18 +100,32 @@ def read_studies(
     elif columns:
         raise DatasetError(f"dataset.columns is set, but the format is {format}; only the format table has columns")
     path, images = Path(path), None if images is None else Path(images)
+    if is_zip(path):
+        raise DatasetError(f"{path} is a zip archive; unpack it, and give its folder or the file in it as path")
     if images is not None and format not in WRITES_IMAGES:
         images = unpack_images(images)
     places: dict[str, str] = {}
     studies = []
     for study in islice(reader(path, images), limit):
+        _check(study, path)
         if study.study_id in places:
             raise DatasetError(
                 f"{path} has two studies {study.study_id!r}: {places[study.study_id] or 'one'} and "
                 f"{study.place or 'another'}; ids must be unique: remove or rename one, or give one data set as path"
             )
         places[study.study_id] = study.place
-        studies.append(replace(study, fingerprint=make_fingerprint(study)))
+        studies.append(replace(study, patient_id=read_value(study.patient_id)))
     if not studies:
         raise DatasetError(f"{path}, read as {format}, has no study; check dataset.format and path")
     return studies
+
+
+def _check(study: Study, path: Path) -> None:
+    """Raises DatasetError for a study without an id, and for image names that no file system takes."""
+    if read_value(study.study_id) is None:
+        raise DatasetError(f"{study.place or path} has no id: it is {study.study_id!r}; give every study its own")
+    longest = max((len(part.encode()) for image in study.images for part in image.parts), default=0)
+    if longest > MAX_NAME:
+        raise DatasetError(
+            f"{study.place or path}: an image name has {longest} bytes; at most {MAX_NAME} are possible: correct it"
+        )

@@ -1,5 +1,6 @@
 """Archives of data sets: read to their end, or refused."""
 
+import hashlib
 import tarfile
 import zipfile
 import zlib
@@ -31,10 +32,18 @@ def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
         raise DatasetError(f"{path} is not a complete tar archive: {error}; fetch it again") from error
 
 
-def unpack_images(images: Path) -> Path:
-    """The folder of images; a .zip file is unpacked into a folder of its name next to it, once.
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive, and not a table or tar file that is or holds one."""
+    other = (".xlsx", ".parquet", ".tar", ".tgz", ".gz")
+    return path.is_file() and path.suffix.lower() not in other and zipfile.is_zipfile(path)
 
-    Raises DatasetError where there is none, or the archive is damaged.
+
+def unpack_images(images: Path) -> Path:
+    """The folder of images; a .zip file is unpacked once, into a folder next to it.
+
+    The folder has the name of the archive and a hash of what it lists, so another archive has another folder.
+
+    Raises DatasetError where there is none, or the archive is damaged or has a password.
     """
     if images.is_dir():
         return images
@@ -42,15 +51,19 @@ def unpack_images(images: Path) -> Path:
         raise DatasetError(
             f"the image folder {images} does not exist; give that of the image files (dataset.image_folder)"
         )
-    folder, part = images.with_suffix(""), images.with_suffix(".part")
     if images.suffix.lower() != ".zip":
         raise DatasetError(f"the image folder {images} is a file; give a folder, or a .zip file of images")
-    if not folder.is_dir():
-        try:
-            with zipfile.ZipFile(images) as archive:
-                archive.extractall(part)  # noqa: S202 - zipfile keeps members below the folder
-        except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DatasetError(f"{images} cannot be unpacked: {error}; fetch it again") from error
-        part.replace(folder)  # an interruption leaves no half folder
-    inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    try:
+        with zipfile.ZipFile(images) as archive:
+            members = [item for item in archive.infolist() if "__MACOSX" not in item.filename]
+            listed = repr([(item.filename, item.CRC, item.file_size) for item in members])
+            name = f"{images.stem}-{hashlib.sha256(listed.encode()).hexdigest()[:12]}"
+            folder, part = images.with_name(name), images.with_name(f"{name}.part")
+            if not folder.is_dir():
+                archive.extractall(part, members)  # noqa: S202 - zipfile keeps members below the folder
+                part.replace(folder)  # an interruption leaves no half folder
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DatasetError(f"{images} cannot be unpacked: {error}; fetch it again") from error
+    except (RuntimeError, NotImplementedError) as error:  # a password, a compression that Python does not have
+        raise DatasetError(f"{images} cannot be unpacked: {error}; unpack it yourself and give the folder") from error
+    return folder

@@ -1,9 +1,11 @@
 """Files of data sets: found by name, read with errors that name the place, checked for what they must have."""
 
+import ast
 import csv
 import gzip
 import json
-import zipfile
+import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 from training.datasets.cleaning import has_words
 from training.datasets.study import DatasetError
+from training.datasets.values import read_value
 
 SPLIT_NAMES = {
     "train": "train",
@@ -25,6 +28,9 @@ SPLIT_NAMES = {
 }
 """What data sets call the three splits."""
 
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
+"""Control characters such as NUL; tabs and line ends are text."""
+
 PROMPT = "prompt"
 """The label that holds what is asked about the images."""
 
@@ -35,12 +41,14 @@ def find_file(path: Path, *names: str) -> Path:
     Raises DatasetError that lists the names.
     """
     if path.is_file():
-        if zipfile.is_zipfile(path) and path.suffix.lower() not in (".xlsx", ".parquet"):
-            raise DatasetError(f"{path} is a zip archive; unpack it, and give its folder as path")
         return path
     for name in names:
         if (path / name).is_file():
             return path / name
+    if path.is_dir() and not names:
+        raise DatasetError(f"{path} is a folder; give the file itself as path")
+    if not path.exists() and not names:
+        raise DatasetError(f"{path} does not exist; give the file as path")
     if not path.exists():
         raise DatasetError(f"{path} does not exist; give the file, or the folder with {' or '.join(names)}, as path")
     raise DatasetError(
@@ -71,8 +79,7 @@ def read_rows(
                     f"{path} has no column {', '.join(missing)}; "
                     f"its columns, separated by {delimiter!r}, are: {', '.join(columns)}"
                 )
-            if twice := _find_repeated(columns):
-                raise DatasetError(f"{path} has two columns {twice!r}; rename one")
+            check_columns(path, columns)
             begin = lines.line_num + 1
             for fields in lines:
                 place, begin = f"{path}, line {begin}", lines.line_num + 1
@@ -119,10 +126,10 @@ def read_json(path: Path) -> Any:
     """The contents of a JSON file. Raises DatasetError with the line, and for an object with two values for one key."""
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_make_object)
+        return load_json(text)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path} is not JSON: {error}; repair it or fetch it again") from error
-    except _RepeatedKeyError as error:
+    except RepeatedKeyError as error:
         line = text[: _find_second(text, error.key)].count("\n") + 1
         raise DatasetError(
             f"{path}, line {line}: the key {error.key!r} is there twice in one object; remove or rename one"
@@ -136,17 +143,30 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, object_pairs_hook=_make_object)
+            record = load_json(line)
         except json.JSONDecodeError as error:
             raise DatasetError(f"{place} is not JSON: {error.msg}; repair it or fetch it again") from error
-        except _RepeatedKeyError as error:
+        except RepeatedKeyError as error:
             raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
         if not isinstance(record, dict):
             raise DatasetError(f"{place} is {type(record).__name__}; expected an object")
         yield place, record
 
 
-class _RepeatedKeyError(Exception):
+def check_columns(path: Path, columns: Iterable[str]) -> None:
+    """Raises DatasetError for a table with two columns of one name."""
+    if (twice := _find_repeated(columns)) is not None:
+        raise DatasetError(f"{path} has two columns {twice!r}; rename one")
+
+
+def load_json(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError, or RepeatedKeyError for an object with two values for one key."""
+    return json.loads(text, object_pairs_hook=_make_object)
+
+
+class RepeatedKeyError(Exception):
+    """A JSON object has two values for one key."""
+
     def __init__(self, key: str) -> None:
         super().__init__(key)
         self.key = key
@@ -154,7 +174,7 @@ class _RepeatedKeyError(Exception):
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if (key := _find_repeated([name for name, _ in pairs])) is not None:
-        raise _RepeatedKeyError(key)
+        raise RepeatedKeyError(key)
     return dict(pairs)
 
 
@@ -193,15 +213,37 @@ def check_keys(place: str, record: Any, required: Sequence[str]) -> None:
         raise DatasetError(f"{place} has no key {', '.join(missing)}; its keys are: {', '.join(record)}")
 
 
-def keep_texts(sections: Mapping[str, Any], place: str) -> dict[str, str]:
-    """The sections that have words; null and texts of marks alone (`XXXX`, `___`) are left out.
+def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False) -> dict[str, str]:
+    """The sections that have words, without control characters.
 
-    Raises DatasetError for a value that is neither text nor null, such as a list.
+    Unknown values (`null`, `nan`, `#N/A`) and texts of marks alone (`XXXX`, `___`) are left out. A list of one text
+    that was written as text (`['Clear.']`) is that text.
+
+    answers : they answer questions, so that "None" and "Unknown" say something
+
+    Raises DatasetError for a value that is neither text nor null, such as a list, and for a list of several texts.
     """
-    for name, text in sections.items():
+    kept = {}
+    for name, value in sections.items():
+        text = _unpack_list(value) if isinstance(value, str) else value
         if text is not None and not isinstance(text, str):
             raise DatasetError(f"{place}: {name} is {type(text).__name__}; expected a text or null")
-    return {name: text for name, text in sections.items() if text and has_words(text)}
+        if text and (answers or read_value(text)) and has_words(text):
+            kept[name] = CONTROLS.sub("", text)
+    return kept
+
+
+def _unpack_list(text: str) -> Any:
+    """The text, or, where it is a Python or JSON list of texts such as `['Clear.']`, its only one, else the list."""
+    if not re.fullmatch(r"\s*\[\s*(['\"]).*\1\s*,?\s*\]\s*", text, re.DOTALL):
+        return text
+    try:
+        texts = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        return text
+    return texts[0] if len(texts) == 1 else texts
 
 
 def keep_readings(
@@ -234,12 +276,36 @@ def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict
         and isinstance(value, str | int | float)
         and not isinstance(value, bool)
         and str(value).strip()
+        and not (isinstance(value, float) and math.isnan(value))
     }
 
 
-def name_split(name: str, place: str) -> str | None:
-    """`train`, `val` or `test` for what a data set calls it; None for a blank. Raises DatasetError for others."""
-    plain = name.strip().lower()
+def name_split(name: Any, place: str) -> str | None:
+    """`train`, `val` or `test` for what a data set calls it; None where it is unknown.
+
+    Raises DatasetError for others.
+    """
+    plain = (read_value(name) or "").lower()
     if plain and plain not in SPLIT_NAMES:
         raise DatasetError(f"{place}: the split is {name!r}; allowed: {', '.join(SPLIT_NAMES)}")
     return SPLIT_NAMES.get(plain)
+
+
+def find_split(path: str) -> str | None:
+    """The split that a path names, in any case: the last of SPLIT_NAMES among its words; None where it names none."""
+    words = re.split(r"[^a-z]+|(?=data\.csv)", path.lower())
+    return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)
+
+
+def find_text(rows: Sequence[tuple[str, Mapping[str, Any]]], name: str) -> Any:
+    """The one text that the rows of a study have under a name; None where none has one.
+
+    Raises DatasetError where two rows have different ones.
+    """
+    found = [(place, row[name]) for place, row in rows if row.get(name) is not None and read_value(row[name])]
+    for place, text in found[1:]:
+        if text != found[0][1]:
+            raise DatasetError(
+                f"{found[0][0]} and {place} are of one study, with two texts of {name}; correct one, or give another id"
+            )
+    return found[0][1] if found else None

@@ -1,21 +1,30 @@
 """Image files of data sets: found by the names that data sets give them, written where they are in other files."""
 
 import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
+
+from training.datasets.study import DatasetError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".webp", ".bmp")
 """In any case. BMP files are found, and then refused by the reader of images, whose message says what to do."""
+
+MAX_NESTED = 4
+"""Folders within each other that are looked into."""
 
 
 class ImageFolder:
     """Finds image files by the names that data sets give them.
 
-    roots : folders that names are relative to; the first that has a file wins
+    roots : folders that names are relative to; the first that has a file wins; a folder that is alone in one of
+            them is another: archives often have one around all images
     """
 
     def __init__(self, *roots: Path) -> None:
-        self._roots = roots
+        self._roots = tuple(folder for root in roots for folder in nest_folders(root))
         self._listing = cache(_list_images)
 
     def find(self, *names: str) -> Path:
@@ -23,15 +32,16 @@ class ImageFolder:
 
         A file may have another image suffix than its name says, or one where the name has none, in any case; the rest
         of the name must be the same: `scan.1` is not `scan.2.png`.
+
+        Raises DatasetError where several files fit: `a` where there are a.png and a.jpg.
         """
         for root in self._roots:
             for name in names:
                 exact = root / name
-                if exact.is_file():
+                if _is_file(exact):
                     return exact
-                listed = self._listing(exact.parent).get(strip_suffixes(exact.name))
-                if listed:
-                    return listed
+                if listed := self._listing(exact.parent).get(strip_suffixes(exact.name)):
+                    return _choose_file(exact, listed)
         return self._roots[0] / names[0]
 
 
@@ -46,12 +56,59 @@ def list_images(folder: Path) -> list[Path]:
     """The image files directly in a folder, sorted; none where the folder does not exist."""
     if not folder.is_dir():
         return []
-    return sorted(file for file in folder.iterdir() if file.name.lower().endswith(IMAGE_SUFFIXES) and file.is_file())
+    return sorted(file for file in folder.iterdir() if is_image(file.name) and file.is_file())
 
 
-def _list_images(folder: Path) -> dict[str, Path]:
-    files = sorted(list_images(folder), key=lambda file: IMAGE_SUFFIXES.index(file.suffix.lower()), reverse=True)
-    return {strip_suffixes(file.name): file for file in files}
+def is_image(name: str) -> bool:
+    """Whether a file name is that of an image; `._a.png` is what a Mac writes next to a.png."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("._")
+
+
+def nest_folders(root: Path) -> list[Path]:
+    """The folder, and the one that is alone in it, and so on: images of an archive are in any of them."""
+    folders = [root]
+    while len(folders) < MAX_NESTED and folders[-1].is_dir():
+        inside = list(islice((item for item in folders[-1].iterdir() if not item.name.startswith(".")), 2))
+        if len(inside) != 1 or not inside[0].is_dir():
+            break
+        folders.append(inside[0])
+    return folders
+
+
+def find_folder(root: Path, name: str) -> Path:
+    """The folder of a name in a root or in a folder that is alone in it; that in the root where none is there."""
+    return next((folder / name for folder in nest_folders(root) if (folder / name).is_dir()), root / name)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _list_images(folder: Path) -> dict[str, list[Path]]:
+    listed: dict[str, list[Path]] = defaultdict(list)
+    for file in list_images(folder):
+        listed[strip_suffixes(file.name)].append(file)
+    return dict(listed)
+
+
+def _choose_file(name: Path, files: Sequence[Path]) -> Path:
+    """The one file that fits a name: of its kind (.jpeg is .jpg) if there are several."""
+    kinds = [file for file in files if _name_kind(file) == _name_kind(name)]
+    chosen = kinds if len(kinds) == 1 else files
+    if len(chosen) > 1:
+        raise DatasetError(
+            f"{', '.join(file.name for file in chosen)} in {name.parent} fit the image name {name.name!r}; "
+            "name one of them, or remove the others"
+        )
+    return chosen[0]
+
+
+def _name_kind(file: Path) -> str:
+    suffix = file.suffix.lower()
+    return {".jpeg": ".jpg", ".tiff": ".tif", ".dicom": ".dcm"}.get(suffix, suffix)
 
 
 _MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif", b"RIFF": ".webp"}

@@ -1,93 +1,165 @@
-"""Free text of a report -> its sections, by headings such as `FINDINGS:`."""
+"""Free text of a report -> its sections, by headings such as `FINDINGS:`.
+
+A report is read as a chain of headings. The grammar, of which tests/training/datasets/test_sections.py is the table:
+
+    heading     = known name (training.datasets.headings), then a colon, a bracket, a dash, the end of the line or a$
+                  gap; Markdown around it is dropped
+    title       = line that names the examination only (date and time included): what follows it describes the image
+    anatomy     = `LUNGS:` outside findings: opens the description, and is text
+    closing     = signature or notice: nothing after it is about the image
+    other       = any other line that begins with capitals and a colon: a section of its own name, or, inside findings
+                  and impression, text
+"""
 
 import re
+import unicodedata
 from collections.abc import Iterator
+from typing import NamedTuple
 
-NAMES = {
-    "findings": (
-        "FINDINGS",
-        "FINDING",
-        "FINDINGS AND IMPRESSION",
-        "FINDINGS AND IMPRESSIONS",
-        "FINDINGS & IMPRESSION",
-        "FINDINGS/IMPRESSION",
-    ),
-    "impression": ("IMPRESSION", "IMPRESSIONS", "CONCLUSION", "CONCLUSIONS", "INTERPRETATION", "OPINION"),
-    "indication": (
-        "INDICATION",
-        "INDICATIONS",
-        "HISTORY",
-        "CLINICAL HISTORY",
-        "CLINICAL INDICATION",
-        "CLINICAL INFORMATION",
-        "REASON FOR EXAM",
-        "REASON FOR EXAMINATION",
-        "REASON FOR THIS EXAMINATION",
-    ),
-    "comparison": ("COMPARISON", "COMPARISONS", "COMPARISON STUDY"),
-    "technique": ("TECHNIQUE", "PROCEDURE", "VIEWS"),
-    "examination": ("EXAMINATION", "EXAM", "STUDY", "TYPE OF EXAMINATION"),
-    "recommendation": ("RECOMMENDATION", "RECOMMENDATIONS"),
-    "notification": ("NOTIFICATION", "COMMUNICATION"),
-    "wet read": ("WET READ",),
-    "addendum": ("ADDENDUM",),
-    "accession number": ("ACCESSION NUMBER", "ACCESSION"),
-}
-"""Headings by the name of their section, in any case."""
+from training.datasets import headings
+from training.datasets.headings import CLOSING, DESCRIPTION, TARGETS
 
-SECTION_OF = {heading: name for name, headings in NAMES.items() for heading in headings}
+PREAMBLE = "preamble"
 
-_LINE = re.compile(r"^[ \t]*([A-Za-z][A-Za-z0-9 ,/&()'-]{1,60}):", re.MULTILINE)
-_INSIDE = re.compile(rf"(?<!\S)({'|'.join(sorted(map(re.escape, SECTION_OF), key=len, reverse=True))}):")
-"""Inside a line only known headings in capitals count: texts that lost their line ends have them."""
+_HEADER = ("indication", "comparison", "technique", "examination")
+"""Sections that come before the findings: a later paragraph of the last of them may be the findings themselves."""
 
-_EXAMINATION = re.compile(r"\b(?:CHEST|VIEWS?|RADIOGRAPHS?|FILMS?|PORTABLE|X-?RAYS?)\b")
-"""Headings that name the examination, such as `PA AND LATERAL VIEWS, CHEST`: findings follow them."""
+_AFTER = ("recommendation", "notification", "summary", "accession number", "wet read", "addendum", CLOSING)
+"""Sections in which nothing but a known heading opens another."""
 
-DESCRIPTION = "description"
+_WEAK = ("technique", "examination", "summary", CLOSING, DESCRIPTION)
+"""Sections whose headings are common words: they need a colon, or a line of their own."""
+
+_WORDS = re.compile(r"[^\W\d_]{2,}[ \t,'\n/-]+[^\W\d_]{2,}|[^\W\d_a-z]{4,}")
+_SENTENCE = re.compile(r"(?:[^\W\d_]+[ \t,'\n/-]+){2,}[^\W\d_]*[^\W\d_A-Z]")
+_RULE = re.compile(r"^[ \t]*[_=*-]{5,}[ \t]*$", re.MULTILINE)
 
 
-def split_sections(text: str) -> dict[str, str]:
+class _Mark(NamedTuple):
+    """A heading: where it begins, where the text of its section begins, and the section.
+
+    firm : whether it makes a report of a text: a caption such as "CT of the chest: a mass" has no headings
+    """
+
+    start: int
+    end: int
+    name: str
+    firm: bool = True
+
+
+def split_sections(text: str, name: str = PREAMBLE) -> dict[str, str]:
     """The sections of a report, in their order.
 
-    A text without headings is `report`; what comes before the first heading is `preamble`. Headings in capitals that
-    are not known open a section of their own name, but inside findings or impression they are part of the text
-    (`FINDINGS: LUNGS: clear`). What follows the name of the examination is `findings` if nothing else is. Two sections
-    of one name are joined by a line end. Line breaks inside a section stay.
+    name : of the section that the text begins with
+
+    A text without headings is `report` (or `name`). Findings without a heading are taken from what follows the name of
+    the examination, or from a later paragraph of the last heading before them. Two sections of one name are joined by
+    a line end. Line breaks inside a section are kept.
     """
-    marks = list(_find_headings(text))
-    if not marks:
-        return {"report": text.strip()} if text.strip() else {}
-    sections = {"preamble": text[: marks[0][0]].strip()}
-    ends = [start for start, _, _ in marks[1:]] + [len(text)]
-    for (_, begin, name), end in zip(marks, ends, strict=True):
-        sections[name] = "\n".join(filter(None, (sections.get(name), text[begin:end].strip())))
-    sections = {name: body for name, body in sections.items() if body}
-    if "findings" not in sections and DESCRIPTION in sections:
-        sections = {"findings" if name == DESCRIPTION else name: body for name, body in sections.items()}
-    return sections
+    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    marks = list(_find_marks(text, name))
+    whole = {"report" if name == PREAMBLE else name: text.strip()} if text.strip() else {}
+    if not any(mark.firm for mark in marks):
+        return whole
+    sections = {name: _strip(text[: marks[0].start])}
+    ends = [mark.start for mark in marks[1:]] + [len(text)]
+    for mark, end in zip(marks, ends, strict=True):
+        body = _strip(text[mark.end : end])
+        sections[mark.name] = "\n".join(filter(None, (sections.get(mark.name), body)))
+    if name == PREAMBLE and not sections.get("findings"):
+        sections = _find_findings(sections, [mark.name for mark in marks])
+    return {name: body for name, body in sections.items() if body} or whole
 
 
-def _find_headings(text: str) -> Iterator[tuple[int, int, str]]:
-    """Start and end of every heading, and the name of its section."""
-    at_lines = [(match, True) for match in _LINE.finditer(text)]
-    matches = sorted([*at_lines, *((match, False) for match in _INSIDE.finditer(text))], key=lambda m: m[0].start(1))
-    name, last = "", 0
-    for match, at_line in matches:
-        if match.start(1) < last:
+def _strip(body: str) -> str:
+    """Without white space and ruled lines at its ends."""
+    return _RULE.sub("", body).strip()
+
+
+def _find_marks(text: str, name: str) -> Iterator[_Mark]:
+    """The headings of a text that begins in section `name`."""
+    folded = headings.fold(text)
+    kinds = (headings.CLOSERS, headings.AT_LINE, headings.INSIDE, headings.ANATOMY, headings.TITLE, headings.OTHER)
+    found = sorted(
+        ((match.start(), rank, match) for rank, kind in enumerate(kinds) for match in kind.finditer(folded)),
+        key=lambda entry: entry[:2],
+    )
+    last = 0
+    for start, rank, match in found:
+        if start < last:
             continue
-        found = _name_section(match[1], name) if at_line else SECTION_OF[match[1]]
-        if found:
-            name, last = found, match.end()
-            yield match.start(1), last, found
+        if rank == 0:
+            mark: _Mark | None = _Mark(start, match.end(), CLOSING)
+        elif rank <= 2:
+            mark = _read_known(text, match, at_line=rank == 1)
+        else:
+            mark = None if name in (*TARGETS, *_AFTER) else _read_other(text, match, kinds[rank])
+            if mark and rank == 4 and name in _HEADER and not text[last:start].strip():
+                mark = None  # `COMPARISON:` and, on the next line, the name of an earlier examination
+        if mark:
+            name, last = mark.name, max(mark.end, start + 1)
+            yield mark
 
 
-def _name_section(heading: str, current: str) -> str | None:
-    """The name of the section that a line's heading opens inside another; None if it opens none."""
-    plain = " ".join(heading.split())
-    known = SECTION_OF.get(plain.upper())
-    if known or plain != plain.upper():
-        return known
-    if current in ("findings", "impression"):
+def _read_known(text: str, match: re.Match[str], at_line: bool) -> _Mark | None:
+    """The mark of a known name, if it is written as a heading."""
+    start, end = match.span("name")
+    written, kind, opened = text[start:end], match.lastgroup, match["opened"].strip()
+    section = headings.name_section(match["name"])
+    if headings.MODIFIED.search(text[max(0, start - 20) : start]):
         return None
-    return DESCRIPTION if _EXAMINATION.search(plain) else plain.lower()
+    capitals = written == written.upper()
+    initial = capitals or written[0].isupper()
+    begins = bool(opened) or _begins_sentence(text, match.start(), at_line)
+    if kind == "bracket":
+        heading = any(bracket in opened for bracket in "[(<{")
+    elif kind == "colon":
+        heading = begins if at_line and not initial else at_line or capitals or (initial and begins)
+        heading = heading or (initial and section in TARGETS)
+    elif kind in ("dash", "end"):
+        heading = (initial or bool(opened)) and begins and (at_line or (capitals and section in TARGETS))
+    else:
+        heading = capitals and begins and section not in _WEAK and (at_line or section in TARGETS)
+    return _Mark(match.start(), match.end(), section) if heading else None
+
+
+def _begins_sentence(text: str, start: int, at_line: bool) -> bool:
+    """Whether a sentence begins here: what is before it is finished. Most lines that are finished are not full."""
+    before = text[:start].rstrip(" \t")
+    if at_line and before.endswith("\n"):
+        line = before.rstrip("\n").rpartition("\n")[2]
+        return before.endswith("\n\n") or not line.isupper() or line.rstrip().endswith(tuple(".:;!?*_"))
+    return not before or before.rstrip().endswith(tuple(".:;!?。；)]*"))
+
+
+def _read_other(text: str, match: re.Match[str], kind: re.Pattern[str]) -> _Mark | None:
+    """The mark of a title, of a part of the body, or of a heading in capitals that is not known."""
+    written = " ".join(text[slice(*match.span("name"))].split())
+    capitals = written == written.upper()
+    if kind is headings.ANATOMY:
+        return _Mark(match.start(), match.start(), DESCRIPTION)
+    if kind is headings.TITLE:
+        if not headings.EXAMINATION.search(match["name"]):
+            return None
+        alone = text[match.end() : match.end() + 1] in ("", "\n")
+        return _Mark(match.start(), match.end(), DESCRIPTION, firm=capitals or alone)
+    if not capitals:
+        return None
+    if headings.EXAMINATION.search(match["name"]):
+        return _Mark(match.start(), match.end(), DESCRIPTION)
+    return _Mark(match.start(), match.end(), written.lower(), firm=False)
+
+
+def _find_findings(sections: dict[str, str], names: list[str]) -> dict[str, str]:
+    """The sections with the findings that have no heading of their own, if there are any."""
+    if _WORDS.search(sections.get(DESCRIPTION, "")):
+        return {"findings" if name == DESCRIPTION else name: body for name, body in sections.items()}
+    before = names[: names.index("impression")] if "impression" in names else names
+    last = next((name for name in reversed(before) if name in _HEADER), None)
+    if last and not (last == "indication" and "impression" in names):
+        first, *rest = re.split(r"\n[ \t]*\n", sections[last], maxsplit=1)
+        if rest and _WORDS.search(rest[0]):
+            return {**sections, last: first, "findings": rest[0].strip()}
+    if names[0] not in _HEADER and _SENTENCE.search(sections[PREAMBLE]):
+        return {"findings" if name == PREAMBLE else name: body for name, body in sections.items()}
+    return sections

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from training.datasets import read_studies
 from training.datasets.cleaning import clean_study
+from training.datasets.headings import TARGETS
 from training.datasets.sections import split_sections
 from training.datasets.splits import POLICIES, assign_splits
 from training.datasets.study import DatasetError, Study
@@ -146,17 +147,28 @@ def drop_missing_images(studies: Sequence[Study], source: Source) -> tuple[list[
 
 
 def _cut_report(study: Study, sections: Sequence[str]) -> Study:
-    """The study with the sections of its `report` where these are wanted and the data set has not cut it itself."""
+    """The study with its texts cut at their headings where sections are wanted.
+
+    `report` is cut, and no longer there as a whole, where the data set has none of the wanted sections itself. Findings
+    and impression lose headings and sections that are not theirs.
+    """
     wanted = set(sections) - {"report"}
     further = tuple(_cut(report, wanted) for report in study.further)
     return replace(study, sections=_cut(study.sections, wanted), further=further)
 
 
-def _cut(report: Mapping[str, str], wanted: Set[str]) -> Mapping[str, str]:
-    if "report" not in report or wanted & report.keys():
-        return report
-    found = split_sections(report["report"])
-    return {**report, **found} if wanted & found.keys() else report
+def _cut(sections: Mapping[str, str], wanted: Set[str]) -> Mapping[str, str]:
+    texts = dict(sections)
+    for name in wanted & texts.keys() & set(TARGETS):
+        found = split_sections(texts[name], name)
+        if found != {name: texts[name].strip()}:
+            del texts[name]
+            texts = found | texts | ({name: found[name]} if name in found else {})
+    if wanted and "report" in texts and not wanted & sections.keys():
+        found = split_sections(texts["report"])
+        if "report" not in found:
+            texts = {name: text for name, text in texts.items() if name != "report"} | found
+    return texts
 
 
 def _name_patient(study: Study, source: Source) -> str:

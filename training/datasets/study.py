@@ -35,7 +35,6 @@ class Study:
     group       : what studies share if the patient is unknown: the figure's article, the image of several questions
     place       : file and line or entry, for messages
     further     : sections of further reports on the same images, by other readers or in other words
-    fingerprint : of the id and the texts as they were read, see training.datasets.trained_on
     """
 
     study_id: str
@@ -50,7 +49,6 @@ class Study:
     group: str = ""
     further: tuple[Mapping[str, str], ...] = ()
     place: str = field(default="", compare=False)
-    fingerprint: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if len(self.views) != len(self.images):

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from training.datasets.source import Source
 from training.datasets.study import DatasetError, Study
 
 TRAINED_ON = "trained_on.json"
+
+SAMPLE = 1 << 16
+"""Bytes at each end of an image file that identify it together with its size."""
 
 
 @dataclass(frozen=True)
@@ -17,35 +22,81 @@ class TrainedOn:
     """The data set of a training run, and the studies that the weights have learned from.
 
     dataset : section `dataset` of the run
-    studies : fingerprints, those of the runs before included where training began with a trained model
+    studies : marks of the studies, those of the runs before included where training began with a trained model
     """
 
     dataset: Mapping[str, Any]
     studies: frozenset[str]
 
-    def count_known(self, studies: Iterable[Study]) -> int:
-        """How many of the studies the model has been trained on."""
-        return sum(study.fingerprint in self.studies for study in studies)
+    def knows(self, study: Study, source: Source) -> bool:
+        """Whether the model has been trained on a study: any one mark is enough."""
+        # Images are read last: in the data set of the training, ids tell.
+        return not self.studies.isdisjoint(mark_texts(study, source)) or any(
+            mark_image(image) in self.studies for image in _list_files(study)
+        )
 
 
-def make_fingerprint(study: Study) -> str:
-    """48 bits of a hash of the id and all texts: it recognizes a study and tells nothing about it.
+def mark_texts(study: Study, source: Source) -> list[str]:
+    """Marks of a study's id: in its format, and with each of its target texts in any format.
 
-    Another format of the same data has other ids, and other fingerprints.
+    A text without the id is not a mark: reports of normal studies are often the same. Case, punctuation and white
+    space of the text do not matter.
     """
-    further = [sorted(report.items()) for report in study.further]
-    texts = json.dumps([study.study_id, sorted(study.sections.items()), *further])
-    return hashlib.sha256(texts.encode()).hexdigest()[:12]
+    reports = [study, *(replace(study, sections=report, further=()) for report in study.further)]
+    texts = {report.text(names) for report in reports for names in (source.sections, *([n] for n in source.sections))}
+    words = sorted({" ".join(re.findall(r"\w+", text.casefold())) for text in texts} - {""})
+    return [_mark("id", source.format, study.study_id), *(_mark("text", study.study_id, text) for text in words)]
+
+
+def mark_image(file: Path) -> str | None:
+    """The mark of an image or of a file of features; None where it is not on this disk.
+
+    Of its size and both its ends: a study of several terabytes of images is marked without reading them whole.
+    """
+    try:
+        with file.open("rb") as data:
+            size = data.seek(0, 2)
+            data.seek(0)
+            head = data.read(SAMPLE)
+            data.seek(max(size - SAMPLE, 0))
+            return _mark("image", size, hashlib.sha256(head + data.read(SAMPLE)).hexdigest())
+    except OSError:
+        return None
+
+
+def split_known(
+    parts: Mapping[str, Sequence[Study]], split: str, source: Source, trained_on: TrainedOn
+) -> tuple[list[Study], int, int]:
+    """The studies of a split that can be scored, and how many cannot.
+
+    parts : all studies of the data set by split
+
+    returns : studies that can be scored, number trained on, number of others whose patient has a study trained on
+    """
+    known = {study.study_id: study.unit for part in parts.values() for study in part if trained_on.knows(study, source)}
+    units = set(known.values())
+    others = [study for study in parts[split] if study.study_id not in known]
+    fresh = [study for study in others if study.unit not in units]
+    return fresh, len(parts[split]) - len(others), len(others) - len(fresh)
+
+
+def _list_files(study: Study) -> Iterable[Path]:
+    return (*study.images, *([study.features] if study.features else []))
+
+
+def _mark(*parts: object) -> str:
+    """48 bits of a hash: it recognizes a study and tells nothing about it."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def summarize(studies: Iterable[str]) -> str:
-    """One hash of all fingerprints: differs if any study does."""
+    """One hash of all marks: differs if any study does."""
     return hashlib.sha256("".join(studies).encode()).hexdigest()
 
 
 def write_trained_on(folder: Path, record: TrainedOn) -> None:
     """Write it into a model folder."""
-    contents = {"dataset": dict(record.dataset), "studies": sorted(record.studies)}
+    contents = {"dataset": dict(record.dataset), "marks": sorted(record.studies)}
     (folder / TRAINED_ON).write_text(json.dumps(contents), encoding="utf-8")
 
 
@@ -56,6 +107,7 @@ def read_trained_on(folder: Path) -> TrainedOn | None:
         return None
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
-        return TrainedOn(contents["dataset"], frozenset(contents["studies"]))
+        return TrainedOn(contents["dataset"], frozenset(contents["marks"]))
+    # A record of before marks has no such key: it would recognize nothing.
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}; take it from the trained model again") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.datasets.source import Source, drop_missing_images, load_studies
 from training.datasets.study import SPLITS, DatasetError, Study
-from training.datasets.trained_on import TrainedOn
+from training.datasets.trained_on import TrainedOn, split_known
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class EvaluationData:
     train, train_texts  : what baselines copy from, and the texts that the vocabulary of R2Gen's protocol comes from
     train_inputs        : of the training studies, likewise
     val_texts           : reports on which the constant is chosen
-    left_out            : studies of the split that have no reference
+    left_out            : studies of the split that have no reference, or no image of the views that are asked for
     remarks             : on what is left out or unknown
     frame               : of Source
     """
@@ -47,7 +47,9 @@ def read_data(
     with_images : every study needs an image that is on this disk, or features; see Source.missing_images
     trained_on  : what the model that is evaluated has been trained on
 
-    Raises DatasetError for an empty split, and for one that the model has been trained on.
+    Studies that the model has been trained on, and others of their patients, are left out with a remark.
+
+    Raises DatasetError for an empty split, and for the training split or one of which nothing is left.
     """
     parts: dict[str, list[Study]] = {name: [] for name in SPLITS}
     for study in load_studies(source):
@@ -55,9 +57,12 @@ def read_data(
     if not parts[split]:
         sizes = ", ".join(f"{name} {len(studies)}" for name, studies in parts.items())
         raise DatasetError(f"{source.path} has no studies of split {split!r}; it has: {sizes}")
-    _check_untrained(parts[split], split, trained_on)
-    missing = 0
+    remarks: list[str] = []
+    if trained_on:
+        parts[split], remarks = _leave_out_known(parts, split, source, trained_on)
+    missing, unseen = 0, 0
     if with_images:
+        unseen = sum(not source.choose_images(study) and study.features is None for study in parts[split])
         parts[split], missing = drop_missing_images(parts[split], source)
     written = {
         name: [(study, texts) for study in studies if (texts := study.texts(source.sections))]
@@ -77,8 +82,8 @@ def read_data(
         train_texts=tuple(texts[0].strip() for _, texts in written["train"]),
         train_inputs=tuple(_find_input(study, source) for study, _ in written["train"]),
         val_texts=tuple(texts[0].strip() for _, texts in written["val"]),
-        left_out=len(parts[split]) - len(written[split]),
-        remarks=tuple(_make_remarks([study for study, _ in written[split]], missing)),
+        left_out=len(parts[split]) - len(written[split]) + unseen,
+        remarks=(*remarks, *_make_remarks([study for study, _ in written[split]], source, missing, unseen)),
         further=_list_further([texts for _, texts in written[split]]),
         frame=source.frame,
     )
@@ -89,22 +94,37 @@ def _list_further(texts: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], ..
     return further if any(further) else ()
 
 
-def _check_untrained(studies: Sequence[Study], split: str, trained_on: TrainedOn | None) -> None:
-    known = trained_on.count_known(studies) if trained_on else 0
-    if known:
+def _leave_out_known(
+    parts: dict[str, list[Study]], split: str, source: Source, trained_on: TrainedOn
+) -> tuple[list[Study], list[str]]:
+    """The studies of the split that the model has not learned from, nor from others of their patients; remarks."""
+    total = len(parts[split])
+    fresh, known, related = split_known(parts, split, source, trained_on)
+    if known and (split == "train" or not fresh):
         raise DatasetError(
-            f"the model was trained on {known} of the {len(studies)} studies of split {split!r}; score it on studies "
-            "that it has not seen: another --split, or another data set"
+            f"the model was trained on {known} of the {total} studies of split {split!r}, recognized by id or image; "
+            "score it on studies that it has not seen: another --split, or another data set (with other ids)"
         )
+    if not fresh:
+        raise DatasetError(f"the model was trained on the patients of all {total} studies of split {split!r}")
+    if not known + related:
+        return fresh, []
+    return fresh, [
+        f"{known + related} of {total} studies of {split} were left out: the model was trained on {known} of them "
+        f"(recognized by id or image), and on other studies of the patients of {related}."
+    ]
 
 
 def _find_input(study: Study, source: Source) -> Path | None:
     return next(iter(source.choose_images(study)), study.features)
 
 
-def _make_remarks(studies: Sequence[Study], missing: int) -> list[str]:
+def _make_remarks(studies: Sequence[Study], source: Source, missing: int, unseen: int) -> list[str]:
     unknown = sum(study.patient_id is None for study in studies)
-    remarks = []
+    remarks: list[str] = []
+    if unseen:
+        what = f"of the views {', '.join(source.views)} (dataset.views)" if source.views else "at all"
+        remarks.append(f"{unseen} studies have no image {what} and were left out.")
     if missing:
         remarks.append(f"{missing} images are not on this disk and were left out.")
     if unknown:

@@ -13,7 +13,7 @@ from training.evaluation.baselines import (
     retrieved_reports,
 )
 from training.evaluation.data import EvaluationData
-from training.evaluation.language import find_language
+from training.evaluation.language import describe_language, find_language
 from training.evaluation.metrics.clinical import clinical_measures, label_counts
 from training.evaluation.metrics.measure import Bootstrap, Measure
 from training.evaluation.metrics.meteor import find_refusal
@@ -99,6 +99,10 @@ class Section:
     note: str = ""
 
 
+FEW = 20
+"""Patients, at least: percentile intervals over fewer are too narrow."""
+
+
 def sections(
     systems: Systems, data: EvaluationData, protocol: Protocol, templates: TemplateScorer | None
 ) -> tuple[list[Section], list[str]]:
@@ -116,7 +120,10 @@ def sections(
             "ROUGE-L, CIDEr and sacreBLEU compare with all of them, the other scores and the baselines with the first."
         )
     if len({*gold, *(text for texts in further for text in texts)}) == 1:
-        remarks.append("All references are equal: CIDEr, by its definition, is 0 for every text.")
+        remarks.append(
+            "All references are equal as R2Gen's protocol prepares them (without case, punctuation and rare words): "
+            "CIDEr, by its definition, is 0 for every text."
+        )
     uncleaned, signatures = sacrebleu_measures(systems, references, language, data.further)
     if language in SPACELESS:
         remarks.append(f"ReXrank BLEU-2 was not computed: it splits at spaces, which {language} does not have.")
@@ -142,8 +149,7 @@ def sections(
         ]
     else:
         remarks.append(
-            "No clinical labels: the rules read English, and the references are mostly of another language "
-            f"({language or 'which could not be told'})."
+            f"No clinical labels: the rules read English, and most references are {describe_language(references)}."
         )
     return result, remarks
 
@@ -172,7 +178,12 @@ def evaluate(
     if run is not None:
         table.append(Section("teacher forcing", {name: [perplexity_measure(run)]}))
     # Each study of an unknown patient is drawn by itself.
-    bootstrap = Bootstrap([study.unit for study in data.studies], draws)
+    units = [study.unit for study in data.studies]
+    bootstrap = Bootstrap(units, draws)
+    if len(set(units)) == 1:
+        remarks.append("All studies are of one patient: the figures have no intervals, which are over patients.")
+    elif len(set(units)) < FEW:
+        remarks.append(f"The studies are of {len(set(units))} patients: with so few, the intervals are too narrow.")
     result: dict[str, Any] = {
         "system": name,
         "split": data.split,

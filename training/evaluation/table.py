@@ -47,14 +47,18 @@ def _tabulate_subgroups(result: Mapping[str, Any]) -> list[str]:
     shown = list(rows[0][2]["figures"])
     lines = [format_row([f"{result['system']}, by", "studies", *shown]), "|---" * (len(shown) + 2) + "|"]
     for name, value, scores in rows:
-        cells = [f"{_number(v)} ({_number(low)} to {_number(high)})" for v, low, high in scores["figures"].values()]
+        cells = [_interval(*figures) for figures in scores["figures"].values()]
         lines.append(format_row([f"{name}: {value}", str(scores["studies"]), *cells]))
     return ["\n".join(lines)]
 
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     of_references = result["distinct"]["references"]
-    left_out = f"; {result['left_out']} without a reference were left out" if result["left_out"] else ""
+    left_out = (
+        f"; {result['left_out']} without a reference or an image that is asked for were left out"
+        if result["left_out"]
+        else ""
+    )
     patients = "an unknown number of" if result["patients"] is None else result["patients"]
     remarks = [
         f"- {result['studies']} studies of {patients} patients, split {result['split']}{left_out}. "
@@ -74,7 +78,7 @@ def format_cell(section: Mapping[str, Any], system: str, name: str) -> str:
     value, low, high = figures
     if section["title"] in _DETAIL:
         return _number(value)
-    return f"{_number(value)} ({_number(low)} to {_number(high)})"
+    return _interval(value, low, high)
 
 
 def _difference(section: Mapping[str, Any], name: str) -> str:
@@ -82,7 +86,14 @@ def _difference(section: Mapping[str, Any], name: str) -> str:
     if figures is None or section["title"] in _DETAIL:
         return ""
     value, low, high = figures
-    return f"{_number(value, sign=True)} ({_number(low, sign=True)} to {_number(high, sign=True)})"
+    return _interval(value, low, high, sign=True)
+
+
+def _interval(value: float | None, low: float | None, high: float | None, *, sign: bool = False) -> str:
+    """A figure with its interval where it has one."""
+    if low is None and high is None:
+        return _number(value, sign=sign)
+    return f"{_number(value, sign=sign)} ({_number(low, sign=sign)} to {_number(high, sign=sign)})"
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:

@@ -26,7 +26,7 @@ class Prepared:
     teacher  : its network, with what is frozen, adapted and added
     train, val : micro-batches; those of `val` are none where there is nothing to validate with
     examples : how many there are to train on and to validate with
-    studies  : fingerprints of those to train on
+    studies  : marks of those to train on
     data     : a hash of all examples: a run is resumed on the data that it began with
     steps_per_epoch, steps : of all processes together
     """
@@ -99,8 +99,8 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
         batches,
         val_batches,
         examples=(len(train), len(val)),
-        studies=frozenset(example.fingerprint for example in train),
-        data=summarize(example.fingerprint for example in (*train, *val)),
+        studies=frozenset(mark for example in train for mark in example.marks),
+        data=summarize(mark for example in (*train, *val) for mark in example.marks),
         steps_per_epoch=steps_per_epoch,
         steps=steps,
     )

@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from tests.tiny_model import png
 from training.datasets import read_studies
+from training.datasets.files import keep_texts
 from training.datasets.formats import rexrank
 from training.datasets.study import DatasetError, Study
 from training.evaluation.predictions import read_predictions
@@ -190,3 +191,29 @@ def test_zipped_images_are_unpacked_once(tmp_path: Path) -> None:
     (tmp_path / "bad.zip").write_bytes(b"PK" * 90)
     with pytest.raises(DatasetError, match=r"bad.zip cannot be unpacked"):
         read_studies("pairs", tmp_path, tmp_path / "bad.zip")
+
+
+@pytest.mark.parametrize("value", ["nan", "None", "NULL", "N/A", "#N/A", "#REF!", " nan ", "<NA>", "", None, "[]"])
+def test_unknown_values_are_no_texts(value: str | None) -> None:
+    """As pandas, SQL and spreadsheets write them; a text that begins with such a word is one."""
+    assert keep_texts({"report": value}, "x") == {}
+    assert keep_texts({"report": "None of the fish is seen."}, "x") == {"report": "None of the fish is seen."}
+
+
+def test_none_answers_a_question() -> None:
+    """Questions such as "Which abnormality?" have it."""
+    assert keep_texts({"answer": "None"}, "x", answers=True) == {"answer": "None"}
+
+
+def test_lists_that_were_written_as_text() -> None:
+    """One text is the text, several are not."""
+    assert keep_texts({"report": "['No fish.']"}, "x") == {"report": "No fish."}
+    assert keep_texts({"report": "[No fish] here"}, "x") == {"report": "[No fish] here"}
+    assert keep_texts({"report": "['A'] and ['B']"}, "x") == {"report": "['A'] and ['B']"}
+    with pytest.raises(DatasetError, match="x: report is list; expected a text"):
+        keep_texts({"report": "['x', 'y']"}, "x")
+
+
+def test_control_characters_are_removed() -> None:
+    """NUL, which no tokenizer expects; tabs and line ends stay."""
+    assert keep_texts({"report": "\ufeffno\x00 fish\x1b\there\n"}, "x") == {"report": "no fish\there\n"}

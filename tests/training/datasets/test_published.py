@@ -213,3 +213,6 @@ def test_a_part_of_mimic_with_its_sectioned_table(tmp_path: Path) -> None:
         csv.writer(file).writerows([sectioned, ["s5", "No fish.", "", "", ""]])
     [study] = read_studies("mimic_cxr", tmp_path)
     assert study.sections == {"impression": "No fish."}
+    with (tmp_path / "mimic_cxr_sectioned.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([sectioned, ["s5", "", "nan", "A fish.", "None"]])
+    assert read_studies("mimic_cxr", tmp_path)[0].sections == {"report": "A fish."}

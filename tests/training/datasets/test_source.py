@@ -2,14 +2,12 @@
 
 import csv
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from training.datasets.patients import find_patient
-from training.datasets.sections import split_sections
 from training.datasets.source import Source, drop_missing_images, load_studies, read_source
 from training.datasets.study import DatasetError, Study
 from training.validate_data import Check, validate
@@ -121,36 +119,6 @@ def test_articles_of_roco_in_two_splits_have_a_way_through(tmp_path: Path) -> No
     ]
     _, findings, _ = validate(Check(Source("roco", str(tmp_path), splits="fixed", missing_images=1.0)))
     assert findings[0].kind == "patient_leakage"
-
-
-REPORTS: list[tuple[str, dict[str, str]]] = [
-    (
-        "FINAL REPORT\nINDICATION: cough\n\nFINDINGS:\n LUNGS: clear.\n HEART: normal.\n\nIMPRESSION: Normal.",
-        {"preamble": "FINAL REPORT", "indication": "cough", "findings": "LUNGS: clear.\n HEART: normal."}
-        | {"impression": "Normal."},
-    ),
-    ("FINDINGS AND IMPRESSION: No change.", {"findings": "No change."}),
-    ("Findings: clear.\nImpression: normal.", {"findings": "clear.", "impression": "normal."}),
-    (
-        "PA AND LATERAL VIEWS, CHEST: The lungs are clear.\n\nIMPRESSION: Normal.",
-        {"findings": "The lungs are clear.", "impression": "Normal."},
-    ),
-    (
-        "CHEST, TWO VIEWS: 1/2/2000\nFINDINGS: Clear.",
-        {"description": "1/2/2000", "findings": "Clear."},
-    ),
-    (
-        "HISTORY: cough FINDINGS: Clear. IMPRESSION: Normal.",
-        {"indication": "cough", "findings": "Clear.", "impression": "Normal."},
-    ),
-    ("The heart is large. Lungs: clear.", {"report": "The heart is large. Lungs: clear."}),
-]
-
-
-@pytest.mark.parametrize(("text", "sections"), REPORTS)
-def test_reports_are_cut_at_their_headings(text: str, sections: Mapping[str, str]) -> None:
-    """Headings of organs stay in the findings, the name of the examination opens them, case does not matter."""
-    assert split_sections(text) == sections
 
 
 def make_study(**sections: str) -> Study:

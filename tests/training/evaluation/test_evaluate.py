@@ -244,7 +244,7 @@ def test_reports_of_another_language_get_no_clinical_scores(
     run_command(monkeypatch, "baselines", tmp_path, "--format", "pairs", "--out", tmp_path)
     text = capsys.readouterr().out
     assert "micro F1" not in text
-    assert "No clinical labels: the rules read English, and the references are mostly of another language (es)" in text
+    assert "No clinical labels: the rules read English, and most references are" in text
     assert "an unknown number of patients" in text
 
 
@@ -285,3 +285,35 @@ def test_examples_show_no_study_twice(
     monkeypatch.setattr("matplotlib.axes.Axes.set_title", lambda _, title, **__: titles.append(title))
     assert plot_examples(tmp_path / "examples.png", data, texts) == min(count, 6)
     assert len(titles) == len(set(titles)) == min(count, 6)
+
+
+def test_one_patient_has_no_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A test split of one patient: figures without intervals, and the page says why."""
+    studies = [
+        {"file": f"{i}.png", "patient": "p" if i < 4 else "q", "split": "test" if i < 4 else "train", "report": text}
+        for i, text in enumerate(REPORTS * 3)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(studies), encoding="utf-8")
+    path = tmp_path / "pairs.json"
+    run_command(monkeypatch, "baselines", path, "--format", "pairs", "--out", tmp_path / "out")
+    page = capsys.readouterr().out
+    assert "All studies are of one patient: the figures have no intervals" in page
+    assert " to " not in "".join(line for line in page.splitlines() if line.startswith("| BLEU"))
+
+
+def test_references_that_are_equal_as_prepared_are_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two distinct texts can be equal without case and punctuation: the remark says how they are equal."""
+    studies = [
+        {"file": f"{i}.png", "patient": f"p{i}", "split": "test" if i < 4 else "train", "report": text}
+        for i, text in enumerate(("No effusion.", "no effusion") * 4)
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(studies), encoding="utf-8")
+    run_command(monkeypatch, "baselines", tmp_path / "pairs.json", "--format", "pairs", "--out", tmp_path / "out")
+    page = capsys.readouterr().out
+    assert "Of the references 2 are distinct" in page
+    assert "All references are equal as R2Gen's protocol prepares them" in page
+    assert "The studies are of 4 patients: with so few, the intervals are too narrow." in page

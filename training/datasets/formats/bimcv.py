@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.datasets.files import keep_texts, read_rows
-from training.datasets.image_files import list_images
+from training.datasets.image_files import find_folder, list_images
 from training.datasets.study import DatasetError, Study
 
 PATTERN = "derivatives/labels/labels_*.tsv"
@@ -22,7 +22,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         raise DatasetError(f"{path} has {len(tables)} files {PATTERN}; give the folder with one, or the file, as path")
     root = images or (path if path.is_dir() else path.parents[2])
     for place, row in read_rows(tables[0], ("PatientID", "ReportID", "Report"), delimiter="\t"):
-        files = list_images(root / row["PatientID"] / row["ReportID"] / "mod-rx")
+        files = list_images(find_folder(root, f"{row['PatientID']}/{row['ReportID']}/mod-rx"))
         views = (re.search(r"_vp-([a-z]+)", file.name) for file in files)
         yield Study(
             study_id=row["ReportID"],

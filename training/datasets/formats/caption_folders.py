@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.datasets.files import collect_labels, keep_texts, read_json, read_records
-from training.datasets.image_files import IMAGE_SUFFIXES, list_images
+from training.datasets.image_files import IMAGE_SUFFIXES, find_folder, list_images
 from training.datasets.study import DatasetError, Study
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read every folder in `path` that has a caption.json, in the order of their names; patients are unknown."""
+    if path.is_file():
+        raise DatasetError(f"{path} is a file; give the folder with one folder a sample as path")
     for file in sorted(path.glob("*/caption.json")):
-        folder = file.parent if images is None else images / file.parent.name
+        folder = file.parent if images is None else find_folder(images, file.parent.name)
         found = list_images(folder)
         if len(found) != 1:
             names = ", ".join(image.name for image in found) or "none"

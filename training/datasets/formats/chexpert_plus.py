@@ -5,7 +5,9 @@ from pathlib import Path
 
 from training.datasets.files import find_file, keep_texts, name_split, read_rows
 from training.datasets.image_files import ImageFolder
+from training.datasets.patients import find_patient
 from training.datasets.study import Study
+from training.datasets.values import read_value
 
 SECTIONS = {
     "indication": "section_clinical_history",
@@ -42,7 +44,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             study_id=study_id,
             images=tuple(folder.find(row["path_to_image"]) for _, row in rows),
             sections=keep_texts({name: first[column] for name, column in SECTIONS.items()}, place),
-            patient_id=first["deid_patient_id"],
+            patient_id=read_value(first["deid_patient_id"]) or find_patient(study_id),
             views=tuple(" ".join(filter(None, (row["frontal_lateral"], row["ap_pa"]))) for _, row in rows),
             source="CheXpert Plus",
             split=name_split(first["split"], place),

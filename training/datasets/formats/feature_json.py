@@ -11,6 +11,8 @@ from training.datasets.study import DatasetError, Study
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read every JSON file of the folder, in the order of their names; patients are unknown."""
+    if path.is_file():
+        raise DatasetError(f"{path} is a file; give the folder with the JSON files as path")
     for file in sorted(path.glob("*.json")):
         [(place, record)] = read_records(file, [read_json(file)], ("embedding", "report"))
         yield Study(

@@ -16,7 +16,9 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     file = find_file(path, "filter_cap.json")
     folder = ImageFolder(images or file.parent)
     for i, (place, record) in enumerate(read_records(file, read_json(file), KEYS)):
-        texts = keep_texts({"report": record["caption"], **{name: record[name] for name in KEYS[::2]}}, place)
+        texts = keep_texts(
+            {"report": record["caption"], **{name: record[name] for name in KEYS[::2]}}, place, answers=True
+        )
         name = texts.pop("image", "")
         if not name:
             raise DatasetError(f"{place}: image is empty; give a file name, or remove the entry")

@@ -16,6 +16,7 @@ from training.datasets.files import find_file, keep_texts, name_split, read_rows
 from training.datasets.image_files import ImageFolder
 from training.datasets.sections import split_sections
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import read_value
 
 REPORTS = ("files", "mimic-cxr-reports/files")
 SECTIONED = ("mimic_cxr_sectioned.csv", "mimic_cxr_sectioned.csv.gz")
@@ -80,10 +81,13 @@ def _read_sectioned(root: Path) -> Mapping[str, Mapping[str, str]]:
     if table is None:
         return {}
     columns = ("study", "findings", "impression", "last_paragraph", "comparison")
-    return {
-        row["study"]: {name.replace("_", " "): row[name] for name in columns[1:]}
-        for _, row in read_rows(table, columns)
-    }
+    sections = {}
+    for _, row in read_rows(table, columns):
+        found = {name: row[name] for name in ("findings", "impression", "comparison")}
+        # That code's last paragraph is what it took for the report where it found neither.
+        lacking = not read_value(row["findings"]) and not read_value(row["impression"])
+        sections[row["study"]] = found | ({"report": row["last_paragraph"]} if lacking else {})
+    return sections
 
 
 def _read_report(root: Path, name: Path) -> dict[str, str] | None:

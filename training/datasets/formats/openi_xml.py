@@ -27,7 +27,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
 def _read_files(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
-        names = sorted(path.rglob("*.xml"))
+        names = sorted(file for file in path.rglob("*.xml") if not file.name.startswith("._"))
         if not names:
             raise DatasetError(f"the folder {path} has neither {ARCHIVE} nor XML files; give one of them as path")
         for file in names:
@@ -36,7 +36,7 @@ def _read_files(path: Path) -> Iterator[tuple[str, bytes]]:
     if not path.is_file():
         raise DatasetError(f"{path} does not exist; give {ARCHIVE}, or a folder of XML files, as path")
     for name, data in read_members(path):
-        if name.endswith(".xml"):
+        if name.endswith(".xml") and not Path(name).name.startswith("._"):
             yield f"{path}, {name}", data
 
 
@@ -49,7 +49,10 @@ def _make_study(place: str, data: bytes, folder: ImageFolder) -> Study:
     uid = root.find("uId")
     if uid is None or "id" not in uid.attrib:
         raise DatasetError(f"{place} has no element uId with an id; it is not an Open-i report: remove it")
-    sections = {part.get("Label", "report").lower(): "".join(part.itertext()) for part in root.iter("AbstractText")}
+    sections: dict[str, str] = {}
+    for part in root.iter("AbstractText"):
+        name, text = part.get("Label", "report").lower(), "".join(part.itertext())
+        sections[name] = "\n".join(filter(None, (sections.get(name), text)))
     files = tuple(folder.find(f"{image.get('id')}.png") for image in root.iter("parentImage"))
     captions = (caption.text for caption in root.iterfind("parentImage/caption"))
     return Study(

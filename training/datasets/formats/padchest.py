@@ -5,7 +5,8 @@ from pathlib import Path
 
 from training.datasets.files import find_file, keep_texts, read_rows
 from training.datasets.image_files import ImageFolder
-from training.datasets.study import Study
+from training.datasets.study import DatasetError, Study
+from training.datasets.values import read_value
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
 COLUMNS = ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "Report")
@@ -19,6 +20,8 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     folder = ImageFolder(images) if images else ImageFolder(table.parent / "images", table.parent)
     studies: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for place, row in read_rows(table, COLUMNS):
+        if read_value(row["StudyID"]) is None:
+            raise DatasetError(f"{place} has no StudyID; complete it, or remove the row")
         studies.setdefault(row["StudyID"], []).append((place, row))
     for study_id, rows in studies.items():
         place, first = rows[0]

@@ -7,6 +7,7 @@ from training.datasets.files import collect_labels, find_file, keep_texts, name_
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import PATIENT_KEYS, find_patient_value, read_value
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -28,16 +29,15 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             if not isinstance(paths, list) or not all(isinstance(image, str) for image in paths):
                 raise DatasetError(f"{place}: image_path is {type(paths).__name__}; expected a list of file names")
             study_id = str(record["id"])
-            subject = record.get("subject_id")
             yield Study(
                 study_id=study_id,
                 images=tuple(folder.find(image) for image in paths),
                 sections=keep_texts({"report": record["report"]}, place),
-                patient_id=find_patient(study_id) if subject in (None, "") else str(subject),
+                patient_id=find_patient_value(record) or find_patient(study_id),
                 views=("",) * len(paths),
                 source="R2Gen",
                 # Some copies have a key of four spaces for the test list; records that name a split do it rightly.
-                split=name_split(str(record.get("split") or name.strip() or "test"), place),
-                labels=collect_labels(record, ("id", "report", "split", "subject_id")),
+                split=name_split(read_value(record.get("split")) or name.strip() or "test", place),
+                labels=collect_labels(record, ("id", "report", "split", *PATIENT_KEYS)),
                 place=place,
             )

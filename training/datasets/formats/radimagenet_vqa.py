@@ -44,10 +44,13 @@ def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
         found = ", ".join(table.schema_arrow.names)
         raise DatasetError(f"{file} has no column {', '.join(missing)}; its columns are: {found}")
     with tqdm(total=table.metadata.num_rows, desc=file.name, unit="row", delay=5) as bar:
-        for batch in table.iter_batches(batch_size=16):
-            for row in batch.to_pylist():
-                yield row
-                bar.update()
+        try:
+            for batch in table.iter_batches(batch_size=16):
+                for row in batch.to_pylist():
+                    yield row
+                    bar.update()
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{file} is not a complete parquet file: {error}; fetch it again") from error
 
 
 def _make_studies(place: str, name: str, row: Mapping[str, Any], split: str | None, images: Path) -> Iterator[Study]:
@@ -62,7 +65,7 @@ def _make_studies(place: str, name: str, row: Mapping[str, Any], split: str | No
         yield Study(
             study_id=name if len(turns) == 1 else f"{name}-{number}",
             images=(image,),
-            sections=keep_texts({"report": answer}, place),
+            sections=keep_texts({"report": answer}, place, answers=True),
             patient_id=None,
             views=("",),
             source="RadImageNet-VQA",

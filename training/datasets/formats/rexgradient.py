@@ -4,17 +4,18 @@
                                "Indication", "Comparison", "Findings", "Impression"}}
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.files import SPLIT_NAMES, check_keys, collect_labels, keep_texts, read_json
+from training.datasets.files import check_keys, collect_labels, find_split, keep_texts, read_json
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import read_value
 
 SECTIONS = ("Indication", "Comparison", "Findings", "Impression")
-PATTERN = "*_metadata*.json"
+PATTERN = "*_[mM]etadata*.json"
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -24,11 +25,10 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     looked for in `images`, next to the files or one folder up.
     """
     found = [path] if path.is_file() else sorted(path.glob(PATTERN)) or sorted(path.glob(f"metadata/{PATTERN}"))
-    # A file with views contains what the one of the same split without them has.
-    files = {file.name.partition("_")[0]: file for file in sorted(found, key=lambda file: len(file.name))}
+    files = _choose_files(found)
     if not files:
         raise DatasetError(f"{path} has no {PATTERN}; give the folder with train_metadata.json, or one file, as path")
-    for split, file in files.items():
+    for split, file in files:
         contents = read_json(file)
         if not isinstance(contents, dict):
             raise DatasetError(f"{file} has {type(contents).__name__} where an object of studies is expected")
@@ -42,16 +42,28 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 study_id=study_id,
                 images=tuple(folder.find(name) for name in names),
                 sections=keep_texts({name.lower(): entry[name] for name in SECTIONS}, place),
-                patient_id=str(entry["PatientID"]) if entry.get("PatientID") else find_patient(study_id),
+                patient_id=read_value(entry.get("PatientID")) or find_patient(study_id),
                 views=tuple(views),
                 source="ReXGradient",
-                split=SPLIT_NAMES.get(split),
+                split=split,
                 labels={
                     {"PatientSex": "sex", "PatientAge": "age"}.get(name, name): value
                     for name, value in collect_labels(entry, (*SECTIONS, "PatientID")).items()
                 },
                 place=place,
             )
+
+
+def _choose_files(found: Sequence[Path]) -> list[tuple[str | None, Path]]:
+    """The files with their splits, every part of a split.
+
+    A file with views contains what those of the same split without them have.
+    """
+    parts: dict[str | None, list[Path]] = {}
+    for file in found:
+        parts.setdefault(find_split(file.name), []).append(file)
+    with_views = {split: [file for file in files if "view" in file.name.lower()] for split, files in parts.items()}
+    return [(split, file) for split, files in parts.items() for file in with_views[split] or files]
 
 
 def _read_list(place: str, entry: dict[str, Any], key: str) -> list[str]:

@@ -15,11 +15,11 @@ from training.datasets.files import collect_labels, keep_texts, name_split
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import PATIENT_KEYS, find_patient_value
 
 PREDICTION = "model_prediction"
 _SECTIONS = {"findings": "section_findings", "impression": "section_impression", "report": "report"}
-_PATIENT = ("patient_id", "subject_id")
-_KNOWN = (*_SECTIONS.values(), *_PATIENT, "reports", "split", "key_image_path", PREDICTION)
+_KNOWN = (*_SECTIONS.values(), *PATIENT_KEYS, "reports", "split", "key_image_path", PREDICTION)
 
 
 def read(path: Path, images: Path | None = None) -> Iterator[Study]:
@@ -31,6 +31,7 @@ def read(path: Path, images: Path | None = None) -> Iterator[Study]:
 
     Raises DatasetError naming the study and the key.
     """
+    path = files.find_file(path)
     folder = ImageFolder(images or path.parent)
     for study_id, entry in read_json(path).items():
         place = f"{path}, study {study_id}"
@@ -45,15 +46,14 @@ def read(path: Path, images: Path | None = None) -> Iterator[Study]:
             names, views = [key, *names], ["", *views]
         order = sorted(range(len(names)), key=lambda i: names[i] != key)
         texts = {name: entry.get(key) for name, key in _SECTIONS.items()}
-        patient = next((str(entry[key]) for key in _PATIENT if entry.get(key) not in (None, "")), None)
         yield Study(
             study_id=study_id,
             images=tuple(folder.find(names[i]) for i in order),
             sections=keep_texts({**texts, "report": texts["report"] or entry.get("reports")}, place),
-            patient_id=patient or find_patient(study_id),
+            patient_id=find_patient_value(entry) or find_patient(study_id),
             views=tuple(views[i] for i in order),
             source=path.stem,
-            split=name_split(str(entry.get("split") or ""), place),
+            split=name_split(entry.get("split"), place),
             labels=collect_labels(entry, _KNOWN),
             place=place,
         )

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import SPLIT_NAMES, keep_texts, read_rows
+from training.datasets.files import find_split, keep_texts, read_rows
 from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError, Study
 
@@ -35,8 +35,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
 
 def _read_table(table: Path, images: Path | None) -> Iterator[Study]:
-    words = re.split(r"[/\\_.]|(?=data\.csv)", "/".join(table.parts[-3:]))
-    split = next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)
+    split = find_split("/".join(table.parts[-3:]))
     own, figures = table.parent / "images", {}
     if table.suffix == ".txt":
         figures = _read_figures(table.parent / "licences.txt")

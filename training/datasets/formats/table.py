@@ -8,15 +8,20 @@
 
 `columns` says which column is which of COLUMNS; a column of that very name needs no line. All others are labels. Rows
 of one id are one study: those with other texts, and lists of texts (parquet, JSON lines), are further references.
+Parquet may hold the images themselves, as bytes or as `{bytes, path}`: they are written to `image_folder`,
+or next to the table.
 """
 
+import gzip
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from training.datasets.files import (
     PROMPT,
+    check_columns,
     collect_labels,
     find_file,
     keep_readings,
@@ -25,9 +30,10 @@ from training.datasets.files import (
     read_json_lines,
     read_rows,
 )
-from training.datasets.image_files import ImageFolder
+from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
 COLUMNS = ("id", "image", *SECTIONS, "patient", "view", "split", PROMPT)
@@ -44,7 +50,8 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
     if unknown := sorted(set(given) - set(COLUMNS)):
         raise DatasetError(f"dataset.columns has {unknown[0]!r}; allowed: {', '.join(COLUMNS)}")
     file = find_file(path)
-    folder = ImageFolder(images or file.parent)
+    written = images or file.parent / f"{file.name.partition('.')[0]}_images"
+    folder = ImageFolder(images or file.parent, written)
     studies: dict[str, list[Row]] = {}
     for place, values in read_any(file):
         if absent := sorted(column for column in given.values() if column not in values):
@@ -53,30 +60,30 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
             )
         row = {name: values.get(given.get(name, name)) for name in COLUMNS}
         row["labels"] = collect_labels(values, {given.get(name, name) for name in COLUMNS})
-        if row["image"] is None:
+        row["image"] = _read_images(row["image"], written)
+        if not row["image"]:
             raise DatasetError(
                 f"{place} has no image; name its column with dataset.columns (image: ...); the columns are: "
                 f"{', '.join(values)}"
             )
-        studies.setdefault(str(row["id"] if row["id"] is not None else row["image"]), []).append((place, row))
+        studies.setdefault(read_value(row["id"]) or row["image"][0], []).append((place, row))
     for study_id, rows in studies.items():
         place, first = rows[0]
         for name in ("patient", "split"):
-            if len({str(row[name]) for _, row in rows}) > 1:
+            if len({read_value(row[name]) for _, row in rows}) > 1:
                 raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
-        views = {folder.find(str(row["image"])): str(row["view"] or "") for _, row in rows}
+        views = {folder.find(name): read_value(row["view"]) or "" for _, row in rows for name in row["image"]}
         prompt = keep_texts({PROMPT: first[PROMPT]}, place)
-        patient = first["patient"]
         sections, further = keep_readings([{name: row[name] for name in SECTIONS} for _, row in rows], place)
         yield Study(
             study_id=study_id,
             images=tuple(views),
             sections=sections,
             further=further,
-            patient_id=find_patient(study_id) if patient is None else str(patient),
+            patient_id=read_value(first["patient"]) or find_patient(study_id),
             views=tuple(views.values()),
             source=file.stem,
-            split=name_split(str(first["split"] or ""), place),
+            split=name_split(first["split"], place),
             labels={**first["labels"], **prompt},
             place=place,
         )
@@ -103,11 +110,25 @@ def read_any(file: Path) -> Iterator[Row]:
 
 def _find_delimiter(file: Path) -> str:
     """Comma, or semicolon, which spreadsheets write where numbers have a comma: whichever the header has more of."""
-    if file.suffix == ".gz":
-        return ","
-    with file.open(encoding="utf-8-sig", errors="replace") as lines:
-        header = lines.readline()
+    opener = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opener(file, "rt", encoding="utf-8-sig", errors="replace") as lines:
+            header = lines.readline()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{file} cannot be read: {error}; fetch it again") from error
     return ";" if header.count(";") > header.count(",") else ","
+
+
+def _read_images(cell: Any, folder: Path) -> list[str]:
+    """The image names in a cell: one or a list; images that are in it as bytes are written to the folder."""
+    names = []
+    for item in cell if isinstance(cell, list) else [cell]:
+        data = item.get("bytes") if isinstance(item, dict) else item
+        if isinstance(data, bytes):
+            names.append(write_image(data, folder).name)
+        elif name := read_value(item.get("path") if isinstance(item, dict) else item):
+            names.append(name)
+    return names
 
 
 def _read_cell(value: Any) -> Any:
@@ -129,6 +150,7 @@ def _read_excel(file: Path) -> Iterator[Row]:
         sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
         rows = sheet.iter_rows(values_only=True)
         columns = [str(cell) if cell is not None else f"column {i}" for i, cell in enumerate(next(rows, ()), 1)]
+        check_columns(file, columns)
         for number, cells in enumerate(rows, 2):
             if any(cell is not None for cell in cells):
                 yield f"{file}, row {number}", dict(zip(columns, cells, strict=False))
@@ -142,10 +164,11 @@ def _read_parquet(file: Path) -> Iterator[Row]:
 
     try:
         table = parquet.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{file} is not a parquet file: {error}; fetch it again") from error
-    number = 0
-    for batch in table.iter_batches():
-        for row in batch.to_pylist():
-            yield f"{file}, row {number}", row
-            number += 1
+        check_columns(file, table.schema_arrow.names)
+        number = 0
+        for batch in table.iter_batches(1024):  # rows may hold whole images
+            for row in batch.to_pylist():
+                yield f"{file}, row {number}", row
+                number += 1
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{file} is not a complete parquet file: {error}; fetch it again") from error

@@ -7,6 +7,7 @@ from typing import Any
 from training.datasets.files import PROMPT, find_file, keep_texts, read_json, read_records
 from training.datasets.image_files import ImageFolder
 from training.datasets.study import Study
+from training.datasets.values import read_value
 
 KEYS = ("qid", "image_name", "image_case_url", "question", "answer")
 FILES = ("VQA_RAD Dataset Public.json", "vqa_rad_dataset_public.json", "qa_chest.json")
@@ -22,12 +23,12 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     file = find_file(path, *FILES)
     own = (file.parent / "images", file.parent / "VQA_RAD Image Folder")
     folder = ImageFolder(images) if images else ImageFolder(*own)
-    cases: dict[str, str] = {}
+    cases: dict[str, str | None] = {}
     for place, record in read_records(file, read_json(file), KEYS):
         name = str(record["image_name"])
         # Some rows count the case up (…a2, …a3) as a spreadsheet does: the first row of an image names its case.
-        case = cases.setdefault(name, str(record["image_case_url"]))
-        texts = keep_texts({key: _write_number(record[key]) for key in ("answer", "question")}, place)
+        case = cases.setdefault(name, read_value(record["image_case_url"]))
+        texts = keep_texts({key: _write_number(record[key]) for key in ("answer", "question")}, place, answers=True)
         yield Study(
             study_id=str(record["qid"]),
             images=(folder.find(name),),
@@ -37,6 +38,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             source="VQA-RAD",
             split=None,
             labels={PROMPT: texts.get("question", ""), **{key: str(record.get(key) or "") for key in LABELS}},
+            group=name,
             place=place,
         )
 

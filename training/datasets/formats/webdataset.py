@@ -1,28 +1,35 @@
 """WebDataset: tar files whose members of one name are a sample: `0001.png` with `0001.txt` or `0001.json`."""
 
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from training.datasets.archives import read_members
-from training.datasets.files import SPLIT_NAMES, collect_labels, keep_readings
+from training.datasets.files import RepeatedKeyError, collect_labels, find_split, keep_readings, load_json, name_split
 from training.datasets.image_files import IMAGE_SUFFIXES, write_image
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import PATIENT_KEYS, find_patient_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
 TEXTS = (".txt", ".json")
+VIEWS = ("frontal", "lateral", "pa", "ap", "ll", "lat", "oblique")
+
+_VIEW = re.compile(r"(?:image|img)?_?\d*|(" + "|".join(VIEWS) + r")_?\d*")
+_MIDDLE = re.compile(rf"(?:\.(?:{'|'.join(SECTIONS)}|{_VIEW.pattern}))?")
+"""Between a sample's name and a suffix: other members, such as masks (`1.mask.png`), are not its images or texts."""
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read one tar file or all of a folder; a name that begins with a split (train-0000.tar) says it.
+    """Read one tar file or all of a folder; the split is in the JSON, or a word of the name (`shard-train-000.tar`).
 
     images : folder that the images are written to, by the hash of their bytes
 
-    A .txt is the report; a .json has SECTIONS, or `caption` as the report, and labels. A list of texts is several
-    references. Members of a sample follow each
-    other, as the format has it.
+    A .txt is the report, `1.findings.txt` the section of sample 1 that it names; a .json has SECTIONS, or `caption` as
+    the report, the patient, the split and labels. Several images of a sample are `1.0.png` and `1.1.png`, or named by
+    their views: `1.frontal.png`. Members of a sample follow each other, as the format has it.
+    A list of texts is several references.
     """
     if images is None:
         raise DatasetError(f"the images are inside {path}; give as images the folder to write them to (about its size)")
@@ -30,28 +37,31 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     if not files or not files[0].is_file():
         raise DatasetError(f"{path} has no tar files; give one, or a folder of them, as path")
     for file in files:
-        split = SPLIT_NAMES.get(file.name.replace("_", "-").partition("-")[0].lower())
+        split = find_split(str(file.relative_to(path)) if path.is_dir() else file.name)
         for key, members in _read_samples(file):
             place = f"{file}, sample {key}"
-            pictures = [data for suffix, data in members.items() if suffix in IMAGE_SUFFIXES]
+            pictures = {kind: data for kind, data in members.items() if kind.endswith(IMAGE_SUFFIXES)}
             record = _read_texts(place, members)
             sections, further = keep_readings([{name: record.get(name) for name in SECTIONS}], place)
             yield Study(
                 study_id=f"{file.name.partition('.')[0]}/{key}",
-                images=tuple(write_image(data, images) for data in pictures),
+                images=tuple(write_image(data, images) for data in pictures.values()),
                 sections=sections,
                 further=further,
-                patient_id=str(record["patient"]) if record.get("patient") else find_patient(key),
-                views=("",) * len(pictures),
+                patient_id=find_patient_value(record) or find_patient(key),
+                views=tuple(map(_find_view, pictures)),
                 source=path.stem,
-                split=split,
-                labels=collect_labels(record, (*SECTIONS, "patient", "caption")),
+                split=name_split(record.get("split"), place) or split,
+                labels=collect_labels(record, (*SECTIONS, *PATIENT_KEYS, "split", "caption")),
                 place=place,
             )
 
 
 def _read_samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Every sample with the bytes of its members by suffix; members of other kinds are passed over."""
+    """Every sample with the bytes of its members by what follows their name; other kinds are passed over.
+
+    Raises DatasetError for two members of one name.
+    """
     key = ""
     members: dict[str, bytes] = {}
     for path, data in read_members(file):
@@ -61,18 +71,32 @@ def _read_samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
             yield key.lstrip("/"), members
             members = {}
         key = f"{folder}/{stem}"
-        if f".{suffix.lower()}" in (*IMAGE_SUFFIXES, *TEXTS):
-            members[f".{suffix.lower()}"] = data
+        kind = f".{suffix.lower()}"
+        middle, _, last = kind.rpartition(".")
+        if f".{last}" not in (*IMAGE_SUFFIXES, *TEXTS) or not _MIDDLE.fullmatch(middle):
+            continue
+        if kind in members:
+            raise DatasetError(f"{file} has two members {path}; write the tar file again")
+        members[kind] = data
     if members:
         yield key.lstrip("/"), members
 
 
+def _find_view(kind: str) -> str:
+    found = _VIEW.fullmatch(kind.rpartition(".")[0].lstrip("."))
+    return (found and found[1]) or ""
+
+
 def _read_texts(place: str, members: dict[str, bytes]) -> dict[str, Any]:
     try:
-        record = json.loads(members.get(".json", b"{}"))
-        report = members[".txt"].decode("utf-8") if ".txt" in members else None
+        record = load_json(members.get(".json", b"{}").decode("utf-8-sig"))
+        texts = {kind: data.decode("utf-8-sig") for kind, data in members.items() if kind.endswith(".txt")}
     except ValueError as error:
         raise DatasetError(f"{place}: its text is not UTF-8 or not JSON: {error}; write the tar file again") from error
+    except RepeatedKeyError as error:
+        raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
     if not isinstance(record, dict):
         raise DatasetError(f"{place}: its JSON is {type(record).__name__}; expected an object")
-    return {**record, "report": report or record.get("report") or record.get("caption")}
+    named = {name: texts[f".{name}.txt"] for name in SECTIONS if f".{name}.txt" in texts}
+    report = texts.get(".txt") or named.get("report") or record.get("report") or record.get("caption")
+    return {**record, **named, "report": report}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.datasets.files import collect_labels, find_file, keep_texts, read_rows
-from training.datasets.image_files import list_images, strip_suffixes
+from training.datasets.image_files import list_images, nest_folders, strip_suffixes
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
 
@@ -19,7 +19,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     Raises DatasetError where two files fit an id and neither has its whole name.
     """
     table = find_file(path, "XREPORT_dataset.csv")
-    folder = images or table.parent / "images"
+    folder = nest_folders(images or table.parent / "images")[-1]
     rows = list(read_rows(table, ("id", "text"), delimiter=";"))
     files: dict[str, list[Path]] = defaultdict(list)
     for file in list_images(folder):

@@ -105,16 +105,26 @@ def _state(sentence: str, match: re.Match[str], finding: str, alternatives: Stat
         return _state_of_part(before, after)
     if rules.UNCERTAIN_AFTER.search(after) or rules.EXCLUDED_BEFORE.search(before):
         return State.UNCERTAIN
+    other_side = rules.OTHER_SIDE_BEFORE.search(sentence[: match.start()])
+    if other_side or rules.OTHER_SIDE_AFTER.search(sentence[match.end() :]):
+        return State.POSITIVE
     if _is_past(finding, before, after):
         return None
-    if rules.NEGATED_BEFORE.search(before) or rules.NEGATED_AFTER.search(after) or rules.NEGATED_ENTRY.search(after):
+    if _is_denied(finding, before, after):
         return State.NEGATIVE
     # A doubt reaches further than a denial: "differential considerations include infection and mild edema".
     alone = rules.ALTERNATIVE_BEFORE.sub(" ", clause[0])
-    if match.group() in rules.SIGNS or rules.UNCERTAIN_BEFORE.search(alone):
-        return State.UNCERTAIN
+    doubted = match.group() in rules.SIGNS or rules.UNCERTAIN_BEFORE.search(alone)
     alternative = alone != clause[0] or rules.ALTERNATIVE_AFTER.search(after)
-    return alternatives if alternative else State.POSITIVE
+    return State.UNCERTAIN if doubted else alternatives if alternative else State.POSITIVE
+
+
+def _is_denied(finding: str, before: str, after: str) -> bool:
+    """Whether a finding is said to be absent, or a shadow to be something else."""
+    if rules.NEGATED_BEFORE.search(before):
+        return True
+    rest = [rules.NEGATED_AFTER, rules.NEGATED_ENTRY, *([rules.NO_LESION_AFTER] if finding == "lung lesion" else [])]
+    return any(rule.search(after) for rule in rest)
 
 
 def _cut(sentence: str, match: re.Match[str], *ends: re.Pattern[str]) -> tuple[str, str]:
@@ -132,8 +142,10 @@ def _is_past(finding: str, before: str, after: str) -> bool:
     """Whether the finding is one of the past."""
     if rules.HISTORY.search(before):
         return True
-    earlier = finding not in rules.LASTING and rules.PRIOR.search(before)
-    return bool(earlier) and not rules.STILL_THERE.search(after)
+    if finding in rules.LASTING or rules.STILL_THERE.search(after):
+        return False
+    past = (rules.PRIOR, rules.TREATED, rules.EARLIER_EXAMINATION_BEFORE)
+    return any(rule.search(before) for rule in past) or bool(rules.EARLIER_EXAMINATION_AFTER.search(after))
 
 
 def _state_of_part(before: str, after: str) -> State | None:

@@ -1,5 +1,6 @@
 """A measure of a system's reports, as sums over reports, and how sure one can be of it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -57,7 +58,8 @@ class Bootstrap:
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; paired, as for BLEU in Koehn, "Statistical
     Significance Tests for Machine Translation Evaluation", EMNLP 2004.
 
-    patients : whose report each is: patients are drawn, since reports of one patient are alike
+    patients : whose report each is: patients are drawn, since reports of one patient are alike; of one patient alone,
+               limits are NaN
     """
 
     def __init__(self, patients: Sequence[str], draws: int = 2000, seed: int = 0) -> None:
@@ -83,8 +85,9 @@ class Bootstrap:
         np.add.at(of_patient, self._owner, measure.statistics)
         return measure.value(self._times @ of_patient)
 
-    @staticmethod
-    def _limits(drawn: Array) -> tuple[float, float]:
+    def _limits(self, drawn: Array) -> tuple[float, float]:
+        if self._times.shape[1] == 1:
+            return math.nan, math.nan
         with np.errstate(invalid="ignore"):
             low, high = np.nanquantile(drawn, [0.025, 0.975])
         return float(low), float(high)

@@ -40,6 +40,10 @@ UNCERTAIN = {
     "Findings could represent mild edema.": (EDEMA,),
     "Pneumonia should be considered.": (PNEUMONIA,),
     "Edema or potentially early pneumonia.": (PNEUMONIA,),
+    "Doubtful pneumothorax.": (PNEUMOTHORAX,),
+    "A left effusion is doubtful.": (EFFUSION,),
+    "Rounded atelectasis is favored over mass.": (LESION,),
+    "Atelectasis favored over pneumonia.": (PNEUMONIA,),
 }
 
 DOUBTED_ALTERNATIVES = {
@@ -84,6 +88,23 @@ NEGATIVE = {
     "The mediastinum is unremarkable, the aorta is ectatic.": (MEDIASTINUM,),
     "No fracture or dislocation.": (FRACTURE,),
     "Evaluation shows no evidence of CHF.": (EDEMA,),
+    "Heart is not enlarged.": (CARDIO,),
+    "No effusion. Stable right lung.": (EFFUSION,),
+    "No effusion, pneumothorax, or consolidation seen on the left.": (EFFUSION, PNEUMOTHORAX, CONSOLIDATION),
+    "Complete resolution of the effusion.": (EFFUSION,),
+    "Lines and tubes: none.": (DEVICES,),
+    "Support devices: none.": (DEVICES,),
+    "Swan-Ganz catheter has been pulled.": (DEVICES,),
+    "Interval discontinuation of the right IJ line.": (DEVICES,),
+    "Chest tube is out.": (DEVICES,),
+    "Chest tube removed.": (DEVICES,),
+    "Endotracheal tube is no longer in place.": (DEVICES,),
+    "IABP catheter has been discontinued.": (DEVICES,),
+    "S/p pneumothorax drainage, no residual pneumothorax.": (PNEUMOTHORAX,),
+    "Nodular opacity likely representing nipple shadow.": (LESION,),
+    "A nodular density at the right base is probably a nipple shadow.": (LESION,),
+    "Bilateral nodular densities, most likely nipples.": (LESION,),
+    "Nodular opacities are due to overlying ECG electrodes.": (LESION,),
 }
 
 POSITIVE = {
@@ -135,6 +156,29 @@ POSITIVE = {
     "Nodule in the right upper lobe.": (LESION,),
     "A 2 cm mass in the left lower lobe adjacent to the chest wall.": (LESION,),
     "Atelectasis and effusion at the left base.": (ATELECTASIS, EFFUSION),
+    "No effusion on the left; moderate on the right.": (EFFUSION,),
+    "No pneumothorax on the right. Tiny on the left.": (PNEUMOTHORAX,),
+    "There is no effusion on the right, and a small one on the left.": (EFFUSION,),
+    "Moderate right and no left pleural effusion.": (EFFUSION,),
+    "Trace right, no left pleural effusion.": (EFFUSION,),
+    "No pneumothorax, pleural effusion seen on left.": (EFFUSION,),
+    "No pneumothorax and large right pleural effusion.": (EFFUSION,),
+    "Near complete resolution of the effusion.": (EFFUSION,),
+    "Almost resolved pneumothorax.": (PNEUMOTHORAX,),
+    "Incomplete clearing of the consolidation.": (CONSOLIDATION,),
+    "Status post thoracentesis, small effusion remains.": (EFFUSION,),
+    "Status post CABG with mild edema.": (EDEMA,),
+    "Status post pacemaker placement.": (DEVICES,),
+    "Tracheostomy is in standard position.": (DEVICES,),
+    "LVAD is present.": (DEVICES,),
+    "Median sternotomy wires are intact.": (DEVICES,),
+    "ET tube has been pulled back 2 cm.": (DEVICES,),
+    "The catheter has been withdrawn to the SVC.": (DEVICES,),
+    "The NG tube is out of the stomach.": (DEVICES,),
+    "Lines and tubes: right PICC.": (DEVICES,),
+    "Nodule is stable, and the vessels are normal.": (LESION,),
+    "Atelectasis is favored over pneumonia.": (ATELECTASIS,),
+    "Effusion: no change.": (EFFUSION,),
 }
 
 NOT_SAID = {
@@ -163,6 +207,12 @@ NOT_SAID = {
     "Aortic valve calcification.": (DEVICES,),
     "These findings support the clinical diagnosis.": (DEVICES,),
     "This may lead to confusion.": (DEVICES,),
+    "Status post treatment for pneumonia with clear lungs.": (PNEUMONIA,),
+    "S/p drainage of a left pleural effusion.": (EFFUSION,),
+    "Previously treated pneumonia.": (PNEUMONIA,),
+    "Prior study showed left lower lobe pneumonia, today the lungs are clear.": (PNEUMONIA,),
+    "Pneumonia was seen on the prior study.": (PNEUMONIA,),
+    "Tracheal deviation to the left.": (DEVICES,),
     "Lungs are clear.": FINDINGS,
 }
 

@@ -59,6 +59,9 @@ def test_patients_are_drawn_whole() -> None:
 
     assert Bootstrap(["a", "b", "a", "b", "c", "c"]).interval(measure) == (3, 3, 3)
     assert Bootstrap(["a", "a", "b", "b", "c", "c"], draws=10).interval(measure) == (3, 3, 3)
+    value, *limits = Bootstrap(["a"] * 6).interval(measure)
+    assert value == 3
+    assert np.isnan(limits).all()
 
 
 def test_a_difference_is_signed_and_paired() -> None:

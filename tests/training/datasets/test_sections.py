@@ -1,0 +1,198 @@
+"""The grammar of headings, as a table: report, then what of it is findings and what is impression. All is made up."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.datasets.test_source import write_pairs
+from training.datasets.sections import split_sections
+from training.datasets.source import Source, read_source
+
+CASES: dict[str, tuple[str, str | None, str | None]] = {
+    # Known names, however they are written.
+    "colon": ("FINDINGS:\nNo fish.\nIMPRESSION: Normal.", "No fish.", "Normal."),
+    "space before the colon": ("FINDINGS : No fish.\nCONCLUSION :  Normal.", "No fish.", "Normal."),
+    "lower case": ("findings: no fish.\nimpression: normal.", "no fish.", "normal."),
+    "title case in one line": ("Findings: No fish. Impression: Normal.", "No fish.", "Normal."),
+    "capitals in one line": ("HISTORY: x FINDINGS: No fish. IMPRESSION: Normal.", "No fish.", "Normal."),
+    "no space at all": ("FINDINGS:No fish.IMPRESSION:Normal.", "No fish.", "Normal."),
+    "line of its own": ("HISTORY: x\n\nFINDINGS\n\nNo fish.\n\nIMPRESSION\n\n1. Normal.", "No fish.", "1. Normal."),
+    "line of its own, one with a colon": ("FINDINGS:\nNo fish.\nIMPRESSION\nNormal.", "No fish.", "Normal."),
+    "title case on its own line": ("Findings\nNo fish.\nImpression\nNormal.", "No fish.", "Normal."),
+    "dash": ("FINDINGS - no fish\nIMPRESSION - normal", "no fish", "normal"),
+    "long dash": ("Findings – no fish\nImpression — normal", "no fish", "normal"),
+    "no mark": ("FINDINGS No fish seen. IMPRESSION Normal.", "No fish seen.", "Normal."),
+    "gap": ("FINDINGS  no fish.\nIMPRESSION\tnormal.", "no fish.", "normal."),
+    "brackets": ("[FINDINGS] no fish [IMPRESSION] normal", "no fish", "normal"),
+    "angle brackets": ("<FINDINGS> no fish\n<IMPRESSION> normal", "no fish", "normal"),
+    "bold": ("**FINDINGS:** no fish\n**IMPRESSION:** normal", "no fish", "normal"),
+    "bold, colon outside": ("**Findings**: no fish\n**Impression**: normal", "no fish", "normal"),
+    "underlined": ("__Findings__: no fish\n__Impression__: normal", "no fish", "normal"),
+    "Markdown headings": ("## Findings\nno fish\n\n### Impression:\nnormal", "no fish", "normal"),
+    "list": ("- Findings: no fish\n- Impression: normal", "no fish", "normal"),
+    "numbered": ("1. FINDINGS: no fish\n2. IMPRESSION: normal", "no fish", "normal"),
+    "remark in parentheses": ("FINDINGS (LIMITED STUDY): no fish\nIMPRESSION(S): normal", "no fish", "normal"),
+    "both": ("FINDINGS AND IMPRESSION: No change.", "No change.", None),
+    "both, slash": ("FINDINGS/IMPRESSION:\nNo change.", "No change.", None),
+    "with a plan": ("FINDINGS: No fish.\nIMPRESSION AND RECOMMENDATIONS: Normal.", "No fish.", "Normal."),
+    "Windows line ends": ("FINDINGS:\r\nNo fish.\r\nIMPRESSION\r\nNormal.", "No fish.", "Normal."),
+    # Words that only look like headings.
+    "other findings": (
+        "FINDINGS: No fish.\nOTHER FINDINGS: sand.\nIMPRESSION: ok",
+        "No fish.\nOTHER FINDINGS: sand.",
+        "ok",
+    ),
+    "organs": ("FINDINGS:\nLUNGS: clear.\nHEART: small.\nIMPRESSION: ok", "LUNGS: clear.\nHEART: small.", "ok"),
+    "end of a wrapped line": (
+        "FINDINGS: NO ACUTE\nFINDINGS\nARE SEEN.\nIMPRESSION: OK",
+        "NO ACUTE\nFINDINGS\nARE SEEN.",
+        "OK",
+    ),
+    "in a sentence": (
+        "FINDINGS: These findings - new - are here.\nIMPRESSION: ok",
+        "These findings - new - are here.",
+        "ok",
+    ),
+    "time": (
+        "FINDINGS: No fish.\nIMPRESSION: Told at\n9:18 A.M. by phone.",
+        "No fish.",
+        "Told at\n9:18 A.M. by phone.",
+    ),
+    # Names of the examination.
+    "title with a time": ("AP CHEST, 5:23 A.M., ___\n\n HISTORY: x\n\n IMPRESSION: ok.", None, "ok."),
+    "title with another time": ("PORTABLE CHEST, 11:05 HOURS\n\nCOMPARISON: x\n\nIMPRESSION: ok.", None, "ok."),
+    "title with a date": ("CHEST 1 VIEW : 1/1/2001\n \nCOMPARISON: None.\n \nIMPRESSION: \n1.Clear.", None, "1.Clear."),
+    "title, then text": (
+        "Radiographic examination of the chest: 1/1/2001\nNo fish here.\nACCESSION NUMBER:\n5",
+        "No fish here.",
+        None,
+    ),
+    "title and text": ("PA AND LATERAL VIEWS, CHEST: No fish.\n\nIMPRESSION: Normal.", "No fish.", "Normal."),
+    "title, text after it": ("CHEST, TWO VIEWS: 1/2/2000\nFINDINGS: Clear.", "Clear.", None),
+    "earlier examination": ("COMPARISON:\nCHEST RADIOGRAPH ___\n\nFINDINGS: Clear.", "Clear.", None),
+    "Spanish title": ("RADIOGRAFÍA DE TÓRAX PA Y LATERAL:\nSin peces.\nCONCLUSIÓN: normal", "Sin peces.", "normal"),
+    # Findings without a heading.
+    "after the comparison": ("CHEST RADIOGRAPH\n\nCOMPARISON: None.\n\nNo fish is seen.", "No fish is seen.", None),
+    "between comparison and impression": (
+        "COMPARISON: None.\n\nNo fish is seen.\n\nIMPRESSION: ok",
+        "No fish is seen.",
+        "ok",
+    ),
+    "after the reason": (
+        "SINGLE VIEW OF THE CHEST\n\nREASON FOR EXAM: x.\n\nNo fish is seen.",
+        "No fish is seen.",
+        None,
+    ),
+    "before everything": ("The lungs have no fish.\n\nIMPRESSION: ok", "The lungs have no fish.", "ok"),
+    "organs alone": (
+        "TECHNIQUE: AP.\nLUNGS: clear.\nHEART: small.\nIMPRESSION: ok",
+        "LUNGS: clear.\nHEART: small.",
+        "ok",
+    ),
+    "report": ("STUDY: CHEST\n\nREPORT:\n\nNo fish is seen.\n\nCONCLUSION: ok", "No fish is seen.", "ok"),
+    "reason in two paragraphs": ("HISTORY: x\n\nPlease look for fish.\n\nIMPRESSION: ok", None, "ok"),
+    # What is not about the image.
+    "recommendation": ("IMPRESSION: ok.\n\nRECOMMENDATION(S):  Another film.", None, "ok."),
+    "notification": ("IMPRESSION: ok.\n\nNOTIFICATION:  Dr. ___ was told.", None, "ok."),
+    "signature": ("IMPRESSION: ok.\n\nDR. ___\n", None, "ok."),
+    "signature in words": ("IMPRESSION: ok.\nElectronically signed by ___ on ___.", None, "ok."),
+    "dictation": ("FINDINGS: No fish. Dictated by: ___", "No fish.", None),
+    "codes": (
+        "IMPRESSION: \n1.Clear.\nSUMMARY: 2-ABNORMAL\nACCESSION NUMBER:\n55555\nThis report has been anonymized. x",
+        None,
+        "1.Clear.",
+    ),
+    "notice alone": ("IMPRESSION: ok.\nThis report has been anonymized. All dates are offset.", None, "ok."),
+    "review": ("IMPRESSION: ok.\nI have personally reviewed the images for this examination.", None, "ok."),
+    "end": ("FINDINGS: No fish. END OF REPORT.", "No fish.", None),
+    "addendum without a colon": ("FINDINGS: No fish.\n\nADDENDUM  Told to ___.", "No fish.", None),
+    "corrected report": (
+        "FINAL ADDENDUM\nADDENDUM: Side.\n________\nFINAL REPORT\nFINDINGS: A.\n\nIMPRESSION: B.",
+        "A.",
+        "B.",
+    ),
+    "wet read": (
+        "WET READ: ___ 9:59 PM\nA fish.\n______\nFINAL REPORT\nFINDINGS: None.\nIMPRESSION: B.",
+        "None.",
+        "B.",
+    ),
+    # Other languages, with accents, without, and decomposed.
+    "Spanish": ("INDICACIÓN: tos\nHALLAZGOS: Sin peces.\nIMPRESIÓN: Normal.", "Sin peces.", "Normal."),
+    "Spanish, decomposed": ("HALLAZGOS: Sin peces.\nIMPRESIO\u0301N: Normal.", "Sin peces.", "Normal."),
+    "Spanish, no accents": ("MOTIVO: tos\nHALLAZGOS\nSin peces.\nCONCLUSION\nNormal.", "Sin peces.", "Normal."),
+    "German": ("Fragestellung: Husten\nBefund: Kein Fisch.\nBeurteilung: Normal.", "Kein Fisch.", "Normal."),
+    "German capitals": ("INDIKATION: x\nBEFUND\nKein Fisch.\nBEURTEILUNG\nNormal.", "Kein Fisch.", "Normal."),
+    "French": ("INDICATION : toux\nRÉSULTATS : Pas de poisson.\nCONCLUSION : normal", "Pas de poisson.", "normal"),
+    "Portuguese": ("INDICAÇÃO: x\nACHADOS: Sem peixe.\nIMPRESSÃO DIAGNÓSTICA: Normal.", "Sem peixe.", "Normal."),
+    "Italian": ("QUESITO: x\nREFERTO: Nessun pesce.\nCONCLUSIONI: normale", "Nessun pesce.", "normale"),
+    "Dutch": ("INDICATIE: x\nVERSLAG: Geen vis.\nCONCLUSIE: normaal", "Geen vis.", "normaal"),
+    "Russian": ("ОПИСАНИЕ: Рыбы нет.\nЗАКЛЮЧЕНИЕ: Норма.", "Рыбы нет.", "Норма."),
+    "Chinese": ("检查所见：未见鱼。诊断意见：未见异常。", "未见鱼。", "未见异常。"),
+    "Turkish": ("BULGULAR: Balık yok.\nSONUÇ: Normal.", "Balık yok.", "Normal."),
+}
+
+
+@pytest.mark.parametrize(("report", "findings", "impression"), CASES.values(), ids=CASES)
+def test_findings_and_impression_are_the_text_of_their_headings(
+    report: str, findings: str | None, impression: str | None
+) -> None:
+    """Nothing else of a report is in them, and no heading."""
+    sections = split_sections(report)
+    assert (sections.get("findings"), sections.get("impression")) == (findings, impression)
+    assert "report" not in sections
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The heart is large. Lungs: clear.",
+        "CT of the chest: a mass in the left lobe.",
+        "Chest radiograph.",
+        "MRI: a mass",
+        "OTHER FINDINGS: sand",
+        "There are no findings - none.",
+        "Taken at 5:23 in the morning.",
+    ],
+)
+def test_texts_without_headings_are_kept_whole(text: str) -> None:
+    """Captions name the examination, too."""
+    assert split_sections(text) == {"report": text}
+
+
+def test_the_other_sections_have_their_names() -> None:
+    """Prompts are built from indication and comparison."""
+    report = "EXAM: CHEST (PA)\n\nHISTORY: cough\n\nCOMPARISON: ___.\n\nTECHNIQUE: AP\n\nCODE: 7\n\nFINDINGS: A"
+    assert split_sections(report) == {
+        "examination": "CHEST (PA)", "indication": "cough", "comparison": "___.", "technique": "AP", "code": "7",
+        "findings": "A",
+    }  # fmt: skip
+    assert split_sections("A.\nIMPRESSION: B", "findings") == {"findings": "A.", "impression": "B"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "target"),
+    [
+        ({"report": "FINDINGS: A fish.\nACCESSION NUMBER: 5"}, "A fish."),
+        ({"report": "INDICATION: cough.\nACCESSION NUMBER: 5"}, ""),
+        ({"report": "INDICATION: cough.\nFINDINGS: Fish.", "findings": "XXXX"}, "Fish."),
+        ({"findings": "FINDINGS: A fish.", "report": "FINDINGS: B."}, "A fish."),
+        ({"findings": "Findings: A fish. Impression: Normal."}, "A fish. Normal."),
+        ({"findings": "A fish.\nIMPRESSION: B", "impression": "Normal.\n\nDR. ___"}, "A fish. Normal."),
+        ({"report": "One fish.\n1. Two."}, "One fish.\n1. Two."),
+    ],
+)
+def test_targets_of_a_data_set(tmp_path: Path, texts: dict[str, object], target: str) -> None:
+    """Columns can have headings, too; a report with headings is never a target as a whole."""
+    rows = [{"file": "a.png", "uid": "1", **texts}]
+    source = Source("pairs", str(write_pairs(tmp_path, rows)))
+    [study] = read_source(source)
+    assert study.text(source.sections) == target
+
+
+@pytest.mark.parametrize("text", ["-" * 50000, "1/" * 30000, " " * 50000 + "x", "AP CHEST " * 9000 + "x", "(" * 50000])
+def test_odd_texts_take_no_time(text: str) -> None:
+    """Seconds of the processor, not minutes: no pattern tries all ways to divide a text."""
+    begin = time.process_time()
+    split_sections(text)
+    assert time.process_time() - begin < 20

@@ -1,0 +1,53 @@
+"""What data sets write where they know nothing: one reading of ids, patients, splits and texts."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+UNKNOWN = frozenset(
+    {
+        "",
+        "nan",
+        "none",
+        "null",
+        "nil",
+        "na",
+        "n/a",
+        "#n/a",
+        "<na>",
+        "nat",
+        "nd",
+        "unk",
+        "unknown",
+        "?",
+        "-",
+        "--",
+        "#ref!",
+        "#value!",
+        "#name?",
+        "#div/0!",
+        "#null!",
+        "#num!",
+    }
+)
+"""In any case, and without white space at the ends."""
+
+PATIENT_KEYS = ("patientid", "patient_id", "patient", "subject_id", "subject")
+"""Keys of a record that name its patient, in any case."""
+
+
+def read_value(value: Any) -> str | None:
+    """A value as text without white space at its ends; None where it says that it is unknown.
+
+    Zero is a value. Whole numbers have no point: a spreadsheet's 12.0 is the id 12.
+    """
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return None if text.lower() in UNKNOWN else text
+
+
+def find_patient_value(record: Mapping[str, Any]) -> str | None:
+    """The patient that a record names under one of PATIENT_KEYS; None where it names none."""
+    found = {key.lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
+    return next((found[key] for key in PATIENT_KEYS if key in found), None)
