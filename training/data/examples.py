@@ -88,6 +88,4 @@ def _make_examples(studies: Iterable[Study], settings: DatasetSettings) -> Itera
             file = mark_image(image)
             known = (*marks, *([file] if file else []))
             for text in settings.choose_texts(study):
-                yield Example(
-                    image, text, study.labels.get(PROMPT, ""), study.labels, (*marks, *([file] if file else []))
-                )
+                yield Example(image, text, study.labels.get(PROMPT, ""), study.labels, known)

@@ -295,17 +295,3 @@ def find_split(path: str) -> str | None:
     """The split that a path names, in any case: the last of SPLIT_NAMES among its words; None where it names none."""
     words = re.split(r"[^a-z]+|(?=data\.csv)", path.lower())
     return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)
-
-
-def find_text(rows: Sequence[tuple[str, Mapping[str, Any]]], name: str) -> Any:
-    """The one text that the rows of a study have under a name; None where none has one.
-
-    Raises DatasetError where two rows have different ones.
-    """
-    found = [(place, row[name]) for place, row in rows if row.get(name) is not None and read_value(row[name])]
-    for place, text in found[1:]:
-        if text != found[0][1]:
-            raise DatasetError(
-                f"{found[0][0]} and {place} are of one study, with two texts of {name}; correct one, or give another id"
-            )
-    return found[0][1] if found else None

@@ -186,8 +186,8 @@ def test_zipped_images_are_unpacked_once(tmp_path: Path) -> None:
     (tmp_path / "pairs.json").write_text('[{"file": "a.png", "report": "Clear."}]', encoding="utf-8")
     for _ in range(2):
         [study] = read_studies("pairs", tmp_path, tmp_path / "pictures.zip")
-        assert study.images == (tmp_path / "pictures" / "all" / "a.png",)
         assert study.images[0].is_file()
+        assert study.images[0].relative_to(tmp_path).match("pictures-*/all/a.png")
     (tmp_path / "bad.zip").write_bytes(b"PK" * 90)
     with pytest.raises(DatasetError, match=r"bad.zip cannot be unpacked"):
         read_studies("pairs", tmp_path, tmp_path / "bad.zip")

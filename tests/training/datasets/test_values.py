@@ -134,25 +134,15 @@ def test_a_sample_of_a_webdataset_keeps_all_that_it_says(tmp_path: Path) -> None
 
 
 def test_nothing_that_is_there_twice_is_chosen_in_silence(tmp_path: Path) -> None:
-    """Two columns, keys, members, reports of one study or files for one name: each is an error that names them."""
+    """Two columns, keys, members or files for one name: each is an error that names them."""
     book = Workbook()
     for row in (["image", "report", "report"], ["a.png", "first", "second"]):
         book.active.append(row)
     book.save(tmp_path / "t.xlsx")
-    (tmp_path / "pairs.json").write_text(
-        json.dumps([{"file": f"{i}.png", "uid": 7, "findings": f"text {i}"} for i in range(2)]), encoding="utf-8"
-    )
-    rows = [["id", "image", "report"], ["a", "0.png", "first"], ["a", "1.png", "second"]]
     write_tar(tmp_path / "keys.tar", ("0.png", picture()), ("0.json", b'{"report": "a", "report": "b"}'))
     write_tar(tmp_path / "members.tar", ("0.png", picture()), ("0.png", picture(3)), ("0.txt", b"text"))
     for name, path, message in (
         ("table", tmp_path / "t.xlsx", "two columns 'report'"),
-        (
-            "table",
-            write_csv(tmp_path / "t.csv", *rows),
-            "line 2 and .*line 3 are of one study, with two texts of report",
-        ),
-        ("pairs", tmp_path / "pairs.json", "entry 0 and .*entry 1 are of one study, with two texts of findings"),
         ("webdataset", tmp_path / "keys.tar", "sample 0: the key 'report' is there twice"),
         ("webdataset", tmp_path / "members.tar", "has two members 0.png"),
     ):
