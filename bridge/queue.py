@@ -159,7 +159,7 @@ class Queue:
         return None
 
     def finish(self, job: Job, outcome: str, reason: str, fingerprint: str) -> None:
-        """Record the outcome of a job. If an event came in the meantime, the study goes on waiting."""
+        """Record the outcome of a job. If an event came in the meantime, the study keeps waiting."""
         with self._transaction() as base:
             base.execute(
                 f"UPDATE study SET waiting = (events != ?), outcome = ?, reason = ?, fingerprint = ?, {FORGIVE}, "

@@ -1,4 +1,4 @@
-"""Write standard input into a file of bounded size; run beside a server for as long as it prints.
+"""Write standard input into a file of bounded size; run next to a server for as long as it prints.
 
 python launcher/console.py logs/console.log
 

@@ -24,7 +24,7 @@ def run_module(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_progress_bars_are_calm_without_a_terminal(tmp_path: Path) -> None:
-    """A bar is on stderr, though it is no terminal, and is not written for each of many quick steps."""
+    """A bar is on stderr, even if it is not a terminal, and is not written for each of many quick steps."""
     done = run_module(
         tmp_path,
         "import time\nfrom tqdm import tqdm\nfor _ in tqdm(range(100), desc='images'):\n    time.sleep(0.01)\n",

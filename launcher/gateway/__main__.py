@@ -53,7 +53,7 @@ def _serve(server: Server, settings: Settings) -> int:
     with Gateway(server, settings) as gateway:
         gateway.start()
         print(f"open {gateway.url} in a browser; gRPC: {settings.listen_grpc}; Ctrl-C stops the gateway", flush=True)
-        print("`make stop` stops the server behind it", flush=True)
+        print("`make stop` stops the server itself", flush=True)
         try:
             while gateway.is_alive():
                 gateway.follow_key()

@@ -44,7 +44,7 @@ SHOWN_AS = {494: 431, 495: 400, 496: 400, 497: 400, 502: 503, 505: 400}
 
 @dataclass(frozen=True)
 class Upstream:
-    """The TorchServe behind the gateway: addresses as HOST:PORT, and MODEL/VERSION of the default model."""
+    """The TorchServe that the gateway serves: addresses as HOST:PORT, and MODEL/VERSION of the default model."""
 
     http: str
     grpc: str

@@ -23,7 +23,7 @@ SAMPLES = {"rg1.dcm": "Chest, PA, DICOM (RG1)", "chest.jpg": "Chest, JPEG"}
 class Gateway:
     """A context manager around nginx.
 
-    server   : the TorchServe behind it, which must run when the gateway starts
+    server   : the TorchServe that it serves, which must run when the gateway starts
     settings : of the site
     """
 

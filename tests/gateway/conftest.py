@@ -27,7 +27,7 @@ TORCHSERVE_KEY = "server-key"
 
 @dataclass
 class Site:
-    """One gateway: its address, a key for it, and the server behind it."""
+    """One gateway: its address, a key for it, and its upstream."""
 
     nginx: Nginx
     folder: Path

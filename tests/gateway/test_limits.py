@@ -1,4 +1,4 @@
-"""Limits of a request, of a client, and of the server behind the gateway."""
+"""Limits of a request, of a client, and of the upstream server."""
 
 import http.client
 import json

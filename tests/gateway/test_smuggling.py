@@ -1,4 +1,4 @@
-"""Malformed framing: the server behind the gateway never sees a second request hidden in a first one.
+"""Malformed framing: the upstream server never sees a second request hidden in a first one.
 
 TorchServe's HTTP library lets four of six such forms through on a kept-alive connection.
 """

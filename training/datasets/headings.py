@@ -94,7 +94,7 @@ SEPARATOR = (
     rf"|(?P<dash>[ \t]*{_CLOSED}[ \t]*[-–—]+(?=\s))|(?P<end>[ \t]*{_CLOSED}[ \t]*(?=\n|\Z))"
     rf"|(?P<gap>(?:[ \t]{{2,}}|\t)(?=\S))|(?P<glued>[ \t](?=(?-i:[A-Z][a-z])|\d+[.)][ \t]))"
 )
-"""What ends a heading: a colon, a bracket, a dash, the end of its line, a gap, or text that goes on in lower case."""
+"""What ends a heading: a colon, a bracket, a dash, the end of its line, a gap, or text that continues in lower case."""
 
 AT_LINE = re.compile(rf"^(?P<opened>{_OPENED})(?P<name>{HEADING})(?:{SEPARATOR})", re.IGNORECASE | re.MULTILINE)
 INSIDE = re.compile(rf"(?<=[\s。；.;,)\]])(?P<opened>[\[*#]*)(?P<name>{HEADING})(?:{SEPARATOR})", re.IGNORECASE)

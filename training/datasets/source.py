@@ -153,11 +153,11 @@ def _cut_report(study: Study, sections: Sequence[str]) -> Study:
     and impression lose headings and sections that are not theirs.
     """
     wanted = set(sections) - {"report"}
-    further = tuple(_cut(report, wanted) for report in study.further)
-    return replace(study, sections=_cut(study.sections, wanted), further=further)
+    further = tuple(_cut_sections(report, wanted) for report in study.further)
+    return replace(study, sections=_cut_sections(study.sections, wanted), further=further)
 
 
-def _cut(sections: Mapping[str, str], wanted: Set[str]) -> Mapping[str, str]:
+def _cut_sections(sections: Mapping[str, str], wanted: Set[str]) -> Mapping[str, str]:
     texts = dict(sections)
     for name in wanted & texts.keys() & set(TARGETS):
         found = split_sections(texts[name], name)

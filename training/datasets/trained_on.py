@@ -71,7 +71,7 @@ def split_known(
 
     parts : all studies of the data set by split
 
-    returns : studies that can be scored, number trained on, number of others whose patient has a study trained on
+    returns : studies that can be scored, number trained on, number of further ones whose patient has a study trained on
     """
     known = {study.study_id: study.unit for part in parts.values() for study in part if trained_on.knows(study, source)}
     units = set(known.values())

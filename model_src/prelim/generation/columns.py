@@ -45,7 +45,7 @@ def check_columns(prefix: int, options: GenerationOptions, limit: int) -> None:
             "prompt, or ask the operator for a larger max_cache_mb"
         )
     ways = [f"max_new_tokens up to {room // rows + 2} with {name} {rows}"]
-    # At least three tokens: two need no more than `room` leaves.
+    # At least three tokens: two never need more than `room` leaves.
     if (fewer := room // (tokens - 2)) >= 1:
         ways.append(f"{name} up to {fewer} with max_new_tokens {tokens}")
     raise InvalidOption(

@@ -33,7 +33,7 @@ def test_warnings_stay_inside() -> None:
     ],
 )
 def test_errors_quote_nothing(raised: Exception, error: type[Exception], message: str) -> None:
-    """An InputError passes as it is; of others the type alone is named, and no chain leads to them."""
+    """An InputError passes as it is; any other error is named by its type alone, and no chain leads to them."""
     with pytest.raises(error) as caught, fence("the PNG image"):
         raise raised
 

@@ -61,7 +61,7 @@ def test_float_samples_that_all_differ_cost_linear_time_and_memory() -> None:
 
 
 def test_cpu_time_is_limited() -> None:
-    """A file that needs more CPU time than allowed is a 413 that says so, and costs no more; the next one is read."""
+    """A file that needs more CPU time than allowed is a 413 that says so, and stops there; the next one is read."""
     data = float_ramp(5000)
     config = InputConfig(max_cpu_seconds=0.1)
     read_radiograph(make_dicom(), CONFIG)

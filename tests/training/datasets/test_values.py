@@ -70,7 +70,7 @@ def test_one_place_says_what_is_unknown(word: Any) -> None:
 
 
 def test_none_is_an_answer_to_a_question(tmp_path: Path) -> None:
-    """VQA-RAD has it: what would be no report is a text there."""
+    """VQA-RAD has it: what is not a report elsewhere is a text there."""
     entry = {"qid": 0, "image_name": "a.png", "image_case_url": "c", "question": "Any mass?", "answer": "None"}
     (tmp_path / "q.json").write_text(json.dumps([entry]), encoding="utf-8")
     [study] = read_studies("vqa_rad", tmp_path / "q.json")
