@@ -1,5 +1,6 @@
 """How programs behave where no person watches; tests/launcher/test_interrupts.py has Ctrl-C."""
 
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 from terminal import program
 from terminal.program import sign_of_life
 
+ROOT = Path(__file__).parents[1]
 PACKAGES = ("benchmarks", "export", "launcher", "loadtests", "training")
 
 
@@ -19,8 +21,14 @@ def run_module(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     package.mkdir()
     (package / "__init__.py").write_text("from terminal.program import begin\nbegin()\n", encoding="utf-8")
     (package / "module.py").write_text(code, encoding="utf-8")
+    return run_again(folder)
+
+
+def run_again(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the module as it is."""
     command = [sys.executable, "-m", "package.module"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_progress_bars_are_calm_without_a_terminal(tmp_path: Path) -> None:
@@ -39,8 +47,7 @@ def test_interrupt_is_one_line_and_other_errors_are_shown_whole(tmp_path: Path) 
     """The process ends by the signal, as shells and make expect; a fault of the program still has its traceback."""
     interrupted = run_module(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     (tmp_path / "package" / "module.py").write_text("raise ValueError('a fault')\n", encoding="utf-8")
-    command = [sys.executable, "-m", "package.module"]
-    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    failed = run_again(tmp_path)
 
     assert (interrupted.stderr, interrupted.returncode) == ("interrupted\n", -2)
     assert "Traceback" in failed.stderr

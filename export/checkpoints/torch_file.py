@@ -81,7 +81,7 @@ SMALLEST = 10
 def read_torch_file(path: Path, assume: Callable[[str], None] | None = None) -> dict[str, Tensor]:
     """Read a state_dict, memory-mapped if the format allows it.
 
-    assume  : called with the name of the weights that are taken where a file has more than one set, such as those of a moving average
+    assume  : called with the name of the weights that are taken, where a file has more than one set (a moving average)
     returns : published key -> tensor
 
     Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and harmless values.

@@ -44,7 +44,7 @@ PYTEST = (
 MEMORY = 12 * 2**30
 """Bytes of addresses that tests may take: a changed size must not fill the machine."""
 SECONDS = 45
-"""Tests that one change meets, so that survivors have bounded cost; those that are left out can only lower the score."""
+"""Tests that one change meets, so that survivors have a bounded cost; others left out can only lower the score."""
 NO_TESTS = 5
 """Exit status of pytest without tests. It has 4 where a conftest.py cannot import the changed code."""
 BROKEN = 99
