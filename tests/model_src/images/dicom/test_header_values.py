@@ -269,7 +269,7 @@ def test_levels_by_percentiles() -> None:
 def test_range_of_samples() -> None:
     """Unsigned samples that use half of their type are divided by its maximum; all others by their percentiles."""
     # One level alone in the upper half, as 32768 would be, is a marker.
-    for top, full in ((33500, True), (32767, False), (65535, True)):
+    for top, full in ((40000, True), (32767, False), (65535, True)):
         samples = np.linspace(0, top, 10_001).astype(np.uint16)
         samples[:200], samples[-200:] = 0, top
         grey, own = scale_samples(samples, "voi", invert=False)
