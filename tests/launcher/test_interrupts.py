@@ -124,7 +124,8 @@ def check(clone: Clone, command: str, sign: str, delay: float) -> None:
 
         lines = lines_of(printed)
         assert sum(line.startswith("interrupted") for line in lines) == 1, printed
-        assert all(QUIET.fullmatch(line) for line in lines), printed
+        # PyTorch logs a remark of its own when an export begins, before or after the interrupt.
+        assert all(QUIET.fullmatch(line) for line in lines if "triton not found" not in line), printed
         assert terminal.running() == []
         left = (everything(clone.folder) - before) | everything(scratch)
         assert {name for name in left if not KEPT.match(name)} == set()
