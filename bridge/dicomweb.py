@@ -13,7 +13,7 @@ from requests.auth import HTTPBasicAuth
 from bridge.failures import Failure, Outage
 from bridge.settings import DicomWeb
 from bridge.study import Study
-from prelim_client.loopback import open_session
+from bridge.web import http_failure, open_authorized, read_secret
 
 PAGE = 500
 ANY_SYNTAX = (("application/dicom", "*"),)
@@ -25,14 +25,9 @@ class DicomWebArchive:
     """Fetches studies and stores drafts. Every method raises Outage or Failure, without the library's texts."""
 
     def __init__(self, settings: DicomWeb) -> None:
-        session = open_session(settings.url)
+        session = open_authorized(settings.url, settings.token_file, settings.ca_file)
         if settings.user is not None:
-            password = settings.password_file.read_text(encoding="utf-8").strip() if settings.password_file else ""
-            session.auth = HTTPBasicAuth(settings.user, password)
-        if settings.token_file is not None:
-            session.headers["Authorization"] = f"Bearer {settings.token_file.read_text(encoding='utf-8').strip()}"
-        if settings.ca_file is not None:
-            session.verify = str(settings.ca_file)
+            session.auth = HTTPBasicAuth(settings.user, read_secret(settings.password_file) or "")
         # UIDs of real equipment have leading zeros and other faults; they are only passed on.
         self._client = DICOMwebClient(settings.url, session, timeout=settings.timeout_s, permissive_uid=True)
         # The queue retries, and remembers it.
@@ -90,9 +85,6 @@ def _translated(side: str) -> Iterator[None]:
         yield
     except requests.HTTPError as error:
         code = error.response.status_code if error.response is not None else 0
-        # 401 and 403 are the site's to repair, and then all studies work again.
-        if code in (401, 403, 408, 429) or code >= 500:
-            raise Outage(f"{side}_{code}") from None
-        raise Failure(f"{side}_{code}") from None
+        raise http_failure(side, code) from None
     except requests.RequestException as error:
         raise Outage(f"{side}_{type(error).__name__}") from None

@@ -8,10 +8,10 @@ from typing import Any
 import requests
 from pydicom.dataset import Dataset
 
-from bridge.failures import Failure, Outage
+from bridge.failures import Outage
 from bridge.settings import Fhir
 from bridge.structured_report import NOTICE, Draft
-from prelim_client.loopback import open_session
+from bridge.web import http_failure, open_authorized
 
 Resource = dict[str, Any]
 
@@ -35,11 +35,7 @@ class FhirClient:
 
     def __init__(self, settings: Fhir) -> None:
         self._settings = settings
-        self._session = open_session(settings.url)
-        if settings.token_file is not None:
-            self._session.headers["Authorization"] = f"Bearer {settings.token_file.read_text(encoding='utf-8').strip()}"
-        if settings.ca_file is not None:
-            self._session.verify = str(settings.ca_file)
+        self._session = open_authorized(settings.url, settings.token_file, settings.ca_file)
 
     def send(self, draft: Draft) -> None:
         """Send a draft. Its resources have ids that follow from it, so that a second time changes nothing.
@@ -55,10 +51,9 @@ class FhirClient:
             )
         except requests.RequestException:
             raise Outage("fhir_unreachable") from None
-        if answer.status_code in (401, 403, 404, 408, 429) or answer.status_code >= 500:
-            raise Outage(f"fhir_{answer.status_code}")
         if not answer.ok:
-            raise Failure(f"fhir_{answer.status_code}")
+            # 404: the base URL of the settings is wrong.
+            raise http_failure("fhir", answer.status_code, 404)
 
 
 def write_bundle(draft: Draft) -> Resource:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from bridge.journal import log
 from bridge.queue import Full, Queue
 from bridge.settings import Settings
+from bridge.web import read_secret
 
 STUDY = re.compile(r"/studies/([0-9.]{1,64})")
 MAX_BODY = 65536
@@ -24,7 +25,7 @@ def listen_to_hook(settings: Settings, queue: Queue) -> Iterator[int]:
     or the bridge is away, is found by polling.
     """
     assert settings.hook is not None  # noqa: S101 - its caller has looked
-    token = settings.hook.token_file.read_text(encoding="utf-8").strip() if settings.hook.token_file else None
+    token = read_secret(settings.hook.token_file)
 
     class Handler(BaseHTTPRequestHandler):
         """Answers one request."""

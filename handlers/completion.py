@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handlers.exchange import Completion, Exchange
-from handlers.fields import MAX_IMAGES, boolean, from_base64, json_object, sanitised, text
+from handlers.fields import MAX_IMAGES, boolean, find_value, from_base64, json_object, sanitised, text
 from handlers.request import OPTIONS, options_of, queued_ms, read_messages, read_prompt
 from prelim.errors import InvalidOption, TooLarge, UnknownModel, UnreadableInput
 from prelim.generation.options import GenerationOptions
@@ -85,19 +85,15 @@ def _cut_images(body: bytes) -> tuple[list[bytes], bytes]:
     images: list[bytes] = []
     rest: list[bytes] = []
     position = 0
-    while (member := _DATA_URI.search(body, position)) is not None:
-        # Base64 has no quote and none that is escaped: the next one ends it.
-        end = body.find(b'"', member.end())
-        if end < 0:
-            break
+    while (place := find_value(body, _DATA_URI, b'"', position)) is not None:
         if len(images) == MAX_IMAGES:
             raise TooLarge(f"there are more than {MAX_IMAGES} images", "messages")
-        uri = body[member.end() : end]
+        uri = body[place]
         if not uri.partition(b",")[0].endswith(b";base64"):
             raise UnreadableInput("a data URI is not data:TYPE;base64,DATA", "messages")
-        rest += [body[position : member.end()], b"data:%d" % len(images)]
+        rest += [body[position : place.start], b"data:%d" % len(images)]
         images.append(from_base64(uri))
-        position = end
+        position = place.stop
     return images, b"".join([*rest, body[position:]])
 
 

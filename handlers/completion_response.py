@@ -12,11 +12,15 @@ from typing import Any
 from handlers.completion import RENAMED
 from handlers.exchange import Completion, Exchange
 from handlers.failure import Failure
-from handlers.response import JSON, Answer, ServedModel, json_bytes, timing_ms
+from handlers.response import JSON, Answer, ServedModel, json_bytes, report_contents
+from handlers.route import MODELS
 from prelim.report import Alternative, Report, Token
 from prelim.report_generator import ReportGenerator
 
 EVENTS = "text/event-stream"
+
+ABOUT = ("status", "sections", "model", "warnings", "timing_ms")
+"""Members of an answer to /predictions that OpenAI's objects have no place for."""
 
 
 def content_type(exchange: Exchange) -> str:
@@ -38,14 +42,8 @@ def text_chunk(text: str, exchange: Exchange, model: ServedModel) -> bytes:
 def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Answer:
     """The answer that carries a report; in a stream the text that has not been sent precedes it."""
     choices: list[Report | Alternative] = [report, *report.alternatives]
-    about = {
-        "status": report.status,
-        "sections": {"findings": report.findings, "impression": report.impression},
-        "avg_logprobs": [choice.avg_logprob for choice in choices],
-        "model": dataclasses.asdict(model),
-        "warnings": list(report.warnings),
-        "timing_ms": timing_ms(report, exchange),
-    }
+    contents = report_contents(report, exchange, model)
+    about = {name: contents[name] for name in ABOUT} | {"avg_logprobs": [choice.avg_logprob for choice in choices]}
     written = sum(choice.num_tokens for choice in choices)
     usage = {
         "prompt_tokens": report.num_prompt_tokens,
@@ -54,7 +52,7 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
     }
     if exchange.stream:
         return Answer(200, b"".join(_rest(choices, about, usage, exchange, model)), EVENTS)
-    contents = _head("chat.completion", exchange, model) | {
+    completion = _head("chat.completion", exchange, model) | {
         "choices": [
             {
                 "index": index,
@@ -67,7 +65,7 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
         "usage": usage,
         "prelim": about,
     }
-    return Answer(200, json_bytes(contents) + b"\n", JSON)
+    return Answer(200, json_bytes(completion) + b"\n", JSON)
 
 
 def failure_answer(failure: Failure, exchange: Exchange | None = None) -> Answer:
@@ -94,7 +92,7 @@ def models_answer(path: str, generator: ReportGenerator, model: ServedModel) -> 
         | {"takes_prompts": generator.takes_prompts, "takes_messages": generator.takes_messages},
     }
     listed = {"object": "list", "data": [served]}
-    return Answer(200, json_bytes(listed if path == "v1/models" else served) + b"\n", JSON)
+    return Answer(200, json_bytes(listed if path == MODELS else served) + b"\n", JSON)
 
 
 def _rest(

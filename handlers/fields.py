@@ -107,17 +107,23 @@ def _json_fields(value: Any, max_bytes: int) -> dict[str, Any]:
     return contents
 
 
+def find_value(body: Any, member: "re.Pattern[bytes]", end: bytes, start: int = 0) -> slice | None:
+    """Where the value of a member is in JSON that is not parsed; None where there is none, or the body is not bytes.
+
+    member : matches up to the value
+    end    : what follows the value, and does not occur in it: base64 has no quote, bracket or escaped quote
+    """
+    found = member.search(body, start) if isinstance(body, bytes | bytearray) else None
+    stop = body.find(end, found.end()) if found else -1
+    return None if found is None or stop < 0 else slice(found.end(), stop)
+
+
 def _cut_images(value: Any) -> tuple[list[bytes] | None, Any]:
     """The files of a JSON body's images, and the body with an empty list instead; see `_cut_image`."""
-    if not isinstance(value, bytes | bytearray):
+    place = find_value(value, _IMAGES_MEMBER, b"]")
+    if place is None:
         return None, value
-    member = _IMAGES_MEMBER.search(value)
-    # Base64 has no bracket: the next one ends the list.
-    end = value.find(b"]", member.end()) if member else -1
-    if member is None or end < 0:
-        return None, value
-    images = list_of_images(bytes(value[member.end() - 1 : end + 1]))
-    return images, bytes(value[: member.end()]) + bytes(value[end:])
+    return list_of_images(b"[%b]" % value[place]), bytes(value[: place.start]) + bytes(value[place.stop :])
 
 
 def list_of_images(value: Any) -> list[bytes]:
@@ -146,14 +152,10 @@ def _cut_image(value: Any) -> tuple[bytes | None, Any]:
     An `image` elsewhere than in the outer object, where alone one is allowed, leaves an `image` that is not empty, or
     a member that is refused as unknown.
     """
-    if not isinstance(value, bytes | bytearray):
+    place = find_value(value, _IMAGE_MEMBER, b'"')
+    if place is None:
         return None, value
-    member = _IMAGE_MEMBER.search(value)
-    # Base64 has no quote and none that is escaped: the next one ends it.
-    end = value.find(b'"', member.end()) if member else -1
-    if member is None or end < 0:
-        return None, value
-    return bytes(value[member.end() : end]), bytes(value[: member.end()]) + bytes(value[end:])
+    return bytes(value[place]), bytes(value[: place.start]) + bytes(value[place.stop :])
 
 
 def from_base64(value: Any) -> bytes:

@@ -107,7 +107,8 @@ class ReportHandler:
         refused = attempt(lambda: self.flight.enter(request_id, self._read(row, headers)))
         if not isinstance(refused, Failure):
             return None
-        return self._failed(request_id, refused, _answer_format(path == COMPLETIONS).failure_answer(refused))
+        form: AnswerFormat = completion_response if path == COMPLETIONS else response
+        return self._failed(request_id, refused, form.failure_answer(refused))
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange:
         if path_of(headers) == COMPLETIONS:
@@ -128,7 +129,7 @@ class ReportHandler:
         return outcomes
 
     def _answer(self, request_id: str, outcome: Outcome, exchange: Exchange) -> Answer:
-        form = _answer_format(exchange.completion is not None)
+        form = _answer_format(exchange)
         if isinstance(outcome, Failure):
             return self._failed(request_id, outcome, form.failure_answer(outcome, exchange))
         answer = attempt(lambda: form.report_answer(outcome, exchange, self.model))
@@ -165,8 +166,7 @@ class ReportHandler:
                     context.set_response_header(index, "ts_stream_next", "false")
             elif exchange is not None and (chunk := self._chunk(request_id, exchange)):
                 bodies[index], stops[index], exchange.chunked = chunk, False, True
-                form = _answer_format(exchange.completion is not None)
-                context.set_response_content_type(index, form.content_type(exchange))
+                context.set_response_content_type(index, _answer_format(exchange).content_type(exchange))
             else:
                 del context.request_ids[index]
         if self.settings.in_flight:
@@ -175,7 +175,7 @@ class ReportHandler:
 
     def _chunk(self, request_id: str, exchange: Exchange) -> bytes:
         """What to send of an answer that is not finished; empty when there is nothing new to say."""
-        form = _answer_format(exchange.completion is not None)
+        form = _answer_format(exchange)
         if exchange.stream and _is_one_sequence(exchange):
             text = attempt(lambda: self.generator.new_text(request_id))
             if text and not isinstance(text, Failure):
@@ -191,5 +191,5 @@ def _is_one_sequence(exchange: Exchange) -> bool:
     return exchange.request.options is None or exchange.request.options.rows == 1
 
 
-def _answer_format(completion: bool) -> AnswerFormat:
-    return completion_response if completion else response
+def _answer_format(exchange: Exchange) -> AnswerFormat:
+    return response if exchange.completion is None else completion_response

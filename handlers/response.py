@@ -81,9 +81,9 @@ def text_chunk(text: str, exchange: Exchange, model: ServedModel) -> bytes:
     return json_bytes({"text": text}) + b"\n"
 
 
-def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Answer:
-    """The answer that carries a report; in a stream the text that has not been sent precedes it."""
-    contents: dict[str, Any] = {
+def report_contents(report: Report, exchange: Exchange, model: ServedModel) -> dict[str, Any]:
+    """What every answer says of a report, whatever the request asked for."""
+    return {
         "report": report.text,
         "sections": {"findings": report.findings, "impression": report.impression},
         "status": report.status,
@@ -95,6 +95,11 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
         "warnings": list(report.warnings),
         "timing_ms": timing_ms(report, exchange),
     }
+
+
+def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Answer:
+    """The answer that carries a report; in a stream the text that has not been sent precedes it."""
+    contents = report_contents(report, exchange, model)
     contents |= {name: _round(values.tolist()) for name, values in report.insights.items()}
     if report.pictures:
         contents["images"] = [base64.b64encode(picture).decode() for picture in report.pictures]

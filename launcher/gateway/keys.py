@@ -61,8 +61,7 @@ def current_key(server: Server) -> str:
         if _expires_soon(str(entry.get("expiration time", ""))):
             with contextlib.suppress(requests.RequestException):
                 server.renew_key()
-            entry = json.loads(server.key_file.read_text(encoding="utf-8"))["inference"]
-        return str(entry["key"])
+        return server.key()
     except (OSError, ValueError, KeyError):
         return ""
 

@@ -20,7 +20,7 @@ from tests.dicom_files import dataset, encode, lut_item, phantom, set_text
 KEY = SiteKey(b"k" * 32)
 
 
-def cut(made: Dataset) -> bytes:
+def deidentify(made: Dataset) -> bytes:
     """Return the file that the server would get."""
     return write_deidentified(dcmread(BytesIO(encode(made))), KEY)
 
@@ -38,7 +38,7 @@ def test_no_planted_identity_leaves() -> None:
 
 def test_nothing_but_the_allowed_elements_leaves() -> None:
     """The file has no element outside the list, no private one, and only lookup tables and codes inside sequences."""
-    result = dcmread(BytesIO(cut(plant(dataset(phantom())))))
+    result = dcmread(BytesIO(deidentify(plant(dataset(phantom())))))
 
     assert {element.keyword for element in result} <= {*ALLOWED, "PixelData"}
     assert result.file_meta.get("SourceApplicationEntityTitle") is None
@@ -62,7 +62,7 @@ def test_the_server_sees_the_same_picture() -> None:
         VOILUTSequence=Sequence([lut_item(0, np.arange(4096) * 16, 16)]),
         ViewCodeSequence=Sequence([_code("272479007", "postero-anterior")]),
     )
-    original, result = encode(made), cut(made)
+    original, result = encode(made), deidentify(made)
     first, second = (read_radiograph(file, InputConfig()) for file in (original, result))
 
     assert np.array_equal(first.pixels, second.pixels)

@@ -127,7 +127,7 @@ def test_ordinary_forms_are_imported(form: str, published: State, expected: Stat
 def test_second_set_of_weights_is_named(
     others: Callable[[State], Any], named: str, published: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where a file has the weights of a moving average too, what is taken is printed and on the card."""
+    """Where a file has the weights of a moving average too, the ones taken are printed and on the card."""
     torch.save({"model": published, **others(published)}, tmp_path / "a.ckpt")
     import_file(tmp_path / "a.ckpt")
 

@@ -37,15 +37,13 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     folder = ImageFolder(images or file.parent / "images")
     studies: dict[str, Rows] = {}
     for place, record in read_records(file, read_json(file), ("file",)):
-        names = _read_names(place, record)
-        studies.setdefault(read_value(record.get("uid")) or names[0], []).append((place, record))
+        record["file"] = _read_names(place, record["file"])
+        studies.setdefault(read_value(record.get("uid")) or record["file"][0], []).append((place, record))
     for study_id, rows in studies.items():
         place, first = rows[0]
         # One file may be listed twice, for instance once for each licence.
         views = {
-            folder.find(name): read_value(record.get("view")) or ""
-            for where, record in rows
-            for name in _read_names(where, record)
+            folder.find(name): read_value(record.get("view")) or "" for _, record in rows for name in record["file"]
         }
         sections, further = keep_readings([{name: record.get(name) for name in SECTIONS} for _, record in rows], place)
         yield Study(
@@ -81,9 +79,9 @@ def _find_split(record: Mapping[str, Any]) -> str | None:
     return read_value(record.get("split"))
 
 
-def _read_names(place: str, record: Mapping[str, Any]) -> list[str]:
-    """The image names of an object. Raises DatasetError where one is blank, null or not a text."""
-    names = record["file"] if isinstance(record["file"], list) else [record["file"]]
+def _read_names(place: str, file: Any) -> list[str]:
+    """The image names that `file` of an object has. Raises DatasetError where one is blank, null or not a text."""
+    names = file if isinstance(file, list) else [file]
     if not names or not all(isinstance(name, str) and read_value(name) for name in names):
         raise DatasetError(f"{place}: file is blank, null or not a text; give a file name or a list of them")
     return names

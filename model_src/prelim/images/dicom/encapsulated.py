@@ -81,7 +81,7 @@ def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarray
         return decode_rle(stream, header.rows, header.columns, header.samples, header.bits_allocated)
     kind = next((kind for start, kind in OTHER_FILES.items() if stream.startswith(start)), None)
     if kind is not None:
-        raise Refused(f"not supported: {PIXEL_DATA} holds a {kind} file, which is none of DICOM's encodings")
+        raise Refused(f"not supported: {PIXEL_DATA} holds a {kind} file, which is not one of DICOM's encodings")
     if syntax in SYNTAX_FAMILY:
         raise UnreadableInput(f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again")
     raise Refused(

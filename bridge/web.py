@@ -1,0 +1,37 @@
+"""What the bridge's HTTP clients and its hook share: sessions, secrets, and what a status says about a study."""
+
+from pathlib import Path
+
+import requests
+
+from bridge.failures import Failure, Outage
+from prelim_client.loopback import open_session
+
+SITES_TO_REPAIR = (401, 403, 408, 429)
+"""Not about one study: when the site has repaired it, all studies work again."""
+
+
+def read_secret(file: Path | None) -> str | None:
+    """A token or password in a file, without white space at its ends."""
+    return None if file is None else file.read_text(encoding="utf-8").strip()
+
+
+def open_authorized(url: str, token_file: Path | None, ca_file: Path | None) -> requests.Session:
+    """A session for a server, with a bearer token and the site's own authority where they are given."""
+    session = open_session(url)
+    token = read_secret(token_file)
+    if token is not None:
+        session.headers["Authorization"] = f"Bearer {token}"
+    if ca_file is not None:
+        session.verify = str(ca_file)
+    return session
+
+
+def http_failure(side: str, code: int, *outages: int) -> Outage | Failure:
+    """What an HTTP status other than success means.
+
+    side    : who answered, for the reason
+    outages : further statuses that are not about one study
+    """
+    kind = Outage if code in (*SITES_TO_REPAIR, *outages) or code >= 500 else Failure
+    return kind(f"{side}_{code}")
