@@ -155,7 +155,7 @@ test-fast: $(INSTALLED)  ## fast tests: no server, no slow tests
 
 test-pacs: $(INSTALLED)  ## the bridge with a real PACS (Orthanc); installs it from Debian if it is missing
 	launcher/install_pacs.sh
-	$(BIN)/python -m pytest -m "pacs and not exhaustive" tests/pacs
+	$(BIN)/python -m pytest -m "pacs and not exhaustive" tests/pacs tests/bridge
 
 test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is missing
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light

@@ -48,12 +48,14 @@ def validate(bundle: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in json.loads(done.stdout) if one["severity"] == "error" or "value set" not in one["message"]]
 
 
+@pytest.mark.pacs
 @pytest.mark.parametrize("case", CASES)
 def test_the_bundle_is_valid(case: str) -> None:
     """Neither the bundle nor a resource in it has an error or a warning."""
     assert validate(write_bundle(make_draft(**CASES[case]))) == []
 
 
+@pytest.mark.pacs
 def test_the_validator_notices_a_wrong_code() -> None:
     """A status outside its value set and an unknown element are found, so that the test above can fail."""
     bundle = write_bundle(make_draft())
