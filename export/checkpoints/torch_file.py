@@ -23,8 +23,9 @@ from torch import Tensor
 
 from prelim.errors import ArchiveError
 
-CONTAINERS = ("model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "weights")
-"""Keys under which training scripts store the weights, next to optimizer and epoch."""
+CONTAINERS = ("model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
+"""Keys under which training scripts store the weights, next to optimizer and epoch. Others are found by what they hold;
+where a file has several sets, the first of these is taken."""
 
 
 class _Values(dict[str, Any]):
@@ -87,10 +88,16 @@ def read_torch_file(path: Path, assume: Callable[[str], None] | None = None) -> 
     Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and harmless values.
     """
     contents = _load(path)
-    while isinstance(contents, Mapping) and (inner := next((c for c in CONTAINERS if _holds(contents, c)), None)):
-        others = sorted(str(key) for key, value in contents.items() if key != inner and _has_weights(value))
-        if others and assume is not None:
-            assume(f"the weights under {inner!r} of {path.name}; it has others under {', '.join(map(repr, others))}")
+    while isinstance(contents, Mapping) and (sets := _sets_of_weights(contents)):
+        inner = next((key for key in CONTAINERS if key in sets), sets[0])
+        rest = ", ".join(repr(key) for key in sets if key != inner)
+        if rest and inner not in CONTAINERS:
+            raise ArchiveError(
+                f"{path} has weights under {inner!r}, {rest}, and none of these is a usual name; "
+                "save one of them alone"
+            )
+        if rest and assume is not None:
+            assume(f"the weights under {inner!r} of {path.name}; it has others under {rest}")
         contents = contents[inner]
     tensors = (
         {key: value for key, value in contents.items() if isinstance(value, Tensor)}
@@ -114,16 +121,19 @@ def read_torch_file(path: Path, assume: Callable[[str], None] | None = None) -> 
     return tensors
 
 
-def _holds(contents: Mapping[Any, Any], key: str) -> bool:
-    return isinstance(contents.get(key), Mapping)
+def _sets_of_weights(contents: Mapping[Any, Any]) -> list[str]:
+    """The keys under which a checkpoint has a state_dict, or a checkpoint of its own; none if it is a state_dict."""
+    if any(isinstance(value, Tensor) for value in contents.values()):
+        return [key for key in CONTAINERS if isinstance(contents.get(key), Mapping)]
+    return sorted(key for key, value in contents.items() if isinstance(key, str) and _has_weights(value))
 
 
 def _has_weights(contents: Any) -> bool:
-    """Whether a value is a state_dict, or contains one as a checkpoint does; an optimizer's state has other keys."""
-    if not isinstance(contents, Mapping):
+    """Whether a value is a state_dict, or contains one; an optimizer's state and single numbers do not count."""
+    if not isinstance(contents, Mapping) or "param_groups" in contents:
         return False
-    tensors = any(isinstance(key, str) and isinstance(value, Tensor) for key, value in contents.items())
-    return tensors or any(_has_weights(contents[key]) for key in CONTAINERS if key in contents)
+    named = {key: value for key, value in contents.items() if isinstance(key, str)}
+    return any((isinstance(value, Tensor) and value.numel() > 1) or _has_weights(value) for value in named.values())
 
 
 def _load(path: Path) -> Any:

@@ -67,6 +67,9 @@ FORMS: dict[str, Callable[[State], Any]] = {
     "net": lambda state: {"net": OrderedDict(state), "acc": 0.9, "epoch": 2},
     "model_state": lambda state: {"model_state": state},
     "weights": lambda state: {"weights": state},
+    "params": lambda state: {"params": state, "epoch": 1},
+    "average alone": lambda state: {"model_ema": state, "optimizer": {"state": {}, "param_groups": []}},
+    "a name of their own": lambda state: {"best": {"captioner": state}, "callbacks": {"best": torch.ones(1)}},
     "nested": lambda state: {"model": {"state_dict": state}},
     "average": averaged,
     "average in a container": lambda state: {"state_dict": averaged(state)},
@@ -136,6 +139,14 @@ def test_second_set_of_weights_is_named(
     for text in (capsys.readouterr().out, card):
         assert (assumption in text) == bool(named)
         assert ("it has others" in text) == bool(named)
+
+
+def test_two_sets_without_a_usual_name_are_refused(published: State, tmp_path: Path) -> None:
+    """None of them is taken by chance."""
+    torch.save({"student": published, "teacher": published}, tmp_path / "a.ckpt")
+
+    with pytest.raises(ArchiveError, match="weights under 'student', 'teacher', and none of these is a usual name"):
+        import_file(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""One bulk job: list what is to do, let workers do it, say how it goes."""
+
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import ray
+import ray.data
+import yaml
+
+from bulk.errors import JobError
+from bulk.output import STAGES, Output
+from bulk.progress import Progress
+from bulk.storage import Location
+from bulk.studies import Source
+from bulk.todo import Todo, write_todo
+from bulk.worker import CALLS, Worker, WorkerSettings
+from prelim.archive.archive import CONFIG
+from prelim.archive.mar import check_mar, read_file
+from prelim.archive.model_config import ModelConfig
+from prelim.errors import ArchiveError
+from prelim.generation.options import GenerationOptions
+
+_MOST_TASKS = 4096
+"""Tasks of Ray that a job is cut into; a task does one block after another."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do.
+
+    source  : the studies
+    archive : a .mar, a path that every node can read
+    output  : folder for the reports
+    options : generation options by name
+    prompt  : for models that take one
+    slots   : requests that a worker decodes together
+    threads : of a worker
+    workers : how many; None: as many as there are processors for
+    limit   : look at the first so many studies only
+    retry_errors : try studies again that got no report in an earlier run
+    address : of a Ray cluster; None: this machine
+    """
+
+    source: Source
+    archive: Location
+    output: Location
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+    slots: int = 8
+    threads: int = 1
+    workers: int | None = None
+    limit: int | None = None
+    retry_errors: bool = False
+    address: str | None = None
+
+
+def run_job(job: Job) -> Mapping[str, Any]:
+    """Run a job to its end; returns its summary, which is also in the output.
+
+    Raises JobError, ArchiveError and InvalidOption before anything is decoded.
+    """
+    if job.address is not None:
+        _check_reachable(job.address)
+    output = Output(job.output)
+    output.begin(_identity(job))
+    output.clean()
+    if job.retry_errors:
+        output.forget_errors()
+    todo = write_todo(job.source, output, job.limit)
+    progress = Progress(todo.studies, todo.total)
+    started = time.monotonic()
+    workers = 0
+    if todo.blocks:
+        with _ray(job.address):
+            cpus = ray.cluster_resources().get("CPU", 1)
+            workers = job.workers or max(1, int(cpus // job.threads))
+            for counts in _decode(job, todo, min(workers, todo.blocks)):
+                progress.add(int(counts["reports"].sum()), int(counts["errors"].sum()))
+    seconds = time.monotonic() - started
+    summary = {
+        "studies": todo.total,
+        "new": todo.studies,
+        "seconds": round(seconds, 1),
+        "reports_per_s_and_core": round(todo.studies / max(seconds, 1e-9) / max(1, workers * job.threads), 3),
+        **_counts(output),
+    }
+    output.end(summary)
+    return summary
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    """What must not change between the runs of a job. Raises ArchiveError and InvalidOption."""
+    config, sha256 = _read_model(job.archive)
+    options = GenerationOptions.from_mapping(job.options, config.generation)
+    return {
+        "model": config.name,
+        "version": config.version,
+        "sha256": sha256,
+        "options": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(options).items()},
+        "prompt": job.prompt,
+    }
+
+
+def _read_model(archive: Location) -> tuple[ModelConfig, str]:
+    if not archive.is_file():
+        raise ArchiveError(f"{archive.url} does not exist; `make archive` builds an archive")
+    with archive.local() as path:
+        manifest = check_mar(path)
+        return ModelConfig.from_mapping(yaml.safe_load(read_file(path, CONFIG)), CONFIG), manifest.sha256
+
+
+def _decode(job: Job, todo: Todo, workers: int) -> Iterator[Mapping[str, Any]]:
+    """Let actors decode all blocks; yields the counts of each as it is written."""
+    settings = WorkerSettings(
+        archive=job.archive,
+        output=job.output,
+        todo=todo,
+        options=job.options,
+        prompt=job.prompt,
+        slots=job.slots,
+        threads=job.threads,
+    )
+    blocks = ray.data.from_items(
+        [{"block": number} for number in range(todo.blocks)], override_num_blocks=min(todo.blocks, _MOST_TASKS)
+    )
+    counts = blocks.map_batches(
+        Worker,
+        fn_constructor_args=(settings,),
+        batch_size=1,
+        batch_format="numpy",
+        num_cpus=job.threads,
+        compute=ray.data.ActorPoolStrategy(
+            size=workers, max_concurrent_calls_per_actor=CALLS, enable_true_multi_threading=True
+        ),
+    )
+    try:
+        yield from counts.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
+    except ray.exceptions.RayError as error:
+        raise JobError(
+            f"a worker failed: {_last_line(error)}; what has been written is kept, run the job again"
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Raise JobError unless something listens at HOST:PORT; Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise JobError(f"the address {address!r:.100} is not HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise JobError(f"no Ray cluster at {address}: {error}") from error
+
+
+@contextlib.contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine, and end it afterwards."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # It warns of what Ray Data does itself.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="prelim-ray-", ignore_cleanup_errors=True) as folder:
+        here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+        try:
+            with _no_stderr():
+                ray.init(address, log_to_driver=False, logging_level="error", **(here if address is None else {}))
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise JobError(f"no Ray cluster at {address}: {_last_line(error)}") from error
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what compiled code writes to stderr: Ray says there that its log level has been set."""
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _counts(output: Output) -> dict[str, Any]:
+    """Outcomes of all studies, and percentiles of the seconds that the reports took."""
+    kinds: dict[str, int] = {}
+    seconds: list[Any] = []
+    stages = [f"{stage}_s" for stage in STAGES if stage != "queue"]
+    for table in output.columns("error", *stages):
+        for kind in table["error"].to_pylist():
+            kinds[kind or "report"] = kinds.get(kind or "report", 0) + 1
+        written = table.filter(pc.is_null(table["error"]))
+        seconds.append(np.sum([written[stage].to_numpy() for stage in stages], axis=0))
+    taken = np.concatenate(seconds) if seconds else np.empty(0)
+    percentiles = {f"p{p}": round(float(np.percentile(taken, p)), 3) for p in (50, 95, 99)} if len(taken) else {}
+    return {"outcomes": dict(sorted(kinds.items())), "seconds_per_report": percentiles}
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

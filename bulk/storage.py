@@ -1,0 +1,141 @@
+"""Paths that may be in a bucket: one class over PyArrow's and fsspec's file systems."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+from pyarrow import fs
+
+from bulk.errors import JobError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder: a path of this machine, or a URL such as s3://bucket/folder.
+
+    url  : as it was given, absolute, so that every process and node finds it
+    """
+
+    url: str
+
+    @classmethod
+    def of(cls, given: str) -> "Location":
+        """The location of what a user typed. Raises JobError for a URL of an unknown kind."""
+        location = cls(given.rstrip("/") if "://" in given else str(Path(given).absolute()))
+        location._resolve()
+        return location
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.url).name
+
+    @property
+    def parent(self) -> "Location":
+        """The folder that contains it."""
+        return Location(self.url.rsplit("/", 1)[0] or "/")
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(f"{self.url}/{name}")
+
+    def join(self, name: str) -> "Location":
+        """A file as a manifest names it: relative to this folder, an absolute path, or a URL."""
+        return Location(name) if "://" in name or name.startswith("/") else self / name
+
+    def info(self) -> fs.FileInfo:
+        """What is there: kind and size."""
+        system, path = self._resolve()
+        return system.get_file_info(path)
+
+    def is_file(self) -> bool:
+        """Whether a file is there."""
+        return self.info().type == fs.FileType.File
+
+    def is_folder(self) -> bool:
+        """Whether a folder is there."""
+        return self.info().type == fs.FileType.Directory
+
+    def make_folder(self) -> None:
+        """Create the folder and those above it, if they are not there."""
+        system, path = self._resolve()
+        system.create_dir(path, recursive=True)
+
+    def read(self) -> bytes:
+        """All bytes of the file. Raises OSError."""
+        with self.open() as file:
+            return file.read()
+
+    def open(self) -> pa.NativeFile:
+        """Open the file, with random access. Raises OSError."""
+        system, path = self._resolve()
+        return system.open_input_file(path)
+
+    @contextmanager
+    def local(self) -> Iterator[Path]:
+        """The file as a path of this machine; a copy if it is elsewhere, removed afterwards. Raises OSError."""
+        if "://" not in self.url:
+            yield Path(self.url)
+            return
+        with TemporaryDirectory(prefix="prelim-") as folder:
+            path = Path(folder) / self.name
+            with self.open() as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 24)
+            yield path
+
+    def create(self) -> pa.NativeFile:
+        """Create the file and open it for writing; others may see a part of it. Raises OSError."""
+        system, path = self._resolve()
+        return system.open_output_stream(path)
+
+    def write(self, contents: bytes) -> None:
+        """Write the file, so that others see all of it or none. Raises OSError."""
+        system, path = self._resolve()
+        # A bucket shows an object when it has been closed; on a file system a rename does that.
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp" if "://" not in self.url else path
+        with system.open_output_stream(temporary) as file:
+            file.write(contents)
+        if temporary != path:
+            system.move(temporary, path)
+
+    def remove(self) -> None:
+        """Remove the file, if it is there."""
+        system, path = self._resolve()
+        if system.get_file_info(path).type == fs.FileType.File:
+            system.delete_file(path)
+
+    def files(self, *, recursive: bool = False) -> Iterator["Location"]:
+        """The files of the folder in the order of their names, without hidden ones; none if it is not there."""
+        system, path = self._resolve()
+        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
+        start = len(path.rstrip("/")) + 1
+        for name in sorted(info.path[start:] for info in found if info.type == fs.FileType.File):
+            if not any(part.startswith(".") for part in name.split("/")):
+                yield self / name
+
+    def name_in(self, folder: "Location") -> str:
+        """The path from a folder to this file in it."""
+        return self.url[len(folder.url.rstrip("/")) + 1 :]
+
+    def _resolve(self) -> tuple[fs.FileSystem, str]:
+        if "://" not in self.url:
+            return fs.LocalFileSystem(), self.url
+        try:
+            return fs.FileSystem.from_uri(self.url)
+        except pa.ArrowInvalid:
+            return _fsspec(self.url)
+
+
+def _fsspec(url: str) -> tuple[fs.FileSystem, str]:
+    """A file system that PyArrow has not. Raises JobError where fsspec has none either."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise JobError(f"{url} cannot be opened: {error}") from error
+    return fs.PyFileSystem(fs.FSSpecHandler(system)), path

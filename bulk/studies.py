@@ -1,0 +1,154 @@
+"""What there is to report on: a folder tree, a table (CSV or Parquet), or ReXrank's JSON."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from bulk.errors import JobError
+from bulk.storage import Location
+
+ID_COLUMNS = ("study_id", "id", "uid")
+IMAGE_COLUMNS = ("images", "image", "image_path", "path", "file")
+_ROWS = 4096
+"""Rows of a table in memory at a time."""
+
+Ids = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One report to write.
+
+    study_id : unique in a job
+    images   : URLs or paths of its images, the one to report on first
+    """
+
+    study_id: str
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the studies are.
+
+    location     : a folder, or a .csv, .parquet or .json file
+    images       : folder that a table's image names are relative to; None: that of the table
+    id_column    : of a table; None: the first of ID_COLUMNS that it has
+    image_column : of a table; None: the first of IMAGE_COLUMNS that it has
+    """
+
+    location: Location
+    images: Location | None = None
+    id_column: str | None = None
+    image_column: str | None = None
+
+    def read(self) -> Iterator[Study]:
+        """The studies, in an order that is the same each time.
+
+        Raises JobError naming the row, where an id or an image is missing, and the file, where it cannot be read.
+        """
+        if self.location.is_folder():
+            return self._read_folder()
+        if not self.location.is_file():
+            raise JobError(f"{self.location.url} does not exist; give a folder, or a .csv, .parquet or .json file")
+        suffix = self.location.name.rsplit(".", 1)[-1].lower()
+        if suffix == "json":
+            return self._read_rexrank()
+        if suffix in ("csv", "parquet"):
+            return self._read_table(suffix)
+        raise JobError(f"{self.location.url}: expected a folder, or a .csv, .parquet or .json file")
+
+    def _read_folder(self) -> Iterator[Study]:
+        """Every file below a folder; its path is the id."""
+        for file in self.location.files(recursive=True):
+            yield Study(file.name_in(self.location), (file.url,))
+
+    def _read_rexrank(self) -> Iterator[Study]:
+        """The studies of ReXrank's JSON, the key image of each first."""
+        try:
+            entries = json.loads(self.location.read())
+        except ValueError as error:
+            raise JobError(f"{self.location.url} is not JSON: {error}") from error
+        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+            raise JobError(f"{self.location.url} is not ReXrank's JSON: an object with one object for every study id")
+        for study_id, entry in entries.items():
+            names = entry.get("image_path") or []
+            key = entry.get("key_image_path")
+            ordered = [*([key] if key else []), *(name for name in names if name != key)]
+            yield self._study(study_id, ordered, f"study {study_id}")
+
+    def _read_table(self, suffix: str) -> Iterator[Study]:
+        read = _read_csv if suffix == "csv" else _read_parquet
+        number = 0
+        try:
+            for batch in read(self.location):
+                ids = _column(batch, self.id_column, ID_COLUMNS, "--id-column", self.location)
+                images = _column(batch, self.image_column, IMAGE_COLUMNS, "--image-column", self.location)
+                for study_id, names in zip(ids, images, strict=True):
+                    number += 1
+                    listed = names if isinstance(names, list) else [names]
+                    yield self._study(study_id, listed, f"row {number}")
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise JobError(f"{self.location.url} cannot be read: {error}") from error
+
+    def _study(self, study_id: Any, names: Sequence[Any], place: str) -> Study:
+        """A study of a table. Raises JobError naming the row where the id or an image is missing."""
+        if study_id is None or str(study_id) == "":
+            raise JobError(f"{self.location.url}, {place}: the id is empty")
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise JobError(f"{self.location.url}, {place}: no image is named")
+        folder = self.images or self.location.parent
+        return Study(str(study_id), tuple(folder.join(name).url for name in names))
+
+
+def hash_ids(ids: Iterator[str]) -> Ids:
+    """64-bit hashes, 8 bytes an id, so that a hundred million fit into memory."""
+    digests = (int.from_bytes(blake2b(study_id.encode(), digest_size=8).digest(), "little") for study_id in ids)
+    return np.fromiter(digests, dtype=np.uint64)
+
+
+def check_unique(source: Source) -> Ids:
+    """Hashes of all ids, in the order of the studies. Raises JobError for an id that occurs twice."""
+    hashes = hash_ids(study.study_id for study in source.read())
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        doubled = next(s.study_id for s in source.read() if hash_ids(iter([s.study_id]))[0] == twice[0])
+        raise JobError(f"{source.location.url}: the id {doubled!r:.80} occurs twice; ids must be unique")
+    return hashes
+
+
+def _read_csv(location: Location) -> Iterator[pa.RecordBatch]:
+    # Ids such as 007 stay as they are written.
+    with location.open() as file:
+        names = pa.csv.open_csv(file).schema.names
+    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    with location.open() as file:
+        yield from pa.csv.open_csv(file, convert_options=options)
+
+
+def _read_parquet(location: Location) -> Iterator[pa.RecordBatch]:
+    with location.open() as file:
+        yield from pq.ParquetFile(file).iter_batches(_ROWS)
+
+
+def _column(
+    batch: pa.RecordBatch, name: str | None, usual: Sequence[str], option: str, location: Location
+) -> list[Any]:
+    """Values of a column. Raises JobError where the table does not have it."""
+    found = next((column for column in ([name] if name else usual) if column in batch.schema.names), None)
+    if found is None:
+        wanted = repr(name) if name else " or ".join(usual)
+        raise JobError(
+            f"{location.url} has no column {wanted}; it has {', '.join(batch.schema.names)}: name one with {option}"
+        )
+    values: list[Any] = batch.column(found).to_pylist()
+    return values

@@ -1,0 +1,199 @@
+"""Whole jobs on Ray, as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from bulk.output import BLOCK_ROWS
+from bulk.worker import CALLS
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.tiny_model import png
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORKERS = 2
+STUDIES = 640
+BEAMS = "num_beams=5"
+"""Makes the smallest model slow enough to be killed at work."""
+
+pytestmark = pytest.mark.slow
+
+
+def command(source: Path, output: Path, archive: Path, *options: str) -> list[str]:
+    """The command line of a job on this machine."""
+    return [
+        *(sys.executable, "-m", "bulk", str(source), str(output), "--model", str(archive)),
+        *("--workers", f"{WORKERS}", *options),
+    ]
+
+
+@contextmanager
+def started(arguments: list[str]) -> Iterator["subprocess.Popen[str]"]:
+    """A running job; whatever happens, its processes end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    job = subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    processes: list[psutil.Process] = []
+    try:
+        yield job
+    finally:
+        if job.poll() is None:
+            processes = psutil.Process(job.pid).children(recursive=True)
+            job.kill()
+        job.communicate()
+        for process in processes:
+            if process.is_running():
+                process.kill()
+
+
+def run(arguments: list[str]) -> str:
+    """Run a job to its end; returns what it prints."""
+    with started(arguments) as job:
+        output, errors = job.communicate(timeout=300)
+        assert job.returncode == 0, errors
+    return output
+
+
+def written(output: Path) -> int:
+    """Rows that are in the output now."""
+    return sum(pq.read_metadata(part).num_rows for part in (output / "reports").glob("*.parquet"))
+
+
+def wait_for_rows(output: Path, rows: int, job: "subprocess.Popen[str]") -> None:
+    """Wait until the output has so many rows."""
+    for _ in range(3000):
+        if output.is_dir() and written(output) >= rows:
+            return
+        assert job.poll() is None, job.communicate()[1]
+        time.sleep(0.1)
+    pytest.fail(f"{rows} rows were not written in time")
+
+
+def kill_worker(driver: int) -> None:
+    """Kill one actor of a job."""
+    for process in psutil.Process(driver).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "MapWorker" in " ".join(process.cmdline()):
+                process.kill()
+                return
+    pytest.fail("the job has no actor")
+
+
+def read(output: Path) -> list[dict[str, Any]]:
+    """All rows."""
+    rows: list[dict[str, Any]] = pq.read_table(output / "reports").to_pylist()
+    return rows
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of STUDIES studies of 20 images; one image is broken, one is not there."""
+    folder = tmp_path_factory.mktemp("studies")
+    for number in range(18):
+        (folder / f"{number}.png").write_bytes(png(number))
+    (folder / "18.png").write_bytes(b"broken")
+    lines = ["id,image", *(f"{number:03d},{number % 20}.png" for number in range(STUDIES))]
+    (folder / "studies.csv").write_text("\n".join(lines), encoding="utf-8")
+    return folder / "studies.csv"
+
+
+def test_killed_job_goes_on_and_writes_each_study_once(studies: Path, tiny_mar: Path, tmp_path: Path) -> None:
+    """An actor is killed once and the driver twice; every study has one row, with the ids that the library gives."""
+    output, rows = tmp_path / "out", 0
+    for kill in range(2):
+        with started(command(studies, output, tiny_mar, "--option", BEAMS)) as job:
+            wait_for_rows(output, rows + 2 * BLOCK_ROWS, job)
+            if kill == 0:
+                kill_worker(job.pid)
+                wait_for_rows(output, written(output) + BLOCK_ROWS, job)
+            job.send_signal(signal.SIGKILL)
+            job.wait()
+        rows = written(output)
+        assert rows < STUDIES
+    summary = run(command(studies, output, tiny_mar, "--option", BEAMS))
+
+    found = read(output)
+    assert sorted(row["study_id"] for row in found) == [f"{number:03d}" for number in range(STUDIES)]
+    assert (
+        f"{STUDIES} studies: {STUDIES // 20} FileNotFoundError, {STUDIES // 20} NotAnImage, {STUDIES * 9 // 10} report"
+        in summary
+    )
+    new = json.loads((output / "summary.json").read_text(encoding="utf-8"))["new"]
+    assert new == STUDIES - rows
+    assert list((output / "work").iterdir()) == []
+
+    generator = ReportGenerator.load(tiny_mar)
+    options = replace(generator.config.generation, num_beams=5)
+    images = [path.read_bytes() for path in (studies.parent / f"{number}.png" for number in range(18))]
+    expected = dict(enumerate(generator.generate([ReportRequest(image=image, options=options) for image in images])))
+    for row in found:
+        report = expected.get(int(row["study_id"]) % 20)
+        assert (row["token_ids"] is None) == (report is None)
+        if isinstance(report, Report):
+            assert (tuple(row["token_ids"]), row["report"]) == (report.token_ids, report.text)
+
+
+def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path: Path) -> None:
+    """It starts no Ray; with --retry-errors only the studies without a report are new."""
+    output = tmp_path / "out"
+    run(command(studies, output, tiny_mar, "--limit", "40"))
+    before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
+    again = run(command(studies, output, tiny_mar, "--limit", "40"))
+
+    assert "40 studies: 2 FileNotFoundError, 2 NotAnImage, 36 report; 0 in " in again
+    assert {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()} == before
+    (studies.parent / "19.png").write_bytes(png(19))
+    try:
+        retried = run(command(studies, output, tiny_mar, "--limit", "40", "--retry-errors"))
+    finally:
+        (studies.parent / "19.png").unlink()
+    assert "40 studies: 2 NotAnImage, 38 report; 4 in " in retried
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nothing", "out", "--model", "{mar}"], "nothing does not exist; give a folder"),
+        (["{studies}", "out", "--model", "nothing.mar"], "nothing.mar does not exist"),
+        (["{studies}", "out", "--model", "{studies}"], "damaged"),
+        (["{studies}", "out", "--model", "{mar}", "--option", "num_beams=99"], "num_beams is"),
+        (["{studies}", "out", "--model", "{mar}", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+        (["{studies}", "out", "--model", "{mar}", "--address", "head"], "is not HOST:PORT"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], reason: str, studies: Path, tiny_mar: Path, tmp_path: Path
+) -> None:
+    """And nothing is decoded."""
+    given = [argument.format(mar=tiny_mar, studies=studies) for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "bulk", *given],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert reason in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_calls_bound_what_a_kill_costs() -> None:
+    """At most 64 studies of a worker are in hand."""
+    assert CALLS * BLOCK_ROWS <= 64

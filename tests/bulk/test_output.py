@@ -1,0 +1,137 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bulk.errors import JobError
+from bulk.output import BLOCK_ROWS, SCHEMA, Output, Row
+from bulk.storage import Location
+from bulk.studies import Source, hash_ids
+from bulk.todo import Todo, write_todo
+
+MODEL = {"model": "tiny", "model_version": "1.0", "model_sha256": "0" * 64}
+JOB = {"model": "tiny", "sha256": "0" * 64}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    """An empty output."""
+    output = Output(Location.of(f"{tmp_path}/out"))
+    output.begin(JOB)
+    return output
+
+
+def report(study_id: str) -> Row:
+    """A row with a report."""
+    return Row(study_id, ["a.png"], report="normal.", token_ids=[3], seconds={"decode": 0.5})
+
+
+def failure(study_id: str) -> Row:
+    """A row without one."""
+    return Row(study_id, ["a.png"], error="NotAnImage", message="not an image")
+
+
+def ids(output: Output) -> list[str]:
+    """All ids, in the order of the files."""
+    return [study_id for table in output.columns("study_id") for study_id in table["study_id"].to_pylist()]
+
+
+def test_rows_are_unverified_or_errors(output: Output, tmp_path: Path) -> None:
+    """A report is UNVERIFIED; a study without one has no status. The schema is the same in every file."""
+    output.write_part("r-0", [report("a"), failure("b")], MODEL)
+    table = pq.read_table(tmp_path / "out" / "reports")
+
+    assert table.schema.equals(SCHEMA)
+    assert table["status"].to_pylist() == ["UNVERIFIED", None]
+    assert table["model_sha256"].to_pylist() == ["0" * 64] * 2
+    assert table["decode_s"].to_pylist() == [0.5, None]
+
+
+def test_done_are_the_studies_with_a_row(output: Output) -> None:
+    """Errors too: the same file would give the same error."""
+    output.write_part("r-0", [report("a"), failure("b")], MODEL)
+
+    assert np.array_equal(output.done(), np.sort(hash_ids(iter(["a", "b"]))))
+
+
+def test_errors_can_be_tried_again(output: Output) -> None:
+    """Their rows go; reports stay; a file of errors alone goes whole."""
+    output.write_part("r-0", [report("a"), failure("b")], MODEL)
+    output.write_part("r-1", [failure("c")], MODEL)
+
+    assert output.forget_errors() == 2
+    assert ids(output) == ["a"]
+    assert not output.has_part("r-1")
+
+
+def test_unfinished_files_do_not_count(output: Output, tmp_path: Path) -> None:
+    """What a killed process has left has no row."""
+    (tmp_path / "out" / "reports" / "part-r-0.parquet.0123.tmp").write_bytes(b"PAR1")
+
+    assert list(output.parts()) == []
+    assert len(output.done()) == 0
+
+
+def test_another_job_is_refused(output: Output, tmp_path: Path) -> None:
+    """Reports of two models never mix in a folder."""
+    again = Output(Location.of(f"{tmp_path}/out"))
+    again.begin(JOB)
+    with pytest.raises(JobError, match=r"has reports of another job: its sha256 is '000.*choose another folder"):
+        again.begin({**JOB, "sha256": "1" * 64})
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    """They might be the images."""
+    (tmp_path / "a.png").write_bytes(b"")
+
+    with pytest.raises(JobError, match="has other files"):
+        Output(Location.of(str(tmp_path))).begin(JOB)
+
+
+def listed(todo: Todo) -> list[list[str]]:
+    """Ids by block."""
+    return [[study.study_id for study in todo.read(block)] for block in range(todo.blocks)]
+
+
+def test_todo_is_what_has_no_row(output: Output, pictures: Path) -> None:
+    """In blocks, in the order of the source."""
+    source = Source(Location.of(str(pictures)))
+    everything = [study.study_id for study in source.read()]
+    first = write_todo(source, output)
+    output.write_part(first.name(1), [report(study_id) for study_id in listed(first)[1]], MODEL)
+    second = write_todo(source, output)
+
+    assert (first.studies, first.total, second.studies, second.total) == (71, 71, 71 - BLOCK_ROWS, 71)
+    assert [len(block) for block in listed(first)] == [32, 32, 7]
+    assert [study_id for block in listed(first) for study_id in block] == everything
+    assert [study_id for block in listed(second) for study_id in block] == everything[:32] + everything[64:]
+    assert first.run != second.run
+
+
+def test_todo_of_the_same_studies_has_the_same_names(output: Output, pictures: Path) -> None:
+    """So that a block that was written is not written again under another name."""
+    source = Source(Location.of(str(pictures)))
+
+    assert write_todo(source, output).name(1) == write_todo(source, output).name(1)
+
+
+def test_limit_counts_from_the_first_study(output: Output, pictures: Path) -> None:
+    """A second run with the same limit has nothing to do."""
+    source = Source(Location.of(str(pictures)))
+    todo = write_todo(source, output, limit=5)
+    output.write_part(todo.name(0), [report(study_id) for study_id in listed(todo)[0]], MODEL)
+
+    assert (todo.studies, todo.total) == (5, 5)
+    assert write_todo(source, output, limit=5).studies == 0
+
+
+def test_todo_of_many_blocks_is_in_several_files(
+    output: Output, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file's directory is read with each block, so it must stay small."""
+    monkeypatch.setattr("bulk.todo._FILE_BLOCKS", 2)
+    todo = write_todo(Source(Location.of(str(pictures))), output)
+
+    assert [len(block) for block in listed(todo)] == [32, 32, 7]
+    assert len(list(output.work.files())) == 2

@@ -1,0 +1,29 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from bulk.rexrank import main
+from tests.tiny_model import png
+
+
+@pytest.mark.slow
+def test_predictions_join_the_studies(tiny_mar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every study keeps its entries; one without a report has an empty text, and the exit code says so."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(png())
+    studies = {
+        "s1": {"image_path": ["a.png"], "context": "cough"},
+        "s2": {"image_path": ["missing.png", "a.png"], "key_image_path": "a.png"},
+        "s3": {"image_path": ["missing.png"]},
+    }
+    (tmp_path / "in.json").write_text(json.dumps(studies), encoding="utf-8")
+    paths = [str(tmp_path / name) for name in ("in.json", "out.json", "images")]
+    code = main([*paths, "--model", str(tiny_mar), "--workers", "1"])
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+
+    assert code == 1
+    assert all(found[key].keys() - studies[key].keys() == {"model_prediction"} for key in studies)
+    assert found["s1"]["model_prediction"] == found["s2"]["model_prediction"] != ""
+    assert found["s3"]["model_prediction"] == ""
+    assert "study s3: the file does not exist" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from bulk.errors import JobError
+from bulk.storage import Location
+
+
+@pytest.fixture(params=["path", "file", "memory"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    """A folder on this machine, the same as a URL, and one of fsspec's file systems."""
+    url = {"path": str(tmp_path), "file": f"file://{tmp_path}", "memory": f"memory://{uuid4()}"}[request.param]
+    return Location.of(url)
+
+
+def test_written_files_are_read_and_listed(folder: Location) -> None:
+    """Also below folders, in the order of their names; hidden ones are left out."""
+    for name in ("b/2", "a", "b/1", ".hidden", "b/.3"):
+        file = folder / name
+        file.parent.make_folder()
+        file.write(name.encode())
+
+    assert [file.name_in(folder) for file in folder.files(recursive=True)] == ["a", "b/1", "b/2"]
+    assert [file.read() for file in folder.files()] == [b"a"]
+    assert (folder / "b").is_folder()
+    assert not (folder / "b").is_file()
+
+
+def test_removed_files_are_gone(folder: Location) -> None:
+    """To remove what is not there is no error."""
+    file = folder / "a"
+    folder.make_folder()
+    file.write(b"1")
+    file.write(b"22")
+    assert file.info().size == 2
+    file.remove()
+    file.remove()
+
+    assert not file.is_file()
+    assert list((folder / "nothing").files()) == []
+
+
+def test_local_copy_has_the_name_and_the_contents(folder: Location) -> None:
+    """A library that wants a path gets one."""
+    folder.make_folder()
+    (folder / "a.mar").write(b"contents")
+
+    with (folder / "a.mar").local() as path:
+        assert (path.name, path.read_bytes()) == ("a.mar", b"contents")
+
+
+def test_unknown_kind_of_url_is_said() -> None:
+    """In one line."""
+    with pytest.raises(JobError, match="nope://bucket/a cannot be opened"):
+        Location.of("nope://bucket/a")

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bulk.errors import JobError
+from bulk.storage import Location
+from bulk.studies import Source, Study, check_unique
+
+
+def source(path: Path, **options: str) -> Source:
+    """A source on this machine."""
+    return Source(Location.of(str(path)), **options)
+
+
+def test_every_file_below_a_folder_is_a_study(pictures: Path) -> None:
+    """Ids are paths below the folder; the order is that of the names."""
+    studies = list(source(pictures).read())
+
+    assert [study.study_id for study in studies] == [*(f"{n // 10}/{n:02d}.png" for n in range(70)), "9/broken.png"]
+    assert studies[0].images == (f"{pictures}/0/00.png",)
+
+
+def test_hidden_files_are_no_studies(tmp_path: Path) -> None:
+    """Neither are files in hidden folders."""
+    for name in (".DS_Store", ".cache/a.png", "b/.c.png", "b/d.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+
+    assert [study.study_id for study in source(tmp_path).read()] == ["b/d.png"]
+
+
+def test_csv_keeps_ids_as_they_are_written(tmp_path: Path) -> None:
+    """007 is not 7; image names are relative to the table, absolute, or URLs."""
+    (tmp_path / "s.csv").write_text('id,image\n007,a.png\n"x, y",/b.png\n1e3,s3://bucket/c.png\n', encoding="utf-8")
+
+    assert list(source(tmp_path / "s.csv").read()) == [
+        Study("007", (f"{tmp_path}/a.png",)),
+        Study("x, y", ("/b.png",)),
+        Study("1e3", ("s3://bucket/c.png",)),
+    ]
+
+
+def test_parquet_with_several_images(tmp_path: Path) -> None:
+    """A list in a cell is a study of several images; columns can be named; numbers become ids."""
+    pq.write_table(pa.table({"n": [1, 2], "views": [["a.png", "b.png"], ["c.png"]]}), tmp_path / "s.parquet")
+    found = source(tmp_path / "s.parquet", id_column="n", image_column="views").read()
+
+    assert [(study.study_id, len(study.images)) for study in found] == [("1", 2), ("2", 1)]
+
+
+def test_rexrank_takes_the_key_image_first(tmp_path: Path) -> None:
+    """The others follow in their order."""
+    entries = {"s1": {"image_path": ["a.png", "b.png"], "key_image_path": "b.png"}, "s2": {"image_path": ["c.png"]}}
+    (tmp_path / "s.json").write_text(json.dumps(entries), encoding="utf-8")
+    found = list(Source(Location.of(f"{tmp_path}/s.json"), images=Location("/images")).read())
+
+    assert found == [Study("s1", ("/images/b.png", "/images/a.png")), Study("s2", ("/images/c.png",))]
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "reason"),
+    [
+        ("s.csv", "id,image\na,\n", "row 1: no image is named"),
+        ("s.csv", "id,image\na,b.png\n,c.png\n", "row 2: the id is empty"),
+        (
+            "s.csv",
+            "name,image\na,b.png\n",
+            "has no column study_id or id or uid; it has name, image: name one with --id",
+        ),
+        ("s.csv", "id,scan\na,b.png\n", "name one with --image-column"),
+        ("s.csv", "id,image\na,b.png,c.png\n", "cannot be read"),
+        ("s.csv", "", "cannot be read"),
+        ("s.parquet", "PAR1", "cannot be read"),
+        ("s.json", "[]", "not ReXrank's JSON"),
+        ("s.json", "{", "not JSON"),
+        ("s.json", '{"a": {}}', "study a: no image is named"),
+        ("s.json", '{"a": {"image_path": [3]}}', "study a: no image is named"),
+        ("s.xlsx", "", "expected a folder, or a .csv, .parquet or .json file"),
+    ],
+)
+def test_what_cannot_be_read_is_named(name: str, contents: str, reason: str, tmp_path: Path) -> None:
+    """One line that names the file and the row."""
+    (tmp_path / name).write_text(contents, encoding="utf-8")
+
+    with pytest.raises(JobError, match=f"{name}.*{reason}"):
+        list(source(tmp_path / name).read())
+
+
+def test_ids_are_unique(tmp_path: Path) -> None:
+    """A second study of the same id would be one without a report of its own."""
+    (tmp_path / "s.csv").write_text("id,image\na,1.png\nb,2.png\na,3.png\n", encoding="utf-8")
+
+    with pytest.raises(JobError, match="the id 'a' occurs twice"):
+        check_unique(source(tmp_path / "s.csv"))
+
+
+def test_missing_input_is_said(tmp_path: Path) -> None:
+    """With what is expected."""
+    with pytest.raises(JobError, match="does not exist; give a folder"):
+        source(tmp_path / "nothing").read()
