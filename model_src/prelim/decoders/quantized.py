@@ -210,6 +210,9 @@ class NF4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer, shape (..., outputs), for x of shape (..., inputs)."""
+        if self.shape[1] % NF4_BLOCK:
+            # bitsandbytes' kernel for a CPU takes the scale of the wrong block where a block crosses rows.
+            return linear(x, self.dequantized().to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
         from bitsandbytes.autograd._functions import matmul_4bit
         from bitsandbytes.functional import QuantState, get_4bit_type
 

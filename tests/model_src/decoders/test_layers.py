@@ -249,6 +249,19 @@ def test_layers_of_few_bits() -> None:
     }
 
 
+@pytest.mark.parametrize("inputs", [32, 64, 80, 96, 160, 576, 608, 1056])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_four_bits_of_any_width(inputs: int, rows: int) -> None:
+    """The layer is the product with its weights, also where blocks of 64 weights cross the ends of rows."""
+    layer = NF4Linear(inputs, 64, bias=True)
+    weights = {name: materialize(tensor) for name, tensor in NF4Linear.stored(random(64, inputs)).items()}
+    layer.load_state_dict({**weights, "bias": random(64, seed=2)}, assign=True)
+    x = random(rows, inputs, seed=1)
+
+    expected = (x @ layer.dequantized().T + layer.bias).detach()
+    torch.testing.assert_close(layer(x), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
 def test_four_bits() -> None:
     """Parts of the packed numbers are those of their outputs, and dequantized they are bitsandbytes'."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
