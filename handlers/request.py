@@ -42,6 +42,9 @@ NUMBERED = tuple(f"image_{i}" for i in range(2, MAX_IMAGES + 1))
 FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention", "return_image")
 """What else a request may ask for: true or false, as a field or in `options`."""
 
+SENT = 'the body, as a part `image` of a form, or as JSON {"image": base64} or {"image_features": [[...]]}'
+"""The ways to send an image, for messages."""
+
 INPUTS = ("image", "images", *NUMBERED, "image_features", "prompt", "messages", "options", *FLAGS)
 OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
 
@@ -80,11 +83,10 @@ def read_request(
     flags = {name: boolean(name, fields.get(name, False)) for name in FLAGS}
     _check_stream(flags["stream"], grpc, options)
     images = _images(fields)
-    image, features = _image(fields, num_features) if images is None else (None, None)
     request = ReportRequest(
-        image=image,
+        image=_image(fields) if images is None else None,
         images=images,
-        image_features=features,
+        image_features=_features(fields.get("image_features"), num_features),
         prompt=read_prompt(fields.get("prompt")),
         messages=read_messages(fields.get("messages")),
         options=options,
@@ -92,6 +94,7 @@ def read_request(
         return_logprobs=flags["return_logprobs"],
         return_image=flags["return_image"],
     )
+    request.check_image(SENT)
     if request.prompt is not None and request.messages is not None:
         raise UnreadableInput("prompt and messages are both given; send one of them")
     return Exchange(
@@ -161,39 +164,32 @@ def _check_stream(stream: bool, grpc: bool, options: GenerationOptions) -> None:
 def _images(fields: Mapping[str, Any]) -> tuple[bytes, ...] | None:
     """Several images: the field `images`, or `image`, `image_2`, ...; None if there is at most one."""
     numbered = [name for name in NUMBERED if name in fields]
-    together = [name for name in ("image", *numbered, "image_features") if name in fields]
-    if "images" in fields:
-        if together:
+    given = fields.get("images")
+    if given is not None:
+        if together := [name for name in ("image", *numbered) if name in fields]:
             raise UnreadableInput(f"images and {together[0]} are both given; send one of them")
-        given = fields["images"]
         # In a JSON body the texts were decoded where they were cut out.
         decoded = isinstance(given, list) and all(isinstance(image, bytes) for image in given)
         return tuple(given if decoded else list_of_images(given))
     if not numbered:
         return None
-    if together != ["image", *NUMBERED[: len(numbered)]]:
-        raise UnreadableInput(f"{numbered[-1]} needs {', '.join(('image', *NUMBERED))} without a gap before it")
-    if not all(isinstance(fields[name], bytes | bytearray) for name in together):
+    names = ("image", *NUMBERED[: NUMBERED.index(numbered[-1]) + 1])
+    if missing := [name for name in names if name not in fields]:
+        raise UnreadableInput(f"{numbered[-1]} is given without {missing[0]}")
+    if not all(isinstance(fields[name], bytes | bytearray) for name in names):
         raise UnreadableInput(f"{numbered[0]} is not a file; in JSON send images, a list of base64 texts")
-    return tuple(bytes(fields[name]) for name in together)
+    return tuple(bytes(fields[name]) for name in names)
 
 
-def _image(fields: Mapping[str, Any], num_features: int) -> tuple[bytes | None, np.ndarray | None]:
-    image, features = fields.get("image"), fields.get("image_features")
-    if image is not None and features is not None:
-        raise UnreadableInput("image and image_features are both given; send one of them")
-    if features is not None:
-        return None, _features(features, num_features)
-    if image is None or len(image) == 0:
-        raise UnreadableInput(
-            "there is no image: send it as the body, as multipart part `image`, or as JSON "
-            '{"image": base64} or {"image_features": [[...]]}'
-        )
-    return image.encode() if isinstance(image, str) else bytes(image), None
+def _image(fields: Mapping[str, Any]) -> bytes | None:
+    image = fields.get("image")
+    return None if image is None else image.encode() if isinstance(image, str) else bytes(image)
 
 
-def _features(value: Any, num_features: int) -> np.ndarray:
-    """float32, shape (num_tokens, width) or (width,)."""
+def _features(value: Any, num_features: int) -> np.ndarray | None:
+    """float32, shape (num_tokens, width) or (width,); None where there are none."""
+    if value is None:
+        return None
     try:
         contents = json_value("image_features", value, max_features_bytes(num_features))
         with np.errstate(over="ignore"):  # becomes infinite, which is refused

@@ -14,13 +14,18 @@ PrelimError
     InternalError      500  an unexpected exception, which is its cause
     NonFiniteOutput    500  the model computed NaN or infinity
     DeadlineExceeded   504  no report within the time that a request may take
+  TooManyPositions     a given report is too long to be scored (decoders.teacher_forcing)
+  JobError             a bulk job cannot run as it was asked for (bulk.errors)
   DatasetError         a data set cannot be used (training.datasets.study)
   SettingsError        a setting of a training run cannot be used (training.settings)
 """
 
 
 class PrelimError(Exception):
-    """Root of everything this project raises on purpose."""
+    """Root of what the library, the handler, export, training and bulk jobs raise on purpose.
+
+    Programs that do not import the library (launcher, client, bridge) have their own errors.
+    """
 
 
 class ArchiveError(PrelimError):

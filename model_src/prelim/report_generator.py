@@ -17,7 +17,7 @@ from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder, View
 from prelim.encoding.onnx_session import Array
-from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError
+from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError, UnreadableInput
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
@@ -56,6 +56,22 @@ class ReportRequest:
     return_attention: bool = False
     return_logprobs: bool = False
     return_image: bool = False
+
+    def __post_init__(self) -> None:
+        for image in (self.image,) if self.images is None else self.images:
+            if image is not None and not isinstance(image, bytes):
+                raise UnreadableInput(f"an image is of type {type(image).__name__}; give the bytes of its file")
+
+    def check_image(self, sent: str = "image, images or image_features") -> None:
+        """Raise UnreadableInput unless there is an image, in one way.
+
+        sent : the ways in which it can be sent, for the message
+        """
+        ways = [name for name in ("image", "images", "image_features") if getattr(self, name) is not None][:2]
+        if not ways or self.image == b"" or self.images == ():
+            raise UnreadableInput(f"there is no image: send it as {sent}")
+        if len(ways) > 1:
+            raise UnreadableInput(f"{' and '.join(ways)} are both given; send one of them")
 
     @property
     def num_images(self) -> int:
@@ -215,9 +231,14 @@ class ReportGenerator:
     def add(self, request_id: str, request: ReportRequest) -> None:
         """Let a request wait for a slot, in which its image is read.
 
-        Raises InputError for a prompt or an option that this model cannot take.
+        Raises InputError for a prompt or an option that this model cannot take, and where there is not one image;
+        ValueError for the id of a request that has not ended.
         """
-        self._check_images(request)
+        request.check_image()
+        if not 1 <= request.num_images <= self.max_images:
+            raise InvalidOption(
+                f"images has {request.num_images} entries; {self.config.name} reads 1 to {self.max_images}"
+            )
         if request.return_attention and not self._images.has_insights:
             raise InvalidOption(
                 f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
@@ -227,19 +248,25 @@ class ReportGenerator:
         self._engine.add({request_id: draft})
 
     def step(self, max_steps: int = 1) -> dict[str, Report | RequestError]:
-        """Let waiting requests in and decode up to `max_steps` tokens of each; stops early when one has ended.
+        """Let waiting requests in and decode up to `max_steps` (1 or more) tokens of each; stops when one has ended.
 
         returns : by request id the finished reports, and the errors of requests that failed; the others are not
                   affected by them
         """
-        for _ in range(max_steps):
-            ended = self._engine.step()
+        ended = self._engine.step()
+        for _ in range(max_steps - 1):
             if ended or not self._engine.active:
                 break
+            ended = self._engine.step()
         return {request_id: isolate(partial(self._report, draft)) for request_id, draft in ended.items()}
 
     def generate(self, requests: Sequence[ReportRequest]) -> list[Report | RequestError]:
-        """Reports for all requests, in their order. A request that fails has its error instead of a report."""
+        """Reports for all requests, in their order. A request that fails has its error instead of a report.
+
+        Raises RuntimeError while requests of `add` have not ended, whose reports it would take from `step`.
+        """
+        if self.active:
+            raise RuntimeError(f"{len(self.active)} requests have not ended; use add and step for all, or generate")
         done: dict[str, Report | RequestError] = {}
         for index, request in enumerate(requests):
             try:
@@ -297,17 +324,6 @@ class ReportGenerator:
     def max_images(self) -> int:
         """Largest number of images of one request."""
         return self._prompter.max_images
-
-    def _check_images(self, request: ReportRequest) -> None:
-        """Raise InvalidOption for too many images, and for two ways of sending them at once."""
-        if request.images is None:
-            return
-        if request.image is not None or request.image_features is not None:
-            raise InvalidOption("the request has images and also image or image_features; send one of them")
-        if not 1 <= request.num_images <= self.max_images:
-            raise InvalidOption(
-                f"images has {request.num_images} entries; {self.config.name} reads 1 to {self.max_images}"
-            )
 
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
         """Tokens that stand before the report."""

@@ -34,8 +34,11 @@ def test_several_images_mean_the_same_in_every_way(row: dict[str, Any]) -> None:
     ("row", "message"),
     [
         ({"image": b"a", "images": b'["YQ=="]'}, "images and image are both given"),
-        ({"image": b"a", "image_3": b"c"}, "image_3 needs image, image_2"),
-        ({"image_2": b"b"}, "image_2 needs image"),
+        ({"image": b"a", "image_3": b"c"}, "image_3 is given without image_2"),
+        ({"image_2": b"b"}, "image_2 is given without image"),
+        ({"image": b"a", "image_2": b"b", "image_features": b"[[1]]"}, "images and image_features are both given"),
+        ({"images": b'["YQ=="]', "image_features": b"[[1]]"}, "images and image_features are both given"),
+        ({"images": b"[]"}, "there is no image"),
         ({"images": b'{"a": 1}'}, "must be a JSON list of base64 texts"),
         ({"images": b'["YQ==" "YQ=="]'}, "must be a JSON list of base64 texts"),
         ({"images": b'["?"]'}, "not valid base64"),

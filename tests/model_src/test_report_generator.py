@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from prelim.archive.archive import read_archive
 from prelim.encoding.onnx_session import Array, OnnxSession
-from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage
+from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage, UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
@@ -117,12 +118,11 @@ def test_features_stand_for_the_image(generator: ReportGenerator, tiny_archive: 
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (ReportRequest(), "neither image nor image_features"),
-        (ReportRequest(image=png(), image_features=np.zeros((4, 576), np.float32)), "both image and image_features"),
         (
             ReportRequest(image_features=np.zeros((3, 576), np.float32)),
             r"shape \(3, 576\); this model takes \(4, 576\)",
         ),
+        (ReportRequest(image_features=np.full((4, 576), "1")), "must be numbers"),
         (ReportRequest(image_features=np.full((4, 576), np.nan, np.float32)), "not finite"),
         (ReportRequest(image_features=np.full((4, 576), 3e38, np.float32)), r"size 3e\+38; allowed: -10000 to 10000"),
         (ReportRequest(image_features=np.full((4, 576), -10001, np.float32)), "size 1e"),
@@ -141,6 +141,51 @@ def test_wrong_request_is_explained(generator: ReportGenerator, request_: Report
     assert isinstance(error, InvalidOption)
     with pytest.raises(InputError, match=message):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (ReportRequest(), "there is no image"),
+        (ReportRequest(image=b""), "there is no image"),
+        (ReportRequest(images=()), "there is no image"),
+        (
+            ReportRequest(image=png(), image_features=np.zeros((4, 576), np.float32)),
+            "image and image_features are both given",
+        ),
+        (ReportRequest(image=png(), images=(png(),)), "image and images are both given"),
+    ],
+)
+def test_image_comes_in_one_way(generator: ReportGenerator, request_: ReportRequest, message: str) -> None:
+    """The same mistake is the same error, whoever makes it."""
+    (error,) = generator.generate([request_])
+
+    assert isinstance(error, UnreadableInput)
+    with pytest.raises(UnreadableInput, match=message):
+        raise error
+
+
+@pytest.mark.parametrize("images", [{"image": "chest.jpg"}, {"image": Path("chest.jpg")}, {"images": (png(), "a")}])
+def test_path_instead_of_bytes_is_explained(images: Any) -> None:
+    """When the request is made."""
+    with pytest.raises(UnreadableInput, match=r"an image is of type \w+; give the bytes of its file"):
+        ReportRequest(**images)
+
+
+def test_requests_in_flight_are_not_lost(generator: ReportGenerator) -> None:
+    """An id is used once at a time, and `generate` takes no reports of others."""
+    expected = one(generator, ReportRequest(image=png(1))).token_ids
+    generator.add("a", ReportRequest(image=png(1)))
+    with pytest.raises(ValueError, match="the request 'a' has not ended"):
+        generator.add("a", ReportRequest(image=png(2)))
+    with pytest.raises(RuntimeError, match="1 requests have not ended"):
+        generator.generate([ReportRequest(image=png(2))])
+    done: dict[str, Any] = {}
+    while not done:
+        done = generator.step(0)
+
+    assert done["a"].token_ids == expected
+    assert not generator.active
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

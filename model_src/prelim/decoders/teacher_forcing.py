@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from prelim.decoders.decoder import PADDING
+from prelim.errors import PrelimError
 
 
-class TooManyPositions(ValueError):
+class TooManyPositions(PrelimError):
     """Image, prompt and report together are longer than the decoder's positions."""
 
 

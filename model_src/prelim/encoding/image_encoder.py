@@ -81,15 +81,14 @@ class ImageEncoder:
     def view(self, image: bytes | None, image_features: Array | None) -> View:
         """Read and preprocess an image that was not asked about before, or check a client's features.
 
-        Raises InputError for an image that cannot be read or is refused, for features of another shape, and where
-        there is none or both.
+        image, image_features : one of them
+
+        Raises InputError for an image that cannot be read or is refused, and for features of another shape.
         """
         if image_features is not None:
-            if image is not None:
-                raise InvalidOption("the request has both image and image_features; send one of them")
             return View(image_features=self._check(image_features))
         if image is None:
-            raise InvalidOption("the request has neither image nor image_features; send one of them")
+            raise ValueError("there is neither an image nor features")
         digest = digest_of(image)
         encoded = self._kept.find(digest)
         if encoded is not None:
@@ -150,7 +149,11 @@ class ImageEncoder:
 
     def _check(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""
-        features = np.asarray(image_features, dtype=np.float32)
+        given = np.asarray(image_features)
+        if given.dtype.kind not in "iuf":
+            raise InvalidOption(f"image_features has values of type {given.dtype}; they must be numbers")
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused
+            features = given.astype(np.float32)
         expected = self.image_features_shape
         if features.shape != expected:
             raise InvalidOption(f"image_features has shape {features.shape}; this model takes {expected}")

@@ -81,8 +81,11 @@ class Engine(Generic[Request]):
         """Let requests wait for slots, which they get in this order.
 
         Raises before any has entered: TooLarge for a prompt that leaves no position for a report, InvalidOption for
-        more tokens than the decoder has positions or the cache has columns for.
+        more tokens than the decoder has positions or the cache has columns for, ValueError for the id of a request that
+        has not ended.
         """
+        if in_use := self.active & requests.keys():
+            raise ValueError(f"the request {min(in_use)!r} has not ended; give another id")
         for request in requests.values():
             self._check(request)
         for request_id, request in requests.items():
@@ -99,12 +102,17 @@ class Engine(Generic[Request]):
         return ended
 
     def decode(self, requests: Mapping[str, Request]) -> dict[str, tuple[Hypothesis, ...]]:
-        """Decode all requests to their ends. Raises the error of the first request that fails."""
+        """Decode all requests to their ends, in an engine that has no others.
+
+        Raises the error of the first request that failed, once all have ended; RuntimeError while there are others.
+        """
+        if self.active:
+            raise RuntimeError(f"{len(self.active)} other requests have not ended")
         self.add(requests)
-        done: dict[str, tuple[Hypothesis, ...]] = {}
+        done: dict[str, Request] = {}
         while self.active:
-            done |= {request_id: request.hypotheses for request_id, request in self.step().items()}
-        return {request_id: done[request_id] for request_id in requests}
+            done |= self.step()
+        return {request_id: done[request_id].hypotheses for request_id in requests}
 
     def find(self, request_id: str) -> Request:
         """A request that waits or runs. Raises KeyError for others."""
