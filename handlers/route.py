@@ -11,9 +11,12 @@ from typing import Any
 
 from prelim.errors import UnreadableInput
 
-MAX_PART_OVERHEAD = 1024
-"""Bytes of a form that are not the value of a field, for each part and once more: boundary, headers, a file name of 255
-characters that are escaped. An image that was left out is almost always larger."""
+MAX_FILE_OVERHEAD = 1024
+"""Bytes of a form that are not the value of a field, for each file and once more: boundary, headers, a file name of 255
+characters that are escaped."""
+
+MAX_OPTION_OVERHEAD = 256
+"""The same for a field that is no file. An image that was left out is almost always larger than all these together."""
 
 
 COMPLETIONS = "v1/chat/completions"
@@ -37,7 +40,8 @@ def check_route(row: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
     if not _header(headers, "content-type").lower().startswith("multipart/") or not length.isdecimal():
         return
     left_out = int(length) - sum(len(value) for value in row.values() if isinstance(value, bytes | bytearray | str))
-    if left_out > MAX_PART_OVERHEAD * (len(row) + 1):
+    files = sum(name.startswith("image") for name in row)
+    if left_out > MAX_FILE_OVERHEAD * (files + 1) + MAX_OPTION_OVERHEAD * (len(row) - files):
         raise UnreadableInput(
             f"{left_out} of {length} bytes of the form are in none of its {len(row)} fields: a name was given "
             "twice, or the form ends early, or its boundary is not the header's"

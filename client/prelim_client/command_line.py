@@ -1,8 +1,8 @@
 """Request reports from a server.
 
-python -m prelim_client chest.png                                   # the server of config.properties
+python -m prelim_client chest.png                                   # the server whose key is in key_file.json
 python -m prelim_client chest.dcm --grpc --option num_beams=3 --option max_new_tokens=80
-python -m prelim_client studies/ --out reports/                     # every file of a folder
+python -m prelim_client studies/ --out reports/                     # every file below a folder
 """
 
 import argparse
@@ -24,6 +24,8 @@ from prelim_client.http_client import HttpClient
 
 HTTP_URL = "http://127.0.0.1:8080"
 GRPC_TARGET = "127.0.0.1:7070"
+CONFIG = "config.properties"
+"""The server's settings, which lie next to its keys."""
 
 Ask = Callable[[bytes, dict[str, Any]], Answer]
 """Sends an image and fields; returns the answer."""
@@ -56,21 +58,39 @@ def _ask_one(ask: Ask, image: Path, fields: dict[str, Any]) -> int:
 
 
 def _ask_many(ask: Ask, images: list[Path], fields: dict[str, Any], out: Path | None) -> int:
-    """Request one report after another; a file that fails does not stop the rest."""
+    """Request one report after another; a file that fails does not stop the rest.
+
+    Files of one name in several folders keep their folders, in `out` as well.
+    """
     failed = 0
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images, start=1):
+    names = _names(images)
+    for number, (image, name) in enumerate(zip(images, names, strict=True), start=1):
         answer = _attempt(ask, image, fields)
         failed += isinstance(answer, str)
         text = answer if isinstance(answer, str) else f"{answer['status']}: {answer['report']}"
-        print(f"[{number}/{len(images)}] {image.name}: {text}", flush=True)
+        print(f"[{number}/{len(images)}] {name}: {text}", flush=True)
         if out is not None and not isinstance(answer, str):
-            (out / f"{image.name}.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False), encoding="utf-8")
-            (out / f"{image.name}.txt").write_text(f"{answer['status']}\n{answer['report']}\n", encoding="utf-8")
+            try:
+                _write(answer, out / name)
+            except OSError as error:
+                sys.exit(f"{out} cannot be written: {error.strerror}; give another folder")
     if failed:
         print(f"{failed} of {len(images)} images have no report", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _names(images: list[Path]) -> list[Path]:
+    """The paths of images below the folder that they have in common."""
+    whole = [image.absolute() for image in images]
+    common = os.path.commonpath([image.parent for image in whole])
+    return [image.relative_to(common) for image in whole]
+
+
+def _write(answer: Answer, path: Path) -> None:
+    """Write an answer as .json and its report as .txt. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f"{path.name}.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.with_name(f"{path.name}.txt").write_text(f"{answer['status']}\n{answer['report']}\n", encoding="utf-8")
 
 
 def _attempt(ask: Ask, image: Path, fields: dict[str, Any]) -> Answer | str:
@@ -103,11 +123,18 @@ def _connect(arguments: argparse.Namespace) -> Iterator[Ask]:
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
-    """Yield the given files and the files in the given folders, except hidden ones."""
+    """Yield the given files, each once, and the files below the given folders, except hidden ones."""
+    seen: set[Path] = set()
     for path in paths:
-        if path.is_dir():
-            yield from (file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith("."))
-        else:
+        for file in _below(path) if path.is_dir() else (path,):
+            if file.absolute() not in seen:
+                seen.add(file.absolute())
+                yield file
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             yield path
 
 
@@ -130,7 +157,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="demo", help="name of the served model (demo)")
     parser.add_argument("--grpc", action="store_true", help="use gRPC instead of HTTP")
     parser.add_argument("--stream", action="store_true", help="print the text as it is generated")
-    parser.add_argument("--url", help=f"address of the server ($PRELIM_URL or {HTTP_URL}; for gRPC {GRPC_TARGET})")
+    parser.add_argument(
+        "--url",
+        help=f"address of the server ($PRELIM_URL, or that of {CONFIG} next to the key file, or {HTTP_URL}; "
+        f"for gRPC {GRPC_TARGET})",
+    )
     parser.add_argument("--key-file", type=Path, default=Path("key_file.json"), help="of the server (key_file.json)")
     return parser
 
@@ -146,11 +177,24 @@ def _server(arguments: argparse.Namespace) -> tuple[str, str]:
     """Address and inference key of the server."""
     if not arguments.key_file.is_file():
         sys.exit(f"{arguments.key_file} does not exist: start the server with `make start`, or use --key-file")
-    usual = GRPC_TARGET if arguments.grpc else os.environ.get("PRELIM_URL", HTTP_URL)
+    settings = _read_properties(arguments.key_file.absolute().parent / CONFIG)
+    if arguments.grpc:
+        host, _, port = GRPC_TARGET.rpartition(":")
+        usual = f"{settings.get('grpc_inference_address', host)}:{settings.get('grpc_inference_port', port)}"
+    else:
+        usual = os.environ.get("PRELIM_URL") or settings.get("inference_address", HTTP_URL)
     try:
         return arguments.url or usual, read_key(arguments.key_file)
     except KeyFileError as error:
         sys.exit(str(error))
+
+
+def _read_properties(path: Path) -> dict[str, str]:
+    """The settings of a server; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    lines = (line.partition("=") for line in path.read_text(encoding="utf-8").splitlines() if line[:1] not in "#!")
+    return {name.strip(): value.strip() for name, separator, value in lines if separator}
 
 
 def _print_stream(lines: Iterator[Answer]) -> Answer:

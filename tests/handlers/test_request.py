@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from handlers.exchange import Exchange
-from handlers.request import read_request
+from handlers.request import OPTIONS, read_request
 from prelim.errors import InputError
 from prelim.generation.options import GenerationOptions
 from tests.handlers.frontend import HTTP
@@ -232,9 +232,14 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
             FORM | {"content-length": "9000"},
             f"{9000 - len(IMAGE)} of 9000 bytes .* a name was given twice",
         ),
+        (
+            {"image": IMAGE, **{name: b"1" for name in OPTIONS[:12]}},
+            FORM | {"content-length": "9000"},
+            "a name was given twice",
+        ),
         ({}, FORM | {"Content-Length": "2000"}, "in none of its 0 fields: .* boundary"),
     ],
-    ids=["path", "two images", "no part"],
+    ids=["path", "two images", "two images and options", "no part"],
 )
 def test_what_the_frontend_leaves_out_is_refused(row: dict[str, Any], headers: dict[str, str], message: str) -> None:
     """The rest of a path is not ignored, and neither are form parts that TorchServe drops. The path is not quoted."""
@@ -248,6 +253,9 @@ def test_form_with_long_headers_is_read() -> None:
     """File names, boundaries and a form without a length are no reason to refuse a form."""
     for headers in (FORM | {"Content-Length": str(len(IMAGE) + 1500)}, FORM, FORM | {"Content-Length": "many"}):
         assert read({"image": bytearray(IMAGE)}, headers).request.image == IMAGE
+    several = {"image": IMAGE, "seed": b"1", "top_k": b"2"}
+    length = sum(map(len, several.values())) + 1500 + 2 * 200
+    assert read(several, FORM | {"Content-Length": str(length)}).request.options.seed == 1
 
 
 def test_query_of_invocations_is_read() -> None:
