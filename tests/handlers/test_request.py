@@ -233,7 +233,7 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
             f"{9000 - len(IMAGE)} of 9000 bytes .* a name was given twice",
         ),
         (
-            {"image": IMAGE, **{name: b"1" for name in OPTIONS[:12]}},
+            {"image": IMAGE, **dict.fromkeys(OPTIONS[:12], b"1")},
             FORM | {"content-length": "9000"},
             "a name was given twice",
         ),
