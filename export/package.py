@@ -40,7 +40,7 @@ MAX_SLOTS, MAX_WORKERS = 256, 64
 LIBRARY = ROOT / "model_src" / "prelim"
 HANDLER = ROOT / "handlers" / "report_handler.py"
 SERVING = ROOT / "handlers" / "model-config.yaml"
-NOT_SERVED = ("networks", "program.py", "__pycache__")
+NOT_SERVED = ("networks", "__pycache__")
 """Not copied into the archive, which has the networks as ONNX files and the decoder in its serving form."""
 
 _SEED = 0

@@ -12,7 +12,7 @@ from terminal import program
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("benchmarks", "export", "launcher", "loadtests", "training")
+PACKAGES = ("benchmarks", "bulk", "export", "launcher", "loadtests", "training")
 
 
 def run_module(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
@@ -52,6 +52,21 @@ def test_interrupt_is_one_line_and_other_errors_are_shown_whole(tmp_path: Path) 
     assert (interrupted.stderr, interrupted.returncode) == ("interrupted\n", -2)
     assert "Traceback" in failed.stderr
     assert failed.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("from prelim.errors import ArchiveError\nraise ArchiveError('a.mar is empty')", "a.mar is empty"),
+        ("open('/nowhere/a.csv')", "/nowhere/a.csv: No such file or directory"),
+        ("open('/')", "/: Is a directory"),
+    ],
+)
+def test_what_is_written_for_the_user_is_one_line(code: str, line: str, tmp_path: Path) -> None:
+    """Whichever program it is: no traceback, exit code 1."""
+    done = run_module(tmp_path, code)
+
+    assert (done.stderr, done.returncode) == (f"{line}\n", 1)
 
 
 def test_every_program_begins_and_no_import_does() -> None:

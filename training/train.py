@@ -101,10 +101,10 @@ class Trainer:
         torch.use_deterministic_algorithms(self.accelerator.device.type == "cpu")
         self.main, self.processes = self.accelerator.is_main_process, self.accelerator.num_processes
         self.prepared = prepare(settings, self.processes, main=self.main)
-        self.teacher = self.prepared.teacher
-        self.model, self.optimizer = self.accelerator.prepare(self.teacher, make_optimizer(self.teacher, o))
-        self.average = Average(self.teacher, o.ema_decay) if o.ema_decay else None
-        self.parts = Moving(self.teacher, self.optimizer, self.average, self.accelerator.scaler)
+        self.objective = self.prepared.objective
+        self.model, self.optimizer = self.accelerator.prepare(self.objective, make_optimizer(self.objective, o))
+        self.average = Average(self.objective, o.ema_decay) if o.ema_decay else None
+        self.parts = Moving(self.objective, self.optimizer, self.average, self.accelerator.scaler)
         self.progress = Progress()
         if r.resume:
             self.progress = restore(self.folder, settings, self.parts, self.prepared.data)
@@ -128,7 +128,7 @@ class Trainer:
         # A step's loss is the mean over the tokens of all its micro-batches, in whatever process they are.
         counts = accelerator.reduce(count_targets([batch for _, batch in batches], stop=stop), "sum")
         tokens, labels = counts[0].clamp(min=1), counts[1].clamp(min=1)
-        train_mode(self.teacher)
+        train_mode(self.objective)
         sums = torch.zeros(2, device=accelerator.device)
         for i, (number, batch) in enumerate(batches):
             torch.manual_seed(seed_of(o.seed, "dropout", number))
@@ -162,15 +162,15 @@ class Trainer:
         """Loss of the validation examples, with averaged weights if there are such; the best weights are written."""
         accelerator, batches, progress = self.accelerator, self.prepared.val, self.progress
         with self.average.applied() if self.average else nullcontext():
-            for buffer in self.teacher.buffers():  # batch-norm statistics are those of the main process
+            for buffer in self.objective.buffers():  # batch-norm statistics are those of the main process
                 broadcast(buffer)
-            self.teacher.eval()
+            self.objective.eval()
             sums = torch.zeros(3, device=accelerator.device)
             numbers = range(accelerator.process_index, len(batches), self.processes)
             for number in tqdm(numbers, desc="validating", leave=False, disable=not self.main):
                 batch = to_device(batches[number], accelerator.device)
                 with accelerator.autocast():
-                    report, right = self.teacher.score(batch)
+                    report, right = self.objective.score(batch)
                 sums += torch.stack([report, right, (batch["report_ids"] != PADDING).sum()])
             total, right_sum, tokens = accelerator.reduce(sums, "sum").tolist()
             loss = total / tokens
@@ -179,7 +179,7 @@ class Trainer:
             if loss < progress.lowest:
                 progress.lowest, progress.waited = loss, 0
                 if self.main:
-                    save_best(self.folder, self.teacher)
+                    save_best(self.folder, self.objective)
 
 
 def train(settings: Settings) -> bool:
@@ -244,18 +244,18 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def finish(settings: Settings, prepared: Prepared, average: Average | None, progress: Progress) -> None:
     """Write the model folder with the best weights, or the last where nothing was validated, and the curves."""
-    run, out, teacher = Path(settings.run.folder), Path(settings.run.out), prepared.teacher
+    run, out, objective = Path(settings.run.folder), Path(settings.run.out), prepared.objective
     best = load_best(run) if progress.val else average.weights if average else {}
-    teacher.load_state_dict(best, strict=False)
+    objective.load_state_dict(best, strict=False)
     description = dict(prepared.model.description)
     if settings.lora.keep:
-        description["decoder"] = {**description["decoder"], "adapter": adapter_section(teacher.network)}
-    weights = teacher.network.state_dict()
+        description["decoder"] = {**description["decoder"], "adapter": adapter_section(objective.network)}
+    weights = objective.network.state_dict()
     if settings.lora.rank:
-        weights = plain_weights(teacher.network, keep_adapters=settings.lora.keep)
+        weights = plain_weights(objective.network, keep_adapters=settings.lora.keep)
     write_folder(out, description, weights, prepared.model.tokenizer, settings.run.dtype)
     write_trained_on(out, _record_studies(settings, prepared))
-    write_card(settings, prepared.model.config, progress, prepared.examples, parameter_count(teacher.network))
+    write_card(settings, prepared.model.config, progress, prepared.examples, parameter_count(objective.network))
     summary = {"settings": settings.as_dict(), "seconds": round(progress.seconds), "steps": progress.step}
     history = {"train": progress.train, "val": progress.val}
     (run / "training.json").write_text(json.dumps({**summary, **history}, indent=1), encoding="utf-8")

@@ -93,8 +93,7 @@ def read_torch_file(path: Path, assume: Callable[[str], None] | None = None) -> 
         rest = ", ".join(repr(key) for key in sets if key != inner)
         if rest and inner not in CONTAINERS:
             raise ArchiveError(
-                f"{path} has weights under {inner!r}, {rest}, and none of these is a usual name; "
-                "save one of them alone"
+                f"{path} has weights under {inner!r}, {rest}, and none of these is a usual name; save one of them alone"
             )
         if rest and assume is not None:
             assume(f"the weights under {inner!r} of {path.name}; it has others under {rest}")

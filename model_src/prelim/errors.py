@@ -27,6 +27,9 @@ class PrelimError(Exception):
     Programs that do not import the library (launcher, client, bridge) have their own errors.
     """
 
+    for_users = True
+    """Programs show the message, without a traceback; see terminal.program."""
+
 
 class ArchiveError(PrelimError):
     """A model folder or an archive cannot be used."""

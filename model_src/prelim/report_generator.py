@@ -15,7 +15,7 @@ from torch import Tensor
 from prelim.archive.archive import Archive, load_decoder, load_tokenizer, read_archive, unpack_archive
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
-from prelim.encoding.image_encoder import ImageEncoder, View
+from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError, UnreadableInput
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
@@ -86,7 +86,7 @@ class _Draft(DecodeRequest):
     request : what is asked for
     images  : reads and encodes its images
     arrived : when it was added
-    views   : its images, once they have been read
+    prepared   : its images, once they have been read
     insights : what the model says of the image besides the report, where that was asked for
     pictures : PNG of the images as the network reads them, where that was asked for
     started : when decoding began
@@ -96,7 +96,7 @@ class _Draft(DecodeRequest):
     request: ReportRequest
     images: ImageEncoder
     arrived: float = field(default_factory=time.perf_counter)
-    views: list[View] = field(default_factory=list)
+    prepared: list[PreparedImage] = field(default_factory=list)
     insights: Mapping[str, Array] = field(default_factory=dict)
     pictures: tuple[bytes, ...] = ()
     started: float = 0.0
@@ -111,23 +111,23 @@ class _Draft(DecodeRequest):
         """Read, preprocess and encode the images. Raises InputError where one cannot be read or is refused."""
         image_embeds = []
         for image in self.request.images or (self.request.image,):
-            view = self.images.view(image, self.request.image_features)
-            self.views.append(view)
-            image_embeds.append(self.images.embed(view))
+            prepared = self.images.prepare(image, self.request.image_features)
+            self.prepared.append(prepared)
+            image_embeds.append(self.images.embed(prepared))
         if self.request.return_image:
             images = self.request.images or (self.request.image,)
             self.pictures = tuple(self.images.picture(image) for image in images if image is not None)
         if self.request.return_attention:
-            self.insights = self.images.insights(self.views[0])
+            self.insights = self.images.insights(self.prepared[0])
         self.started = time.perf_counter()
         return torch.cat(image_embeds)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the reader of the images found worth saying, with the number of the image if there are several."""
-        if len(self.views) == 1:
-            return self.views[0].warnings
-        return tuple(f"image {i}: {warning}" for i, view in enumerate(self.views, 1) for warning in view.warnings)
+        if len(self.prepared) == 1:
+            return self.prepared[0].warnings
+        return tuple(f"image {i}: {warning}" for i, image in enumerate(self.prepared, 1) for warning in image.warnings)
 
 
 class ReportGenerator:
@@ -339,7 +339,9 @@ class ReportGenerator:
             for hypothesis in hypotheses
         ]
         findings, impression = sections(texts[0])
-        preprocess, vision = (sum(getattr(view, stage) for view in draft.views) for stage in ("preprocess", "vision"))
+        preprocess, vision = (
+            sum(getattr(image, stage) for image in draft.prepared) for stage in ("preprocess", "vision")
+        )
         queue = draft.started - draft.arrived - preprocess - vision
         return Report(
             text=texts[0],

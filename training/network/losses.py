@@ -51,7 +51,7 @@ class LabelHead(nn.Module):
         return self.linear(self.dropout(mean))
 
 
-class Teacher(nn.Module):
+class Objective(nn.Module):
     """Network and auxiliary classifier; gives sums of cross-entropy, which steps divide by what they count."""
 
     def __init__(self, network: Network, head: LabelHead | None, settings: AuxiliarySettings) -> None:

@@ -12,7 +12,7 @@ from training.data.features import EmbeddedFeatures, Features
 from training.data.images import UNCHANGED, Images
 from training.data.report_tokens import ReportTokens
 from training.datasets.trained_on import summarize
-from training.network.losses import LabelClasses, LabelHead, Teacher
+from training.network.losses import LabelClasses, LabelHead, Objective
 from training.network.starting_model import StartingModel, starting_model
 from training.network.trainable import add_adapters, checkpoint_gradients, freeze, parameter_count
 from training.settings import Settings, SettingsError
@@ -23,7 +23,7 @@ class Prepared:
     """A run before its first step.
 
     model    : as it begins
-    teacher  : its network, with what is frozen, adapted and added
+    objective : its network, with what is frozen, adapted and added
     train, val : micro-batches; those of `val` are none where there is nothing to validate with
     examples : how many there are to train on and to validate with
     studies  : marks of those to train on
@@ -32,7 +32,7 @@ class Prepared:
     """
 
     model: StartingModel
-    teacher: Teacher
+    objective: Objective
     train: MicroBatches
     val: MicroBatches
     examples: tuple[int, int]
@@ -79,10 +79,10 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
     )
     batches = MicroBatches(train, train_images, classes.of(train), tokens, settings, epoch=per_epoch)
     val_batches = MicroBatches(val, val_images, classes.of(val), tokens, settings)
-    teacher = _build_teacher(settings, model, train_images, len(classes))
+    objective = _build_objective(settings, model, train_images, len(classes))
     if main:
         cut = sum(tokens.is_cut(example.text) for example in train)
-        trained, all_numbers = parameter_count(teacher.network)
+        trained, all_numbers = parameter_count(objective.network)
         print(
             f"{len(train)} examples to train on, {len(val)} to validate with; {steps} steps, {steps_per_epoch} an epoch"
         )
@@ -95,7 +95,7 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
             print(f"{cut} reports are longer than {tokens.max_tokens} tokens and are cut (dataset.max_tokens)")
     return Prepared(
         model,
-        teacher,
+        objective,
         batches,
         val_batches,
         examples=(len(train), len(val)),
@@ -117,7 +117,7 @@ def _open_images(
     return Images(paths, model.config, changes, frame=d.frame, cache=settings.run.cache, hidden=not main)
 
 
-def _build_teacher(settings: Settings, model: StartingModel, images: ImageSource, classes: int) -> Teacher:
+def _build_objective(settings: Settings, model: StartingModel, images: ImageSource, classes: int) -> Objective:
     network = model.network
     network.vision.to(memory_format=torch.channels_last)  # a CPU convolves twice as fast so
     given = images.name == "image_features"
@@ -135,7 +135,7 @@ def _build_teacher(settings: Settings, model: StartingModel, images: ImageSource
         add_adapters(network.decoder, settings.lora, torch.bfloat16 if half else torch.float32)
     if settings.optimisation.gradient_checkpointing:
         checkpoint_gradients(network)
-    return Teacher(network, head, settings.auxiliary)
+    return Objective(network, head, settings.auxiliary)
 
 
 def _check_features(network: Network, images: ImageSource) -> None:

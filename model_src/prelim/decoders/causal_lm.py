@@ -18,7 +18,7 @@ from prelim.decoders.decoder import IMAGE
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.step_attention import StepAttention
-from prelim.decoders.teacher_forcing import check_positions, join
+from prelim.decoders.teacher_forcing import check_positions, insert_images, join
 from prelim.decoders.word_embedding import WordEmbedding, draw_weights
 
 if TYPE_CHECKING:
@@ -243,13 +243,7 @@ class CausalLMDecoder(nn.Module):
 
     def _embed_prefix(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
         """Embeddings of tokens, Tensor of shape (batch, length, width), those of the images where IMAGE is."""
-        where = (token_ids[0] == IMAGE).nonzero()[:, 0].tolist()
-        images = image_embeds.to(self.norm.weight.dtype).chunk(len(where), dim=1)
-        parts, start = [], 0
-        for place, image in zip(where, images, strict=True):
-            parts += [self._embed(token_ids[:, start:place]), image]
-            start = place + 1
-        return torch.cat([*parts, self._embed(token_ids[:, start:])], dim=1)
+        return insert_images(self._embed, image_embeds.to(self.norm.weight.dtype), token_ids)
 
     def _embed(self, token_ids: Tensor) -> Tensor:
         return self.words(token_ids).to(self.norm.weight.dtype) * self.config.embedding_scale

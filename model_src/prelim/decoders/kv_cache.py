@@ -1,4 +1,7 @@
-"""The append-only KV cache: one prefix for all beams of a request, one column per beam and step after it."""
+"""The KV cache: one prefix for all beams of a request, then a column for each token of a beam.
+
+Columns of beams that search has dropped are used again: docs/decisions/0020-cache-columns-are-reused.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,12 +3,13 @@
 Source: Williams and Zipser, "A Learning Algorithm for Continually Running Fully Recurrent Neural Networks", 1989.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from prelim.decoders.decoder import PADDING
+from prelim.decoders.decoder import IMAGE, PADDING
 from prelim.errors import PrelimError
 
 
@@ -40,6 +41,25 @@ class ForcedText:
         first = self.prompt_lengths - 1 + length - self.token_ids.shape[1]
         places = (first + torch.arange(self.report_length, device=hidden.device)).clamp(max=length - 1)
         return hidden.gather(1, places[..., None].expand(batch, -1, width))
+
+
+def insert_images(embed: Callable[[Tensor], Tensor], image_embeds: Tensor, token_ids: Tensor) -> Tensor:
+    """Embed tokens, with the tokens of images where IMAGE is.
+
+    embed        : Tensor of int64, shape (batch, length) -> embeddings, shape (batch, length, width)
+    image_embeds : Tensor, shape (batch, num_tokens, width), of all images, one after the other
+    token_ids    : Tensor of int64, shape (batch, length), IMAGE at the same positions in every row
+
+    Raises ValueError where there is no IMAGE.
+    """
+    places = (token_ids[0] == IMAGE).nonzero()[:, 0].tolist()
+    if not places:
+        raise ValueError("the prompt has no place for the image")
+    parts, start = [], 0
+    for place, image in zip(places, image_embeds.chunk(len(places), dim=1), strict=True):
+        parts += [embed(token_ids[:, start:place]), image]
+        start = place + 1
+    return torch.cat([*parts, embed(token_ids[:, start:])], dim=1)
 
 
 def join(prompt_ids: Tensor, report_ids: Tensor, pad_token_id: int) -> ForcedText:

@@ -1,4 +1,4 @@
-"""From an image, or from features that a client has of one, to what the decoder reads: bytes -> image_embeds."""
+"""From an image, or a client's features of one, to what the decoder reads: bytes -> image_embeds."""
 
 import time
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ and products of a connector stay far within float32; of values near 1e19 already
 
 
 @dataclass
-class View:
+class PreparedImage:
     """One image on its way to the decoder.
 
     pixel_values   : shape (channels, size, size); None where the features are known without them
     image_features : shape (num_tokens, width); None until the image is encoded
     digest         : name of the image in the cache of features; empty for a client's features
-    warnings       : what the reader of the image found worth saying
+    warnings       : remarks of the reader of the file
     preprocess, vision : seconds that reading and encoding took
     """
 
@@ -78,54 +78,54 @@ class ImageEncoder:
         """Tokens of image_embeds."""
         return self._connector.output_shape[0]
 
-    def view(self, image: bytes | None, image_features: Array | None) -> View:
-        """Read and preprocess an image that was not asked about before, or check a client's features.
+    def prepare(self, image: bytes | None, image_features: Array | None) -> PreparedImage:
+        """Read and preprocess an image that is not in the cache of features, or check a client's features.
 
         image, image_features : one of them
 
         Raises InputError for an image that cannot be read or is refused, and for features of another shape.
         """
         if image_features is not None:
-            return View(image_features=self._check(image_features))
+            return PreparedImage(image_features=self._check(image_features))
         if image is None:
             raise ValueError("there is neither an image nor features")
         digest = digest_of(image)
         encoded = self._kept.find(digest)
         if encoded is not None:
-            return View(image_features=encoded.image_features, digest=digest, warnings=encoded.warnings)
+            return PreparedImage(image_features=encoded.image_features, digest=digest, warnings=encoded.warnings)
         began = time.perf_counter()
         radiograph = read_radiograph(image, self._config.input)
         pixel_values = preprocess(radiograph, self._config.preprocess)
         took = time.perf_counter() - began
-        return View(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
+        return PreparedImage(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
 
     def picture(self, image: bytes) -> bytes:
         """PNG of an image as the network reads it: rendered, resized and cropped. It is read again for this."""
         config = self._config
         return as_png(preprocess(read_radiograph(image, config.input), config.preprocess), config.preprocess)
 
-    def embed(self, view: View) -> Tensor:
-        """Compute image_embeds of a view, shape (num_tokens, decoder width).
+    def embed(self, image: PreparedImage) -> Tensor:
+        """Compute image_embeds of an image, shape (num_tokens, decoder width).
 
         One image at a time: the last bits of a network's output depend on how many images are in its batch, and on a
         CPU a batch costs what its images cost.
 
         Raises NonFiniteOutput for an image that becomes NaN or infinity, InvalidOption for such a client's features.
         """
-        self._encode(view)
-        features = _features(view)
+        self._encode(image)
+        features = _features(image)
         image_embeds = torch.from_numpy(self._connector.run(features[None])[0])
         if np.isfinite(features).all() and image_embeds.isfinite().all():
             return image_embeds
-        if view.digest:
+        if image.digest:
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
         raise InvalidOption(
             "image_features become NaN or infinity in this model's connector; send what its vision encoder gives"
         )
 
-    def insights(self, view: View) -> Mapping[str, Array]:
+    def insights(self, image: PreparedImage) -> Mapping[str, Array]:
         """Compute the model's outputs besides the report, for an encoded image."""
-        return {name: session.run(_features(view)[None])[0] for name, session in self._insights.items()}
+        return {name: session.run(_features(image)[None])[0] for name, session in self._insights.items()}
 
     def grey(self) -> Array:
         """image_features of a grey image, which nothing is kept of."""
@@ -137,15 +137,15 @@ class ImageEncoder:
         """Keep no features any more."""
         self._kept.clear()
 
-    def _encode(self, view: View) -> None:
+    def _encode(self, image: PreparedImage) -> None:
         """Compute a view's image_features, and keep them for the next request with this image."""
-        if view.image_features is not None or view.pixel_values is None:
+        if image.image_features is not None or image.pixel_values is None:
             return
         began = time.perf_counter()
-        view.image_features = self._vision.run(view.pixel_values[None])[0]
-        view.pixel_values, view.vision = None, time.perf_counter() - began
-        if np.isfinite(view.image_features).all():
-            self._kept.keep(view.digest, Encoded(view.image_features, view.warnings))
+        image.image_features = self._vision.run(image.pixel_values[None])[0]
+        image.pixel_values, image.vision = None, time.perf_counter() - began
+        if np.isfinite(image.image_features).all():
+            self._kept.keep(image.digest, Encoded(image.image_features, image.warnings))
 
     def _check(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""
@@ -167,7 +167,7 @@ class ImageEncoder:
         return features
 
 
-def _features(view: View) -> Array:
-    if view.image_features is None:
-        raise RuntimeError("a view is connected before it is encoded")
-    return view.image_features
+def _features(image: PreparedImage) -> Array:
+    if image.image_features is None:
+        raise RuntimeError("an image is connected before it is encoded")
+    return image.image_features

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from prelim.decoders.causal_lm import CausalLMConfig
-from prelim.decoders.decoder import IMAGE
-from prelim.decoders.teacher_forcing import check_positions, join
+from prelim.decoders.teacher_forcing import check_positions, insert_images, join
 from prelim.decoders.weights_file import LazyTensor
 from prelim.networks.adapters import adapt, join_adapters
 
@@ -54,16 +53,14 @@ class TransformersLM(nn.Module):
         self.lm_head = None if self.config.tie_word_embeddings else nn.Linear(width, vocab_size, bias=False)
 
     def embed(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
-        """Embed image and tokens.
+        """Embed images and tokens.
 
-        image_embeds : Tensor, shape (batch, num_tokens, width)
-        token_ids    : Tensor of int64, shape (batch, length), IMAGE at the same position in every row
-        returns      : Tensor, shape (batch, num_tokens + length - 1, width)
+        image_embeds : Tensor, shape (batch, num_tokens, width), of all images, one after the other
+        token_ids    : Tensor of int64, shape (batch, length), IMAGE at the same positions in every row
+        returns      : Tensor, shape (batch, num_tokens + length - images, width)
         """
-        place = int((token_ids[0] == IMAGE).nonzero()[0, 0])
         embedding = self.body.get_input_embeddings()
-        before, after = embedding(token_ids[:, :place]), embedding(token_ids[:, place + 1 :])
-        return torch.cat([before, image_embeds.to(before.dtype), after], dim=1)
+        return insert_images(embedding, image_embeds.to(embedding.weight.dtype), token_ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""

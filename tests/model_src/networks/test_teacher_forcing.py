@@ -182,3 +182,21 @@ def test_short_rows_take_no_more_positions_than_they_need() -> None:
     assert text.prompt_lengths.tolist() == [[4], [2]]
     # Two tokens in place of IMAGE: each hidden state is its position.
     assert text.scoring(torch.arange(6.0).expand(2, 6)[..., None])[..., 0].tolist() == [[4, 5, 5, 5], [2, 3, 4, 5]]
+
+
+def test_trained_and_served_read_several_images_alike() -> None:
+    """Each IMAGE of a prompt is replaced by its share of the images' tokens; without one there is an error."""
+    decoder = randomize(ARCHITECTURES["xraygpt"].build(MODELS["xraygpt"]).decoder)
+    width = decoder.config.hidden_size
+    images = torch.randn(2, 6, width, generator=torch.Generator().manual_seed(3))
+    prompts, reports = torch.tensor([[5, IMAGE, 7, IMAGE, 8]] * 2), torch.tensor([[9, 10, 11]] * 2)
+    served = serving_decoder(decoder)
+    with torch.inference_mode():
+        by_trained, by_served = (d.teacher_forcing(images, prompts, reports) for d in (decoder, served))
+        other = served.teacher_forcing(images.flip(1), prompts, reports)
+
+    torch.testing.assert_close(by_trained, by_served, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(other, by_served, atol=1e-2)
+    for one in (decoder, served):
+        with pytest.raises(ValueError, match="no place for the image"):
+            one.teacher_forcing(images, torch.tensor([[5, 7]] * 2), reports)
