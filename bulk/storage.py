@@ -131,7 +131,7 @@ class Location:
 
 
 def _fsspec(url: str) -> tuple[fs.FileSystem, str]:
-    """A file system that PyArrow has not. Raises JobError where fsspec has none either."""
+    """A file system that PyArrow does not know. Raises JobError if fsspec does not know it either."""
     import fsspec
 
     try:

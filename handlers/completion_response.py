@@ -141,7 +141,7 @@ def _finish_reason(choice: Report | Alternative) -> str:
 
 
 def _logprobs(tokens: Sequence[Token]) -> dict[str, Any] | None:
-    """Log-probabilities as OpenAI writes them; the vocabulary's entries are not always texts, so bytes are not told."""
+    """Log-probabilities as OpenAI writes them; the vocabulary's entries are not always text, so `bytes` is left out."""
     if not tokens:
         return None
     return {

@@ -147,7 +147,7 @@ class ReportHandler:
     def _respond(
         self, ids: Mapping[int, str], answers: Mapping[int, Answer], exchanges: Mapping[str, Exchange], context: Any
     ) -> list[bytes]:
-        """Bodies by index; one that is not to be sent is empty and has no index in the context any more."""
+        """Bodies by index; one that is not sent is empty, and its index is removed from the context."""
         bodies = [b""] * len(ids)
         # What the frontend is told after each body: False more follows, True this was the last, None it was the only.
         stops: list[bool | None] = [None] * len(ids)

@@ -55,7 +55,7 @@ def worker_seconds(process: psutil.Process | None) -> float:
 
 
 def terminate(process: psutil.Process, seconds: float = 20) -> None:
-    """End a server and its workers; what has not ended after so many seconds is killed."""
+    """End a server and its workers; what is still running after this many seconds is killed."""
     family = [process]
     with contextlib.suppress(psutil.Error):
         family += process.children(recursive=True)

@@ -27,7 +27,7 @@ IDLE_CPU_S = 0.02
 STARTUP_S = 600.0
 
 WRITER_S = 5.0
-"""Seconds in which the console's writer ends, once nothing prints any more."""
+"""Seconds in which the console's writer ends, once nothing prints."""
 
 
 class Server:

@@ -42,7 +42,7 @@ class Nginx:
         return self._process.poll() is None
 
     def stop(self, seconds: float = 10) -> None:
-        """End it after the requests that are being answered, or after so many seconds."""
+        """End it when the requests in hand are answered, or after this many seconds."""
         if self.is_alive():
             self._process.send_signal(signal.SIGQUIT)
             try:

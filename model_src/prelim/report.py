@@ -51,7 +51,7 @@ class Report:
     token_ids            : the generated tokens, the end-of-text token included
     avg_logprob          : mean log-probability of a token, in nats
     alternatives         : the other sequences that num_return_sequences asked for
-    warnings             : what the reader of the image found worth saying
+    warnings             : remarks of the reader of the image file
     pictures             : PNG of each image as the network reads it, where that was requested
     insights             : further outputs of the model, by name, where they were requested
     tokens               : what `token_ids` are, with their log-probabilities, where they were requested
@@ -82,7 +82,7 @@ class Report:
 
 
 def sections(text: str) -> tuple[str | None, str | None]:
-    """Findings and impression of a report that has these headings, None for a heading that it has not."""
+    """Findings and impression of a report, by their headings; None where a heading is missing."""
     parts = _HEADING.split(text)
     found: dict[str, str] = {}
     for heading, body in zip(parts[1::2], parts[2::2], strict=True):

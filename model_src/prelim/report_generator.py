@@ -124,7 +124,7 @@ class _Draft(DecodeRequest):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the reader of the images found worth saying, with the number of the image if there are several."""
+        """Remarks of the reader of the files, with the number of the image if there are several."""
         if len(self.prepared) == 1:
             return self.prepared[0].warnings
         return tuple(f"image {i}: {warning}" for i, image in enumerate(self.prepared, 1) for warning in image.warnings)

@@ -45,9 +45,9 @@ def train_mode(module: nn.Module) -> None:
 
 
 def add_adapters(decoder: nn.Module, settings: LoraSettings, compute_dtype: torch.dtype) -> None:
-    """Freeze a decoder, in 4 bits where that is asked for, and give its linear layers adapters that are trained.
+    """Freeze a decoder, in 4 bits if the settings say so, and give its linear layers adapters that are trained.
 
-    Raises SettingsError for a decoder that takes no adapters, and for layers that it has not.
+    Raises SettingsError for a decoder that takes no adapters, and for layers that do not exist.
     """
     from peft import LoraConfig, inject_adapter_in_model
 

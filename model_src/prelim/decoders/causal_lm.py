@@ -199,7 +199,7 @@ class CausalLMDecoder(nn.Module):
         return self.norm.weight.device
 
     def new_state(self, slots: int) -> CausalLMState:
-        """An empty memory for so many requests."""
+        """An empty cache with room for `slots` requests."""
         c = self.config
         cache = KVCache(
             layers=c.layers,

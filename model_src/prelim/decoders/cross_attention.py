@@ -226,7 +226,7 @@ class CrossAttentionDecoder(nn.Module):
         return self.lm_head.weight.device
 
     def new_state(self, slots: int) -> CrossAttentionState:
-        """An empty memory for so many requests."""
+        """An empty cache with room for `slots` requests."""
         c = self.config
         cache = KVCache(
             layers=c.layers,

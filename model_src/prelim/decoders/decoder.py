@@ -46,7 +46,7 @@ class Decoder(Protocol[State]):
         """Where its tensors are."""
 
     def new_state(self, slots: int) -> State:
-        """An empty memory for so many requests."""
+        """An empty cache with room for `slots` requests."""
 
     def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
         """How many cache columns images of `num_tokens` tokens in total and this prompt take."""

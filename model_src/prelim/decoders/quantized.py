@@ -28,7 +28,7 @@ def _int8_scale(weight: Tensor) -> Tensor:
     """What one unit of each row's integers is worth: bfloat16, so that no kernel has to round it further."""
     peak = weight.float().abs().amax(dim=1)
     scale = (peak / 127).to(torch.bfloat16)
-    # Rounded down, the largest weight would not fit any more.
+    # Rounded down, the largest weight would no longer fit.
     too_small = scale.float() * 127 < peak
     scale = torch.where(too_small, (scale.float() * (1 + 2**-7)).to(torch.bfloat16), scale)
     return scale.where(scale > 0, 1)

@@ -15,7 +15,7 @@ class Encoded:
     """What a model saw in an image.
 
     image_features : shape (num_tokens, width)
-    warnings       : what the reader of the image found worth saying
+    warnings       : remarks of the reader of the file
     """
 
     image_features: Array
@@ -30,7 +30,7 @@ class FeatureCache:
         self._encoded: OrderedDict[str, Encoded] = OrderedDict()
 
     def find(self, digest: str) -> Encoded | None:
-        """The features of an image, None if they are not kept (any more)."""
+        """The features of an image; None if the cache does not have them."""
         if digest in self._encoded:
             self._encoded.move_to_end(digest)
         return self._encoded.get(digest)

@@ -128,13 +128,13 @@ class ImageEncoder:
         return {name: session.run(_features(image)[None])[0] for name, session in self._insights.items()}
 
     def grey(self) -> Array:
-        """image_features of a grey image, which nothing is kept of."""
+        """image_features of a gray image; the cache does not keep them."""
         p = self._config.preprocess
         features: Array = self._vision.run(np.full((1, p.channels, p.size, p.size), 0.5, dtype=np.float32))[0]
         return features
 
     def forget(self) -> None:
-        """Keep no features any more."""
+        """Empty the cache of features."""
         self._kept.clear()
 
     def _encode(self, image: PreparedImage) -> None:

@@ -148,7 +148,7 @@ class BeamSearch:
         self._is_finished = torch.cat([self._is_finished, counts])[order]
 
     def _is_over(self, all_complete: bool) -> bool:
-        """Whether no open beam can improve the result any more, by the heuristic that `early_stopping` names."""
+        """Whether no open beam can still improve the result, by the heuristic that `early_stopping` names."""
         o = self._options
         length = self._running.tokens.shape[1]
         if o.early_stopping == "never" and o.length_penalty > 0:

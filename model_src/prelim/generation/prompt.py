@@ -25,7 +25,7 @@ class PromptConfig:
     after        : text after the image; {prompt} stands where the request's prompt goes
     start_ids    : tokens between image and `after`, where there is a prompt
     default      : prompt of a request that has none
-    max_tokens   : so many tokens the words may take
+    max_tokens   : limit on the tokens of the text
     max_images   : largest number of images of a request
     between_images : text between two images
     system, user, assistant, separator, before_image, after_image : for models that hold a conversation: the text

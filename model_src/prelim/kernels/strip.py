@@ -93,7 +93,7 @@ def _strip_function(module: Any, rows: int) -> Any:
 
 
 def strip_dot(rows: int) -> Any:
-    """A function for numba: `_strip_function` of so many rows, addresses as int64."""
+    """A function for numba: `_strip_function` for this many rows, with addresses as int64."""
 
     @intrinsic
     def multiply(context: Any, weights: Any, values: Any, inputs: Any, sums: Any, pitch: Any) -> Any:
