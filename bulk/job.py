@@ -17,6 +17,9 @@ import ray
 import ray.data
 import yaml
 
+import bulk
+import prelim
+import terminal
 from bulk.errors import JobError
 from bulk.output import STAGES, Output
 from bulk.progress import Progress
@@ -29,6 +32,9 @@ from prelim.archive.mar import check_mar, read_file
 from prelim.archive.model_config import ModelConfig
 from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
+
+_SHIPPED = (bulk, prelim, terminal)
+"""Packages that are copied to the nodes of a cluster, which need only what these import."""
 
 _MOST_TASKS = 4096
 """Tasks of Ray that a job is cut into; a task does one block after another."""
@@ -170,10 +176,12 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="prelim-ray-", ignore_cleanup_errors=True) as folder:
-        here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+        options: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+        if address is not None:
+            options = {"runtime_env": {"py_modules": [str(Path(package.__file__).parent) for package in _SHIPPED]}}
         try:
             with _no_stderr():
-                ray.init(address, log_to_driver=False, logging_level="error", **(here if address is None else {}))
+                ray.init(address, log_to_driver=False, logging_level="error", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise JobError(f"no Ray cluster at {address}: {_last_line(error)}") from error
         context = ray.data.DataContext.get_current()
