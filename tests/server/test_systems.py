@@ -27,7 +27,7 @@ from prelim_client.http_client import HttpClient
 from tests import tiny_model, tiny_xreport
 from tests.forcing import logits_after_each
 from tests.model_src.networks.architectures import small_biogpt, small_llama, small_llava, small_xraygpt
-from tests.server.openai_client import open_client, user
+from tests.server.openai_client import WAYS, open_client, open_way, user
 from tests.tiny_model import seen, write_tiny_model
 from tests.tiny_xreport import greedy_of_the_original
 
@@ -327,11 +327,24 @@ def test_attention_maps_are_served(ask: Callable[..., dict[str, Any]], networks:
 
 
 @pytest.mark.parametrize(("system", "first"), [("system0", "heart"), ("system3", QUESTION)])
+@pytest.mark.parametrize("way", WAYS)
 def test_questions_in_openais_format(
-    system: str, first: str, systems: LocalServer, ask: Callable[..., dict[str, Any]], models: dict[str, Path]
+    way: str,
+    system: str,
+    first: str,
+    systems: LocalServer,
+    ask: Callable[..., dict[str, Any]],
+    models: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     """Prompts, and conversations about one image, have the same answers as on /predictions, whole and streamed."""
-    client = open_client(systems, system, read_model_folder(models[system]).config.version)
+    version = read_model_folder(models[system]).config.version
+    with open_way(way, systems, system, version, tmp_path) as address, open_client(address) as client:
+        check_questions(client, system, first, ask)
+
+
+def check_questions(client: openai.OpenAI, system: str, first: str, ask: Callable[..., dict[str, Any]]) -> None:
+    """Ask one question, and a second one of a model that holds conversations."""
     (model,) = client.models.list()
     holds = system == "system3"
     assert model.prelim["takes_messages"] is holds
