@@ -18,7 +18,7 @@ from launcher.server import Server
 
 Stamp = tuple[int, int, int] | None
 
-SAMPLES = {"rg1.dcm": "Chest, PA, DICOM (RG1)", "chest.jpg": "Chest, JPEG"}
+SAMPLES = {"rg1.dcm": "Chest PA, DICOM", "chest.jpg": "Chest, JPEG"}
 """Radiographs for people who have none at hand: name of the file -> what the page calls it."""
 
 

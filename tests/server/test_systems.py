@@ -326,25 +326,22 @@ def test_attention_maps_are_served(ask: Callable[..., dict[str, Any]], networks:
     np.testing.assert_allclose(answer["disease_logits"], expected["disease_logits"].numpy(), rtol=1e-2, atol=1e-3)
 
 
+@pytest.fixture(params=WAYS)
+def openai_client(
+    request: pytest.FixtureRequest, system: str, systems: LocalServer, models: dict[str, Path], tmp_path: Path
+) -> Iterator[openai.OpenAI]:
+    """OpenAI's client for the system of the test, to the server and through the gateway."""
+    version = read_model_folder(models[system]).config.version
+    with open_way(request.param, systems, system, version, tmp_path) as address, open_client(address) as client:
+        yield client
+
+
 @pytest.mark.parametrize(("system", "first"), [("system0", "heart"), ("system3", QUESTION)])
-@pytest.mark.parametrize("way", WAYS)
 def test_questions_in_openais_format(
-    way: str,
-    system: str,
-    first: str,
-    systems: LocalServer,
-    ask: Callable[..., dict[str, Any]],
-    models: dict[str, Path],
-    tmp_path: Path,
+    system: str, first: str, openai_client: openai.OpenAI, ask: Callable[..., dict[str, Any]]
 ) -> None:
     """Prompts, and conversations about one image, have the same answers as on /predictions, whole and streamed."""
-    version = read_model_folder(models[system]).config.version
-    with open_way(way, systems, system, version, tmp_path) as address, open_client(address) as client:
-        check_questions(client, system, first, ask)
-
-
-def check_questions(client: openai.OpenAI, system: str, first: str, ask: Callable[..., dict[str, Any]]) -> None:
-    """Ask one question, and a second one of a model that holds conversations."""
+    client = openai_client
     (model,) = client.models.list()
     holds = system == "system3"
     assert model.prelim["takes_messages"] is holds

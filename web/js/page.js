@@ -1,6 +1,6 @@
 import { Chat } from "./chat.js";
 import { addDraftButtons, enableDraftButtons, saveDraft } from "./drafts.js";
-import { create, download, find, show } from "./elements.js";
+import { create, download, find, reveal, show } from "./elements.js";
 import { clearReport, showReport, showWarnings } from "./report.js";
 import { listModels, readConfig, readSample, writeReport } from "./server.js";
 import { Viewer } from "./viewer.js";
@@ -59,6 +59,7 @@ function showProblem(error, again) {
   find("problem-title").textContent = title;
   find("problem-text").replaceChildren(plain, ...(detail ? [create("small", detail)] : []));
   show("problem", true);
+  reveal("problem");
   // The same image would be refused again.
   show("retry", Boolean(again) && ![400, 413, 415, 422].includes(error.code));
   find("retry").onclick = again;
@@ -106,6 +107,7 @@ async function write() {
   if (read === null) return;
   clearReport();
   show("report", true);
+  reveal("state");
   const succeeded = await run("Writing…", async (signal) => {
     const onText = (text) => find("text").append(text);
     const options = readOptions();

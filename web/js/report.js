@@ -4,7 +4,9 @@ import { create, find, show } from "./elements.js";
 import { explainWarning } from "./words.js";
 
 const TIMES = { queue: "Wait", preprocess: "Read image", vision: "Encode", decode: "Write" };
-const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
+// The server keeps these: they take no time for an image that it has read before.
+const KEPT = ["preprocess", "vision"];
+const seconds = (part, ms) => (ms === 0 && KEPT.includes(part) ? "cached" : `${(ms / 1000).toFixed(2)} s`);
 
 function sections(answer) {
   const parts = Object.entries(answer.sections).filter(([, text]) => text);
@@ -36,10 +38,10 @@ export function showReport(answer, read) {
   find("alternatives").replaceChildren(...answer.alternatives.map(alternative));
   const { name, version, sha256 } = answer.model;
   const times = { ...answer.timing_ms };
-  for (const part of ["preprocess", "vision"]) times[part] ||= read[part];
+  for (const part of KEPT) times[part] ||= read[part];
   const facts = {
     Model: `${name} ${version}`, Weights: sha256.slice(0, 12), Length: `${answer.num_tokens} tokens`, "Mean log-probability": answer.avg_logprob.toFixed(2),
-    ...Object.fromEntries(Object.entries(TIMES).map(([part, label]) => [label, seconds(times[part])])),
+    ...Object.fromEntries(Object.entries(TIMES).map(([part, label]) => [label, seconds(part, times[part])])),
   };
   find("facts").replaceChildren(...Object.entries(facts).map(([label, value]) => {
     const pair = create("div", "");
