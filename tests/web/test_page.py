@@ -129,7 +129,7 @@ def test_copy(page: Any, site: Site) -> None:
 @pytest.mark.parametrize(
     ("answered", "texts", "again"),
     [
-        (failure(422, "modality: (0008,0060) is MR"), ("refused", "another kind of machine", "(0008,0060) is MR"), False),
+        (failure(422, "modality: (0008,0060) is MR"), ("refused", "another kind of machine", "is MR"), False),
         (failure(415, "the body looks like text"), ("Not an image", "looks like text"), False),
         (failure(503, "try again"), ("busy", "try again"), True),
         (answer("<html>", 502, "text/html"), ("busy", "overloaded"), True),
@@ -177,11 +177,28 @@ def test_without_a_network(page: Any, choose: Callable[..., None]) -> None:
     state(page, "Draft finished.")
 
 
+def test_slow_and_failed_start(page: Any, choose: Callable[..., None]) -> None:
+    """A file that is chosen before the page knows its models waits for them; a failed start can be tried again."""
+    waiting: list[Any] = []
+    page.route("**/config.json", waiting.append)
+    with page.expect_request("**/config.json"):
+        page.reload()
+    choose()
+    state(page, "Reading")
+    waiting.pop().abort()
+    page.locator("#problem-title:has-text('cannot be reached')").wait_for()
+    page.unroute("**/config.json")
+    page.locator("#retry").click()
+    state(page, "Ready")
+    assert page.locator("#samples button").count() == 1
+
+
 def test_missing_key(page: Any, site: Site, choose: Callable[..., None]) -> None:
     """401 asks for a key, and puts the cursor there."""
     page.route("**/config.json", lambda route: route.fulfill(json=route.fetch().json() | {"needs_key": True}))
     site.recorder.answers[PREDICT] = failure(401, "the API key is missing or wrong")
     page.reload()
+    state(page, "Choose an image")
     choose()
     page.locator("#problem-title:has-text('API key')").wait_for()
     assert page.evaluate("document.activeElement.id") == "key"
@@ -214,7 +231,7 @@ def test_stop_and_another_image(page: Any, site: Site, choose: Callable[..., Non
 def test_documents_of_the_bridge(browser: Any, site: Site) -> None:
     """The file and the answer are sent, and what comes back is saved; a picture gets no DICOM document."""
     site.recorder.answers["POST /drafts/sr"] = answer("the document", kind="application/dicom")
-    with open_page(browser, site, {"drafts": ["sr", "fhir", "pdf"]}, accept_downloads=True) as page:
+    with open_page(browser, site.settings.listen, {"drafts": ["sr", "fhir", "pdf"]}, accept_downloads=True) as page:
         dicom = {"name": "a", "mimeType": "", "buffer": 128 * b"\0" + b"DICM and more"}
         page.locator("#file").set_input_files(dicom)
         state(page, "Ready")

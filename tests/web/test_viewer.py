@@ -15,7 +15,7 @@ pytest.importorskip("playwright", reason="the group dev is not installed")
 @pytest.fixture(params=["light", "phone"])
 def viewer(request: pytest.FixtureRequest, browser: Any, site: Site) -> Iterator[Any]:
     """The page with the image in which every column has the gray level of its number."""
-    with open_page(browser, site, **MODES[request.param]) as page:
+    with open_page(browser, site.settings.listen, **MODES[request.param]) as page:
         page.locator("#file").set_input_files({"name": "a", "mimeType": "", "buffer": b"x"})
         page.locator("#state:has-text('Ready')").wait_for()
         yield page
@@ -102,7 +102,7 @@ def test_wheel_and_drag(page: Any, choose: Callable[..., None]) -> None:
 
 def test_pinch(browser: Any, site: Site) -> None:
     """Two fingers zoom the image and not the page; at the picture's own size one finger scrolls the page."""
-    with open_page(browser, site, **MODES["phone"]) as page:
+    with open_page(browser, site.settings.listen, **MODES["phone"]) as page:
         page.locator("#file").set_input_files({"name": "a", "mimeType": "", "buffer": b"x"})
         page.locator("#state:has-text('Ready')").wait_for()
         page.locator("#viewer").scroll_into_view_if_needed()

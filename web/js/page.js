@@ -78,6 +78,7 @@ async function take(file) {
   for (const id of ["figure", "view", "remarks"]) show(id, false);
   show("drop", true);
   return run("Reading the image…", async (signal) => {
+    await prepare();
     const preview = await writeReport(find("model").value, file, PREVIEW, { key: key(), signal });
     signal.throwIfAborted();
     if (!preview.images?.length) throw new Error("The server did not return the image.");
@@ -190,8 +191,7 @@ function addSample({ file, title }) {
   find("samples").append(button);
 }
 
-async function start() {
-  listen();
+async function load() {
   const config = await readConfig();
   find("model").replaceChildren(...config.models.map((name) => create("option", name)));
   show("model-label", config.models.length > 1);
@@ -203,4 +203,14 @@ async function start() {
   await readModel();
 }
 
-start().catch((error) => showProblem(error, () => location.reload()));
+// Once; again only after a failure.
+let preparing = null;
+function prepare() {
+  preparing ??= load().catch((error) => { preparing = null; throw error; });
+  return preparing;
+}
+
+const connect = () => run("Connecting…", async () => { await prepare(); return "Choose an image to begin."; }, connect);
+
+listen();
+connect();
