@@ -60,9 +60,9 @@ def stream(report: dict[str, Any]) -> bytes:
     return answer(text, kind="application/x-ndjson")
 
 
-def failure(code: int, message: str) -> bytes:
+def failure(code: int, message: str, kind: str = "X") -> bytes:
     """The answer that carries an error."""
-    return answer(json.dumps({"error": {"code": code, "type": "X", "message": message}}), code)
+    return answer(json.dumps({"error": {"code": code, "type": kind, "message": message}}), code)
 
 
 def models(*, chat: bool) -> bytes:

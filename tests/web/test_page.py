@@ -130,6 +130,8 @@ def test_copy(page: Any, site: Site) -> None:
     ("answered", "texts", "again"),
     [
         (failure(422, "modality: (0008,0060) is MR"), ("refused", "another kind of machine", "is MR"), False),
+        (failure(400, "(7FE0,0010) is short", "UnreadableInput"), ("cannot be read", "(7FE0,0010) is short"), False),
+        (failure(400, "max_new_tokens is 0", "InvalidOption"), ("option is not allowed", "max_new_tokens"), False),
         (failure(415, "the body looks like text"), ("Not an image", "looks like text"), False),
         (failure(503, "try again"), ("busy", "try again"), True),
         (answer("<html>", 502, "text/html"), ("busy", "overloaded"), True),
@@ -180,7 +182,7 @@ def test_without_a_network(page: Any, choose: Callable[..., None]) -> None:
 def test_slow_and_failed_start(page: Any, choose: Callable[..., None]) -> None:
     """A file that is chosen before the page knows its models waits for them; a failed start can be tried again."""
     waiting: list[Any] = []
-    page.route("**/config.json", waiting.append)
+    page.route("**/config.json", lambda route: waiting.append(route))
     with page.expect_request("**/config.json"):
         page.reload()
     choose()

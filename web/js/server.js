@@ -1,15 +1,15 @@
 // Requests to the gateway. Every failure is a Problem, whose message can be shown.
 
 export class Problem extends Error {
-  // code: the HTTP status; 0 if there was no answer
-  constructor(code, message) { super(message); this.code = code; }
+  // code: the HTTP status, 0 if there was no answer; kind: the server's name of the error
+  constructor(code, message, kind = "") { super(message); Object.assign(this, { code, kind }); }
 }
 
 async function check(response) {
   if (response.ok) return response;
-  let message = `The server answered ${response.status}.`;
-  try { message = (await response.json()).error.message; } catch { /* not JSON: the status has to do */ }
-  throw new Problem(response.status, message);
+  let error = { message: `The server answered ${response.status}.` };
+  try { error = (await response.json()).error ?? error; } catch { /* not JSON: the status has to do */ }
+  throw new Problem(response.status, error.message, error.type);
 }
 
 async function ask(path, { key, ...options } = {}) {
@@ -41,7 +41,7 @@ async function* lines(response) {
 
 function parse(text) {
   const part = JSON.parse(text);
-  if (part.error) throw new Problem(part.error.code ?? 500, part.error.message);
+  if (part.error) throw new Problem(part.error.code ?? 500, part.error.message, part.error.type);
   return part;
 }
 

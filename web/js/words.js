@@ -40,6 +40,8 @@ const REFUSALS = {
   view: "The image was taken from a side that this model does not read.",
 };
 
+const KINDS = { UnreadableInput: "This file cannot be read", InvalidOption: "An option is not allowed" };
+
 const TITLES = {
   0: "The server cannot be reached",
   401: "An API key is needed",
@@ -63,6 +65,6 @@ export function explainWarning(text) { return explain(text, WARNINGS); }
 
 // Of a Problem (server.js): {title, plain, detail}.
 export function explainProblem(problem) {
-  const title = TITLES[problem.code] ?? (problem.code === 400 ? "This cannot be answered" : "Something went wrong");
+  const title = KINDS[problem.kind] ?? TITLES[problem.code] ?? "Something went wrong";
   return { title, ...explain(problem.message, REFUSALS) };
 }
