@@ -8,7 +8,8 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,16 @@ def open_site(folder: Path, recorder: Recorder, *, upstream_grpc: int | None = N
     config = write_folder(prefix, settings, upstream, key=TORCHSERVE_KEY, page=page, log=log)
     shutil.copy(ROOT / "docs" / "images" / "chest.jpg", prefix / "samples")
     return Site(Nginx(config), folder, settings, key, recorder)
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it holds soon: nginx reads its files, and writes its log, a moment later."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def write_certificate(folder: Path) -> Tls:

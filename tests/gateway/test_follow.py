@@ -3,8 +3,7 @@
 import dataclasses
 import json
 import ssl
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +15,7 @@ from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
 from launcher.gateway.settings import Settings
 from launcher.ports import free_ports
-from tests.gateway.conftest import Site, has_nginx, write_certificate
+from tests.gateway.conftest import Site, eventually, has_nginx, write_certificate
 from tests.gateway.recorder import Recorder
 
 pytestmark = pytest.mark.gateway
@@ -84,16 +83,6 @@ def running(tmp_path: Path) -> Iterator[Running]:
         gateway.start()
         yield Running(gateway, server, Site(None, tmp_path, settings, key, recorder))  # type: ignore[arg-type]
     recorder.close()
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Whether it holds soon: nginx reads its files a moment after it is told."""
-    deadline = time.monotonic() + 20
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def test_clients_come_and_go(running: Running) -> None:

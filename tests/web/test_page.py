@@ -182,7 +182,11 @@ def test_without_a_network(page: Any, choose: Callable[..., None]) -> None:
 def test_slow_and_failed_start(page: Any, choose: Callable[..., None]) -> None:
     """A file that is chosen before the page knows its models waits for them; a failed start can be tried again."""
     waiting: list[Any] = []
-    page.route("**/config.json", lambda route: waiting.append(route))
+
+    def hold(route: Any) -> None:
+        waiting.append(route)
+
+    page.route("**/config.json", hold)
     with page.expect_request("**/config.json"):
         page.reload()
     choose()

@@ -40,7 +40,7 @@ export function showReport(answer, read) {
   const times = { ...answer.timing_ms };
   for (const part of KEPT) times[part] ||= read[part];
   const facts = {
-    Model: `${name} ${version}`, Weights: sha256.slice(0, 12), Length: `${answer.num_tokens} tokens`, "Mean log-probability": answer.avg_logprob.toFixed(2),
+    Model: `${name} ${version}`, Archive: sha256.slice(0, 12), Length: `${answer.num_tokens} tokens`, "Mean log-probability": answer.avg_logprob.toFixed(2),
     ...Object.fromEntries(Object.entries(TIMES).map(([part, label]) => [label, seconds(part, times[part])])),
   };
   find("facts").replaceChildren(...Object.entries(facts).map(([label, value]) => {
