@@ -218,15 +218,23 @@ def test_stop_and_another_image(page: Any, site: Site, choose: Callable[..., Non
     """A request that hangs can be stopped; a new image ends it, and only the new one is shown."""
     choose(b"first")
     state(page, "Ready")
-    page.route("**/predictions/demo", lambda route: None)
+    held: list[Any] = []
+
+    def hold_two(route: Any) -> None:
+        if len(held) == 2:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/predictions/demo", hold_two)
     page.locator("#write").click()
     page.locator("#stop").click()
     state(page, "Stopped.")
     assert not page.locator("#report").is_visible()
-    page.locator("#write").click()
-    page.locator("#stop").wait_for()
-    page.unroute("**/predictions/demo")
-    choose(b"second")
+    with page.expect_request("**/predictions/demo") as writing:
+        page.locator("#write").click()
+    with page.expect_event("requestfailed", lambda request: request == writing.value):
+        choose(b"second")
     state(page, "Ready")
     assert not page.locator("#problem").is_visible()
     page.locator("#write").click()
