@@ -73,7 +73,7 @@ class Gateway:
     def follow(self) -> bool:
         """Tell nginx if TorchServe's key, the clients' keys or the certificate have changed; whether they have.
 
-        Raises LaunchError, once, for changed files that cannot be used; nginx goes on with what it has.
+        Raises LaunchError, once, for changed files that cannot be used; nginx keeps what it has.
         """
         if self._nginx is None:
             return False

@@ -71,6 +71,11 @@ def models(*, chat: bool) -> bytes:
     return answer(json.dumps({"data": [served]}))
 
 
+def wait_for_state(page: Any, text: str) -> None:
+    """Wait for the line that says what the page does."""
+    page.locator(f"#state:has-text('{text}')").wait_for()
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     """A gateway without keys, with a route for documents."""

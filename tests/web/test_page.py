@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway.conftest import Site
-from tests.web.conftest import CHAT, MODELS, PREDICT, REPORT, answer, failure, models, open_page, stream
+from tests.web.conftest import CHAT, MODELS, PREDICT, REPORT, answer, failure, models, stream, wait_for_state
 
 pytestmark = pytest.mark.browser
 expect = pytest.importorskip("playwright.sync_api", reason="the group dev is not installed").expect
@@ -21,16 +20,11 @@ def sent(site: Site) -> list[bytes]:
     return [seen.body for seen in site.recorder.seen if seen.target == PREDICT]
 
 
-def state(page: Any, text: str) -> None:
-    """Wait for the line that says what the page does."""
-    page.locator(f"#state:has-text('{text}')").wait_for()
-
-
 def test_first_report_is_one_click_away(any_page: Any, site: Site) -> None:
     """A sample gives the image, then the report with status, sections, warnings and times; it fits the width."""
     page = any_page
     page.locator("#samples button").click()
-    state(page, "Draft finished.")
+    wait_for_state(page, "Draft finished.")
     assert "UNVERIFIED" in page.locator("#report .banner").inner_text()
     assert page.locator("#text p").all_inner_texts() == ["Clear lungs.", "Normal."]
     (warning,) = page.locator("#warnings li").all_inner_texts()[1:]
@@ -58,7 +52,7 @@ def test_page_is_accessible(any_page: Any, site: Site) -> None:
 
     assert serious() == []
     any_page.locator("#samples button").click()
-    state(any_page, "Draft finished.")
+    wait_for_state(any_page, "Draft finished.")
     assert serious() == []
     site.recorder.answers[PREDICT] = failure(503, "the server is overloaded")
     any_page.locator("#write").click()
@@ -70,11 +64,11 @@ def test_page_is_accessible(any_page: Any, site: Site) -> None:
 def test_upload_by_keyboard(page: Any, site: Site, choose: Callable[..., None]) -> None:
     """A file is sent without its name, with the options; Enter in a field writes the report."""
     choose()
-    state(page, "Ready")
+    wait_for_state(page, "Ready")
     page.locator("#tokens").focus()
     page.keyboard.type("9")
     page.keyboard.press("Enter")
-    state(page, "Draft finished.")
+    wait_for_state(page, "Draft finished.")
     read, written = sent(site)
     for body in (read, written):
         assert b"DICOM bytes" in body
@@ -85,7 +79,7 @@ def test_upload_by_keyboard(page: Any, site: Site, choose: Callable[..., None]) 
     # The button that was replaced by Stop meanwhile can be reached again.
     page.locator("#write").focus()
     page.keyboard.press("Enter")
-    state(page, "Draft finished.")
+    wait_for_state(page, "Draft finished.")
     assert page.evaluate("document.activeElement.id") == "write"
 
 
@@ -104,7 +98,7 @@ def test_drop_and_paste(page: Any, site: Site, way: str) -> None:
         }""",
         [way],
     )
-    state(page, "Ready")
+    wait_for_state(page, "Ready")
     assert b"bytes of an image" in sent(site)[0]
     assert b"DOE" not in sent(site)[0]
     page.evaluate("document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))")
@@ -117,7 +111,7 @@ def test_copy(page: Any, site: Site) -> None:
     site.recorder.answers[PREDICT] = stream(REPORT | {"alternatives": [{"report": "Effusion.", "avg_logprob": -1.0}]})
     page.locator("#drafts").fill("2")
     page.locator("#samples button").click()
-    state(page, "Draft finished.")
+    wait_for_state(page, "Draft finished.")
     assert page.locator("#alternatives section").count() == 1
     assert b'name="num_beams"\r\n\r\n2\r\n' in sent(site)[1]
     page.locator("#copy").click()
@@ -153,14 +147,14 @@ def test_problems_are_explained(
     if again:
         site.recorder.answers[PREDICT] = stream(REPORT)
         page.locator("#retry").click()
-        state(page, "Ready")
+        wait_for_state(page, "Ready")
         assert not page.locator("#problem").is_visible()
 
 
 def test_failed_report_leaves_no_text(page: Any, site: Site, choose: Callable[..., None]) -> None:
     """Neither an error in the middle of a stream nor a stream that breaks off leaves a part of a report."""
     choose()
-    state(page, "Ready")
+    wait_for_state(page, "Ready")
     for body in (BROKEN, '{"text": "Find"}\n'):
         site.recorder.answers[PREDICT] = answer(body)
         page.locator("#write").click()
@@ -170,13 +164,13 @@ def test_failed_report_leaves_no_text(page: Any, site: Site, choose: Callable[..
 
 
 def test_without_a_network(page: Any, choose: Callable[..., None]) -> None:
-    """The page says so, in its own words, and goes on when the network is back."""
+    """The page says so, in its own words, and continues when the network is back."""
     page.context.set_offline(True)
     page.locator("#samples button").click()
     page.locator("#problem-title:has-text('cannot be reached')").wait_for()
     page.context.set_offline(False)
     page.locator("#retry").click()
-    state(page, "Draft finished.")
+    wait_for_state(page, "Draft finished.")
 
 
 def test_slow_and_failed_start(page: Any, choose: Callable[..., None]) -> None:
@@ -190,12 +184,12 @@ def test_slow_and_failed_start(page: Any, choose: Callable[..., None]) -> None:
     with page.expect_request("**/config.json"):
         page.reload()
     choose()
-    state(page, "Reading")
+    wait_for_state(page, "Reading")
     waiting.pop().abort()
     page.locator("#problem-title:has-text('cannot be reached')").wait_for()
     page.unroute("**/config.json")
     page.locator("#retry").click()
-    state(page, "Ready")
+    wait_for_state(page, "Ready")
     assert page.locator("#samples button").count() == 1
 
 
@@ -204,20 +198,20 @@ def test_missing_key(page: Any, site: Site, choose: Callable[..., None]) -> None
     page.route("**/config.json", lambda route: route.fulfill(json=route.fetch().json() | {"needs_key": True}))
     site.recorder.answers[PREDICT] = failure(401, "the API key is missing or wrong")
     page.reload()
-    state(page, "Choose an image")
+    wait_for_state(page, "Choose an image")
     choose()
     page.locator("#problem-title:has-text('API key')").wait_for()
     assert page.evaluate("document.activeElement.id") == "key"
     site.recorder.answers[PREDICT] = stream(REPORT)
     page.keyboard.type("tests.secret")
     page.locator("#retry").click()
-    state(page, "Ready")
+    wait_for_state(page, "Ready")
 
 
 def test_stop_and_another_image(page: Any, site: Site, choose: Callable[..., None]) -> None:
     """A request that hangs can be stopped; a new image ends it, and only the new one is shown."""
     choose(b"first")
-    state(page, "Ready")
+    wait_for_state(page, "Ready")
     held: list[Any] = []
 
     def hold_two(route: Any) -> None:
@@ -229,59 +223,17 @@ def test_stop_and_another_image(page: Any, site: Site, choose: Callable[..., Non
     page.route("**/predictions/demo", hold_two)
     page.locator("#write").click()
     page.locator("#stop").click()
-    state(page, "Stopped.")
+    wait_for_state(page, "Stopped.")
     assert not page.locator("#report").is_visible()
     with page.expect_request("**/predictions/demo") as writing:
         page.locator("#write").click()
     with page.expect_event("requestfailed", lambda request: request == writing.value):
         choose(b"second")
-    state(page, "Ready")
+    wait_for_state(page, "Ready")
     assert not page.locator("#problem").is_visible()
     page.locator("#write").click()
-    state(page, "Draft finished.")
+    wait_for_state(page, "Draft finished.")
     assert b"second" in sent(site)[-1]
-
-
-def test_documents_of_the_bridge(browser: Any, site: Site) -> None:
-    """The file and the answer are sent, and what comes back is saved; a picture gets no DICOM document."""
-    site.recorder.answers["POST /drafts/sr"] = answer("the document", kind="application/dicom")
-    with open_page(browser, site.settings.listen, {"drafts": ["sr", "fhir", "pdf"]}, accept_downloads=True) as page:
-        dicom = {"name": "a", "mimeType": "", "buffer": 128 * b"\0" + b"DICM and more"}
-        page.locator("#file").set_input_files(dicom)
-        state(page, "Ready")
-        page.locator("#write").click()
-        state(page, "Draft finished.")
-        with page.expect_download() as download:
-            page.locator("#sr").click()
-        assert download.value.suggested_filename == "draft-sr.dcm"
-        assert Path(download.value.path()).read_text() == "the document"
-        (body,) = [seen.body for seen in site.recorder.seen if seen.target == "POST /drafts/sr"]
-        assert b"DICM and more" in body
-        assert json.dumps(REPORT["report"]).encode() in body
-        assert b'name="options"\r\n\r\n{"num_beams":1,"num_return_sequences":1}' in body
-        assert REPORT["images"][0].encode() not in body
-        site.recorder.answers["POST /drafts/sr"] = failure(503, "the bridge does not answer")
-        page.locator("#sr").click()
-        page.locator("#problem-text:has-text('the bridge does not answer')").wait_for()
-        assert page.locator("#report").is_visible()
-
-        page.locator("#samples button").click()
-        state(page, "Draft finished.")
-        assert [page.locator(f"#{name}").is_disabled() for name in ("sr", "pdf", "fhir")] == [True, True, False]
-        assert "need a DICOM file" in page.locator("#limits").inner_text()
-
-
-def test_without_a_bridge(page: Any) -> None:
-    """The page says why documents cannot be saved, and saves the answer itself."""
-    page.locator("#samples button").click()
-    state(page, "Draft finished.")
-    assert page.locator("#sr").is_disabled()
-    assert page.locator("#fhir").is_disabled()
-    assert "no bridge runs" in page.locator("#limits").inner_text()
-    with page.expect_download() as download:
-        page.locator("#json").click()
-    saved = json.loads(Path(download.value.path()).read_text())
-    assert saved == {name: value for name, value in REPORT.items() if name != "images"}
 
 
 def test_chat_about_the_image(page: Any, site: Site) -> None:
@@ -296,7 +248,7 @@ def test_chat_about_the_image(page: Any, site: Site) -> None:
         page.locator("#question").fill("Effusion?")
         page.locator("#question").press("Enter")
         page.locator(f"#turns li:nth-child({2 * number}):has-text('No effusion.')").wait_for()
-        state(page, "Answered.")
+        wait_for_state(page, "Answered.")
     asked = [json.loads(seen.body) for seen in site.recorder.seen if seen.target == CHAT]
     assert [len(body["messages"]) for body in asked] == [1, 3]
     assert asked[1]["messages"][1] == {"role": "assistant", "content": "No effusion."}

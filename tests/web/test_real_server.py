@@ -1,4 +1,4 @@
-"""The page with the real TorchServe behind it: what it sends is accepted, and what it shows is the model's answer."""
+"""The page and the real TorchServe: what it sends is accepted, and what it shows is the model's answer."""
 
 import contextlib
 import dataclasses

@@ -21,7 +21,7 @@ def viewer(request: pytest.FixtureRequest, browser: Any, site: Site) -> Iterator
         yield page
 
 
-def shown(page: Any) -> list[int]:
+def read_row(page: Any) -> list[int]:
     """Gray levels of the first row of the picture."""
     script = "Array.from(document.querySelector('#picture').getContext('2d').getImageData(0, 0, 256, 1).data)"
     levels: list[int] = page.evaluate(script)
@@ -40,14 +40,14 @@ def set_slider(page: Any, name: str, value: int) -> None:
 
 def test_picture_is_the_servers_until_the_window_moves(viewer: Any) -> None:
     """A window of half the width doubles the contrast around its level; Reset undoes it."""
-    assert shown(viewer) == list(range(256))
+    assert read_row(viewer) == list(range(256))
     set_slider(viewer, "level", 64)
     set_slider(viewer, "width", 128)
     expected = [min(255, max(0, round(255 * ((x - 63.5) / 127 + 0.5)))) for x in range(256)]
-    assert max(abs(a - b) for a, b in zip(shown(viewer), expected, strict=True)) <= 1
-    assert shown(viewer)[:1] + shown(viewer)[127:] == [0] + 129 * [255]
+    assert max(abs(a - b) for a, b in zip(read_row(viewer), expected, strict=True)) <= 1
+    assert read_row(viewer)[:1] + read_row(viewer)[127:] == [0] + 129 * [255]
     viewer.locator("#reset").click()
-    assert shown(viewer) == list(range(256))
+    assert read_row(viewer) == list(range(256))
 
 
 def test_sliders_take_keys(viewer: Any) -> None:
@@ -55,7 +55,7 @@ def test_sliders_take_keys(viewer: Any) -> None:
     viewer.locator("#level").focus()
     viewer.keyboard.press("ArrowRight")
     assert viewer.locator("#level-value").inner_text() == "129"
-    assert shown(viewer) != list(range(256))
+    assert read_row(viewer) != list(range(256))
 
 
 def test_keys_zoom_and_move(viewer: Any) -> None:
