@@ -159,7 +159,7 @@ test-pacs: $(INSTALLED)  ## the bridge with a real PACS (Orthanc); installs it f
 
 test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is missing
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
-	$(BIN)/python -m pytest -m gateway tests/gateway
+	$(BIN)/python -m pytest -m gateway tests/gateway tests/server
 
 test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"

@@ -1,6 +1,6 @@
 """Run the gateway in front of the server of this folder (docs/gateway.md).
 
-python -m launcher.gateway serve                           # until Ctrl-C; follows TorchServe's key
+python -m launcher.gateway serve                           # until Ctrl-C; notices changed keys
 python -m launcher.gateway serve --settings site.yaml
 python -m launcher.gateway check --settings site.yaml      # whether nginx takes the settings
 python -m launcher.gateway add-key --settings site.yaml reading-room
@@ -56,7 +56,7 @@ def _serve(server: Server, settings: Settings) -> int:
         print("`make stop` stops the server itself", flush=True)
         try:
             while gateway.is_alive():
-                gateway.follow_key()
+                _follow(gateway)
                 time.sleep(0.5)
         except KeyboardInterrupt:
             print("the gateway has been stopped")
@@ -64,10 +64,18 @@ def _serve(server: Server, settings: Settings) -> int:
     raise LaunchError("nginx has ended")
 
 
+def _follow(gateway: Gateway) -> None:
+    try:
+        if gateway.follow():
+            print("nginx reads the changed keys and certificates", flush=True)
+    except LaunchError as error:
+        print(f"the change is not used: {error}", file=sys.stderr, flush=True)
+
+
 def _add_key(settings: Settings, client: str | None) -> int:
     if settings.keys is None or client is None:
         raise LaunchError("add-key needs a client's name, and settings whose `keys` names a file")
-    print(f"{add_key(settings.keys, client)}\nKeep it: it is not stored. The gateway reads the file when it starts.")
+    print(f"{add_key(settings.keys, client)}\nKeep it: it is not stored. A running gateway notices it.")
     return 0
 
 

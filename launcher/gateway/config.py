@@ -1,4 +1,4 @@
-"""The files that nginx reads, written into its folder: configuration, bodies of errors, TorchServe's key."""
+"""The files that nginx reads, written into its folder: configuration, bodies of errors, keys."""
 
 import getpass
 import json
@@ -63,9 +63,8 @@ def write_folder(
     """
     if re.search(r'["$\\\n]', f"{folder}{log}{ROOT}{settings.keys}{settings.tls}{settings.routes}"):
         raise LaunchError('a path of the gateway has ", $ or \\, which nginx would interpret: use another folder')
-    if settings.keys is not None:
-        check_keys(settings.keys)
     folder.mkdir(mode=0o700, exist_ok=True)
+    write_client_keys(folder, settings)
     errors = folder / "_errors"
     errors.mkdir(exist_ok=True)
     for code, (kind, message) in ERRORS.items():
@@ -86,6 +85,16 @@ def write_key(folder: Path, key: str) -> None:
     write_private(folder / "torchserve_key.conf", f'map "" $torchserve_key {{ default "{key}"; }}\n')
 
 
+def write_client_keys(folder: Path, settings: Settings) -> None:
+    """Write the clients' keys for nginx, which reads them when it reloads.
+
+    It reads this copy, because the site's file may be changed, and broken, at any time. Raises LaunchError for a file
+    of keys that cannot be used; the copy stays as it was.
+    """
+    lines = check_keys(settings.keys) if settings.keys is not None else []
+    write_private(folder / "client_keys.conf", "".join(f"{line}\n" for line in lines))
+
+
 def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> str:
     """Fill in the template."""
     values = {
@@ -99,7 +108,7 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "requests_per_second": settings.requests_per_second,
         "burst": settings.burst,
         "open_requests": settings.open_requests,
-        "include_keys": f'include "{settings.keys}";' if settings.keys else "",
+        "server_requests": settings.server_requests,
         "open": "" if settings.keys else 1,
         "known_hosts": " ".join(f'"{name.lower()}" 1;' for name in settings.names),
         "torchserve": upstream.http,

@@ -1,4 +1,4 @@
-"""The gateway of one server: nginx, what it is told, and TorchServe's key kept up to date."""
+"""The gateway of one server: nginx, what it is told, and keys and certificates kept up to date."""
 
 import contextlib
 import ipaddress
@@ -8,7 +8,7 @@ from typing import Any
 
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
-from launcher.gateway.config import Upstream, write_folder, write_key
+from launcher.gateway.config import Upstream, write_client_keys, write_folder, write_key
 from launcher.gateway.keys import current_key
 from launcher.gateway.nginx import Nginx
 from launcher.gateway.settings import Settings
@@ -16,7 +16,9 @@ from launcher.process import exclusive
 from launcher.sample_radiograph import sample_radiograph
 from launcher.server import Server
 
-SAMPLES = {"rg1.dcm": "Chest, PA, DICOM (RG1)", "chest.jpg": "Chest, JPEG"}
+Stamp = tuple[int, int, int] | None
+
+SAMPLES = {"rg1.dcm": "Chest PA, DICOM", "chest.jpg": "Chest, JPEG"}
 """Radiographs for people who have none at hand: name of the file -> what the page calls it."""
 
 
@@ -33,6 +35,7 @@ class Gateway:
         self.folder = server.temporary / "gateway"
         self._nginx: Nginx | None = None
         self._key = ""
+        self._files: list[Stamp] = []
 
     @property
     def url(self) -> str:
@@ -60,20 +63,31 @@ class Gateway:
             )
         self._key = current_key(self.server)
         upstream = self._upstream(str(described["modelVersion"]))
+        self._files = self._stamp_files()
         with exclusive(self.server.temporary):
             page = self._page(self.server.models())
             config = write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
             self._write_samples()
             self._nginx = Nginx(config)
 
-    def follow_key(self) -> bool:
-        """Tell nginx TorchServe's key if it has changed; whether it has."""
-        key = current_key(self.server)
-        if not key or key == self._key or self._nginx is None:
+    def follow(self) -> bool:
+        """Tell nginx if TorchServe's key, the clients' keys or the certificate have changed; whether they have.
+
+        Raises LaunchError, once, for changed files that cannot be used; nginx keeps what it has.
+        """
+        if self._nginx is None:
             return False
-        write_key(self.folder, key)
+        files, key = self._stamp_files(), current_key(self.server)
+        if files != self._files:
+            self._files = files
+            write_client_keys(self.folder, self.settings)
+            Nginx.check(self.folder / "nginx.conf")
+        elif not key or key == self._key:
+            return False
+        if key:
+            write_key(self.folder, key)
+            self._key = key
         self._nginx.reload()
-        self._key = key
         return True
 
     def is_alive(self) -> bool:
@@ -100,6 +114,12 @@ class Gateway:
             )
         return Upstream(f"{host}:{port}", self.server.grpc_target, f"{self.settings.model}/{version}")
 
+    def _stamp_files(self) -> list[Stamp]:
+        """What tells that a file of the site has been changed; None for one that is missing."""
+        tls = self.settings.tls
+        files = [self.settings.keys, *((tls.certificate, tls.key) if tls else ())]
+        return [_stamp(file) for file in files if file is not None]
+
     def _page(self, models: list[str]) -> dict[str, Any]:
         """What the page needs to know."""
         names = sorted(models, key=lambda name: (name != self.settings.model, name))
@@ -111,3 +131,11 @@ class Gateway:
         (folder / "chest.jpg").write_bytes((ROOT / "docs" / "images" / "chest.jpg").read_bytes())
         with contextlib.suppress(FileNotFoundError):
             (folder / "rg1.dcm").write_bytes(sample_radiograph())
+
+
+def _stamp(file: Path) -> Stamp:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

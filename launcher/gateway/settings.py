@@ -40,6 +40,7 @@ class Settings:
     requests_per_second: int = 10
     burst: int = 20
     open_requests: int = 16
+    server_requests: int = 128
     routes: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
@@ -53,7 +54,7 @@ class Settings:
             raise LaunchError(f"names is {list(self.names)!r}; allowed: a list of host names")
         if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
             raise LaunchError(f"model is {self.model!r}; allowed: the name of a served model")
-        for name in ("requests_per_second", "burst", "open_requests"):
+        for name in ("requests_per_second", "burst", "open_requests", "server_requests"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 10_000:
                 raise LaunchError(f"{name} is {value!r}; allowed: 1 to 10000")

@@ -113,10 +113,10 @@ class _Draft(DecodeRequest):
         for image in self.request.images or (self.request.image,):
             prepared = self.images.prepare(image, self.request.image_features)
             self.prepared.append(prepared)
+            # Before it is encoded, which drops its pixels.
+            if self.request.return_image and image is not None:
+                self.pictures = (*self.pictures, self.images.picture(prepared, image))
             image_embeds.append(self.images.embed(prepared))
-        if self.request.return_image:
-            images = self.request.images or (self.request.image,)
-            self.pictures = tuple(self.images.picture(image) for image in images if image is not None)
         if self.request.return_attention:
             self.insights = self.images.insights(self.prepared[0])
         self.started = time.perf_counter()

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from launcher.environment import ROOT
 from launcher.gateway.config import Upstream, write_folder
 from launcher.gateway.keys import add_key
 from launcher.gateway.nginx import Nginx
-from launcher.gateway.settings import Settings
+from launcher.gateway.settings import Settings, Tls
 from launcher.ports import free_ports
 from tests.gateway.recorder import Recorder
 
@@ -81,8 +83,8 @@ def has_nginx() -> bool:
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") is not None
 
 
-def open_site(folder: Path, recorder: Recorder, **changes: Any) -> Site:
-    """Start a gateway with keys in front of a recorder."""
+def open_site(folder: Path, recorder: Recorder, *, upstream_grpc: int | None = None, **changes: Any) -> Site:
+    """Start a gateway with keys in front of a recorder, and of a gRPC server if there is one at this port."""
     if not has_nginx():
         pytest.skip("nginx is not installed; `make test-gateway` installs it")
     http_port, grpc_port = free_ports(2)
@@ -90,7 +92,7 @@ def open_site(folder: Path, recorder: Recorder, **changes: Any) -> Site:
     key = add_key(keys, "tests")
     given = {"listen": f"127.0.0.1:{http_port}", "listen_grpc": f"127.0.0.1:{grpc_port}", "keys": keys}
     settings = Settings(**({"requests_per_second": 10_000, "burst": 1000} | given | changes))
-    upstream = Upstream(f"127.0.0.1:{recorder.port}", f"127.0.0.1:{recorder.port}", "demo/1.0")
+    upstream = Upstream(f"127.0.0.1:{recorder.port}", f"127.0.0.1:{upstream_grpc or recorder.port}", "demo/1.0")
     samples = [{"file": "samples/chest.jpg", "title": "Chest"}]
     page = {"models": ["demo"], "needs_key": settings.keys is not None, "samples": samples}
     prefix = folder / "nginx"
@@ -98,6 +100,25 @@ def open_site(folder: Path, recorder: Recorder, **changes: Any) -> Site:
     config = write_folder(prefix, settings, upstream, key=TORCHSERVE_KEY, page=page, log=log)
     shutil.copy(ROOT / "docs" / "images" / "chest.jpg", prefix / "samples")
     return Site(Nginx(config), folder, settings, key, recorder)
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it holds soon: nginx reads its files, and writes its log, a moment later."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def write_certificate(folder: Path) -> Tls:
+    """A new certificate of 127.0.0.1 that signs itself."""
+    tls = Tls(folder / "certificate.pem", folder / "key.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", tls.certificate, "-keyout", tls.key]
+    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    return tls
 
 
 @pytest.fixture(scope="session")

@@ -70,11 +70,12 @@ class Recorder:
             if not head:
                 return
             seen.head = head
+            # Before its body: a request that is sent on before it is complete must be seen.
+            self.seen.append(seen)
             length = int(seen.headers.get("content-length", 0))
             while len(body) < length and (more := connection.recv(65536)):
                 body += more
             seen.body, seen.rest = body[:length], body[length:]
-            self.seen.append(seen)
             connection.sendall(self.answers.get(seen.target, self.answer))
             # Whatever else comes on this connection would be a hidden request.
             connection.settimeout(0.2)

@@ -1,7 +1,9 @@
 """Limits of a request, of a client, and of the upstream server."""
 
+import contextlib
 import http.client
 import json
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from launcher.gateway import config
+from launcher.gateway.keys import add_key
 from tests.gateway.conftest import Site, open_site
 from tests.gateway.recorder import Recorder
 
@@ -95,8 +99,6 @@ def test_server_that_is_down_is_overload(tmp_path: Path) -> None:
 def test_only_the_fast_client_is_slowed_down(tmp_path: Path) -> None:
     """429 with Retry-After for it, 200 for another client; requests without a key count for neither."""
     recorder = Recorder()
-    from launcher.gateway.keys import add_key
-
     keys = tmp_path / "keys"
     other = add_key(keys, "other")
     site = open_site(tmp_path, recorder, requests_per_second=1, burst=2)
@@ -125,6 +127,57 @@ def test_open_requests_of_a_client_are_limited(tmp_path: Path) -> None:
         assert site.ask("POST", "/predictions/demo", b"x")[0] == 429
         waiting.sendall(10 * b"x")
         assert waiting.recv(100).startswith(b"HTTP/1.1 200 ")
+    recorder.close()
+
+
+def test_requests_of_all_clients_are_limited(tmp_path: Path) -> None:
+    """TorchServe has at most so many at a time: another client gets 503 meanwhile, and is served afterwards."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    keys = tmp_path / "keys"
+    other = f"Bearer {add_key(keys, 'other')}"
+    recorder: Any = Recorder()
+    recorder.close()
+    recorder.port = listening.getsockname()[1]
+    site = open_site(tmp_path, recorder, server_requests=1)
+    with site.nginx, listening:
+        first = http.client.HTTPConnection(*site.address, timeout=20)
+        first.request("POST", "/predictions/demo", b"x", {"Authorization": f"Bearer {site.key}"})
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            status, headers, contents = site.ask("POST", "/predictions/demo", b"x", Authorization=other)
+            assert (status, headers["retry-after"], contents["error"]["type"]) == (503, "5", "Overloaded")
+            connection.sendall(answer(200, b"{}"))
+        assert first.getresponse().status == 200
+        first.close()
+        second = http.client.HTTPConnection(*site.address, timeout=20)
+        second.request("POST", "/predictions/demo", b"x", {"Authorization": other})
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(answer(200, b"{}"))
+        assert second.getresponse().status == 200
+        second.close()
+
+
+def test_stalled_body_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while without a byte the connection is closed, and the client may open another request."""
+    folder = tmp_path / "nginx files"
+    shutil.copytree(config.NGINX, folder)
+    template = folder / "nginx.conf.template"
+    text = template.read_text(encoding="utf-8")
+    assert "client_body_timeout 30s;" in text
+    template.write_text(text.replace("client_body_timeout 30s;", "client_body_timeout 1s;"), encoding="utf-8")
+    monkeypatch.setattr(config, "NGINX", folder)
+    recorder = Recorder()
+    site = open_site(tmp_path, recorder, open_requests=1)
+    head = f"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.key}\r\n"
+    with site.nginx, socket.create_connection(site.address, timeout=20) as stalled:
+        stalled.sendall(f"{head}Content-Length: 10\r\n\r\nx".encode())
+        with contextlib.suppress(ConnectionResetError):
+            assert b"HTTP/1.1 2" not in stalled.recv(65536)
+        assert recorder.seen == []
+        assert site.ask("POST", "/predictions/demo", b"x")[0] == 200
     recorder.close()
 
 

@@ -19,7 +19,7 @@ from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 from tests.gateway.conftest import Site
 from tests.gateway.test_routes import CLOSED
-from tests.gateway.test_smuggling import FRAMINGS
+from tests.gateway.test_smuggling import FRAMINGS, HIDDEN, LINES
 from tests.tiny_model import CONFIG
 
 pytestmark = [pytest.mark.gateway, pytest.mark.server]
@@ -106,9 +106,16 @@ def test_access_log_of_torchserve_shows_no_attack(server: LocalServer, gateway: 
         assert site.ask("POST", path, b"x")[0] in (400, 403, 404, 405)
         assert site.ask("GET", path)[0] in (400, 403, 404, 405)
     answered = 0
-    for headers, body in FRAMINGS.values():
-        head = f"POST /predictions/{CONFIG.name} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key[1]}\r\n"
-        received = site.send(head.encode() + headers + b"\r\n" + body)
+    line = f"POST /predictions/{CONFIG.name} HTTP/1.1".encode()
+    head = f"\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key[1]}\r\n".encode()
+    attacks = [line + head + headers + b"\r\n" + body for headers, body in FRAMINGS.values()]
+    attacks += [
+        odd.replace(b"/demo", f"/{CONFIG.name}".encode()) + head + b"Content-Length: 1\r\n\r\nx" + HIDDEN
+        for odd in LINES.values()
+    ]
+    attacks += [line + head + f"X: {size * 'a'}\r\n\r\n".encode() for size in (9000, 100_000)]
+    for attack in attacks:
+        received = site.send(attack)
         # The one byte of an allowed request is not an image.
         answered += b"NotAnImage" in received or b"there is no image" in received
     HttpClient(gateway.url, key[1], CONFIG.name).report(sample_radiograph())
@@ -121,11 +128,11 @@ def test_access_log_of_torchserve_shows_no_attack(server: LocalServer, gateway: 
 def test_changed_key_of_torchserve_is_followed(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
     """A renewed key invalidates the old one; the gateway reads the new one, and its clients keep theirs."""
     client = HttpClient(gateway.url, key[1], CONFIG.name)
-    assert not gateway.follow_key()
+    assert not gateway.follow()
     old = server.key()
     server.renew_key()
     assert server.key() != old
-    assert gateway.follow_key()
+    assert gateway.follow()
     image = sample_radiograph()
     with pytest.raises(ReportError, match="400"):
         HttpClient(server.url, old, CONFIG.name).report(image)

@@ -1,7 +1,7 @@
 """The gateway's settings, its keys, and TLS."""
 
+import socket
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,8 @@ import pytest
 
 from launcher.errors import LaunchError
 from launcher.gateway.keys import add_key, check_keys
-from launcher.gateway.settings import Settings, Tls
-from tests.gateway.conftest import open_site
+from launcher.gateway.settings import Settings
+from tests.gateway.conftest import open_site, write_certificate
 from tests.gateway.recorder import Recorder
 
 COMMITTED = Path(__file__).resolve().parents[2] / "deploy" / "nginx" / "gateway.yaml"
@@ -34,6 +34,7 @@ def test_committed_settings_are_the_defaults() -> None:
         ("burst: 0", "burst is 0; allowed: 1 to 10000"),
         ("burst: '1; x'", "burst is"),
         ("open_requests: true", "open_requests is"),
+        ("server_requests: 0", "server_requests is 0; allowed: 1 to 10000"),
         ("lisen: 127.0.0.1:1", "unknown setting lisen"),
         ("tls: {certificate: missing.pem, key: missing.pem}", "is not a file"),
         ("tls: {certificate: missing.pem}", "tls is not"),
@@ -83,19 +84,14 @@ def test_file_of_keys_is_checked(tmp_path: Path) -> None:
 @pytest.mark.gateway
 def test_tls_is_modern(tmp_path: Path) -> None:
     """TLS 1.2 and 1.3 are spoken, 1.1 and plain HTTP are not."""
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate, "-keyout", key]
-    subprocess.run([*command.split(), *names], check=True, capture_output=True)
+    tls = write_certificate(tmp_path)
     recorder = Recorder()
-    site = open_site(tmp_path, recorder, tls=Tls(certificate, key))
+    site = open_site(tmp_path, recorder, tls=tls)
 
     def connect(version: ssl.TLSVersion) -> str | None:
-        context: Any = ssl.create_default_context(cafile=certificate)
+        context: Any = ssl.create_default_context(cafile=tls.certificate)
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.minimum_version = context.maximum_version = version
-        import socket
-
         with socket.create_connection(site.address) as plain:
             with context.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
                 secure.sendall(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")

@@ -3,7 +3,9 @@
 TorchServe's HTTP library lets four of six such forms through on a kept-alive connection.
 """
 
+import contextlib
 import re
+import socket
 
 import pytest
 
@@ -53,6 +55,23 @@ FRAMINGS = {
         b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\nContent-Length: 1\r\n",
         b"x" + HIDDEN,
     ),
+    "upgrade to a socket": (b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "chunked with trailers": (
+        b"Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\n",
+        b"1\r\nx\r\n0\r\nContent-Length: 60\r\n\r\n" + HIDDEN,
+    ),
+    "chunked that ends in line feeds": (b"Transfer-Encoding: chunked\r\n", b"1\nx\n0\n\n" + HIDDEN),
+    "trailers instead of a length": (b"TE: trailers\r\nTrailer: Content-Length\r\n", HIDDEN),
+    "two hosts": (b"Host: attacker.example\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "two equal hosts": (b"Host: 127.0.0.1\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "null byte in a value": (b"X: a\x00b\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "null byte in a name": (b"Content-\x00Length: 60\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "null byte before the length": (b"Content-Length: \x001\r\n", b"x" + HIDDEN),
+    "header without a name": (b": x\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "header without a colon": (b"Transfer-Encoding chunked\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "method in a header": (b"X-HTTP-Method-Override: GET\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "path in a header": (b"X-Original-URL: /models\r\nX-Rewrite-URL: /models\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
+    "TorchServe's own headers": (b"url_path: models\r\nexplain: True\r\nContent-Length: 1\r\n", b"x" + HIDDEN),
 }
 
 LINES = {
@@ -68,6 +87,22 @@ LINES = {
     "second version": b"POST /predictions/demo HTTP/1.1 HTTP/1.1",
     "fragment": b"POST /predictions/demo#/../models HTTP/1.1",
     "backslash": b"POST /predictions\\..\\models HTTP/1.1",
+    "encoded slashes": b"POST /predictions%2Fdemo%2F..%2F..%2Fmodels HTTP/1.1",
+    "slashes encoded twice": b"POST /predictions/demo%252F..%252Fmodels HTTP/1.1",
+    "dot segments": b"POST /predictions/./demo/../../models HTTP/1.1",
+    "encoded dot segments": b"POST /predictions/demo/%2e%2e/%2E%2E/models HTTP/1.1",
+    "dot segments above the root": b"POST /../../models HTTP/1.1",
+    "overlong dots": b"POST /predictions/%c0%ae%c0%ae/models HTTP/1.1",
+    "null byte in the path": b"POST /predictions/demo\x00/../models HTTP/1.1",
+    "encoded null byte": b"POST /predictions/demo%00 HTTP/1.1",
+    "encoded line end": b"POST /predictions/demo%20HTTP/1.1%0d%0aX:%20y HTTP/1.1",
+    "absolute address of another host": b"POST http://attacker.example/predictions/demo HTTP/1.1",
+    "absolute address with a user": b"POST http://a:b@127.0.0.1/models HTTP/1.1",
+    "authority": b"CONNECT 127.0.0.1:8080 HTTP/1.1",
+    "asterisk": b"OPTIONS * HTTP/1.1",
+    "path without a slash": b"POST predictions/demo HTTP/1.1",
+    "empty path": b"POST  HTTP/1.1",
+    "method in small letters": b"post /predictions/demo HTTP/1.1",
     "leading empty lines": b"\r\n\r\nPOST /predictions/demo HTTP/1.1",
 }
 
@@ -115,3 +150,39 @@ def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     assert codes == [b"200", b"404", b"200", b"404"]
     check_seen(site, most=2)
     assert len(site.recorder.seen) == 2
+
+
+def test_expected_body_is_read_before_the_server_is_asked(site: Site) -> None:
+    """The gateway itself asks for a body with `Expect`; until all of it has come TorchServe knows of no request."""
+    head = b"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " + site.key.encode()
+    with socket.create_connection(site.address, timeout=20) as connection:
+        connection.sendall(head + b"\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+        for byte in (b"a", b"b"):
+            connection.sendall(byte)
+            assert site.ask("GET", "/config.json")[0] == 200
+            assert site.recorder.seen == []
+        connection.sendall(b"c")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+    (seen,) = site.recorder.seen
+    assert (seen.body, "expect" in seen.headers) == (b"abc", False)
+
+
+@pytest.mark.parametrize("start", [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", 300 * b"\x00"])
+def test_other_protocols_are_refused(site: Site, start: bytes) -> None:
+    """HTTP/2 without TLS, a TLS greeting, and bytes of nothing, on the port for HTTP/1.1."""
+    assert not re.search(rb"HTTP/1\.1 2", site.send(start + HIDDEN))
+    assert site.recorder.seen == []
+
+
+def test_http_1_on_the_grpc_port_is_refused(site: Site) -> None:
+    """That port speaks HTTP/2 only."""
+    host, _, port = site.settings.listen_grpc.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\nx")
+        answered = b""
+        with contextlib.suppress(ConnectionResetError):
+            while more := connection.recv(65536):
+                answered += more
+    assert b"HTTP/1.1 2" not in answered
+    assert site.recorder.seen == []

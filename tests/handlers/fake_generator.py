@@ -94,6 +94,7 @@ class FakeGenerator:
     def _report(self, request_id: str) -> Report:
         text = self._text(request_id)
         request = self.seen[request_id]
+        images = request.images or (request.image,)
         count = self._written.pop(request_id)
         tokens = tuple(Token("word", -0.5) for _ in range(count)) if request.return_logprobs else ()
         return Report(
@@ -106,6 +107,7 @@ class FakeGenerator:
             tokens=tokens,
             num_prompt_tokens=9,
             timing_ms={"queue": 0.0, "preprocess": 1.0, "vision": 2.0, "decode": 3.0},
+            pictures=tuple(b"PNG of " + image for image in images) if request.return_image else (),
         )
 
 

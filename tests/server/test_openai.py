@@ -1,4 +1,4 @@
-"""The official `openai` client works with the server, and gets the reports of /predictions."""
+"""The official `openai` client works with the server and through the gateway, and gets the reports of /predictions."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,15 +11,25 @@ from launcher.local_server import LocalServer
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.http_client import HttpClient
 from tests.server.conftest import MODEL
-from tests.server.openai_client import address, image_part, open_client, user
+from tests.server.openai_client import WAYS, image_part, open_client, open_way, user
 
 pytestmark = pytest.mark.server
 
 
+@pytest.fixture(scope="module", params=WAYS)
+def address(
+    request: pytest.FixtureRequest, running_server: LocalServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Any]]:
+    """Arguments of a client for the tiny model."""
+    running_server.wait_until_ready(MODEL)
+    with open_way(request.param, running_server, MODEL, "1.0", tmp_path_factory.mktemp("keys")) as address:
+        yield address
+
+
 @pytest.fixture
-def client(server: LocalServer) -> Iterator[openai.OpenAI]:
+def client(server: LocalServer, address: dict[str, Any]) -> Iterator[openai.OpenAI]:
     """A client for the tiny model."""
-    with open_client(server, MODEL) as client:
+    with open_client(address) as client:
         yield client
 
 
@@ -74,12 +84,12 @@ def test_streaming(client: openai.OpenAI, png: bytes) -> None:
     assert usage.usage == whole.usage
 
 
-def test_async(server: LocalServer, client: openai.OpenAI, png: bytes) -> None:
+def test_async(address: dict[str, Any], client: openai.OpenAI, png: bytes) -> None:
     """Several requests at once, one of them streamed, from the asynchronous client."""
 
     async def run() -> list[str]:
         async with openai.AsyncOpenAI(
-            **address(server, MODEL), http_client=openai.DefaultAsyncHttpxClient(trust_env=False)
+            **address, http_client=openai.DefaultAsyncHttpxClient(trust_env=False)
         ) as concurrent:
             request: dict[str, Any] = {"model": MODEL, "messages": [user(png)], "max_tokens": 12}
 
@@ -102,7 +112,7 @@ def test_models(client: openai.OpenAI) -> None:
     assert model.id == client.models.retrieve(MODEL).id == MODEL
 
 
-def test_errors(client: openai.OpenAI, server: LocalServer, png: bytes) -> None:
+def test_errors(client: openai.OpenAI, png: bytes) -> None:
     """Each becomes the client's own exception, with the parameter at fault; the next request is served."""
     with pytest.raises(openai.BadRequestError, match="max_tokens is 99999") as bad:
         ask(client, user(png), max_tokens=99999)

@@ -27,7 +27,7 @@ from prelim_client.http_client import HttpClient
 from tests import tiny_model, tiny_xreport
 from tests.forcing import logits_after_each
 from tests.model_src.networks.architectures import small_biogpt, small_llama, small_llava, small_xraygpt
-from tests.server.openai_client import open_client, user
+from tests.server.openai_client import WAYS, open_client, open_way, user
 from tests.tiny_model import seen, write_tiny_model
 from tests.tiny_xreport import greedy_of_the_original
 
@@ -326,12 +326,22 @@ def test_attention_maps_are_served(ask: Callable[..., dict[str, Any]], networks:
     np.testing.assert_allclose(answer["disease_logits"], expected["disease_logits"].numpy(), rtol=1e-2, atol=1e-3)
 
 
+@pytest.fixture(params=WAYS)
+def openai_client(
+    request: pytest.FixtureRequest, system: str, systems: LocalServer, models: dict[str, Path], tmp_path: Path
+) -> Iterator[openai.OpenAI]:
+    """OpenAI's client for the system of the test, to the server and through the gateway."""
+    version = read_model_folder(models[system]).config.version
+    with open_way(request.param, systems, system, version, tmp_path) as address, open_client(address) as client:
+        yield client
+
+
 @pytest.mark.parametrize(("system", "first"), [("system0", "heart"), ("system3", QUESTION)])
 def test_questions_in_openais_format(
-    system: str, first: str, systems: LocalServer, ask: Callable[..., dict[str, Any]], models: dict[str, Path]
+    system: str, first: str, openai_client: openai.OpenAI, ask: Callable[..., dict[str, Any]]
 ) -> None:
     """Prompts, and conversations about one image, have the same answers as on /predictions, whole and streamed."""
-    client = open_client(systems, system, read_model_folder(models[system]).config.version)
+    client = openai_client
     (model,) = client.models.list()
     holds = system == "system3"
     assert model.prelim["takes_messages"] is holds

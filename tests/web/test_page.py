@@ -1,162 +1,243 @@
-"""The page in headless Chromium, served by the gateway, with prepared answers instead of a model."""
+"""From an image to a draft: every way to give one, what is shown, what is sent, and what happens when it fails."""
 
-import base64
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from launcher.environment import ROOT
-from tests.gateway.conftest import Site, open_site
-from tests.gateway.recorder import Recorder
+from tests.gateway.conftest import Site
+from tests.web.conftest import CHAT, MODELS, PREDICT, REPORT, answer, failure, models, stream, wait_for_state
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("playwright", reason="the group dev is not installed")
+expect = pytest.importorskip("playwright.sync_api", reason="the group dev is not installed").expect
 
-REPORT = {
-    "report": "Findings: Clear lungs. Impression: Normal.",
-    "sections": {"findings": "Clear lungs.", "impression": "Normal."},
-    "status": "UNVERIFIED",
-    "finish_reason": "eos",
-    "num_tokens": 7,
-    "avg_logprob": -0.2,
-    "alternatives": [],
-    "model": {"name": "demo", "version": "1.0", "architecture": "a", "sha256": 64 * "0"},
-    "warnings": ["the view is not stated"],
-    "timing_ms": {"queue": 1, "preprocess": 2, "vision": 3, "decode": 4},
-    "images": [base64.b64encode((ROOT / "docs" / "images" / "chest.jpg").read_bytes()).decode()],
-}
-CHROMIUM = Path("/usr/bin/chromium")
-PREDICT = "POST /predictions/demo"
-CHAT = "POST /predictions/demo/1.0/v1/chat/completions"
-MODELS = "GET /predictions/demo/1.0/v1/models"
+BROKEN = '{"text": "Find"}\n' + json.dumps({"error": {"code": 500, "type": "X", "message": "not finite"}})
 
 
-def answer(body: str, code: int = 200, kind: str = "application/json") -> bytes:
-    """An HTTP answer."""
-    head = f"HTTP/1.1 {code} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body.encode())}\r\n\r\n"
-    return (head + body).encode()
+def sent(site: Site) -> list[bytes]:
+    """Bodies of the requests to /predictions; the first reads the image."""
+    return [seen.body for seen in site.recorder.seen if seen.target == PREDICT]
 
 
-def models(*, chat: bool) -> bytes:
-    """The list of one model."""
-    served = {"id": "demo", "prelim": {"takes_prompts": chat, "takes_messages": chat}}
-    return answer(json.dumps({"data": [served]}))
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    """A gateway without keys."""
-    recorder = Recorder()
-    text = json.dumps({"text": "Findings: Clear lungs. "}) + "\n" + json.dumps(REPORT) + "\n"
-    recorder.answers = {PREDICT: answer(text, kind="application/x-ndjson"), MODELS: models(chat=False)}
-    site = open_site(tmp_path, recorder, keys=None)
-    with site.nginx:
-        yield site
-    recorder.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
-    if not CHROMIUM.exists():
-        pytest.skip("Chromium is not installed; `make test-web` installs it")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(params=["light", "dark", "phone"])
-def page(request: pytest.FixtureRequest, browser: Any, site: Site) -> Iterator[Any]:
-    """The page, opened; nothing but the gateway may be asked, and no script or policy may fail."""
-    context = browser.new_context(
-        color_scheme="dark" if request.param == "dark" else "light",
-        viewport={"width": 375, "height": 800} if request.param == "phone" else {"width": 1200, "height": 900},
-    )
-    page = context.new_page()
-    hosts: set[str] = set()
-    problems: list[str] = []
-    page.on("request", lambda sent: hosts.add(sent.url.split("/")[2]) if sent.url.startswith("http") else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("console", lambda said: problems.append(said.text) if "Content Security Policy" in said.text else None)
-    page.goto(f"http://{site.settings.listen}/")
-    page.locator("#samples button").wait_for()
-    yield page
-    assert hosts == {site.settings.listen}
-    assert problems == []
-    context.close()
-
-
-def test_first_report_is_one_click_away(page: Any, site: Site) -> None:
-    """A sample gives a report with its status, sections, warnings, model and picture; it fits the width."""
+def test_first_report_is_one_click_away(any_page: Any, site: Site) -> None:
+    """A sample gives the image, then the report with status, sections, warnings and times; it fits the width."""
+    page = any_page
     page.locator("#samples button").click()
-    page.locator("#actions").wait_for()
+    wait_for_state(page, "Draft finished.")
     assert "UNVERIFIED" in page.locator("#report .banner").inner_text()
     assert page.locator("#text p").all_inner_texts() == ["Clear lungs.", "Normal."]
-    assert page.locator("#warnings li").all_inner_texts() == REPORT["warnings"]
-    assert "7 tokens in 10 ms" in page.locator("#facts").inner_text()
+    (warning,) = page.locator("#warnings li").all_inner_texts()[1:]
+    assert warning.startswith("The file does not say whether text is part of the picture.")
+    assert "(0028,0301) Burned In Annotation is absent" in warning
+    facts = dict(zip(page.locator("dt").all_inner_texts(), page.locator("dd").all_inner_texts(), strict=True))
+    assert (facts["Length"], facts["Read image"], facts["Write"]) == ("7 tokens", "0.02 s", "0.04 s")
     assert page.locator("#picture").is_visible()
+    expect(page.locator("#text")).to_be_in_viewport()
     assert not page.locator("#chat").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    with page.expect_download() as download:
-        page.locator("#fhir").click()
-    resource = json.loads(Path(download.value.path()).read_text())
-    assert (resource["status"], resource["meta"]["security"][0]["code"]) == ("preliminary", "AIAST")
-    assert resource["conclusion"].startswith("UNVERIFIED")
+    read, written = sent(site)
+    assert b'name="return_image"\r\n\r\ntrue' in read
+    assert b"return_image" not in written
 
 
-def test_page_is_accessible(page: Any) -> None:
-    """Before and after a report, axe-core finds nothing serious."""
+def test_page_is_accessible(any_page: Any, site: Site) -> None:
+    """Before and after a report, and with an error, axe-core finds nothing serious."""
     from axe_playwright_python.sync_playwright import Axe
 
     def serious() -> list[str]:
-        found = Axe().run(page).response["violations"]
+        found = Axe().run(any_page).response["violations"]
         worst = [each for each in found if each["impact"] in ("serious", "critical")]
         return [f"{each['id']}: {each['nodes'][0]['html']}" for each in worst]
 
     assert serious() == []
-    page.locator("#samples button").click()
-    page.locator("#actions").wait_for()
+    any_page.locator("#samples button").click()
+    wait_for_state(any_page, "Draft finished.")
+    assert serious() == []
+    site.recorder.answers[PREDICT] = failure(503, "the server is overloaded")
+    any_page.locator("#write").click()
+    any_page.locator("#problem").wait_for()
+    expect(any_page.locator("#problem")).to_be_in_viewport()
     assert serious() == []
 
 
-def test_upload_by_keyboard(page: Any, site: Site) -> None:
+def test_upload_by_keyboard(page: Any, site: Site, choose: Callable[..., None]) -> None:
     """A file is sent without its name, with the options; Enter in a field writes the report."""
-    page.locator("#file").set_input_files({"name": "DOE^JANE.dcm", "mimeType": "", "buffer": b"DICOM bytes"})
+    choose()
+    wait_for_state(page, "Ready")
     page.locator("#tokens").focus()
     page.keyboard.type("9")
     page.keyboard.press("Enter")
-    page.locator("#actions").wait_for()
-    (sent,) = [seen for seen in site.recorder.seen if seen.target == PREDICT]
-    assert b"DICOM bytes" in sent.body
-    assert b"DOE" not in sent.body
-    assert b'name="max_new_tokens"\r\n\r\n9' in sent.body
-    assert b'name="stream"\r\n\r\ntrue' in sent.body
+    wait_for_state(page, "Draft finished.")
+    read, written = sent(site)
+    for body in (read, written):
+        assert b"DICOM bytes" in body
+        assert b"DOE" not in body
+    assert b'name="max_new_tokens"\r\n\r\n1\r\n' in read
+    assert b'name="max_new_tokens"\r\n\r\n9\r\n' in written
+    assert b'name="stream"\r\n\r\ntrue' in written
+    # The button that was replaced by Stop meanwhile can be reached again.
+    page.locator("#write").focus()
+    page.keyboard.press("Enter")
+    wait_for_state(page, "Draft finished.")
+    assert page.evaluate("document.activeElement.id") == "write"
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_drop_and_paste(page: Any, site: Site, way: str) -> None:
+    """Anywhere on the page; a text that is pasted into a field stays text."""
+    page.evaluate(
+        """([way]) => {
+            const data = new DataTransfer();
+            data.items.add(new File(["bytes of an image"], "DOE.png"));
+            const given = way === "drop"
+                ? new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true })
+                : new ClipboardEvent("paste", { clipboardData: data, bubbles: true });
+            document.querySelector("#report-title").dispatchEvent(given);
+            if (way === "drop" && !given.defaultPrevented) throw new Error("the browser would open the file");
+        }""",
+        [way],
+    )
+    wait_for_state(page, "Ready")
+    assert b"bytes of an image" in sent(site)[0]
+    assert b"DOE" not in sent(site)[0]
+    page.evaluate("document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: new DataTransfer()}))")
+    assert len(sent(site)) == 1
+
+
+def test_copy(page: Any, site: Site) -> None:
+    """What is copied says that it is unverified, and has all drafts."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    site.recorder.answers[PREDICT] = stream(REPORT | {"alternatives": [{"report": "Effusion.", "avg_logprob": -1.0}]})
+    page.locator("#drafts").fill("2")
+    page.locator("#samples button").click()
+    wait_for_state(page, "Draft finished.")
+    assert page.locator("#alternatives section").count() == 1
+    assert b'name="num_beams"\r\n\r\n2\r\n' in sent(site)[1]
+    page.locator("#copy").click()
+    page.locator("#saved:has-text('Copied.')").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == f"UNVERIFIED: {REPORT['report']}\nAlternative 1: Effusion."
 
 
 @pytest.mark.parametrize(
-    "sent",
+    ("answered", "texts", "again"),
     [
-        answer(json.dumps({"error": {"code": 422, "type": "Refused", "message": "Modality is MR"}}), 422),
-        answer('{"text": "Find"}\n' + json.dumps({"error": {"code": 500, "type": "X", "message": "Modality is MR"}})),
+        (failure(422, "modality: (0008,0060) is MR"), ("refused", "another kind of machine", "is MR"), False),
+        (failure(400, "(7FE0,0010) is short", "UnreadableInput"), ("cannot be read", "(7FE0,0010) is short"), False),
+        (failure(400, "max_new_tokens is 0", "InvalidOption"), ("option is not allowed", "max_new_tokens"), False),
+        (failure(415, "the body looks like text"), ("Not an image", "looks like text"), False),
+        (failure(503, "try again"), ("busy", "try again"), True),
+        (answer("<html>", 502, "text/html"), ("busy", "overloaded"), True),
+        (b"", ("busy", "overloaded"), True),
     ],
 )
-def test_refusals_and_errors_are_shown(page: Any, site: Site, sent: bytes) -> None:
-    """In the server's words, also in the middle of a stream; no part of a report stays on the page."""
-    site.recorder.answers[PREDICT] = sent
-    page.locator("#samples button").click()
+def test_problems_are_explained(
+    page: Any, site: Site, answered: bytes, texts: tuple[str, ...], *, again: bool, choose: Callable[..., None]
+) -> None:
+    """With a title, in plain words and in the server's; only what can succeed may be tried again."""
+    site.recorder.answers[PREDICT] = answered
+    choose()
     page.locator("#problem").wait_for()
-    assert "Modality is MR" in page.locator("#problem").inner_text()
+    shown = page.locator("#problem").inner_text()
+    assert all(text in shown for text in texts)
+    assert page.locator("#retry").is_visible() is again
+    assert page.locator("#write").is_disabled()
+    assert not page.locator("#figure").is_visible()
+    if again:
+        site.recorder.answers[PREDICT] = stream(REPORT)
+        page.locator("#retry").click()
+        wait_for_state(page, "Ready")
+        assert not page.locator("#problem").is_visible()
+
+
+def test_failed_report_leaves_no_text(page: Any, site: Site, choose: Callable[..., None]) -> None:
+    """Neither an error in the middle of a stream nor a stream that breaks off leaves a part of a report."""
+    choose()
+    wait_for_state(page, "Ready")
+    for body in (BROKEN, '{"text": "Find"}\n'):
+        site.recorder.answers[PREDICT] = answer(body)
+        page.locator("#write").click()
+        page.locator("#problem").wait_for()
+        assert not page.locator("#report").is_visible()
+        assert page.locator("#text").inner_text() == ""
+
+
+def test_without_a_network(page: Any, choose: Callable[..., None]) -> None:
+    """The page says so, in its own words, and continues when the network is back."""
+    page.context.set_offline(True)
+    page.locator("#samples button").click()
+    page.locator("#problem-title:has-text('cannot be reached')").wait_for()
+    page.context.set_offline(False)
+    page.locator("#retry").click()
+    wait_for_state(page, "Draft finished.")
+
+
+def test_slow_and_failed_start(page: Any, choose: Callable[..., None]) -> None:
+    """A file that is chosen before the page knows its models waits for them; a failed start can be tried again."""
+    waiting: list[Any] = []
+
+    def hold(route: Any) -> None:
+        waiting.append(route)
+
+    page.route("**/config.json", hold)
+    with page.expect_request("**/config.json"):
+        page.reload()
+    choose()
+    wait_for_state(page, "Reading")
+    waiting.pop().abort()
+    page.locator("#problem-title:has-text('cannot be reached')").wait_for()
+    page.unroute("**/config.json")
+    page.locator("#retry").click()
+    wait_for_state(page, "Ready")
+    assert page.locator("#samples button").count() == 1
+
+
+def test_missing_key(page: Any, site: Site, choose: Callable[..., None]) -> None:
+    """401 asks for a key, and puts the cursor there."""
+    page.route("**/config.json", lambda route: route.fulfill(json=route.fetch().json() | {"needs_key": True}))
+    site.recorder.answers[PREDICT] = failure(401, "the API key is missing or wrong")
+    page.reload()
+    wait_for_state(page, "Choose an image")
+    choose()
+    page.locator("#problem-title:has-text('API key')").wait_for()
+    assert page.evaluate("document.activeElement.id") == "key"
+    site.recorder.answers[PREDICT] = stream(REPORT)
+    page.keyboard.type("tests.secret")
+    page.locator("#retry").click()
+    wait_for_state(page, "Ready")
+
+
+def test_stop_and_another_image(page: Any, site: Site, choose: Callable[..., None]) -> None:
+    """A request that hangs can be stopped; a new image ends it, and only the new one is shown."""
+    choose(b"first")
+    wait_for_state(page, "Ready")
+    held: list[Any] = []
+
+    def hold_two(route: Any) -> None:
+        if len(held) == 2:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/predictions/demo", hold_two)
+    page.locator("#write").click()
+    page.locator("#stop").click()
+    wait_for_state(page, "Stopped.")
     assert not page.locator("#report").is_visible()
+    with page.expect_request("**/predictions/demo") as writing:
+        page.locator("#write").click()
+    with page.expect_event("requestfailed", lambda request: request == writing.value):
+        choose(b"second")
+    wait_for_state(page, "Ready")
+    assert not page.locator("#problem").is_visible()
+    page.locator("#write").click()
+    wait_for_state(page, "Draft finished.")
+    assert b"second" in sent(site)[-1]
 
 
 def test_chat_about_the_image(page: Any, site: Site) -> None:
-    """A conversational model answers questions; the second carries the first."""
+    """A conversational model answers questions; the second carries the first, and a failed one stays in the field."""
     site.recorder.answers[MODELS] = models(chat=True)
     events = ["data: " + json.dumps({"choices": [{"delta": {"content": piece}}]}) for piece in ("No ", "effusion.")]
     site.recorder.answers[CHAT] = answer("\n\n".join([*events, "data: [DONE]", ""]), kind="text/event-stream")
@@ -166,9 +247,17 @@ def test_chat_about_the_image(page: Any, site: Site) -> None:
     for number in (1, 2):
         page.locator("#question").fill("Effusion?")
         page.locator("#question").press("Enter")
-        page.locator(f"#turns li:nth-child({2 * number}):has-text('effusion.')").wait_for()
-        page.wait_for_timeout(100)
+        page.locator(f"#turns li:nth-child({2 * number}):has-text('No effusion.')").wait_for()
+        wait_for_state(page, "Answered.")
     asked = [json.loads(seen.body) for seen in site.recorder.seen if seen.target == CHAT]
     assert [len(body["messages"]) for body in asked] == [1, 3]
     assert asked[1]["messages"][1] == {"role": "assistant", "content": "No effusion."}
     assert asked[0]["messages"][0]["content"][1]["image_url"]["url"].startswith("data:")
+    assert "UNVERIFIED" in page.locator("#turns li").nth(1).inner_text()
+
+    site.recorder.answers[CHAT] = answer("\n\n".join([events[0], ""]), kind="text/event-stream")
+    page.locator("#question").fill("And the heart?")
+    page.locator("#question").press("Enter")
+    page.locator("#problem").wait_for()
+    assert page.locator("#turns li").count() == 4
+    assert page.locator("#question").input_value() == "And the heart?"

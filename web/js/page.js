@@ -1,138 +1,216 @@
-import { diagnosticReport } from "./fhir.js";
-import { chat, listModels, readConfig, writeReport } from "./server.js";
+import { Chat } from "./chat.js";
+import { addDraftButtons, enableDraftButtons, saveDraft } from "./drafts.js";
+import { create, download, find, reveal, show } from "./elements.js";
+import { clearReport, showReport, showWarnings } from "./report.js";
+import { listModels, readConfig, readSample, writeReport } from "./server.js";
+import { Viewer } from "./viewer.js";
+import { explainProblem } from "./words.js";
 
-const find = (id) => document.getElementById(id);
-const show = (id, visible) => { find(id).hidden = !visible; };
-const made = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+// A report of one token costs little more than reading the image, which the server then keeps for the real one.
+const PREVIEW = { return_image: true, num_beams: 1, num_return_sequences: 1, min_new_tokens: 0, max_new_tokens: 1 };
 
-let config, image = null, answer = null, served = null, turns = [];
+const sliders = Object.fromEntries(["level", "width", "zoom"].map((name) => [name, { input: find(name), output: find(`${name}-value`) }]));
+const viewer = new Viewer(find("viewer"), sliders);
+// image: a Blob; read: the answer to PREVIEW; draft: {image, answer, options}; served: the default model as /v1/models
+// describes it; offered: formats of documents; task: AbortController of the request that runs
+let image = null, read = null, draft = null, served = null, offered = [], chat = null, task = null;
 
-function fail(error) {
-  find("problem").textContent = error.message;
+const key = () => find("key").value;
+const isDefault = () => served?.id === find("model").value;
+
+// Runs one request at a time: a new one ends the one before. Returns whether it succeeded.
+async function run(doing, work, again) {
+  task?.abort();
+  const mine = new AbortController();
+  task = mine;
+  show("problem", false);
+  const focused = document.activeElement === find("write");
+  show("stop", true); show("write", false);
+  if (focused) find("stop").focus();
+  find("send").disabled = true;
+  find("state").textContent = doing;
+  find("state").classList.add("busy");
+  try {
+    const said = await work(mine.signal);
+    // It may have succeeded just before it was stopped.
+    mine.signal.throwIfAborted();
+    find("state").textContent = said;
+    return true;
+  } catch (error) {
+    if (task === mine) showProblem(error, again);
+    return false;
+  } finally {
+    if (task === mine) {
+      task = null;
+      const stopped = document.activeElement === find("stop");
+      show("stop", false); show("write", true);
+      find("write").disabled = read === null;
+      if (stopped) find("write").focus();
+      find("send").disabled = false;
+      find("state").classList.remove("busy");
+    }
+  }
+}
+
+function showProblem(error, again) {
+  find("state").textContent = error.name === "AbortError" ? "Stopped." : "";
+  if (error.name === "AbortError") return;
+  const { title, plain, detail } = explainProblem(error);
+  find("problem-title").textContent = title;
+  find("problem-text").replaceChildren(plain, ...(detail ? [create("small", detail)] : []));
   show("problem", true);
-  find("state").textContent = "";
+  reveal("problem");
+  // The same image would be refused again.
+  show("retry", Boolean(again) && ![400, 413, 415, 422].includes(error.code));
+  find("retry").onclick = again;
+  if (error.code === 401) find("key").focus();
 }
 
-function showPicture(url, caption) {
-  find("picture").src = url;
-  find("caption").textContent = caption;
-  show("figure", true); show("view", true); show("hint", false);
+// By the magic words of PNG, JPEG, WebP and TIFF: DICOM files without a preamble have none.
+async function isDicom(file) {
+  const [first, magic] = await Promise.all([file.slice(0, 1).arrayBuffer(), file.slice(128, 132).text()]);
+  return magic === "DICM" || ![0x89, 0xff, 0x52, 0x49, 0x4d].includes(new Uint8Array(first)[0]);
 }
 
-function take(file) {
-  image = file; answer = null; turns = [];
-  find("write").disabled = false;
-  show("report", false); show("problem", false); show("figure", false); show("view", false); show("hint", true);
-  find("turns").replaceChildren(); show("chat", false);
-  find("hint").textContent = `Image of ${(file.size / 1e6).toFixed(1)} MB. Drop another one here, or`;
-  find("state").textContent = "Ready to write a report.";
+async function take(file) {
+  image = file; read = draft = chat = null;
+  clearReport();
+  for (const id of ["figure", "view", "remarks"]) show(id, false);
+  show("drop", true);
+  return run("Reading the image…", async (signal) => {
+    await prepare();
+    const preview = await writeReport(find("model").value, file, PREVIEW, { key: key(), signal });
+    signal.throwIfAborted();
+    if (!preview.images?.length) throw new Error("The server did not return the image.");
+    // Sizes are measured when the picture is shown.
+    show("figure", true); show("view", true); show("drop", false);
+    const { width, height } = await viewer.show(`data:image/png;base64,${preview.images[0]}`);
+    find("caption").textContent = `As the model reads it: ${width} × ${height} pixels.`;
+    const checked = await isDicom(file);
+    signal.throwIfAborted();
+    showWarnings(preview.warnings, checked ? [] : ["Only DICOM files say what they show. Nothing has checked that this is a radiograph this model reads."]);
+    enableDraftButtons(offered, checked);
+    read = preview;
+    return "Ready to write a report.";
+  }, () => take(file));
+}
+
+function readOptions() {
+  const drafts = Number(find("drafts").value);
+  // Several drafts are the best of so many beams.
+  find("beams").value = Math.max(drafts, Number(find("beams").value));
+  const options = { num_beams: Number(find("beams").value), num_return_sequences: drafts };
+  if (find("tokens").value) options.max_new_tokens = Number(find("tokens").value);
+  return options;
+}
+
+async function write() {
+  if (read === null) return;
+  clearReport();
+  show("report", true);
+  reveal("state");
+  const succeeded = await run("Writing…", async (signal) => {
+    const onText = (text) => find("text").append(text);
+    const options = readOptions();
+    // Beam search decides on its text at the end only.
+    const sent = options.num_beams === 1 ? { ...options, stream: true } : { ...options };
+    if (!find("prompt-label").hidden && find("prompt").value) sent.prompt = find("prompt").value;
+    const answer = await writeReport(find("model").value, image, sent, { key: key(), signal, onText });
+    signal.throwIfAborted();
+    draft = { image, answer, options };
+    showReport(answer, read.timing_ms);
+    show("actions", true);
+    if (isDefault() && served.prelim.takes_messages) { chat = new Chat(image, served.id); show("chat", true); }
+    return "Draft finished.";
+  }, write);
+  if (!succeeded && task === null) clearReport();
+}
+
+async function ask(event) {
+  event.preventDefault();
+  const question = find("question").value;
+  const asked = () => run("Answering…", async (signal) => { await chat.ask(question, { key: key(), signal }); return "Answered."; }, asked);
+  find("question").value = "";
+  if (!(await asked()) && chat) find("question").value = question;
+}
+
+async function save(format, file) {
+  const again = () => save(format, file);
+  await run("Writing the document…", async (signal) => { await saveDraft(format, file, draft, { key: key(), signal }); return "Saved."; }, again);
+}
+
+async function copy() {
+  const { answer } = draft;
+  const drafts = [answer.report, ...answer.alternatives.map(({ report }, i) => `Alternative ${i + 1}: ${report}`)];
+  try {
+    await navigator.clipboard.writeText(`${answer.status}: ${drafts.join("\n")}`);
+    find("saved").textContent = "Copied.";
+  } catch { find("saved").textContent = "The browser does not allow copying here: select the text instead."; }
+}
+
+function saveJson() {
+  const { images, ...rest } = draft.answer;
+  download("report.json", new Blob([JSON.stringify(rest, null, 1)], { type: "application/json" }));
+}
+
+function chooseFrom(list) { if (list.length) take(list[0]); }
+
+function listen() {
+  // On the whole page: a browser would open a file that is dropped elsewhere, and leave the page.
+  const over = (is) => document.body.classList.toggle("over", is);
+  document.addEventListener("dragover", (event) => { event.preventDefault(); over(true); });
+  document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) over(false); });
+  document.addEventListener("drop", (event) => { event.preventDefault(); over(false); chooseFrom(event.dataTransfer.files); });
+  document.addEventListener("paste", (event) => chooseFrom(event.clipboardData.files));
+  // Emptied, so that the same file can be chosen again.
+  find("file").addEventListener("change", ({ target }) => { chooseFrom([...target.files]); target.value = ""; });
+  find("options").addEventListener("submit", (event) => { event.preventDefault(); if (!find("write").disabled) write(); });
+  find("stop").addEventListener("click", () => task?.abort());
+  find("reset").addEventListener("click", () => viewer.reset());
+  find("copy").addEventListener("click", copy);
+  find("json").addEventListener("click", saveJson);
+  find("ask").addEventListener("submit", ask);
+  find("key").addEventListener("change", readModel);
+  find("model").addEventListener("change", async () => { await readModel(); if (image) take(image); });
 }
 
 async function readModel() {
   // Without a key the gateway does not say what the model is; the form still works.
-  try { served = (await listModels(find("key").value))[0]; } catch { served = null; }
-  show("prompt-label", Boolean(served?.prelim.takes_prompts));
+  try { served = (await listModels(key()))[0]; } catch { served = null; }
+  show("prompt-label", served !== null && (!isDefault() || served.prelim.takes_prompts));
 }
 
-function readOptions() {
-  const [beams, reports] = [Number(find("beams").value), Number(find("reports").value)];
-  const options = { num_beams: beams, num_return_sequences: reports, return_image: true };
-  if (beams === 1 && reports === 1) options.stream = true;
-  if (find("tokens").value) options.max_new_tokens = find("tokens").value;
-  if (find("prompt").value) options.prompt = find("prompt").value;
-  return options;
+function addSample({ file, title }) {
+  const button = Object.assign(create("button", title), { type: "button" });
+  const open = async () => {
+    let sample = null;
+    const fetched = await run("Fetching the sample…", async () => { sample = await readSample(file); return ""; }, open);
+    if (fetched && await take(sample)) await write();
+  };
+  button.addEventListener("click", open);
+  find("samples").append(button);
 }
 
-function showAnswer() {
-  const parts = Object.entries(answer.sections).filter(([, text]) => text);
-  const text = parts.length ? parts.flatMap(([name, body]) => [made("h3", name[0].toUpperCase() + name.slice(1)), made("p", body)]) : [made("p", answer.report)];
-  find("text").replaceChildren(...text);
-  find("warnings").replaceChildren(...answer.warnings.map((warning) => made("li", warning)));
-  find("alternatives").replaceChildren(...answer.alternatives.flatMap((other, i) => [made("h3", `Alternative ${i + 1}`), made("p", other.report)]));
-  const total = Object.values(answer.timing_ms).reduce((sum, ms) => sum + ms, 0);
-  const { name, version, sha256 } = answer.model;
-  find("facts").textContent = `${name} ${version} (${sha256.slice(0, 12)}), ${answer.num_tokens} tokens in ${Math.round(total)} ms, mean log-probability ${answer.avg_logprob.toFixed(2)}`;
-  if (answer.images?.length) showPicture(`data:image/png;base64,${answer.images[0]}`, "as the model reads it");
-  show("actions", true);
-  show("chat", Boolean(served?.prelim.takes_messages));
-  find("state").textContent = "Draft finished.";
-}
-
-async function write() {
-  show("problem", false); show("report", true); show("actions", false);
-  for (const id of ["text", "warnings", "alternatives"]) find(id).replaceChildren();
-  find("facts").textContent = "";
-  find("state").textContent = "Writing ...";
-  find("write").disabled = true;
-  try {
-    const current = image;
-    const reply = await writeReport(find("model").value, image, readOptions(), find("key").value, (text) => find("text").append(text));
-    // Another image may have been chosen meanwhile; this report is not about it.
-    if (current === image) { answer = reply; showAnswer(); }
-  } catch (error) { show("report", false); fail(error); }
-  finally { find("write").disabled = image === null; }
-}
-
-const dataUri = (blob) => new Promise((resolve, reject) => {
-  const reader = new FileReader();
-  reader.onload = () => resolve(`data:application/octet-stream;base64,${reader.result.split(",")[1]}`);
-  reader.onerror = () => reject(new Error("the file cannot be read"));
-  reader.readAsDataURL(blob);
-});
-
-async function ask(question) {
-  const text = { type: "text", text: question };
-  const content = turns.length ? question : [text, { type: "image_url", image_url: { url: await dataUri(image) } }];
-  const reply = made("li", "UNVERIFIED: ");
-  find("turns").append(made("li", question), reply);
-  let said = "";
-  try {
-    await chat(served.id, [...turns, { role: "user", content }], find("key").value, (piece) => { said += piece; reply.append(piece); });
-    turns.push({ role: "user", content }, { role: "assistant", content: said });
-  } catch (error) { reply.remove(); fail(error); }
-}
-
-function download(name, contents) {
-  const url = URL.createObjectURL(new Blob([JSON.stringify(contents, null, 1)], { type: "application/json" }));
-  Object.assign(document.createElement("a"), { href: url, download: name }).click();
-  URL.revokeObjectURL(url);
-}
-
-function adjust() {
-  const [bright, contrast, zoom] = ["brightness", "contrast", "zoom"].map((id) => find(id).value);
-  Object.assign(find("picture").style, { filter: `brightness(${bright}%) contrast(${contrast}%)`, height: `${zoom}%` });
-}
-
-function listen() {
-  const drop = find("drop");
-  find("file").addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
-  drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => { event.preventDefault(); drop.classList.remove("over"); if (event.dataTransfer.files[0]) take(event.dataTransfer.files[0]); });
-  document.addEventListener("paste", (event) => event.clipboardData.files[0] && take(event.clipboardData.files[0]));
-  find("options").addEventListener("submit", (event) => { event.preventDefault(); write(); });
-  find("key").addEventListener("change", readModel);
-  for (const id of ["brightness", "contrast", "zoom"]) find(id).addEventListener("input", adjust);
-  find("reset").addEventListener("click", () => { for (const id of ["brightness", "contrast", "zoom"]) find(id).value = 100; adjust(); });
-  find("copy").addEventListener("click", async () => { await navigator.clipboard.writeText(`${answer.status}: ${answer.report}`); find("state").textContent = "Copied."; });
-  find("json").addEventListener("click", () => { const { images, ...rest } = answer; download("report.json", rest); });
-  find("fhir").addEventListener("click", () => download("diagnostic-report.json", diagnosticReport(answer)));
-  find("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(find("question").value); find("question").value = ""; });
-}
-
-async function start() {
-  listen();
-  config = await readConfig();
-  find("model").replaceChildren(...config.models.map((name) => made("option", name)));
+async function load() {
+  const config = await readConfig();
+  find("model").replaceChildren(...config.models.map((name) => create("option", name)));
   show("model-label", config.models.length > 1);
   show("key-label", config.needs_key);
-  for (const sample of config.samples) {
-    const button = Object.assign(made("button", sample.title), { type: "button" });
-    button.addEventListener("click", async () => { try { take(await (await fetch(sample.file)).blob()); await write(); } catch (error) { fail(error); } });
-    find("samples").append(button);
-  }
+  offered = config.drafts ?? [];
+  addDraftButtons(offered, save);
+  config.samples.forEach(addSample);
   show("samples", config.samples.length > 0);
   await readModel();
 }
 
-start().catch(fail);
+// Once; again only after a failure.
+let preparing = null;
+function prepare() {
+  preparing ??= load().catch((error) => { preparing = null; throw error; });
+  return preparing;
+}
+
+const connect = () => run("Connecting…", async () => { await prepare(); return "Choose an image to begin."; }, connect);
+
+listen();
+connect();

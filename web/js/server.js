@@ -1,21 +1,36 @@
-// Requests to the gateway. Every failure is an Error whose message can be shown.
+// Requests to the gateway. Every failure is a Problem, whose message can be shown.
+
+export class Problem extends Error {
+  // code: the HTTP status, 0 if there was no answer; kind: the server's name of the error
+  constructor(code, message, kind = "") { super(message); Object.assign(this, { code, kind }); }
+}
 
 async function check(response) {
   if (response.ok) return response;
-  let message = `the server answered ${response.status}`;
-  try { message = (await response.json()).error.message; } catch { /* not JSON: the status has to do */ }
-  const wait = response.headers.get("Retry-After");
-  throw new Error(wait ? `${message} (${wait} s)` : message);
+  let error = { message: `The server answered ${response.status}.` };
+  try { error = (await response.json()).error ?? error; } catch { /* not JSON: the status has to do */ }
+  throw new Problem(response.status, error.message, error.type);
 }
 
-function headers(key) { return key ? { Authorization: `Bearer ${key}` } : {}; }
+async function ask(path, { key, ...options } = {}) {
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  return orUnreachable(async () => check(await fetch(path, { ...options, headers })));
+}
+
+// Browsers say "Failed to fetch" or "network error", which helps nobody.
+async function orUnreachable(action) {
+  try { return await action(); } catch (error) {
+    if (error instanceof Problem || error.name === "AbortError") throw error;
+    throw new Problem(0, "Check that the server runs and that this computer is connected, then try again.");
+  }
+}
 
 async function* lines(response) {
   const decoder = new TextDecoder();
   const reader = response.body.getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await orUnreachable(() => reader.read());
     rest += value ? decoder.decode(value, { stream: true }) : "";
     const parts = rest.split("\n");
     rest = done ? "" : parts.pop();
@@ -24,33 +39,54 @@ async function* lines(response) {
   }
 }
 
-export async function readConfig() { return (await check(await fetch("config.json"))).json(); }
+function parse(text) {
+  const part = JSON.parse(text);
+  if (part.error) throw new Problem(part.error.code ?? 500, part.error.message, part.error.type);
+  return part;
+}
 
-export async function listModels(key) { return (await (await check(await fetch("v1/models", { headers: headers(key) }))).json()).data; }
+export async function readConfig() { return (await ask("config.json")).json(); }
 
-// Calls `onText` with every piece of text; returns the whole answer.
-export async function writeReport(model, image, options, key, onText) {
+export async function listModels(key) { return (await (await ask("v1/models", { key })).json()).data; }
+
+export async function readSample(file) { return (await ask(file)).blob(); }
+
+function fillForm(image, fields) {
   const form = new FormData();
   // The file's name may identify a patient, and the server does not need it.
   form.append("image", image, "image");
-  for (const [name, value] of Object.entries(options)) form.append(name, value);
-  const response = await check(await fetch(`predictions/${encodeURIComponent(model)}`, { method: "POST", body: form, headers: headers(key) }));
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  return form;
+}
+
+export async function fetchDraft(format, image, fields, { key, signal }) {
+  return (await ask(`drafts/${format}`, { method: "POST", body: fillForm(image, fields), key, signal })).blob();
+}
+
+// Calls `onText` with every piece of text; returns the whole answer.
+export async function writeReport(model, image, options, { key, signal, onText = () => {} }) {
+  const body = fillForm(image, options);
+  const response = await ask(`predictions/${encodeURIComponent(model)}`, { method: "POST", body, key, signal });
   for await (const line of lines(response)) {
-    const part = JSON.parse(line);
-    if (part.error) throw new Error(part.error.message);
+    const part = parse(line);
     if (part.report !== undefined) return part;
     onText(part.text);
   }
-  throw new Error("the answer ended before the report did: try again");
+  throw new Problem(0, "The answer ended before the report did. Try again.");
 }
 
-export async function chat(model, messages, key, onText) {
+// Calls `onText` with every piece of the reply; returns the reply.
+export async function complete(model, messages, { key, signal, onText }) {
   const body = JSON.stringify({ model, messages, stream: true });
-  const response = await check(await fetch("v1/chat/completions", { method: "POST", body, headers: { "Content-Type": "application/json", ...headers(key) } }));
+  const headers = { "Content-Type": "application/json" };
+  const response = await ask("v1/chat/completions", { method: "POST", body, headers, key, signal });
+  let reply = "";
   for await (const line of lines(response)) {
-    if (!line.startsWith("data: ") || line === "data: [DONE]") continue;
-    const part = JSON.parse(line.slice(6));
-    if (part.error) throw new Error(part.error.message);
-    onText(part.choices[0]?.delta.content ?? "");
+    if (line === "data: [DONE]") return reply;
+    if (!line.startsWith("data: ")) continue;
+    const text = parse(line.slice(6)).choices[0]?.delta.content ?? "";
+    reply += text;
+    onText(text);
   }
+  throw new Problem(0, "The answer ended too early. Ask again.");
 }

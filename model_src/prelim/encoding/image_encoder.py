@@ -99,10 +99,16 @@ class ImageEncoder:
         took = time.perf_counter() - began
         return PreparedImage(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
 
-    def picture(self, image: bytes) -> bytes:
-        """PNG of an image as the network reads it: rendered, resized and cropped. It is read again for this."""
+    def picture(self, prepared: PreparedImage, image: bytes) -> bytes:
+        """PNG of an image as the network reads it: rendered, resized and cropped.
+
+        An image whose features are in the cache is read again for this.
+        """
         config = self._config
-        return as_png(preprocess(read_radiograph(image, config.input), config.preprocess), config.preprocess)
+        pixel_values = prepared.pixel_values
+        if pixel_values is None:
+            pixel_values = preprocess(read_radiograph(image, config.input), config.preprocess)
+        return as_png(pixel_values, config.preprocess)
 
     def embed(self, image: PreparedImage) -> Tensor:
         """Compute image_embeds of an image, shape (num_tokens, decoder width).

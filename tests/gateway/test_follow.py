@@ -1,0 +1,156 @@
+"""A running gateway notices changed keys and certificates, without a restart."""
+
+import dataclasses
+import json
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from launcher.errors import LaunchError
+from launcher.gateway.gateway import Gateway
+from launcher.gateway.keys import add_key
+from launcher.gateway.settings import Settings
+from launcher.ports import free_ports
+from tests.gateway.conftest import Site, eventually, has_nginx, write_certificate
+from tests.gateway.recorder import Recorder
+
+pytestmark = pytest.mark.gateway
+
+
+class FakeServer(SimpleNamespace):
+    """What a gateway asks of a server, with a recorder instead of TorchServe."""
+
+    def __init__(self, folder: Path, recorder: Recorder) -> None:
+        super().__init__(folder=folder, temporary=folder / "tmp", key_file=folder / "key_file.json")
+        self.temporary.mkdir()
+        (folder / "logs").mkdir()
+        self.addresses = {"inference": ("127.0.0.1", recorder.port)}
+        self.grpc_target = f"127.0.0.1:{recorder.port}"
+        self.write_key("first-key")
+
+    def write_key(self, key: str) -> None:
+        """Replace the inference key."""
+        self.key_file.write_text(json.dumps({"inference": {"key": key, "expiration time": "2099-01-01T00:00:00Z"}}))
+
+    def key(self) -> str:
+        """The inference key."""
+        return str(json.loads(self.key_file.read_text())["inference"]["key"])
+
+    def describe(self, model: str) -> dict[str, str]:
+        """The model is there."""
+        return {"modelVersion": "1.0"}
+
+    def models(self) -> list[str]:
+        """It is the only one."""
+        return ["demo"]
+
+
+@dataclasses.dataclass
+class Running:
+    """A gateway that runs, as a site for requests and as the object that follows."""
+
+    gateway: Gateway
+    server: FakeServer
+    site: Site
+
+    def status(self, key: str) -> int:
+        """Of a request with this key."""
+        return self.site.ask("POST", "/predictions/demo", b"x", Authorization=f"Bearer {key}")[0]
+
+    def sent_key(self) -> str:
+        """Which key of TorchServe the gateway sends."""
+        self.status(self.site.key)
+        return self.site.recorder.seen[-1].headers["authorization"]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    """A gateway with one client."""
+    if not has_nginx():
+        pytest.skip("nginx is not installed; `make test-gateway` installs it")
+    recorder = Recorder()
+    server: Any = FakeServer(tmp_path, recorder)
+    keys = tmp_path / "keys"
+    key = add_key(keys, "tests")
+    http_port, grpc_port = free_ports(2)
+    limits = {"requests_per_second": 1000, "burst": 1000}
+    settings = Settings(f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", keys=keys, **limits)  # type: ignore[arg-type]
+    with Gateway(server, settings) as gateway:
+        gateway.start()
+        yield Running(gateway, server, Site(None, tmp_path, settings, key, recorder))  # type: ignore[arg-type]
+    recorder.close()
+
+
+def test_clients_come_and_go(running: Running) -> None:
+    """An added key is accepted, a removed one refused; nothing happens without a change."""
+    assert not running.gateway.follow()
+    keys = running.gateway.settings.keys
+    assert keys is not None
+    second = add_key(keys, "second")
+    assert running.status(second) == 401
+    assert running.gateway.follow()
+    assert eventually(lambda: running.status(second) == 200)
+    keys.write_text("".join(line for line in keys.read_text().splitlines(True) if not line.startswith("second ")))
+    assert running.gateway.follow()
+    assert eventually(lambda: running.status(second) == 401)
+    assert running.status(running.site.key) == 200
+    assert not running.gateway.follow()
+
+
+@pytest.mark.parametrize("text", ["include /etc/passwd;\n", "tests\n", None])
+def test_broken_file_of_keys_changes_nothing(running: Running, text: str | None) -> None:
+    """It is reported once; the keys of before hold, also when TorchServe's key changes and nginx reads all again."""
+    keys = running.gateway.settings.keys
+    assert keys is not None
+    if text is None:
+        keys.unlink()
+    else:
+        keys.write_text(text)
+    with pytest.raises(LaunchError):
+        running.gateway.follow()
+    assert not running.gateway.follow()
+    running.server.write_key("second-key")
+    assert running.gateway.follow()
+    assert eventually(lambda: running.sent_key() == "Bearer second-key")
+    assert running.status(running.site.key) == 200
+
+
+def test_key_of_torchserve_that_is_missing_is_waited_for(running: Running) -> None:
+    """While TorchServe starts again, its file of keys is missing or half written."""
+    running.server.key_file.write_text("{")
+    assert not running.gateway.follow()
+    running.server.key_file.unlink()
+    assert not running.gateway.follow()
+    running.server.write_key("second-key")
+    assert running.gateway.follow()
+    assert eventually(lambda: running.sent_key() == "Bearer second-key")
+
+
+def test_renewed_certificate_is_shown(tmp_path: Path) -> None:
+    """And one that does not fit its key is reported, while the old one is shown."""
+    if not has_nginx():
+        pytest.skip("nginx is not installed; `make test-gateway` installs it")
+    recorder = Recorder()
+    server: Any = FakeServer(tmp_path, recorder)
+    tls = write_certificate(tmp_path)
+    http_port, grpc_port = free_ports(2)
+    with Gateway(server, Settings(f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", tls=tls)) as gateway:
+        gateway.start()
+        before = ssl.get_server_certificate(("127.0.0.1", http_port))
+        assert before.strip() == tls.certificate.read_text().strip()
+        write_certificate(tmp_path)
+        assert gateway.follow()
+        assert eventually(lambda: ssl.get_server_certificate(("127.0.0.1", http_port)) != before)
+        renewed = ssl.get_server_certificate(("127.0.0.1", http_port))
+        assert renewed.strip() == tls.certificate.read_text().strip()
+        other = tmp_path / "other"
+        other.mkdir()
+        tls.key.write_bytes(write_certificate(other).key.read_bytes())
+        with pytest.raises(LaunchError, match="refuses its configuration"):
+            gateway.follow()
+        assert ssl.get_server_certificate(("127.0.0.1", http_port)) == renewed
+    recorder.close()
