@@ -178,7 +178,7 @@ def _ray(address: str | None) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="prelim-ray-", ignore_cleanup_errors=True) as folder:
         options: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
         if address is not None:
-            options = {"runtime_env": {"py_modules": [str(Path(package.__file__).parent) for package in _SHIPPED]}}
+            options = {"runtime_env": {"py_modules": [package.__path__[0] for package in _SHIPPED]}}
         try:
             with _no_stderr():
                 ray.init(address, log_to_driver=False, logging_level="error", **options)
