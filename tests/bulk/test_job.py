@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from bulk.__main__ import main
 from bulk.output import BLOCK_ROWS
 from bulk.worker import CALLS
 from prelim.report import Report
@@ -31,12 +32,14 @@ BEAMS = "num_beams=5"
 pytestmark = pytest.mark.slow
 
 
+def arguments_of(source: Path, output: Path, archive: Path, *options: str) -> list[str]:
+    """The arguments of a job on this machine."""
+    return [str(source), str(output), "--model", str(archive), "--workers", f"{WORKERS}", *options]
+
+
 def command(source: Path, output: Path, archive: Path, *options: str) -> list[str]:
     """The command line of a job on this machine."""
-    return [
-        *(sys.executable, "-m", "bulk", str(source), str(output), "--model", str(archive)),
-        *("--workers", f"{WORKERS}", *options),
-    ]
+    return [sys.executable, "-m", "bulk", *arguments_of(source, output, archive, *options)]
 
 
 @contextmanager
@@ -59,14 +62,6 @@ def started(arguments: list[str]) -> Iterator["subprocess.Popen[str]"]:
                 process.kill()
 
 
-def run(arguments: list[str]) -> str:
-    """Run a job to its end; returns what it prints."""
-    with started(arguments) as job:
-        output, errors = job.communicate(timeout=300)
-        assert job.returncode == 0, errors
-    return output
-
-
 def written(output: Path) -> int:
     """Rows that are in the output now."""
     return sum(pq.read_metadata(part).num_rows for part in (output / "reports").glob("*.parquet"))
@@ -80,6 +75,17 @@ def wait_for_rows(output: Path, rows: int, job: "subprocess.Popen[str]") -> None
         assert job.poll() is None, job.communicate()[1]
         time.sleep(0.1)
     pytest.fail(f"{rows} rows were not written in time")
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a job to its end, in this process, and returns what it prints."""
+
+    def job(*arguments: Any) -> str:
+        assert main(arguments_of(*arguments)) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return job
 
 
 def kill_worker(driver: int) -> None:
@@ -110,7 +116,9 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "studies.csv"
 
 
-def test_killed_job_goes_on_and_writes_each_study_once(studies: Path, tiny_mar: Path, tmp_path: Path) -> None:
+def test_killed_job_goes_on_and_writes_each_study_once(
+    studies: Path, tiny_mar: Path, tmp_path: Path, run: Callable[..., str]
+) -> None:
     """An actor is killed once and the driver twice; every study has one row, with the ids that the library gives."""
     output, rows = tmp_path / "out", 0
     for kill in range(2):
@@ -123,7 +131,7 @@ def test_killed_job_goes_on_and_writes_each_study_once(studies: Path, tiny_mar: 
             job.wait()
         rows = written(output)
         assert rows < STUDIES
-    summary = run(command(studies, output, tiny_mar, "--option", BEAMS))
+    summary = run(studies, output, tiny_mar, "--option", BEAMS)
 
     found = read(output)
     assert sorted(row["study_id"] for row in found) == [f"{number:03d}" for number in range(STUDIES)]
@@ -146,18 +154,18 @@ def test_killed_job_goes_on_and_writes_each_study_once(studies: Path, tiny_mar: 
             assert (tuple(row["token_ids"]), row["report"]) == (report.token_ids, report.text)
 
 
-def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path: Path) -> None:
+def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path: Path, run: Callable[..., str]) -> None:
     """It starts no Ray; with --retry-errors only the studies without a report are new."""
     output = tmp_path / "out"
-    run(command(studies, output, tiny_mar, "--limit", "40"))
+    run(studies, output, tiny_mar, "--limit", "40")
     before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
-    again = run(command(studies, output, tiny_mar, "--limit", "40"))
+    again = run(studies, output, tiny_mar, "--limit", "40")
 
     assert "40 studies: 2 FileNotFoundError, 2 NotAnImage, 36 report; 0 in " in again
     assert {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()} == before
     (studies.parent / "19.png").write_bytes(png(19))
     try:
-        retried = run(command(studies, output, tiny_mar, "--limit", "40", "--retry-errors"))
+        retried = run(studies, output, tiny_mar, "--limit", "40", "--retry-errors")
     finally:
         (studies.parent / "19.png").unlink()
     assert "40 studies: 2 NotAnImage, 38 report; 4 in " in retried
@@ -174,24 +182,24 @@ def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path:
         (["{studies}", "out", "--model", "{mar}", "--address", "head"], "is not HOST:PORT"),
     ],
 )
-def test_mistakes_are_one_line(
-    arguments: list[str], reason: str, studies: Path, tiny_mar: Path, tmp_path: Path
+def test_mistakes_are_one_line(  # noqa: PLR0917 - fixtures
+    arguments: list[str],
+    reason: str,
+    studies: Path,
+    tiny_mar: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """And nothing is decoded."""
-    given = [argument.format(mar=tiny_mar, studies=studies) for argument in arguments]
-    done = subprocess.run(
-        [sys.executable, "-m", "bulk", *given],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    monkeypatch.chdir(tmp_path)
+    code = main([argument.format(mar=tiny_mar, studies=studies) for argument in arguments])
+    said = capsys.readouterr().err.strip()
 
-    assert done.returncode == 2
-    assert reason in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert code == 2
+    assert reason in said
+    assert len(said.splitlines()) == 1, said
+    assert not (tmp_path / "out" / "reports").is_dir() or not list((tmp_path / "out" / "reports").iterdir())
 
 
 def test_calls_bound_what_a_kill_costs() -> None:
