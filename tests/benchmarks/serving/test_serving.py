@@ -135,9 +135,10 @@ def test_chart_is_a_picture(tmp_path: Path) -> None:
 def test_demo_is_served_in_all_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every candidate of the demo model answers each request with a report of the correct length.
 
-    Each is saturated and gets one of its three rates, besides those of the comparison.
+    Each is saturated and gets one of its three rates, besides those of the comparison; alone it gets five requests.
     """
     monkeypatch.setattr("benchmarks.serving.__main__.SHARES", (0.7,))
+    monkeypatch.setattr("benchmarks.serving.__main__.ALONE_COUNT", 3)
     found = bench(SUBJECTS["demo"], Plan(rounds=1, closed=3, open=3, patience=0), tmp_path, None)
 
     names = [candidate.name for candidate in SUBJECTS["demo"].candidates]
