@@ -1,6 +1,7 @@
 """What several test modules need, made once."""
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from filelock import FileLock
 
-from export.package import write_archive, write_files
-from prelim.networks.model_folder import read_model_folder
+from export.package import write_archive
+from prelim.archive.archive import ARCHIVE_FILES, CONFIG
+from prelim.archive.manifest import write_manifest
 from tests.groups import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
 from tests.tiny_model import write_tiny_model
 
@@ -61,12 +63,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_archive(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked archive of `tiny_model`, without the serving code."""
-    return fill_once(tmp_path_factory, "archive", lambda folder: write_files(read_model_folder(tiny_model), folder))
-
-
-@pytest.fixture(scope="session")
 def tiny_mar(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The archive of `tiny_model` with in-flight batching of eight requests, alone in its store."""
     store = fill_once(
@@ -86,3 +82,16 @@ def tiny_dynamic_mar(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
         lambda folder: write_archive(tiny_model, folder, batching="dynamic", slots=4, workers=2),
     )
     return store / "tiny_dynamic.mar"
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same unpacked, without the serving code."""
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(tiny_mar) as archive:
+            files = {CONFIG, *ARCHIVE_FILES}
+            archive.extractall(folder, [name for name in archive.namelist() if name.removesuffix(".data") in files])
+        write_manifest(folder)
+
+    return fill_once(tmp_path_factory, "archive", unpack)
