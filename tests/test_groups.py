@@ -27,7 +27,7 @@ FILES = {
 
 
 def test_groups_stay_together(tmp_path: Path) -> None:
-    """A file has one process, the files of the server have the same one, those of compiled steps too; fast come last."""
+    """A file has one process, the files of the server have one, those of compiled steps too; fast files come last."""
     for name, mark in FILES.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
