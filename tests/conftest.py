@@ -1,6 +1,8 @@
 """What several test modules need, made once."""
 
 import os
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 # Read when torch is first imported: threads that spin while they wait slow down every other busy process.
@@ -10,13 +12,28 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from filelock import FileLock
 
-from export.package import write_files
-from prelim.networks.model_folder import read_model_folder
+from export.package import write_archive
+from prelim.archive.archive import ARCHIVE_FILES, CONFIG
+from prelim.archive.manifest import write_manifest
 from tests.groups import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
 from tests.tiny_model import write_tiny_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+def fill_once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
+    """A folder of the session, to be read only; with `pytest -n`, one process fills it for all."""
+    own = factory.getbasetemp()
+    session = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, unfinished = session / name, session / f"{name} unfinished"
+    with FileLock(session / f"{name}.lock"):
+        if not folder.is_dir():
+            unfinished.mkdir()
+            fill(unfinished)
+            unfinished.rename(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +53,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     if not GGUF.is_file():
         pytest.skip(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
-    return write_smollm2(tmp_path_factory.mktemp("models") / "smollm2")
+    return fill_once(tmp_path_factory, "smollm2", write_smollm2)
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +63,35 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_archive(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked archive of `tiny_model`, without the serving code."""
-    folder = tmp_path_factory.mktemp("archive")
-    write_files(read_model_folder(tiny_model), folder)
-    return folder
+def tiny_mar(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of `tiny_model` with in-flight batching of eight requests, alone in its store."""
+    store = fill_once(
+        tmp_path_factory,
+        "in-flight",
+        lambda folder: write_archive(tiny_model, folder, batching="in-flight", slots=8),
+    )
+    return store / "tiny.mar"
+
+
+@pytest.fixture(scope="session")
+def tiny_dynamic_mar(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of `tiny_model` for two workers that batch up to four requests."""
+    store = fill_once(
+        tmp_path_factory,
+        "dynamic",
+        lambda folder: write_archive(tiny_model, folder, batching="dynamic", slots=4, workers=2),
+    )
+    return store / "tiny_dynamic.mar"
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(tiny_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same unpacked, without the serving code."""
+
+    def unpack(folder: Path) -> None:
+        with zipfile.ZipFile(tiny_mar) as archive:
+            files = {CONFIG, *ARCHIVE_FILES}
+            archive.extractall(folder, [name for name in archive.namelist() if name.removesuffix(".data") in files])
+        write_manifest(folder)
+
+    return fill_once(tmp_path_factory, "archive", unpack)

@@ -9,10 +9,15 @@ from xdist.scheduler import LoadScopeScheduling
 
 SERVER = "tests/server/"
 
+COMPILED = ("tests/model_src/decoders/", "tests/model_src/generation/", "tests/model_src/kernels/")
+"""What is tested here is compiled in every process that needs it, six seconds for each precision."""
+
 
 def group(nodeid: str) -> str:
-    """A file, whose tests share fixtures; or all tests of the server, which share servers."""
+    """A file, whose tests share fixtures; all tests of the server, which share servers; or all of compiled steps."""
     file = nodeid.partition("::")[0]
+    if file.startswith(COMPILED):
+        return COMPILED[0]
     return SERVER if file.startswith(SERVER) else file
 
 

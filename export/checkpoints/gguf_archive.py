@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize
+from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, ReaderTensor, dequantize, get_tensor_name_map
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.integrations.gguf.reader import read_gguf_metadata
-from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor, get_gguf_hf_weights_map
+from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor
 
 from prelim.decoders.weights_file import LazyTensor
 from prelim.errors import ArchiveError
@@ -52,7 +52,9 @@ def read_gguf(path: Path) -> dict[str, LazyTensor]:
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     order = LlamaTensorProcessor(config.to_dict())  # type: ignore[no-untyped-call]
-    names = get_gguf_hf_weights_map(model, order)
+    known = get_tensor_name_map(MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    parts = {key: key.rpartition(".") for key in model.state_dict()}
+    names = {f"{known[layer]}.{kind}": key for key, (layer, _, kind) in parts.items()}
     try:
         stored = GGUFReader(path).tensors
     except (OSError, ValueError, KeyError, IndexError) as error:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from export.package import write_archive
 from prelim.archive import manifest, mar
 from prelim.archive.archive import read_archive, unpack_archive
 from prelim.archive.manifest import MANIFEST, Manifest, write_manifest
@@ -21,9 +20,9 @@ Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="module")
-def path(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def path(tiny_dynamic_mar: Path) -> Path:
     """An archive as `make archive` builds it."""
-    return write_archive(tiny_model, tmp_path_factory.mktemp("store"), batching="dynamic", slots=4, workers=2)
+    return tiny_dynamic_mar
 
 
 @pytest.fixture(scope="module")

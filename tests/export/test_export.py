@@ -12,7 +12,7 @@ import yaml
 from torch import nn
 
 from export.export_onnx import TOLERANCE, compare, export_onnx
-from export.package import write_archive, write_files
+from export.package import write_archive
 from export.verify import verify
 from prelim.archive.archive import ARCHIVE_FILES, read_archive
 from prelim.archive.manifest import MANIFEST
@@ -53,12 +53,11 @@ def test_missing_file_is_named(tiny_archive: Path, tmp_path: Path, name: str) ->
         read_archive(folder)
 
 
-def test_same_model_gives_same_files(tiny_model: Path, tiny_archive: Path, tmp_path: Path) -> None:
+def test_same_model_gives_same_files(tiny_archive: Path, tiny_dynamic_mar: Path) -> None:
     """A second export of the same model folder gives the same bytes."""
-    write_files(read_model_folder(tiny_model), tmp_path)
-
-    for file in tiny_archive.iterdir():
-        assert file.read_bytes() == (tmp_path / file.name).read_bytes(), file.name
+    with zipfile.ZipFile(tiny_dynamic_mar) as again:
+        for name in ("model.yaml", *ARCHIVE_FILES, "vision.onnx.data", "connector.onnx.data"):
+            assert (tiny_archive / name).read_bytes() == again.read(name), name
 
 
 def test_wrong_export_fails(tmp_path: Path) -> None:
@@ -70,21 +69,20 @@ def test_wrong_export_fails(tmp_path: Path) -> None:
         compare(nn.Linear(4, 3), example, tmp_path / "linear.onnx")
 
 
-def test_weights_are_in_a_separate_file(tiny_model: Path, tmp_path: Path) -> None:
+def test_weights_are_in_a_separate_file(tiny_model: Path, tiny_archive: Path, tmp_path: Path) -> None:
     """The weights of a network are in a separate file, for memory mapping; it is checked like every file."""
-    model = read_model_folder(tiny_model)
+    vision, images = read_model_folder(tiny_model).network.vision, torch.randn(3, 3, 64, 64)
 
-    write_files(model, tmp_path)
+    archive = read_archive(tiny_archive)
 
-    archive = read_archive(tmp_path)
     assert set(archive.files) == {"model.yaml", *ARCHIVE_FILES, "vision.onnx.data", "connector.onnx.data"}
-    assert (tmp_path / "vision.onnx").stat().st_size < 500_000
-    images = torch.randn(3, 3, 64, 64)
-    assert compare(model.network.vision, images, tmp_path / "vision.onnx") <= TOLERANCE
-    data = tmp_path / "vision.onnx.data"
+    assert (tiny_archive / "vision.onnx").stat().st_size < 500_000
+    assert compare(vision, images, tiny_archive / "vision.onnx") <= TOLERANCE
+    folder = shutil.copytree(tiny_archive, tmp_path / "archive")
+    data = folder / "vision.onnx.data"
     data.write_bytes(bytes(data.stat().st_size))
     with pytest.raises(ArchiveError, match=r"vision\.onnx\.data has sha256"):
-        read_archive(tmp_path)
+        read_archive(folder)
 
 
 def test_separate_weights_are_reproducible(tmp_path: Path) -> None:
@@ -133,18 +131,17 @@ def test_export_of_nan_fails(tmp_path: Path) -> None:
         export_onnx(not_numbers, example, tmp_path / "nan.onnx", inputs="x", outputs="y")
 
 
-def test_archive_is_reproducible_and_complete(tiny_model: Path, tmp_path: Path) -> None:
+def test_archive_is_reproducible_and_complete(tiny_model: Path, tiny_mar: Path, tmp_path: Path) -> None:
     """The same folder gives the same .mar, which contains no pickles and works in a clean process."""
-    first = write_archive(tiny_model, tmp_path / "a", batching="in-flight", slots=8)
-    second = write_archive(tiny_model, tmp_path / "b", batching="in-flight", slots=8)
+    again = write_archive(tiny_model, tmp_path, batching="in-flight", slots=8)
     image = tmp_path / "image.png"
     image.write_bytes(png())
 
-    assert first.read_bytes() == second.read_bytes()
-    names = zipfile.ZipFile(first).namelist()
+    assert again.read_bytes() == tiny_mar.read_bytes()
+    names = zipfile.ZipFile(again).namelist()
     assert not [name for name in names if name.endswith((".pt", ".pth", ".pkl", ".bin", ".ckpt"))]
     assert not [name for name in names if "architectures" in name or "__pycache__" in name]
-    assert "UNVERIFIED: " in verify(first, image)
+    assert "UNVERIFIED: " in verify(again, image)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +163,8 @@ def test_several_workers_need_dynamic_batching(tiny_model: Path, tmp_path: Path)
     assert not (tmp_path / "store").exists()
 
 
-def test_archive_sets_the_number_of_workers(tiny_model: Path, tmp_path: Path) -> None:
+def test_archive_sets_the_number_of_workers(tiny_dynamic_mar: Path) -> None:
     """TorchServe starts exactly the packaged number of workers."""
-    path = write_archive(tiny_model, tmp_path, batching="dynamic", slots=4, workers=3)
-
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(tiny_dynamic_mar) as archive:
         config = yaml.safe_load(archive.read("model-config.yaml"))
-    assert (config["minWorkers"], config["maxWorkers"], config["batchSize"]) == (3, 3, 4)
+    assert (config["minWorkers"], config["maxWorkers"], config["batchSize"]) == (2, 2, 4)

@@ -8,19 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from export.package import write_archive
 from launcher.local_server import ROOT
-from tests.handlers.fuzz import SLOTS
-from tests.tiny_model import write_tiny_model
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(tiny_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked archive of the tiny model."""
     folder = tmp_path_factory.mktemp("fuzz")
-    write_archive(write_tiny_model(folder / "tiny"), folder, batching="in-flight", slots=SLOTS)
-    zipfile.ZipFile(folder / "tiny.mar").extractall(folder / "unpacked")
-    return folder / "unpacked"
+    zipfile.ZipFile(tiny_mar).extractall(folder)
+    return folder
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from export.package import write_archive
 from launcher.environment import ROOT
 from launcher.ports import API_COUNT, free_ports, replace_ports
 from launcher.process import find_server, terminate
@@ -93,21 +92,15 @@ class Clone:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def archive(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The archive of the tiny model."""
-    return write_archive(tiny_model, tmp_path_factory.mktemp("store"), batching="in-flight", slots=4)
-
-
 @pytest.fixture
-def make_clone(archive: Path, tmp_path: Path) -> Iterator[Callable[..., Clone]]:
+def make_clone(tiny_mar: Path, tmp_path: Path) -> Iterator[Callable[..., Clone]]:
     """Makes clones, whose servers end with the test."""
     clones: list[Clone] = []
 
     def make(ports: list[int] | None = None) -> Clone:
         folder = tmp_path / f"a clone {len(clones)}"
         folder.mkdir()
-        clones.append(Clone(folder, archive, ports or free_ports(API_COUNT)))
+        clones.append(Clone(folder, tiny_mar, ports or free_ports(API_COUNT)))
         return clones[-1]
 
     yield make

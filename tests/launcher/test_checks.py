@@ -186,24 +186,24 @@ def _handler(folder: Path) -> None:
     ],
 )
 def test_other_code_is_refused_although_the_manifest_has_it(
-    archive: Path, tmp_path: Path, change: Callable[[Path], None], message: str
+    tiny_mar: Path, tmp_path: Path, change: Callable[[Path], None], message: str
 ) -> None:
     """Archived code does not vouch for itself: it must be that of this installation, or be accepted by name."""
-    path = changed(archive, tmp_path, change)
+    path = changed(tiny_mar, tmp_path, change)
 
-    assert check_archive(archive).sha256 != check_archive(path, other_code=True).sha256
+    assert check_archive(tiny_mar).sha256 != check_archive(path, other_code=True).sha256
     with pytest.raises(ArchiveError, match=message):
         check_archive(path)
 
 
-def test_every_fault_of_a_store_is_named(archive: Path, tmp_path: Path) -> None:
+def test_every_fault_of_a_store_is_named(tiny_mar: Path, tmp_path: Path) -> None:
     """Two bad archives are two lines; a store without an archive says how to build one."""
     with pytest.raises(LaunchError, match="has no archive; `make archive` builds one"):
         check_store(tmp_path)
     for name in ("a.mar", "b.mar"):
-        (tmp_path / name).write_bytes(archive.read_bytes()[:-1])
+        (tmp_path / name).write_bytes(tiny_mar.read_bytes()[:-1])
     with pytest.raises(LaunchError) as raised:
         check_store(tmp_path)
 
     assert [Path(line.split(" ")[0]).name for line in str(raised.value).splitlines()] == ["a.mar", "b.mar"]
-    assert check_store(archive.parent)[0].name == "tiny"
+    assert check_store(tiny_mar.parent)[0].name == "tiny"

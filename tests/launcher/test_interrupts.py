@@ -29,9 +29,6 @@ QUIET = re.compile(r"\^C|interrupted(; the server has been stopped)?|make: \*\*\
 KEPT = re.compile(r"model_store/\.tiny\.settings|prelim-\d+-\d+|torchinductor")
 """What stays: the settings of the archive, the folder of this clone's server, and PyTorch's cache."""
 
-KEPT = re.compile(r"model_store/\.tiny\.settings|prelim-\d+-\d+|torchinductor")
-"""What stays: the settings of the archive, the folder of this clone's server, and PyTorch's cache."""
-
 PATIENCE_S = 120
 
 

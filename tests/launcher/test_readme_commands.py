@@ -29,11 +29,11 @@ def commands() -> list[str]:
 
 
 @pytest.fixture
-def clone(archive: Path, tmp_path: Path) -> Iterator[Clone]:
+def clone(tiny_mar: Path, tmp_path: Path) -> Iterator[Clone]:
     """A reader's copy, with free ports instead of the usual ones."""
     folder = tmp_path / "my reports"
     folder.mkdir()
-    clone = Clone(folder, archive, free_ports(API_COUNT))
+    clone = Clone(folder, tiny_mar, free_ports(API_COUNT))
     clone.archive.unlink()
     for name in FOLDERS:
         shutil.copytree(ROOT / name, folder / name)

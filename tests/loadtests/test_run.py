@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from export.package import write_archive
 from launcher.local_server import LocalServer
 from loadtests.load import Load
 from loadtests.outcomes import SHED, read_summary
@@ -16,23 +15,17 @@ LOAD = Load(rate=3, seconds=10, max_p95=30)
 
 
 @pytest.fixture(scope="module")
-def archive(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model's archive, alone in its store."""
-    return write_archive(tiny_model, tmp_path_factory.mktemp("store"), batching="in-flight", slots=8)
-
-
-@pytest.fixture(scope="module")
-def server(archive: Path) -> Iterator[LocalServer]:
+def server(tiny_mar: Path) -> Iterator[LocalServer]:
     """A server that is ready for that archive."""
-    with LocalServer(archive.parent) as server:
-        server.wait_until_ready(archive.stem)
+    with LocalServer(tiny_mar.parent) as server:
+        server.wait_until_ready(tiny_mar.stem)
         yield server
 
 
 @pytest.mark.server
-def test_server_handles_a_modest_load(archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_server_handles_a_modest_load(tiny_mar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ten seconds of mixed load give correct answers over both transports, exit code 0, a table, HTML and CSV."""
-    assert serve_and_load(archive, LOAD, tmp_path) == 0
+    assert serve_and_load(tiny_mar, LOAD, tmp_path) == 0
 
     summary, broken = read_summary(tmp_path / "summary.json")
     assert broken == []
@@ -46,11 +39,11 @@ def test_server_handles_a_modest_load(archive: Path, tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.server
-def test_impossible_p95_fails_the_run(server: LocalServer, archive: Path, tmp_path: Path) -> None:
+def test_impossible_p95_fails_the_run(server: LocalServer, tiny_mar: Path, tmp_path: Path) -> None:
     """A p95 limit of one millisecond gives exit code 1 in spite of correct answers."""
     load = dataclasses.replace(LOAD, seconds=4, max_p95=0.001)
 
-    assert run_load(server, archive.stem, load, tmp_path) == 1
+    assert run_load(server, tiny_mar.stem, load, tmp_path) == 1
 
     summary, broken = read_summary(tmp_path / "summary.json")
     assert summary.failures == {}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from open_clip.hf_model import HFTextEncoder
@@ -12,7 +13,7 @@ from transformers import BertConfig
 
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.model_config import ModelConfig
-from prelim.decoders.decoder import IMAGE
+from prelim.decoders.decoder import IMAGE, Decoder
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
@@ -77,21 +78,22 @@ def _language(fixture: Fixture, config: ModelConfig, network: Network) -> Iterat
     yield "biogpt2_logits", logits
     # The published loss includes padding.
     yield "loss", cross_entropy(logits[:, 31:-1].flatten(0, 1), ids.flatten()).item()
+    served = serving_decoder(decoder)
     published = replace(config.generation, max_new_tokens=24)
-    yield "generate_hf_kwargs_max24", _decode(config, network, image_embeds[0], (IMAGE,), published)
+    yield "generate_hf_kwargs_max24", _decode(config, served, image_embeds[0], (IMAGE,), published)
     prompt = (IMAGE, 2, 11, 12, 13, 14)
-    yield "generate_hf_kwargs_prompt_max24", _decode(config, network, image_embeds[0], prompt, published)
+    yield "generate_hf_kwargs_prompt_max24", _decode(config, served, image_embeds[0], prompt, published)
     greedy = GenerationOptions(max_new_tokens=16)
-    yield "generate_greedy16", _decode(config, network, image_embeds[0], (IMAGE,), greedy)
+    yield "generate_greedy16", _decode(config, served, image_embeds[0], (IMAGE,), greedy)
 
 
 def _decode(
-    config: ModelConfig, network: Network, image: Tensor, prompt: tuple[int, ...], options: GenerationOptions
+    config: ModelConfig, served: Decoder[Any], image: Tensor, prompt: tuple[int, ...], options: GenerationOptions
 ) -> list[int]:
     """Generate the token ids of one report."""
     tokens = config.tokenizer
     engine = Engine(
-        serving_decoder(network.decoder),
+        served,
         slots=1,
         eos_token_ids=[tokens.eos_token_id],
         pad_token_id=tokens.pad_token_id,

@@ -39,12 +39,18 @@ def client(store: Path) -> Iterator[HttpClient]:
         yield HttpClient(server.url, server.key(), MODEL, timeout=600)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_http_answers_as_in_process(client: HttpClient, store: Path, tmp_path: Path, beams: int) -> None:
-    """A real radiograph, as DICOM and as PNG, and a question get the same token ids over HTTP and in this process."""
+@pytest.fixture(scope="module")
+def generator(store: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportGenerator:
+    """The same archive in this process."""
+    folder = tmp_path_factory.mktemp("unpacked")
     with zipfile.ZipFile(store / f"{MODEL}.mar") as archive:
-        archive.extractall(tmp_path)
-    generator = ReportGenerator.load(tmp_path, slots=2)
+        archive.extractall(folder)
+    return ReportGenerator.load(folder, slots=2)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_http_answers_as_in_process(client: HttpClient, generator: ReportGenerator, beams: int) -> None:
+    """A real radiograph, as DICOM and as PNG, and a question get the same token ids over HTTP and in this process."""
     decoding = GenerationOptions(num_beams=beams, max_new_tokens=16)
     options = {"prompt": QUESTION, "num_beams": beams, "max_new_tokens": 16, "return_token_ids": True}
     images = [sample_radiograph(), as_png(sample_radiograph())]

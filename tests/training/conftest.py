@@ -27,8 +27,12 @@ CAPTIONS = (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A data folder: 8 training and 4 validation pictures of noise, 40 x 36 pixels."""
-    folder = tmp_path / "data"
+    """The folder of `write_data`."""
+    return write_data(tmp_path / "data")
+
+
+def write_data(folder: Path) -> Path:
+    """Write a data folder: 8 training and 4 validation pictures of noise, 40 x 36 pixels."""
     (folder / "images").mkdir(parents=True)
     noise = np.random.default_rng(0)
     with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:

@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import Tensor
 
+from launcher.ports import free_ports
+from tests.training.conftest import write_data
 from tests.training.small_systems import MODELS, sections
 from training.run.run_state import LAST
 from training.train import read_command_line, train
@@ -26,40 +29,46 @@ PATIENCE = 240
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def config(data: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Writes the configuration of a run of a small system."""
+Config = Callable[..., Path]
+"""Writes the configuration of a run of a small system, which goes into the folder of its name."""
 
-    def write(
-        name: str, system: str = "mobilenet_graph", *, dropout: bool = True, **changed: dict[str, object]
-    ) -> Path:
-        values = sections(system, tmp_path / name, dropout=dropout, **changed)
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Has the data and all runs."""
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def config(folder: Path) -> Config:
+    """Configurations of runs on the same data."""
+    data = write_data(folder / "data")
+
+    def write(name: str, system: str = "mobilenet_graph", **changed: dict[str, object]) -> Path:
+        values = sections(system, folder / name, **changed)
         values["dataset"] |= {"format": "open_radiology", "path": str(data), "sections": ["report"]}
-        path = tmp_path / f"{name}.yaml"
+        path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(values), encoding="utf-8")
         return path
 
     return write
 
 
-def start(config: Path, *overrides: str, launcher: Sequence[str] = (sys.executable,)) -> subprocess.Popen[str]:
-    """The command line, in a process of its own."""
-    command = [*launcher, "-m", "training.train", str(config), *overrides]
+def start(*words: str | Path) -> subprocess.Popen[str]:
+    """A Python process, which gets the words as its command line."""
     return subprocess.Popen(
-        command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
-def run_here(config: Path) -> None:
-    """The same in this process, which need not import everything again."""
-    assert train(read_command_line([str(config)]))
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """What a process says until it ends well."""
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, output
-    return output
+def run_here(config: Path, *overrides: str) -> None:
+    """Train in this process, which need not import everything again."""
+    assert train(read_command_line([str(config), *overrides]))
 
 
 def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
@@ -70,28 +79,64 @@ def wait_for_checkpoint(process: subprocess.Popen[str], run: Path) -> None:
     assert (run / LAST).exists()
 
 
+LEFT_ALONE = {"epochs": 30, "batch_size": 4, "ema_decay": 0.9}
+
+
+@pytest.fixture(scope="module")
+def left_alone(config: Config, folder: Path) -> dict[str, Tensor]:
+    """Weights of a run that nothing stops."""
+    run_here(config("whole", optimisation=LEFT_ALONE))
+    return load_file(folder / "whole" / "model" / "model.safetensors")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_killed_goes_on_exactly(config: Callable[..., Path], tmp_path: Path, number: int) -> None:
+def test_a_run_that_is_killed_goes_on_exactly(
+    config: Config, folder: Path, left_alone: dict[str, Tensor], number: signal.Signals
+) -> None:
     """Killed or told to stop after a checkpoint, and resumed, a run has the weights of one left alone, bit for bit."""
-    optimisation = {"epochs": 30, "batch_size": 4, "ema_decay": 0.9}
-    whole, halved = (config(name, optimisation=optimisation) for name in ("whole", "halved"))
-    run_here(whole)
-    process = start(halved, "run.save_every=3")
-    wait_for_checkpoint(process, tmp_path / "halved" / "run")
+    halved = config(number.name, optimisation=LEFT_ALONE)
+    process = start("-m", "training.train", halved, "run.save_every=3")
+    wait_for_checkpoint(process, folder / number.name / "run")
     process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == (-number if number == signal.SIGKILL else 0)
     resumes = "continue with `python -m training.train run.resume=true"
     assert number == signal.SIGKILL or resumes in " ".join(output.split())
-    stopped = torch.load(tmp_path / "halved" / "run" / LAST, weights_only=True)["progress"]["step"]
+    stopped = torch.load(folder / number.name / "run" / LAST, weights_only=True)["progress"]["step"]
     assert 0 < stopped < 60
-    finish(start(halved, "run.resume=true"))
-    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "halved"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    run_here(halved, "run.resume=true")
+    resumed = load_file(folder / number.name / "model" / "model.safetensors")
+    assert all(torch.equal(weights, resumed[name]) for name, weights in left_alone.items())
+
+
+def read_curve(run: Path) -> Tensor:
+    """Training losses by step, from the results of a run."""
+    return torch.tensor(json.loads((run / "training.json").read_text(encoding="utf-8"))["train"])
+
+
+@pytest.fixture(scope="module")
+def curves(config: Config, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Loss curves of one process and of two, for each system; dropout and augmentation are on."""
+    extras = {"augment": {"rotation": 5.0, "noise": 0.02}, "auxiliary": {"labels": ["finding"]}}
+    configs: dict[int, list[Path]] = {}
+    for processes in (1, 2):
+        optimisation = {"epochs": 6, "batch_size": 2, "accumulate": 2 // processes, "learning_rate": 1e-3}
+        configs[processes] = [
+            config(f"{system} {processes}", system, optimisation=optimisation, **extras) for system in MODELS
+        ]
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    meetings = [word for pair in zip(configs[2], map(str, free_ports(len(MODELS))), strict=True) for word in pair]
+    together = start(*torchrun, "-m", "tests.training.train_in_turn", *meetings)
+    for path in configs[1]:
+        run_here(path)
+    output, _ = together.communicate(timeout=PATIENCE)
+    assert together.returncode == 0, output
+    one, two = ([read_curve(folder / f"{system} {n}" / "run") for system in MODELS] for n in (1, 2))
+    return dict(zip(MODELS, zip(one, two, strict=True), strict=True))
 
 
 @pytest.mark.parametrize("system", MODELS)
-def test_two_processes_learn_what_one_does(config: Callable[..., Path], tmp_path: Path, system: str) -> None:
+def test_two_processes_learn_what_one_does(curves: dict[str, tuple[Tensor, Tensor]], system: str) -> None:
     """Two processes of torchrun have the loss curve of one with twice the accumulation, dropout and augmentation on.
 
     They compute the same micro-batches with the same random numbers. With two micro-batches a step the curves measured
@@ -99,17 +144,6 @@ def test_two_processes_learn_what_one_does(config: Callable[..., Path], tmp_path
     float32 rounding of the gradients, 1e-7 of their size, which AdamW enlarges where they are near 0. Other data or
     other random numbers would differ by 1e-1.
     """
-    extras = {"augment": {"rotation": 5.0, "noise": 0.02}, "auxiliary": {"labels": ["finding"]}}
-    curves = []
-    for name, accumulate in (("one", 2), ("two", 1)):
-        optimisation = {"epochs": 6, "batch_size": 2, "accumulate": accumulate, "learning_rate": 1e-3}
-        path = config(name, system, optimisation=optimisation, **extras)
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        if name == "one":
-            run_here(path)
-        else:
-            finish(start(path, launcher=launcher))
-        summary = json.loads((tmp_path / name / "run" / "training.json").read_text(encoding="utf-8"))
-        curves.append(torch.tensor(summary["train"]))
-    assert len(curves[0]) == 12
-    torch.testing.assert_close(curves[0], curves[1], rtol=1e-3, atol=1e-3)
+    one, two = curves[system]
+    assert len(one) == 12
+    torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)

@@ -18,8 +18,8 @@ from typing import BinaryIO
 from prelim.archive.manifest import MANIFEST, Manifest, check_portable, other_format, parse_manifest
 from prelim.errors import ArchiveError
 
-STORED_FROM = 1_000_000_000
-"""Bytes from which an archive is stored instead of compressed: deflating gigabytes of weights takes minutes."""
+STORED_FROM = 100_000_000
+"""Bytes from which an archive is stored instead of compressed: deflating a gigabyte of weights takes two minutes."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _LOCAL = struct.Struct("<4s5H3L2H")

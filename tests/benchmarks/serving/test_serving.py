@@ -133,14 +133,16 @@ def test_chart_is_a_picture(tmp_path: Path) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 def test_demo_is_served_in_all_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every candidate of the demo model answers each request with a report of the correct length.
+    """Every candidate of the demo model answers each request with a report of the correct length, here a short one.
 
-    Each is saturated and gets one of its three rates, besides those of the comparison.
+    Each is saturated and gets one of its three rates, besides those of the comparison; alone it gets five requests.
     """
+    subject = replace(SUBJECTS["demo"], tokens=16)
     monkeypatch.setattr("benchmarks.serving.__main__.SHARES", (0.7,))
-    found = bench(SUBJECTS["demo"], Plan(rounds=1, closed=3, open=3, patience=0), tmp_path, None)
+    monkeypatch.setattr("benchmarks.serving.__main__.ALONE_COUNT", 3)
+    found = bench(subject, Plan(rounds=1, closed=3, open=3, patience=0), tmp_path, None)
 
-    names = [candidate.name for candidate in SUBJECTS["demo"].candidates]
+    names = [candidate.name for candidate in subject.candidates]
     assert list(found["saturated"]) == names
     assert {one["candidate"] for one in found["offered"]} == set(names)
     for figures in (*found["saturated"].values(), *found["offered"]):
