@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import Verification
 
@@ -98,7 +98,7 @@ class StoreClient:
         entity = AE(ae_title=settings.calling_ae_title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = settings.timeout_s
         entity.connection_timeout = settings.timeout_s
-        entity.add_requested_context(BasicTextSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        entity.add_requested_context(document.SOPClassUID, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         context = _context(settings.tls, ssl.PROTOCOL_TLS_CLIENT)
         association = entity.associate(
             settings.host,
@@ -106,12 +106,15 @@ class StoreClient:
             ae_title=settings.ae_title,
             tls_args=None if context is None else (context, settings.host),
         )
+        if association.rejected_contexts:
+            raise Failure("pacs_takes_no_such_document")
         if not association.is_established:
             raise Outage("pacs_rejected_association" if association.is_rejected else "pacs_no_association")
         try:
-            if not association.accepted_contexts:
-                raise Failure("pacs_takes_no_sr")
             status = association.send_c_store(document).get("Status")
+        except RuntimeError:
+            # The association ended after it was accepted.
+            status = None
         finally:
             association.release()
         if status is None or 0xA700 <= status <= 0xA7FF:

@@ -9,9 +9,9 @@ from hl7.client import MLLPClient, MLLPException
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
+from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft
 from bridge.failures import Failure, Outage
 from bridge.settings import Hl7
-from bridge.structured_report import BANNER, NOTICE, SECTIONS, TITLE, Draft
 
 ESCAPES = str.maketrans(
     {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\", "\r": None}

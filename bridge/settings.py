@@ -191,6 +191,26 @@ class StoreScu(Section):
 
 
 @dataclass(frozen=True)
+class Drafts(Section):
+    """The address of POST /drafts/FORMAT, for the gateway: documents of a draft for somebody who has the image.
+
+    token_file   : of a bearer token that the gateway sends
+    max_requests : answered at a time
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8191
+    token_file: Path | None = None
+    max_body_mb: int = 64
+    max_requests: int = 4
+
+    def __post_init__(self) -> None:
+        _check("drafts.port", self.port, 0, 65535)
+        _check("drafts.max_body_mb", self.max_body_mb, 1, 2048)
+        _check("drafts.max_requests", self.max_requests, 1, 100)
+
+
+@dataclass(frozen=True)
 class Hl7(Section):
     """The RIS that gets every draft as an HL7 v2 message over MLLP too."""
 
@@ -244,14 +264,23 @@ class Queue(Section):
 
 @dataclass(frozen=True)
 class Report(Section):
-    """The series of the drafts in the PACS."""
+    """The series of the drafts in the PACS, and which documents a draft has besides the Basic Text SR.
 
+    pdf     : an encapsulated PDF too
+    tid1500 : a measurement report (TID 1500) too
+    fonts   : TrueType files of the PDF for scripts that the bundled fonts lack (Hangul, simplified Chinese, ...)
+    """
+
+    pdf: bool = False
+    tid1500: bool = False
+    fonts: tuple[Path, ...] = ()
     series_number: int = 9000
     series_description: str = "AI DRAFT REPORT (UNVERIFIED)"
     manufacturer: str = "Prelim"
 
     def __post_init__(self) -> None:
-        _check("report.series_number", self.series_number, 1, 2**31 - 1)
+        # The series of the other documents have the numbers after it.
+        _check("report.series_number", self.series_number, 1, 2**31 - 3)
         for name in ("series_description", "manufacturer"):
             _check(f"the length of report.{name}", len(getattr(self, name)), 1, 64)
 
@@ -272,6 +301,7 @@ class Settings(Section):
     hook: Hook | None = None
     store_scp: StoreScp | None = None
     store_scu: StoreScu | None = None
+    drafts: Drafts | None = None
     hl7: Hl7 | None = None
     fhir: Fhir | None = None
     queue: Queue = field(default_factory=Queue)
@@ -280,15 +310,20 @@ class Settings(Section):
     def __post_init__(self) -> None:
         if self.dicomweb is None and (self.poll is not None or self.hook is not None):
             raise ConfigError("poll and hook need dicomweb, which images are fetched from")
-        if self.dicomweb is None and self.store_scp is None:
-            raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, or both")
-        if self.dicomweb is None and self.store_scu is None:
+        if not self.has_archive and self.drafts is None:
+            raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, both, or only drafts")
+        if self.has_archive and self.dicomweb is None and self.store_scu is None:
             raise ConfigError("there is no way out: give dicomweb or store_scu")
         if self.poll is not None and self.queue.retention_days <= self.poll.days:
             raise ConfigError(
                 f"queue.retention_days is {self.queue.retention_days}; it must be more than poll.days, "
                 f"{self.poll.days}, or polling reports forgotten studies again"
             )
+
+    @property
+    def has_archive(self) -> bool:
+        """Whether studies come in; otherwise the bridge only answers POST /drafts."""
+        return self.dicomweb is not None or self.store_scp is not None
 
 
 def read_settings(path: Path) -> Settings:

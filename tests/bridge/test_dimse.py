@@ -16,12 +16,12 @@ from pynetdicom import AE, evt
 
 from bridge import settings as config
 from bridge.dimse import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, StoreClient, receive_images
+from bridge.documents.basic_text import write_basic_text
 from bridge.drafting import Archives, Drafter
 from bridge.failures import Failure, Outage
 from bridge.identity import SiteKey
 from bridge.queue import Queue
 from bridge.spool import Spool
-from bridge.structured_report import write_structured_report
 from bridge.worker import Worker
 from tests.bridge.drafts import make_draft
 from tests.bridge.fake_server import FakeServer
@@ -161,7 +161,7 @@ def test_answers_of_the_pacs_are_outages_or_failures(tmp_path: Path) -> None:
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: next(statuses))]
     )
     port = server.server_address[1]
-    document = write_structured_report(make_draft(), config.Report())
+    document = write_basic_text(make_draft(), config.Report())
     client = StoreClient(config.StoreScu("127.0.0.1", port, "PACS", timeout_s=5.0))
 
     with pytest.raises(Outage, match="out_of_resources"):
