@@ -4,6 +4,7 @@ python -m bridge bridge.yaml                          # run, until SIGTERM or Ct
 python -m bridge queue bridge.yaml                    # how many studies wait, and what became of the others
 python -m bridge queue bridge.yaml list --state dead
 python -m bridge queue bridge.yaml retry
+python -m bridge deidentify bridge.yaml FILE... --out FOLDER   # copies without identities, to look for a fault
 """
 
 import signal
@@ -18,12 +19,17 @@ from bridge.settings import ConfigError, read_settings
 
 
 def main(arguments: list[str]) -> int:
-    """Run the bridge, or look after its queue; the exit code."""
+    """Run the bridge, look after its queue, or copy files; the exit code."""
     try:
         if arguments[:1] == ["queue"]:
             from bridge.administration import administer
 
             return administer(arguments[1:])
+        if arguments[:1] == ["deidentify"]:
+            from bridge.debug_copies import copy_files
+
+            silence_libraries()
+            return copy_files(arguments[1:])
         if len(arguments) != 1 or arguments[0].startswith("-"):
             print(__doc__, file=sys.stderr)
             return 2

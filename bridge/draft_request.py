@@ -22,6 +22,7 @@ from bridge.report_client import ReportClient
 from prelim_client.answers import Answer, ReportError
 
 PARTS = ("image", "report", "options", "model")
+MODEL = ("name", "version", "architecture")
 MAX_TEXT = 2**20
 MAX_WORDS = 1000
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -128,7 +129,9 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     if given.get("status") != "UNVERIFIED":
         raise _bad('report.status must be "UNVERIFIED": send the answer of the server as it is')
     model, sections = given.get("model"), given.get("sections") or {}
-    if not isinstance(model, Mapping) or not all(_is_text(model.get(name)) for name in ("name", "version", "architecture")):
+    if not isinstance(model, Mapping) or not all(
+        _is_text(model.get(name)) for name in ("name", "version", "architecture")
+    ):
         raise _bad("report.model must have name, version and architecture, as strings")
     if not isinstance(model.get("sha256"), str) or not SHA256.fullmatch(model["sha256"]):
         raise _bad("report.model.sha256 must have 64 hexadecimal digits")
@@ -146,7 +149,7 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     return {
         "report": given["report"],
         "sections": dict(zip(("findings", "impression"), texts, strict=True)),
-        "model": {name: str(model[name]) for name in ("name", "version", "architecture", "sha256")},
+        "model": {name: model[name] for name in (*MODEL, "sha256")},
         "warnings": warnings,
         "avg_logprob": float(probability),
     }
@@ -165,7 +168,13 @@ def _split(body: bytes, content_type: str) -> dict[str, bytes]:
     limit = len(body) + 1
     try:
         parser = MultipartParser(
-            BytesIO(body), parameters["boundary"], len(body), strict=True, part_limit=8, spool_limit=limit, memory_limit=limit
+            BytesIO(body),
+            parameters["boundary"],
+            len(body),
+            strict=True,
+            part_limit=8,
+            spool_limit=limit,
+            memory_limit=limit,
         )
         parts = parser.parts()
     except MultipartError:

@@ -27,9 +27,9 @@ def listen_to_hook(settings: Settings, queue: Queue) -> Iterator[int]:
     class Handler(QuietHandler):
         """Answers one request."""
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the name that http.server wants
             """Record the event."""
-            self.discard(MAX_BODY)
+            self.discard_body(MAX_BODY)
             found = STUDY.fullmatch(self.path)
             if not self.is_authorized(token):
                 self.answer(401)

@@ -13,6 +13,7 @@ class QuietHandler(BaseHTTPRequestHandler):
     """Answers one request a connection."""
 
     timeout = 10
+    _is_read = False
 
     def is_authorized(self, token: str | None) -> bool:
         """Whether the request has this bearer token; without a token every request may come."""
@@ -24,9 +25,14 @@ class QuietHandler(BaseHTTPRequestHandler):
         given = self.headers.get("Content-Length", "")
         return int(given) if given.isascii() and given.isdecimal() and len(given) < 16 else None
 
-    def discard(self, limit: int) -> None:
-        """Read the body, up to a limit, for nothing: closing with unread data would reset the connection."""
-        remaining = min(self.content_length() or 0, limit)
+    def read_body(self) -> bytes:
+        """Return the body."""
+        self._is_read = True
+        return self.rfile.read(self.content_length() or 0)
+
+    def discard_body(self, limit: int) -> None:
+        """Read a body that nobody has read, up to a limit: closing with unread data would reset the connection."""
+        remaining = min(self.content_length() or 0, limit) if not self._is_read else 0
         while remaining and (chunk := self.rfile.read(min(remaining, 65536))):
             remaining -= len(chunk)
 

@@ -59,7 +59,7 @@ def device_uid(draft: Draft) -> str:
 
 
 def sign(document: Dataset, draft: Draft, settings: Report) -> None:
-    """Write the device as author (PS3.3 C.17.2, Author Observer Sequence, Table 10-1 with type DEV) and the time zone."""
+    """Write the device as author (PS3.3 C.17.2, Table 10-1 with type DEV) and the time zone."""
     author = Dataset()
     author.ObserverType = "DEV"
     author.StationName = short(draft.answer["model"]["name"])[:16]

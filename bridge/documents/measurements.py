@@ -45,7 +45,7 @@ def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
         ],
     )
     (root,) = MeasurementReport(
-        observation_context=ObservationContext(observer_person_context=None, observer_device_context=observer(draft, settings)),
+        observation_context=ObservationContext(observer_device_context=observer(draft, settings)),
         procedure_reported=PROCEDURE,
         imaging_measurements=[group],
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(ENGLISH),

@@ -19,7 +19,9 @@ from bridge.settings import Report
 BODY = ParagraphStyle("body", fontSize=11, leading=15, spaceAfter=2 * mm)
 HEADING = ParagraphStyle("heading", BODY, fontSize=12.5, spaceBefore=3 * mm)
 SMALL = ParagraphStyle("small", BODY, fontSize=8.5, leading=11.5, spaceAfter=0)
-WARNING = ParagraphStyle("warning", BODY, borderColor=colors.firebrick, borderWidth=1.2, borderPadding=5, spaceAfter=6 * mm)
+WARNING = ParagraphStyle(
+    "warning", BODY, borderColor=colors.firebrick, borderWidth=1.2, borderPadding=5, spaceAfter=6 * mm
+)
 FOOTER = "UNVERIFIED DRAFT, NOT A DIAGNOSIS"
 SHOWN = {
     "Patient": "PatientName",

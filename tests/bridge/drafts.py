@@ -9,9 +9,7 @@ from bridge.documents.draft import Draft
 from tests.bridge.studies import radiograph
 
 
-def make_draft(
-    replaces: str = "", header: dict[str, Any] | None = None, uid: str = "2.25.123", **answer: Any
-) -> Draft:
+def make_draft(replaces: str = "", header: dict[str, Any] | None = None, uid: str = "2.25.123", *, dicom: bool = True, **answer: Any) -> Draft:
     """Return a draft on one radiograph; `header` is of the image, `answer` goes over the server's usual one."""
     usual = {
         "report": "Heart size is normal.",
@@ -20,5 +18,5 @@ def make_draft(
         "warnings": ["burned_in_unknown: (0028,0301) Burned In Annotation is absent"],
         "model": {"name": "demo", "version": "1.0", "architecture": "mobilenet_graph", "sha256": "a" * 64},
     }
-    image = dcmread(BytesIO(radiograph(**(header or {}))))
-    return Draft(usual | answer, [image], {"num_beams": 2}, uid, replaces, 2 if replaces else 1)
+    images = [dcmread(BytesIO(radiograph(**(header or {}))))] if dicom else []
+    return Draft(usual | answer, images, {"num_beams": 2}, uid, replaces, 2 if replaces else 1)

@@ -1,9 +1,7 @@
 """A draft as HL7 v2: preliminary, valid, safe against its own text, and told apart from a new one when sent again."""
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import hl7
 import pytest
@@ -15,38 +13,11 @@ from bridge.hl7v2 import Hl7Client, write_message
 from bridge.settings import Hl7
 from tests.bridge.conftest import Bench
 from tests.bridge.drafts import make_draft
+from tests.bridge.receivers import ris
 from tests.bridge.studies import STUDY, radiograph
 
 SETTINGS = Hl7("127.0.0.1", 1, receiving_application="RIS", receiving_facility="HOSPITAL")
 HOSTILE = "A|B^C&D~E\\F\nOBX|9|TX|x||final||||||F"
-
-
-@contextmanager
-def ris(code: str = "AA") -> Iterator[tuple[Hl7, list[str]]]:
-    """Yield the settings of a RIS that answers with this code, and what it got."""
-    got: list[str] = []
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                data = b""
-                while not data.endswith(b"\x1c\r"):
-                    data += connection.recv(65536)
-                got.append(data[1:-2].decode())
-                control = hl7.parse(got[-1])["MSH.F10"]
-                answer = f"MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|{code}|{control}\r"
-                connection.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield Hl7("127.0.0.1", server.getsockname()[1], timeout_s=5.0), got
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join()
 
 
 def test_the_message_is_valid_and_preliminary() -> None:

@@ -23,6 +23,7 @@ from launcher.ports import free_ports
 from tests.gateway.recorder import Recorder
 
 TORCHSERVE_KEY = "server-key"
+DRAFTS_TOKEN = "bridge-token"
 
 
 @dataclass
@@ -81,8 +82,8 @@ def has_nginx() -> bool:
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") is not None
 
 
-def open_site(folder: Path, recorder: Recorder, **changes: Any) -> Site:
-    """Start a gateway with keys in front of a recorder."""
+def open_site(folder: Path, recorder: Recorder, *, drafts: bool = True, **changes: Any) -> Site:
+    """Start a gateway with keys in front of a recorder, which is the bridge of `drafts` too."""
     if not has_nginx():
         pytest.skip("nginx is not installed; `make test-gateway` installs it")
     http_port, grpc_port = free_ports(2)
@@ -90,7 +91,8 @@ def open_site(folder: Path, recorder: Recorder, **changes: Any) -> Site:
     key = add_key(keys, "tests")
     given = {"listen": f"127.0.0.1:{http_port}", "listen_grpc": f"127.0.0.1:{grpc_port}", "keys": keys}
     settings = Settings(**({"requests_per_second": 10_000, "burst": 1000} | given | changes))
-    upstream = Upstream(f"127.0.0.1:{recorder.port}", f"127.0.0.1:{recorder.port}", "demo/1.0")
+    server = f"127.0.0.1:{recorder.port}"
+    upstream = Upstream(server, server, "demo/1.0", server if drafts else None, DRAFTS_TOKEN if drafts else "")
     samples = [{"file": "samples/chest.jpg", "title": "Chest"}]
     page = {"models": ["demo"], "needs_key": settings.keys is not None, "samples": samples}
     prefix = folder / "nginx"
