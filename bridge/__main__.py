@@ -13,9 +13,11 @@ import threading
 from pathlib import Path
 
 from bridge.journal import silence_libraries
-from bridge.queue import QueueError
+from bridge.queue import Full
+from bridge.schema import QueueError
+from bridge.section import ConfigError
 from bridge.service import serve
-from bridge.settings import ConfigError, read_settings
+from bridge.settings import read_settings
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +39,9 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, QueueError) as error:
         print(error, file=sys.stderr)
         return 2
+    except Full:
+        print("the disk of the state folder is full; free some space", file=sys.stderr)
+        return 1
 
 
 def run(config: Path) -> int:

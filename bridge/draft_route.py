@@ -71,6 +71,8 @@ class DraftHandler(QuietHandler):
         started = time.monotonic()
         taken = self.route.places.acquire(blocking=False)
         try:
+            if not self.route.settings.enabled:
+                raise Refused(503, "Disabled", "the bridge is switched off: `enabled: false` in its configuration")
             if not taken:
                 raise Refused(503, "Overloaded", "the bridge writes other documents; try again")
             kind, body = self._document()

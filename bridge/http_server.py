@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from bridge.journal import log
+from bridge.section import ConfigError
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -68,8 +69,15 @@ class QuietServer(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serving(host: str, port: int, handler: type[QuietHandler]) -> Iterator[int]:
-    """Serve in a thread; yields the port."""
-    with QuietServer((host, port), handler) as server:
+    """Serve in a thread; yields the port.
+
+    Raises ConfigError if the port cannot be used.
+    """
+    try:
+        listening = QuietServer((host, port), handler)
+    except OSError as error:
+        raise ConfigError(f"port {port} on {host} cannot be used: {error.strerror}") from None
+    with listening as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True)
         thread.start()
         log("listening", port=server.server_port)

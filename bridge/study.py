@@ -49,10 +49,16 @@ class Study:
         return cls(uid, tuple(images), drafts, frozenset(companions))
 
     def fingerprint(self, key: SiteKey) -> str:
-        """Return what changes with the radiographs and the identity, and with nothing else: not with our own drafts."""
+        """Return what changes with the radiographs and the identity, and with nothing else: not with our own drafts.
+
+        Images can differ in identity while a PACS corrects them one after the other; every one of them counts.
+        """
         parts = [str(image.SOPInstanceUID) for image in self.images]
-        if self.images:
-            parts += [f"{keyword}={self.images[0].get(keyword, '')}" for keyword in (*PATIENT, *STUDY)]
+        identities = [
+            tuple(f"{keyword}={image.get(keyword, '')}" for keyword in (*PATIENT, *STUDY)) for image in self.images
+        ]
+        for identity in dict.fromkeys(identities):
+            parts += identity
         return key.fingerprint(parts)
 
     def candidates(self) -> list[Dataset]:

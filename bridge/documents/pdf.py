@@ -2,7 +2,7 @@
 
 import datetime
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileMetaDataset, validate_file_meta
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from bridge.documents.context import identify, short
@@ -52,10 +52,14 @@ def write_pdf(draft: Draft, settings: Report) -> Dataset:
     document.EncapsulatedDocument = pages + b"\x00" * (len(pages) % 2)
     document.EncapsulatedDocumentLength = len(pages)
     document.TimezoneOffsetFromUTC = now.strftime("%z")
+    document.preamble = b"\x00" * 128
     document.file_meta = FileMetaDataset()
+    # The client of STOW-RS writes what is here and adds nothing; the length is computed when it writes.
+    document.file_meta.FileMetaInformationGroupLength = 0
     document.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     document.file_meta.MediaStorageSOPClassUID = document.SOPClassUID
     document.file_meta.MediaStorageSOPInstanceUID = document.SOPInstanceUID
+    validate_file_meta(document.file_meta)
     return document
 
 

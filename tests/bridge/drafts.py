@@ -9,7 +9,14 @@ from bridge.documents.draft import Draft
 from tests.bridge.studies import radiograph
 
 
-def make_draft(replaces: str = "", header: dict[str, Any] | None = None, uid: str = "2.25.123", *, dicom: bool = True, **answer: Any) -> Draft:
+def make_draft(
+    replaces: str = "",
+    header: dict[str, Any] | None = None,
+    uid: str = "2.25.123",
+    *,
+    dicom: bool = True,
+    **answer: Any,
+) -> Draft:
     """Return a draft on one radiograph; `header` is of the image, `answer` goes over the server's usual one."""
     usual = {
         "report": "Heart size is normal.",

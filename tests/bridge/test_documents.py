@@ -14,7 +14,8 @@ from bridge.documents.draft import BANNER, NOTICE
 from bridge.documents.fonts import load_fonts
 from bridge.documents.writers import WRITERS, chosen_kinds
 from bridge.identity import DRAFT, MEASUREMENTS, PDF
-from bridge.settings import ConfigError, Report
+from bridge.section import ConfigError
+from bridge.settings import Report
 from tests.bridge.drafts import make_draft
 
 SPARSE = ("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID", "StudyTime", "AccessionNumber")

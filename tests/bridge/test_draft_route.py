@@ -25,10 +25,11 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
 
 
 @contextlib.contextmanager
-def listening(folder: Path, server: FakeServer, **drafts: Any) -> Iterator[str]:
+def listening(folder: Path, server: FakeServer, *, enabled: bool = True, **drafts: Any) -> Iterator[str]:
     """Yield the address of the route."""
     given = {
         "state": "state",
+        "enabled": enabled,
         "server": {"url": server.url, "key_file": str(server.key_file)},
         "drafts": {"port": 0, **drafts},
     }
@@ -144,7 +145,6 @@ def test_other_requests_are_errors_of_the_usual_shape(
         server.answer = lambda _: answer
         return ask(f"{url}/sr", radiograph())
 
-    form = {"Content-Type": "multipart/form-data; boundary=x"}
     damaged = b"\0" * 128 + b"DICM" + b"\xff" * 200
     asked = {
         404: [ask(f"{url}/PLANT", radiograph()), ask(f"{url}/hl7", radiograph()), ask(f"{url}/sr?a=PLANT", b"")],
@@ -187,6 +187,14 @@ def test_the_token_is_required_where_one_is_configured(tmp_path: Path, server: F
         files = {"image": radiograph()}
         headers = {"Authorization": "Bearer secret"}
         assert requests.post(f"{address}/sr", files=files, headers=headers, timeout=20).status_code == 200
+
+
+def test_the_off_switch_stops_it_too(tmp_path: Path, server: FakeServer) -> None:
+    """`enabled: false`: the server is not asked, and the client is told why."""
+    with listening(tmp_path, server, enabled=False) as address:
+        answer = ask(f"{address}/sr", radiograph())
+    assert (answer.status_code, answer.json()["error"]["type"]) == (503, "Disabled")
+    assert server.received == []
 
 
 def test_a_request_over_the_limits_is_refused(tmp_path: Path, server: FakeServer) -> None:

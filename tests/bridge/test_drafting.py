@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.uid import BasicTextSRStorage
 
 from bridge.queue import Job
 from bridge.study import head_of
@@ -106,6 +107,42 @@ def test_a_changed_study_gets_a_draft_that_replaces_the_first(make_bench: MakeBe
     assert first.SOPInstanceUID != second.SOPInstanceUID
     assert replaced(bench) == [None, first.SOPInstanceUID]
     assert second.InstanceNumber == 2
+
+
+def test_a_correction_of_one_image_of_a_study_is_a_change(make_bench: MakeBench) -> None:
+    """A PACS corrects images one after the other; the draft may be on any of them."""
+    bench = make_bench(radiograph(1, ViewPosition="LL"), radiograph(2))
+    bench.queue.notify(STUDY, 0)
+    bench.run()
+    bench.pacs.add(radiograph(2, PatientName="Corrected^Name"))
+    bench.queue.notify(STUDY, 0)
+    bench.run()
+
+    assert [str(report.PatientName) for report in bench.pacs.reports()] == ["MUELLER^ANNA", "Corrected^Name"]
+
+
+def test_other_documents_are_stored_once_and_before_the_outcome(make_bench: MakeBench) -> None:
+    """With PDF and measurement report, a failure after the first document is retried without storing it again."""
+    bench = make_bench(radiograph(), report={"pdf": True, "tid1500": True})
+    store = bench.pacs.store
+
+    def fail_second(document: Dataset) -> None:
+        if document.SOPClassUID != BasicTextSRStorage:
+            bench.pacs.store = store  # type: ignore[method-assign]
+            raise OUTAGE
+        store(document)
+
+    bench.pacs.store = fail_second  # type: ignore[method-assign]
+    bench.queue.notify(STUDY, 0)
+    bench.run()
+    assert len(bench.pacs.stored) == 1
+    bench.run(seconds=10)
+    bench.queue.revive("reported")
+    bench.run()
+
+    assert len(bench.pacs.stored) == len(set(bench.pacs.stored)) == 3
+    assert state(bench) == ("reported", "")
+    assert len(bench.queue.drafts(STUDY)) == 1
 
 
 def test_a_change_that_is_taken_back_leaves_the_last_draft_current(make_bench: MakeBench) -> None:

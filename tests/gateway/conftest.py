@@ -23,7 +23,7 @@ from launcher.ports import free_ports
 from tests.gateway.recorder import Recorder
 
 TORCHSERVE_KEY = "server-key"
-DRAFTS_TOKEN = "bridge-token"
+DRAFTS_TOKEN = "bridge-token"  # noqa: S105 - of tests
 
 
 @dataclass
