@@ -8,7 +8,7 @@ from typing import Any
 import requests
 from pydicom.dataset import Dataset
 
-from bridge.documents.draft import NOTICE, Draft
+from bridge.documents.draft import NOTICE, Draft, plain
 from bridge.failures import Outage
 from bridge.settings import Fhir
 from bridge.web import http_failure, open_authorized
@@ -98,10 +98,10 @@ def _report(draft: Draft, own: str, now: str) -> Resource:
     if draft.images:
         study = {"system": DICOM_UID, "value": f"urn:oid:{draft.study_uid}"}
         report["imagingStudy"] = [{"type": "ImagingStudy", "identifier": study}]
-    patient = str(image.get("PatientID") or "").strip()
+    patient = plain(str(image.get("PatientID") or ""))
     if patient:
         report["subject"] = {"type": "Patient", "identifier": {"value": patient}}
-    accession = str(image.get("AccessionNumber") or "").strip()
+    accession = plain(str(image.get("AccessionNumber") or ""))
     if accession:
         kind = {"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}
         report["basedOn"] = [{"type": "ServiceRequest", "identifier": {"type": {"coding": [kind]}, "value": accession}}]

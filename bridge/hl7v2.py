@@ -9,12 +9,12 @@ from hl7.client import MLLPClient, MLLPException
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
-from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft
+from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft, plain
 from bridge.failures import Failure, Outage
 from bridge.settings import Hl7
 
 ESCAPES = str.maketrans(
-    {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\", "\r": None}
+    {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"}
 )
 """HL7 v2.5.1 chapter 2.7: characters of a text that would be read as separators."""
 
@@ -106,4 +106,5 @@ def _names(name: PersonName | str | None) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.translate(ESCAPES)
+    # Control characters would end the message early: MLLP frames it with 0x0B and 0x1C.
+    return plain(text).translate(ESCAPES)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from bridge.section import ConfigError, Section, check_range, check_title
+from prelim_client.loopback import is_loopback
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,8 @@ class Drafts(Section):
 
     def __post_init__(self) -> None:
         check_range("drafts.port", self.port, 0, 65535)
+        if self.token_file is None and not is_loopback(self.host):
+            raise ConfigError(f"drafts.host is {self.host}, which is not loopback; set drafts.token_file")
         check_range("drafts.max_body_mb", self.max_body_mb, 1, 2048)
         check_range("drafts.max_requests", self.max_requests, 1, 100)
 

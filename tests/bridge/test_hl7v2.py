@@ -48,6 +48,19 @@ def test_text_cannot_add_segments_or_fields(place: str) -> None:
         assert parsed.unescape(str(parsed.segments("OBX")[1][5])).startswith("[UNVERIFIED DRAFT] A|B^C&D~E\\F")
 
 
+def test_control_characters_do_not_end_the_message() -> None:
+    """The frame of MLLP ends with 0x1C: neither a name nor a report may contain it."""
+    draft = make_draft(
+        header={"PatientName": "A\x1cB^C\x0bD", "PatientID": "1\x1c2"},
+        sections={"findings": "a\x1c\rb\x0bc\ud800", "impression": None},
+    )
+    message = write_message(draft, SETTINGS)
+
+    assert not {"\x0b", "\x1c"} & set(message)
+    assert message.encode()
+    assert hl7.parse(message)["PID.F5.R1.C1"] == "AB"
+
+
 def test_a_japanese_name_has_its_representations() -> None:
     """Alphabetic, ideographic and phonetic group are repetitions of PID-5."""
     draft = make_draft(

@@ -24,6 +24,9 @@ WRONG = {
     "store_scp.ae_title is not an AE title": {"store_scp": {"peers": ["A"], "ae_title": "SEVENTEEN-LETTERS"}},
     "poll and hook need dicomweb": {"dicomweb": ..., "store_scp": {"peers": ["A"]}, "hook": {}},
     "there is no way out": {"dicomweb": ..., "store_scp": {"peers": ["A"]}},
+    "drafts.host is 0.0.0.0, which is not loopback; set drafts.token_file": {"drafts": {"host": "0.0.0.0"}},  # noqa: S104
+    "drafts.max_requests is 0; allowed: 1 to 100": {"drafts": {"max_requests": 0}},
+    "test.report.fonts is a str; it must be a tuple": {"report": {"fonts": "a.ttf"}},
     "test.server.images is a bool": {"server": {"images": True}},
     "test.store_scp.tls.key is missing": {"store_scp": {"peers": ["A"], "tls": {"certificate": "a", "ca": "b"}}},
 }

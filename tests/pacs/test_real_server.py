@@ -16,6 +16,7 @@ from export.package import write_archive
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
+from prelim_client.answers import read_key
 from tests.bridge.planted import MARKERS, UIDS, plant
 from tests.dicom_files import dataset, encode, phantom
 from tests.pacs.conftest import HOOK_PORT, Department, check_file, wait_for
@@ -43,6 +44,7 @@ def test_no_planted_identity_is_in_any_log_metric_error_or_temporary_file(
         key_file = server.folder / "key_file.json"
         department = make_department(server.url, key_file, server={"model": archive}, report={"pdf": True})
         bodies = [_provoke_hook(path) for path in ("/studies/1.2?name=PLANTQUERY", "/PLANTPATH", "/studies/PLANTUID")]
+        bodies += _use_server(server.url, read_key(key_file), archive)
         started = time.monotonic()
         department.send(planted_file(1))
         (report,) = wait_for(department.pacs.reports)
@@ -76,6 +78,14 @@ def test_no_planted_identity_is_in_any_log_metric_error_or_temporary_file(
     assert any("gateway.log" in name for name in written)
     found = [(name, marker) for name, text in written.items() for marker in markers if marker.encode() in text]
     assert found == []
+
+
+def _use_server(url: str, key: str, model: str) -> list[bytes]:
+    """Ask TorchServe itself; the bodies of its answers."""
+    header = {"Authorization": f"Bearer {key}", "X-Patient": "PLANTHEADER"}
+    paths = (f"/predictions/{model}?name=PLANTQUERY", "/predictions/PLANTPATH?name=PLANTQUERY", f"/predictions/{model}")
+    files = {"image": ("PLANTFILE^NAME.dcm", planted_file(7))}
+    return [requests.post(f"{url}{path}", files=files, headers=header, timeout=60).content for path in paths]
 
 
 def _use_gateway(url: str, model: str) -> list[bytes]:
