@@ -39,7 +39,7 @@ class DraftBridge:
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = {
             "state": "state",
-            "server": {"url": server.url, "key_file": str(server.folder / "key_file.json"), "model": model},
+            "server": {"url": server.url, "key_file": str(server.key_file), "model": model},
             "drafts": {"port": port, "token_file": "token"},
         }
 

@@ -43,6 +43,11 @@ class Bench:
         while self.worker.step():
             pass
 
+    def state(self) -> tuple[str, str]:
+        """Return state and reason of the only study."""
+        (entry,) = self.queue.list()
+        return entry.state, entry.reason
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FakeServer]:

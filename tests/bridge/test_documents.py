@@ -82,12 +82,11 @@ def test_dciodvfy_finds_no_error(tmp_path: Path, kind: str, case: dict[str, Any]
 @pytest.mark.slow
 @pytest.mark.pacs
 @pytest.mark.parametrize("kind", [DRAFT, MEASUREMENTS])
-@pytest.mark.parametrize("case", ["replacing another", "no sex, no birth date, no name", "Japanese"])
-def test_pixelmed_finds_no_error(tmp_path: Path, kind: str, case: str) -> None:
-    """PixelMed's validator checks the content tree against TID 2000 and TID 1500."""
+def test_pixelmed_finds_no_error(tmp_path: Path, kind: str) -> None:
+    """PixelMed's validator checks the content tree against TID 2000 and TID 1500, which the header does not change."""
     if shutil.which("DicomSRValidator") is None:
         pytest.skip("PixelMed's DicomSRValidator is not installed; `make test-pacs` installs it")
-    file = write(tmp_path, kind, CASES[case])
+    file = write(tmp_path, kind, CASES["replacing another"])
     limits = ("TotalOpLimit=1000000", "ExprOpLimit=100000", "ExprGrpLimit=100000")
     environment = {**os.environ, "JAVA_TOOL_OPTIONS": " ".join(f"-Djdk.xml.xpath{limit}" for limit in limits)}
     done = subprocess.run(["DicomSRValidator", str(file)], capture_output=True, text=True, check=False, env=environment)
