@@ -13,9 +13,7 @@ from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft, plain
 from bridge.failures import Failure, Outage
 from bridge.settings import Hl7
 
-ESCAPES = str.maketrans(
-    {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"}
-)
+ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"})
 """HL7 v2.5.1 chapter 2.7: characters of a text that would be read as separators."""
 
 PRELIMINARY = "P"
