@@ -22,7 +22,8 @@ OUTCOMES = ("reported", "skipped", "refused", "dead")
 STATES = ("waiting", *OUTCOMES)
 
 STATE = "CASE WHEN waiting THEN 'waiting' ELSE outcome END"
-FORGIVE = "attempts = 0, tries = 0, failing_since = NULL"
+REASON = "CASE WHEN waiting THEN failure ELSE reason END"
+FORGIVE = "attempts = 0, tries = 0, failing_since = NULL, failure = ''"
 
 
 class Full(Exception):
@@ -50,7 +51,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Entry:
-    """A study as `python -m bridge queue` lists it. `reason` is of the outcome; `updated` is in seconds since 1970."""
+    """A study as `python -m bridge queue` lists it.
+
+    reason  : of the outcome, or the last failure of a study that waits
+    updated : in seconds since 1970
+    """
 
     study: str
     state: str
@@ -149,14 +154,14 @@ class Queue:
                 (job.events, self._clock(), job.study),
             )
 
-    def retry(self, job: Job, delay: float, *, counted: bool) -> None:
+    def retry(self, job: Job, delay: float, reason: str, *, counted: bool) -> None:
         """Make a failed job due again after `delay` seconds. `counted`: the failure was about this study."""
         now = self._clock()
         with self._transaction() as base:
             base.execute(
                 "UPDATE study SET due = ?, attempts = attempts + ?, tries = tries + 1, updated = ?, "
-                "failing_since = coalesce(failing_since, ?) WHERE uid = ? AND events = ?",
-                (now + delay, int(counted), now, now, job.study, job.events),
+                "failing_since = coalesce(failing_since, ?), failure = ? WHERE uid = ? AND events = ?",
+                (now + delay, int(counted), now, now, reason, job.study, job.events),
             )
 
     def release(self, job: Job) -> None:
@@ -198,7 +203,7 @@ class Queue:
         """Return the studies in a state, or all, the latest change first."""
         with self._lock:
             rows = self._base.execute(
-                f"SELECT uid, {STATE}, reason, tries, updated FROM study WHERE ? IS NULL OR {STATE} = ? "
+                f"SELECT uid, {STATE}, {REASON}, tries, updated FROM study WHERE ? IS NULL OR {STATE} = ? "
                 "ORDER BY updated DESC",
                 (state, state),
             ).fetchall()

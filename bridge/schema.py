@@ -31,6 +31,10 @@ MIGRATIONS = (
     ALTER TABLE study ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE study ADD COLUMN failing_since REAL;
     """,
+    # 3: why a study waits, for `queue list`; the reason of its last outcome stays.
+    """
+    ALTER TABLE study ADD COLUMN failure TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Script number n brings a database of version n - 1 to version n (PRAGMA user_version). Scripts are never edited."""
 

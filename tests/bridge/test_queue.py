@@ -136,8 +136,8 @@ def test_an_older_schema_is_upgraded_with_its_contents(path: Path, version: int)
     with open_queue(path) as queue:
         job = queue.take()
         assert job is not None
-        queue.retry(job, 5, counted=True)
-        assert [(entry.study, entry.tries) for entry in queue.list("waiting")] == [("1.2", 1)]
+        queue.retry(job, 5, "pacs_500", counted=True)
+        assert [(entry.study, entry.reason, entry.tries) for entry in queue.list("waiting")] == [("1.2", "pacs_500", 1)]
 
 
 def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,6 +159,25 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
         queue._base.execute("PRAGMA user_version = 99")
     with pytest.raises(QueueError, match="schema 99"):
         Queue(path)
+
+
+def test_a_failure_is_listed_while_a_study_waits_and_does_not_replace_its_outcome(path: Path) -> None:
+    """A refused study that is looked at again during an outage is refused for the old reason afterwards."""
+    with open_queue(path) as queue:
+        reasons = []
+        for reason in ("", "pacs_503", ""):
+            queue.notify("1.2", 0)
+            job = queue.take()
+            assert job is not None
+            if reason:
+                queue.retry(job, 0, reason, counted=False)
+            elif not reasons:
+                queue.finish(job, "refused", "422_body_part", "f")
+            else:
+                queue.finish_unchanged(job)
+            queue.release(job)
+            reasons += [entry.reason for entry in queue.list()]
+    assert reasons == ["422_body_part", "pacs_503", "422_body_part"]
 
 
 def test_a_damaged_database_is_named(path: Path) -> None:
