@@ -4,6 +4,7 @@ python -m bridge bridge.yaml                          # run, until SIGTERM or Ct
 python -m bridge queue bridge.yaml                    # how many studies wait, and what became of the others
 python -m bridge queue bridge.yaml list --state dead
 python -m bridge queue bridge.yaml retry
+python -m bridge deidentify bridge.yaml FILE... --out FOLDER   # copies without identities, to look for a fault
 """
 
 import signal
@@ -12,18 +13,25 @@ import threading
 from pathlib import Path
 
 from bridge.journal import silence_libraries
-from bridge.queue import QueueError
+from bridge.queue import Full
+from bridge.schema import QueueError
+from bridge.section import ConfigError
 from bridge.service import serve
-from bridge.settings import ConfigError, read_settings
+from bridge.settings import read_settings
 
 
 def main(arguments: list[str]) -> int:
-    """Run the bridge, or look after its queue; the exit code."""
+    """Run the bridge, look after its queue, or copy files; the exit code."""
     try:
         if arguments[:1] == ["queue"]:
             from bridge.administration import administer
 
             return administer(arguments[1:])
+        if arguments[:1] == ["deidentify"]:
+            from bridge.debug_copies import copy_files
+
+            silence_libraries()
+            return copy_files(arguments[1:])
         if len(arguments) != 1 or arguments[0].startswith("-"):
             print(__doc__, file=sys.stderr)
             return 2
@@ -31,6 +39,9 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, QueueError) as error:
         print(error, file=sys.stderr)
         return 2
+    except Full:
+        print("the disk of the state folder is full; free some space", file=sys.stderr)
+        return 1
 
 
 def run(config: Path) -> int:

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from bridge.identity import SiteKey
-from bridge.queue import OUTCOMES, STATES, Queue, QueueError
+from bridge.queue import OUTCOMES, STATES, Queue
+from bridge.schema import QueueError
 from bridge.settings import read_settings
 
 

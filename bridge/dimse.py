@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import Verification
 
 from bridge.failures import Failure, Outage
 from bridge.journal import describe_failure, log
 from bridge.queue import Full, Queue
+from bridge.section import ConfigError
 from bridge.settings import Settings, StoreScu, Tls
 from bridge.spool import Spool
 from bridge.study import RADIOGRAPHS
@@ -43,12 +44,13 @@ def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[i
     def store(event: evt.Event) -> int:
         return _store(settings, queue, spool, event)
 
-    server = entity.start_server(
-        (scp.host, scp.port),
-        block=False,
-        evt_handlers=[(evt.EVT_C_STORE, store)],
-        ssl_context=_context(scp.tls, ssl.PROTOCOL_TLS_SERVER),
-    )
+    context = _context("store_scp.tls", scp.tls, ssl.PROTOCOL_TLS_SERVER)
+    try:
+        server = entity.start_server(
+            (scp.host, scp.port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)], ssl_context=context
+        )
+    except OSError as error:
+        raise ConfigError(f"store_scp.port {scp.port} on {scp.host} cannot be used: {error.strerror}") from None
     port = server.server_address[1]
     log("listening", port=port)
     try:
@@ -88,6 +90,7 @@ class StoreClient:
 
     def __init__(self, settings: StoreScu) -> None:
         self._settings = settings
+        self._context = _context("store_scu.tls", settings.tls, ssl.PROTOCOL_TLS_CLIENT)
 
     def store(self, document: Dataset) -> None:
         """Store a draft.
@@ -98,20 +101,22 @@ class StoreClient:
         entity = AE(ae_title=settings.calling_ae_title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = settings.timeout_s
         entity.connection_timeout = settings.timeout_s
-        entity.add_requested_context(BasicTextSRStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-        context = _context(settings.tls, ssl.PROTOCOL_TLS_CLIENT)
+        entity.add_requested_context(document.SOPClassUID, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         association = entity.associate(
             settings.host,
             settings.port,
             ae_title=settings.ae_title,
-            tls_args=None if context is None else (context, settings.host),
+            tls_args=None if self._context is None else (self._context, settings.host),
         )
+        if association.rejected_contexts:
+            raise Failure("pacs_takes_no_such_document")
         if not association.is_established:
             raise Outage("pacs_rejected_association" if association.is_rejected else "pacs_no_association")
         try:
-            if not association.accepted_contexts:
-                raise Failure("pacs_takes_no_sr")
             status = association.send_c_store(document).get("Status")
+        except RuntimeError:
+            # The association ended after it was accepted.
+            status = None
         finally:
             association.release()
         if status is None or 0xA700 <= status <= 0xA7FF:
@@ -121,13 +126,21 @@ class StoreClient:
             raise Failure(f"pacs_status_{status:04x}")
 
 
-def _context(tls: Tls | None, protocol: "ssl._SSLMethod") -> ssl.SSLContext | None:
-    """Return TLS 1.2 or newer with certificates on both sides, or None without a section `tls`."""
+def _context(where: str, tls: Tls | None, protocol: "ssl._SSLMethod") -> ssl.SSLContext | None:
+    """Return TLS 1.2 or newer with certificates on both sides, or None without a section `tls`.
+
+    Raises ConfigError for files that cannot be used.
+    """
     if tls is None:
         return None
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
-    context.load_cert_chain(tls.certificate, tls.key)
-    context.load_verify_locations(tls.ca)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+        context.load_verify_locations(tls.ca)
+    except OSError:
+        raise ConfigError(
+            f"{where}: certificate, key and ca must be PEM files, and the key that of the certificate"
+        ) from None
     return context

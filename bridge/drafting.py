@@ -1,26 +1,25 @@
 """One study, from its headers to the stored draft."""
 
-import base64
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import requests
 from pydicom.dataset import Dataset
 
 from bridge.deidentify import write_deidentified
+from bridge.documents.draft import Draft
+from bridge.documents.writers import WRITERS, chosen_kinds
 from bridge.failures import Failure, Outage
-from bridge.identity import SiteKey
+from bridge.identity import SiteKey, document_uid
 from bridge.journal import log
 from bridge.queue import Job, Queue
+from bridge.report_client import ReportClient, is_refusal
 from bridge.settings import Settings
 from bridge.spool import Spool
-from bridge.structured_report import Draft, write_structured_report
 from bridge.study import Study, head_of
-from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
-from prelim_client.http_client import HttpClient
+from prelim_client.answers import Answer, ReportError
 
 
 class Archive(Protocol):
@@ -34,7 +33,7 @@ class Archive(Protocol):
 
 
 class Destination(Protocol):
-    """Where the SR documents of drafts are stored."""
+    """Where the documents of drafts are stored."""
 
     def store(self, document: Dataset) -> None:
         """Store a document; storing it twice is the same as once."""
@@ -89,10 +88,6 @@ class Changed(Exception):
     """The study changed while its report was written; the report is thrown away."""
 
 
-REFUSALS = (400, 413, 415, 422)
-"""The server's answer is about the image and would be the same next time."""
-
-
 class Drafter:
     """Writes and stores the draft of one study after another; used by several threads."""
 
@@ -112,6 +107,8 @@ class Drafter:
         self._archive = archive
         self._destination = destination
         self._outputs = outputs
+        self._client = ReportClient(settings.server)
+        self._kinds = chosen_kinds(settings.report)
 
     def draft(self, job: Job) -> Outcome | None:
         """Do what a study needs in its present state; None if its outcome is already about this state.
@@ -158,7 +155,7 @@ class Drafter:
             try:
                 return self._request(read), read, ""
             except ReportError as error:
-                if error.code not in REFUSALS or error.type == "InvalidOption":
+                if not is_refusal(error):
                     raise _translate(error) from None
                 refusals.append(f"{error.code}_{_refusal_name(error)}")
             # Which of several images was refused is not in the answer: go on with one at a time.
@@ -174,20 +171,7 @@ class Drafter:
         Raises ReportError, Outage.
         """
         files = [write_deidentified(self._archive.image(header), self._key) for header in headers]
-        server = self._settings.server
-        try:
-            # Read each time: TorchServe writes a new key when it starts, and lets it expire.
-            key = read_key(server.key_file)
-        except KeyFileError:
-            raise Outage("server_key_unreadable") from None
-        client = HttpClient(server.url, key, server.model, server.timeout_s)
-        try:
-            if len(files) == 1:
-                return client.report(files[0], **server.options)
-            images = [base64.b64encode(file).decode("ascii") for file in files]
-            return client.report_json(images=images, options=server.options)
-        except requests.RequestException as error:
-            raise Outage(f"server_{type(error).__name__}") from None
+        return self._client.report(files, self._settings.server.options)
 
     def _store(self, study: Study, fingerprint: str, answer: Answer, read: list[Dataset]) -> None:
         """Store the draft, unless the PACS has it, and send it to the other outputs.
@@ -207,8 +191,10 @@ class Drafter:
             uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)
         place = len(set(drafts) - {uid}) + 1
         draft = Draft(answer, read, self._settings.server.options, uid, replaced, place)
-        if uid not in study.drafts:
-            self._destination.store(write_structured_report(draft, self._settings.report))
+        present = {*study.drafts, *study.companions}
+        for kind in self._kinds:
+            if document_uid(uid, kind) not in present:
+                self._destination.store(WRITERS[kind](draft, self._settings.report))
         for output in self._outputs:
             output.send(draft)
         self._queue.add_draft(study.uid, uid, replaced)

@@ -8,9 +8,9 @@ from typing import Any
 import requests
 from pydicom.dataset import Dataset
 
+from bridge.documents.draft import NOTICE, Draft, plain
 from bridge.failures import Outage
 from bridge.settings import Fhir
-from bridge.structured_report import NOTICE, Draft
 from bridge.web import http_failure, open_authorized
 
 Resource = dict[str, Any]
@@ -79,7 +79,7 @@ def write_bundle(draft: Draft) -> Resource:
 
 def _report(draft: Draft, own: str, now: str) -> Resource:
     """Return the report. R4 takes no Device as its performer; the author is in the Provenance."""
-    image = draft.images[0]
+    image = draft.header
     text = "\n\n".join([NOTICE, *(f"{name.capitalize()}: {text}" for name, text in draft.sections())])
     report: Resource = {
         "resourceType": "DiagnosticReport",
@@ -90,18 +90,18 @@ def _report(draft: Draft, own: str, now: str) -> Resource:
         "category": [{"coding": [RADIOLOGY]}],
         "code": {"coding": [CHEST_RADIOGRAPH]},
         "issued": now,
-        "imagingStudy": [
-            {"type": "ImagingStudy", "identifier": {"system": DICOM_UID, "value": f"urn:oid:{draft.study_uid}"}}
-        ],
         "conclusion": text,
         "presentedForm": [
             {"contentType": "text/plain; charset=utf-8", "data": base64.b64encode(text.encode()).decode("ascii")}
         ],
     }
-    patient = str(image.get("PatientID") or "").strip()
+    if draft.images:
+        study = {"system": DICOM_UID, "value": f"urn:oid:{draft.study_uid}"}
+        report["imagingStudy"] = [{"type": "ImagingStudy", "identifier": study}]
+    patient = plain(str(image.get("PatientID") or ""))
     if patient:
         report["subject"] = {"type": "Patient", "identifier": {"value": patient}}
-    accession = str(image.get("AccessionNumber") or "").strip()
+    accession = plain(str(image.get("AccessionNumber") or ""))
     if accession:
         kind = {"system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN"}
         report["basedOn"] = [{"type": "ServiceRequest", "identifier": {"type": {"coding": [kind]}, "value": accession}}]
@@ -136,14 +136,15 @@ def _provenance(draft: Draft, report: str, device: str, now: str) -> Resource:
         for uid in (draft.replaces,)
         if uid
     ]
-    return {
+    provenance = {
         "resourceType": "Provenance",
         "id": report,
         "target": [{"reference": f"DiagnosticReport/{report}"}],
         "recorded": now,
         "agent": [{"type": {"coding": [AUTHOR]}, "who": {"reference": f"Device/{device}"}}],
-        "entity": images + replaced,
     }
+    # FHIR has no empty lists.
+    return provenance | ({"entity": images + replaced} if images else {})
 
 
 def _date(image: Dataset) -> str:

@@ -9,13 +9,11 @@ from hl7.client import MLLPClient, MLLPException
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
+from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft, plain
 from bridge.failures import Failure, Outage
 from bridge.settings import Hl7
-from bridge.structured_report import BANNER, NOTICE, SECTIONS, TITLE, Draft
 
-ESCAPES = str.maketrans(
-    {"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\", "\r": None}
-)
+ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"})
 """HL7 v2.5.1 chapter 2.7: characters of a text that would be read as separators."""
 
 PRELIMINARY = "P"
@@ -106,4 +104,5 @@ def _names(name: PersonName | str | None) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.translate(ESCAPES)
+    # Control characters would end the message early: MLLP frames it with 0x0B and 0x1C.
+    return plain(text).translate(ESCAPES)

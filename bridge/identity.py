@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SERIES = uuid.UUID("8d4a5c2e-3c0f-5b57-9f0e-2b7a1f6f0d11")
-"""Name space of the series of drafts: one series for each study, derivable without the site key."""
+"""Name space of the series of drafts: one for each study and kind of document, derivable without the site key."""
+
+DRAFT, MEASUREMENTS, PDF = KINDS = ("sr", "tid1500", "pdf")
+"""The documents of a draft: the Basic Text SR, which is the draft itself, and those that a switch adds to it."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,15 @@ class SiteKey:
         return _as_uid(self.digest("draft", fingerprint, options, weights, replaced, *sorted(images)))
 
 
-def series_uid(study_uid: str) -> str:
-    """Return the UID of the series in which a study's drafts are."""
-    return f"2.25.{uuid.uuid5(SERIES, study_uid).int}"
+def series_uid(study_uid: str, kind: str = DRAFT) -> str:
+    """Return the UID of the series in which a study's documents of one kind are."""
+    name = study_uid if kind == DRAFT else f"{study_uid}/{kind}"
+    return f"2.25.{uuid.uuid5(SERIES, name).int}"
+
+
+def document_uid(draft_uid: str, kind: str) -> str:
+    """Return the SOP Instance UID of a draft's document; that of the SR is the draft's own."""
+    return draft_uid if kind == DRAFT else f"2.25.{uuid.uuid5(SERIES, f'{draft_uid}/{kind}').int}"
 
 
 def _as_uid(digest: bytes) -> str:

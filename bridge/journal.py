@@ -4,6 +4,7 @@ What may appear is decided here and nowhere else: numbers, and words of a small 
 The log of libraries is off, because their messages quote UIDs, headers and addresses.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -35,7 +36,9 @@ def log(event: str, **fields: Value) -> None:
         if name not in FIELDS or (isinstance(value, str) and not WORD.fullmatch(value)):
             raise ValueError(f"the field {name!r} may not be logged with this value")
     line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **fields}
-    print(json.dumps(line), file=sys.stderr, flush=True)
+    # A full disk or a closed pipe must not stop the work; standard error is then lost, and nothing else.
+    with contextlib.suppress(OSError):
+        print(json.dumps(line), file=sys.stderr, flush=True)
 
 
 def describe_failure(error: BaseException) -> dict[str, str]:

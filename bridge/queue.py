@@ -16,48 +16,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bridge.schema import QueueError, migrate
+
 OUTCOMES = ("reported", "skipped", "refused", "dead")
 STATES = ("waiting", *OUTCOMES)
 
-MIGRATIONS = (
-    """
-    CREATE TABLE study (
-        uid TEXT PRIMARY KEY,
-        waiting INTEGER NOT NULL DEFAULT 1,
-        outcome TEXT NOT NULL DEFAULT '' CHECK (outcome IN ('', 'reported', 'skipped', 'refused', 'dead')),
-        reason TEXT NOT NULL DEFAULT '',
-        due REAL NOT NULL,
-        events INTEGER NOT NULL DEFAULT 1,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        fingerprint TEXT NOT NULL DEFAULT '',
-        updated REAL NOT NULL
-    ) STRICT;
-    CREATE INDEX study_due ON study (waiting, due);
-    CREATE TABLE draft (
-        uid TEXT PRIMARY KEY,
-        study TEXT NOT NULL REFERENCES study (uid) ON DELETE CASCADE,
-        replaced TEXT NOT NULL,
-        sent REAL NOT NULL
-    ) STRICT;
-    CREATE INDEX draft_study ON draft (study);
-    CREATE TABLE switch (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-    """,
-    # 2: what a poll saw, so that the next one notices a change; failures in a row and since when, outages included.
-    """
-    ALTER TABLE study ADD COLUMN seen TEXT NOT NULL DEFAULT '';
-    ALTER TABLE study ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE study ADD COLUMN failing_since REAL;
-    """,
-)
-"""Script number n brings a database of version n - 1 to version n (PRAGMA user_version). Scripts are never edited."""
-
-
 STATE = "CASE WHEN waiting THEN 'waiting' ELSE outcome END"
-FORGIVE = "attempts = 0, tries = 0, failing_since = NULL"
-
-
-class QueueError(Exception):
-    """The queue cannot be opened; the message has no patient data."""
+REASON = "CASE WHEN waiting THEN failure ELSE reason END"
+FORGIVE = "attempts = 0, tries = 0, failing_since = NULL, failure = ''"
 
 
 class Full(Exception):
@@ -85,7 +51,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Entry:
-    """A study as `python -m bridge queue` lists it. `reason` is of the outcome; `updated` is in seconds since 1970."""
+    """A study as `python -m bridge queue` lists it.
+
+    reason  : of the outcome, or the last failure of a study that waits
+    updated : in seconds since 1970
+    """
 
     study: str
     state: str
@@ -108,11 +78,20 @@ class Queue:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
         self._base = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._base.execute("PRAGMA journal_mode = WAL")
-        # NORMAL would lose the last transactions in a power failure.
-        self._base.execute("PRAGMA synchronous = FULL")
-        self._base.execute("PRAGMA foreign_keys = ON")
-        self._migrate()
+        try:
+            self._base.execute("PRAGMA journal_mode = WAL")
+            # NORMAL would lose the last transactions in a power failure.
+            self._base.execute("PRAGMA synchronous = FULL")
+            self._base.execute("PRAGMA foreign_keys = ON")
+            with self._transaction() as base:
+                migrate(base, path.name)
+        except sqlite3.DatabaseError as error:
+            self._base.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            raise QueueError(
+                f"{path.name} is damaged: restore a backup, or delete it; polling fills a new one"
+            ) from None
 
     def close(self) -> None:
         """Close the file."""
@@ -175,14 +154,14 @@ class Queue:
                 (job.events, self._clock(), job.study),
             )
 
-    def retry(self, job: Job, delay: float, *, counted: bool) -> None:
+    def retry(self, job: Job, delay: float, reason: str, *, counted: bool) -> None:
         """Make a failed job due again after `delay` seconds. `counted`: the failure was about this study."""
         now = self._clock()
         with self._transaction() as base:
             base.execute(
                 "UPDATE study SET due = ?, attempts = attempts + ?, tries = tries + 1, updated = ?, "
-                "failing_since = coalesce(failing_since, ?) WHERE uid = ? AND events = ?",
-                (now + delay, int(counted), now, now, job.study, job.events),
+                "failing_since = coalesce(failing_since, ?), failure = ? WHERE uid = ? AND events = ?",
+                (now + delay, int(counted), now, now, reason, job.study, job.events),
             )
 
     def release(self, job: Job) -> None:
@@ -224,7 +203,7 @@ class Queue:
         """Return the studies in a state, or all, the latest change first."""
         with self._lock:
             rows = self._base.execute(
-                f"SELECT uid, {STATE}, reason, tries, updated FROM study WHERE ? IS NULL OR {STATE} = ? "
+                f"SELECT uid, {STATE}, {REASON}, tries, updated FROM study WHERE ? IS NULL OR {STATE} = ? "
                 "ORDER BY updated DESC",
                 (state, state),
             ).fetchall()
@@ -253,28 +232,20 @@ class Queue:
     def back_up(self, path: Path) -> None:
         """Write a consistent copy, also while the bridge runs.
 
-        Raises QueueError if the file exists.
+        Raises QueueError if the file exists or cannot be written; half a copy is removed.
         """
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
             raise QueueError(f"{path.name} exists; give a new file name") from None
-        with self._lock, contextlib.closing(sqlite3.connect(path)) as copy:
-            self._base.backup(copy)
-
-    def _migrate(self) -> None:
-        """Bring the schema to the newest version; a version is reached completely or not at all."""
-        with self._transaction() as base:
-            (version,) = base.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                raise QueueError(
-                    f"{self.path.name} has schema {version}; this version of the bridge knows up to {len(MIGRATIONS)}; "
-                    "start the newer version, or restore the backup made before the upgrade"
-                )
-            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-                for statement in filter(str.strip, script.split(";")):
-                    base.execute(statement)
-                base.execute(f"PRAGMA user_version = {number}")
+        except OSError as error:
+            raise QueueError(f"{path.name} cannot be written: {error.strerror}") from None
+        try:
+            with self._lock, contextlib.closing(sqlite3.connect(path)) as copy:
+                self._base.backup(copy)
+        except sqlite3.Error as error:
+            path.unlink()
+            raise QueueError(f"{path.name} could not be written: {error}; is the disk full?") from None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

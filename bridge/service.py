@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from bridge.dicomweb import DicomWebArchive
 from bridge.dimse import StoreClient, receive_images
+from bridge.draft_route import listen_for_drafts
 from bridge.drafting import Archives, Drafter, Output
 from bridge.failures import Failure, Outage
 from bridge.fhir import FhirClient
@@ -30,27 +31,35 @@ def serve(settings: Settings, stop: threading.Event) -> None:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(sole_process(settings.state))
-        queue = stack.enter_context(contextlib.closing(Queue(settings.state / "queue.sqlite")))
         key = SiteKey.load(settings.state / "site.key")
-        pacs = None if settings.dicomweb is None else DicomWebArchive(settings.dicomweb)
-        spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
-        destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
-        assert destination is not None  # noqa: S101 - the settings have one of both
-        outputs: list[Output] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
-        outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
-        drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination, outputs=outputs)
-        loops = [_purging(settings, queue, spool)]
-        loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers
-        if pacs is not None and settings.poll is not None:
-            loops.append(_polling(settings.poll, settings.queue.stable_s, queue, pacs))
-        if settings.hook is not None:
-            stack.enter_context(listen_to_hook(settings, queue))
-        if spool is not None:
-            stack.enter_context(receive_images(settings, queue, spool))
-        stack.enter_context(_running(loops, stop))
-        log("started", count=queue.counts()["waiting"])
+        waiting = _start_drafting(settings, key, stack, stop) if settings.has_archive else 0
+        if settings.drafts is not None:
+            stack.enter_context(listen_for_drafts(settings, key))
+        log("started", count=waiting)
         stop.wait()
     log("stopped")
+
+
+def _start_drafting(settings: Settings, key: SiteKey, stack: contextlib.ExitStack, stop: threading.Event) -> int:
+    """Start what works on the studies of an archive, until the stack ends it; the number of studies that wait."""
+    queue = stack.enter_context(contextlib.closing(Queue(settings.state / "queue.sqlite")))
+    pacs = None if settings.dicomweb is None else DicomWebArchive(settings.dicomweb)
+    spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
+    destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
+    assert destination is not None  # noqa: S101 - the settings have one of both
+    outputs: list[Output] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
+    outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
+    drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination, outputs=outputs)
+    loops = [_purging(settings, queue, spool)]
+    loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers
+    if pacs is not None and settings.poll is not None:
+        loops.append(_polling(settings.poll, settings.queue.stable_s, queue, pacs))
+    if settings.hook is not None:
+        stack.enter_context(listen_to_hook(settings, queue))
+    if spool is not None:
+        stack.enter_context(receive_images(settings, queue, spool))
+    stack.enter_context(_running(loops, stop))
+    return queue.counts()["waiting"]
 
 
 @contextlib.contextmanager

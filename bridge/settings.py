@@ -1,76 +1,13 @@
 """The configuration file: YAML, one section per dataclass, an unknown key is an error that lists the known ones."""
 
-import dataclasses
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message names the key, the value and what is allowed."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section of the file: fields without a default are required; a Path is relative to the file's folder."""
-
-    @classmethod
-    def read(cls, given: object, where: str, folder: Path) -> Self:
-        """Return the section.
-
-        Raises ConfigError for an unknown or missing key and for a value of another type.
-        """
-        if not isinstance(given, Mapping):
-            raise ConfigError(f"{where} is a {type(given).__name__}; it must be a mapping")
-        kinds = typing.get_type_hints(cls)
-        unknown = [key for key in given if key not in kinds]
-        if unknown:
-            raise ConfigError(f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(kinds)}")
-        missing = [one.name for one in dataclasses.fields(cls) if _required(one) and one.name not in given]
-        if missing:
-            raise ConfigError(f"{where}.{missing[0]} is missing")
-        values = {key: _convert(value, kinds[key], f"{where}.{key}", folder) for key, value in given.items()}
-        return cls(**values)
-
-
-def _required(one: "dataclasses.Field[Any]") -> bool:
-    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
-
-
-def _convert(value: Any, kind: Any, where: str, folder: Path) -> Any:
-    """Return a value of the file as the type that its field declares."""
-    if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
-        kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
-    if isinstance(kind, type) and issubclass(kind, Section):
-        return kind.read(value, where, folder)
-    if kind is Path and isinstance(value, str):
-        return folder / value
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
-        inner = typing.get_args(kind)[0]
-        return tuple(_convert(one, inner, where, folder) for one in value)
-    expected = typing.get_origin(kind) or kind
-    number = expected is float and isinstance(value, int) and not isinstance(value, bool)
-    if number or (isinstance(value, expected) and (expected is bool or not isinstance(value, bool))):
-        return value
-    raise ConfigError(f"{where} is a {type(value).__name__}; it must be a {expected.__name__}")
-
-
-def _check(where: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{where} is {value}; allowed: {low} to {high}")
-
-
-def _check_title(where: str, title: str) -> None:
-    """Check an application entity title: PS3.5 6.2, AE."""
-    if not title.strip() or len(title) > 16 or not title.isascii() or "\\" in title or not title.isprintable():
-        raise ConfigError(f"{where} is not an AE title; allowed: 1 to 16 ASCII characters without a backslash")
+from bridge.section import ConfigError, Section, check_range, check_title
+from prelim_client.loopback import is_loopback
 
 
 @dataclass(frozen=True)
@@ -89,8 +26,8 @@ class Server(Section):
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _check("server.images", self.images, 1, 8)
-        _check("server.timeout_s", self.timeout_s, 1, 3600)
+        check_range("server.images", self.images, 1, 8)
+        check_range("server.timeout_s", self.timeout_s, 1, 3600)
 
 
 @dataclass(frozen=True)
@@ -117,8 +54,8 @@ class Poll(Section):
     modalities: tuple[str, ...] = ("CR", "DX")
 
     def __post_init__(self) -> None:
-        _check("poll.every_s", self.every_s, 0.2, 86400)
-        _check("poll.days", self.days, 1, 365)
+        check_range("poll.every_s", self.every_s, 0.2, 86400)
+        check_range("poll.days", self.days, 1, 365)
 
 
 @dataclass(frozen=True)
@@ -130,7 +67,7 @@ class Hook(Section):
     token_file: Path | None = None
 
     def __post_init__(self) -> None:
-        _check("hook.port", self.port, 0, 65535)
+        check_range("hook.port", self.port, 0, 65535)
 
 
 @dataclass(frozen=True)
@@ -164,14 +101,14 @@ class StoreScp(Section):
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
-        _check_title("store_scp.ae_title", self.ae_title)
+        check_title("store_scp.ae_title", self.ae_title)
         if not self.peers:
             raise ConfigError("store_scp.peers is empty; name the AE titles that may send")
         for peer in self.peers:
-            _check_title("store_scp.peers", peer)
-        _check("store_scp.port", self.port, 0, 65535)
-        _check("store_scp.max_associations", self.max_associations, 1, 100)
-        _check("store_scp.max_pdu", self.max_pdu, 4096, 16_777_216)
+            check_title("store_scp.peers", peer)
+        check_range("store_scp.port", self.port, 0, 65535)
+        check_range("store_scp.max_associations", self.max_associations, 1, 100)
+        check_range("store_scp.max_pdu", self.max_pdu, 4096, 16_777_216)
 
 
 @dataclass(frozen=True)
@@ -186,8 +123,30 @@ class StoreScu(Section):
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
-        _check_title("store_scu.ae_title", self.ae_title)
-        _check_title("store_scu.calling_ae_title", self.calling_ae_title)
+        check_title("store_scu.ae_title", self.ae_title)
+        check_title("store_scu.calling_ae_title", self.calling_ae_title)
+
+
+@dataclass(frozen=True)
+class Drafts(Section):
+    """The address of POST /drafts/FORMAT, for the gateway: documents of a draft for somebody who has the image.
+
+    token_file   : of a bearer token that the gateway sends
+    max_requests : answered at a time
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8191
+    token_file: Path | None = None
+    max_body_mb: int = 64
+    max_requests: int = 4
+
+    def __post_init__(self) -> None:
+        check_range("drafts.port", self.port, 0, 65535)
+        if self.token_file is None and not is_loopback(self.host):
+            raise ConfigError(f"drafts.host is {self.host}, which is not loopback; set drafts.token_file")
+        check_range("drafts.max_body_mb", self.max_body_mb, 1, 2048)
+        check_range("drafts.max_requests", self.max_requests, 1, 100)
 
 
 @dataclass(frozen=True)
@@ -203,7 +162,7 @@ class Hl7(Section):
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
-        _check("hl7.port", self.port, 1, 65535)
+        check_range("hl7.port", self.port, 1, 65535)
 
 
 @dataclass(frozen=True)
@@ -237,23 +196,32 @@ class Queue(Section):
     min_free_mb: int = 200
 
     def __post_init__(self) -> None:
-        _check("queue.workers", self.workers, 1, 32)
-        _check("queue.max_attempts", self.max_attempts, 1, 100)
-        _check("queue.retention_days", self.retention_days, 1, 3650)
+        check_range("queue.workers", self.workers, 1, 32)
+        check_range("queue.max_attempts", self.max_attempts, 1, 100)
+        check_range("queue.retention_days", self.retention_days, 1, 3650)
 
 
 @dataclass(frozen=True)
 class Report(Section):
-    """The series of the drafts in the PACS."""
+    """The series of the drafts in the PACS, and which documents a draft has besides the Basic Text SR.
 
+    pdf     : an encapsulated PDF too
+    tid1500 : a measurement report (TID 1500) too
+    fonts   : TrueType files of the PDF for scripts that the bundled fonts lack (Hangul, simplified Chinese, ...)
+    """
+
+    pdf: bool = False
+    tid1500: bool = False
+    fonts: tuple[Path, ...] = ()
     series_number: int = 9000
     series_description: str = "AI DRAFT REPORT (UNVERIFIED)"
     manufacturer: str = "Prelim"
 
     def __post_init__(self) -> None:
-        _check("report.series_number", self.series_number, 1, 2**31 - 1)
+        # The series of the other documents have the numbers after it.
+        check_range("report.series_number", self.series_number, 1, 2**31 - 3)
         for name in ("series_description", "manufacturer"):
-            _check(f"the length of report.{name}", len(getattr(self, name)), 1, 64)
+            check_range(f"the length of report.{name}", len(getattr(self, name)), 1, 64)
 
 
 @dataclass(frozen=True)
@@ -272,6 +240,7 @@ class Settings(Section):
     hook: Hook | None = None
     store_scp: StoreScp | None = None
     store_scu: StoreScu | None = None
+    drafts: Drafts | None = None
     hl7: Hl7 | None = None
     fhir: Fhir | None = None
     queue: Queue = field(default_factory=Queue)
@@ -280,15 +249,20 @@ class Settings(Section):
     def __post_init__(self) -> None:
         if self.dicomweb is None and (self.poll is not None or self.hook is not None):
             raise ConfigError("poll and hook need dicomweb, which images are fetched from")
-        if self.dicomweb is None and self.store_scp is None:
-            raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, or both")
-        if self.dicomweb is None and self.store_scu is None:
+        if not self.has_archive and self.drafts is None:
+            raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, both, or only drafts")
+        if self.has_archive and self.dicomweb is None and self.store_scu is None:
             raise ConfigError("there is no way out: give dicomweb or store_scu")
         if self.poll is not None and self.queue.retention_days <= self.poll.days:
             raise ConfigError(
                 f"queue.retention_days is {self.queue.retention_days}; it must be more than poll.days, "
                 f"{self.poll.days}, or polling reports forgotten studies again"
             )
+
+    @property
+    def has_archive(self) -> bool:
+        """Whether studies come in; otherwise the bridge only answers POST /drafts."""
+        return self.dicomweb is not None or self.store_scp is not None
 
 
 def read_settings(path: Path) -> Settings:

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation
 
 from bridge.anatomy_words import FRONTAL_CODES, FRONTAL_WORDS, VIEW_CODES, VIEW_WORDS, split_words
-from bridge.identity import SiteKey, series_uid
+from bridge.identity import DRAFT, KINDS, SiteKey, series_uid
 
 RADIOGRAPHS = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
 
@@ -25,29 +25,40 @@ class Study:
 
     images : headers of its radiographs, without pixels
     drafts : SOP Instance UID of every draft in it -> UID of the draft that it replaces, or ""
+    companions : SOP Instance UIDs of the other documents of drafts in it
     """
 
     uid: str
     images: tuple[Dataset, ...]
     drafts: Mapping[str, str]
+    companions: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, uid: str, headers: Iterable[Dataset]) -> "Study":
         """Sort the headers of a study's instances; those that are neither radiographs nor drafts are left out."""
-        images, drafts = [], {}
-        ours = series_uid(uid)
+        images, drafts, companions = [], {}, []
+        ours, others = series_uid(uid), {series_uid(uid, kind) for kind in KINDS if kind != DRAFT}
         for header in headers:
             if header.get("SeriesInstanceUID") == ours:
                 drafts[str(header.SOPInstanceUID)] = _replaced_by(header)
+            elif header.get("SeriesInstanceUID") in others:
+                companions.append(str(header.SOPInstanceUID))
             elif header.get("SOPClassUID") in RADIOGRAPHS:
                 images.append(header)
-        return cls(uid, tuple(sorted(images, key=lambda header: str(header.SOPInstanceUID))), drafts)
+        images.sort(key=lambda header: str(header.SOPInstanceUID))
+        return cls(uid, tuple(images), drafts, frozenset(companions))
 
     def fingerprint(self, key: SiteKey) -> str:
-        """Return what changes with the radiographs and the identity, and with nothing else: not with our own drafts."""
+        """Return what changes with the radiographs and the identity, and with nothing else: not with our own drafts.
+
+        Images can differ in identity while a PACS corrects them one after the other; every one of them counts.
+        """
         parts = [str(image.SOPInstanceUID) for image in self.images]
-        if self.images:
-            parts += [f"{keyword}={self.images[0].get(keyword, '')}" for keyword in (*PATIENT, *STUDY)]
+        identities = [
+            tuple(f"{keyword}={image.get(keyword, '')}" for keyword in (*PATIENT, *STUDY)) for image in self.images
+        ]
+        for identity in dict.fromkeys(identities):
+            parts += identity
         return key.fingerprint(parts)
 
     def candidates(self) -> list[Dataset]:

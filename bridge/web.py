@@ -5,6 +5,7 @@ from pathlib import Path
 import requests
 
 from bridge.failures import Failure, Outage
+from bridge.section import ConfigError
 from prelim_client.loopback import open_session
 
 SITES_TO_REPAIR = (401, 403, 408, 429)
@@ -12,8 +13,16 @@ SITES_TO_REPAIR = (401, 403, 408, 429)
 
 
 def read_secret(file: Path | None) -> str | None:
-    """A token or password in a file, without white space at its ends."""
-    return None if file is None else file.read_text(encoding="utf-8").strip()
+    """A token or password in a file, without white space at its ends.
+
+    Raises ConfigError if the file cannot be read.
+    """
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ConfigError(f"{file} cannot be read; it must have a token or a password as text") from None
 
 
 def open_authorized(url: str, token_file: Path | None, ca_file: Path | None) -> requests.Session:

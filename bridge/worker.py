@@ -82,5 +82,5 @@ class Worker:
             log("dead", study=study, reason=reason, attempts=attempts)
             return
         wait = min(self._settings.first_retry_s * 2 ** min(job.tries, 20), self._settings.longest_retry_s)
-        self._queue.retry(job, wait, counted=counted)
+        self._queue.retry(job, wait, reason, counted=counted)
         log("retry", study=study, reason=reason, attempts=attempts, retry_s=wait)

@@ -6,5 +6,6 @@ if command -v npm >/dev/null && [ ! -d build/fhir/node_modules/fhir ]; then
         echo "the FHIR validator could not be installed: its tests are skipped" >&2
 fi
 plugin=/usr/share/orthanc/plugins/libOrthancDicomWeb.so
-exec "$(dirname "$0")/install_debian.sh" "/usr/sbin/Orthanc $plugin /usr/bin/storescu /usr/bin/dciodvfy" \
-    "orthanc orthanc-dicomweb dcmtk dicom3tools"
+exec "$(dirname "$0")/install_debian.sh" \
+    "/usr/sbin/Orthanc $plugin /usr/bin/storescu /usr/bin/dciodvfy /usr/bin/DicomSRValidator" \
+    "orthanc orthanc-dicomweb dcmtk dicom3tools libpixelmed-java pixelmed-apps"

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,19 @@ SHOWN_AS = {494: 431, 495: 400, 496: 400, 497: 400, 502: 503, 505: 400}
 
 @dataclass(frozen=True)
 class Upstream:
-    """The TorchServe that the gateway serves: addresses as HOST:PORT, and MODEL/VERSION of the default model."""
+    """What the gateway serves: addresses as HOST:PORT.
+
+    http, grpc   : of TorchServe
+    model        : MODEL/VERSION of the default model
+    drafts       : of the bridge that writes documents of drafts, or None
+    drafts_token : that this bridge wants
+    """
 
     http: str
     grpc: str
     model: str
+    drafts: str | None = None
+    drafts_token: str = ""
 
 
 def write_folder(
@@ -63,6 +72,10 @@ def write_folder(
     """
     if re.search(r'["$\\\n]', f"{folder}{log}{ROOT}{settings.keys}{settings.tls}{settings.routes}"):
         raise LaunchError('a path of the gateway has ", $ or \\, which nginx would interpret: use another folder')
+    if not re.fullmatch(r"[A-Za-z0-9_=+/.-]*", upstream.drafts_token):
+        raise LaunchError(
+            "drafts_token has characters that a token must not have; allowed: letters, digits, _ = + / . -"
+        )
     folder.mkdir(mode=0o700, exist_ok=True)
     write_client_keys(folder, settings)
     errors = folder / "_errors"
@@ -114,6 +127,7 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "torchserve": upstream.http,
         "torchserve_grpc": upstream.grpc,
         "model": upstream.model,
+        "drafts_token": upstream.drafts_token,
         "tls": _tls(settings),
         "listen": settings.listen + (" ssl" if settings.tls else ""),
         "listen_grpc": settings.listen_grpc + (" ssl http2" if settings.tls else " http2"),
@@ -127,7 +141,12 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
             )
         ),
     }
-    template = (NGINX / "nginx.conf.template").read_text(encoding="utf-8")
+    values["drafts"] = _fill("drafts.conf.template", values | {"drafts": upstream.drafts}) if upstream.drafts else ""
+    return _fill("nginx.conf.template", values)
+
+
+def _fill(name: str, values: Mapping[str, Any]) -> str:
+    template = (NGINX / name).read_text(encoding="utf-8")
     return re.sub(r"\{\{ (\w+) \}\}", lambda found: str(values[found[1]]), template)
 
 

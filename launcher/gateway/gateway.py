@@ -9,9 +9,10 @@ from typing import Any
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from launcher.gateway.config import Upstream, write_client_keys, write_folder, write_key
+from launcher.gateway.drafts import FORMATS, DraftBridge
 from launcher.gateway.keys import current_key
 from launcher.gateway.nginx import Nginx
-from launcher.gateway.settings import Settings
+from launcher.gateway.settings import OWN, Settings
 from launcher.process import exclusive
 from launcher.sample_radiograph import sample_radiograph
 from launcher.server import Server
@@ -36,6 +37,7 @@ class Gateway:
         self._nginx: Nginx | None = None
         self._key = ""
         self._files: list[Stamp] = []
+        self._bridge: DraftBridge | None = None
 
     @property
     def url(self) -> str:
@@ -62,9 +64,14 @@ class Gateway:
                 f"the server does not run or has no model {self.settings.model}: start it with `make start`"
             )
         self._key = current_key(self.server)
-        upstream = self._upstream(str(described["modelVersion"]))
         self._files = self._stamp_files()
         with exclusive(self.server.temporary):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            if self.settings.drafts == OWN:
+                log = self.log.with_name("bridge.log")
+                self._bridge = DraftBridge(self.server, self.settings.model, self.folder / "bridge", log)
+                self._bridge.start()
+            upstream = self._upstream(str(described["modelVersion"]))
             page = self._page(self.server.models())
             config = write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
             self._write_samples()
@@ -99,6 +106,8 @@ class Gateway:
         if self._nginx is not None:
             self._nginx.stop()
             (self.folder / "torchserve_key.conf").unlink(missing_ok=True)
+        if self._bridge is not None:
+            self._bridge.stop()
 
     def __enter__(self) -> "Gateway":
         return self
@@ -112,7 +121,12 @@ class Gateway:
             raise LaunchError(
                 f"inference_address is on {host}: behind a gateway TorchServe must listen on loopback only"
             )
-        return Upstream(f"{host}:{port}", self.server.grpc_target, f"{self.settings.model}/{version}")
+        drafts, token = self.settings.drafts, ""
+        if drafts == OWN:
+            drafts, token = (self._bridge.address, self._bridge.token) if self._bridge else (None, "")
+        elif self.settings.drafts_token is not None:
+            token = self.settings.drafts_token.read_text(encoding="utf-8").strip()
+        return Upstream(f"{host}:{port}", self.server.grpc_target, f"{self.settings.model}/{version}", drafts, token)
 
     def _stamp_files(self) -> list[Stamp]:
         """What tells that a file of the site has been changed; None for one that is missing."""
@@ -123,8 +137,9 @@ class Gateway:
     def _page(self, models: list[str]) -> dict[str, Any]:
         """What the page needs to know."""
         names = sorted(models, key=lambda name: (name != self.settings.model, name))
+        drafts = list(FORMATS) if self.settings.drafts else []
         samples = [{"file": f"samples/{file}", "title": title} for file, title in SAMPLES.items()]
-        return {"models": names, "needs_key": self.settings.keys is not None, "samples": samples}
+        return {"models": names, "needs_key": self.settings.keys is not None, "samples": samples, "drafts": drafts}
 
     def _write_samples(self) -> None:
         folder = self.folder / "samples"

@@ -15,6 +15,9 @@ _ADDRESS = re.compile(r"(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{1,253}")
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+OWN = "own"
+"""The gateway starts a bridge of its own."""
+
 
 @dataclass(frozen=True)
 class Tls:
@@ -41,6 +44,8 @@ class Settings:
     burst: int = 20
     open_requests: int = 16
     server_requests: int = 128
+    drafts: str | None = OWN
+    drafts_token: Path | None = None
     routes: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
@@ -54,6 +59,10 @@ class Settings:
             raise LaunchError(f"names is {list(self.names)!r}; allowed: a list of host names")
         if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
             raise LaunchError(f"model is {self.model!r}; allowed: the name of a served model")
+        if self.drafts not in (None, OWN) and (not isinstance(self.drafts, str) or not _ADDRESS.fullmatch(self.drafts)):
+            raise LaunchError(f"drafts is {self.drafts!r}; allowed: own, an IP address and a port, or null")
+        if self.drafts_token is not None and self.drafts in (None, OWN):
+            raise LaunchError("drafts_token is only for the address of a running bridge in drafts")
         for name in ("requests_per_second", "burst", "open_requests", "server_requests"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 10_000:
@@ -86,6 +95,8 @@ def _convert(name: str, value: Any, folder: Path) -> Any:
         return Tls(*(_existing(name, folder / value[part]) for part in ("certificate", "key")))
     if name == "keys":
         return folder / value
+    if name == "drafts_token":
+        return _existing(name, folder / value)
     if name == "routes":
         return tuple(_existing(name, folder / path) for path in value)
     return tuple(value) if isinstance(value, list) else value

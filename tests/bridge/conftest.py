@@ -43,6 +43,11 @@ class Bench:
         while self.worker.step():
             pass
 
+    def state(self) -> tuple[str, str]:
+        """Return state and reason of the only study."""
+        (entry,) = self.queue.list()
+        return entry.state, entry.reason
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[FakeServer]:
@@ -56,12 +61,18 @@ def make_bench(tmp_path: Path, server: FakeServer) -> Iterator[Callable[..., Ben
     """Return a function that wires up a bridge: files in the PACS, keys of section `queue` or `server`."""
     queues = []
 
-    def make(*files: bytes, server_options: dict[str, object] | None = None, **queue_options: object) -> Bench:
+    def make(
+        *files: bytes,
+        server_options: dict[str, object] | None = None,
+        report: dict[str, object] | None = None,
+        **queue_options: object,
+    ) -> Bench:
         given = {
             "state": "state",
             "server": {"url": server.url, "key_file": str(server.key_file), **(server_options or {})},
             "dicomweb": {"url": "http://127.0.0.1:1"},
             "queue": queue_options,
+            "report": report or {},
         }
         settings = config.Settings.read(given, "test", tmp_path)
         clock = Clock()

@@ -16,12 +16,13 @@ from pynetdicom import AE, evt
 
 from bridge import settings as config
 from bridge.dimse import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, StoreClient, receive_images
+from bridge.documents.basic_text import write_basic_text
+from bridge.documents.pdf import write_pdf
 from bridge.drafting import Archives, Drafter
 from bridge.failures import Failure, Outage
 from bridge.identity import SiteKey
 from bridge.queue import Queue
 from bridge.spool import Spool
-from bridge.structured_report import write_structured_report
 from bridge.worker import Worker
 from tests.bridge.drafts import make_draft
 from tests.bridge.fake_server import FakeServer
@@ -161,7 +162,7 @@ def test_answers_of_the_pacs_are_outages_or_failures(tmp_path: Path) -> None:
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: next(statuses))]
     )
     port = server.server_address[1]
-    document = write_structured_report(make_draft(), config.Report())
+    document = write_basic_text(make_draft(), config.Report())
     client = StoreClient(config.StoreScu("127.0.0.1", port, "PACS", timeout_s=5.0))
 
     with pytest.raises(Outage, match="out_of_resources"):
@@ -196,13 +197,56 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("ca", "stranger"):
         _openssl(folder, "req", "-x509", *subject, f"/CN={name}", "-keyout", f"{name}.key", *out, f"{name}.pem")
     _openssl(folder, "req", *subject, "/CN=node", "-keyout", "node.key", "-out", "node.csr")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
     signer = ["-CA", "ca.pem", "-CAkey", "ca.key"]
-    _openssl(folder, "x509", "-req", "-in", "node.csr", *signer, *out, "node.pem")
+    _openssl(folder, "x509", "-req", "-in", "node.csr", *signer, "-extfile", "names", *out, "node.pem")
     return folder
 
 
 def _openssl(folder: Path, *arguments: str) -> None:
     subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_drafts_are_sent_with_mutual_tls(tmp_path: Path, certificates: Path) -> None:
+    """A PACS with a certificate of the authority gets the draft; one of another authority, and one without TLS, not."""
+    document = write_basic_text(make_draft(), config.Report())
+    tls = config.Tls(certificates / "node.pem", certificates / "node.key", certificates / "ca.pem")
+    received = []
+
+    def keep(event: evt.Event) -> int:
+        received.append(event.dataset.SOPInstanceUID)
+        return SUCCESS
+
+    for name in ("node", "stranger", None):
+        context = None
+        if name is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
+            context.load_verify_locations(certificates / "ca.pem")
+            context.verify_mode = ssl.CERT_REQUIRED
+        pacs = AE(ae_title="PACS")
+        pacs.add_supported_context(BasicTextSRStorage, ExplicitVRLittleEndian)
+        handlers = [(evt.EVT_C_STORE, keep)]
+        server = pacs.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=context)
+        settings = config.StoreScu("127.0.0.1", server.server_address[1], "PACS", tls=tls, timeout_s=3.0)
+        if name == "node":
+            StoreClient(settings).store(document)
+        else:
+            with pytest.raises(Outage):
+                StoreClient(settings).store(document)
+        server.shutdown()
+    assert received == [document.SOPInstanceUID]
+
+
+def test_a_pacs_that_does_not_take_a_document_is_a_failure() -> None:
+    """No waiting for days: the PACS must be configured for the document, or its switch turned off."""
+    pacs = AE(ae_title="PACS")
+    pacs.add_supported_context(BasicTextSRStorage, ExplicitVRLittleEndian)
+    server = pacs.start_server(("127.0.0.1", 0), block=False)
+    client = StoreClient(config.StoreScu("127.0.0.1", server.server_address[1], "PACS", timeout_s=5.0))
+    with pytest.raises(Failure, match="pacs_takes_no_such_document"):
+        client.store(write_pdf(make_draft(), config.Report()))
+    server.shutdown()
 
 
 def test_mutual_tls(tmp_path: Path, certificates: Path) -> None:

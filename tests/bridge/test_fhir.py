@@ -3,8 +3,6 @@
 import json
 import shutil
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from bridge.failures import Failure, Outage
 from bridge.fhir import FhirClient, write_bundle
 from bridge.settings import Fhir
 from tests.bridge.drafts import make_draft
+from tests.bridge.receivers import fhir_server
 
 VALIDATOR = Path(__file__).resolve().parents[2] / "build" / "fhir"
 SCRIPT = """
@@ -28,6 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
     "replacing another": {"replaces": "2.25.7"},
     "no identity": {"header": {"drop": ("PatientID", "PatientName", "AccessionNumber", "StudyDate")}},
     "an invalid date": {"header": {"StudyDate": "20261399"}},
+    "an image that is not DICOM": {"dicom": False},
     "a Japanese name": {"header": {"PatientName": "Yamada^Tarou=山田^太郎", "SpecificCharacterSet": "ISO_IR 192"}},
 }
 
@@ -89,24 +89,13 @@ def test_sending_twice_puts_the_same_resources() -> None:
 )
 def test_answers_of_the_server_are_outages_or_failures(status: int, raised: type[Exception] | None) -> None:
     """What is about this draft is counted; what is about the server is waited for."""
-    got = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response_only(status)
-            self.end_headers()
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        client = FhirClient(Fhir(f"http://127.0.0.1:{server.server_port}"))
+    with fhir_server(status=status) as (url, got):
+        client = FhirClient(Fhir(url))
         if raised is None:
             client.send(make_draft())
         else:
             with pytest.raises(raised):
                 client.send(make_draft())
-        thread.join()
     assert got[0]["type"] == "transaction"
     with pytest.raises(Outage):
         client.send(make_draft())

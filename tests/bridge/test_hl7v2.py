@@ -1,9 +1,7 @@
 """A draft as HL7 v2: preliminary, valid, safe against its own text, and told apart from a new one when sent again."""
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import hl7
 import pytest
@@ -15,38 +13,11 @@ from bridge.hl7v2 import Hl7Client, write_message
 from bridge.settings import Hl7
 from tests.bridge.conftest import Bench
 from tests.bridge.drafts import make_draft
+from tests.bridge.receivers import ris
 from tests.bridge.studies import STUDY, radiograph
 
 SETTINGS = Hl7("127.0.0.1", 1, receiving_application="RIS", receiving_facility="HOSPITAL")
 HOSTILE = "A|B^C&D~E\\F\nOBX|9|TX|x||final||||||F"
-
-
-@contextmanager
-def ris(code: str = "AA") -> Iterator[tuple[Hl7, list[str]]]:
-    """Yield the settings of a RIS that answers with this code, and what it got."""
-    got: list[str] = []
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = server.accept()
-            except OSError:
-                return
-            with connection:
-                data = b""
-                while not data.endswith(b"\x1c\r"):
-                    data += connection.recv(65536)
-                got.append(data[1:-2].decode())
-                control = hl7.parse(got[-1])["MSH.F10"]
-                answer = f"MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|{code}|{control}\r"
-                connection.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield Hl7("127.0.0.1", server.getsockname()[1], timeout_s=5.0), got
-        server.shutdown(socket.SHUT_RDWR)
-    thread.join()
 
 
 def test_the_message_is_valid_and_preliminary() -> None:
@@ -75,6 +46,19 @@ def test_text_cannot_add_segments_or_fields(place: str) -> None:
     assert {str(segment[11]) for segment in parsed.segments("OBX")} == {"P"}
     if place == "report":
         assert parsed.unescape(str(parsed.segments("OBX")[1][5])).startswith("[UNVERIFIED DRAFT] A|B^C&D~E\\F")
+
+
+def test_control_characters_do_not_end_the_message() -> None:
+    """The frame of MLLP ends with 0x1C: neither a name nor a report may contain it."""
+    draft = make_draft(
+        header={"PatientName": "A\x1cB^C\x0bD", "PatientID": "1\x1c2"},
+        sections={"findings": "a\x1c\rb\x0bc\ud800", "impression": None},
+    )
+    message = write_message(draft, SETTINGS)
+
+    assert not {"\x0b", "\x1c"} & set(message)
+    assert message.encode()
+    assert hl7.parse(message)["PID.F5.R1.C1"] == "AB"
 
 
 def test_a_japanese_name_has_its_representations() -> None:

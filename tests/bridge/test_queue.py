@@ -3,13 +3,15 @@
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from bridge.queue import MIGRATIONS, Full, Queue, QueueError, sole_process
+from bridge.queue import Full, Queue, sole_process
+from bridge.schema import MIGRATIONS, QueueError
 
 
 @pytest.fixture
@@ -134,15 +136,15 @@ def test_an_older_schema_is_upgraded_with_its_contents(path: Path, version: int)
     with open_queue(path) as queue:
         job = queue.take()
         assert job is not None
-        queue.retry(job, 5, counted=True)
-        assert [(entry.study, entry.tries) for entry in queue.list("waiting")] == [("1.2", 1)]
+        queue.retry(job, 5, "pacs_500", counted=True)
+        assert [(entry.study, entry.reason, entry.tries) for entry in queue.list("waiting")] == [("1.2", "pacs_500", 1)]
 
 
 def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that fails in its middle leaves the version before it."""
     with open_queue(path) as queue:
         queue.notify("1.2", 0)
-    monkeypatch.setattr("bridge.queue.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE new (a); SELECT fault;"))
+    monkeypatch.setattr("bridge.schema.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE new (a); SELECT fault;"))
     with pytest.raises(sqlite3.OperationalError):
         Queue(path)
     monkeypatch.undo()
@@ -157,6 +159,52 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
         queue._base.execute("PRAGMA user_version = 99")
     with pytest.raises(QueueError, match="schema 99"):
         Queue(path)
+
+
+def test_a_failure_is_listed_while_a_study_waits_and_does_not_replace_its_outcome(path: Path) -> None:
+    """A refused study that is looked at again during an outage is refused for the old reason afterwards."""
+    with open_queue(path) as queue:
+        reasons = []
+        for reason in ("", "pacs_503", ""):
+            queue.notify("1.2", 0)
+            job = queue.take()
+            assert job is not None
+            if reason:
+                queue.retry(job, 0, reason, counted=False)
+            elif not reasons:
+                queue.finish(job, "refused", "422_body_part", "f")
+            else:
+                queue.finish_unchanged(job)
+            queue.release(job)
+            reasons += [entry.reason for entry in queue.list()]
+    assert reasons == ["422_body_part", "pacs_503", "422_body_part"]
+
+
+def test_a_damaged_database_is_named(path: Path) -> None:
+    """Not a traceback of sqlite3: what to do."""
+    path.parent.mkdir()
+    path.write_bytes(b"not a database" * 1000)
+    with pytest.raises(QueueError, match="damaged: restore a backup, or delete it"):
+        Queue(path)
+
+
+def test_a_backup_that_cannot_be_written_leaves_nothing(path: Path, tmp_path: Path) -> None:
+    """A folder that is not there, and a place without room for the copy."""
+    with open_queue(path) as queue:
+        queue.notify("1.2", 0)
+        with pytest.raises(QueueError, match="cannot be written: No such file"):
+            queue.back_up(tmp_path / "none" / "copy.sqlite")
+        copy = tmp_path / "copy.sqlite"
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+        try:
+            with pytest.raises(QueueError, match="is the disk full"):
+                queue.back_up(copy)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, before)
+        assert not copy.exists()
 
 
 def test_two_bridges_do_not_share_a_state_folder(tmp_path: Path) -> None:

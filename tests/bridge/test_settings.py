@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from bridge.journal import log
-from bridge.settings import ConfigError, Settings, read_settings
+from bridge.section import ConfigError
+from bridge.settings import Settings, read_settings
 
 MINIMAL: dict[str, Any] = {"state": "state", "dicomweb": {"url": "http://127.0.0.1:8042/dicom-web"}}
 
@@ -23,6 +24,9 @@ WRONG = {
     "store_scp.ae_title is not an AE title": {"store_scp": {"peers": ["A"], "ae_title": "SEVENTEEN-LETTERS"}},
     "poll and hook need dicomweb": {"dicomweb": ..., "store_scp": {"peers": ["A"]}, "hook": {}},
     "there is no way out": {"dicomweb": ..., "store_scp": {"peers": ["A"]}},
+    "drafts.host is 0.0.0.0, which is not loopback; set drafts.token_file": {"drafts": {"host": "0.0.0.0"}},  # noqa: S104
+    "drafts.max_requests is 0; allowed: 1 to 100": {"drafts": {"max_requests": 0}},
+    "test.report.fonts is a str; it must be a tuple": {"report": {"fonts": "a.ttf"}},
     "test.server.images is a bool": {"server": {"images": True}},
     "test.store_scp.tls.key is missing": {"store_scp": {"peers": ["A"], "tls": {"certificate": "a", "ca": "b"}}},
 }
@@ -67,6 +71,19 @@ def test_the_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.yaml"
         path.write_text(example)
         read_settings(path)
+
+
+def test_a_log_that_cannot_be_written_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error on a full disk, or a pipe whose reader has gone."""
+
+    class Full:
+        def write(self, _: str) -> None:
+            raise OSError(28, "No space left on device")
+
+        flush = write
+
+    monkeypatch.setattr("sys.stderr", Full())
+    log("test", count=1)
 
 
 @pytest.mark.parametrize("fields", [{"study": "MUELLER^ANNA"}, {"reason": "a b"}, {"patient": "x"}])

@@ -25,6 +25,7 @@ from launcher.ports import free_ports
 from tests.gateway.recorder import Recorder
 
 TORCHSERVE_KEY = "server-key"
+DRAFTS_TOKEN = "bridge-token"  # noqa: S105 - of tests
 
 
 @dataclass
@@ -83,8 +84,13 @@ def has_nginx() -> bool:
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin") is not None
 
 
-def open_site(folder: Path, recorder: Recorder, *, upstream_grpc: int | None = None, **changes: Any) -> Site:
-    """Start a gateway with keys in front of a recorder, and of a gRPC server if there is one at this port."""
+def open_site(
+    folder: Path, recorder: Recorder, *, upstream_grpc: int | None = None, drafts: bool = True, **changes: Any
+) -> Site:
+    """Start a gateway with keys in front of a recorder, which is the bridge of `drafts` too.
+
+    upstream_grpc : port of a gRPC server
+    """
     if not has_nginx():
         pytest.skip("nginx is not installed; `make test-gateway` installs it")
     http_port, grpc_port = free_ports(2)
@@ -92,7 +98,8 @@ def open_site(folder: Path, recorder: Recorder, *, upstream_grpc: int | None = N
     key = add_key(keys, "tests")
     given = {"listen": f"127.0.0.1:{http_port}", "listen_grpc": f"127.0.0.1:{grpc_port}", "keys": keys}
     settings = Settings(**({"requests_per_second": 10_000, "burst": 1000} | given | changes))
-    upstream = Upstream(f"127.0.0.1:{recorder.port}", f"127.0.0.1:{upstream_grpc or recorder.port}", "demo/1.0")
+    server, grpc = (f"127.0.0.1:{port}" for port in (recorder.port, upstream_grpc or recorder.port))
+    upstream = Upstream(server, grpc, "demo/1.0", server if drafts else None, DRAFTS_TOKEN if drafts else "")
     samples = [{"file": "samples/chest.jpg", "title": "Chest"}]
     page = {"models": ["demo"], "needs_key": settings.keys is not None, "samples": samples}
     prefix = folder / "nginx"

@@ -1,10 +1,14 @@
 """What passes the gateway, what does not, and how it is answered."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.gateway.conftest import TORCHSERVE_KEY, Site, eventually
+from bridge.draft_route import FORMATS as BRIDGE_FORMATS
+from launcher.gateway.drafts import FORMATS
+from tests.gateway.conftest import DRAFTS_TOKEN, TORCHSERVE_KEY, Site, eventually, open_site
+from tests.gateway.recorder import Recorder
 
 pytestmark = pytest.mark.gateway
 
@@ -53,6 +57,63 @@ def test_post_routes_reach_the_server_with_its_key(site: Site, path: str, target
     assert set(seen.headers) == {
         *("host", "connection", "content-length", "content-type", "authorization", "x-request-id", "x-request-start")
     }
+
+
+def test_drafts_reach_the_bridge_with_its_token_and_not_with_torchserves_key(site: Site) -> None:
+    """The form arrives whole; TorchServe's key does not leave for another server."""
+    form = "multipart/form-data; boundary=x"
+    status, headers, _ = site.ask("POST", "/drafts/sr", b"body", Content_Type=form, Cookie="a=b")
+    assert status == 200
+    (seen,) = site.recorder.seen
+    assert (seen.target, seen.body) == ("POST /drafts/sr", b"body")
+    assert seen.headers["authorization"] == f"Bearer {DRAFTS_TOKEN}"
+    assert (seen.headers["content-type"], seen.headers["x-request-id"]) == (form, headers["x-request-id"])
+    assert "cookie" not in seen.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/drafts", "/drafts/", "/drafts/sr/x", "/drafts/SR", "/studies/1.2.3", "/_bridge/drafts/sr"]
+)
+def test_other_paths_of_the_bridge_are_closed(site: Site, path: str) -> None:
+    """Neither the address of the PACS's hook nor a path below a format passes."""
+    assert site.ask("POST", path, b"x")[0] in (404, 405)
+    assert site.recorder.seen == []
+
+
+def test_drafts_have_the_gateways_rules(site: Site) -> None:
+    """A key, no query string, POST with a length."""
+    assert site.ask("POST", "/drafts/sr", b"x", Authorization="Bearer tests.wrong")[0] == 401
+    assert site.ask("POST", "/drafts/sr?name=x", b"x")[0] == 400
+    status, headers, _ = site.ask("GET", "/drafts/sr")
+    assert (status, headers["allow"]) == (405, "POST")
+    assert site.recorder.seen == []
+
+
+def test_the_bridges_errors_pass_and_its_absence_is_an_overload(site: Site, tmp_path: Path) -> None:
+    """415 has the bridge's body; a bridge that is down is 503 with Retry-After; without a bridge the path is closed."""
+    body = b'{"error": {"code": 415, "type": "NotDicom", "message": "send DICOM"}}'
+    head = f"HTTP/1.1 415 x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    site.recorder.answers["POST /drafts/pdf"] = head.encode() + body
+    status, _, answer = site.ask("POST", "/drafts/pdf", b"x")
+    assert (status, answer["error"]["type"]) == (415, "NotDicom")
+
+    recorder = Recorder()
+    away, without = (tmp_path / name for name in ("away", "without"))
+    for folder in (away, without):
+        folder.mkdir()
+    gone = open_site(away, recorder)
+    recorder.close()
+    with gone.nginx:
+        status, headers, answer = gone.ask("POST", "/drafts/sr", b"x")
+    assert (status, headers["retry-after"], answer["error"]["type"]) == (503, "5", "Overloaded")
+    closed = open_site(without, recorder, drafts=False)
+    with closed.nginx:
+        assert closed.ask("POST", "/drafts/sr", b"x")[0] == 405
+
+
+def test_the_formats_are_those_of_the_bridge() -> None:
+    """The page is told of them by the gateway, which does not import the bridge."""
+    assert set(FORMATS) == set(BRIDGE_FORMATS)
 
 
 def test_models_are_listed_by_the_default_model(site: Site) -> None:

@@ -109,6 +109,11 @@ class Orthanc:
         answer.raise_for_status()
         return answer.json()
 
+    def documents(self) -> dict[str, str]:
+        """SOP Instance UIDs of all structured reports and encapsulated documents -> SOP class."""
+        rows = [row for modality in ("SR", "DOC") for row in self.qido("/instances", Modality=modality)]
+        return {row["00080018"]["Value"][0]: row["00080016"]["Value"][0] for row in rows}
+
     def reports(self, study: str | None = None) -> list[str]:
         """SOP Instance UIDs of the Basic Text SRs, of one study or of all."""
         query = {"Modality": "SR"} if study is None else {"Modality": "SR", "StudyInstanceUID": study}

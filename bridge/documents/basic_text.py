@@ -1,0 +1,47 @@
+"""A draft report as a Basic Text SR (PS3.3 A.35.1), after TID 2000 Basic Diagnostic Imaging Report."""
+
+from highdicom.sr import ComprehensiveSR, ContainerContentItem, ContentSequence, ImageContentItem, TextContentItem
+from highdicom.sr.coding import CodedConcept
+from highdicom.sr.templates import LanguageOfContentItemAndDescendants
+from pydicom.dataset import Dataset
+from pydicom.uid import BasicTextSRStorage
+
+from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft
+from bridge.documents.structured_report import COMMENT, ENGLISH, algorithm, observer, write_structured_report
+from bridge.identity import DRAFT
+from bridge.settings import Report
+
+SOURCE = CodedConcept("121080", "DCM", "Best illustration of finding")
+
+
+def write_basic_text(draft: Draft, settings: Report) -> Dataset:
+    """Return the SR document of a draft, ready to be stored.
+
+    The notice is also in the text, because viewers hide the flags.
+    """
+    # highdicom has no Basic Text SR; this document uses only what that allows (PS3.3 A.35.1.3.1).
+    return write_structured_report(
+        ComprehensiveSR, _content(draft, settings), draft, settings, DRAFT, sop_class=BasicTextSRStorage
+    )
+
+
+def _content(draft: Draft, settings: Report) -> ContainerContentItem:
+    """Return the content tree."""
+    root = ContainerContentItem(TITLE, template_id="2000")
+    content = ContentSequence()
+    content.extend(LanguageOfContentItemAndDescendants(ENGLISH))
+    content.extend(observer(draft, settings))
+    content.extend(algorithm(draft, settings))
+    content.append(TextContentItem(COMMENT, NOTICE, relationship_type="CONTAINS"))
+    for name, text in draft.sections():
+        heading, concept = SECTIONS[name]
+        item = TextContentItem(concept, BANNER + text, relationship_type="CONTAINS")
+        item.ContentSequence = ContentSequence(
+            ImageContentItem(SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type="INFERRED FROM")
+            for image in draft.images
+        )
+        section = ContainerContentItem(heading, relationship_type="CONTAINS")
+        section.ContentSequence = ContentSequence([item])
+        content.append(section)
+    root.ContentSequence = content
+    return root

@@ -1,0 +1,65 @@
+"""A draft: the server's answer, and the images and study that it is about."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from highdicom.sr.coding import CodedConcept
+from pydicom.dataset import Dataset
+
+NOTICE = (
+    "UNVERIFIED DRAFT. This text was written by software from the images alone and has not been read by a physician. "
+    "It is not a diagnosis. The interpreting physician must read the images and write the report."
+)
+BANNER = "[UNVERIFIED DRAFT] "
+
+TITLE = CodedConcept("18748-4", "LN", "Diagnostic imaging study")
+SECTIONS = {
+    "findings": (CodedConcept("59776-5", "LN", "Findings"), CodedConcept("121071", "DCM", "Finding")),
+    "impression": (CodedConcept("19005-8", "LN", "Impressions"), CodedConcept("121073", "DCM", "Impression")),
+}
+"""Section of an answer -> code of its heading (PS3.16 CID 7001) and of its text (CID 7002)."""
+
+CONTROL = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+"""Control characters, which neither DICOM text (PS3.5 6.1.3) nor XML nor HL7 takes; tab and line feed stay."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A report of the server, and where it belongs.
+
+    answer   : of the server
+    images   : headers of the images that were read; none if they were not DICOM
+    options  : generation options of the request
+    uid      : SOP Instance UID
+    replaces : SOP Instance UID of the draft that this one replaces, or ""
+    place    : its number among the study's drafts, from 1
+    """
+
+    answer: Mapping[str, Any]
+    images: Sequence[Dataset]
+    options: Mapping[str, Any]
+    uid: str
+    replaces: str = ""
+    place: int = 1
+
+    @property
+    def study_uid(self) -> str:
+        """The study of the draft."""
+        return str(self.images[0].StudyInstanceUID)
+
+    @property
+    def header(self) -> Dataset:
+        """The header that patient and study are taken from."""
+        return self.images[0] if self.images else Dataset()
+
+    def sections(self) -> list[tuple[str, str]]:
+        """Return (section, text); a report without sections is findings."""
+        parts = [(name, plain(self.answer["sections"].get(name) or "")) for name in SECTIONS]
+        found = [(name, text) for name, text in parts if text]
+        return found or [("findings", plain(self.answer["report"]) or "(no text)")]
+
+
+def plain(text: str) -> str:
+    """Return a text without control characters and lone surrogates, and without white space at its ends."""
+    return text.translate(CONTROL).encode(errors="replace").decode().strip()

@@ -1,0 +1,49 @@
+"""Requests of reports from the server."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+
+from bridge.failures import Outage
+from bridge.settings import Server
+from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
+from prelim_client.http_client import HttpClient
+
+REFUSALS = (400, 413, 415, 422)
+
+
+class ReportClient:
+    """Asks the server for reports."""
+
+    def __init__(self, settings: Server) -> None:
+        self._settings = settings
+
+    def report(self, files: Sequence[bytes], options: Mapping[str, Any], model: str | None = None) -> Answer:
+        """Request a report on images, which are sent as they are.
+
+        Raises ReportError, Outage.
+        """
+        server = self._settings
+        try:
+            # Read each time: TorchServe writes a new key when it starts, and lets it expire.
+            key = read_key(server.key_file)
+        except KeyFileError:
+            raise Outage("server_key_unreadable") from None
+        client = HttpClient(server.url, key, model or server.model, server.timeout_s)
+        try:
+            if len(files) == 1:
+                return client.report(files[0], **options)
+            images = [base64.b64encode(file).decode("ascii") for file in files]
+            return client.report_json(images=images, options=options)
+        except requests.RequestException as error:
+            raise Outage(f"server_{type(error).__name__}") from None
+
+
+def is_refusal(error: ReportError) -> bool:
+    """Whether the server's answer is about the image and would be the same next time.
+
+    InvalidOption is about the options, which are the site's.
+    """
+    return error.code in REFUSALS and error.type != "InvalidOption"

@@ -1,0 +1,60 @@
+"""The schema of the queue's database, and how an older one becomes the newest."""
+
+import sqlite3
+
+MIGRATIONS = (
+    """
+    CREATE TABLE study (
+        uid TEXT PRIMARY KEY,
+        waiting INTEGER NOT NULL DEFAULT 1,
+        outcome TEXT NOT NULL DEFAULT '' CHECK (outcome IN ('', 'reported', 'skipped', 'refused', 'dead')),
+        reason TEXT NOT NULL DEFAULT '',
+        due REAL NOT NULL,
+        events INTEGER NOT NULL DEFAULT 1,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        fingerprint TEXT NOT NULL DEFAULT '',
+        updated REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX study_due ON study (waiting, due);
+    CREATE TABLE draft (
+        uid TEXT PRIMARY KEY,
+        study TEXT NOT NULL REFERENCES study (uid) ON DELETE CASCADE,
+        replaced TEXT NOT NULL,
+        sent REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX draft_study ON draft (study);
+    CREATE TABLE switch (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    """,
+    # 2: what a poll saw, so that the next one notices a change; failures in a row and since when, outages included.
+    """
+    ALTER TABLE study ADD COLUMN seen TEXT NOT NULL DEFAULT '';
+    ALTER TABLE study ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE study ADD COLUMN failing_since REAL;
+    """,
+    # 3: why a study waits, for `queue list`; the reason of its last outcome stays.
+    """
+    ALTER TABLE study ADD COLUMN failure TEXT NOT NULL DEFAULT '';
+    """,
+)
+"""Script number n brings a database of version n - 1 to version n (PRAGMA user_version). Scripts are never edited."""
+
+
+class QueueError(Exception):
+    """The queue cannot be opened; the message has no patient data."""
+
+
+def migrate(base: sqlite3.Connection, name: str) -> None:
+    """Bring the schema to the newest version, inside a transaction of the caller's.
+
+    Raises QueueError for the database of a newer bridge; `name` is that of its file.
+    """
+    (version,) = base.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise QueueError(
+            f"{name} has schema {version}; this version of the bridge knows up to {len(MIGRATIONS)}; "
+            "start the newer version, or restore the backup made before the upgrade"
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        for statement in filter(str.strip, script.split(";")):
+            base.execute(statement)
+        base.execute(f"PRAGMA user_version = {number}")

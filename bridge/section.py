@@ -1,0 +1,72 @@
+"""Sections of the configuration file: one dataclass each, whose fields and their types are the allowed keys."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the file: fields without a default are required; a Path is relative to the file's folder."""
+
+    @classmethod
+    def read(cls, given: object, where: str, folder: Path) -> Self:
+        """Return the section.
+
+        Raises ConfigError for an unknown or missing key and for a value of another type.
+        """
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{where} is a {type(given).__name__}; it must be a mapping")
+        kinds = typing.get_type_hints(cls)
+        unknown = [key for key in given if key not in kinds]
+        if unknown:
+            raise ConfigError(f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(kinds)}")
+        missing = [one.name for one in dataclasses.fields(cls) if _required(one) and one.name not in given]
+        if missing:
+            raise ConfigError(f"{where}.{missing[0]} is missing")
+        values = {key: _convert(value, kinds[key], f"{where}.{key}", folder) for key, value in given.items()}
+        return cls(**values)
+
+
+def _required(one: "dataclasses.Field[Any]") -> bool:
+    return one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+
+
+def _convert(value: Any, kind: Any, where: str, folder: Path) -> Any:
+    """Return a value of the file as the type that its field declares."""
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
+    if isinstance(kind, type) and issubclass(kind, Section):
+        return kind.read(value, where, folder)
+    if kind is Path and isinstance(value, str):
+        return folder / value
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        inner = typing.get_args(kind)[0]
+        return tuple(_convert(one, inner, where, folder) for one in value)
+    expected = typing.get_origin(kind) or kind
+    number = expected is float and isinstance(value, int) and not isinstance(value, bool)
+    if number or (isinstance(value, expected) and (expected is bool or not isinstance(value, bool))):
+        return value
+    raise ConfigError(f"{where} is a {type(value).__name__}; it must be a {expected.__name__}")
+
+
+def check_range(where: str, value: float, low: float, high: float) -> None:
+    """Raise ConfigError unless the value is from `low` to `high`."""
+    if not low <= value <= high:
+        raise ConfigError(f"{where} is {value}; allowed: {low} to {high}")
+
+
+def check_title(where: str, title: str) -> None:
+    """Check an application entity title: PS3.5 6.2, AE."""
+    if not title.strip() or len(title) > 16 or not title.isascii() or "\\" in title or not title.isprintable():
+        raise ConfigError(f"{where} is not an AE title; allowed: 1 to 16 ASCII characters without a backslash")

@@ -1,0 +1,60 @@
+"""Receivers of drafts besides the PACS: a RIS that speaks MLLP, and a FHIR server."""
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import hl7
+
+from bridge.settings import Hl7
+
+
+@contextmanager
+def ris(code: str = "AA", port: int = 0) -> Iterator[tuple[Hl7, list[str]]]:
+    """Yield the settings of a RIS that answers with this code, and what it got."""
+    got: list[str] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            with connection:
+                data = b""
+                while not data.endswith(b"\x1c\r"):
+                    data += connection.recv(65536)
+                got.append(data[1:-2].decode())
+                control = hl7.parse(got[-1])["MSH.F10"]
+                answer = f"MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|{code}|{control}\r"
+                connection.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
+
+    with socket.create_server(("127.0.0.1", port)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield Hl7("127.0.0.1", server.getsockname()[1], timeout_s=5.0), got
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@contextmanager
+def fhir_server(port: int = 0, status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield the address of a FHIR server that answers with this status, and what it got."""
+    got: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response_only(status)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", got
+        server.shutdown()
+        thread.join()
