@@ -77,8 +77,8 @@ def running(tmp_path: Path) -> Iterator[Running]:
     keys = tmp_path / "keys"
     key = add_key(keys, "tests")
     http_port, grpc_port = free_ports(2)
-    limits = {"requests_per_second": 1000, "burst": 1000}
-    settings = Settings(f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", keys=keys, **limits)  # type: ignore[arg-type]
+    others: dict[str, Any] = {"requests_per_second": 1000, "burst": 1000, "drafts": None}
+    settings = Settings(f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", keys=keys, **others)
     with Gateway(server, settings) as gateway:
         gateway.start()
         yield Running(gateway, server, Site(None, tmp_path, settings, key, recorder))  # type: ignore[arg-type]
@@ -138,7 +138,8 @@ def test_renewed_certificate_is_shown(tmp_path: Path) -> None:
     server: Any = FakeServer(tmp_path, recorder)
     tls = write_certificate(tmp_path)
     http_port, grpc_port = free_ports(2)
-    with Gateway(server, Settings(f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", tls=tls)) as gateway:
+    settings = Settings(f"127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}", tls=tls, drafts=None)
+    with Gateway(server, settings) as gateway:
         gateway.start()
         before = ssl.get_server_certificate(("127.0.0.1", http_port))
         assert before.strip() == tls.certificate.read_text().strip()
