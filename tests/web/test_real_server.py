@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
+from pydicom.uid import BasicTextSRStorage
 
 from export.package import write_archive
 from launcher.gateway.gateway import SAMPLES, Gateway
@@ -80,15 +82,21 @@ def test_conversation(browser: Any, server: LocalServer) -> None:
 
 
 def test_newcomer_gets_the_models_report(browser: Any, address: str, server: LocalServer) -> None:
-    """One click on the DICOM sample: its picture, and the report that /predictions gives."""
+    """One click on the DICOM sample: its picture, and the report that /predictions gives; another saves it as SR."""
     direct = HttpClient(server.url, server.key(), CONFIG.name).report(sample_radiograph())
-    with open_page(browser, address, **MODES["light"]) as page:
+    with open_page(browser, address, accept_downloads=True, **MODES["light"]) as page:
         page.get_by_role("button", name=SAMPLES["rg1.dcm"]).click()
         page.locator("#state:has-text('Draft finished.')").wait_for(timeout=60_000)
         assert " ".join(page.locator("#text").inner_text().split()) == " ".join(direct["report"].split())
         assert page.locator("#warnings li").count() == len(direct["warnings"])
         size = CONFIG.preprocess.size
         assert f"{size} × {size} pixels" in page.locator("#caption").inner_text()
+        with page.expect_download() as download:
+            page.locator("#sr").click()
+        document = dcmread(download.value.path())
+        assert document.SOPClassUID == BasicTextSRStorage
+        assert (document.VerificationFlag, document.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+        assert direct["report"] in document.to_json()
 
 
 def test_refusal_comes_before_the_report(browser: Any, address: str) -> None:
