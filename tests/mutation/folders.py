@@ -44,12 +44,21 @@ FOLDERS = {
         "handlers",
         tuple(
             f"tests/handlers/test_{name}.py"
-            for name in ("field_limits", "answers", "settings", "request", "insights", "report_handler", "limits")
+            for name in (
+                *("field_limits", "answers", "settings", "request", "images", "insights", "report_handler", "limits"),
+                "completion",
+            )
         ),
     ),
     "metrics": Folder(
         "training/evaluation/metrics",
-        # The others train a model, or read what only ../shared has.
-        tuple(f"{METRICS}/test_{name}.py" for name in ("values", "labeller", "overlap", "template_captions")),
+        # The other one trains a model.
+        tuple(
+            f"{METRICS}/test_{name}.py"
+            for name in (
+                *("values", "labeller", "labeller_check", "labeller_probes", "overlap", "template_captions"),
+                "authorities",
+            )
+        ),
     ),
 }

@@ -3,6 +3,7 @@
 import math
 import sys
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from tests.training.conftest import LABELS as COMBINATIONS
 from training.datasets.templates import Labels
+from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
 from training.evaluation.metrics.clinical import FIVE, GROUPS, clinical_measures, label_counts
 from training.evaluation.metrics.f1 import f1, hits, macro_f1, micro_f1
@@ -17,7 +19,7 @@ from training.evaluation.metrics.labeller import FINDINGS, LABELS, NO_FINDING, L
 from training.evaluation.metrics.labeller_check import markdown, read_gold
 from training.evaluation.metrics.measure import Bootstrap, Measure, mean
 from training.evaluation.metrics.meteor import _one_line, meteor, meteor_counts
-from training.evaluation.metrics.ngrams import bleu, bleu_counts, ngram_counts
+from training.evaluation.metrics.ngrams import best_constant, bleu, bleu_counts, ngram_counts
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
 from training.evaluation.metrics.overlap import (
     cider_scores,
@@ -49,6 +51,7 @@ def test_interval_holds_the_middle_95_percent() -> None:
     assert value == pytest.approx(values.mean())
     assert np.mean(draws < low) == pytest.approx(0.025, abs=0.001)
     assert np.mean(draws > high) == pytest.approx(0.025, abs=0.001)
+    assert (low, high) == pytest.approx(np.quantile(draws, [0.025, 0.975])), "2000 draws, the same each time"
     # The normal interval of a mean: 1.96 standard errors to each side.
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / math.sqrt(40), rel=0.06)
 
@@ -146,6 +149,12 @@ def test_bleu_by_hand() -> None:
     assert sum(ngram_counts(["a", "b", "c", "d", "e"]).values()) == 5 + 4 + 3 + 2
 
 
+def test_best_constant_of_many_references() -> None:
+    """What is kept of an n-gram is as long as its count in one reference, however many references have it."""
+    references = ["the lungs are clear today"] * 200 + ["a small effusion is there"]
+    assert best_constant(reversed(references), references) == references[0]
+
+
 def test_sacrebleu_by_hand() -> None:
     """The k-th order without a match counts as 1 / 2 ** k of one (exponential smoothing)."""
     smoothed = np.array([5.0, 6, 5, 4, 3, 2, 4, 2, 0, 0])
@@ -196,6 +205,16 @@ def test_meteor_by_hand() -> None:
     assert meteor(np.zeros(23)) == 0
     assert meteor_counts([]).shape == (0, 23)
     assert _one_line(" a ||| b\nc ") == "a b c"
+
+
+@pytest.mark.parametrize("spec", [None, ModuleSpec("pycocoevalcap", None)])
+def test_meteor_needs_its_jar(monkeypatch: pytest.MonkeyPatch, spec: ModuleSpec | None) -> None:
+    """Without the package, or with a module of that name, the error says what is needed; with it the jar is there."""
+    command, folder = meteor_program.jar_command()
+    assert (folder / command[command.index("-jar") + 1]).is_file()
+    monkeypatch.setattr(meteor_program, "find_spec", lambda _: spec)
+    with pytest.raises(ModuleNotFoundError, match="METEOR needs pycocoevalcap"):
+        meteor_program.jar_command()
 
 
 @dataclass
