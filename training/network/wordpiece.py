@@ -17,8 +17,6 @@ CONTINUED = "##"
 WORD = Regex(
     rf"{SPACE}?(?:\d+(?:[.,:/]\d+)+|\p{{Han}}|(?:(?!\p{{Han}})[\p{{L}}\p{{M}}\p{{N}}])+|[^\p{{L}}\p{{M}}\p{{N}}])"
 )
-    rf"{SPACE}?(?:\d+(?:[.,:/]\d+)+|\p{{Han}}|(?:(?!\p{{Han}})[\p{{L}}\p{{M}}\p{{N}}])+|[^\p{{L}}\p{{M}}\p{{N}}])"
-)
 """A number with its separators, one Chinese character, letters and digits, or one other sign."""
 
 

@@ -36,7 +36,8 @@ _MASS = r"(?:mass(?:es)?|nod(?:ules?|ular)|lumps?|tumou?rs?|neoplasms?|carcinoma
 NO_MENTIONS: dict[str, tuple[str, ...]] = {
     "edema": (
         rf"\b{_OUTSIDE} (?:edema|swelling)",
-        r"\b(?:cerebral|vasogenic|cutaneous|laryngeal|peripheral|pedal|ankle|leg|arm|extremity|scrotal|marrow|facial) edema",
+        r"\b(?:cerebral|vasogenic|cutaneous|laryngeal|peripheral|pedal|ankle|leg|arm|extremity|marrow|"
+        r"scrotal|facial) edema",
         rf"edema (?:in|of|within) (?:the )?(?:left |right )?(?:{_OUTSIDE}|arm|leg)\b",
     ),
     "lung opacity": (r"\bscarce",),

@@ -57,7 +57,10 @@ _SEEN = (
     "(?:seen|identified|present|evident|demonstrated|redemonstrated|visuali[sz]ed|visible|appreciated|appreciable|detected|"
     "detectable|discern(?:ed|ible)|noted|suspected|observed|apparent|found|shown|recogni[sz](?:ed|able)|there)"
 )
-_GONE = "(?:resolved|cleared|disappeared|subsided|vanished|dissipated|abated|(?:re|re?ab)sorbed|gone(?: away)?)"
+_GONE = (
+    "(?:resolved|cleared|disappeared|subsided|vanished|dissipated|abated|(?:re|re?ab)sorbed|faded|"
+    "gone(?: away)?|melted away)"
+)
 _EXCLUDED = "(?:excluded?|ruled? (?:in or )?out|confirm(?:ed)?|guaranteed?|discounted?|dismiss(?:ed)?)"
 _ADVERB = r"(?:\w+ly|very|quite|rather|also|most|now)"
 _LINK = (
@@ -121,9 +124,10 @@ NEGATED_BEFORE = _any(
     "clear of", "lack of", "denies", "ruled out", "excludes?", "resolved", "resolution of", "clearing of",
     "resolving of", "rather than", "instead of", "cleared of", "removal of", "removed", "unlikely", "no longer",
     "(?:discontinuation|discontinuance|explantation|extraction) of", "explanted", "discontinued", "nothing", "zero",
-    "nil", "hardly any", "scarcely any", "lack(?:s|ing)?", "excluding", "improbable",
-    "(?:little|scant) (?:\\w+ )?(?:evidence|suspicion|concern|to (?:suggest|indicate|support))", "mimic(?:s|king|ked)?",
-    "fail(?:s|ed|ure)?(?: of (?:\\w+ ){1,3})? ?to (?:show|demonstrate|reveal)", "simulat(?:es?|ing|ed)",
+    "nil", "devoid of", "(?:argues?|speaks?) against", "cannot (?:see|identify|find|detect|make out)", "improbable",
+    "(?:hardly|scarcely) any", "lack(?:s|ing)?", "excluding", "mimic(?:s|king|ked)?", "simulat(?:es?|ing|ed)",
+    "(?:little|scant) (?:\\w+ )?(?:evidence|suspicion|concern|to (?:suggest|indicate|support))",
+    "fail(?:s|ed|ure)?(?: of (?:\\w+ ){1,3})? ?to (?:show|demonstrate|reveal)",
 )  # fmt: skip
 """These deny what follows them in the clause."""
 
@@ -150,8 +154,8 @@ NEGATED_AFTER = _any(
     f"(?:not|no longer|cannot|never)(?: be| been)?(?: \\w+)? (?:{_SEEN}|developed|recurred|occurred|reaccumulated)",
     "(?:not|no longer) in (?:place|situ)",
     f"{_LINK} (?:absent|ruled out|excluded|unlikely|improbable|(?:not|dis)(?: ?favou?red| likely))",
+    "(?:unlikely|improbable|(?:not |dis)favou?red)$",
     f"(?:has|have|had)(?: now)? been (?:{_ADVERB} )?(?:ruled out|excluded)",
-    "(?:is|are|was|were)(?: \\w+)? (?:absent|ruled out|excluded|unlikely)",
     f"(?:has|have|had)(?:(?! {_PARTLY}) \\w+){{0,2}} {_GONE}",
     f"(?:is|are)(?:(?! {_PARTLY})(?: \\w+))? resolved",
     f"(?:(?:has|have|had)(?: since)? been|is|are|was|were)(?: \\w+)? {_REMOVED}",
@@ -196,6 +200,7 @@ UNCERTAIN_AFTER = _any(
     f"{_LINK} (?:less )?"
     "(?:possible|suspected|questionable|doubtful|doubted|likely|conceivable|a (?:consideration|possibility))",
     "less likely$",
+    "(?:may|might|could) (?:also )?be (?:hidden|obscured|masked|missed|overlooked|present)",
     "should be considered",
     "is in the differential",
     "if any",
@@ -215,7 +220,8 @@ Words that follow the "or" are not a part of it: "atelectasis or possibly pneumo
 """
 
 HISTORY = re.compile(
-    r"(?:\b(?:history|h/o|p?m?hx|pmh|indications?|follow(?:ing)?[- ]?up)\b(?: (?:of|for))?)"
+    r"(?:\b(?:history|h/o|p?m?hx|pmh|indications?|follow(?:ing)?[- ]?up|"
+    r"reasons? for (?:the )?(?:exam\w*|study)|(?:hospitali[sz]|admitt)ed (?:for|with))\b(?: (?:of|for))?)"
     r"(?:(?: [\w-]+){0,5}|\s*[:-](?:,? [\w-]+)*,?)\s*$"
 )
 """What follows is of the past, or only what somebody told."""
@@ -229,8 +235,9 @@ TREATED = re.compile(
 
 HISTORY_AFTER = re.compile(
     r"^\w* history\b|(?<!since)(?<!than)(?<!to)(?<!from)(?<!with)(?<!over)(?<!the) "
-    r"(?:last (?:year|month|week|spring|summer|autumn|fall|winter)|(?:an?|one|two|three|several|many|\d+) (?:years?|months?) ago|in (?:19|20)\d\d|as a child|"
-    r"in childhood|in the past)\b"
+    r"(?:last (?:year|month|week|spring|summer|autumn|fall|winter)|"
+    r"(?!(?:since|than|to|from|with|over|the|and)\b)\w+ (?:years?|months?) ago|in (?:\w+ )?(?:19|20)\d\d|"
+    r"(?:as|when) an? (?:child|teenager|infant|young)|in childhood|in the past)\b"
 )
 """The time of a finding: "had pneumonia last year"."""
 
