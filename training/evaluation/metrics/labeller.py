@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from training.evaluation.metrics import labeller_mentions as mentions
 from training.evaluation.metrics import labeller_rules as rules
 
 PHRASES = Path(__file__).parent / "chexpert_phrases"
@@ -26,6 +27,20 @@ LABELS = (NO_FINDING, *FINDINGS)
 
 OTHER = "other"
 """CheXpert's phrases for findings outside its labels, which still forbid "no finding"."""
+
+_ANSWER = "(?:none|no|not seen|nil|absent|negative)"
+
+SPELLINGS = (
+    (re.compile("[\u2018\u2019\u02bc]"), "'"),
+    (re.compile(r"(?i)\b(?:can't|can not)\b"), "cannot"),
+    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"(?i)n't\b"), " not"),
+    (re.compile(r"(?i)\band ?/ ?or\b"), "or"),
+    (re.compile(rf"(?i)\?\s*({_ANSWER})(?=\s*(?:[.,;]|$))"), r": \1"),
+    (re.compile(rf"(?i)[(\[]\s*({_ANSWER})\s*[)\]]"), r": \1"),
+    (re.compile(r"(?:^|(?<=[\s(,:]))\?\s*(?=[a-z])"), "query "),
+)
+"""Different spellings of the same words: the rules know only the second."""
 
 
 class State(IntEnum):
@@ -58,8 +73,8 @@ class Labeller:
         names = {finding: finding.replace(" ", "_") for finding in FINDINGS} | {OTHER: "no_finding"}
         self._phrases = {
             finding: _Phrases(
-                _pattern([*_lines(PHRASES / "mention" / f"{name}.txt"), *rules.MENTIONS.get(finding, ())]),
-                _pattern([*_lines(PHRASES / "unmention" / f"{name}.txt"), *rules.NO_MENTIONS.get(finding, ())]),
+                _pattern([*_lines(PHRASES / "mention" / f"{name}.txt"), *mentions.MENTIONS.get(finding, ())]),
+                _pattern([*_lines(PHRASES / "unmention" / f"{name}.txt"), *mentions.NO_MENTIONS.get(finding, ())]),
             )
             for finding, name in names.items()
         }
@@ -93,7 +108,9 @@ def positive(said: Mapping[str, State]) -> frozenset[str]:
 
 
 def sentences(report: str) -> list[str]:
-    """The sentences of a report in lower case, single spaces."""
+    """The sentences of a report in lower case, single spaces, contractions written out ("isn't": "is not")."""
+    for spelling, written in SPELLINGS:
+        report = spelling.sub(written, report)
     return [text for part in rules.SENTENCE_END.split(report) if (text := " ".join(part.lower().split()))]
 
 
@@ -101,22 +118,29 @@ def _state(sentence: str, match: re.Match[str], finding: str, alternatives: Stat
     """What a sentence says of the finding that it mentions; None where it says nothing of it."""
     clause = _cut(sentence, match, rules.CLAUSE_END)
     before, after = _cut(sentence, match, rules.CLAUSE_END, rules.NEW_STATEMENT)
-    if match.group() in rules.PARTS:
+    if match.group() in mentions.PARTS:
         return _state_of_part(before, after)
     if rules.UNCERTAIN_AFTER.search(after) or rules.EXCLUDED_BEFORE.search(before):
         return State.UNCERTAIN
-    other_side = rules.OTHER_SIDE_BEFORE.search(sentence[: match.start()])
-    if other_side or rules.OTHER_SIDE_AFTER.search(sentence[match.end() :]):
+    if _is_there_after_all(sentence, match, before, after):
         return State.POSITIVE
-    if _is_past(finding, before, after):
-        return None
+    if not rules.HEALED.search(clause[1]) and _is_past(finding, before, after):
+        return State.NEGATIVE if rules.NEGATED_AFTER.search(after) else None
     if _is_denied(finding, before, after):
         return State.NEGATIVE
     # A doubt reaches further than a denial: "differential considerations include infection and mild edema".
     alone = rules.ALTERNATIVE_BEFORE.sub(" ", clause[0])
-    doubted = match.group() in rules.SIGNS or rules.UNCERTAIN_BEFORE.search(alone)
+    doubted = match.group() in mentions.SIGNS or rules.UNCERTAIN_BEFORE.search(alone)
     alternative = alone != clause[0] or rules.ALTERNATIVE_AFTER.search(after)
     return State.UNCERTAIN if doubted else alternatives if alternative else State.POSITIVE
+
+
+def _is_there_after_all(sentence: str, match: re.Match[str], before: str, after: str) -> bool:
+    """Whether a denial is one of the other side, or of the past: "new effusion, not seen previously"."""
+    if rules.NEW_SINCE.search(after) and not rules.NEGATED_BEFORE.search(before):
+        return True
+    other_side = rules.OTHER_SIDE_BEFORE.search(sentence[: match.start()])
+    return bool(other_side or rules.OTHER_SIDE_AFTER.search(sentence[match.end() :]))
 
 
 def _is_denied(finding: str, before: str, after: str) -> bool:
@@ -144,6 +168,8 @@ def _is_past(finding: str, before: str, after: str) -> bool:
         return True
     if finding in rules.LASTING or rules.STILL_THERE.search(after):
         return False
+    if rules.HISTORY_AFTER.search(after):
+        return True
     past = (rules.PRIOR, rules.TREATED, rules.EARLIER_EXAMINATION_BEFORE)
     return any(rule.search(before) for rule in past) or bool(rules.EARLIER_EXAMINATION_AFTER.search(after))
 

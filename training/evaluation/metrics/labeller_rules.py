@@ -24,6 +24,17 @@ _REST = (
 )
 """The other side, without the finding: "no effusion on the left; moderate on the right"."""
 
+_OTHER_ONE = (
+    rf"(?:(?:the |that on the |the one on the ){_SIDE}(?: one| side)?|the other(?: one| side)?) "
+    r"(?:(?:still|only) )?(?:remains?|persists?|is (?:still )?(?:unchanged|stable|present|there|larger|smaller)|"
+    r"has (?:increased|decreased|enlarged|worsened|grown)|(?:has|does|is) not(?=\s*(?:[.,;]|$)))(?! clear| normal)"
+)
+_ONE_THERE = (
+    rf"there (?:is|are|remains?|persists?) (?:still |now )?(?:one|some|(?:an? )?{_SIZE} (?:one|amount)) "
+    rf"(?:on|at|in) (?:the )?{_SIDE}"
+)
+"""The other side, with the finding left out: "but the left remains", "but there is one on the right"."""
+
 SENTENCE_END = re.compile(
     r"(?<!\bvs)(?<!\bVS)(?<!\be\.g)(?<!\bi\.e)(?<!\bDr)[.!?;]+(?=\s|$|(?<=[a-z][.!?;])[A-Z])"
     rf"(?!(?i:\s+{_REST}))|\n\s*\n"
@@ -38,73 +49,47 @@ OTHER_SIDE_BEFORE = re.compile(
 )
 OTHER_SIDE_AFTER = re.compile(
     rf"^\w*(?: (?:is |are )?(?:seen )?(?:on|at|in) the {_SIDE}(?: side| base| lung)?)?\s*[.;,]?\s*{_REST}"
+    rf"|(?:[,;]|\b(?:but|and|while|whereas|although|however)\b)\s*(?:but |and |while )?(?:{_OTHER_ONE}|{_ONE_THERE})"
 )
 """What is denied on one side is there on the other: "moderate right and no left effusion"."""
 
-MENTIONS: dict[str, tuple[str, ...]] = {
-    "cardiomegaly": ("heart enlargement", r"\bheart\b(?= (?:is|was|appears|remains)\b)"),
-    "pneumonia": ("pneumonitis",),
-    "support devices": (
-        r"\bleads?\b(?! to\b)", r"\bgenerators?\b", r"\bpacing\b", r"stimulators?\b", r"\bdrains\b", r"\belectrodes?\b",
-        r"\b(?:chest|infusion|venous|central|right|left) port\b", r"\bport-?a-?cath", r"\bballoon pump", r"\bprosthe",
-        r"\bstents?\b", r"\bsheath\b", r"\bloop recorder", r"\bswan[- ]ganz",
-        r"\btracheostomy\b", r"\btrach\b", r"\b[lrb]?vads?\b", r"\bventricular assist", r"\bimpella\b", r"\becmo\b",
-        r"\bwires\b", r"\b(?:sternotomy|sternal|cerclage|pacer|pacemaker|epicardial) wire\b", r"\bpleurx\b",
-    ),
-}  # fmt: skip
-"""Mentions of findings in addition to CheXpert's."""
-
-_OUTSIDE = (
-    "(?:breasts?|chest wall|axilla(?:ry)?|soft tissues?|skin|subcutaneous|thyroid|neck|liver|hepatic|kidneys?|renal|"
-    "adrenal|abdom(?:en|inal)|muscle|scalp)"
-)
-"""Where a mass is not one of the lung."""
-
-_MASS = r"(?:mass(?:es)?|nod(?:ules?|ular)|lumps?|tumou?rs?|neoplasms?|carcinomas?|densit(?:y|ies)|lesions?)"
-
-NO_MENTIONS: dict[str, tuple[str, ...]] = {
-    "cardiomegaly": ("heart enlargement",),
-    "edema": ("soft tissue (?:edema|swelling)",),
-    "enlarged cardiomediastinum": (
-        r"\b(?:aort(?:a|ic)|diaphragm\w*|hemidiaphragm\w*|hilar|renal|bony|rib|osseous|pleural|lung) contours?",
-        r"\bcontours? of (?:the )?(?:\w+ )?(?:aort|diaphragm|hemidiaphragm|hil)",
-    ),
-    "lung lesion": (
-        rf"\b{_OUTSIDE} (?:\w+ )?{_MASS}",
-        rf"\b{_MASS}(?: \w+)? (?:in|of|within|on|overlying|along) (?:the )?(?:left |right )?(?:\w+ )?{_OUTSIDE}\b",
-        r"\bmass effect", r"\bbody mass", r"\bmuscle mass", r"\bventricular mass",
-    ),
-    "pneumonia": (r"(?:prior|previous|old|remote|granulomatous|tubercul\w+) infecti\w+", "post-?infectious"),
-    "support devices": (
-        r"plate[- ]?like", "platelet", "template", "tubercul", r"end[- ]?plate",
-        r"kerley(?: ?-?[abc])?(?: and [abc])? lines?", r"\b(?:pleural|septal|fissur\w+|fracture|skin|suture|fat|"
-        r"joint|paraspinal|paratracheal|mid[- ]?clavicular|axillary) lines?\b", r"\bin line with\b",
-        r"\bvalv\w* (?:\w+ )?calcifi\w+", r"calcifi\w+ (?:of|in) (?:the )?(?:\w+ )?valve", r"\bnative valve",
-        r"\bsupport(?:s|ing|ive)?\b(?= (?:the|this|that|a|an|of|for)\b)", r"\bleads? (?:to|into)\b",
-    ),
-}  # fmt: skip
-"""Where the letters of a mention mean something else, in addition to CheXpert's."""
-
-PARTS = frozenset(
-    {
-        "heart", "the heart", "heart size", "cardiac size", "cardiac shadow", "cardiac contour", "cardiac silhouette",
-        "mediastinum", "cardiomediastinum", "contour", "mediastinal configuration", "mediastinal silhouette",
-        "pericardial silhouette", "cardiac silhouette and vascularity",
-    }
-)  # fmt: skip
-"""Mentions that name a part of the body: what is said of it decides."""
-
-SIGNS = frozenset({"vascular congestion", "pulmonary congestion", "vascular prominence", "indistinctness"})
-"""Mentions that CheXpert counts as edema, and that leave it in doubt: the gold labels do not have it there."""
-
 _SEEN = (
-    "(?:seen|identified|present|evident|demonstrated|visualized|appreciated|detected|noted|suspected|observed|apparent)"
+    "(?:seen|identified|present|evident|demonstrated|redemonstrated|visuali[sz]ed|visible|appreciated|appreciable|detected|"
+    "detectable|discern(?:ed|ible)|noted|suspected|observed|apparent|found|shown|recogni[sz](?:ed|able)|there)"
 )
+_GONE = (
+    "(?:resolved|cleared|disappeared|subsided|vanished|dissipated|abated|(?:re|re?ab)sorbed|faded|"
+    "gone(?: away)?|melted away)"
+)
+_EXCLUDED = "(?:excluded?|ruled? (?:in or )?out|confirm(?:ed)?|guaranteed?|discounted?|dismiss(?:ed)?)"
+_ADVERB = r"(?:\w+ly|very|quite|rather|also|most|now)"
+_LINK = (
+    "(?:is|are|was|were|seems?|appears?|looks?|remains?)"
+    f"(?: (?:thought|felt|considered|believed|deemed|judged))?(?: to be)?(?: {_ADVERB}){{0,2}}"
+)
+"""What joins a finding to how likely it is: "pneumonia is thought to be very unlikely"."""
+
 _AFFIRMED = (
     "(?:small|tiny|trace|mild|moderate|minimal|minor|slight|stable|unchanged|persist(?:ent|ing)|residual|patchy|"
-    "increas(?:ed|ing)|worsen(?:ed|ing)|improv(?:ed|ing)|decreas(?:ed|ing)|known|chronic|similar|bilateral|bibasilar)"
+    "increas(?:ed|ing)|worsen(?:ed|ing)|improv(?:ed|ing)|decreas(?:ed|ing)|known|chronic|similar|bilateral|bibasilar|old|healed|healing)"
 )
 """Words that a denied finding hardly ever has: "no pneumothorax, small effusion". Not among them: "large", "new"."""
+
+_NEVER_LISTED = (
+    "(?:fractures?|cardiomegaly|atelectasis|scar(?:ring|s)?|granulomas?|scoliosis|pacemaker|picc|catheter|tube|clips)"
+)
+"""What is not in lists of denied findings that have no "or": "no pneumothorax, rib fracture" has two statements."""
+
+
+def _ends(*words: str) -> str:
+    """The place after one of these words."""
+    return "|".join(f"(?<={word})" for word in words)
+
+
+_END_OF_GENERAL = _ends("process", "processes", "disease", "abnormality", "abnormalities", "finding", "findings")
+_END_OF_FINDING = _ends(
+    "pneumothorax", "effusion", "effusions", "consolidation", "edema", "pneumonia", "infiltrate", "infiltrates"
+)
 
 _VERB = "(?:is|are|was|were|has|have|had|remains?|persists?|present|noted|not|continues?|appears?)"
 _NO_LIST = r"(?:(?!\b(?:or|nor|and)\b)[^,])*"
@@ -122,6 +107,11 @@ NEW_STATEMENT = re.compile(
     rf"|(?:,|\band\b|\bwith\b)\s*(?:and |with )?(?:an? )?{_AFFIRMED}\b(?!.*\bn?or\b)"
     rf"|\band\s+(?:an? )?{_SIZE} {_SIDE}\b(?!.*\bn?or\b)"
     rf"|,\s*(?:no|without)\b"
+    r"|(?:,|\band\b)\s*(?:the )?(?:persistence|progression|worsening|recurrence|development|appearance) (?:of|in)\b"
+    r"(?!.*\bn?or\b)"
+    r"|(?:,|\band\b)\s*(?!(?:n?or|and|with)\b)(?=(?:[\w-]+ ){1,5}(?:placed|inserted|introduced|positioned)\b)"
+    rf"|(?:{_END_OF_GENERAL}),(?!.*(?:,|\bn?or\b))"
+    rf"|(?:{_END_OF_FINDING}|{_END_OF_GENERAL}),\s*(?=(?:[\w-]+ ){{0,3}}{_NEVER_LISTED}\b)(?!.*(?:,|\b(?:n?or|and)\b))"
     rf"|,\s*(?!(?:or|nor|and|with|if|which|that|{_VERB})\b)(?={_NO_LIST}\b{_VERB}\b)"
     rf"|,\s*(?!(?:or|nor|and|if|which|that)\b)(?={_NO_LIST}\b{_SEEN} (?:on|in|at) (?:the )?{_SIDE})"
     rf"|\band\b(?={_NO_LIST}\b(?:remains?|persists?|(?:is|are|has|have) (?:\w+ )?(?:{_AFFIRMED}|enlarged|prominent))\b)"
@@ -133,7 +123,11 @@ NEGATED_BEFORE = _any(
     "no", "non", "not", "without", "never", "nor", "neither", "absent", "absence of", "negative for", "free of",
     "clear of", "lack of", "denies", "ruled out", "excludes?", "resolved", "resolution of", "clearing of",
     "resolving of", "rather than", "instead of", "cleared of", "removal of", "removed", "unlikely", "no longer",
-    "(?:discontinuation|discontinuance|explantation|extraction) of", "explanted", "discontinued",
+    "(?:discontinuation|discontinuance|explantation|extraction) of", "explanted", "discontinued", "nothing", "zero",
+    "nil", "devoid of", "(?:argues?|speaks?) against", "cannot (?:see|identify|find|detect|make out)", "improbable",
+    "(?:hardly|scarcely) any", "lack(?:s|ing)?", "excluding", "mimic(?:s|king|ked)?", "simulat(?:es?|ing|ed)",
+    "(?:little|scant) (?:\\w+ )?(?:evidence|suspicion|concern|to (?:suggest|indicate|support))",
+    "fail(?:s|ed|ure)?(?: of (?:\\w+ ){1,3})? ?to (?:show|demonstrate|reveal)",
 )  # fmt: skip
 """These deny what follows them in the clause."""
 
@@ -142,7 +136,7 @@ NO_NEGATION = _any(
     "worsening|decrease|reduction|enlargement|growth|difference|resolution|clearing)",
     "not (?:significantly |appreciably )?(?:changed|improved|increased|only|certain(?:ly)?|"
     "excluded|ruled out|resolved)",
-    "not (?:yet |completely |entirely |fully )*(?:resolved|cleared)",
+    f"not (?:yet |completely |entirely |fully )*{_GONE}",
     "without (?:significant |interval )*(?:change|improvement|resolution)",
     "(?:near|nearly|almost|partial|partially|incomplete|incompletely|largely|mostly)[ -]"
     "(?:complete(?:ly)? |total(?:ly)? )?(?:interval )?(?:resolution|resolved|resorption|clearing|cleared)(?: of)?",
@@ -157,10 +151,12 @@ _REMOVED = (
 """A device that was pulled back is still there."""
 
 NEGATED_AFTER = _any(
-    f"(?:not|no longer) (?:\\w+ )?{_SEEN}",
+    f"(?:not|no longer|cannot|never)(?: be| been)?(?: \\w+)? (?:{_SEEN}|developed|recurred|occurred|reaccumulated)",
     "(?:not|no longer) in (?:place|situ)",
-    "(?:is|are|was|were)(?: \\w+)? (?:absent|ruled out|excluded|unlikely)",
-    f"(?:has|have|had)(?:(?! {_PARTLY})(?: \\w+))? (?:resolved|cleared)",
+    f"{_LINK} (?:absent|ruled out|excluded|unlikely|improbable|(?:not|dis)(?: ?favou?red| likely))",
+    "(?:unlikely|improbable|(?:not |dis)favou?red)$",
+    f"(?:has|have|had)(?: now)? been (?:{_ADVERB} )?(?:ruled out|excluded)",
+    f"(?:has|have|had)(?:(?! {_PARTLY}) \\w+){{0,2}} {_GONE}",
     f"(?:is|are)(?:(?! {_PARTLY})(?: \\w+))? resolved",
     f"(?:(?:has|have|had)(?: since)? been|is|are|was|were)(?: \\w+)? {_REMOVED}",
     "(?:is|are|has been|have been) (?:now |since )?(?:out|gone)(?! of)",
@@ -170,14 +166,16 @@ NEGATED_AFTER = _any(
 NEGATED_ENTRY = re.compile(
     r"^\w*(?:(?:,| and| or| &|/)? ?[\w-]+){0,3}\s*(?::|=|--?)\s*"
     r"(?:none|no|not|nil|absent|negative)\b(?! (?:\w+ )?(?:change|increase|improve))"
-    rf"|^\w*\s+(?:now |since |interval )?{_REMOVED}"
+    rf"|^\w*\s+(?:(?:line|tube|catheter|drain|device|lead|wire)s? )?(?:now |since |interval )?{_REMOVED}"
 )
 """An entry of a list or a note: "pneumothorax: none", "lines and tubes: none", "chest tube removed"."""
 
 EXCLUDED_BEFORE = _any(
-    "(?:cannot|can not|can't|could not|couldn't|unable to|not possible to|impossible to|difficult to|hard to|"
-    "(?:do|does|did) not|doesn't|don't|to|without)(?: \\w+)? (?:exclude|excluding|rule out)",
+    "(?:cannot|could not|unable to|not (?:able|possible) to|no way to|impossible to|difficult to|hard to|"
+    f"(?:do|does|did|may|might) not|to|without)(?: \\w+){{0,3}}? (?:{_EXCLUDED}|excluding)",
     "rule out",
+    "(?:exclusion|ruling out)(?: of)?",
+    "cannot be (?:sure|certain|confident)",
     "(?:less|not) likely",
     "(?:favou?red|preferred) over",
     "(?:more|most) likely than",
@@ -186,21 +184,23 @@ EXCLUDED_BEFORE = _any(
 """To leave something open is a doubt, although its words are those of denials."""
 
 UNCERTAIN_BEFORE = _any(
-    "may", "might", "could", "possibl[ey]", "possibility of", "likely", "suspected", "suspicion of",
+    "may", "might", "could", "possibl[ey]", "possibility of", "likely", "suspected",
     "questionable", "question(?: of)?", "concern(?:ing)?(?: for)?", "versus", "vs", "differential", "worrisome for",
+    "suspects?", "suspicio(?:n|us) (?:of|for)", "query", "conceivabl[ey]",
     "evaluate for", "correlat(?:e|ion)", "appears? to",
-    "presum(?:ed|ably)", "perhaps", "potential(?:ly)?", "equivocal", "indeterminate",
+    "presum(?:ed|ably)", "perhaps", "potential(?:ly)?", "equivocal", "(?<!age[ -])indeterminate",
     "in the (?:appropriate|proper) clinical", "doubtful", "dubious", "(?<!no )(?<!without )doubt",
 )  # fmt: skip
 """These put what follows them in doubt. "Probable" and "suggestive of" do not: readers mean the finding."""
 
 UNCERTAIN_AFTER = _any(
-    "(?:can(?:not| not|'t)|could not|couldn't)(?: be| entirely| completely| definitively| fully)* "
-    "(?:excluded?|ruled? out)",
-    "not (?:be )?(?:entirely |completely )?(?:excluded|ruled out)",
-    "(?:difficult|hard|impossible) to (?:entirely |completely )?(?:exclude|rule out)",
-    "(?:is|are|remains?) (?:also |less )?"
-    "(?:possible|suspected|questionable|doubtful|doubted|likely|a (?:consideration|possibility))",
+    f"(?:cannot|could not|may not|might not|can neither)(?: be| with certainty| neither| {_ADVERB})* {_EXCLUDED}",
+    f"not (?:be )?(?:{_ADVERB} )?(?:excluded|ruled out)",
+    f"(?:difficult|hard|impossible) to (?:{_ADVERB} )?(?:exclude|rule out)",
+    f"{_LINK} (?:less )?"
+    "(?:possible|suspected|questionable|doubtful|doubted|likely|conceivable|a (?:consideration|possibility))",
+    "less likely$",
+    "(?:may|might|could) (?:also )?be (?:hidden|obscured|masked|missed|overlooked|present)",
     "should be considered",
     "is in the differential",
     "if any",
@@ -219,7 +219,11 @@ ALTERNATIVE_BEFORE = re.compile(rf"\b{_FINDING}\s*(?:\b(?:or|versus|vs)\b|/)\.?\
 Words that follow the "or" are not a part of it: "atelectasis or possibly pneumonia" doubts pneumonia more.
 """
 
-HISTORY = re.compile(r"(?:\bhistory(?: of| for)?|\bh/o|\bhx(?: of)?)(?: [\w-]+){0,5}\s*$")
+HISTORY = re.compile(
+    r"(?:\b(?:history|h/o|p?m?hx|pmh|indications?|follow(?:ing)?[- ]?up|"
+    r"reasons? for (?:the )?(?:exam\w*|study)|(?:hospitali[sz]|admitt)ed (?:for|with))\b(?: (?:of|for))?)"
+    r"(?:(?: [\w-]+){0,5}|\s*[:-](?:,? [\w-]+)*,?)\s*$"
+)
 """What follows is of the past, or only what somebody told."""
 
 TREATED = re.compile(
@@ -229,9 +233,17 @@ TREATED = re.compile(
 )
 """What follows was treated."""
 
+HISTORY_AFTER = re.compile(
+    r"^\w* history\b|(?<!since)(?<!than)(?<!to)(?<!from)(?<!with)(?<!over)(?<!the) "
+    r"(?:last (?:year|month|week|spring|summer|autumn|fall|winter)|"
+    r"(?!(?:since|than|to|from|with|over|the|and)\b)\w+ (?:years?|months?) ago|in (?:\w+ )?(?:19|20)\d\d|"
+    r"(?:as|when) an? (?:child|teenager|infant|young)|in childhood|in the past)\b"
+)
+"""The time of a finding: "had pneumonia last year"."""
+
 PRIOR = re.compile(
-    r"\b(?:prior|previous|past|former|remote)(?! (?:stud|exam|radiograph|film|chest [xrf]|ct\b|x-?ray|imag|from|and))"
-    r"(?: [\w-]+){0,3}\s*$"
+    r"\b(?:prior|previous|past|former|remote|recent)"
+    r"(?! (?:stud|exam|radiograph|film|chest [xrf]|ct\b|x-?ray|imag|from|and))(?: [\w-]+){0,3}\s*$"
 )
 _EXAMINATION = r"(?:stud(?:y|ies)|exam\w*|radiographs?|films?|ct|x-?rays?|images?|imaging|report)"
 _EARLIER = r"(?:prior|previous|earlier|old|outside|last)"
@@ -243,6 +255,16 @@ EARLIER_EXAMINATION_AFTER = re.compile(
     rf"^\w* (?:was|were) (?:\w+ )?{_SEEN} (?:on|in|at) (?:the )?(?:\w+ )?{_EARLIER}\b"
 )
 """What an earlier examination showed."""
+
+HEALED = re.compile(r"^\w*,? (?:(?:now|all|since|which|have|has) ){0,2}(?:healed|healing)\b")
+"""An old fracture that is seen: "history of rib fractures, now healed"."""
+
+NEW_SINCE = re.compile(
+    rf"\b(?:(?:not|never)(?: been)?(?: {_ADVERB})? {_SEEN}|absent),? (?:previously|before|earlier|formerly|"
+    rf"(?:on|in|at|from) (?:(?:the|any|a) )?(?:\w+ )?{_EARLIER})\b"
+    rf"|\b(?:not|never)(?: been)? (?:previously|formerly|earlier|before) {_SEEN}"
+)
+"""A finding that an earlier examination did not show is new."""
 
 STILL_THERE = _any(
     "unchanged", "persists?", "persistent", "remains?", "stable", "again", "increased", "decreased", "improved",

@@ -3,6 +3,8 @@
 All were written for this test. A held-back set of other sentences of these kinds is tried by hand.
 """
 
+from pathlib import Path
+
 import pytest
 
 from training.evaluation.metrics.labeller import FINDINGS, NO_FINDING, Labeller, State
@@ -217,6 +219,14 @@ NOT_SAID = {
 }
 
 
+LINES = [
+    line.split("|") for line in Path(__file__).with_name("labeller_probes.txt").read_text(encoding="utf-8").splitlines()
+]
+"""More sentences, one a line: what is said (P present, N denied, U in doubt, A nothing), the finding, the sentence."""
+
+STATES = {"P": {State.POSITIVE}, "N": {State.NEGATIVE}, "U": {State.UNCERTAIN}, "A": {None, State.NEGATIVE}}
+
+
 def probes(table: dict[str, tuple[str, ...]]) -> list[tuple[str, str]]:
     """Sentence and finding, one by one."""
     return [(sentence, finding) for sentence, findings in table.items() for finding in findings]
@@ -258,6 +268,12 @@ def test_a_doubted_alternative_does_not_count(sentence: str, findings: tuple[str
     assert first in LABELLER.find(sentence)
     assert second not in LABELLER.find(sentence)
     assert LABELLER.read(sentence)[second] is State.UNCERTAIN
+
+
+@pytest.mark.parametrize(("said", "finding", "sentence"), LINES)
+def test_wordings(said: str, finding: str, sentence: str) -> None:
+    """Contractions, denials, doubt, history, two statements in a sentence, devices and other organs."""
+    assert LABELLER.read(sentence).get(finding) in STATES[said]
 
 
 def test_devices_leave_no_finding() -> None:

@@ -37,7 +37,7 @@ def test_a_report_ends_with_the_text_that_the_server_stops_at(small: Small) -> N
     tokens = ReportTokens(model.config, model.tokenizer)
     assert model.tokenizer.decode(list(tokens.report("Clear lungs."))) == "Clear lungs.###"
     settings = small("xraygpt")
-    generation = {**settings.model["generation"], "stop": ["###"]}
+    generation = {**settings.model["generation"], "stop": ["END"]}
     with pytest.raises(SettingsError, match="where the server would never find it"):
         prepare(replace(settings, model={**settings.model, "generation": generation}), 1, main=False)
 
