@@ -45,6 +45,17 @@ def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return grey.reshape(codes.shape)
 
 
+def luma(channels: np.ndarray) -> np.ndarray:
+    """Return ITU-R 601-2 luma, (n,), of (n, 3 or more) samples; that of equal ones is the same, exactly."""
+    red, green, blue = (channels[:, index] for index in range(3))
+    if channels.dtype in (np.uint8, np.uint16):
+        # As Pillow's convert("L"): the three weights add up to 2 ** 16.
+        weighted: np.ndarray = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
+        return (weighted + np.uint32(0x8000)) >> np.uint32(16)
+    values = red * 0.299 + green * 0.587 + blue * 0.114
+    return values if channels.dtype.kind == "f" else np.rint(values)
+
+
 def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.ndarray, bool]:
     """Return samples scaled to [0, 1] as float32, and whether their own range and not that of their type decided.
 
