@@ -21,7 +21,7 @@ from prelim.images.dicom.codestream import (
 from prelim.images.dicom.gdcm_decoder import decode_by_gdcm
 from prelim.images.dicom.header import DicomHeader
 from prelim.images.dicom.rle import decode_rle, is_rle
-from prelim.images.dicom.transfer_syntax import NATIVE, RLE, YOUNG_NAMES, unsupported
+from prelim.images.dicom.transfer_syntax import NATIVE, RLE, unsupported
 from prelim.images.dicom.values import standard_name
 from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL
 from prelim.images.jpeg_end import END, FILLER
@@ -81,7 +81,7 @@ def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> Samples:
         warnings = () if syntax == RLE else (_other_syntax("RLE", (RLE,), syntax),)
         return Samples(pixels, header.bits_allocated, overshoots=False, warnings=warnings)
     kind = next((kind for start, kind in OTHER_FILES.items() if stream.startswith(start)), None)
-    if kind is not None and syntax not in YOUNG_NAMES:
+    if kind is not None and (syntax in SYNTAX_FAMILY or syntax in NATIVE):
         raise Refused(f"not supported: {kind}: {PIXEL_DATA} holds a {kind} file, which is not read here")
     if syntax in SYNTAX_FAMILY or syntax in NATIVE:
         raise UnreadableInput(f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again")

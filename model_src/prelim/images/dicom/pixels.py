@@ -157,9 +157,9 @@ def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
         return first
     bits = header.grey_scale.bits_stored
     # Grey as RGB repeats its values; as YBR its chroma is in the middle (PS3.3 C.7.6.3.1.2).
-    as_rgb = _share_apart(codes[..., 1], first, bits) + _share_apart(codes[..., 2], first, bits)
-    middle = np.broadcast_to(codes.dtype.type(2 ** (bits - 1)), first.shape)
-    as_ybr = _share_apart(codes[..., 1], middle, bits) + _share_apart(codes[..., 2], middle, bits)
+    others = codes[..., 1:]
+    as_rgb = _share_apart(others, first, bits)
+    as_ybr = _share_apart(others, np.broadcast_to(codes.dtype.type(2 ** (bits - 1)), first.shape), bits)
     if min(as_rgb, as_ybr) > COLOR_SHARE:
         raise Refused(
             "photometric: (0028,0004) Photometric Interpretation says color, and the pixels have colors; allowed: "
@@ -174,10 +174,14 @@ def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
     return grey.reshape(first.shape)
 
 
-def _share_apart(one: np.ndarray, other: np.ndarray, bits: int) -> float:
-    """Return the share of pixels in which two components differ by more than COLOR_LEVELS of 256."""
+def _share_apart(others: np.ndarray, one: np.ndarray, bits: int) -> float:
+    """Return the share of pixels in which another component differs by more than COLOR_LEVELS of 256.
+
+    others : (rows, columns, 2)
+    one    : (rows, columns)
+    """
     limit = COLOR_LEVELS * 2**bits / 256
     apart = 0
-    for row, other_row in zip(one, other, strict=True):
-        apart += int((np.abs(row.astype(np.int32) - other_row) > limit).sum())
+    for row, one_row in zip(others, one, strict=True):
+        apart += int((np.abs(row.astype(np.int32) - one_row[:, None]) > limit).any(axis=-1).sum())
     return apart / one.size

@@ -30,6 +30,13 @@ MAMMOGRAPHY = (
     "BreastProjectionXRayImageStorageForProcessing",
 )
 
+# How the keyword of a SOP class begins -> the Modality of its images, for those that are no general radiograph.
+CLASS_MODALITIES = {
+    **{"CTImage": "CT", "EnhancedCT": "CT", "LegacyConvertedEnhancedCT": "CT"},
+    **{"MRImage": "MR", "EnhancedMR": "MR", "LegacyConvertedEnhancedMR": "MR"},
+    **{"Ultrasound": "US", "NuclearMedicine": "NM", "PositronEmission": "PT", "DigitalIntraOral": "IO"},
+}
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -104,6 +111,13 @@ def _check_modality(values: HeaderValues, config: InputConfig) -> None:
         raise Refused(
             f"modality: {describe_tag('Modality')} is {found}; this model reads {', '.join(config.modalities)}; "
             "set input.modalities in model.yaml if it was trained on more"
+        )
+    keyword = UID(values.sop_class or "").keyword
+    by_class = next((code for start, code in CLASS_MODALITIES.items() if keyword.startswith(start)), None)
+    if by_class is not None and by_class not in config.modalities:
+        raise Refused(
+            f"modality: {describe_tag('SOPClassUID')} is {standard_name(values.sop_class or '')}; this model reads "
+            f"{', '.join(config.modalities)}; send a radiograph"
         )
 
 
