@@ -95,13 +95,26 @@ def _without_marker(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
     values, counts : (levels,)
     """
-    upper = np.where(values >= values[-1] / 2, counts, 0)
+    upper = np.where(values >= values.max() / 2, counts, 0)
     marker = int(upper.argmax())
     if upper[marker] < MARKER_SHARE * upper.sum():
         return counts
     others = counts.copy()
     others[marker] = 0
     return others if np.count_nonzero(others) > 1 else counts
+
+
+def _without_top(finite: np.ndarray) -> np.ndarray:
+    """Return samples without their highest level if that is a marker, as in `_without_marker`; samples (n,).
+
+    Their type has no range that means anything, so the upper half is that of their own range.
+    """
+    low, top = float(finite.min()), float(finite.max())
+    is_top = finite == finite.max()
+    if is_top.sum() < MARKER_SHARE * np.count_nonzero(finite >= low / 2 + top / 2):
+        return finite
+    others = finite[~is_top]
+    return others if others.size and others.min() < others.max() else finite
 
 
 def finite_samples(samples: np.ndarray) -> np.ndarray:
@@ -115,8 +128,11 @@ def finite_samples(samples: np.ndarray) -> np.ndarray:
 
 
 def sample_percentiles(samples: np.ndarray) -> tuple[float, float]:
-    """Return percentiles 0.5 and 99.5 of the finite samples, or their extremes if those are equal, in linear time."""
-    finite = finite_samples(samples)
+    """Return percentiles 0.5 and 99.5 of the finite samples, or their extremes if those are equal, in linear time.
+
+    A marker of one level, beyond all that the picture has, does not count.
+    """
+    finite = _without_top(finite_samples(samples))
     # The first sample at or below which this share of all lies, as in `weighted_percentiles`.
     ranks = [max(0, int(np.ceil(share * finite.size)) - 1) for share in (LOW_PERCENTILE, HIGH_PERCENTILE)]
     finite.partition(ranks)

@@ -13,7 +13,7 @@ from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff
 from prelim.images.grey_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
 from prelim.images.jpeg_end import END, FILLER, end_of_picture
-from prelim.images.png_chunks import keep_picture
+from prelim.images.png_chunks import keep_picture, read_chunks
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
 MAX_JPEG_SCANS = 100
@@ -113,7 +113,8 @@ def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
 def _is_whole(image: Image.Image, data: bytes) -> bool:
     """Return whether a JPEG file has data for all of its picture, as loaded; where they are missing, Pillow pads it."""
     with Image.open(BytesIO(data.removesuffix(END) + FILLER + END), formats=("JPEG",)) as other:
-        return other.tobytes() == image.tobytes()
+        bands = [(0, top, image.width, min(top + BAND, image.height)) for top in range(0, image.height, BAND)]
+        return all(other.crop(band).tobytes() == image.crop(band).tobytes() for band in bands)
 
 
 def read_orientation(source: Image.Image | bytes) -> object:
@@ -135,9 +136,11 @@ def _with_scaled_transparency(image: Image.Image, data: bytes) -> Image.Image:
 
     ISO/IEC 15948 11.3.2.1: tRNS has the level as a sample of the file.
     """
-    level = image.info.get("transparency")
-    if image.mode not in ("1", "L") or not isinstance(level, int):
+    chunk = next((chunk for kind, chunk in read_chunks(data) if kind == b"tRNS"), b"")
+    if image.mode not in ("1", "L") or len(chunk) != 14:
         return image
+    # Pillow keeps no more of the level than whether it is 0, if samples have one bit.
+    level = int.from_bytes(chunk[8:10], "big")
     highest = 2 ** data[24] - 1
     grey = image.convert("L") if image.mode == "L" else Image.fromarray(np.asarray(image).astype(np.uint8) * 255)
     grey.info["transparency"] = (level & highest) * 255 // highest

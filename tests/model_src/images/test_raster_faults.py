@@ -42,7 +42,7 @@ def png(samples: np.ndarray, depth: int, *chunks: bytes) -> bytes:
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("excess", [0, 1])
 def test_a_transparent_level_is_black(depth: int, excess: int) -> None:
-    """tRNS names a level of the file, of which only the bits of a sample count, whatever the depth."""
+    """The chunk tRNS names a level of the file, of which only the bits of a sample count, whatever the depth."""
     samples = SIXTEEN >> 16 - depth
     level = int(np.sort(samples, axis=None)[samples.size // 2]) if depth > 1 else 1
     if depth == 1:

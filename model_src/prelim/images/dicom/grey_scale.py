@@ -113,7 +113,9 @@ def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.nd
     grey = 1 - grey if scale.invert else grey
     if scale.invert and (grey[padded] == 1).any():
         # In MONOCHROME1 the lowest value is also the densest bone and metal.
-        warnings += ("padding: pixels of (0028,0120) Pixel Padding Value are shown black; the grey scale has white there",)
+        warnings += (
+            "padding: pixels of (0028,0120) Pixel Padding Value are shown black; the grey scale has white there",
+        )
     return np.where(is_padding, 0, grey).astype(np.float32), warnings
 
 

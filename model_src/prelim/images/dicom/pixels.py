@@ -59,13 +59,11 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
 def read_samples(element: RawDataElement, data_set: DataSet, header: DicomHeader) -> Samples:
     """Return the samples of Pixel Data, which may be compressed whatever the length of the element says."""
     value, syntax = element.value or b"", data_set.transfer_syntax
-    encapsulated = element.length == UNDEFINED
-    if not encapsulated and len(value) < _native_size(header):
-        # Converters exist that copy a codestream, with its items or alone, and keep the header of native pixels.
-        if value.startswith(ITEM):
-            encapsulated = True
-        elif is_codestream(value):
-            return decode_encapsulated(value, header, syntax)
+    # Converters exist that copy a codestream, with its items or alone, and keep the header of native pixels.
+    missing = _native_size(header) - len(value)
+    encapsulated = element.length == UNDEFINED or (missing not in (0, -1) and value.startswith(ITEM))
+    if not encapsulated and missing > 0 and is_codestream(value):
+        return decode_encapsulated(value, header, syntax)
     if encapsulated and syntax != ENCAPSULATED_UNCOMPRESSED:
         return decode_encapsulated(join_fragments(value), header, syntax)
     data = join_fragments(value) if encapsulated else value

@@ -32,9 +32,16 @@ MAMMOGRAPHY = (
 
 # How the keyword of a SOP class begins -> the Modality of its images, for those that are no general radiograph.
 CLASS_MODALITIES = {
-    **{"CTImage": "CT", "EnhancedCT": "CT", "LegacyConvertedEnhancedCT": "CT"},
-    **{"MRImage": "MR", "EnhancedMR": "MR", "LegacyConvertedEnhancedMR": "MR"},
-    **{"Ultrasound": "US", "NuclearMedicine": "NM", "PositronEmission": "PT", "DigitalIntraOral": "IO"},
+    "CTImage": "CT",
+    "EnhancedCT": "CT",
+    "LegacyConvertedEnhancedCT": "CT",
+    "MRImage": "MR",
+    "EnhancedMR": "MR",
+    "LegacyConvertedEnhancedMR": "MR",
+    "Ultrasound": "US",
+    "NuclearMedicine": "NM",
+    "PositronEmission": "PT",
+    "DigitalIntraOral": "IO",
 }
 
 

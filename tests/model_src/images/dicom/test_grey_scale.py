@@ -3,7 +3,7 @@ import pytest
 from pydicom.sequence import Sequence
 
 from prelim.errors import Refused
-from prelim.images.dicom.grey_scale import equalizing_levels
+from prelim.images.dicom.grey_scale import GreyScale, Window, equalizing_levels, grey_table
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import (
     lut_item,
