@@ -45,7 +45,9 @@ def render_by_dcmtk(path: Path, folder: Path) -> tuple[np.ndarray, bool] | None:
             done = subprocess.run(command, capture_output=True, check=False, timeout=60)
             if done.returncode == 0 and output.exists() and output.stat().st_size > 20:
                 grey = np.asarray(Image.open(output)).astype(np.float64)
-                return (grey if grey.ndim == 2 else grey.mean(axis=-1)) / 65535, options != ("+Wm",)
+                # Pillow reads colors of 16 bits as 8.
+                grey = grey / 65535 if grey.ndim == 2 else grey.mean(axis=-1) / 255
+                return grey, options != ("+Wm",)
     return None
 
 
