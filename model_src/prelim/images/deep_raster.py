@@ -14,7 +14,7 @@ from tifffile import TiffFile, TiffPage
 
 from prelim.errors import Refused, UnreadableInput
 from prelim.images.decoder_fence import fence
-from prelim.images.grey_levels import pieces
+from prelim.images.grey_levels import luma, pieces
 from prelim.images.input_config import InputConfig, check_size
 
 # TIFF 6.0 section 8 and Adobe's supplement: none, CCITT, LZW, JPEG, Deflate, PackBits; and Zstandard.
@@ -42,7 +42,7 @@ class DeepSamples:
     white_is_zero: bool = False
 
 
-def read_deep_png(data: bytes) -> DeepSamples | None:
+def read_deep_png(data: bytes, orientation: object) -> DeepSamples | None:
     """Return the samples of a PNG of 16 bits, or None if it has fewer; its size must have been checked.
 
     Raises UnreadableInput (400) if it is damaged.
@@ -52,28 +52,9 @@ def read_deep_png(data: bytes) -> DeepSamples | None:
         return None
     with fence("the PNG image"):
         samples = imagecodecs.png_decode(data)
-        exif = png_chunk(data, b"eXIf")
-        orientation = 1 if exif is None else exif_orientation(exif)
     channels = samples.reshape(*samples.shape[:2], -1)
     alpha = channels[..., -1] if channels.shape[-1] in (2, 4) else None
     return DeepSamples(turn(to_grey(channels, alpha), orientation))
-
-
-def png_chunk(data: bytes, kind: bytes) -> bytes | None:
-    """Return the body of the first chunk of this kind (ISO/IEC 15948 5.3), or None."""
-    position = 8
-    while position + 8 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        if data[position + 4 : position + 8] == kind:
-            return data[position + 8 : position + 8 + length]
-        position += 12 + length
-    return None
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Return Orientation of the first directory of an Exif block, 1 if it has none."""
-    with TiffFile(BytesIO(exif)) as file:
-        return int(file.pages.first.tags.valueof(274, default=1))
 
 
 def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
@@ -97,7 +78,7 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
             if shallow:
                 return None
             channels = page.asarray(maxworkers=1)
-            orientation = int(page.tags.valueof(274, default=1))
+            orientation = page.tags.valueof(274, default=1)
     if page.planarconfig == 2 and channels.ndim == 3:
         channels = np.moveaxis(channels, 0, -1)
     channels = channels.reshape(page.imagelength, page.imagewidth, -1)
@@ -173,19 +154,8 @@ def to_grey(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     return grey.reshape(rows, columns)
 
 
-def luma(channels: np.ndarray) -> np.ndarray:
-    """Return ITU-R 601-2 luma, (n,), of (n, 3 or more) samples; that of equal ones is the same, exactly."""
-    red, green, blue = (channels[:, index] for index in range(3))
-    if channels.dtype == np.uint16:
-        # As Pillow's convert("L"): the three weights add up to 2 ** 16.
-        weighted: np.ndarray = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
-        return (weighted + np.uint32(0x8000)) >> np.uint32(16)
-    values = red * 0.299 + green * 0.587 + blue * 0.114
-    return values if channels.dtype.kind == "f" else np.rint(values)
-
-
-def turn(samples: np.ndarray, orientation: int) -> np.ndarray:
+def turn(samples: np.ndarray, orientation: object) -> np.ndarray:
     """Return samples upright, by the Orientation of Exif and TIFF; a value that is not defined changes nothing."""
-    turns, mirrored = ORIENTATIONS.get(orientation, (0, False))
+    turns, mirrored = ORIENTATIONS.get(orientation, (0, False)) if isinstance(orientation, int) else (0, False)
     samples = np.rot90(samples, turns)
     return np.ascontiguousarray(samples[:, ::-1] if mirrored else samples)

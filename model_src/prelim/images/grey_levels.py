@@ -45,6 +45,17 @@ def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return grey.reshape(codes.shape)
 
 
+def luma(channels: np.ndarray) -> np.ndarray:
+    """Return ITU-R 601-2 luma, (n,), of (n, 3 or more) samples; that of equal ones is the same, exactly."""
+    red, green, blue = (channels[:, index] for index in range(3))
+    if channels.dtype in (np.uint8, np.uint16):
+        # As Pillow's convert("L"): the three weights add up to 2 ** 16.
+        weighted: np.ndarray = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471)
+        return (weighted + np.uint32(0x8000)) >> np.uint32(16)
+    values = red * 0.299 + green * 0.587 + blue * 0.114
+    return values if channels.dtype.kind == "f" else np.rint(values)
+
+
 def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.ndarray, bool]:
     """Return samples scaled to [0, 1] as float32, and whether their own range and not that of their type decided.
 
@@ -84,13 +95,26 @@ def _without_marker(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
     values, counts : (levels,)
     """
-    upper = np.where(values >= values[-1] / 2, counts, 0)
+    upper = np.where(values >= values.max() / 2, counts, 0)
     marker = int(upper.argmax())
     if upper[marker] < MARKER_SHARE * upper.sum():
         return counts
     others = counts.copy()
     others[marker] = 0
     return others if np.count_nonzero(others) > 1 else counts
+
+
+def _without_top(finite: np.ndarray) -> np.ndarray:
+    """Return samples without their highest level if that is a marker, as in `_without_marker`; samples (n,).
+
+    Their type has no range that means anything, so the upper half is that of their own range.
+    """
+    low, top = float(finite.min()), float(finite.max())
+    is_top = finite == finite.max()
+    if is_top.sum() < MARKER_SHARE * np.count_nonzero(finite >= low / 2 + top / 2):
+        return finite
+    others = finite[~is_top]
+    return others if others.size and others.min() < others.max() else finite
 
 
 def finite_samples(samples: np.ndarray) -> np.ndarray:
@@ -104,8 +128,11 @@ def finite_samples(samples: np.ndarray) -> np.ndarray:
 
 
 def sample_percentiles(samples: np.ndarray) -> tuple[float, float]:
-    """Return percentiles 0.5 and 99.5 of the finite samples, or their extremes if those are equal, in linear time."""
-    finite = finite_samples(samples)
+    """Return percentiles 0.5 and 99.5 of the finite samples, or their extremes if those are equal, in linear time.
+
+    A marker of one level, beyond all that the picture has, does not count.
+    """
+    finite = _without_top(finite_samples(samples))
     # The first sample at or below which this share of all lies, as in `weighted_percentiles`.
     ranks = [max(0, int(np.ceil(share * finite.size)) - 1) for share in (LOW_PERCENTILE, HIGH_PERCENTILE)]
     finite.partition(ranks)

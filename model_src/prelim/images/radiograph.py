@@ -47,6 +47,8 @@ OTHER_MAGIC = (
     (b"BM", "BMP"),
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
     (b"\x93NUMPY", "NumPy"),
     (b"\x89HDF\r\n\x1a\n", "HDF5"),
     (b"8BPS", "Photoshop"),

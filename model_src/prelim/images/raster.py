@@ -5,13 +5,15 @@ from __future__ import annotations
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from prelim.errors import Refused, TooLarge, UnreadableInput
 from prelim.images.decoder_fence import fence
-from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff
+from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff, turn
 from prelim.images.grey_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
+from prelim.images.jpeg_end import END, FILLER, end_of_picture
+from prelim.images.png_chunks import keep_picture, read_chunks
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
 MAX_JPEG_SCANS = 100
@@ -24,6 +26,9 @@ JPEG_FRAMES: dict[int, str | None] = {
     **dict.fromkeys((0xC9, 0xCA), "coded arithmetically"),
     0xF7: "JPEG-LS",
 }
+
+# Exif 2.32 4.6.4
+ORIENTATION = 0x0112
 
 # Chroma noise of JPEG stays below this many of 256 levels.
 COLOUR_LEVELS = 24
@@ -41,10 +46,15 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
     Raises UnreadableInput (400) if damaged, TooLarge (413) from the header alone, Refused (422) for several frames
     and for the sizes that `check_size` refuses.
     """
-    if kind == "JPEG" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
+    warnings: list[str] = []
+    exif = b""
     if kind == "JPEG":
-        check_jpeg_kind(data)
+        check_jpeg(data)
+        data, complete = end_of_picture(data)
+        if not complete:
+            warnings.append("no_end_marker: the JPEG image has no end marker; its picture is complete")
+    if kind == "PNG":
+        data, exif = keep_picture(data)
     if kind == "WEBP":
         # Pillow's decoder allocates the whole canvas when it opens the file.
         columns, rows = webp_size(data)
@@ -53,7 +63,31 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
         deep = read_deep_tiff(data, config)
         if deep is not None:
             return _scale(deep, config)
-    warnings: list[str] = []
+    image = _open_picture(data, kind, config, warnings)
+    if kind == "PNG":
+        deep = read_deep_png(data, read_orientation(exif))
+        if deep is not None:
+            return _scale(deep, config)
+    with fence(f"the {kind} image"):
+        image.load()
+        if kind == "JPEG" and not _is_whole(image, data):
+            raise UnreadableInput("the JPEG image ends before its picture: it is truncated; send it again")
+        orientation = read_orientation(exif if kind == "PNG" else image)
+        image = _with_scaled_transparency(image, data) if kind == "PNG" else image
+        if _has_colours(image):
+            warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
+        pixels = turn(_to_grey(image), orientation)
+    return pixels, tuple(warnings)
+
+
+def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
+    pixels, own_range = scale_samples(deep.samples, config.render, deep.white_is_zero)
+    warning = "range: what the samples can be at most is not known; scaled by percentiles 0.5 to 99.5"
+    return pixels, (warning,) if own_range and config.render != "minmax_equalize" else ()
+
+
+def _open_picture(data: bytes, kind: str, config: InputConfig, warnings: list[str]) -> Image.Image:
+    """Return the one picture of a file, its size checked, not yet decoded."""
     with fence(f"the {kind} image"):
         image = _open(data, kind, config)
         columns, rows = image.size
@@ -64,23 +98,7 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
         warnings.append("multi_picture: only the first picture of the file is used")
     elif several:
         raise Refused(f"multi_frame: the {kind} file has several pages or frames; allowed: 1; send one page")
-    if kind == "PNG":
-        deep = read_deep_png(data)
-        if deep is not None:
-            return _scale(deep, config)
-    with fence(f"the {kind} image"):
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        if _has_colours(image):
-            warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
-        pixels = _to_grey(image)
-    return pixels, tuple(warnings)
-
-
-def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
-    pixels, own_range = scale_samples(deep.samples, config.render, deep.white_is_zero)
-    warning = "range: what the samples can be at most is not known; scaled by percentiles 0.5 to 99.5"
-    return pixels, (warning,) if own_range and config.render != "minmax_equalize" else ()
+    return image
 
 
 def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
@@ -92,11 +110,50 @@ def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
         ) from None
 
 
-def check_jpeg_kind(data: bytes) -> None:
+def _is_whole(image: Image.Image, data: bytes) -> bool:
+    """Return whether a JPEG file has data for all of its picture, as loaded; where they are missing, Pillow pads it."""
+    with Image.open(BytesIO(data.removesuffix(END) + FILLER + END), formats=("JPEG",)) as other:
+        bands = [(0, top, image.width, min(top + BAND, image.height)) for top in range(0, image.height, BAND)]
+        return all(other.crop(band).tobytes() == image.crop(band).tobytes() for band in bands)
+
+
+def read_orientation(source: Image.Image | bytes) -> object:
+    """Return Orientation (Exif 2.32 4.6.4) of an image or of an Exif block, 1 if there is none that can be read."""
+    try:
+        if isinstance(source, bytes):
+            exif = Image.Exif()
+            exif.load(source)
+        else:
+            exif = source.getexif()
+        return exif.get(ORIENTATION, 1)
+    # What a camera writes about a picture must not cost the picture. Pillow raises as much here as in `decoder_fence`.
+    except Exception:  # noqa: BLE001
+        return 1
+
+
+def _with_scaled_transparency(image: Image.Image, data: bytes) -> Image.Image:
+    """Return a grey PNG of less than 8 bits with its transparent level scaled as Pillow scales its samples.
+
+    ISO/IEC 15948 11.3.2.1: tRNS has the level as a sample of the file.
+    """
+    chunk = next((chunk for kind, chunk in read_chunks(data) if kind == b"tRNS"), b"")
+    if image.mode not in ("1", "L") or len(chunk) != 14:
+        return image
+    # Pillow keeps no more of the level than whether it is 0, if samples have one bit.
+    level = int.from_bytes(chunk[8:10], "big")
+    highest = 2 ** data[24] - 1
+    grey = image.convert("L") if image.mode == "L" else Image.fromarray(np.asarray(image).astype(np.uint8) * 255)
+    grey.info["transparency"] = (level & highest) * 255 // highest
+    return grey
+
+
+def check_jpeg(data: bytes) -> None:
     """Refuse (422) a JPEG of another kind than Pillow decodes, by the marker that begins its frame (ITU-T T.81 B.1.1).
 
-    A file without one is left to the decoder.
+    A file without one is left to the decoder. Raises UnreadableInput (400) for too many scans.
     """
+    if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
     position = 2
     while position + 5 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -151,6 +208,10 @@ def _to_grey(image: Image.Image) -> np.ndarray:
 
 
 def _on_black(image: Image.Image) -> Image.Image:
+    if image.mode in ("La", "RGBa"):
+        # An associated alpha was applied to the channels already: that is black behind them.
+        channels = image.split()[:-1]
+        return channels[0] if len(channels) == 1 else Image.merge("RGB", channels)
     if not image.has_transparency_data:
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA"))

@@ -9,8 +9,10 @@ from tifffile import TiffFile, TiffPage, TiffWriter
 
 from prelim.errors import ArchiveError, InputError, Refused, TooLarge, UnreadableInput
 from prelim.images import deep_raster
-from prelim.images.deep_raster import DeepSamples, check_segments, check_supported, code, png_chunk, to_grey, turn
+from prelim.images.deep_raster import DeepSamples, check_segments, check_supported, code, to_grey, turn
 from prelim.images.input_config import Accepts, InputConfig, check_size
+from prelim.images.png_chunks import MAX_CHUNKS, keep_picture
+from tests.hostile_files import png_chunk
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -190,15 +192,18 @@ def test_orientation(orientation: int, expected: str) -> None:
 
 
 def test_chunks_of_png() -> None:
-    """The first chunk of the kind is returned, wherever it is; None if there is none."""
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        len(body).to_bytes(4, "big") + kind + body + b"CRC!" for kind, body in ((b"IHDR", b"abc"), (b"eXIf", b"x"))
-    )
+    """Only chunks that decide the picture are kept; Exif is handed over if it is sound, and a cut chunk stays cut."""
+    parts = [(b"IHDR", b"abc"), (b"tEXt", b"x"), (b"tRNS", b"t"), (b"eXIf", b"e"), (b"IDAT", b"data"), (b"XXXX", b"")]
+    chunks = [png_chunk(kind, body) for kind, body in parts]
+    signature = b"\x89PNG\r\n\x1a\n"
+    data = signature + b"".join(chunks)
 
-    assert png_chunk(data, b"IHDR") == b"abc"
-    assert png_chunk(data, b"eXIf") == b"x"
-    assert png_chunk(data, b"IDAT") is None
-    assert png_chunk(data[:-5], b"eXIf") == b""
+    assert keep_picture(data) == (signature + b"".join(chunks[i] for i in (0, 2, 4, 5)), b"e")
+    assert keep_picture(data[:-18]) == (signature + (chunks[0] + chunks[2] + chunks[4])[:-6], b"e")
+    damaged = chunks[3][:-1] + bytes([chunks[3][-1] ^ 1])
+    assert keep_picture(signature + damaged) == (signature, b"")
+    with pytest.raises(UnreadableInput, match="chunks"):
+        keep_picture(signature + png_chunk(b"tEXt", b"") * (MAX_CHUNKS + 1))
 
 
 def test_codes_are_named() -> None:

@@ -112,6 +112,21 @@ def test_marker_of_one_level_changes_only_itself(level: int, share: float) -> No
     assert [warning.split(":")[0] for warning in radiograph.warnings] == ["range"]
 
 
+@pytest.mark.parametrize("kind", ["uint32", "int32", "int16", "int8", "float32"])
+@pytest.mark.parametrize("share", [0.01, 0.2])
+def test_marker_in_samples_without_a_known_range(kind: str, share: float) -> None:
+    """A picture that uses a small part of its type keeps its contrast beside a marker of the highest value."""
+    grey = (phantom(bits=6) - (20 if kind.startswith("int") else 0)).astype(kind)
+    marked = grey.copy()
+    marked[0, : 1 + int(share * len(grey))] = np.finfo(kind).max if kind == "float32" else np.iinfo(kind).max
+    marked[1 : int(share * len(grey))] = marked[0, 0]
+    rest = marked == grey
+
+    pixels = read(tiff(marked)).pixels
+
+    np.testing.assert_allclose(pixels[rest], by_percentiles(grey[rest]), atol=0.02)
+
+
 def test_saturated_pictures_use_their_range() -> None:
     """White that many other levels lead up to is not a marker, and a picture of two levels has both."""
     bright = np.linspace(0, 90000, 256 * 256).clip(0, 65535).astype(np.uint16).reshape(256, 256)

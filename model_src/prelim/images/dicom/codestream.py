@@ -11,6 +11,7 @@ from enum import Enum
 from struct import unpack_from
 
 from prelim.errors import Refused, UnreadableInput
+from prelim.images.jpeg_end import END
 
 PIXEL_DATA = "(7FE0,0010) Pixel Data"
 NOT_A_CODESTREAM = f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again"
@@ -41,7 +42,6 @@ JPEG_FRAMES = {
 }
 LOSSLESS_FRAME, JPEG_LS_FRAME = 0xC3, 0xF7
 START_OF_SCAN, START_OF_TILE_PART = 0xDA, 0xFF90
-END = b"\xff\xd9"
 # DHT, JPG and DAC lie among the frame headers C0 to CF and are none.
 NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
 
@@ -86,6 +86,11 @@ def join_fragments(value: bytes) -> bytes:
     # The first item is the table; files exist that have none and begin with the codestream.
     has_table = not fragments or not fragments[0].startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51"))
     return b"".join(fragments[1:] if has_table else fragments)
+
+
+def is_codestream(data: bytes) -> bool:
+    """Return whether bytes begin as JPEG, JPEG-LS, a JPEG 2000 codestream or its JP2 file do."""
+    return data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "))
 
 
 def read_codestream(stream: bytes) -> Codestream | None:

@@ -10,29 +10,33 @@ import numpy as np
 from prelim.errors import Refused, UnreadableInput
 from prelim.images.decoder_fence import allow_cpu_seconds, fence
 from prelim.images.dicom.codestream import (
-    END,
     LOSSY_SYNTAXES,
     PIXEL_DATA,
     SYNTAX_FAMILY,
     Codestream,
     Family,
     check_codestream,
-    join_fragments,
     read_codestream,
 )
 from prelim.images.dicom.gdcm_decoder import decode_by_gdcm
 from prelim.images.dicom.header import DicomHeader
-from prelim.images.dicom.rle import decode_rle
+from prelim.images.dicom.rle import decode_rle, is_rle
+from prelim.images.dicom.transfer_syntax import NATIVE, RLE, unsupported
 from prelim.images.dicom.values import standard_name
 from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL
-
-RLE = "1.2.840.10008.1.2.5"
+from prelim.images.jpeg_end import END, FILLER
 
 # First bytes of files that careless converters wrap into Pixel Data.
-OTHER_FILES = {b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP", b"RIFF": "WebP"}
-
-# Bytes that no end of a picture is: decoded with them instead of nothing, a truncated picture becomes another one.
-FILLER = b"\x95\x2a" * 64
+OTHER_FILES = {
+    b"\x89PNG": "PNG",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"BM": "BMP",
+    b"RIFF": "WebP",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+}
 
 
 @dataclass(frozen=True)
@@ -50,23 +54,18 @@ class Samples:
     warnings: tuple[str, ...] = ()
 
 
-def decode_encapsulated(value: bytes, header: DicomHeader, syntax: str) -> Samples:
-    """Decode the one frame of encapsulated pixel data.
+def decode_encapsulated(stream: bytes, header: DicomHeader, syntax: str) -> Samples:
+    """Decode the one frame of encapsulated pixel data, the fragments joined.
 
     Raises UnreadableInput (400) for damage, Refused (422) for what no decoder here reads.
     """
-    stream = join_fragments(value)
     codestream = read_codestream(stream)
     if codestream is None:
-        return Samples(_decode_other(stream, header, syntax), header.bits_allocated, overshoots=False)
+        return _decode_other(stream, header, syntax)
     check_codestream(codestream, header.rows, header.columns, header.samples, header.bits_allocated)
     warnings = []
     if syntax not in codestream.syntaxes:
-        warnings.append(
-            f"transfer_syntax: {PIXEL_DATA} is {codestream.family.value} of "
-            f"{' or '.join(map(standard_name, codestream.syntaxes[:2]))}; (0002,0010) Transfer Syntax UID says "
-            f"{standard_name(syntax)}"
-        )
+        warnings.append(_other_syntax(codestream.family.value, codestream.syntaxes, syntax))
     if not codestream.complete:
         warnings.append(f"no_end_marker: {PIXEL_DATA} has no end marker; its picture is complete")
     with fence(PIXEL_DATA):
@@ -75,18 +74,25 @@ def decode_encapsulated(value: bytes, header: DicomHeader, syntax: str) -> Sampl
     return Samples(pixels.reshape((*pixels.shape[:2], -1)), codestream.precision, lossy, tuple(warnings))
 
 
-def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> np.ndarray:
-    """Decode RLE, which has nothing to know it by; refuse the rest for a true reason."""
-    if syntax == RLE:
-        return decode_rle(stream, header.rows, header.columns, header.samples, header.bits_allocated)
+def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> Samples:
+    """Decode RLE, which has no marker to know it by; refuse the rest for a true reason."""
+    if syntax == RLE or is_rle(stream, header.samples, header.bits_allocated):
+        pixels = decode_rle(stream, header.rows, header.columns, header.samples, header.bits_allocated)
+        warnings = () if syntax == RLE else (_other_syntax("RLE", (RLE,), syntax),)
+        return Samples(pixels, header.bits_allocated, overshoots=False, warnings=warnings)
     kind = next((kind for start, kind in OTHER_FILES.items() if stream.startswith(start)), None)
-    if kind is not None:
-        raise Refused(f"not supported: {PIXEL_DATA} holds a {kind} file, which is not one of DICOM's encodings")
-    if syntax in SYNTAX_FAMILY:
+    if kind is not None and (syntax in SYNTAX_FAMILY or syntax in NATIVE):
+        raise Refused(f"not supported: {kind}: {PIXEL_DATA} holds a {kind} file, which is not read here")
+    if syntax in SYNTAX_FAMILY or syntax in NATIVE:
         raise UnreadableInput(f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again")
-    raise Refused(
-        f"transfer_syntax: (0002,0010) Transfer Syntax UID is {standard_name(syntax)}, for which there is no "
-        "decoder here; let the PACS decode it and send Explicit VR Little Endian"
+    raise unsupported(syntax)
+
+
+def _other_syntax(kind: str, syntaxes: tuple[str, ...], said: str) -> str:
+    """Return the warning that pixels are of another transfer syntax than the file says."""
+    return (
+        f"transfer_syntax: {PIXEL_DATA} is {kind} of {' or '.join(map(standard_name, syntaxes[:2]))}; "
+        f"(0002,0010) Transfer Syntax UID says {standard_name(said)}"
     )
 
 
@@ -98,16 +104,14 @@ def _decode(codestream: Codestream, header: DicomHeader, warnings: list[str]) ->
         return np.asarray(imagecodecs.jpeg2k_decode(codestream.data))
     if codestream.family is Family.JPEG_LS:
         return _decode_jpeg_ls(codestream, header, warnings)
-    if codestream.complete:
-        return _decode_jpeg(codestream.data, header.samples)
-    # libjpeg pads what is missing and says nothing.
-    pixels = _decode_jpeg(codestream.data + END, header.samples)
-    if not np.array_equal(pixels, _decode_jpeg(codestream.data + FILLER + END, header.samples)):
+    whole = codestream.data.removesuffix(END)
+    pixels = _decode_jpeg(whole + END, header.samples)
+    if not np.array_equal(pixels, _decode_jpeg(whole + FILLER + END, header.samples)):
         raise UnreadableInput(_TRUNCATED)
     return pixels
 
 
-_TRUNCATED = f"{PIXEL_DATA} ends without an end marker and before its picture: it is truncated; send it again"
+_TRUNCATED = f"{PIXEL_DATA} ends before its picture: it is truncated; send it again"
 
 
 def _decode_jpeg(stream: bytes, components: int) -> np.ndarray:

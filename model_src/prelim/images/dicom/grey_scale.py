@@ -99,6 +99,7 @@ def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.nd
         # The recipe knows no padding: what the training images show as a border is shown here too.
         return minmax_equalize(values, counts, scale.invert).astype(np.float32), ()
     warnings: tuple[str, ...] = ()
+    padded = is_padding & (counts > 0)
     counts = np.where(is_padding, 0, counts)
     if isinstance(scale.voi, LookupTable):
         entries = scale.voi.look_up(values)
@@ -110,6 +111,11 @@ def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.nd
         warnings = ("no_window: the file has no usable window; scaled by percentiles 0.5 to 99.5",)
     # About the declared range, here [0, 1]; about the maximum of the image, the contrast would depend on the patient.
     grey = 1 - grey if scale.invert else grey
+    if scale.invert and (grey[padded] == 1).any():
+        # In MONOCHROME1 the lowest value is also the densest bone and metal.
+        warnings += (
+            "padding: pixels of (0028,0120) Pixel Padding Value are shown black; the grey scale has white there",
+        )
     return np.where(is_padding, 0, grey).astype(np.float32), warnings
 
 

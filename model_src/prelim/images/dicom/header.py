@@ -14,6 +14,9 @@ from prelim.images.input_config import InputConfig, check_size
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 
+# The standard has the first of each (PS3.3 C.7.6.1).
+YES, NO = frozenset(("YES", "Y", "TRUE", "T", "1")), frozenset(("NO", "N", "FALSE", "F", "0"))
+
 # Grey pictures are stored in these too; whether one has colors is found out from its pixels.
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
@@ -102,15 +105,18 @@ def _check_frames(values: HeaderValues, warnings: list[str]) -> None:
 
 def _check_burned_in(values: HeaderValues, config: InputConfig, warnings: list[str]) -> None:
     tag = describe_tag("BurnedInAnnotation")
-    if values.burned_in is None:
+    said = set(values.burned_in or ())
+    if not said:
         warnings.append(f"burned_in_unknown: {tag} is absent")
-    elif values.burned_in == "YES" and config.burned_in == "warn":
+    elif said & YES and config.burned_in == "warn":
         warnings.append(f"burned_in_annotation: {tag} is 'YES': the pixels hold text, which may name the patient")
-    elif values.burned_in == "YES":
+    elif said & YES:
         raise Refused(
             f"burned_in_annotation: {tag} is 'YES'; allowed: NO; send the image without text in its pixels, or set "
             "input.burned_in to warn in model.yaml"
         )
+    elif not said <= NO:
+        warnings.append(f"burned_in_unknown: {tag} says neither YES nor NO")
 
 
 def _samples(values: HeaderValues) -> int:
@@ -131,7 +137,9 @@ def _samples(values: HeaderValues) -> int:
 
 def _bits_stored(values: HeaderValues, allocated: int) -> int:
     """Return Bits Stored, after a look at all tags that say where in its bytes a sample lies (PS3.5 8.1.1)."""
-    stored = allocated if values.bits_stored is None else values.bits_stored
+    stored = values.bits_stored
+    if stored is None:
+        stored = allocated if values.high_bit is None else values.high_bit + 1
     if allocated not in (8, 16):
         raise Refused(f"bits: {describe_tag('BitsAllocated')} is {allocated}; allowed: 8, 16; export it as 16 bits")
     if not 1 <= stored <= allocated:

@@ -8,25 +8,20 @@ import numpy as np
 from pydicom.dataelem import RawDataElement
 
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.dicom.codestream import PIXEL_DATA
+from prelim.images.dicom.codestream import PIXEL_DATA, is_codestream, join_fragments
 from prelim.images.dicom.encapsulated import Samples, decode_encapsulated
 from prelim.images.dicom.grey_scale import grey_table
 from prelim.images.dicom.header import DicomHeader, check_header
-from prelim.images.dicom.structure import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
-    IMPLICIT_LITTLE,
-    UNDEFINED,
-    read_data_set,
-)
 from prelim.images.dicom.structure import PIXEL_DATA as PIXEL_DATA_TAG
+from prelim.images.dicom.structure import UNDEFINED, DataSet, read_data_set
 from prelim.images.dicom.tags import parse, read_header_values
+from prelim.images.dicom.transfer_syntax import ENCAPSULATED_UNCOMPRESSED, JPIP, NATIVE, is_known, unsupported
 from prelim.images.dicom.values import RawValue, standard_name
-from prelim.images.grey_levels import count_levels, look_up
+from prelim.images.grey_levels import count_levels, look_up, luma, pieces
 from prelim.images.input_config import InputConfig
 
-NATIVE = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, DEFLATED, EXPLICIT_BIG)
+# The tag of an item, which begins encapsulated pixel data (PS3.5 A.4).
+ITEM = b"\xfe\xff\x00\xe0"
 
 # Of 256 levels and of all pixels: chroma noise of JPEG stays below.
 COLOR_LEVELS = 24
@@ -39,15 +34,14 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
     Raises InputError as `read_radiograph` says.
     """
     data_set = read_data_set(data, config.max_bytes)
+    if data_set.transfer_syntax in JPIP:
+        raise unsupported(data_set.transfer_syntax)
     dataset = parse(data_set)
     header = check_header(read_header_values(dataset), config)
-    element, syntax = dataset.get_item(PIXEL_DATA_TAG), data_set.transfer_syntax
+    element = dataset.get_item(PIXEL_DATA_TAG)
     if not isinstance(element, RawDataElement) or not element.value:
         raise UnreadableInput(f"{PIXEL_DATA} is empty: the file is truncated or without its pixels; send it again")
-    if element.length == UNDEFINED:
-        samples = decode_encapsulated(element.value, header, syntax)
-    else:
-        samples = read_native(RawValue(str(element.VR), element.value, data_set.little_endian), header, syntax)
+    samples = read_samples(element, data_set, header)
     codes = grey_of(stored_codes(samples, header), header)
     bits = header.grey_scale.bits_stored
     table, warnings = grey_table(header.grey_scale, count_levels(codes, 2**bits), config.render)
@@ -62,13 +56,35 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
     return look_up(table, codes), replace(header, warnings=(*header.warnings, *warnings))
 
 
+def read_samples(element: RawDataElement, data_set: DataSet, header: DicomHeader) -> Samples:
+    """Return the samples of Pixel Data, which may be compressed whatever the length of the element says."""
+    value, syntax = element.value or b"", data_set.transfer_syntax
+    # Converters exist that copy a codestream, with its items or alone, and keep the header of native pixels.
+    missing = _native_size(header) - len(value)
+    encapsulated = element.length == UNDEFINED or (missing not in (0, -1) and value.startswith(ITEM))
+    if not encapsulated and missing > 0 and is_codestream(value):
+        return decode_encapsulated(value, header, syntax)
+    if encapsulated and syntax != ENCAPSULATED_UNCOMPRESSED:
+        return decode_encapsulated(join_fragments(value), header, syntax)
+    data = join_fragments(value) if encapsulated else value
+    return read_native(RawValue(str(element.VR), data, data_set.little_endian_pixels), header, syntax)
+
+
+def _native_size(header: DicomHeader) -> int:
+    """Return how many bytes the samples have without compression."""
+    samples = 2 if header.paired else header.samples
+    return header.rows * header.columns * samples * header.bits_allocated // 8
+
+
 def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
     """Return the samples of uncompressed pixel data (PS3.5 8.1 and 8.2).
 
-    Raises UnreadableInput (400) if they are too short.
+    Raises UnreadableInput (400) if they are too short, Refused (422) if nobody knows how they are encoded.
     """
-    shape = (header.rows, header.columns, header.samples)
-    count, width = header.rows * header.columns * (2 if header.paired else header.samples), header.bits_allocated // 8
+    if not is_known(syntax):
+        raise unsupported(syntax)
+    shape, width = (header.rows, header.columns, header.samples), header.bits_allocated // 8
+    count = _native_size(header) // width
     if len(value.data) < count * width:
         raise UnreadableInput(
             f"{PIXEL_DATA} has {len(value.data)} bytes; {header.rows} x {header.columns} pixels of "
@@ -130,7 +146,7 @@ def stored_codes(samples: Samples, header: DicomHeader) -> np.ndarray:
 
 
 def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
-    """Return the one component, (rows, columns), of a picture whose components say the same, or have no chroma.
+    """Return the luma, (rows, columns), of a picture whose components say nearly the same, or have no chroma.
 
     Raises Refused (422) if the picture has colors.
     """
@@ -139,21 +155,31 @@ def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
         return first
     bits = header.grey_scale.bits_stored
     # Grey as RGB repeats its values; as YBR its chroma is in the middle (PS3.3 C.7.6.3.1.2).
-    as_rgb = _share_apart(codes[..., 1], first, bits) + _share_apart(codes[..., 2], first, bits)
-    middle = np.broadcast_to(codes.dtype.type(2 ** (bits - 1)), first.shape)
-    as_ybr = _share_apart(codes[..., 1], middle, bits) + _share_apart(codes[..., 2], middle, bits)
+    others = codes[..., 1:]
+    as_rgb = _share_apart(others, first, bits)
+    as_ybr = _share_apart(others, np.broadcast_to(codes.dtype.type(2 ** (bits - 1)), first.shape), bits)
     if min(as_rgb, as_ybr) > COLOR_SHARE:
         raise Refused(
             "photometric: (0028,0004) Photometric Interpretation says color, and the pixels have colors; allowed: "
             "MONOCHROME1, MONOCHROME2, or gray pixels; send the original radiograph, not a color capture"
         )
-    return np.ascontiguousarray(first)
+    if as_ybr < as_rgb:
+        return np.ascontiguousarray(first)
+    # A tint, as of blue film, and markers are within the limits: luma is what a person sees of them.
+    flat, grey = codes.reshape(-1, header.samples), np.empty(first.size, dtype=codes.dtype)
+    for piece in pieces(first.size):
+        grey[piece] = luma(flat[piece])
+    return grey.reshape(first.shape)
 
 
-def _share_apart(one: np.ndarray, other: np.ndarray, bits: int) -> float:
-    """Return the share of pixels in which two components differ by more than COLOR_LEVELS of 256."""
+def _share_apart(others: np.ndarray, one: np.ndarray, bits: int) -> float:
+    """Return the share of pixels in which another component differs by more than COLOR_LEVELS of 256.
+
+    others : (rows, columns, 2)
+    one    : (rows, columns)
+    """
     limit = COLOR_LEVELS * 2**bits / 256
     apart = 0
-    for row, other_row in zip(one, other, strict=True):
-        apart += int((np.abs(row.astype(np.int32) - other_row) > limit).sum())
+    for row, one_row in zip(others, one, strict=True):
+        apart += int((np.abs(row.astype(np.int32) - one_row[:, None]) > limit).any(axis=-1).sum())
     return apart / one.size

@@ -9,6 +9,9 @@ from prelim.images.dicom.grey_scale import GreyScale, LookupTable, Window
 from prelim.images.dicom.tags import HeaderValues, ignore_tag
 from prelim.images.dicom.values import describe_tag
 
+# Stored values have 16 bits; no unit of theirs, nor a window in it, is a billion times as large, or as small.
+MAX_NUMBER = 1e14
+
 # Beyond this the two sides of a pixel are not a matter of rounding.
 MAX_OBLONG = 0.01
 
@@ -19,11 +22,12 @@ def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str])
     Raises Refused (422) for a Presentation LUT Shape that is valid and not supported.
     """
     signed = values.pixel_representation == 1
-    modality = _with_sign(values.modality_table, signed)
-    slope, intercept = values.slope[0] if values.slope else 1.0, values.intercept[0] if values.intercept else 0.0
-    if slope == 0:
-        warnings.append(ignore_tag("slope", "is 0"))
-        slope = 1.0
+    modality = _with_sign(_table(values, "modality_table", warnings), signed)
+    slope, intercept = _number(values, "slope", warnings), _number(values, "intercept", warnings)
+    if slope is not None and abs(slope) < 1 / MAX_NUMBER:
+        warnings.append(ignore_tag("slope", "is 0" if slope == 0 else "is nearly 0"))
+        slope = None
+    slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     # The input of a VOI LUT is signed if the output of the modality step can be negative.
     negative = modality is None and (signed or intercept < 0 or slope < 0)
     return GreyScale(
@@ -34,7 +38,7 @@ def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str])
         intercept=intercept,
         padding=_padding(values, signed),
         modality=modality,
-        voi=_with_sign(values.voi_table, negative) or _window(values, warnings),
+        voi=_with_sign(_table(values, "voi_table", warnings), negative) or _window(values, warnings),
     )
 
 
@@ -70,24 +74,44 @@ def as_signed(value: int, signed: bool) -> int:
     return value - 2**16 if signed and value >= 2**15 else value
 
 
+def _number(values: HeaderValues, name: str, warnings: list[str]) -> float | None:
+    """Return the first number of a tag, or None if it is absent or so large that it makes one grey of all pixels."""
+    numbers = getattr(values, name)
+    if not numbers:
+        return None
+    if abs(numbers[0]) > MAX_NUMBER:
+        warnings.append(ignore_tag(name, "is too large"))
+        return None
+    return float(numbers[0])
+
+
+def _table(values: HeaderValues, name: str, warnings: list[str]) -> LookupTable | None:
+    """Return a table, or None if it is absent or has one output value."""
+    table: LookupTable | None = getattr(values, name)
+    if table is not None and table.entries.min() == table.entries.max():
+        warnings.append(ignore_tag(name, "has one value in all its entries"))
+        return None
+    return table
+
+
 def _with_sign(table: LookupTable | None, signed: bool) -> LookupTable | None:
     return None if table is None else replace(table, first=as_signed(table.first, signed))
 
 
 def _window(values: HeaderValues, warnings: list[str]) -> Window | None:
     """Return the first window, or None if there is none that can be applied."""
-    if not values.window_center or not values.window_width:
+    center, width = _number(values, "window_center", warnings), _number(values, "window_width", warnings)
+    if center is None or width is None:
         return None
     function = values.voi_function or "LINEAR"
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
         warnings.append(ignore_tag("voi_function", "is not LINEAR, LINEAR_EXACT or SIGMOID"))
         function = "LINEAR"
-    width = values.window_width[0]
     # PS3.3 C.11.2.1.2: LINEAR needs a width from 1, the others one above 0.
     if width <= 0 or (function == "LINEAR" and width < 1):
         warnings.append(ignore_tag("window_width", "is too small"))
         return None
-    return Window(values.window_center[0], width, function)
+    return Window(center, width, function)
 
 
 def read_spacing(values: HeaderValues, warnings: list[str]) -> tuple[float, float] | None:
@@ -96,7 +120,10 @@ def read_spacing(values: HeaderValues, warnings: list[str]) -> tuple[float, floa
     At the patient if that is known, else at the detector, else on the film that was scanned (PS3.3 10.7.1).
     """
     ratio = values.aspect_ratio
-    oblong = ratio is not None and len(ratio) == 2 and ratio[0] != ratio[1]
+    if ratio is not None and (len(ratio) != 2 or min(ratio) <= 0):
+        warnings.append(ignore_tag("aspect_ratio", "is not two numbers above 0"))
+        ratio = None
+    oblong = ratio is not None and ratio[0] != ratio[1]
     spacing: tuple[float, float] | None = None
     for name in ("scanned_spacing", "imager_spacing", "spacing"):
         pair = getattr(values, name)

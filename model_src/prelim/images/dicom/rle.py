@@ -15,6 +15,15 @@ from prelim.errors import UnreadableInput
 from prelim.images.dicom.codestream import PIXEL_DATA
 
 
+def is_rle(stream: bytes, samples: int, bits_allocated: int) -> bool:
+    """Return whether a stream begins with the header of an RLE frame of such an image (PS3.5 G.5)."""
+    segments = samples * bits_allocated // 8
+    if len(stream) < 64:
+        return False
+    number, first = unpack_from("<2L", stream)
+    return bool(number == segments and first == 64 and not any(stream[4 + 4 * segments : 64]))
+
+
 def decode_rle(stream: bytes, rows: int, columns: int, samples: int, bits_allocated: int) -> np.ndarray:
     """Return (rows, columns, samples) uint8 or uint16.
 

@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from struct import Struct
 
 from prelim.errors import TooLarge, UnreadableInput
+from prelim.images.dicom.transfer_syntax import (
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_BIG_PIXELS,
+    IMPLICIT_LITTLE,
+    INFLATED,
+)
 
 PREAMBLE = 128
 UNDEFINED = 0xFFFFFFFF
@@ -23,17 +30,14 @@ TRANSFER_SYNTAX = 0x00020010
 # The only sequences that are read; pydicom leaves every other one of defined length unparsed.
 LUT_SEQUENCES = (0x00283000, 0x00283010)
 
-IMPLICIT_LITTLE = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-EXPLICIT_BIG = "1.2.840.10008.1.2.2"
-
 # A radiograph of the largest vendors' stations has a few hundred elements and sequences four deep.
 MAX_ELEMENTS = 50_000
 MAX_DEPTH = 32
 
 # PS3.5 table 7.1-1: after these a reserved field and a length of four bytes.
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+# Takes the place of a damaged VR; the value is read by the VR of the dictionary.
+UNKNOWN_VR = b"ZZ"
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 
@@ -45,6 +49,11 @@ class DataSet:
     implicit: bool
     little_endian: bool
     body: bytes
+
+    @property
+    def little_endian_pixels(self) -> bool:
+        """Whether the words of native Pixel Data are little endian."""
+        return self.little_endian and self.transfer_syntax != IMPLICIT_BIG_PIXELS
 
 
 @dataclass
@@ -87,7 +96,7 @@ def read_data_set(data: bytes, max_bytes: int) -> DataSet:
     """
     start = PREAMBLE + 4 if data[PREAMBLE : PREAMBLE + 4] == b"DICM" else 0
     syntax, start = _read_meta(data, start)
-    body = _inflate(data, start, max_bytes) if syntax == DEFLATED else data[start:]
+    body = _inflate(data, start, max_bytes) if syntax in INFLATED else data[start:]
     if not syntax:
         syntax = _bare_encoding(body) or IMPLICIT_LITTLE
     little = syntax != EXPLICIT_BIG
@@ -96,7 +105,7 @@ def read_data_set(data: bytes, max_bytes: int) -> DataSet:
     walk = _Walk(body, implicit, little)
     end = walk.to_end_of_pixel_data()
     # pydicom looks for the delimiter. Whether a picture without one is whole, its codestream tells.
-    return DataSet(syntax, implicit, little, body[:end] + (b"" if walk.is_delimited else DELIMITER))
+    return DataSet(syntax, implicit, little, walk.repaired(end) + (b"" if walk.is_delimited else DELIMITER))
 
 
 def _read_meta(data: bytes, position: int) -> tuple[str, int]:
@@ -114,7 +123,13 @@ def _read_meta(data: bytes, position: int) -> tuple[str, int]:
 
 
 def _has_vr(data: bytes, position: int) -> bool:
+    """Return whether two capitals follow the tag."""
     return all(0x41 <= byte <= 0x5A for byte in data[position + 4 : position + 6])
+
+
+def _is_lower(data: bytes, position: int) -> bool:
+    """Return whether two small letters follow the tag."""
+    return data[position + 4 : position + 6].isalpha() and data[position + 4 : position + 6].islower()
 
 
 def _inflate(data: bytes, start: int, max_bytes: int) -> bytes:
@@ -141,6 +156,8 @@ class _Walk:
         self.data = data
         self.implicit = implicit
         self.is_delimited = True
+        # Where a VR is damaged -> what to put there.
+        self.vrs: dict[int, bytes] = {}
         order = "<" if little else ">"
         self.pair = Struct(order + "HH").unpack_from
         self.long = Struct(order + "L").unpack_from
@@ -153,7 +170,10 @@ class _Walk:
             raise UnreadableInput("the DICOM file ends inside of an element: it is truncated; send it again")
         group, number = self.pair(data, position)
         tag, vr, start = group << 16 | number, data[position + 4 : position + 6], position + 8
-        if implicit or group == 0xFFFE or not _has_vr(data, position):
+        if not implicit and group != 0xFFFE and not _has_vr(data, position):
+            vr = self._damaged_vr(position, tag)
+            implicit = not vr
+        if implicit or group == 0xFFFE:
             vr, length = b"", self.long(data, position + 4)[0]
         elif vr in LONG_VRS:
             if position + 12 > len(data):
@@ -167,6 +187,45 @@ class _Walk:
                 "it is truncated or damaged; send it again"
             )
         return _Element(tag, vr, length, start)
+
+    def _damaged_vr(self, position: int, tag: int) -> bytes:
+        """Return what to take for a VR that is not two capitals, or b"" if the element is one without a VR.
+
+        Some writers switch to implicit VR inside of a data set, others leave the VR blank or write small letters.
+        Which it is, the next element tells.
+        """
+        found = self.data[position + 4 : position + 6]
+        vr = found.upper()
+        if vr not in LONG_VRS and vr not in SHORT_VRS:
+            vr = UNKNOWN_VR
+        start = position + (12 if vr in LONG_VRS else 8)
+        if start > len(self.data):
+            return b""
+        length = self.long(self.data, start - 4)[0] if vr in LONG_VRS else self.short(self.data, start - 2)[0]
+        if not (vr in LONG_VRS and length == UNDEFINED) and not self._has_element(start + length, tag, found):
+            return b""
+        self.vrs[position + 4] = vr
+        return vr
+
+    def _has_element(self, position: int, tag: int, vr: bytes) -> bool:
+        """Return whether the data end here, or an element with a higher tag (PS3.5 7.1) and a VR follows.
+
+        vr : damaged, as other elements of the file may have it
+        """
+        if position + 8 > len(self.data):
+            return position == len(self.data)
+        group, number = self.pair(self.data, position)
+        explicit = _has_vr(self.data, position) or self.data[position + 4 : position + 6].lower() in (vr.lower(), b"  ")
+        return group == 0xFFFE or (group << 16 | number > tag and (explicit or _is_lower(self.data, position)))
+
+    def repaired(self, end: int) -> bytes:
+        """Return the data up to here, with VRs that pydicom can read."""
+        if not self.vrs:
+            return self.data[:end]
+        data = bytearray(self.data[:end])
+        for position, vr in self.vrs.items():
+            data[position : position + 2] = vr
+        return bytes(data)
 
     def to_end_of_pixel_data(self) -> int:
         """Return where Pixel Data of the top level ends, or the end of the data set if it has none."""
@@ -210,7 +269,8 @@ class _Walk:
     def _skip_fragments(self, position: int) -> int:
         """Return where encapsulated pixel data end (PS3.5 A.4)."""
         for _ in range(MAX_ELEMENTS):
-            if position == len(self.data):
+            if not self.data[position : position + 8].strip(b"\0"):
+                # The end of the file, or zeros that fill it up.
                 self.is_delimited = False
                 return position
             element = self.read_element(position, implicit=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydicom.uid import UID
@@ -13,11 +13,13 @@ from prelim.images.dicom.anatomy import (
     REGION_OF_CODE,
     REGION_OF_WORD,
     VIEW_OF_CODE,
+    VIEW_OF_POSITION,
     VIEW_OF_WORD,
     VIEW_TERMS,
 )
+from prelim.images.dicom.anatomy_words import find_terms
 from prelim.images.dicom.tags import HeaderValues
-from prelim.images.dicom.values import describe_tag, standard_name
+from prelim.images.dicom.values import Concept, describe_tag, standard_name
 from prelim.images.input_config import Accepts, InputConfig
 
 MAMMOGRAPHY = (
@@ -27,6 +29,20 @@ MAMMOGRAPHY = (
     "BreastProjectionXRayImageStorageForPresentation",
     "BreastProjectionXRayImageStorageForProcessing",
 )
+
+# How the keyword of a SOP class begins -> the Modality of its images, for those that are no general radiograph.
+CLASS_MODALITIES = {
+    "CTImage": "CT",
+    "EnhancedCT": "CT",
+    "LegacyConvertedEnhancedCT": "CT",
+    "MRImage": "MR",
+    "EnhancedMR": "MR",
+    "LegacyConvertedEnhancedMR": "MR",
+    "Ultrasound": "US",
+    "NuclearMedicine": "NM",
+    "PositronEmission": "PT",
+    "DigitalIntraOral": "IO",
+}
 
 
 @dataclass(frozen=True)
@@ -66,8 +82,9 @@ def check_subject(values: HeaderValues, config: InputConfig) -> list[str]:
 
 def find_regions(values: HeaderValues) -> list[Evidence]:
     """Return the regions of the body that the tags name; words and codes that are not known say nothing."""
-    found = [Evidence("BodyPartExamined", term) for term in _terms(values.body_part, REGION_OF_WORD)]
-    found += [Evidence("AnatomicRegionSequence", term) for term in _terms(values.regions, REGION_OF_CODE)]
+    found = [Evidence("BodyPartExamined", term) for term in find_terms(values.body_part or (), REGION_OF_WORD)]
+    regions = _coded_terms(values.regions, REGION_OF_CODE, REGION_OF_WORD)
+    found += [Evidence("AnatomicRegionSequence", term) for term in regions]
     if values.sop_class is not None and UID(values.sop_class).keyword in MAMMOGRAPHY:
         found.append(Evidence("SOPClassUID", "BREAST"))
     # Mammograms exist that are stored as computed radiography of nothing in particular.
@@ -76,13 +93,19 @@ def find_regions(values: HeaderValues) -> list[Evidence]:
 
 def find_views(values: HeaderValues) -> list[Evidence]:
     """Return the views that the tags name; some stations write them next to the body part ("CHEST LAT")."""
-    found = [Evidence("ViewPosition", term) for term in _terms(values.view_position, VIEW_OF_WORD)]
-    found += [Evidence("ViewCodeSequence", term) for term in _terms(values.view_codes, VIEW_OF_CODE)]
-    return found + [Evidence("BodyPartExamined", term) for term in _terms(values.body_part, VIEW_OF_WORD)]
+    found = [Evidence("ViewPosition", term) for term in find_terms(values.view_position or (), VIEW_OF_POSITION)]
+    views = _coded_terms(values.view_codes, VIEW_OF_CODE, VIEW_OF_POSITION)
+    found += [Evidence("ViewCodeSequence", term) for term in views]
+    return found + [Evidence("BodyPartExamined", term) for term in find_terms(values.body_part or (), VIEW_OF_WORD)]
 
 
-def _terms(found: Iterable[str] | None, known: dict[str, str]) -> list[str]:
-    return [known[word] for word in found or () if word in known]
+def _coded_terms(concepts: Iterable[Concept] | None, codes: Mapping[str, str], words: Mapping[str, str]) -> list[str]:
+    """Return the terms of coded concepts: by the code, else by what the file says that it means."""
+    terms = []
+    for concept in concepts or ():
+        term = codes.get(concept.code or "")
+        terms += find_terms(concept.words, words) if term is None else [term]
+    return terms
 
 
 def _view_terms(accepted: tuple[str, ...]) -> frozenset[str]:
@@ -96,6 +119,13 @@ def _check_modality(values: HeaderValues, config: InputConfig) -> None:
             f"modality: {describe_tag('Modality')} is {found}; this model reads {', '.join(config.modalities)}; "
             "set input.modalities in model.yaml if it was trained on more"
         )
+    keyword = UID(values.sop_class or "").keyword
+    by_class = next((code for start, code in CLASS_MODALITIES.items() if keyword.startswith(start)), None)
+    if by_class is not None and by_class not in config.modalities:
+        raise Refused(
+            f"modality: {describe_tag('SOPClassUID')} is {standard_name(values.sop_class or '')}; this model reads "
+            f"{', '.join(config.modalities)}; send a radiograph"
+        )
 
 
 def _check_processing(values: HeaderValues, accepts: Accepts) -> None:
@@ -104,7 +134,7 @@ def _check_processing(values: HeaderValues, accepts: Accepts) -> None:
     by_class = keyword.endswith("ForProcessing")
     if accepts.sop_classes is not None and any(name.endswith("ForProcessing") for name in accepts.sop_classes):
         return
-    if by_class or values.presentation_intent == "FOR PROCESSING":
+    if by_class or "".join(values.presentation_intent or ()) == "FORPROCESSING":
         tag = "SOPClassUID" if by_class else "PresentationIntentType"
         raise Refused(
             f"for_processing: {describe_tag(tag)} says FOR PROCESSING; allowed: FOR PRESENTATION; send that image"

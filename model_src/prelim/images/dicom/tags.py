@@ -17,6 +17,7 @@ from prelim.images.decoder_fence import fence
 from prelim.images.dicom.grey_scale import LookupTable
 from prelim.images.dicom.structure import DataSet
 from prelim.images.dicom.values import (
+    Concept,
     Invalid,
     describe_tag,
     read_code,
@@ -92,13 +93,13 @@ class HeaderValues:
 
     # What the picture is of, and whether it may be answered
     modality: str | None = decisive("Modality", read_code)
-    presentation_intent: str | None = decisive("PresentationIntentType", read_code)
-    burned_in: str | None = optional("BurnedInAnnotation", read_code)
+    presentation_intent: tuple[str, ...] | None = optional("PresentationIntentType", read_words)
+    burned_in: tuple[str, ...] | None = optional("BurnedInAnnotation", read_words)
     sop_class: str | None = optional("SOPClassUID", read_uid)
     body_part: tuple[str, ...] | None = optional("BodyPartExamined", read_words)
-    regions: tuple[str, ...] | None = optional("AnatomicRegionSequence", read_coded_concepts)
+    regions: tuple[Concept, ...] | None = optional("AnatomicRegionSequence", read_coded_concepts)
     view_position: tuple[str, ...] | None = optional("ViewPosition", read_words)
-    view_codes: tuple[str, ...] | None = optional("ViewCodeSequence", read_coded_concepts)
+    view_codes: tuple[Concept, ...] | None = optional("ViewCodeSequence", read_coded_concepts)
 
     # The grey scale
     presentation_shape: str | None = optional("PresentationLUTShape", read_code)

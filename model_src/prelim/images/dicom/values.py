@@ -20,6 +20,7 @@ from pydicom.uid import UID
 
 from prelim.errors import InputError
 from prelim.images.decoder_fence import fence
+from prelim.images.dicom.anatomy_words import fold
 from prelim.images.dicom.grey_scale import LookupTable
 
 TEXT_VRS = frozenset(
@@ -33,6 +34,9 @@ CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 WHOLE = re.compile(r"[+-]?\d{1,12}(\.0*)?")
 DECIMAL = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})([eE][+-]?\d{1,3})?")
 UNIQUE_ID = re.compile(r"[0-9.]{1,64}")
+
+# Coding Scheme Designators of SNOMED, its editions and its root in HL7 (PS3.16 table 8-1).
+SNOMED = re.compile(r"SCT|SRT|SNM3|99SDM|SNOMED.*|2\.16\.840\.1\.113883\.6\.(5|96)")
 
 # A label is read for the words in it, not for its own sake.
 MAX_LABEL = 64
@@ -49,6 +53,14 @@ class RawValue:
     vr: str
     data: bytes
     little_endian: bool
+
+
+@dataclass(frozen=True)
+class Concept:
+    """An item of a code sequence: its code in SNOMED, which is unique there, and the folded words of its meaning."""
+
+    code: str | None
+    words: tuple[str, ...]
 
 
 def describe_tag(keyword: str) -> str:
@@ -104,10 +116,18 @@ def read_texts(dataset: Dataset, keyword: str) -> list[str] | None:
         return None
     if raw.vr not in TEXT_VRS:
         raise Invalid("is not text")
-    values = [value.strip(" \0\t\r\n") for value in raw.data.decode("latin-1").split("\\")]
+    values = [value.strip(" \0\t\r\n") for value in _decode(raw.data).split("\\")]
     while values and not values[-1]:
         values.pop()
     return values or None
+
+
+def _decode(data: bytes) -> str:
+    """Return text as UTF-8 if it is that, else as Latin-1; words of other character sets are not known anyway."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def read_code(dataset: Dataset, keyword: str) -> str | None:
@@ -125,13 +145,18 @@ def read_code(dataset: Dataset, keyword: str) -> str | None:
 
 
 def read_words(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
-    """Return the words of a label such as "Thorax p.a./lat" in capitals; they may be anything, even a name."""
+    """Return the words of a label such as "Thorax p.a./lat", folded; they may be anything, even a name."""
     values = read_texts(dataset, keyword)
     if values is None:
         return None
     if sum(map(len, values)) > MAX_LABEL:
         raise Invalid("is too long for a code")
-    return tuple(re.findall(r"[^\W_]+", " ".join(values).upper().replace(".", "")))
+    return split_words(" ".join(values))
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """Return the words of a text, folded."""
+    return tuple(re.findall(r"[^\W_]+", fold(text.replace(".", ""))))
 
 
 def read_uid(dataset: Dataset, keyword: str) -> str | None:
@@ -156,19 +181,19 @@ def read_numbers(dataset: Dataset, keyword: str) -> np.ndarray | None:
 
 
 def read_whole(dataset: Dataset, keyword: str) -> int | None:
-    """Return one whole number."""
+    """Return one whole number, which some writers repeat."""
     raw = read_raw(dataset, keyword)
     if raw is None:
         return None
     if raw.vr not in TEXT_VRS:
         numbers = read_numbers(dataset, keyword)
-        if numbers is None or len(numbers) != 1 or numbers.dtype.kind == "f":
+        if numbers is None or len(set(numbers.tolist())) != 1 or numbers.dtype.kind == "f":
             raise Invalid("is not one whole number")
         return int(numbers[0])
     texts = read_texts(dataset, keyword)
     if texts is None:
         return None
-    if len(texts) != 1 or not WHOLE.fullmatch(texts[0]):
+    if len(set(texts)) != 1 or not WHOLE.fullmatch(texts[0]):
         raise Invalid("is not one whole number")
     return int(texts[0].split(".")[0])
 
@@ -213,19 +238,28 @@ def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...] | None:
     return tuple(value) or None
 
 
-def read_coded_concepts(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
-    """Return the (0008,0100) Code Values of a code sequence (PS3.3 table 8.8-1); those of SNOMED are unique alone."""
+def read_coded_concepts(dataset: Dataset, keyword: str) -> tuple[Concept, ...] | None:
+    """Return the items of a code sequence (PS3.3 table 8.8-1)."""
     items = read_items(dataset, keyword)
     if items is None:
         return None
-    values = []
-    for item in items:
-        texts = read_texts(item, "CodeValue")
-        if texts and re.fullmatch(r"[A-Z0-9-]{1,16}", texts[0]):
-            values.append(texts[0])
-    if not values:
+    concepts = tuple(filter(None, map(read_concept, items)))
+    if not concepts:
         raise Invalid("has no code")
-    return tuple(values)
+    return concepts
+
+
+def read_concept(item: Dataset) -> Concept | None:
+    """Return the concept of one item, by its code and its meaning; None without both."""
+    code = None
+    scheme = read_texts(item, "CodingSchemeDesignator")
+    if scheme is None or SNOMED.fullmatch(scheme[0].upper()):
+        texts = read_texts(item, "CodeValue") or read_texts(item, "LongCodeValue")
+        if texts and re.fullmatch(r"[A-Z0-9-]{1,18}", texts[0].upper()):
+            code = texts[0].upper()
+    meaning = read_texts(item, "CodeMeaning")
+    words = split_words(meaning[0][:MAX_LABEL]) if meaning else ()
+    return Concept(code, words) if code or words else None
 
 
 def read_table(dataset: Dataset, keyword: str) -> LookupTable | None:

@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from prelim.errors import UnreadableInput
-from prelim.images.dicom.structure import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, _bare_encoding, read_data_set
+from prelim.images.dicom.structure import _bare_encoding, read_data_set
+from prelim.images.dicom.transfer_syntax import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 
 def element(group: int, number: int, vr: str, value: bytes, *, implicit: bool = False, order: str = "<") -> bytes:

@@ -3,7 +3,7 @@ import pytest
 from pydicom.sequence import Sequence
 
 from prelim.errors import Refused
-from prelim.images.dicom.grey_scale import equalizing_levels
+from prelim.images.dicom.grey_scale import GreyScale, Window, equalizing_levels, grey_table
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import (
     lut_item,
@@ -213,3 +213,16 @@ def test_equalizing_one_level_keeps_it() -> None:
     histogram = np.zeros(256)
     histogram[77] = 10
     assert equalizing_levels(histogram)[77] == 77
+
+
+def test_padding_that_would_be_white_is_a_warning() -> None:
+    """Padding of 0 in MONOCHROME1 is black, and so is metal of that value: the sender is told."""
+    counts = np.ones(4096, dtype=np.int64)
+    window = Window(2048, 4096)
+    table, warnings = grey_table(GreyScale(12, False, True, padding=(0, 0), voi=window), counts, "voi")
+    assert table[0] == 0
+    assert [warning.split(":")[0] for warning in warnings] == ["padding"]
+    assert grey_table(GreyScale(12, False, True, padding=(4095, 4095), voi=window), counts, "voi")[1] == ()
+    assert grey_table(GreyScale(12, False, False, padding=(0, 0), voi=window), counts, "voi")[1] == ()
+    counts[0] = 0
+    assert grey_table(GreyScale(12, False, True, padding=(0, 0), voi=window), counts, "voi")[1] == ()

@@ -196,3 +196,56 @@ def test_burned_in_text_is_a_warning_where_it_is_allowed() -> None:
     """`burned_in: warn` turns the refusal into a warning of the same name."""
     radiograph = read(make_dicom(BurnedInAnnotation="YES"), burned_in="warn")
     assert [warning.split(":")[0] for warning in radiograph.warnings] == ["burned_in_annotation"]
+
+
+def test_equal_values_are_one() -> None:
+    """High Bit written twice is High Bit."""
+    made = dataset(phantom(), HighBit=[11, 11])
+    assert np.array_equal(read(encode(made)).pixels, read(make_dicom()).pixels)
+    with pytest.raises(UnreadableInput, match="High Bit"):
+        read(encode(dataset(phantom(), HighBit=[11, 12])))
+
+
+def test_bits_stored_by_high_bit() -> None:
+    """Without Bits Stored, High Bit says it (PS3.5 8.1.1); without both, all allocated bits are stored."""
+    assert np.array_equal(read(make_dicom(drop=("BitsStored",))).pixels, read(make_dicom()).pixels)
+    deep = phantom(bits=16)
+    whole = read(make_dicom(deep, bits=16, drop=("BitsStored", "HighBit")))
+    assert np.array_equal(whole.pixels, read(make_dicom(deep, bits=16)).pixels)
+
+
+@pytest.mark.parametrize(
+    ("header", "keyword"),
+    [
+        ({"RescaleSlope": "1e-300"}, "RescaleSlope"),
+        ({"RescaleSlope": "1e300"}, "RescaleSlope"),
+        ({"RescaleIntercept": "-1e300"}, "RescaleIntercept"),
+        ({"PixelAspectRatio": "0\\0"}, "PixelAspectRatio"),
+        ({"PixelAspectRatio": "1\\0"}, "PixelAspectRatio"),
+        ({"PixelAspectRatio": "1"}, "PixelAspectRatio"),
+        ({"PresentationIntentType": "?" * 70}, "PresentationIntentType"),
+    ],
+)
+def test_values_beyond_reason(header: dict[str, str], keyword: str) -> None:
+    """Numbers that would make one grey of all pixels, or of no meaning, are as absent, with a warning by tag."""
+    radiograph = read(encode(set_text(dataset(phantom()), **header)))
+    assert np.array_equal(radiograph.pixels, read(make_dicom()).pixels)
+    assert [describe_tag(keyword) in warning for warning in invalid(radiograph)] == [True]
+
+
+@pytest.mark.parametrize("header", [{"WindowCenter": "1e300"}, {"WindowWidth": "1e300"}])
+def test_a_window_beyond_reason(header: dict[str, str]) -> None:
+    """Such a window is as absent: the picture is scaled by its percentiles."""
+    radiograph = read(encode(set_text(dataset(phantom()), **header)))
+    absent = read(make_dicom(drop=tuple(header)))
+    assert np.array_equal(radiograph.pixels, absent.pixels)
+    assert len(invalid(radiograph)) == 1
+
+
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("entries", [np.zeros(4096), np.full(4096, 7), np.array([4095])])
+def test_a_table_of_one_value(keyword: str, entries: np.ndarray) -> None:
+    """A table that maps all pixels to one value is as absent: the window is used."""
+    radiograph = read(make_dicom(**{keyword: Sequence([lut_item(0, entries, 12)])}))
+    assert np.array_equal(radiograph.pixels, read(make_dicom()).pixels)
+    assert [describe_tag(keyword) in warning for warning in invalid(radiograph)] == [True]

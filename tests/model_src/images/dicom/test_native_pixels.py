@@ -5,7 +5,7 @@ import pytest
 
 from prelim.errors import UnreadableInput
 from prelim.images.dicom.pixels import read_native
-from prelim.images.dicom.structure import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from prelim.images.dicom.transfer_syntax import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from prelim.images.dicom.values import RawValue
 from tests.model_src.images.dicom.test_header_values import header
 

@@ -137,6 +137,15 @@ def test_nothing_is_asked_where_nothing_is_configured() -> None:
         read(anything, SOPClassUID=DigitalXRayImageStorageForProcessing)
 
 
+@pytest.mark.parametrize("keyword", ["CTImageStorage", "DigitalIntraOralXRayImageStorageForPresentation"])
+def test_a_class_of_another_modality(keyword: str) -> None:
+    """A class whose images have another modality than the file says is refused by it, unless the model reads that."""
+    for name in (keyword, "UltrasoundImageStorage", "MRImageStorage"):
+        with pytest.raises(Refused, match=r"^modality: .0008,0016"):
+            read(InputConfig(), SOPClassUID=getattr(uid, name))
+    assert read(InputConfig(modalities=("CR", "CT", "IO")), SOPClassUID=getattr(uid, keyword)).warnings == ()
+
+
 def test_raw_data_are_read_where_they_are_configured() -> None:
     """A model that lists a class For Processing takes it."""
     raw = InputConfig(accepts=Accepts(sop_classes=("DigitalXRayImageStorageForProcessing",)))
