@@ -16,6 +16,7 @@ def find_patient(name: str) -> str | None:
     """The patient that an id or path of a published data set names; None for any other: a prefix may be a hospital."""
     return next((found[1] for pattern in PUBLISHED if (found := pattern.search(name))), None)
 
+
 _MIMIC_STUDY = re.compile(r"(?:^|[/_])s?(5\d{7})(?=[/_.]|$)", re.IGNORECASE)
 _MIMIC_PATIENT = re.compile(r"(?:^|[/_])p?(1\d{7})(?=[/_.]|$)", re.IGNORECASE)
 _CHEXPERT = re.compile(r"(?:^|[/_])patient0*(\d+)(?:[/_]study0*(\d+))?(?=[/_.]|$)", re.IGNORECASE)

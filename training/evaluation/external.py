@@ -6,8 +6,8 @@ $ python -m training.evaluation.external models/demo --templates ../shared/data/
 covid-chestxray (Cohen et al., 2020): is the finding group of a frontal chest radiograph right? IU X-ray: what view does
 the caption of a lateral radiograph name? The model knows only frontal ones.
 
-Pictures that open_radiology has too, in any split, are left out: covid-chestxray contains the Hannover repository, which
-is a source of open_radiology.
+Pictures that open_radiology has too, in any split, are left out: covid-chestxray contains the Hannover repository, a
+source of open_radiology.
 """
 
 import argparse

@@ -42,7 +42,8 @@ CASES: dict[str, tuple[str, str | None, str | None]] = {
     "laboratory results": ("FINDINGS: No fish.\nLab results: x", "No fish.\nLab results: x", None),
     "organ after a comparison": (
         "FINDINGS:\nLUNGS: No fish.\nCOMPARISON: None.\nHEART: Small.\nIMPRESSION: Normal.",
-        "LUNGS: No fish.\nHEART: Small.", "Normal.",
+        "LUNGS: No fish.\nHEART: Small.",
+        "Normal.",
     ),
     "remark in parentheses": ("FINDINGS (LIMITED STUDY): no fish\nIMPRESSION(S): normal", "no fish", "normal"),
     "both": ("FINDINGS AND IMPRESSION: No change.", "No change.", None),
