@@ -12,7 +12,7 @@ from training.datasets.values import find_patient_value
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read every JSON file of the folder, in the order of their names; patient and split are unknown where it has none."""
+    """Read every JSON file of the folder, by name; patient and split are unknown where it has none."""
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder with the JSON files as path")
     for file in sorted(path.glob("*.json")):
