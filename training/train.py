@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -32,13 +31,13 @@ from prelim.decoders.decoder import PADDING
 from prelim.errors import PrelimError
 from training.data.batches import Batch
 from training.data.seeds import seed_of
-from training.datasets.trained_on import TrainedOn, read_trained_on, write_trained_on
+from training.datasets.trained_on import write_trained_on
 from training.network.optimization import Average, learning_rate, make_optimizer
 from training.network.trainable import adapter_section, parameter_count, plain_weights, train_mode
 from training.run.board import Board
 from training.run.curves import plot_curves
 from training.run.model_folder import write_card, write_folder
-from training.run.preparation import Prepared, prepare
+from training.run.preparation import Prepared, prepare, record_studies
 from training.run.run_state import (
     SETTINGS,
     Moving,
@@ -254,20 +253,13 @@ def finish(settings: Settings, prepared: Prepared, average: Average | None, prog
     if settings.lora.rank:
         weights = plain_weights(objective.network, keep_adapters=settings.lora.keep)
     write_folder(out, description, weights, prepared.model.tokenizer, settings.run.dtype)
-    write_trained_on(out, _record_studies(settings, prepared))
+    write_trained_on(out, record_studies(settings, prepared))
     write_card(settings, prepared.model.config, progress, prepared.examples, parameter_count(objective.network))
     summary = {"settings": settings.as_dict(), "seconds": round(progress.seconds), "steps": progress.step}
     history = {"train": progress.train, "val": progress.val}
     (run / "training.json").write_text(json.dumps({**summary, **history}, indent=1), encoding="utf-8")
     plot_curves(progress, run / "curves.png")
     print(f"{out} written after {progress.seconds / 60:.1f} minutes; curves in {run / 'curves.png'}")
-
-
-def _record_studies(settings: Settings, prepared: Prepared) -> TrainedOn:
-    """What the weights have learned from, in this run and in those that they come from."""
-    start = settings.start.weights
-    before = read_trained_on(Path(start)) if start else None
-    return TrainedOn(asdict(settings.dataset), prepared.studies | (before.studies if before else frozenset()))
 
 
 def read_command_line(words: Sequence[str]) -> Settings:

@@ -18,8 +18,16 @@ from tests.training.small_systems import small_run
 from training import evaluate as command
 from training.data.examples import read_examples
 from training.datasets.source import Source, load_studies
-from training.datasets.study import DatasetError
-from training.datasets.trained_on import TRAINED_ON, TrainedOn, read_trained_on
+from training.datasets.study import DatasetError, Study
+from training.datasets.trained_on import (
+    TRAINED_ON,
+    TrainedOn,
+    hash_pictures,
+    mark_patient,
+    mark_texts,
+    read_trained_on,
+    split_known,
+)
 from training.evaluation.data import read_data
 from training.settings import DatasetSettings, Settings, make_dataset_settings
 from training.train import train
@@ -203,6 +211,117 @@ def test_the_same_words_of_other_studies_are_scored(tmp_path: Path, table: tuple
     data = read_data(other, "test", with_images=True, trained_on=record)
     assert len(data.studies) == sum(study.split == "test" for study in load_studies(other)) > 25
     assert not data.remarks
+
+
+def make_study(name: str, text: str = "The lungs are clear.", image: Path | None = None, **values: Any) -> Study:
+    """A study of one report and at most one image."""
+    images = (image,) if image else ()
+    common = {"patient_id": None, "views": ("",) * len(images), "source": "", "split": None, "labels": {}}
+    return Study(name, images, {"report": text}, **{**common, **values})
+
+
+def learn(study: Study, source: Source) -> TrainedOn:
+    """What a model that was trained on one study would say."""
+    patient = mark_patient(study, source)
+    pictures = hash_pictures(study.images)
+    learned = frozenset([*mark_texts(study, source), *([patient] if patient else [])])
+    return TrainedOn({"format": source.format, "path": source.path}, learned, pictures=pictures)
+
+
+FORMATS_OF_ONE = [
+    (("indiana_csv", "12", ""), ("r2gen", "CXR12_IM-0133", ""), ("r2gen", "CXR13_IM-0133", "")),
+    (("openi_xml", "CXR12", ""), ("indiana_csv", "12", ""), ("indiana_csv", "120", "")),
+    (("r2gen", "CXR12_IM-0133", ""), ("table", "12", "images/12_IM-0133-1001.dcm.png"), ("table", "12", "12.png")),
+    (
+        ("mimic_cxr", "50414267", ""),
+        ("rexrank", "p10_p10000032_s50414267", ""),
+        ("rexrank", "p10_p10000032_s50414268", ""),
+    ),
+    (
+        ("mimic_cxr", "50414267", ""),
+        ("r2gen", "02aa804e", "p10/p10000032/s50414267/02aa804e.jpg"),
+        ("r2gen", "174413ec", "p10/p10000032/s53189527/174413ec.jpg"),
+    ),
+    (
+        ("chexpert_plus", "train/patient42142/study5", ""),
+        ("rexrank", "patient42142_study5", ""),
+        ("rexrank", "patient42142_study6", ""),
+    ),
+    (
+        ("rexgradient", "pGRDN004ABC_aGRDN00DEF_s1.2", ""),
+        ("table", "GRDN004ABC_GRDN00DEF", ""),
+        ("table", "GRDN004ABC_GRDN00DEA", ""),
+    ),
+    (("table", "S1", ""), ("table", "s1", ""), ("table", "s2", "")),
+    (("table", "1.2.840.113619.2", ""), ("pairs", "1.2.840.113619.2", ""), ("pairs", "1.2.840.113619.3", "")),
+]
+
+
+@pytest.mark.parametrize("cases", FORMATS_OF_ONE)
+def test_a_study_of_a_published_data_set_is_recognized_in_each_of_its_formats(
+    cases: tuple[tuple[str, str, str], ...],
+) -> None:
+    """Whichever of two formats is trained on: same study, other text; another study of the set is not it."""
+    first, second, other = (
+        (make_study(name, f"Words {number}.", Path(image) if image else None), Source(form, "."))
+        for number, (form, name, image) in enumerate(cases)
+    )
+    assert learn(*first).knows(*second)
+    assert learn(*second).knows(*first)
+    assert not learn(*first).knows(*other)
+
+
+def test_a_patient_of_a_published_data_set_is_recognized_in_each_of_its_formats() -> None:
+    """Another study of a patient that was trained on is left out, not one of a number that is anybody's."""
+    trained = learn(make_study("50414267", patient_id="10000032"), Source("mimic_cxr", "."))
+    named = make_study("p10_p10000032_s59999999"), Source("rexrank", ".")
+    assert not trained.knows(*named)
+    assert trained.knows_patient(*named)
+    parts: dict[str, list[Study]] = {"train": [], "val": [], "test": [named[0]]}
+    assert split_known(parts, "test", named[1], trained) == ([], 0, 1)
+    anybody = learn(make_study("a", patient_id="7"), Source("table", "."))
+    assert not anybody.knows_patient(make_study("b", patient_id="7"), Source("pairs", "."))
+
+
+def test_a_number_with_the_text_is_enough_for_an_id() -> None:
+    """`1` is `CXR1` where the text is the same; a year that all ids begin with makes nothing known."""
+    text = "Small left pleural effusion, and no consolidation or pneumothorax."
+    record = learn(make_study("1", text), Source("table", "."))
+    assert record.knows(make_study("No. 001", text), Source("pairs", "."))
+    assert not record.knows(make_study("No. 001", "Other words."), Source("pairs", "."))
+    years = learn(make_study("2020-0001", text), Source("table", "."))
+    assert not years.knows(make_study("2020-0002", text), Source("table", "."))
+
+
+def test_a_picture_is_recognized_in_other_bytes(tmp_path: Path) -> None:
+    """Another id, text, file type and size, in another data set; flat images are no picture."""
+    noise = np.random.default_rng(3).integers(0, 255, (8, 8), dtype=np.uint8)
+    whole = Image.fromarray(noise).resize((256, 256), Image.Resampling.BICUBIC)
+    files = [tmp_path / name for name in ("a.png", "b.jpg", "c.png")]
+    whole.save(files[0])
+    whole.resize((180, 180)).save(files[1], quality=80)
+    whole.transpose(Image.Transpose.ROTATE_90).save(files[2])
+    record = learn(make_study("a1", image=files[0]), Source("table", "x.csv"))
+    other = Source("pairs", "y.json")
+    studies = [make_study(f"b{number}", "Other.", file) for number, file in enumerate(files[1:])]
+    assert record.find_pictures(studies, other) == {"b0"}
+    assert record.find_pictures(studies, Source("table", "x.csv")) == set()
+    assert split_known({"test": studies}, "test", other, record) == ([studies[1]], 1, 0)
+    Image.new("L", (64, 64), 128).save(tmp_path / "flat.png")
+    assert hash_pictures([tmp_path / "flat.png", tmp_path / "none.png"]) == frozenset()
+
+
+def test_a_split_that_the_weights_were_chosen_on_is_named(
+    trained: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores on the validation split say so; those on the test split do not."""
+    settings = trained("run")
+    train(settings)
+    for split in ("val", "test"):
+        out = tmp_path / split
+        evaluate(monkeypatch, Path(settings.run.out), "--split", split, "--out", out)
+        notes = " ".join(json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["notes"])
+        assert ("weights were chosen on" in notes) == (split == "val")
 
 
 @pytest.fixture

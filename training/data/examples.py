@@ -8,7 +8,7 @@ from pathlib import Path
 from training.datasets.files import PROMPT
 from training.datasets.source import drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
-from training.datasets.trained_on import mark_image, mark_texts
+from training.datasets.trained_on import mark_image, mark_patient, mark_texts
 from training.settings import DatasetSettings
 
 
@@ -83,7 +83,8 @@ def read_examples(settings: DatasetSettings) -> Examples:
 def _make_examples(studies: Iterable[Study], settings: DatasetSettings) -> Iterable[Example]:
     for study in studies:
         images = settings.choose_images(study) or ((study.features,) if study.features else ())
-        marks = mark_texts(study, settings)
+        patient = mark_patient(study, settings)
+        marks = (*mark_texts(study, settings), *([patient] if patient else []))
         for image in images:
             file = mark_image(image)
             known = (*marks, *([file] if file else []))

@@ -7,7 +7,8 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 """What data sets call the three splits."""
+
+SPLIT_KEYS = ("split", "set", "subset", "partition", "data_split", "dataset_split")
+"""What data sets call the column of the splits, in any case."""
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
 """Control characters such as NUL; tabs and line ends are text."""
@@ -138,7 +142,8 @@ def read_json(path: Path) -> Any:
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file with one JSON object a line, as (place, record)."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    # U+2028, U+0085 and their like are characters of a JSON text, and end no line.
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", read_text(path)), 1):
         place = f"{path}, line {number}"
         if not line.strip():
             continue
@@ -160,8 +165,14 @@ def check_columns(path: Path, columns: Iterable[str]) -> None:
 
 
 def load_json(text: str) -> Any:
-    """The value of a JSON text. Raises ValueError, or RepeatedKeyError for an object with two values for one key."""
-    return json.loads(text, object_pairs_hook=_make_object)
+    """The value of a JSON text. Raises JSONDecodeError, or RepeatedKeyError for an object with two values for one key.
+
+    A text that is nested too deeply counts as invalid.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_make_object)
+    except RecursionError:
+        raise json.JSONDecodeError("objects or lists are nested too deeply", text, 0) from None
 
 
 class RepeatedKeyError(Exception):
@@ -251,7 +262,8 @@ def keep_readings(
 ) -> tuple[dict[str, str], tuple[dict[str, str], ...]]:
     """The sections of the first report and those of further ones, by the rules of `keep_texts`; repeats are left out.
 
-    reports : of one study; a section that is a list of texts is one text for each of several reports
+    reports : of one study; a section that is a list of texts is one text for each of several reports. Reports that
+              contradict each other in no section, such as findings in one row and the impression in the next, are one
 
     Raises DatasetError like keep_texts.
     """
@@ -261,9 +273,52 @@ def keep_readings(
         for number in range(max((len(value) for value in lists.values()), default=1) or 1):
             chosen = {name: value[number] if number < len(value) else None for name, value in lists.items()}
             texts = keep_texts({**report, **chosen}, place)
-            if texts and texts not in found:
+            if not texts or texts in found:
+                continue
+            part = next(
+                (one for one in found if all(one.get(name, text) == text for name, text in texts.items())), None
+            )
+            if part is None:
                 found.append(texts)
+            else:
+                part.update(texts)
     return (found[0], tuple(found[1:])) if found else ({}, ())
+
+
+def check_one_study(rows: Sequence[tuple[str, Collection[str], Mapping[str, Any]]], key: str) -> None:
+    """Raises DatasetError for rows of one id that are two studies: other images, each with a report of its own.
+
+    rows : (place, image names, sections) of one id
+    key  : what the id is called in the file
+
+    Several reports of one study are all given with the same images.
+    """
+    reports: dict[str, dict[str, set[str]]] = {}
+    places: dict[str, str] = {}
+    for place, images, sections in rows:
+        for image in images:
+            places.setdefault(image, place)
+            for name, value in sections.items():
+                for text in value if isinstance(value, list) else [value]:
+                    if isinstance(text, str) and read_value(text):
+                        reports.setdefault(image, {}).setdefault(name, set()).add(" ".join(text.casefold().split()))
+    for (one, first), (other, second) in combinations(reports.items(), 2):
+        if clash := [name for name in first if name in second and first[name].isdisjoint(second[name])]:
+            raise DatasetError(
+                f"{places[one]} and {places[other]} have one {key}, different images and different texts "
+                f"({clash[0]}); give each study an {key} of its own, or the report of the study with each of its images"
+            )
+
+
+def find_split_value(record: Mapping[str, Any]) -> Any:
+    """The split that a record names under one of SPLIT_KEYS, in any case; None where it names none.
+
+    A key other than `split` counts only where its value is a split: a `set` may be anything.
+    """
+    found = {key.strip().lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
+    if "split" in found:
+        return found["split"]
+    return next((found[key] for key in SPLIT_KEYS if found.get(key, "").lower() in SPLIT_NAMES), None)
 
 
 def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict[str, str]:

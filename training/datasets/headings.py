@@ -13,7 +13,10 @@ CLOSING = "closing"
 
 NAMES: dict[str, tuple[str, ...]] = {
     "findings": (
-        "FINDINGS?", "(?:CHEST|LUNG|RADIOGRAPHIC|RADIOLOGICAL|IMAGING|CT|CXR|X-?RAY) FINDINGS",
+        "FINDINGS?", "RESULTS?", "OBSERVATIONS?", "(?:FINDINGS|RESULTS|OBSERVATIONS) IN DETAIL", "BODY OF REPORT",
+        "(?:CHEST|LUNG|RADIOGRAPHIC|RADIOLOGIC|RADIOLOGICAL|RADIOLOGY|IMAGING|IMAGE|EXAM|EXAMINATION|STUDY|CT|CXR|"
+        "(?:CHEST )?X-? ?RAY|DETAILED|KEY|MAIN|MAJOR|PRINCIPAL|DIAGNOSTIC|POSITIVE) "
+        "(?:FINDINGS?|OBSERVATIONS?|RESULTS?)",
         "HALLAZGOS?", "HALLAZGOS RADIOLOGICOS", "DESCRIPCION", "BEFUNDE?", "ROENTGENBEFUND", "RONTGENBEFUND",
         "RESULTATS?", "CONSTATATIONS?", "ACHADOS(?: RADIOGRAFICOS)?", "RESULTADOS?", "DESCRICAO",
         "REPERTI", "REFERTO", "BEVINDINGEN", "VERSLAG", "FYND", "FUND", "BESKRIVELSE", "LOYDOKSET", "BULGULAR",
@@ -21,8 +24,11 @@ NAMES: dict[str, tuple[str, ...]] = {
         "检查所见", "檢查所見", "放射学所见", "所见", "所見", "소견", "판독소견", "MO TA",
     ),
     "impression": (
-        "IMPRESSIONS?", "(?:FINAL|OVERALL|RADIOLOGICAL|RADIOGRAPHIC|DIAGNOSTIC) IMPRESSION", "CONCLUSIONS?",
-        "INTERPRETATION", "OPINION", "ASSESSMENT", "IMPRESION(?:ES)?(?: DIAGNOSTICA)?", "CONCLUSION(?:ES)?",
+        "IMPRESSIONS?", "(?:FINAL|OVERALL|RADIOLOGICAL|RADIOLOGIC|RADIOGRAPHIC|DIAGNOSTIC) IMPRESSIONS?",
+        "CONCLUSIONS?", "IMP", "(?:FINAL |RADIOLOGIST'?S? )?(?:INTERPRETATION|OPINION|ASSESSMENT)",
+        "FINAL CONCLUSIONS?",
+        "(?:RADIOLOGICAL|RADIOLOGIC|RADIOGRAPHIC|IMAGING|X-?RAY|FINAL) DIAGNOS[EI]S", "SUMMARY IMPRESSION",
+        "IMPRESION(?:ES)?(?: DIAGNOSTICA)?", "CONCLUSION(?:ES)?",
         "DIAGNOSTICO", "JUICIO DIAGNOSTICO", "BEURTEILUNG", "ZUSAMMENFASSUNG", "BEWERTUNG", "SYNTHESE", "IMPRESSAO",
         "IMPRESSAO DIAGNOSTICA", "CONCLUSAO", "CONCLUSOES", "CONCLUSIONI", "CONCLUSIONE", "CONCLUSIE", "BEDOMNING",
         "UTLATANDE", "KONKLUSION", "KONKLUSJON", "VURDERING", "LAUSUNTO", "SONUC", "IZLENIM", "WNIOSKI", "ZAVER",
@@ -30,8 +36,11 @@ NAMES: dict[str, tuple[str, ...]] = {
         "KET LUAN",
     ),
     "indication": (
-        "INDICATIONS?", "(?:CLINICAL |PATIENT |MEDICAL )?HISTORY", "CLINICAL (?:INDICATIONS?|INFORMATION|DATA|DETAILS)",
-        "CLINICAL QUESTION", "REASON(?: FOR (?:THIS |THE )?(?:EXAM(?:INATION)?|STUDY|VISIT|REQUEST|TEST))",
+        "INDICATIONS?", "(?:CLINICAL |PATIENT |MEDICAL |BRIEF |RELEVANT )?(?:HISTORY|HX)",
+        "CLINICAL (?:INDICATIONS?|INFORMATION|INFO|DATA|DETAILS|CONTEXT|CONCERN|BACKGROUND|STATEMENT|NOTES?|"
+        "PRESENTATION|DIAGNOSIS|FEATURES|FINDINGS)", "CLINICAL QUESTION",
+        "(?:ADMITTING|ADMISSION|PROVISIONAL|ORDERING|REFERRAL|WORKING) DIAGNOSIS", "(?:CHIEF |PRESENTING )?COMPLAINTS?",
+        "REASON(?: FOR (?:THIS |THE )?(?:EXAM(?:INATION)?|STUDY|VISIT|REQUEST|TEST|REFERRAL|IMAGING|ORDER))",
         "SYMPTOMS?", "INDICACION(?:ES)?", "MOTIVO(?: DE (?:CONSULTA|LA EXPLORACION|ESTUDIO))?",
         "(?:DATOS|HISTORIA|INFORMACION) CLINIC[AO]S?", "ANTECEDENTES", "(?:KLINISCHE )?INDIKATION(?:EN)?", "ANAMNESE",
         "KLINISCHE (?:ANGABEN?|FRAGESTELLUNG|GEGEVENS|VRAAGSTELLING)", "FRAGESTELLUNG", "RENSEIGNEMENTS CLINIQUES",
@@ -40,12 +49,15 @@ NAMES: dict[str, tuple[str, ...]] = {
         "临床诊断", "病史", "ПОКАЗАНИЯ", "ANAMNES", "FRAGESTALLNING",
     ),
     "comparison": (
-        "COMPARISONS?", "COMPARISON (?:STUDY|STUDIES|EXAM|FILMS?)", "COMPARACION(?:ES)?", "ESTUDIOS? PREVIOS?",
+        "COMPARISONS?", "COMPARISON (?:STUDY|STUDIES|EXAM|FILMS?)", "PRIORS?", "COMPARED (?:TO|WITH)",
+        "(?:PRIOR|PREVIOUS) (?:STUDY|STUDIES|EXAMS?|EXAMINATIONS?|IMAGING|FILMS?|RADIOGRAPHS?|REPORTS?)",
+        "COMPARACION(?:ES)?", "ESTUDIOS? PREVIOS?",
         "VERGLEICH", "VORAUFNAHMEN?", "VORUNTERSUCHUNG(?:EN)?", "COMPARAISON", "COMPARACAO",
         "CONFRONTO", "VERGELIJKING",
     ),
     "technique": (
-        "TECHNIQUE", "PROCEDURE(?: COMMENTS)?", "VIEWS", "CONTRAST", "DOSE", "TECNICA(?: DE ESTUDIO)?", "TECHNIK",
+        "(?:EXAM |IMAGING )?TECHNIQUE", "PROCEDURE(?: COMMENTS)?", "(?:NUMBER OF )?VIEWS(?: OBTAINED)?", "PROTOCOL",
+        "CONTRAST", "DOSE", "TECNICA(?: DE ESTUDIO)?", "TECHNIK",
         "TECNICA DE EXAME", "METHODE", "TECHNIEK", "TEKNIK", "检查方法", "技术",
     ),
     "examination": (
@@ -66,7 +78,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "summary": ("SUMMARY",),
     "accession number": ("ACCESSION(?: NUMBER| NO\\.?)?",),
     DESCRIPTION: (
-        "NARRATIVE", "(?:FINAL |RADIOLOGY |X-?RAY |PRELIMINARY )?REPORT", "DESCRIPTION", "INFORME", "LAUDO", "BERICHT",
+        "NARRATIVE", "COMMENTS?",
+        "(?:FINAL |RADIOLOGY |X-?RAY |PRELIMINARY )?REPORT", "DESCRIPTION", "INFORME", "LAUDO", "BERICHT",
         "COMPTE[- ]RENDU",
     ),
     CLOSING: (
@@ -91,7 +104,7 @@ _OPENED = r"[ \t>#*=•~|\[(<{-]*_{0,2}(?:\d{1,2}[.)][ \t]*)?[*_]{0,3}"
 _CLOSED = r"(?:\*{1,3}|__?(?!_)|=+|#+|~+)?"
 SEPARATOR = (
     rf"(?P<colon>[ \t]*{_CLOSED}[ \t]*[:：]{_CLOSED})|(?P<bracket>[ \t]*[\]>)}}]{_CLOSED}[ \t]*[:：]?)"
-    rf"|(?P<dash>[ \t]*{_CLOSED}[ \t]*[-–—]+(?=\s))|(?P<end>[ \t]*{_CLOSED}[ \t]*(?=\n|\Z))"
+    rf"|(?P<dash>[ \t]*{_CLOSED}[ \t]*[-–—]+(?=\s))|(?P<end>[ \t]*{_CLOSED}[ \t]*\.?[ \t]*(?=\n|\Z))"
     rf"|(?P<gap>(?:[ \t]{{2,}}|\t)(?=\S))|(?P<glued>[ \t](?=(?-i:[A-Z][a-z])|\d+[.)][ \t]))"
 )
 """What ends a heading: a colon, a bracket, a dash, the end of its line, a gap, or text that continues in lower case."""
@@ -102,7 +115,7 @@ OTHER = re.compile(r"^[ \t]*(?P<name>[A-Za-z][A-Za-z0-9 ,/&()'-]{1,60}?)[ \t]*:(
 """A heading that is not known: one in capitals opens a section of its own name."""
 
 MODIFIED = re.compile(
-    r"\b(?:other|additional|incidental|associated|miscellaneous|no|any|these|the|prior|previous|pertinent|otros|"
+    r"\b(?:lab|laboratory|blood|test|pathology|other|additional|incidental|associated|miscellaneous|no|any|these|the|prior|previous|pertinent|otros|"
     r"sonstige|weitere|autres)[ \t]+$", re.IGNORECASE,
 )  # fmt: skip
 """`OTHER FINDINGS:` is a part of the findings."""

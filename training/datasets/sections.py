@@ -5,7 +5,7 @@ A report is read as a chain of headings. The grammar, of which tests/training/da
     heading     = known name (training.datasets.headings), then a colon, a bracket, a dash, the end of the line or a$
                   gap; Markdown around it is dropped
     title       = line that names the examination only (date and time included): what follows it describes the image
-    anatomy     = `LUNGS:` outside findings: opens the description, and is text
+    anatomy     = `LUNGS:` outside findings: opens the description, or goes on with the findings, and is text
     closing     = signature or notice: nothing after it is about the image
     other       = any other line that begins with capitals and a colon: a section of its own name, or, inside findings
                   and impression, text
@@ -84,7 +84,7 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
         ((match.start(), rank, match) for rank, kind in enumerate(kinds) for match in kind.finditer(folded)),
         key=lambda entry: entry[:2],
     )
-    last = 0
+    last, seen = 0, {name}
     for start, rank, match in found:
         if start < last:
             continue
@@ -94,10 +94,13 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
             mark = _read_known(text, match, at_line=rank == 1)
         else:
             mark = None if name in (*TARGETS, *_AFTER) else _read_other(text, match, kinds[rank])
+            if mark and rank == 3 and "findings" in seen:
+                mark = mark._replace(name="findings")  # `HEART:` after a `COMPARISON:` among the findings
             if mark and rank == 4 and name in _HEADER and not text[last:start].strip():
                 mark = None  # `COMPARISON:` and, on the next line, the name of an earlier examination
         if mark:
             name, last = mark.name, max(mark.end, start + 1)
+            seen.add(name)
             yield mark
 
 

@@ -11,6 +11,7 @@ from training.datasets.headings import TARGETS
 from training.datasets.sections import split_sections
 from training.datasets.splits import POLICIES, assign_splits
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import PATIENT_KEYS, read_value
 
 REFERENCES = ("first", "each", "joined")
 """What `dataset.references` allows."""
@@ -171,15 +172,17 @@ def _cut_sections(sections: Mapping[str, str], wanted: Set[str]) -> Mapping[str,
     return texts
 
 
-def _name_patient(study: Study, source: Source) -> str:
+def _name_patient(study: Study, source: Source) -> str | None:
     if source.patient_column:
+        if source.patient_column.lower() in PATIENT_KEYS and study.patient_id:
+            return study.patient_id
         patient = study.labels.get(source.patient_column)
-        if not patient:
+        if patient is None:
             raise DatasetError(
                 f"{study.place or study.study_id} has no {source.patient_column!r} (dataset.patient_column); it has: "
                 f"{', '.join(study.labels)}"
             )
-        return patient
+        return read_value(patient)
     try:
         found = re.search(source.patient_pattern, study.study_id)
         patient = found[1] if found else None

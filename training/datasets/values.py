@@ -1,6 +1,7 @@
 """What data sets write where they know nothing: one reading of ids, patients, splits and texts."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ UNKNOWN = frozenset(
 )
 """In any case, and without white space at the ends."""
 
+WHOLE = re.compile(r"^(\d+)\.0+$")
+"""A whole number that a spreadsheet wrote with a point."""
+
 PATIENT_KEYS = ("patientid", "patient_id", "patient", "subject_id", "subject")
 """Keys of a record that name its patient, in any case."""
 
@@ -39,15 +43,18 @@ PATIENT_KEYS = ("patientid", "patient_id", "patient", "subject_id", "subject")
 def read_value(value: Any) -> str | None:
     """A value as text without white space at its ends; None where it says that it is unknown.
 
-    Zero is a value. Whole numbers have no point: a spreadsheet's 12.0 is the id 12.
+    Zero is a value, true and false are not ids. Whole numbers have no point, also as text: a spreadsheet's 12.0 is the
+    id 12.
     """
+    if isinstance(value, bool):
+        return None
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
-    text = str(value).strip()
+    text = WHOLE.sub(r"\1", str(value).strip())
     return None if text.lower() in UNKNOWN else text
 
 
 def find_patient_value(record: Mapping[str, Any]) -> str | None:
     """The patient that a record names under one of PATIENT_KEYS; None where it names none."""
-    found = {key.lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
+    found = {key.strip().lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
     return next((found[key] for key in PATIENT_KEYS if key in found), None)

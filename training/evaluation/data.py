@@ -107,12 +107,17 @@ def _leave_out_known(
         )
     if not fresh:
         raise DatasetError(f"the model was trained on the patients of all {total} studies of split {split!r}")
-    if not known + related:
-        return fresh, []
-    return fresh, [
-        f"{known + related} of {total} studies of {split} were left out: the model was trained on {known} of them "
-        f"(recognized by id or image), and on other studies of the patients of {related}."
-    ]
+    remarks = []
+    if known + related:
+        remarks.append(
+            f"{known + related} of {total} studies of {split} were left out: the model was trained on {known} of them "
+            f"(recognized by id or image), and on other studies of the patients of {related}."
+        )
+    if chosen := sum(trained_on.was_chosen_on(study, source) for study in fresh):
+        remarks.append(
+            f"The weights were chosen on {chosen} of these {len(fresh)} studies, for which the scores flatter."
+        )
+    return fresh, remarks
 
 
 def _find_input(study: Study, source: Source) -> Path | None:

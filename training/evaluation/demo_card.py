@@ -78,7 +78,10 @@ largest cosine. What every row means is in `docs/evaluate.md`.
 `python -m training.evaluation.external`. {covid[pictures]} frontal chest radiographs of {covid[patients]} patients of
 covid-chestxray (pneumonia of any kind, or no finding): the finding group is right for {covid[right]},
 {external:.1%} (95 % interval {low:.1%} to {high:.1%}); always saying pneumonia is right for {always:.1%}.
-Right by group: {by_group}. View named for {laterals[pictures]} lateral radiographs of IU X-ray: {views}.
+Right by group: {by_group}.
+{left_out} further pictures of covid-chestxray are in open_radiology, or come from one of its sources, and were left
+out ({reasons}). View named for {laterals[pictures]} lateral radiographs of IU X-ray,
+without {laterals[left_out]} that open_radiology has: {views}.
 
 ## Known limits
 
@@ -191,6 +194,8 @@ def write_card(model: Model, measured: Mapping[str, Any]) -> str:
         high=high,
         always=covid["always_pneumonia"][0],
         by_group=", ".join(f"{group} {right} of {all_}" for group, (right, all_) in covid["by_group"].items()),
+        left_out=sum(covid["left_out"].values()),
+        reasons=", ".join(f"{reason} {count}" for reason, count in covid["left_out"].items()) or "none",
         laterals=laterals,
         views=", ".join(f"{view} {count}" for view, count in laterals["views"].items()),
         scores=markdown(evaluation),

@@ -5,6 +5,9 @@ $ python -m training.evaluation.external models/demo --templates ../shared/data/
 
 covid-chestxray (Cohen et al., 2020): is the finding group of a frontal chest radiograph right? IU X-ray: what view does
 the caption of a lateral radiograph name? The model knows only frontal ones.
+
+Pictures that open_radiology has too, in any split, are left out: covid-chestxray contains the Hannover repository, a
+source of open_radiology.
 """
 
 import argparse
@@ -12,13 +15,19 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prelim.networks.model_folder import read_model_folder
+from training.datasets.checks.duplicates import DISTANCE
+from training.datasets.files import read_rows
 from training.datasets.formats.open_radiology import read_templates
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
+from training.datasets.trained_on import hash_picture
 from training.evaluation.metrics.measure import Bootstrap, Measure
 from training.evaluation.model_run import ModelRunner
 from training.evaluation.systems import rounded
@@ -29,14 +38,54 @@ NOT_PNEUMONIA = frozenset({"todo", "ARDS"})
 """Findings of covid-chestxray that are unknown, or that the captions have no word for; all but these are infections."""
 
 
-def read_covid(folder: Path) -> list[tuple[Path, str, str]]:
-    """Picture, finding group and patient of the frontal radiographs of covid-chestxray; duplicates are left out."""
+HANNOVER = "ml-workgroup/covid-19-image-repository"
+"""In the address of a picture of covid-chestxray that comes from there, also under another name."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The pictures of the data set that the model was trained, chosen and tested on.
+
+    names : their file names at their source, without extensions
+    bits  : perceptual hashes, uint64, shape (pictures, words)
+    """
+
+    names: frozenset[str]
+    bits: np.ndarray
+
+    def find_reason(self, picture: Path, address: str = "") -> str:
+        """Why a picture is left out; empty where the data set does not have it.
+
+        A source as a whole is left out with the pictures that were taken from it: its others show the same patients.
+        """
+        if HANNOVER in address:
+            return "Hannover repository"
+        if picture.stem in self.names:
+            return "file name"
+        bits = hash_picture(picture)
+        if bits is not None and np.bitwise_count(self.bits ^ bits).sum(axis=1).min(initial=DISTANCE + 1) <= DISTANCE:
+            return "picture"
+        return ""
+
+
+def read_known(folder: Path) -> Known:
+    """The pictures of open_radiology, from its provenance.csv and images."""
+    rows = [row for _, row in read_rows(folder / "provenance.csv", ("id", "original_file"))]
+    names = frozenset(Path(row["original_file"]).stem for row in rows)
+    files = [find_picture(folder / "images", row["id"]) for row in rows]
+    hashes = [bits for file in files if (bits := hash_picture(file)) is not None]
+    return Known(frozenset(name for name in names if not name.isdecimal()), np.array(hashes))
+
+
+def read_covid(folder: Path) -> list[tuple[Path, str, str, str]]:
+    """Picture, finding group, patient and address of the frontal radiographs of covid-chestxray, without duplicates."""
     rows = json.loads((folder / "pairs.json").read_text(encoding="utf-8"))
     return [
         (
             find_picture(folder / "images_320", row["file"]),
             "normal" if row["finding"] == "No Finding" else "pneumonia",
             str(row["patientid"]),
+            row["url"] or "",
         )
         for row in rows
         if row["view"] in FRONTAL and row["finding"] not in NOT_PNEUMONIA and not row["duplicate_of"]
@@ -90,12 +139,21 @@ def measure(model: Path, templates: Path, covid: Path, iu: Path) -> Mapping[str,
     def read_labels(images: Sequence[Path]) -> list[Labels]:
         return [reader.read(text)[0] for text in runner.run(images, [""] * len(images)).reports]
 
-    rows, laterals = read_covid(covid), read_laterals(iu)
+    known = read_known(templates)
+    candidates, all_laterals = read_covid(covid), read_laterals(iu)
+    reasons = [known.find_reason(path, address) for path, _, _, address in candidates]
+    rows = [row for row, reason in zip(candidates, reasons, strict=True) if not reason]
+    laterals = [path for path in all_laterals if not known.find_reason(path)]
     views = Counter(labels.view for labels in read_labels(laterals))
-    said = read_labels([path for path, _, _ in rows])
+    said = read_labels([path for path, *_ in rows])
+    scores = score_covid(said, [group for _, group, *_ in rows], [patient for _, _, patient, _ in rows])
     return {
-        "covid_chestxray": score_covid(said, [group for _, group, _ in rows], [patient for _, _, patient in rows]),
-        "iu_laterals": {"pictures": len(laterals), "views": dict(sorted(views.items()))},
+        "covid_chestxray": {**scores, "left_out": dict(sorted(Counter(filter(None, reasons)).items()))},
+        "iu_laterals": {
+            "pictures": len(laterals),
+            "views": dict(sorted(views.items())),
+            "left_out": len(all_laterals) - len(laterals),
+        },
     }
 
 

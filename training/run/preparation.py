@@ -1,6 +1,6 @@
 """Everything that a run needs, made from its settings."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from training.data.examples import Example, read_examples
 from training.data.features import EmbeddedFeatures, Features
 from training.data.images import UNCHANGED, Images
 from training.data.report_tokens import ReportTokens
-from training.datasets.trained_on import summarize
+from training.datasets.trained_on import TrainedOn, hash_pictures, read_trained_on, summarize
 from training.network.losses import LabelClasses, LabelHead, Objective
 from training.network.starting_model import StartingModel, starting_model
 from training.network.trainable import add_adapters, checkpoint_gradients, freeze, parameter_count
@@ -26,7 +26,8 @@ class Prepared:
     objective : its network, with what is frozen, adapted and added
     train, val : micro-batches; those of `val` are none where there is nothing to validate with
     examples : how many there are to train on and to validate with
-    studies  : marks of those to train on
+    studies, chosen : marks of those to train on and to choose the weights on
+    images   : to train on; none where the data set has features instead
     data     : a hash of all examples: a run is resumed on the data that it began with
     steps_per_epoch, steps : of all processes together
     """
@@ -37,6 +38,8 @@ class Prepared:
     val: MicroBatches
     examples: tuple[int, int]
     studies: frozenset[str]
+    chosen: frozenset[str]
+    images: tuple[Path, ...]
     data: str
     steps_per_epoch: int
     steps: int
@@ -100,9 +103,23 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
         val_batches,
         examples=(len(train), len(val)),
         studies=frozenset(mark for example in train for mark in example.marks),
+        chosen=frozenset(mark for example in val for mark in example.marks),
+        images=() if data.embedded else tuple(example.image for example in train),
         data=summarize(mark for example in (*train, *val) for mark in example.marks),
         steps_per_epoch=steps_per_epoch,
         steps=steps,
+    )
+
+
+def record_studies(settings: Settings, prepared: Prepared) -> TrainedOn:
+    """What the weights have learned from, in this run and in those that they come from."""
+    start = settings.start.weights
+    before = (read_trained_on(Path(start)) if start else None) or TrainedOn({}, frozenset())
+    return TrainedOn(
+        asdict(settings.dataset),
+        prepared.studies | before.studies,
+        prepared.chosen | before.chosen,
+        hash_pictures(prepared.images, settings.dataset.frame) | before.pictures,
     )
 
 

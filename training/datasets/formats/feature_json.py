@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.files import collect_labels, keep_texts, read_json, read_records
+from training.datasets.files import collect_labels, find_split_value, keep_texts, name_split, read_json, read_records
+from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import find_patient_value
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read every JSON file of the folder, in the order of their names; patients are unknown."""
+    """Read every JSON file of the folder, by name; patient and split are unknown where it has none."""
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder with the JSON files as path")
     for file in sorted(path.glob("*.json")):
@@ -19,10 +21,10 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             study_id=file.stem,
             images=(),
             sections=keep_texts({"report": record["report"]}, place),
-            patient_id=None,
+            patient_id=find_patient_value(record) or find_patient(file.stem),
             views=(),
             source=path.name,
-            split=None,
+            split=name_split(find_split_value(record), place),
             labels=collect_labels(record, ("report", "embedding")),
             features=file,
             place=str(file),

@@ -5,7 +5,8 @@ any of SECTIONS      : texts; one may be missing or null. A list of texts, and o
                        study, are further references
 uid                  : study; objects of one uid are one study
 any of PATIENT_KEYS  : see Study; unknown where none is there
-view, split          : see Study
+view                 : see Study
+any of SPLIT_KEYS    : see Study, in any case
 any other value      : a label
 """
 
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.files import (
+    check_one_study,
     collect_labels,
     find_file,
+    find_split_value,
     keep_readings,
     name_split,
     read_json,
@@ -26,7 +29,7 @@ from training.datasets.study import DatasetError, Study
 from training.datasets.values import PATIENT_KEYS, find_patient_value, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report", "note", "imaging_text")
-OTHER = ("file", "uid", "view", "split")
+OTHER = ("file", "uid", "view")
 
 Rows = list[tuple[str, dict[str, Any]]]
 
@@ -45,7 +48,8 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         views = {
             folder.find(name): read_value(record.get("view")) or "" for _, record in rows for name in record["file"]
         }
-        sections, further = keep_readings([{name: record.get(name) for name in SECTIONS} for _, record in rows], place)
+        check_one_study([(where, record["file"], _take_sections(record)) for where, record in rows], "uid")
+        sections, further = keep_readings([_take_sections(record) for _, record in rows], place)
         yield Study(
             study_id=study_id,
             images=tuple(views),
@@ -55,7 +59,9 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             views=tuple(views.values()),
             source=file.parent.name,
             split=name_split(_find_one(rows, _find_split, "splits"), place),
-            labels=collect_labels(first, (*SECTIONS, *OTHER, *(key for key in first if key.lower() in PATIENT_KEYS))),
+            labels=collect_labels(
+                first, (*SECTIONS, *OTHER, *(key for key in first if key.strip().lower() in (*PATIENT_KEYS, "split")))
+            ),
             place=place,
         )
 
@@ -76,7 +82,11 @@ def _find_one(rows: Rows, find: Callable[[Mapping[str, Any]], str | None], what:
 
 
 def _find_split(record: Mapping[str, Any]) -> str | None:
-    return read_value(record.get("split"))
+    return read_value(find_split_value(record))
+
+
+def _take_sections(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record.get(name) for name in SECTIONS}
 
 
 def _read_names(place: str, file: Any) -> list[str]:

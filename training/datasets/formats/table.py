@@ -6,8 +6,9 @@
       image_folder: images
       columns: {id: accession, image: file, report: Befund, patient: patient_no}
 
-`columns` says which column is which of COLUMNS; a column of that very name needs no line. All others are labels. Rows
-of one id are one study: those with other texts, and lists of texts (parquet, JSON lines), are further references.
+`columns` says which column is which of COLUMNS; a column of that name, in any case, needs no line, nor does one of
+PATIENT_KEYS or SPLIT_KEYS. All others are labels. Rows of one id are one study: those with other texts for the same
+images, and lists of texts (parquet, JSON lines), are further references.
 Parquet may hold the images themselves, as bytes or as `{bytes, path}`: they are written to `image_folder`,
 or next to the table.
 """
@@ -22,8 +23,10 @@ from typing import Any
 from training.datasets.files import (
     PROMPT,
     check_columns,
+    check_one_study,
     collect_labels,
     find_file,
+    find_split_value,
     keep_readings,
     keep_texts,
     name_split,
@@ -33,7 +36,7 @@ from training.datasets.files import (
 from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import read_value
+from training.datasets.values import find_patient_value, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
 COLUMNS = ("id", "image", *SECTIONS, "patient", "view", "split", PROMPT)
@@ -58,8 +61,14 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
             raise DatasetError(
                 f"{place} has no column {', '.join(absent)} (dataset.columns); its columns are: {', '.join(values)}"
             )
-        row = {name: values.get(given.get(name, name)) for name in COLUMNS}
-        row["labels"] = collect_labels(values, {given.get(name, name) for name in COLUMNS})
+        columns_of = {column.strip().lower(): column for column in values} | {name: name for name in values} | given
+        row = {name: values.get(columns_of.get(name, name)) for name in COLUMNS}
+        row["labels"] = collect_labels(values, {columns_of.get(name, name) for name in COLUMNS})
+        rest = {column: value for column, value in values.items() if column not in given.values()}
+        if "patient" not in given:
+            row["patient"] = find_patient_value(rest)
+        if "split" not in given:
+            row["split"] = find_split_value(rest)
         row["image"] = _read_images(row["image"], written)
         if not row["image"]:
             raise DatasetError(
@@ -74,7 +83,9 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
                 raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
         views = {folder.find(name): read_value(row["view"]) or "" for _, row in rows for name in row["image"]}
         prompt = keep_texts({PROMPT: first[PROMPT]}, place)
-        sections, further = keep_readings([{name: row[name] for name in SECTIONS} for _, row in rows], place)
+        texts = [{name: row[name] for name in SECTIONS} for _, row in rows]
+        check_one_study([(where, row["image"], text) for (where, row), text in zip(rows, texts, strict=True)], "id")
+        sections, further = keep_readings(texts, place)
         yield Study(
             study_id=study_id,
             images=tuple(views),

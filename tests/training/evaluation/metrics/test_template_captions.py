@@ -5,8 +5,10 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from prelim.networks.model_folder import read_model_folder
 from tests.training.conftest import CAPTIONS, LABELS
@@ -18,7 +20,7 @@ from training.datasets.trained_on import read_trained_on
 from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.demo_card import MEASUREMENTS, attributions, collect, find_differences, write_card
-from training.evaluation.external import read_laterals, score_covid
+from training.evaluation.external import HANNOVER, read_known, read_laterals, score_covid
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import NOT_A_TEMPLATE, TemplateScorer, label_scores
 from training.evaluation.model_run import ModelRunner
@@ -177,7 +179,10 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
     covid = score_covid(
         [Labels("radiograph", "chest", "frontal", "normal")] * 3, ["normal", "pneumonia", "pneumonia"], "abb"
     )
-    external = {"covid_chestxray": covid, "iu_laterals": {"pictures": 2, "views": {"frontal": 2}}}
+    external = {
+        "covid_chestxray": {**covid, "left_out": {"file name": 3, "picture": 1}},
+        "iu_laterals": {"pictures": 2, "views": {"frontal": 2}, "left_out": 0},
+    }
     card = write_card(model, collect(result, external, training, read_records(data, "train"), attribution))
     assert "is right for 1,\n33.3%" in card
     assert "always saying pneumonia is right for 66.7%" in card
@@ -191,6 +196,23 @@ def test_another_measurement_is_told() -> None:
     said = {"a": {"b": [1, 2]}, "c": 1}
     assert find_differences(said, said) == []
     assert find_differences(said, {"a": {"b": [1, 3]}}) == ["a/b/1 is 2, measured: 3", "c is 1, measured: None"]
+
+
+def test_pictures_of_the_training_data_are_not_of_other_sources(tmp_path: Path) -> None:
+    """By the file name at their source, by what they show, and with the repository that they come from."""
+    noise = np.random.default_rng(3).integers(0, 255, (3, 8, 8), dtype=np.uint8)
+    for folder in ("images", "other"):
+        (tmp_path / folder).mkdir()
+    files = (("images/os1.jpg", "other/copy.jpg"), ("other/scan7.jpg",), ("other/new.jpg",))
+    for pixels, names in zip(noise, files, strict=True):
+        for size, name in zip((256, 200), names, strict=False):
+            Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC).save(tmp_path / name)
+    (tmp_path / "provenance.csv").write_text("id,original_file\nos1,images/scan7.png\n", encoding="utf-8")
+    known, other = read_known(tmp_path), tmp_path / "other"
+    assert known.find_reason(other / "copy.jpg") == "picture"
+    assert known.find_reason(other / "scan7.jpg") == "file name"
+    assert known.find_reason(other / "new.jpg") == ""
+    assert known.find_reason(other / "new.jpg", f"https://github.com/{HANNOVER}") == "Hannover repository"
 
 
 def test_the_demo_card_is_what_was_measured() -> None:
@@ -208,7 +230,7 @@ def test_shared_demo_measurements_are_those_of_the_model(shared: Path) -> None:
     images = read_laterals(shared / "data" / "iu_xray")
     reports = ModelRunner(read_model_folder(folder)).run(images, [""] * len(images)).reports
     views = Counter(reader.read(report)[0].view for report in reports)
-    assert measured["external"]["iu_laterals"] == {"pictures": len(images), "views": dict(views)}
+    assert measured["external"]["iu_laterals"] == {"pictures": len(images), "views": dict(views), "left_out": 0}
     assert measured["pictures"] == len(read_records(shared / "data" / "open_radiology", "train"))
 
 

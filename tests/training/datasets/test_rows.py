@@ -1,0 +1,100 @@
+"""Keys and rows of data of one's own: splits, patients and ids as people write them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.datasets.source import Source, read_source
+from training.datasets.study import DatasetError
+
+
+def write_rows(folder: Path, rows: list[dict[str, Any]]) -> Source:
+    """A table in JSON lines."""
+    file = folder / "t.jsonl"
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    return Source("table", str(file))
+
+
+@pytest.mark.parametrize("key", ["split", "Split", "SET", "subset"])
+@pytest.mark.parametrize("form", ["table", "pairs"])
+def test_published_splits_are_kept_whatever_their_column_is_called(tmp_path: Path, key: str, form: str) -> None:
+    """They are not drawn again."""
+    names = ["train", "test", "validate"]
+    rows = [{"image": f"{i}.png", "file": f"{i}.png", "report": "Clear.", key: name} for i, name in enumerate(names)]
+    source = write_rows(tmp_path, rows)
+    if form == "pairs":
+        (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+        source = Source("pairs", str(tmp_path))
+    assert [study.split for study in read_source(source)] == ["train", "test", "val"]
+
+
+def test_a_set_that_is_not_a_split_is_a_label(tmp_path: Path) -> None:
+    """A column `set` may be anything."""
+    [study] = read_source(write_rows(tmp_path, [{"image": "a.png", "report": "Clear.", "set": "Hospital A"}]))
+    assert study.split is None
+    assert study.labels["set"] == "Hospital A"
+
+
+@pytest.mark.parametrize("form", ["table", "pairs"])
+def test_one_id_of_two_studies_is_refused(tmp_path: Path, form: str) -> None:
+    """Other images with other texts: an image would be paired with the report of another study."""
+    common = [
+        {"id": "s0", "uid": "s0", "image": name, "file": name, "report": text}
+        for name, text in (("a.png", "Clear."), ("b.png", "Effusion."))
+    ]
+    source = write_rows(tmp_path, common)
+    if form == "pairs":
+        (tmp_path / "pairs.json").write_text(json.dumps(common), encoding="utf-8")
+        source = Source("pairs", str(tmp_path))
+    with pytest.raises(DatasetError, match="different images and different texts"):
+        read_source(source)
+
+
+def test_sections_in_rows_of_their_own_are_one_report(tmp_path: Path) -> None:
+    """Findings in one row and the impression in the next are not two references; two readings of an image are."""
+    common = {"id": "s0", "image": "a.png"}
+    parts = [{**common, "findings": "Clear."}, {**common, "impression": "Normal."}]
+    [study] = read_source(write_rows(tmp_path, parts))
+    assert (study.sections, study.further) == ({"findings": "Clear.", "impression": "Normal."}, ())
+    readings = [{**common, "findings": "Clear."}, {**common, "findings": "Normal."}]
+    [study] = read_source(write_rows(tmp_path, readings))
+    assert (study.sections, study.further) == ({"findings": "Clear."}, ({"findings": "Normal."},))
+
+
+@pytest.mark.parametrize("key", ["patient_id", "subject_id", "PatientID"])
+def test_a_table_names_its_patients_under_the_usual_keys(tmp_path: Path, key: str) -> None:
+    """And a number that a spreadsheet wrote with a point is the same patient."""
+    rows = [{"image": f"{i}.png", "report": "Clear.", key: value} for i, value in enumerate(["7", "7.0", "n/a"])]
+    assert [study.patient_id for study in read_source(write_rows(tmp_path, rows))] == ["7", "7", None]
+
+
+def test_a_patient_column_may_say_that_the_patient_is_unknown(tmp_path: Path) -> None:
+    """`n/a` is not a patient whom studies share."""
+    rows = [{"image": f"{i}.png", "report": "Clear.", "who": value} for i, value in enumerate(["7", "7.0", "n/a"])]
+    source = replace(write_rows(tmp_path, rows), patient_column="who")
+    assert [study.patient_id for study in read_source(source)] == ["7", "7", None]
+
+
+def test_lines_of_json_end_at_line_ends_only(tmp_path: Path) -> None:
+    """U+2028 and U+0085 are characters of a text."""
+    text = "Clear\u2028lungs.\u0085No effusion."
+    [study] = read_source(write_rows(tmp_path, [{"image": "a.png", "report": text}]))
+    assert study.sections["report"] == text
+
+
+def test_json_that_is_nested_too_deeply_names_the_file(tmp_path: Path) -> None:
+    """Not a traceback."""
+    (tmp_path / "pairs.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(DatasetError, match="nested too deeply"):
+        read_source(Source("pairs", str(tmp_path)))
+
+
+def test_features_name_their_patient_and_split(tmp_path: Path) -> None:
+    """Where their file has such keys."""
+    record = {"embedding": [1.0], "report": "Clear.", "subject_id": 5, "Split": "valid"}
+    (tmp_path / "a.json").write_text(json.dumps(record), encoding="utf-8")
+    [study] = read_source(Source("feature_json", str(tmp_path)))
+    assert (study.patient_id, study.split) == ("5", "val")
