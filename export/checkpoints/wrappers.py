@@ -48,7 +48,8 @@ def unwrap(published: Published, label: str, tensors: Weights, assume: Callable[
             f"{', '.join(repr(copy or 'no prefix') for copy in copies)}"
         )
         tensors = {key: value for key, value in tensors.items() if not _is_copy(key, prefix, copies, sets)}
-    if not _is_usual(prefix) and not _is_another(tensors):
+    most = 2 * len(sets.get(prefix, ())) >= len(tensors)
+    if not _is_usual(prefix) and most and not _is_another(tensors):
         tensors = _strip(tensors, prefix)
     # The first of those that are equal has the fewest wrappers removed.
     return max(_candidates(tensors, _DEEPEST), key=lambda weights: sum(published.knows(key) for key in weights))
@@ -107,12 +108,13 @@ def _is_usual(prefix: str) -> bool:
 
 def _is_copy(key: str, prefix: str, copies: Iterable[str], sets: Mapping[str, set[str]]) -> bool:
     """Whether a key is that of a copy, or of what a wrapper of copies has besides, such as a counter."""
-    if not prefix and any(key == rest for rest in sets[""]):
+    if not prefix and key in sets[""]:
         return False
     for copy in copies:
-        outer = copy.split(".")[0] + "."
-        if key.startswith(copy) if not copy or prefix.startswith(outer) else key.startswith(outer):
-            return not (prefix and key.startswith(prefix) and len(prefix) > len(copy))
+        outer = f"{copy.split('.')[0]}."
+        start = copy if prefix.startswith(outer) else outer
+        if key in sets[""] if not copy else key.startswith(start):
+            return not (prefix.startswith(start) and key.startswith(prefix))
     return False
 
 
