@@ -39,7 +39,7 @@ def untie_words(
     if gathered.adapter_config.get("ensure_weight_tying") or not (adapted or tied or ours & {HEAD, WORDS}):
         return config
     head, words = (found.get(name, base.get(other)) for name, other in ((HEAD, WORDS), (WORDS, HEAD)))
-    if published.tied and WORDS in base and not _equal(words, base[WORDS]):
+    if published.tied and words is not None and WORDS in base and not _equal(words, base[WORDS]):
         raise ArchiveError(
             "the adapter trained the token embeddings or lm_head, which are one tensor in this system, and peft keeps "
             "the other as it was; train it with ensure_weight_tying"

@@ -43,10 +43,7 @@ def unwrap(published: Published, label: str, tensors: Weights, assume: Callable[
     sets = _sets(published, tensors)
     prefix, copies = _choose(label, sets)
     if copies:
-        assume(
-            f"the weights under {prefix or 'no prefix'!r} of {label}; it has others under "
-            f"{', '.join(repr(copy or 'no prefix') for copy in copies)}"
-        )
+        assume(f"the weights under {_named(prefix)} of {label}; it has others under {', '.join(map(_named, copies))}")
         tensors = {key: value for key, value in tensors.items() if not _is_copy(key, prefix, copies, sets)}
     most = 2 * len(sets.get(prefix, ())) >= len(tensors)
     if not _is_usual(prefix) and most and not _is_another(tensors):
@@ -96,10 +93,14 @@ def _choose(label: str, sets: Mapping[str, set[str]]) -> tuple[str, list[str]]:
     )
     if copies and not usual:
         raise ArchiveError(
-            f"{label} has weights under {', '.join(map(repr, sorted([prefix, *copies])))}, and none of these is a "
+            f"{label} has weights under {', '.join(map(_named, sorted([prefix, *copies])))}, and none of these is a "
             "usual name; save one of them alone"
         )
     return prefix, copies
+
+
+def _named(prefix: str) -> str:
+    return repr(prefix) if prefix else "no prefix"
 
 
 def _is_usual(prefix: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from prelim.errors import ArchiveError
 from prelim.images.radiograph import Radiograph
 
 RESIZES = ("stretch", "shortest_edge", "pad")
-CROPS = {"even": round, "floor": math.floor}
+CROPS: Mapping[str, Callable[[float], int]] = {"even": round, "floor": math.floor}
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 

@@ -67,15 +67,15 @@ FORMS: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "bare and wrapped": (
         lambda state: {**state, **under("module.", other(state))},
-        "the weights under 'no prefix' of a.ckpt; it has others under 'module.'",
+        "the weights under no prefix of a.ckpt; it has others under 'module.'",
     ),
     "wrapped and bare": (
         lambda state: {**under("module.", other(state)), **state},
-        "the weights under 'no prefix' of a.ckpt; it has others under 'module.'",
+        "the weights under no prefix of a.ckpt; it has others under 'module.'",
     ),
     "compiled and not": (
         lambda state: {**state, **under("_orig_mod.", other(state))},
-        "the weights under 'no prefix' of a.ckpt; it has others under '_orig_mod.'",
+        "the weights under no prefix of a.ckpt; it has others under '_orig_mod.'",
     ),
 }
 

@@ -43,7 +43,7 @@ def clip_preprocess(side: int, published: Section, facts: Facts) -> Section:
         if name not in _READ | _NEUTRAL and value not in (None, False):
             raise _unsupported(name, value, "leave it out")
     flags = {
-        name: _flag(name, facts.value(f"preprocess.{name}", True, stored=stored.get(name)))
+        name: _flag(name, facts.value(f"preprocess.{name}", True, stored=_stored_flag(name, stored)))
         for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     }
     if not flags["do_resize"]:
@@ -109,6 +109,14 @@ def _check_class(stored: Mapping[str, Any]) -> None:
         name = stored.get(key)
         if name is not None and str(name).removesuffix("Fast").removesuffix("Pil") not in PROCESSORS:
             raise _unsupported(key, name, ", ".join(PROCESSORS))
+
+
+def _stored_flag(name: str, stored: Mapping[str, Any]) -> Any:
+    """A switch of the settings; None if they lack it."""
+    if name in stored and stored[name] is None:
+        # Versions of transformers differ in what this means.
+        raise _unsupported(name, None, "true, false")
+    return stored.get(name)
 
 
 def _flag(name: str, value: Any) -> bool:

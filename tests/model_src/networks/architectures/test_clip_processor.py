@@ -37,7 +37,6 @@ READ: dict[str, dict[str, Any]] = {
     "other factor, not normalized": {"rescale_factor": 1 / 127.5, "do_normalize": False},
     "bilinear": {"resample": 2},
     "class": {"image_processor_type": "CLIPImageProcessorFast", "do_convert_rgb": True},
-    "nulls": {"image_mean": None, "image_std": None, "resample": None, "rescale_factor": None, "do_normalize": None},
 }
 
 
@@ -85,6 +84,7 @@ REFUSED: dict[str, Any] = {
     "do_resize": False,
     "do_center_crop": False,
     "do_normalize": "yes",
+    "do_rescale": None,
     "do_pad": True,
     "do_thumbnail": True,
     "rescale_factor": 0,
@@ -108,8 +108,8 @@ def test_what_is_not_supported_is_refused_by_name(name: str, tmp_path: Path) -> 
 
 
 def test_absent_settings_are_assumed(tmp_path: Path) -> None:
-    """Those of CLIP, which are also the published ones."""
-    write(tmp_path, {"size": SIDE})
+    """Those of CLIP, which are also the published ones; null is as absent."""
+    write(tmp_path, {"size": SIDE, "image_mean": None})
     facts: list[Facts] = []
 
     config = read(tmp_path, facts)
