@@ -26,7 +26,7 @@ from export.checkpoints.source import Source
 from export.checkpoints.wrappers import unwrap
 from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.errors import ArchiveError
-from prelim.networks.architectures.architecture import Published, Section
+from prelim.networks.architectures.architecture import PARTS, Published, Section
 from prelim.networks.architectures.facts import Facts
 
 Weights = Mapping[str, Tensor | LazyTensor]
@@ -120,12 +120,13 @@ def gather_weights(published: Published, sources: Sequence[Source], record: Impo
         stored = read_checkpoint(source.path, record.assume)
         found = dequantize_weights(stored)
         print(f"{source.label}: {len(stored)} tensors")
-        _check_values(source, found)
         if count := sum(value is not stored[key] for key, value in found.items()):
             record.note(f"{source.label}: {count} weights quantized by bitsandbytes were dequantized")
         if source.path.suffix == GGUF:
             record.note(f"{source.label}: weights quantized by llama.cpp were dequantized")
-        found = share_tied(published, source, unwrap(published, source.label, found, record.assume), record)
+        found = dict(unwrap(published, source.label, found, record.assume))
+        _check_values(published, source, found)
+        found = share_tied(published, source, found, record)
         _check_unique(published, source.label, found)
         weights = our_weights(published, found)[0]
         if source.path.suffix == JSON and not all(file.is_known for file in settings):
@@ -144,11 +145,12 @@ def gather_weights(published: Published, sources: Sequence[Source], record: Impo
     return gathered
 
 
-def _check_values(source: Source, found: Weights) -> None:
-    """Raise ArchiveError if a source has no tensors, or some without values."""
+def _check_values(published: Published, source: Source, found: Weights) -> None:
+    """Raise ArchiveError if a source has no tensors, or some of the system without values."""
     if not found and source.path.suffix != JSON:
         raise ArchiveError(f"{source.label} contains no tensors; save the weights again")
-    empty = [key for key, value in found.items() if 0 in value.shape]
+    # A .keras file has empty ones for layers without weights.
+    empty = [key for key, value in found.items() if 0 in value.shape and published.our_key(key).startswith(PARTS)]
     if empty:
         raise ArchiveError(
             f"{source.label}: {len(empty)} of {len(found)} tensors are empty, such as {empty[0]}; DeepSpeed's ZeRO-3 "
