@@ -21,11 +21,12 @@ from tokenizers import Tokenizer
 
 from export.checkpoints.fit import check_fit, check_system, missing_part
 from export.checkpoints.model_card import write_card
-from export.checkpoints.published_weights import convert_weights, fit_shapes, gather_weights, tie_words
+from export.checkpoints.published_weights import convert_weights, fit_shapes, gather_weights
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import model_config, preprocessor_config
-from export.checkpoints.source import checkpoint_source, tokenizer_source
+from export.checkpoints.source import Source, checkpoint_source, tokenizer_source
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
+from export.checkpoints.tied_words import tie_words, untie_words
 from export.tokenizers.read import read_tokenizer, vocabulary_size
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
@@ -68,10 +69,11 @@ def import_checkpoint(
     published = ARCHITECTURES[system].published
     vocabulary = None if tokenizer is None else tokenizer_source(published.tokenizer, tokenizer)
     sources = [checkpoint_source(given) for given in checkpoint]
+    _check_sources(out, [*sources, *([] if vocabulary is None else [vocabulary])])
     record = ImportRecord()
     gathered = gather_weights(published, sources, record)
     check_system(system, gathered.tensors)
-    config_json = model_config(published, system, gathered.settings)
+    config_json = untie_words(published, gathered, model_config(published, system, gathered.settings), record)
     facts = Facts(options or {}, config_json, preprocessor_config(gathered.settings))
     weights, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
     weights = tie_words(weights, facts, record)
@@ -114,6 +116,14 @@ def _check_out(out: Path) -> None:
         raise ArchiveError(f"--out {out}: {blocked} is a file; give a new or existing folder")
 
 
+def _check_sources(out: Path, sources: Sequence[Source]) -> None:
+    """Raise ArchiveError if the model folder would replace a file that it is imported from."""
+    written = {(out / name).resolve() for name in (CONFIG, WEIGHTS, TOKENIZER)}
+    replaced = next((file for source in sources for file in source.files if file.resolve() in written), None)
+    if replaced is not None:
+        raise ArchiveError(f"--out {out} would replace {replaced}, which is imported; give another folder")
+
+
 def _empty_network(config: ModelConfig) -> Network:
     """The network without weights. Raises ArchiveError if it cannot be built or served."""
     # Only the shapes are needed; the meta device allocates nothing.
@@ -145,9 +155,18 @@ def _check_edited(path: Path, config: ModelConfig, *, overwrite: bool) -> None:
         )
 
 
+def _is_same(path: Path, config: ModelConfig) -> bool:
+    try:
+        return ModelConfig.read(path).to_mapping() == config.to_mapping()
+    except ArchiveError:
+        return False
+
+
 def _write(out: Path, config: ModelConfig, weights: Mapping[str, Any], words: Tokenizer | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    config.write(out / CONFIG)
+    # One that says the same may have comments.
+    if not _is_same(out / CONFIG, config):
+        config.write(out / CONFIG)
     write_weights(out / WEIGHTS, weights)
     if words is not None:
         words.save(str(out / TOKENIZER))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from export.checkpoints.file_kind import check_binary, check_whole
 from export.checkpoints.keras_archive import SUFFIX, read_keras
 from export.checkpoints.settings import GGUF, INDEX, JSON, KERAS, SETTINGS, read_json
-from export.checkpoints.torch_file import check_whole, read_torch_file
+from export.checkpoints.torch_file import read_torch_file
 from prelim.decoders.weights_file import LazyTensor, is_storable, read_weights
 from prelim.errors import ArchiveError
 
@@ -46,6 +47,7 @@ def read_checkpoint(path: Path, assume: Callable[[str], None] | None = None) -> 
     if path.suffix == JSON:
         return {}
     check_whole(path)
+    check_binary(path)
     if _is_safetensors(path):
         _check_length(path)
         found: dict[str, Tensor | LazyTensor] = {**read_weights(path)}

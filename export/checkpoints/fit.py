@@ -20,7 +20,7 @@ _MOSTLY = 0.5
 def check_system(system: str, published_keys: Iterable[str]) -> None:
     """Raise ArchiveError if more keys are those of another system."""
     keys = list(published_keys)
-    counts = {name: sum(_belongs(other.published, key) for key in keys) for name, other in ARCHITECTURES.items()}
+    counts = {name: sum(belongs(other.published, key) for key in keys) for name, other in ARCHITECTURES.items()}
     best = max(counts, key=lambda name: counts[name])
     if counts[best] > max(counts[system], _MOSTLY * len(keys)):
         raise ArchiveError(
@@ -33,7 +33,7 @@ def check_system(system: str, published_keys: Iterable[str]) -> None:
         )
 
 
-def _belongs(published: Published, key: str) -> bool:
+def belongs(published: Published, key: str) -> bool:
     """Whether a published key is that of a part of this system, without the ones that systems share."""
     return published.our_key(key) != key and published.our_key(key).startswith(PARTS)
 
@@ -80,6 +80,13 @@ def check_fit(published: Published, network: Network, weights: Weights) -> None:
         f"{published.published_key(name)} has shape {found[name]}, expected {shape}"
         for name, shape in expected.items()
         if found.get(name, shape) != shape
+    ]
+    floats = {name for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    faults += [
+        f"{published.published_key(name)} has the dtype {str(tensor.dtype).removeprefix('torch.')}, which needs scales "
+        "that are not in the checkpoint; give the weights in 16 or 32 bits"
+        for name, tensor in weights.items()
+        if name in floats and not tensor.dtype.is_floating_point
     ]
     if faults:
         raise ArchiveError("the checkpoint does not fit the system. " + "; ".join(faults))

@@ -49,6 +49,44 @@ def adapted_layers(weights: Iterable[str]) -> list[str]:
     return sorted({_ADAPTER.sub("", name) for name in weights if _ADAPTER.search(name)})
 
 
+_NAME = re.compile(r"\.(?:lora_[A-Za-z_]+|modules_to_save)\.(?!(?:weight|bias)$)(?P<name>[^.]+)(?=\.|$)")
+_PART = re.compile(r"\.lora_\w+(\.|$)")
+
+
+def adapter_name(key: str) -> str | None:
+    """The name of the adapter that a published key belongs to; "" if it has none, None if it is not an adapter's."""
+    if match := _NAME.search(key):
+        return match["name"]
+    return "" if _PART.search(key) else None
+
+
+def published_layer(key: str) -> str:
+    """The layer of a published key of an adapter, as `peft` names it."""
+    return _PART.split(re.sub(r"^.*base_model\.model\.", "", key))[0]
+
+
+def select_adapter(tensors: Weights, facts: Facts) -> Weights:
+    """The weights without those of other adapters, if there are several: a state_dict does not say the active one.
+
+    tensors : under published keys
+
+    Raises ArchiveError if there are several and the option `adapter.name` does not name one of them.
+    """
+    names = sorted({name for key in tensors if (name := adapter_name(key)) is not None})
+    if len(names) < 2 and "adapter.name" not in facts.options:
+        return tensors
+    listed = ", ".join(map(repr, names)) or "none"
+    if "adapter.name" not in facts.options:
+        raise ArchiveError(
+            f"the checkpoint has {len(names)} adapters, {listed}, and does not say which one is active; choose it with "
+            "--set adapter.name=NAME"
+        )
+    chosen = facts.value("adapter.name", "default")
+    if chosen not in names:
+        raise ArchiveError(f"--set adapter.name: the checkpoint has no adapter {chosen!r}; its adapters: {listed}")
+    return {key: value for key, value in tensors.items() if adapter_name(key) in (None, chosen)}
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One layer's adapter.
@@ -95,21 +133,30 @@ class AdapterSettings:
 
     def scaling(self, layer: str, rank: int) -> float:
         """Factor of one layer's adapter. Raises ArchiveError if alpha is unknown."""
-        name = (self.names or {}).get(layer, layer)
-        patterns: Mapping[str, float] = self.config.get("alpha_pattern") or {}
-        alpha = next(
-            (patterns[p] for p in patterns if re.match(rf"(.*\.)?({p})$", name)), self.config.get("lora_alpha")
-        )
+        alpha = self._of_layer(layer, "alpha_pattern", "lora_alpha")
         if alpha is None and self.published is None and "adapter.lora_alpha" not in self.facts.options:
             raise ArchiveError(
-                f"{layer} has an adapter of unknown alpha; give the folder with adapter_config.json, or --set "
-                "adapter.lora_alpha=VALUE"
+                f"{self.name(layer)} has an adapter of unknown alpha; give the folder with adapter_config.json, or "
+                "--set adapter.lora_alpha=VALUE"
             )
         alpha = self.facts.value("adapter.lora_alpha", self.published, stored=alpha)
         if isinstance(alpha, bool) or not isinstance(alpha, int | float):
             raise ArchiveError(f"adapter.lora_alpha is {alpha!r}; it must be a number")
         stabilized = self.facts.value("adapter.use_rslora", False, stored=self._stored("use_rslora", False))
         return alpha / (math.sqrt(rank) if stabilized else rank)
+
+    def name(self, layer: str) -> str:
+        """The published name of a layer."""
+        return (self.names or {}).get(layer, layer)
+
+    def rank(self, layer: str) -> Any:
+        """The rank of one layer's adapter; None if adapter_config.json does not give it."""
+        return self._of_layer(layer, "rank_pattern", "r")
+
+    def _of_layer(self, layer: str, patterns: str, general: str) -> Any:
+        found: Mapping[str, Any] = self.config.get(patterns) or {}
+        name = self.name(layer)
+        return next((found[p] for p in found if re.match(rf"(.*\.)?({p})$", name)), self.config.get(general))
 
     def _stored(self, name: str, default: Any) -> Any:
         """A value of adapter_config.json, which omits defaults of its time; None if there is no such file."""
@@ -176,22 +223,35 @@ def _adapters(weights: Weights, settings: AdapterSettings) -> dict[str, Adapter]
     layers = adapted_layers(weights)
     if layers or settings.config:
         settings.check()
+    if settings.config and not layers:
+        raise ArchiveError(
+            "adapter_config.json describes an adapter, but no file has its weights (lora_A and lora_B); give them as "
+            "well, or remove it if they are merged"
+        )
     adapters = {}
     for layer in layers:
         parts = [weights.get(f"{layer}.{part}") for part in ("weight", "lora_A.weight", "lora_B.weight")]
         base, down, up = parts
+        name = settings.name(layer)
         if base is None or not isinstance(down, Tensor) or not isinstance(up, Tensor):
-            raise ArchiveError(f"{layer} needs weight, lora_A.weight and lora_B.weight; give the base model as well")
+            raise ArchiveError(f"{name} needs weight, lora_A.weight and lora_B.weight; give the base model as well")
         rank = down.shape[0]
         if (up.shape[0], down.shape[1]) != tuple(base.shape) or up.shape[1] != rank:
             raise ArchiveError(
-                f"{layer}: lora_B {tuple(up.shape)} times lora_A {tuple(down.shape)} does not fit {tuple(base.shape)}"
+                f"{name}: lora_B {tuple(up.shape)} times lora_A {tuple(down.shape)} does not fit {tuple(base.shape)}"
+            )
+        if settings.rank(layer) not in (None, rank):
+            raise ArchiveError(
+                f"{name} has an adapter of rank {rank}, but adapter_config.json gives it {settings.rank(layer)!r} (r "
+                "or rank_pattern): they are from different models"
             )
         length = weights.get(f"{layer}.lora_magnitude_vector")
         if (length is not None) != bool(settings.config.get("use_dora")) or isinstance(length, LazyTensor):
             raise ArchiveError(
-                f"{layer} has {'a' if length is not None else 'no'} lora_magnitude_vector, but "
+                f"{name} has {'a' if length is not None else 'no'} lora_magnitude_vector, but "
                 f"adapter_config.json has use_dora = {settings.config.get('use_dora')!r}; give both from one model"
             )
+        if not all(part is None or part.is_meta or part.isfinite().all() for part in (down, up, length)):
+            raise ArchiveError(f"{name} has an adapter with NaN or infinite values: its training diverged")
         adapters[layer] = Adapter(base, down, up, settings.scaling(layer, rank), length)
     return adapters

@@ -1,7 +1,7 @@
 """Converts the weights of published checkpoints to our keys and shapes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,25 +11,25 @@ from torch import Tensor
 
 from export.checkpoints.bitsandbytes_weights import dequantize_weights
 from export.checkpoints.checkpoint import read_checkpoint
-from export.checkpoints.lora import AdapterSettings, adapted_layers, keep_adapters, merge_adapters
+from export.checkpoints.lora import (
+    AdapterSettings,
+    adapted_layers,
+    adapter_name,
+    keep_adapters,
+    merge_adapters,
+    published_layer,
+    select_adapter,
+)
 from export.checkpoints.record import ImportRecord
-from export.checkpoints.settings import GGUF, SettingsFile, read_settings
+from export.checkpoints.settings import GGUF, JSON, SETTINGS, SettingsFile, read_settings
 from export.checkpoints.source import Source
+from export.checkpoints.wrappers import unwrap
 from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.errors import ArchiveError
-from prelim.networks.architectures.architecture import Published, Section
+from prelim.networks.architectures.architecture import PARTS, Published, Section
 from prelim.networks.architectures.facts import Facts
 
 Weights = Mapping[str, Tensor | LazyTensor]
-
-WRAPPERS = ("module.", "model.", "net.", "network.", "_forward_module.")
-"""Prefixes of keys by DataParallel, AveragedModel and Lightning Fabric, and by modules of training scripts."""
-
-_DEEPEST = 3
-"""Most wrappers around one another."""
-
-_INNER_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-"""Parts of keys by torch.compile, FSDP and activation checkpointing, which are the names of no layer."""
 
 EVERYWHERE_IGNORED = {
     r"^n_averaged$": "counter of an average of weights, which only training needs",
@@ -37,7 +37,6 @@ EVERYWHERE_IGNORED = {
 }
 """Pattern of a published key that no system needs -> the reason."""
 
-HEAD, WORDS = "decoder.lm_head.weight", "decoder.body.embed_tokens.weight"
 FINAL_NORM = "decoder.body.norm.weight"
 DELTA = 0.05
 """Mean weight of the final norm, below which a Llama is the difference of two; trained ones are above 1."""
@@ -49,10 +48,12 @@ class Gathered:
 
     tensors  : under published keys without wrappers
     settings : of all sources
+    adapters : keys of the files that contain an adapter without its base model
     """
 
     tensors: dict[str, Tensor | LazyTensor] = field(default_factory=dict)
     settings: list[SettingsFile] = field(default_factory=list)
+    adapters: set[str] = field(default_factory=set)
 
     @property
     def adapter_config(self) -> Mapping[str, Any]:
@@ -83,6 +84,7 @@ class Gathered:
         for key, value in found.items():
             self.tensors.pop(key, None)
             self.tensors[key] = value
+        self.adapters.update(found)
 
     def _repeated(self, published: Published, found: Weights) -> set[str]:
         return our_weights(published, found)[0].keys() & our_weights(published, self.tensors)[0].keys()
@@ -104,24 +106,6 @@ def our_weights(
     return {published.our_key(key): value for key, value in tensors.items() if key not in ignored}, ignored
 
 
-def unwrap(published: Published, tensors: Weights) -> Weights:
-    """Remove the prefixes of wrappers from keys, where more keys are then those of the system."""
-
-    def known(weights: Weights) -> int:
-        return sum(published.knows(key) for key in weights)
-
-    def candidates(weights: Weights, depth: int) -> Iterator[Weights]:
-        yield weights
-        for wrapper in WRAPPERS if depth else ():
-            if any(key.startswith(wrapper) for key in weights):
-                unwrapped = {key.removeprefix(wrapper): value for key, value in weights.items()}
-                if len(unwrapped) == len(weights):
-                    yield from candidates(unwrapped, depth - 1)
-
-    # The first of those that are equal has the fewest wrappers removed.
-    return max(candidates({_INNER_WRAPPERS.sub("", key): value for key, value in tensors.items()}, _DEEPEST), key=known)
-
-
 def gather_weights(published: Published, sources: Sequence[Source], record: ImportRecord) -> Gathered:
     """Read all tensors, and all settings, from the sources.
 
@@ -140,8 +124,13 @@ def gather_weights(published: Published, sources: Sequence[Source], record: Impo
             record.note(f"{source.label}: {count} weights quantized by bitsandbytes were dequantized")
         if source.path.suffix == GGUF:
             record.note(f"{source.label}: weights quantized by llama.cpp were dequantized")
-        found = share_tied(published, source, unwrap(published, found), record)
+        found = dict(unwrap(published, source.label, found, record.assume))
+        _check_values(published, source, found)
+        found = share_tied(published, source, found, record)
+        _check_unique(published, source.label, found)
         weights = our_weights(published, found)[0]
+        if source.path.suffix == JSON and not all(file.is_known for file in settings):
+            raise ArchiveError(f"{source.label} describes no network or adapter; allowed: {', '.join(SETTINGS)}")
         for file in settings:
             # The config.json of a folder with the whole system may describe it in words of its own.
             foreign = file.is_config and file.contents.get("model_type") not in published.model_types
@@ -154,6 +143,33 @@ def gather_weights(published: Published, sources: Sequence[Source], record: Impo
         else:
             gathered.add_weights(published, source.label, found, record)
     return gathered
+
+
+def _check_values(published: Published, source: Source, found: Weights) -> None:
+    """Raise ArchiveError if a source has no tensors, or some of the system without values."""
+    if not found and source.path.suffix != JSON:
+        raise ArchiveError(f"{source.label} contains no tensors; save the weights again")
+    # A .keras file has empty ones for layers without weights.
+    empty = [key for key, value in found.items() if 0 in value.shape and published.our_key(key).startswith(PARTS)]
+    if empty:
+        raise ArchiveError(
+            f"{source.label}: {len(empty)} of {len(found)} tensors are empty, such as {empty[0]}; DeepSpeed's ZeRO-3 "
+            "saves these where a model is saved without gathering it: run its zero_to_fp32.py, or save with "
+            "stage3_gather_16bit_weights_on_model_save"
+        )
+
+
+def _check_unique(published: Published, label: str, found: Weights) -> None:
+    """Raise ArchiveError if two keys of a source are those of one weight, with different values."""
+    _, ignored = our_weights(published, found)
+    first: dict[tuple[str, str | None], str] = {}
+    for key in found.keys() - ignored.keys():
+        one = first.setdefault((published.our_key(key), adapter_name(key)), key)
+        if one != key and not torch.equal(materialize(found[one]), materialize(found[key])):
+            raise ArchiveError(
+                f"{label}: {' and '.join(sorted([one, key]))} are the same weight of the system, with different "
+                "values; save one of them alone"
+            )
 
 
 def share_tied(
@@ -178,30 +194,6 @@ def share_tied(
     return shared
 
 
-def tie_words(weights: Weights, facts: Facts, record: ImportRecord) -> dict[str, Tensor | LazyTensor]:
-    """Give a language model with tied words its one tensor, whichever of the two names it was saved under.
-
-    Raises ArchiveError if the two are different tensors.
-    """
-    config = facts.config.get("text_config") or facts.config
-    tied = facts.options.get("decoder.tie_word_embeddings", config.get("tie_word_embeddings"))
-    found = dict(weights)
-    if not tied or HEAD not in found:
-        return found
-    if WORDS not in found:
-        found[WORDS] = found.pop(HEAD)
-        record.note("lm_head.weight is also used for the token embeddings, because config.json ties them")
-        return found
-    if not torch.equal(materialize(found[HEAD]), materialize(found[WORDS])):
-        raise ArchiveError(
-            "tie_word_embeddings is true in config.json, but lm_head.weight differs from embed_tokens.weight; give the "
-            "config.json of this checkpoint, or --set decoder.tie_word_embeddings=false"
-        )
-    del found[HEAD]
-    record.note("lm_head.weight is a copy of the token embeddings, as config.json says")
-    return found
-
-
 def convert_weights(
     published: Published, gathered: Gathered, facts: Facts, record: ImportRecord, *, keep_adapter: bool
 ) -> tuple[dict[str, Tensor | LazyTensor], Section]:
@@ -212,16 +204,19 @@ def convert_weights(
 
     Raises ArchiveError as `merge_adapters` and `keep_adapters` do, and for the difference of two models.
     """
-    weights, ignored = our_weights(published, gathered.tensors, facts.config)
+    tensors = select_adapter(gathered.tensors, facts)
+    weights, ignored = our_weights(published, tensors, facts.config)
     _check_delta(weights)
     layers = adapted_layers(weights)
-    names = {published.our_key(key): re.sub(r"^.*base_model\.model\.", "", key) for key in gathered.tensors}
-    suffix = ".lora_A.weight"
     settings = AdapterSettings(
         gathered.adapter_config,
         facts,
         published.lora_alpha,
-        {ours.removesuffix(suffix): name.split(".lora_A.")[0] for ours, name in names.items() if ours.endswith(suffix)},
+        {
+            adapted_layers([published.our_key(key)])[0]: published_layer(key)
+            for key in tensors
+            if adapted_layers([published.our_key(key)])
+        },
     )
     added: Section = {}
     if keep_adapter:

@@ -45,7 +45,7 @@ class ImportRecord:
             self.assume(f"{name} = {value!r}, as in the published model; change it with --set {name}=VALUE")
         for text in published.structure:
             self.assume(text)
-        given = {*stored, *(["preprocess"] if facts.preprocessor else [])}
+        given = {*stored, *(["preprocess"] if "preprocess.mean" in facts.asked else [])}
         sections = [name for name in _SECTIONS if name in published.defaults and name not in given]
         self.assume(f"{', '.join(sections)} of model.yaml as in the published model; change them there")
 

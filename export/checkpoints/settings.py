@@ -40,14 +40,25 @@ class SettingsFile:
     contents: Mapping[str, Any]
 
     @property
+    def file_name(self) -> str:
+        """The name without the source's label."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
     def is_adapter(self) -> bool:
         """Whether it describes an adapter of `peft`."""
-        return self.name.endswith(ADAPTER) or "peft_type" in self.contents or "lora_alpha" in self.contents
+        return self.file_name == ADAPTER or "peft_type" in self.contents or "lora_alpha" in self.contents
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is read from it."""
+        return self.is_adapter or self.is_config or self.file_name in SETTINGS
 
     @property
     def is_config(self) -> bool:
         """Whether it describes a network."""
-        return not self.is_adapter and ("model_type" in self.contents or "architectures" in self.contents)
+        named = "model_type" in self.contents or "architectures" in self.contents
+        return not self.is_adapter and (named or self.file_name == CONFIG)
 
 
 def read_settings(path: Path, label: str) -> list[SettingsFile]:
@@ -89,11 +100,38 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def preprocessor_config(found: Sequence[SettingsFile]) -> Mapping[str, Any]:
-    """The image processor's settings; empty if there are none."""
-    for file in found:
-        if file.name.endswith(PREPROCESSOR):
-            return file.contents.get("image_processor") or file.contents
-    return {}
+    """The image processor's settings; empty if there are none.
+
+    Raises ArchiveError if they are in two files that differ.
+    """
+    settings = [
+        (file.name, contents)
+        for file in found
+        if file.file_name in PREPROCESSOR and (contents := _image_processor(file)) is not None
+    ]
+    for name, contents in settings[1:]:
+        first, given = settings[0]
+        differing = sorted(key for key in {*given, *contents} - _CLASS_NAMES if given.get(key) != contents.get(key))
+        if differing:
+            key = differing[0]
+            raise ArchiveError(
+                f"{first} and {name} differ, first in {key}: {given.get(key)!r} and {contents.get(key)!r}; remove the "
+                "one that is not used"
+            )
+    return settings[0][1] if settings else {}
+
+
+_CLASS_NAMES = {"image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys"}
+
+
+def _image_processor(file: SettingsFile) -> Mapping[str, Any] | None:
+    """The settings of the image processor; None if the file has only those of the text."""
+    inner = file.contents.get("image_processor")
+    if inner is None:
+        return None if file.file_name == PREPROCESSOR[1] else file.contents
+    if not isinstance(inner, dict):
+        raise ArchiveError(f"{file.name}: image_processor is {inner!r}; expected an object")
+    return inner
 
 
 def model_config(published: Published, system: str, found: Sequence[SettingsFile]) -> Mapping[str, Any]:
@@ -104,7 +142,7 @@ def model_config(published: Published, system: str, found: Sequence[SettingsFile
     configs = [file for file in found if file.is_config]
     for file in configs:
         _check_config(published, system, file)
-    chosen = [file.contents for file in configs if "model_type" in file.contents]
+    chosen = [{**file.contents, "model_type": _model_type(file)} for file in configs]
     for other in chosen[1:]:
         differing = sorted(name for name in other if other[name] != chosen[0].get(name, other[name]))
         if differing:
@@ -117,22 +155,18 @@ def model_config(published: Published, system: str, found: Sequence[SettingsFile
 
 def _check_config(published: Published, system: str, file: SettingsFile) -> None:
     contents = file.contents
-    kind = contents.get("model_type")
     allowed = published.model_types
-    if not allowed or (kind is not None and kind not in allowed):
+    kind = _model_type(file)
+    if kind not in allowed:
         raise ArchiveError(
             f"{file.name}: model_type is {kind!r}, whose network is another one; {system} takes "
             f"{', '.join(allowed) if allowed else 'no config.json'}"
         )
-    classes = contents.get("architectures") or []
-    foreign = [name for name in classes if name.lower() not in _CLASSES]
-    if foreign:
-        raise ArchiveError(
-            f"{file.name}: architectures contains {foreign[0]!r}; allowed: {', '.join(_CLASSES.values())}. Save the "
-            "model as one of these"
-        )
     if contents.get("auto_map"):
         raise ArchiveError(f"{file.name}: auto_map names code of the model's own, which is not executed")
+    for name in _OBJECTS:
+        if not isinstance(contents.get(name) or {}, dict):
+            raise ArchiveError(f"{file.name}: {name} is {contents[name]!r}; expected an object")
     method = (contents.get("quantization_config") or {}).get("quant_method", DEQUANTIZED[0])
     if method not in DEQUANTIZED:
         raise ArchiveError(
@@ -141,11 +175,36 @@ def _check_config(published: Published, system: str, file: SettingsFile) -> None
         )
 
 
-_CLASSES = {
-    name.lower(): name
-    for name in (
-        *("BioGptForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"),
-        "LlavaForConditionalGeneration",
-    )
+_OBJECTS = ("quantization_config", "text_config", "vision_config", "rope_parameters", "rope_scaling")
+
+
+def _model_type(file: SettingsFile) -> Any:
+    """`model_type` of a config.json, or that of its architectures where it has none.
+
+    Raises ArchiveError if it has neither, or foreign architectures.
+    """
+    kind = file.contents.get("model_type")
+    classes = file.contents.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ArchiveError(f"{file.name}: architectures is {classes!r}; expected a list of names")
+    types = [_CLASSES.get(name.lower()) for name in classes]
+    # A foreign model_type has a message of its own.
+    if None in types and (kind is None or kind in _CLASSES.values()):
+        raise ArchiveError(
+            f"{file.name}: architectures contains {classes[types.index(None)]!r}; allowed: {', '.join(_NAMES)}. Save "
+            "the model as one of these"
+        )
+    if kind is None and not classes:
+        raise ArchiveError(f"{file.name} has neither model_type nor architectures; give the config.json of the model")
+    return types[0] if kind is None else kind
+
+
+_NAMES = {
+    "BioGptForCausalLM": "biogpt",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Qwen2ForCausalLM": "qwen2",
+    "LlavaForConditionalGeneration": "llava",
 }
-"""Allowed entries of `architectures`; old files write LLaMAForCausalLM."""
+_CLASSES = {name.lower(): kind for name, kind in _NAMES.items()}
+"""Allowed entries of `architectures`, in lower case because old files write LLaMAForCausalLM -> model_type."""

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.checkpoints.file_kind import check_whole, check_zip
 from prelim.errors import ArchiveError
 
 CONTAINERS = ("model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
@@ -75,8 +76,6 @@ _HARMLESS: list[Any] = [
 _UNREAD = re.compile(r"WeightsUnpickler error:\s*Can only [^\n]*, but got <class '(?P<type>[\w.]+)'>")
 _GLOBAL = re.compile(r"GLOBAL (?P<name>[\w.]+)")
 _CHUNK = 2**24
-SMALLEST = 10
-"""Bytes of the smallest file of tensors."""
 
 
 def read_torch_file(path: Path, assume: Callable[[str], None] | None = None) -> dict[str, Tensor]:
@@ -137,6 +136,7 @@ def _has_weights(contents: Any) -> bool:
 
 def _load(path: Path) -> Any:
     check_whole(path)
+    check_zip(path)
     _check_sums(path)
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
@@ -193,31 +193,3 @@ def _reason(error: Exception) -> str:
     else:
         reason = text.split("\n", maxsplit=1)[0].split("weights_only", maxsplit=1)[0].strip()
     return reason or type(error).__name__
-
-
-def check_whole(path: Path, smallest: int = SMALLEST) -> None:
-    """Refuse what is not a published file by its first and last bytes, with the true reason.
-
-    smallest : bytes that it has at least
-
-    Raises ArchiveError for an empty file, a pointer of Git LFS, a page of a web site, and a zip file that is cut off.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(512)
-            file.seek(max(0, size - (1 << 16) - 22))
-            end = file.read()
-    except OSError as error:
-        raise ArchiveError(f"{path} cannot be read: {error.strerror}") from error
-    text = start.lstrip()
-    if size == 0:
-        raise ArchiveError(f"{path} is empty; download it again")
-    if text.startswith(b"version https://git-lfs.github.com"):
-        raise ArchiveError(f"{path} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")
-    if text[:64].lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise ArchiveError(f"{path} is a web page, not a checkpoint; download the file itself")
-    if start.startswith(b"PK\x03\x04") and b"PK\x05\x06" not in end:
-        raise ArchiveError(f"{path} is cut off: its zip directory, which is at the end, is missing; download it again")
-    if size < smallest:
-        raise ArchiveError(f"{path} has {size} bytes, which cannot be a checkpoint")

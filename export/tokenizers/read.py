@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
+from export.checkpoints.file_kind import check_whole
 from export.checkpoints.settings import GGUF, read_json
-from export.checkpoints.torch_file import check_whole
 from export.tokenizers import bert, biogpt, llama
 from export.tokenizers.added_words import ADDED_WORDS, add_words, added_words
 from prelim.archive.archive import TOKENIZER, load_tokenizer

@@ -124,5 +124,5 @@ def test_damaged_file_is_refused(tmp_path: Path) -> None:
     """A file that is not a checkpoint is an ArchiveError with its name."""
     (tmp_path / "a.pth").write_bytes(b"not a checkpoint")
 
-    with pytest.raises(ArchiveError, match=r"a\.pth cannot be read"):
+    with pytest.raises(ArchiveError, match=r"a\.pth is a text file, not a checkpoint"):
         read_checkpoint(tmp_path / "a.pth")

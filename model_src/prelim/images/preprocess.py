@@ -7,6 +7,8 @@ needs no torchvision.
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +18,7 @@ from prelim.errors import ArchiveError
 from prelim.images.radiograph import Radiograph
 
 RESIZES = ("stretch", "shortest_edge", "pad")
+CROPS: Mapping[str, Callable[[float], int]] = {"even": round, "floor": math.floor}
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -29,6 +32,8 @@ class PreprocessConfig:
                    "shortest_edge": the shorter side to `resize_to`, the aspect is kept;
                    "pad": the longer side to `resize_to`, the rest black
     resize_to      None: `size`. A centre crop to `size` follows
+    crop           where an odd number of pixels is cropped: "even" rounds the half to an even number, as torchvision
+                   does; "floor" rounds it down, as the image processors of transformers do
     interpolation  "bilinear" or "bicubic"
     antialias      False: what tf.image.resize does by default; bilinear only
     mean, std      one value a channel, subtracted and divided after scaling to [0, 1]; the default is ImageNet's
@@ -42,6 +47,7 @@ class PreprocessConfig:
     resize_to: int | None = None
     interpolation: str = "bilinear"
     antialias: bool = True
+    crop: str = "even"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
@@ -61,6 +67,8 @@ class PreprocessConfig:
             raise ArchiveError(
                 f"preprocess.interpolation is {self.interpolation!r}; allowed: {', '.join(INTERPOLATIONS)}"
             )
+        if self.crop not in CROPS:
+            raise ArchiveError(f"preprocess.crop is {self.crop!r}; allowed: {', '.join(CROPS)}")
         if not self.antialias and self.interpolation != "bilinear":
             raise ArchiveError(
                 f"preprocess.interpolation is {self.interpolation!r} with antialias false; allowed: bilinear"
@@ -121,8 +129,9 @@ def _resized_size(width: int, height: int, config: PreprocessConfig) -> tuple[in
 
 
 def _crop_box(width: int, height: int, config: PreprocessConfig) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of the centre crop, rounded as torchvision's CenterCrop rounds: half to even."""
-    left, top = round((width - config.size) / 2), round((height - config.size) / 2)
+    """Return left, top, right, bottom of the centre crop."""
+    rounded = CROPS[config.crop]
+    left, top = rounded((width - config.size) / 2), rounded((height - config.size) / 2)
     return left, top, left + config.size, top + config.size
 
 

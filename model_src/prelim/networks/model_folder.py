@@ -20,6 +20,9 @@ from prelim.networks.architectures.architecture import Network
 
 MODEL_CARD = "MODEL_CARD.md"
 
+_COUNTS = ("heads", "steps", "_hidden_layers", "width", "feedforward", "_size", "positions", "max_position_embeddings")
+"""Endings of names whose values are 1 or more. PyTorch builds networks of a negative number of heads."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -35,9 +38,13 @@ def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Networ
     if config.architecture not in ARCHITECTURES:
         raise ArchiveError(f"architecture is {config.architecture!r}; known: {', '.join(ARCHITECTURES)}")
     parts = {"vision": config.vision, "connector": config.connector, "decoder": config.decoder}
+    for part, section in parts.items():
+        for name, value in section.items():
+            if name.endswith(_COUNTS) and isinstance(value, int) and value < 1:
+                raise ArchiveError(f"{CONFIG}: {part}.{name} is {value!r}; allowed: integers of at least 1")
     try:
         return ARCHITECTURES[config.architecture].build(parts, empty_decoder=empty_decoder)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
         raise ArchiveError(f"{CONFIG} does not describe a {config.architecture}: {error}") from error
 
 

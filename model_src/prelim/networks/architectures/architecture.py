@@ -22,9 +22,9 @@ PARTS = ("vision.", "connector.", "decoder.")
 PEFT_KEYS: Renames = (
     (r"(^|\.)base_model\.model\.", r"\1"),
     (r"\.base_layer\.", "."),
-    (r"\.modules_to_save\.\w+\.", "."),
-    (r"\.(lora_[AB])\.\w+\.weight$", r".\1.weight"),
-    (r"\.lora_magnitude_vector(\.\w+)*$", ".lora_magnitude_vector"),
+    (r"\.modules_to_save\.[^.]+\.", "."),
+    (r"\.(lora_[AB])\.[^.]+\.weight$", r".\1.weight"),
+    (r"\.lora_magnitude_vector(\.[^.]+)*$", ".lora_magnitude_vector"),
 )
 """Keys of layers that `peft` has wrapped -> keys as if it had not; adapters lose their name."""
 

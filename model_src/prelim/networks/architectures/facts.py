@@ -53,11 +53,22 @@ class Facts:
         number = isinstance(published, float) and isinstance(value, int) and not isinstance(value, bool)
         if isinstance(published, bool | int | float | str) and not number and type(value) is not type(published):
             raise ArchiveError(f"--set {name}: {value!r} is of another type than the published value, {published!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ArchiveError(f"--set {name}: {value!r} is not finite")
+        if _is_number(published) and published > 0 and value <= 0 and name not in _ANY_NUMBER:
+            raise ArchiveError(f"--set {name}: {value!r}; allowed: numbers above 0")
         return value
 
     def unknown_options(self) -> list[str]:
         """Options that no part of the system asked for."""
         return sorted(self.options.keys() - self.asked)
+
+
+_ANY_NUMBER = ("adapter.lora_alpha",)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def numbered(names: Iterable[str], ending: str) -> int:

@@ -14,6 +14,7 @@ from torch import nn
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import llama
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
+from prelim.networks.architectures.clip_processor import clip_preprocess
 from prelim.networks.architectures.facts import Facts, numbered
 
 VISION = {"num_attention_heads": 16, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
@@ -25,12 +26,12 @@ PREPROCESS = {
     "size": 336,
     "resize": "shortest_edge",
     "interpolation": "bicubic",
+    "crop": "floor",
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
 }
 _LAYER = r"^(model\.)?vision_tower\.(vision_model\.)?encoder\.layers\."
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
-"""Numbers of Pillow's filters."""
+STRATEGIES = ("default", "full")
 
 
 def _vision(**dimensions: Any) -> nn.Module:
@@ -52,7 +53,14 @@ def _features(layers: int, config: Mapping[str, Any], facts: Facts | None = None
     layer = FEATURE_LAYER if stored is None else stored
     if facts is not None:
         layer = facts.value("vision.feature_layer", [FEATURE_LAYER], stored=stored)
-    return [index if index >= 0 else layers + 1 + index for index in ([layer] if isinstance(layer, int) else layer)]
+    found = layer if isinstance(layer, list) else [layer]
+    if not found or any(
+        not isinstance(index, int) or isinstance(index, bool) or not -layers - 1 <= index <= layers for index in found
+    ):
+        raise ArchiveError(
+            f"vision_feature_layer is {layer!r}; allowed: integers from {-layers - 1} to {layers}, or a list of them"
+        )
+    return [index if index >= 0 else layers + 1 + index for index in found]
 
 
 def _unused(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, str]:
@@ -83,6 +91,8 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     if channels != 3:
         raise ArchiveError(f"the vision tower takes {channels} channels; supported: 3")
     strategy = facts.value("vision.select_strategy", "default", stored=config.get("vision_feature_select_strategy"))
+    if strategy not in STRATEGIES:
+        raise ArchiveError(f"vision_feature_select_strategy is {strategy!r}; supported: {', '.join(STRATEGIES)}")
     return {
         "vision": {
             "image_size": side * patch,
@@ -103,27 +113,8 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
             "bias": "connector.linear_1.bias" in shapes,
         },
         "decoder": llama.decoder_section(shapes, facts, VICUNA, config.get("text_config") or {}),
-        "preprocess": _preprocess(side * patch, facts),
+        "preprocess": clip_preprocess(side * patch, PREPROCESS, facts),
     }
-
-
-def _preprocess(size: int, facts: Facts) -> Section:
-    """Section `preprocess` as preprocessor_config.json says."""
-    stored = facts.preprocessor
-    section = {**PREPROCESS, "size": size}
-    if not stored:
-        return section
-    crop = stored.get("crop_size") or {}
-    edge = (stored.get("size") or {}).get("shortest_edge")
-    resample = stored.get("resample", 3)
-    if resample not in _INTERPOLATIONS or edge is None or crop.get("height", size) != size or edge < size:
-        raise ArchiveError(
-            f"preprocessor_config.json has size {stored.get('size')}, crop_size {stored.get('crop_size')} and resample "
-            f"{resample}; supported: shortest_edge, a crop to {size} and {', '.join(map(str, _INTERPOLATIONS))}"
-        )
-    section |= {"resize_to": edge} if edge != size else {}
-    section |= {ours: stored[name] for ours, name in (("mean", "image_mean"), ("std", "image_std")) if name in stored}
-    return {**section, "interpolation": _INTERPOLATIONS[resample]}
 
 
 ARCHITECTURE = Architecture(

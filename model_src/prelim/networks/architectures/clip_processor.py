@@ -1,0 +1,152 @@
+"""Section `preprocess` of model.yaml from the preprocessor_config.json of a CLIP image processor in `transformers`."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from prelim.errors import ArchiveError
+from prelim.networks.architectures.architecture import Section
+from prelim.networks.architectures.facts import Facts
+
+PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor")
+"""Allowed classes, also with the ending `Fast` or `Pil`."""
+
+_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+"""Numbers of Pillow's filters."""
+
+_CLASS = ("image_processor_type", "feature_extractor_type")
+_READ = {
+    *("size", "crop_size", "resample", "image_mean", "image_std", "rescale_factor"),
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
+}
+_NEUTRAL = {
+    *(*_CLASS, "processor_class", "do_convert_rgb", "_valid_processor_keys", "data_format", "input_data_format"),
+    *("device", "return_tensors", "disable_grouping", "default_to_square", "image_seq_length", "_commit_hash"),
+    "transformers_version",
+}
+"""Settings that do not change the pixel values of an RGB image."""
+
+
+def clip_preprocess(side: int, published: Section, facts: Facts) -> Section:
+    """Section `preprocess`, exactly as the settings say; what they lack is recorded as assumed.
+
+    side      : pixels of the square that the vision tower takes
+    published : the section of the published model
+
+    Raises ArchiveError naming the setting that is not supported.
+    """
+    stored = facts.preprocessor
+    if not stored:
+        return {**published, "size": side}
+    _check_class(stored)
+    for name, value in stored.items():
+        if name not in _READ | _NEUTRAL and value not in (None, False):
+            raise _unsupported(name, value, "leave it out")
+    flags = {
+        name: _flag(name, facts.value(f"preprocess.{name}", True, stored=_stored_flag(name, stored)))
+        for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    }
+    if not flags["do_resize"]:
+        raise _unsupported("do_resize", False, "true")
+    resample = stored.get("resample")
+    interpolation = facts.value(
+        "preprocess.interpolation",
+        published["interpolation"],
+        stored=None if resample is None else _choice("resample", resample, _INTERPOLATIONS),
+    )
+    mean, std = (_channels(name, published[name], facts) for name in ("mean", "std"))
+    if min(std) <= 0:
+        raise _unsupported("image_std", std, "numbers above 0")
+    if not flags["do_normalize"]:
+        mean, std = [0.0] * 3, [1.0] * 3
+    # Pixels are scaled to [0, 1] here, by the published factor.
+    factor = facts.value("preprocess.rescale_factor", 1 / 255, stored=stored.get("rescale_factor"))
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise _unsupported("rescale_factor", factor, "a number above 0")
+    scale = 255 * factor if flags["do_rescale"] else 255.0
+    if not math.isclose(scale, 1, rel_tol=1e-6):
+        mean, std = [value / scale for value in mean], [value / scale for value in std]
+    return {
+        **published,
+        "size": side,
+        **_geometry(side, stored, facts, crop=flags["do_center_crop"]),
+        "interpolation": interpolation,
+        "mean": mean,
+        "std": std,
+    }
+
+
+def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool) -> Section:
+    """`resize` and `resize_to`."""
+    size = facts.value("preprocess.resize_to", side, stored=stored.get("size"))
+    size = {"shortest_edge": size} if _is_edge(size) else size
+    if not isinstance(size, Mapping):
+        raise _unsupported("size", size, "shortest_edge, or height and width")
+    size = {name: edge for name, edge in size.items() if edge is not None}
+    edges = set(size.values())
+    square = size.keys() == {"height", "width"}
+    if not (square or size.keys() == {"shortest_edge"}) or len(edges) != 1 or not all(map(_is_edge, edges)):
+        raise _unsupported("size", size, "shortest_edge, or height and width that are equal")
+    edge = edges.pop()
+    if crop:
+        cropped = facts.value("preprocess.crop_size", side, stored=stored.get("crop_size"))
+        if isinstance(cropped, Mapping):
+            there = {name: value for name, value in cropped.items() if value is not None}
+            sides = set(there.values()) if there.keys() == {"height", "width"} else set()
+        else:
+            sides = {cropped} if _is_edge(cropped) else set()
+        if sides != {side}:
+            raise _unsupported("crop_size", cropped, f"height and width of {side}, which the vision tower takes")
+    elif not square:
+        raise _unsupported("do_center_crop", False, "true, or a size with height and width")
+    if edge < side or (not crop and edge != side):
+        raise _unsupported("size", size, f"{'at least ' if crop else ''}{side}, which the vision tower takes")
+    return {"resize": "stretch" if square else "shortest_edge", **({"resize_to": edge} if edge != side else {})}
+
+
+def _check_class(stored: Mapping[str, Any]) -> None:
+    for key in _CLASS:
+        name = stored.get(key)
+        if name is not None and str(name).removesuffix("Fast").removesuffix("Pil") not in PROCESSORS:
+            raise _unsupported(key, name, ", ".join(PROCESSORS))
+
+
+def _stored_flag(name: str, stored: Mapping[str, Any]) -> Any:
+    """A switch of the settings; None if they lack it."""
+    if name in stored and stored[name] is None:
+        # Versions of transformers differ in what this means.
+        raise _unsupported(name, None, "true, false")
+    return stored.get(name)
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _unsupported(name, value, "true, false")
+    return value
+
+
+def _choice(name: str, value: Any, allowed: Mapping[int, str]) -> str:
+    if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
+        raise _unsupported(name, value, ", ".join(map(str, allowed)))
+    return allowed[value]
+
+
+def _channels(name: str, published: Any, facts: Facts) -> list[float]:
+    """One number for each channel; a single one is that of all three."""
+    value = facts.value(f"preprocess.{name}", published, stored=facts.preprocessor.get(f"image_{name}"))
+    values = [value] * 3 if isinstance(value, int | float) else value
+    if (
+        not isinstance(values, list)
+        or len(values) != 3
+        or any(isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one) for one in values)
+    ):
+        raise _unsupported(f"image_{name}", value, "3 numbers")
+    return values
+
+
+def _is_edge(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _unsupported(name: str, value: Any, allowed: str) -> ArchiveError:
+    return ArchiveError(f"preprocessor_config.json has {name} = {value!r}; supported: {allowed}")
