@@ -102,7 +102,7 @@ def test_features_stand_for_images(small: Small, data: Path, tmp_path: Path, sys
         settings = replace(small(system, name, **changed), model={}, start=StartSettings(weights=str(folder)))
         prepared = prepare(replace(settings, freeze=("vision",)), 1, main=False)
         with torch.no_grad():
-            losses = [prepared.teacher.eval()(prepared.train[n])[0] for n in range(4)]
+            losses = [prepared.objective.eval()(prepared.train[n])[0] for n in range(4)]
         curves.append(torch.stack(losses))
     torch.testing.assert_close(*curves, rtol=1e-4, atol=1e-3)
     assert train(settings)

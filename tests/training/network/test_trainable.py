@@ -114,11 +114,11 @@ def test_recomputing_gives_the_same_gradients(small: Small, system: str) -> None
     gradients = []
     for recompute in (False, True):
         prepared = prepare(small(system, optimisation={"gradient_checkpointing": recompute}), 1, main=False)
-        train_mode(prepared.teacher)
+        train_mode(prepared.objective)
         torch.manual_seed(1)
-        report, _ = prepared.teacher(prepared.train[0])
+        report, _ = prepared.objective(prepared.train[0])
         report.backward()
-        gradients.append({name: p.grad for name, p in prepared.teacher.named_parameters() if p.grad is not None})
+        gradients.append({name: p.grad for name, p in prepared.objective.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name])
@@ -126,8 +126,8 @@ def test_recomputing_gives_the_same_gradients(small: Small, system: str) -> None
 
 def test_plain_weights_of_a_new_adapter_are_those_below_it(small: Small) -> None:
     """An adapter that has learned nothing adds nothing."""
-    plain = prepare(small("xraygpt"), 1, main=False).teacher.network.state_dict()
-    adapted = prepare(small("xraygpt", lora={"rank": 2}), 1, main=False).teacher.network
+    plain = prepare(small("xraygpt"), 1, main=False).objective.network.state_dict()
+    adapted = prepare(small("xraygpt", lora={"rank": 2}), 1, main=False).objective.network
     found = plain_weights(adapted, keep_adapters=False)
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[name], plain[name]) for name in plain)

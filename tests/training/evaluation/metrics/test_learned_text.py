@@ -46,7 +46,7 @@ def test_a_report_ends_with_the_text_that_the_server_stops_at(small: Small) -> N
 def test_padding_changes_no_loss(small: Small, system: str) -> None:
     """The loss of two reports of different lengths is the sum of their losses alone."""
     prepared = prepare(small(system), 1, main=False)
-    teacher = prepared.teacher.eval()
+    teacher = prepared.objective.eval()
     tokens = ReportTokens(prepared.model.config, prepared.model.tokenizer)
     reports = [tokens.report(text) for text in ("chest", "frontal chest radiograph with viral pneumonia, frontal")]
     images = prepared.train[0]["pixel_values"][:2]
@@ -66,7 +66,7 @@ def test_every_place_predicts_the_next_token(small: Small, system: str) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     prepared = prepare(small(system), 1, main=False)
-    decoder = prepared.teacher.eval().network.decoder
+    decoder = prepared.objective.eval().network.decoder
     batch = prepared.train[0]
     prompt_ids, report_ids = batch["prompt_ids"], batch["report_ids"]
     embeds = torch.randn(len(report_ids), 4, 64)
@@ -111,4 +111,4 @@ def test_more_tokens_than_positions_name_the_way_out(small: Small) -> None:
     batch = prepared.train[0]
     prompt_ids, report_ids = tokens.batch([(tokens.prompt(), tokens.report("chest " * 200))])
     with pytest.raises(SettingsError, match=r"take 201 positions.* has 64.*lower dataset\.max_tokens"):
-        prepared.teacher({**batch, "prompt_ids": prompt_ids, "report_ids": report_ids})
+        prepared.objective({**batch, "prompt_ids": prompt_ids, "report_ids": report_ids})
