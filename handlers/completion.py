@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handlers.exchange import Completion, Exchange
-from handlers.fields import MAX_IMAGES, boolean, find_value, from_base64, json_object, sanitised, text
+from handlers.fields import MAX_IMAGES, boolean, find_value, from_base64, json_object, sanitized, text
 from handlers.request import OPTIONS, options_of, queued_ms, read_messages, read_prompt
 from prelim.errors import InvalidOption, TooLarge, UnknownModel, UnreadableInput
 from prelim.generation.options import GenerationOptions
@@ -103,7 +103,7 @@ def _check_members(members: Mapping[str, Any]) -> None:
     unknown = min(members.keys() - set(known), default=None)
     if unknown is not None:
         raise UnreadableInput(
-            f"unknown parameter {sanitised(unknown)}; known: {', '.join(known)}", sanitised(unknown).strip("'")
+            f"unknown parameter {sanitized(unknown)}; known: {', '.join(known)}", sanitized(unknown).strip("'")
         )
     for name, allowed in FIXED.items():
         if name in members and members[name] not in allowed:

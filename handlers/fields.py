@@ -67,7 +67,7 @@ def collect_fields(row: Mapping[str, Any], headers: Mapping[str, Any], max_bytes
         inner = _body_fields(value, headers.get(name), max_bytes) if name in BODY else {name: value}
         doubled = min(inner.keys() & fields.keys(), default=None)
         if doubled is not None:
-            raise UnreadableInput(f"{sanitised(doubled)} is given twice")
+            raise UnreadableInput(f"{sanitized(doubled)} is given twice")
         fields |= inner
     return {name: value for name, value in fields.items() if value is not None}
 
@@ -204,7 +204,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for name, value in pairs:
         if name in members:
-            raise UnreadableInput(f"{sanitised(name)} is given twice in a JSON object")
+            raise UnreadableInput(f"{sanitized(name)} is given twice in a JSON object")
         members[name] = value
     return members
 
@@ -242,7 +242,7 @@ def boolean(name: str, value: Any) -> bool:
     raise InvalidOption(f"{name} must be true or false")
 
 
-def sanitised(name: str) -> str:
+def sanitized(name: str) -> str:
     """A field's name for a message; the name of a misread field may be anything, even the image."""
     return f"'{name}'" if _NAME.fullmatch(name) else "(its name is not an identifier)"
 

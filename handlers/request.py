@@ -22,7 +22,7 @@ from handlers.fields import (
     list_of_images,
     list_of_texts,
     max_features_bytes,
-    sanitised,
+    sanitized,
     text,
 )
 from handlers.route import check_route, fields_of_route
@@ -77,7 +77,7 @@ def read_request(
     unknown = min(fields.keys() - {*INPUTS, *OPTIONS}, default=None)
     if unknown is not None:
         known = ", ".join((*INPUTS, *OPTIONS))
-        raise UnreadableInput(f"unknown field {sanitised(unknown)}; known: {known}")
+        raise UnreadableInput(f"unknown field {sanitized(unknown)}; known: {known}")
     options = options_of(_options(fields), defaults)
     grpc = is_grpc(headers)
     flags = {name: boolean(name, fields.get(name, False)) for name in FLAGS}
@@ -122,7 +122,7 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
     unknown = min(together.keys() - set(OPTIONS), default=None)
     if unknown is not None:
         known = ", ".join((*OPTIONS, *FLAGS))
-        raise InvalidOption(f"unknown option {sanitised(unknown)}; known: {known}")
+        raise InvalidOption(f"unknown option {sanitized(unknown)}; known: {known}")
     return together | apart
 
 

@@ -83,7 +83,7 @@ def rasters(side: int) -> dict[str, Callable[[], bytes]]:
     """Return PNG, JPEG, WebP and TIFF files of side x side pixels, by name."""
     deep = noisy(side)
     eight = (deep >> 4).astype(np.uint8)
-    colour = np.dstack([eight, eight, eight])
+    color = np.dstack([eight, eight, eight])
     floats = deep.astype(np.float32) + np.float32(0.25)
     ramp = np.arange(side * side, dtype=np.float32).reshape(side, side)
     rgba = np.dstack([deep, deep, deep, np.full_like(deep, 65535)])
@@ -91,18 +91,18 @@ def rasters(side: int) -> dict[str, Callable[[], bytes]]:
     strips = {"compression": "zlib", "rowsperstrip": 1}
     return {
         "png 8-bit": lambda: pillow(eight, "PNG", compress_level=1),
-        "png 8-bit RGB": lambda: pillow(colour, "PNG", compress_level=1),
+        "png 8-bit RGB": lambda: pillow(color, "PNG", compress_level=1),
         "png 8-bit RGBA": lambda: pillow(eight, "PNG", "RGBA", compress_level=1),
         "png palette": lambda: pillow(eight, "PNG", "P", compress_level=1),
         "png with 30 texts of 1 MB": lambda: text_chunks(pillow(eight, "PNG", compress_level=1), 30),
         "png 16-bit": lambda: imagecodecs.png_encode(deep, level=1),
         "png 16-bit RGBA of one color": lambda: imagecodecs.png_encode(rgba // 4096 * 4096, level=1),
-        "jpeg baseline RGB": lambda: pillow(colour, "JPEG", quality=95),
+        "jpeg baseline RGB": lambda: pillow(color, "JPEG", quality=95),
         "jpeg CMYK": lambda: pillow(eight, "JPEG", "CMYK", quality=90),
-        "jpeg progressive RGB": lambda: pillow(colour, "JPEG", quality=95, progressive=True),
+        "jpeg progressive RGB": lambda: pillow(color, "JPEG", quality=95, progressive=True),
         "jpeg progressive, 99 scans": lambda: repeated_scans(plain, 90),
-        "webp": lambda: pillow(colour, "WEBP", quality=90, method=0),
-        "webp lossless": lambda: pillow(colour, "WEBP", lossless=True, quality=0, method=0),
+        "webp": lambda: pillow(color, "WEBP", quality=90, method=0),
+        "webp lossless": lambda: pillow(color, "WEBP", lossless=True, quality=0, method=0),
         "webp lossless with alpha": lambda: pillow(eight, "WEBP", "RGBA", lossless=True, quality=0, method=0),
         "tiff 8-bit LZW": lambda: tiff(eight, compression="lzw"),
         "tiff 8-bit JPEG": lambda: pillow(eight, "TIFF", compression="jpeg"),

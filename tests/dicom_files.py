@@ -32,8 +32,8 @@ def phantom(rows: int = 48, columns: int = 40, bits: int = 12) -> np.ndarray:
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
     spine = np.exp(-(((x - columns / 2) / 4) ** 2))
     lungs = np.exp(-(((np.abs(x - columns / 2) - columns / 4) / 5) ** 2 + ((y - rows / 2) / 15) ** 2))
-    grey = 0.45 + 0.5 * spine - 0.4 * lungs * (1 - spine)
-    return np.rint(np.clip(grey, 0.02, 0.98) * (2**bits - 1)).astype(np.uint16)
+    gray = 0.45 + 0.5 * spine - 0.4 * lungs * (1 - spine)
+    return np.rint(np.clip(gray, 0.02, 0.98) * (2**bits - 1)).astype(np.uint16)
 
 
 def dataset(pixels: np.ndarray, *, bits: int = 12, drop: tuple[str, ...] = (), **elements: Any) -> Dataset:

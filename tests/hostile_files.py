@@ -16,7 +16,7 @@ from PIL import Image
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from prelim.errors import InputError
-from prelim.images.radiograph import InputConfig, recognise, render
+from prelim.images.radiograph import InputConfig, recognize, render
 from tests.dicom_files import body_of, deflate, encapsulate, make_dicom, phantom
 
 EMPTY_ITEM = b"\xfe\xff\x00\xe0\0\0\0\0"
@@ -28,7 +28,7 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(width: int, height: int, extra: bytes = b"", pixels: bytes = b"") -> bytes:
-    """Return an 8-bit grey PNG with this header, whatever its pixels."""
+    """Return an 8-bit gray PNG with this header, whatever its pixels."""
     header = png_chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 8, 0, 0, 0, 0))
     image = png_chunk(b"IDAT", zlib.compress(pixels, 9))
     return b"\x89PNG\r\n\x1a\n" + header + extra + image + png_chunk(b"IEND", b"")
@@ -200,7 +200,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     for name, (data, expected) in files.items():
         try:
-            render(data, recognise(data), InputConfig())
+            render(data, recognize(data), InputConfig())
             found, message = None, "rendered"
         except InputError as error:
             found, message = error.status, str(error)

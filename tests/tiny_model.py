@@ -76,9 +76,9 @@ def seen(model: Model, image: bytes) -> torch.Tensor:
 
 
 def png(seed: int = 0, side: int = 80) -> bytes:
-    """A smooth random grey picture as a PNG file."""
+    """A smooth random gray picture as a PNG file."""
     field = np.random.default_rng(seed).normal(size=(side, side)).cumsum(0).cumsum(1)
-    grey = (255 * (field - field.min()) / np.ptp(field)).astype(np.uint8)
+    gray = (255 * (field - field.min()) / np.ptp(field)).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG")
+    Image.fromarray(gray).save(file, "PNG")
     return file.getvalue()

@@ -68,7 +68,7 @@ class Augmentation:
     shift: float = 0.0  # fraction of the image, either way
     gamma: float = 0.0  # natural logarithm of the exponent, either way
     contrast: float = 0.0  # fraction, either way
-    brightness: float = 0.0  # of grey values in [0, 1], either way
+    brightness: float = 0.0  # of gray values in [0, 1], either way
     noise: float = 0.0  # standard deviation, at most
     blur: float = 0.0  # fraction of images that are blurred
     erase: float = 0.0  # fraction of images with one rectangle erased

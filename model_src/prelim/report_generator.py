@@ -299,8 +299,8 @@ class ReportGenerator:
         self._engine.reset()
 
     def warm_up(self) -> None:
-        """Run the whole line once on a grey image, so that the first request does not pay for lazy set-up."""
-        features = self._images.grey()
+        """Run the whole line once on a gray image, so that the first request does not pay for lazy set-up."""
+        features = self._images.gray()
         for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
             self.generate([ReportRequest(image_features=features, options=options)])
 

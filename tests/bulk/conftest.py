@@ -17,7 +17,7 @@ def tiny_mar(tiny_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 70 small images and one file that is none."""
+    """A folder of 70 small images and one file that is not an image."""
     folder = tmp_path_factory.mktemp("pictures")
     random = np.random.default_rng(0)
     for number in range(70):

@@ -42,7 +42,7 @@ def studies(tmp_path: Path) -> Path:
 
 
 def test_lost_node_loses_no_study(cluster: tuple[str, object], studies: Path, tiny_mar: Path, tmp_path: Path) -> None:
-    """The job goes on with the other one; every study has one row."""
+    """The other one does the rest; every study has one row."""
     address, lose_node = cluster
     output = tmp_path / "out"
     with started(command(studies, output, tiny_mar, "--option", BEAMS, "--address", address)) as job:

@@ -78,7 +78,7 @@ def good_request(number: int) -> Request:
 
 
 def report_of(job: Job) -> tuple[Any, ...]:
-    """What of an answer must not depend on neighbours."""
+    """What of an answer must not depend on neighbors."""
     answer = job.body
     alternatives = [alternative["report"] for alternative in answer.get("alternatives", ())]
     return job.status, answer.get("token_ids"), answer.get("report"), alternatives, answer.get("finish_reason")

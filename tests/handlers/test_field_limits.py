@@ -10,7 +10,7 @@ import pytest
 
 from handlers import fields, request
 from handlers.exchange import Exchange
-from handlers.fields import boolean, collect_fields, json_object, json_value, max_features_bytes, sanitised, text
+from handlers.fields import boolean, collect_fields, json_object, json_value, max_features_bytes, sanitized, text
 from handlers.request import is_grpc, read_request
 from handlers.settings import Settings
 from prelim.errors import ArchiveError, InputError, InvalidOption, TooLarge, UnreadableInput
@@ -98,7 +98,7 @@ def test_what_is_not_a_boolean(given: Any) -> None:
 )
 def test_only_identifiers_are_repeated(name: str, shown: str) -> None:
     """The name of a misread field may be anything."""
-    assert sanitised(name) == shown
+    assert sanitized(name) == shown
 
 
 @pytest.mark.parametrize("body", [b' \n{"prompt": "a"}', '\t{"prompt": "a"}', {"prompt": "a"}])

@@ -89,7 +89,7 @@ def test_more_requests_than_slots_wait(frontend: Frontend, generator: FakeGenera
 
 
 def test_bad_requests_fail_alone(frontend: Frontend) -> None:
-    """Unreadable images and wrong options get 4xx with the reason; their neighbours get their reports."""
+    """Unreadable images and wrong options get 4xx with the reason; their neighbors get their reports."""
     good = [frontend.submit(image(b"good")), frontend.submit_grpc(image=b"good")]
     broken = frontend.submit({"body": bytearray(b"broken")})
     wrong = frontend.submit(image(b"fine", num_beams="many"))

@@ -7,7 +7,7 @@ import pytest
 
 from loadtests.payloads import KINDS, LONG_SIDES, Payload, make_broken_files, make_images
 from prelim.errors import InputError
-from prelim.images.radiograph import InputConfig, read_radiograph, recognise
+from prelim.images.radiograph import InputConfig, read_radiograph, recognize
 
 COUNT = 9
 
@@ -23,7 +23,7 @@ def test_images_can_be_read(images: Sequence[Payload]) -> None:
     for number, image in enumerate(images):
         radiograph = read_radiograph(image.data, InputConfig())
 
-        assert recognise(image.data) == KINDS[number % 3]
+        assert recognize(image.data) == KINDS[number % 3]
         assert max(radiograph.pixels.shape) == LONG_SIDES[number // 3]
         assert radiograph.warnings == ()
 

@@ -173,7 +173,7 @@ def test_path_instead_of_bytes_is_explained(images: Any) -> None:
 
 
 def test_requests_in_flight_are_not_lost(generator: ReportGenerator) -> None:
-    """An id is used once at a time, and `generate` takes no reports of others."""
+    """An id is used once at a time, and `generate` returns only its own reports."""
     expected = one(generator, ReportRequest(image=png(1))).token_ids
     generator.add("a", ReportRequest(image=png(1)))
     with pytest.raises(ValueError, match="the request 'a' has not ended"):

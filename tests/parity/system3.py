@@ -128,13 +128,13 @@ def _xraygpt(fixture: Fixture, module: str, fan_in: bool, folder: Path) -> Itera
 
 def _medclip(fixture: Fixture, fan_in: bool, folder: Path) -> Iterator[tuple[str, Value]]:
     images = fixture.normal("input/image", (2, 3, 224, 224))
-    grey = fixture.normal("input/gray", (2, 1, 224, 224))
+    gray = fixture.normal("input/gray", (2, 1, 224, 224))
     swin = _medclip_tower(fixture, "medclip_vit", "medclip_swin", fan_in, folder)
     tokens = swin(images)
     yield "swin_last_hidden_state", tokens
     yield "swin_pooler_output", tokens.mean(1)
     yield "medclip_vit_embed", swin.embed(images)
-    yield "medclip_vit_embed_gray", swin.embed(grey)
+    yield "medclip_vit_embed_gray", swin.embed(gray)
     resnet = _medclip_tower(fixture, "medclip_resnet", "medclip_resnet", fan_in, folder)
     yield "medclip_resnet_embed", resnet.embed(images)
 

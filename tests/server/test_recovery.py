@@ -102,7 +102,7 @@ def test_client_that_goes_away_frees_its_slot(server: LocalServer, http: HttpCli
 
 
 def test_grpc_client_that_goes_away_harms_nobody(server: LocalServer, http: HttpClient) -> None:
-    """Calls that run into their deadlines leave the worker alive and their neighbours' reports unchanged."""
+    """Calls that run into their deadlines leave the worker alive and their neighbors' reports unchanged."""
     expected = [http.report(png(i))["report"] for i in range(4)]
     with GrpcClient(server.grpc_target, server.key(), MODEL, timeout=0.2) as impatient:
         threads = [

@@ -120,14 +120,14 @@ def chest(seed: int, side: int = 80) -> bytes:
     def ellipse(middle: float, height: float, width: float, length: float) -> np.ndarray:
         return 0.5 - 0.5 * np.tanh(6 * (((x - middle) / width) ** 2 + ((y - height) / length) ** 2 - 1))
 
-    grey = 0.85 - 0.2 * y**2
+    gray = 0.85 - 0.2 * y**2
     for middle in (-0.42, 0.42):
         width, length, height = random.uniform((0.2, 0.5, -0.1), (0.32, 0.75, 0.1))
-        grey -= random.uniform(0.4, 0.7) * ellipse(middle, height, width, length)
+        gray -= random.uniform(0.4, 0.7) * ellipse(middle, height, width, length)
     size = random.uniform(0.12, 0.3)
-    grey += 0.4 * ellipse(0.12, 0.3, size, size)
+    gray += 0.4 * ellipse(0.12, 0.3, size, size)
     file = io.BytesIO()
-    Image.fromarray((255 * np.clip(grey, 0, 1)).astype(np.uint8)).save(file, "PNG")
+    Image.fromarray((255 * np.clip(gray, 0, 1)).astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 

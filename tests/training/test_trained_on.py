@@ -294,7 +294,7 @@ def test_a_number_with_the_text_is_enough_for_an_id() -> None:
 
 
 def test_a_picture_is_recognized_in_other_bytes(tmp_path: Path) -> None:
-    """Another id, text, file type and size, in another data set; flat images are no picture."""
+    """Another id, text, file type and size, in another data set; flat images do not count."""
     noise = np.random.default_rng(3).integers(0, 255, (8, 8), dtype=np.uint8)
     whole = Image.fromarray(noise).resize((256, 256), Image.Resampling.BICUBIC)
     files = [tmp_path / name for name in ("a.png", "b.jpg", "c.png")]

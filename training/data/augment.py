@@ -73,7 +73,7 @@ def _exposure(x: Tensor, settings: Augmentation, generator: Generator) -> Tensor
 
 
 def _erase(x: Tensor, fraction: float, generator: Generator) -> Tensor:
-    """One rectangle of some images in a flat grey, so that no single place decides."""
+    """One rectangle of some images in a flat gray, so that no single place decides."""
     count, size = len(x), x.shape[-1]
     height, width = (_uniform(count, generator, 0.15, 0.4) * size for _ in range(2))
     top, left = (_uniform(count, generator, 0, 1) * (size - extent) for extent in (height, width))
@@ -81,5 +81,5 @@ def _erase(x: Tensor, fraction: float, generator: Generator) -> Tensor:
     rows, columns = places.view(1, 1, -1, 1), places.view(1, 1, 1, -1)
     inside = (rows >= top) & (rows < top + height) & (columns >= left) & (columns < left + width)
     chosen = _uniform(count, generator, 0, 1) < fraction
-    grey = _uniform(count, generator, 0, 1)
-    return torch.where(inside & chosen, grey, x)
+    gray = _uniform(count, generator, 0, 1)
+    return torch.where(inside & chosen, gray, x)

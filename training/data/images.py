@@ -46,7 +46,7 @@ class Images:
         self._paths, self._config, self._changes, self._frame = paths, config, changes, frame
         p = config.preprocess
         side = (changes.active and changes.side) or p.size
-        # One grey channel in [0, 1], whatever the network takes: colours and normalisation come after augmentation.
+        # One gray channel in [0, 1], whatever the network takes: colors and normalization come after augmentation.
         self._grey = dataclasses.replace(
             p,
             size=side,
@@ -61,20 +61,20 @@ class Images:
             # What is resized with antialias has passed through 8 bits: nothing is lost.
             self._kept = torch.empty(len(paths), side, side, dtype=torch.uint8 if p.antialias else torch.float32)
             for i in tqdm(range(len(paths)), desc="reading images", unit="image", disable=hidden):
-                grey = self._read(i)
-                self._kept[i] = (grey * 255).round() if p.antialias else grey
+                gray = self._read(i)
+                self._kept[i] = (gray * 255).round() if p.antialias else gray
 
     def take(self, indices: Sequence[int], generator: Generator) -> Tensor:
         """pixel_values of some images, shape (len(indices), channels, size, size), channels last in memory."""
         p: PreprocessConfig = self._config.preprocess
         if self._kept is None:
-            grey = torch.stack([self._read(i) for i in indices])
+            gray = torch.stack([self._read(i) for i in indices])
         else:
-            grey = self._kept[list(indices)]
-            grey = grey.float() / 255 if grey.dtype == torch.uint8 else grey
+            gray = self._kept[list(indices)]
+            gray = gray.float() / 255 if gray.dtype == torch.uint8 else gray
         if self._changes.active:
-            grey = augment(grey, p.size, self._changes, generator)
-        pixels = (grey[:, None].expand(-1, p.channels, -1, -1) - self._mean) / self._std
+            gray = augment(gray, p.size, self._changes, generator)
+        pixels = (gray[:, None].expand(-1, p.channels, -1, -1) - self._mean) / self._std
         return pixels.contiguous(memory_format=torch.channels_last)
 
     def _read(self, index: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Generator
 
 
 def seed_of(seed: int, purpose: str, number: int) -> int:
-    """A seed for one purpose at one place; neighbouring places have unrelated seeds."""
+    """A seed for one purpose at one place; neighboring places have unrelated seeds."""
     digest = hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

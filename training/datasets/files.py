@@ -142,7 +142,7 @@ def read_json(path: Path) -> Any:
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file with one JSON object a line, as (place, record)."""
-    # U+2028, U+0085 and their like are characters of a JSON text, and end no line.
+    # Characters such as U+2028 and U+0085 may be in a JSON text, and do not end a line.
     for number, line in enumerate(re.split(r"\r\n|\n|\r", read_text(path)), 1):
         place = f"{path}, line {number}"
         if not line.strip():

@@ -5,7 +5,7 @@ A report is read as a chain of headings. The grammar, of which tests/training/da
     heading     = known name (training.datasets.headings), then a colon, a bracket, a dash, the end of the line or a$
                   gap; Markdown around it is dropped
     title       = line that names the examination only (date and time included): what follows it describes the image
-    anatomy     = `LUNGS:` outside findings: opens the description, or goes on with the findings, and is text
+    anatomy     = `LUNGS:` outside findings: opens the description, or continues the findings, and is text
     closing     = signature or notice: nothing after it is about the image
     other       = any other line that begins with capitals and a colon: a section of its own name, or, inside findings
                   and impression, text

@@ -127,7 +127,7 @@ def hash_pictures(images: Iterable[Path], frame: int = 0) -> frozenset[str]:
 
 
 def hash_picture(image: Path, frame: int = 0) -> np.ndarray | None:
-    """The perceptual hash of an image; None where it cannot be read, or has one grey level."""
+    """The perceptual hash of an image; None where it cannot be read, or has one gray level."""
     facts = examine_image(image, frame)
     return facts.bits if facts.std else None
 

@@ -24,10 +24,10 @@ def most_frequent_report(train: Sequence[str]) -> str:
     return min(counts, key=lambda text: (-counts[text], text))
 
 
-def best_constant_report(train: Sequence[str], references: Sequence[str], tokenise: Callable[[str], str]) -> str:
+def best_constant_report(train: Sequence[str], references: Sequence[str], tokenize: Callable[[str], str]) -> str:
     """The training report with the highest BLEU-4 if it is said for every reference; all are tried."""
-    tokenised = {tokenise(text): text for text in reversed(train)}  # of equal ones the first
-    return tokenised[best_constant(map(tokenise, train), [tokenise(text) for text in references])]
+    tokenized = {tokenize(text): text for text in reversed(train)}  # of equal ones the first
+    return tokenized[best_constant(map(tokenize, train), [tokenize(text) for text in references])]
 
 
 def random_reports(train: Sequence[str], count: int, seed: int = 0) -> list[str]:

@@ -59,8 +59,8 @@ def measure(data: EvaluationData) -> Measures:
         "random training report": random_reports(data.train_texts, len(data.references)),
         "random training report, same 14 labels": same_labels(data.train_texts, data.references),
     }
-    tokenised = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
-    overlap = coco_measures(tokenised, [protocol(text) for text in data.references])
+    tokenized = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
+    overlap = coco_measures(tokenized, [protocol(text) for text in data.references])
     groups, _ = clinical_measures(systems, data.references)
     return {name: [*overlap[name], *groups[name]] for name in systems}
 

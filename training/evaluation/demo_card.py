@@ -64,7 +64,7 @@ says the right thing: the labels are read back by looking the caption up among t
 radiograph normal / pneumonia (bacterial, viral, COVID-19) / any other finding by its own name; brain MRI the tumor
 type, or the finding by its own name; knee grades 0-1 / 2-4; breast ultrasound and chest CT normal / benign /
 malignant; elsewhere the finding. A group counts as right only with modality and anatomy. Six captions are right for
-every picture and one of them is given with it, so that BLEU, CIDEr and their like mostly tell which of the six was
+every picture and one of them is given with it, so that scores such as BLEU and CIDEr mostly tell which of the six was
 guessed: the difference in CIDEr to the nearest image by encoder features ({cider:.2f} against {cider_nearest:.2f}) is
 mostly one of wording; in finding groups it is {group:.3f} against {group_nearest:.3f}. It learned `{wordings}`
 (`report`: the caption that was given; `caption 2`: the second of the six, every time), so that the

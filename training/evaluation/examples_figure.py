@@ -38,7 +38,7 @@ def plot_examples(path: Path, data: EvaluationData, reports: Sequence[str], coun
         words.set_axis_off()
         words.text(0, 1, "reference", fontsize=8, color="0.4", va="top", transform=words.transAxes)
         down = 13.0  # points below the top
-        for lines, colour, size in (
+        for lines, color, size in (
             (reference, "black", 9),
             (["output, UNVERIFIED"], "tab:blue", 8),
             (report, "black", 9),
@@ -51,9 +51,9 @@ def plot_examples(path: Path, data: EvaluationData, reports: Sequence[str], coun
                 textcoords="offset points",
                 va="top",
                 fontsize=size,
-                color=colour,
+                color=color,
             )
-            down += 13.2 * len(lines) + (8 if colour == "black" else 0)
+            down += 13.2 * len(lines) + (8 if color == "black" else 0)
     figure.tight_layout(h_pad=1.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

@@ -83,7 +83,7 @@ def _quantize(body: nn.Module, compute_dtype: torch.dtype) -> None:
                 # For inference on some CPUs it would pack the weights otherwise, for multiples of 32 and 64 only, and
                 # compute in bfloat16: validation would be of another network than training.
                 new.support_avx512bf16_for_cpu = False
-                setattr(parent, name, new.to("cpu"))  # quantises
+                setattr(parent, name, new.to("cpu"))  # quantizes
 
 
 def plain_weights(network: Network, *, keep_adapters: bool) -> dict[str, Tensor]:

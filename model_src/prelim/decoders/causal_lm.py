@@ -92,7 +92,7 @@ class _Norm(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention and feed-forward, each normalised before and added after (pre-norm)."""
+    """Attention and feed-forward, each normalized before and added after (pre-norm)."""
 
     def __init__(self, config: CausalLMConfig) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ class CrossAttentionConfig:
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each added and then normalised (post-norm)."""
+    """Self-attention, cross-attention and feed-forward, each added and then normalized (post-norm)."""
 
     def __init__(self, config: CrossAttentionConfig) -> None:
         super().__init__()

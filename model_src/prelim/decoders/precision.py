@@ -22,10 +22,10 @@ from prelim.decoders.word_embedding import WordEmbedding
 class Precision:
     """A way to store and use the weights of a decoder.
 
-    dtype     : of every tensor that is not quantised, and of what flows between layers
+    dtype     : of every tensor that is not quantized, and of what flows between layers
     linear    : replaces linear layers
     embedding : replaces embeddings that also score tokens
-    scores    : the layer that scores words is quantised too
+    scores    : the layer that scores words is quantized too
     """
 
     dtype: torch.dtype

@@ -115,7 +115,7 @@ class _Fbgemm:
     def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         zero_points = torch.zeros(len(scale), dtype=torch.int64)
         with warnings.catch_warnings():
-            # That quantised tensors will go from a later PyTorch: docs/decisions/0010-int8-on-a-cpu.md.
+            # That quantized tensors will go from a later PyTorch: docs/decisions/0010-int8-on-a-cpu.md.
             warnings.simplefilter("ignore", UserWarning)
             quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero_points, 0)
         self._packed = torch.ops.quantized.linear_prepack(quantized, None)
@@ -181,7 +181,7 @@ class Int8DynamicEmbedding(Int8Embedding):
 
 
 class NF4Linear(nn.Module):
-    """A linear layer whose weights have 4 bits: bitsandbytes' NormalFloat, without double quantisation.
+    """A linear layer whose weights have 4 bits: bitsandbytes' NormalFloat, without double quantization.
 
     Source: Dettmers et al., "QLoRA", 2023, section 3.
 

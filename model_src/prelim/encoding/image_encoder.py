@@ -133,7 +133,7 @@ class ImageEncoder:
         """Compute the model's outputs besides the report, for an encoded image."""
         return {name: session.run(_features(image)[None])[0] for name, session in self._insights.items()}
 
-    def grey(self) -> Array:
+    def gray(self) -> Array:
         """image_features of a gray image; the cache does not keep them."""
         p = self._config.preprocess
         features: Array = self._vision.run(np.full((1, p.channels, p.size, p.size), 0.5, dtype=np.float32))[0]

@@ -82,8 +82,8 @@ class BeamSearch:
         candidates, parents = self._candidates(logits.float().expand(self._options.num_beams, -1))
         complete = self._stop_rule.complete(candidates.tokens)
         self._finish(candidates, complete)
-        penalised = candidates.scores + complete * _NEVER
-        open_candidates = _Beams(candidates.tokens, candidates.lengths, penalised, candidates.logprobs)
+        penalized = candidates.scores + complete * _NEVER
+        open_candidates = _Beams(candidates.tokens, candidates.lengths, penalized, candidates.logprobs)
         self._running, order = open_candidates.best(self._options.num_beams)
         if self._is_over(bool(complete.all())):
             return None

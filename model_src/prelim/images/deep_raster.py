@@ -1,6 +1,6 @@
 """PNG and TIFF files whose samples are not of 8 unsigned bits: decoded with all their bits, which Pillow does not keep.
 
-Pillow returns the high byte of PNG and TIFF colour of 16 bits, and signed samples of 8 bits as unsigned ones.
+Pillow returns the high byte of PNG and TIFF color of 16 bits, and signed samples of 8 bits as unsigned ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ORIENTATIONS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, 
 
 @dataclass(frozen=True)
 class DeepSamples:
-    """Samples of one grey channel, (rows, columns), upright, and whether low ones are white."""
+    """Samples of one gray channel, (rows, columns), upright, and whether low ones are white."""
 
     samples: np.ndarray
     white_is_zero: bool = False
@@ -99,7 +99,7 @@ def check_supported(page: TiffPage, shallow: bool) -> None:
     if page.compression not in compressions:
         found = f"Compression {code(page.compression)}; allowed: none, LZW, Deflate, PackBits, JPEG of 8 bits"
     elif page.photometric not in photometrics:
-        found = f"PhotometricInterpretation {code(page.photometric)}; allowed: grey, RGB"
+        found = f"PhotometricInterpretation {code(page.photometric)}; allowed: gray, RGB"
     elif not shallow and 16 < page.bitspersample < 32:
         found = f"samples of {page.bitspersample} bits; allowed: 16, 32"
     elif not shallow and kind not in DEEP_TYPES:
@@ -136,22 +136,22 @@ def check_segments(page: TiffPage, size: int) -> None:
 
 
 def to_grey(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Return one channel, (rows, columns), of (rows, columns, channels): colour as luma, alpha on black.
+    """Return one channel, (rows, columns), of (rows, columns, channels): color as luma, alpha on black.
 
     Equal red, green and blue are returned as they are.
     """
     rows, columns, number = channels.shape
     if number < 3 and alpha is None:
         return channels[..., 0]
-    flat, grey = channels.reshape(-1, number), np.empty(rows * columns, dtype=channels.dtype)
+    flat, gray = channels.reshape(-1, number), np.empty(rows * columns, dtype=channels.dtype)
     opacity = None if alpha is None else alpha.reshape(-1)
     for piece in pieces(len(flat)):
         values = luma(flat[piece]) if number >= 3 else flat[piece, 0]
         if opacity is not None and opacity[piece].min() < 65535:
             # Only samples of 16 bits have an alpha here: the product of two fits into 32.
             values = (values * opacity[piece].astype(np.uint32) + 32767) // 65535
-        grey[piece] = values
-    return grey.reshape(rows, columns)
+        gray[piece] = values
+    return gray.reshape(rows, columns)
 
 
 def turn(samples: np.ndarray, orientation: object) -> np.ndarray:

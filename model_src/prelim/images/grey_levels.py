@@ -1,4 +1,4 @@
-"""Samples -> grey through a table of levels, in pieces, and the range of samples that have no table.
+"""Samples -> gray through a table of levels, in pieces, and the range of samples that have no table.
 
 NumPy turns an array of indices into 64 bits before it uses it: eight bytes a pixel, of which a piece has few.
 """
@@ -39,10 +39,10 @@ def count_levels(codes: np.ndarray, levels: int) -> np.ndarray:
 
 def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Return table[codes] as float32; table (levels,) float32, codes of any shape, unsigned."""
-    flat, grey = codes.reshape(-1), np.empty(codes.size, dtype=np.float32)
+    flat, gray = codes.reshape(-1), np.empty(codes.size, dtype=np.float32)
     for piece in pieces(flat.size):
-        grey[piece] = table[flat[piece]]
-    return grey.reshape(codes.shape)
+        gray[piece] = table[flat[piece]]
+    return gray.reshape(codes.shape)
 
 
 def luma(channels: np.ndarray) -> np.ndarray:
@@ -142,14 +142,14 @@ def sample_percentiles(samples: np.ndarray) -> tuple[float, float]:
 
 def scale_linearly(samples: np.ndarray, low: float, high: float, invert: bool) -> np.ndarray:
     """Return samples with [low, high] mapped to [0, 1], clipped, as float32; NaN becomes 0."""
-    flat, grey = samples.reshape(-1), np.empty(samples.size, dtype=np.float32)
+    flat, gray = samples.reshape(-1), np.empty(samples.size, dtype=np.float32)
     for piece in pieces(flat.size):
         scaled = scale_between(flat[piece].astype(np.float64), low, high)
-        grey[piece] = np.nan_to_num(1 - scaled if invert else scaled, nan=0.0)
-    return grey.reshape(samples.shape)
+        gray[piece] = np.nan_to_num(1 - scaled if invert else scaled, nan=0.0)
+    return gray.reshape(samples.shape)
 
 
-def quantize(grey: np.ndarray) -> np.ndarray:
-    """Return grey in [0, 1] as the nearest of 256 levels, uint8."""
-    grey *= 255
-    return np.rint(grey, out=grey).astype(np.uint8)
+def quantize(gray: np.ndarray) -> np.ndarray:
+    """Return gray in [0, 1] as the nearest of 256 levels, uint8."""
+    gray *= 255
+    return np.rint(gray, out=gray).astype(np.uint8)

@@ -74,9 +74,9 @@ class InputConfig:
     """Section `input` of model.yaml.
 
     modalities  accepted (0008,0060) Modality of a DICOM file; "MG" is accepted only if listed
-    render      "voi": the grey scale that the file itself asks for (PS3.4 N.2);
+    render      "voi": the gray scale that the file itself asks for (PS3.4 N.2);
                 "minmax_equalize": the recipe of the MIMIC-CXR-JPG and CheXpert JPEGs, which ignores the window:
-                min-max, inverted if MONOCHROME1, histogram equalisation. 8-bit PNG, JPEG, WebP and TIFF files are
+                min-max, inverted if MONOCHROME1, histogram equalization. 8-bit PNG, JPEG, WebP and TIFF files are
                 taken as rendered already
     accepts     what the pictures may be of, by their headers
     burned_in   "refuse" or "warn": what happens to a file whose (0028,0301) Burned In Annotation is YES

@@ -27,11 +27,11 @@ class PreprocessConfig:
     """Section `preprocess` of model.yaml.
 
     size           side of the square that the network gets, in pixels
-    channels       3: the grey value repeated; 1
+    channels       3: the gray value repeated; 1
     resize         "stretch": both sides to `resize_to`, the aspect is lost;
                    "shortest_edge": the shorter side to `resize_to`, the aspect is kept;
                    "pad": the longer side to `resize_to`, the rest black
-    resize_to      None: `size`. A centre crop to `size` follows
+    resize_to      None: `size`. A center crop to `size` follows
     crop           where an odd number of pixels is cropped: "even" rounds the half to an even number, as torchvision
                    does; "floor" rounds it down, as the image processors of transformers do
     interpolation  "bilinear" or "bicubic"
@@ -95,7 +95,7 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> np.ndarray:
 def preprocess_image(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """Return pixel_values, (channels, size, size) float32, of an 8-bit image of mode "L" or "RGB".
 
-    A colour image keeps its colours if `channels` is 3.
+    A color image keeps its colors if `channels` is 3.
     """
     image = image.convert("L" if config.channels == 1 else "RGB")
     if not config.antialias:
@@ -129,7 +129,7 @@ def _resized_size(width: int, height: int, config: PreprocessConfig) -> tuple[in
 
 
 def _crop_box(width: int, height: int, config: PreprocessConfig) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of the centre crop."""
+    """Return left, top, right, bottom of the center crop."""
     rounded = CROPS[config.crop]
     left, top = rounded((width - config.size) / 2), rounded((height - config.size) / 2)
     return left, top, left + config.size, top + config.size
@@ -152,7 +152,7 @@ def _resize_floats(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
 
 
 def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two source indices of every target index and the weight of the second (half-pixel centres)."""
+    """Return the two source indices of every target index and the weight of the second (half-pixel centers)."""
     position = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5)
     floor = np.floor(position)
     first = np.clip(floor, 0, old - 1).astype(np.intp)

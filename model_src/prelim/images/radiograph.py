@@ -1,8 +1,8 @@
 """Bytes -> Radiograph.
 
-The kind of a file is recognised by its content; names and HTTP headers are not looked at. DICOM goes through
+The kind of a file is recognized by its content; names and HTTP headers are not looked at. DICOM goes through
 `dicom_structure` (is it safe to parse), `dicom_header` (may this model answer it), `dicom_pixels` (stored values)
-and `dicom_grey` (stored values -> grey); everything else goes through `raster_pixels`. All of it happens in a child
+and `dicom_grey` (stored values -> gray); everything else goes through `raster_pixels`. All of it happens in a child
 process with limits (`decoding_process`), whatever the kind.
 """
 
@@ -97,7 +97,7 @@ def read_radiograph(data: bytes, config: InputConfig) -> Radiograph:
             f"the image has {len(data)} bytes; allowed: {config.max_bytes}; "
             "send it compressed, or set input.max_bytes in model.yaml"
         )
-    header, pixels = DECODING.decode(data, recognise(data), config)
+    header, pixels = DECODING.decode(data, recognize(data), config)
     spacing = header["spacing"]
     return Radiograph(
         pixels=pixels,
@@ -121,13 +121,13 @@ def render(data: bytes, kind: str, config: InputConfig) -> Radiograph:
         spacing, modality, view, warnings = header.spacing, header.modality, header.view, header.warnings
     else:
         pixels, warnings = read_raster(data, kind, config)
-    # Below one step of an 8-bit display everything is one grey level.
+    # Below one step of an 8-bit display everything is one gray level.
     if float(pixels.max()) - float(pixels.min()) < 1 / 255:
-        raise Refused("flat_image: the image has one grey level; allowed: a radiograph; check its export or its window")
+        raise Refused("flat_image: the image has one gray level; allowed: a radiograph; check its export or its window")
     return Radiograph(pixels, spacing, modality, view, tuple(warnings))
 
 
-def recognise(data: bytes) -> str:
+def recognize(data: bytes) -> str:
     """Return "PNG", "JPEG", "WEBP", "TIFF" or "DICOM"; raise NotAnImage (415) that says what else it looks like."""
     # First, because PS3.10 7.1 lets the preamble of a DICOM file hold the header of another format.
     if looks_like_dicom(data):
@@ -137,7 +137,7 @@ def recognise(data: bytes) -> str:
             return kind
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WEBP"
-    raise NotAnImage(f"the data looks like {_describe(data)}; allowed: {ALLOWED}, recognised by content")
+    raise NotAnImage(f"the data looks like {_describe(data)}; allowed: {ALLOWED}, recognized by content")
 
 
 def _describe(data: bytes) -> str:

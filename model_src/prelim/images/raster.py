@@ -1,4 +1,4 @@
-"""PNG, JPEG, WebP and TIFF -> grey levels."""
+"""PNG, JPEG, WebP and TIFF -> gray levels."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
         orientation = read_orientation(exif if kind == "PNG" else image)
         image = _with_scaled_transparency(image, data) if kind == "PNG" else image
         if _has_colours(image):
-            warnings.append("colour: the image has colours, which became grey; a radiograph is grey")
+            warnings.append("colour: the image has colors, which became gray; a radiograph is gray")
         pixels = turn(_to_grey(image), orientation)
     return pixels, tuple(warnings)
 
@@ -132,19 +132,19 @@ def read_orientation(source: Image.Image | bytes) -> object:
 
 
 def _with_scaled_transparency(image: Image.Image, data: bytes) -> Image.Image:
-    """Return a grey PNG of less than 8 bits with its transparent level scaled as Pillow scales its samples.
+    """Return a gray PNG of less than 8 bits with its transparent level scaled as Pillow scales its samples.
 
     ISO/IEC 15948 11.3.2.1: tRNS has the level as a sample of the file.
     """
     chunk = next((chunk for kind, chunk in read_chunks(data) if kind == b"tRNS"), b"")
     if image.mode not in ("1", "L") or len(chunk) != 14:
         return image
-    # Pillow keeps no more of the level than whether it is 0, if samples have one bit.
+    # With samples of one bit, Pillow keeps only whether the level is 0.
     level = int.from_bytes(chunk[8:10], "big")
     highest = 2 ** data[24] - 1
-    grey = image.convert("L") if image.mode == "L" else Image.fromarray(np.asarray(image).astype(np.uint8) * 255)
-    grey.info["transparency"] = (level & highest) * 255 // highest
-    return grey
+    gray = image.convert("L") if image.mode == "L" else Image.fromarray(np.asarray(image).astype(np.uint8) * 255)
+    gray.info["transparency"] = (level & highest) * 255 // highest
+    return gray
 
 
 def check_jpeg(data: bytes) -> None:
@@ -185,7 +185,7 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _has_colours(image: Image.Image) -> bool:
-    # A grid of about a million pixels tells colour from grey as well as all of them.
+    # A grid of about a million pixels tells color from gray as well as all of them.
     step = max(1, max(image.size) // 1000)
     small = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
     sample = np.asarray(_on_black(small).convert("RGB"))
@@ -194,22 +194,22 @@ def _has_colours(image: Image.Image) -> bool:
 
 
 def _to_grey(image: Image.Image) -> np.ndarray:
-    """Return (rows, columns) float32 in [0, 1]: alpha on black, colour as ITU-R 601-2 luma, equal R, G, B as they are.
+    """Return (rows, columns) float32 in [0, 1]: alpha on black, color as ITU-R 601-2 luma, equal R, G, B as they are.
 
     A band of rows at a time, since an image of every step between would take four bytes a pixel.
     """
-    grey = np.empty((image.height, image.width), dtype=np.float32)
+    gray = np.empty((image.height, image.width), dtype=np.float32)
     for top in range(0, image.height, BAND):
         band = _on_black(image.crop((0, top, image.width, min(top + BAND, image.height))))
-        # By way of RGB, as palettes and CMYK have no conversion to grey that rounds alike.
+        # By way of RGB, as palettes and CMYK have no conversion to gray that rounds alike.
         band = band if band.mode in ("1", "L") else band.convert("RGB")
-        np.divide(np.asarray(band.convert("L")), np.float32(255), out=grey[top : top + BAND])
-    return grey
+        np.divide(np.asarray(band.convert("L")), np.float32(255), out=gray[top : top + BAND])
+    return gray
 
 
 def _on_black(image: Image.Image) -> Image.Image:
     if image.mode in ("La", "RGBa"):
-        # An associated alpha was applied to the channels already: that is black behind them.
+        # An associated alpha was applied to the channels already: that puts them on black.
         channels = image.split()[:-1]
         return channels[0] if len(channels) == 1 else Image.merge("RGB", channels)
     if not image.has_transparency_data:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 GROUP = 64
-"""Neighbouring inputs that share a scale where they are integers, so that a large one coarsens only these."""
+"""Neighboring inputs that share a scale where they are integers, so that a large one coarsens only these."""
 
 NF4_BLOCK = 64
-"""Neighbouring weights of four bits that share a scale. Source: Dettmers et al., "QLoRA", 2023, section 3."""
+"""Neighboring weights of four bits that share a scale. Source: Dettmers et al., "QLoRA", 2023, section 3."""
 
 OPENMP = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
 """The threads that PyTorch's operations run on."""

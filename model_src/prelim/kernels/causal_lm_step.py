@@ -27,17 +27,17 @@ def _normalise(numbers: Numbers) -> Any:
     store = numbers.store
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
-    def normalise(x, norms, which, centred, eps, room, values, scales, corrections):
-        """The calling thread's share of the rows, normalised and stored as they are multiplied."""
+    def normalize(x, norms, which, centered, eps, room, values, scales, corrections):
+        """The calling thread's share of the rows, normalized and stored as they are multiplied."""
         first, last = share(x.shape[0])
         for row in range(first, last):
-            if centred:
+            if centered:
                 layer_norm(x[row], norms[which, 0], norms[which, 1], eps, room)
             else:
                 rms_norm(x[row], norms[which, 0], eps, room)
             store(room, values[row], scales[row], corrections[row])
 
-    return normalise
+    return normalize
 
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
@@ -144,7 +144,7 @@ _ARGUMENTS = np.dtype([(name, np.int64) for name in (*_SIZES, *_CALL, *_ADDRESSE
 
 @cache
 def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
-    product, normalise, activate, attend = multiply(numbers), _normalise(numbers), _activate(numbers), _attend(cached)
+    product, normalize, activate, attend = multiply(numbers), _normalise(numbers), _activate(numbers), _attend(cached)
     score_words = multiply(word_numbers)
     store, dtype, cache_dtype = numbers.store, numbers.dtype, cached.dtype
 
@@ -182,7 +182,7 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
         room, columns = np.empty(a.width, np.float32), np.empty((2, a.length), np.float32)
         for layer in range(a.layers):
             m = matrices[layer]
-            normalise(x, norms, 2 * layer, a.layer_norm, a.eps, room, v_width, s_width, c_width)
+            normalize(x, norms, 2 * layer, a.layer_norm, a.eps, room, v_width, s_width, c_width)
             _barrier()
             scale = carray(address(m[0, 1]), (all_heads * a.head_width,), np.float32)
             bias = carray(address(m[0, 2]), (all_heads * a.head_width,), np.float32)
@@ -215,7 +215,7 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
             )
             product(m[1, 0], scale, bias, v_inner, s_inner, c_inner, x, True)
             _barrier()
-            normalise(x, norms, 2 * layer + 1, a.layer_norm, a.eps, room, v_width, s_width, c_width)
+            normalize(x, norms, 2 * layer + 1, a.layer_norm, a.eps, room, v_width, s_width, c_width)
             _barrier()
             scale, bias = carray(address(m[2, 1]), (wide,), np.float32), carray(address(m[2, 2]), (wide,), np.float32)
             activate(
@@ -229,7 +229,7 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
             )
             product(m[3, 0], scale, bias, wide_values, wide_scales, wide_corrections, x, True)
             _barrier()
-        normalise(x, norms, 2 * a.layers, a.layer_norm, a.eps, room, v_width, s_width, c_width)
+        normalize(x, norms, 2 * a.layers, a.layer_norm, a.eps, room, v_width, s_width, c_width)
         _barrier()
         logits = carray(address(a.logits), (rows, a.words), np.float32)
         scale = carray(address(a.word_scales), (a.words,), np.float32)

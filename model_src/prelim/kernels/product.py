@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prelim.kernels import GROUP, stored, team
 from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, dot, pack
-from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantise, round_to_bfloat16
+from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantize, round_to_bfloat16
 from prelim.kernels.strip import INPUTS
 
 _barrier, _thread_number, _team_size = team.barrier, team.thread_number, team.team_size
@@ -52,7 +52,7 @@ class Numbers:
 
 
 PACKED = {
-    torch.int8: Numbers("int8", np.int8, quantise, MAX_ROWS["int8"]),
+    torch.int8: Numbers("int8", np.int8, quantize, MAX_ROWS["int8"]),
     torch.bfloat16: Numbers("bf16", np.uint16, round_to_bfloat16, MAX_ROWS["bf16"]),
     torch.float32: Numbers("fp32", np.float32, copy, MAX_ROWS["fp32"]),
 }

@@ -144,7 +144,7 @@ def rms_norm(x, weight, eps, y):
 
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
-def quantise(x, values, scales, corrections):
+def quantize(x, values, scales, corrections):
     """Integers of -127 to 127 for x, shape (inputs,), with one scale for GROUP of them.
 
     A group that has a NaN or an infinity gets it as its scale, and becomes NaN where it is multiplied.

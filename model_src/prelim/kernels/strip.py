@@ -1,4 +1,4 @@
-"""The inner product for weights that are used where they are stored: a few rows with a strip of neighbouring outputs.
+"""The inner product for weights that are used where they are stored: a few rows with a strip of neighboring outputs.
 
 Every row's sum runs over the inputs in the same order, whatever other rows are multiplied in the same call: one
 register of partial sums for each output and row, added up at the end as a tree.

@@ -84,7 +84,7 @@ FORMS: dict[str, tuple[Callable[[State], State], str]] = {
 def test_one_network_of_a_state_dict_is_imported(
     form: str, published: State, expected: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Under whatever prefix; copies do not count as layers, and what was taken is printed and on the card."""
+    """Under whatever prefix; copies do not count as layers, and the set that was taken is printed and on the card."""
     write, assumed = FORMS[form]
     torch.save({"state_dict": write(published)}, tmp_path / "a.ckpt")
 

@@ -25,7 +25,7 @@ INPUT_BOUNDS = {
 
 @pytest.mark.parametrize("name", INPUT_BOUNDS)
 def test_bounds_of_input(name: str) -> None:
-    """What is taken stays as it is, lists as tuples; a refusal names the field."""
+    """Accepted values stay as they are, lists as tuples; a refusal names the field."""
     taken, refused = INPUT_BOUNDS[name]
     for value in taken:
         kept = getattr(InputConfig(**{name: value}), name)
@@ -45,7 +45,7 @@ def test_bounds_of_accepts() -> None:
         for value in ([], "CHEST", ["chest"], [1], ["A" * 17]):
             with pytest.raises(ArchiveError, match=rf"^input\.accepts\.{name} (is|has) .*; allowed: "):
                 InputConfig(accepts={name: value})
-    # A keyword that is none of a storage class, and a word that looks like one.
+    # A keyword of something other than a storage class, and a word that looks like one.
     for value in ("ExplicitVRLittleEndian", "MyStorage"):
         with pytest.raises(ArchiveError, match=r"keywords of PS3\.6"):
             Accepts(sop_classes=(value,))

@@ -37,7 +37,7 @@ def float_ramp(side: int) -> bytes:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Return a PNG of grey pixels."""
+    """Return a PNG of gray pixels."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

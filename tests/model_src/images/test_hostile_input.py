@@ -126,7 +126,7 @@ def test_any_bytes_give_a_radiograph_or_an_input_error(name: str) -> None:
 @pytest.mark.parametrize("name", VALID)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_truncated_files_are_never_rendered(name: str, share: float) -> None:
-    """A file without its end is a 400 and no picture with a part of it grey."""
+    """A file without its end is a 400 and no picture with a part of it gray."""
     with pytest.raises(UnreadableInput) as caught:
         read_radiograph(VALID[name][: int(len(VALID[name]) * share)], CONFIG)
     assert caught.value.status == 400

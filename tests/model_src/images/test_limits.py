@@ -154,19 +154,19 @@ def test_luma_is_that_of_pillow() -> None:
         [[[1000, 20000, 65535], [65535, 0, 0], [0, 65535, 0], [0, 0, 65535], [77, 77, 77]]], dtype=np.uint16
     )
 
-    grey = to_grey(colors, None)[0]
+    gray = to_grey(colors, None)[0]
 
-    assert grey.tolist() == [19510, 19595, 38469, 7471, 77]
+    assert gray.tolist() == [19510, 19595, 38469, 7471, 77]
     floats = to_grey(np.array([[[1.0, 2.0, 3.0]]], dtype=np.float32), None)
     assert floats[0, 0] == pytest.approx(0.299 + 2 * 0.587 + 3 * 0.114)
     assert to_grey(np.array([[[10, 11, 13]]], dtype=np.int16), None)[0, 0] == 11  # 10.93
 
 
 def test_alpha_lies_on_black() -> None:
-    """Grey times alpha over 65535, rounded."""
-    grey = np.array([[[60000, 65535], [60000, 32768], [60000, 0], [1, 40000]]], dtype=np.uint16)
+    """Gray times alpha over 65535, rounded."""
+    gray = np.array([[[60000, 65535], [60000, 32768], [60000, 0], [1, 40000]]], dtype=np.uint16)
 
-    assert to_grey(grey, grey[..., 1])[0].tolist() == [60000, 30000, 0, 1]
+    assert to_grey(gray, gray[..., 1])[0].tolist() == [60000, 30000, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ COMPRESSIONS = {
 
 
 def kind_of_page(**changes: Any) -> Any:
-    """What is read of a page of grey samples of 16 bits."""
+    """What is read of a page of gray samples of 16 bits."""
     plain = {"compression": 1, "photometric": 1, "samplesperpixel": 1, "extrasamples": (), "dtype": "uint16"}
     return SimpleNamespace(**(plain | {"bitspersample": 16} | changes))
 

@@ -53,7 +53,7 @@ def test_equals_torchvision(system: int, size: tuple[int, int], mode: str) -> No
 
 @pytest.mark.parametrize("size", [(300, 260), (197, 1000), (90, 60), (196, 196)])
 def test_without_antialias_equals_half_pixel_bilinear(size: tuple[int, int]) -> None:
-    """Without antialias, pixel_values are bilinear at half-pixel centres on float pixels, as tf.image.resize makes."""
+    """Without antialias, pixel_values are bilinear at half-pixel centers on float pixels, as tf.image.resize makes."""
     pixels = np.asarray(random_image(*size, "L"), dtype=np.float32) / 255
     reference = torch.nn.functional.interpolate(
         torch.from_numpy(pixels)[None, None], (196, 196), mode="bilinear", align_corners=False, antialias=False
@@ -62,7 +62,7 @@ def test_without_antialias_equals_half_pixel_bilinear(size: tuple[int, int]) -> 
 
 
 def test_without_antialias_by_hand() -> None:
-    """Halving four columns takes the means of neighbours, doubling two columns takes quarters between them."""
+    """Halving four columns takes the means of neighbors, doubling two columns takes quarters between them."""
     halving = PreprocessConfig(size=2, channels=1, antialias=False, mean=(0.0,), std=(1.0,))
     row = np.array([0.0, 0.2, 0.6, 1.0])
     np.testing.assert_allclose(preprocess(radiograph_of(np.tile(row, (4, 1))), halving)[0, 0], [0.1, 0.8], atol=1e-6)
@@ -73,7 +73,7 @@ def test_without_antialias_by_hand() -> None:
 
 @pytest.mark.parametrize("size", [(90, 60), (60, 90)])
 def test_colors_stay_apart_without_antialias(size: tuple[int, int]) -> None:
-    """Each channel of a color image is what its grey image gives, with its own mean and deviation."""
+    """Each channel of a color image is what its gray image gives, with its own mean and deviation."""
     image, names = random_image(*size, "RGB"), {"size": 48, "antialias": False, "resize": "pad"}
     config = PreprocessConfig(**names, mean=(0.1, 0.2, 0.3), std=(0.5, 1.0, 2.0))
 
@@ -89,7 +89,7 @@ def test_colors_stay_apart_without_antialias(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", [(50, 40), (40, 50), (33, 160), (700, 150)])
 def test_shape(antialias: bool, resize: str, channels: int, shape: tuple[int, int]) -> None:
-    """Every configuration makes (channels, size, size) float32, whatever the aspect, with equal channels from grey."""
+    """Every configuration makes (channels, size, size) float32, whatever the aspect, with equal channels from gray."""
     config = PreprocessConfig(
         size=48,
         channels=channels,

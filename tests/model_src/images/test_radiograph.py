@@ -39,7 +39,7 @@ def names(radiograph: Radiograph) -> list[str]:
 )
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
 def test_lossless_files_keep_grey_exactly(kind: str, options: dict, mode: str) -> None:
-    """A grey image comes out of every lossless kind and mode as value / 255, without a warning."""
+    """A gray image comes out of every lossless kind and mode as value / 255, without a warning."""
     if (kind, mode) == ("WEBP", "P"):
         mode = "RGB"
     radiograph = read(save(grey_image().convert(mode), kind, **options))
@@ -49,7 +49,7 @@ def test_lossless_files_keep_grey_exactly(kind: str, options: dict, mode: str) -
 
 
 def test_jpeg_and_cmyk() -> None:
-    """JPEG of grey, colour and CMYK samples comes out close to its original."""
+    """JPEG of gray, color and CMYK samples comes out close to its original."""
     for mode in ("L", "RGB", "CMYK"):
         pixels = read(save(grey_image().convert(mode), "JPEG", quality=95)).pixels
         assert np.abs(pixels - phantom(bits=8) / 255).max() < 0.06, mode
@@ -124,7 +124,7 @@ def test_exif_orientation_is_applied_once(kind: str) -> None:
 
 
 def test_colour_is_told() -> None:
-    """A picture with colours becomes grey with a warning."""
+    """A picture with colors becomes gray with a warning."""
     noise = np.random.default_rng(2).integers(0, 256, (48, 40, 3), dtype=np.uint8)
     assert names(read(save(Image.fromarray(noise), "PNG"))) == ["colour"]
 
@@ -156,7 +156,7 @@ def test_tiny_and_elongated_images_are_refused(shape: tuple[int, int]) -> None:
 
 
 def test_flat_images_are_refused() -> None:
-    """An image of one grey level is refused by name, also when it is the window that leaves one."""
+    """An image of one gray level is refused by name, also when it is the window that leaves one."""
     flat = np.full((48, 40), 700, dtype=np.uint16)
     for data in (
         save(Image.new("L", (40, 48), 80), "PNG"),

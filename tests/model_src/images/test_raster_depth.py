@@ -40,10 +40,10 @@ def by_percentiles(samples: np.ndarray) -> np.ndarray:
     return np.clip((samples.astype(np.float64) - low) / (high - low), 0, 1)
 
 
-def channels(grey: np.ndarray, number: int) -> np.ndarray:
-    """Return (rows, columns, number): grey repeated, and opaque alpha for 2 and 4."""
-    alpha = [np.full_like(grey, 65535)] if number in (2, 4) else []
-    return np.dstack([grey] * (number - len(alpha)) + alpha)
+def channels(gray: np.ndarray, number: int) -> np.ndarray:
+    """Return (rows, columns, number): gray repeated, and opaque alpha for 2 and 4."""
+    alpha = [np.full_like(gray, 65535)] if number in (2, 4) else []
+    return np.dstack([gray] * (number - len(alpha)) + alpha)
 
 
 def white_is_zero(samples: np.ndarray, **options: object) -> bytes:
@@ -53,10 +53,10 @@ def white_is_zero(samples: np.ndarray, **options: object) -> bytes:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_deep_png_keeps_its_low_byte(number: int) -> None:
-    """Grey of 12 bits comes out alike from 16-bit grey, grey with alpha, RGB and RGBA."""
-    grey = phantom()
-    radiograph = read(imagecodecs.png_encode(channels(grey, number).squeeze()))
-    np.testing.assert_allclose(radiograph.pixels, by_percentiles(grey), atol=1e-6)
+    """Gray of 12 bits comes out alike from 16-bit gray, gray with alpha, RGB and RGBA."""
+    gray = phantom()
+    radiograph = read(imagecodecs.png_encode(channels(gray, number).squeeze()))
+    np.testing.assert_allclose(radiograph.pixels, by_percentiles(gray), atol=1e-6)
     assert [warning.split(":")[0] for warning in radiograph.warnings] == ["range"]
 
 
@@ -64,12 +64,12 @@ def test_deep_png_keeps_its_low_byte(number: int) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("planar", ["contig", "separate"])
 def test_deep_tiff_rgb_keeps_its_low_byte(options: dict, order: str, planar: str) -> None:
-    """RGB of 16 bits keeps 12 bits of grey, whatever byte order, planes and compression."""
-    grey = phantom()
-    rgb = np.dstack([grey] * 3)
+    """RGB of 16 bits keeps 12 bits of gray, whatever byte order, planes and compression."""
+    gray = phantom()
+    rgb = np.dstack([gray] * 3)
     rgb = np.moveaxis(rgb, -1, 0) if planar == "separate" else rgb
     data = tiff(rgb, photometric="rgb", planarconfig=planar, byteorder=order, **options)
-    np.testing.assert_allclose(read(data).pixels, by_percentiles(grey), atol=1e-6)
+    np.testing.assert_allclose(read(data).pixels, by_percentiles(gray), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["int8", "int16", "int32", "uint32", "float16", "float32"])
@@ -99,9 +99,9 @@ def test_one_hot_pixel_changes_only_itself(kind: str, hot: str) -> None:
 @pytest.mark.parametrize("level", [65535, 60000, 40000])
 def test_marker_of_one_level_changes_only_itself(level: int, share: float) -> None:
     """A label, a border or an arrow of one level does not tell what the samples can be at most."""
-    grey = phantom()
-    marked = grey.copy()
-    marked[: int(share * len(grey))] = level
+    gray = phantom()
+    marked = gray.copy()
+    marked[: int(share * len(gray))] = level
     marked[0, :4] = level
     expected = by_percentiles(marked[marked != level])
 
@@ -115,16 +115,16 @@ def test_marker_of_one_level_changes_only_itself(level: int, share: float) -> No
 @pytest.mark.parametrize("kind", ["uint32", "int32", "int16", "int8", "float32"])
 @pytest.mark.parametrize("share", [0.01, 0.2])
 def test_marker_in_samples_without_a_known_range(kind: str, share: float) -> None:
-    """A picture that uses a small part of its type keeps its contrast beside a marker of the highest value."""
-    grey = (phantom(bits=6) - (20 if kind.startswith("int") else 0)).astype(kind)
-    marked = grey.copy()
-    marked[0, : 1 + int(share * len(grey))] = np.finfo(kind).max if kind == "float32" else np.iinfo(kind).max
-    marked[1 : int(share * len(grey))] = marked[0, 0]
-    rest = marked == grey
+    """A picture that uses a small part of its type keeps its contrast next to a marker of the highest value."""
+    gray = (phantom(bits=6) - (20 if kind.startswith("int") else 0)).astype(kind)
+    marked = gray.copy()
+    marked[0, : 1 + int(share * len(gray))] = np.finfo(kind).max if kind == "float32" else np.iinfo(kind).max
+    marked[1 : int(share * len(gray))] = marked[0, 0]
+    rest = marked == gray
 
     pixels = read(tiff(marked)).pixels
 
-    np.testing.assert_allclose(pixels[rest], by_percentiles(grey[rest]), atol=0.02)
+    np.testing.assert_allclose(pixels[rest], by_percentiles(gray[rest]), atol=0.02)
 
 
 def test_saturated_pictures_use_their_range() -> None:
@@ -139,7 +139,7 @@ def test_saturated_pictures_use_their_range() -> None:
 
 
 def test_offset_samples_of_16_bits_are_not_grey() -> None:
-    """Signed samples that were stored with 32768 added use a small part of the range, and fill the grey scale."""
+    """Signed samples that were stored with 32768 added use a small part of the range, and fill the gray scale."""
     radiograph = read(tiff(phantom() + np.uint16(31000)))
     np.testing.assert_allclose(radiograph.pixels, by_percentiles(phantom()), atol=1e-6)
 
@@ -163,19 +163,19 @@ def test_values_that_are_not_finite() -> None:
 
 def test_deep_alpha_lies_on_black() -> None:
     """Half transparent pixels of 16 bits are half as bright; the alpha of an undefined kind is not applied."""
-    grey = phantom(bits=16)
-    alpha = np.full_like(grey, 65535)
+    gray = phantom(bits=16)
+    alpha = np.full_like(gray, 65535)
     alpha[:10], alpha[10:20] = 0, 32768
-    expected = np.where(alpha == 65535, grey, np.rint(grey * (alpha / 65535))) / 65535
-    both = np.dstack([grey, alpha])
+    expected = np.where(alpha == 65535, gray, np.rint(gray * (alpha / 65535))) / 65535
+    both = np.dstack([gray, alpha])
     for data in (imagecodecs.png_encode(both), tiff(both, extrasamples=["unassalpha"], planarconfig="contig")):
         np.testing.assert_allclose(read(data).pixels, expected, atol=1e-5)
     undefined = tiff(both, extrasamples=["unspecified"], planarconfig="contig")
-    np.testing.assert_allclose(read(undefined).pixels, grey / 65535, atol=1e-5)
+    np.testing.assert_allclose(read(undefined).pixels, gray / 65535, atol=1e-5)
 
 
 def test_deep_colour_becomes_luma() -> None:
-    """Colour of 16 bits becomes ITU-R 601-2 luma, as colour of 8 bits does."""
+    """Color of 16 bits becomes ITU-R 601-2 luma, as color of 8 bits does."""
     rng = np.random.default_rng(3)
     eight = rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)
     deep = read(imagecodecs.png_encode(eight.astype(np.uint16) * 257)).pixels
@@ -186,15 +186,15 @@ def test_deep_colour_becomes_luma() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_of_deep_files(orientation: int) -> None:
     """Exif and TIFF Orientation turn a deep file as they turn one of 8 bits."""
-    grey = phantom()
+    gray = phantom()
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = BytesIO()
     Image.fromarray(phantom(bits=8).astype(np.uint8)).save(turned, "PNG", exif=exif)
     expected = read(turned.getvalue()).pixels
-    png = imagecodecs.png_encode(grey)
+    png = imagecodecs.png_encode(gray)
     png = png[:33] + png_chunk(b"eXIf", exif.tobytes()[6:]) + png[33:]
-    for data in (png, tiff(grey, extratags=[(274, 3, 1, orientation, True)])):
+    for data in (png, tiff(gray, extratags=[(274, 3, 1, orientation, True)])):
         pixels = read(data).pixels
         assert pixels.shape == expected.shape
         assert np.corrcoef(pixels.ravel(), expected.ravel())[0, 1] > 0.999
@@ -311,9 +311,9 @@ def test_deep_png_with_changed_pixels_is_refused() -> None:
 
 def test_interlaced_deep_png() -> None:
     """An Adam7 PNG of 16 bits, as ImageMagick writes it, comes out as the plain one."""
-    grey = phantom().astype(">u2")
+    gray = phantom().astype(">u2")
     passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-    lines = [row for top, left, down, across in passes for row in grey[top::down, left::across]]
+    lines = [row for top, left, down, across in passes for row in gray[top::down, left::across]]
     header = png_chunk(b"IHDR", struct.pack(">LLBBBBB", 40, 48, 16, 0, 0, 0, 1))
     body = png_chunk(b"IDAT", zlib.compress(b"".join(b"\0" + line.tobytes() for line in lines)))
     data = b"\x89PNG\r\n\x1a\n" + header + body + png_chunk(b"IEND", b"")
@@ -345,5 +345,5 @@ def test_files_of_strangers(name: str) -> None:
     """The published samples come out as percentiles of what an independent decoder reads, within 0.02."""
     path = STRANGERS / name
     samples = tifffile.imread(path) if name.endswith("tif") else imagecodecs.png_decode(path.read_bytes())
-    grey = samples[..., 0] if samples.ndim == 3 else samples
-    assert np.abs(read(path.read_bytes()).pixels - by_percentiles(grey)).max() < 0.02
+    gray = samples[..., 0] if samples.ndim == 3 else samples
+    assert np.abs(read(path.read_bytes()).pixels - by_percentiles(gray)).max() < 0.02

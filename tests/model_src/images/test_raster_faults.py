@@ -27,7 +27,7 @@ def read(data: bytes) -> Radiograph:
 
 
 def png(samples: np.ndarray, depth: int, *chunks: bytes) -> bytes:
-    """Return a grey PNG file of 1 to 16 bits with these chunks before its data; samples (rows, columns)."""
+    """Return a gray PNG file of 1 to 16 bits with these chunks before its data; samples (rows, columns)."""
     if depth == 16:
         lines = samples.astype(">u2").view(np.uint8).reshape(len(samples), -1)
     else:

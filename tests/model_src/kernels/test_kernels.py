@@ -138,7 +138,7 @@ def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str,
             )
         results.append((logits, state.cache))
     (wanted, wanted_cache), (got, got_cache) = results
-    # What differs in the last bits may be rounded to a neighbouring integer: a 127th of a group's largest value. Layers
+    # What differs in the last bits may be rounded to a neighboring integer: a 127th of a group's largest value. Layers
     # of bfloat16 round all that flows between them, the compiled step only what it multiplies.
     assert (got - wanted).norm() / wanted.norm() < tolerance
     for a, b in zip(wanted_cache.layers, got_cache.layers, strict=True):

@@ -121,13 +121,13 @@ def test_integers_keep_what_is_not_finite(number: float) -> None:
 
 def test_integers_of_every_size() -> None:
     """Rows as large or as small as float32 allows are rounded to half a unit, those below 1e-36 to zero."""
-    from prelim.kernels.rows import quantise
+    from prelim.kernels.rows import quantize
 
     torch.manual_seed(0)
     for exponent in range(-149, 127, 3):
         x = torch.randn(GROUP).clamp(-1.9, 1.9) * 2.0**exponent
         values, scales, corrections = np.zeros(GROUP, np.int8), np.zeros(1, np.float32), np.zeros(1, np.int32)
-        quantise(x.numpy(), values, scales, corrections)
+        quantize(x.numpy(), values, scales, corrections)
         unit = float(x.abs().max()) / 127
         back = torch.from_numpy(values).double() * float(scales[0])
         assert corrections[0] == -128 * int(values.astype(np.int32).sum())

@@ -23,7 +23,7 @@ from training.datasets.study import DatasetError, Study
 
 
 def picture(path: Path) -> Path:
-    """A small grey ramp as an image file."""
+    """A small gray ramp as an image file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.tile(np.arange(48, dtype=np.uint8) * 5, (40, 1))).save(path)
     return path

@@ -145,8 +145,8 @@ def test_a_hash_survives_what_happens_between_data_sets() -> None:
     """Resized, stretched and brightened, a picture stays within the distance; a mirrored one does not."""
     original = picture(5)
     bits = perceptual_hash(original)
-    grey = np.asarray(original).astype(float)
-    brighter = Image.fromarray((grey * 0.8 + 30).astype(np.uint8))
+    gray = np.asarray(original).astype(float)
+    brighter = Image.fromarray((gray * 0.8 + 30).astype(np.uint8))
     for copy in (original.resize((90, 90)), original.resize((200, 150)), brighter):
         assert np.bitwise_count(bits ^ perceptual_hash(copy)).sum() <= DISTANCE
     mirrored = original.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -28,7 +28,7 @@ REX = {"Indication": None, "Comparison": "None", "Findings": "Clear.", "Impressi
 
 
 def picture(level: int = 100) -> bytes:
-    """A small grey image as a PNG file."""
+    """A small gray image as a PNG file."""
     file = io.BytesIO()
     Image.new("L", (40, 40), level).save(file, "PNG")
     return file.getvalue()

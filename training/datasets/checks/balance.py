@@ -1,4 +1,4 @@
-"""What a data set is made of: studies, images, views and labels by split, and the grey levels of its images."""
+"""What a data set is made of: studies, images, views and labels by split, and the gray levels of its images."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def _total(row: tuple[str, Mapping[str, int]]) -> tuple[int, str]:
 
 
 def describe_pixels(facts: Sequence[ImageFacts]) -> dict[str, Any]:
-    """Sizes, grey levels and what the reader warned of, over the intact images."""
+    """Sizes, gray levels and what the reader warned of, over the intact images."""
     intact = [fact for fact in facts if fact.state == "intact"]
     sizes = [fact.size for fact in intact if fact.size]
     histograms = [fact.histogram for fact in intact if fact.histogram is not None]

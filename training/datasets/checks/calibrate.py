@@ -53,9 +53,9 @@ CHANGES: dict[str, Change] = {
     "JPEG 50": lambda image: _recompress(image, 50),
     "halved": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC),
     "stretched": lambda image: image.resize((224, 224), Image.Resampling.BILINEAR),
-    "brighter": lambda image: _map_grey(image, lambda grey: grey * 1.2 + 0.06),
-    "gamma 0.6": lambda image: _map_grey(image, lambda grey: grey**0.6),
-    "equalised": ImageOps.equalize,
+    "brighter": lambda image: _map_grey(image, lambda gray: gray * 1.2 + 0.06),
+    "gamma 0.6": lambda image: _map_grey(image, lambda gray: gray**0.6),
+    "equalized": ImageOps.equalize,
     "cropped 2 %": lambda image: _crop(image, 0.02),
 }
 """What happens to an image between two data sets."""

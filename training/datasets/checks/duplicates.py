@@ -6,7 +6,7 @@ against made copies of 1,000 of them: the usual 64-bit hashes give 52 (DCT) to t
 splits at the distance where they find 98 % of the brighter copies. The DCT hash of 256 bits at distance 24 gives no
 pair across the splits, 21 pairs of different patients, all of brains and by eye slices of one head under approximate
 patient ids, and finds every copy that was recompressed, halved or stretched, 97 % of the brighter ones and 96 % of
-those with another gamma. It does not find most copies that were histogram-equalised (60 % found) or cropped by 2 % (7
+those with another gamma. It does not find most copies that were histogram-equalized (60 % found) or cropped by 2 % (7
 % found); distance 40 finds 90 % and 79 % of them, with false alarms for heads, but not yet for chests.
 """
 

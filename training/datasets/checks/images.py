@@ -23,7 +23,7 @@ HASH_SIDE = 16
 """The perceptual hash has 16 x 16 bits: see duplicates.py."""
 
 BINS = 64
-"""Of the histogram of grey levels."""
+"""Of the histogram of gray levels."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ImageFacts:
     reason    : why it is not intact
     digest    : SHA-256 of the file, empty where it is missing
     size      : rows and columns in pixels, and like all below None where the image is not intact
-    mean, std : of grey levels in [0, 1]
+    mean, std : of gray levels in [0, 1]
     histogram : fractions of the pixels, shape (BINS,)
     bits      : perceptual hash, uint64, shape (HASH_SIDE ** 2 / 64,)
     warnings  : first words of what the reader says of it
@@ -98,7 +98,7 @@ def examine_image(path: Path, frame: int = 0) -> ImageFacts:
 def perceptual_hash(image: Image.Image) -> np.ndarray:
     """The signs of the 16 x 16 lowest DCT coefficients about their median (pHash), of the image stretched to 64 x 64.
 
-    image   : 8-bit grey
+    image   : 8-bit gray
     returns : uint64, shape (4,)
     """
     bits = imagehash.phash(image, hash_size=HASH_SIDE).hash

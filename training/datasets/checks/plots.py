@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {"train": "#2f6f9f", "val": "#d98a1f", "test": "#5b9a5b", "": "#2f6f9f"}
+COLORS = {"train": "#2f6f9f", "val": "#d98a1f", "test": "#5b9a5b", "": "#2f6f9f"}
 TEXT = "#333a40"
 
 THUMBNAIL = 220
@@ -60,10 +60,10 @@ def plot_lengths(lengths: Mapping[str, Sequence[int]], unit: str, limit: int | N
     for split, values in lengths.items():
         if len(values):
             name = f"{split} ({len(values):,})" if split else None
-            colour = COLOURS.get(split)
+            color = COLORS.get(split)
             if len(lengths) == 1:
-                axes.hist(np.minimum(values, top), bins=bins, density=True, color=colour, alpha=0.3)
-            axes.hist(np.minimum(values, top), bins=bins, density=True, histtype="step", color=colour, label=name)
+                axes.hist(np.minimum(values, top), bins=bins, density=True, color=color, alpha=0.3)
+            axes.hist(np.minimum(values, top), bins=bins, density=True, histtype="step", color=color, label=name)
     if limit is not None:
         axes.axvline(limit, color="#b3261e", linewidth=1.2, label=f"cut at {limit}")
     axes.set(xlabel=f"{unit} in a report" + (f" (the longest of {longest:,} at {top:,})" if longest > top else ""))
@@ -81,14 +81,14 @@ def plot_repeats(counts: Sequence[int]) -> str:
     """
     figure, axes = _new()
     share = np.cumsum(counts) / max(1, sum(counts))
-    axes.plot(np.arange(1, len(share) + 1), share, color=COLOURS["train"])
-    axes.fill_between(np.arange(1, len(share) + 1), share, color=COLOURS["train"], alpha=0.15)
+    axes.plot(np.arange(1, len(share) + 1), share, color=COLORS["train"])
+    axes.fill_between(np.arange(1, len(share) + 1), share, color=COLORS["train"], alpha=0.15)
     axes.set(xscale="log", ylim=(0, 1.02), xlabel="distinct reports, the most repeated first", ylabel="share of all")
     return _png(figure)
 
 
 def plot_balance(table: Mapping[str, Mapping[str, int]], most: int = 14) -> str:
-    """Counts by value as bars, one colour a split; beyond `most` values the rest is one bar."""
+    """Counts by value as bars, one color a split; beyond `most` values the rest is one bar."""
     values = list(table)[:most]
     rows = {value: dict(table[value]) for value in values}
     if len(table) > most:
@@ -102,7 +102,7 @@ def plot_balance(table: Mapping[str, Mapping[str, int]], most: int = 14) -> str:
     left = np.zeros(len(rows))
     for split in dict.fromkeys(split for counts in rows.values() for split in counts):
         widths = np.array([counts.get(split, 0) for counts in rows.values()])
-        axes.barh(range(len(rows)), widths, left=left, color=COLOURS.get(split, COLOURS[""]), height=0.72, label=split)
+        axes.barh(range(len(rows)), widths, left=left, color=COLORS.get(split, COLORS[""]), height=0.72, label=split)
         left += widths
     for row, total in enumerate(left):
         axes.text(total, row, f" {int(total):,}", va="center", fontsize=9, color=TEXT)
@@ -116,24 +116,24 @@ def plot_balance(table: Mapping[str, Mapping[str, int]], most: int = 14) -> str:
 
 
 def plot_grey(facts: Sequence[ImageFacts]) -> str:
-    """Every intact image by its mean grey and its contrast."""
+    """Every intact image by its mean gray and its contrast."""
     figure, axes = _new()
     points = [(fact.mean, fact.std) for fact in facts if fact.mean is not None and fact.std is not None]
     size = 26 if len(points) < 200 else 5
     means, contrasts = zip(*points, strict=True)
-    axes.scatter(means, contrasts, s=size, alpha=0.4, color=COLOURS["train"], linewidths=0)
+    axes.scatter(means, contrasts, s=size, alpha=0.4, color=COLORS["train"], linewidths=0)
     axes.set(
-        xlabel="mean grey of an image (0 black, 1 white)", ylabel="standard deviation", xlim=(0, 1), ylim=(0, None)
+        xlabel="mean gray of an image (0 black, 1 white)", ylabel="standard deviation", xlim=(0, 1), ylim=(0, None)
     )
     return _png(figure)
 
 
 def plot_histogram(histogram: Sequence[float]) -> str:
-    """The mean histogram of grey levels."""
+    """The mean histogram of gray levels."""
     figure, axes = _new()
     edges = np.linspace(0, 1, len(histogram) + 1)
-    axes.stairs(histogram, edges, fill=True, color=COLOURS["train"], alpha=0.6)
-    axes.set(xlabel="grey level (0 black, 1 white)", ylabel="share of the pixels", xlim=(0, 1))
+    axes.stairs(histogram, edges, fill=True, color=COLORS["train"], alpha=0.6)
+    axes.set(xlabel="gray level (0 black, 1 white)", ylabel="share of the pixels", xlim=(0, 1))
     return _png(figure)
 
 
@@ -147,7 +147,7 @@ def plot_sizes(facts: Sequence[ImageFacts]) -> str:
     rows, columns = zip(*sizes, strict=True) if sizes else ((), ())
     top = 1.08 * max((*rows, *columns), default=1)
     area = 14 + 600 * np.array(list(sizes.values())) / max(1, sum(sizes.values()))
-    axes.scatter(columns, rows, s=area, alpha=0.45, color=COLOURS["train"], linewidths=0)
+    axes.scatter(columns, rows, s=area, alpha=0.45, color=COLORS["train"], linewidths=0)
     axes.set(xlabel="columns (pixels)", ylabel="rows (pixels)", xlim=(0, top), ylim=(0, top))
     axes.set_aspect("equal")
     return _png(figure)
@@ -187,6 +187,6 @@ def all_plots(
             plots["balance"].append((name.replace("_", " ").capitalize(), plot_balance(table)))
     if result["images"]["intact"]:
         plots["images"].append(("Brightness and contrast", plot_grey(facts)))
-        plots["images"].append(("Grey levels, all images", plot_histogram(result["images"]["histogram"])))
+        plots["images"].append(("Gray levels, all images", plot_histogram(result["images"]["histogram"])))
         plots["images"].append(("Sizes", plot_sizes(facts)))
     return plots

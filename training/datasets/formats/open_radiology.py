@@ -1,7 +1,7 @@
 """open_radiology: real radiology pictures of open licence with templated captions.
 
 The folder holds captions.csv (one row a picture), templates.json (the six right captions of every label
-combination) and images/ID.jpg (8-bit grey).
+combination) and images/ID.jpg (8-bit gray).
 """
 
 import csv

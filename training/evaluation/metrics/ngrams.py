@@ -59,7 +59,7 @@ def gather_references(references: Sequence[str], further: Sequence[Sequence[str]
 def bleu_measures(
     texts: Sequence[str], references: Sequence[str], further: Sequence[Sequence[str]] = ()
 ) -> list[Measure]:
-    """BLEU-1 to BLEU-4 of tokenised texts."""
+    """BLEU-1 to BLEU-4 of tokenized texts."""
     golds = gather_references(references, further)
     counts = np.array([bleu_counts(text, *several) for text, several in zip(texts, golds, strict=True)], dtype=float)
     return [Measure(f"BLEU-{order}", counts, partial(bleu, order=order)) for order in range(1, ORDERS + 1)]

@@ -1,6 +1,6 @@
-"""Stored pixel values -> grey, by one table over all values that can be stored.
+"""Stored pixel values -> gray, by one table over all values that can be stored.
 
-The grey scale of PS3.4 N.2 (Modality LUT, VOI LUT, Presentation LUT) maps every stored value on its own, and a
+The gray scale of PS3.4 N.2 (Modality LUT, VOI LUT, Presentation LUT) maps every stored value on its own, and a
 radiograph stores at most 16 bits: so the chain is computed once for each of at most 65536 values, in float64, and the
 pixels are looked up.
 """
@@ -78,7 +78,7 @@ class GreyScale:
 
 
 def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the grey of every storable code, and warnings.
+    """Return the gray of every storable code, and warnings.
 
     counts : (2 ** bits_stored,) int, how many pixels have each code; a code is the stored value without its sign, so
              that a signed -1 is the highest code
@@ -103,20 +103,20 @@ def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.nd
     counts = np.where(is_padding, 0, counts)
     if isinstance(scale.voi, LookupTable):
         entries = scale.voi.look_up(values)
-        grey = np.clip(entries / _output_maximum(scale.voi), 0, 1)
+        gray = np.clip(entries / _output_maximum(scale.voi), 0, 1)
     elif isinstance(scale.voi, Window):
-        grey = scale.voi.apply(values)
+        gray = scale.voi.apply(values)
     else:
-        grey = scale_between(values, *weighted_percentiles(values, counts))
+        gray = scale_between(values, *weighted_percentiles(values, counts))
         warnings = ("no_window: the file has no usable window; scaled by percentiles 0.5 to 99.5",)
     # About the declared range, here [0, 1]; about the maximum of the image, the contrast would depend on the patient.
-    grey = 1 - grey if scale.invert else grey
-    if scale.invert and (grey[padded] == 1).any():
+    gray = 1 - gray if scale.invert else gray
+    if scale.invert and (gray[padded] == 1).any():
         # In MONOCHROME1 the lowest value is also the densest bone and metal.
         warnings += (
-            "padding: pixels of (0028,0120) Pixel Padding Value are shown black; the grey scale has white there",
+            "padding: pixels of (0028,0120) Pixel Padding Value are shown black; the gray scale has white there",
         )
-    return np.where(is_padding, 0, grey).astype(np.float32), warnings
+    return np.where(is_padding, 0, gray).astype(np.float32), warnings
 
 
 def _output_maximum(table: LookupTable) -> float:
@@ -151,7 +151,7 @@ def scale_between(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def minmax_equalize(values: np.ndarray, counts: np.ndarray, invert: bool) -> np.ndarray:
-    """Return the grey in [0, 1], in steps of 1/255, by the recipe of MIMIC-CXR-JPG: min-max, invert, equalise.
+    """Return the gray in [0, 1], in steps of 1/255, by the recipe of MIMIC-CXR-JPG: min-max, invert, equalize.
 
     values, counts : (n,), the values that can occur and how often they do
     """

@@ -17,7 +17,7 @@ MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 # The standard has the first of each (PS3.3 C.7.6.1).
 YES, NO = frozenset(("YES", "Y", "TRUE", "T", "1")), frozenset(("NO", "N", "FALSE", "F", "0"))
 
-# Grey pictures are stored in these too; whether one has colors is found out from its pixels.
+# Gray pictures are stored in these too; whether one has colors is found out from its pixels.
 COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 
 
@@ -25,7 +25,7 @@ COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 class DicomHeader:
     """What is needed of a header that passed.
 
-    samples     of a pixel: 1, or 3 for grey stored as color
+    samples     of a pixel: 1, or 3 for gray stored as color
     by_plane    the samples of native data come color after color (PS3.3 C.7.6.3.1.3)
     paired      two pixels of native data share their chroma: Y Y B R (PS3.3 C.7.6.3.1.2, YBR_FULL_422)
     spacing     row and column spacing in mm, or None

@@ -1,4 +1,4 @@
-"""DICOM file -> pixels: header, then samples, then the stored values in them, then grey."""
+"""DICOM file -> pixels: header, then samples, then the stored values in them, then gray."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
             raise UnreadableInput("(0028,0011) Columns is odd; YBR_FULL_422 has pairs of pixels; check its export")
         pairs = pixels.reshape(header.rows, header.columns // 2, 4)
         chroma = np.repeat(pairs[..., 2:], 2, axis=1)
-        grey = pairs[..., :2].reshape(header.rows, header.columns, 1)
-        return Samples(np.concatenate([grey, chroma], axis=-1), header.bits_allocated, False, warnings)
+        gray = pairs[..., :2].reshape(header.rows, header.columns, 1)
+        return Samples(np.concatenate([gray, chroma], axis=-1), header.bits_allocated, False, warnings)
     if header.samples == 3 and header.by_plane:
         return Samples(np.moveaxis(pixels.reshape(3, *shape[:2]), 0, -1), header.bits_allocated, False, warnings)
     return Samples(pixels.reshape(shape), header.bits_allocated, False, warnings)
@@ -154,7 +154,7 @@ def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
     if header.samples == 1:
         return first
     bits = header.grey_scale.bits_stored
-    # Grey as RGB repeats its values; as YBR its chroma is in the middle (PS3.3 C.7.6.3.1.2).
+    # Gray as RGB repeats its values; as YBR its chroma is in the middle (PS3.3 C.7.6.3.1.2).
     others = codes[..., 1:]
     as_rgb = _share_apart(others, first, bits)
     as_ybr = _share_apart(others, np.broadcast_to(codes.dtype.type(2 ** (bits - 1)), first.shape), bits)
@@ -166,10 +166,10 @@ def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
     if as_ybr < as_rgb:
         return np.ascontiguousarray(first)
     # A tint, as of blue film, and markers are within the limits: luma is what a person sees of them.
-    flat, grey = codes.reshape(-1, header.samples), np.empty(first.size, dtype=codes.dtype)
+    flat, gray = codes.reshape(-1, header.samples), np.empty(first.size, dtype=codes.dtype)
     for piece in pieces(first.size):
-        grey[piece] = luma(flat[piece])
-    return grey.reshape(first.shape)
+        gray[piece] = luma(flat[piece])
+    return gray.reshape(first.shape)
 
 
 def _share_apart(others: np.ndarray, one: np.ndarray, bits: int) -> float:

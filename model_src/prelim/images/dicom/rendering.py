@@ -1,4 +1,4 @@
-"""Header values -> how stored values become grey (PS3.4 N.2), and how large a pixel is."""
+"""Header values -> how stored values become gray (PS3.4 N.2), and how large a pixel is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_OBLONG = 0.01
 
 
 def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str]) -> GreyScale:
-    """Return the grey scale of a monochrome image; append a warning for each value that cannot be used.
+    """Return the gray scale of a monochrome image; append a warning for each value that cannot be used.
 
     Raises Refused (422) for a Presentation LUT Shape that is valid and not supported.
     """
@@ -43,7 +43,7 @@ def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str])
 
 
 def full_range(bits_stored: int) -> GreyScale:
-    """Return the grey scale of samples that are grey already: 0 is black, the largest is white."""
+    """Return the gray scale of samples that are gray already: 0 is black, the largest is white."""
     return GreyScale(bits_stored, signed=False, invert=False, voi=Window(2.0 ** (bits_stored - 1), 2.0**bits_stored))
 
 
@@ -75,7 +75,7 @@ def as_signed(value: int, signed: bool) -> int:
 
 
 def _number(values: HeaderValues, name: str, warnings: list[str]) -> float | None:
-    """Return the first number of a tag, or None if it is absent or so large that it makes one grey of all pixels."""
+    """Return the first number of a tag, or None if it is absent or so large that it makes one gray of all pixels."""
     numbers = getattr(values, name)
     if not numbers:
         return None

@@ -30,7 +30,7 @@ MAMMOGRAPHY = (
     "BreastProjectionXRayImageStorageForProcessing",
 )
 
-# How the keyword of a SOP class begins -> the Modality of its images, for those that are no general radiograph.
+# How the keyword of a SOP class begins -> the Modality of its images, for images other than general radiographs.
 CLASS_MODALITIES = {
     "CTImage": "CT",
     "EnhancedCT": "CT",

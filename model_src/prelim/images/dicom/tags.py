@@ -101,7 +101,7 @@ class HeaderValues:
     view_position: tuple[str, ...] | None = optional("ViewPosition", read_words)
     view_codes: tuple[Concept, ...] | None = optional("ViewCodeSequence", read_coded_concepts)
 
-    # The grey scale
+    # The gray scale
     presentation_shape: str | None = optional("PresentationLUTShape", read_code)
     slope: tuple[float, ...] | None = optional("RescaleSlope", read_decimals)
     intercept: tuple[float, ...] | None = optional("RescaleIntercept", read_decimals)

@@ -119,7 +119,7 @@ def test_labels_of_body_parts(label: str, term: str, charset: str) -> None:
     "label", ["OS", "BODY", "XQZ", "PORTABLE", "LEFT", "R", "2V", "123", "RIGHT SIDE", "Lower ext"]
 )
 def test_words_that_say_nothing(label: str) -> None:
-    """Words that name no region, or half of one, are no region and no view."""
+    """Words that name nothing, or half of something, give neither region nor view."""
     terms = find_terms(split_words(label), REGION_OF_WORD) + find_terms(split_words(label), VIEW_OF_WORD)
     assert terms == (["LOWERLIMB"] if label == "Lower ext" else [])
 

@@ -34,14 +34,14 @@ def names(radiograph: Radiograph) -> list[str]:
     return [warning.split(":")[0] for warning in radiograph.warnings]
 
 
-def grey(bits: int = 8) -> np.ndarray:
+def gray(bits: int = 8) -> np.ndarray:
     """Return the phantom, (48, 40) of 8 or 12 bits."""
     return phantom(bits=bits).astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def with_edges() -> np.ndarray:
     """Return the phantom of 12 bits with black and white squares, which codings with loss miss on both sides."""
-    pixels = grey(12)
+    pixels = gray(12)
     pixels[8:20, 6:18], pixels[8:20, 22:34] = 4095, 0
     return pixels
 
@@ -59,14 +59,14 @@ def item(fragment: bytes) -> bytes:
 
 
 STREAMS = {
-    "HTJ2K": (imagecodecs.htj2k_encode(grey(12), reversible=True), HTJ2K, 12, 0),
-    "baseline": (imagecodecs.jpeg8_encode(grey(), level=95), BASELINE, 8, 0.06),
-    "extended": (imagecodecs.jpeg8_encode(grey(12), level=95, bitspersample=12), EXTENDED, 12, 0.06),
-    "lossless": (imagecodecs.jpeg8_encode(grey(12), lossless=True, predictor=1, bitspersample=16), FIRST_ORDER, 12, 0),
-    "JPEG-LS": (imagecodecs.jpegls_encode(grey(12)), JPEG_LS, 12, 0),
-    "near-lossless": (imagecodecs.jpegls_encode(grey(12), level=8), NEAR_LOSSLESS, 12, 0.003),
+    "HTJ2K": (imagecodecs.htj2k_encode(gray(12), reversible=True), HTJ2K, 12, 0),
+    "baseline": (imagecodecs.jpeg8_encode(gray(), level=95), BASELINE, 8, 0.06),
+    "extended": (imagecodecs.jpeg8_encode(gray(12), level=95, bitspersample=12), EXTENDED, 12, 0.06),
+    "lossless": (imagecodecs.jpeg8_encode(gray(12), lossless=True, predictor=1, bitspersample=16), FIRST_ORDER, 12, 0),
+    "JPEG-LS": (imagecodecs.jpegls_encode(gray(12)), JPEG_LS, 12, 0),
+    "near-lossless": (imagecodecs.jpegls_encode(gray(12), level=8), NEAR_LOSSLESS, 12, 0.003),
     "JPEG 2000": (
-        imagecodecs.jpeg2k_encode(grey(12), codecformat="j2k", reversible=True),
+        imagecodecs.jpeg2k_encode(gray(12), codecformat="j2k", reversible=True),
         JPEG_2000_LOSSLESS,
         12,
         0,
@@ -77,7 +77,7 @@ STREAMS = {
 def check(data: bytes, bits: int, tolerance: float) -> Radiograph:
     """Read a file of the phantom and compare it with the native file."""
     radiograph = read(data)
-    assert np.abs(radiograph.pixels - read(make_dicom(grey(bits), bits=bits)).pixels).max() <= tolerance
+    assert np.abs(radiograph.pixels - read(make_dicom(gray(bits), bits=bits)).pixels).max() <= tolerance
     return radiograph
 
 
@@ -115,7 +115,7 @@ def test_a_missing_end_marker_is_a_warning(name: str) -> None:
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("share", [0.5, 0.75, 0.95])
 def test_a_codestream_that_is_cut_is_damage(name: str, share: float) -> None:
-    """A codestream that ends before its picture is a 400, and no picture with a part of it grey."""
+    """A codestream that ends before its picture is a 400, and no picture with a part of it gray."""
     stream, syntax, bits, _ = STREAMS[name]
     with pytest.raises(UnreadableInput, match="7FE0,0010"):
         read(encapsulate(stream[: int(len(stream) * share)], syntax, bits=bits))
@@ -157,7 +157,7 @@ def test_eight_bits_in_sixteen_allocated() -> None:
     """An 8-bit JPEG in a file that allocates 16 has the values that it has."""
     stream = STREAMS["baseline"][0]
     data = encapsulate(stream, BASELINE, bits=12, BitsStored=8, HighBit=7, WindowCenter=128, WindowWidth=256)
-    assert np.abs(read(data).pixels - read(make_dicom(grey(), bits=8)).pixels).max() < 0.06
+    assert np.abs(read(data).pixels - read(make_dicom(gray(), bits=8)).pixels).max() < 0.06
 
 
 def test_eight_bit_extended_is_baseline() -> None:
@@ -173,7 +173,7 @@ def test_eight_bit_extended_is_baseline() -> None:
 def test_progressive(declared: str) -> None:
     """A progressive JPEG is decoded under its own syntaxes, and under others with a warning."""
     buffer = BytesIO()
-    Image.fromarray(grey()).save(buffer, "JPEG", progressive=True, quality=95)
+    Image.fromarray(gray()).save(buffer, "JPEG", progressive=True, quality=95)
     radiograph = check(encapsulate(buffer.getvalue(), declared, bits=8), 8, 0.06)
     assert ("transfer_syntax" in names(radiograph)) == (declared in (BASELINE, EXTENDED))
 
@@ -213,7 +213,7 @@ def test_overshoot_of_signed_values_is_clipped_on_both_sides() -> None:
 def test_bits_above_in_a_coding_without_loss_are_cut_off() -> None:
     """What lies above Bits Stored in a lossless file are other data, as in its native twin."""
     junk = (np.random.default_rng(4).integers(0, 16, (48, 40)) << 12).astype(np.uint16)
-    stream = imagecodecs.jpeg8_encode(grey(12) | junk, lossless=True, predictor=1, bitspersample=16)
+    stream = imagecodecs.jpeg8_encode(gray(12) | junk, lossless=True, predictor=1, bitspersample=16)
     assert np.array_equal(read(encapsulate(stream, FIRST_ORDER)).pixels, read(make_dicom()).pixels)
 
 
@@ -260,7 +260,7 @@ def test_jpeg_that_nobody_writes_is_not_supported(marker: int) -> None:
 def test_other_files_in_pixel_data_are_named(kind: str) -> None:
     """They are whole, and not damaged codestreams."""
     file = BytesIO()
-    Image.fromarray(grey()).convert("L").save(file, kind.upper())
+    Image.fromarray(gray()).convert("L").save(file, kind.upper())
     with pytest.raises(Refused, match=f"not supported: .* holds a {kind} file"):
         read(encapsulate(file.getvalue(), BASELINE, bits=8))
 
@@ -281,8 +281,8 @@ def test_jpeg_xl_is_named() -> None:
 
 @pytest.mark.parametrize("kind", ["native", "planes", "RLE", "JPEG", "JPEG as RGB", "JPEG 2000", "YBR", "YBR 422"])
 def test_grey_stored_as_color(kind: str) -> None:
-    """Grey in three components, however they are stored, is the grey picture, with a warning."""
-    pixels = grey()
+    """Gray in three components, however they are stored, is the gray picture, with a warning."""
+    pixels = gray()
     rgb = np.stack([pixels] * 3, axis=-1)
     chroma = np.full_like(pixels, 128)
     header = {"bits": 8, "SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "WindowCenter": 5, "WindowWidth": 3}
@@ -319,10 +319,10 @@ def test_grey_stored_as_color(kind: str) -> None:
 @pytest.mark.parametrize("tint", [(0, 0, 20), (12, 0, -10), (20, 0, 0), (0, 22, 0), (-20, -4, 3)])
 def test_a_tint_is_shown_by_its_luma(tint: tuple[int, int, int]) -> None:
     """Gray pixels with a tint, as of blue film, and a small marker in color are shown as ITU-R 601 luma."""
-    colors = np.clip(grey()[..., None].astype(int) + tint, 0, 255).astype(np.uint8)
+    colors = np.clip(gray()[..., None].astype(int) + tint, 0, 255).astype(np.uint8)
     colors[:2, :4] = (0, 0, 255)
     colors[40:42, :5] = (255, 0, 0)
-    made = dataset(grey(), bits=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    made = dataset(gray(), bits=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     made.PixelData = colors.tobytes()
     luma = colors @ np.array([0.299, 0.587, 0.114]) / 255
     assert np.abs(read(encode(made)).pixels - luma).max() < 0.004
@@ -341,7 +341,7 @@ def rle_of(made: Dataset) -> bytes:
 
 def test_colors_are_refused() -> None:
     """A picture with colors is refused by name, for what its pixels are."""
-    made = dataset(grey(), bits=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
+    made = dataset(gray(), bits=8, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0)
     made.PixelData = np.random.default_rng(2).integers(0, 256, (48, 40, 3), dtype=np.uint8).tobytes()
     with pytest.raises(Refused, match=r"^photometric: .*the pixels have colors"):
         read(encode(made))

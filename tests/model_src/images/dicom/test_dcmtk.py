@@ -37,17 +37,17 @@ def as_radiograph(path: Path) -> bytes | None:
 
 
 def render_by_dcmtk(path: Path, folder: Path) -> tuple[np.ndarray, bool] | None:
-    """Return the grey of dcmtk, (rows, columns) in [0, 1], and whether the file itself says how; None if it fails."""
+    """Return the gray of dcmtk, (rows, columns) in [0, 1], and whether the file itself says how; None if it fails."""
     output = folder / "out.pnm"
     for options in VOI_OPTIONS:
         for program in RENDERERS:
             command = [program, "--write-16-bit-pnm", "--no-overlays", *options, path, output]
             done = subprocess.run(command, capture_output=True, check=False, timeout=60)
             if done.returncode == 0 and output.exists() and output.stat().st_size > 20:
-                grey = np.asarray(Image.open(output)).astype(np.float64)
+                gray = np.asarray(Image.open(output)).astype(np.float64)
                 # Pillow reads colors of 16 bits as 8.
-                grey = grey / 65535 if grey.ndim == 2 else grey.mean(axis=-1) / 255
-                return grey, options != ("+Wm",)
+                gray = gray / 65535 if gray.ndim == 2 else gray.mean(axis=-1) / 255
+                return gray, options != ("+Wm",)
     return None
 
 
@@ -72,11 +72,11 @@ def test_dcmtk_renders_the_same(path: Path, tmp_path: Path) -> None:
         return
     assert not isinstance(refusal, UnreadableInput), f"{refusal}; dcmtk renders it"
     assert radiograph is not None
-    grey, by_file = rendered
+    gray, by_file = rendered
     stored_as_color = any(warning.startswith("gray_as_color") for warning in radiograph.warnings)
     if not by_file and not stored_as_color:
         # Without a window the percentiles are the ends of the scale here, and the extremes in dcmtk.
-        low, high = np.percentile(grey, [0.5, 99.5], method="inverted_cdf")
-        grey = np.clip((grey - low) / (high - low), 0, 1)
-    assert radiograph.pixels.shape == grey.shape
-    assert np.percentile(np.abs(radiograph.pixels - grey), 99) < 0.02
+        low, high = np.percentile(gray, [0.5, 99.5], method="inverted_cdf")
+        gray = np.clip((gray - low) / (high - low), 0, 1)
+    assert radiograph.pixels.shape == gray.shape
+    assert np.percentile(np.abs(radiograph.pixels - gray), 99) < 0.02

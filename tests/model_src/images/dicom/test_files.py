@@ -77,7 +77,7 @@ def test_native_syntaxes_agree(syntax: str, bits: int) -> None:
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 def test_data_set_without_preamble(syntax: str) -> None:
-    """A bare data set, without preamble and meta information, is recognised and read."""
+    """A bare data set, without preamble and meta information, is recognized and read."""
     data = make_dicom(syntax=syntax, preamble=False)
     assert data[128:132] != b"DICM"
     assert np.array_equal(read(data).pixels, read(make_dicom()).pixels)

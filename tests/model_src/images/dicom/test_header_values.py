@@ -273,14 +273,14 @@ def test_range_of_samples() -> None:
     for top, full in ((40000, True), (32767, False), (65535, True)):
         samples = np.linspace(0, top, 10_001).astype(np.uint16)
         samples[:200], samples[-200:] = 0, top
-        grey, own = scale_samples(samples, "voi", invert=False)
+        gray, own = scale_samples(samples, "voi", invert=False)
         assert own != full
-        assert grey.max() == pytest.approx(top / 65535 if full else 1, abs=1e-6)
-        assert scale_samples(samples, "voi", invert=True)[0] + grey == pytest.approx(1, abs=1e-6)
+        assert gray.max() == pytest.approx(top / 65535 if full else 1, abs=1e-6)
+        assert scale_samples(samples, "voi", invert=True)[0] + gray == pytest.approx(1, abs=1e-6)
     for kind in ("int16", "uint32", "float32"):
-        grey, own = scale_samples(np.arange(1000).astype(kind), "voi", invert=False)
+        gray, own = scale_samples(np.arange(1000).astype(kind), "voi", invert=False)
         assert own
-        assert (grey.min(), grey.max(), grey.dtype) == (0, 1, np.float32)
+        assert (gray.min(), gray.max(), gray.dtype) == (0, 1, np.float32)
     assert grey_levels.PIECE == 2**18
 
 
@@ -314,9 +314,9 @@ def test_bits_that_are_stored() -> None:
         stored_codes(Samples(np.zeros((47, 40, 1), dtype=np.uint16), 16, False), header())
 
 
-@pytest.mark.parametrize(("apart", "share", "grey"), [(24, 1.0, True), (25, 0.009, True), (25, 0.012, False)])
+@pytest.mark.parametrize(("apart", "share", "gray"), [(24, 1.0, True), (25, 0.009, True), (25, 0.012, False)])
 @pytest.mark.parametrize("coding", ["RGB", "YBR"])
-def test_grey_stored_as_color(apart: int, share: float, grey: bool, coding: str) -> None:
+def test_grey_stored_as_color(apart: int, share: float, gray: bool, coding: str) -> None:
     """Components may differ by 24 of 256 levels, and by more in one percent of the pixels."""
     first = np.full((100, 100), 90, dtype=np.uint8)
     other = first.copy() if coding == "RGB" else np.full_like(first, 128)
@@ -325,7 +325,7 @@ def test_grey_stored_as_color(apart: int, share: float, grey: bool, coding: str)
     eight = {"bits_allocated": 8, "bits_stored": 8, "high_bit": 7, "photometric": "RGB", "samples_per_pixel": 3}
     for components in ((first, other, neutral), (first, neutral, other)):
         pixels = np.stack(components, axis=-1)
-        if grey:
+        if gray:
             weight = 0.587 if components[1] is other else 0.114
             luma = first + weight * (other.astype(float) - neutral) if coding == "RGB" else first
             assert np.abs(grey_of(pixels, header(**eight)) - luma).max() <= 0.5

@@ -227,7 +227,7 @@ def test_bits_stored_by_high_bit() -> None:
     ],
 )
 def test_values_beyond_reason(header: dict[str, str], keyword: str) -> None:
-    """Numbers that would make one grey of all pixels, or of no meaning, are as absent, with a warning by tag."""
+    """Numbers that would make one gray of all pixels, or of no meaning, are as absent, with a warning by tag."""
     radiograph = read(encode(set_text(dataset(phantom()), **header)))
     assert np.array_equal(radiograph.pixels, read(make_dicom()).pixels)
     assert [describe_tag(keyword) in warning for warning in invalid(radiograph)] == [True]

@@ -40,7 +40,7 @@ def content(path: Path) -> bytes:
 
 
 def rendered(name: str) -> np.ndarray:
-    """Return the grey, (rows, columns) in [0, 1], of the linear window 2048 / 4096 of a file of 12 bits."""
+    """Return the gray, (rows, columns) in [0, 1], of the linear window 2048 / 4096 of a file of 12 bits."""
     made = pydicom.dcmread(STRANGERS / name) if name.endswith("dcm") else pydicom.dcmread(_open(name))
     return np.clip(made.pixel_array / 4095, 0, 1)
 
@@ -111,7 +111,7 @@ def test_big_endian_table() -> None:
 
 @needs_strangers
 def test_the_others() -> None:
-    """Grey as RGB is grey, oblong pixels are told, and raw data are refused by their class."""
+    """Gray as RGB is gray, oblong pixels are told, and raw data are refused by their class."""
     assert np.abs(read("rgb_grey").pixels - rendered("ds_text.dcm.xz")).mean() < 0.02
     oblong = read("aspect_nominal")
     assert oblong.spacing == (0.4, 0.2)

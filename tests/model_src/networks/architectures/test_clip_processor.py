@@ -41,11 +41,11 @@ READ: dict[str, dict[str, Any]] = {
 
 
 def image(width: int, height: int) -> bytes:
-    """PNG of a smooth grey image."""
+    """PNG of a smooth gray image."""
     columns, rows = np.meshgrid(np.linspace(0, 3, width), np.linspace(0, 5, height))
-    grey = np.rint(127 + 60 * np.sin(columns * 2) + 60 * np.cos(rows)).astype(np.uint8)
+    gray = np.rint(127 + 60 * np.sin(columns * 2) + 60 * np.cos(rows)).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG")
+    Image.fromarray(gray).save(file, "PNG")
     return file.getvalue()
 
 
@@ -65,7 +65,7 @@ def write(folder: Path, settings: dict[str, Any], name: str = "preprocessor_conf
 @pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("size", [(64, 64), (80, 60), (61, 97)])
 def test_pixel_values_are_those_of_transformers(name: str, size: tuple[int, int], tmp_path: Path) -> None:
-    """Within a grey level, the difference of two implementations of bicubic interpolation."""
+    """Within a gray level, the difference of two implementations of bicubic interpolation."""
     settings = {**PROCESSOR, **READ[name]}
     write(tmp_path, settings)
     config = read(tmp_path)
@@ -73,8 +73,8 @@ def test_pixel_values_are_those_of_transformers(name: str, size: tuple[int, int]
 
     found = torch.from_numpy(preprocess(radiograph, config))
 
-    grey = Image.fromarray(np.rint(radiograph.pixels * 255).astype(np.uint8)).convert("RGB")
-    expected = CLIPImageProcessor.from_pretrained(tmp_path)(grey, return_tensors="pt")["pixel_values"][0]
+    gray = Image.fromarray(np.rint(radiograph.pixels * 255).astype(np.uint8)).convert("RGB")
+    expected = CLIPImageProcessor.from_pretrained(tmp_path)(gray, return_tensors="pt")["pixel_values"][0]
     levels = (found - expected).abs() * torch.tensor(config.std)[:, None, None] / GREY_LEVEL
     assert found.shape == expected.shape
     assert levels.max() <= 1.01

@@ -66,7 +66,7 @@ def test_no_finding_is_said_where_nothing_is_found() -> None:
 
 
 def test_sentences_end_where_they_end() -> None:
-    """Not at a decimal point; also where the space was forgotten, and in tokenised text."""
+    """Not at a decimal point; also where the space was forgotten, and in tokenized text."""
     assert sentences("A 2.5 cm nodule.There is no effusion . normal") == [
         "a 2.5 cm nodule", "there is no effusion", "normal",
     ]  # fmt: skip
