@@ -14,6 +14,7 @@ const WARNINGS = {
   no_end_marker: "The compressed picture has no end marker, but it is complete.",
   no_window: "The file does not say how bright it should be shown. Its own range was used.",
   overlay_ignored: "Drawings stored with the image (overlays) are not shown to the model.",
+  padding: "The border that the file declares as filling is shown in black, although white would be usual here.",
   range: "The file does not say how bright its pixels can be. Their own range was used.",
   sop_class_unknown: "The file does not say what kind of image it is.",
   transfer_syntax: "The pixels are not compressed as the file says. They were read as they are.",
