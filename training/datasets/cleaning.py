@@ -1,5 +1,6 @@
 """Cleaning of report texts: named steps, none of which is applied unless `dataset.clean` names it."""
 
+import html
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +36,17 @@ STEPS: dict[str, Callable[[str], str]] = {
     "lowercase": str.lower,
 }
 """Every step by the name that `dataset.clean` gives."""
+
+
+_INLINE = re.compile(r"</?(?:b|i|u|em|strong|span|font|sub|sup|a)(?:\s[^<>]*)?>", re.IGNORECASE)
+_BLOCK = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|td|table|h[1-6]|pre|body|html)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:[a-z]+|#\d+|#x[\da-f]+);", re.IGNORECASE)
+
+
+def remove_markup(text: str) -> str:
+    """A text without the tags and character references of HTML; "<5 mm" and "R&D;" are text."""
+    text = _BLOCK.sub("\n", _INLINE.sub("", text))
+    return _ENTITY.sub(lambda found: html.unescape(found[0]).replace("\xa0", " "), text)
 
 
 def has_words(text: str) -> bool:

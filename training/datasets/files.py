@@ -12,7 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from training.datasets.cleaning import has_words
+from training.datasets.cleaning import has_words, remove_markup
 from training.datasets.study import DatasetError
 from training.datasets.values import read_value
 
@@ -225,7 +225,7 @@ def check_keys(place: str, record: Any, required: Sequence[str]) -> None:
 
 
 def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False) -> dict[str, str]:
-    """The sections that have words, without control characters.
+    """The sections that have words, without control characters and HTML.
 
     Unknown values (`null`, `nan`, `#N/A`) and texts of marks alone (`XXXX`, `___`) are left out. A list of one text
     that was written as text (`['Clear.']`) is that text.
@@ -240,7 +240,7 @@ def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False
         if text is not None and not isinstance(text, str):
             raise DatasetError(f"{place}: {name} is {type(text).__name__}; expected a text or null")
         if text and (answers or read_value(text)) and has_words(text):
-            kept[name] = CONTROLS.sub("", text)
+            kept[name] = CONTROLS.sub("", remove_markup(text))
     return kept
 
 

@@ -156,6 +156,9 @@ ANATOMY = re.compile(
 
 CLOSERS = re.compile(
     r"^[ \t]*(?:DR\.?[ \t]+[_A-Z][_A-Z .,'-]*|_{2,},?[ \t]*M\.?D\.?)[ \t]*$"
+    r"|^[ \t]*(?:(?:Dr|Prof)\.?[ \t]+)?(?:[A-Z][\w.'-]*[ \t]+){0,3}[A-Z][\w'-]+,?[ \t]+"
+    r"(?:M\.?D|D\.?O|MBBS|FRCR|MBChB)\b[A-Za-z0-9 .,()/:-]*$"
+    r"|^[ \t]*(?:GMC|NPI)[ \t:]*(?:(?:No|Number)[.:]?[ \t]*)?\d+[ \t.]*$"
     r"|(?:^[ \t]*|(?<=[.:!?])\s+)(?:This report has been (?:anonymized|de-?identified)|"
     r"Physician to Physician Radiology|"
     r"I,? (?:the |a )?(?:attending|teaching|undersigned)|I have (?:personally )?reviewed|"

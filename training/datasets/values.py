@@ -20,6 +20,16 @@ UNKNOWN = frozenset(
         "nd",
         "unk",
         "unknown",
+        "n.a",
+        "n.d",
+        "tbd",
+        "tba",
+        "pending",
+        "missing",
+        "not available",
+        "see report",
+        "see above",
+        "see below",
         "?",
         "-",
         "--",
@@ -31,7 +41,7 @@ UNKNOWN = frozenset(
         "#num!",
     }
 )
-"""In any case, and without white space at the ends."""
+"""In any case, without white space at the ends and without a period after it."""
 
 WHOLE = re.compile(r"^(\d+)\.0+$")
 """A whole number that a spreadsheet wrote with a point."""
@@ -51,7 +61,7 @@ def read_value(value: Any) -> str | None:
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
     text = WHOLE.sub(r"\1", str(value).strip())
-    return None if text.lower() in UNKNOWN else text
+    return None if text.lower().rstrip(".") in UNKNOWN else text
 
 
 def find_patient_value(record: Mapping[str, Any]) -> str | None:

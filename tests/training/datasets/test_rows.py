@@ -98,3 +98,24 @@ def test_features_name_their_patient_and_split(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(record), encoding="utf-8")
     [study] = read_source(Source("feature_json", str(tmp_path)))
     assert (study.patient_id, study.split) == ("5", "val")
+
+
+@pytest.mark.parametrize("text", ["n.a.", "TBD", "See report.", "Pending", "not available."])
+def test_a_report_that_says_nothing_is_not_there(tmp_path: Path, text: str) -> None:
+    """Words that say that there is no report are not one."""
+    [study] = read_source(write_rows(tmp_path, [{"image": "a.png", "report": text}]))
+    assert study.sections == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<b>FINDINGS:</b><br/>No effusion.<p class='x'>IMPRESSION: Normal.</p>", {"No effusion.", "Normal."}),
+        ("FINDINGS:&nbsp;Heart &lt; 0.5.&#10;IMPRESSION: A &amp; B normal.", {"Heart < 0.5.", "A & B normal."}),
+        ("FINDINGS: Nodule <5 mm and >3 mm.\nIMPRESSION: R&D; a < b.", {"Nodule <5 mm and >3 mm.", "R&D; a < b."}),
+    ],
+)
+def test_html_is_not_trained(tmp_path: Path, text: str, expected: set[str]) -> None:
+    """Tags and character references go; comparisons stay."""
+    [study] = read_source(write_rows(tmp_path, [{"image": "a.png", "report": text}]))
+    assert set(study.sections.values()) == expected

@@ -45,6 +45,8 @@ CASES: dict[str, tuple[str, str | None, str | None]] = {
         "LUNGS: No fish.\nHEART: Small.",
         "Normal.",
     ),
+    "signature with a degree": ("FINDINGS: No fish.\nIMPRESSION: Normal.\nJane Doe, MD", "No fish.", "Normal."),
+    "British signature": ("FINDINGS: No fish.\nDr J Smith MBBS FRCR\nGMC 123", "No fish.", None),
     "remark in parentheses": ("FINDINGS (LIMITED STUDY): no fish\nIMPRESSION(S): normal", "no fish", "normal"),
     "both": ("FINDINGS AND IMPRESSION: No change.", "No change.", None),
     "both, slash": ("FINDINGS/IMPRESSION:\nNo change.", "No change.", None),
