@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from training.datasets.cleaning import has_words, remove_markup
 from training.datasets.study import DatasetError
@@ -70,11 +70,10 @@ def read_rows(
     Raises DatasetError for a missing column, for a row with too many or too few fields, and for what is not a table.
     """
     opener = gzip.open if path.suffix == ".gz" else open
-    # Tables with tabs come from programs that do not quote.
-    quote = None if delimiter == "\t" else '"'
     begin = 1
     try:
         with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
+            quote = '"' if delimiter != "\t" or _is_quoted(file) else None
             lines = csv.reader(file, delimiter=delimiter, quotechar=quote, strict=True)
             columns = list(header or next(lines, ()))
             missing = [name for name in required if name not in columns]
@@ -102,6 +101,16 @@ def read_rows(
         raise DatasetError(f"{path} is not UTF-8{_find_line(path, error)}; save it again as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
+
+
+def _is_quoted(file: TextIO) -> bool:
+    """Whether a table with tabs can be read as one whose texts are between quotes where they need it; most are not."""
+    try:
+        widths = {len(fields) for fields in csv.reader(file, delimiter="\t", strict=True) if fields}
+    except csv.Error:
+        widths = set()
+    file.seek(0)
+    return len(widths) == 1
 
 
 def _find_line(path: Path, error: UnicodeDecodeError) -> str:

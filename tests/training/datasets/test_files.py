@@ -140,9 +140,8 @@ def write_vqa(path: Path, rows: list[dict[str, object]]) -> None:
 
 def test_raw_bytes_and_several_turns_of_parquet(tmp_path: Path) -> None:
     """Images may be bytes without a path; each question with its answer is a study, all of them in one split."""
-    turns = [
-        {"from": who, "value": text} for who, text in (("human", "Q1"), ("gpt", "A1"), ("human", "Q2"), ("gpt", "A2"))
-    ]
+    said = (("system", "Be brief."), ("human", "Q1"), ("gpt", "A1"), ("human", "Q2"), ("gpt", "A2"))
+    turns = [{"from": who, "value": text} for who, text in said]
     write_vqa(tmp_path / "train-0.parquet", [{"image": png(1), "conversations": turns}])
     studies = read_studies("radimagenet_vqa", tmp_path, tmp_path / "cache")
     assert [(study.labels["prompt"], study.sections["report"]) for study in studies] == [("Q1", "A1"), ("Q2", "A2")]

@@ -119,3 +119,29 @@ def test_html_is_not_trained(tmp_path: Path, text: str, expected: set[str]) -> N
     """Tags and character references go; comparisons stay."""
     [study] = read_source(write_rows(tmp_path, [{"image": "a.png", "report": text}]))
     assert set(study.sections.values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "report"),
+    [
+        ('a.png\t"rx torax . ""normal"""', 'rx torax . "normal"'),
+        ('a.png\t"first\nsecond"', "first\nsecond"),
+        ('a.png\tA "large mass.', 'A "large mass.'),
+        ('a.png\t"Large" mass.', '"Large" mass.'),
+    ],
+)
+def test_quotes_in_tables_with_tabs(tmp_path: Path, line: str, report: str) -> None:
+    """Pandas quotes there as well, most programs do not: a table is read as the one that it can be."""
+    (tmp_path / "t.tsv").write_text(f"image\treport\n{line}\n", encoding="utf-8")
+    [study] = read_source(Source("table", str(tmp_path / "t.tsv")))
+    assert study.sections == {"report": report}
+
+
+def test_whole_name_comes_before_the_beginning_of_another(tmp_path: Path) -> None:
+    """1.png is the image of 1, and 1.3.png is not; a.7.png is that of a."""
+    (tmp_path / "images").mkdir()
+    for name in ("1.png", "1.3.png", "a.7.png"):
+        (tmp_path / "images" / name).touch()
+    (tmp_path / "XREPORT_dataset.csv").write_text("id;text\n1;Clear.\na;Clear too.\n", encoding="utf-8")
+    studies = read_source(Source("xreport", str(tmp_path)))
+    assert [study.images[0].name for study in studies] == ["1.png", "a.7.png"]

@@ -86,6 +86,6 @@ def _pair_turns(place: str, turns: Any) -> Iterator[tuple[str, str]]:
             raise DatasetError(f"{place}: a turn of conversations is not an object with from and value; fetch it again")
         if turn.get("from") in ("human", "user"):
             question = turn["value"]
-        else:
+        elif turn.get("from") != "system":  # which says how to answer
             yield question, turn["value"]
             question = ""

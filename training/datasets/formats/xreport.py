@@ -25,8 +25,10 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     for file in list_images(folder):
         files[strip_suffixes(file.name)].append(file)
     ids = {row["id"] for _, row in rows}
-    for name in [name for name in files if name not in ids]:  # those belong to the id up to their first dot
-        files[name.partition(".")[0]] += files.pop(name) if "." in name else []
+    whole = set(files)
+    for name in whole - ids:  # belongs to the id up to its first dot, unless a file has that as its whole name
+        if (start := name.partition(".")[0]) not in whole:
+            files[start] += files[name]
     for place, row in rows:
         found = files.get(row["id"], [])
         if len(found) > 1:
