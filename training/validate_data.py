@@ -73,7 +73,7 @@ def validate(check: Check) -> tuple[dict[str, Any], list[Finding], dict[str, Any
         list(dict.fromkeys(image for study in studies for image in study.images)), check.jobs, source.frame
     )
     with sign_of_life("comparing images and texts"):
-        findings = find_all(studies, facts, texts, check.distance, source.missing_images)
+        findings = find_all(studies, facts, texts, check.distance, source)
     result = {
         "verdict": _judge(findings, facts),
         "source": {

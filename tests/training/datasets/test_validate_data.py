@@ -95,6 +95,15 @@ def test_damaged_missing_and_refused_files_are_told_apart(rows: list[dict[str, s
     assert found == {"images_corrupt": 1, "images_missing": 1, "images_refused": 1, "images_unnamed": 1}
 
 
+def test_studies_without_the_wanted_view_are_counted(rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """Training leaves them out, which it must not do without a word."""
+    for number, row in enumerate(rows):
+        row["view"] = "PA" if number < 3 else "LATERAL"
+
+    assert kinds(tmp_path, rows, views=("PA",)).get("views") == len(rows) - 3
+    assert "views" not in kinds(tmp_path, rows)
+
+
 def test_empty_repeated_and_cut_reports_are_counted(rows: list[dict[str, str]], tmp_path: Path) -> None:
     """Blank texts, texts of several studies, marks of de-identification, and texts of more tokens than fit."""
     rows[0]["report"] = "  "

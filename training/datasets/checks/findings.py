@@ -13,6 +13,7 @@ from training.datasets.checks.duplicates import exact_groups, near_pairs
 from training.datasets.checks.images import ImageFacts
 from training.datasets.formats.feature_json import read_embedding
 from training.datasets.image_files import list_images
+from training.datasets.source import Source
 from training.datasets.splits import find_fixed_splits
 from training.datasets.study import DatasetError, Study
 
@@ -56,7 +57,7 @@ def find_all(
     facts: Sequence[ImageFacts],
     texts: Mapping[str, Any],
     distance: int,
-    missing_images: float,
+    source: Source,
 ) -> list[Finding]:
     """Everything found, errors first.
 
@@ -64,14 +65,15 @@ def find_all(
     facts    : of every image that a study names, each once
     texts    : from `describe_texts`
     distance : between the hashes of two images that count as one picture
-    missing_images : fraction of the images that may be missing, see training.datasets.source
+    source   : how many images may be missing, and which views are used
     """
     owners: dict[Path, list[Study]] = defaultdict(list)
     for study in studies:
         for image in study.images:
             owners[image].append(study)
     found = [
-        *_find_states(facts, missing_images),
+        *_find_states(facts, source.missing_images),
+        *_find_views(studies, source),
         *_find_features(studies),
         *_find_patients(studies),
         *_find_duplicates(facts, owners, distance),
@@ -84,18 +86,36 @@ def find_all(
 def _find_states(facts: Sequence[ImageFacts], missing_images: float) -> Iterator[Finding]:
     missing = sum(fact.state == "missing" for fact in facts)
     allowed = missing <= missing_images * len(facts)
+    refused = sum(fact.state == "refused" for fact in facts)
     way_out = "nothing below was checked on them"
     if not allowed:
         way_out = f"{missing_images:.0%} are allowed (dataset.missing_images): name their folder, or complete it"
     for state, level, title, advice in (
         ("corrupt", "error", "image files that cannot be decoded", "fetch them again, or remove them"),
         ("missing", "warning" if allowed else "error", "image files that are not on this disk", way_out),
-        ("refused", "warning", "image files that the server would refuse", "do they belong to the data set?"),
+        (
+            "refused",
+            "error" if refused > len(facts) / 2 else "warning",
+            "image files that the server would refuse",
+            "do they belong to the data set?",
+        ),
     ):
         chosen = [fact for fact in facts if fact.state == state]
         if chosen:
             examples = tuple(f"{fact.path}: {fact.reason}" for fact in chosen[:EXAMPLES])
             yield Finding(level, f"images_{state}", title, len(chosen), len(facts), advice, examples)
+
+
+def _find_views(studies: Sequence[Study], source: Source) -> Iterator[Finding]:
+    if not source.views:
+        return
+    without = [study for study in studies if study.images and not source.choose_images(study)]
+    if without:
+        title = f"studies without an image of the views {', '.join(source.views)}"
+        advice = "training leaves them out; name more views in dataset.views if that is too many"
+        level = "error" if len(without) > len(studies) / 2 else "warning"
+        examples = tuple(f"{study.study_id}: {', '.join(map(repr, study.views))}" for study in without[:EXAMPLES])
+        yield Finding(level, "views", title, len(without), len(studies), advice, examples)
 
 
 def _find_features(studies: Sequence[Study]) -> Iterator[Finding]:
