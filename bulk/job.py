@@ -175,7 +175,9 @@ def _ray(address: str | None) -> Iterator[None]:
     # It warns of what Ray Data does itself.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="prelim-ray-", ignore_cleanup_errors=True) as folder:
+    # The paths of Ray's sockets, of at most 107 characters, begin with it.
+    short = "/tmp" if len(tempfile.gettempdir()) > 24 else None  # noqa: S108 - a private folder is made in it
+    with tempfile.TemporaryDirectory(prefix="prelim-ray-", dir=short, ignore_cleanup_errors=True) as folder:
         options: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": folder}
         if address is not None:
             options = {"runtime_env": {"py_modules": [package.__path__[0] for package in _SHIPPED]}}
