@@ -34,7 +34,20 @@ from tests.mutation.folders import FOLDERS, Folder
 from tests.mutation.mutants import Mutant, changed_lines, sample
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-OWN = ("prelim", "handlers", "export", "training", "launcher", "loadtests", "benchmarks", "tests", "prelim_client")
+OWN = (
+    "prelim",
+    "handlers",
+    "export",
+    "training",
+    "launcher",
+    "loadtests",
+    "benchmarks",
+    "bulk",
+    "bridge",
+    "terminal",
+    "tests",
+    "prelim_client",
+)
 RESULTS = ROOT / "out" / "mutation"
 PYTEST = (
     *("-x", "-q", "-p", "no:cacheprovider", "-m", "not server and not slow and not exhaustive"),
