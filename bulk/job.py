@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,8 @@ def run_job(job: Job) -> Mapping[str, Any]:
         _check_reachable(job.address)
     output = Output(job.output)
     output.begin(_identity(job))
-    output.clean()
+    run = uuid.uuid4().hex
+    output.own(run)
     if job.retry_errors:
         output.forget_errors()
     todo = write_todo(job.source, output, job.limit)
@@ -90,7 +92,7 @@ def run_job(job: Job) -> Mapping[str, Any]:
         with _ray(job.address):
             cpus = ray.cluster_resources().get("CPU", 1)
             workers = job.workers or max(1, int(cpus // job.threads))
-            for counts in _decode(job, todo, min(workers, todo.blocks)):
+            for counts in _decode(job, todo, run, min(workers, todo.blocks)):
                 progress.add(int(counts["reports"].sum()), int(counts["errors"].sum()))
     seconds = time.monotonic() - started
     summary = {
@@ -125,12 +127,13 @@ def _read_model(archive: Location) -> tuple[ModelConfig, str]:
         return ModelConfig.from_mapping(yaml.safe_load(read_file(path, CONFIG)), CONFIG), manifest.sha256
 
 
-def _decode(job: Job, todo: Todo, workers: int) -> Iterator[Mapping[str, Any]]:
+def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[str, Any]]:
     """Let actors decode all blocks; yields the counts of each as it is written."""
     settings = WorkerSettings(
         archive=job.archive,
         output=job.output,
         todo=todo,
+        run=run,
         options=job.options,
         prompt=job.prompt,
         slots=job.slots,

@@ -3,10 +3,14 @@
 reports/part-<run>-<block>.parquet   at most BLOCK_ROWS reports; written whole or not at all
 job.json                             which model and options wrote them
 work/                                what is still to do, while a run lasts; removed at its end
+
+A run owns the folder. Workers of an earlier one whose driver was killed live on for seconds; they find out that the
+owner has changed, and write nothing.
 """
 
 import io
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -50,7 +54,11 @@ SCHEMA = pa.schema(
 )
 """A row is a report (`error` is null), or a study that got none (`report` is null)."""
 
+GRACE_S = 3
+"""Seconds in which a worker that has looked at the owner ends writing its file."""
+
 _PARQUET = ".parquet"
+_OWNER = "owner"
 
 
 @dataclass
@@ -110,6 +118,20 @@ class Output:
         self.work.make_folder()
         self._job.write(json.dumps(dict(job), indent=1, sort_keys=True).encode())
 
+    def own(self, run: str) -> None:
+        """Make a run the owner; what an earlier one was about to write has been written when this returns."""
+        owner = self.work / _OWNER
+        interrupted = owner.is_file()
+        self.clean()
+        owner.write(run.encode())
+        if interrupted:
+            time.sleep(GRACE_S)
+
+    def is_owned_by(self, run: str) -> bool:
+        """Whether a run owns the folder."""
+        owner = self.work / _OWNER
+        return owner.is_file() and owner.read() == run.encode()
+
     def parts(self) -> Iterator[Location]:
         """The files with reports."""
         return (part for part in self._reports.files() if part.name.endswith(_PARQUET))
@@ -137,8 +159,16 @@ class Output:
         """Whether a block has been written."""
         return self._part(block).is_file()
 
-    def write_part(self, block: str, rows: Sequence[Row], shared: Mapping[str, str]) -> None:
-        """Write the rows of a block. shared : columns that are the same in all of them."""
+    def write_part(self, block: str, rows: Sequence[Row], shared: Mapping[str, str], run: str) -> None:
+        """Write the rows of a block.
+
+        shared : columns that are the same in all of them
+        run    : that writes them
+
+        Raises JobError if the run no longer owns the folder.
+        """
+        if not self.is_owned_by(run):
+            raise JobError("another run has taken over the output folder")
         table = pa.Table.from_pylist([row.columns() | dict(shared) for row in rows], SCHEMA)
         self._part(block).write(_parquet_bytes(table))
 

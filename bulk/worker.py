@@ -38,6 +38,7 @@ class WorkerSettings:
     archive : a .mar
     output  : folder of the job
     todo    : the blocks
+    run     : owner of the output, see Output.own
     options : generation options by name, those of the model where they are not given
     prompt  : for models that take one
     slots   : requests decoded together
@@ -47,6 +48,7 @@ class WorkerSettings:
     archive: Location
     output: Location
     todo: Todo
+    run: str
     options: Mapping[str, Any] = field(default_factory=dict)
     prompt: str | None = None
     slots: int = 8
@@ -90,7 +92,7 @@ class Worker:
             rows = (
                 list(self._studies.map(self._row, studies)) if attempts.first else self._one_by_one(attempts, studies)
             )
-            self._output.write_part(block, rows, self._model)
+            self._output.write_part(block, rows, self._model, self._settings.run)
             attempts.end()
             failed = sum(row.error is not None for row in rows)
             return len(rows) - failed, failed

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bulk.errors import JobError
-from bulk.output import BLOCK_ROWS, SCHEMA, Output, Row
+from bulk.output import BLOCK_ROWS, GRACE_S, SCHEMA, Output, Row
 from bulk.storage import Location
 from bulk.studies import Source, hash_ids
 from bulk.todo import Todo, write_todo
@@ -19,6 +19,7 @@ def output(tmp_path: Path) -> Output:
     """An empty output."""
     output = Output(Location.of(f"{tmp_path}/out"))
     output.begin(JOB)
+    output.own("run")
     return output
 
 
@@ -39,7 +40,7 @@ def ids(output: Output) -> list[str]:
 
 def test_rows_are_unverified_or_errors(output: Output, tmp_path: Path) -> None:
     """A report is UNVERIFIED; a study without one has no status. The schema is the same in every file."""
-    output.write_part("r-0", [report("a"), failure("b")], MODEL)
+    output.write_part("r-0", [report("a"), failure("b")], MODEL, "run")
     table = pq.read_table(tmp_path / "out" / "reports")
 
     assert table.schema.equals(SCHEMA)
@@ -50,15 +51,15 @@ def test_rows_are_unverified_or_errors(output: Output, tmp_path: Path) -> None:
 
 def test_done_are_the_studies_with_a_row(output: Output) -> None:
     """Errors too: the same file would give the same error."""
-    output.write_part("r-0", [report("a"), failure("b")], MODEL)
+    output.write_part("r-0", [report("a"), failure("b")], MODEL, "run")
 
     assert np.array_equal(output.done(), np.sort(hash_ids(iter(["a", "b"]))))
 
 
 def test_errors_can_be_tried_again(output: Output) -> None:
     """Their rows go; reports stay; a file of errors alone goes whole."""
-    output.write_part("r-0", [report("a"), failure("b")], MODEL)
-    output.write_part("r-1", [failure("c")], MODEL)
+    output.write_part("r-0", [report("a"), failure("b")], MODEL, "run")
+    output.write_part("r-1", [failure("c")], MODEL, "run")
 
     assert output.forget_errors() == 2
     assert ids(output) == ["a"]
@@ -71,6 +72,23 @@ def test_unfinished_files_do_not_count(output: Output, tmp_path: Path) -> None:
 
     assert list(output.parts()) == []
     assert len(output.done()) == 0
+
+
+def test_workers_of_a_killed_run_write_nothing(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They live on for seconds, and their studies are those of the next run; it waits for what they have begun."""
+    waited: list[float] = []
+    monkeypatch.setattr("bulk.output.time.sleep", waited.append)
+    output.own("next")
+    with pytest.raises(JobError, match="another run has taken over"):
+        output.write_part("r-0", [report("a")], MODEL, "run")
+    output.write_part("r-0", [report("a")], MODEL, "next")
+    output.end({})
+    with pytest.raises(JobError, match="another run"):
+        output.write_part("r-1", [report("b")], MODEL, "next")
+    output.own("after an end")
+
+    assert ids(output) == ["a"]
+    assert waited == [GRACE_S]
 
 
 def test_another_job_is_refused(output: Output, tmp_path: Path) -> None:
@@ -99,7 +117,7 @@ def test_todo_is_what_has_no_row(output: Output, pictures: Path) -> None:
     source = Source(Location.of(str(pictures)))
     everything = [study.study_id for study in source.read()]
     first = write_todo(source, output)
-    output.write_part(first.name(1), [report(study_id) for study_id in listed(first)[1]], MODEL)
+    output.write_part(first.name(1), [report(study_id) for study_id in listed(first)[1]], MODEL, "run")
     second = write_todo(source, output)
 
     assert (first.studies, first.total, second.studies, second.total) == (71, 71, 71 - BLOCK_ROWS, 71)
@@ -120,7 +138,7 @@ def test_limit_counts_from_the_first_study(output: Output, pictures: Path) -> No
     """A second run with the same limit has nothing to do."""
     source = Source(Location.of(str(pictures)))
     todo = write_todo(source, output, limit=5)
-    output.write_part(todo.name(0), [report(study_id) for study_id in listed(todo)[0]], MODEL)
+    output.write_part(todo.name(0), [report(study_id) for study_id in listed(todo)[0]], MODEL, "run")
 
     assert (todo.studies, todo.total) == (5, 5)
     assert write_todo(source, output, limit=5).studies == 0
@@ -134,4 +152,4 @@ def test_todo_of_many_blocks_is_in_several_files(
     todo = write_todo(Source(Location.of(str(pictures))), output)
 
     assert [len(block) for block in listed(todo)] == [32, 32, 7]
-    assert len(list(output.work.files())) == 2
+    assert sum(file.name.startswith("todo") for file in output.work.files()) == 2

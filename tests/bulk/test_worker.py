@@ -26,8 +26,9 @@ def settings(tiny_mar: Path, pictures: Path, tmp_path: Path) -> WorkerSettings:
     """Work on all pictures."""
     output = Output(Location.of(f"{tmp_path}/out"))
     output.begin({})
+    output.own("run")
     todo = write_todo(Source(Location.of(str(pictures))), output)
-    return WorkerSettings(Location.of(str(tiny_mar)), output.folder, todo, OPTIONS, slots=3)
+    return WorkerSettings(Location.of(str(tiny_mar)), output.folder, todo, "run", OPTIONS, slots=3)
 
 
 def rows(settings: WorkerSettings) -> dict[str, dict[str, Any]]:

@@ -101,7 +101,7 @@ def test_refusal_says_what_would_be_allowed() -> None:
         "Allowed: max_new_tokens up to 19 with num_beams 16, or num_beams up to 4 with max_new_tokens 60"
     )
     for beams, tokens in ((16, 19), (4, 60)):
-        batch.add({"a": request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens))})
+        batch.add({f"{beams}": request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens))})
     for beams, tokens in ((16, 20), (5, 60)):
         with pytest.raises(InvalidOption):
             batch.add({"a": request(tiny_image(0), GenerationOptions(num_beams=beams, max_new_tokens=tokens))})
