@@ -26,7 +26,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         files[strip_suffixes(file.name)].append(file)
     ids = {row["id"] for _, row in rows}
     whole = set(files)
-    for name in whole - ids:  # belongs to the id up to its first dot, unless a file has that as its whole name
+    for name in sorted(whole - ids):  # belongs to the id up to its first dot, unless a file has that as its whole name
         if (start := name.partition(".")[0]) not in whole:
             files[start] += files[name]
     for place, row in rows:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from export.import_checkpoint import import_checkpoint
 from export.package import write_files
-from prelim.errors import ArchiveError, InvalidOption
+from prelim.errors import ArchiveError, InputError
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
@@ -184,14 +184,14 @@ def test_several_images_equal_generate(original: Any, folder: Path, generator: R
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (ReportRequest(images=()), "images has 0 entries; llava reads 1 to 2"),
+        (ReportRequest(images=()), "there is no image"),
         (ReportRequest(images=(b"",) * 3), "images has 3 entries; llava reads 1 to 2"),
-        (ReportRequest(images=(b"",), image=b""), "has images and also image or image_features"),
+        (ReportRequest(images=(b"",), image=b""), "image and images are both given"),
     ],
 )
 def test_numbers_of_images_that_are_refused(generator: ReportGenerator, request_: ReportRequest, message: str) -> None:
     """Too many images, none, and two ways to send them are errors of that request."""
     (error,) = generator.generate([request_])
 
-    assert isinstance(error, InvalidOption)
+    assert isinstance(error, InputError)
     assert message in str(error)
