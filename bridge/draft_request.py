@@ -19,6 +19,7 @@ from bridge.documents.draft import Draft
 from bridge.failures import Outage
 from bridge.identity import SiteKey
 from bridge.report_client import ReportClient
+from bridge.web import http_failure
 from prelim_client.answers import Answer, ReportError
 
 PARTS = ("image", "report", "options", "model")
@@ -114,11 +115,11 @@ class Form:
         try:
             return client.report([file], self.options, self.model)
         except ReportError as error:
-            if error.code in (401, 403, 408, 429) or error.code >= 500:
-                raise Refused(503, "Overloaded", "the server of reports is overloaded or down; try again") from None
-            raise Refused(error.code, error.type[:40], error.message) from None
+            if not isinstance(http_failure("server", error.code), Outage):
+                raise Refused(error.code, error.type[:40], error.message) from None
         except Outage:
-            raise Refused(503, "Overloaded", "the server of reports is overloaded or down; try again") from None
+            pass
+        raise Refused(503, "Overloaded", "the server of reports is overloaded or down; try again")
 
 
 def read_report(given: Mapping[str, Any]) -> Answer:

@@ -5,23 +5,23 @@
     python -m bulk s3://bucket/studies.parquet s3://bucket/reports --model s3://bucket/demo.mar --address ray://head:10001
 
 INPUT is a folder (every file below it is a study), a .csv or .parquet file with a column of ids and one of images, or
-ReXrank's .json. OUTPUT becomes a folder of Parquet files. A job that was stopped goes on where it was when it is
-started again.
+ReXrank's .json. OUTPUT becomes a folder of Parquet files. A stopped job continues where it was when it is started
+again.
 """
 
 import argparse
 import sys
 
-from bulk.errors import JobError
 from bulk.storage import Location
-from prelim.errors import ArchiveError, InvalidOption
+from prelim.errors import PrelimError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a job; the exit code is 0 even where studies got no report, which is in the output."""
     given = _parser().parse_args(arguments)
     # Imported here because Ray takes seconds to import, which `--help` need not wait for.
-    from bulk.job import Job, run_job
+    from bulk.job import run_job
+    from bulk.settings import Job
     from bulk.studies import Source
 
     try:
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             address=given.address,
         )
         summary = run_job(job)
-    except (JobError, ArchiveError, InvalidOption) as error:
+    except PrelimError as error:
         print(error, file=sys.stderr)
         return 2
     outcomes = ", ".join(f"{count} {kind}" for kind, count in summary["outcomes"].items())

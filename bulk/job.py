@@ -8,7 +8,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ import terminal
 from bulk.errors import JobError
 from bulk.output import STAGES, Output
 from bulk.progress import Progress
+from bulk.settings import Job
 from bulk.storage import Location
-from bulk.studies import Source
 from bulk.todo import Todo, write_todo
-from bulk.worker import CALLS, Worker, WorkerSettings
+from bulk.worker import CALLS, Worker
 from prelim.archive.archive import CONFIG
 from prelim.archive.mar import check_mar, read_file
 from prelim.archive.model_config import ModelConfig
@@ -39,36 +38,6 @@ _SHIPPED = (bulk, prelim, terminal)
 
 _MOST_TASKS = 4096
 """Tasks of Ray that a job is cut into; a task does one block after another."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to do.
-
-    source  : the studies
-    archive : a .mar, a path that every node can read
-    output  : folder for the reports
-    options : generation options by name
-    prompt  : for models that take one
-    slots   : requests that a worker decodes together
-    threads : of a worker
-    workers : how many; None: as many as there are processors for
-    limit   : look at the first so many studies only
-    retry_errors : try studies again that got no report in an earlier run
-    address : of a Ray cluster; None: this machine
-    """
-
-    source: Source
-    archive: Location
-    output: Location
-    options: Mapping[str, Any] = field(default_factory=dict)
-    prompt: str | None = None
-    slots: int = 8
-    threads: int = 1
-    workers: int | None = None
-    limit: int | None = None
-    retry_errors: bool = False
-    address: str | None = None
 
 
 def run_job(job: Job) -> Mapping[str, Any]:
@@ -129,22 +98,12 @@ def _read_model(archive: Location) -> tuple[ModelConfig, str]:
 
 def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[str, Any]]:
     """Let actors decode all blocks; yields the counts of each as it is written."""
-    settings = WorkerSettings(
-        archive=job.archive,
-        output=job.output,
-        todo=todo,
-        run=run,
-        options=job.options,
-        prompt=job.prompt,
-        slots=job.slots,
-        threads=job.threads,
-    )
     blocks = ray.data.from_items(
         [{"block": number} for number in range(todo.blocks)], override_num_blocks=min(todo.blocks, _MOST_TASKS)
     )
     counts = blocks.map_batches(
         Worker,
-        fn_constructor_args=(settings,),
+        fn_constructor_args=(job, todo, run),
         batch_size=1,
         batch_format="numpy",
         num_cpus=job.threads,

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("studies", type=Path, metavar="IN.json")
     parser.add_argument("predictions", type=Path, metavar="OUT.json")
     parser.add_argument("images", metavar="IMG_ROOT")
-    parser.add_argument("--reports", help="folder for the reports, with which a stopped job goes on (temporary)")
+    parser.add_argument("--reports", help="folder for the reports, from which a stopped job continues (temporary)")
     given, others = parser.parse_known_args(arguments)
     with tempfile.TemporaryDirectory(prefix="prelim-") as temporary:
         folder = given.reports or f"{temporary}/reports"

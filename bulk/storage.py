@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
@@ -122,20 +123,28 @@ class Location:
         return self.url[len(folder.url.rstrip("/")) + 1 :]
 
     def _resolve(self) -> tuple[fs.FileSystem, str]:
+        """The file system, and the path in it. Raises JobError where nothing knows the kind of URL."""
         if "://" not in self.url:
             return fs.LocalFileSystem(), self.url
+        scheme, _, rest = self.url.partition("://")
+        host, slash, path = rest.partition("/")
         try:
-            return fs.FileSystem.from_uri(self.url)
-        except pa.ArrowInvalid:
-            return _fsspec(self.url)
+            system, root = _open_system(f"{scheme}://{host}{slash}")
+        except (ValueError, ImportError) as error:
+            raise JobError(f"{self.url} cannot be opened: {error}") from error
+        return system, f"{root.rstrip('/')}/{path}" if path else root
 
 
-def _fsspec(url: str) -> tuple[fs.FileSystem, str]:
-    """A file system that PyArrow does not know. Raises JobError if fsspec does not know it either."""
-    import fsspec
+@cache
+def _open_system(url: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a bucket or a host, whose connections all its files share, and the path of its root.
 
+    Raises ValueError and ImportError where neither PyArrow nor fsspec knows the kind of URL.
+    """
     try:
-        system, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise JobError(f"{url} cannot be opened: {error}") from error
+        return fs.FileSystem.from_uri(url)
+    except pa.ArrowInvalid:
+        import fsspec
+
+    system, path = fsspec.core.url_to_fs(url)
     return fs.PyFileSystem(fs.FSSpecHandler(system)), path

@@ -5,7 +5,6 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from bulk.attempts import Attempts
 from bulk.decoding import DecodingThread
 from bulk.output import Output, Row
+from bulk.settings import Job
 from bulk.storage import Location
 from bulk.studies import Study
 from bulk.todo import Todo
@@ -31,44 +31,23 @@ MAX_FILE_BYTES = 512 * 2**20
 Batch = Mapping[str, npt.NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What every worker needs.
+class Worker:
+    """Writes the reports of blocks. Ray Data calls it from CALLS threads at once.
 
-    archive : a .mar
-    output  : folder of the job
-    todo    : the blocks
-    run     : owner of the output, see Output.own
-    options : generation options by name, those of the model where they are not given
-    prompt  : for models that take one
-    slots   : requests decoded together
-    threads : of PyTorch and ONNX Runtime
+    run : owner of the output, see Output.own
     """
 
-    archive: Location
-    output: Location
-    todo: Todo
-    run: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    prompt: str | None = None
-    slots: int = 8
-    threads: int = 1
-
-
-class Worker:
-    """Writes the reports of blocks. Ray Data calls it from CALLS threads at once."""
-
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, job: Job, todo: Todo, run: str) -> None:
         import torch
 
-        torch.set_num_threads(settings.threads)
-        self._settings = settings
-        self._output = Output(settings.output)
-        with settings.archive.local() as archive:
-            self._generator = ReportGenerator.load(archive, slots=settings.slots, threads=settings.threads)
+        torch.set_num_threads(job.threads)
+        self._job, self._todo, self._run = job, todo, run
+        self._output = Output(job.output)
+        with job.archive.local() as archive:
+            self._generator = ReportGenerator.load(archive, slots=job.slots, threads=job.threads)
         self._generator.warm_up()
         config = self._generator.config
-        self._options = GenerationOptions.from_mapping(settings.options, config.generation)
+        self._options = GenerationOptions.from_mapping(job.options, config.generation)
         self._model = {
             "model": config.name,
             "model_version": config.version,
@@ -76,7 +55,7 @@ class Worker:
         }
         self._decoding = DecodingThread(self._generator)
         # Threads read files while others wait for their reports, and bound how many images are in memory.
-        self._studies = ThreadPoolExecutor(max_workers=2 * settings.slots, thread_name_prefix="study")
+        self._studies = ThreadPoolExecutor(max_workers=2 * job.slots, thread_name_prefix="study")
 
     def __call__(self, batch: Batch) -> Batch:
         """Write the blocks of a batch; returns for each how many reports and errors are new."""
@@ -85,14 +64,13 @@ class Worker:
 
     def _write(self, number: int) -> tuple[int, int]:
         """Write one block, unless an attempt before this one has: that died after it, or lost its answer."""
-        todo = self._settings.todo
-        block, studies = todo.name(number), todo.read(number)
+        block, studies = self._todo.name(number), self._todo.read(number)
         if not self._output.has_part(block):
             attempts = Attempts(self._output, block)
             rows = (
                 list(self._studies.map(self._row, studies)) if attempts.first else self._one_by_one(attempts, studies)
             )
-            self._output.write_part(block, rows, self._model, self._settings.run)
+            self._output.write_part(block, rows, self._model, self._run)
             attempts.end()
             failed = sum(row.error is not None for row in rows)
             return len(rows) - failed, failed
@@ -127,7 +105,7 @@ class Worker:
 
     def _request(self, images: tuple[bytes, ...]) -> ReportRequest:
         given: dict[str, Any] = {"image": images[0]} if len(images) == 1 else {"images": images}
-        return ReportRequest(**given, prompt=self._settings.prompt, options=self._options)
+        return ReportRequest(**given, prompt=self._job.prompt, options=self._options)
 
 
 def _read_image(file: Location) -> bytes:

@@ -16,7 +16,7 @@ MAX_FILE_OVERHEAD = 1024
 characters that are escaped."""
 
 MAX_OPTION_OVERHEAD = 256
-"""The same for a field that is no file. An image that was left out is almost always larger than all these together."""
+"""The same for a field other than a file. An image that was left out is almost always larger than all of these."""
 
 
 COMPLETIONS = "v1/chat/completions"

@@ -212,11 +212,7 @@ def convert_weights(
         gathered.adapter_config,
         facts,
         published.lora_alpha,
-        {
-            adapted_layers([published.our_key(key)])[0]: published_layer(key)
-            for key in tensors
-            if adapted_layers([published.our_key(key)])
-        },
+        {layer: published_layer(key) for key in tensors for layer in adapted_layers([published.our_key(key)])},
     )
     added: Section = {}
     if keep_adapter:

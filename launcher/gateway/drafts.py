@@ -1,20 +1,20 @@
 """A bridge that only writes documents of drafts, for the page's downloads; it knows no PACS."""
 
 import contextlib
-import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import yaml
 
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from launcher.gateway.keys import write_private
 from launcher.ports import free_ports
+from launcher.process import terminate
 from launcher.server import Server
 
 FORMATS = ("sr", "fhir", "pdf", "tid1500")
@@ -67,11 +67,7 @@ class DraftBridge:
     def stop(self) -> None:
         """End it after the requests that are being answered, and forget its token."""
         if self._process is not None and self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGTERM)
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            terminate(psutil.Process(self._process.pid), 10)
+            self._process.wait()
         with contextlib.suppress(FileNotFoundError):
             (self._folder / "token").unlink()

@@ -1,6 +1,6 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 from bulk.attempts import Attempts
 from bulk.decoding import DecodingThread
 from bulk.output import Output
+from bulk.settings import Job
 from bulk.storage import Location
 from bulk.studies import Source, Study
-from bulk.todo import write_todo
-from bulk.worker import Worker, WorkerSettings
+from bulk.todo import Todo, write_todo
+from bulk.worker import Worker
 from prelim.errors import InternalError, InvalidOption
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -21,34 +22,46 @@ from prelim.report_generator import ReportGenerator, ReportRequest
 OPTIONS = {"num_beams": "2", "max_new_tokens": "8"}
 
 
+@dataclass(frozen=True)
+class Work:
+    """A job and its blocks."""
+
+    job: Job
+    todo: Todo
+
+    def worker(self) -> Worker:
+        """One that owns the output."""
+        return Worker(self.job, self.todo, "run")
+
+
 @pytest.fixture
-def settings(tiny_mar: Path, pictures: Path, tmp_path: Path) -> WorkerSettings:
+def work(tiny_mar: Path, pictures: Path, tmp_path: Path) -> Work:
     """Work on all pictures."""
     output = Output(Location.of(f"{tmp_path}/out"))
     output.begin({})
     output.own("run")
-    todo = write_todo(Source(Location.of(str(pictures))), output)
-    return WorkerSettings(Location.of(str(tiny_mar)), output.folder, todo, "run", OPTIONS, slots=3)
+    source = Source(Location.of(str(pictures)))
+    return Work(Job(source, Location.of(str(tiny_mar)), output.folder, OPTIONS, slots=3), write_todo(source, output))
 
 
-def rows(settings: WorkerSettings) -> dict[str, dict[str, Any]]:
+def rows(work: Work) -> dict[str, dict[str, Any]]:
     """The output by id."""
     names = ("study_id", "report", "token_ids", "avg_logprob", "error", "message", "status", "read_s", "decode_s")
-    tables = Output(settings.output).columns(*names)
+    tables = Output(work.job.output).columns(*names)
     found = [row for table in tables for row in table.to_pylist()]
     assert len({row["study_id"] for row in found}) == len(found)
     return {row["study_id"]: row for row in found}
 
 
-def test_reports_are_those_of_the_library(settings: WorkerSettings, tiny_mar: Path) -> None:
+def test_reports_are_those_of_the_library(work: Work, tiny_mar: Path) -> None:
     """Whatever else is decoded at the same time; a broken file is a row with its reason."""
-    worker = Worker(settings)
+    worker = work.worker()
     with ThreadPoolExecutor(3) as calls:
         counts = list(calls.map(lambda block: worker({"block": np.array([block])}), range(3)))
-    found = rows(settings)
+    found = rows(work)
     generator = ReportGenerator.load(tiny_mar)
     options = worker._options
-    studies = [study for block in range(3) for study in settings.todo.read(block) if study.study_id in found]
+    studies = [study for block in range(3) for study in work.todo.read(block) if study.study_id in found]
     images = [Path(study.images[0]).read_bytes() for study in studies]
     alone = generator.generate([ReportRequest(image=image, options=options) for image in images])
 
@@ -67,9 +80,9 @@ def test_reports_are_those_of_the_library(settings: WorkerSettings, tiny_mar: Pa
     assert len({row["report"] for row in found.values()}) > 5
 
 
-def test_written_block_is_not_decoded_again(settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_written_block_is_not_decoded_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     """An actor that died after it had written a block leaves nothing to do."""
-    worker = Worker(settings)
+    worker = work.worker()
     worker({"block": np.array([2])})
     monkeypatch.setattr(worker, "_row", lambda _: pytest.fail("decoded again"))
 
@@ -83,18 +96,18 @@ def test_written_block_is_not_decoded_again(settings: WorkerSettings, monkeypatc
         ((".",), "FileNotFoundError", "the file does not exist"),
     ],
 )
-def test_missing_file_is_a_row(settings: WorkerSettings, images: tuple[str, ...], error: str, message: str) -> None:
+def test_missing_file_is_a_row(work: Work, images: tuple[str, ...], error: str, message: str) -> None:
     """Never the end of the job."""
-    row = Worker(settings)._row(Study("a", images))
+    row = work.worker()._row(Study("a", images))
 
     assert (row.error, row.message, row.report) == (error, message, None)
 
 
 def test_unexpected_error_is_a_row_that_quotes_nothing(
-    settings: WorkerSettings, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    work: Work, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its text may have patient data; its kind and place do not."""
-    worker = Worker(settings)
+    worker = work.worker()
     monkeypatch.setattr(worker, "_request", lambda _: {}["DOE^JOHN"])
     row = worker._row(Study("a", (f"{pictures}/0/00.png",)))
 
@@ -103,33 +116,33 @@ def test_unexpected_error_is_a_row_that_quotes_nothing(
     assert row.message.startswith("unexpected KeyError at test_worker.py:")
 
 
-def test_images_that_the_model_does_not_read_are_said(settings: WorkerSettings, pictures: Path) -> None:
+def test_images_that_the_model_does_not_read_are_said(work: Work, pictures: Path) -> None:
     """The first is reported on."""
-    row = Worker(settings)._row(Study("a", (f"{pictures}/0/00.png", f"{pictures}/0/01.png")))
+    row = work.worker()._row(Study("a", (f"{pictures}/0/00.png", f"{pictures}/0/01.png")))
 
     assert row.report is not None
     assert row.warnings is not None
     assert row.warnings[-1] == "1 of the study's images were not used; the model reads 1"
 
 
-def test_wrong_option_is_refused_at_once(settings: WorkerSettings) -> None:
+def test_wrong_option_is_refused_at_once(work: Work) -> None:
     """Not study by study."""
     with pytest.raises(InvalidOption, match="num_beams"):
-        Worker(replace(settings, options={"num_beams": "0"}))
+        replace(work, job=replace(work.job, options={"num_beams": "0"})).worker()
 
 
-def test_study_that_kills_workers_gets_an_error(settings: WorkerSettings) -> None:
+def test_study_that_kills_workers_gets_an_error(work: Work) -> None:
     """After two deaths at it alone; the others of its block get their reports."""
-    output, block = Output(settings.output), settings.todo.name(2)
-    studies = settings.todo.read(2)
+    output, block = Output(work.job.output), work.todo.name(2)
+    studies = work.todo.read(2)
     assert Attempts(output, block).first  # the worker dies somewhere in the block
     for _ in range(2):
         attempt = Attempts(output, block)
         assert not attempt.first
         survivors = attempt.survivors(studies)
         assert [next(survivors)[1] for _ in range(4)] == [True] * 4  # and dies at the fourth study
-    Worker(settings)({"block": np.array([2])})
-    found = rows(settings)
+    work.worker()({"block": np.array([2])})
+    found = rows(work)
 
     assert found[studies[3].study_id]["error"] == "WorkerDied"
     assert [found[study.study_id]["error"] for study in studies] == [

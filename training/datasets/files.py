@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from training.datasets.cleaning import has_words, remove_markup
 from training.datasets.study import DatasetError
-from training.datasets.values import read_value
+from training.datasets.values import read_record, read_value
 
 SPLIT_NAMES = {
     "train": "train",
@@ -324,7 +324,7 @@ def find_split_value(record: Mapping[str, Any]) -> Any:
 
     A key other than `split` counts only where its value is a split: a `set` may be anything.
     """
-    found = {key.strip().lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
+    found = read_record(record)
     if "split" in found:
         return found["split"]
     return next((found[key] for key in SPLIT_KEYS if found.get(key, "").lower() in SPLIT_NAMES), None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.checks.duplicates import DISTANCE
+from training.datasets.checks.duplicates import is_near_any
 from training.datasets.checks.images import examine_image
 from training.datasets.patients import find_published
 from training.datasets.source import Source
@@ -73,7 +73,7 @@ class TrainedOn:
         return {
             owner
             for (owner, _), bits in zip(owners, hashes, strict=True)
-            if bits is not None and np.bitwise_count(learned ^ bits).sum(axis=1).min() <= DISTANCE
+            if bits is not None and is_near_any(bits, learned)
         }
 
 

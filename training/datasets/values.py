@@ -64,7 +64,12 @@ def read_value(value: Any) -> str | None:
     return None if text.lower().rstrip(".") in UNKNOWN else text
 
 
+def read_record(record: Mapping[str, Any]) -> dict[str, str]:
+    """The known values of a record, by its keys in lower case."""
+    return {key.strip().lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
+
+
 def find_patient_value(record: Mapping[str, Any]) -> str | None:
     """The patient that a record names under one of PATIENT_KEYS; None where it names none."""
-    found = {key.strip().lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
+    found = read_record(record)
     return next((found[key] for key in PATIENT_KEYS if key in found), None)

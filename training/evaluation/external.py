@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from prelim.networks.model_folder import read_model_folder
-from training.datasets.checks.duplicates import DISTANCE
+from training.datasets.checks.duplicates import is_near_any
 from training.datasets.files import read_rows
 from training.datasets.formats.open_radiology import read_templates
 from training.datasets.study import DatasetError
@@ -63,9 +63,7 @@ class Known:
         if picture.stem in self.names:
             return "file name"
         bits = hash_picture(picture)
-        if bits is not None and np.bitwise_count(self.bits ^ bits).sum(axis=1).min(initial=DISTANCE + 1) <= DISTANCE:
-            return "picture"
-        return ""
+        return "picture" if bits is not None and is_near_any(bits, self.bits) else ""
 
 
 def read_known(folder: Path) -> Known:

@@ -12,7 +12,7 @@ from prelim.images.decoder_fence import fence
 from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff, turn
 from prelim.images.grey_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
-from prelim.images.jpeg_end import END, FILLER, end_of_picture
+from prelim.images.jpeg_end import START_OF_SCAN, end_of_picture, read_segments, with_filler
 from prelim.images.png_chunks import keep_picture, read_chunks
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
@@ -112,7 +112,7 @@ def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
 
 def _is_whole(image: Image.Image, data: bytes) -> bool:
     """Return whether a JPEG file has data for all of its picture, as loaded; where they are missing, Pillow pads it."""
-    with Image.open(BytesIO(data.removesuffix(END) + FILLER + END), formats=("JPEG",)) as other:
+    with Image.open(BytesIO(with_filler(data)), formats=("JPEG",)) as other:
         bands = [(0, top, image.width, min(top + BAND, image.height)) for top in range(0, image.height, BAND)]
         return all(other.crop(band).tobytes() == image.crop(band).tobytes() for band in bands)
 
@@ -154,20 +154,16 @@ def check_jpeg(data: bytes) -> None:
     """
     if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise UnreadableInput(f"the JPEG image has more than {MAX_JPEG_SCANS} scans; save it again as baseline JPEG")
-    position = 2
-    while position + 5 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD7:  # fill bytes, and markers without a length
-            position += 1 if marker == 0xFF else 2
-            continue
-        if marker in JPEG_FRAMES:
-            name, bits = JPEG_FRAMES[marker], data[position + 4]
+    for marker, start, _ in read_segments(data):
+        if marker == START_OF_SCAN:
+            return
+        if marker in JPEG_FRAMES and start < len(data):
+            name, bits = JPEG_FRAMES[marker], data[start]
             if name is not None:
                 raise Refused(f"not supported: the JPEG image is {name}; save it as baseline JPEG or as PNG")
             if bits != 8:
                 raise Refused(f"not supported: the JPEG image has {bits} bits a sample; allowed: 8; save it as PNG")
             return
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
 
 
 def webp_size(data: bytes) -> tuple[int, int]:

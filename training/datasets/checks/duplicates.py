@@ -29,6 +29,11 @@ def exact_groups(digests: Sequence[str]) -> list[list[int]]:
     return [group for digest, group in groups.items() if digest and len(group) > 1]
 
 
+def is_near_any(bits: np.ndarray, others: np.ndarray) -> bool:
+    """Whether a hash, shape (words,), counts as one picture with any of others, shape (images, words)."""
+    return bool((np.bitwise_count(others ^ bits).sum(axis=1) <= DISTANCE).any())
+
+
 def near_pairs(bits: np.ndarray, distance: int) -> np.ndarray:
     """All pairs of hashes that differ in at most `distance` bits.
 

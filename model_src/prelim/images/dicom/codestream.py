@@ -11,7 +11,7 @@ from enum import Enum
 from struct import unpack_from
 
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.jpeg_end import END
+from prelim.images.jpeg_end import END, START_OF_SCAN, read_segments
 
 PIXEL_DATA = "(7FE0,0010) Pixel Data"
 NOT_A_CODESTREAM = f"{PIXEL_DATA} holds no codestream of its transfer syntax: it is damaged; send it again"
@@ -41,7 +41,7 @@ JPEG_FRAMES = {
     0xC3: ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
 }
 LOSSLESS_FRAME, JPEG_LS_FRAME = 0xC3, 0xF7
-START_OF_SCAN, START_OF_TILE_PART = 0xDA, 0xFF90
+START_OF_TILE_PART = 0xFF90
 # DHT, JPG and DAC lie among the frame headers C0 to CF and are none.
 NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
 
@@ -124,29 +124,21 @@ def check_codestream(stream: Codestream, rows: int, columns: int, samples: int, 
 def _read_jpeg(stream: bytes) -> Codestream:
     """Walk the segments of JPEG (ISO/IEC 10918-1 B.2) or JPEG-LS (ISO/IEC 14495-1 C.2) up to the first scan."""
     frame: tuple[int, int, int, int, int] | None = None
-    position = 2
-    while position + 4 <= len(stream) and stream[position] == 0xFF:
-        marker = stream[position + 1]
-        if marker == 0xFF:
-            # Any number of FF may fill the space before a marker (B.1.1.2).
-            position += 1
-            continue
-        length = unpack_from(">H", stream, position + 2)[0]
-        if position + 2 + length > len(stream):
+    for marker, start, end in read_segments(stream):
+        if end > len(stream):
             break
         if marker == START_OF_SCAN:
             if frame is None:
                 break
-            return _jpeg_codestream(stream, position, length, frame)
+            return _jpeg_codestream(stream, end, frame)
         if marker == JPEG_LS_FRAME or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADERS):
-            if length < 8:
+            if end - start < 6:
                 break
-            frame = (marker, *unpack_from(">BHHB", stream, position + 4))
-        position += 2 + max(2, length)
+            frame = (marker, *unpack_from(">BHHB", stream, start))
     raise UnreadableInput(NOT_A_CODESTREAM)
 
 
-def _jpeg_codestream(stream: bytes, scan: int, length: int, frame: tuple[int, int, int, int, int]) -> Codestream:
+def _jpeg_codestream(stream: bytes, data_start: int, frame: tuple[int, int, int, int, int]) -> Codestream:
     marker, precision, rows, columns, components = frame
     if marker not in JPEG_FRAMES and marker != JPEG_LS_FRAME:
         raise Refused(
@@ -154,10 +146,10 @@ def _jpeg_codestream(stream: bytes, scan: int, length: int, frame: tuple[int, in
             "which is not supported; let the PACS decode it and send Explicit VR Little Endian"
         )
     # Neither coding leaves FFD9 in its data: JPEG puts 00 after FF, JPEG-LS a 0 bit.
-    end = stream.find(END, scan)
+    end = stream.find(END, data_start)
     is_jpeg_ls = marker == JPEG_LS_FRAME
     # The last three bytes of the scan header: NEAR, interleave, point transform; or predictor, -, point transform.
-    near, point_transform = stream[scan + length - 1], stream[scan + length + 1] & 0x0F
+    near, point_transform = stream[data_start - 3], stream[data_start - 1] & 0x0F
     lossless = near == 0 if is_jpeg_ls else marker == LOSSLESS_FRAME and point_transform == 0
     return Codestream(
         family=Family.JPEG_LS if is_jpeg_ls else Family.JPEG,

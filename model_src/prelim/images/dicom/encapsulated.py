@@ -24,7 +24,7 @@ from prelim.images.dicom.rle import decode_rle, is_rle
 from prelim.images.dicom.transfer_syntax import NATIVE, RLE, unsupported
 from prelim.images.dicom.values import standard_name
 from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL
-from prelim.images.jpeg_end import END, FILLER
+from prelim.images.jpeg_end import END, with_filler
 
 # First bytes of files that careless converters wrap into Pixel Data.
 OTHER_FILES = {
@@ -104,9 +104,8 @@ def _decode(codestream: Codestream, header: DicomHeader, warnings: list[str]) ->
         return np.asarray(imagecodecs.jpeg2k_decode(codestream.data))
     if codestream.family is Family.JPEG_LS:
         return _decode_jpeg_ls(codestream, header, warnings)
-    whole = codestream.data.removesuffix(END)
-    pixels = _decode_jpeg(whole + END, header.samples)
-    if not np.array_equal(pixels, _decode_jpeg(whole + FILLER + END, header.samples)):
+    pixels = _decode_jpeg(codestream.data.removesuffix(END) + END, header.samples)
+    if not np.array_equal(pixels, _decode_jpeg(with_filler(codestream.data), header.samples)):
         raise UnreadableInput(_TRUNCATED)
     return pixels
 

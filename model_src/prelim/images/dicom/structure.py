@@ -36,7 +36,7 @@ MAX_DEPTH = 32
 
 # PS3.5 table 7.1-1: after these a reserved field and a length of four bytes.
 LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-# Takes the place of a damaged VR; the value is read by the VR of the dictionary.
+# Replaces a damaged VR; the value is read by the VR of the dictionary.
 UNKNOWN_VR = b"ZZ"
 SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 

@@ -1,0 +1,38 @@
+"""What a job is asked to do."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bulk.storage import Location
+from bulk.studies import Source
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do.
+
+    source  : the studies
+    archive : a .mar, a path that every node can read
+    output  : folder for the reports
+    options : generation options by name
+    prompt  : for models that take one
+    slots   : requests that a worker decodes together
+    threads : of a worker
+    workers : how many; None: as many as there are processors for
+    limit   : look at the first so many studies only
+    retry_errors : try studies again that got no report in an earlier run
+    address : of a Ray cluster; None: this machine
+    """
+
+    source: Source
+    archive: Location
+    output: Location
+    options: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+    slots: int = 8
+    threads: int = 1
+    workers: int | None = None
+    limit: int | None = None
+    retry_errors: bool = False
+    address: str | None = None
