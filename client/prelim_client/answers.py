@@ -7,6 +7,9 @@ from typing import Any
 
 Answer = dict[str, Any]
 
+WORKER_DIED = "Worker died."
+"""How TorchServe's message begins, over HTTP and gRPC; its code can be one of several."""
+
 
 class ReportError(Exception):
     """The server returned an error instead of a report.
@@ -23,6 +26,10 @@ class ReportError(Exception):
         self.message = message
 
 
+class WorkerDied(ReportError):
+    """TorchServe's own answer to a request in whose course its worker died; there was no output."""
+
+
 class KeyFileError(ValueError):
     """A file of keys cannot be read."""
 
@@ -32,7 +39,7 @@ def read_answer(body: bytes, code: int = 200) -> Answer:
 
     Status 200 can carry an error: gRPC loses the status, and a stream sends it before the text.
 
-    Raises ReportError when the body contains an error or is not a JSON object.
+    Raises ReportError when the body contains an error or is not a JSON object; WorkerDied.
     """
     try:
         contents = json.loads(body)
@@ -48,7 +55,8 @@ def read_answer(body: bytes, code: int = 200) -> Answer:
         raise ReportError(error["code"], error["type"], error["message"])
     if code != 200:
         # Errors of the frontend itself: {"code": ..., "type": ..., "message": ...}.
-        raise ReportError(code, str(contents.get("type")), str(contents.get("message")))
+        kind, message = str(contents.get("type")), str(contents.get("message"))
+        raise (WorkerDied if message.startswith(WORKER_DIED) else ReportError)(code, kind, message)
     return contents
 
 

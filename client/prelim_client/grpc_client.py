@@ -6,15 +6,20 @@ from typing import Any
 
 import grpc
 
-from prelim_client.answers import Answer, read_answer
+from prelim_client.answers import WORKER_DIED, Answer, read_answer
 from prelim_client.grpc_messages import SERVICE, message_classes
 from prelim_client.loopback import channel_options
+
+PUSHBACK = "grpc-retry-pushback-ms"
+"""Metadata of a refusal: milliseconds after which to try again (gRPC proposal A6)."""
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class GrpcClient:
     """Requests reports from one server; a context manager, because it holds a channel.
+
+    A request whose worker or host died is sent once more, as by `HttpClient`: over gRPC the gateway cannot do it.
 
     target  : address of the gRPC inference API, "127.0.0.1:7070"
     key     : inference key, see `read_key`
@@ -44,7 +49,13 @@ class GrpcClient:
         Raises ReportError for an error in the answer, grpc.RpcError for a transport error.
         """
         request = self._message(image, fields)
-        return read_answer(self._predictions(request, timeout=self.timeout, metadata=self._metadata).prediction)
+        try:
+            response = self._call(request)
+        except grpc.RpcError as error:
+            if not _is_lost(error):
+                raise
+            response = self._call(request)
+        return read_answer(response.prediction)
 
     def stream_predictions(self, image: bytes | None = None, **fields: Any) -> list[bytes]:
         """All messages of a StreamPredictions call; this server answers with one."""
@@ -62,6 +73,9 @@ class GrpcClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _call(self, request: Any) -> Any:
+        return self._predictions(request, timeout=self.timeout, metadata=self._metadata)
+
     def _message(self, image: bytes | None, fields: dict[str, Any]) -> Any:
         inputs = {
             name: value
@@ -72,3 +86,12 @@ class GrpcClient:
         if image is not None:
             inputs["image"] = image
         return self._request(model_name=self.model, input=inputs)
+
+
+def _is_lost(error: Any) -> bool:
+    """Whether a worker or the connection died before the answer; a refusal of the gateway says when to try again."""
+    if (error.details() or "").startswith(WORKER_DIED):
+        return True
+    return error.code() is grpc.StatusCode.UNAVAILABLE and not any(
+        name == PUSHBACK for name, _ in error.trailing_metadata() or ()
+    )

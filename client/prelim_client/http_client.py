@@ -7,12 +7,18 @@ from typing import Any
 
 import requests
 
-from prelim_client.answers import Answer, read_answer
+from prelim_client.answers import Answer, WorkerDied, read_answer
 from prelim_client.loopback import open_session
+
+LOST = (WorkerDied, requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)
+"""How a request ends whose worker or host dies; a connection breaks off if its answer had begun."""
 
 
 class HttpClient:
     """Requests reports from one server.
+
+    A report is a pure function of the request. One that has brought no output because a worker or a host died is sent
+    once more, and not a third time: it may be the cause.
 
     url     : address of the inference API, "http://127.0.0.1:8080"
     key     : inference key, see `read_key`
@@ -30,8 +36,8 @@ class HttpClient:
 
         Raises ReportError.
         """
-        response = self.post(image, **fields)
-        return read_answer(response.content, response.status_code)
+        body: dict[str, Any] = {"files": _parts(image, fields)} if fields else {"data": image}
+        return self._read(**body)
 
     def report_json(self, image: bytes | None = None, **fields: Any) -> Answer:
         """Request a report with a JSON body, where fields can be lists and objects: image_features, messages, options.
@@ -40,31 +46,67 @@ class HttpClient:
         """
         if image is not None:
             fields["image"] = base64.b64encode(image).decode("ascii")
-        response = self._post(json=fields)
-        return read_answer(response.content, response.status_code)
+        return self._read(json=fields)
 
     def post(self, image: bytes | None = None, **fields: Any) -> requests.Response:
-        """Send a request and return the raw response, whatever its status."""
-        if not fields:
-            return self._post(data=image)
-        return self._post(files=_parts(image, fields))
+        """Send a request, once, and return the raw response, whatever its status."""
+        return self._send(**({"files": _parts(image, fields)} if fields else {"data": image}))
 
     def stream(self, image: bytes | None = None, **fields: Any) -> Iterator[Answer]:
         """Yield the lines of a streamed answer: {"text": ...} for every piece, the whole report last.
 
-        Raises ReportError.
+        If it breaks off, the second attempt goes on after the text that has been yielded, provided that its own text
+        begins with that: without a seed, sampling begins otherwise.
+
+        Raises ReportError, requests.RequestException.
         """
-        with self._post(files=_parts(image, fields | {"stream": True}), stream=True) as response:
+        form = _parts(image, fields | {"stream": True})
+        yielded = ""
+        try:
+            for answer in self._lines(form):
+                yielded += answer.get("text", "")
+                yield answer
+        except LOST as lost:
+            yield from _resume(self._lines(form), yielded, lost)
+
+    def _read(self, **body: Any) -> Answer:
+        try:
+            response = self._send(**body)
+            return read_answer(response.content, response.status_code)
+        except LOST:
+            response = self._send(**body)
+            return read_answer(response.content, response.status_code)
+
+    def _lines(self, form: Any) -> Iterator[Answer]:
+        """The lines of one attempt."""
+        with self._send(files=form, stream=True) as response:
             if response.status_code != 200:
                 yield read_answer(response.content, response.status_code)
             for line in response.iter_lines():
                 if line:
                     yield read_answer(line, response.status_code)
 
-    def _post(self, **body: Any) -> requests.Response:
+    def _send(self, **body: Any) -> requests.Response:
         # A new connection each time: after an error the server closes the connection without notice.
         with open_session(self.url) as session:
             return session.post(self.url, headers=self._headers, timeout=self.timeout, **body)
+
+
+def _resume(lines: Iterator[Answer], yielded: str, lost: Exception) -> Iterator[Answer]:
+    """The lines of an answer without the text that it begins with. Raises `lost` if it begins with another one."""
+    text = ""
+    for answer in lines:
+        if "report" in answer:
+            if not answer["report"].startswith(yielded):
+                raise lost
+            yield answer
+            continue
+        begin = max(len(text), len(yielded))
+        text += answer["text"]
+        if not text.startswith(yielded[: len(text)]):
+            raise lost
+        if text[begin:]:
+            yield {"text": text[begin:]}
 
 
 def _parts(image: bytes | None, fields: dict[str, Any]) -> dict[str, tuple[str | None, bytes | str]]:

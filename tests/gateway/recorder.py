@@ -33,11 +33,13 @@ class Seen:
 class Recorder:
     """Listens on a free port of loopback and answers every connection once.
 
+    turns   : answers of the next requests, in this order; then
     answers : by method and path; `answer` for others
     """
 
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n{}\n"
     answers: dict[str, bytes] = field(default_factory=dict)
+    turns: list[bytes] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -76,7 +78,11 @@ class Recorder:
             while len(body) < length and (more := connection.recv(65536)):
                 body += more
             seen.body, seen.rest = body[:length], body[length:]
-            connection.sendall(self.answers.get(seen.target, self.answer))
+            answer = self.turns.pop(0) if self.turns else self.answers.get(seen.target, self.answer)
+            connection.sendall(answer)
+            if not answer:
+                # As a server that dies does; a client that was only slow to read would be given up.
+                return
             # Whatever else comes on this connection would be a hidden request.
             connection.settimeout(0.2)
             try:

@@ -55,32 +55,32 @@ def timed(call: object, *arguments: object, **options: object) -> tuple[object, 
 
 
 def test_worker_dies_during_a_decode(server: LocalServer, http: HttpClient, grpc_client: GrpcClient) -> None:
-    """Requests in the batch get a 5xx within 5 s, those that wait are answered, the next is served within 15 s."""
+    """The client sends those in the batch again, those that wait are answered, and so is the next.
+
+    Without a client that does so, TorchServe's answer is a 5xx within 5 s.
+    """
     (worker,) = server.workers(MODEL)
     with ThreadPoolExecutor(SLOTS + 4) as pool:
         in_flight: list[Future[tuple[object, float]]] = [
-            pool.submit(timed, http.report, png(i), num_beams=2, **LONG) for i in range(SLOTS - 2)
+            pool.submit(timed, http.report, png(i), num_beams=2, **LONG) for i in range(SLOTS - 3)
         ]
+        plain = pool.submit(timed, http.post, png(0), num_beams=2, **LONG)
         in_flight += [pool.submit(timed, grpc_client.report, png(i), num_beams=2, **LONG) for i in range(2)]
         wait_for("all slots taken", 60, lambda: active_requests(server) == SLOTS)
         waiting = [pool.submit(timed, http.report, png(i)) for i in range(4)]
         time.sleep(0.5)
         os.kill(worker["pid"], signal.SIGKILL)
         killed = time.monotonic()
-        failed = [future.result(timeout=120) for future in in_flight]
-        served = [future.result(timeout=120) for future in waiting]
+        refused, answered = plain.result(timeout=120)
+        served = [future.result(timeout=300) for future in in_flight + waiting]
 
-    for answer, answered in failed[: SLOTS - 2]:
-        assert isinstance(answer, ReportError)
-        assert answer.code >= 500
-        assert answered - killed < 5
-    for answer, answered in failed[SLOTS - 2 :]:
-        assert isinstance(answer, grpc.RpcError)
-        assert answered - killed < 5
+    assert isinstance(refused, requests.Response)
+    assert refused.status_code in (500, 507)
+    assert "Worker died." in refused.text
+    assert answered - killed < 5
     assert all(isinstance(answer, dict) for answer, _ in served)
-    next_answer, answered = timed(http.report, png(9))
-    assert isinstance(next_answer, dict)
-    assert answered - killed < 15
+    assert [answer["num_tokens"] for answer, _ in served[: SLOTS - 1]] == (SLOTS - 1) * [1000]  # type: ignore[index]
+    assert http.report(png(9))["status"] == "UNVERIFIED"
     (restarted,) = server.workers(MODEL)
     assert restarted["pid"] != worker["pid"]
 
