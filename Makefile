@@ -35,7 +35,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-faults test-web
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -159,7 +159,11 @@ test-pacs: $(INSTALLED)  ## the bridge with a real PACS (Orthanc); installs it f
 
 test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is missing
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
-	$(BIN)/python -m pytest -m gateway tests/gateway tests/server
+	$(BIN)/python -m pytest -m "gateway and not exhaustive" tests/gateway tests/server
+
+test-faults: $(INSTALLED)  ## 10,000 requests while 50 workers are killed, and 20 rolling restarts, through the gateway
+	launcher/install_debian.sh /usr/sbin/nginx nginx-light
+	$(BIN)/python -m pytest -s -m "gateway and exhaustive" tests/gateway
 
 test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"

@@ -161,6 +161,8 @@ class ReportHandler:
                 context.set_response_content_type(index, answer.content_type)
                 if answer.code != 200:
                     context.set_response_status(answer.code, answer.phrase, index)
+                    # The gateway tells a 500 of ours, which is final, from that of a worker that has died by it.
+                    context.set_response_header(index, "X-Answered-By", "handler")
                 if grpc:
                     # StreamPredictions would otherwise end in a NullPointerException that kills the worker.
                     context.set_response_header(index, "ts_stream_next", "false")

@@ -19,6 +19,9 @@ from launcher.ports import read_properties
 NGINX = ROOT / "deploy" / "nginx"
 WEB = ROOT / "web"
 
+OVERLOADED = "the server is overloaded, with more requests than it can answer in time, or down: try again later"
+UNAVAILABLE = "the server is overloaded or down: try again later"
+
 ERRORS = {
     400: ("BadRequest", "the request is malformed, or has a query string: send options as fields"),
     401: ("Unauthorized", "the API key is missing or wrong: send it as `Authorization: Bearer KEY`"),
@@ -34,7 +37,7 @@ ERRORS = {
     431: ("TooLarge", "the headers are too large"),
     500: ("InternalError", "the model or the server failed on this request"),
     501: ("NotImplemented", "this transfer encoding is not supported: send a Content-Length"),
-    503: ("Overloaded", "the server is overloaded or not ready: try again as Retry-After says"),
+    503: ("Overloaded", OVERLOADED),
     504: ("Timeout", "there was no report in time"),
 }
 """Bodies that the gateway answers with, in the shape of the server's own errors: status -> type, message."""
@@ -51,6 +54,7 @@ class Upstream:
     model        : MODEL/VERSION of the default model
     drafts       : of the bridge that writes documents of drafts, or None
     drafts_token : that this bridge wants
+    places       : requests that TorchServe's queue can hold
     """
 
     http: str
@@ -58,6 +62,7 @@ class Upstream:
     model: str
     drafts: str | None = None
     drafts_token: str = ""
+    places: int = 10_000
 
 
 def write_folder(
@@ -83,6 +88,7 @@ def write_folder(
     for code, (kind, message) in ERRORS.items():
         body = {"error": {"code": code, "type": kind, "message": message}}
         (errors / f"{code}.json").write_text(json.dumps(body) + "\n", encoding="utf-8")
+    (errors / "ready.json").write_text(json.dumps({"model": upstream.model, "ready": True}) + "\n", encoding="utf-8")
     (folder / "samples").mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(page) + "\n", encoding="utf-8")
     write_key(folder, key)
@@ -121,12 +127,13 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "requests_per_second": settings.requests_per_second,
         "burst": settings.burst,
         "open_requests": settings.open_requests,
-        "server_requests": settings.server_requests,
+        "server_requests": min(settings.server_requests, upstream.places),
         "open": "" if settings.keys else 1,
         "known_hosts": " ".join(f'"{name.lower()}" 1;' for name in settings.names),
         "torchserve": upstream.http,
         "torchserve_grpc": upstream.grpc,
         "model": upstream.model,
+        "unavailable": UNAVAILABLE,
         "drafts_token": upstream.drafts_token,
         "tls": _tls(settings),
         "listen": settings.listen + (" ssl" if settings.tls else ""),

@@ -2,22 +2,37 @@
 
 import contextlib
 import ipaddress
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import requests
+
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from launcher.gateway.config import Upstream, write_client_keys, write_folder, write_key
+from launcher.gateway.door import HELD, LOAD_FAILED, NO_WORKER, STARTING, STOPPED, Door
 from launcher.gateway.drafts import FORMATS, DraftBridge
-from launcher.gateway.keys import current_key
-from launcher.gateway.nginx import Nginx
+from launcher.gateway.keys import current_key, expiring
+from launcher.gateway.nginx import Nginx, requests_in_hand
 from launcher.gateway.settings import OWN, Settings
+from launcher.gateway.waiting_room import WaitingRoom
 from launcher.process import exclusive
 from launcher.sample_radiograph import sample_radiograph
 from launcher.server import Server
 
 Stamp = tuple[int, int, int] | None
+
+HEALTH_S = 2.0
+"""Seconds between two looks at the workers, while requests pass."""
+
+UPLOADS_S = 20.0
+"""Seconds that requests in hand have, before a renewed key: TorchServe looks at it when the body has arrived."""
+
+RESTART_S = 30.0
+"""Seconds that a worker that has died may take to come back, with requests waiting for it."""
 
 SAMPLES = {"rg1.dcm": "Chest PA, DICOM", "chest.jpg": "Chest, JPEG"}
 """Radiographs for people who have none at hand: name of the file -> what the page calls it."""
@@ -33,11 +48,16 @@ class Gateway:
     def __init__(self, server: Server, settings: Settings) -> None:
         self.server = server
         self.settings = settings
-        self.folder = server.temporary / "gateway"
+        self.door = Door(server.temporary)
+        self.folder = self.door.folder
         self._nginx: Nginx | None = None
         self._key = ""
         self._files: list[Stamp] = []
         self._bridge: DraftBridge | None = None
+        self._room: WaitingRoom | None = None
+        self._upstream: Upstream | None = None
+        self._looked = self._ready = 0.0
+        self._said = 0
 
     @property
     def url(self) -> str:
@@ -53,7 +73,9 @@ class Gateway:
         """Write the configuration into a folder of its own and let nginx check it. Raises LaunchError."""
         folder = self.folder.with_name("gateway-check")
         Nginx.check(
-            write_folder(folder, self.settings, self._upstream("0"), key="", page=self._page([]), log=folder / "log")
+            write_folder(
+                folder, self.settings, self._find_upstream({}), key="", page=self._page([]), log=folder / "log"
+            )
         )
 
     def start(self) -> None:
@@ -67,23 +89,64 @@ class Gateway:
         self._files = self._stamp_files()
         with exclusive(self.server.temporary):
             self.folder.mkdir(mode=0o700, exist_ok=True)
+            if requests_in_hand(self.folder) is not None:
+                raise LaunchError("a gateway of this server runs already")
+            for left in self.folder.glob("*.sock"):
+                # Of a gateway that was killed: nginx cannot listen on them.
+                left.unlink()
             if self.settings.drafts == OWN:
                 log = self.log.with_name("bridge.log")
                 self._bridge = DraftBridge(self.server, self.settings.model, self.folder / "bridge", log)
                 self._bridge.start()
-            upstream = self._upstream(str(described["modelVersion"]))
-            page = self._page(self.server.models())
-            config = write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
+            self._upstream = self._find_upstream(described)
+            config = self._write(self._upstream)
             self._write_samples()
+            if self._is_ready(described):
+                self.door.open()
+            else:
+                self.door.close(*STARTING)
+            self._room = WaitingRoom(self.folder)
             self._nginx = Nginx(config)
 
     def follow(self) -> bool:
-        """Tell nginx if TorchServe's key, the clients' keys or the certificate have changed; whether they have.
+        """Look after the door, and tell nginx if TorchServe's key, the clients' keys or the certificate have changed.
+
+        returns : whether one of them has changed
 
         Raises LaunchError, once, for changed files that cannot be used; nginx keeps what it has.
         """
         if self._nginx is None:
             return False
+        self._watch()
+        kinds = expiring(self.server)
+        with contextlib.suppress(requests.RequestException):
+            if "management" in kinds:
+                self.server.renew_key("management")
+            if "inference" in kinds:
+                self.renew_key()
+                return True
+        return self._follow_files()
+
+    def renew_key(self) -> None:
+        """Let TorchServe replace its inference key. New requests wait meanwhile, for a moment after those in hand.
+
+        Raises requests.RequestException if TorchServe does not answer.
+        """
+        if self._nginx is None or self._room is None:
+            return
+        self._room.close_in()
+        try:
+            deadline = time.monotonic() + UPLOADS_S
+            while (requests_in_hand(self.folder) or 0) > self._room.waiting and time.monotonic() < deadline:
+                time.sleep(0.02)
+            self.server.renew_key()
+            self._key = current_key(self.server)
+            write_key(self.folder, self._key)
+            self._nginx.reload_and_wait()
+        finally:
+            self._room.let_go()
+
+    def _follow_files(self) -> bool:
         files, key = self._stamp_files(), current_key(self.server)
         if files != self._files:
             self._files = files
@@ -94,8 +157,45 @@ class Gateway:
         if key:
             write_key(self.folder, key)
             self._key = key
-        self._nginx.reload()
+        if self._nginx is not None:
+            self._nginx.reload()
         return True
+
+    def _watch(self) -> None:
+        """Close the door on a server that is gone or has no worker; open it for one that is ready again."""
+        closed = self.door.closed
+        if self.server.process is None:
+            if closed in (None, *HELD):
+                self.door.close(*STOPPED)
+            return
+        now = time.monotonic()
+        if closed in HELD or (closed is None and now - self._looked < HEALTH_S):
+            return
+        self._looked = now
+        described = self.server.describe(self.settings.model)
+        if self._is_ready(described):
+            # nginx has read a new key by then: it was told of it in an earlier call.
+            if closed is not None and current_key(self.server) == self._key:
+                self._follow_model(described)
+                self.door.open()
+        elif failure := self.server.load_failure(self.settings.model, self._said):
+            self.door.close(LOAD_FAILED, failure)
+        elif closed is None and now - self._ready > RESTART_S:
+            self.door.close(*NO_WORKER)
+
+    def _follow_model(self, described: Mapping[str, Any]) -> None:
+        """Tell nginx of another version or queue, after a start."""
+        upstream = self._find_upstream(described)
+        if upstream != self._upstream and self._nginx is not None:
+            self._upstream = upstream
+            self._write(upstream)
+            self._nginx.reload_and_wait()
+
+    def _is_ready(self, described: Mapping[str, Any]) -> bool:
+        ready = any(worker["status"] == "READY" for worker in described.get("workers", []))
+        if ready:
+            self._ready, self._said = time.monotonic(), len(self.server.output())
+        return ready
 
     def is_alive(self) -> bool:
         """Whether nginx runs."""
@@ -106,6 +206,8 @@ class Gateway:
         if self._nginx is not None:
             self._nginx.stop()
             (self.folder / "torchserve_key.conf").unlink(missing_ok=True)
+        if self._room is not None:
+            self._room.close()
         if self._bridge is not None:
             self._bridge.stop()
 
@@ -115,7 +217,12 @@ class Gateway:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def _upstream(self, version: str) -> Upstream:
+    def _write(self, upstream: Upstream) -> Path:
+        page = self._page(self.server.models())
+        return write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
+
+    def _find_upstream(self, described: Mapping[str, Any]) -> Upstream:
+        """Where requests go, by what TorchServe says of the model."""
         host, port = self.server.addresses["inference"]
         if not ipaddress.ip_address(host).is_loopback:
             raise LaunchError(
@@ -126,7 +233,12 @@ class Gateway:
             drafts, token = (self._bridge.address, self._bridge.token) if self._bridge else (None, "")
         elif self.settings.drafts_token is not None:
             token = self.settings.drafts_token.read_text(encoding="utf-8").strip()
-        return Upstream(f"{host}:{port}", self.server.grpc_target, f"{self.settings.model}/{version}", drafts, token)
+        model = f"{self.settings.model}/{described.get('modelVersion', 0)}"
+        # A request that has a slot leaves a place in the queue, for when it must be sent again. What waits is not
+        # counted while nothing passes: the door is closed when this is asked.
+        queue = described.get("jobQueueStatus", {"remainingCapacity": Upstream.places})
+        places = queue["remainingCapacity"] + queue.get("pendingRequests", 0)
+        return Upstream(f"{host}:{port}", self.server.grpc_target, model, drafts, token, places)
 
     def _stamp_files(self) -> list[Stamp]:
         """What tells that a file of the site has been changed; None for one that is missing."""

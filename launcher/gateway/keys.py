@@ -11,8 +11,6 @@ import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import requests
-
 from launcher.errors import LaunchError
 from launcher.server import Server
 
@@ -20,7 +18,10 @@ _NAME = re.compile(r"[a-z0-9-]{1,32}")
 _LINE = re.compile(r"[a-z0-9-]{1,32} [A-Za-z0-9_-]{22};")
 
 RENEW_BEFORE = timedelta(days=1)
-"""TorchServe's key is renewed when it is valid for less than this."""
+"""TorchServe's keys are renewed when they are valid for less than this."""
+
+RENEWED = ("inference", "management")
+"""Those that expire. The third, API, renews them."""
 
 
 def add_key(file: Path, name: str) -> str:
@@ -55,15 +56,19 @@ def check_keys(file: Path) -> list[str]:
 
 
 def current_key(server: Server) -> str:
-    """TorchServe's inference key, renewed if it expires soon. Empty while TorchServe does not run."""
-    try:
-        entry = json.loads(server.key_file.read_text(encoding="utf-8"))["inference"]
-        if _expires_soon(str(entry.get("expiration time", ""))):
-            with contextlib.suppress(requests.RequestException):
-                server.renew_key()
+    """TorchServe's inference key. Empty while TorchServe does not run."""
+    with contextlib.suppress(OSError, ValueError, LookupError):
         return server.key()
-    except (OSError, ValueError, KeyError):
-        return ""
+    return ""
+
+
+def expiring(server: Server) -> list[str]:
+    """Which of TorchServe's keys expire soon: "inference", "management"."""
+    try:
+        entries = json.loads(server.key_file.read_text(encoding="utf-8"))
+        return [kind for kind in RENEWED if _expires_soon(str(entries.get(kind, {}).get("expiration time", "")))]
+    except (OSError, ValueError, LookupError, AttributeError):
+        return []
 
 
 def write_private(file: Path, text: str) -> None:

@@ -1,14 +1,21 @@
 """nginx's process: configuration checked, started, reloaded, ended."""
 
+import contextlib
 import os
+import re
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 from launcher.errors import LaunchError
 from launcher.gateway.config import find_nginx
+
+STATUS = "status.sock"
 
 
 class Nginx:
@@ -37,17 +44,38 @@ class Nginx:
         """Read the configuration again; requests that are being answered go on with the old one."""
         self._process.send_signal(signal.SIGHUP)
 
+    def reload_and_wait(self, seconds: float = 10) -> None:
+        """Reload, and wait until no process with the old configuration takes connections."""
+        before = self._workers()
+        self.reload()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            now = self._workers()
+            if now and before.isdisjoint(now):
+                return
+            time.sleep(0.02)
+
+    def _workers(self) -> set[int]:
+        """Ids of the processes that take connections; one that only finishes its requests changes its title."""
+        found = set()
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children():
+                with contextlib.suppress(psutil.Error):
+                    if "shutting down" not in " ".join(process.cmdline()):
+                        found.add(process.pid)
+        return found
+
     def is_alive(self) -> bool:
         """Whether it runs."""
         return self._process.poll() is None
 
-    def stop(self, seconds: float = 10) -> None:
-        """End it when the requests in hand are answered, or after this many seconds."""
+    def stop(self, seconds: float = 60) -> None:
+        """End it when the requests in hand are answered, or after this many seconds, or at Ctrl-C."""
         if self.is_alive():
             self._process.send_signal(signal.SIGQUIT)
             try:
                 self._process.wait(seconds)
-            except subprocess.TimeoutExpired:
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 self._process.terminate()
                 self._process.wait()
         if self._process.stderr is not None:
@@ -74,6 +102,24 @@ class Nginx:
             time.sleep(0.02)
         os.kill(self._process.pid, signal.SIGTERM)
         raise LaunchError(f"nginx did not start within {seconds:.0f} s")
+
+
+def requests_in_hand(folder: Path) -> int | None:
+    """Requests whose header nginx has read and that are not answered, uploads included; None if it does not run.
+
+    One that TorchServe works on counts twice: for the outer and for the inner server.
+    """
+    with socket.socket(socket.AF_UNIX) as status, contextlib.suppress(OSError):
+        status.settimeout(5)
+        status.connect(str(folder / STATUS))
+        status.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        page = b""
+        while more := status.recv(4096):
+            page += more
+        writing = re.search(rb"Writing: (\d+)", page)
+        # One of them is this question.
+        return int(writing[1]) - 1 if writing else 0
+    return None
 
 
 def _command(config: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """nginx with the project's configuration, in front of a server that records what reaches it."""
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import os
@@ -16,13 +17,17 @@ from typing import Any
 
 import pytest
 
+from export.package import write_archive
 from launcher.environment import ROOT
 from launcher.gateway.config import Upstream, write_folder
+from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
 from launcher.gateway.nginx import Nginx
 from launcher.gateway.settings import Settings, Tls
+from launcher.local_server import LocalServer
 from launcher.ports import free_ports
 from tests.gateway.recorder import Recorder
+from tests.tiny_model import CONFIG, write_tiny_model
 
 TORCHSERVE_KEY = "server-key"
 DRAFTS_TOKEN = "bridge-token"  # noqa: S105 - of tests
@@ -143,3 +148,48 @@ def site(shared_site: Site) -> Site:
     """The shared gateway, whose server has seen nothing yet."""
     shared_site.recorder.seen.clear()
     return shared_site
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the archive of the tiny model, which here may write a thousand tokens."""
+    config = dataclasses.replace(CONFIG, decoder={**CONFIG.decoder, "max_positions": 1030})
+    model = write_tiny_model(tmp_path_factory.mktemp("models") / CONFIG.name, config)
+    folder = tmp_path_factory.mktemp("store")
+    write_archive(model, folder, batching="in-flight", slots=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(store: Path) -> Iterator[LocalServer]:
+    """TorchServe with this archive."""
+    with LocalServer(store) as server:
+        server.wait_until_ready(CONFIG.name)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A file of keys and the key in it."""
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    return file, add_key(file, "tests")
+
+
+@pytest.fixture(scope="session")
+def gateway(server: LocalServer, key: tuple[Path, str]) -> Iterator[Gateway]:
+    """The gateway in front of TorchServe."""
+    if not has_nginx():
+        pytest.skip("nginx is not installed; `make test-gateway` installs it")
+    http_port, grpc_port = free_ports(2)
+    settings = Settings(
+        listen=f"127.0.0.1:{http_port}",
+        listen_grpc=f"127.0.0.1:{grpc_port}",
+        keys=key[0],
+        model=CONFIG.name,
+        requests_per_second=1000,
+        burst=1000,
+        open_requests=64,
+    )
+    with Gateway(server, settings) as gateway:
+        gateway.start()
+        yield gateway

@@ -26,6 +26,9 @@ class FakeServer(SimpleNamespace):
 
     def __init__(self, folder: Path, recorder: Recorder) -> None:
         super().__init__(folder=folder, temporary=folder / "tmp", key_file=folder / "key_file.json")
+        self.process: object | None = self
+        self.worker = "READY"
+        self.said = ""
         self.temporary.mkdir()
         (folder / "logs").mkdir()
         self.addresses = {"inference": ("127.0.0.1", recorder.port)}
@@ -40,9 +43,17 @@ class FakeServer(SimpleNamespace):
         """The inference key."""
         return str(json.loads(self.key_file.read_text())["inference"]["key"])
 
-    def describe(self, model: str) -> dict[str, str]:
+    def describe(self, model: str) -> dict[str, Any]:
         """The model is there."""
-        return {"modelVersion": "1.0"}
+        return {"modelVersion": "1.0", "workers": [{"status": self.worker}]}
+
+    def output(self) -> str:
+        """What it has printed."""
+        return self.said
+
+    def load_failure(self, model: str, since: int) -> str | None:
+        """The reason is all that it prints."""
+        return self.said[since:] or None
 
     def models(self) -> list[str]:
         """It is the only one."""

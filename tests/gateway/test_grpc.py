@@ -1,5 +1,6 @@
 """gRPC through the gateway: one method of a server that notes what it is called."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -10,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.gateway.conftest import TORCHSERVE_KEY, Site, open_site, write_certificate
+from launcher.environment import ROOT
+from tests.gateway.conftest import TORCHSERVE_KEY, Site, eventually, open_site, write_certificate
 from tests.gateway.recorder import Recorder
 
 pytestmark = pytest.mark.gateway
@@ -29,8 +31,12 @@ CLOSED = (
 
 @dataclass
 class Called(grpc.GenericRpcHandler):  # type: ignore[misc]
-    """A server's only handler: takes every method, notes its metadata, and answers with the request."""
+    """A server's only handler: takes every method, notes its metadata, and answers with the request.
 
+    failures : code and details of the next calls, in order
+    """
+
+    failures: list[tuple[grpc.StatusCode, str]] = field(default_factory=list)
     seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     entered: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -45,6 +51,8 @@ class Called(grpc.GenericRpcHandler):  # type: ignore[misc]
         def answer(request: bytes, context: Any) -> bytes:
             self.entered.set()
             self.go_on.wait(20)
+            if self.failures:
+                context.abort(*self.failures.pop(0))
             return request
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -77,9 +85,13 @@ def start(called: Called, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     recorder.close()
 
 
-def call(site: Site, body: bytes = b"x", path: str = PREDICTIONS, key: str | None = None, **metadata: str) -> bytes:
+def call(
+    site: Site, body: bytes = b"x", path: str = PREDICTIONS, key: str | None = None, policy: Any = None, **metadata: str
+) -> bytes:
     """The answer to a call. Raises grpc.RpcError."""
-    options = [("grpc.enable_http_proxy", 0)]
+    options: list[tuple[str, Any]] = [("grpc.enable_http_proxy", 0)]
+    if policy is not None:
+        options.append(("grpc.service_config", json.dumps(policy)))
     if site.settings.tls is None:
         channel = grpc.insecure_channel(site.settings.listen_grpc, options)
     else:
@@ -167,3 +179,94 @@ def test_server_that_is_down_is_unavailable(start: Callable[..., Site], tmp_path
     site = open_site(tmp_path, recorder)
     with site.nginx:
         assert failure(site) is grpc.StatusCode.UNAVAILABLE
+
+
+DIED = "Worker died.\norg.pytorch.serve.http.InternalServerException"
+POLICY = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 2,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE"],
+            },
+        }
+    ]
+}
+"""What docs/gateway.md gives for gRPC clients that are not ours."""
+
+CODES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""Of TorchServe for a worker that has died by itself, or was killed."""
+
+
+def refused(site: Site) -> tuple[grpc.StatusCode, str, dict[str, Any]]:
+    """Status, details and trailing metadata of a call that fails."""
+    with pytest.raises(grpc.RpcError) as failed:
+        call(site)
+    return failed.value.code(), failed.value.details(), dict(failed.value.trailing_metadata() or ())
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_documented_policy_survives_a_death(start: Callable[..., Site], called: Called, code: Any) -> None:
+    """A second attempt is answered; after a second death there is no third."""
+    site = start()
+    called.failures.append((code, DIED))
+    assert call(site, policy=POLICY) == b"x"
+    called.failures += [(code, DIED), (code, DIED)]
+    called.seen.clear()
+    assert failure(site, policy=POLICY) is code
+    assert len(called.seen) == 2
+    assert json.dumps(POLICY) in (ROOT / "docs" / "gateway.md").read_text(encoding="utf-8")
+
+
+def test_documented_policy_does_not_defeat_limits(start: Callable[..., Site], called: Called) -> None:
+    """A client over its rate is told not to try again, and does not."""
+    site = start(requests_per_second=1, burst=1)
+    codes = []
+    for _ in range(4):
+        try:
+            call(site, policy=POLICY)
+        except grpc.RpcError as error:
+            codes.append(error.code())
+    assert len(codes) >= 2
+    assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert eventually(lambda: len(site.log) >= 4)
+    assert len(site.log) == 4
+
+
+def test_requests_of_both_protocols_count_together(tmp_path: Path, called: Called) -> None:
+    """A call that is answered takes the place of a request over HTTP, which is refused at once."""
+    recorder = Recorder()
+    site = open_site(tmp_path, recorder, upstream_grpc=called.port, server_requests=1)  # type: ignore[attr-defined]
+    called.go_on.clear()
+    with site.nginx, futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(call, site)
+        assert called.entered.wait(20)
+        # Larger than what fits between two sockets.
+        status, headers, contents = site.ask("POST", "/predictions/demo", bytes(4_000_000))
+        assert (status, headers["retry-after"], contents["error"]["type"]) == (503, "5", "Overloaded")
+        code, details, metadata = refused(site)
+        assert (code, metadata["grpc-retry-pushback-ms"]) == (grpc.StatusCode.UNAVAILABLE, "5000")
+        assert "overloaded" in details
+        called.go_on.set()
+        assert first.result() == b"x"
+        assert site.ask("POST", "/predictions/demo", b"x")[0] == 200
+    recorder.close()
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        (grpc.StatusCode.INTERNAL, "Prediction failed"),
+        (grpc.StatusCode.NOT_FOUND, "no such model: caf\u00e9 100%"),
+        (grpc.StatusCode.INTERNAL, DIED),
+    ],
+)
+def test_other_errors_pass(start: Callable[..., Site], called: Called, failed: tuple[Any, str]) -> None:
+    """With their details."""
+    site = start()
+    called.failures.append(failed)
+    assert refused(site)[:2] == failed

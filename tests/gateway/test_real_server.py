@@ -1,18 +1,19 @@
 """The gateway in front of the real TorchServe: HTTP, gRPC, OpenAI's format, and what TorchServe has seen of attacks."""
 
+import contextlib
+import http.client
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from export.package import write_archive
 from launcher.gateway.gateway import Gateway
-from launcher.gateway.keys import add_key
-from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
-from launcher.ports import free_ports
 from launcher.sample_radiograph import sample_radiograph
 from prelim_client.answers import ReportError
 from prelim_client.grpc_client import GrpcClient
@@ -22,41 +23,23 @@ from tests.gateway.test_routes import CLOSED
 from tests.gateway.test_smuggling import FRAMINGS, HIDDEN, LINES
 from tests.tiny_model import CONFIG
 
+
+@contextlib.contextmanager
+def open_upload(gateway: Gateway, key: str, image: bytes) -> Iterator[Callable[[], None]]:
+    """A request of whose body a part has been sent; yields what sends the rest. Its report must come."""
+    host, _, port = gateway.settings.listen.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    connection.putrequest("POST", f"/predictions/{CONFIG.name}")
+    connection.putheader("Authorization", f"Bearer {key}")
+    connection.putheader("Content-Length", str(len(image)))
+    connection.endheaders(image[:1000])
+    yield lambda: connection.send(image[1000:])
+    response = connection.getresponse()
+    assert (response.status, json.loads(response.read())["status"]) == (200, "UNVERIFIED")
+    connection.close()
+
+
 pytestmark = [pytest.mark.gateway, pytest.mark.server]
-
-
-@pytest.fixture(scope="module")
-def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """TorchServe with the tiny model."""
-    store = tmp_path_factory.mktemp("store")
-    write_archive(tiny_model, store, batching="in-flight", slots=4)
-    with LocalServer(store) as server:
-        server.wait_until_ready(CONFIG.name)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A file of keys and the key in it."""
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    return file, add_key(file, "tests")
-
-
-@pytest.fixture(scope="module")
-def gateway(server: LocalServer, key: tuple[Path, str]) -> Iterator[Gateway]:
-    """The gateway in front of it."""
-    http_port, grpc_port = free_ports(2)
-    settings = Settings(
-        listen=f"127.0.0.1:{http_port}",
-        listen_grpc=f"127.0.0.1:{grpc_port}",
-        keys=key[0],
-        model=CONFIG.name,
-        requests_per_second=1000,
-        burst=1000,
-    )
-    with Gateway(server, settings) as gateway:
-        gateway.start()
-        yield gateway
 
 
 def test_reports_are_those_of_the_server(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
@@ -147,11 +130,41 @@ def test_changed_key_of_torchserve_is_followed(server: LocalServer, gateway: Gat
         pytest.fail("the gateway still sends the old key")
 
 
+def test_renewed_key_costs_no_request(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
+    """Over HTTP and gRPC, with an upload that had begun before and ends after the renewal has."""
+    image = sample_radiograph()
+    done = threading.Event()
+    old = server.key()
+
+    def ask(report: Callable[[bytes], Any]) -> int:
+        count = 0
+        while not done.is_set():
+            assert report(image)["status"] == "UNVERIFIED"
+            count += 1
+        return count
+
+    client = HttpClient(gateway.url, key[1], CONFIG.name)
+    with GrpcClient(gateway.settings.listen_grpc, key[1], CONFIG.name) as over_grpc, ThreadPoolExecutor(6) as users:
+        asking = [users.submit(ask, report) for report in 3 * [client.report, over_grpc.report]]
+        try:
+            with open_upload(gateway, key[1], image) as finish:
+                users_key = threading.Timer(1, finish)
+                users_key.start()
+                gateway.renew_key()
+                users_key.join()
+            for _ in range(3):
+                gateway.renew_key()
+        finally:
+            done.set()
+        assert min(asked.result() for asked in asking) > 0
+    assert server.key() != old
+    server.renew_key("management")
+    assert server.models() == [CONFIG.name]
+
+
 def test_page_is_told_the_models(gateway: Gateway, key: tuple[Path, str]) -> None:
     """And where the samples are."""
     host, _, port = gateway.settings.listen.rpartition(":")
-    import http.client
-
     connection = http.client.HTTPConnection(host, int(port))
     connection.request("GET", "/config.json")
     page = json.loads(connection.getresponse().read())

@@ -123,11 +123,12 @@ def test_models_are_listed_by_the_default_model(site: Site) -> None:
     assert [seen.target for seen in site.recorder.seen] == [prefix, f"{prefix}/demo"]
 
 
-def test_readiness_needs_no_key(site: Site) -> None:
-    """A load balancer has none; it is answered by the model, because TorchServe's /ping is healthy too early."""
+def test_readiness_needs_no_key_and_no_slot(site: Site) -> None:
+    """A load balancer has none, and must not take a busy server for one that is down: the door answers."""
     site_without_key = Site(site.nginx, site.folder, site.settings, "", site.recorder)
-    assert site_without_key.ask("GET", "/ready")[0] == 200
-    assert [seen.target for seen in site.recorder.seen] == ["GET /predictions/demo/1.0/v1/models"]
+    assert site_without_key.ask("GET", "/ready")[::2] == (200, {"model": "demo/1.0", "ready": True})
+    assert site_without_key.ask("POST", "/ready", b"x")[0] == 405
+    assert site.recorder.seen == []
 
 
 @pytest.mark.parametrize("path", CLOSED)
@@ -235,6 +236,14 @@ def test_page_is_served_with_a_strict_policy(site: Site) -> None:
     assert site.ask("GET", "/config.json", Authorization="")[2]["models"] == ["demo"]
     assert site.ask("POST", "/", b"")[0] == 405
     assert site.recorder.seen == []
+
+
+def test_log_has_torchserves_id(site: Site) -> None:
+    """Next to the gateway's, which is the client's."""
+    site.recorder.turns.append(site.recorder.answer.replace(b"\r\n\r\n", b"\r\nX-Request-Id: torchserves-id\r\n\r\n"))
+    _, headers, _ = site.ask("POST", "/predictions/demo", b"x")
+    assert headers["x-request-id"] != "torchserves-id"
+    assert eventually(lambda: any(f"{headers['x-request-id']} torchserves-id " in line for line in site.log))
 
 
 def test_log_has_numbers_only(site: Site) -> None:

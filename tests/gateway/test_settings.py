@@ -108,5 +108,5 @@ def test_tls_is_modern(tmp_path: Path) -> None:
             connect(ssl.TLSVersion.TLSv1_1)
         status, _, answer = site.ask("POST", "/predictions/demo", b"x")
         assert (status, answer["error"]["code"]) == (400, 400)
-    assert [seen.target for seen in recorder.seen] == 2 * ["GET /predictions/demo/1.0/v1/models"]
+    assert recorder.seen == []
     recorder.close()

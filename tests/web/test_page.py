@@ -127,9 +127,10 @@ def test_copy(page: Any, site: Site) -> None:
         (failure(400, "(7FE0,0010) is short", "UnreadableInput"), ("cannot be read", "(7FE0,0010) is short"), False),
         (failure(400, "max_new_tokens is 0", "InvalidOption"), ("option is not allowed", "max_new_tokens"), False),
         (failure(415, "the body looks like text"), ("Not an image", "looks like text"), False),
-        (failure(503, "try again"), ("busy", "try again"), True),
-        (answer("<html>", 502, "text/html"), ("busy", "overloaded"), True),
-        (b"", ("busy", "overloaded"), True),
+        (failure(503, "full"), ("busy", "overloaded", "try again"), True),
+        (answer("<html>", 502, "text/html"), ("model failed", "failed on this request"), True),
+        # The server has died twice on this request.
+        (b"", ("model failed", "failed on this request"), True),
     ],
 )
 def test_problems_are_explained(
