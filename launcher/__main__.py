@@ -19,13 +19,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import requests
+
 import prelim
+from launcher.admission import Records, measure, queue_length
 from launcher.archives import CheckedArchive, check_store
+from launcher.drain import drain
 from launcher.environment import ROOT, read_environment
 from launcher.errors import LaunchError
+from launcher.gateway.door import LOAD_FAILED, MEASURING, STARTING, STOPPED, Door
 from launcher.local_server import CONFIG
 from launcher.process import exclusive
 from launcher.server import STARTUP_S, Server
+from prelim_client.answers import ReportError
 from terminal.program import sign_of_life
 
 Command = Callable[[Server, argparse.Namespace], int]
@@ -44,6 +50,7 @@ def main() -> int:
         options[name].add_argument(
             "--timeout", type=float, default=STARTUP_S, help="seconds until models must be ready"
         )
+        options[name].add_argument("--queue", type=int, help="requests that may wait (measured at the first start)")
         options[name].add_argument("--other-code", action="store_true", help="serve archives that have other code")
     for name in ("serve", "stop"):
         options[name].add_argument("--drain", type=float, default=60, help="seconds to wait for open requests")
@@ -83,7 +90,7 @@ def serve(server: Server, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _drain(server, arguments.drain)
     ended_by_itself = not server.is_alive() and server.key_file.is_file()
-    server.stop()
+    _end(server)
     if ended_by_itself:
         raise LaunchError(f"the server has ended; the end of {server.console}:\n{server.output()[-3000:]}")
     print("the server has been stopped")
@@ -97,7 +104,7 @@ def stop(server: Server, arguments: argparse.Namespace) -> int:
             print("the server does not run")
             return 0
         _drain(server, arguments.drain)
-        server.stop()
+        _end(server)
     print("the server has been stopped")
     return 0
 
@@ -121,20 +128,62 @@ def status(server: Server, _: argparse.Namespace) -> int:
 
 def _launch(server: Server, arguments: argparse.Namespace) -> None:
     """Check archives, start, and wait. Whatever goes wrong, no server is left behind."""
-    archives = check_store(server.store, other_code=arguments.other_code)
+    door = Door(server.temporary)
+    try:
+        archives = check_store(server.store, other_code=arguments.other_code)
+    except LaunchError as error:
+        if server.process is None:
+            door.close(LOAD_FAILED, _reason(error, server))
+        raise
     for archive in archives:
         print(f"{archive.file.name}: {archive.name}, sha256 {archive.sha256}")
-    server.start([archive.file.name for archive in archives])
+    records = Records(server.folder / "logs" / "throughput.json")
+    known = records.read(archives)
+    queue = arguments.queue or (queue_length(known, server.max_wait_s) if known else None)
+    _start_and_wait(server, archives, queue, arguments.timeout)
+    if queue is None:
+        queue = _measure(server, archives, records)
+        if queue is not None:
+            print(f"at most {queue} requests may wait; loading again with this queue", flush=True)
+            server.stop()
+            _start_and_wait(server, archives, queue, arguments.timeout)
+        else:
+            door.close(*STARTING)
+    _show_ready(server, archives)
+
+
+def _start_and_wait(server: Server, archives: Sequence[CheckedArchive], queue: int | None, seconds: float) -> None:
+    server.start([archive.file.name for archive in archives], queue)
+    door = Door(server.temporary)
+    door.close(*(MEASURING if queue is None else STARTING))
     try:
         print(f"starting, log in {server.console} ...", flush=True)
-        deadline = time.monotonic() + arguments.timeout
+        deadline = time.monotonic() + seconds
         with sign_of_life("loading the models"):
             for archive in archives:
                 server.wait_until_ready(archive.name, max(0.0, deadline - time.monotonic()))
-    except BaseException:
-        server.stop()
+    except BaseException as error:
+        _end(server)
+        if isinstance(error, LaunchError):
+            door.close(LOAD_FAILED, _reason(error, server))
         raise
-    _show_ready(server, archives)
+
+
+def _measure(server: Server, archives: Sequence[CheckedArchive], records: Records) -> int | None:
+    """The length of the queue for what the models can do on this machine; None if they refuse to be measured."""
+    try:
+        with sign_of_life("measuring how many reports the models write"):
+            found = {archive: measure(server, archive.name) for archive in archives}
+    except (ReportError, requests.RequestException, FileNotFoundError) as error:
+        print(f"job_queue_size of config.properties holds: no throughput could be measured ({error})", file=sys.stderr)
+        return None
+    except BaseException:
+        _end(server)
+        raise
+    for archive, one in found.items():
+        print(f"{archive.name}: {one.reports_per_s:.1f} reports/s, {one.lone_s:.2f} s for one")
+    records.write(found)
+    return queue_length(list(found.values()), server.max_wait_s)
 
 
 def _show_ready(server: Server, archives: Sequence[CheckedArchive]) -> None:
@@ -147,6 +196,16 @@ def _show_ready(server: Server, archives: Sequence[CheckedArchive]) -> None:
     )
 
 
+def _end(server: Server) -> None:
+    server.stop()
+    Door(server.temporary).close(*STOPPED)
+
+
+def _reason(error: LaunchError, server: Server) -> str:
+    """A reason for clients, who need not know where the server is installed and what else it says."""
+    return str(error).partition("\n")[0].replace(f"{server.store}{os.sep}", "")
+
+
 def _is_named(file: TextIO, path: Path) -> bool:
     """Whether an open file still has this name; while neither of two files has it, it does."""
     return not path.exists() or os.path.samestat(os.fstat(file.fileno()), path.stat())
@@ -157,7 +216,7 @@ def _drain(server: Server, seconds: float) -> None:
     left: Any = "some"
     with contextlib.suppress(KeyboardInterrupt):
         print(f"waiting up to {seconds:.0f} s for open requests; Ctrl-C ends them", flush=True)
-        left = server.drain(seconds)
+        left = drain(server, seconds)
     if left:
         print(f"{left} open connections are closed", file=sys.stderr)
 

@@ -15,6 +15,8 @@ from launcher.errors import LaunchError
 PID_FILE = ".model_server.pid"
 NAMESPACE = "org.pytorch.serve.ModelServer"
 LOCK = ".launcher.lock"
+CONFIG = "config.properties"
+"""The settings of one start, where they differ from the folder's."""
 
 
 def find_server(temporary: Path) -> psutil.Process | None:
@@ -25,6 +27,18 @@ def find_server(temporary: Path) -> psutil.Process | None:
         return process if not has_ended(process) and NAMESPACE in process.cmdline() else None
     except (OSError, ValueError, psutil.Error):
         return None
+
+
+def find_in_folder(folder: Path) -> psutil.Process | None:
+    """A server that was started in this folder, whatever its temporary folder and ports are.
+
+    Another one in the same folder would replace its key_file.json.
+    """
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if NAMESPACE in process.cmdline() and Path(process.cwd()) == folder.resolve():
+                return process
+    return None
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -78,9 +92,9 @@ def _wait(processes: Iterable[psutil.Process], seconds: float) -> bool:
 
 
 def sweep(temporary: Path, key_file: Path) -> None:
-    """Remove what a server leaves: unpacked archives, sockets, pid file and keys."""
+    """Remove what a server leaves: unpacked archives, sockets, pid file, settings and keys."""
     shutil.rmtree(temporary / "models", ignore_errors=True)
-    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, key_file):
+    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, temporary / CONFIG, key_file):
         path.unlink(missing_ok=True)
 
 

@@ -16,7 +16,16 @@ from launcher.console import set_aside
 from launcher.environment import check_java
 from launcher.errors import LaunchError
 from launcher.ports import check_free, read_addresses, read_properties
-from launcher.process import count_connections, find_server, has_ended, sweep, terminate, worker_seconds
+from launcher.process import (
+    CONFIG,
+    count_connections,
+    find_in_folder,
+    find_server,
+    has_ended,
+    sweep,
+    terminate,
+    worker_seconds,
+)
 from prelim_client.answers import read_key
 from prelim_client.loopback import open_session
 from terminal.program import ignoring_interrupts
@@ -42,7 +51,9 @@ class Server:
         self.folder = folder
         self.environment = {**environment, "TS_CONFIG_FILE": str(config)}
         self.temporary = Path(environment["TMPDIR"])
+        self.config = config
         properties = read_properties(config)
+        self.max_wait_s = float(properties.get("prelim_max_wait_s", 0))
         self.store = folder / properties["model_store"]
         self.addresses = read_addresses(properties)
         self.console = folder / "logs" / "console.log"
@@ -79,10 +90,13 @@ class Server:
         headers = {"Authorization": f"Bearer {self.key('management')}"}
         return self._ask(method, f"{self._address('management')}{path}", headers=headers, **options)
 
-    def renew_key(self) -> None:
-        """Let TorchServe replace its inference key, in its key file too; the old one is invalid at once."""
+    def renew_key(self, kind: str = "inference") -> None:
+        """Let TorchServe replace a key, in its key file too; the old one is invalid at once.
+
+        kind : "inference" or "management"
+        """
         headers = {"Authorization": f"Bearer {self.key('API')}"}
-        self._ask("GET", f"{self._address('management')}/token?type=inference", headers=headers).raise_for_status()
+        self._ask("GET", f"{self._address('management')}/token?type={kind}", headers=headers).raise_for_status()
 
     def metrics(self) -> str:
         """The page for Prometheus."""
@@ -109,17 +123,25 @@ class Server:
         """State and process id of a model's workers. Empty while the server does not answer yet."""
         return list(self.describe(model).get("workers", []))
 
-    def start(self, archives: Sequence[str]) -> None:
+    def start(self, archives: Sequence[str], queue: int | None = None) -> None:
         """Start the server with these archives of its store; ["all"] takes whatever lies there.
+
+        queue : requests that may wait, instead of job_queue_size
 
         Raises LaunchError if it runs already, or a port is taken: before anything of another server is touched.
         """
-        running = self.process
+        running = self.process or find_in_folder(self.folder)
         if running is not None:
             raise LaunchError(f"the server runs already (process {running.pid}) at {self.url}")
         check_java(self.environment)
         check_free(self.addresses)
         sweep(self.temporary, self.key_file)
+        environment = self.environment
+        if queue is not None:
+            config = self.temporary / CONFIG
+            text = self.config.read_text(encoding="utf-8")
+            config.write_text(re.sub("(?m)^job_queue_size=.*$", f"job_queue_size={queue}", text), encoding="utf-8")
+            environment = {**environment, "TS_CONFIG_FILE": str(config)}
         self.console.parent.mkdir(exist_ok=True)
         # Before the server prints: its output is searched for what went wrong in this start.
         set_aside(self.console)
@@ -136,7 +158,7 @@ class Server:
         self._starter = subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self.environment,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self._writer.stdin,
             stderr=subprocess.STDOUT,
@@ -161,15 +183,26 @@ class Server:
             ready = sum(worker["status"] == "READY" for worker in described.get("workers", []))
             if described and ready >= max(1, workers or described["minWorkers"]):
                 return
-            failure = re.search(f"Failed to load model {re.escape(model)}, exception (.*)", self.output())
+            failure = self.load_failure(model)
             if failure:
                 # TorchServe would start a worker for it again and again.
-                raise LaunchError(f"{model} cannot be loaded: {failure[1]}")
+                raise LaunchError(failure)
             if f"Load model failed: {model}" in self.output():
                 raise LaunchError(f"{model} cannot be loaded; the server says:\n{self.output()[-3000:]}")
             time.sleep(0.2)
         end = self.output()[-3000:]
         raise LaunchError(f"{model} is not ready after {seconds:.0f} s at most; the server says:\n{end}")
+
+    def load_failure(self, model: str, since: int = 0) -> str | None:
+        """Why a worker could not load its model, as the handler said; None if none has said so.
+
+        since : characters of the output to pass over
+        """
+        output = self.output()
+        # Another start has begun a new file.
+        new = output[since:] if since <= len(output) else output
+        found = re.findall(f"Failed to load model {re.escape(model)}, exception (.*)", new)
+        return f"{model} cannot be loaded: {found[-1]}" if found else None
 
     def is_alive(self) -> bool:
         """Whether the server runs, or is about to."""

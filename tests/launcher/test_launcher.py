@@ -1,6 +1,7 @@
 """The launcher on a real TorchServe: in a clone whose path has a space, with a proxy that does not answer."""
 
 import json
+import re
 import signal
 import threading
 import time
@@ -9,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import requests
 
 from launcher.archives import check_archive
+from launcher.ports import free_ports, replace_ports
 from launcher.process import find_server
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
@@ -84,6 +87,39 @@ def test_start_status_report_stop(clone: Clone, monkeypatch: pytest.MonkeyPatch)
     assert clone.leftovers() == []
     assert clone.launch("status").returncode == 1
     assert clone.launch("stop").returncode == 0
+
+
+def test_queue_is_measured_once(clone: Clone) -> None:
+    """The first start measures and loads again; the next one knows. A second start leaves the keys of the first alone.
+
+    That one is in the same folder, with other ports and another temporary folder.
+    """
+    measured = clone.launch("start", "--queue", "0")
+    assert measured.returncode == 0, measured.stderr
+    places = int(re.search(r"at most (\d+) requests may wait", measured.stdout)[1])  # type: ignore[index]
+    (described,) = json.loads(
+        requests.get(
+            f"http://127.0.0.1:{clone.ports[1]}/models/tiny",
+            headers={"Authorization": f"Bearer {read_key(clone.key_file, 'management')}"},
+            timeout=30,
+        ).content
+    )
+    assert described["jobQueueStatus"]["remainingCapacity"] == places
+    assert clone.launch("stop").returncode == 0
+    assert clone.leftovers() == []
+
+    again = clone.launch("start", "--queue", "0")
+    assert again.returncode == 0, again.stderr
+    assert "may wait" not in again.stdout
+    keys = clone.key_file.read_bytes()
+    config = clone.folder / "config.properties"
+    config.write_text(replace_ports(config.read_text(encoding="utf-8"), free_ports(5)), encoding="utf-8")
+    other = clone.folder / "tmp"
+    other.mkdir()
+    second = clone.shell(f"TMPDIR='{other}' .venv/bin/python -m launcher start --queue 100")
+    assert second.returncode == 1
+    assert "runs already" in second.stderr
+    assert clone.key_file.read_bytes() == keys
 
 
 def test_clones_do_not_touch_each_other(make_clone: Callable[..., Clone]) -> None:
