@@ -8,6 +8,9 @@ from dataclasses import dataclass
 MAX_REQUESTS = 20_000
 """Approximate maximum number of requests in one run, whatever its rate and duration."""
 
+SCENARIOS = ("mixed", "steady", "bursts", "lengths", "broken", "slow", "hangups")
+"""Kinds of load; `loadtests.traffic` has what is in each."""
+
 FEWEST_TOKENS = 16
 """Minimum length of a report when only the length of reports varies."""
 
@@ -29,6 +32,7 @@ class Load:
                        request when the last one is answered; `rate` is then ignored
     tokens           : 0: mixed requests. Otherwise the maximum length: only reports of exactly 16 to `tokens` tokens
                        with 3 beams, of small images that all differ, so that compared servers get the same work
+    scenario         : one of SCENARIOS, for mixed requests
 
     Raises ValueError when a value is not allowed.
     """
@@ -41,6 +45,7 @@ class Load:
     max_p95: float = 10.0
     closed_loop: int = 0
     tokens: int = 0
+    scenario: str = "mixed"
 
     def __post_init__(self) -> None:
         _require("rate", self.rate, 0 < self.rate < math.inf, "above 0 requests per second")
@@ -52,6 +57,8 @@ class Load:
         _require("closed_loop", self.closed_loop, 0 <= self.closed_loop <= 1000, "0 to 1000")
         allowed = self.tokens == 0 or self.tokens >= FEWEST_TOKENS
         _require("tokens", self.tokens, allowed, f"0, or {FEWEST_TOKENS} and more")
+        if self.scenario not in SCENARIOS:
+            raise ValueError(f"--scenario is {self.scenario}; allowed: {', '.join(SCENARIOS)}")
         if not self.closed_loop and self.rate * self.seconds > MAX_REQUESTS:
             raise ValueError(
                 f"rate {self.rate:g} for {self.seconds:g} s makes {self.rate * self.seconds:.0f} requests; "
@@ -83,10 +90,11 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
         "max_failure_rate": "allowed share of failed requests; above it the exit code is 1",
         "max_p95": "allowed 95th percentile of latency in seconds; above it the exit code is 1",
         "closed_loop": "number of users, each waiting for its answer; 0: open loop at --rate",
+        "scenario": f"kind of load: {', '.join(SCENARIOS)}",
         "tokens": "only reports of 16 to TOKENS tokens with 3 beams; 0: mixed requests",
     }
     for field in dataclasses.fields(Load):
-        kind = int if isinstance(field.default, int) else float
+        kind = type(field.default)
         text = f"{texts[field.name]} (%(default)s)"
         parser.add_argument(_flag(field.name), type=kind, default=field.default, help=text)
 

@@ -32,8 +32,8 @@ def send_open_loop(
     def finish(request: PlannedRequest, started: float, failure: Failed | None) -> None:
         # Absent if it was given up in the meantime.
         if open_requests.pop(request.number, None) is not None:
-            planned = begin + request.at
-            record(Outcome(request, started - planned, time.monotonic() - planned, failure))
+            planned = begin + request.due
+            record(Outcome(request, started - begin - request.at, time.monotonic() - planned, failure))
 
     def run(request: PlannedRequest) -> None:
         started = time.monotonic()

@@ -20,7 +20,8 @@ class Outcome:
     """One request.
 
     late    : seconds from its planned arrival to when it was sent; above 0 when the load generator is too slow
-    latency : seconds from its planned arrival to its answer, or until it was given up
+    latency : seconds from its planned arrival to its answer, or until it was given up; of a slow client from the end
+              of its upload
     failure : None for the expected answer
     """
 
@@ -32,7 +33,7 @@ class Outcome:
     @property
     def answered(self) -> float:
         """Seconds after the start of the run."""
-        return self.request.at + self.latency
+        return self.request.due + self.latency
 
     @property
     def name(self) -> str:
@@ -42,7 +43,7 @@ class Outcome:
     @property
     def is_report(self) -> bool:
         """Whether a correct report came back."""
-        return self.failure is None and self.request.payload.refusal is None
+        return self.failure is None and self.request.wants_report
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def summarize(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, m
     elapsed = last - first if math.isinf(window[1]) else window[1] - window[0]
     return Summary(
         rows=tuple(rows),
-        reports=_row("all", "report", [o for o in outcomes if o.request.payload.refusal is None]),
+        reports=_row("all", "report", [o for o in outcomes if o.request.wants_report]),
         requests=len(outcomes),
         failure_rate=failures.total() / len(outcomes),
         reports_per_s=sum(outcome.is_report for outcome in outcomes) / max(elapsed, 1e-9),

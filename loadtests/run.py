@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
 from launcher.local_server import LocalServer
 from loadtests.load import Load, add_load_arguments
@@ -27,7 +28,23 @@ MARGIN_S = 150.0
 """Seconds allowed beyond the arrivals, for making the files and waiting for the last answers."""
 
 
-def run_load(server: LocalServer, model: str, load: Load, out: Path) -> int:
+class Target(Protocol):
+    """A server that is ready: its addresses and the file of its keys."""
+
+    @property
+    def url(self) -> str:
+        """The HTTP inference API, or the gateway's."""
+
+    @property
+    def grpc_target(self) -> str:
+        """The same for gRPC."""
+
+    @property
+    def key_file(self) -> Path:
+        """In the form of TorchServe's key_file.json."""
+
+
+def run_load(server: Target, model: str, load: Load, out: Path) -> int:
     """Run a load on a ready server.
 
     model   : name of the served model

@@ -1,23 +1,36 @@
 """Sends one planned request and checks the answer."""
 
+import contextlib
+import http.client
 import json
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import grpc
 import requests
 
 from loadtests.answer_checks import RepeatCheck, WrongAnswer, check_length, check_report
-from loadtests.traffic import PlannedRequest
-from prelim_client.answers import Answer, ReportError
+from loadtests.traffic import GONE, SLOW, SLOW_S, PlannedRequest
+from prelim_client.answers import Answer, ReportError, read_answer
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 
 SHED_TYPES = ("ServiceUnavailableException", "Overloaded")
 """Error types of a 503 for overload: the frontend's for a full queue, and the handler's own."""
 
-# Over gRPC the frontend reports a full queue as INTERNAL; only the message distinguishes it from other errors.
-_SHED_WORDS = "has no worker to serve inference request"
+# Over gRPC the frontend reports a full queue as INTERNAL; only the message distinguishes it from other errors. The
+# gateway's is UNAVAILABLE.
+_SHED_WORDS = ("has no worker to serve inference request", "is overloaded or down")
+
+
+PIECES = 10
+"""Pieces in which a slow client sends its body."""
+
+PATIENCE_S = 0.2
+"""Seconds after which a client hangs up."""
 
 
 class Failed(Exception):
@@ -82,6 +95,9 @@ class Sender:
         """
         refusal = request.payload.refusal
         try:
+            if request.client == GONE:
+                self._hang_up(request)
+                return
             answer = self._ask(request)
             if refusal is None:
                 self._check(answer, request)
@@ -97,7 +113,7 @@ class Sender:
             raise Failed(f"no answer: {type(error).__name__}") from error
         except grpc.RpcError as error:
             code, details = error.code().name, error.details() or ""
-            raise Failed(f"gRPC {code}", shed=_SHED_WORDS in details) from error
+            raise Failed(f"gRPC {code}", shed=any(words in details for words in _SHED_WORDS)) from error
         if refusal is not None:
             raise Failed(f"a report for a file that should get {refusal.code} {refusal.type}")
 
@@ -118,8 +134,44 @@ class Sender:
 
     def _ask(self, request: PlannedRequest) -> Answer:
         self._connect()
+        if request.client == SLOW:
+            return self._trickle(request)
         if request.transport == "gRPC":
             return self._grpc.report(request.payload.data, **request.options)
         if request.body == "json":
             return self._http.report_json(request.payload.data, options=dict(request.options))
         return self._http.report(request.payload.data, **request.options)
+
+    def _trickle(self, request: PlannedRequest) -> Answer:
+        """Send the bare image in pieces, with pauses."""
+        with self._open(request) as connection:
+            data = request.payload.data
+            size = -(-len(data) // PIECES)
+            for begin in range(0, len(data), size):
+                connection.send(data[begin : begin + size])
+                time.sleep(SLOW_S / PIECES)
+            response = connection.getresponse()
+            return read_answer(response.read(), response.status)
+
+    def _hang_up(self, request: PlannedRequest) -> None:
+        """Send the bare image and close the connection soon after."""
+        self._connect()
+        with self._open(request) as connection:
+            connection.send(request.payload.data)
+            time.sleep(PATIENCE_S)
+
+    @contextlib.contextmanager
+    def _open(self, request: PlannedRequest) -> Iterator[http.client.HTTPConnection]:
+        """A connection on which the header of a request has been sent. Raises requests.ConnectionError."""
+        address = urlsplit(self.url)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=self.timeout)
+        try:
+            connection.putrequest("POST", f"/predictions/{self.model}")
+            connection.putheader("Authorization", f"Bearer {self._key}")
+            connection.putheader("Content-Length", str(len(request.payload.data)))
+            connection.endheaders()
+            yield connection
+        except (OSError, http.client.HTTPException) as error:
+            raise requests.ConnectionError from error
+        finally:
+            connection.close()

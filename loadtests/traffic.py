@@ -31,6 +31,17 @@ MIN_NEW_TOKENS = 4
 
 BODIES = ("multipart", "json")
 BROKEN_SHARE = 0.05
+BURST = 8
+"""Requests of one burst."""
+
+ODD_SHARE = 0.1
+"""Share of the clients that are slow, or hang up, in the scenarios with such clients."""
+
+USUAL, SLOW, GONE = "usual", "slow", "gone"
+"""Clients: one that sends and waits; one that trickles its body; one that hangs up before its answer."""
+
+SLOW_S = 3.0
+"""Seconds in which a slow client sends its body."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class PlannedRequest:
     payload   : the file
     decoding  : one of DECODINGS
     options   : generation options
+    client    : USUAL, SLOW or GONE; the latter two are over HTTP, with a raw body
     """
 
     number: int
@@ -53,10 +65,23 @@ class PlannedRequest:
     payload: Payload
     decoding: str
     options: Mapping[str, Any]
+    client: str = USUAL
+
+    @property
+    def due(self) -> float:
+        """When the server has all of it, in seconds after the start of the run."""
+        return self.at + (SLOW_S if self.client == SLOW else 0)
+
+    @property
+    def wants_report(self) -> bool:
+        """Whether a report is the right answer."""
+        return self.payload.refusal is None and self.client != GONE
 
     @property
     def name(self) -> str:
         """Its group in the summary."""
+        if self.client != USUAL:
+            return f"client {self.client}"
         return f"report, {self.decoding}" if self.payload.refusal is None else f"refusal, {self.payload.label}"
 
 
@@ -76,7 +101,9 @@ def poisson_arrivals(rate: float, seconds: float, seed: int) -> list[float]:
 
 def plan_requests(load: Load, images: Sequence[Payload], broken: Sequence[Payload]) -> list[PlannedRequest]:
     """Plan the requests of a run, in order of arrival; the same load gives the same plan."""
-    arrivals = poisson_arrivals(load.rate, load.seconds, load.seed)
+    burst = BURST if load.scenario == "bursts" else 1
+    starts = poisson_arrivals(load.rate / burst, load.seconds, load.seed)
+    arrivals = [start for start in starts for _ in range(burst)]
     drawn = draw_requests(load, images, broken)
     return [dataclasses.replace(request, at=at) for at, request in zip(arrivals, drawn, strict=False)]
 
@@ -88,7 +115,8 @@ def draw_requests(load: Load, images: Sequence[Payload], broken: Sequence[Payloa
         if load.tokens:
             yield _draw_work(number, load, _pick(images, generator), generator)
         else:
-            yield _draw_mixed(number, load.grpc_share, images=images, broken=broken, generator=generator)
+            drawn = _draw_mixed(number, load, images=images, broken=broken, generator=generator)
+            yield _change_client(drawn, load.scenario, generator)
 
 
 def _draw_work(number: int, load: Load, image: Payload, generator: np.random.Generator) -> PlannedRequest:
@@ -110,15 +138,18 @@ def _draw_work(number: int, load: Load, image: Payload, generator: np.random.Gen
 
 def _draw_mixed(
     number: int,
-    grpc_share: float,
+    load: Load,
     *,
     images: Sequence[Payload],
     broken: Sequence[Payload],
     generator: np.random.Generator,
 ) -> PlannedRequest:
-    files = broken if generator.random() < BROKEN_SHARE else images
-    grpc = generator.random() < grpc_share
+    broken_share = BROKEN_SHARE if load.scenario in ("mixed", "broken") else 0
+    files = broken if generator.random() < broken_share else images
+    grpc = generator.random() < load.grpc_share
     decoding = _pick(list(DECODINGS), generator)
+    if load.scenario not in ("mixed", "lengths"):
+        decoding = DEFAULTS
     lengths = {"min_new_tokens": MIN_NEW_TOKENS, "max_new_tokens": _pick(NEW_TOKENS, generator)}
     body = _pick(BODIES, generator)
     return PlannedRequest(
@@ -130,6 +161,14 @@ def _draw_mixed(
         decoding=decoding,
         options={} if decoding == DEFAULTS else {**DECODINGS[decoding], **lengths},
     )
+
+
+def _change_client(request: PlannedRequest, scenario: str, generator: np.random.Generator) -> PlannedRequest:
+    """The same request, in some scenarios by a slow client or by one that hangs up."""
+    client = {"slow": SLOW, "hangups": GONE}.get(scenario)
+    if client is None or request.transport == "gRPC" or generator.random() >= ODD_SHARE:
+        return request
+    return dataclasses.replace(request, client=client)
 
 
 def _pick(choices: Sequence[Choice], generator: np.random.Generator) -> Choice:

@@ -9,7 +9,19 @@ import pytest
 
 from loadtests.load import MAX_REQUESTS, Load, add_load_arguments
 from loadtests.payloads import Payload, Refusal
-from loadtests.traffic import DECODINGS, DEFAULTS, PlannedRequest, draw_requests, plan_requests, poisson_arrivals
+from loadtests.traffic import (
+    BURST,
+    DECODINGS,
+    DEFAULTS,
+    GONE,
+    SLOW,
+    SLOW_S,
+    USUAL,
+    PlannedRequest,
+    draw_requests,
+    plan_requests,
+    poisson_arrivals,
+)
 
 IMAGES = [Payload(f"PNG {number}", b"image") for number in range(6)]
 BROKEN = [Payload("text", b"text", Refusal(415, "NotAnImage"))]
@@ -131,3 +143,50 @@ def test_load_survives_a_command_line() -> None:
 
     assert Load.from_options(parser.parse_args(load.arguments())) == load
     assert Load.from_options(parser.parse_args([])) == Load()
+
+
+def scenario(name: str) -> Sequence[PlannedRequest]:
+    """Many requests of one scenario."""
+    return plan_requests(Load(rate=50, seconds=100, grpc_share=0.3, scenario=name), IMAGES, BROKEN)
+
+
+def test_scenarios_differ_in_one_thing() -> None:
+    """Steady requests are alike; each other scenario adds what it is named after, and nothing else."""
+    kinds = {
+        name: (
+            len({request.decoding for request in scenario(name)}) > 1,
+            any(request.payload.refusal for request in scenario(name)),
+            {request.client for request in scenario(name)},
+        )
+        for name in ("steady", "bursts", "lengths", "broken", "slow", "hangups")
+    }
+    assert kinds == {
+        "steady": (False, False, {USUAL}),
+        "bursts": (False, False, {USUAL}),
+        "lengths": (True, False, {USUAL}),
+        "broken": (False, True, {USUAL}),
+        "slow": (False, False, {USUAL, SLOW}),
+        "hangups": (False, False, {USUAL, GONE}),
+    }
+    assert all(r.transport == "HTTP" for name in ("slow", "hangups") for r in scenario(name) if r.client != USUAL)
+
+
+def test_bursts_have_the_same_rate() -> None:
+    """Arrivals come in groups; on average as many come."""
+    arrivals = [request.at for request in scenario("bursts")]
+    assert len(arrivals) == pytest.approx(5000, rel=0.15)
+    assert all(len(set(arrivals[i : i + BURST])) == 1 for i in range(0, len(arrivals), BURST))
+
+
+def test_slow_client_is_measured_from_the_end_of_its_upload() -> None:
+    """And one that hangs up wants no report."""
+    slow = next(request for request in scenario("slow") if request.client == SLOW)
+    gone = next(request for request in scenario("hangups") if request.client == GONE)
+    assert slow.due == slow.at + SLOW_S
+    assert (slow.wants_report, gone.wants_report, gone.due) == (True, False, gone.at)
+
+
+def test_unknown_scenario_is_refused_by_name() -> None:
+    """The known ones are listed."""
+    with pytest.raises(ValueError, match="--scenario is calm; allowed: mixed, steady"):
+        Load(scenario="calm")
