@@ -111,7 +111,11 @@ class _Draft(DecodeRequest):
         """Read, preprocess and encode the images. Raises InputError where one cannot be read or is refused."""
         image_embeds = []
         for image in self.request.images or (self.request.image,):
-            prepared = self.images.prepare(image, self.request.image_features)
+            began = time.perf_counter()
+            try:
+                prepared = self.images.prepare(image, self.request.image_features)
+            finally:
+                self.reading += time.perf_counter() - began
             self.prepared.append(prepared)
             # Before it is encoded, which drops its pixels.
             if self.request.return_image and image is not None:

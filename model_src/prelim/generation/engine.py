@@ -1,6 +1,7 @@
 """The in-flight batch: requests enter and leave at any step, each with its own options."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -19,6 +20,9 @@ from prelim.generation.sampling import Sampling
 from prelim.generation.selection import NextTokens, TokenSelection
 
 Request = TypeVar("Request", bound=DecodeRequest)
+
+SLOW_READING = 0.25
+"""Seconds. After images that take longer to read, running requests are decoded for as long before the next enters."""
 
 
 class Engine(Generic[Request]):
@@ -59,6 +63,7 @@ class Engine(Generic[Request]):
         self._waiting: dict[str, Request] = {}
         self._running: list[Request] = []
         self._ended: dict[str, Request] = {}
+        self._closed_until = 0.0
         self._state = self._decoder.new_state(self.slots)
         self._columns = Columns(self.slots, self.max_columns, self._decoder.device)
 
@@ -155,6 +160,8 @@ class Engine(Generic[Request]):
     def _fill_slots(self) -> None:
         """Let waiting requests in, one by one: matrix kernels choose the order of their sums by the number of rows."""
         while self._waiting and len(self._running) < self.slots:
+            if self._running and time.monotonic() < self._closed_until:
+                break
             request = self._waiting.pop(next(iter(self._waiting)))
             logits = isolate(partial(self._prefill, request))
             if isinstance(logits, RequestError):
@@ -162,6 +169,8 @@ class Engine(Generic[Request]):
             else:
                 self._running.append(request)
                 self._choose(len(self._running) - 1, logits)
+            if request.reading > SLOW_READING:
+                self._closed_until = time.monotonic() + request.reading
 
     def _prefill(self, request: Request) -> Tensor:
         """Read the prefix of a request into the next slot: logits of its first token, shape (1, 1, vocab_size)."""
