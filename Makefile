@@ -42,10 +42,17 @@ help:           ## list the targets
 
 install: $(INSTALLED)  ## install all dependencies into .venv (TORCH=auto|cuda|cpu)
 
+# Installs again where TORCH is given and is not the choice that was installed.
+ifeq ($(filter file,$(origin TORCH)),)
+ifneq ($(TORCH),$(shell cat $(INSTALLED) 2>/dev/null))
+.PHONY: $(INSTALLED)
+endif
+endif
+
 # uv finds Python 3.11, or fetches it, whatever Python runs this.
 $(INSTALLED): requirements.lock requirements-cpu.lock pyproject.toml client/pyproject.toml launcher/install.py
 	@$(PYTHON) launcher/install.py $(TORCH) $(UV_VERSION)
-	@touch $@
+	@echo $(TORCH) > $@
 
 # A small language model that produces real text, for tests; and the pretrained encoder of the demo model.
 $(SMOLLM2): tests/smollm2.txt
@@ -105,7 +112,7 @@ demo: archive  ## start a server on free ports, send a real radiograph over HTTP
 report: $(INSTALLED)  ## request reports from a running server: make report IMAGE=path [OUT=folder] [PROMPT=...] [MODEL=name]
 	@$(if $(IMAGE),,echo 'IMAGE is missing: make report IMAGE=chest.dcm, or a folder' >&2; exit 2;) \
 	if [ -e "$(IMAGE)" ]; then set -- "$(IMAGE)"; else set -- $(IMAGE); fi; \
-	$(BIN)/python -m prelim_client "$$@" --model $(notdir $(MODEL)) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
+	$(BIN)/python -m prelim_client "$$@" --model $(notdir $(patsubst %/,%,$(MODEL))) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
 loadtest: archive  ## one minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)

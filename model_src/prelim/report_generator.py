@@ -29,6 +29,8 @@ from prelim.report import Alternative, Report, Token, cut_at_stop, sections
 
 _MB = 2**20
 
+EMPTY_REPORT = "empty_report: the model wrote no text with these options"
+
 Messages = tuple[Mapping[str, str], ...]
 
 
@@ -358,7 +360,7 @@ class ReportGenerator:
                 Alternative(text, h.avg_logprob, h.finish_reason, len(h.token_ids), self._tokens(draft, h))
                 for text, h in zip(texts[1:], hypotheses[1:], strict=True)
             ),
-            warnings=draft.warnings,
+            warnings=draft.warnings if texts[0].strip() else (*draft.warnings, EMPTY_REPORT),
             insights=draft.insights,
             pictures=draft.pictures,
             tokens=self._tokens(draft, hypotheses[0]),

@@ -17,7 +17,7 @@ from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
 from prelim.report import Report, cut_at_stop, sections
-from prelim.report_generator import ReportGenerator, ReportRequest
+from prelim.report_generator import EMPTY_REPORT, ReportGenerator, ReportRequest
 from tests.tiny_model import png
 
 
@@ -56,6 +56,16 @@ def test_every_end_of_text_token_ends_a_report(generator: ReportGenerator, tiny_
 
     assert report.token_ids == whole[: whole.index(token) + 1]
     assert report.finish_reason == "eos"
+
+
+def test_empty_report_has_a_warning(generator: ReportGenerator) -> None:
+    """A report without text is not taken for a finding that there is nothing."""
+    whole = one(generator, ReportRequest(image=png(0)))
+
+    report = one(generator, ReportRequest(image=png(0), options=GenerationOptions(stop=(whole.text[:3],))))
+
+    assert whole.warnings == ()
+    assert (report.text, report.warnings) == ("", (EMPTY_REPORT,))
 
 
 def test_batch_equals_alone(generator: ReportGenerator) -> None:
