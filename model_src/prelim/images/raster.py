@@ -91,7 +91,8 @@ def _open_picture(data: bytes, kind: str, config: InputConfig, warnings: list[st
     with fence(f"the {kind} image"):
         image = _open(data, kind, config)
         columns, rows = image.size
-        several = bool(getattr(image, "is_animated", False))
+        # The pages of a TIFF file have been counted, without reduced ones.
+        several = kind != "TIFF" and bool(getattr(image, "is_animated", False))
     check_size(rows, columns, config)
     if several and image.format == "MPO":
         # The further pictures of a Multi-Picture JPEG are previews and depth maps of the first.

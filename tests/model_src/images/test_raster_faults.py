@@ -12,7 +12,7 @@ from PIL import Image
 
 from prelim.errors import NotAnImage, Refused, UnreadableInput
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
-from tests.dicom_files import phantom
+from tests.dicom_files import encapsulate, phantom
 from tests.hostile_files import png_chunk
 
 EIGHT = phantom(bits=8).astype(np.uint8)
@@ -181,7 +181,7 @@ RESTARTS, ROWS, PROGRESSIVE = (
 INCOMPLETE = {
     **{f"restart {share}": cut_at_restart(RESTARTS, share) for share in (0.3, 0.9)},
     **{f"scan {number}": cut_at_scan(PROGRESSIVE, number) for number in (1, 3, 5)},
-    "middle lost": ROWS[: len(ROWS) // 2] + ROWS[len(ROWS) // 2 + 1460 :],
+    "middle lost": ROWS[: len(ROWS) // 2] + ROWS[len(ROWS) // 2 + 200 :],
 }
 
 
@@ -194,7 +194,7 @@ def test_a_jpeg_that_lacks_a_part(name: str, container: str) -> None:
         data = wrap_in_tiff(data)
     elif container == "DICOM":
         syntax = "1.2.840.10008.1.2.4.55" if "scan" in name else "1.2.840.10008.1.2.4.50"
-        data = encapsulated(data, syntax, bits_allocated=8, bits_stored=8, shape=EIGHT.shape)
+        data = encapsulate(data, syntax, EIGHT.shape, bits=8)
     with pytest.raises(UnreadableInput, match="lacks a part of its picture"):
         read(data)
 
