@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the bundle; must not exist")
     parser.add_argument("--target", choices=TARGETS, default="cpu")
     parser.add_argument("--archives", type=Path, nargs="+", required=True, help="to be served")
-    parser.add_argument("--wheels", type=Path, help="folder of wheels of an earlier bundle, which are taken if they fit")
+    parser.add_argument("--wheels", type=Path, help="folder of an earlier bundle's wheels, taken if they fit")
     add_torch_options(parser)
     arguments = parser.parse_args()
     if arguments.folder.exists():

@@ -1,7 +1,6 @@
 """Fill an environment with the locked packages, and cut it to what serving needs.
 
-python3.11 -m deploy.environment /opt/prelim/.venv --target cpu                        # packages from an index
-python3.11 -m deploy.environment .venv --target cpu --wheels DIR                       # from a folder, no network
+python3.11 -m deploy.environment /opt/prelim/.venv --target cpu
 
 It runs on machines that have only Python 3.11, so only with the standard library. Every file is checked against the
 hashes of a lock. The locks are in deploy/image:
@@ -53,12 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of the environment; must not exist")
     parser.add_argument("--target", choices=TARGETS, required=True)
-    parser.add_argument("--wheels", type=Path, help=f"folder of wheels, with its {WHEELS_LOCK}")
     add_torch_options(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as tools:
         locked = locked_packages(arguments.target, Path(tools), arguments.torch_index, arguments.torch_sha256)
-        fill(arguments.folder, locked, wheels=arguments.wheels, cut=arguments.target == "cpu")
+        fill(arguments.folder, locked, cut=arguments.target == "cpu")
 
 
 def add_torch_options(parser: argparse.ArgumentParser) -> None:
@@ -162,11 +160,11 @@ def remove_unused(site: Path, loaded: Collection[Path]) -> None:
                 path.unlink()
 
 
-def run(command: Sequence[str], fault: str, environment: Mapping[str, str] | None = None, at: Path | None = None) -> str:
+def run(
+    command: Sequence[str], fault: str, environment: Mapping[str, str] | None = None, at: Path | None = None
+) -> str:
     """Run a command to its end; what it prints. Raises InstallError with the end of what it said if it fails."""
-    done = subprocess.run(
-        command, env=environment, cwd=at, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False
-    )
+    done = subprocess.run(command, env=environment, cwd=at, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InstallError(f"{fault}:\n{(done.stdout + done.stderr).strip()[-3000:]}")
     return done.stdout

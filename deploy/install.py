@@ -42,10 +42,7 @@ def main() -> None:
         return
     if arguments.folder is None or not arguments.folder.is_absolute():
         raise InstallError(f"the folder is {arguments.folder}; allowed: an absolute path, such as /opt/prelim")
-    if arguments.rollback:
-        release = roll_back(arguments.folder)
-    else:
-        release = install(BUNDLE, arguments.folder)
+    release = roll_back(arguments.folder) if arguments.rollback else install(BUNDLE, arguments.folder)
     print(f"current release: {release}. Restart the service to use it")
 
 

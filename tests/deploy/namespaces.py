@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -23,18 +24,18 @@ mount --bind {temporary} {root}/tmp
 mount --bind {store} {root}/var/lib/prelim/model_store
 mount --options remount,bind,ro {root}/var/lib/prelim/model_store
 cd {root}
-exec setpriv --no-new-privs chroot --userspec={user}:{user} . env --ignore-environment --chdir={folder} {settings} {command}
+exec setpriv --no-new-privs chroot --userspec={user}:{user} . env --ignore-environment --chdir={folder} {command}
 """
 
 
 class Program:
     """A process whose output goes to a file."""
 
-    def __init__(self, command: Sequence[str | Path], output: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str | Path], output: Path) -> None:
         self.output = output
         with output.open("wb") as file:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
             )
 
     @property
@@ -93,17 +94,16 @@ def loopback_only() -> Iterator[list[str]]:
 
 
 def in_container(
-    root: Path, temporary: Path, store: Path, folder: str, settings: Sequence[str], command: Sequence[str]
+    root: Path, temporary: Path, store: Path, config: Mapping[str, Any], command: Sequence[str]
 ) -> list[str]:
     """The command that runs another one on a read-only root, as an ordinary user and as process 1.
 
     root      : files of the image
     temporary : mounted at /tmp, the only place that can be written
     store     : mounted read-only at /var/lib/prelim/model_store
-    folder    : that the command starts in
-    settings  : NAME=VALUE, all variables that it has
+    config    : of the image: Env and WorkingDir
     """
-    values = {"root": root, "temporary": temporary, "store": store, "folder": folder}
+    values = {"root": root, "temporary": temporary, "store": store, "folder": config["WorkingDir"]}
     quoted = {name: shlex.quote(str(value)) for name, value in values.items()}
-    script = MOUNTS.format(**quoted, user=USER, settings=shlex.join(settings), command=shlex.join(command))
+    script = MOUNTS.format(**quoted, user=USER, command=shlex.join([*config["Env"], *command]))
     return ["unshare", "--mount", "--pid", "--fork", "--ipc", "--uts", "sh", "-euc", script]

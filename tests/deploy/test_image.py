@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ class Image:
     """The files of an image, and what it says of its command."""
 
     root: Path
-    config: dict[str, list[str]]
+    config: dict[str, Any]
     layers: str
 
 
@@ -63,8 +64,7 @@ def temporary(tmp_path: Path) -> Path:
 @contextmanager
 def started(image: Image, temporary: Path, network: list[str], command: list[str], output: Path) -> Iterator[Program]:
     """A container of the image in a network, with the archives of `make archive`."""
-    store, folder = ROOT / "model_store", str(image.config["WorkingDir"])
-    inside = in_container(image.root, temporary, store, folder, image.config["Env"], command)
+    inside = in_container(image.root, temporary, ROOT / "model_store", image.config, command)
     program = Program([*network, *inside], output)
     try:
         yield program
@@ -73,43 +73,45 @@ def started(image: Image, temporary: Path, network: list[str], command: list[str
 
 
 def test_command_of_the_image_answers(image: Image, temporary: Path, tmp_path: Path) -> None:
-    """A report from the server and, through the gateway in a second container, a report and a DICOM document.
+    """A report from the server and, through the gateway in a second container, a report and DICOM documents.
 
     They share /tmp and the network, which has only loopback, as containers of a pod do.
     """
     assert image.config["User"] == f"{USER}:{USER}"
+    command, site = image.config["Cmd"], "http://127.0.0.1:8088"
+    gateway_command = [command[0], "-m", "launcher.gateway", "serve"]
     dicom = tmp_path / "chest.dcm"
     dicom.write_bytes(sample_radiograph())
-    gateway_command = [image.config["Cmd"][0], "-m", "launcher.gateway", "serve"]
-    with loopback_only() as network, started(image, temporary, network, image.config["Cmd"], tmp_path / "log") as server:
+    with loopback_only() as network, started(image, temporary, network, command, tmp_path / "log") as server:
         server.wait_for("ready at http://127.0.0.1:8080/predictions/demo")
         assert set(server.main.uids()) == {USER}
 
-        report = [*CLIENT, dicom, "--url", "http://127.0.0.1:8080", "--key-file", temporary / "prelim" / "key_file.json"]
-        assert run([*network, *report]).startswith("UNVERIFIED")
+        keys = temporary / "prelim" / "key_file.json"
+        report = [*network, *CLIENT, dicom, "--url", "http://127.0.0.1:8080", "--key-file", keys]
+        assert run(report).startswith("UNVERIFIED")
 
         with started(image, temporary, network, gateway_command, tmp_path / "gateway.log") as gateway:
-            gateway.wait_for("open http://127.0.0.1:8088")
-            site = "http://127.0.0.1:8088"
-            over_gateway = [*network, *CURL, "--upload-file", dicom, "-X", "POST", f"{site}/predictions/demo"]
-            assert json.loads(run(over_gateway))["status"] == "UNVERIFIED"
-            document = tmp_path / "draft.dcm"
-            run([*network, *CURL, "-F", f"image=@{dicom}", f"{site}/drafts/sr", "--output", document])
-            assert document.read_bytes()[128:132] == b"DICM"
-            pdf = tmp_path / "draft.pdf.dcm"
-            run([*network, *CURL, "-F", f"image=@{dicom}", f"{site}/drafts/pdf", "--output", pdf])
-            assert b"%PDF" in pdf.read_bytes()
+            gateway.wait_for(f"open {site}")
+            curl = [*network, *CURL]
+            answer = run([*curl, "--upload-file", dicom, "-X", "POST", f"{site}/predictions/demo"])
+            assert json.loads(answer)["status"] == "UNVERIFIED"
+            for kind, content in (("sr", b"UNVERIFIED"), ("pdf", b"%PDF")):
+                document = tmp_path / kind
+                run([*curl, "-F", f"image=@{dicom}", f"{site}/drafts/{kind}", "--output", document])
+                assert document.read_bytes()[128:132] == b"DICM"
+                assert content in document.read_bytes()
             assert gateway.terminate() == 0
 
         assert server.terminate() == 0
         assert "the server has been stopped" in server.said
-    assert not (temporary / "prelim" / "key_file.json").exists()
+    assert not keys.exists()
 
 
 def test_nothing_else_can_be_written(image: Image, temporary: Path, tmp_path: Path) -> None:
     """The root and the archives are read-only, the user is not root, and no program gives him more rights."""
-    script = "id -u; touch /opt/prelim/x /var/lib/prelim/model_store/x /etc/x 2>&1; find / -xdev -perm /6000 -type f 2>/dev/null"
-    with loopback_only() as network, started(image, temporary, network, ["sh", "-c", script], tmp_path / "log") as shell:
+    touch = "touch /opt/prelim/x /var/lib/prelim/model_store/x /etc/x 2>&1"
+    command = ["sh", "-c", f"id -u; {touch}; find / -xdev -perm /6000 -type f 2>/dev/null"]
+    with loopback_only() as network, started(image, temporary, network, command, tmp_path / "log") as shell:
         shell.wait(60)
         user, *refused = shell.said.strip().splitlines()
 

@@ -96,7 +96,10 @@ def test_index_of_cpu_builds_needs_a_hash(tmp_path: Path) -> None:
     """PyTorch from an index is pinned like any other package; no NVIDIA library is installed with it."""
     packages = locked_packages("cpu", tmp_path, "https://example.test/cpu", "ab" * 32)
 
-    assert [call[:2] for call in packages] == [["-r", str(LOCKS / "cpu.lock")], ["--index-url", "https://example.test/cpu"]]
+    assert [call[:2] for call in packages] == [
+        ["-r", str(LOCKS / "cpu.lock")],
+        ["--index-url", "https://example.test/cpu"],
+    ]
     version = read_lock(LOCKS / "gpu.lock")["torch"][0]
     lock = Path(packages[1][-1]).read_text(encoding="utf-8")
     assert lock == f"torch=={version}+cpu --hash=sha256:{'ab' * 32}\n"
@@ -138,12 +141,8 @@ def test_cut_keeps_what_is_loaded(tmp_path: Path) -> None:
     assert [name for name in kept + removed if (tmp_path / name).exists()] == list(kept)
 
 
-
-
 def test_environment_needs_only_the_standard_library() -> None:
     """What installs runs on machines that have Python 3.11 and nothing else."""
     code = "import sys, deploy.install; print(sorted(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,9 @@ def current(folder: Path) -> tuple[str, str]:
     """Version of the package and text of the archive that the current release has."""
     release = folder / "current"
     python = release / ".venv" / "bin" / "python"
-    done = subprocess.run([python, "-c", "import tiny; print(tiny.VERSION)"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [python, "-c", "import tiny; print(tiny.VERSION)"], capture_output=True, text=True, check=True
+    )
     return done.stdout.strip(), (release / "model_store" / "model.mar").read_text(encoding="utf-8")
 
 

@@ -211,7 +211,7 @@ def test_every_fault_of_a_store_is_named(tiny_mar: Path, tmp_path: Path) -> None
 
 
 def test_server_may_write_elsewhere(clone: Clone, tmp_path: Path) -> None:
-    """With PRELIM_FOLDER the paths of config.properties are found there, and the archives are those of the installation."""
+    """With PRELIM_FOLDER the paths of config.properties are found there; the archives are the installation's."""
     folder = tmp_path / "var" / "server"
     clone.environment[FOLDER] = str(folder)
 
