@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of the bundle; must not exist")
     parser.add_argument("--target", choices=TARGETS, default="cpu")
     parser.add_argument("--archives", type=Path, nargs="+", required=True, help="to be served")
-    parser.add_argument("--wheels", type=Path, help="folder of an earlier bundle's wheels, taken if they fit")
     add_torch_options(parser)
     arguments = parser.parse_args()
     if arguments.folder.exists():
@@ -55,18 +54,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         locked = locked_packages(arguments.target, folder, arguments.torch_index, arguments.torch_sha256)
-        write_bundle(arguments.folder, arguments.target, locked, arguments.archives, earlier=arguments.wheels)
+        write_bundle(arguments.folder, arguments.target, locked, arguments.archives)
     size = sum(path.stat().st_size for path in arguments.folder.rglob("*") if path.is_file())
     print(f"{arguments.folder}: {size / 1e9:.1f} GB, sha256 of {SUMS}: {sha256_of(arguments.folder / SUMS)}")
 
 
-def write_bundle(
-    folder: Path, target: str, locked: Sequence[Sequence[str]], archives: Iterable[Path], *, earlier: Path | None = None
-) -> None:
+def write_bundle(folder: Path, target: str, locked: Sequence[Sequence[str]], archives: Iterable[Path]) -> None:
     """Write a bundle; if that fails, nothing of it stays.
 
-    locked  : arguments for pip, as from `locked_packages`
-    earlier : wheels that need not be fetched again; they are checked like any other
+    locked : arguments for pip, as from `locked_packages`
 
     Raises InstallError for a package or an archive that cannot be used.
     """
@@ -74,7 +70,7 @@ def write_bundle(
         folder.mkdir(parents=True)
         copy_archives(archives, folder / "archives")
         copy_files((*TREE, *INSTALLER), folder / "tree")
-        fetch_wheels(locked, folder / "wheels", earlier)
+        fetch_wheels(locked, folder / "wheels")
         (folder / "install.sh").write_text(SCRIPT, encoding="utf-8")
         (folder / "install.sh").chmod(0o755)
         described = {"version": prelim.__version__, "target": target}
@@ -105,14 +101,13 @@ def copy_files(names: Iterable[str], folder: Path) -> None:
         shutil.copyfile(ROOT / name, target)
 
 
-def fetch_wheels(locked: Sequence[Sequence[str]], folder: Path, earlier: Path | None = None) -> None:
+def fetch_wheels(locked: Sequence[Sequence[str]], folder: Path) -> None:
     """Fetch all packages as wheels, and write their lock. Raises InstallError, with pip's reason."""
     folder.mkdir()
     with tempfile.TemporaryDirectory() as tools:
         pip = [*make_pip(Path(tools)), "wheel", "--no-deps", "--require-hashes", "--quiet", "-w", str(folder)]
         for packages in locked:
-            known = ["--find-links", str(earlier)] if earlier is not None else []
-            run([*pip, *known, *packages], "the packages could not be fetched")
+            run([*pip, *packages], "the packages could not be fetched")
     lines = []
     for wheel in sorted(folder.glob("*.whl")):
         # PEP 427: the fields of a wheel's name have no hyphen.
