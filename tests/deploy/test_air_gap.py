@@ -50,8 +50,9 @@ def serve(network: list[str], folder: Path, state: Path, output: Path) -> Progra
     state.mkdir(exist_ok=True)
     os.chown(state, USER, USER)
     as_user = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "env"]
-    settings = ["--ignore-environment", f"--chdir={folder / 'current'}", "PATH=/usr/bin:/bin", f"PRELIM_FOLDER={state}"]
-    return Program([*network, *as_user, *settings, ".venv/bin/python", "-m", "launcher", "serve"], output)
+    settings = ["PATH=/usr/bin:/bin", f"HOME={state}", f"PRELIM_FOLDER={state}"]
+    clean = ["--ignore-environment", f"--chdir={folder / 'current'}", *settings]
+    return Program([*network, *as_user, *clean, ".venv/bin/python", "-m", "launcher", "serve"], output)
 
 
 def test_install_serve_upgrade_roll_back(bundles: tuple[Path, Path], machine: Path, tmp_path: Path) -> None:
