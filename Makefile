@@ -19,6 +19,9 @@ SHORT_encoder = --encoders mobilenet --rounds 2
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
 SHORT_memory = --model models/demo --precision fp32 --rounds 1
 SHORT_agreement = models/demo --images 100
+TARGET ?= cpu
+BASE ?=
+BUNDLE ?= out/bundle
 UV_VERSION = 0.13.9
 
 BIN = .venv/bin
@@ -35,7 +38,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -106,6 +109,13 @@ gateway: archive  ## start the server, and nginx in front of it, with the page, 
 
 web: gateway  ## the same; prints the address of the page
 
+image:          ## container image prelim:VERSION-TARGET with buildah (TARGET=cpu|gpu, BASE=image|bootstrap, BUILD=options)
+	launcher/install_debian.sh "/usr/bin/buildah /usr/bin/mmdebstrap" "buildah mmdebstrap"
+	deploy/image/build.sh $(TARGET) "$(BASE)" $(BUILD)
+
+bundle: archive  ## folder that installs without a network, with the archive of MODEL (TARGET=cpu|gpu, BUNDLE=out/bundle)
+	$(BIN)/python -m deploy.bundle $(BUNDLE) --target $(TARGET) --archives $(ARCHIVE)
+
 demo: archive  ## start a server on free ports, send a real radiograph over HTTP and gRPC, stop it
 	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
@@ -140,6 +150,16 @@ check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of t
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)
 
+# What serving never imports: the archiver; the downloads of tokenizers; what matplotlib needs, of which a font is read.
+UNSERVED = torch-model-archiver anyio click h11 hf-xet httpcore2 httpx2 huggingface-hub truststore \
+	contourpy cycler fonttools kiwisolver pyparsing
+COMPILE = build/uv/bin/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --quiet
+locks: $(INSTALLED)  ## regenerate all lock files from pyproject.toml
+	$(COMPILE) --all-extras --group dev -o requirements.lock
+	$(COMPILE) --extra serve --extra bridge --constraints requirements.lock --no-annotate \
+		$(UNSERVED:%=--no-emit-package %) -o deploy/image/gpu.lock
+	$(BIN)/python -m deploy.locks
+
 lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -151,7 +171,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 # Tests that need more than Python packages have their own targets.
-NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser
+NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image
 
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
@@ -171,6 +191,10 @@ test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is 
 test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"
 	$(BIN)/python -m pytest -m browser tests/web
+
+test-image: archive  ## build the CPU image and a bundle, run both without a network; 30 minutes, 20 GB of disk
+	launcher/install_debian.sh "/usr/bin/buildah /usr/bin/mmdebstrap /usr/lib/python3.11/ensurepip" "buildah mmdebstrap python3-venv"
+	$(BIN)/python -m pytest -m image tests/deploy
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py

@@ -3,6 +3,7 @@
 python -m launcher start     # in the background; returns when all models are ready
 python -m launcher serve     # in the foreground, until Ctrl-C
 python -m launcher status
+python -m launcher check     # whether the archives may be served
 python -m launcher stop      # waits for the requests that are still being answered
 
 Archives are checked before anything of them is unpacked. `torchserve --start` after `source env.sh` starts the same
@@ -21,7 +22,7 @@ from typing import Any, TextIO
 
 import prelim
 from launcher.archives import CheckedArchive, check_store
-from launcher.environment import ROOT, read_environment
+from launcher.environment import read_environment, server_folder
 from launcher.errors import LaunchError
 from launcher.local_server import CONFIG
 from launcher.process import exclusive
@@ -33,7 +34,7 @@ Command = Callable[[Server, argparse.Namespace], int]
 
 def main() -> int:
     """Run one command; its exit code."""
-    commands: dict[str, Command] = {"start": start, "serve": serve, "status": status, "stop": stop}
+    commands: dict[str, Command] = {"start": start, "serve": serve, "status": status, "check": check, "stop": stop}
     parser = argparse.ArgumentParser(
         prog="launcher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,6 +45,7 @@ def main() -> int:
         options[name].add_argument(
             "--timeout", type=float, default=STARTUP_S, help="seconds until models must be ready"
         )
+    for name in ("start", "serve", "check"):
         options[name].add_argument("--other-code", action="store_true", help="serve archives that have other code")
     for name in ("serve", "stop"):
         options[name].add_argument("--drain", type=float, default=60, help="seconds to wait for open requests")
@@ -52,7 +54,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        return commands[arguments.command](Server(ROOT, CONFIG, read_environment()), arguments)
+        return commands[arguments.command](Server(server_folder(), CONFIG, read_environment()), arguments)
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 1
@@ -119,11 +121,22 @@ def status(server: Server, _: argparse.Namespace) -> int:
     return 0 if ready and models else 1
 
 
-def _launch(server: Server, arguments: argparse.Namespace) -> None:
-    """Check archives, start, and wait. Whatever goes wrong, no server is left behind."""
+def check(server: Server, arguments: argparse.Namespace) -> int:
+    """Check the archives, without starting anything."""
+    _check(server, arguments)
+    return 0
+
+
+def _check(server: Server, arguments: argparse.Namespace) -> list[CheckedArchive]:
     archives = check_store(server.store, other_code=arguments.other_code)
     for archive in archives:
         print(f"{archive.file.name}: {archive.name}, sha256 {archive.sha256}")
+    return archives
+
+
+def _launch(server: Server, arguments: argparse.Namespace) -> None:
+    """Check archives, start, and wait. Whatever goes wrong, no server is left behind."""
+    archives = _check(server, arguments)
     server.start([archive.file.name for archive in archives])
     try:
         print(f"starting, log in {server.console} ...", flush=True)

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from launcher.environment import ROOT, read_environment
+from launcher.environment import ROOT, read_environment, server_folder
 from launcher.errors import LaunchError
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
@@ -36,7 +36,7 @@ def main() -> int:
         settings = Settings.read(arguments.settings)
         if arguments.command == "add-key":
             return _add_key(settings, arguments.client)
-        server = Server(ROOT, CONFIG, read_environment())
+        server = Server(server_folder(), CONFIG, read_environment())
         if arguments.command == "check":
             Gateway(server, settings).check()
             print("nginx accepts the settings")

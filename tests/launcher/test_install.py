@@ -48,7 +48,7 @@ def test_choice_and_size_are_printed(
     monkeypatch.setattr(install, "has_gpu", lambda: gpu)
     monkeypatch.setattr(install, "answers", lambda _: reachable)
     monkeypatch.setattr(install, "install", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(install, "compile_bytecode", lambda: calls.append(("bytecode",)))
+    monkeypatch.setattr(install, "compile_bytecode", lambda *_: calls.append(("bytecode",)))
     monkeypatch.setattr(install, "without", lambda names: names.pattern)
     monkeypatch.setattr(install, "size_gb", lambda _: 1.0)
 
