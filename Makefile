@@ -167,9 +167,9 @@ test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium fr
 	$(BIN)/python -m pytest -m browser tests/web
 
 # Both majors of Helm, and the schemas of Kubernetes.
-$(HELM): tests/deploy/schemas.txt tests/deploy/__main__.py | $(INSTALLED)
+$(HELM): tests/deploy/kubernetes_validate.txt tests/deploy/fetch_helm.py | $(INSTALLED)
 	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D)/python -r $<
-	$(BIN)/python -m tests.deploy
+	$(BIN)/python -m tests.deploy.fetch_helm
 	touch $@
 
 test-deploy: $(HELM)  ## the Helm chart and KServe's manifests; no cluster is needed

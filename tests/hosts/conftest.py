@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,9 @@ class Farm:
         return len(log.read_text(encoding="utf-8").splitlines())
 
     def passed_on(self, since: float) -> int:
-        """Requests since a time that were sent to a second host, by the front host's access log."""
+        """Requests begun after a time that were sent to a second host, by the front host's access log."""
         log = Path((self.folder / "front" / "ready").read_text(encoding="utf-8")).read_text(encoding="utf-8")
-        return sum("," in line and _end_of(line) >= since for line in log.splitlines())
+        return sum(", " in line and _begin_of(line) >= since for line in log.splitlines())
 
 
 def outcomes(load: "subprocess.Popen[str]") -> list[dict[str, Any]]:
@@ -65,8 +67,11 @@ def outcomes(load: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     return sorted((json.loads(line) for line in printed.splitlines()), key=lambda one: one["begin"])
 
 
-def _end_of(line: str) -> float:
-    return time.mktime(time.strptime(line.partition("+")[0], "%Y-%m-%dT%H:%M:%S"))
+def _begin_of(line: str) -> float:
+    """When a logged request began: the log has its end, in whole seconds, and how long it took."""
+    took = re.search(r" (\d+\.\d{3})( |$)", line)
+    assert took is not None
+    return datetime.fromisoformat(line.split()[0]).timestamp() - float(took[1])
 
 
 class FarmBuilder:
