@@ -29,8 +29,8 @@ def main() -> int:
     parser.add_argument("command", choices=("serve", "check", "add-key"))
     parser.add_argument("client", nargs="?", help="for add-key: name of the client")
     parser.add_argument("--settings", type=Path, default=ROOT / "deploy" / "nginx" / "gateway.yaml")
-    parser.add_argument("--wait", type=float, default=0, help="for serve: seconds until the default model must be there")
-    parser.add_argument("--drain", type=float, default=10, help="for serve: seconds for open requests at the end")
+    parser.add_argument("--wait", type=float, default=0, help="for serve: seconds to wait for the model")
+    parser.add_argument("--drain", type=float, default=10, help="for serve: seconds for open requests when it stops")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -133,9 +133,9 @@ def _convert(name: str, value: Any, folder: Path) -> Any:
         return _convert_hosts(value, folder)
     if name == "drafts_token":
         return _existing(name, folder / value)
-    if name == "routes":
-        return tuple(_existing(name, folder / path) for path in value)
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(_existing(name, folder / path) if name == "routes" else path for path in value)
+    return value
 
 
 def _convert_hosts(value: Any, folder: Path) -> Hosts:
@@ -143,8 +143,8 @@ def _convert_hosts(value: Any, folder: Path) -> Hosts:
     required = {field.name for field in fields if field.default is dataclasses.MISSING}
     if not isinstance(value, dict) or not required <= set(value) <= {field.name for field in fields}:
         raise LaunchError(
-            "hosts is not {addresses: [IP, ...], name: NAME, ca: FILE, key_file: FILE}, with port and grpc_port if they "
-            "are not 8088 and 8089"
+            "hosts is not {addresses: [IP, ...], name: NAME, ca: FILE, key_file: FILE}, with port and grpc_port if "
+            "they are not 8088 and 8089"
         )
     if not isinstance(value["addresses"], list):
         raise LaunchError(f"hosts.addresses is {value['addresses']!r}; allowed: a list of IP addresses")

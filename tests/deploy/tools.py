@@ -47,9 +47,16 @@ def run_helm(version: str, *arguments: str) -> "subprocess.CompletedProcess[str]
     return subprocess.run([helm(version), *arguments], capture_output=True, text=True, check=False)
 
 
-def template(version: str, chart: Path, values: Path, *more: str) -> list[dict[str, Any]]:
-    """The objects that a chart gives with these values."""
-    done = run_helm(version, "template", "site", str(chart), "--namespace", "radiology", "--values", str(values), *more)
+def run_template(version: str, values: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    """`helm template` with these values."""
+    # Without a cluster Helm takes the version that it was built for.
+    site = ("site", str(CHART), "--namespace", "radiology", "--kube-version", f"{KUBERNETES[-1]}.0")
+    return run_helm(version, "template", *site, "--values", str(values), *more)
+
+
+def template(version: str, values: Path, *more: str) -> list[dict[str, Any]]:
+    """The objects that the chart gives with these values."""
+    done = run_template(version, values, *more)
     assert done.returncode == 0, done.stderr
     return read_objects(done.stdout)
 

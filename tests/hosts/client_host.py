@@ -32,7 +32,9 @@ class NamedConnection(http.client.HTTPSConnection):
         self.sock = self._ssl.wrap_socket(plain, server_hostname=self.host)
 
 
-def main(address: str, name: str, ca: str, key: str, model: str, image: str, users: str, seconds: str, options: str) -> None:
+def main(
+    address: str, name: str, ca: str, key: str, model: str, image: str, users: str, seconds: str, options: str
+) -> None:
     """Send requests."""
     context = ssl.create_default_context(cafile=ca)
     body = form(Path(image).read_bytes(), json.loads(options))
@@ -67,7 +69,9 @@ BOUNDARY = "part"
 def form(image: bytes, options: dict[str, object]) -> bytes:
     """A multipart body."""
     parts = [b'Content-Disposition: form-data; name="image"; filename="image"\r\n\r\n' + image]
-    parts += [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in options.items()]
+    parts += [
+        f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in options.items()
+    ]
     return b"".join(b"--part\r\n" + part + b"\r\n" for part in parts) + b"--part--\r\n"
 
 

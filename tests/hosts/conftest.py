@@ -71,7 +71,7 @@ def _begin_of(line: str) -> float:
     """When a logged request began: the log has its end, in whole seconds, and how long it took."""
     took = re.search(r" (\d+\.\d{3})( |$)", line)
     assert took is not None
-    return datetime.fromisoformat(line.split()[0]).timestamp() - float(took[1])
+    return datetime.fromisoformat(line.split(maxsplit=1)[0]).timestamp() - float(took[1])
 
 
 class FarmBuilder:

@@ -1,10 +1,10 @@
 """Hosts on one machine: network namespaces, joined by a switch, each with a link that can be cut. Needs root.
 
-    with Network() as network:
-        serving = network.add_host("serving")
-        process = serving.start([sys.executable, "-m", ...])
-        serving.cut()
-        serving.restore()
+with Network() as network:
+    serving = network.add_host("serving")
+    process = serving.start([sys.executable, "-m", ...])
+    serving.cut()
+    serving.restore()
 """
 
 import os

@@ -19,7 +19,7 @@ SHA256 = hashlib.sha256(CONTENTS).hexdigest()
 class Archives(BaseHTTPRequestHandler):
     """Has demo.mar, and the half of half.mar."""
 
-    def do_GET(self) -> None:  # noqa: N802 - its name in the base class
+    def do_GET(self) -> None:
         """Answer, and count."""
         Archives.asked += 1
         if self.path not in {"/demo.mar", "/half.mar"}:
