@@ -6,6 +6,7 @@ Prints a line for each request: when it began, in seconds since the epoch, how l
 and a hash of the report.
 """
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -14,6 +15,7 @@ import ssl
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -32,31 +34,43 @@ class NamedConnection(http.client.HTTPSConnection):
         self.sock = self._ssl.wrap_socket(plain, server_hostname=self.host)
 
 
-def main(
-    address: str, name: str, ca: str, key: str, model: str, image: str, users: str, seconds: str, options: str
-) -> None:
+@dataclass(frozen=True)
+class Load:
+    """What to send, and where; the order is that of the command line."""
+
+    address: str
+    name: str
+    ca: str
+    key: str
+    model: str
+    image: str
+    users: str
+    seconds: str
+    options: str
+
+
+def main(load: Load) -> None:
     """Send requests."""
-    context = ssl.create_default_context(cafile=ca)
-    body = form(Path(image).read_bytes(), json.loads(options))
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    end = time.time() + float(seconds)
+    context = ssl.create_default_context(cafile=load.ca)
+    body = form(Path(load.image).read_bytes(), json.loads(load.options))
+    headers = {"Authorization": f"Bearer {load.key}", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    end = time.time() + float(load.seconds)
 
     def use() -> None:
         while (begin := time.time()) < end:
             status, report = 0, ""
-            try:
-                connection = NamedConnection(address, name, context)
-                connection.request("POST", f"/predictions/{model}", body, headers)
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                connection = NamedConnection(load.address, load.name, context)
+                connection.request("POST", f"/predictions/{load.model}", body, headers)
                 response = connection.getresponse()
-                status, contents = response.status, response.read()
+                contents = response.read()
+                status = response.status
                 report = hashlib.sha256(json.loads(contents).get("report", "").encode()).hexdigest()[:8]
                 connection.close()
-            except (OSError, http.client.HTTPException):
-                pass
             line = {"begin": begin, "seconds": time.time() - begin, "status": status, "report": report}
             print(json.dumps(line), flush=True)
 
-    threads = [threading.Thread(target=use) for _ in range(int(users))]
+    threads = [threading.Thread(target=use) for _ in range(int(load.users))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -69,11 +83,10 @@ BOUNDARY = "part"
 def form(image: bytes, options: dict[str, object]) -> bytes:
     """A multipart body."""
     parts = [b'Content-Disposition: form-data; name="image"; filename="image"\r\n\r\n' + image]
-    parts += [
-        f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode() for name, value in options.items()
-    ]
+    for name, value in options.items():
+        parts.append(f'Content-Disposition: form-data; name="{name}"\r\n\r\n{value}'.encode())
     return b"".join(b"--part\r\n" + part + b"\r\n" for part in parts) + b"--part--\r\n"
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(Load(*sys.argv[1:]))

@@ -1,11 +1,4 @@
-"""Hosts on one machine: network namespaces, joined by a switch, each with a link that can be cut. Needs root.
-
-with Network() as network:
-    serving = network.add_host("serving")
-    process = serving.start([sys.executable, "-m", ...])
-    serving.cut()
-    serving.restore()
-"""
+"""Hosts on one machine: network namespaces, joined by a switch, each with a link that can be cut. Needs root."""
 
 import os
 import subprocess
@@ -70,11 +63,6 @@ class Host:
     def restore(self) -> None:
         """Put it back."""
         _ip("-n", self.switch, "link", "set", self.link, "up")
-
-    def disturb(self, *netem: str) -> None:
-        """Delay or lose packets to this host, as `tc netem` has it; nothing ends that."""
-        command = ["ip", "netns", "exec", self.switch, "tc", "qdisc", "replace", "dev", self.link, "root"]
-        subprocess.run([*command, *(("netem", *netem) if netem else ("pfifo",))], check=True, capture_output=True)
 
     def end(self) -> None:
         """End all that was started here."""
