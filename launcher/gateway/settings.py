@@ -127,12 +127,11 @@ def _convert(name: str, value: Any, folder: Path) -> Any:
         if not isinstance(value, dict) or set(value) != {"certificate", "key"}:
             raise LaunchError("tls is not {certificate: FILE, key: FILE}")
         return Tls(*(_existing(name, folder / value[part]) for part in ("certificate", "key")))
-    if name == "keys":
-        return folder / value
     if name == "hosts":
         return _convert_hosts(value, folder)
-    if name == "drafts_token":
-        return _existing(name, folder / value)
+    if name in {"keys", "drafts_token"}:
+        # add-key writes the file of keys.
+        return folder / value if name == "keys" else _existing(name, folder / value)
     if isinstance(value, list):
         return tuple(_existing(name, folder / path) if name == "routes" else path for path in value)
     return value
