@@ -175,8 +175,10 @@ $(HELM): tests/deploy/kubernetes_validate.txt tests/deploy/fetch_helm.py | $(INS
 test-deploy: $(HELM)  ## the Helm chart and KServe's manifests; no cluster is needed
 	$(BIN)/python -m pytest -m deploy tests/deploy
 
-test-hosts: archive  ## several hosts in network namespaces: gateway, two servers, a client; a Ray cluster. Needs root
+test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found; throughput of two. Needs root, ten minutes
+	launcher/install_debian.sh "/usr/sbin/nginx /usr/sbin/ip" "nginx-light iproute2"
 	$(BIN)/python -m pytest -m hosts tests/hosts
+	$(BIN)/python -m tests.hosts.throughput
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py
