@@ -146,7 +146,7 @@ def _ray(address: str | None) -> Iterator[None]:
         try:
             with _no_stderr():
                 ray.init(address, log_to_driver=False, logging_level="error", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
             raise JobError(f"no Ray cluster at {address}: {_last_line(error)}") from error
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False

@@ -55,6 +55,7 @@ def main(load: Load) -> None:
     body = form(Path(load.image).read_bytes(), json.loads(load.options))
     headers = {"Authorization": f"Bearer {load.key}", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     end = time.time() + float(load.seconds)
+    printing = threading.Lock()
 
     def use() -> None:
         while (begin := time.time()) < end:
@@ -68,7 +69,8 @@ def main(load: Load) -> None:
                 report = hashlib.sha256(json.loads(contents).get("report", "").encode()).hexdigest()[:8]
                 connection.close()
             line = {"begin": begin, "seconds": time.time() - begin, "status": status, "report": report}
-            print(json.dumps(line), flush=True)
+            with printing:
+                print(json.dumps(line), flush=True)
 
     threads = [threading.Thread(target=use) for _ in range(int(load.users))]
     for thread in threads:

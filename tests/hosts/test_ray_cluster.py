@@ -1,6 +1,8 @@
 """A bulk job on a Ray cluster of several hosts, of which one is cut off at work."""
 
 import os
+import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +24,9 @@ ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": str(ROOT),
     "RAY_USAGE_STATS_ENABLED": "0",
+    # A cluster of several hosts wants a token from whoever joins it, or gives it work.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
     # Nodes find out that another is lost within seconds instead of half a minute.
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "1000",
@@ -64,9 +69,18 @@ def test_host_that_is_cut_off_loses_no_study(
     tiny_mar: Path,
     tmp_path: Path,
 ) -> None:
-    """The other one does the rest, and what the lost one still writes counts once: every study has one row."""
+    """The other one does the rest, and what the lost one still writes counts once: every study has one row.
+
+    A job without the cluster's token is told so.
+    """
     output = tmp_path / "out"
     arguments = command(studies, output, tiny_mar, "--option", BEAMS, "--address", f"{cluster[0].address}:{PORT}")
+    stranger = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("RAY_AUTH")}
+    options = {"cwd": ROOT, "env": stranger | {"HOME": str(tmp_path)}, "stderr": subprocess.PIPE, "text": True}
+    _, refused = cluster[0].start(arguments, **options).communicate(timeout=120)
+    assert refused.startswith("no Ray cluster at")
+    assert "oken" in refused
+
     with (tmp_path / "job.log").open("wb") as log:
         job = cluster[0].start(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
     wait_for_rows(output, 2 * BLOCK_ROWS, job)
