@@ -13,6 +13,8 @@ import yaml
 import prelim
 from launcher.gateway.settings import Settings
 from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, run_template, template
+from tests.gateway.conftest import open_site
+from tests.gateway.recorder import Recorder
 
 pytestmark = pytest.mark.deploy
 
@@ -160,6 +162,22 @@ def test_gateway_accepts_its_settings(objects: Objects, tmp_path: Path) -> None:
         assert set(hosts) <= set(settings.names)
     mounted = {mount["mountPath"] for mount in pod(objects)["containers"][0]["volumeMounts"]}
     assert {"/etc/prelim", "/etc/prelim-tls", "/etc/prelim-keys"} <= mounted
+
+
+def test_metrics_need_a_key(everything: Objects, tmp_path: Path) -> None:
+    """Prometheus reads TorchServe's metrics by the pod's address; without a key there are none."""
+    recorder = Recorder()
+    route = tmp_path / "metrics.conf"
+    route.write_text(
+        only(everything, "ConfigMap")["data"]["metrics.conf"].replace("127.0.0.1:8082", f"127.0.0.1:{recorder.port}")
+    )
+    with (site := open_site(tmp_path, recorder, routes=(route,))).nginx:
+        assert site.ask("GET", "/metrics", Host="10.0.0.7:8088")[0] == 200
+        assert [one.target for one in recorder.seen] == ["GET /metrics"]
+        assert site.ask("GET", "/metrics", Authorization="Bearer x")[0] == 401
+        assert site.ask("POST", "/metrics", b"x")[0] == 405
+    assert len(recorder.seen) == 1
+    recorder.close()
 
 
 @dataclasses.dataclass(frozen=True)
