@@ -135,6 +135,12 @@ def test_server_starts_before_the_gateway_and_ends_after_it(objects: Objects) ->
     server = spec["initContainers"][-1]
     (gateway,) = spec["containers"]
     assert (server["name"], server["restartPolicy"], gateway["name"]) == ("server", "Always", "gateway")
+    # The gateway finds the server as on a host: by its process, its keys and its temporary folder.
+    assert spec["shareProcessNamespace"] is True
+    shared = [{(mount["mountPath"], mount["name"]) for mount in one["volumeMounts"]} for one in (server, gateway)]
+    assert {path for path, _ in shared[0] & shared[1]} == {"/run/prelim", "/tmp"}  # noqa: S108 - of the container
+    folders = [variable for one in (server, gateway) for variable in one["env"] if variable["name"] == "PRELIM_FOLDER"]
+    assert folders == 2 * [{"name": "PRELIM_FOLDER", "value": "/run/prelim/server"}]
     assert "startupProbe" in server
     probe = gateway["readinessProbe"]["httpGet"]
     assert (probe["path"], probe["scheme"]) == ("/ready", "HTTPS")

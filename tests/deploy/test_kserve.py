@@ -43,6 +43,7 @@ def test_runtime_is_the_charts_pod(objects: list[dict[str, Any]]) -> None:
         assert " ".join(charts["command"]) in " ".join(ours["command"])
         assert ours["resources"] == charts["resources"]
         assert ours["securityContext"].items() >= charts["securityContext"].items()
+    assert spec(objects, "InferenceService")["predictor"]["shareProcessNamespace"] is True
     assert gateway["args"][-2:] == deployment["containers"][0]["args"]
     assert "--wait" in gateway["args"]
 
