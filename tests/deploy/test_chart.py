@@ -3,6 +3,8 @@
 import dataclasses
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 import prelim
+from launcher.environment import ROOT
 from launcher.gateway.settings import Settings
 from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, run_template, template
 from tests.gateway.conftest import open_site
@@ -168,6 +171,15 @@ def test_gateway_accepts_its_settings(objects: Objects, tmp_path: Path) -> None:
         assert set(hosts) <= set(settings.names)
     mounted = {mount["mountPath"] for mount in pod(objects)["containers"][0]["volumeMounts"]}
     assert {"/etc/prelim", "/etc/prelim-tls", "/etc/prelim-keys"} <= mounted
+
+
+def test_gateway_accepts_its_options(everything: Objects) -> None:
+    """Its command line is that of the code: nothing is missing but the settings, which are on no other machine."""
+    (gateway,) = pod(everything)["containers"]
+    program, *command = gateway["command"]
+    assert program == "python"
+    done = subprocess.run([sys.executable, *command, *gateway["args"]], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"/etc/prelim/gateway.yaml cannot be read: FileNotFoundError\n")
 
 
 def test_metrics_need_a_key(everything: Objects, tmp_path: Path) -> None:
