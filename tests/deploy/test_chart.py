@@ -1,5 +1,6 @@
 """The Helm chart: it is valid for every supported Kubernetes, closed by default, and its checks find planted errors."""
 
+import copy
 import dataclasses
 import re
 import shutil
@@ -37,10 +38,16 @@ def objects(values: Path) -> Objects:
     return template(HELMS[-1], values)
 
 
-@pytest.fixture
-def everything() -> Objects:
+@pytest.fixture(scope="session")
+def all_options() -> Objects:
     """What the chart gives with all options on."""
     return template(HELMS[-1], CHART / "ci" / "everything.yaml")
+
+
+@pytest.fixture
+def everything(all_options: Objects) -> Objects:
+    """The same, to be changed."""
+    return copy.deepcopy(all_options)
 
 
 def only(objects: Objects, kind: str) -> dict[str, Any]:
