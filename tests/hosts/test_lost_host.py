@@ -13,11 +13,11 @@ BEFORE, AWAY, AFTER = 6, 16, 14
 """Seconds of the load: with both hosts, with one, and with both again."""
 
 OUT = 5
-"""Seconds after which a host that is gone gets no more requests, except for one from time to time that tries it."""
+"""Seconds after which a host that is gone gets no further requests, except for one from time to time that tries it."""
 
 
 def test_host_that_is_cut_off_loses_nothing(farm: Farm) -> None:
-    """Its requests in flight are answered by the other one; it gets no more while it is away, and its share again.
+    """Its requests in flight are answered by the other one; it gets no further ones while it is away, and its share again.
 
     The reports are the same wherever they are written.
     """
