@@ -17,7 +17,7 @@ OUT = 5
 
 
 def test_host_that_is_cut_off_loses_nothing(farm: Farm) -> None:
-    """Its requests in flight are answered by the other one; it gets no further ones while it is away, and its share again.
+    """Its requests in flight are answered by the other one; it gets no further ones while away, and its share again.
 
     The reports are the same wherever they are written.
     """
