@@ -30,6 +30,7 @@ SMOLLM2 = build/smollm2/installed
 PRETRAINED = build/efficientnet_lite0/installed
 PEERS = build/bench/installed
 LLAMA_CPP = build/bench/llama_cpp
+HELM = build/deploy/installed
 # MODEL is a name under models/ or the path of a model folder.
 MODEL_FOLDER = $(if $(findstring /,$(MODEL)),$(MODEL),$(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL)))
 ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
@@ -38,7 +39,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image test-deploy test-hosts
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -171,7 +172,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 # Tests that need more than Python packages have their own targets.
-NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image
+NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image and not deploy and not hosts
 
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
@@ -195,6 +196,20 @@ test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium fr
 test-image: archive  ## build the CPU image and a bundle, run both without a network; 30 minutes, 20 GB of disk
 	launcher/install_debian.sh "/usr/bin/buildah /usr/bin/mmdebstrap /usr/lib/python3.11/ensurepip" "buildah mmdebstrap python3-venv"
 	$(BIN)/python -m pytest -m image tests/deploy
+
+# Both majors of Helm, and the schemas of Kubernetes.
+$(HELM): tests/deploy/kubernetes_validate.txt tests/deploy/fetch_helm.py | $(INSTALLED)
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D)/python -r $<
+	$(BIN)/python -m tests.deploy.fetch_helm
+	touch $@
+
+test-deploy: $(HELM)  ## the Helm chart and KServe's manifests; no cluster is needed
+	$(BIN)/python -m pytest -m deploy tests/deploy
+
+test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found; throughput of two. Needs root, ten minutes
+	launcher/install_debian.sh "/usr/sbin/nginx /usr/sbin/ip" "nginx-light iproute2"
+	$(BIN)/python -m pytest -m hosts tests/hosts
+	$(BIN)/python -m tests.hosts.throughput
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py

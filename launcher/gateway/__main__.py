@@ -29,6 +29,8 @@ def main() -> int:
     parser.add_argument("command", choices=("serve", "check", "add-key"))
     parser.add_argument("client", nargs="?", help="for add-key: name of the client")
     parser.add_argument("--settings", type=Path, default=ROOT / "deploy" / "nginx" / "gateway.yaml")
+    parser.add_argument("--wait", type=float, default=0, help="for serve: seconds to wait for the model")
+    parser.add_argument("--drain", type=float, default=10, help="for serve: seconds for open requests when it stops")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -41,7 +43,7 @@ def main() -> int:
             Gateway(server, settings).check()
             print("nginx accepts the settings")
             return 0
-        return _serve(server, settings)
+        return _serve(server, settings, arguments.wait, arguments.drain)
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 1
@@ -49,9 +51,9 @@ def main() -> int:
         return 130
 
 
-def _serve(server: Server, settings: Settings) -> int:
-    with Gateway(server, settings) as gateway:
-        gateway.start()
+def _serve(server: Server, settings: Settings, wait: float, drain: float) -> int:
+    with Gateway(server, settings, drain) as gateway:
+        gateway.start(wait)
         print(f"open {gateway.url} in a browser; gRPC: {settings.listen_grpc}; Ctrl-C stops the gateway", flush=True)
         print("`make stop` stops the server itself", flush=True)
         try:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from launcher.gateway.keys import check_keys, write_private
 from launcher.gateway.settings import Settings
+from launcher.gateway.upstream import Upstream
 from launcher.ports import read_properties
 
 NGINX = ROOT / "deploy" / "nginx"
@@ -43,34 +43,17 @@ SHOWN_AS = {494: 431, 495: 400, 496: 400, 497: 400, 502: 503, 505: 400}
 """nginx's own codes, and codes with the meaning of another."""
 
 
-@dataclass(frozen=True)
-class Upstream:
-    """What the gateway serves: addresses as HOST:PORT.
-
-    http, grpc   : of TorchServe
-    model        : MODEL/VERSION of the default model
-    drafts       : of the bridge that writes documents of drafts, or None
-    drafts_token : that this bridge wants
-    """
-
-    http: str
-    grpc: str
-    model: str
-    drafts: str | None = None
-    drafts_token: str = ""
-
-
 def write_folder(
     folder: Path, settings: Settings, upstream: Upstream, *, key: str, page: dict[str, Any], log: Path
 ) -> Path:
     """Write all that nginx reads; returns its configuration file.
 
     folder : private, made if missing
-    key    : TorchServe's inference key
+    key    : TorchServe's inference key, or that of the serving hosts
     page   : contents of /config.json
     log    : access log
     """
-    if re.search(r'["$\\\n]', f"{folder}{log}{ROOT}{settings.keys}{settings.tls}{settings.routes}"):
+    if re.search(r'["$\\\n]', f"{folder}{log}{ROOT}{settings.keys}{settings.tls}{settings.routes}{settings.hosts}"):
         raise LaunchError('a path of the gateway has ", $ or \\, which nginx would interpret: use another folder')
     if not re.fullmatch(r"[A-Za-z0-9_=+/.-]*", upstream.drafts_token):
         raise LaunchError(
@@ -92,9 +75,9 @@ def write_folder(
 
 
 def write_key(folder: Path, key: str) -> None:
-    """Write TorchServe's key for nginx, which reads it when it reloads. Raises LaunchError for another text."""
-    if not re.fullmatch(r"[A-Za-z0-9_=+/-]*", key):
-        raise LaunchError("TorchServe's key has characters that a key does not have")
+    """Write the server's key for nginx, which reads it when it reloads. Raises LaunchError for another text."""
+    if not re.fullmatch(r"[A-Za-z0-9_=+/.-]*", key):
+        raise LaunchError("the server's key has characters that a key does not have")
     write_private(folder / "torchserve_key.conf", f'map "" $torchserve_key {{ default "{key}"; }}\n')
 
 
@@ -121,12 +104,9 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "requests_per_second": settings.requests_per_second,
         "burst": settings.burst,
         "open_requests": settings.open_requests,
-        "server_requests": settings.server_requests,
         "open": "" if settings.keys else 1,
         "known_hosts": " ".join(f'"{name.lower()}" 1;' for name in settings.names),
-        "torchserve": upstream.http,
-        "torchserve_grpc": upstream.grpc,
-        "model": upstream.model,
+        **upstream.directives(settings.server_requests),
         "drafts_token": upstream.drafts_token,
         "tls": _tls(settings),
         "listen": settings.listen + (" ssl" if settings.tls else ""),

@@ -2,17 +2,19 @@
 
 import contextlib
 import ipaddress
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
-from launcher.gateway.config import Upstream, write_client_keys, write_folder, write_key
+from launcher.gateway.config import write_client_keys, write_folder, write_key
 from launcher.gateway.drafts import FORMATS, DraftBridge
 from launcher.gateway.keys import current_key
 from launcher.gateway.nginx import Nginx
 from launcher.gateway.settings import OWN, Settings
+from launcher.gateway.upstream import Upstream, upstream_of_hosts
 from launcher.process import exclusive
 from launcher.sample_radiograph import sample_radiograph
 from launcher.server import Server
@@ -26,13 +28,16 @@ SAMPLES = {"rg1.dcm": "Chest PA, DICOM", "chest.jpg": "Chest, JPEG"}
 class Gateway:
     """A context manager around nginx.
 
-    server   : the TorchServe that it serves, which must run when the gateway starts
+    server   : the TorchServe that it serves, which must run when the gateway starts; with `hosts` in the settings it
+               need not, and its folders are those of the gateway
     settings : of the site
+    drain    : seconds that open requests have when it stops
     """
 
-    def __init__(self, server: Server, settings: Settings) -> None:
+    def __init__(self, server: Server, settings: Settings, drain: float = 10) -> None:
         self.server = server
         self.settings = settings
+        self.drain = drain
         self.folder = server.temporary / "gateway"
         self._nginx: Nginx | None = None
         self._key = ""
@@ -56,23 +61,20 @@ class Gateway:
             write_folder(folder, self.settings, self._upstream("0"), key="", page=self._page([]), log=folder / "log")
         )
 
-    def start(self) -> None:
-        """Start nginx. Raises LaunchError if TorchServe or the default model is not ready."""
-        described = self.server.describe(self.settings.model)
-        if not described:
-            raise LaunchError(
-                f"the server does not run or has no model {self.settings.model}: start it with `make start`"
-            )
-        self._key = current_key(self.server)
+    def start(self, seconds: float = 0) -> None:
+        """Start nginx. Raises LaunchError if TorchServe or the default model is not there within these seconds."""
+        version, models = self._find_models(seconds)
+        self._key = self._current_key()
         self._files = self._stamp_files()
         with exclusive(self.server.temporary):
             self.folder.mkdir(mode=0o700, exist_ok=True)
+            self.log.parent.mkdir(exist_ok=True)
             if self.settings.drafts == OWN:
                 log = self.log.with_name("bridge.log")
                 self._bridge = DraftBridge(self.server, self.settings.model, self.folder / "bridge", log)
                 self._bridge.start()
-            upstream = self._upstream(str(described["modelVersion"]))
-            page = self._page(self.server.models())
+            upstream = self._upstream(version)
+            page = self._page(models)
             config = write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
             self._write_samples()
             self._nginx = Nginx(config)
@@ -84,7 +86,7 @@ class Gateway:
         """
         if self._nginx is None:
             return False
-        files, key = self._stamp_files(), current_key(self.server)
+        files, key = self._stamp_files(), self._current_key()
         if files != self._files:
             self._files = files
             write_client_keys(self.folder, self.settings)
@@ -104,7 +106,7 @@ class Gateway:
     def stop(self) -> None:
         """End nginx and forget TorchServe's key."""
         if self._nginx is not None:
-            self._nginx.stop()
+            self._nginx.stop(self.drain)
             (self.folder / "torchserve_key.conf").unlink(missing_ok=True)
         if self._bridge is not None:
             self._bridge.stop()
@@ -115,18 +117,42 @@ class Gateway:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
 
-    def _upstream(self, version: str) -> Upstream:
-        host, port = self.server.addresses["inference"]
-        if not ipaddress.ip_address(host).is_loopback:
+    def _find_models(self, seconds: float) -> tuple[str, list[str]]:
+        """Version of the default model, and names of all. Raises LaunchError. Serving hosts may start later."""
+        if self.settings.hosts is not None:
+            return "", [self.settings.model]
+        deadline = time.monotonic() + seconds
+        while not (described := self.server.describe(self.settings.model)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        if not described:
             raise LaunchError(
-                f"inference_address is on {host}: behind a gateway TorchServe must listen on loopback only"
+                f"the server does not run or has no model {self.settings.model}: start it with `make start`"
             )
+        return str(described["modelVersion"]), self.server.models()
+
+    def _current_key(self) -> str:
+        """That the gateway sends: TorchServe's, or the serving hosts'."""
+        if self.settings.hosts is None:
+            return current_key(self.server)
+        with contextlib.suppress(OSError, ValueError):
+            return self.settings.hosts.key_file.read_text(encoding="ascii").strip()
+        return ""
+
+    def _upstream(self, version: str) -> Upstream:
         drafts, token = self.settings.drafts, ""
         if drafts == OWN:
             drafts, token = (self._bridge.address, self._bridge.token) if self._bridge else (None, "")
         elif self.settings.drafts_token is not None:
             token = self.settings.drafts_token.read_text(encoding="utf-8").strip()
-        return Upstream(f"{host}:{port}", self.server.grpc_target, f"{self.settings.model}/{version}", drafts, token)
+        if self.settings.hosts is not None:
+            return upstream_of_hosts(self.settings.hosts, drafts, token)
+        host, port = self.server.addresses["inference"]
+        if not ipaddress.ip_address(host).is_loopback:
+            raise LaunchError(
+                f"inference_address is on {host}: behind a gateway TorchServe must listen on loopback only"
+            )
+        chat = f"/predictions/{self.settings.model}/{version}"
+        return Upstream([f"{host}:{port}"], [self.server.grpc_target], chat, None, drafts, token)
 
     def _stamp_files(self) -> list[Stamp]:
         """What tells that a file of the site has been changed; None for one that is missing."""
