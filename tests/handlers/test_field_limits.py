@@ -27,7 +27,7 @@ def read(row: dict[str, Any], headers: dict[str, Any] | None = None) -> Exchange
 
 def test_limits_are_the_documented_ones() -> None:
     """Numbers that docs and messages state."""
-    assert (fields.MAX_FIELDS, fields.MAX_TEXT_BYTES, fields.BYTES_PER_NUMBER) == (32, 131072, 40)
+    assert (fields.MAX_FIELDS, fields.MAX_TEXT_BYTES, fields.BYTES_PER_NUMBER) == (40, 131072, 40)
     assert fields.MAX_JSON_CONTAINERS == 10_000
     assert max_features_bytes(10) == 131072 + 400
     assert (request.MAX_PROMPT_CHARACTERS, request.MAX_MESSAGES, request.MAX_OPTION_CHARACTERS) == (8000, 64, 256)
@@ -178,7 +178,9 @@ def test_stop_texts_of_a_request() -> None:
     assert options(["x"] * 16) == GenerationOptions(stop=("x",) * 16)
     with pytest.raises(InvalidOption, match="stop has 17 entries; at most 16"):
         options(["x"] * 17)
-    with pytest.raises(InvalidOption, match="stop is of type list; only stop can be a list, of texts"):
+    with pytest.raises(
+        InvalidOption, match="stop is of type list; only stop and banned_phrases can be lists, of texts"
+    ):
         options([1])
 
 
