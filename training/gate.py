@@ -27,7 +27,7 @@ from PIL import Image
 from prelim.archive.archive import GATE, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import read_weights
-from prelim.encoding.gate import Gate, hash_encoder, read_gate
+from prelim.encoding.gate import Gate, hash_encoder, pool, read_gate
 from prelim.errors import PrelimError
 from prelim.networks.model_folder import MODEL_CARD, read_network
 from terminal.program import sign_of_life
@@ -147,7 +147,7 @@ def encode_others(
         altered = write_altered_images(Path(temporary), {pictures[i]: read(pictures[i]) for i in sorted(chosen)})
         titles = {"no radiology": foreign, "validation images, altered": altered, "other radiology": others}
         found = {
-            title: {kind: encoder.pooled(paths, kind) for kind, paths in kinds.items() if paths}
+            title: {kind: pool(encoder.means(paths, kind)) for kind, paths in kinds.items() if paths}
             for title, kinds in titles.items()
         }
     found["no radiology"]["all of these"] = np.concatenate(list(found["no radiology"].values()))
@@ -179,7 +179,7 @@ def _run(arguments: argparse.Namespace) -> None:
     # A CPU convolves twice as fast with this layout.
     vision = network.vision.to(memory_format=torch.channels_last)
     encoder = Encoder(vision, config, arguments.slots, arguments.device, source.frame)
-    train, val = (encoder.pooled([image for image, _ in images]) for images in data)
+    train, val = (pool(encoder.means([image for image, _ in images])) for images in data)
     path = model / GATE
     if not arguments.measure:
         gate = fit(train, hash_encoder(config, read_weights(model / WEIGHTS)))

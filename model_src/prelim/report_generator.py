@@ -171,7 +171,7 @@ class ReportGenerator:
         self._streams = TextStreams(self._tokenizer)
         self._prompter = self.config.prompter(self._tokenizer)
         tokens = self.config.tokenizer
-        bans = Bans(self._tokenizer)
+        bans = Bans(self._tokenizer, self.config.decoder.get("vocab_size"))
         try:
             bans.of(self.config.generation)
         except InvalidOption as error:

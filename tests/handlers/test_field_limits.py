@@ -35,13 +35,13 @@ def test_limits_are_the_documented_ones() -> None:
 
 
 def test_number_of_fields() -> None:
-    """32 are read and 33 are not, in a request and in a JSON object."""
-    assert len(collect_fields({f"f{i}": b"x" for i in range(32)}, {}, 100)) == 32
-    with pytest.raises(TooLarge, match="the request has 33 fields; at most 32"):
-        collect_fields({f"f{i}": b"x" for i in range(33)}, {}, 100)
-    assert len(json_object("options", {f"{i}": 0 for i in range(32)})) == 32
-    with pytest.raises(TooLarge, match="options has 33 members; at most 32"):
-        json_object("options", {f"{i}": 0 for i in range(33)})
+    """40 are read and 41 are not, in a request and in a JSON object."""
+    assert len(collect_fields({f"f{i}": b"x" for i in range(40)}, {}, 100)) == 40
+    with pytest.raises(TooLarge, match="the request has 41 fields; at most 40"):
+        collect_fields({f"f{i}": b"x" for i in range(41)}, {}, 100)
+    assert len(json_object("options", {f"{i}": 0 for i in range(40)})) == 40
+    with pytest.raises(TooLarge, match="options has 41 members; at most 40"):
+        json_object("options", {f"{i}": 0 for i in range(41)})
 
 
 def test_bytes_and_brackets_of_json() -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from prelim.archive.archive import WEIGHTS, load_tokenizer
+from prelim.decoders.weights_file import read_weights
 from prelim.encoding.gate import read_gate
 from prelim.networks.model_folder import read_model_folder
 from training import gate
 from training.datasets.study import DatasetError
 from training.evaluation import foreign_images, input_gate
+from training.run.model_folder import write_folder
 from training.settings import Settings
 from training.train import train
 
@@ -58,6 +62,10 @@ def test_the_command_makes_and_measures_a_gate(
         run(monkeypatch, model, "--rate", 0.7)
     assert "allowed: above 0 and below 0.5" in capsys.readouterr().err
     assert read_gate(model / "gate.safetensors").limit[0] > 0
+
+    description = yaml.safe_load((model / "model.yaml").read_text(encoding="utf-8"))
+    write_folder(model, description, read_weights(model / WEIGHTS), load_tokenizer(model), "float32")
+    assert read_model_folder(model).gate is None, "training again removes the gate of the weights before"
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from prelim.archive.model_config import ModelConfig
-from prelim.encoding.gate import pool
+from prelim.encoding.gate import mean_features
 from prelim.errors import InputError
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import InputConfig, Radiograph
@@ -50,9 +50,9 @@ class Encoder:
             pixel_values = np.stack([preprocess(picture, config.preprocess) for picture in pictures])
             yield self._vision(torch.from_numpy(pixel_values).to(self._device))
 
-    def pooled(self, images: Sequence[Path], doing: str = "encoding") -> np.ndarray:
+    def means(self, images: Sequence[Path], doing: str = "encoding") -> np.ndarray:
         """Mean image features, float32, shape (images, width)."""
-        return np.concatenate([pool(features.cpu().numpy()) for features in self.encode(images, doing)])
+        return np.concatenate([mean_features(features.cpu().numpy()) for features in self.encode(images, doing)])
 
 
 def _read(path: Path, config: InputConfig, frame: int) -> Radiograph:

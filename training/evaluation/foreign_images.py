@@ -12,6 +12,8 @@ import pywt.data
 from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Transpose
 
+from prelim.images.input_config import MIN_SIDE
+
 SIDE = 256
 SEED = 20261128
 
@@ -222,8 +224,8 @@ def _invert(picture: Image.Image, _: Random) -> Image.Image:
 
 
 def _crop(picture: Image.Image, random: Random) -> Image.Image:
-    """A quarter of the picture's area."""
-    width, height = picture.width // 2, picture.height // 2
+    """A quarter of the picture's area, as far as that is large enough to be read."""
+    width, height = (min(side, max(side // 2, MIN_SIDE)) for side in picture.size)
     left, top = int(random.integers(picture.width - width + 1)), int(random.integers(picture.height - height + 1))
     return picture.crop((left, top, left + width, top + height))
 

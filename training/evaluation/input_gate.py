@@ -20,7 +20,7 @@ RATES = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1)
 MAX_BYTES = 2_000_000
 """Of a gate."""
 
-RANK = 256
+RANK = 128
 """Directions, at most."""
 
 SPLITS = 200

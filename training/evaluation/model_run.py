@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
 from prelim.decoders.decoder import PADDING
-from prelim.encoding.gate import pool
+from prelim.encoding.gate import mean_features
 from prelim.generation.banned_phrases import Bans
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
@@ -53,11 +53,11 @@ class ModelRunner:
         self._decoder = serving_decoder(model.network.decoder, packed=False, device=device)
         self._prompter = model.config.prompter(model.tokenizer)
         self._prompt_ids = self._prompter.ids(None, None)
-        self._bans = Bans(model.tokenizer)
+        self._bans = Bans(model.tokenizer, model.config.decoder.get("vocab_size"))
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Mean image features, shape (images, width)."""
-        return torch.from_numpy(self._encoder.pooled(images))
+        return torch.from_numpy(self._encoder.means(images))
 
     @torch.inference_mode()
     def run(self, images: Sequence[Path], references: Sequence[str], options: GenerationOptions | None = None) -> Run:
@@ -71,7 +71,7 @@ class ModelRunner:
             image_embeds = self._model.network.connector(image_features)
             golds = references[len(reports) :][: len(image_embeds)]
             reports += self._written(image_embeds, options or self._model.config.generation)
-            features.append(torch.from_numpy(pool(image_features.cpu().numpy())))
+            features.append(torch.from_numpy(mean_features(image_features.cpu().numpy())))
             told = self._score_references(image_embeds, golds)
             nats += told[0]
             tokens += told[1]

@@ -31,7 +31,7 @@ MAKE = "`python -m training.gate MODEL DATA` makes one"
 class Gate:
     """The distribution of a model's features on the images of its training, and the limit of what is like them.
 
-    mean       : float32, shape (width,), of pooled image_features
+    mean       : float32, shape (width,), of `pool`ed image_features
     directions : float16, shape (rank, width), orthonormal: in which the features vary most
     deviations : float32, shape (rank,), standard deviations in these directions
     rest       : float32, shape (1,), standard deviation in any other direction
@@ -51,7 +51,7 @@ class Gate:
 
         pooled : shape (images, width), see `pool`
         """
-        centered = pooled.astype(np.float32) - self.mean
+        centered = pooled - self.mean
         directions = self.directions.astype(np.float32)
         along = centered @ directions.T
         beyond = centered - along @ directions
@@ -87,12 +87,22 @@ class Gate:
         write_weights(path, {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in vars(self).items()})
 
 
-def pool(image_features: Array) -> Array:
+def mean_features(image_features: Array) -> Array:
     """Mean over the tokens of each image, shape (images, width).
 
     image_features : shape (images, num_tokens, width), or (images, width) of encoders that give one vector
     """
-    pooled: Array = image_features.mean(axis=1) if image_features.ndim == 3 else image_features
+    mean: Array = image_features.mean(axis=1) if image_features.ndim == 3 else image_features
+    return mean
+
+
+def pool(image_features: Array) -> Array:
+    """What a gate compares: `mean_features` with a length of 1, shape (images, width).
+
+    An image that is brighter or richer in contrast has longer features, not others.
+    """
+    mean = mean_features(image_features)
+    pooled: Array = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return pooled
 
 

@@ -144,10 +144,13 @@ class Vocabulary:
 
 
 class Bans:
-    """Compiles lists of phrases for one tokenizer."""
+    """Compiles lists of phrases for one tokenizer.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    vocab_size : of the decoder; None where tokenizer and decoder have the same vocabulary
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+        self._tokenizer, self._vocab_size = tokenizer, vocab_size
         self._vocabulary: tuple[TokenTexts, Vocabulary] | None = None
         self._compile = lru_cache(_COMPILED)(self._make)
 
@@ -161,7 +164,7 @@ class Bans:
     def _make(self, phrases: tuple[str, ...], stop: tuple[str, ...]) -> Ban:
         if self._vocabulary is None:
             try:
-                texts = TokenTexts(self._tokenizer)
+                texts = TokenTexts(self._tokenizer, self._vocab_size)
             except UnknownDecoder as error:
                 raise InvalidOption(
                     f"{NAME} is given, but this model's tokens cannot be mapped to text: {error}; leave it out", NAME
@@ -215,12 +218,9 @@ class BannedRows:
 
     def forbid(self, scores: Tensor) -> Tensor:
         """Scores, shape (rows, vocab_size), with minus infinity for every token that would complete a phrase."""
-        forbidden = [self._ban.banned(place) for place in self._places]
-        rows = torch.repeat_interleave(torch.arange(len(forbidden)), torch.tensor([len(ids) for ids in forbidden]))
-        ids = torch.cat(forbidden)
-        known = ids < scores.shape[1]
-        places = (rows[known].to(scores.device), ids[known].to(scores.device))
-        return scores.index_put(places, torch.tensor(-torch.inf, dtype=scores.dtype, device=scores.device))
+        width = scores.shape[1]
+        forbidden = [self._ban.banned(place) + row * width for row, place in enumerate(self._places)]
+        return scores.flatten().index_fill(0, torch.cat(forbidden).to(scores.device), -torch.inf).view_as(scores)
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
         """Take the next token of every row; parents : the row that each row continues, None for itself."""

@@ -17,7 +17,7 @@ class LogitsFilter:
     banned : of the request's rows; None if no phrase is banned
     """
 
-    def __init__(self, options: GenerationOptions, eos_token_ids: Tensor, banned: BannedRows | None) -> None:
+    def __init__(self, options: GenerationOptions, eos_token_ids: Tensor, banned: BannedRows | None = None) -> None:
         self._options = options
         self._banned = banned
         self._eos_token_ids = eos_token_ids

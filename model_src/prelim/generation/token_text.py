@@ -68,12 +68,13 @@ class TokenTexts:
     later, first : by token id, what a token adds after others, and at the beginning of a text
     byte_runs    : a run of tokens that are bytes is BROKEN as a whole if it is not UTF-8
     closed       : beginnings of words that lose the space before them, such as "n't"
+    vocab_size   : of the decoder, which writes no token from there on; None: that of the tokenizer
     words_only   : signs may come out as others, so that only letters, digits and spaces are as they are here
 
     Raises UnknownDecoder.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         steps = decoder_steps(json.loads(tokenizer.to_str())["decoder"])
         of_tokens, of_text = _split(steps)
         self.byte_runs = any(step["type"] == "ByteFallback" for step in of_tokens)
@@ -84,7 +85,7 @@ class TokenTexts:
         special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
         count = tokenizer.get_vocab_size()
         count = 1 + max(tokenizer.get_vocab().values(), default=count - 1)
-        tokens = [tokenizer.id_to_token(i) for i in range(count)]
+        tokens = [tokenizer.id_to_token(i) for i in range(min(count, vocab_size or count))]
         shown = [None if token is None or token in special else token for token in tokens]
         self.first = tuple(_pieces(shown, of_tokens, ()))
         self.later = tuple(_pieces(shown, of_tokens, ("",)))

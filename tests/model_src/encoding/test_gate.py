@@ -126,7 +126,7 @@ def test_packaging_takes_the_gate_of_the_encoder_only(tiny_model: Path, tmp_path
     (folder / "model.yaml").write_text(text.replace("- 0.25", "- 0.5"), encoding="utf-8")
     with pytest.raises(ArchiveError, match="of another vision encoder or other preprocessing"):
         read_model_folder(folder)
-    (folder / "model.yaml").write_text(text.replace("input:", "input:\n  unlike_training: warn", 1), encoding="utf-8")
+    (folder / "model.yaml").write_text(text.replace("unlike_training: null", "unlike_training: warn"), encoding="utf-8")
     (folder / GATE).unlink()
     with pytest.raises(ArchiveError, match=r"there is no gate\.safetensors"):
         write_files(read_model_folder(folder), tmp_path / "files")
@@ -159,4 +159,7 @@ def test_distance_is_mahalanobis_distance() -> None:
     np.testing.assert_allclose(gate.distance(others), expected, rtol=2e-2)
     half = set_limit(gate, features[:999], 0.5)
     assert (half.distance(features[:999]) > 1).mean() == pytest.approx(0.5, abs=2e-3)
-    np.testing.assert_array_equal(pool(features[:, None]), features)
+    longer = np.stack([features, 3 * features], axis=1)
+    np.testing.assert_allclose(pool(longer), pool(features), rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(pool(features), axis=1), 1, rtol=1e-5)
+    assert not pool(np.zeros((2, 3, 4), dtype=np.float32)).any(), "an encoder that gives nothing"

@@ -29,7 +29,6 @@ PHRASES = (
     "lung clear",
     "mm lung",
     "isn't",
-    "n't",
     "is",
     "≥",
     "心",
@@ -135,7 +134,9 @@ def search(decoder: object, image: torch.Tensor, phrases: Sequence[str], beams: 
     for step in range(3):
         candidates = []
         for ids, total in open_:
-            logprobs = logits_after_each(decoder, image[None], torch.tensor([[BOS, *ids]]))[0, -1].log_softmax(-1)
+            logprobs = (
+                logits_after_each(decoder, image[None], torch.tensor([[BOS, *ids]]))[0, -1].detach().log_softmax(-1)
+            )
             for token in range(VOCAB_SIZE):
                 whole = [*ids, token]
                 if not any(contains(WORDS.decode(whole), phrase) for phrase in phrases):
