@@ -87,7 +87,9 @@ def test_estimate_of_false_refusals_keeps_patients_together() -> None:
     of_patient = random.normal(size=100)
     units = [f"p{i // 10}" for i in range(1000)]
     estimate = input_gate.estimate_false_refusals(np.repeat(of_patient, 10), units, 0.05)
+    assert estimate is not None
     assert 0 < estimate["mean"] < 0.15
+    assert input_gate.estimate_false_refusals(of_patient, units[::10], 0.01) is None
     assert estimate["low"] <= estimate["mean"] <= estimate["high"]
 
 

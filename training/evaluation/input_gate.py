@@ -66,9 +66,14 @@ def find_limit(distances: np.ndarray, rate: float) -> float:
     if rank > len(distances):
         raise DatasetError(
             f"{len(distances)} validation images are too few for a false-refusal rate of {rate:.2%}; "
-            f"{math.ceil(1 / rate) - 1} are needed"
+            f"{_needed(rate)} are needed"
         )
     return float(np.sort(distances)[rank - 1])
+
+
+def _needed(rate: float) -> int:
+    """How many images a limit for this rate needs."""
+    return math.ceil(1 / rate) - 1
 
 
 def set_limit(gate: Gate, features: np.ndarray, rate: float) -> Gate:
@@ -77,10 +82,11 @@ def set_limit(gate: Gate, features: np.ndarray, rate: float) -> Gate:
     return replace(gate, limit=np.array([limit], dtype=np.float32))
 
 
-def estimate_false_refusals(distances: np.ndarray, units: Sequence[str], rate: float) -> dict[str, float]:
+def estimate_false_refusals(distances: np.ndarray, units: Sequence[str], rate: float) -> dict[str, float] | None:
     """How many images are refused that had no part in the limit: set on half of the patients, tried on the others.
 
-    units : whose image each is
+    units   : whose image each is
+    returns : None where half of the images are too few for this rate
     """
     names = sorted(set(units))
     owner = np.searchsorted(names, units)
@@ -89,6 +95,8 @@ def estimate_false_refusals(distances: np.ndarray, units: Sequence[str], rate: f
     for _ in range(SPLITS):
         half = random.permutation(len(names)) < len(names) // 2
         used = half[owner]
+        if used.sum() < _needed(rate) or used.all():
+            return None
         refused.append(float((distances[~used] > find_limit(distances[used], rate)).mean()))
     low, high = np.quantile(refused, [0.025, 0.975])
     return {"mean": float(np.mean(refused)), "low": float(low), "high": float(high), "splits": SPLITS}
@@ -146,9 +154,13 @@ def markdown(measured: Mapping[str, Any]) -> str:
         "model.yaml: a warning, or nothing). The measure is the Mahalanobis distance of its mean features from those "
         f"of {measured['train']} training images, in {measured['rank']} directions and the rest; the gate has "
         f"{measured['bytes'] / 1e6:.2f} MB.",
-        f"The limit is set for {rate:.1%} false refusals on {measured['val']} validation images. With the limit set on "
-        f"half of the patients, {false['mean']:.2%} of the images of the others are refused ({false['low']:.2%} to "
-        f"{false['high']:.2%} in 95 % of {false['splits']} halvings).",
+        f"The limit is set for {rate:.1%} false refusals on {measured['val']} validation images. "
+        + (
+            f"With the limit set on half of the patients, {false['mean']:.2%} of the images of the others are refused "
+            f"({false['low']:.2%} to {false['high']:.2%} in 95 % of {false['splits']} halvings)."
+            if false
+            else "They are too few to measure on one half what a limit of the other half refuses."
+        ),
         "",
         "| images | number | refused | area under ROC | " + " | ".join(f"at {rate:.1%}" for rate in RATES) + " |",
         "|---" * (4 + len(RATES)) + "|",

@@ -33,6 +33,8 @@ PHRASES = (
     "≥",
     "心",
     "lungs",
+    "findings:",
+    "clear",
 )
 """Some of them are words of the small vocabularies, and in the tokens of others."""
 
