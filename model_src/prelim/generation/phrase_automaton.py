@@ -35,15 +35,13 @@ class Characters:
         moves, found = _build(patterns, columns)
         bar = moves[:, columns[BAR]]
         count = len(columns) + _OWN
-        self._next = np.zeros((len(moves), 3, count), dtype=np.int32)
-        self._hit = np.zeros((len(moves), 3, count), dtype=bool)
+        self._next = np.zeros((3 * len(moves), count), dtype=np.int32)
+        self._hit = np.zeros((3 * len(moves), count), dtype=bool)
         for number in range(count - 1):
             character = letters[number - _OWN] if number >= _OWN else ""
             word = number == _LETTER or is_word(character or " ")
             for end in range(3):
                 self._fill(moves, found, bar, number=number, end=end, word=word)
-        self._next = self._next.reshape(-1, count)
-        self._hit = self._hit.reshape(-1, count)
         self._ends = np.repeat(found[bar], 3) & (np.arange(3 * len(moves)) % 3 == _IN_WORD)
 
     def _fill(
@@ -60,8 +58,8 @@ class Characters:
             here = moves[here, number]
             hit = hit | found[here]
             after = _IN_WORD if word else _AFTER_SIGN
-        self._next[:, end, number] = 3 * here + after
-        self._hit[:, end, number] = hit
+        self._next[end::3, number] = 3 * here + after
+        self._hit[end::3, number] = hit
 
     def class_of(self, character: str) -> int:
         """The class of a folded character."""

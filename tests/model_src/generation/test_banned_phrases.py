@@ -42,6 +42,7 @@ PHRASES = (
 def contains(text: str, phrase: str) -> bool:
     """Whether a text has a phrase at the limits of words, by a regular expression over both, folded."""
     text, phrase = (unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", t).casefold()) for t in (text, phrase))
+    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))  # cannot be seen
     text = re.sub("[\u2e80-\u30ff\u31f0-\u9fff]", r" \g<0> ", text)  # written without spaces between words
     atoms = re.findall(r"[^\W_]+|\S", phrase)
     joined = re.escape(atoms[0])
