@@ -34,7 +34,21 @@ NO_UNITS = CodedConcept("1", "UCUM", "no units")
 
 def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
     """Return the measurement report of a draft, ready to be stored."""
-    group = MeasurementsAndQualitativeEvaluations(
+    (root,) = MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=observer(draft, settings)),
+        procedure_reported=PROCEDURE,
+        imaging_measurements=None if draft.withdrawn else [_group(draft, settings)],
+        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(ENGLISH),
+    )
+    root.ContentSequence.append(_evaluations(draft))
+    return write_structured_report(
+        Comprehensive3DSR, root, draft, settings, MEASUREMENTS, sop_class=Comprehensive3DSRStorage
+    )
+
+
+def _group(draft: Draft, settings: Report) -> MeasurementsAndQualitativeEvaluations:
+    """Return the measurement group of the images."""
+    return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=document_uid(draft.uid, "group"), identifier="unverified draft report"
         ),
@@ -43,16 +57,6 @@ def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
         source_images=[
             SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in draft.images
         ],
-    )
-    (root,) = MeasurementReport(
-        observation_context=ObservationContext(observer_device_context=observer(draft, settings)),
-        procedure_reported=PROCEDURE,
-        imaging_measurements=[group],
-        language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(ENGLISH),
-    )
-    root.ContentSequence.append(_evaluations(draft))
-    return write_structured_report(
-        Comprehensive3DSR, root, draft, settings, MEASUREMENTS, sop_class=Comprehensive3DSRStorage
     )
 
 
