@@ -203,9 +203,20 @@ class Drafter:
         heads = find_heads(self._drafts(study))
         sources = study.images or [study.own[head] for head in heads if head in study.own]
         if heads and sources:
-            source = _cut_pixels(self._archive.image(sources[0]))
-            draft = Draft(explain_withdrawal(why), [source], {}, withdrawn=True)
+            draft = Draft(explain_withdrawal(why), [self._header_of_file(sources[0])], {}, withdrawn=True)
             self._deliver(study, fingerprint, draft, set())
+
+    def _header_of_file(self, header: Dataset) -> Dataset:
+        """Return the header as it is in the file, or as the archive shows it if the file is damaged.
+
+        Raises Outage.
+        """
+        try:
+            return _cut_pixels(self._archive.image(header))
+        except Outage:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a damaged file raises; it may be why the study is dead
+            return header
 
     def _deliver(self, study: Study, fingerprint: str, draft: Draft, delivered: set[tuple[str, int]]) -> None:
         """Store a draft, unless the PACS has it, and send it to the other outputs.
