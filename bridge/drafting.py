@@ -227,7 +227,7 @@ class Drafter:
         drafts = self._drafts(study)
         heads = find_heads(drafts)
         options = json.dumps(draft.options, sort_keys=True)
-        images = [str(header.SOPInstanceUID) for header in draft.images]
+        images = [] if draft.withdrawn else [str(header.SOPInstanceUID) for header in draft.images]
         weights = draft.answer["model"]["sha256"]
         replaced = drafts[heads[0]] if len(heads) == 1 else ""
         uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)

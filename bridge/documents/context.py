@@ -16,7 +16,7 @@ from bridge.study import PATIENT, STUDY
 KEYS = ("PatientID", "StudyInstanceUID")
 SEXES = ("M", "F", "O")
 LONGEST = {"LO": 64, "SH": 16, "PN": 64, "CS": 16}
-"""Value representation -> characters (PS3.5 6.2); of PN, in each of at most three groups."""
+"""Value representation -> its length in characters (PS3.5 6.2), here bytes; of PN that of one group, here of all."""
 
 TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
 
@@ -64,9 +64,20 @@ def _is_valid(text: str, vr: str) -> bool:
 
 
 def _repair_name(text: str) -> str:
-    """Return a name with at most three groups of at most five components, of the allowed characters and length."""
-    groups = [group.split("^")[:5] for group in plain(text).replace("\\", " ").replace("\n", " ").split("=")[:3]]
-    return "=".join(short("^".join(part.strip() for part in group), LONGEST["PN"]) for group in groups)
+    """Return a name of the allowed characters, components and length.
+
+    Of its groups (alphabetic, ideographic, phonetic) the first is cut, and another is left out if it does not fit.
+    """
+    kept: list[str] = []
+    for group in plain(text).replace("\\", " ").replace("\n", " ").split("=")[:3]:
+        shown = "^".join(part.strip() for part in group.split("^")[:5])
+        if not any(kept):
+            kept.append(short(shown, LONGEST["PN"] - len(kept)))
+        elif len("=".join([*kept, shown]).encode()) <= LONGEST["PN"]:
+            kept.append(shown)
+        else:
+            break
+    return "=".join(kept)
 
 
 def _is_date(text: str) -> bool:

@@ -37,7 +37,7 @@ def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
     (root,) = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=observer(draft, settings)),
         procedure_reported=PROCEDURE,
-        imaging_measurements=None if draft.withdrawn else [_group(draft, settings)],
+        imaging_measurements=[_group(draft, settings)],
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(ENGLISH),
     )
     root.ContentSequence.append(_evaluations(draft))
@@ -47,17 +47,21 @@ def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
 
 
 def _group(draft: Draft, settings: Report) -> MeasurementsAndQualitativeEvaluations:
-    """Return the measurement group of the images."""
+    """Return the measurement group of the images; a withdrawn draft has read none and measures nothing."""
+    if draft.withdrawn:
+        return MeasurementsAndQualitativeEvaluations(tracking_identifier=_tracking(draft))
     return MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=document_uid(draft.uid, "group"), identifier="unverified draft report"
-        ),
+        tracking_identifier=_tracking(draft),
         algorithm_id=algorithm(draft, settings),
         measurements=[Measurement(LOG_PROBABILITY, round(draft.answer["avg_logprob"], 6), NO_UNITS)],
         source_images=[
             SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in draft.images
         ],
     )
+
+
+def _tracking(draft: Draft) -> TrackingIdentifier:
+    return TrackingIdentifier(uid=document_uid(draft.uid, "group"), identifier="unverified draft report")
 
 
 def _evaluations(draft: Draft) -> ContainerContentItem:

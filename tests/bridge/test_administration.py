@@ -66,7 +66,7 @@ def test_pause_backup_and_purge(config: Path, tmp_path: Path, capsys: pytest.Cap
     assert "paused" in capsys.readouterr().out
     assert main(["queue", str(config), "resume"]) == 0
     assert main(["queue", str(config), "backup", str(tmp_path / "copy.sqlite")]) == 0
-    assert main(["queue", str(config), "purge", "--days", "-1"]) == 0
+    assert main(["queue", str(config), "purge", "--days", "0"]) == 0
     assert "4 finished studies removed" in capsys.readouterr().out
     assert (tmp_path / "copy.sqlite").stat().st_size > 0
 
