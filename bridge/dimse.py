@@ -77,7 +77,7 @@ def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[i
         raise ConfigError(f"store_scp.port {scp.port} on {scp.host} cannot be used: {error.strerror}") from None
     most = scp.max_associations + MAX_SILENT
     # Above it a connection is closed at once: each one that is open is a thread.
-    server.verify_request = lambda *_: len(server.active_associations) < most  # type: ignore[method-assign]
+    server.verify_request = lambda *_: len(server.active_associations) < most
     port = server.server_address[1]
     log("listening", port=port)
     try:
