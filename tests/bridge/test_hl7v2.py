@@ -159,7 +159,7 @@ def test_a_ris_that_is_away_does_not_double_the_draft_in_the_pacs(make_bench: Ca
     for _ in range(3):
         bench.run(seconds=30)
 
-    # The model is asked once, what was delivered is not sent again, and what is sent again is the same.
+    # The model is asked once, a receiver that has the draft does not get it again, and a second try sends the same.
     assert len(bench.server.received) == 1
     assert len(other) == 1 + 4
     assert {draft.written for draft in other} == {sent[0].written}
