@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 
 import imagecodecs
 import numpy as np
@@ -27,7 +28,7 @@ DEEP_PHOTOMETRICS = (0, 1, 2)
 PILLOW_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
 
 JPEG = 7
-SUBSAMPLED_PREVIEW = 1
+REDUCED = 1
 
 DEEP_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
 
@@ -93,10 +94,12 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
 
 
 def count_frames(file: TiffFile, page: TiffPage) -> int:
-    """Return how many pictures a file has: pages, except reduced ones, or what lies behind the one page (ImageJ)."""
-    pages = sum(not (other.subfiletype & SUBSAMPLED_PREVIEW) for other in map(file.pages.get, range(len(file.pages))))
+    """Return how many pictures a file has, 2 for more: pages, except reduced ones, or slices behind the one page."""
+    pages = map(file.pages.get, range(len(file.pages)))
+    whole = (one for one in pages if not (isinstance(one, TiffPage) and one.subfiletype & REDUCED))
+    # ImageJ and tifffile write slices without a page for each.
     stacked = int(np.prod(file.series[0].shape)) // int(np.prod(page.shape)) if len(file.pages) == 1 else 1
-    return max(pages, stacked, page.imagedepth)
+    return max(sum(1 for _ in islice(whole, 2)), stacked, page.imagedepth)
 
 
 def is_beyond_pillow(file: TiffFile, page: TiffPage) -> bool:
