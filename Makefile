@@ -19,6 +19,9 @@ SHORT_encoder = --encoders mobilenet --rounds 2
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
 SHORT_memory = --model models/demo --precision fp32 --rounds 1
 SHORT_agreement = models/demo --images 100
+TARGET ?= cpu
+BASE ?=
+BUNDLE ?= out/bundle
 UV_VERSION = 0.13.9
 
 BIN = .venv/bin
@@ -27,6 +30,7 @@ SMOLLM2 = build/smollm2/installed
 PRETRAINED = build/efficientnet_lite0/installed
 PEERS = build/bench/installed
 LLAMA_CPP = build/bench/llama_cpp
+HELM = build/deploy/installed
 # MODEL is a name under models/ or the path of a model folder.
 MODEL_FOLDER = $(if $(findstring /,$(MODEL)),$(MODEL),$(if $(wildcard $(MODEL)/model.yaml),$(MODEL),models/$(MODEL)))
 ARCHIVE = model_store/$(notdir $(patsubst %/,%,$(MODEL_FOLDER)))$(if $(filter dynamic,$(BATCHING)),_dynamic).mar
@@ -35,17 +39,24 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-faults test-web
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-faults test-web locks image bundle test-image test-deploy test-hosts
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
 
 install: $(INSTALLED)  ## install all dependencies into .venv (TORCH=auto|cuda|cpu)
 
+# Installs again where TORCH is given and is not the choice that was installed.
+ifeq ($(filter file,$(origin TORCH)),)
+ifneq ($(TORCH),$(shell cat $(INSTALLED) 2>/dev/null))
+.PHONY: $(INSTALLED)
+endif
+endif
+
 # uv finds Python 3.11, or fetches it, whatever Python runs this.
 $(INSTALLED): requirements.lock requirements-cpu.lock pyproject.toml client/pyproject.toml launcher/install.py
 	@$(PYTHON) launcher/install.py $(TORCH) $(UV_VERSION)
-	@touch $@
+	@echo $(TORCH) > $@
 
 # A small language model that produces real text, for tests; and the pretrained encoder of the demo model.
 $(SMOLLM2): tests/smollm2.txt
@@ -99,13 +110,20 @@ gateway: archive  ## start the server, and nginx in front of it, with the page, 
 
 web: gateway  ## the same; prints the address of the page
 
+image:          ## container image prelim:VERSION-TARGET with buildah (TARGET=cpu|gpu, BASE=image|bootstrap, BUILD=options)
+	launcher/install_debian.sh "/usr/bin/buildah /usr/bin/mmdebstrap" "buildah mmdebstrap"
+	deploy/image/build.sh $(TARGET) "$(BASE)" $(BUILD)
+
+bundle: archive  ## folder that installs without a network, with the archive of MODEL (TARGET=cpu|gpu, BUNDLE=out/bundle)
+	$(BIN)/python -m deploy.bundle $(BUNDLE) --target $(TARGET) --archives $(ARCHIVE)
+
 demo: archive  ## start a server on free ports, send a real radiograph over HTTP and gRPC, stop it
 	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
 report: $(INSTALLED)  ## request reports from a running server: make report IMAGE=path [OUT=folder] [PROMPT=...] [MODEL=name]
 	@$(if $(IMAGE),,echo 'IMAGE is missing: make report IMAGE=chest.dcm, or a folder' >&2; exit 2;) \
 	if [ -e "$(IMAGE)" ]; then set -- "$(IMAGE)"; else set -- $(IMAGE); fi; \
-	$(BIN)/python -m prelim_client "$$@" --model $(notdir $(MODEL)) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
+	$(BIN)/python -m prelim_client "$$@" --model $(notdir $(patsubst %/,%,$(MODEL))) $(if $(OUT),--out "$(OUT)") $(if $(PROMPT),--prompt "$(PROMPT)")
 
 loadtest: archive  ## one minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
@@ -122,16 +140,28 @@ train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write
 	$(BIN)/python -m training.train training/configs/demo.yaml dataset.path=$(DATA)
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
+	$(BIN)/python -m training.gate models/demo $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
 
 check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of the demo card again; fails where one differs
 	$(BIN)/python -m training.evaluation.documented --check --data $(DATA)/..
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
+	$(BIN)/python -m training.gate models/demo $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray --measure
 	$(BIN)/python -m training.evaluation.demo_card models/demo --check
 
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)
+
+# What serving never imports: the archiver; the downloads of tokenizers; what matplotlib needs, of which a font is read.
+UNSERVED = torch-model-archiver anyio click h11 hf-xet httpcore2 httpx2 huggingface-hub truststore \
+	contourpy cycler fonttools kiwisolver pyparsing
+COMPILE = build/uv/bin/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --quiet
+locks: $(INSTALLED)  ## regenerate all lock files from pyproject.toml
+	$(COMPILE) --all-extras --group dev -o requirements.lock
+	$(COMPILE) --extra serve --extra bridge --constraints requirements.lock --no-annotate \
+		$(UNSERVED:%=--no-emit-package %) -o deploy/image/gpu.lock
+	$(BIN)/python -m deploy.locks
 
 lint: $(INSTALLED)  ## style, types, import contracts
 	$(BIN)/ruff check .
@@ -144,7 +174,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 # Tests that need more than Python packages have their own targets.
-NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser
+NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image and not deploy and not hosts
 
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
@@ -168,6 +198,24 @@ test-faults: $(INSTALLED)  ## 10,000 requests while 50 workers are killed, and 2
 test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"
 	$(BIN)/python -m pytest -m browser tests/web
+
+test-image: archive  ## build the CPU image and a bundle, run both without a network; 30 minutes, 20 GB of disk
+	launcher/install_debian.sh "/usr/bin/buildah /usr/bin/mmdebstrap /usr/lib/python3.11/ensurepip" "buildah mmdebstrap python3-venv"
+	$(BIN)/python -m pytest -m image tests/deploy
+
+# Both majors of Helm, and the schemas of Kubernetes.
+$(HELM): tests/deploy/kubernetes_validate.txt tests/deploy/fetch_helm.py | $(INSTALLED)
+	build/uv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes --target $(@D)/python -r $<
+	$(BIN)/python -m tests.deploy.fetch_helm
+	touch $@
+
+test-deploy: $(HELM)  ## the Helm chart and KServe's manifests; no cluster is needed
+	$(BIN)/python -m pytest -m deploy tests/deploy
+
+test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found; throughput of two. Needs root, ten minutes
+	launcher/install_debian.sh "/usr/sbin/nginx /usr/sbin/ip" "nginx-light iproute2"
+	$(BIN)/python -m pytest -m hosts tests/hosts
+	$(BIN)/python -m tests.hosts.throughput
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py

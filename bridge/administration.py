@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import time
 from pathlib import Path
 
@@ -71,6 +72,14 @@ def _retry(queue: Queue, key: SiteKey, state: str, study: str | None) -> int:
     return 0 if count else 1
 
 
+def _days(text: str) -> float:
+    """Return a number of days; less than none would remove what is finished just now."""
+    days = float(text)
+    if not 0 <= days < math.inf:
+        raise ValueError
+    return days
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bridge queue", description=__doc__)
     parser.add_argument("config", type=Path, help="the bridge's configuration file")
@@ -85,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("pause", help="work on nothing until `resume`; events are still recorded")
     commands.add_parser("resume", help="work again")
     purge = commands.add_parser("purge", help="forget finished studies")
-    purge.add_argument("--days", type=float, required=True, help="those that have not changed for so many days")
+    purge.add_argument("--days", type=_days, required=True, help="those that have not changed for so many days")
     backup = commands.add_parser("backup", help="write a consistent copy of the queue")
     backup.add_argument("file", type=Path)
     return parser

@@ -13,6 +13,7 @@ from pydicom import dcmread
 
 from bridge.deidentify import write_deidentified
 from bridge.identity import SiteKey
+from bridge.section import ConfigError
 from bridge.settings import read_settings
 
 
@@ -24,7 +25,10 @@ def copy_files(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     key = SiteKey.load(read_settings(given.config).state / "site.key")
     paths = [path for source in given.files for path in _files(source)]
-    given.out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        given.out.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"the folder of --out cannot be used: {error.strerror}") from None
     failed = 0
     for number, path in enumerate(paths, start=1):
         try:

@@ -34,10 +34,24 @@ class DicomWebArchive:
         self._client.set_http_retry_params(retry=False)
 
     def study(self, uid: str) -> Study:
-        """Return the present state of a study."""
-        with _translated("pacs"):
-            headers = [Dataset.from_json(one, _no_bulk_data) for one in self._client.retrieve_study_metadata(uid)]
+        """Return the present state of a study, which is empty if the PACS does not have it."""
+        try:
+            with _translated("pacs"):
+                headers = [Dataset.from_json(one, _no_bulk_data) for one in self._client.retrieve_study_metadata(uid)]
+        except Failure:
+            if self._has(uid):
+                raise
+            headers = []
         return Study.of(uid, headers)
+
+    def _has(self, uid: str) -> bool:
+        """Whether the PACS has a study; a status 404 alone can also mean that `dicomweb.url` is wrong."""
+        try:
+            with _translated("pacs"):
+                rows = self._client.search_for_studies(search_filters={"StudyInstanceUID": uid})
+        except Failure as error:
+            raise Outage(error.reason) from None
+        return any(row.get("0020000D", {}).get("Value") == [uid] for row in rows)
 
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels, in the transfer syntax in which it is stored."""

@@ -2,13 +2,16 @@
 
 import contextlib
 import shutil
+import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
+from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from bridge.failures import Failure, Outage
@@ -23,6 +26,27 @@ SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 """PS3.4 B.2.3: status of a C-STORE."""
 
 
+MAX_SILENT = 50
+"""Connections that have not asked for an association, such as a load balancer's checks."""
+
+
+class _Provider(AE):
+    """An application entity whose limit counts associations, not connections that have not asked for one."""
+
+    @property
+    def active_associations(self) -> list[Association]:
+        """Return the associations that were asked for and have not ended."""
+        return [one for one in super().active_associations if one.requestor.primitive is not None]
+
+
+class _LateHandshake(ssl.SSLContext):
+    """TLS whose handshake is done by the thread of a connection: a silent peer must not stop the others."""
+
+    def wrap_socket(self, sock: socket.socket, **options: Any) -> ssl.SSLSocket:  # type: ignore[override]
+        """Return the socket with TLS on it."""
+        return super().wrap_socket(sock, do_handshake_on_connect=False, **options)
+
+
 @contextlib.contextmanager
 def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[int]:
     """Run the Store SCP in threads; yields the port.
@@ -31,7 +55,7 @@ def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[i
     """
     scp = settings.store_scp
     assert scp is not None  # noqa: S101 - its caller has looked
-    entity = AE(ae_title=scp.ae_title)
+    entity = _Provider(ae_title=scp.ae_title)
     entity.require_called_aet = True
     entity.require_calling_aet = list(scp.peers)
     entity.maximum_associations = scp.max_associations
@@ -51,6 +75,9 @@ def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[i
         )
     except OSError as error:
         raise ConfigError(f"store_scp.port {scp.port} on {scp.host} cannot be used: {error.strerror}") from None
+    most = scp.max_associations + MAX_SILENT
+    # Above it a connection is closed at once: each one that is open is a thread.
+    server.verify_request = lambda *_: len(server.active_associations) < most
     port = server.server_address[1]
     log("listening", port=port)
     try:
@@ -133,7 +160,7 @@ def _context(where: str, tls: Tls | None, protocol: "ssl._SSLMethod") -> ssl.SSL
     """
     if tls is None:
         return None
-    context = ssl.SSLContext(protocol)
+    context = (_LateHandshake if protocol == ssl.PROTOCOL_TLS_SERVER else ssl.SSLContext)(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
     try:

@@ -1,78 +1,32 @@
 """One study, from its headers to the stored draft."""
 
+import datetime
 import json
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 from pydicom.dataset import Dataset
 
+from bridge.archives import Archive, Destination, Output
 from bridge.deidentify import write_deidentified
 from bridge.documents.draft import Draft
 from bridge.documents.writers import WRITERS, chosen_kinds
+from bridge.draft_request import Refused, read_report
 from bridge.failures import Failure, Outage
 from bridge.identity import SiteKey, document_uid
 from bridge.journal import log
 from bridge.queue import Job, Queue
-from bridge.report_client import ReportClient, is_refusal
+from bridge.report_client import ReportClient, is_about_options, is_refusal
 from bridge.settings import Settings
-from bridge.spool import Spool
-from bridge.study import Study, head_of
+from bridge.study import Study, find_heads
+from bridge.withdrawal import explain_withdrawal
 from prelim_client.answers import Answer, ReportError
 
-
-class Archive(Protocol):
-    """Where studies are read."""
-
-    def study(self, uid: str) -> Study:
-        """Return the present state of a study."""
-
-    def image(self, header: Dataset) -> Dataset:
-        """Return an image with its pixels."""
-
-
-class Destination(Protocol):
-    """Where the documents of drafts are stored."""
-
-    def store(self, document: Dataset) -> None:
-        """Store a document; storing it twice is the same as once."""
-
-
-class Output(Protocol):
-    """Where drafts go besides."""
-
-    def send(self, draft: Draft) -> None:
-        """Send a draft; a receiver can tell that it got the same one twice."""
-
-
-@dataclass(frozen=True)
-class Archives:
-    """The spool for studies that arrived by C-STORE, the PACS for the others."""
-
-    spool: Spool | None
-    pacs: Archive | None
-
-    def study(self, uid: str) -> Study:
-        """Return the present state of a study.
-
-        Raises Outage, Failure.
-        """
-        return self._of(uid).study(uid)
-
-    def image(self, header: Dataset) -> Dataset:
-        """Return an image with its pixels.
-
-        Raises Outage, Failure.
-        """
-        return self._of(str(header.StudyInstanceUID)).image(header)
-
-    def _of(self, uid: str) -> Archive:
-        if self.spool is not None and (self.pacs is None or self.spool.has(uid)):
-            return self.spool
-        if self.pacs is None:
-            raise Failure("no_archive")
-        return self.pacs
+MAX_KEPT = 1000
+"""Answers kept for studies whose draft could not be delivered yet."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +36,23 @@ class Outcome:
     name: str
     reason: str
     fingerprint: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the server said of a study in one state, kept until it is delivered: an outage of a receiver costs nothing.
+
+    answer    : of the server, or None if it refused
+    read      : headers of the images that it read, from their files
+    refused   : why it refused the first image, or ""
+    delivered : (draft, number of the output) of what was sent
+    """
+
+    fingerprint: str
+    answer: Answer | None
+    read: list[Dataset]
+    refused: str
+    delivered: set[tuple[str, int]] = field(default_factory=set)
 
 
 class Changed(Exception):
@@ -109,6 +80,8 @@ class Drafter:
         self._outputs = outputs
         self._client = ReportClient(settings.server)
         self._kinds = chosen_kinds(settings.report)
+        self._readings: OrderedDict[str, Reading] = OrderedDict()
+        self._lock = threading.Lock()
 
     def draft(self, job: Job) -> Outcome | None:
         """Do what a study needs in its present state; None if its outcome is already about this state.
@@ -118,31 +91,69 @@ class Drafter:
         started = time.monotonic()
         study = self._archive.study(job.study)
         fingerprint = study.fingerprint(self._key)
-        if fingerprint == job.fingerprint:
+        if fingerprint == job.fingerprint and len(find_heads(self._drafts(study))) < 2:
             return None
-        if not study.images:
-            return Outcome("skipped", "no_radiograph", fingerprint)
         candidates = study.candidates()
         if not candidates:
-            return Outcome("skipped", "no_frontal_image", fingerprint)
-        answer, read, refused = self._ask(candidates)
-        if answer is None:
-            return Outcome("refused", refused, fingerprint)
+            reason = "no_frontal_image" if study.images else "no_radiograph"
+            self._withdraw(study, fingerprint, reason)
+            return Outcome("skipped", reason, fingerprint)
+        reading = self._read(study.uid, fingerprint, candidates)
         if self._archive.study(job.study).fingerprint(self._key) != fingerprint:
             raise Changed
-        self._store(study, fingerprint, answer, read)
+        if reading.answer is None:
+            self._withdraw(study, fingerprint, "refused")
+            self._forget(study.uid)
+            return Outcome("refused", reading.refused, fingerprint)
+        self._deliver(study, fingerprint, Draft(reading.answer, reading.read, self._options), reading.delivered)
+        self._forget(study.uid)
         log(
             "draft_stored",
             study=self._key.pseudonym(study.uid),
             seconds=round(time.monotonic() - started, 3),
-            images=len(read),
-            weights=answer["model"]["sha256"][:16],
-            warnings=len(answer["warnings"]),
+            images=len(reading.read),
+            weights=reading.answer["model"]["sha256"][:16],
+            warnings=len(reading.answer["warnings"]),
         )
         return Outcome("reported", "", fingerprint)
 
+    def give_up(self, job: Job) -> None:
+        """Withdraw the draft of a study that changed and whose new state could not be reported.
+
+        Raises Outage, Failure.
+        """
+        self._forget(job.study)
+        study = self._archive.study(job.study)
+        fingerprint = study.fingerprint(self._key)
+        states = {self._queue.state_of_draft(head) for head in find_heads(self._drafts(study))}
+        if states != {fingerprint}:
+            self._withdraw(study, fingerprint, "dead")
+
+    @property
+    def _options(self) -> dict[str, object]:
+        return self._settings.server.options
+
+    def _read(self, uid: str, fingerprint: str, candidates: list[Dataset]) -> Reading:
+        """Return what the server says of a study's images; it is asked once for each state.
+
+        Raises Outage, Failure.
+        """
+        with self._lock:
+            reading = self._readings.get(uid)
+        if reading is None or reading.fingerprint != fingerprint:
+            reading = Reading(fingerprint, *self._ask(candidates))
+            with self._lock:
+                self._readings[uid] = reading
+                while len(self._readings) > MAX_KEPT:
+                    self._readings.popitem(last=False)
+        return reading
+
+    def _forget(self, uid: str) -> None:
+        with self._lock:
+            self._readings.pop(uid, None)
+
     def _ask(self, candidates: list[Dataset]) -> tuple[Answer | None, list[Dataset], str]:
-        """Return the server's answer with the images that it read; without an answer, why it refused the first of them.
+        """Return the server's answer with the headers of the images that it read, or why it refused the first of them.
 
         An image that is refused is left out, and the next is tried: whether a picture without a view is a chest, only
         the server decides.
@@ -153,7 +164,7 @@ class Drafter:
         while remaining:
             read = remaining[:wanted]
             try:
-                return self._request(read), read, ""
+                return *self._request(read), ""
             except ReportError as error:
                 if not is_refusal(error):
                     raise _translate(error) from None
@@ -165,45 +176,93 @@ class Drafter:
                 remaining = remaining[1:]
         return None, [], refusals[0]
 
-    def _request(self, headers: list[Dataset]) -> Answer:
+    def _request(self, headers: list[Dataset]) -> tuple[Answer, list[Dataset]]:
         """Request a report on images, sent as DICOM with the header cut to the allow-list.
 
-        Raises ReportError, Outage.
-        """
-        files = [write_deidentified(self._archive.image(header), self._key) for header in headers]
-        return self._client.report(files, self._settings.server.options)
+        Returns the headers of the files too: a PACS garbles names of some character sets in its metadata.
 
-    def _store(self, study: Study, fingerprint: str, answer: Answer, read: list[Dataset]) -> None:
-        """Store the draft, unless the PACS has it, and send it to the other outputs.
-
-        The draft before this one is the head of the chain of drafts in the PACS and in the queue. If that head is what
-        would be written now, an earlier process stored it and was killed before it could say so.
+        Raises ReportError, Outage, Failure.
         """
-        drafts = {**self._queue.drafts(study.uid), **study.drafts}
-        options = json.dumps(self._settings.server.options, sort_keys=True)
-        images = [str(header.SOPInstanceUID) for header in read]
-        weights = answer["model"]["sha256"]
-        head = head_of(drafts)
-        replaced = drafts.get(head, "")
+        images = [self._archive.image(header) for header in headers]
+        files = [write_deidentified(image, self._key) for image in images]
+        answer = self._client.report(files, self._options)
+        try:
+            return read_report(answer), [_cut_pixels(image) for image in images]
+        except Refused:
+            raise Failure("server_answer_unreadable") from None
+
+    def _drafts(self, study: Study) -> dict[str, str]:
+        """Return the drafts in the PACS and in the queue -> the drafts that each of them replaces."""
+        return {**study.drafts, **self._queue.drafts(study.uid)}
+
+    def _withdraw(self, study: Study, fingerprint: str, why: str) -> None:
+        """Replace the study's current draft, if it has one, by a document that says that there is none.
+
+        A study that is no longer in the PACS is left alone: a document would bring it back.
+        """
+        heads = find_heads(self._drafts(study))
+        sources = study.images or [study.own[head] for head in heads if head in study.own]
+        if heads and sources:
+            draft = Draft(explain_withdrawal(why), [self._header_of_file(sources[0])], {}, withdrawn=True)
+            self._deliver(study, fingerprint, draft, set())
+
+    def _header_of_file(self, header: Dataset) -> Dataset:
+        """Return the header as it is in the file, or as the archive shows it if the file is damaged.
+
+        Raises Outage.
+        """
+        try:
+            return _cut_pixels(self._archive.image(header))
+        except Outage:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a damaged file raises; it may be why the study is dead
+            return header
+
+    def _deliver(self, study: Study, fingerprint: str, draft: Draft, delivered: set[tuple[str, int]]) -> None:
+        """Store a draft, unless the PACS has it, and send it to the other outputs.
+
+        It replaces the heads of the chain of drafts in the PACS and in the queue. If the head is what would be written
+        now, an earlier process stored it and was killed before it could say so.
+        """
+        drafts = self._drafts(study)
+        heads = find_heads(drafts)
+        options = json.dumps(draft.options, sort_keys=True)
+        images = [] if draft.withdrawn else [str(header.SOPInstanceUID) for header in draft.images]
+        weights = draft.answer["model"]["sha256"]
+        replaced = drafts[heads[0]] if len(heads) == 1 else ""
         uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)
-        if uid != head:
-            replaced = head
+        if heads != [uid]:
+            replaced = "\\".join(heads)
             uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)
+        series = {head: str(header.SeriesInstanceUID) for head, header in study.own.items()}
         place = len(set(drafts) - {uid}) + 1
-        draft = Draft(answer, read, self._settings.server.options, uid, replaced, place)
-        present = {*study.drafts, *study.companions}
+        draft = replace(draft, uid=uid, replaces=tuple(replaced.split("\\")) if replaced else (), place=place)
+        draft = replace(draft, series=series)
+        present = {*study.own, *study.companions}
         for kind in self._kinds:
             if document_uid(uid, kind) not in present:
                 self._destination.store(WRITERS[kind](draft, self._settings.report))
-        for output in self._outputs:
-            output.send(draft)
-        self._queue.add_draft(study.uid, uid, replaced)
+        stored = self._queue.add_draft(study.uid, uid, replaced, fingerprint)
+        draft = replace(draft, written=datetime.datetime.fromtimestamp(stored).astimezone())
+        for number, output in enumerate(self._outputs):
+            if (uid, number) not in delivered:
+                output.send(draft)
+                delivered.add((uid, number))
+
+
+def _cut_pixels(image: Dataset) -> Dataset:
+    """Return the header of an image, its text decoded."""
+    header = image[:0x7FE00000]
+    assert isinstance(header, Dataset)  # noqa: S101 - a slice of a data set is one
+    header.decode()
+    return header
 
 
 def _translate(error: ReportError) -> Outage | Failure:
     """Return what an error of the server that is not about the image means."""
-    if error.code in (401, 403, 404, 405, 408, 429, 502, 503, 504) or error.type == "InvalidOption":
-        # The last is about server.options of the configuration, not about an image.
+    if is_about_options(error):
+        return Outage("server_options_refused")
+    if error.code in (401, 403, 404, 405, 408, 429, 502, 503, 504):
         return Outage(f"server_{error.code}")
     return Failure(f"server_{error.code}")
 

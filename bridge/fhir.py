@@ -61,11 +61,11 @@ def write_bundle(draft: Draft) -> Resource:
     report = uuid.uuid5(uuid.NAMESPACE_OID, draft.uid)
     model = draft.answer["model"]
     device = uuid.uuid5(uuid.NAMESPACE_OID, model["sha256"])
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    written = draft.written.isoformat(timespec="seconds")
     resources = [
         _device(draft, str(device)),
-        _report(draft, str(report), now),
-        _provenance(draft, str(report), str(device), now),
+        _report(draft, str(report), written),
+        _provenance(draft, str(report), str(device), written),
     ]
     return {
         "resourceType": "Bundle",
@@ -77,7 +77,7 @@ def write_bundle(draft: Draft) -> Resource:
     }
 
 
-def _report(draft: Draft, own: str, now: str) -> Resource:
+def _report(draft: Draft, own: str, written: str) -> Resource:
     """Return the report. R4 takes no Device as its performer; the author is in the Provenance."""
     image = draft.header
     text = "\n\n".join([NOTICE, *(f"{name.capitalize()}: {text}" for name, text in draft.sections())])
@@ -86,10 +86,10 @@ def _report(draft: Draft, own: str, now: str) -> Resource:
         "id": own,
         "meta": {"security": [AI_ASSERTED]},
         "identifier": [{"system": DICOM_UID, "value": f"urn:oid:{draft.uid}"}],
-        "status": "preliminary",
+        "status": "cancelled" if draft.withdrawn else "preliminary",
         "category": [{"coding": [RADIOLOGY]}],
         "code": {"coding": [CHEST_RADIOGRAPH]},
-        "issued": now,
+        "issued": written,
         "conclusion": text,
         "presentedForm": [
             {"contentType": "text/plain; charset=utf-8", "data": base64.b64encode(text.encode()).decode("ascii")}
@@ -125,7 +125,7 @@ def _device(draft: Draft, own: str) -> Resource:
     }
 
 
-def _provenance(draft: Draft, report: str, device: str, now: str) -> Resource:
+def _provenance(draft: Draft, report: str, device: str, written: str) -> Resource:
     """Return who wrote the report from what: the device, the images, and the draft that is replaced."""
     images = [
         {"role": "source", "what": {"identifier": {"system": DICOM_UID, "value": f"urn:oid:{image.SOPInstanceUID}"}}}
@@ -133,14 +133,13 @@ def _provenance(draft: Draft, report: str, device: str, now: str) -> Resource:
     ]
     replaced = [
         {"role": "revision", "what": {"identifier": {"system": DICOM_UID, "value": f"urn:oid:{uid}"}}}
-        for uid in (draft.replaces,)
-        if uid
+        for uid in draft.replaces
     ]
     provenance = {
         "resourceType": "Provenance",
         "id": report,
         "target": [{"reference": f"DiagnosticReport/{report}"}],
-        "recorded": now,
+        "recorded": written,
         "agent": [{"type": {"coding": [AUTHOR]}, "who": {"reference": f"Device/{device}"}}],
     }
     # FHIR has no empty lists.

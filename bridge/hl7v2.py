@@ -1,14 +1,15 @@
 """A draft as HL7 v2.5.1 ORU^R01 with result status P (preliminary), sent over MLLP."""
 
 import hashlib
+import socket
 import time
 from collections.abc import Sequence
 
 import hl7
-from hl7.client import MLLPClient, MLLPException
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
+from bridge.documents.context import identify
 from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft, plain
 from bridge.failures import Failure, Outage
 from bridge.settings import Hl7
@@ -18,6 +19,9 @@ ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\"
 
 PRELIMINARY = "P"
 """Tables 0123 and 0085: a result that is not verified. (Processing ID P in MSH-11 means production.)"""
+
+START, END = b"\x0b", b"\x1c\r"
+MAX_ANSWER = 2**20
 
 ALPHABETIC, IDEOGRAPHIC, PHONETIC = "A", "I", "P"
 
@@ -35,11 +39,9 @@ class Hl7Client:
         """
         message = write_message(draft, self._settings).encode()
         try:
-            with MLLPClient(self._settings.host, self._settings.port) as client:
-                client.socket.settimeout(self._settings.timeout_s)
-                answer = client.send_message(message)
+            answer = _exchange(self._settings, message)
             code = str(hl7.parse(answer.strip(b"\x0b\x1c\r")).segment("MSA")[1])
-        except (OSError, MLLPException):
+        except OSError:
             raise Outage("ris_unreachable") from None
         except (hl7.HL7Exception, KeyError, IndexError, UnicodeDecodeError):
             raise Failure("ris_answer_unreadable") from None
@@ -48,12 +50,32 @@ class Hl7Client:
             raise Failure(f"ris_{code}" if code.isalpha() and len(code) == 2 else "ris_refused")
 
 
+def _exchange(settings: Hl7, message: bytes) -> bytes:
+    """Send a message in its frame (MLLP) and return the answer. All of it takes at most `timeout_s`.
+
+    The client of the hl7 package waits for a connection as long as the operating system does.
+
+    Raises OSError.
+    """
+    end = time.monotonic() + settings.timeout_s
+    with socket.create_connection((settings.host, settings.port), settings.timeout_s) as connection:
+        connection.sendall(START + message + END)
+        answer = b""
+        while END not in answer:
+            connection.settimeout(max(end - time.monotonic(), 0.001))
+            part = connection.recv(65536)
+            if not part or len(answer) > MAX_ANSWER:
+                raise ConnectionError
+            answer += part
+    return answer
+
+
 def write_message(draft: Draft, settings: Hl7) -> str:
     """Return the message of a draft.
 
     MSH-10 follows from the draft's UID, so that a RIS can tell a message that is sent again after a crash.
     """
-    image = draft.images[0]
+    image = identify(draft.images[0])
     control = hashlib.sha256(draft.uid.encode()).hexdigest()[:20]
     names = [settings.sending_application, settings.sending_facility]
     names += [settings.receiving_application, settings.receiving_facility]
@@ -63,7 +85,8 @@ def write_message(draft: Draft, settings: Hl7) -> str:
     identity = f"{_text(image, 'PatientID')}^^^{issuer}" if issuer else _text(image, "PatientID")
     patient = ["PID", "1", "", identity, "", _names(image.get("PatientName"))]
     patient += ["", _text(image, "PatientBirthDate"), _text(image, "PatientSex")]
-    taken = _text(image, "StudyDate") + _text(image, "StudyTime").partition(".")[0]
+    date = _text(image, "StudyDate")
+    taken = date + _text(image, "StudyTime").partition(".")[0] if date else ""
     accession = _text(image, "AccessionNumber")
     request = ["OBR", "1", "", accession, f"{TITLE.value}^{_escape(TITLE.meaning)}^LN", "", "", taken]
     request += [""] * 17 + [PRELIMINARY]
@@ -87,9 +110,8 @@ def _observations(draft: Draft) -> list[Sequence[str]]:
 
 
 def _text(image: Dataset, keyword: str) -> str:
-    """Return the text of an element, or "" if it is absent or has several values."""
-    value = image.get(keyword)
-    return "" if value is None or image[keyword].VM != 1 else _escape(str(value).strip())
+    """Return the text of an element, or "" if it is absent."""
+    return _escape(str(image.get(keyword) or "").strip())
 
 
 def _names(name: PersonName | str | None) -> str:

@@ -10,7 +10,7 @@ from bridge.queue import Full, Queue
 from bridge.settings import Settings
 from bridge.web import read_secret
 
-STUDY = re.compile(r"/studies/([0-9.]{1,64})")
+STUDY = re.compile(r"/studies/(?=[0-9.]{1,64}$)([0-9]+(?:\.[0-9]+)*)")
 MAX_BODY = 65536
 
 

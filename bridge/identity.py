@@ -4,6 +4,7 @@ Everything is derived from the input by a hash, so that the same work always has
 stores the same SOP Instance UID again, which a PACS takes as the object it already has.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -12,6 +13,10 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from bridge.section import ConfigError
+
+KEY_BYTES = 32
 
 SERIES = uuid.UUID("8d4a5c2e-3c0f-5b57-9f0e-2b7a1f6f0d11")
 """Name space of the series of drafts: one for each study and kind of document, derivable without the site key."""
@@ -28,16 +33,25 @@ class SiteKey:
 
     @classmethod
     def load(cls, path: Path) -> "SiteKey":
-        """Read the key, or make it if the file is absent."""
+        """Read the key, or make it if the file is absent.
+
+        Raises ConfigError for a file without a key: a short or empty one would make every pseudonym guessable.
+        """
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return cls(bytes.fromhex(path.read_text(encoding="ascii")))
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
-            file.flush()
-            os.fsync(file.fileno())
-        return cls(bytes.fromhex(path.read_text(encoding="ascii")))
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _write_key(path)
+            secret = bytes.fromhex(path.read_text(encoding="ascii"))
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be used: {error.strerror}") from None
+        except ValueError:
+            secret = b""
+        if len(secret) < KEY_BYTES:
+            raise ConfigError(
+                f"{path} is not a site key; it must have {2 * KEY_BYTES} hexadecimal digits. Restore it from a backup; "
+                "or delete it, and studies that come again get new drafts"
+            )
+        return cls(secret)
 
     def digest(self, purpose: str, *parts: str) -> bytes:
         """Return 32 bytes for these texts; where one ends and the next begins counts."""
@@ -63,10 +77,25 @@ class SiteKey:
         images      : SOP Instance UIDs of the images read
         options     : generation options, as JSON with sorted keys
         weights     : sha256 of the model
-        replaced    : SOP Instance UID of the draft that this one replaces, or ""; so that a study that changes and
-                      changes back gets three drafts, the last of which is current
+        replaced    : SOP Instance UIDs of the drafts that this one replaces, separated by backslashes; so that a study
+                      that changes and changes back gets three drafts, the last of which is current
         """
         return _as_uid(self.digest("draft", fingerprint, options, weights, replaced, *sorted(images)))
+
+
+def _write_key(path: Path) -> None:
+    """Write a new key, completely or not at all. If another process is first, its key stays."""
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(unfinished)
+    finally:
+        unfinished.unlink()
 
 
 def series_uid(study_uid: str, kind: str = DRAFT) -> str:
@@ -78,6 +107,11 @@ def series_uid(study_uid: str, kind: str = DRAFT) -> str:
 def document_uid(draft_uid: str, kind: str) -> str:
     """Return the SOP Instance UID of a draft's document; that of the SR is the draft's own."""
     return draft_uid if kind == DRAFT else f"2.25.{uuid.uuid5(SERIES, f'{draft_uid}/{kind}').int}"
+
+
+def device_uid(sha256: str) -> str:
+    """Return the UID of a model as a device: of its weights, so that two sites name the same model equally."""
+    return f"2.25.{int(sha256[:32], 16)}"
 
 
 def _as_uid(digest: bytes) -> str:

@@ -180,16 +180,28 @@ class Queue:
             )
         return changed.rowcount
 
-    def add_draft(self, study: str, uid: str, replaced: str) -> None:
-        """Record that a draft was stored."""
+    def add_draft(self, study: str, uid: str, replaced: str, fingerprint: str = "") -> float:
+        """Record that a draft of a state of a study was stored; when it was recorded first, in seconds since 1970."""
         with self._transaction() as base:
             base.execute(
-                "INSERT OR IGNORE INTO draft (uid, study, replaced, sent) VALUES (?, ?, ?, ?)",
-                (uid, study, replaced, self._clock()),
+                "INSERT INTO draft (uid, study, replaced, sent, fingerprint) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (uid) DO UPDATE SET fingerprint = excluded.fingerprint",
+                (uid, study, replaced, self._clock(), fingerprint),
             )
+            (sent,) = base.execute("SELECT sent FROM draft WHERE uid = ?", (uid,)).fetchone()
+        return float(sent)
+
+    def state_of_draft(self, uid: str) -> str:
+        """Return the fingerprint of the state of the study that a draft is about, or "" if it is unknown."""
+        with self._lock:
+            row = self._base.execute("SELECT fingerprint FROM draft WHERE uid = ?", (uid,)).fetchone()
+        return "" if row is None else str(row[0])
 
     def drafts(self, study: str) -> Mapping[str, str]:
-        """Return the drafts that were stored for a study: SOP Instance UID -> UID of the one it replaces, or ""."""
+        """Return the drafts that were stored for a study: SOP Instance UID -> UIDs of those that it replaces.
+
+        Several UIDs are separated by backslashes.
+        """
         with self._lock:
             return dict(self._base.execute("SELECT uid, replaced FROM draft WHERE study = ?", (study,)))
 
@@ -279,8 +291,12 @@ def sole_process(folder: Path) -> Iterator[None]:
 
     Raises QueueError if another bridge has it: two would do the same work twice.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (folder / "lock").open("w") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise QueueError(f"the state folder {folder} cannot be used: {error.strerror}") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

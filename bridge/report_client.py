@@ -42,8 +42,13 @@ class ReportClient:
 
 
 def is_refusal(error: ReportError) -> bool:
-    """Whether the server's answer is about the image and would be the same next time.
+    """Whether the server's answer is about the image and would be the same next time."""
+    return error.code in REFUSALS and not is_about_options(error)
 
-    InvalidOption is about the options, which are the site's.
+
+def is_about_options(error: ReportError) -> bool:
+    """Whether the server's answer is about `server.options` of the configuration: a value, or an unknown name.
+
+    Of all fields of a request only the names of the options are the site's.
     """
-    return error.code in REFUSALS and error.type != "InvalidOption"
+    return error.type == "InvalidOption" or error.message.startswith("unknown field ")

@@ -35,6 +35,10 @@ MIGRATIONS = (
     """
     ALTER TABLE study ADD COLUMN failure TEXT NOT NULL DEFAULT '';
     """,
+    # 4: which state of the study a draft is about.
+    """
+    ALTER TABLE draft ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
+    """,
 )
 """Script number n brings a database of version n - 1 to version n (PRAGMA user_version). Scripts are never edited."""
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
+
+from prelim_client.loopback import is_loopback
 
 
 class ConfigError(Exception):
@@ -57,7 +60,8 @@ def _convert(value: Any, kind: Any, where: str, folder: Path) -> Any:
     number = expected is float and isinstance(value, int) and not isinstance(value, bool)
     if number or (isinstance(value, expected) and (expected is bool or not isinstance(value, bool))):
         return value
-    raise ConfigError(f"{where} is a {type(value).__name__}; it must be a {expected.__name__}")
+    wanted = "list" if expected is tuple else expected.__name__
+    raise ConfigError(f"{where} is a {type(value).__name__}; it must be a {wanted}")
 
 
 def check_range(where: str, value: float, low: float, high: float) -> None:
@@ -70,3 +74,27 @@ def check_title(where: str, title: str) -> None:
     """Check an application entity title: PS3.5 6.2, AE."""
     if not title.strip() or len(title) > 16 or not title.isascii() or "\\" in title or not title.isprintable():
         raise ConfigError(f"{where} is not an AE title; allowed: 1 to 16 ASCII characters without a backslash")
+
+
+def check_text(where: str, text: str, length: int = 64) -> None:
+    """Check a text that becomes a value of a DICOM element (PS3.5 6.2, LO)."""
+    if not 1 <= len(text.encode(errors="replace")) <= length or "\\" in text or not text.isprintable():
+        raise ConfigError(f"{where} cannot be used; allowed: 1 to {length} bytes, no backslash, no control characters")
+
+
+def check_url(where: str, url: str) -> None:
+    """Check the address of a server."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{where} is not the address of a server; it must begin with http:// or https:// and a host")
+
+
+def check_address(where: str, host: str, token_file: Path | None) -> None:
+    """Check that an address that others can reach has a token."""
+    if token_file is None and not is_loopback(host):
+        section = where.partition(".")[0]
+        raise ConfigError(f"{where} is {host}, which is not loopback; set {section}.token_file")

@@ -5,10 +5,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from bridge.archives import Archives, Output
 from bridge.dicomweb import DicomWebArchive
 from bridge.dimse import StoreClient, receive_images
 from bridge.draft_route import listen_for_drafts
-from bridge.drafting import Archives, Drafter, Output
+from bridge.drafting import Drafter
 from bridge.failures import Failure, Outage
 from bridge.fhir import FhirClient
 from bridge.hl7v2 import Hl7Client
@@ -22,10 +23,12 @@ from bridge.worker import Worker
 
 IDLE_S = 0.2
 PURGE_EVERY_S = 3600.0
+STOP_S = 20.0
+"""Work that takes longer is cut off when the bridge stops: a service manager kills it after a while anyway."""
 
 
 def serve(settings: Settings, stop: threading.Event) -> None:
-    """Run the bridge until `stop` is set; the work in progress is finished first.
+    """Run the bridge until `stop` is set; work that takes longer than STOP_S is cut off.
 
     Raises QueueError if another bridge has the state folder, or its queue cannot be read.
     """
@@ -72,8 +75,13 @@ def _running(loops: list[Callable[[], bool]], stop: threading.Event) -> Iterator
         yield
     finally:
         stop.set()
+        end = time.monotonic() + STOP_S
         for thread in threads:
-            thread.join()
+            thread.join(max(end - time.monotonic(), 0))
+        unfinished = sum(thread.is_alive() for thread in threads)
+        if unfinished:
+            # A study whose work is cut off is still in the queue, like after a crash.
+            log("stopped_during_work", count=unfinished)
 
 
 def _repeat(step: Callable[[], bool], stop: threading.Event) -> None:
@@ -96,9 +104,11 @@ def _polling(poll: Poll, stable_s: float, queue: Queue, archive: DicomWebArchive
 
     def step() -> None:
         try:
-            for modality in poll.modalities:
+            # Of a study whose images were deleted only its draft is left.
+            for modality in (*poll.modalities, "SR"):
                 for study, seen in archive.recent_studies(poll.days, modality):
-                    queue.see(study, seen, stable_s)
+                    if modality in poll.modalities or queue.drafts(study):
+                        queue.see(study, seen, stable_s)
         except (Outage, Failure) as error:
             log("poll_failed", reason=error.reason)
 

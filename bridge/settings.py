@@ -1,13 +1,20 @@
 """The configuration file: YAML, one section per dataclass, an unknown key is an error that lists the known ones."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bridge.section import ConfigError, Section, check_range, check_title
-from prelim_client.loopback import is_loopback
+from bridge.section import ConfigError, Section, check_address, check_range, check_text, check_title, check_url
+
+CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
+"""PS3.5 6.2, CS."""
+
+LONGEST_WAIT_S = 3600
+MOST_HOURS = 24 * 365
+MOST_MB = 2**30
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,9 @@ class Server(Section):
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_url("server.url", self.url)
         check_range("server.images", self.images, 1, 8)
-        check_range("server.timeout_s", self.timeout_s, 1, 3600)
+        check_range("server.timeout_s", self.timeout_s, 1, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,14 @@ class DicomWeb(Section):
     token_file: Path | None = None
     ca_file: Path | None = None
     timeout_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_url("dicomweb.url", self.url)
+        check_range("dicomweb.timeout_s", self.timeout_s, 0.1, LONGEST_WAIT_S)
+        if self.user is not None and self.token_file is not None:
+            raise ConfigError("dicomweb has user and token_file; give one of them")
+        if (self.user is None) != (self.password_file is None):
+            raise ConfigError("dicomweb has one of user and password_file; give both, or none")
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ class Poll(Section):
     def __post_init__(self) -> None:
         check_range("poll.every_s", self.every_s, 0.2, 86400)
         check_range("poll.days", self.days, 1, 365)
+        if not self.modalities or not all(CODE.fullmatch(one) for one in self.modalities):
+            raise ConfigError("poll.modalities must have one or more modalities, such as CR and DX")
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,7 @@ class Hook(Section):
 
     def __post_init__(self) -> None:
         check_range("hook.port", self.port, 0, 65535)
+        check_address("hook.host", self.host, self.token_file)
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,10 @@ class StoreScp(Section):
         check_range("store_scp.port", self.port, 0, 65535)
         check_range("store_scp.max_associations", self.max_associations, 1, 100)
         check_range("store_scp.max_pdu", self.max_pdu, 4096, 16_777_216)
+        check_range("store_scp.max_image_mb", self.max_image_mb, 1, MOST_MB)
+        check_range("store_scp.max_spool_mb", self.max_spool_mb, 1, MOST_MB)
+        check_range("store_scp.keep_hours", self.keep_hours, 0, MOST_HOURS)
+        check_range("store_scp.timeout_s", self.timeout_s, 0.1, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)
@@ -125,6 +148,8 @@ class StoreScu(Section):
     def __post_init__(self) -> None:
         check_title("store_scu.ae_title", self.ae_title)
         check_title("store_scu.calling_ae_title", self.calling_ae_title)
+        check_range("store_scu.port", self.port, 1, 65535)
+        check_range("store_scu.timeout_s", self.timeout_s, 0.1, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)
@@ -143,8 +168,7 @@ class Drafts(Section):
 
     def __post_init__(self) -> None:
         check_range("drafts.port", self.port, 0, 65535)
-        if self.token_file is None and not is_loopback(self.host):
-            raise ConfigError(f"drafts.host is {self.host}, which is not loopback; set drafts.token_file")
+        check_address("drafts.host", self.host, self.token_file)
         check_range("drafts.max_body_mb", self.max_body_mb, 1, 2048)
         check_range("drafts.max_requests", self.max_requests, 1, 100)
 
@@ -163,6 +187,7 @@ class Hl7(Section):
 
     def __post_init__(self) -> None:
         check_range("hl7.port", self.port, 1, 65535)
+        check_range("hl7.timeout_s", self.timeout_s, 0.1, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)
@@ -173,6 +198,10 @@ class Fhir(Section):
     token_file: Path | None = None
     ca_file: Path | None = None
     timeout_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        check_url("fhir.url", self.url)
+        check_range("fhir.timeout_s", self.timeout_s, 0.1, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)
@@ -199,6 +228,11 @@ class Queue(Section):
         check_range("queue.workers", self.workers, 1, 32)
         check_range("queue.max_attempts", self.max_attempts, 1, 100)
         check_range("queue.retention_days", self.retention_days, 1, 3650)
+        check_range("queue.stable_s", self.stable_s, 0, 86400)
+        check_range("queue.give_up_hours", self.give_up_hours, 0, MOST_HOURS)
+        check_range("queue.first_retry_s", self.first_retry_s, 0.05, 86400)
+        check_range("queue.longest_retry_s", self.longest_retry_s, self.first_retry_s, 86400)
+        check_range("queue.min_free_mb", self.min_free_mb, 0, MOST_MB)
 
 
 @dataclass(frozen=True)
@@ -221,7 +255,7 @@ class Report(Section):
         # The series of the other documents have the numbers after it.
         check_range("report.series_number", self.series_number, 1, 2**31 - 3)
         for name in ("series_description", "manufacturer"):
-            check_range(f"the length of report.{name}", len(getattr(self, name)), 1, 64)
+            check_text(f"report.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -265,15 +299,27 @@ class Settings(Section):
         return self.dicomweb is not None or self.store_scp is not None
 
 
+class _Loader(yaml.SafeLoader):
+    """A loader that refuses a key given twice, of which YAML takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping."""
+        names = [key.value for key, _ in node.value]
+        doubled = next((name for name in names if isinstance(name, str) and names.count(name) > 1), None)
+        if doubled is not None:
+            raise ConfigError(f"line {node.start_mark.line + 1} begins a mapping that has the key {doubled!r} twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_settings(path: Path) -> Settings:
     """Read the configuration file.
 
     Raises ConfigError.
     """
     try:
-        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        contents = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a kind of SafeLoader
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"{path} is not YAML") from None
     return Settings.read(contents, path.name, path.resolve().parent)

@@ -17,6 +17,9 @@ from bridge.failures import Failure
 from bridge.identity import SiteKey
 from bridge.study import Study
 
+UIDS = ("StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID", "SOPClassUID")
+"""What a draft refers to."""
+
 
 class Spool:
     """The folder of the images."""
@@ -31,10 +34,11 @@ class Spool:
 
         Raises Failure for a file without UIDs, OSError if the disk is full.
         """
-        header = dcmread(BytesIO(file), specific_tags=["StudyInstanceUID", "SOPInstanceUID"], stop_before_pixels=True)
-        study, instance = str(header.get("StudyInstanceUID") or ""), str(header.get("SOPInstanceUID") or "")
-        if not study or not instance:
+        header = dcmread(BytesIO(file), specific_tags=list(UIDS), stop_before_pixels=True)
+        uids = [str(header.get(keyword) or "") for keyword in UIDS]
+        if not all(uids):
             raise Failure("uids_missing")
+        study, instance = uids[:2]
         path = self._path(study, instance)
         path.parent.mkdir(exist_ok=True, mode=0o700)
         unfinished = path.with_suffix(".part")

@@ -1,5 +1,6 @@
 """What the bridge's HTTP clients and its hook share: sessions, secrets, and what a status says about a study."""
 
+import ssl
 from pathlib import Path
 
 import requests
@@ -26,12 +27,19 @@ def read_secret(file: Path | None) -> str | None:
 
 
 def open_authorized(url: str, token_file: Path | None, ca_file: Path | None) -> requests.Session:
-    """A session for a server, with a bearer token and the site's own authority where they are given."""
+    """A session for a server, with a bearer token and the site's own authority where they are given.
+
+    Raises ConfigError for files that cannot be used.
+    """
     session = open_session(url)
     token = read_secret(token_file)
     if token is not None:
         session.headers["Authorization"] = f"Bearer {token}"
     if ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=ca_file)
+        except OSError:
+            raise ConfigError(f"{ca_file} cannot be read as certificates; it must be a PEM file") from None
         session.verify = str(ca_file)
     return session
 

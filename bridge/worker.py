@@ -78,7 +78,14 @@ class Worker:
         attempts = job.attempts + int(counted)
         hours = 0.0 if job.failing_since is None else (self._clock() - job.failing_since) / 3600
         if attempts >= self._settings.max_attempts or hours >= self._settings.give_up_hours:
-            self._queue.finish(job, "dead", reason, job.fingerprint)
+            try:
+                self._drafter.give_up(job)
+            except Full:
+                raise
+            except Exception as error:  # noqa: BLE001 - the study is dead already, for the reason that came first
+                log("not_withdrawn", study=study, **describe_failure(error))
+            # About no state: the next event is worked on, also if the study is then as it was before.
+            self._queue.finish(job, "dead", reason, "")
             log("dead", study=study, reason=reason, attempts=attempts)
             return
         wait = min(self._settings.first_retry_s * 2 ** min(job.tries, 20), self._settings.longest_retry_s)

@@ -147,7 +147,10 @@ def _ray(address: str | None) -> Iterator[None]:
             with _no_stderr():
                 ray.init(address, log_to_driver=False, logging_level="error", **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise JobError(f"no Ray cluster at {address}: {_last_line(error)}") from error
+            raise JobError(
+                f"no Ray cluster at {address}: {_last_line(error)}; if it wants a token, set RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN"
+            ) from error
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False

@@ -30,10 +30,10 @@ from export.checkpoints.tied_words import tie_words, untie_words
 from export.tokenizers.read import read_tokenizer, vocabulary_size
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
-from prelim.decoders.weights_file import write_weights
+from prelim.decoders.weights_file import Weights, write_weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
-from prelim.networks.architectures.architecture import Network
+from prelim.networks.architectures.architecture import Network, Published, Section
 from prelim.networks.architectures.facts import Facts
 from prelim.networks.model_folder import build_network
 
@@ -75,17 +75,9 @@ def import_checkpoint(
     check_system(system, gathered.tensors)
     config_json = untie_words(published, gathered, model_config(published, system, gathered.settings), record)
     facts = Facts(options or {}, config_json, preprocessor_config(gathered.settings))
-    weights, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
-    weights = tie_words(weights, facts, record)
-    try:
-        sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()}, facts)
-        missing = None
-    except KeyError as error:
-        sections, missing = {}, str(error.args[0])
-    if published.layout is not None:
-        weights = published.layout(weights, facts)
-    if missing is not None:
-        raise missing_part(system, weights, missing)
+    converted, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
+    weights: Weights = tie_words(converted, facts, record)
+    sections, weights = _sections(system, weights, facts)
     own_tokens = special_tokens(published, sections["decoder"], facts, gathered.settings)
     sections = {**sections, "decoder": {**sections["decoder"], **adapter}, **own_tokens}
     if unknown := facts.unknown_options():
@@ -96,17 +88,40 @@ def import_checkpoint(
     network = _empty_network(config)
     weights = fit_shapes(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
     check_fit(published, network, weights)
-    words = None
-    if vocabulary is not None:
-        foreign = published.vocabulary not in (None, config.decoder["vocab_size"])
-        words = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
-        size = vocabulary_size(published.tokenizer, vocabulary.path, words)
-        check_vocabulary(size, config.decoder["vocab_size"], record)
+    words = None if vocabulary is None else _read_words(published, vocabulary, config, record)
     record.assume_published(published, facts, own_tokens.keys() - {"prompt"})
     _check_edited(out / CONFIG, config, overwrite=overwrite)
     _write(out, config, weights, words)
     write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
     print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored, {len(record.assumed)} assumptions")
+
+
+def _sections(system: str, weights: Weights, facts: Facts) -> tuple[Mapping[str, Section], Weights]:
+    """The sections of model.yaml that the shapes of weights show, and the weights in the layout that is served.
+
+    Raises ArchiveError with all the keys that are missing if one of them gives a dimension.
+    """
+    published = ARCHITECTURES[system].published
+    sections: Mapping[str, Section] = {}
+    missing = None
+    try:
+        sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()}, facts)
+    except KeyError as error:
+        missing = str(error.args[0])
+    if published.layout is not None:
+        weights = published.layout(weights, facts)
+    if missing is not None:
+        raise missing_part(system, weights, missing)
+    return sections, weights
+
+
+def _read_words(published: Published, vocabulary: Source, config: ModelConfig, record: ImportRecord) -> Tokenizer:
+    """Read the tokenizer. Raises ArchiveError if the decoder has fewer tokens."""
+    foreign = published.vocabulary not in (None, config.decoder["vocab_size"])
+    words = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
+    size = vocabulary_size(published.tokenizer, vocabulary.path, words)
+    check_vocabulary(size, config.decoder["vocab_size"], record)
+    return words
 
 
 def _check_out(out: Path) -> None:

@@ -24,11 +24,12 @@ import yaml
 from torch import Tensor, nn
 
 from export.export_onnx import export_onnx
-from prelim.archive.archive import CONFIG, CONNECTOR, DECODER, INSIGHT_SUFFIX, TOKENIZER, VISION
+from prelim.archive.archive import CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUFFIX, TOKENIZER, VISION
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import write_weights
+from prelim.encoding.gate import require_gate
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
@@ -53,7 +54,8 @@ def write_files(model: Model, folder: Path) -> None:
 
 
 def write_model_files(model: Model, folder: Path) -> None:
-    """Write an archive's networks, weights, tokenizer and model.yaml, without code or manifest."""
+    """Write an archive's networks, weights, tokenizer, gate and model.yaml, without code or manifest."""
+    require_gate(model.config, model.gate, model.config.name)
     p = model.config.preprocess
     generator = torch.Generator().manual_seed(_SEED)
     images = torch.randn(2, p.channels, p.size, p.size, generator=generator)
@@ -78,6 +80,8 @@ def write_model_files(model: Model, folder: Path) -> None:
         )
     write_decoder(model, folder).write(folder / CONFIG)
     model.tokenizer.save(str(folder / TOKENIZER))
+    if model.gate is not None:
+        model.gate.write(folder / GATE)
 
 
 def write_decoder(model: Model, folder: Path) -> ModelConfig:

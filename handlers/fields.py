@@ -13,7 +13,7 @@ from typing import Any
 
 from prelim.errors import InvalidOption, TooLarge, UnreadableInput
 
-MAX_FIELDS = 32
+MAX_FIELDS = 40
 """Fields of a request, or members of one of its JSON objects. Inputs and options together are fewer."""
 
 MAX_TEXT_BYTES = 128 * 1024

@@ -27,13 +27,15 @@ from handlers.fields import (
 )
 from handlers.route import check_route, fields_of_route
 from prelim.errors import InvalidOption, Refused, TooLarge, UnreadableInput
-from prelim.generation.options import MAX_STOP_STRINGS, GenerationOptions
+from prelim.generation.options import MAX_BANNED_PHRASES, MAX_STOP_STRINGS, GenerationOptions
 from prelim.report_generator import ReportRequest
 
 MAX_PROMPT_CHARACTERS = 8000
 MAX_MESSAGES = 64
 MAX_OPTION_CHARACTERS = 256
-"""The longest option is a stop text, of at most 64."""
+"""The longest option is a stop text or a banned phrase, of at most 64."""
+LISTS = {"stop": MAX_STOP_STRINGS, "banned_phrases": MAX_BANNED_PHRASES}
+"""Options that can be lists, of at most so many texts."""
 MAX_QUEUE_S = 3600.0
 
 NUMBERED = tuple(f"image_{i}" for i in range(2, MAX_IMAGES + 1))
@@ -142,12 +144,15 @@ def _option(name: str, value: Any) -> Any:
         given = texts
     if isinstance(given, str) and len(given) > MAX_OPTION_CHARACTERS:
         raise InvalidOption(f"{name} has {len(given)} characters; at most {MAX_OPTION_CHARACTERS} are read")
-    if isinstance(given, list) and len(given) > MAX_STOP_STRINGS:
-        raise InvalidOption(f"{name} has {len(given)} entries; at most {MAX_STOP_STRINGS} are read")
+    most = LISTS.get(name, MAX_STOP_STRINGS)
+    if isinstance(given, list) and len(given) > most:
+        raise InvalidOption(f"{name} has {len(given)} entries; at most {most} are read")
     if isinstance(given, list) and all(isinstance(entry, str) for entry in given):
         return [_option(name, entry) for entry in given]
     if isinstance(given, list | dict):
-        raise InvalidOption(f"{name} is of type {type(given).__name__}; only stop can be a list, of texts")
+        raise InvalidOption(
+            f"{name} is of type {type(given).__name__}; only {' and '.join(LISTS)} can be lists, of texts"
+        )
     return given
 
 

@@ -3,6 +3,7 @@
 python -m launcher start     # in the background; returns when all models are ready
 python -m launcher serve     # in the foreground, until Ctrl-C
 python -m launcher status
+python -m launcher check     # whether the archives may be served
 python -m launcher stop      # waits for the requests that are still being answered
 
 Archives are checked before anything of them is unpacked. `torchserve --start` after `source env.sh` starts the same
@@ -25,11 +26,12 @@ import prelim
 from launcher.admission import Records, measure, queue_length
 from launcher.archives import CheckedArchive, check_store
 from launcher.drain import drain
-from launcher.environment import ROOT, read_environment
+from launcher.environment import read_environment, server_folder
 from launcher.errors import LaunchError
 from launcher.gateway.door import LOAD_FAILED, MEASURING, STARTING, STOPPED, Door
+from launcher.gateway.nginx import DRAIN_S
 from launcher.local_server import CONFIG
-from launcher.process import exclusive
+from launcher.process import exclusive, is_launching
 from launcher.server import STARTUP_S, Server
 from prelim_client.answers import ReportError
 from terminal.program import sign_of_life
@@ -39,7 +41,7 @@ Command = Callable[[Server, argparse.Namespace], int]
 
 def main() -> int:
     """Run one command; its exit code."""
-    commands: dict[str, Command] = {"start": start, "serve": serve, "status": status, "stop": stop}
+    commands: dict[str, Command] = {"start": start, "serve": serve, "status": status, "check": check, "stop": stop}
     parser = argparse.ArgumentParser(
         prog="launcher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -51,15 +53,16 @@ def main() -> int:
             "--timeout", type=float, default=STARTUP_S, help="seconds until models must be ready"
         )
         options[name].add_argument("--queue", type=int, help="requests that may wait (measured at the first start)")
+    for name in ("start", "serve", "check"):
         options[name].add_argument("--other-code", action="store_true", help="serve archives that have other code")
     for name in ("serve", "stop"):
-        options[name].add_argument("--drain", type=float, default=60, help="seconds to wait for open requests")
+        options[name].add_argument("--drain", type=float, default=DRAIN_S, help="seconds to wait for open requests")
     arguments = parser.parse_args()
     # A termination is handled as Ctrl-C is: it leaves no server behind. A shell ignores SIGINT in background jobs.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        return commands[arguments.command](Server(ROOT, CONFIG, read_environment()), arguments)
+        return commands[arguments.command](Server(server_folder(), CONFIG, read_environment()), arguments)
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 1
@@ -123,20 +126,34 @@ def status(server: Server, _: argparse.Namespace) -> int:
         states = [worker["status"] for worker in described.get("workers", [])]
         ready = ready and states.count("READY") >= max(1, described.get("minWorkers", 1))
         print(f"{model} {described.get('modelVersion', '')}: workers {', '.join(states) or 'none'}")
+    if is_launching(server.temporary):
+        print("a launcher is just starting, measuring or stopping it")
+        return 1
     return 0 if ready and models else 1
+
+
+def check(server: Server, arguments: argparse.Namespace) -> int:
+    """Check the archives, without starting anything."""
+    _check(server, arguments)
+    return 0
+
+
+def _check(server: Server, arguments: argparse.Namespace) -> list[CheckedArchive]:
+    archives = check_store(server.store, other_code=arguments.other_code)
+    for archive in archives:
+        print(f"{archive.file.name}: {archive.name}, sha256 {archive.sha256}")
+    return archives
 
 
 def _launch(server: Server, arguments: argparse.Namespace) -> None:
     """Check archives, start, and wait. Whatever goes wrong, no server is left behind."""
     door = Door(server.temporary)
     try:
-        archives = check_store(server.store, other_code=arguments.other_code)
+        archives = _check(server, arguments)
     except LaunchError as error:
         if server.process is None:
             door.close(LOAD_FAILED, _reason(error, server))
         raise
-    for archive in archives:
-        print(f"{archive.file.name}: {archive.name}, sha256 {archive.sha256}")
     records = Records(server.folder / "logs" / "throughput.json")
     known = records.read(archives)
     queue = arguments.queue or (queue_length(known, server.max_wait_s) if known else None)

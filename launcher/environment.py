@@ -1,5 +1,6 @@
 """The environment of the server: what env.sh gives, checked."""
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping
@@ -10,6 +11,40 @@ from launcher.errors import LaunchError
 ROOT = Path(__file__).resolve().parent.parent
 JAVA = 17
 """The oldest Java that TorchServe 0.12.0 runs with."""
+
+FOLDER = "PRELIM_FOLDER"
+"""Variable with the folder of the server, where this installation cannot be written, as in a container."""
+
+
+def server_folder() -> Path:
+    """The folder that the server is started in and writes keys and logs to: PRELIM_FOLDER, or this installation.
+
+    Raises LaunchError if it cannot be made, or belongs to another user, who could replace what the server reads there.
+    """
+    if not os.environ.get(FOLDER):
+        return ROOT
+    folder = Path(os.environ[FOLDER]).absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise LaunchError(f"{FOLDER} is {folder}, which belongs to another user; set it to a folder of yours")
+        link_installation(folder, ROOT / "model_store")
+    except OSError as error:
+        raise LaunchError(f"{FOLDER} is {folder}, which cannot be used ({error.strerror})") from None
+    return folder
+
+
+def link_installation(folder: Path, store: Path) -> None:
+    """Link what config.properties names relative to the server's folder.
+
+    These paths are relative so that none has a space: TorchServe splits vmargs there.
+    """
+    for name, target in (("handlers", ROOT / "handlers"), ("model_store", store.resolve())):
+        link = folder / name
+        # A server that runs may be reading through it.
+        if not link.is_symlink() or link.readlink() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
 
 
 def read_environment() -> dict[str, str]:

@@ -40,7 +40,7 @@ def main() -> int:
     try:
         make_environments(version)
         fill_environment(wanted)
-        compile_bytecode()
+        compile_bytecode(PYTHON, ROOT / ".venv" / "lib")
     except subprocess.CalledProcessError as error:
         print(error.stderr or "", end="", file=sys.stderr)
         return error.returncode
@@ -107,11 +107,16 @@ def answers(url: str) -> bool:
 
 def without(names: "re.Pattern[str]") -> str:
     """A copy of requirements.lock without some packages; its path."""
-    blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", (ROOT / "requirements.lock").read_text(encoding="utf-8"))
-    kept = [block for block in blocks if not names.fullmatch(block.partition("==")[0])]
+    packages = read_lock(ROOT / "requirements.lock")
     path = ROOT / "build" / "requirements.lock"
-    path.write_text("".join(kept), encoding="utf-8")
+    path.write_text("".join(text for name, text in packages.items() if not names.fullmatch(name)), encoding="utf-8")
     return str(path)
+
+
+def read_lock(file: Path) -> "dict[str, str]":
+    """Package -> its lines in a lock, with version and hashes."""
+    blocks = re.split(r"(?m)^(?=[A-Za-z0-9])", file.read_text(encoding="utf-8"))
+    return {block.partition("==")[0]: block for block in blocks if "==" in block}
 
 
 def install(*arguments: str) -> None:
@@ -121,13 +126,13 @@ def install(*arguments: str) -> None:
     )
 
 
-def compile_bytecode() -> None:
-    """Compile the packages once: uv does not, and a process without bytecode takes three times as long to import them.
+def compile_bytecode(python: Path, folder: Path) -> None:
+    """Compile a folder once: uv does not, and a process without bytecode takes three times as long to import packages.
 
     Python would write it on the first import, but not under PYTHONDONTWRITEBYTECODE or for a user who may only read.
     """
     # PyTorch has a file whose syntax is that of Python 3.12, so the exit code is 1.
-    subprocess.run([PYTHON, "-m", "compileall", "-qq", "-j", "0", ROOT / ".venv" / "lib"], check=False)
+    subprocess.run([python, "-m", "compileall", "-qq", "-j", "0", folder], check=False)
 
 
 def say(chosen: str, gigabytes: float) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from launcher.archives import check_store
-from launcher.environment import ROOT, read_environment
+from launcher.environment import ROOT, link_installation, read_environment
 from launcher.ports import API_COUNT, free_ports, replace_ports
 from launcher.server import Server
 from terminal.program import ignoring_interrupts
@@ -42,9 +42,7 @@ class LocalServer(Server):
         try:
             temporary = folder / "tmp"
             temporary.mkdir()
-            # Paths in config.properties are relative, so that none has a space: TorchServe splits vmargs there.
-            (folder / "handlers").symlink_to(ROOT / "handlers")
-            (folder / "model_store").symlink_to(store.resolve())
+            link_installation(folder, store)
             config = folder / "config.properties"
             settings = replace_ports(CONFIG.read_text(encoding="utf-8"), free_ports(API_COUNT))
             config.write_text(re.sub("(?m)^model_store=.*$", "model_store=model_store", settings), encoding="utf-8")

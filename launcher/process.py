@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -99,11 +100,34 @@ def sweep(temporary: Path, key_file: Path) -> None:
 
 
 @contextmanager
-def exclusive(temporary: Path) -> Iterator[None]:
-    """Only one launcher at a time may start or stop the server of a folder. Raises LaunchError for the other."""
+def exclusive(temporary: Path, seconds: float = 0) -> Iterator[None]:
+    """Only one launcher at a time may start or stop the server of a folder.
+
+    seconds : to wait for the other
+
+    Raises LaunchError if the other takes longer.
+    """
+    deadline = time.monotonic() + seconds
     with (temporary / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LaunchError("another launcher is just starting or stopping this server; try again later") from None
+        while not _try_lock(lock):
+            if time.monotonic() >= deadline:
+                raise LaunchError("another launcher is just starting or stopping this server; try again later")
+            time.sleep(0.2)
         yield
+
+
+def is_launching(temporary: Path) -> bool:
+    """Whether a launcher is starting or stopping the server of a folder."""
+    try:
+        with exclusive(temporary):
+            return False
+    except LaunchError:
+        return True
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

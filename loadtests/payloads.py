@@ -1,26 +1,28 @@
 """Files to send: variations of one real chest radiograph, and files that a server must refuse.
 
-The radiograph is RG1 of the public collection in the PyPI package pydicom-data: a PA chest, 1955 x 1841 pixels. Each
-variation is a different part of it, with its own brightness and size: no two images of a run are alike, and all
-resemble real radiographs.
+The radiograph is docs/images/chest.jpg, which the demo model knows as one of its kind, enlarged to the 1955 pixels of a
+detector, with the grain of one. Each variation is a different part of it, with its own brightness and size: no two
+images of a run are alike, and all resemble real radiographs.
 """
 
 import io
 from dataclasses import dataclass
 
 import numpy as np
-import pydicom
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
-from launcher.sample_radiograph import sample_radiograph
+from launcher.environment import ROOT
 
 KINDS = ("PNG", "JPEG", "DICOM")
 
 LONG_SIDES = (512, 1024, 1955)
 """Pixels: a thumbnail-sized export, a typical export, the detector's own resolution."""
+
+GRAIN = 0.01
+"""Of the range of gray levels: without it files of an enlarged picture are far smaller than those of a detector."""
 
 SMALL_SIDE = 256
 """Pixels of the small image, for loads in which the image does not matter."""
@@ -52,15 +54,12 @@ class Payload:
 
 
 def read_chest_radiograph() -> np.ndarray:
-    """RG1 as float32, shape (1955, 1841), in [0, 1]; 1 is white.
-
-    Raises FileNotFoundError when pydicom-data is not installed.
-    """
-    file = pydicom.dcmread(io.BytesIO(sample_radiograph()))
-    # PS3.3 C.7.6.3.1.2: MONOCHROME1 shows low values as white.
-    window_low = float(file.WindowCenter) - float(file.WindowWidth) / 2
-    gray = 1 - (file.pixel_array.astype(np.float32) - window_low) / float(file.WindowWidth)
-    return np.asarray(gray.clip(0, 1), dtype=np.float32)
+    """A chest radiograph as float32, shape (1818, 1955), in [0, 1]; 1 is white."""
+    with Image.open(ROOT / "docs" / "images" / "chest.jpg") as image:
+        size = (LONG_SIDES[-1], round(LONG_SIDES[-1] * image.height / image.width))
+        gray = np.asarray(image.convert("F").resize(size, Image.Resampling.BICUBIC)) / 255
+    grain = np.random.default_rng(0).normal(0, GRAIN, gray.shape)
+    return np.asarray((gray + grain).clip(0, 1), dtype=np.float32)
 
 
 def make_images(count: int, seed: int) -> list[Payload]:

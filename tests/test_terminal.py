@@ -45,7 +45,9 @@ def test_progress_bars_are_calm_without_a_terminal(tmp_path: Path) -> None:
 
 def test_interrupt_is_one_line_and_other_errors_are_shown_whole(tmp_path: Path) -> None:
     """The process ends by the signal, as shells and make expect; a fault of the program still has its traceback."""
-    interrupted = run_module(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    # Tests that run in the background of a shell inherit that the signal is ignored.
+    heed = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    interrupted = run_module(tmp_path, f"import os, signal\n{heed}\nos.kill(os.getpid(), signal.SIGINT)\n")
     (tmp_path / "package" / "module.py").write_text("raise ValueError('a fault')\n", encoding="utf-8")
     failed = run_again(tmp_path)
 

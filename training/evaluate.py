@@ -57,7 +57,7 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
     folder = _find_model(arguments.model)
     trained_on = read_trained_on(folder) if folder else None
-    source = _make_source(arguments, trained_on)
+    source = make_source(arguments, trained_on)
     with sign_of_life("reading the data"):
         data = read_data(source, arguments.split, with_images=folder is not None, trained_on=trained_on)
     protocol = Protocol(data.train_texts, arguments.min_count, arguments.max_tokens)
@@ -98,7 +98,7 @@ def _find_model(path: Path) -> Path | None:
     return path
 
 
-def _make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) -> DatasetSettings:
+def make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) -> DatasetSettings:
     """The data set of the command line, of --config, or of the model folder.
 
     A model is scored with the splits of its training: where the format is that of the training, all settings are those
@@ -178,18 +178,23 @@ def _write(
         print("no examples.png: no image of these studies is on this disk")
 
 
-def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help=f"model folder, predictions (.json, .csv), or {ALONE!r}")
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of a command line that `make_source` reads."""
     parser.add_argument("data", type=Path, nargs="?", help="file or folder of the data set (default: of its training)")
     parser.add_argument("--format", choices=FORMATS)
     parser.add_argument("--config", type=Path, help="YAML file whose section dataset describes the data set")
     parser.add_argument("--images", type=Path, help="folder that image names are relative to")
-    parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--seed", type=int, help="of the splits, where neither the data set nor a training fixes them")
     parser.add_argument("--sections", nargs="+", help="what is written (default: findings and impression, else report)")
     parser.add_argument("--views", nargs="+", help="only images of these views, the first of each study")
     parser.add_argument("--frame", type=int, help="of files with several frames or pages, counted from 1")
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help=f"model folder, predictions (.json, .csv), or {ALONE!r}")
+    add_source_arguments(parser)
+    parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of the results")
     parser.add_argument("--rexrank", type=Path, help="JSON to write for ReXrank's leaderboard")
     parser.add_argument("--min-count", type=int, default=3, help="rarer words are <unk>, as R2Gen has it for IU X-Ray")

@@ -36,10 +36,11 @@ def _content(draft: Draft, settings: Report) -> ContainerContentItem:
     for name, text in draft.sections():
         heading, concept = SECTIONS[name]
         item = TextContentItem(concept, BANNER + text, relationship_type="CONTAINS")
-        item.ContentSequence = ContentSequence(
-            ImageContentItem(SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type="INFERRED FROM")
-            for image in draft.images
-        )
+        if not draft.withdrawn:
+            item.ContentSequence = ContentSequence(
+                ImageContentItem(SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type="INFERRED FROM")
+                for image in draft.images
+            )
         section = ContainerContentItem(heading, relationship_type="CONTAINS")
         section.ContentSequence = ContentSequence([item])
         content.append(section)

@@ -1,7 +1,8 @@
 """A draft: the server's answer, and the images and study that it is about."""
 
+import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from highdicom.sr.coding import CodedConcept
@@ -20,28 +21,34 @@ SECTIONS = {
 }
 """Section of an answer -> code of its heading (PS3.16 CID 7001) and of its text (CID 7002)."""
 
-CONTROL = {code: None for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
-"""Control characters, which neither DICOM text (PS3.5 6.1.3) nor XML nor HL7 takes; tab and line feed stay."""
+CONTROL = {code: None for code in (*range(32), *range(127, 160)) if code != 10} | {9: " "}
+"""Control characters, which neither DICOM text (PS3.5 6.1.3) nor XML nor HL7 takes; line feed stays."""
 
 
 @dataclass(frozen=True)
 class Draft:
     """A report of the server, and where it belongs.
 
-    answer   : of the server
-    images   : headers of the images that were read; none if they were not DICOM
-    options  : generation options of the request
-    uid      : SOP Instance UID
-    replaces : SOP Instance UID of the draft that this one replaces, or ""
-    place    : its number among the study's drafts, from 1
+    answer    : of the server
+    images    : headers of the images that were read; none if they were not DICOM
+    options   : generation options of the request
+    uid       : SOP Instance UID
+    replaces  : SOP Instance UIDs of the drafts that this one replaces: several after studies were merged
+    place     : its number among the study's drafts, from 1
+    series    : draft that is replaced -> its series, where a PACS has copied it under other UIDs
+    withdrawn : whether the text only says why there is no draft; `images` then say whose study it is
+    written   : when the draft was stored
     """
 
     answer: Mapping[str, Any]
     images: Sequence[Dataset]
     options: Mapping[str, Any]
-    uid: str
-    replaces: str = ""
+    uid: str = ""
+    replaces: tuple[str, ...] = ()
     place: int = 1
+    series: Mapping[str, str] = field(default_factory=dict)
+    withdrawn: bool = False
+    written: datetime.datetime = field(default_factory=lambda: datetime.datetime.now().astimezone())
 
     @property
     def study_uid(self) -> str:

@@ -34,26 +34,34 @@ NO_UNITS = CodedConcept("1", "UCUM", "no units")
 
 def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
     """Return the measurement report of a draft, ready to be stored."""
-    group = MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(
-            uid=document_uid(draft.uid, "group"), identifier="unverified draft report"
-        ),
-        algorithm_id=algorithm(draft, settings),
-        measurements=[Measurement(LOG_PROBABILITY, round(draft.answer["avg_logprob"], 6), NO_UNITS)],
-        source_images=[
-            SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in draft.images
-        ],
-    )
     (root,) = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=observer(draft, settings)),
         procedure_reported=PROCEDURE,
-        imaging_measurements=[group],
+        imaging_measurements=[_group(draft, settings)],
         language_of_content_item_and_descendants=LanguageOfContentItemAndDescendants(ENGLISH),
     )
     root.ContentSequence.append(_evaluations(draft))
     return write_structured_report(
         Comprehensive3DSR, root, draft, settings, MEASUREMENTS, sop_class=Comprehensive3DSRStorage
     )
+
+
+def _group(draft: Draft, settings: Report) -> MeasurementsAndQualitativeEvaluations:
+    """Return the measurement group of the images; a withdrawn draft has read none and measures nothing."""
+    if draft.withdrawn:
+        return MeasurementsAndQualitativeEvaluations(tracking_identifier=_tracking(draft))
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=_tracking(draft),
+        algorithm_id=algorithm(draft, settings),
+        measurements=[Measurement(LOG_PROBABILITY, round(draft.answer["avg_logprob"], 6), NO_UNITS)],
+        source_images=[
+            SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in draft.images
+        ],
+    )
+
+
+def _tracking(draft: Draft) -> TrackingIdentifier:
+    return TrackingIdentifier(uid=document_uid(draft.uid, "group"), identifier="unverified draft report")
 
 
 def _evaluations(draft: Draft) -> ContainerContentItem:

@@ -7,9 +7,9 @@ from highdicom.sr.coding import CodedConcept
 from highdicom.sr.templates import AlgorithmIdentification, DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom.dataset import Dataset
 
-from bridge.documents.context import device_uid, identify, model_name, predecessor, short, sign
+from bridge.documents.context import identify, list_predecessors, model_name, short, sign
 from bridge.documents.draft import Draft, plain
-from bridge.identity import KINDS, document_uid, series_uid
+from bridge.identity import KINDS, device_uid, document_uid, series_uid
 from bridge.settings import Report
 
 DEVICE = CodedConcept("121007", "DCM", "Device")
@@ -48,7 +48,7 @@ def write_structured_report(
         is_complete=True,
         is_verified=False,
         is_final=False,
-        previous_versions=[predecessor(draft, kind, sop_class)] if draft.replaces else None,
+        previous_versions=list_predecessors(draft, kind, sop_class),
         specific_character_set="ISO_IR 192",
     )
     document.SOPClassUID = document.file_meta.MediaStorageSOPClassUID = sop_class
@@ -60,7 +60,7 @@ def observer(draft: Draft, settings: Report) -> ObserverContext:
     """Return the model as the device that observed (TID 1002, 1004)."""
     model = draft.answer["model"]
     device = DeviceObserverIdentifyingAttributes(
-        uid=device_uid(draft),
+        uid=device_uid(model["sha256"]),
         name=short(model["name"]),
         manufacturer_name=settings.manufacturer,
         model_name=model_name(draft),

@@ -6,14 +6,13 @@ Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Sc
 
 import math
 import re
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prelim.decoders.weights_file import LazyTensor
+from prelim.decoders.weights_file import LazyTensor, Weights
 from prelim.errors import ArchiveError
 
 _STATE_4BIT = re.compile(r"\.quant_state\.bitsandbytes__(nf4|fp4)$")
@@ -21,8 +20,6 @@ _PARTS_4BIT = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
 _SCALES_8BIT = re.compile(r"\.SCB$")
 _ROW_MAJOR = 0
 """The `weight_format` that bitsandbytes writes; old versions could also write GPU-specific layouts."""
-
-Weights = Mapping[str, Tensor | LazyTensor]
 
 
 def dequantize_weights(tensors: Weights) -> dict[str, Tensor | LazyTensor]:

@@ -1,16 +1,14 @@
 """Reports in the checkpoint's own names how it does not fit a system."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 
-from prelim.decoders.weights_file import LazyTensor
+from prelim.decoders.weights_file import Weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import PARTS, Network, Published
-
-Weights = Mapping[str, torch.Tensor | LazyTensor]
 
 COUNTER = ".num_batches_tracked"
 _MOSTLY = 0.5

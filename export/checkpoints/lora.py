@@ -13,11 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.facts import Facts
-
-Weights = Mapping[str, Tensor | LazyTensor]
 
 _ADAPTER = re.compile(r"\.lora_((A|B)\.weight|magnitude_vector)$")
 _MERGE = "call peft's merge_and_unload() and import the result"

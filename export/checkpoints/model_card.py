@@ -11,11 +11,10 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from export.checkpoints.published_weights import Weights
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.source import Source
 from prelim.archive.archive import CONFIG
-from prelim.decoders.weights_file import PROGRESS_FROM
+from prelim.decoders.weights_file import PROGRESS_FROM, Weights
 from prelim.networks.architectures.architecture import Published
 from prelim.networks.model_folder import MODEL_CARD
 from prelim.report import NOTICE

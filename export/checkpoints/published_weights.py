@@ -24,15 +24,14 @@ from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import GGUF, JSON, SETTINGS, SettingsFile, read_settings
 from export.checkpoints.source import Source
 from export.checkpoints.wrappers import unwrap
-from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import PARTS, Published, Section
 from prelim.networks.architectures.facts import Facts
 
-Weights = Mapping[str, Tensor | LazyTensor]
-
 EVERYWHERE_IGNORED = {
     r"^n_averaged$": "counter of an average of weights, which only training needs",
+    r"^(\w+_)?(criterion|criteria|loss|losses|metrics?)(_\w+)?\.": "part of a loss or metric of the training",
     r"\.original_module\.": "weights from before fine-tuning; the checkpoint has the fine-tuned ones too",
 }
 """Pattern of a published key that no system needs -> the reason."""

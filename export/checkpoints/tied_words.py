@@ -10,12 +10,10 @@ from torch import Tensor
 from export.checkpoints.lora import adapted_layers
 from export.checkpoints.published_weights import Gathered, our_weights
 from export.checkpoints.record import ImportRecord
-from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Published
 from prelim.networks.architectures.facts import Facts
-
-Weights = Mapping[str, Tensor | LazyTensor]
 
 HEAD, WORDS = "decoder.lm_head.weight", "decoder.body.embed_tokens.weight"
 

@@ -4,15 +4,11 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from torch import Tensor
-
 from export.checkpoints.fit import belongs
-from prelim.decoders.weights_file import LazyTensor
+from prelim.decoders.weights_file import Weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import PARTS, Published
-
-Weights = Mapping[str, Tensor | LazyTensor]
 
 WRAPPERS = ("module.", "model.", "net.", "network.", "_forward_module.")
 """Prefixes of keys by DataParallel, AveragedModel and Lightning Fabric, and by modules of training scripts."""

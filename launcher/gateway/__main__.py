@@ -12,10 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from launcher.environment import ROOT, read_environment
+from launcher.environment import ROOT, read_environment, server_folder
 from launcher.errors import LaunchError
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
+from launcher.gateway.nginx import DRAIN_S
 from launcher.gateway.settings import Settings
 from launcher.local_server import CONFIG
 from launcher.server import Server
@@ -29,6 +30,10 @@ def main() -> int:
     parser.add_argument("command", choices=("serve", "check", "add-key"))
     parser.add_argument("client", nargs="?", help="for add-key: name of the client")
     parser.add_argument("--settings", type=Path, default=ROOT / "deploy" / "nginx" / "gateway.yaml")
+    parser.add_argument("--wait", type=float, default=0, help="for serve: seconds to wait for the model")
+    parser.add_argument(
+        "--drain", type=float, default=DRAIN_S, help="for serve: seconds for open requests when it stops"
+    )
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -36,12 +41,12 @@ def main() -> int:
         settings = Settings.read(arguments.settings)
         if arguments.command == "add-key":
             return _add_key(settings, arguments.client)
-        server = Server(ROOT, CONFIG, read_environment())
+        server = Server(server_folder(), CONFIG, read_environment())
         if arguments.command == "check":
             Gateway(server, settings).check()
             print("nginx accepts the settings")
             return 0
-        return _serve(server, settings)
+        return _serve(server, settings, arguments.wait, arguments.drain)
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 1
@@ -49,9 +54,9 @@ def main() -> int:
         return 130
 
 
-def _serve(server: Server, settings: Settings) -> int:
-    with Gateway(server, settings) as gateway:
-        gateway.start()
+def _serve(server: Server, settings: Settings, wait: float, drain: float) -> int:
+    with Gateway(server, settings, drain) as gateway:
+        gateway.start(wait)
         print(f"open {gateway.url} in a browser; gRPC: {settings.listen_grpc}; Ctrl-C stops the gateway", flush=True)
         print("`make stop` stops the server itself", flush=True)
         try:

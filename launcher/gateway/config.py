@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from launcher.gateway.keys import check_keys, write_private
 from launcher.gateway.settings import Settings
+from launcher.gateway.upstream import Upstream
 from launcher.ports import read_properties
 
 NGINX = ROOT / "deploy" / "nginx"
@@ -46,36 +46,17 @@ SHOWN_AS = {494: 431, 495: 400, 496: 400, 497: 400, 502: 503, 505: 400}
 """nginx's own codes, and codes with the meaning of another."""
 
 
-@dataclass(frozen=True)
-class Upstream:
-    """What the gateway serves: addresses as HOST:PORT.
-
-    http, grpc   : of TorchServe
-    model        : MODEL/VERSION of the default model
-    drafts       : of the bridge that writes documents of drafts, or None
-    drafts_token : that this bridge wants
-    places       : requests that TorchServe's queue can hold
-    """
-
-    http: str
-    grpc: str
-    model: str
-    drafts: str | None = None
-    drafts_token: str = ""
-    places: int = 10_000
-
-
 def write_folder(
     folder: Path, settings: Settings, upstream: Upstream, *, key: str, page: dict[str, Any], log: Path
 ) -> Path:
     """Write all that nginx reads; returns its configuration file.
 
     folder : private, made if missing
-    key    : TorchServe's inference key
+    key    : TorchServe's inference key, or that of the serving hosts
     page   : contents of /config.json
     log    : access log
     """
-    if re.search(r'["$\\\n]', f"{folder}{log}{ROOT}{settings.keys}{settings.tls}{settings.routes}"):
+    if re.search(r'["$\\\n]', f"{folder}{log}{ROOT}{settings.keys}{settings.tls}{settings.routes}{settings.hosts}"):
         raise LaunchError('a path of the gateway has ", $ or \\, which nginx would interpret: use another folder')
     if not re.fullmatch(r"[A-Za-z0-9_=+/.-]*", upstream.drafts_token):
         raise LaunchError(
@@ -88,7 +69,8 @@ def write_folder(
     for code, (kind, message) in ERRORS.items():
         body = {"error": {"code": code, "type": kind, "message": message}}
         (errors / f"{code}.json").write_text(json.dumps(body) + "\n", encoding="utf-8")
-    (errors / "ready.json").write_text(json.dumps({"model": upstream.model, "ready": True}) + "\n", encoding="utf-8")
+    ready = {"model": upstream.chat.removeprefix("/predictions/"), "ready": True}
+    (errors / "ready.json").write_text(json.dumps(ready) + "\n", encoding="utf-8")
     (folder / "samples").mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(page) + "\n", encoding="utf-8")
     write_key(folder, key)
@@ -98,9 +80,9 @@ def write_folder(
 
 
 def write_key(folder: Path, key: str) -> None:
-    """Write TorchServe's key for nginx, which reads it when it reloads. Raises LaunchError for another text."""
-    if not re.fullmatch(r"[A-Za-z0-9_=+/-]*", key):
-        raise LaunchError("TorchServe's key has characters that a key does not have")
+    """Write the server's key for nginx, which reads it when it reloads. Raises LaunchError for another text."""
+    if not re.fullmatch(r"[A-Za-z0-9_=+/.-]*", key):
+        raise LaunchError("the server's key has characters that a key does not have")
     write_private(folder / "torchserve_key.conf", f'map "" $torchserve_key {{ default "{key}"; }}\n')
 
 
@@ -127,13 +109,10 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "requests_per_second": settings.requests_per_second,
         "burst": settings.burst,
         "open_requests": settings.open_requests,
-        "server_requests": min(settings.server_requests, upstream.places),
         "open": "" if settings.keys else 1,
         "known_hosts": " ".join(f'"{name.lower()}" 1;' for name in settings.names),
-        "torchserve": upstream.http,
-        "torchserve_grpc": upstream.grpc,
-        "model": upstream.model,
         "unavailable": UNAVAILABLE,
+        **upstream.directives(settings.server_requests),
         "drafts_token": upstream.drafts_token,
         "tls": _tls(settings),
         "listen": settings.listen + (" ssl" if settings.tls else ""),

@@ -12,12 +12,13 @@ import requests
 
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
-from launcher.gateway.config import Upstream, write_client_keys, write_folder, write_key
+from launcher.gateway.config import write_client_keys, write_folder, write_key
 from launcher.gateway.door import HELD, LOAD_FAILED, NO_WORKER, STARTING, STOPPED, Door
 from launcher.gateway.drafts import FORMATS, DraftBridge
 from launcher.gateway.keys import current_key, expiring
-from launcher.gateway.nginx import Nginx, requests_in_hand
+from launcher.gateway.nginx import DRAIN_S, Nginx, requests_in_hand
 from launcher.gateway.settings import OWN, Settings
+from launcher.gateway.upstream import Upstream, upstream_of_hosts
 from launcher.gateway.waiting_room import WaitingRoom
 from launcher.process import exclusive
 from launcher.sample_radiograph import sample_radiograph
@@ -41,15 +42,18 @@ SAMPLES = {"rg1.dcm": "Chest PA, DICOM", "chest.jpg": "Chest, JPEG"}
 class Gateway:
     """A context manager around nginx.
 
-    server   : the TorchServe that it serves, which must run when the gateway starts
+    server   : the TorchServe that it serves, which must run when the gateway starts; with `hosts` in the settings it
+               need not, and its folders are those of the gateway
     settings : of the site
+    drain    : seconds that open requests have when it stops
     """
 
-    def __init__(self, server: Server, settings: Settings) -> None:
+    def __init__(self, server: Server, settings: Settings, drain: float = DRAIN_S) -> None:
         self.server = server
         self.settings = settings
         self.door = Door(server.temporary)
         self.folder = self.door.folder
+        self.drain = drain
         self._nginx: Nginx | None = None
         self._key = ""
         self._files: list[Stamp] = []
@@ -78,22 +82,22 @@ class Gateway:
             )
         )
 
-    def start(self) -> None:
-        """Start nginx. Raises LaunchError if TorchServe or the default model is not ready."""
-        described = self.server.describe(self.settings.model)
-        if not described:
-            raise LaunchError(
-                f"the server does not run or has no model {self.settings.model}: start it with `make start`"
-            )
-        self._key = current_key(self.server)
-        self._files = self._stamp_files()
-        with exclusive(self.server.temporary):
+    def start(self, seconds: float = 0) -> None:
+        """Start nginx. Raises LaunchError if TorchServe or the default model is not there within these seconds."""
+        deadline = time.monotonic() + seconds
+        self._describe(seconds)
+        # A launcher that measures the server starts it again before it is ready.
+        with exclusive(self.server.temporary, deadline - time.monotonic()):
+            described = self._describe(0)
+            self._key = self._current_key()
+            self._files = self._stamp_files()
             self.folder.mkdir(mode=0o700, exist_ok=True)
             if requests_in_hand(self.folder) is not None:
                 raise LaunchError("a gateway of this server runs already")
             for left in self.folder.glob("*.sock"):
                 # Of a gateway that was killed: nginx cannot listen on them.
                 left.unlink()
+            self.log.parent.mkdir(exist_ok=True)
             if self.settings.drafts == OWN:
                 log = self.log.with_name("bridge.log")
                 self._bridge = DraftBridge(self.server, self.settings.model, self.folder / "bridge", log)
@@ -101,11 +105,13 @@ class Gateway:
             self._upstream = self._find_upstream(described)
             config = self._write(self._upstream)
             self._write_samples()
-            if self._is_ready(described):
+            # Serving hosts have doors and keys of their own.
+            if self.settings.hosts is not None or self._is_ready(described):
                 self.door.open()
             else:
                 self.door.close(*STARTING)
-            self._room = WaitingRoom(self.folder)
+            if self.settings.hosts is None:
+                self._room = WaitingRoom(self.folder)
             self._nginx = Nginx(config)
 
     def follow(self) -> bool:
@@ -117,14 +123,15 @@ class Gateway:
         """
         if self._nginx is None:
             return False
-        self._watch()
-        kinds = expiring(self.server)
-        with contextlib.suppress(requests.RequestException):
-            if "management" in kinds:
-                self.server.renew_key("management")
-            if "inference" in kinds:
-                self.renew_key()
-                return True
+        if self.settings.hosts is None:
+            self._watch()
+            kinds = expiring(self.server)
+            with contextlib.suppress(requests.RequestException):
+                if "management" in kinds:
+                    self.server.renew_key("management")
+                if "inference" in kinds:
+                    self.renew_key()
+                    return True
         return self._follow_files()
 
     def renew_key(self) -> None:
@@ -147,7 +154,7 @@ class Gateway:
             self._room.let_go()
 
     def _follow_files(self) -> bool:
-        files, key = self._stamp_files(), current_key(self.server)
+        files, key = self._stamp_files(), self._current_key()
         if files != self._files:
             self._files = files
             write_client_keys(self.folder, self.settings)
@@ -204,7 +211,7 @@ class Gateway:
     def stop(self) -> None:
         """End nginx and forget TorchServe's key."""
         if self._nginx is not None:
-            self._nginx.stop()
+            self._nginx.stop(self.drain)
             (self.folder / "torchserve_key.conf").unlink(missing_ok=True)
         if self._room is not None:
             self._room.close()
@@ -218,27 +225,51 @@ class Gateway:
         self.stop()
 
     def _write(self, upstream: Upstream) -> Path:
-        page = self._page(self.server.models())
+        models = self.server.models() if self.settings.hosts is None else [self.settings.model]
+        page = self._page(models)
         return write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
+
+    def _describe(self, seconds: float) -> dict[str, Any]:
+        """What TorchServe says of the default model, within so many seconds. Raises LaunchError. Empty with hosts."""
+        if self.settings.hosts is not None:
+            return {}
+        deadline = time.monotonic() + seconds
+        while not (described := self.server.describe(self.settings.model)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        if not described:
+            raise LaunchError(
+                f"the server does not run or has no model {self.settings.model}: start it with `make start`"
+            )
+        return described
+
+    def _current_key(self) -> str:
+        """That the gateway sends: TorchServe's, or the serving hosts'."""
+        if self.settings.hosts is None:
+            return current_key(self.server)
+        with contextlib.suppress(OSError, ValueError):
+            return self.settings.hosts.key_file.read_text(encoding="ascii").strip()
+        return ""
 
     def _find_upstream(self, described: Mapping[str, Any]) -> Upstream:
         """Where requests go, by what TorchServe says of the model."""
-        host, port = self.server.addresses["inference"]
-        if not ipaddress.ip_address(host).is_loopback:
-            raise LaunchError(
-                f"inference_address is on {host}: behind a gateway TorchServe must listen on loopback only"
-            )
         drafts, token = self.settings.drafts, ""
         if drafts == OWN:
             drafts, token = (self._bridge.address, self._bridge.token) if self._bridge else (None, "")
         elif self.settings.drafts_token is not None:
             token = self.settings.drafts_token.read_text(encoding="utf-8").strip()
-        model = f"{self.settings.model}/{described.get('modelVersion', 0)}"
+        if self.settings.hosts is not None:
+            return upstream_of_hosts(self.settings.hosts, drafts, token)
+        host, port = self.server.addresses["inference"]
+        if not ipaddress.ip_address(host).is_loopback:
+            raise LaunchError(
+                f"inference_address is on {host}: behind a gateway TorchServe must listen on loopback only"
+            )
+        chat = f"/predictions/{self.settings.model}/{described.get('modelVersion', 0)}"
         # A request that has a slot leaves a place in the queue, for when it must be sent again. What waits is not
         # counted while nothing passes: the door is closed when this is asked.
         queue = described.get("jobQueueStatus", {"remainingCapacity": Upstream.places})
         places = queue["remainingCapacity"] + queue.get("pendingRequests", 0)
-        return Upstream(f"{host}:{port}", self.server.grpc_target, model, drafts, token, places)
+        return Upstream([f"{host}:{port}"], [self.server.grpc_target], chat, None, drafts, token, places)
 
     def _stamp_files(self) -> list[Stamp]:
         """What tells that a file of the site has been changed; None for one that is missing."""

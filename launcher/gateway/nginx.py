@@ -17,6 +17,9 @@ from launcher.gateway.config import find_nginx
 
 STATUS = "status.sock"
 
+DRAIN_S = 60.0
+"""Seconds that open requests have when the gateway or the server stops, unless `--drain` says otherwise."""
+
 
 class Nginx:
     """nginx with one configuration file; a context manager that ends it.
@@ -69,7 +72,7 @@ class Nginx:
         """Whether it runs."""
         return self._process.poll() is None
 
-    def stop(self, seconds: float = 60) -> None:
+    def stop(self, seconds: float = DRAIN_S) -> None:
         """End it when the requests in hand are answered, or after this many seconds, or at Ctrl-C."""
         if self.is_alive():
             self._process.send_signal(signal.SIGQUIT)

@@ -28,6 +28,37 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Hosts:
+    """Serving hosts behind a gateway of gateways.
+
+    addresses       : IP addresses of their gateways
+    name            : in their certificates, and in `names` of their settings
+    ca              : PEM file that has signed these certificates
+    key_file        : file with an API key of theirs
+    port, grpc_port : of their gateways
+
+    Raises LaunchError if a value is not allowed.
+    """
+
+    addresses: tuple[str, ...]
+    name: str
+    ca: Path
+    key_file: Path
+    port: int = 8088
+    grpc_port: int = 8089
+
+    def __post_init__(self) -> None:
+        if not self.addresses or not all(_ADDRESS.fullmatch(f"{address}:1") for address in self.addresses):
+            raise LaunchError(f"hosts.addresses is {list(self.addresses)!r}; allowed: a list of IP addresses")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise LaunchError(f"hosts.name is {self.name!r}; allowed: a host name")
+        for name in ("port", "grpc_port"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= 65535:
+                raise LaunchError(f"hosts.{name} is {value!r}; allowed: 1 to 65535")
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a site decides; its file explains every setting.
 
@@ -47,6 +78,7 @@ class Settings:
     drafts: str | None = OWN
     drafts_token: Path | None = None
     routes: tuple[Path, ...] = ()
+    hosts: Hosts | None = None
 
     def __post_init__(self) -> None:
         for name in ("listen", "listen_grpc"):
@@ -63,6 +95,8 @@ class Settings:
             raise LaunchError(f"drafts is {self.drafts!r}; allowed: own, an IP address and a port, or null")
         if self.drafts_token is not None and self.drafts in (None, OWN):
             raise LaunchError("drafts_token is only for the address of a running bridge in drafts")
+        if self.hosts is not None and self.drafts == OWN:
+            raise LaunchError("drafts is own, which needs the server of this folder: with hosts, name a bridge or null")
         for name in ("requests_per_second", "burst", "open_requests", "server_requests"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= 10_000:
@@ -93,13 +127,28 @@ def _convert(name: str, value: Any, folder: Path) -> Any:
         if not isinstance(value, dict) or set(value) != {"certificate", "key"}:
             raise LaunchError("tls is not {certificate: FILE, key: FILE}")
         return Tls(*(_existing(name, folder / value[part]) for part in ("certificate", "key")))
-    if name == "keys":
-        return folder / value
-    if name == "drafts_token":
-        return _existing(name, folder / value)
-    if name == "routes":
-        return tuple(_existing(name, folder / path) for path in value)
-    return tuple(value) if isinstance(value, list) else value
+    if name == "hosts":
+        return _convert_hosts(value, folder)
+    if name in {"keys", "drafts_token"}:
+        # add-key writes the file of keys.
+        return folder / value if name == "keys" else _existing(name, folder / value)
+    if isinstance(value, list):
+        return tuple(_existing(name, folder / path) if name == "routes" else path for path in value)
+    return value
+
+
+def _convert_hosts(value: Any, folder: Path) -> Hosts:
+    fields = dataclasses.fields(Hosts)
+    required = {field.name for field in fields if field.default is dataclasses.MISSING}
+    if not isinstance(value, dict) or not required <= set(value) <= {field.name for field in fields}:
+        raise LaunchError(
+            "hosts is not {addresses: [IP, ...], name: NAME, ca: FILE, key_file: FILE}, with port and grpc_port if "
+            "they are not 8088 and 8089"
+        )
+    if not isinstance(value["addresses"], list):
+        raise LaunchError(f"hosts.addresses is {value['addresses']!r}; allowed: a list of IP addresses")
+    files = {name: _existing(f"hosts.{name}", folder / value[name]) for name in ("ca", "key_file")}
+    return Hosts(**{**value, **files, "addresses": tuple(map(str, value["addresses"]))})
 
 
 def _existing(name: str, path: Path) -> Path:

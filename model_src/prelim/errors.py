@@ -10,6 +10,7 @@ PrelimError
       TooLarge         413  over a cap on bytes, pixels, frames or tokens
       NotAnImage       415  not a supported image format
       Refused          422  readable, but this model must not answer it
+        UnlikeTraining 422  unlike the images that the model was trained on (encoding.gate)
       Overloaded       503  no capacity left for this request
     InternalError      500  an unexpected exception, which is its cause
     NonFiniteOutput    500  the model computed NaN or infinity
@@ -87,6 +88,10 @@ class Refused(InputError):
     """The input is readable, but this model must not answer it."""
 
     status = 422
+
+
+class UnlikeTraining(Refused):
+    """The image is unlike those that the model was trained on."""
 
 
 class Overloaded(InputError):

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prelim.archive.archive import Archive, load_decoder, load_tokenizer, read_archive, unpack_archive
+from prelim.archive.archive import CONFIG, Archive, load_decoder, load_tokenizer, read_archive, unpack_archive
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError, UnreadableInput
+from prelim.generation.banned_phrases import Bans
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
@@ -28,6 +29,8 @@ from prelim.generation.text_stream import TextStream, TextStreams
 from prelim.report import Alternative, Report, Token, cut_at_stop, sections
 
 _MB = 2**20
+
+EMPTY_REPORT = "empty_report: the model wrote no text with these options"
 
 Messages = tuple[Mapping[str, str], ...]
 
@@ -111,7 +114,11 @@ class _Draft(DecodeRequest):
         """Read, preprocess and encode the images. Raises InputError where one cannot be read or is refused."""
         image_embeds = []
         for image in self.request.images or (self.request.image,):
-            prepared = self.images.prepare(image, self.request.image_features)
+            began = time.perf_counter()
+            try:
+                prepared = self.images.prepare(image, self.request.image_features)
+            finally:
+                self.reading += time.perf_counter() - began
             self.prepared.append(prepared)
             # Before it is encoded, which drops its pixels.
             if self.request.return_image and image is not None:
@@ -170,6 +177,11 @@ class ReportGenerator:
         self._streams = TextStreams(self._tokenizer)
         self._prompter = self.config.prompter(self._tokenizer)
         tokens = self.config.tokenizer
+        bans = Bans(self._tokenizer, self.config.decoder.get("vocab_size"))
+        try:
+            bans.of(self.config.generation)
+        except InvalidOption as error:
+            raise ArchiveError(f"{archive.folder / CONFIG}, section generation: {error}") from error
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
         self._engine: Engine[_Draft] = Engine(
@@ -179,6 +191,7 @@ class ReportGenerator:
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
             max_columns=self._max_columns(decoder, max_cache_mb),
+            bans=bans,
         )
 
     @classmethod
@@ -301,8 +314,9 @@ class ReportGenerator:
     def warm_up(self) -> None:
         """Run the whole line once on a gray image, so that the first request does not pay for lazy set-up."""
         features = self._images.gray()
-        for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
-            self.generate([ReportRequest(image_features=features, options=options)])
+        with self._images.without_gate():
+            for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
+                self.generate([ReportRequest(image_features=features, options=options)])
 
     def _max_columns(self, decoder: Decoder[Any], max_cache_mb: float | None) -> int:
         """Columns of the KV cache that one request may use."""
@@ -354,7 +368,7 @@ class ReportGenerator:
                 Alternative(text, h.avg_logprob, h.finish_reason, len(h.token_ids), self._tokens(draft, h))
                 for text, h in zip(texts[1:], hypotheses[1:], strict=True)
             ),
-            warnings=draft.warnings,
+            warnings=draft.warnings if texts[0].strip() else (*draft.warnings, EMPTY_REPORT),
             insights=draft.insights,
             pictures=draft.pictures,
             tokens=self._tokens(draft, hypotheses[0]),

@@ -1,11 +1,13 @@
 """A draft made for tests."""
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
 from pydicom import dcmread
 
 from bridge.documents.draft import Draft
+from bridge.withdrawal import explain_withdrawal
 from tests.bridge.studies import radiograph
 
 
@@ -15,6 +17,7 @@ def make_draft(
     uid: str = "2.25.123",
     *,
     dicom: bool = True,
+    withdrawn: bool = False,
     **answer: Any,
 ) -> Draft:
     """Return a draft on one radiograph; `header` is of the image, `answer` goes over the server's usual one."""
@@ -26,4 +29,6 @@ def make_draft(
         "model": {"name": "demo", "version": "1.0", "architecture": "mobilenet_graph", "sha256": "a" * 64},
     }
     images = [dcmread(BytesIO(radiograph(**(header or {}))))] if dicom else []
-    return Draft(usual | answer, images, {"num_beams": 2}, uid, replaces, 2 if replaces else 1)
+    place = 2 if replaces else 1
+    draft = Draft(usual | answer, images, {"num_beams": 2}, uid, (replaces,) if replaces else (), place)
+    return replace(draft, answer=explain_withdrawal("dead"), withdrawn=True) if withdrawn else draft

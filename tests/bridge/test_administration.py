@@ -66,7 +66,7 @@ def test_pause_backup_and_purge(config: Path, tmp_path: Path, capsys: pytest.Cap
     assert "paused" in capsys.readouterr().out
     assert main(["queue", str(config), "resume"]) == 0
     assert main(["queue", str(config), "backup", str(tmp_path / "copy.sqlite")]) == 0
-    assert main(["queue", str(config), "purge", "--days", "-1"]) == 0
+    assert main(["queue", str(config), "purge", "--days", "0"]) == 0
     assert "4 finished studies removed" in capsys.readouterr().out
     assert (tmp_path / "copy.sqlite").stat().st_size > 0
 
@@ -77,3 +77,11 @@ def test_mistakes_are_exit_code_2(config: Path, tmp_path: Path, capsys: pytest.C
     assert main(["queue", str(tmp_path / "none.yaml")]) == 2
     assert main([]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "soon"])
+def test_purge_takes_no_negative_number_of_days(config: Path, days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It would remove what is finished just now."""
+    with pytest.raises(SystemExit):
+        main(["queue", str(config), "purge", "--days", days])
+    assert "--days" in capsys.readouterr().err

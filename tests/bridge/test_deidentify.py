@@ -81,6 +81,8 @@ def test_words_and_codes_are_those_of_the_server() -> None:
     assert set(VIEW_OF_WORD) == anatomy_words.VIEW_WORDS
     assert set(REGION_OF_CODE) == anatomy_words.REGION_CODES
     assert set(VIEW_OF_CODE) == anatomy_words.VIEW_CODES
+    assert {word for word, region in REGION_OF_WORD.items() if "CHEST" in region} == anatomy_words.CHEST_WORDS
+    assert {code for code, region in REGION_OF_CODE.items() if "CHEST" in region} == anatomy_words.CHEST_CODES
     frontal = {"AP", "PA", "FRONTAL"}
     assert {word for word, view in VIEW_OF_WORD.items() if view in frontal} == anatomy_words.FRONTAL_WORDS
     assert {code for code, view in VIEW_OF_CODE.items() if view in frontal} == anatomy_words.FRONTAL_CODES

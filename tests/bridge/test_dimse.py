@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from pydicom.uid import BasicTextSRStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
 from bridge import settings as config
+from bridge.archives import Archives
 from bridge.dimse import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, StoreClient, receive_images
 from bridge.documents.basic_text import write_basic_text
 from bridge.documents.pdf import write_pdf
-from bridge.drafting import Archives, Drafter
+from bridge.drafting import Drafter
 from bridge.failures import Failure, Outage
 from bridge.identity import SiteKey
 from bridge.queue import Queue
@@ -95,12 +97,13 @@ def test_strangers_and_other_objects_are_refused(tmp_path: Path) -> None:
 
 def test_limits_of_size_and_spool(tmp_path: Path) -> None:
     """An image over max_image_mb is refused for good; a full spool asks the sender to try later."""
-    with receiving(tmp_path, max_image_mb=0) as (receiver, port):
-        assert send(port, radiograph()) == CANNOT_UNDERSTAND
+    large = radiograph(PixelData=bytes(2**21))
+    with receiving(tmp_path, max_image_mb=1) as (receiver, port):
+        assert send(port, large) == CANNOT_UNDERSTAND
         assert receiver.queue.counts()["waiting"] == 0
     shutil.rmtree(tmp_path / "state")
-    with receiving(tmp_path, max_spool_mb=0) as (receiver, port):
-        assert send(port, radiograph()) == OUT_OF_RESOURCES
+    with receiving(tmp_path, max_spool_mb=1) as (receiver, port):
+        assert send(port, large) == OUT_OF_RESOURCES
         assert receiver.spool.size() == 0
 
 
@@ -250,7 +253,10 @@ def test_a_pacs_that_does_not_take_a_document_is_a_failure() -> None:
 
 
 def test_mutual_tls(tmp_path: Path, certificates: Path) -> None:
-    """A peer with a certificate of the authority is served; one without, and one of another authority, is not."""
+    """A peer with a certificate of the authority is served; one without, and one of another authority, is not.
+
+    A peer that begins no handshake keeps nobody waiting.
+    """
     tls = {"certificate": f"{certificates}/node.pem", "key": f"{certificates}/node.key", "ca": f"{certificates}/ca.pem"}
 
     def client(name: str | None) -> dict[str, Any]:
@@ -260,8 +266,29 @@ def test_mutual_tls(tmp_path: Path, certificates: Path) -> None:
             context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
         return {"tls_args": (context, "node")}
 
-    with receiving(tmp_path, tls=tls) as (_, port):
+    with receiving(tmp_path, tls=tls) as (_, port), socket.create_connection(("127.0.0.1", port)):
         assert send(port, radiograph(), **client("node")) == SUCCESS
         assert send(port, radiograph(), **client(None)) is None
         assert send(port, radiograph(), **client("stranger")) is None
         assert send(port, radiograph()) is None
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x01\x00\x00\x00\x00\x10garbagegarbage!!"])
+@pytest.mark.parametrize("stays", [False, True])
+def test_connections_that_ask_for_no_association_block_nobody(tmp_path: Path, sent: bytes, stays: bool) -> None:
+    """Checks of a load balancer, browsers and idle sockets do not count against max_associations."""
+    with receiving(tmp_path, max_associations=1) as (_, port), contextlib.ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(sent)
+            if not stays:
+                connection.close()
+        assert send(port, radiograph()) == SUCCESS
+
+
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "StudyInstanceUID"])
+def test_an_image_that_a_draft_cannot_refer_to_is_not_kept(tmp_path: Path, keyword: str) -> None:
+    """The sender learns it at once; a draft would fail on it later."""
+    with receiving(tmp_path) as (receiver, port):
+        assert send(port, radiograph(drop=(keyword,))) == CANNOT_UNDERSTAND
+        assert receiver.queue.counts()["waiting"] == 0

@@ -31,6 +31,18 @@ CASES: dict[str, dict[str, Any]] = {
     "two birth dates and a long accession number": {
         "header": {"PatientBirthDate": ["19500101", "19500102"], "AccessionNumber": "A" * 40}
     },
+    "dates and times that do not exist": {
+        "header": {"PatientBirthDate": "19500200", "StudyDate": "20261100", "StudyTime": "235960"}
+    },
+    "names with control characters and too many components": {
+        "header": {"PatientName": "A\x07^B\t^C^D^E^F^G", "ReferringPhysicianName": "A^B^C^D^E^F=" + "漢" * 60}
+    },
+    "values that are too long only as bytes": {
+        "header": {"AccessionNumber": "漢" * 16, "StudyID": "ä" * 16, "SpecificCharacterSet": "ISO_IR 192"},
+        "model": {"name": "胸部写真" * 6, "version": "版" * 30, "architecture": "a", "sha256": "f" * 64},
+    },
+    "tabs": {"sections": {"findings": "a\tb", "impression": "\tc"}},
+    "withdrawn": {"withdrawn": True, "replaces": "2.25.7"},
     "laterality": {"header": {"Laterality": ""}},
     "UIDs of 64 characters": {
         "header": {"SOPInstanceUID": "1.2." + "3" * 60},

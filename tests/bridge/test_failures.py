@@ -76,7 +76,7 @@ def test_an_image_that_is_refused_leaves_the_turn_to_the_next(make_bench: MakeBe
 
 REFUSALS = {
     "422_body_part": refusal(422, "Refused", "body_part: (0018,0015) Body Part Examined says 'HAND'"),
-    "422_unlike_training": refusal(422, "Refused", "unlike_training: the image is unlike the training images"),
+    "422_unlike_training": refusal(422, "UnlikeTraining", "unlike_training: the image is unlike the training images"),
     "400_UnreadableInput": refusal(400, "UnreadableInput", "the file is damaged"),
     "413_TooLarge": refusal(413, "TooLarge", "too many pixels"),
 }

@@ -1,6 +1,9 @@
 """A draft as HL7 v2: preliminary, valid, safe against its own text, and told apart from a new one when sent again."""
 
+import contextlib
 import socket
+import threading
+import time
 from collections.abc import Callable
 
 import hl7
@@ -8,6 +11,7 @@ import pytest
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
+from bridge.documents.draft import Draft
 from bridge.failures import Failure, Outage
 from bridge.hl7v2 import Hl7Client, write_message
 from bridge.settings import Hl7
@@ -91,6 +95,39 @@ def test_acknowledgments(unused_port: int) -> None:
         Hl7Client(Hl7("127.0.0.1", unused_port, timeout_s=2.0)).send(make_draft())
 
 
+def test_a_ris_that_drops_packets_or_never_finishes_is_an_outage() -> None:
+    """A firewall that drops packets lets a connection hang for minutes; so can an answer of one byte at a time."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        address = server.getsockname()
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        with pytest.raises(Outage):
+            Hl7Client(Hl7(*address, timeout_s=0.3)).send(make_draft())
+
+    def drip() -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, daemon=True).start()
+        with pytest.raises(Outage):
+            Hl7Client(Hl7(*server.getsockname(), timeout_s=0.3)).send(make_draft())
+
+
+def test_the_identity_is_that_of_the_documents() -> None:
+    """Values that HL7 would read as others are empty, as they are in the SR."""
+    header = {"PatientBirthDate": "1950.01.01", "PatientSex": "X", "StudyDate": "", "PatientName": "Doe\\Smith^John"}
+    parsed = hl7.parse(write_message(make_draft(header=header), SETTINGS))
+
+    assert [str(parsed.segment("PID")[field]) for field in (3, 5, 7, 8)] == ["4711-0815", "", "", ""]
+    assert str(parsed.segment("OBR")[7]) == ""
+
+
 @pytest.fixture
 def unused_port() -> int:
     """A port on which nothing listens."""
@@ -101,20 +138,30 @@ def unused_port() -> int:
 def test_a_ris_that_is_away_does_not_double_the_draft_in_the_pacs(make_bench: Callable[..., Bench]) -> None:
     """The SR is stored once; the message follows when the RIS is back."""
     bench = make_bench(radiograph())
-    sent: list[str] = []
-    failures = [Outage("ris_unreachable")]
+    sent: list[Draft] = []
+    other: list[Draft] = []
+    failures = [Outage("ris_unreachable")] * 3
 
     class Ris:
-        def send(self, draft: object) -> None:
+        def send(self, draft: Draft) -> None:
+            other.append(draft)
             if failures:
                 raise failures.pop()
-            sent.append(getattr(draft, "uid"))  # noqa: B009 - any draft
+            sent.append(draft)
 
-    bench.worker._drafter._outputs = [Ris()]
+    class Fhir:
+        send = staticmethod(other.append)
+
+    bench.worker._drafter._outputs = [Fhir(), Ris()]
     bench.queue.notify(STUDY, 0)
     bench.run()
     assert (len(bench.pacs.stored), sent) == (1, [])
-    bench.run(seconds=10)
+    for _ in range(3):
+        bench.run(seconds=30)
 
-    assert bench.pacs.stored == sent
+    # The model is asked once, a receiver that has the draft does not get it again, and a second try sends the same.
+    assert len(bench.server.received) == 1
+    assert len(other) == 1 + 4
+    assert {draft.written for draft in other} == {sent[0].written}
+    assert bench.pacs.stored == [draft.uid for draft in sent]
     assert bench.queue.counts()["reported"] == 1

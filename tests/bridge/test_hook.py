@@ -44,7 +44,15 @@ def test_an_event_is_queued_and_answered_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/studies/", "/studies/NAME", f"/studies/{STUDY}?name=NAME", f"/studies/{STUDY}/", "/studies/" + "1" * 65],
+    [
+        "/",
+        "/studies/",
+        "/studies/NAME",
+        f"/studies/{STUDY}?name=NAME",
+        f"/studies/{STUDY}/",
+        "/studies/" + "1" * 65,
+        "/studies/1..2",
+    ],
 )
 def test_other_paths_are_not_found(tmp_path: Path, path: str) -> None:
     """404 without a body, and nothing is queued."""
@@ -69,7 +77,7 @@ def test_a_token_is_required_where_one_is_configured(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_answered(tmp_path: Path) -> None:
     """Below min_free_mb, 507 and nothing queued; polling finds the study later."""
-    with listening(tmp_path, {"min_free_mb": 2**40}) as (url, queue):
+    with listening(tmp_path, {"min_free_mb": 2**30}) as (url, queue):
         assert requests.post(f"{url}/studies/{STUDY}", timeout=10).status_code == 507
         assert queue.counts()["waiting"] == 0
 

@@ -26,7 +26,24 @@ WRONG = {
     "there is no way out": {"dicomweb": ..., "store_scp": {"peers": ["A"]}},
     "drafts.host is 0.0.0.0, which is not loopback; set drafts.token_file": {"drafts": {"host": "0.0.0.0"}},  # noqa: S104
     "drafts.max_requests is 0; allowed: 1 to 100": {"drafts": {"max_requests": 0}},
-    "test.report.fonts is a str; it must be a tuple": {"report": {"fonts": "a.ttf"}},
+    "test.report.fonts is a str; it must be a list": {"report": {"fonts": "a.ttf"}},
+    "test.poll.modalities is a str; it must be a list": {"poll": {"modalities": "CR"}},
+    "poll.modalities must have one or more modalities": {"poll": {"modalities": []}},
+    "hook.host is 0.0.0.0, which is not loopback; set hook.token_file": {"hook": {"host": "0.0.0.0"}},  # noqa: S104
+    "dicomweb has user and token_file": {
+        "dicomweb": {"url": "http://x", "user": "a", "password_file": "a", "token_file": "b"}
+    },
+    "store_scu.port is 99999; allowed: 1 to 65535": {"store_scu": {"host": "x", "port": 99999, "ae_title": "A"}},
+    "store_scp.max_image_mb is 0": {"store_scp": {"peers": ["A"], "max_image_mb": 0}},
+    "store_scp.keep_hours is -1": {"store_scp": {"peers": ["A"], "keep_hours": -1}},
+    "queue.stable_s is -5": {"queue": {"stable_s": -5}},
+    "queue.first_retry_s is -1": {"queue": {"first_retry_s": -1}},
+    "queue.longest_retry_s is 1; allowed: 2.0 to": {"queue": {"longest_retry_s": 1}},
+    "queue.give_up_hours is nan": {"queue": {"give_up_hours": float("nan")}},
+    "dicomweb.timeout_s is -1": {"dicomweb": {"url": "http://x", "timeout_s": -1}},
+    "report.series_description cannot be used": {"report": {"series_description": "a\\b"}},
+    "report.manufacturer cannot be used": {"report": {"manufacturer": "漢" * 30}},
+    "fhir.url is not the address of a server": {"fhir": {"url": "http://"}},
     "test.server.images is a bool": {"server": {"images": True}},
     "test.store_scp.tls.key is missing": {"store_scp": {"peers": ["A"], "tls": {"certificate": "a", "ca": "b"}}},
 }
@@ -50,6 +67,21 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.state == tmp_path / "here"
     assert settings.dicomweb is not None
     assert settings.dicomweb.timeout_s == 5
+
+
+@pytest.mark.parametrize("url", ["", "pacs:8042/dicom-web", "ftp://x", "http://x:99999", "http://[::1"])
+def test_an_address_that_is_not_one_is_named(url: str) -> None:
+    """Not after the first study, by an exception of the HTTP library."""
+    with pytest.raises(ConfigError, match=r"dicomweb\.url is not the address of a server"):
+        Settings.read(MINIMAL | {"dicomweb": {"url": url}}, "test", Path())
+
+
+def test_a_key_given_twice_is_named(tmp_path: Path) -> None:
+    """YAML itself takes the last of two values."""
+    path = tmp_path / "bridge.yaml"
+    path.write_text("state: here\ndicomweb: {url: 'http://x'}\nstate: there\n")
+    with pytest.raises(ConfigError, match="the key 'state' twice"):
+        read_settings(path)
 
 
 @pytest.mark.parametrize("contents", [None, "[", "- 1", "state: {a: b}"])

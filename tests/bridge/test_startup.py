@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from bridge.__main__ import main
+from bridge.identity import SiteKey
+from bridge.section import ConfigError
 
 WEB: dict[str, Any] = {"state": "state", "dicomweb": {"url": "http://127.0.0.1:1"}}
 SCP: dict[str, Any] = {
@@ -21,6 +23,9 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "token cannot be read": WEB | {"hook": {"port": 0, "token_file": "token"}},
     "store_scp.tls: certificate, key and ca must be PEM": SCP | {"store_scp": SCP["store_scp"] | {"tls": TLS}},
     "store_scu.tls: certificate, key and ca must be PEM": SCP | {"store_scu": SCP["store_scu"] | {"tls": TLS}},
+    "none.pem cannot be read as certificates": WEB | {"dicomweb": {"url": "https://x", "ca_file": "none.pem"}},
+    "the state folder": WEB | {"state": "bridge.yaml/state"},
+    "bridge.yaml cannot be used": WEB | {"state": "bridge.yaml"},
     "is not a TrueType font": WEB | {"report": {"pdf": True, "fonts": ["none.ttf"]}},
     "TAKEN on 127.0.0.1 cannot be used": WEB | {"hook": {"port": "TAKEN"}},
     "store_scp.port TAKEN on 127.0.0.1 cannot": SCP | {"store_scp": {"peers": ["XRAY1"], "port": "TAKEN"}},
@@ -42,3 +47,20 @@ def test_a_mistake_ends_the_start(
         (tmp_path / "bridge.yaml").write_text(text)
         assert main([str(tmp_path / "bridge.yaml")]) == 2
     assert message.replace("TAKEN", str(port)) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("contents", ["", "zz", "ab" * 8])
+def test_a_site_key_that_is_not_one_ends_the_start(tmp_path: Path, contents: str) -> None:
+    """An empty key, which a full disk can leave, would make every pseudonym guessable."""
+    path = tmp_path / "site.key"
+    path.write_text(contents)
+    with pytest.raises(ConfigError, match="is not a site key"):
+        SiteKey.load(path)
+
+
+def test_copies_that_cannot_be_written_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`deidentify` before the first start of the bridge, with a file instead of a folder for the copies."""
+    config = tmp_path / "bridge.yaml"
+    config.write_text(yaml.safe_dump(WEB))
+    assert main(["deidentify", str(config), "x.dcm", "--out", str(config)]) == 2
+    assert "the folder of --out cannot be used" in capsys.readouterr().err

@@ -138,7 +138,8 @@ def test_killed_job_goes_on_and_writes_each_study_once(
         in summary
     )
     new = json.loads((output / "summary.json").read_text(encoding="utf-8"))["new"]
-    assert new == STUDIES - rows
+    # Workers of a killed driver may still have written the blocks that they had in hand.
+    assert STUDIES - rows - WORKERS * BLOCK_ROWS <= new <= STUDIES - rows
     assert list((output / "work").iterdir()) == []
 
     generator = ReportGenerator.load(tiny_mar)

@@ -19,11 +19,12 @@ import pytest
 
 from export.package import write_archive
 from launcher.environment import ROOT
-from launcher.gateway.config import Upstream, write_folder
+from launcher.gateway.config import write_folder
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
 from launcher.gateway.nginx import Nginx
 from launcher.gateway.settings import Settings, Tls
+from launcher.gateway.upstream import Upstream, upstream_of_hosts
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
 from tests.gateway.recorder import Recorder
@@ -92,7 +93,7 @@ def has_nginx() -> bool:
 def open_site(
     folder: Path, recorder: Recorder, *, upstream_grpc: int | None = None, drafts: bool = True, **changes: Any
 ) -> Site:
-    """Start a gateway with keys in front of a recorder, which is the bridge of `drafts` too.
+    """Start a gateway with keys in front of a recorder, which is the bridge of `drafts` too; or of `hosts`.
 
     upstream_grpc : port of a gRPC server
     """
@@ -102,14 +103,19 @@ def open_site(
     keys = folder / "keys"
     key = add_key(keys, "tests")
     given = {"listen": f"127.0.0.1:{http_port}", "listen_grpc": f"127.0.0.1:{grpc_port}", "keys": keys}
+    given |= {} if drafts else {"drafts": None}
     settings = Settings(**({"requests_per_second": 10_000, "burst": 1000} | given | changes))
     server, grpc = (f"127.0.0.1:{port}" for port in (recorder.port, upstream_grpc or recorder.port))
-    upstream = Upstream(server, grpc, "demo/1.0", server if drafts else None, DRAFTS_TOKEN if drafts else "")
+    bridge = (server, DRAFTS_TOKEN) if drafts else (None, "")
+    if settings.hosts is not None:
+        upstream, upstream_key = upstream_of_hosts(settings.hosts, *bridge), settings.hosts.key_file.read_text()
+    else:
+        upstream, upstream_key = Upstream([server], [grpc], "/predictions/demo/1.0", None, *bridge), TORCHSERVE_KEY
     samples = [{"file": "samples/chest.jpg", "title": "Chest"}]
     page = {"models": ["demo"], "needs_key": settings.keys is not None, "samples": samples}
     prefix = folder / "nginx"
     log = folder / "access.log"
-    config = write_folder(prefix, settings, upstream, key=TORCHSERVE_KEY, page=page, log=log)
+    config = write_folder(prefix, settings, upstream, key=upstream_key, page=page, log=log)
     shutil.copy(ROOT / "docs" / "images" / "chest.jpg", prefix / "samples")
     return Site(Nginx(config), folder, settings, key, recorder)
 
@@ -125,10 +131,10 @@ def eventually(holds: Callable[[], bool]) -> bool:
 
 
 def write_certificate(folder: Path) -> Tls:
-    """A new certificate of 127.0.0.1 that signs itself."""
+    """A new certificate of 127.0.0.1 and reports.test that signs itself."""
     tls = Tls(folder / "certificate.pem", folder / "key.pem")
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", tls.certificate, "-keyout", tls.key]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:reports.test", "-out", tls.certificate, "-keyout", tls.key]
     subprocess.run([*command.split(), *names], check=True, capture_output=True)
     return tls
 

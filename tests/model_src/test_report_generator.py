@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prelim.archive.archive import read_archive
+from prelim.archive.archive import load_tokenizer, read_archive
 from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage, UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
 from prelim.report import Report, cut_at_stop, sections
-from prelim.report_generator import ReportGenerator, ReportRequest
+from prelim.report_generator import EMPTY_REPORT, ReportGenerator, ReportRequest
 from tests.tiny_model import png
 
 
@@ -56,6 +57,16 @@ def test_every_end_of_text_token_ends_a_report(generator: ReportGenerator, tiny_
 
     assert report.token_ids == whole[: whole.index(token) + 1]
     assert report.finish_reason == "eos"
+
+
+def test_empty_report_has_a_warning(generator: ReportGenerator) -> None:
+    """A report without text is not taken for a finding that there is nothing."""
+    whole = one(generator, ReportRequest(image=png(0)))
+
+    report = one(generator, ReportRequest(image=png(0), options=GenerationOptions(stop=(whole.text[:3],))))
+
+    assert whole.warnings == ()
+    assert (report.text, report.warnings) == ("", (EMPTY_REPORT,))
 
 
 def test_batch_equals_alone(generator: ReportGenerator) -> None:
@@ -338,3 +349,42 @@ def test_return_image_is_what_the_network_reads(generator: ReportGenerator) -> N
     assert read.shape[0] == channels
     np.testing.assert_allclose(seen, read, atol=1e-5)
     assert one(generator, ReportRequest(image=png(3))).pictures == ()
+
+
+def test_banned_phrases_are_the_models_unless_the_request_has_its_own(
+    generator: ReportGenerator, tiny_archive: Path
+) -> None:
+    """By a default of model.yaml no report has the word; a request's own list replaces it, also by nothing."""
+    images = [png(seed) for seed in range(6)]
+    plain = [one(generator, ReportRequest(image=image)).text for image in images]
+    word = next(word for word in ("heart", "not", "normal", "the", "no") if any(word in text.split() for text in plain))
+    archive = read_archive(tiny_archive)
+    banned = dataclasses.replace(archive.config.generation, banned_phrases=(word.upper(),))
+    config = dataclasses.replace(archive.config, generation=banned)
+    strict = ReportGenerator(dataclasses.replace(archive, config=config), slots=4)
+
+    for beams in (1, 3):
+        options = dataclasses.replace(banned, num_beams=beams)
+        texts = [one(strict, ReportRequest(image=image, options=options)).text for image in images]
+        assert not any(word in re.findall(r"\w+", text) for text in texts)
+    assert [one(strict, ReportRequest(image=image)).text for image in images] != plain
+    free = [one(strict, ReportRequest(image=image, options=archive.config.generation)).text for image in images]
+    assert free == plain
+
+
+def test_phrases_that_cannot_be_banned_stop_the_start_or_the_request(
+    tiny_archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In model.yaml the file is named; in a request it fails before it waits for a slot."""
+    archive = read_archive(tiny_archive)
+    banned = dataclasses.replace(archive.config.generation, banned_phrases=("prior",))
+    tokenizer = load_tokenizer(tiny_archive)
+    tokenizer.decoder = None
+    monkeypatch.setattr("prelim.report_generator.load_tokenizer", lambda _: tokenizer)
+    generator = ReportGenerator(archive, slots=1)
+    with pytest.raises(InvalidOption, match="banned_phrases is given, but this model's tokens cannot be mapped"):
+        generator.add("a", ReportRequest(image=png(), options=banned))
+    assert not generator.active
+    config = dataclasses.replace(archive.config, generation=banned)
+    with pytest.raises(ArchiveError, match=r"model\.yaml, section generation: banned_phrases is given"):
+        ReportGenerator(dataclasses.replace(archive, config=config))

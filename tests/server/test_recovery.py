@@ -57,7 +57,7 @@ def timed(call: object, *arguments: object, **options: object) -> tuple[object, 
 def test_worker_dies_during_a_decode(server: LocalServer, http: HttpClient, grpc_client: GrpcClient) -> None:
     """The client sends those in the batch again, those that wait are answered, and so is the next.
 
-    Without a client that does so, TorchServe's answer is a 5xx within 5 s.
+    Without a client that does so, TorchServe's answer is a 5xx, within the time of a start.
     """
     (worker,) = server.workers(MODEL)
     with ThreadPoolExecutor(SLOTS + 4) as pool:
@@ -77,7 +77,8 @@ def test_worker_dies_during_a_decode(server: LocalServer, http: HttpClient, grpc
     assert isinstance(refused, requests.Response)
     assert refused.status_code in (500, 507)
     assert "Worker died." in refused.text
-    assert answered - killed < 5
+    # As long as a worker takes to start, on a machine that runs other tests.
+    assert answered - killed < 60
     assert all(isinstance(answer, dict) for answer, _ in served)
     assert [answer["num_tokens"] for answer, _ in served[: SLOTS - 1]] == (SLOTS - 1) * [1000]  # type: ignore[index]
     assert http.report(png(9))["status"] == "UNVERIFIED"

@@ -5,7 +5,7 @@ import re
 
 from launcher.environment import ROOT
 
-IMAGES = ROOT / "model_src" / "prelim" / "images"
+LIBRARY = ROOT / "model_src" / "prelim"
 BY_NAME = {"body_part", "view", "body_part_unknown", "view_unknown", "sop_class_unknown"}
 """Written with their name as a variable, in subject.py."""
 
@@ -13,7 +13,7 @@ BY_NAME = {"body_part", "view", "body_part_unknown", "view_unknown", "sop_class_
 def codes() -> set[str]:
     """First words of the library's messages that begin with `code: `."""
     found = set(BY_NAME)
-    for file in IMAGES.rglob("*.py"):
+    for file in (*(LIBRARY / "images").rglob("*.py"), LIBRARY / "encoding" / "gate.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
             if isinstance(first, ast.Constant) and isinstance(first.value, str):

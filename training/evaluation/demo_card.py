@@ -2,9 +2,10 @@
 
 $ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
 $ python -m training.evaluation.external models/demo --templates DATA --covid COVID --iu IU
+$ python -m training.gate models/demo DATA --covid COVID --iu IU
 $ python -m training.evaluation.demo_card models/demo --data DATA          # collects measurements.json, writes the card
 $ python -m training.evaluation.demo_card models/demo                      # writes the card from measurements.json
-$ python -m training.evaluation.demo_card models/demo --check              # fails where the first two say otherwise
+$ python -m training.evaluation.demo_card models/demo --check              # fails where the first three say otherwise
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
 from training.datasets.formats.open_radiology import Record, read_records
+from training.evaluation import input_gate
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
 from training.evaluation.systems import FEATURES
 from training.evaluation.table import figure, markdown
@@ -27,7 +29,7 @@ from training.evaluation.table import figure, markdown
 MEASUREMENTS = "measurements.json"
 """What the card is written from, next to it."""
 
-MEASURED = ("evaluation", "external")
+MEASURED = ("evaluation", "external", "gate")
 """Parts of it that the model folder and the data give again; `training` needs a training."""
 
 CARD = """# {name} {version}
@@ -83,6 +85,12 @@ Right by group: {by_group}.
 out ({reasons}). View named for {laterals[pictures]} lateral radiographs of IU X-ray,
 without {laterals[left_out]} that open_radiology has: {views}.
 
+## Input gate
+
+<!-- input gate -->
+{gate}
+<!-- end of input gate -->
+
 ## Known limits
 
 - COVID-19 means adults of one hospital; nearly all normal chests are children of one to five years. What it has
@@ -133,6 +141,8 @@ def collect(
     training: Mapping[str, Any],
     records: Sequence[Record],
     attribution: str,
+    *,
+    gate: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the card is written from, as measurements.json has it."""
     settings = training["settings"]
@@ -151,6 +161,7 @@ def collect(
         "changes": changes.group() if changes else "",
         "attributions": attributions(attribution),
         "external": external,
+        "gate": gate,
         "evaluation": evaluation,
     }
 
@@ -190,6 +201,7 @@ def write_card(model: Model, measured: Mapping[str, Any]) -> str:
         cider_nearest=figure(evaluation, "CIDEr", FEATURES)[0],
         covid=covid,
         external=external,
+        gate=input_gate.markdown(measured["gate"]),
         low=low,
         high=high,
         always=covid["always_pneumonia"][0],
@@ -228,6 +240,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of open_radiology: collect measurements.json first")
     parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))
     parser.add_argument("--external", type=Path, default=Path("out/evaluation/external.json"))
+    parser.add_argument("--gate", type=Path, default=Path("out/evaluation/gate.json"))
     parser.add_argument("--training", type=Path, default=Path("runs/demo/training.json"))
     parser.add_argument("--check", action="store_true", help="compare measurements.json with what was measured")
     arguments = parser.parse_args()
@@ -239,14 +252,15 @@ def main() -> None:
             sys.exit("\n".join(differences))
         return
     if arguments.data:
-        files = (arguments.evaluation, arguments.external, arguments.training)
-        evaluation, external, training = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        files = (arguments.evaluation, arguments.external, arguments.gate, arguments.training)
+        evaluation, external, gate, training = (json.loads(file.read_text(encoding="utf-8")) for file in files)
         measured = collect(
             evaluation,
             external,
             training,
             read_records(arguments.data, "train"),
             (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8"),
+            gate=gate,
         )
         path.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     card = write_card(read_model_folder(arguments.model), json.loads(path.read_text(encoding="utf-8")))

@@ -90,6 +90,22 @@ def read_covid(folder: Path) -> list[tuple[Path, str, str, str]]:
     ]
 
 
+def read_other_radiographs(covid: Path, iu: Path, known: Known) -> dict[str, list[Path]]:
+    """Chest radiographs of covid-chestxray and IU X-ray by view, without those that open_radiology has."""
+    rows = json.loads((covid / "pairs.json").read_text(encoding="utf-8"))
+    found: dict[str, list[Path]] = {"frontal chest, other hospitals": [], "lateral chest": []}
+    for row in rows:
+        if row["view"] in {*FRONTAL, "L"} and not row["duplicate_of"]:
+            picture = find_picture(covid / "images_320", row["file"])
+            if not known.find_reason(picture, row["url"] or ""):
+                found["lateral chest" if row["view"] == "L" else "frontal chest, other hospitals"].append(picture)
+    laterals = read_laterals(iu)
+    for picture in sorted((iu / "images").iterdir()):
+        if not known.find_reason(picture):
+            found["lateral chest" if picture in laterals else "frontal chest, other hospitals"].append(picture)
+    return found
+
+
 def find_picture(folder: Path, name: str) -> Path:
     """The picture of a name, whatever its extension is. Raises DatasetError if there is none."""
     stem = Path(name).stem

@@ -1,30 +1,24 @@
 """A model folder run in this process: its reports by its own options, and how likely it finds the references."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from prelim.decoders.decoder import PADDING
-from prelim.errors import InputError
+from prelim.encoding.gate import mean_features
+from prelim.generation.banned_phrases import Bans
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import InputConfig, Radiograph
 from prelim.networks.model_folder import Model
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import cut_at_stop
-from training.datasets.formats.feature_json import read_embedding
-from training.datasets.pictures import read_picture
-from training.datasets.study import DatasetError
+from training.evaluation.encoding import Encoder
 
 
 @dataclass(frozen=True)
@@ -53,16 +47,17 @@ class ModelRunner:
     """
 
     def __init__(self, model: Model, slots: int = 16, device: str = "cpu", frame: int = 0) -> None:
-        self._model, self._slots, self._device, self._frame = model, slots, device, frame
-        model.network.vision.to(device)
+        self._model, self._device = model, device
+        self._encoder = Encoder(model.network.vision, model.config, slots, device, frame)
         model.network.connector.to(device)
         self._decoder = serving_decoder(model.network.decoder, packed=False, device=device)
         self._prompter = model.config.prompter(model.tokenizer)
         self._prompt_ids = self._prompter.ids(None, None)
+        self._bans = Bans(model.tokenizer, model.config.decoder.get("vocab_size"))
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Mean image features, shape (images, width)."""
-        return torch.cat([_mean(image_features) for image_features in self._encoded(images, "encoding")])
+        return torch.from_numpy(self._encoder.means(images))
 
     @torch.inference_mode()
     def run(self, images: Sequence[Path], references: Sequence[str], options: GenerationOptions | None = None) -> Run:
@@ -72,29 +67,16 @@ class ModelRunner:
         """
         reports: list[str] = []
         features, nats, tokens, cut = [], [], [], 0
-        for image_features in self._encoded(images, "writing"):
+        for image_features in self._encoder.encode(images, "writing"):
             image_embeds = self._model.network.connector(image_features)
             golds = references[len(reports) :][: len(image_embeds)]
             reports += self._written(image_embeds, options or self._model.config.generation)
-            features.append(_mean(image_features))
+            features.append(torch.from_numpy(mean_features(image_features.cpu().numpy())))
             told = self._score_references(image_embeds, golds)
             nats += told[0]
             tokens += told[1]
             cut += told[2]
         return Run(tuple(reports), torch.cat(features), tuple(nats), tuple(tokens), cut)
-
-    @torch.inference_mode()
-    def _encoded(self, images: Sequence[Path], doing: str) -> Iterator[Tensor]:
-        """Image features of one batch after the other."""
-        config = self._model.config
-        paths = iter(tqdm(images, desc=doing, unit="image", leave=False))
-        while chunk := list(islice(paths, self._slots)):
-            if chunk[0].suffix == ".json":  # a data set of features, see feature_json
-                yield torch.from_numpy(np.stack([read_embedding(path) for path in chunk])).to(self._device)
-                continue
-            pictures = [_read(path, config.input, self._frame) for path in chunk]
-            pixel_values = np.stack([preprocess(picture, config.preprocess) for picture in pictures])
-            yield self._model.network.vision(torch.from_numpy(pixel_values).to(self._device))
 
     def _written(self, image_embeds: Tensor, options: GenerationOptions) -> list[str]:
         tokens = self._model.config.tokenizer
@@ -104,6 +86,7 @@ class ModelRunner:
             eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
+            bans=self._bans,
         )
         requests = {str(i): DecodeRequest(embeds, self._prompt_ids, options) for i, embeds in enumerate(image_embeds)}
         done = engine.decode(requests)
@@ -125,15 +108,3 @@ class ModelRunner:
 
     def _detokenize(self, token_ids: Sequence[int]) -> str:
         return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)
-
-
-def _read(path: Path, config: InputConfig, frame: int) -> Radiograph:
-    try:
-        return read_picture(path, config, frame)
-    except (OSError, InputError) as error:
-        raise DatasetError(f"{path} cannot be evaluated: {error}") from error
-
-
-def _mean(image_features: Tensor) -> Tensor:
-    """Mean over the tokens of an image; an encoder that gives one vector has nothing to average."""
-    return (image_features.mean(dim=1) if image_features.ndim == 3 else image_features).cpu()

@@ -7,7 +7,7 @@ import torch
 
 from prelim.networks.architectures.architecture import Network
 from training.data.batches import ImageSource, MicroBatches
-from training.data.examples import Example, read_examples
+from training.data.examples import Example, Examples, read_examples
 from training.data.features import EmbeddedFeatures, Features
 from training.data.images import UNCHANGED, Images
 from training.data.report_tokens import ReportTokens
@@ -84,18 +84,8 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
     val_batches = MicroBatches(val, val_images, classes.of(val), tokens, settings)
     objective = _build_objective(settings, model, train_images, len(classes))
     if main:
-        cut = sum(tokens.is_cut(example.text) for example in train)
-        trained, all_numbers = parameter_count(objective.network)
-        print(
-            f"{len(train)} examples to train on, {len(val)} to validate with; {steps} steps, {steps_per_epoch} an epoch"
-        )
-        print(f"{all_numbers:,} parameters, {trained:,} of them trained")
-        for remark in data.remarks:
-            print(remark)
-        if not tokens.takes_prompts and any(example.prompt for example in train):
-            print(f"{model.config.architecture} takes no prompts: those of the data set are not used")
-        if cut:
-            print(f"{cut} reports are longer than {tokens.max_tokens} tokens and are cut (dataset.max_tokens)")
+        print(f"{steps} steps, {steps_per_epoch} an epoch")
+        _print_summary(data, objective, model, tokens)
     return Prepared(
         model,
         objective,
@@ -121,6 +111,21 @@ def record_studies(settings: Settings, prepared: Prepared) -> TrainedOn:
         prepared.chosen | before.chosen,
         hash_pictures(prepared.images, settings.dataset.frame) | before.pictures,
     )
+
+
+def _print_summary(data: Examples, objective: Objective, model: StartingModel, tokens: ReportTokens) -> None:
+    """Print what there is to train, and what of the data is not used."""
+    train = data.train
+    cut = sum(tokens.is_cut(example.text) for example in train)
+    trained, all_numbers = parameter_count(objective.network)
+    print(f"{len(train)} examples to train on, {len(data.val)} to validate with")
+    print(f"{all_numbers:,} parameters, {trained:,} of them trained")
+    for remark in data.remarks:
+        print(remark)
+    if not tokens.takes_prompts and any(example.prompt for example in train):
+        print(f"{model.config.architecture} takes no prompts: those of the data set are not used")
+    if cut:
+        print(f"{cut} reports are longer than {tokens.max_tokens} tokens and are cut (dataset.max_tokens)")
 
 
 def _open_images(

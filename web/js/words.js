@@ -18,6 +18,7 @@ const WARNINGS = {
   range: "The file does not say how bright its pixels can be. Their own range was used.",
   sop_class_unknown: "The file does not say what kind of image it is.",
   transfer_syntax: "The pixels are not compressed as the file says. They were read as they are.",
+  unlike_training: "The image is unlike those that the model was trained on. Do not rely on the text.",
   view_unknown: "The file does not say from which side it was taken.",
 };
 
@@ -38,6 +39,7 @@ const REFUSALS = {
   sop_class: "The file holds another kind of image than this model reads.",
   too_small: "The image is too small.",
   transfer_syntax: "The compression of this file is not read here.",
+  unlike_training: "The image is unlike those that the model was trained on.",
   view: "The image was taken from a side that this model does not read.",
 };
 

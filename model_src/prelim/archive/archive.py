@@ -23,6 +23,8 @@ from prelim.errors import ArchiveError
 CONFIG = "model.yaml"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
+GATE = "gate.safetensors"
+"""Of models that have one, see encoding.gate; in model folders and archives."""
 VISION = "vision.onnx"
 CONNECTOR = "connector.onnx"
 DECODER = "decoder.safetensors"

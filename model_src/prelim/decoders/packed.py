@@ -20,7 +20,7 @@ from prelim.decoders.quantized import (
     Int8Embedding,
     Int8Linear,
     NF4Linear,
-    Product,
+    ProductFunction,
 )
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.word_embedding import WordEmbedding
@@ -31,11 +31,11 @@ STEP_ROWS = 16
 
 _DTYPES = (torch.float32, torch.bfloat16)
 
-MakeProduct = Callable[[Any, int, int], Product]
+MakeFunction = Callable[[Any, int, int], ProductFunction]
 """Layer, first and last (exclusive) of the outputs -> their product."""
 
 
-def _reorder(layer: Any, start: int, stop: int) -> Product:
+def _reorder(layer: Any, start: int, stop: int) -> ProductFunction:
     """The product by oneDNN, in blocks of its own choice."""
     bias = getattr(layer, "bias", None)
     packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight[start:stop].contiguous(), None)
@@ -43,7 +43,7 @@ def _reorder(layer: Any, start: int, stop: int) -> Product:
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
-def _compile(layer: Any, start: int, stop: int, *, packed: bool) -> Product:
+def _compile(layer: Any, start: int, stop: int, *, packed: bool) -> ProductFunction:
     """The product by a kernel of our own, which a compiled step uses as well."""
     # numba takes a second to import.
     from prelim.kernels import product
@@ -66,12 +66,12 @@ class PackedLinear(nn.Module):
     prefix : prefixes are read by the layer itself, whose kernels are made for many rows
     """
 
-    def __init__(self, layer: nn.Linear | Int8Linear | NF4Linear, make: MakeProduct, *, prefix: bool) -> None:
+    def __init__(self, layer: nn.Linear | Int8Linear | NF4Linear, make: MakeFunction, *, prefix: bool) -> None:
         super().__init__()
         self.layer = layer
         self._outputs = layer.shape[0] if isinstance(layer, NF4Linear) else len(layer.weight)
         self._make, self._prefix = make, prefix
-        self._products: dict[tuple[int, int], Product] = {}
+        self._products: dict[tuple[int, int], ProductFunction] = {}
 
     @property
     def weight(self) -> Tensor:
@@ -92,7 +92,7 @@ class PackedLinear(nn.Module):
             return y
         return self.product(start, stop)(x)
 
-    def product(self, start: int = 0, stop: int | None = None) -> Product:
+    def product(self, start: int = 0, stop: int | None = None) -> ProductFunction:
         """The product that gives outputs `start` to `stop`."""
         stop = self._outputs if stop is None else stop
         if (start, stop) not in self._products:
@@ -103,7 +103,7 @@ class PackedLinear(nn.Module):
 class PackedAdapted(nn.Module):
     """A linear layer and its low-rank adapter, as `AdaptedLinear`, each row by itself."""
 
-    def __init__(self, layer: AdaptedLinear, make: MakeProduct) -> None:
+    def __init__(self, layer: AdaptedLinear, make: MakeFunction) -> None:
         super().__init__()
         self.base = layer.base
         self._adapter = [make(_Matrix(weight), 0, len(weight)) for weight in (layer.down, layer.up)]
@@ -116,7 +116,7 @@ class PackedAdapted(nn.Module):
 
 
 class _Matrix:
-    """A weight as `MakeProduct` reads it."""
+    """A weight as `MakeFunction` reads it."""
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
@@ -125,11 +125,11 @@ class _Matrix:
 class PackedWordEmbedding(nn.Module):
     """Word embeddings that score words by a product; rows are looked up where they are stored."""
 
-    def __init__(self, words: WordEmbedding | Int8Embedding, make: MakeProduct) -> None:
+    def __init__(self, words: WordEmbedding | Int8Embedding, make: MakeFunction) -> None:
         super().__init__()
         self.words = words
         self._make = make
-        self._product: Product | None = None
+        self._product: ProductFunction | None = None
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Embeddings, shape (..., width)."""
@@ -140,7 +140,7 @@ class PackedWordEmbedding(nn.Module):
         """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
         return self.product()(hidden)
 
-    def product(self) -> Product:
+    def product(self) -> ProductFunction:
         """The product that scores words."""
         if self._product is None:
             self._product = self._make(self.words, 0, len(self.words.weight))
@@ -177,7 +177,7 @@ def pack(decoder: nn.Module, *, shared: bool = False) -> nn.Module:
     return decoder
 
 
-def _replace(decoder: nn.Module, make: MakeProduct, *, prefix: bool) -> None:
+def _replace(decoder: nn.Module, make: MakeFunction, *, prefix: bool) -> None:
     """Replace layers by products, innermost first."""
     for parent in reversed(list(decoder.modules())):
         for name, layer in list(parent.named_children()):
@@ -196,7 +196,7 @@ def _replace(decoder: nn.Module, make: MakeProduct, *, prefix: bool) -> None:
 def _compiled_step(decoder: CausalLMDecoder) -> Any:
     """The step of a decoder whose products are all compiled, else None."""
     from prelim.kernels.causal_lm_step import CompiledStep
-    from prelim.kernels.product import Product as CompiledProduct
+    from prelim.kernels.product import Product
 
     stack: list[Any] = list(decoder.layers)
     layers = [(layer.qkv, layer.out, layer.up, layer.down) for layer in stack]
@@ -206,7 +206,7 @@ def _compiled_step(decoder: CausalLMDecoder) -> Any:
         return None
     products = [tuple(layer.product() for layer in of_layer) for of_layer in layers]
     for product in (*sum(products, ()), words.product()):
-        if not isinstance(product, CompiledProduct) or product.inputs % GROUP:
+        if not isinstance(product, Product) or product.inputs % GROUP:
             return None
     c = decoder.config
     norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2)] + [decoder.norm]

@@ -1,6 +1,5 @@
 """In what precision a decoder's weights are stored and computed with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +13,7 @@ from prelim.decoders.quantized import (
     Int8Linear,
     NF4Linear,
 )
-from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 from prelim.decoders.word_embedding import WordEmbedding
 
 
@@ -73,9 +72,7 @@ def _replacement(layer: nn.Module, wanted: Precision, *, tied: bool, scores: boo
     return None
 
 
-def stored_weights(
-    decoder: nn.Module, weights: Mapping[str, Tensor | LazyTensor], precision: str
-) -> dict[str, Tensor | LazyTensor]:
+def stored_weights(decoder: nn.Module, weights: Weights, precision: str) -> dict[str, Tensor | LazyTensor]:
     """The weights of a decoder as they are stored.
 
     decoder : as `quantize` made it

@@ -4,7 +4,7 @@ Each class says with `stored` how the weights of the layer that it stands for ar
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 from prelim.kernels import NF4_BLOCK, fits
 
-Weights = Mapping[str, LazyTensor]
-
-Product = Callable[[Tensor], Tensor]
+ProductFunction = Callable[[Tensor], Tensor]
 """Rows of shape (..., inputs) -> (..., outputs)."""
 
 FEW_ROWS = 24
@@ -132,7 +130,7 @@ class _Fbgemm:
         return y.mul_(peak) if self._bias is None else torch.addcmul(self._bias, y, peak)
 
 
-def _product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Product:
+def _product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> ProductFunction:
     """Weights packed for the fastest product that there is: a copy, of this process alone."""
     if not fits(weight):
         return _Fbgemm(weight, scale, bias)
@@ -147,13 +145,13 @@ class Int8DynamicLinear(Int8Linear):
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__(inputs, outputs, bias=bias)
-        self._products: dict[tuple[int, int], Product] = {}
+        self._products: dict[tuple[int, int], ProductFunction] = {}
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone, shape (..., stop - start)."""
         return self.product(start, stop)(x)
 
-    def product(self, start: int = 0, stop: int | None = None) -> Product:
+    def product(self, start: int = 0, stop: int | None = None) -> ProductFunction:
         """The product that gives outputs `start` to `stop`, packed when it is first wanted."""
         stop = len(self.weight) if stop is None else stop
         if (start, stop) not in self._products:
@@ -167,13 +165,13 @@ class Int8DynamicEmbedding(Int8Embedding):
 
     def __init__(self, words: int, width: int) -> None:
         super().__init__(words, width)
-        self._product: Product | None = None
+        self._product: ProductFunction | None = None
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
         return self.product()(hidden)
 
-    def product(self) -> Product:
+    def product(self) -> ProductFunction:
         """The product that scores words, packed when it is first wanted."""
         if self._product is None:
             self._product = _product(self.weight, self.scale, None)

@@ -53,12 +53,16 @@ class LazyTensor:
     make: Callable[[], Tensor]
 
 
+Weights = Mapping[str, Tensor | LazyTensor]
+"""By name."""
+
+
 def materialize(tensor: Tensor | LazyTensor) -> Tensor:
     """A tensor, whether it is there already or not."""
     return tensor.make() if isinstance(tensor, LazyTensor) else tensor
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor | LazyTensor]) -> None:
+def write_weights(path: Path, weights: Weights) -> None:
     """Write tensors as safetensors, one after another: of lazy or memory-mapped ones only one is in memory.
 
     A file that is there already is replaced at the end: some of the tensors may be mapped from it.
@@ -116,7 +120,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) ->
     module.load_state_dict(weights, assign=True)
 
 
-def check_weights(module: nn.Module, weights: Mapping[str, Tensor | LazyTensor], source: Path) -> None:
+def check_weights(module: nn.Module, weights: Weights, source: Path) -> None:
     """Raise ArchiveError that lists missing, unknown and mis-shaped keys."""
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

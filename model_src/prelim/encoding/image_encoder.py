@@ -1,7 +1,8 @@
 """From an image, or a client's features of one, to what the decoder reads: bytes -> image_embeds."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from prelim.archive.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
 from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
+from prelim.encoding.gate import archived_gate
 from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.errors import InvalidOption, NonFiniteOutput
 from prelim.images.preprocess import as_png, preprocess
@@ -30,7 +32,7 @@ class PreparedImage:
     pixel_values   : shape (channels, size, size); None where the features are known without them
     image_features : shape (num_tokens, width); None until the image is encoded
     digest         : name of the image in the cache of features; empty for a client's features
-    warnings       : remarks of the reader of the file
+    warnings       : remarks of the reader of the file, and of the gate
     preprocess, vision : seconds that reading and encoding took
     """
 
@@ -43,13 +45,13 @@ class PreparedImage:
 
 
 class ImageEncoder:
-    """Vision encoder and connector of an archive, and the features of the last images.
+    """Vision encoder and connector of an archive, its gate between them, and the features of the last images.
 
     device  : "cpu" or "cuda"
     threads : of ONNX Runtime
     packed  : of OnnxSession
 
-    Raises ArchiveError naming the network that cannot be loaded.
+    Raises ArchiveError naming the network that cannot be loaded, and as `archived_gate` does.
     """
 
     def __init__(self, archive: Archive, device: str, threads: int, *, packed: bool) -> None:
@@ -61,6 +63,7 @@ class ImageEncoder:
             for name in archive.files
             if name.endswith(INSIGHT_SUFFIX)
         }
+        self._gate = archived_gate(archive, self._vision.output_shape)
         self._kept = FeatureCache()
 
     @property
@@ -116,13 +119,17 @@ class ImageEncoder:
         One image at a time: the last bits of a network's output depend on how many images are in its batch, and on a
         CPU a batch costs what its images cost.
 
-        Raises NonFiniteOutput for an image that becomes NaN or infinity, InvalidOption for such a client's features.
+        Raises NonFiniteOutput for an image that becomes NaN or infinity, InvalidOption for such a client's features,
+        UnlikeTraining as `Gate.check` does.
         """
         self._encode(image)
         features = _features(image)
-        image_embeds = torch.from_numpy(self._connector.run(features[None])[0])
-        if np.isfinite(features).all() and image_embeds.isfinite().all():
-            return image_embeds
+        if np.isfinite(features).all():
+            if self._gate is not None:
+                image.warnings += self._gate.check(features, self._config)
+            image_embeds = torch.from_numpy(self._connector.run(features[None])[0])
+            if image_embeds.isfinite().all():
+                return image_embeds
         if image.digest:
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
         raise InvalidOption(
@@ -138,6 +145,15 @@ class ImageEncoder:
         p = self._config.preprocess
         features: Array = self._vision.run(np.full((1, p.channels, p.size, p.size), 0.5, dtype=np.float32))[0]
         return features
+
+    @contextmanager
+    def without_gate(self) -> Iterator[None]:
+        """Let every image pass, such as `gray`."""
+        gate, self._gate = self._gate, None
+        try:
+            yield
+        finally:
+            self._gate = gate
 
     def forget(self) -> None:
         """Empty the cache of features."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prelim.generation.banned_phrases import BannedRows
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.logits import LogitsFilter, largest
 from prelim.generation.options import GenerationOptions
@@ -56,14 +57,20 @@ class BeamSearch:
     """
 
     def __init__(
-        self, options: GenerationOptions, start_ids: Tensor, stop_rule: StopRule, generator: torch.Generator | None
+        self,
+        options: GenerationOptions,
+        start_ids: Tensor,
+        stop_rule: StopRule,
+        generator: torch.Generator | None,
+        *,
+        banned: BannedRows | None = None,
     ) -> None:
         beams, device = options.num_beams, start_ids.device
         self._options = options
         self._start_ids = start_ids
         self._stop_rule = stop_rule
         self._generator = generator
-        self._filter = LogitsFilter(options, stop_rule.eos_token_ids)
+        self._filter = LogitsFilter(options, stop_rule.eos_token_ids, banned)
         # So many that `num_beams` unfinished ones are left even if every beam could end.
         self._num_candidates = max(2, 1 + len(stop_rule.eos_token_ids)) * beams
         tokens = torch.zeros(beams, 0, dtype=torch.int64, device=device)
@@ -87,7 +94,9 @@ class BeamSearch:
         self._running, order = open_candidates.best(self._options.num_beams)
         if self._is_over(bool(complete.all())):
             return None
-        return NextTokens(self._running.tokens[:, -1], parents[order])
+        chosen = NextTokens(self._running.tokens[:, -1], parents[order])
+        self._filter.advance(chosen.tokens, chosen.parents)
+        return chosen
 
     def leading(self) -> list[int]:
         """The tokens of the best open beam; they may still change."""

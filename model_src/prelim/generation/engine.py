@@ -1,6 +1,7 @@
 """The in-flight batch: requests enter and leave at any step, each with its own options."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -10,15 +11,20 @@ from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
 from prelim.errors import InvalidOption, NonFiniteOutput, RequestError, TooLarge
+from prelim.generation.banned_phrases import Ban, BannedRows, Bans
 from prelim.generation.beam_search import BeamSearch
 from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns
 from prelim.generation.hypothesis import Hypothesis, StopRule
+from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import Outcome, isolate
 from prelim.generation.request import DecodeRequest
 from prelim.generation.sampling import Sampling
 from prelim.generation.selection import NextTokens, TokenSelection
 
 Request = TypeVar("Request", bound=DecodeRequest)
+
+SLOW_READING = 0.25
+"""Seconds. After images that take longer to read, running requests are decoded for as long before the next enters."""
 
 
 class Engine(Generic[Request]):
@@ -33,6 +39,7 @@ class Engine(Generic[Request]):
     pad_token_id  : fed to rows that are complete while others of their request are not
     detokenize    : token ids -> text, for stop texts
     max_columns   : cache columns that a request may use; with `slots` it bounds the memory of the cache
+    bans          : of the tokenizer, for options with banned phrases
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class Engine(Generic[Request]):
         pad_token_id: int,
         detokenize: Callable[[Sequence[int]], str],
         max_columns: int = DEFAULT_COLUMNS,
+        bans: Bans | None = None,
     ) -> None:
         self.slots = slots
         self.max_columns = max_columns
@@ -51,6 +59,7 @@ class Engine(Generic[Request]):
         self._eos_token_ids = torch.tensor(eos_token_ids, device=decoder.device)
         self._pad_token_id = pad_token_id
         self._detokenize = detokenize
+        self._bans = bans
         self.reset()
 
     @torch.inference_mode()
@@ -59,6 +68,7 @@ class Engine(Generic[Request]):
         self._waiting: dict[str, Request] = {}
         self._running: list[Request] = []
         self._ended: dict[str, Request] = {}
+        self._closed_until = 0.0
         self._state = self._decoder.new_state(self.slots)
         self._columns = Columns(self.slots, self.max_columns, self._decoder.device)
 
@@ -132,6 +142,7 @@ class Engine(Generic[Request]):
 
     def _check(self, request: Request) -> None:
         """Raise what keeps a request out of the engine."""
+        self._ban(request.options)
         prefix = self.prefix_length(request)
         positions = self._decoder.max_positions
         room = positions - prefix + 1
@@ -155,6 +166,8 @@ class Engine(Generic[Request]):
     def _fill_slots(self) -> None:
         """Let waiting requests in, one by one: matrix kernels choose the order of their sums by the number of rows."""
         while self._waiting and len(self._running) < self.slots:
+            if self._running and time.monotonic() < self._closed_until:
+                break
             request = self._waiting.pop(next(iter(self._waiting)))
             logits = isolate(partial(self._prefill, request))
             if isinstance(logits, RequestError):
@@ -162,6 +175,8 @@ class Engine(Generic[Request]):
             else:
                 self._running.append(request)
                 self._choose(len(self._running) - 1, logits)
+            if request.reading > SLOW_READING:
+                self._closed_until = time.monotonic() + request.reading
 
     def _prefill(self, request: Request) -> Tensor:
         """Read the prefix of a request into the next slot: logits of its first token, shape (1, 1, vocab_size)."""
@@ -195,9 +210,17 @@ class Engine(Generic[Request]):
                 generator.seed()
             else:
                 generator.manual_seed(options.seed)
+        ban = self._ban(options)
+        banned = None if ban is None else BannedRows(ban, options.rows)
         if options.num_beams > 1:
-            return BeamSearch(options, history, rule, generator)
-        return Sampling(options, history, rule, self._pad_token_id, generator)
+            return BeamSearch(options, history, rule, generator, banned=banned)
+        return Sampling(options, history, rule, self._pad_token_id, generator, banned=banned)
+
+    def _ban(self, options: GenerationOptions) -> Ban | None:
+        """What the options ban. Raises InvalidOption as `Bans.of` does."""
+        if options.banned_phrases and self._bans is None:
+            raise ValueError("banned_phrases need an engine that knows its tokenizer")
+        return None if self._bans is None else self._bans.of(options)
 
     def _forward(self) -> Tensor:
         """One token of every row through the decoder: logits, shape (slots, rows, vocab_size)."""

@@ -7,14 +7,19 @@ what each does, is that of `transformers` `generate`, so that the chosen token i
 import torch
 from torch import Tensor
 
+from prelim.generation.banned_phrases import BannedRows
 from prelim.generation.options import GenerationOptions
 
 
 class LogitsFilter:
-    """All processors that one request's options ask for, in the order of `generate`."""
+    """All processors that one request's options ask for, in the order of `generate`, which has no banned phrases.
 
-    def __init__(self, options: GenerationOptions, eos_token_ids: Tensor) -> None:
+    banned : of the request's rows; None if no phrase is banned
+    """
+
+    def __init__(self, options: GenerationOptions, eos_token_ids: Tensor, banned: BannedRows | None = None) -> None:
         self._options = options
+        self._banned = banned
         self._eos_token_ids = eos_token_ids
         # Beam sampling draws 2 candidates a beam, and one of them may be the end of text.
         self._keep = 1 + len(eos_token_ids) if options.num_beams > 1 else 1
@@ -33,6 +38,8 @@ class LogitsFilter:
             scores = no_repeat_ngram(scores, history, o.no_repeat_ngram_size)
         if num_generated < o.min_new_tokens:
             scores = scores.index_fill(1, self._eos_token_ids, -torch.inf)
+        if self._banned is not None:
+            scores = self._banned.forbid(scores)
         if not o.do_sample:
             return scores
         if o.temperature != 1.0:
@@ -42,6 +49,11 @@ class LogitsFilter:
         if o.top_p < 1.0:
             scores = top_p(scores, o.top_p, self._keep)
         return scores
+
+    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+        """Take what was chosen; see `NextTokens`."""
+        if self._banned is not None:
+            self._banned.advance(tokens, parents)
 
 
 def repetition_penalty(scores: Tensor, history: Tensor, penalty: float) -> Tensor:

@@ -18,6 +18,8 @@ MAX_TOP_K = 1_000_000
 """More words than any vocabulary has."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 64
+MAX_BANNED_PHRASES = 64
+MAX_PHRASE_LENGTH = 64
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class GenerationOptions:
     max_new_tokens       : at most so many tokens
     num_return_sequences : how many reports; beams: the best; sampling: independent draws
     stop                 : texts that end the report when they appear (`stop_strings` of `generate`)
+    banned_phrases       : texts that no report contains at the limits of words, in upper or lower case
 
     The bounds keep every score within float32: the sum of MAX_NEW_TOKENS log-probabilities of -1000, each multiplied
     by the largest `repetition_penalty`, divided by the smallest `temperature` and scaled by the longest length to the
@@ -61,6 +64,7 @@ class GenerationOptions:
     max_new_tokens: int = 256
     num_return_sequences: int = 1
     stop: tuple[str, ...] = ()
+    banned_phrases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._require("num_beams", 1 <= self.num_beams <= MAX_BEAMS, f"1 to {MAX_BEAMS}")
@@ -78,6 +82,13 @@ class GenerationOptions:
         self._require("stop", len(self.stop) <= MAX_STOP_STRINGS, f"at most {MAX_STOP_STRINGS} texts")
         self._require(
             "stop", all(0 < len(s) <= MAX_STOP_LENGTH for s in self.stop), f"texts of 1 to {MAX_STOP_LENGTH} characters"
+        )
+        phrases = self.banned_phrases
+        self._require("banned_phrases", len(phrases) <= MAX_BANNED_PHRASES, f"at most {MAX_BANNED_PHRASES} texts")
+        self._require(
+            "banned_phrases",
+            all(phrase.strip() and len(phrase) <= MAX_PHRASE_LENGTH for phrase in phrases),
+            f"texts of 1 to {MAX_PHRASE_LENGTH} characters, not only white space",
         )
 
     def _require(self, name: str, allowed: bool, values: str) -> None:
@@ -179,4 +190,5 @@ _PARSERS = {
     "max_new_tokens": _integer,
     "num_return_sequences": _integer,
     "stop": _texts,
+    "banned_phrases": _texts,
 }

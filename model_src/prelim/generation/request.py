@@ -14,7 +14,7 @@ from prelim.generation.selection import TokenSelection
 
 @dataclass(eq=False)
 class DecodeRequest:
-    """One report to decode. Callers set the first three fields, and the engine the others.
+    """One report to decode. Callers set the first three fields, `embed` sets `reading`, and the engine the others.
 
     image_embeds : Tensor, shape (num_tokens, decoder width); None where `embed` computes it
     prompt_ids   : tokens before the first generated one, the decoder's start token included; IMAGE is where the
@@ -24,6 +24,7 @@ class DecodeRequest:
     selection    : chooses its tokens; None while it waits for a slot
     tokens       : Tensor of int64, shape (rows,), which the next step reads
     position     : of these tokens
+    reading      : seconds that `embed` took to read its images, in which no other request was decoded
     outcome      : its sequences or its error; None until it has ended
     """
 
@@ -34,6 +35,7 @@ class DecodeRequest:
     selection: TokenSelection | None = field(default=None, init=False)
     tokens: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), init=False)
     position: int = field(default=0, init=False)
+    reading: float = field(default=0.0, init=False)
     outcome: Outcome | None = field(default=None, init=False)
 
     @property

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from prelim.generation.banned_phrases import BannedRows
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.logits import LogitsFilter
 from prelim.generation.options import GenerationOptions
@@ -22,10 +23,12 @@ class Sampling:
         stop_rule: StopRule,
         pad_token_id: int,
         generator: torch.Generator | None,
+        *,
+        banned: BannedRows | None = None,
     ) -> None:
         rows, device = options.rows, start_ids.device
         self._options = options
-        self._filter = LogitsFilter(options, stop_rule.eos_token_ids)
+        self._filter = LogitsFilter(options, stop_rule.eos_token_ids, banned)
         self._stop_rule = stop_rule
         self._pad_token_id = pad_token_id
         self._generator = generator
@@ -46,6 +49,7 @@ class Sampling:
         else:
             tokens = scores.argmax(dim=-1)
         tokens = tokens.where(self._unfinished, self._pad_token_id)
+        self._filter.advance(tokens)
         logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
         self._logprobs.append(logprobs)
         self._lengths += self._unfinished

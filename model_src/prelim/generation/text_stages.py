@@ -34,7 +34,7 @@ class EachToken:
 class ByteRuns:
     """ByteFallback. A run of bytes is held to its end: if it is not UTF-8, none of its characters is kept."""
 
-    _BYTE = re.compile("<0x[+0-9A-Fa-f][0-9A-Fa-f]>")
+    BYTE = re.compile("<0x[+0-9A-Fa-f][0-9A-Fa-f]>")
 
     def __init__(self) -> None:
         self._decoder = decoders.ByteFallback()
@@ -44,7 +44,7 @@ class ByteRuns:
         """See `Stage.feed`."""
         decided = []
         for piece in pieces:
-            if self._BYTE.fullmatch(piece):
+            if self.BYTE.fullmatch(piece):
                 self._run.append(piece)
             else:
                 decided += [self._decoder.decode(self._run), piece]
@@ -67,9 +67,10 @@ class Bytes:
 
     def feed(self, pieces: list[str]) -> list[str]:
         """See `Stage.feed`."""
-        return [self._decoder.decode(b"".join(map(self._bytes, pieces)))]
+        return [self._decoder.decode(b"".join(map(self.encode, pieces)))]
 
-    def _bytes(self, token: str) -> bytes:
+    def encode(self, token: str) -> bytes:
+        """The bytes that a token stands for."""
         try:
             return bytes(self._BYTE[character] for character in token)
         except KeyError:

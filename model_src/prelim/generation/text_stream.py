@@ -44,7 +44,7 @@ class TextStreams:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-        self._stages = list(_stages(_steps(json.loads(tokenizer.to_str())["decoder"])))
+        self._stages = list(_stages(decoder_steps(json.loads(tokenizer.to_str())["decoder"])))
 
     def open(self, stop: Sequence[str] = ()) -> "TextStream":
         """A stream for one text, which ends where `cut_at_stop` cuts it."""
@@ -78,10 +78,10 @@ class TextStream:
         return "".join(pieces)
 
 
-def _steps(decoder: Step | None) -> list[Step]:
+def decoder_steps(decoder: Step | None) -> list[Step]:
     """The decoders of a chain in their order; a tokenizer without one has none."""
     if decoder is not None and decoder["type"] == "Sequence":
-        return [step for inner in decoder["decoders"] for step in _steps(inner)]
+        return [step for inner in decoder["decoders"] for step in decoder_steps(inner)]
     return [{"type": "none"}] if decoder is None else [decoder]
 
 
@@ -92,8 +92,8 @@ def _stages(steps: Sequence[Step]) -> Iterator[Callable[[], Stage]]:
         if step["type"] == "Fuse":
             is_text = True
             continue
-        if is_text and _are_word_rules(steps[i:]):
-            yield partial(WordRules, _library_decoder(steps[i:]))
+        if is_text and are_word_rules(steps[i:]):
+            yield partial(WordRules, library_decoder(steps[i:]))
             return
         new_stage = _text_stage(step) if is_text else _token_stage(step)
         yield new_stage or Undecided
@@ -110,7 +110,7 @@ def _token_stage(step: Step) -> Callable[[], Stage] | None:
         case {"type": "ByteFallback"}:
             return ByteRuns
         case {"type": "WordPiece" | "Metaspace"} | {"type": "Replace", "pattern": {"String": str()}}:
-            return partial(EachToken, _library_decoder([step]))
+            return partial(EachToken, library_decoder([step]))
     return None
 
 
@@ -122,19 +122,19 @@ def _text_stage(step: Step) -> Callable[[], Stage] | None:
         case {"type": "Replace", "pattern": {"String": found}, "content": content} if found:
             return partial(Replace, found, content)
         case {"type": "Replace", "pattern": {"Regex": CloseHyphens.PATTERN}, "content": "-"}:
-            return partial(CloseHyphens, _library_decoder([step]))
+            return partial(CloseHyphens, library_decoder([step]))
         case {"type": "Replace", "pattern": {"Regex": pattern}, "content": ""} if pattern in DropSpaces.PATTERNS:
-            return partial(DropSpaces, _library_decoder([step]))
+            return partial(DropSpaces, library_decoder([step]))
     return None
 
 
-def _are_word_rules(steps: Sequence[Step]) -> bool:
+def are_word_rules(steps: Sequence[Step]) -> bool:
     """Whether a chain begins as BioGPT's does, which puts one space before, between and after the words."""
     patterns = [step.get("pattern", {}).get("Regex") for step in steps[1:3]]
     return patterns == list(WordRules.FRAME) and all(step["type"] == "Replace" for step in steps)
 
 
-def _library_decoder(steps: Sequence[Step]) -> decoders.Decoder:
+def library_decoder(steps: Sequence[Step]) -> decoders.Decoder:
     """The library's own decoder for a chain."""
     tokenizer = json.loads(Tokenizer(models.BPE()).to_str())
     tokenizer["decoder"] = {"type": "Sequence", "decoders": list(steps)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 
 import imagecodecs
 import numpy as np
@@ -16,6 +17,7 @@ from prelim.errors import Refused, UnreadableInput
 from prelim.images.decoder_fence import fence
 from prelim.images.grey_levels import luma, pieces
 from prelim.images.input_config import InputConfig, check_size
+from prelim.images.jpeg_end import END, INCOMPLETE, end_of_picture, is_whole
 
 # TIFF 6.0 section 8 and Adobe's supplement: none, CCITT, LZW, JPEG, Deflate, PackBits; and Zstandard.
 PILLOW_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000)
@@ -25,7 +27,10 @@ DEEP_COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
 DEEP_PHOTOMETRICS = (0, 1, 2)
 PILLOW_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
 
-DEEP_TYPES = ("uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
+JPEG = 7
+REDUCED = 1
+
+DEEP_TYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
 
 # A strip of one row each, or tiles of 32 x 32: more of them cost more than their pixels.
 MAX_SEGMENTS = 50_000
@@ -58,7 +63,7 @@ def read_deep_png(data: bytes, orientation: object) -> DeepSamples | None:
 
 
 def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
-    """Return the samples of a TIFF, or None if they are of at most 8 unsigned bits, which Pillow decodes.
+    """Return the samples of a TIFF, or None if they are of at most 8 unsigned bits, which Pillow decodes as a rule.
 
     Raises UnreadableInput (400) if it is damaged, TooLarge (413) over `max_pixels`, Refused (422) for several pages
     and for what TIFF allows and is not read here.
@@ -69,12 +74,11 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
             if not isinstance(page, TiffPage):
                 raise UnreadableInput("the TIFF image has no page: it is damaged or truncated; send it again")
             check_size(page.imagelength, page.imagewidth, config)
-            if len(file.pages) > 1 or page.imagedepth > 1:
+            if count_frames(file, page) > 1:
                 raise Refused("multi_frame: the TIFF file has several pages or frames; allowed: 1; send one page")
-            bits = page.bitspersample
-            shallow = bits <= 8 and page.sampleformat == 1
+            shallow = page.bitspersample <= 8 and page.sampleformat == 1 and not is_beyond_pillow(file, page)
             check_supported(page, shallow)
-            check_segments(page, len(data))
+            check_segments(page, data)
             if shallow:
                 return None
             channels = page.asarray(maxworkers=1)
@@ -89,6 +93,22 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
     return DeepSamples(turn(to_grey(channels, alpha), orientation), white_is_zero=page.photometric == 0)
 
 
+def count_frames(file: TiffFile, page: TiffPage) -> int:
+    """Return how many pictures a file has, 2 for more: pages, except reduced ones, or slices behind the one page."""
+    pages = map(file.pages.get, range(len(file.pages)))
+    whole = (one for one in pages if not (isinstance(one, TiffPage) and one.subfiletype & REDUCED))
+    # ImageJ and tifffile write slices without a page for each.
+    stacked = int(np.prod(file.series[0].shape)) // int(np.prod(page.shape)) if len(file.pages) == 1 else 1
+    return max(sum(1 for _ in islice(whole, 2)), stacked, page.imagedepth)
+
+
+def is_beyond_pillow(file: TiffFile, page: TiffPage) -> bool:
+    """Whether Pillow reads 8 bits wrong (a predictor without LZW or Deflate), or not at all (big-endian BigTIFF)."""
+    return page.bitspersample == 8 and (
+        (page.predictor != 1 and page.compression in (1, 32773)) or (file.is_bigtiff and file.byteorder == ">")
+    )
+
+
 def check_supported(page: TiffPage, shallow: bool) -> None:
     """Refuse (422) what TIFF allows and is not read here, by name."""
     compressions = PILLOW_COMPRESSIONS if shallow else DEEP_COMPRESSIONS
@@ -100,6 +120,8 @@ def check_supported(page: TiffPage, shallow: bool) -> None:
         found = f"Compression {code(page.compression)}; allowed: none, LZW, Deflate, PackBits, JPEG of 8 bits"
     elif page.photometric not in photometrics:
         found = f"PhotometricInterpretation {code(page.photometric)}; allowed: gray, RGB"
+    elif page.bitspersample in (3, 5, 6, 7):
+        found = f"samples of {page.bitspersample} bits; allowed: 1, 2, 4, 8, 16, 32"
     elif not shallow and 16 < page.bitspersample < 32:
         found = f"samples of {page.bitspersample} bits; allowed: 16, 32"
     elif not shallow and kind not in DEEP_TYPES:
@@ -118,8 +140,8 @@ def code(value: int) -> str:
     return f"{name} ({int(value)})" if name else str(int(value))
 
 
-def check_segments(page: TiffPage, size: int) -> None:
-    """Raise UnreadableInput (400) unless every strip or tile lies within the file.
+def check_segments(page: TiffPage, data: bytes) -> None:
+    """Raise UnreadableInput (400) unless every strip or tile lies within the file, and is whole if it is JPEG.
 
     tifffile takes one without bytes for one that is meant to be empty, and returns zeros for it.
     """
@@ -131,8 +153,15 @@ def check_segments(page: TiffPage, size: int) -> None:
     wanted = int(np.prod(page.chunked))
     if len(offsets) != len(counts) or len(offsets) < wanted or not (offsets > 0).all() or not (counts > 0).all():
         raise UnreadableInput("the TIFF image lacks strips or tiles: it is damaged or truncated; send it again")
-    if int((offsets + counts).max()) > size:
+    if int((offsets + counts).max()) > len(data):
         raise UnreadableInput("the TIFF image ends inside of a strip or tile: it is truncated; send it again")
+    if page.compression == JPEG:
+        # The tables of all strips or tiles (Adobe's TIFF Technical Note 2) are a file of their own.
+        tables = (page.jpegtables or b"\xff\xd8").removesuffix(END)
+        for offset, count in zip(offsets.tolist(), counts.tolist(), strict=True):
+            stream, _ = end_of_picture(tables + data[offset + 2 : offset + count])
+            if not is_whole(stream):
+                raise UnreadableInput(INCOMPLETE.format(kind="TIFF"))
 
 
 def to_grey(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:

@@ -12,6 +12,7 @@ from prelim.errors import ArchiveError, Refused, TooLarge, UnreadableInput
 
 RENDERINGS = ("voi", "minmax_equalize")
 BURNED_IN = ("refuse", "warn")
+UNLIKE_TRAINING = ("refuse", "warn", "ignore")
 
 # Below this no network here sees anatomy: a thumbnail, an icon or a 1 x 1 tracking pixel.
 MIN_SIDE = 32
@@ -80,6 +81,8 @@ class InputConfig:
                 taken as rendered already
     accepts     what the pictures may be of, by their headers
     burned_in   "refuse" or "warn": what happens to a file whose (0028,0301) Burned In Annotation is YES
+    unlike_training  "refuse", "warn" or "ignore": what happens to an image that the model's gate (encoding.gate) finds
+                unlike those of its training. None: "refuse" where the model has a gate
     max_bytes   of the file, and of a deflated data set after inflating
     max_pixels  rows x columns. The default takes every X-ray detector on the market (a 24 x 30 cm mammogram at
                 50 micrometres has 29 million) and refuses what exists only to exhaust memory
@@ -92,6 +95,7 @@ class InputConfig:
     render: str = "voi"
     accepts: Accepts = field(default_factory=Accepts)
     burned_in: str = "refuse"
+    unlike_training: str | None = None
     max_bytes: int = 64 * 2**20
     max_pixels: int = 40_000_000
     max_cpu_seconds: float = 1.8
@@ -105,6 +109,10 @@ class InputConfig:
             raise ArchiveError(f"input.render is {self.render!r}; allowed: {', '.join(RENDERINGS)}")
         if self.burned_in not in BURNED_IN:
             raise ArchiveError(f"input.burned_in is {self.burned_in!r}; allowed: {', '.join(BURNED_IN)}")
+        if self.unlike_training not in (None, *UNLIKE_TRAINING):
+            raise ArchiveError(
+                f"input.unlike_training is {self.unlike_training!r}; allowed: {', '.join(UNLIKE_TRAINING)}"
+            )
         for name, highest in (("max_bytes", 2**31), ("max_pixels", PILLOW_LIMIT)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= highest:

@@ -1,18 +1,32 @@
 """Where the picture of a JPEG file ends, and how to find out whether it is whole.
 
-libjpeg pads a picture whose data are missing and says nothing. Bytes between the end of the data and the end marker
-change nothing in a whole picture; a truncated one is decoded from them and becomes another one.
+libjpeg pads a picture whose data are missing. It warns of that, which Pillow and imagecodecs do not pass on; simplejpeg
+does, for samples of 8 bits.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
+import simplejpeg
+
+INCOMPLETE = "the {kind} image lacks a part of its picture: it is truncated or damaged; send it again"
+
 START_OF_SCAN = 0xDA
+PROGRESSIVE_FRAME = 0xC2
 END = b"\xff\xd9"
 
 # Bytes that no end of a picture is.
 FILLER = b"\x95\x2a" * 64
+
+# libjpeg's warnings of missing and of surplus data.
+DAMAGE = re.compile(r"Corrupt JPEG data|Premature end|Inconsistent progression")
+SURPLUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+
+# In coded data, 00 and the markers of restarts follow FF.
+NEXT_SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+COEFFICIENTS = 64
 
 
 def end_of_picture(data: bytes) -> tuple[bytes, bool]:
@@ -36,13 +50,12 @@ def first_scan(data: bytes) -> int | None:
     return None
 
 
-def read_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Return the marker of each segment from the first on, and where its contents begin and end (ITU-T T.81 B.1.1.4).
+def read_segments(data: bytes, position: int = 2) -> Iterator[tuple[int, int, int]]:
+    """Return the marker of each segment from `position` on, and where its contents begin and end (ITU-T T.81 B.1.1.4).
 
     It ends where something else than a marker follows. The last segment may be cut, and the reader has to stop at the
     first scan, whose data are not a segment.
     """
-    position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker in (0xFF, 0x01) or 0xD0 <= marker <= 0xD7:  # fill bytes, and markers without a length
@@ -53,6 +66,54 @@ def read_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         position = end
 
 
+def is_whole(data: bytes) -> bool:
+    """Return whether a JPEG file has the data of all of its picture, and no others.
+
+    data : DCT coded, sequential or progressive, of 8 bits; it ends with its end marker
+
+    Padding before the end marker is no damage. Single wrong bits often are not noticed: a JPEG file has no checksums.
+    """
+    try:
+        # Scaled, it would allocate too little for a file that is not what the caller has made sure of.
+        simplejpeg.decode_jpeg(data, "GRAY")
+    except ValueError as error:
+        surplus = SURPLUS.search(str(error))
+        padding = surplus is not None and not data[-2 - int(surplus[1]) : -2].strip(b"\x00\xff")
+        if DAMAGE.match(str(error)) and not padding:
+            return False
+    return not lacks_scans(data)
+
+
+def lacks_scans(data: bytes) -> bool:
+    """Return whether a progressive JPEG file ends before its last bits (ITU-T T.81 G.1.1.1): it decodes to a blur."""
+    missing: dict[int, set[int]] = {}
+    for marker, start, end in _read_all_segments(data):
+        if marker == PROGRESSIVE_FRAME:
+            # Precision, rows, columns, number of components, and three bytes for each, of which the first names it.
+            missing = {component: set(range(COEFFICIENTS)) for component in data[start + 6 : end : 3]}
+        elif marker == START_OF_SCAN and start + 6 <= end <= len(data) and not data[end - 1] & 15:
+            # Number of components, two bytes for each, first and last coefficient, high and low bit.
+            for component in data[start + 1 : end - 3 : 2]:
+                missing.get(component, set()).difference_update(range(data[end - 3], data[end - 2] + 1))
+    return any(missing.values())
+
+
+def _read_all_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Return the segments as `read_segments` does, and those after the data of each scan."""
+    position: int | None = 2
+    while position is not None:
+        following = None
+        for marker, start, end in read_segments(data, position):
+            yield marker, start, end
+            if marker == START_OF_SCAN:
+                following = NEXT_SEGMENT.search(data, end)
+                break
+        position = following.start() if following else None
+
+
 def with_filler(data: bytes) -> bytes:
-    """Return a JPEG file with other bytes before its end marker: it decodes to the same picture if that is whole."""
+    """Return a JPEG file with other bytes before its end marker: it decodes to the same picture if that is whole.
+
+    For files that `is_whole` does not read. It finds where data are missing at the end, except between restarts.
+    """
     return data.removesuffix(END) + FILLER + END

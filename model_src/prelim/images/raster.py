@@ -12,7 +12,7 @@ from prelim.images.decoder_fence import fence
 from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff, turn
 from prelim.images.grey_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
-from prelim.images.jpeg_end import START_OF_SCAN, end_of_picture, read_segments, with_filler
+from prelim.images.jpeg_end import INCOMPLETE, START_OF_SCAN, end_of_picture, is_whole, read_segments
 from prelim.images.png_chunks import keep_picture, read_chunks
 
 # A progressive JPEG has about ten scans. Every scan costs a pass over all pixels and needs few bytes in the file.
@@ -70,8 +70,8 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
             return _scale(deep, config)
     with fence(f"the {kind} image"):
         image.load()
-        if kind == "JPEG" and not _is_whole(image, data):
-            raise UnreadableInput("the JPEG image ends before its picture: it is truncated; send it again")
+        if kind == "JPEG" and not is_whole(data):
+            raise UnreadableInput(INCOMPLETE.format(kind="JPEG"))
         orientation = read_orientation(exif if kind == "PNG" else image)
         image = _with_scaled_transparency(image, data) if kind == "PNG" else image
         if _has_colours(image):
@@ -91,7 +91,8 @@ def _open_picture(data: bytes, kind: str, config: InputConfig, warnings: list[st
     with fence(f"the {kind} image"):
         image = _open(data, kind, config)
         columns, rows = image.size
-        several = bool(getattr(image, "is_animated", False))
+        # The pages of a TIFF file have been counted, without reduced ones.
+        several = kind != "TIFF" and bool(getattr(image, "is_animated", False))
     check_size(rows, columns, config)
     if several and image.format == "MPO":
         # The further pictures of a Multi-Picture JPEG are previews and depth maps of the first.
@@ -108,13 +109,6 @@ def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
         raise TooLarge(
             f"the {kind} image has more than {PILLOW_LIMIT} pixels; allowed: {config.max_pixels}; send it reduced"
         ) from None
-
-
-def _is_whole(image: Image.Image, data: bytes) -> bool:
-    """Return whether a JPEG file has data for all of its picture, as loaded; where they are missing, Pillow pads it."""
-    with Image.open(BytesIO(with_filler(data)), formats=("JPEG",)) as other:
-        bands = [(0, top, image.width, min(top + BAND, image.height)) for top in range(0, image.height, BAND)]
-        return all(other.crop(band).tobytes() == image.crop(band).tobytes() for band in bands)
 
 
 def read_orientation(source: Image.Image | bytes) -> object:

@@ -1,6 +1,6 @@
 """Reads and writes model folders, the output of training and import and the input of export.
 
-model.yaml  model.safetensors  tokenizer.json  MODEL_CARD.md
+model.yaml  model.safetensors  tokenizer.json  MODEL_CARD.md  gate.safetensors (of models that have one)
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,10 @@ from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS, load_tokenizer
+from prelim.archive.archive import CONFIG, GATE, TOKENIZER, WEIGHTS, load_tokenizer
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import load_weights, read_weights, write_weights
+from prelim.encoding.gate import MAKE, Gate, find_gate, hash_encoder
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
@@ -26,11 +27,12 @@ _COUNTS = ("heads", "steps", "_hidden_layers", "width", "feedforward", "_size", 
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder in memory; the network is in evaluation mode."""
+    """A model folder in memory; the network is in evaluation mode. `gate` is None for a model without one."""
 
     config: ModelConfig
     network: Network
     tokenizer: Tokenizer
+    gate: Gate | None = None
 
 
 def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Network:
@@ -71,7 +73,18 @@ def read_network(folder: Path, *, decoder_as_stored: bool = False) -> tuple[Mode
 def read_model_folder(folder: Path, *, decoder_as_stored: bool = False) -> Model:
     """Read a model folder; see `read_network`. Raises ArchiveError naming the faulty file."""
     config, network = read_network(folder, decoder_as_stored=decoder_as_stored)
-    return Model(config, network, load_tokenizer(folder))
+    return Model(config, network, load_tokenizer(folder), _own_gate(folder, config))
+
+
+def _own_gate(folder: Path, config: ModelConfig) -> Gate | None:
+    """The gate of a model folder. Raises ArchiveError if it is of another encoder: the model was trained again, say."""
+    gate = find_gate(folder)
+    if gate is not None and gate.encoder.tobytes() != hash_encoder(config, read_weights(folder / WEIGHTS)):
+        raise ArchiveError(
+            f"{folder / GATE} is of another vision encoder or other preprocessing than those in {folder}; {MAKE}, or "
+            "remove the file"
+        )
+    return gate
 
 
 def write_model_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:

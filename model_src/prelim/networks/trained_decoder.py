@@ -10,7 +10,7 @@ from prelim.decoders import empty_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import stored_weights
-from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 
 KINDS = (*decoders.KINDS, "transformers")
 """Allowed `decoder.kind` of a model folder; `transformers` is served as `causal_lm`."""
@@ -38,7 +38,7 @@ class Trainable(Protocol):
     def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
 
-    def served(self) -> tuple[dict[str, Any], Mapping[str, Tensor | LazyTensor]]:
+    def served(self) -> tuple[dict[str, Any], Weights]:
         """Section `decoder` of an archive's model.yaml, and the weights of that decoder.
 
         Raises ValueError if no serving decoder is equivalent.

@@ -24,8 +24,6 @@ BIOGPT_OFFSET = 2
 FIXED_ROPE = ("default", "linear", "llama3", "yarn")
 """Types of rotary positions whose frequencies do not depend on the length of the text."""
 
-Weights = Mapping[str, Tensor | LazyTensor]
-
 
 class TransformersLM(nn.Module):
     """A BioGPT- or Llama-style language model.

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from prelim.decoders.cross_attention import CrossAttentionState
 from prelim.decoders.kv_cache import KVCache
 from prelim.errors import InvalidOption
 from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
 from tests.model_src.generation.reference import (
     BOS,
     EOS,
@@ -58,6 +60,31 @@ def test_entering_at_any_step_changes_nothing() -> None:
 
     alone = {key: run(engine(decoder), {key: value})[key] for key, value in requests.items()}
     assert alone == done
+
+
+class SlowToRead(DecodeRequest):
+    """A request whose image takes long to read, or says so."""
+
+    def embed(self) -> Tensor:
+        """Return image_embeds."""
+        self.reading = 1e6
+        return super().embed()
+
+
+def test_slow_images_let_running_requests_decode() -> None:
+    """After one, no other image is read while there is something to decode; ordinary ones enter together."""
+    options = GenerationOptions(max_new_tokens=9, min_new_tokens=9)
+    batch = engine(tiny_decoder())
+    batch.add({"running": request(tiny_image(0), options), "next": request(tiny_image(1), options)})
+    batch.step()
+    assert batch.running == {"running", "next"}
+    batch.add({f"slow {i}": SlowToRead(tiny_image(i), (BOS,), options) for i in range(2)})
+
+    entered = []
+    while batch.active:
+        entered += [(key, len(batch.running)) for key in sorted(batch.step())]
+
+    assert entered == [("next", 1), ("running", 1), ("slow 0", 0), ("slow 1", 0)]
 
 
 def test_room_of_dropped_beams_is_used_again() -> None:

@@ -9,8 +9,9 @@ from transformers import GenerationConfig
 from prelim.errors import InvalidOption
 from prelim.generation.options import GenerationOptions
 
-OURS = {"seed": None, "max_new_tokens": 256, "stop": (), "top_k": 50}
-"""`seed` and `stop` are not in GenerationConfig; `generate` has max_length 20; top_k 50 was its default before 5.0."""
+OURS = {"seed": None, "max_new_tokens": 256, "stop": (), "banned_phrases": (), "top_k": 50}
+"""`seed`, `stop` and `banned_phrases` are not in GenerationConfig; `generate` has max_length 20; top_k 50 was its
+default before 5.0."""
 
 
 def test_defaults_are_those_of_generate() -> None:
@@ -52,6 +53,9 @@ BOUNDS: list[tuple[str, Any, Any]] = [
     ("stop", ("x",) * 16, ("x",) * 17),
     ("stop", ("x" * 64,), ("x" * 65,)),
     ("stop", ("x",), ("",)),
+    ("banned_phrases", ("x",) * 64, ("x",) * 65),
+    ("banned_phrases", ("x" * 64,), ("x" * 65,)),
+    ("banned_phrases", ("x",), (" ",)),
     ("early_stopping", "never", "always"),
 ]
 

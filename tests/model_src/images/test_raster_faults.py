@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from prelim.errors import NotAnImage, UnreadableInput
+from prelim.errors import NotAnImage, Refused, UnreadableInput
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
-from tests.dicom_files import phantom
+from tests.dicom_files import encapsulate, phantom
 from tests.hostile_files import png_chunk
 
 EIGHT = phantom(bits=8).astype(np.uint8)
@@ -157,3 +157,90 @@ def test_jpeg_xl_is_named(data: bytes) -> None:
     """JPEG XL, bare or in its boxes, is not read, and the message says what it is."""
     with pytest.raises(NotAnImage, match="JPEG XL"):
         read(data)
+
+
+def cut_at_restart(whole: bytes, share: float) -> bytes:
+    """Return a JPEG file that ends right before one of its restart markers, with an end marker."""
+    places = [i for i in range(len(whole) - 1) if whole[i] == 0xFF and 0xD0 <= whole[i + 1] <= 0xD7]
+    return whole[: places[int(len(places) * share)]] + b"\xff\xd9"
+
+
+def cut_at_scan(whole: bytes, number: int) -> bytes:
+    """Return a progressive JPEG file without its scans from `number` on, with an end marker."""
+    place = 0
+    for _ in range(number + 1):
+        place = whole.index(b"\xff\xda", place + 2)
+    return whole[: whole.rindex(b"\xff\xc4", 0, place)] + b"\xff\xd9"
+
+
+RESTARTS, ROWS, PROGRESSIVE = (
+    jpeg(restart_marker_blocks=1),
+    jpeg(restart_marker_rows=1),
+    jpeg(progressive=True),
+)
+INCOMPLETE = {
+    **{f"restart {share}": cut_at_restart(RESTARTS, share) for share in (0.3, 0.9)},
+    **{f"scan {number}": cut_at_scan(PROGRESSIVE, number) for number in (1, 3, 5)},
+    "middle lost": ROWS[: len(ROWS) // 2] + ROWS[len(ROWS) // 2 + 200 :],
+}
+
+
+@pytest.mark.parametrize("name", INCOMPLETE)
+@pytest.mark.parametrize("container", ["JPEG", "TIFF", "DICOM"])
+def test_a_jpeg_that_lacks_a_part(name: str, container: str) -> None:
+    """Missing scans, restarts and packets are refused, whatever the JPEG is wrapped in."""
+    data = INCOMPLETE[name]
+    if container == "TIFF":
+        data = wrap_in_tiff(data)
+    elif container == "DICOM":
+        syntax = "1.2.840.10008.1.2.4.55" if "scan" in name else "1.2.840.10008.1.2.4.50"
+        data = encapsulate(data, syntax, EIGHT.shape, bits=8)
+    with pytest.raises(UnreadableInput, match="lacks a part of its picture"):
+        read(data)
+
+
+def wrap_in_tiff(stream: bytes) -> bytes:
+    """Return a TIFF file with one strip, a JPEG file (Adobe's TIFF Technical Note 2)."""
+    rows, columns = EIGHT.shape
+    values = {256: columns, 257: rows, 258: 8, 259: 7, 262: 1, 273: 8 + 2 + 12 * 9 + 4, 277: 1, 278: rows}
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in {**values, 279: len(stream)}.items())
+    return b"II*\0" + struct.pack("<LH", 8, 9) + entries + bytes(4) + stream
+
+
+def test_a_whole_jpeg_in_a_tiff() -> None:
+    """It is the picture of the JPEG file."""
+    assert np.array_equal(read(wrap_in_tiff(jpeg())).pixels, read(jpeg()).pixels)
+
+
+def test_padding_before_the_end_marker() -> None:
+    """Zeros there are no damage, other bytes are."""
+    whole = jpeg()
+    assert np.array_equal(read(whole[:-2] + bytes(20) + whole[-2:]).pixels, read(whole).pixels)
+    with pytest.raises(UnreadableInput, match="lacks a part"):
+        read(whole[:-2] + b"\x95\x2a" * 20 + whole[-2:])
+
+
+def test_a_stack_behind_one_page_is_refused() -> None:
+    """ImageJ and tifffile write further slices behind the first, without a page for them."""
+    for options in ({"imagej": True}, {}):
+        buffer = BytesIO()
+        tifffile.imwrite(buffer, np.stack([SIXTEEN, SIXTEEN[::-1]]), truncate=True, **options)
+        with pytest.raises(Refused, match="multi_frame"):
+            read(buffer.getvalue())
+
+
+def test_a_preview_page_is_not_a_second_picture() -> None:
+    """A page of NewSubfileType 1 is a reduced version of the first."""
+    buffer = BytesIO()
+    with tifffile.TiffWriter(buffer) as file:
+        file.write(EIGHT, metadata=None)
+        file.write(EIGHT[::4, ::4], subfiletype=1, metadata=None)
+    assert np.abs(read(buffer.getvalue()).pixels - EIGHT / 255).max() < 0.01
+
+
+@pytest.mark.parametrize("options", [{"bigtiff": True, "byteorder": ">"}, {"compression": "packbits", "predictor": 2}])
+def test_tiff_of_8_bits_that_pillow_does_not_read(options: dict) -> None:
+    """Pillow refuses the one and shows noise of the other."""
+    buffer = BytesIO()
+    tifffile.imwrite(buffer, EIGHT, metadata=None, **options)
+    assert np.abs(read(buffer.getvalue()).pixels - EIGHT / 255).max() < 0.01

@@ -24,7 +24,7 @@ from prelim.images.dicom.rle import decode_rle, is_rle
 from prelim.images.dicom.transfer_syntax import NATIVE, RLE, unsupported
 from prelim.images.dicom.values import standard_name
 from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL
-from prelim.images.jpeg_end import END, with_filler
+from prelim.images.jpeg_end import END, is_whole, lacks_scans, with_filler
 
 # First bytes of files that careless converters wrap into Pixel Data.
 OTHER_FILES = {
@@ -104,13 +104,18 @@ def _decode(codestream: Codestream, header: DicomHeader, warnings: list[str]) ->
         return np.asarray(imagecodecs.jpeg2k_decode(codestream.data))
     if codestream.family is Family.JPEG_LS:
         return _decode_jpeg_ls(codestream, header, warnings)
-    pixels = _decode_jpeg(codestream.data.removesuffix(END) + END, header.samples)
-    if not np.array_equal(pixels, _decode_jpeg(with_filler(codestream.data), header.samples)):
+    data = codestream.data.removesuffix(END) + END
+    pixels = _decode_jpeg(data, header.samples)
+    if codestream.precision == 8 and not codestream.reversible:
+        whole = is_whole(data)
+    else:
+        whole = np.array_equal(pixels, _decode_jpeg(with_filler(data), header.samples)) and not lacks_scans(data)
+    if not whole:
         raise UnreadableInput(_TRUNCATED)
     return pixels
 
 
-_TRUNCATED = f"{PIXEL_DATA} ends before its picture: it is truncated; send it again"
+_TRUNCATED = f"{PIXEL_DATA} lacks a part of its picture: it is truncated or damaged; send it again"
 
 
 def _decode_jpeg(stream: bytes, components: int) -> np.ndarray:

@@ -183,9 +183,13 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
         "covid_chestxray": {**covid, "left_out": {"file name": 3, "picture": 1}},
         "iu_laterals": {"pictures": 2, "views": {"frontal": 2}, "left_out": 0},
     }
-    card = write_card(model, collect(result, external, training, read_records(data, "train"), attribution))
+    gate = {"rate": 0.01, "train": 8, "val": 4, "rank": 2, "bytes": 9000, "kinds": {}}
+    gate["false_refusals"] = {"mean": 0.01, "low": 0.0, "high": 0.02, "splits": 9}
+    records = read_records(data, "train")
+    card = write_card(model, collect(result, external, training, records, attribution, gate=gate))
     assert "is right for 1,\n33.3%" in card
     assert "always saying pneumonia is right for 66.7%" in card
+    assert "1.00% of the images of the others are refused" in card
     for text in (markdown(result), "| noise | CC0 1.0 | 8 |", "UNVERIFIED", "not for clinical use", "DOI 10.0/0"):
         assert text in card
     assert attributions(attribution) == "1. **Noise: CC0 1.0.** Nobody, 2025, DOI 10.0/0."

@@ -1,0 +1,88 @@
+"""Download archives into a folder, and keep those that have the expected hash.
+
+python -m launcher.fetch model_store https://archives.hospital.example/demo.mar=SHA256
+
+For a host that has no volume with archives: it runs before the server, which itself never downloads. An archive that is
+there already with its hash is not downloaded again.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from launcher.errors import LaunchError
+from prelim.archive.manifest import sha256_of
+
+CHUNK = 2**20
+SECONDS = 60
+"""Without a byte after which a download has failed."""
+
+
+def main() -> int:
+    """Fetch all; the exit code is 0 if each is there."""
+    parser = argparse.ArgumentParser(
+        prog="launcher.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("archives", nargs="+", metavar="URL=SHA256")
+    arguments = parser.parse_args()
+    try:
+        for archive in arguments.archives:
+            url, sha256 = parse_source(archive)
+            print(f"{fetch(url, sha256, arguments.folder).name}: sha256 {sha256}", flush=True)
+    except LaunchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def parse_source(text: str) -> tuple[str, str]:
+    """URL and hash. Raises LaunchError."""
+    found = re.fullmatch(r"(https?://\S+\.mar)=([0-9a-f]{64})", text)
+    if found is None:
+        raise LaunchError(
+            f"the archive is {text!r}; allowed: URL=SHA256, where URL is http(s)://.../NAME.mar and SHA256 has 64 "
+            "hexadecimal digits in lower case"
+        )
+    return found[1], found[2]
+
+
+def fetch(url: str, sha256: str, folder: Path) -> Path:
+    """The archive's file. Raises LaunchError if it cannot be downloaded or has another hash; then there is no file."""
+    name = Path(urlsplit(url).path).name
+    target, unfinished = folder / name, folder / f".{name}.unfinished"
+    if target.is_file() and sha256_of(target) == sha256:
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        _download(url, unfinished)
+        found = sha256_of(unfinished)
+        if found != sha256:
+            raise LaunchError(f"{name} has sha256 {found}, expected {sha256}: it is damaged, or another version")
+        unfinished.replace(target)
+    except requests.RequestException as error:
+        # Its text has the URL, which may have a password in it.
+        raise LaunchError(f"{name} cannot be downloaded ({type(error).__name__}{_status(error)})") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return target
+
+
+def _download(url: str, file: Path) -> None:
+    with requests.get(url, stream=True, timeout=SECONDS) as response, file.open("wb") as written:
+        response.raise_for_status()
+        for chunk in response.iter_content(CHUNK):
+            written.write(chunk)
+
+
+def _status(error: requests.RequestException) -> str:
+    return f", status {error.response.status_code}" if error.response is not None else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

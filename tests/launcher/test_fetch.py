@@ -1,0 +1,92 @@
+"""Archives are downloaded before a server starts, and only those with the expected hash are kept."""
+
+import hashlib
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import LaunchError
+from launcher.fetch import fetch, main, parse_source
+
+CONTENTS = 3 * 2**20 * b"a"
+SHA256 = hashlib.sha256(CONTENTS).hexdigest()
+
+
+class Archives(BaseHTTPRequestHandler):
+    """Has demo.mar, and the half of half.mar."""
+
+    def do_GET(self) -> None:
+        """Answer, and count."""
+        Archives.asked += 1
+        if self.path not in {"/demo.mar", "/half.mar"}:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENTS)))
+        self.end_headers()
+        self.wfile.write(CONTENTS if self.path == "/demo.mar" else CONTENTS[: len(CONTENTS) // 2])
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+    asked = 0
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """Where the archives are."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Archives)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Archives.asked = 0
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_archive_is_downloaded_once(url: str, tmp_path: Path) -> None:
+    """A second start finds it; a damaged file is replaced."""
+    target = fetch(f"{url}/demo.mar", SHA256, tmp_path / "store")
+    assert target.read_bytes() == CONTENTS
+    assert fetch(f"{url}/demo.mar", SHA256, tmp_path / "store") == target
+    assert Archives.asked == 1
+    target.write_bytes(b"damaged")
+    assert fetch(f"{url}/demo.mar", SHA256, tmp_path / "store").read_bytes() == CONTENTS
+
+
+@pytest.mark.parametrize(
+    ("name", "sha256", "message"),
+    [
+        ("demo.mar", 64 * "0", f"has sha256 {SHA256}, expected 0000"),
+        ("half.mar", SHA256, "cannot be downloaded"),
+        ("other.mar", SHA256, r"cannot be downloaded \(HTTPError, status 404\)"),
+    ],
+    ids=["hash", "half", "missing"],
+)
+def test_wrong_archive_leaves_no_file(url: str, name: str, sha256: str, message: str, tmp_path: Path) -> None:
+    """Also where a file of that name was: another version is not served instead."""
+    (tmp_path / name).write_bytes(b"version of before")
+    with pytest.raises(LaunchError, match=message):
+        fetch(f"{url}/{name}", sha256, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["demo.mar", "https://h/demo.mar", f"ftp://h/a.mar={SHA256}", "https://h/a.mar=abc"])
+def test_wrong_source_is_named(text: str) -> None:
+    """With what is allowed."""
+    with pytest.raises(LaunchError, match="allowed: URL=SHA256"):
+        parse_source(text)
+
+
+def test_command(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exit code says whether all archives are there; nothing prints a password in a URL."""
+    monkeypatch.setattr(sys, "argv", ["fetch", str(tmp_path), f"{url}/demo.mar={SHA256}"])
+    assert main() == 0
+    secret = url.replace("//", "//user:secret@")
+    monkeypatch.setattr(sys, "argv", ["fetch", str(tmp_path), f"{secret}/other.mar={SHA256}"])
+    assert main() == 1
+    printed = capsys.readouterr()
+    assert "secret" not in printed.out + printed.err
