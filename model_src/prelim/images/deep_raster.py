@@ -27,6 +27,7 @@ DEEP_COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
 DEEP_PHOTOMETRICS = (0, 1, 2)
 PILLOW_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
 
+# Compression and bit of NewSubfileType (TIFF 6.0 section 8).
 JPEG = 7
 REDUCED = 1
 
