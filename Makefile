@@ -19,6 +19,7 @@ SHORT_encoder = --encoders mobilenet --rounds 2
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
 SHORT_memory = --model models/demo --precision fp32 --rounds 1
 SHORT_agreement = models/demo --images 100
+SHORT_bulk = --images 300 --rounds 1
 UV_VERSION = 0.13.9
 
 BIN = .venv/bin
@@ -35,7 +36,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web test-bulk
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -110,12 +111,13 @@ report: $(INSTALLED)  ## request reports from a running server: make report IMAG
 loadtest: archive  ## one minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
 
-bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement  ## all benchmarks, into out/bench; takes hours, with SHORT=1 minutes (BENCH=options)
+bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk  ## all benchmarks, into out/bench; takes hours, with SHORT=1 minutes (BENCH=options)
 
 # One benchmark, on an otherwise idle machine; BENCH is passed to its command line.
 bench-decode: $(PEERS) $(LLAMA_CPP)
 bench-agreement: $(SMOLLM2)
-bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: $(INSTALLED)
+bench-bulk: archive
+bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk: bench-%: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$* --date $(shell date +%F) $(if $(SHORT),$(SHORT_$*)) $(BENCH)
 
 train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write its model card
@@ -164,6 +166,9 @@ test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is 
 test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"
 	$(BIN)/python -m pytest -m browser tests/web
+
+test-bulk: archive  ## bulk jobs in full: 2,000 images with kills, 100,000 rows; half an hour
+	$(BIN)/python -m pytest -m exhaustive -s tests/bulk
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py

@@ -47,6 +47,7 @@ def run_job(job: Job) -> Mapping[str, Any]:
     """
     if job.address is not None:
         _check_reachable(job.address)
+    _check_apart(job.source.location, job.output)
     output = Output(job.output)
     output.begin(_identity(job))
     run = uuid.uuid4().hex
@@ -71,7 +72,7 @@ def run_job(job: Job) -> Mapping[str, Any]:
         "reports_per_s_and_core": round(todo.studies / max(seconds, 1e-9) / max(1, workers * job.threads), 3),
         **_counts(output),
     }
-    output.end(summary)
+    output.end(summary, run)
     return summary
 
 
@@ -117,6 +118,12 @@ def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[st
         raise JobError(
             f"a worker failed: {_last_line(error)}; what has been written is kept, run the job again"
         ) from error
+
+
+def _check_apart(source: Location, output: Location) -> None:
+    """Raise JobError if the reports would be studies of the next run."""
+    if f"{output.url}/".startswith(f"{source.url.rstrip('/')}/"):
+        raise JobError(f"the output {output.url} is in the input folder; choose a folder outside of it")
 
 
 def _check_reachable(address: str) -> None:

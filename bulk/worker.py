@@ -63,6 +63,14 @@ class Worker:
         return {"reports": np.array([r for r, _ in counts]), "errors": np.array([e for _, e in counts])}
 
     def _write(self, number: int) -> tuple[int, int]:
+        """Write one block. Raises JobError where the run has lost the folder, whose files are then another run's."""
+        try:
+            return self._write_once(number)
+        except OSError:
+            self._output.check_owned_by(self._run)
+            raise
+
+    def _write_once(self, number: int) -> tuple[int, int]:
         """Write one block, unless an attempt before this one has: that died after it, or lost its answer."""
         block, studies = self._todo.name(number), self._todo.read(number)
         if not self._output.has_part(block):
@@ -91,6 +99,8 @@ class Worker:
 
     def _row(self, study: Study) -> Row:
         """The report of one study, or the reason that there is none."""
+        if not study.images:
+            return Row(study.study_id, study.images, error="NoImage", message="the input names no image for this study")
         started = time.perf_counter()
         used = study.images[: self._generator.max_images]
         try:

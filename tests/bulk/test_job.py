@@ -173,6 +173,7 @@ def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path:
     ("arguments", "reason"),
     [
         (["nothing", "out", "--model", "{mar}"], "nothing does not exist; give a folder"),
+        (["{folder}", "{folder}/out", "--model", "{mar}"], "is in the input folder"),
         (["{studies}", "out", "--model", "nothing.mar"], "nothing.mar does not exist"),
         (["{studies}", "out", "--model", "{studies}"], "damaged"),
         (["{studies}", "out", "--model", "{mar}", "--option", "num_beams=99"], "num_beams is"),
@@ -191,7 +192,7 @@ def test_mistakes_are_one_line(  # noqa: PLR0917 - fixtures
 ) -> None:
     """And nothing is decoded."""
     monkeypatch.chdir(tmp_path)
-    code = main([argument.format(mar=tiny_mar, studies=studies) for argument in arguments])
+    code = main([argument.format(mar=tiny_mar, studies=studies, folder=studies.parent) for argument in arguments])
     said = capsys.readouterr().err.strip()
 
     assert code == 2

@@ -94,6 +94,7 @@ def test_written_block_is_not_decoded_again(work: Work, monkeypatch: pytest.Monk
     [
         (("missing.png",), "FileNotFoundError", "the file does not exist"),
         ((".",), "FileNotFoundError", "the file does not exist"),
+        ((), "NoImage", "the input names no image for this study"),
     ],
 )
 def test_missing_file_is_a_row(work: Work, images: tuple[str, ...], error: str, message: str) -> None:
