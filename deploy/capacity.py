@@ -26,6 +26,9 @@ from deploy.queueing import Pool, Service
 FIGURES = Path(__file__).with_name("capacity.yaml")
 
 MAX_HOSTS = 100_000
+MAX_UTILIZATION = 0.85
+"""Above it a forecast that is a few percent too low makes the queue grow without end."""
+
 DAY_S = 86_400
 YEAR_DAYS = 365
 
@@ -110,7 +113,7 @@ class Host:
 
 
 def hosts_needed(service: Service, arrivals: float, p95: float) -> int:
-    """The smallest number of hosts that keep the p95; one that is down is not among them.
+    """The smallest number of hosts that keep the p95 and MAX_UTILIZATION; one that is down is not among them.
 
     arrivals : per second
     p95      : seconds
@@ -120,7 +123,7 @@ def hosts_needed(service: Service, arrivals: float, p95: float) -> int:
     alone = service.seconds(1.0) * float(np.quantile(service.work, 0.95))
     if alone >= p95:
         raise CapacityError(f"one report alone takes {alone:.1f} s")
-    few = many = max(1, math.ceil(arrivals / service.rate(service.slots)))
+    few = many = max(1, math.ceil(arrivals / service.rate(service.slots) / MAX_UTILIZATION))
     while Pool(service, many, arrivals).percentile(0.95) > p95:
         few, many = many + 1, 2 * many
         if many > MAX_HOSTS:

@@ -1,7 +1,7 @@
 """A simulation of what deploy.queueing computes, with what that leaves out.
 
-Each host has its own queue and slots, a balancer sends every request to the host with the fewest open ones, and a report
-takes longer or shorter as others come and go.
+Each host has its own queue and slots, a balancer sends every request to the host with the fewest open ones, and a
+report takes longer or shorter as others come and go.
 """
 
 import heapq
