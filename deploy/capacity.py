@@ -122,7 +122,7 @@ def hosts_needed(service: Service, arrivals: float, p95: float) -> int:
     """
     alone = service.seconds(1.0) * float(np.quantile(service.work, 0.95))
     if alone >= p95:
-        raise CapacityError(f"one report alone takes {alone:.1f} s")
+        raise CapacityError(f"none: a long report alone takes {alone:.1f} s")
     few = many = max(1, math.ceil(arrivals / service.rate(service.slots) / MAX_UTILIZATION))
     while Pool(service, many, arrivals).percentile(0.95) > p95:
         few, many = many + 1, 2 * many

@@ -81,7 +81,7 @@ def test_fewest_hosts_that_keep_the_p95(arrivals: float) -> None:
 
 def test_p95_that_no_number_of_hosts_keeps_is_said() -> None:
     """A long report alone takes longer."""
-    with pytest.raises(CapacityError, match=r"one report alone takes 1\.7 s"):
+    with pytest.raises(CapacityError, match=r"a long report alone takes 1\.7 s"):
         hosts_needed(Service(*CPU, UNIFORM), 1.0, 1.5)
 
 
