@@ -32,7 +32,7 @@ def test_queue_is_that_of_a_simulation(
     service = Service(*curve, work)
     arrivals = load * hosts * service.reports_per_s[-1]
     pool = Pool(service, hosts, arrivals)
-    seconds = simulate(service, hosts, arrivals, requests=15_000)
+    seconds = simulate(service, hosts, arrivals, requests=15_000 if hosts > 1 else 40_000)
 
     assert [pool.mean(), pool.percentile(0.5), pool.percentile(0.95)] == pytest.approx(
         [seconds.mean(), *np.quantile(seconds, (0.5, 0.95))], rel=0.1
@@ -81,7 +81,7 @@ def test_fewest_hosts_that_keep_the_p95(arrivals: float) -> None:
 
 def test_p95_that_no_number_of_hosts_keeps_is_said() -> None:
     """A long report alone takes longer."""
-    with pytest.raises(CapacityError, match=r"a long report alone takes 1\.7 s"):
+    with pytest.raises(CapacityError, match=r"a long report alone takes 1\.6 s"):
         hosts_needed(Service(*CPU, UNIFORM), 1.0, 1.5)
 
 
