@@ -108,10 +108,10 @@ class Output:
             if not changed:
                 return
             if next(self.parts(), None):
-                key = changed[0]
+                name, before, now = _first_difference(changed[0], earlier.get(changed[0]), job[changed[0]])
                 raise JobError(
-                    f"{self.folder.url} has reports of another job: its {key} is {earlier.get(key)!r:.200}, this one's "
-                    f"{job[key]!r:.200}; choose another folder"
+                    f"{self.folder.url} has reports of another job: its {name} is {before!r:.200}, this one's "
+                    f"{now!r:.200}; choose another folder"
                 )
         elif self.folder.is_folder() and next(self.folder.files(recursive=True), None):
             raise JobError(f"{self.folder.url} has other files; choose an empty folder, or one that does not exist")
@@ -198,6 +198,14 @@ class Output:
 
     def _part(self, block: str) -> Location:
         return self._reports / f"part-{block}{_PARQUET}"
+
+
+def _first_difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """A name and its two values; of mappings, the first key that has two values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        name = next(key for key in now | before if before.get(key) != now.get(key))
+        return name, before.get(name), now.get(name)
+    return name, before, now
 
 
 def _column(part: Location, name: str) -> pa.ChunkedArray:

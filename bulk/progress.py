@@ -15,7 +15,7 @@ class Progress:
         if new < total:
             tqdm.write(f"{total - new} of {total} studies are done; {new} to do")
         self._left = new
-        self._bar = tqdm(total=new, unit=" studies", smoothing=0.05, mininterval=1)
+        self._bar = tqdm(total=new, unit=" studies", smoothing=0.05, mininterval=1, disable=not new)
 
     def add(self, reports: int, errors: int) -> None:
         """Count the studies of a block."""

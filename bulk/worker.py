@@ -18,7 +18,7 @@ from bulk.settings import Job
 from bulk.storage import Location
 from bulk.studies import Study
 from bulk.todo import Todo
-from prelim.errors import RequestError
+from prelim.errors import RequestError, UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -119,13 +119,16 @@ class Worker:
 
 
 def _read_image(file: Location) -> bytes:
-    """The bytes of an image. Raises OSError."""
+    """The bytes of an image. Raises OSError, and UnreadableInput for an empty file."""
     info = file.info()
     if not info.is_file:
         raise FileNotFoundError(os.strerror(2), "the file does not exist")
     if (info.size or 0) > MAX_FILE_BYTES:
         raise OSError(27, f"the file has {info.size} bytes; at most {MAX_FILE_BYTES} are read")
-    return file.read()
+    contents = file.read()
+    if not contents:
+        raise UnreadableInput("the file is empty")
+    return contents
 
 
 def _reason(error: RequestError | OSError) -> str:

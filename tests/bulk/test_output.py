@@ -11,7 +11,7 @@ from bulk.studies import Source, hash_ids
 from bulk.todo import Todo, write_todo
 
 MODEL = {"model": "tiny", "model_version": "1.0", "model_sha256": "0" * 64}
-JOB = {"model": "tiny", "sha256": "0" * 64}
+JOB = {"model": "tiny", "sha256": "0" * 64, "options": {"num_beams": 1, "seed": 1}}
 
 
 @pytest.fixture
@@ -103,6 +103,8 @@ def test_another_job_is_refused(output: Output, tmp_path: Path) -> None:
     again.begin(JOB)
     with pytest.raises(JobError, match=r"has reports of another job: its sha256 is '000.*choose another folder"):
         again.begin({**JOB, "sha256": "1" * 64})
+    with pytest.raises(JobError, match=r"its num_beams is 1, this one's 3; choose"):
+        again.begin({**JOB, "options": {"seed": 1, "num_beams": 3}})
 
 
 def test_another_job_may_take_a_folder_without_reports(output: Output) -> None:
