@@ -123,7 +123,7 @@ def hosts_needed(service: Service, arrivals: float, p95: float) -> int:
     alone = service.seconds(1.0) * float(np.quantile(service.work, 0.95))
     if alone >= p95:
         raise CapacityError(f"none: a long report alone takes {alone:.1f} s")
-    few = many = max(1, math.ceil(arrivals / service.rate(service.slots) / MAX_UTILIZATION))
+    few = many = max(1, math.ceil(arrivals / service.reports_per_s[-1] / MAX_UTILIZATION))
     while Pool(service, many, arrivals).percentile(0.95) > p95:
         few, many = many + 1, 2 * many
         if many > MAX_HOSTS:
@@ -140,7 +140,7 @@ def hosts_needed(service: Service, arrivals: float, p95: float) -> int:
 def row(host: Host, demand: Demand, p95: float) -> str:
     """The row of one host: with the number of hosts, and what they do in the busiest hour while one is down."""
     service = host.service
-    most = service.rate(service.slots)
+    most = service.reports_per_s[-1]
     known = [host.name, host.basis, f"{host.memory_gb:g}", _number(service.seconds(1.0)), _number(most)]
     host_days = _number(demand.studies_per_day * YEAR_DAYS / most / DAY_S)
     try:
@@ -205,7 +205,7 @@ def _check(name: str, given: Mapping[str, Any]) -> None:
             continue
         values = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
         lowest = 0.0 if key in ("image_s", "overhead") else 1e-9
-        allowed = all(isinstance(one, int | float) and lowest <= one < math.inf for one in values) and values
+        allowed = bool(values) and all(isinstance(one, int | float) and lowest <= one < math.inf for one in values)
         if key in ("reports_per_s", "step_s"):
             counts = list(value) if isinstance(value, Mapping) else []
             allowed = allowed and counts[:1] == [1] and counts == sorted(counts)

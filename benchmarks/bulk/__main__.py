@@ -73,7 +73,8 @@ def steady(samples: Sequence[Sample]) -> Rate:
 
 def load_server(server: LocalServer, model: str, files: Sequence[Path]) -> list[Sample]:
     """Send all files, with more open requests than the server decodes together; returns samples."""
-    client, samples = HttpClient(server.url, server.key(), model), []
+    client = HttpClient(server.url, server.key(), model)
+    samples: list[Sample] = []
     began = time.monotonic()
     with ThreadPoolExecutor(USERS) as users:
         sent = [users.submit(lambda file: client.report(file.read_bytes(), **OPTIONS), file) for file in files]
@@ -90,7 +91,7 @@ def run_bulk(archive: Path, files: Sequence[Path]) -> list[Sample]:
     """Run a job over the folder of all files; returns samples."""
     with tempfile.TemporaryDirectory(prefix="prelim-") as folder:
         options = [f"--option={name}={value}" for name, value in OPTIONS.items()]
-        arguments = [files[0].parent, Path(folder, "out"), "--model", archive, *options]
+        arguments: list[str | Path] = [files[0].parent, Path(folder, "out"), "--model", archive, *options]
         return watch_job(arguments, Path(folder, "out"), EVERY_S)
 
 

@@ -27,8 +27,8 @@ def run_rows(archive: Path, rows: int, folder: Path, *options: str, every: float
     (folder / "image.png").write_bytes(make_small_image(0).data)
     lines = ["id,image", *(f"{number},image.png" for number in range(rows))]
     (folder / "studies.csv").write_text("\n".join(lines), encoding="utf-8")
-    arguments = [folder / "studies.csv", folder / "out", "--model", archive, "--option", "max_new_tokens=2", *options]
-    samples = watch_job(arguments, folder / "out", every)
+    work: list[str | Path] = [folder / "studies.csv", folder / "out", "--model", archive]
+    samples = watch_job([*work, "--option", "max_new_tokens=2", *options], folder / "out", every)
     outcomes = read_summary(folder / "out")["outcomes"]
     if outcomes != {"report": rows}:
         raise RuntimeError(f"of {rows} rows {outcomes}")

@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     entry, closed, opened = bench(given.model, plan, out / "capacity")
     host = Host.from_mapping(given.model, entry)
-    record = {"commit": commit(), "machine": describe_machine(), "settings": asdict(plan)}
+    record: dict[str, Any] = {"commit": commit(), "machine": describe_machine(), "settings": asdict(plan)}
     record |= {"entry": entry, "closed": closed, "open": opened}
     (out / "capacity.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     (out / "capacity.md").write_text(f"{table(host, opened)}\n", encoding="utf-8")
