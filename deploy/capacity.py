@@ -224,10 +224,17 @@ def _measured(given: Mapping[str, Any]) -> tuple[list[int], list[float]]:
 
 
 def _from_parts(given: Mapping[str, Any]) -> tuple[list[int], list[float]]:
-    """A report needs the host for its image, and for its share of as many steps as it has tokens."""
-    steps, tokens = given["step_s"], sum(given["tokens"]) / 2
+    """A report needs the host for its image, and for its share of as many steps as it has tokens.
+
+    The time of a step is taken as linear between the measured ones.
+    """
+    measured, tokens = given["step_s"], sum(given["tokens"]) / 2
+    counts = list(range(1, max(measured) + 1))
+    steps = np.interp(counts, list(measured), list(measured.values()))
     kept = 1 - given["overhead"]
-    return list(steps), [kept / (given["image_s"] + tokens * step / count) for count, step in steps.items()]
+    return counts, [
+        kept / (given["image_s"] + tokens * step / count) for count, step in zip(counts, steps.tolist(), strict=True)
+    ]
 
 
 def _estimated(given: Mapping[str, Any]) -> tuple[list[int], list[float]]:

@@ -39,6 +39,15 @@ def test_queue_is_that_of_a_simulation(
     )
 
 
+@pytest.mark.parametrize(("arrivals", "p95"), [(3.36, 1.79), (3.55, 1.93)])
+def test_queue_is_that_of_the_server(arrivals: float, p95: float) -> None:
+    """Within 15 % of two open loops of docs/benchmarks.md (Serving, in-flight, int8), from its parts alone."""
+    hosts, _ = read_figures(FIGURES)
+    service = next(host.service for host in hosts if host.name.startswith("a fifth of system 0"))
+
+    assert Pool(service, 1, arrivals).percentile(0.95) == pytest.approx(p95, rel=0.15)
+
+
 def test_slots_that_are_alone_are_the_textbook_queue() -> None:
     """With slots that do not slow each other down, the mean wait is that of Erlang's formula for M/M/c."""
     service = Service([1, 2], [1.0, 2.0], np.array([0.0, 2.0]))  # the variance of exponential lengths
@@ -96,7 +105,9 @@ def test_parts_add_up() -> None:
     entry = {"basis": "parts", "source": "", "memory_gb": 1, "image_s": 0.1, "tokens": [10, 30], "overhead": 0.5}
     service = Host.from_mapping("h", {**entry, "step_s": {1: 0.01, 4: 0.02}}).service
 
-    assert service.reports_per_s == pytest.approx([0.5 / (0.1 + 20 * 0.01), 0.5 / (0.1 + 20 * 0.02 / 4)])
+    assert service.in_flight == [1, 2, 3, 4]
+    assert [service.reports_per_s[0], service.reports_per_s[3]] == pytest.approx([0.5 / 0.3, 0.5 / 0.2])
+    assert service.reports_per_s[1] == pytest.approx(0.5 / (0.1 + 20 * (0.01 + 0.01 / 3) / 2))
     assert service.work.mean() == pytest.approx(1)
     # A quarter of the work of a full host is the image, the same for all.
     assert service.work.max() - service.work.min() == pytest.approx(0.75 * 20 / 20, rel=0.05)
