@@ -30,7 +30,7 @@ from bulk.worker import CALLS, Worker
 from prelim.archive.archive import CONFIG
 from prelim.archive.mar import check_mar, read_file
 from prelim.archive.model_config import ModelConfig
-from prelim.errors import ArchiveError
+from prelim.errors import ArchiveError, PrelimError
 from prelim.generation.options import GenerationOptions
 
 _SHIPPED = (bulk, prelim, terminal)
@@ -115,8 +115,11 @@ def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[st
     try:
         yield from counts.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     except ray.exceptions.RayError as error:
+        cause = _cause(error)
+        if isinstance(cause, PrelimError):
+            raise cause from error
         raise JobError(
-            f"a worker failed: {_last_line(error)}; what has been written is kept, run the job again"
+            f"a worker failed: {_last_line(cause)}; what has been written is kept, run the job again"
         ) from error
 
 
@@ -143,7 +146,8 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # It warns of what Ray Data does itself.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # It prints what it raises, too.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # The paths of Ray's sockets, of at most 107 characters, begin with it.
     short = "/tmp" if len(tempfile.gettempdir()) > 24 else None  # noqa: S108 - a private folder is made in it
     with tempfile.TemporaryDirectory(prefix="prelim-ray-", dir=short, ignore_cleanup_errors=True) as folder:
@@ -190,6 +194,13 @@ def _counts(output: Output) -> dict[str, Any]:
     taken = np.concatenate(seconds) if seconds else np.empty(0)
     percentiles = {f"p{p}": round(float(np.percentile(taken, p)), 3) for p in (50, 95, 99)} if len(taken) else {}
     return {"outcomes": dict(sorted(kinds.items())), "seconds_per_report": percentiles}
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What a worker raised; Ray wraps it, more than once, into errors that end with advice on its own settings."""
+    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and inner is not error:
+        error = inner
+    return error
 
 
 def _last_line(error: BaseException) -> str:

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bulk.__main__ import main
-from bulk.output import BLOCK_ROWS
+from bulk.output import BLOCK_ROWS, Output
+from bulk.storage import Location
+from bulk.studies import Source
+from bulk.todo import write_todo
 from bulk.worker import CALLS
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -199,6 +202,26 @@ def test_mistakes_are_one_line(  # noqa: PLR0917 - fixtures
     assert reason in said
     assert len(said.splitlines()) == 1, said
     assert not (tmp_path / "out" / "reports").is_dir() or not list((tmp_path / "out" / "reports").iterdir())
+
+
+def test_worker_that_cannot_write_says_why(
+    studies: Path, tiny_mar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, or here a folder where its file should be, ends the job with one line; then it can be run again."""
+    elsewhere, output = Output(Location.of(f"{tmp_path}/elsewhere")), tmp_path / "out"
+    elsewhere.begin({})
+    block = write_todo(Source(Location.of(f"{studies}")), elsewhere, limit=10).name(0)
+    obstacle = output / "reports" / f"part-{block}.parquet"
+    obstacle.mkdir(parents=True)
+    limited = arguments_of(studies, output, tiny_mar, "--limit", "10")
+    code, said = main(limited), capsys.readouterr().err
+
+    assert code == 2
+    assert "a worker failed: " in said.splitlines()[-1]
+    assert "directory" in said.splitlines()[-1]
+    assert "ray.data" not in said
+    obstacle.rmdir()
+    assert main(limited) == 0
 
 
 def test_calls_bound_what_a_kill_costs() -> None:
