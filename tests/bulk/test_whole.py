@@ -5,8 +5,10 @@ make test-bulk
 
 import json
 import subprocess
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -42,13 +44,8 @@ def answer_of(client: HttpClient, image: Path) -> tuple[str | None, list[int] | 
     return answer["report"], answer["token_ids"], None
 
 
-def test_two_thousand_images_with_kills(shared: Path, tmp_path: Path) -> None:
-    """2,000 rows, with the token ids of the server, though the driver is killed twice and an actor once.
-
-    Nothing that was written is decoded again, and a kill costs at most the blocks that the workers have in hand.
-    """
-    images = shared / "data" / "open_radiology" / "images"
-    output = tmp_path / "out"
+def run_with_kills(images: Path, output: Path) -> None:
+    """Run a job, kill an actor and the driver, and the driver again; check that the third run does only the rest."""
     arguments = command(images, output, DEMO, "--limit", f"{IMAGES}")
     for kill in range(2):
         with started(arguments) as job:
@@ -63,20 +60,30 @@ def test_two_thousand_images_with_kills(shared: Path, tmp_path: Path) -> None:
     parts = {part.name for part in (output / "reports").glob("*.parquet")}
     with started(arguments) as job:
         finish(job)
-
-    rows = pq.read_table(output / "reports").to_pylist()
-    names = sorted(path.name for path in images.iterdir())[:IMAGES]
-    assert sorted(row["study_id"] for row in rows) == names
     new = json.loads((output / "summary.json").read_text(encoding="utf-8"))["new"]
     # Workers of the killed run may have ended what they had in hand, before the next run took over.
     assert IMAGES - before - WORKERS * CALLS * BLOCK_ROWS <= new <= IMAGES - before
     assert parts <= {part.name for part in (output / "reports").glob("*.parquet")}
+
+
+def compare_with_server(rows: Sequence[Mapping[str, Any]], images: Path) -> None:
+    """Report, token ids and error of each row are what the server answers."""
     with LocalServer(DEMO.parent) as server, ThreadPoolExecutor(8) as users:
         server.wait_until_ready("demo")
         client = HttpClient(server.url, server.key(), "demo")
         answers = users.map(lambda row: answer_of(client, images / row["study_id"]), rows)
         for row, answer in zip(rows, answers, strict=True):
             assert answer == (row["report"], row["token_ids"], row["error"]), row["study_id"]
+
+
+def test_two_thousand_images_with_kills(shared: Path, tmp_path: Path) -> None:
+    """2,000 rows, with the token ids of the server, though the driver is killed twice and an actor once."""
+    images = shared / "data" / "open_radiology" / "images"
+    run_with_kills(images, tmp_path / "out")
+    rows = pq.read_table(tmp_path / "out" / "reports").to_pylist()
+
+    assert sorted(row["study_id"] for row in rows) == sorted(path.name for path in images.iterdir())[:IMAGES]
+    compare_with_server(rows, images)
 
 
 def test_driver_does_not_grow_with_the_rows(tiny_mar: Path, tmp_path: Path) -> None:
