@@ -55,11 +55,10 @@ def run_job(job: Job) -> Mapping[str, Any]:
     if job.retry_errors:
         output.forget_errors()
     todo = write_todo(job.source, output, job.limit)
-    progress = Progress(todo.studies, todo.total)
     started = time.monotonic()
     workers = 0
     if todo.blocks:
-        with _ray(job.address):
+        with Progress(todo.studies, todo.total) as progress, _ray(job.address):
             cpus = ray.cluster_resources().get("CPU", 1)
             workers = job.workers or max(1, int(cpus // job.threads))
             for counts in _decode(job, todo, run, min(workers, todo.blocks)):

@@ -141,7 +141,8 @@ def test_killed_job_goes_on_and_writes_each_study_once(
         in summary
     )
     new = json.loads((output / "summary.json").read_text(encoding="utf-8"))["new"]
-    assert new == STUDIES - rows
+    # Workers of the killed run may have ended what they had in hand, before the next run took over.
+    assert STUDIES - rows - WORKERS * CALLS * BLOCK_ROWS <= new <= STUDIES - rows
     assert list((output / "work").iterdir()) == []
 
     generator = ReportGenerator.load(tiny_mar)
