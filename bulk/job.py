@@ -30,7 +30,7 @@ from bulk.worker import CALLS, Worker
 from prelim.archive.archive import CONFIG
 from prelim.archive.mar import check_mar, read_file
 from prelim.archive.model_config import ModelConfig
-from prelim.errors import ArchiveError, PrelimError
+from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
 
 _SHIPPED = (bulk, prelim, terminal)
@@ -114,11 +114,9 @@ def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[st
     try:
         yield from counts.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     except ray.exceptions.RayError as error:
-        cause = _cause(error)
-        if isinstance(cause, PrelimError):
-            raise cause from error
+        Output(job.output).check_owned_by(run)
         raise JobError(
-            f"a worker failed: {_last_line(cause)}; what has been written is kept, run the job again"
+            f"a worker failed: {_last_line(error)}; what has been written is kept, run the job again"
         ) from error
 
 
@@ -195,13 +193,7 @@ def _counts(output: Output) -> dict[str, Any]:
     return {"outcomes": dict(sorted(kinds.items())), "seconds_per_report": percentiles}
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What a worker raised; Ray wraps it, more than once, into errors that end with advice on its own settings."""
-    while (inner := getattr(error, "cause", None) or error.__cause__) is not None and inner is not error:
-        error = inner
-    return error
-
-
 def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    # Ray ends with advice on its own settings.
+    lines = [line for line in str(error).splitlines() if line.strip() and "ray.data" not in line]
     return lines[-1].strip() if lines else type(error).__name__

@@ -5,9 +5,9 @@
 
 A bulk job and two servers take turns: the server as it is packaged by default (in-flight batches, one worker with all
 cores), and in the form that uses the cores best (dynamic batches, one worker a core). While one works, the others wait.
-Each has to report on the same files. Rates are those of the steady state, between a quarter of the work and nine
-tenths, so that neither starting Ray nor the end of a job counts. CPU seconds are those of the job's processes or the
-server's, without the clients. Writes bulk.json and bulk.md into --out.
+Each has to report on the same files. Time counts from the first report that is begun, after Ray has started, to the
+last. CPU seconds are those of the job's processes or the server's, without the clients. Writes bulk.json and bulk.md
+into --out.
 """
 
 import argparse
@@ -30,9 +30,6 @@ from loadtests.payloads import make_small_image
 from prelim_client.http_client import HttpClient
 from terminal.program import sign_of_life
 
-STEADY = (0.25, 0.9)
-"""Share of the reports after which, and until which, a rate is measured."""
-
 OPTIONS: Mapping[str, Any] = {"num_beams": 3}
 USERS = 32
 """Open requests: twice as many as the server with a worker on each of two cores decodes together."""
@@ -41,7 +38,7 @@ EVERY_S = 0.5
 """Seconds between two looks at how far a turn is."""
 
 MIN_IMAGES = 300
-"""Files of a turn, so that the steady state is a number of blocks."""
+"""Files of a turn: some blocks for each worker."""
 
 BULK = "bulk"
 SERVED: Mapping[str, Mapping[str, Any]] = {
@@ -53,7 +50,7 @@ SERVED: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Rate:
-    """Steady state of one turn.
+    """What one turn reached.
 
     per_s     : reports a second
     per_cpu_s : reports a CPU second
@@ -63,12 +60,12 @@ class Rate:
     per_cpu_s: float
 
 
-def steady(samples: Sequence[Sample]) -> Rate:
-    """The rate of a job between the shares STEADY of its rows."""
+def rate_of(samples: Sequence[Sample]) -> Rate:
+    """The rate from when the first report is begun until the last one is there."""
     rows = samples[-1].rows
-    first, last = (next(s for s in samples if s.rows >= share * rows) for share in STEADY)
-    done = last.rows - first.rows
-    return Rate(done / (last.seconds - first.seconds), done / (last.cpu_s - first.cpu_s))
+    first = next(sample for sample in samples if sample.working)
+    last = next(sample for sample in samples if sample.rows == rows)
+    return Rate(rows / (last.seconds - first.seconds), rows / (last.cpu_s - first.cpu_s))
 
 
 def load_server(server: LocalServer, model: str, files: Sequence[Path]) -> list[Sample]:
@@ -124,7 +121,7 @@ def bench(archive: Path, images: int, rounds: int) -> dict[str, list[Rate]]:
                 for name, rates in found.items():
                     with sign_of_life(f"round {number + 1}, {name}"):
                         samples = run_bulk(archive, files) if name == BULK else load_server(server, name, files)
-                    rates.append(steady(samples))
+                    rates.append(rate_of(samples))
                     print(f"round {number + 1}, {name}: {rates[-1].per_s:.2f} reports/s", flush=True)
     return found
 

@@ -25,6 +25,7 @@ class Sample:
     driver  : resident bytes of its first process
     others  : resident bytes of Ray's processes and the workers
     cpu_s   : CPU seconds of all of them so far
+    working : whether a worker has begun
     """
 
     seconds: float
@@ -32,6 +33,7 @@ class Sample:
     driver: int
     others: int
     cpu_s: float
+    working: bool = True
 
 
 class JobFailed(Exception):
@@ -52,7 +54,7 @@ def watch_job(arguments: Sequence[str | Path], output: Path, every: float) -> li
         driver = psutil.Process(job.pid)
         while job.poll() is None:
             with suppress(psutil.NoSuchProcess):
-                samples.append(_sample(driver, rows.count(), began))
+                samples.append(_sample(driver, rows, began))
             time.sleep(every)
         said = job.stderr.read() if job.stderr is not None else ""
     if job.returncode:
@@ -64,7 +66,7 @@ class Rows:
     """Counts the rows of an output that grows; each file is read once."""
 
     def __init__(self, output: Path) -> None:
-        self._folder = output / "reports"
+        self._folder, self._work = output / "reports", output / "work"
         self._known: dict[str, int] = {}
 
     def count(self) -> int:
@@ -73,6 +75,10 @@ class Rows:
             if part.name not in self._known:
                 self._known[part.name] = pq.read_metadata(part).num_rows
         return sum(self._known.values())
+
+    def begun(self) -> bool:
+        """Whether a worker has begun a block, of which it leaves a note."""
+        return bool(self._known) or any(self._work.glob("attempt-*"))
 
 
 def read_summary(output: Path) -> dict[str, Any]:
@@ -92,10 +98,10 @@ def tree_cpu_s(pid: int) -> float:
     return total
 
 
-def _sample(driver: psutil.Process, rows: int, began: float) -> Sample:
+def _sample(driver: psutil.Process, rows: Rows, began: float) -> Sample:
     others = 0
     for process in driver.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             others += process.memory_info().rss
     seconds = time.monotonic() - began
-    return Sample(seconds, rows, driver.memory_info().rss, others, tree_cpu_s(driver.pid))
+    return Sample(seconds, rows.count(), driver.memory_info().rss, others, tree_cpu_s(driver.pid), rows.begun())

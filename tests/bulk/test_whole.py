@@ -76,7 +76,7 @@ def compare_with_server(rows: Sequence[Mapping[str, Any]], images: Path) -> None
             assert answer == (row["report"], row["token_ids"], row["error"]), row["study_id"]
 
 
-def test_two_tsd_images_with_kills(shared: Path, tmp_path: Path) -> None:
+def test_two_thousand_images_with_kills(shared: Path, tmp_path: Path) -> None:
     """2,000 rows, with the token ids of the server, though the driver is killed twice and an actor once."""
     images = shared / "data" / "open_radiology" / "images"
     run_with_kills(images, tmp_path / "out")
@@ -92,15 +92,3 @@ def test_driver_does_not_grow_with_the_rows(tiny_mar: Path, tmp_path: Path) -> N
     print(table(samples))
 
     assert growth(samples) < 50 * 2**20
-
-
-def test_thousand_of_the_other_half(shared: Path) -> None:
-    """The second half, over the output of /tmp/hand/phase1.py."""
-    import time
-    out = Path("/tmp/hand/whole")
-    while not (out / "done").is_file():
-        time.sleep(2)
-    rows = pq.read_table(out / "out" / "reports").to_pylist()
-    began = time.time()
-    compare_with_server(rows, shared / "data" / "open_radiology" / "images")
-    print("compared", len(rows), time.time() - began)

@@ -7,18 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.bulk.__main__ import BULK, Rate, steady, write_images
+from benchmarks.bulk.__main__ import BULK, Rate, rate_of, write_images
 from benchmarks.bulk.__main__ import table as rates_table
 from benchmarks.bulk.memory import growth
 from benchmarks.bulk.watch import JobFailed, Rows, Sample, watch_job
 
 
-def test_steady_rate_leaves_out_start_and_end() -> None:
-    """Ray's start has no rows, the end of a job few workers."""
-    seconds = [0, 10, *range(11, 101), 200]
-    samples = [Sample(s, max(0, min(s - 10, 90)) + (10 if s == 200 else 0), 0, 0, 2.0 * s) for s in seconds]
+def test_rate_leaves_out_the_start_of_ray() -> None:
+    """It counts from when a worker begins to the last report, without what follows; blocks come at once."""
+    counts = [(0, 0), (10, 0), (20, 0), (50, 96), (110, 180), (150, 180)]
+    samples = [Sample(s, rows, 0, 0, 2.0 * s, working=s >= 20) for s, rows in counts]
 
-    assert steady(samples) == Rate(pytest.approx(1.0), pytest.approx(0.5))
+    assert rate_of(samples) == Rate(pytest.approx(2.0), pytest.approx(1.0))
 
 
 def test_growth_counts_from_the_first_tenth() -> None:
@@ -37,9 +37,12 @@ def test_ratio_is_that_of_each_round() -> None:
 
 
 def test_rows_of_a_growing_output(tmp_path: Path) -> None:
-    """Counted by file."""
+    """Counted by file; a note says that a worker has begun."""
     rows = Rows(tmp_path)
-    assert rows.count() == 0
+    assert (rows.count(), rows.begun()) == (0, False)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "attempt-0.json").touch()
+    assert rows.begun()
     (tmp_path / "reports").mkdir()
     for number in range(2):
         pq.write_table(pa.table({"a": [1, 2, 3]}), tmp_path / "reports" / f"{number}.parquet")
