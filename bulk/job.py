@@ -116,7 +116,7 @@ def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[st
     except ray.exceptions.RayError as error:
         Output(job.output).check_owned_by(run)
         raise JobError(
-            f"a worker failed: {_last_line(error)}; what has been written is kept, run the job again"
+            f"a worker failed: {_reason(error)}; what has been written is kept, run the job again"
         ) from error
 
 
@@ -193,7 +193,12 @@ def _counts(output: Output) -> dict[str, Any]:
     return {"outcomes": dict(sorted(kinds.items())), "seconds_per_report": percentiles}
 
 
+def _reason(error: BaseException) -> str:
+    """What a worker said, which is in the middle of the tracebacks and the advice of Ray's error."""
+    said = f"{JobError.__module__}.{JobError.__name__}: "
+    return next((line.partition(said)[2] for line in str(error).splitlines() if said in line), _last_line(error))
+
+
 def _last_line(error: BaseException) -> str:
-    # Ray ends with advice on its own settings.
-    lines = [line for line in str(error).splitlines() if line.strip() and "ray.data" not in line]
+    lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from bulk.attempts import Attempts
 from bulk.decoding import DecodingThread
+from bulk.errors import JobError
 from bulk.output import Output, Row
 from bulk.settings import Job
 from bulk.storage import Location
@@ -63,12 +64,12 @@ class Worker:
         return {"reports": np.array([r for r, _ in counts]), "errors": np.array([e for _, e in counts])}
 
     def _write(self, number: int) -> tuple[int, int]:
-        """Write one block. Raises JobError where the run has lost the folder, whose files are then another run's."""
+        """Write one block. Raises JobError where that fails, or where the folder is another run's by now."""
         try:
             return self._write_once(number)
-        except OSError:
+        except OSError as error:
             self._output.check_owned_by(self._run)
-            raise
+            raise JobError(f"{self._output.folder.url}: {error}") from error
 
     def _write_once(self, number: int) -> tuple[int, int]:
         """Write one block, unless an attempt before this one has: that died after it, or lost its answer."""
