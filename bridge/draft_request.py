@@ -29,8 +29,10 @@ MAX_REPORT = 20_000
 """Characters of a report and its sections: a dozen pages. A PDF takes about a second of a processor for them."""
 MAX_WORDS = 1000
 OPTIONS = frozenset(
-    ("num_beams", "do_sample", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "no_repeat_ngram_size")
-    + ("length_penalty", "early_stopping", "min_new_tokens", "max_new_tokens", "num_return_sequences", "stop")
+    (
+        *("num_beams", "do_sample", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "length_penalty"),
+        *("no_repeat_ngram_size", "early_stopping", "min_new_tokens", "max_new_tokens", "num_return_sequences", "stop"),
+    )
 )
 """The server's generation options. Another field, such as a second image, would change what the draft is about."""
 MAX_LOGPROB = 1e6
@@ -145,9 +147,7 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     if given.get("status") != "UNVERIFIED":
         raise _bad('report.status must be "UNVERIFIED": send the answer of the server as it is')
     model, sections = given.get("model"), given.get("sections") or {}
-    if not isinstance(model, Mapping) or not all(
-        _is_text(model.get(name)) and plain(model[name]) for name in MODEL
-    ):
+    if not isinstance(model, Mapping) or not all(_is_text(model.get(name)) and plain(model[name]) for name in MODEL):
         raise _bad("report.model must have name, version and architecture, as strings that are not blank")
     if not isinstance(model.get("sha256"), str) or not SHA256.fullmatch(model["sha256"]):
         raise _bad("report.model.sha256 must have 64 hexadecimal digits")

@@ -141,13 +141,13 @@ def _option(name: str, value: Any) -> Any:
     if isinstance(value, bytes | bytearray) and given.startswith("[") and (texts := list_of_texts(given)) is not None:
         given = texts
     if isinstance(given, str) and len(given) > MAX_OPTION_CHARACTERS:
-        raise InvalidOption(f"{name} has {len(given)} characters; at most {MAX_OPTION_CHARACTERS} are read")
+        raise InvalidOption(f"{name} has {len(given)} characters; at most {MAX_OPTION_CHARACTERS} are read", name)
     if isinstance(given, list) and len(given) > MAX_STOP_STRINGS:
-        raise InvalidOption(f"{name} has {len(given)} entries; at most {MAX_STOP_STRINGS} are read")
+        raise InvalidOption(f"{name} has {len(given)} entries; at most {MAX_STOP_STRINGS} are read", name)
     if isinstance(given, list) and all(isinstance(entry, str) for entry in given):
         return [_option(name, entry) for entry in given]
     if isinstance(given, list | dict):
-        raise InvalidOption(f"{name} is of type {type(given).__name__}; only stop can be a list, of texts")
+        raise InvalidOption(f"{name} is of type {type(given).__name__}; only stop can be a list, of texts", name)
     return given
 
 
