@@ -1,8 +1,8 @@
 """Pixel data with nothing but its frames: what a decoder would skip is left out, because stations write names there.
 
-Native pixels end with the last sample. Of a compressed stream the segments stay that a decoder needs: comments, Exif and
-whatever follows its end are left out, and so is a picture whose stream cannot be followed. What is hidden in the coded
-data itself stays, and whatever follows it where the stream has no end marker.
+Native pixels end with the last sample. Of a compressed stream the segments stay that a decoder needs: comments, Exif
+and whatever follows its end are left out, and so is a picture whose stream cannot be followed. What is hidden in the
+coded data itself stays, and whatever follows it where the stream has no end marker.
 
 Sources: PS3.5 section 8 and annexes A.4 and G (RLE), ISO/IEC 10918-1 annex B (JPEG), ISO/IEC 14495-1 annex C (JPEG-LS),
 ISO/IEC 15444-1 annex A (JPEG 2000).

@@ -82,7 +82,7 @@ def print_pages(draft: Draft, header: Dataset, settings: Report) -> bytes:
 
 def _origin(draft: Draft) -> list[str]:
     """Return what the text comes from."""
-    warnings = [f"Warning: {plain(warning)}" for warning in draft.answer["warnings"]]
+    warnings = [f"Warning: {' '.join(plain(warning).split())}" for warning in draft.answer["warnings"]]
     images = [f"Image {image.SOPInstanceUID}" for image in draft.images]
     return [f"Model {model_name(draft)}, sha256 {draft.answer['model']['sha256']}", *warnings, *images]
 
