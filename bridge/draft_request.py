@@ -156,7 +156,7 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     texts = [sections.get(name) for name in ("findings", "impression")] if isinstance(sections, Mapping) else [0]
     if not all(text is None or isinstance(text, str) for text in texts):
         raise _bad("report.sections must have findings and impression, each a string or null")
-    if max(len(given["report"]), sum(len(text or "") for text in texts)) > MAX_REPORT:
+    if max(len(given["report"]), sum(len(text) for text in texts if isinstance(text, str))) > MAX_REPORT:
         raise Refused(413, "TooLarge", f"report.report and report.sections may have {MAX_REPORT} characters")
     warnings = given.get("warnings", [])
     if not isinstance(warnings, list) or len(warnings) > 100 or not all(map(_is_text, warnings)):
