@@ -74,7 +74,7 @@ def failure_answer(failure: Failure, exchange: Exchange | None = None) -> Answer
     if field is None and exchange is not None and failure.code < 500:
         # Everything else was checked when the request was read.
         field = "messages"
-    if field in PARAMETERS.values() and message.startswith(field):
+    if field is not None and field in PARAMETERS.values() and message.startswith(field):
         for ours, theirs in (RENAMED | {"do_sample": "temperature"}).items():
             message = message if ours == field and ours not in RENAMED else message.replace(ours, theirs)
         field = RENAMED.get(field, field)
