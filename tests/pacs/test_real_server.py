@@ -54,7 +54,7 @@ def test_no_planted_identity_is_in_any_log_metric_error_or_temporary_file(
         print(f"draft after {seconds:.1f} s")
         assert seconds < LONGEST_SECONDS
         # A file that the server refuses takes the paths of errors.
-        department.send(planted_file(2, Rows=4000))
+        department.send(planted_file(2, Modality="MR"))
         wait_for(lambda: "refused   1\n" in department.bridge.queue("status").stdout)
         settings = Settings(listen="127.0.0.1:18088", listen_grpc="127.0.0.1:18089", model=archive)
         with Gateway(server, settings) as gateway:
@@ -102,7 +102,7 @@ def _use_gateway(url: str, model: str) -> list[bytes]:
 
     Returns the bodies of the answers that may not repeat them: errors, and reports of the server.
     """
-    good, bad = planted_file(3), planted_file(4, Rows=4000)
+    good, bad = planted_file(3), planted_file(4, Modality="MR")
     header = {"X-Patient": "PLANTHEADER"}
     bodies = []
     for file, expected in ((good, 200), (bad, 422)):
@@ -137,7 +137,7 @@ def _use_client(folder: Path, url: str, model: str) -> bytes:
     folder.mkdir()
     (folder / "tmp").mkdir()
     names = ("good.dcm", "bad.dcm")
-    for name, file in zip(names, (planted_file(5), planted_file(6, Rows=4000)), strict=True):
+    for name, file in zip(names, (planted_file(5), planted_file(6, Modality="MR")), strict=True):
         (folder / name).write_bytes(file)
     command = [sys.executable, "-m", "prelim_client", *names, "--url", url, "--model", model, "--out", "out"]
     environment = os.environ | {"TMPDIR": str(folder / "tmp")}
