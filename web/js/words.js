@@ -43,7 +43,12 @@ const REFUSALS = {
   view: "The image was taken from a side that this model does not read.",
 };
 
-const KINDS = { UnreadableInput: "This file cannot be read", InvalidOption: "An option is not allowed" };
+const KINDS = {
+  UnreadableInput: "This file cannot be read",
+  InvalidOption: "An option is not allowed",
+  SeveralFiles: "Choose one file",
+  UnreadableAnswer: "The server's answer cannot be read",
+};
 
 const TITLES = {
   0: "The server cannot be reached",
@@ -68,6 +73,8 @@ export function explainWarning(text) { return explain(text, WARNINGS); }
 
 // Of a Problem (server.js): {title, plain, detail}.
 export function explainProblem(problem) {
+  // An answer that lacks a part ends in one of JavaScript's own errors, whose text helps nobody.
+  if (["TypeError", "SyntaxError", "RangeError"].includes(problem.name)) problem = { code: 0, kind: "UnreadableAnswer", message: "It is damaged or of another version. Try again." };
   const title = KINDS[problem.kind] ?? TITLES[problem.code] ?? "Something went wrong";
   return { title, ...explain(problem.message, REFUSALS) };
 }
