@@ -11,7 +11,7 @@ from training.datasets.headings import TARGETS
 from training.datasets.sections import split_sections
 from training.datasets.splits import POLICIES, assign_splits
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import PATIENT_KEYS, read_value
+from training.datasets.values import PATIENT_KEYS, fold_key, read_value
 
 REFERENCES = ("first", "each", "joined")
 """What `dataset.references` allows."""
@@ -174,7 +174,7 @@ def _cut_sections(sections: Mapping[str, str], wanted: Set[str]) -> Mapping[str,
 
 def _name_patient(study: Study, source: Source) -> str | None:
     if source.patient_column:
-        if source.patient_column.lower() in PATIENT_KEYS and study.patient_id:
+        if fold_key(source.patient_column) in PATIENT_KEYS and study.patient_id:
             return study.patient_id
         patient = study.labels.get(source.patient_column)
         if patient is None:
