@@ -233,7 +233,7 @@ def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False
         if text is not None and not isinstance(text, str):
             raise DatasetError(f"{place}: {name} is {type(text).__name__}; expected a text or null")
         if text and (answers or read_value(text)) and has_words(text):
-            kept[name] = CONTROLS.sub("", remove_markup(text))
+            kept[name] = CONTROLS.sub("", remove_markup(text)).strip()
     return kept
 
 

@@ -19,8 +19,8 @@ from training.datasets.archives import unpack_images
 from training.datasets.files import keep_texts
 from training.datasets.formats import padchest
 from training.datasets.image_files import ImageFolder
-from training.datasets.study import DatasetError
 from training.datasets.split_names import find_split, name_split
+from training.datasets.study import DatasetError
 from training.datasets.values import UNKNOWN, find_patient_value, read_value
 from training.evaluation.data import read_data
 from training.settings import make_dataset_settings
@@ -132,6 +132,26 @@ def test_a_sample_of_a_webdataset_keeps_all_that_it_says(tmp_path: Path) -> None
     first, second = read_studies("webdataset", file, tmp_path / "images")
     assert (first.split, first.patient_id, len(first.images)) == ("test", "0", 2)
     assert (second.split, second.views, second.sections) == ("train", ("frontal",), {"findings": "clear"})
+
+
+def test_texts_numbered_like_the_images_are_studies_of_their_own(tmp_path: Path) -> None:
+    """`scan.0.txt` is the report of `scan.0.png`, not of a study of all images; captions are reports."""
+    file = write_tar(
+        tmp_path / "a.tar",
+        *(
+            (f"scan.{i}.{kind}", data)
+            for i in range(2)
+            for kind, data in (("png", picture(i)), ("txt", b"text %d" % i))
+        ),
+        ("x.png", picture(5)),
+        ("x.caption", b"text x"),
+        ("y.png", picture(6)),
+        ("y.json", b'{"text": "text y"}'),
+    )
+    studies = read_studies("webdataset", file, tmp_path / "images")
+    assert [study.sections["report"] for study in studies] == ["text 0", "text 1", "text x", "text y"]
+    assert [len(study.images) for study in studies] == [1] * 4
+    assert studies[0].unit == studies[1].unit != studies[2].unit
 
 
 def test_nothing_that_is_there_twice_is_chosen_in_silence(tmp_path: Path) -> None:
