@@ -31,7 +31,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "(?:RADIOLOGICAL|RADIOLOGIC|RADIOGRAPHIC|IMAGING|X-?RAY|FINAL) DIAGNOS[EI]S", "SUMMARY IMPRESSION",
         "IMPRESION(?:ES)?(?: DIAGNOSTICA)?", "CONCLUSION(?:ES)?",
         "DIAGNOSTICO", "JUICIO DIAGNOSTICO", "BEURTEILUNG", "ZUSAMMENFASSUNG", "BEWERTUNG", "SYNTHESE", "IMPRESSAO",
-        "IMPRESSAO DIAGNOSTICA", "OPINIAO", "AU TOTAL", "CONCLUSAO", "CONCLUSOES", "CONCLUSIONI", "CONCLUSIONE", "CONCLUSIE", "BEDOMNING",
+        "IMPRESSAO DIAGNOSTICA", "OPINIAO", "AU TOTAL",
+        "CONCLUSAO", "CONCLUSOES", "CONCLUSIONI", "CONCLUSIONE", "CONCLUSIE", "BEDOMNING",
         "UTLATANDE", "KONKLUSION", "KONKLUSJON", "VURDERING", "LAUSUNTO", "SONUC", "IZLENIM", "WNIOSKI", "ZAVER",
         "ЗАКЛЮЧЕНИЕ", "ΣΥΜΠΕΡΑΣΜΑ", "诊断意见", "影像诊断", "影像診斷", "影像学诊断",
         "影像學診斷", "放射学诊断", "诊断印象", "诊断结论", "诊断", "診断", "印象", "结论", "結論", "결론",
@@ -90,7 +91,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "DICTATED(?: BY)?", "TRANSCRIBED(?: BY)?",
         "(?:INTERPRETED|APPROVED|VERIFIED|REPORTED|READ) BY", "(?:ATTENDING |REPORTING )?RADIOLOGIST",
         "(?:ATTENDING|RESIDENT|FELLOW|REFERRING|REPORTING)(?: PHYSICIAN| RADIOLOGIST| DOCTOR)?", "TRANSCRIPTIONIST",
-        "WORKSTATION(?: ID)?", "(?:CPT|ICD(?:-?10)?|BILLING)(?: CODES?)?", "SIGNATURE", "DISCLAIMER", "MEDICO", "FIRMADO(?: POR)?",
+        "WORKSTATION(?: ID)?", "(?:CPT|ICD(?:-?10)?|BILLING)(?: CODES?)?", "SIGNATURE", "DISCLAIMER",
+        "MEDICO", "FIRMADO(?: POR)?",
     ),
 }  # fmt: skip
 """Headings of a section as regular expressions on folded text (see `fold`), in the languages of published reports."""
@@ -167,7 +169,8 @@ CLOSERS = re.compile(
     r"|^[ \t]*(?:GMC|NPI)[ \t:]*(?:(?:No|Number)[.:]?[ \t]*)?\d+[ \t.]*$"
     r"|(?:^[ \t]*|(?<=[.:!?])\s+)(?:This report has been (?:anonymized|de-?identified)|"
     r"Physician to Physician Radiology|"
-    r"I,? (?:the |a )?(?:attending|teaching|undersigned)|I(?:,[^.\n]{1,40},)? have (?:personally )?reviewed|Workstation ID|CPT codes?\b|"
+    r"I,? (?:the |a )?(?:attending|teaching|undersigned)|I(?:,[^.\n]{1,40},)? have (?:personally )?reviewed|"
+    r"Workstation ID|CPT codes?\b|"
     r"Thank(?:s| you) (?:very much )?for (?:referring|(?:the|this|your) (?:kind )?referral|allowing|involving)|"
     r"(?:Mit|Freundliche) (?:freundlichen |besten |kollegialen )*Gru(?:ß|ss)e?n?|Sincerely|(?:Kind |Best )?[Rr]egards,|"
     r"Cordialement|Atentamente|Atenciosamente|(?:Cordiali|Distinti) saluti|Met vriendelijke groet|"

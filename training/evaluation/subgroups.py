@@ -20,10 +20,12 @@ BANDS = ((18, "0-17"), (40, "18-39"), (65, "40-64"), (200, "65 and over"))
 """First age above the band, and its name."""
 
 
+_AGE = re.compile(
+    r"(\d{1,3})(?:\.\d+)?(?:\s*-\s*\d{1,3})?\s*(y|yrs?|years?|m|mo|months?|w|weeks?|d|days?)?(?: old)?\s*\+?"
+)
+
 SEXES = {
-    **dict.fromkeys(
-        ("m", "male", "man", "masculine", "hombre", "varon", "masculino", "homme", "mann", "männlich"), "male"
-    ),
+    **dict.fromkeys(("m", "male", "man", "hombre", "varon", "masculino", "homme", "mann", "männlich"), "male"),
     **dict.fromkeys(("f", "female", "woman", "mujer", "femenino", "femme", "frau", "w", "weiblich"), "female"),
 }
 """What data sets write for the sex, in lower case; anything else is unknown."""
@@ -73,13 +75,11 @@ def describe(study: Study) -> Iterator[tuple[str, str]]:
 
 def _read_age(text: str) -> int | None:
     """Years of `47`, `047Y`, `018M`, `18 months`, `50-60`, `55.0`; None for anything else, such as a date of birth."""
-    found = re.fullmatch(
-        r"(\d{1,3})(?:\.\d+)?(?:\s*-\s*\d{1,3})?\s*(?:(y|yrs?|years?)(?: old)?|(m|mo|months?)|(w|d|weeks?|days?))?\s*\+?",
-        text.strip().lower(),
-    )
+    found = _AGE.fullmatch(text.strip().lower())
     if not found:
         return None
-    return 0 if found[4] else int(found[1]) // 12 if found[3] else int(found[1])
+    unit = (found[2] or "y")[0]
+    return int(found[1]) if unit == "y" else int(found[1]) // 12 if unit == "m" else 0
 
 
 def _search(pattern: str, text: str) -> str:

@@ -30,14 +30,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append({"image": f"{image}.png", "prompt": question, "report": answer, "split": split})
     (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     dataset = {"format": "table", "path": str(folder / "t.jsonl"), "sections": ["report"], "images": "each"}
-    train(
-        small_run(
-            "densenet_disease_llama",
-            folder,
-            dataset=dataset,
-            optimisation={"epochs": 60, "batch_size": 3, "learning_rate": 3e-3},
-        )
-    )
+    steps = {"epochs": 60, "batch_size": 3, "learning_rate": 3e-3}
+    train(small_run("densenet_disease_llama", folder, dataset=dataset, optimisation=steps))
     return folder
 
 
