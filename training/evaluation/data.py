@@ -62,6 +62,10 @@ def read_data(
     remarks: list[str] = []
     if trained_on:
         parts[split], remarks = _leave_out_known(parts, split, source, trained_on)
+    if split == "train":
+        remarks.append(
+            "The baselines copy from the studies that are scored: their nearest image is the picture itself."
+        )
     missing, unseen = 0, 0
     if with_images:
         unseen = sum(not source.choose_images(study) and study.features is None for study in parts[split])
