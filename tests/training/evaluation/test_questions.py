@@ -21,16 +21,16 @@ ANSWERS = ("no effusion seen", "the heart is large", "tube on the left side")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three questions about one image of each split, and a model trained on one step of them."""
+    """A folder with three questions about each of ten images, and a model trained on them."""
     folder = tmp_path_factory.mktemp("questions")
     rows = []
-    for image, split in enumerate(("train", "val", "test")):
+    for image, split in enumerate((*["train"] * 8, "val", "test")):
         (folder / f"{image}.png").write_bytes(png(image))
         for question, answer in zip(QUESTIONS, ANSWERS, strict=True):
             rows.append({"image": f"{image}.png", "prompt": question, "report": answer, "split": split})
     (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     dataset = {"format": "table", "path": str(folder / "t.jsonl"), "sections": ["report"], "images": "each"}
-    steps = {"epochs": 60, "batch_size": 3, "learning_rate": 3e-3}
+    steps = {"epochs": 12, "batch_size": 8, "learning_rate": 3e-3}
     train(small_run("densenet_disease_llama", folder, dataset=dataset, optimisation=steps))
     return folder
 
