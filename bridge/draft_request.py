@@ -32,6 +32,7 @@ OPTIONS = frozenset(
     (
         *("num_beams", "do_sample", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "length_penalty"),
         *("no_repeat_ngram_size", "early_stopping", "min_new_tokens", "max_new_tokens", "num_return_sequences", "stop"),
+        "banned_phrases",
     )
 )
 """The server's generation options. Another field, such as a second image, would change what the draft is about."""
