@@ -60,6 +60,8 @@ def read_keras_settings(path: Path) -> dict[str, Any]:
             layers = json.loads(archive.read(MODEL))["config"]["layers"]
         found: dict[str, Any] = {}
         for layer in layers:
+            if not isinstance(layer["config"], dict):
+                raise ValueError(f"the settings of a layer in {MODEL} are not an object")
             found.setdefault(layer["class_name"].rpartition(">")[2], layer["config"])
     except (OSError, zipfile.BadZipFile, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArchiveError(f"{path} cannot be read as a .keras file: {error}") from error
