@@ -7,6 +7,7 @@ const WARNINGS = {
   burned_in_unknown: "The file does not say whether text is part of the picture. Such text may name the patient.",
   codestream: "The compressed picture departs from the standard. Compare it with the original.",
   colour: "The image has colors, and the model read it in gray. Is it a radiograph?",
+  empty_report: "The model wrote no text with these options.",
   gray_as_color: "The image is gray but was stored in colors. Its gray levels were used.",
   invalid_value: "An entry of the file is invalid. It was left out.",
   lossy: "The image was compressed and may have lost detail.",
@@ -20,6 +21,7 @@ const WARNINGS = {
   transfer_syntax: "The pixels are not compressed as the file says. They were read as they are.",
   unlike_training: "The image is unlike those that the model was trained on. Do not rely on the text.",
   view_unknown: "The file does not say from which side it was taken.",
+  voi_lut: "A table of the file that says how bright it should be contradicts itself. Its entries were used.",
 };
 
 const REFUSALS = {
