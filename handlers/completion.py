@@ -46,7 +46,7 @@ _DATA_URI = re.compile(
     rb'"(?:url"[ \t\r\n]*:[ \t\r\n]*"(?=data:)|[a-z_]{1,32}"[ \t\r\n]*:[ \t\r\n]*"(?=data:[^",]{0,255};base64,))',
     re.IGNORECASE,
 )
-"""What precedes a data URI: any in the place of one, and files in other places, which are refused there."""
+"""What precedes a data URI: any where one is expected, and files elsewhere, which are refused there."""
 _EMPTY_MEMBERS = ("name", "refusal", "annotations", "audio", "tool_calls", "function_call")
 """Members of a message besides role and content, which clients send back as null."""
 

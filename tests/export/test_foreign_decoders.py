@@ -316,7 +316,7 @@ VARIANTS = {
     "alpha_pattern as a list": Variant(
         adapted(settings={"alpha_pattern": ["q_proj"]}), refused="alpha_pattern = .*must map"
     ),
-    "pattern that is none": Variant(
+    "invalid pattern": Variant(
         adapted(settings={"alpha_pattern": {"q_proj(": 2}}), refused="a pattern in alpha_pattern that is not one"
     ),
     "stale copy in another shard": Variant(stale_copy),

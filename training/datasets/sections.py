@@ -136,7 +136,7 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
 
 
 def _resume(text: str, aside: _Mark, name: str, *, at_line: bool) -> _Mark | None:
-    """Where section `name` goes on after an aside; None where nothing follows."""
+    """Where section `name` continues after an aside; None where nothing follows."""
     begin = aside.end + len(text[aside.end :]) - len(text[aside.end :].lstrip())
     found = (_LINE_END if at_line else _ASIDE_END).search(text, begin)
     return _Mark(found.end(), found.end(), name) if found else None

@@ -70,6 +70,6 @@ def _rank(texts: Sequence[str]) -> tuple[str, bool]:
         odds = {str(name): float(odd) + prior * (name == "en") for name, odd in py3langid.rank(sample)}
         second, first = sorted(LANGUAGES & odds.keys(), key=lambda name: odds[name])[-2:]
         found[first] += 1
-        certain = certain and max(odds, key=lambda name: odds[name]) == first  # not Latvian, which is none of them
+        certain = certain and max(odds, key=lambda name: odds[name]) == first  # not Latvian, which is not among them
         certain = certain and odds[first] - odds[second] >= CERTAIN * len(sample)
     return found.most_common(1)[0][0], certain and len(found) == 1

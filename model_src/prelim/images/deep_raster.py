@@ -95,7 +95,7 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
 
 
 def count_frames(file: TiffFile, page: TiffPage) -> int:
-    """Return how many pictures a file has, 2 for more: pages, except reduced ones, or slices behind the one page."""
+    """Return how many pictures a file has, 2 for more: pages, except reduced ones, or slices that have no page."""
     pages = map(file.pages.get, range(len(file.pages)))
     whole = (one for one in pages if not (isinstance(one, TiffPage) and one.subfiletype & REDUCED))
     # ImageJ and tifffile write slices without a page for each.

@@ -129,7 +129,7 @@ def _output_maximum(table: LookupTable) -> float:
     """Return the top of a VOI LUT's range: by its declared bits, unless its entries contradict them.
 
     Files exist that declare 16 bits for 12-bit entries, which would be black, and 8 bits for 16-bit entries. Entries
-    that use only a part of their bits are no contradiction: they are meant to be dark.
+    that use only a part of their bits do not contradict them: they are meant to be dark.
     """
     declared = 2**table.bits - 1
     highest = float(table.entries.max())

@@ -134,7 +134,7 @@ def test_voi_lut_that_contradicts_its_bits(declared: int, top: int) -> None:
 
 
 def test_dark_voi_lut_stays_dark() -> None:
-    """Entries that use a part of their bits are no contradiction."""
+    """Entries that use a part of their bits do not contradict them."""
     radiograph = read(make_dicom(VOILUTSequence=Sequence([lut_item(0, np.arange(4096) * 1000 // 4095, 12)])))
     assert radiograph.pixels.max() == pytest.approx(phantom().max() / 4095 * 1000 / 4095, abs=1e-3)
     assert not any(warning.startswith("voi_lut") for warning in radiograph.warnings)
