@@ -22,6 +22,7 @@ SHORT_agreement = models/demo --images 100
 TARGET ?= cpu
 BASE ?=
 BUNDLE ?= out/bundle
+SHORT_bulk = --images 300 --rounds 1
 UV_VERSION = 0.13.9
 
 BIN = .venv/bin
@@ -39,7 +40,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-faults test-web locks image bundle test-image test-deploy test-hosts
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image test-deploy test-hosts test-bulk test-faults
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -128,12 +129,13 @@ report: $(INSTALLED)  ## request reports from a running server: make report IMAG
 loadtest: archive  ## one minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
 
-bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement  ## all benchmarks, into out/bench; takes hours, with SHORT=1 minutes (BENCH=options)
+bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk  ## all benchmarks, into out/bench; takes hours, with SHORT=1 minutes (BENCH=options)
 
 # One benchmark, on an otherwise idle machine; BENCH is passed to its command line.
 bench-decode: $(PEERS) $(LLAMA_CPP)
 bench-agreement: $(SMOLLM2)
-bench-decode bench-encoder bench-serving bench-memory bench-agreement: bench-%: $(INSTALLED)
+bench-bulk: archive
+bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk: bench-%: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$* --date $(shell date +%F) $(if $(SHORT),$(SHORT_$*)) $(BENCH)
 
 train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write its model card
@@ -216,6 +218,9 @@ test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/sbin/ip" "nginx-light iproute2"
 	$(BIN)/python -m pytest -m hosts tests/hosts
 	$(BIN)/python -m tests.hosts.throughput
+
+test-bulk: archive  ## bulk jobs in full: 2,000 images with kills, 100,000 rows; half an hour
+	$(BIN)/python -m pytest -m exhaustive -s tests/bulk
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py

@@ -17,6 +17,10 @@ from bridge.section import ConfigError
 from bridge.settings import read_settings
 
 
+class Unnamed(Exception):
+    """A file has no SOP Instance UID."""
+
+
 def copy_files(arguments: list[str]) -> int:
     """Run the command; the exit code: 1 if a file could not be copied.
 
@@ -40,6 +44,8 @@ def copy_files(arguments: list[str]) -> int:
             problem = "its copy is there already; give an empty folder"
         except OSError as error:
             problem = str(error.strerror)
+        except Unnamed:
+            problem = "it has no SOP Instance UID, which its copy is named by; the station must export it again"
         except Exception as error:  # noqa: BLE001 - whatever a damaged file raises; its text may quote the header
             problem = f"it cannot be read as DICOM ({type(error).__name__})"
         else:
@@ -55,6 +61,8 @@ def copy_files(arguments: list[str]) -> int:
 def _copy(path: Path, key: SiteKey, *, pixels: bool) -> tuple[str, bytes]:
     """Return the name and the contents of a copy."""
     image = dcmread(path)
+    if not image.get("SOPInstanceUID"):
+        raise Unnamed
     name = key.pseudonym(str(image.SOPInstanceUID))
     if not pixels and "PixelData" in image:
         del image.PixelData

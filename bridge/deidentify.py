@@ -2,13 +2,15 @@
 
 PS3.15 annex E lists what a de-identifier must remove; stations write names into tags that no list has, so here
 everything is left out except the elements of ALLOWED, and of those every value that is neither a number nor a word
-known in advance. UIDs become keyed hashes. Pixels are copied: text that is burned into them stays (see PS3.15 E.3.1),
-and so do comments inside a compressed codestream.
+known in advance. UIDs become keyed hashes. Pixels are copied, without what surrounds them (bridge/bare_pixels.py): text
+that is burned into them stays (see PS3.15 E.3.1).
 """
 
 import math
+import struct
 from collections.abc import Callable, Sequence
 from io import BytesIO
+from itertools import pairwise
 from typing import Any
 
 from pydicom import dcmwrite
@@ -18,9 +20,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from bridge.anatomy_words import REGION_CODES, REGION_WORDS, VIEW_CODES, VIEW_WORDS, split_words
+from bridge.bare_pixels import bare_pixels
 from bridge.identity import SiteKey
 
 MOST_WINDOWS = 16
+FEWEST_ENTRIES = 16
+"""Of a lookup table; shorter ones could be a word."""
 
 Kept = Callable[[DataElement, SiteKey], Any]
 """Returns the value to write, or None to leave the element out."""
@@ -93,11 +98,23 @@ def _lookup_tables(element: DataElement, _: SiteKey) -> Any:
             continue
         # PS3.3 C.11.1.1: 0 entries are 65,536. The entries are words, or bytes two of which make a word.
         entries = descriptor[0] or 65536
-        if len(data) in (entries, 2 * entries):
+        if len(data) in (entries, 2 * entries) and _is_curve(data, entries):
             kept = Dataset()
             kept["LUTDescriptor"], kept["LUTData"] = item["LUTDescriptor"], item["LUTData"]
             items.append(kept)
     return items or None
+
+
+def _is_curve(data: Any, entries: int) -> bool:
+    """Whether a table rises or falls all along, as one of gray levels does and text does not."""
+    readings = [list(data)]
+    if isinstance(data, bytes) and len(data) == 2 * entries:
+        readings = [list(struct.unpack(f"{order}{entries}H", data)) for order in "<>"]
+    return entries >= FEWEST_ENTRIES and any(not {-1, 1} <= _directions(values) for values in readings)
+
+
+def _directions(values: list[int]) -> set[int]:
+    return {(after > before) - (after < before) for before, after in pairwise(values)}
 
 
 def _standard_uid(element: DataElement, _: SiteKey) -> Any:
@@ -167,8 +184,9 @@ def deidentify(dataset: Dataset, key: SiteKey) -> Dataset:
         value = keep(dataset[keyword], key)
         if value is not None:
             kept.add_new(keyword, dataset[keyword].VR, value)
-    if "PixelData" in dataset:
-        kept["PixelData"] = dataset["PixelData"]
+    if "PixelData" in dataset and (pixels := bare_pixels(dataset)) is not None:
+        kept.add_new("PixelData", dataset["PixelData"].VR, pixels)
+        kept["PixelData"].is_undefined_length = dataset["PixelData"].is_undefined_length
     kept.file_meta = FileMetaDataset()
     syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
     kept.file_meta.TransferSyntaxUID = syntax

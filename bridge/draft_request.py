@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +12,10 @@ from multipart import MultipartError, MultipartParser, parse_options_header
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 
 from bridge.deidentify import write_deidentified
-from bridge.documents.draft import Draft
+from bridge.documents.draft import Draft, plain
 from bridge.failures import Outage
 from bridge.identity import SiteKey
 from bridge.report_client import ReportClient
@@ -25,7 +25,18 @@ from prelim_client.answers import Answer, ReportError
 PARTS = ("image", "report", "options", "model")
 MODEL = ("name", "version", "architecture")
 MAX_TEXT = 2**20
+MAX_REPORT = 20_000
+"""Characters of a report and its sections: a dozen pages. A PDF takes about a second of a processor for them."""
 MAX_WORDS = 1000
+OPTIONS = frozenset(
+    (
+        *("num_beams", "do_sample", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "length_penalty"),
+        *("no_repeat_ngram_size", "early_stopping", "min_new_tokens", "max_new_tokens", "num_return_sequences", "stop"),
+        "banned_phrases",
+    )
+)
+"""The server's generation options. Another field, such as a second image, would change what the draft is about."""
+MAX_LOGPROB = 1e6
 SHA256 = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
@@ -70,6 +81,8 @@ class Form:
             raise Refused(413, "TooLarge", "report and options have more than 1 MB; leave out the report's `images`")
         answer = read_report(_read_json(parts, "report")) if "report" in parts else None
         options = _read_json(parts, "options") if "options" in parts else {}
+        if not options.keys() <= OPTIONS:
+            raise _bad(f"options has a member that is not a generation option; known: {', '.join(sorted(OPTIONS))}")
         model = parts["model"].decode("ascii", "replace") if "model" in parts else None
         if model is not None and not NAME.fullmatch(model):
             raise _bad("model is not the name of a model; allowed: letters, digits, _ . -")
@@ -87,9 +100,14 @@ class Form:
             return None
         except Exception:  # noqa: BLE001 - whatever a damaged file raises; its text may quote the header
             raise Refused(400, "UnreadableInput", "image is a damaged DICOM file; export it again") from None
-        missing = [name for name in UIDS if not str(image.get(name) or "")]
-        if missing:
-            raise Refused(422, "Refused", f"image has no {missing[0]}, which a document must refer to")
+        for name in UIDS:
+            uid = image.get(name)
+            if not uid:
+                raise Refused(422, "Refused", f"image has no {name}, which a document must refer to")
+            if not isinstance(uid, str) or not UID(uid).is_valid:
+                raise Refused(422, "Refused", f"{name} of the image is not one valid UID (PS3.5 9.1); export it again")
+        if not UID(image.SOPClassUID).keyword:
+            raise Refused(422, "Refused", "SOPClassUID of the image is not a class of the standard; send a radiograph")
         return image
 
     def draft(self, key: SiteKey, client: ReportClient, *, dicom_only: bool) -> Draft:
@@ -130,10 +148,8 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     if given.get("status") != "UNVERIFIED":
         raise _bad('report.status must be "UNVERIFIED": send the answer of the server as it is')
     model, sections = given.get("model"), given.get("sections") or {}
-    if not isinstance(model, Mapping) or not all(
-        _is_text(model.get(name)) for name in ("name", "version", "architecture")
-    ):
-        raise _bad("report.model must have name, version and architecture, as strings")
+    if not isinstance(model, Mapping) or not all(_is_text(model.get(name)) and plain(model[name]) for name in MODEL):
+        raise _bad("report.model must have name, version and architecture, as strings that are not blank")
     if not isinstance(model.get("sha256"), str) or not SHA256.fullmatch(model["sha256"]):
         raise _bad("report.model.sha256 must have 64 hexadecimal digits")
     if not isinstance(given.get("report"), str):
@@ -141,11 +157,14 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     texts = [sections.get(name) for name in ("findings", "impression")] if isinstance(sections, Mapping) else [0]
     if not all(text is None or isinstance(text, str) for text in texts):
         raise _bad("report.sections must have findings and impression, each a string or null")
+    if max(len(given["report"]), sum(len(text) for text in texts if isinstance(text, str))) > MAX_REPORT:
+        raise Refused(413, "TooLarge", f"report.report and report.sections may have {MAX_REPORT} characters")
     warnings = given.get("warnings", [])
     if not isinstance(warnings, list) or len(warnings) > 100 or not all(map(_is_text, warnings)):
         raise _bad(f"report.warnings must be a list of at most 100 strings of at most {MAX_WORDS} characters")
     probability = given.get("avg_logprob")
-    if isinstance(probability, bool) or not isinstance(probability, int | float) or not math.isfinite(probability):
+    # Python's integers may be larger than any float.
+    if isinstance(probability, bool) or not isinstance(probability, int | float) or not abs(probability) < MAX_LOGPROB:
         raise _bad("report.avg_logprob must be a number")
     return {
         "report": given["report"],
@@ -189,10 +208,12 @@ def _read_json(parts: Mapping[str, bytes], name: str) -> dict[str, Any]:
     """Return a part that is a JSON object."""
     try:
         value = json.loads(parts[name])
+        # Python reads NaN and halves of surrogate pairs, which no document can hold.
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise _bad(f"the part {name} must be a JSON object")
+        raise _bad(f"the part {name} must be a JSON object, without NaN and without halves of surrogate pairs")
     return value
 
 

@@ -47,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     except PrelimError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{error}; what has been written to {given.output} is kept", file=sys.stderr)
+        return 2
     outcomes = ", ".join(f"{count} {kind}" for kind, count in summary["outcomes"].items())
     print(
         f"{summary['studies']} studies: {outcomes}; {summary['new']} in {summary['seconds']} s, "

@@ -47,6 +47,7 @@ def run_job(job: Job) -> Mapping[str, Any]:
     """
     if job.address is not None:
         _check_reachable(job.address)
+    _check_apart(job.source.location, job.output)
     output = Output(job.output)
     output.begin(_identity(job))
     run = uuid.uuid4().hex
@@ -54,11 +55,10 @@ def run_job(job: Job) -> Mapping[str, Any]:
     if job.retry_errors:
         output.forget_errors()
     todo = write_todo(job.source, output, job.limit)
-    progress = Progress(todo.studies, todo.total)
     started = time.monotonic()
     workers = 0
     if todo.blocks:
-        with _ray(job.address):
+        with Progress(todo.studies, todo.total) as progress, _ray(job.address):
             cpus = ray.cluster_resources().get("CPU", 1)
             workers = job.workers or max(1, int(cpus // job.threads))
             for counts in _decode(job, todo, run, min(workers, todo.blocks)):
@@ -71,7 +71,7 @@ def run_job(job: Job) -> Mapping[str, Any]:
         "reports_per_s_and_core": round(todo.studies / max(seconds, 1e-9) / max(1, workers * job.threads), 3),
         **_counts(output),
     }
-    output.end(summary)
+    output.end(summary, run)
     return summary
 
 
@@ -114,9 +114,16 @@ def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[st
     try:
         yield from counts.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0)
     except ray.exceptions.RayError as error:
+        Output(job.output).check_owned_by(run)
         raise JobError(
-            f"a worker failed: {_last_line(error)}; what has been written is kept, run the job again"
+            f"a worker failed: {_reason(error)}; what has been written is kept, run the job again"
         ) from error
+
+
+def _check_apart(source: Location, output: Location) -> None:
+    """Raise JobError if the reports would be studies of the next run."""
+    if f"{output.url}/".startswith(f"{source.url.rstrip('/')}/"):
+        raise JobError(f"the output {output.url} is in the input folder; choose a folder outside of it")
 
 
 def _check_reachable(address: str) -> None:
@@ -136,7 +143,8 @@ def _ray(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # It warns of what Ray Data does itself.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # It prints what it raises, too.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     # The paths of Ray's sockets, of at most 107 characters, begin with it.
     short = "/tmp" if len(tempfile.gettempdir()) > 24 else None  # noqa: S108 - a private folder is made in it
     with tempfile.TemporaryDirectory(prefix="prelim-ray-", dir=short, ignore_cleanup_errors=True) as folder:
@@ -186,6 +194,12 @@ def _counts(output: Output) -> dict[str, Any]:
     taken = np.concatenate(seconds) if seconds else np.empty(0)
     percentiles = {f"p{p}": round(float(np.percentile(taken, p)), 3) for p in (50, 95, 99)} if len(taken) else {}
     return {"outcomes": dict(sorted(kinds.items())), "seconds_per_report": percentiles}
+
+
+def _reason(error: BaseException) -> str:
+    """What a worker said, which is in the middle of the tracebacks and the advice of Ray's error."""
+    said = f"{JobError.__module__}.{JobError.__name__}: "
+    return next((line.partition(said)[2] for line in str(error).splitlines() if said in line), _last_line(error))
 
 
 def _last_line(error: BaseException) -> str:

@@ -105,14 +105,15 @@ class Output:
         if self._job.is_file():
             earlier = json.loads(self._job.read())
             changed = [key for key in job if earlier.get(key) != job[key]]
-            if changed:
-                key = changed[0]
+            if not changed:
+                return
+            if next(self.parts(), None):
+                name, before, now = _first_difference(changed[0], earlier.get(changed[0]), job[changed[0]])
                 raise JobError(
-                    f"{self.folder.url} has reports of another job: its {key} is {earlier.get(key)!r:.200}, this one's "
-                    f"{job[key]!r:.200}; choose another folder"
+                    f"{self.folder.url} has reports of another job: its {name} is {before!r:.200}, this one's "
+                    f"{now!r:.200}; choose another folder"
                 )
-            return
-        if self.folder.is_folder() and next(self.folder.files(recursive=True), None):
+        elif self.folder.is_folder() and next(self.folder.files(recursive=True), None):
             raise JobError(f"{self.folder.url} has other files; choose an empty folder, or one that does not exist")
         self._reports.make_folder()
         self.work.make_folder()
@@ -131,6 +132,11 @@ class Output:
         """Whether a run owns the folder."""
         owner = self.work / _OWNER
         return owner.is_file() and owner.read() == run.encode()
+
+    def check_owned_by(self, run: str) -> None:
+        """Raise JobError if a run no longer owns the folder."""
+        if not self.is_owned_by(run):
+            raise JobError(f"another run has taken over {self.folder.url}, and goes on with what this one has written")
 
     def parts(self) -> Iterator[Location]:
         """The files with reports."""
@@ -167,8 +173,7 @@ class Output:
 
         Raises JobError if the run no longer owns the folder.
         """
-        if not self.is_owned_by(run):
-            raise JobError("another run has taken over the output folder")
+        self.check_owned_by(run)
         table = pa.Table.from_pylist([row.columns() | dict(shared) for row in rows], SCHEMA)
         self._part(block).write(_parquet_bytes(table))
 
@@ -178,8 +183,9 @@ class Output:
             with part.open() as file:
                 yield pq.read_table(file, columns=list(names))
 
-    def end(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and remove what only a run needs."""
+    def end(self, summary: Mapping[str, Any], run: str) -> None:
+        """Write the summary and remove what only a run needs. Raises JobError as `write_part` does."""
+        self.check_owned_by(run)
         (self.folder / "summary.json").write(json.dumps(dict(summary), indent=1).encode())
         self.clean()
 
@@ -187,9 +193,19 @@ class Output:
         """Remove what an earlier run has left."""
         for file in list(self.work.files()):
             file.remove()
+        for folder in (self.folder, self._reports, self.work):
+            folder.remove_unfinished()
 
     def _part(self, block: str) -> Location:
         return self._reports / f"part-{block}{_PARQUET}"
+
+
+def _first_difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """A name and its two values; of mappings, the first key that has two values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        name = next(key for key in now | before if before.get(key) != now.get(key))
+        return name, before.get(name), now.get(name)
+    return name, before, now
 
 
 def _column(part: Location, name: str) -> pa.ChunkedArray:

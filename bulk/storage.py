@@ -3,7 +3,7 @@
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,11 @@ import pyarrow as pa
 from pyarrow import fs
 
 from bulk.errors import JobError
+
+_BUCKETS = ("s3", "gcs", "abfs")
+"""File systems of PyArrow that show an object when it is complete; on others a rename does that."""
+
+_TEMPORARY = ".tmp"
 
 
 @dataclass(frozen=True)
@@ -96,12 +101,21 @@ class Location:
     def write(self, contents: bytes) -> None:
         """Write the file, so that others see all of it or none. Raises OSError."""
         system, path = self._resolve()
-        # A bucket shows an object when it has been closed; on a file system a rename does that.
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp" if "://" not in self.url else path
-        with system.open_output_stream(temporary) as file:
-            file.write(contents)
-        if temporary != path:
+        if system.type_name in _BUCKETS:
+            with system.open_output_stream(path) as file:
+                file.write(contents)
+            return
+        # Readers of Parquet pass over hidden files in a folder.
+        folder, _, name = path.rpartition("/")
+        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}{_TEMPORARY}"
+        try:
+            with system.open_output_stream(temporary) as file:
+                file.write(contents)
             system.move(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                system.delete_file(temporary)
+            raise
 
     def remove(self) -> None:
         """Remove the file, if it is there."""
@@ -117,6 +131,13 @@ class Location:
         for name in sorted(info.path[start:] for info in found if info.type == fs.FileType.File):
             if not any(part.startswith(".") for part in name.split("/")):
                 yield self / name
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed processes have left in the folder while they wrote files."""
+        system, path = self._resolve()
+        for info in system.get_file_info(fs.FileSelector(path, allow_not_found=True)):
+            if info.base_name.startswith(".") and info.base_name.endswith(_TEMPORARY):
+                system.delete_file(info.path)
 
     def name_in(self, folder: "Location") -> str:
         """The path from a folder to this file in it."""

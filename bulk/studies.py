@@ -28,7 +28,7 @@ class Study:
     """One report to write.
 
     study_id : unique in a job
-    images   : URLs or paths of its images, the one to report on first
+    images   : URLs or paths of its images, the one to report on first; none where the input does not name them
     """
 
     study_id: str
@@ -53,7 +53,7 @@ class Source:
     def read(self) -> Iterator[Study]:
         """The studies, in an order that is the same each time.
 
-        Raises JobError naming the row, where an id or an image is missing, and the file, where it cannot be read.
+        Raises JobError naming the row, where an id is missing, and the file, where it cannot be read.
         """
         if self.location.is_folder():
             return self._read_folder()
@@ -80,7 +80,7 @@ class Source:
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
             raise JobError(f"{self.location.url} is not ReXrank's JSON: an object with one object for every study id")
         for study_id, entry in entries.items():
-            names = entry.get("image_path") or []
+            names = _as_list(entry.get("image_path"))
             key = entry.get("key_image_path")
             ordered = [*([key] if key else []), *(name for name in names if name != key)]
             yield self._study(study_id, ordered, f"study {study_id}")
@@ -94,17 +94,16 @@ class Source:
                 images = _column(batch, self.image_column, IMAGE_COLUMNS, "--image-column", self.location)
                 for study_id, names in zip(ids, images, strict=True):
                     number += 1
-                    listed = names if isinstance(names, list) else [names]
-                    yield self._study(study_id, listed, f"row {number}")
+                    yield self._study(study_id, _as_list(names), f"row {number}")
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise JobError(f"{self.location.url} cannot be read: {error}") from error
 
     def _study(self, study_id: Any, names: Sequence[Any], place: str) -> Study:
-        """A study of a table. Raises JobError naming the row where the id or an image is missing."""
+        """A study of a table; without images where one has no name. Raises JobError naming the row without an id."""
         if study_id is None or str(study_id) == "":
             raise JobError(f"{self.location.url}, {place}: the id is empty")
-        if not names or not all(isinstance(name, str) and name for name in names):
-            raise JobError(f"{self.location.url}, {place}: no image is named")
+        if not all(isinstance(name, str) and name for name in names):
+            names = ()
         folder = self.images or self.location.parent
         return Study(str(study_id), tuple(folder.join(name).url for name in names))
 
@@ -127,10 +126,10 @@ def check_unique(source: Source) -> Ids:
 
 
 def _read_csv(location: Location) -> Iterator[pa.RecordBatch]:
-    # Ids such as 007 stay as they are written.
+    # Ids such as 007 and NA stay as they are written.
     with location.open() as file:
         names = pa.csv.open_csv(file).schema.names
-    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
     with location.open() as file:
         yield from pa.csv.open_csv(file, convert_options=options)
 
@@ -138,6 +137,11 @@ def _read_csv(location: Location) -> Iterator[pa.RecordBatch]:
 def _read_parquet(location: Location) -> Iterator[pa.RecordBatch]:
     with location.open() as file:
         yield from pq.ParquetFile(file).iter_batches(_ROWS)
+
+
+def _as_list(names: Any) -> list[Any]:
+    """The images of a study, of which a table may have one or a list."""
+    return names if isinstance(names, list) else [] if names is None else [names]
 
 
 def _column(

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from bulk.attempts import Attempts
 from bulk.decoding import DecodingThread
+from bulk.errors import JobError
 from bulk.output import Output, Row
 from bulk.settings import Job
 from bulk.storage import Location
 from bulk.studies import Study
 from bulk.todo import Todo
-from prelim.errors import RequestError
+from prelim.errors import RequestError, UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -63,6 +64,14 @@ class Worker:
         return {"reports": np.array([r for r, _ in counts]), "errors": np.array([e for _, e in counts])}
 
     def _write(self, number: int) -> tuple[int, int]:
+        """Write one block. Raises JobError where that fails, or where the folder is another run's by now."""
+        try:
+            return self._write_once(number)
+        except OSError as error:
+            self._output.check_owned_by(self._run)
+            raise JobError(f"{self._output.folder.url}: {error}") from error
+
+    def _write_once(self, number: int) -> tuple[int, int]:
         """Write one block, unless an attempt before this one has: that died after it, or lost its answer."""
         block, studies = self._todo.name(number), self._todo.read(number)
         if not self._output.has_part(block):
@@ -91,6 +100,8 @@ class Worker:
 
     def _row(self, study: Study) -> Row:
         """The report of one study, or the reason that there is none."""
+        if not study.images:
+            return Row(study.study_id, study.images, error="NoImage", message="the input names no image for this study")
         started = time.perf_counter()
         used = study.images[: self._generator.max_images]
         try:
@@ -109,13 +120,16 @@ class Worker:
 
 
 def _read_image(file: Location) -> bytes:
-    """The bytes of an image. Raises OSError."""
+    """The bytes of an image. Raises OSError, and UnreadableInput for an empty file."""
     info = file.info()
     if not info.is_file:
         raise FileNotFoundError(os.strerror(2), "the file does not exist")
     if (info.size or 0) > MAX_FILE_BYTES:
         raise OSError(27, f"the file has {info.size} bytes; at most {MAX_FILE_BYTES} are read")
-    return file.read()
+    contents = file.read()
+    if not contents:
+        raise UnreadableInput("the file is empty")
+    return contents
 
 
 def _reason(error: RequestError | OSError) -> str:

@@ -1,4 +1,4 @@
-"""Installs the server on other machines: as a container image, or from a bundle where there is no network."""
+"""What a hospital needs to run the server: images and bundles, a gateway, charts, and how many hosts."""
 
 from terminal.program import begin
 

@@ -42,7 +42,11 @@ UNREAD = ("user", "metadata", "safety_identifier", "prompt_cache_key", "parallel
 
 OTHERS = ("model", "messages", "stream", "stream_options", "logprobs")
 
-_DATA_URI = re.compile(rb'"url"[ \t\r\n]*:[ \t\r\n]*"(?=data:)')
+_DATA_URI = re.compile(
+    rb'"(?:url"[ \t\r\n]*:[ \t\r\n]*"(?=data:)|[a-z_]{1,32}"[ \t\r\n]*:[ \t\r\n]*"(?=data:[^",]{0,255};base64,))',
+    re.IGNORECASE,
+)
+"""What precedes a data URI: any where one is expected, and files elsewhere, which are refused there."""
 _EMPTY_MEMBERS = ("name", "refusal", "annotations", "audio", "tool_calls", "function_call")
 """Members of a message besides role and content, which clients send back as null."""
 
@@ -64,6 +68,10 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
     prompt, messages = _texts(members.get("messages"), len(images), generator)
     if not images:
         raise UnreadableInput("there is no image: send an image_url with a data URI in a message", "messages")
+    if len(images) > generator.max_images:
+        raise InvalidOption(
+            f"messages have {len(images)} images; {generator.config.name} reads {generator.max_images}", "messages"
+        )
     stream = boolean("stream", members.get("stream", False))
     request = ReportRequest(
         image=images[0] if len(images) == 1 else None,
@@ -88,13 +96,24 @@ def _cut_images(body: bytes) -> tuple[list[bytes], bytes]:
     while (place := find_value(body, _DATA_URI, b'"', position)) is not None:
         if len(images) == MAX_IMAGES:
             raise TooLarge(f"there are more than {MAX_IMAGES} images", "messages")
-        uri = body[place]
-        if not uri.partition(b",")[0].endswith(b";base64"):
+        kind, _, encoded = body[place].partition(b",")
+        if not kind.lower().endswith(b";base64"):
             raise UnreadableInput("a data URI is not data:TYPE;base64,DATA", "messages")
         rest += [body[position : place.start], b"data:%d" % len(images)]
-        images.append(from_base64(uri))
+        images.append(_file(encoded))
         position = place.stop
     return images, b"".join([*rest, body[position:]])
+
+
+def _file(encoded: bytes) -> bytes:
+    """The file in a data URI."""
+    try:
+        file = from_base64(encoded)
+    except UnreadableInput as error:
+        raise UnreadableInput("an image in messages is not valid base64", "messages") from error
+    if not file:
+        raise UnreadableInput("an image in messages is empty", "messages")
+    return file
 
 
 def _check_members(members: Mapping[str, Any]) -> None:
@@ -122,7 +141,7 @@ def _include_usage(given: Any, stream: bool) -> bool:
         return False
     if not stream or not isinstance(given, dict) or not given.keys() <= {"include_usage", "include_obfuscation"}:
         raise InvalidOption('stream_options must be {"include_usage": true or false}, with stream', "stream_options")
-    return boolean("stream_options", given.get("include_usage", False))
+    return boolean("stream_options.include_usage", given.get("include_usage", False))
 
 
 def _options(members: Mapping[str, Any], defaults: GenerationOptions) -> GenerationOptions:
@@ -203,4 +222,7 @@ def _part(name: str, part: Any, numbers: Iterator[int] | None) -> str:
                     f"{name}.image_url.url",
                 )
             return ""
-    raise UnreadableInput(f'{name} must have type "text" and a text, or type "image_url" and a URL', name)
+    raise UnreadableInput(
+        f'{name} must be {{"type": "text", "text": TEXT}} or {{"type": "image_url", "image_url": {{"url": DATA URI}}}}',
+        name,
+    )

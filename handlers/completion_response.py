@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from handlers.completion import RENAMED
+from handlers.completion import PARAMETERS, RENAMED
 from handlers.exchange import Completion, Exchange
 from handlers.failure import Failure
 from handlers.response import JSON, Answer, ServedModel, json_bytes, report_contents
@@ -71,9 +71,13 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
 def failure_answer(failure: Failure, exchange: Exchange | None = None) -> Answer:
     """The answer that carries an error; in a stream that has begun it is an event."""
     field, message = failure.field, failure.message
-    if field in RENAMED and message.startswith(field):
-        field = RENAMED[field]
-        message = message.replace(failure.field or "", field)
+    if field is None and exchange is not None and failure.code < 500:
+        # Everything else was checked when the request was read.
+        field = "messages"
+    if field is not None and field in PARAMETERS.values() and message.startswith(field):
+        for ours, theirs in (RENAMED | {"do_sample": "temperature"}).items():
+            message = message if ours == field and ours not in RENAMED else message.replace(ours, theirs)
+        field = RENAMED.get(field, field)
     kind = "invalid_request_error" if failure.code < 500 else "server_error"
     contents = {"error": {"message": message, "type": kind, "param": field, "code": failure.type}}
     if exchange is not None and exchange.chunked and exchange.stream:
@@ -88,6 +92,8 @@ def models_answer(path: str, generator: ReportGenerator, model: ServedModel) -> 
         "object": "model",
         "created": 0,
         "owned_by": "prelim",
+        # TorchServe does not say which method a request has: a client that asks to delete the model reads this.
+        "deleted": False,
         "prelim": dataclasses.asdict(model)
         | {"takes_prompts": generator.takes_prompts, "takes_messages": generator.takes_messages},
     }

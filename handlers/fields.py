@@ -239,7 +239,7 @@ def boolean(name: str, value: Any) -> bool:
         return given
     if isinstance(given, str) and given.strip().lower() in words:
         return words[given.strip().lower()]
-    raise InvalidOption(f"{name} must be true or false")
+    raise InvalidOption(f"{name} must be true or false", name)
 
 
 def sanitized(name: str) -> str:

@@ -21,7 +21,7 @@ from handlers.flight import Flight, Outcome
 from handlers.metrics import Metrics
 from handlers.request import is_grpc, read_request
 from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
-from handlers.route import COMPLETIONS, MODELS, path_of
+from handlers.route import COMPLETIONS, MODELS, OPENAI, path_of, unknown_path
 from handlers.settings import Settings
 from prelim.errors import ArchiveError, InvalidOption
 from prelim.report_generator import ReportGenerator
@@ -107,12 +107,14 @@ class ReportHandler:
         refused = attempt(lambda: self.flight.enter(request_id, self._read(row, headers)))
         if not isinstance(refused, Failure):
             return None
-        form: AnswerFormat = completion_response if path == COMPLETIONS else response
+        form: AnswerFormat = completion_response if path.startswith(OPENAI) else response
         return self._failed(request_id, refused, form.failure_answer(refused))
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange:
         if path_of(headers) == COMPLETIONS:
             exchange = read_completion(row, headers, self.generator)
+        elif path_of(headers).startswith(OPENAI):
+            raise unknown_path(path_of(headers), self.model.name)
         else:
             num_features = math.prod(self.generator.image_features_shape)
             exchange = read_request(row, headers, self.generator.config.generation, num_features)

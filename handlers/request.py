@@ -143,15 +143,16 @@ def _option(name: str, value: Any) -> Any:
     if isinstance(value, bytes | bytearray) and given.startswith("[") and (texts := list_of_texts(given)) is not None:
         given = texts
     if isinstance(given, str) and len(given) > MAX_OPTION_CHARACTERS:
-        raise InvalidOption(f"{name} has {len(given)} characters; at most {MAX_OPTION_CHARACTERS} are read")
+        raise InvalidOption(f"{name} has {len(given)} characters; at most {MAX_OPTION_CHARACTERS} are read", name)
     most = LISTS.get(name, MAX_STOP_STRINGS)
     if isinstance(given, list) and len(given) > most:
-        raise InvalidOption(f"{name} has {len(given)} entries; at most {most} are read")
+        raise InvalidOption(f"{name} has {len(given)} entries; at most {most} are read", name)
     if isinstance(given, list) and all(isinstance(entry, str) for entry in given):
         return [_option(name, entry) for entry in given]
     if isinstance(given, list | dict):
         raise InvalidOption(
-            f"{name} is of type {type(given).__name__}; only {' and '.join(LISTS)} can be lists, of texts"
+            f"{name} is of type {type(given).__name__}; only {' and '.join(LISTS)} can be lists, of texts",
+            name,
         )
     return given
 

@@ -9,7 +9,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prelim.errors import UnreadableInput
+from prelim.errors import InputError, UnknownModel, UnknownPath, UnreadableInput
 
 MAX_FILE_OVERHEAD = 1024
 """Bytes of a form that are not the value of a field, for each file and once more: boundary, headers, a file name of 255
@@ -21,12 +21,20 @@ MAX_OPTION_OVERHEAD = 256
 
 COMPLETIONS = "v1/chat/completions"
 MODELS = "v1/models"
+OPENAI = "v1/"
 
 
 def path_of(headers: Mapping[str, Any]) -> str:
     """What follows the version of the model in the path of a request over HTTP."""
     path = headers.get("url_path")
     return path.strip("/") if isinstance(path, str) else ""
+
+
+def unknown_path(path: str, served: str) -> InputError:
+    """The error of a path in OpenAI's interface that is not served, which its clients may know as a model's."""
+    if path.startswith(f"{MODELS}/"):
+        return UnknownModel(f"model is not {served}, the model at this address", "model")
+    return UnknownPath(f"this path is not served; known: {COMPLETIONS} and {MODELS}")
 
 
 def check_route(row: Mapping[str, Any], headers: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ def make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) -> 
     """The data set of the command line, of --config, or of the model folder.
 
     A model is scored with the splits of its training: where the format is that of the training, all settings are those
-    of the model folder, and splits cannot be changed.
+    of the model folder, and splits cannot be changed. A --config of another data set counts as it is.
 
     Raises DatasetError where the command line asks for other splits.
     """
@@ -119,7 +119,8 @@ def make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) -> 
     if arguments.config:
         given = {**dict(vars(read_dataset_settings(arguments.config, given)))}
     known = dict(trained_on.dataset) if trained_on else {}
-    if known and given.get("format", known["format"]) == known["format"]:
+    other = arguments.config and not (trained_on and trained_on.is_of(make_dataset_settings(given)))
+    if known and not other and given.get("format", known["format"]) == known["format"]:
         changed = [name for name in SPLITTING if name in given and given[name] != known.get(name)]
         if changed and not arguments.config:
             raise DatasetError(
@@ -147,7 +148,7 @@ def _run_systems(
         return arguments.model.stem, reports, None, baselines(data, protocol, None, None)
     model = read_model_folder(folder)
     runner = ModelRunner(model, arguments.slots, arguments.device, data.frame)
-    run = runner.run([path for path in data.inputs if path is not None], data.references)
+    run = runner.run([path for path in data.inputs if path is not None], data.references, prompts=data.prompts)
     return f"{model.config.name} {model.config.version}", run.reports, run, baselines(data, protocol, runner, run)
 
 

@@ -22,7 +22,6 @@ class DatasetSettings(Source):
     """Section `dataset`: the studies, see training.datasets.source, and how they are learned from."""
 
     max_tokens: int = 0  # of a report; longer ones are cut; 0: generation.max_new_tokens of the model
-    prompts: tuple[str, ...] = ()  # one is drawn each time; empty: a study's label `prompt`, else the model's default
     balance: tuple[str, ...] = ()  # labels of a study, each combination of whose values is a kind: the rarer the kind,
     # the more often an example comes, by the inverse square root, at most twice the mean; empty: all alike
     features: str = ""  # folder of training.extract_features: the vision encoder is not run and stays as it is

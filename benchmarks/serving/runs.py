@@ -86,7 +86,7 @@ class Plan:
     patience: float
 
 
-_LENIENT: dict[str, Any] = {"grpc_share": 0.0, "max_failure_rate": 1.0, "max_p95": 1e6}
+LENIENT: dict[str, Any] = {"grpc_share": 0.0, "max_failure_rate": 1.0, "max_p95": 1e6}
 """Limits that always pass, because a benchmark only measures."""
 
 
@@ -106,8 +106,8 @@ class Runs:
         for number in range(self._plan.rounds):
             for candidate in candidates:
                 users = 2 * max(candidate.batch_size, 2)
-                load = Load(seconds=self._plan.closed, closed_loop=users, tokens=self._tokens, seed=number, **_LENIENT)
-                found[candidate.name].append(self._run(candidate, "saturated", load))
+                load = Load(seconds=self._plan.closed, closed_loop=users, tokens=self._tokens, seed=number, **LENIENT)
+                found[candidate.name].append(self.run(candidate, "saturated", load))
         return found
 
     def offer(self, offered: Sequence[tuple[Candidate, str, float]]) -> dict[tuple[str, str], list[Figures]]:
@@ -118,11 +118,11 @@ class Runs:
         found: dict[tuple[str, str], list[Figures]] = {(candidate.name, share): [] for candidate, share, _ in offered}
         for number in range(self._plan.rounds):
             for candidate, share, rate in offered:
-                load = Load(rate=rate, seconds=self._plan.open, tokens=self._tokens, seed=100 + number, **_LENIENT)
-                found[candidate.name, share].append(self._run(candidate, share, load))
+                load = Load(rate=rate, seconds=self._plan.open, tokens=self._tokens, seed=100 + number, **LENIENT)
+                found[candidate.name, share].append(self.run(candidate, share, load))
         return found
 
-    def _run(self, candidate: Candidate, name: str, load: Load) -> Figures:
+    def run(self, candidate: Candidate, name: str, load: Load) -> Figures:
         """Run one load. Raises RuntimeError if the load generator writes no result."""
         with sign_of_life("waiting for a quiet machine"):
             wait_until_quiet(self._plan.patience)

@@ -1,5 +1,6 @@
 """The printed pages of a draft."""
 
+import re
 import threading
 from io import BytesIO
 from typing import Any
@@ -17,6 +18,7 @@ from bridge.documents.fonts import load_fonts, mark_up
 from bridge.settings import Report
 
 BODY = ParagraphStyle("body", fontSize=11, leading=15, spaceAfter=2 * mm)
+LINE = ParagraphStyle("text", BODY, spaceAfter=0)
 HEADING = ParagraphStyle("heading", BODY, fontSize=12.5, spaceBefore=3 * mm)
 SMALL = ParagraphStyle("small", BODY, fontSize=8.5, leading=11.5, spaceAfter=0)
 WARNING = ParagraphStyle(
@@ -31,6 +33,8 @@ SHOWN = {
     "Accession number": "AccessionNumber",
     "Study date": "StudyDate",
 }
+
+BLANK_LINES = re.compile(r"\n\s*\n")
 
 _lock = threading.Lock()
 """reportlab keeps the glyphs in use in its global fonts."""
@@ -49,12 +53,18 @@ def print_pages(draft: Draft, header: Dataset, settings: Report) -> bytes:
             asian = any(ord(character) >= 0x2E80 for character in text)
             return Paragraph(mark_up(text, fonts), ParagraphStyle("line", style, wordWrap="CJK" if asian else None))
 
+        def lines(text: str) -> list[Flowable]:
+            # One paragraph for each line: reportlab copies what is left of a paragraph on every page that it fills.
+            # A blank line is a space, and several are one.
+            found = BLANK_LINES.sub("\n\n", text).split("\n")
+            return [paragraph(line, LINE) if line.strip() else Spacer(0, LINE.leading) for line in found]
+
         story: list[Flowable] = [paragraph(NOTICE, WARNING)]
         story += [paragraph(f"{label}: {_show(header, keyword)}", BODY) for label, keyword in SHOWN.items()]
         if draft.replaces:
             story.append(paragraph(f"Version {draft.place}; replaces the earlier draft of this study.", BODY))
         for name, text in draft.sections():
-            story += [paragraph(SECTIONS[name][0].meaning, HEADING), paragraph(text, BODY)]
+            story += [paragraph(SECTIONS[name][0].meaning, HEADING), *lines(text), Spacer(0, BODY.spaceAfter)]
         story.append(Spacer(0, 5 * mm))
         story += [paragraph(line, SMALL) for line in _origin(draft)]
         file = BytesIO()
@@ -72,7 +82,7 @@ def print_pages(draft: Draft, header: Dataset, settings: Report) -> bytes:
 
 def _origin(draft: Draft) -> list[str]:
     """Return what the text comes from."""
-    warnings = [f"Warning: {plain(warning)}" for warning in draft.answer["warnings"]]
+    warnings = [f"Warning: {' '.join(plain(warning).split())}" for warning in draft.answer["warnings"]]
     images = [f"Image {image.SOPInstanceUID}" for image in draft.images]
     return [f"Model {model_name(draft)}, sha256 {draft.answer['model']['sha256']}", *warnings, *images]
 

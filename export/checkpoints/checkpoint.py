@@ -42,8 +42,17 @@ def read_checkpoint(path: Path, assume: Callable[[str], None] | None = None) -> 
     Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and plain values.
     """
     if path.is_dir() or path.name.endswith(INDEX):
-        files = [file for file in _weights_files(path) if not file.name.endswith(INDEX)]
-        return {key: tensor for file in files for key, tensor in read_checkpoint(file, assume).items()}
+        files = _weights_files(path)
+        indices = [file for file in files if file.name.endswith(INDEX)]
+        # A shard may have a stale copy of a weight that the index finds in another one.
+        places = read_json(indices[0])["weight_map"] if indices else {}
+        return {
+            key: tensor
+            for file in files
+            if file not in indices
+            for key, tensor in read_checkpoint(file, assume).items()
+            if places.get(key, file.name) == file.name
+        }
     if path.suffix == JSON:
         return {}
     check_whole(path)

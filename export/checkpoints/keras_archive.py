@@ -44,7 +44,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         names = _layer_names(classes, {key.split("/")[1] for key in stored if key.startswith("layers/")})
         tensors = {_rename(key, names): tensor for key, tensor in stored.items()}
         return tensors | _inputs(layers)
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArchiveError(f"{path} cannot be read as a .keras file: {error}") from error
 
 
@@ -60,8 +60,10 @@ def read_keras_settings(path: Path) -> dict[str, Any]:
             layers = json.loads(archive.read(MODEL))["config"]["layers"]
         found: dict[str, Any] = {}
         for layer in layers:
+            if not isinstance(layer["config"], dict):
+                raise ValueError(f"the settings of a layer in {MODEL} are not an object")
             found.setdefault(layer["class_name"].rpartition(">")[2], layer["config"])
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArchiveError(f"{path} cannot be read as a .keras file: {error}") from error
     return {"model_type": "keras", "layers": found}
 
@@ -113,6 +115,8 @@ def _inputs(layers: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     inputs = [layer for layer in layers if layer["class_name"] == "InputLayer"]
     # The batch dimension, the first, is None.
     shapes = [[side or 0 for side in layer["config"].get("batch_shape", ())] for layer in inputs]
+    if any(not isinstance(side, int) or side < 0 for shape in shapes for side in shape):
+        raise ValueError(f"an InputLayer of {MODEL} has a batch_shape that is not one")
     return {f"InputLayer.{place}": torch.empty(shape) for place, shape in enumerate(shapes) if shape}
 
 

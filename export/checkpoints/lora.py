@@ -6,7 +6,7 @@ Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 20
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from prelim.errors import ArchiveError
 from prelim.networks.architectures.facts import Facts
 
 _ADAPTER = re.compile(r"\.lora_((A|B)\.weight|magnitude_vector)$")
+_SOME_LAYERS = ("layers_to_transform", "layers_pattern", "exclude_modules")
 _MERGE = "call peft's merge_and_unload() and import the result"
 
 _UNCHANGED_BASE = (True, False, "gaussian", "eva", "orthogonal", "mica")
@@ -152,9 +153,14 @@ class AdapterSettings:
         return self._of_layer(layer, "rank_pattern", "r")
 
     def _of_layer(self, layer: str, patterns: str, general: str) -> Any:
-        found: Mapping[str, Any] = self.config.get(patterns) or {}
+        found: Any = self.config.get(patterns) or {}
         name = self.name(layer)
-        return next((found[p] for p in found if re.match(rf"(.*\.)?({p})$", name)), self.config.get(general))
+        if not isinstance(found, Mapping):
+            raise ArchiveError(f"adapter_config.json has {patterns} = {found!r}; it must map patterns to numbers")
+        try:
+            return next((found[p] for p in found if re.match(rf"(.*\.)?({p})$", name)), self.config.get(general))
+        except re.error as error:
+            raise ArchiveError(f"adapter_config.json has a pattern in {patterns} that is not one: {error}") from error
 
     def _stored(self, name: str, default: Any) -> Any:
         """A value of adapter_config.json, which omits defaults of its time; None if there is no such file."""
@@ -226,6 +232,7 @@ def _adapters(weights: Weights, settings: AdapterSettings) -> dict[str, Adapter]
             "adapter_config.json describes an adapter, but no file has its weights (lora_A and lora_B); give them as "
             "well, or remove it if they are merged"
         )
+    _check_all_layers(layers, weights, settings)
     adapters = {}
     for layer in layers:
         parts = [weights.get(f"{layer}.{part}") for part in ("weight", "lora_A.weight", "lora_B.weight")]
@@ -253,3 +260,19 @@ def _adapters(weights: Weights, settings: AdapterSettings) -> dict[str, Adapter]
             raise ArchiveError(f"{name} has an adapter with NaN or infinite values: its training diverged")
         adapters[layer] = Adapter(base, down, up, settings.scaling(layer, rank), length)
     return adapters
+
+
+def _check_all_layers(layers: Sequence[str], weights: Weights, settings: AdapterSettings) -> None:
+    """Raise ArchiveError if a layer has no adapter although adapter_config.json names its kind for all of them."""
+    config = settings.config
+    if not isinstance(config.get("target_modules"), list) or any(config.get(name) is not None for name in _SOME_LAYERS):
+        return
+    kinds = {re.sub(r"\d+", "#", layer): layer for layer in layers}
+    whole = {key.removesuffix(".weight") for key in weights if key.endswith(".weight") and "lora_" not in key}
+    for layer in sorted(whole - set(layers)):
+        other = kinds.get(re.sub(r"\d+", "#", layer))
+        if other is not None:
+            raise ArchiveError(
+                f"{settings.name(other)} has an adapter and {layer} has none, although target_modules in "
+                "adapter_config.json names both: a part of the adapter is missing"
+            )

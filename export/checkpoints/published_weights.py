@@ -58,9 +58,9 @@ class Gathered:
     def adapter_config(self) -> Mapping[str, Any]:
         """adapter_config.json; empty if there is none. Raises ArchiveError if there are several."""
         found = [file for file in self.settings if file.is_adapter]
-        if len(found) > 1:
+        if any(file.contents != found[0].contents for file in found):
             raise ArchiveError(
-                f"{found[0].name} and {found[1].name} are two adapters; merge one into its base model first"
+                f"{found[0].name} and {found[-1].name} are two adapters; merge one into its base model first"
             )
         return found[0].contents if found else {}
 

@@ -25,6 +25,9 @@ PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
 SETTINGS = (CONFIG, ADAPTER, GENERATION, *PREPROCESSOR)
 """Files of a folder with settings that cannot be inferred from the shapes of the weights."""
 
+SAVED_WITH_SETTINGS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
+"""Weights files that `transformers` and `peft` save with the settings, into the same folder."""
+
 DEQUANTIZED = ("bitsandbytes",)
 """Allowed `quant_method` of a config.json."""
 
@@ -64,8 +67,8 @@ class SettingsFile:
 def read_settings(path: Path, label: str) -> list[SettingsFile]:
     """Read the settings of a folder, or one JSON file.
 
-    A GGUF file gives the equivalent settings from its metadata, a .keras file those of its layers; other weights files
-    have none.
+    A GGUF file gives the equivalent settings from its metadata, a .keras file those of its layers, and a file of
+    SAVED_WITH_SETTINGS those of its folder; other weights files have none.
 
     Raises ArchiveError if one of them is not a JSON object.
     """
@@ -78,8 +81,10 @@ def read_settings(path: Path, label: str) -> list[SettingsFile]:
         return [SettingsFile(label, read_keras_settings(path))]
     if path.name.endswith(INDEX):
         return read_settings(path.parent, label)
+    if path.is_file() and path.suffix == JSON:
+        return [SettingsFile(label, read_json(path))]
     if path.is_file():
-        return [SettingsFile(label, read_json(path))] if path.suffix == JSON else []
+        return read_settings(path.parent, f"{label}'s folder") if path.name in SAVED_WITH_SETTINGS else []
     archives = [path / KERAS] if (path / KERAS).is_file() else []
     files = [path / name for name in SETTINGS if (path / name).is_file()]
     return [

@@ -7,6 +7,7 @@ PrelimError
       UnreadableInput  400  damaged, empty or malformed
       InvalidOption    400  an option has a value that is not allowed
       UnknownModel     404  the request names another model
+      UnknownPath      404  the request is to a path that is not served
       TooLarge         413  over a cap on bytes, pixels, frames or tokens
       NotAnImage       415  not a supported image format
       Refused          422  readable, but this model must not answer it
@@ -68,6 +69,12 @@ class InvalidOption(InputError):
 
 class UnknownModel(InputError):
     """The request names another model than the one that reads it."""
+
+    status = 404
+
+
+class UnknownPath(InputError):
+    """Nothing is served at the path of the request."""
 
     status = 404
 

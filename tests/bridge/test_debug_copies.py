@@ -30,6 +30,7 @@ def test_copies_have_the_picture_and_no_planted_identity(
     files.mkdir()
     (files / "PLANTFILE^ERIKA.dcm").write_bytes(encode(plant(dataset(phantom()))))
     (files / "PLANTDAMAGED.dcm").write_bytes(b"PLANTBYTES")
+    (files / "PLANTUNNAMED.dcm").write_bytes(encode(dataset(phantom(), drop=("SOPInstanceUID",))))
     out = tmp_path / "out"
 
     assert main(["deidentify", str(config), str(files), "--out", str(out)]) == 1
@@ -37,9 +38,10 @@ def test_copies_have_the_picture_and_no_planted_identity(
     written = "".join(capsys.readouterr())
     assert dcmread(BytesIO(copy.read_bytes())).PixelData == phantom().tobytes()
     assert copy.stat().st_mode & 0o077 == 0
-    markers = (*MARKERS, "PLANTFOLDER", "PLANTFILE", "PLANTDAMAGED", "PLANTBYTES")
+    markers = (*MARKERS, "PLANTFOLDER", "PLANTFILE", "PLANTDAMAGED", "PLANTUNNAMED", "PLANTBYTES")
     assert [one for one in markers if one in written or one in copy.name or one.encode() in copy.read_bytes()] == []
-    assert "file 2 of 2" in written
+    assert "file 1 of 3: it cannot be read as DICOM" in written
+    assert "file 3 of 3: it has no SOP Instance UID" in written
     assert "burned into the pixels" in written
 
 

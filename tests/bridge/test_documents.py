@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,18 @@ def test_the_measurement_report_has_notice_text_and_probability() -> None:
     assert notice == NOTICE
     assert [text.startswith(BANNER) for text in texts] == [True, True]
     assert (document.VerificationFlag, document.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+
+
+def test_the_time_of_a_pdf_grows_with_its_lines() -> None:
+    """Eight times the lines take about eight times the processor; with one paragraph for all it was sixty times."""
+
+    def seconds(lines: int) -> float:
+        started = time.process_time()
+        WRITERS[PDF](make_draft(report="a\n" * lines, sections={}), Report(pdf=True))
+        return time.process_time() - started
+
+    seconds(1)
+    assert seconds(4000) < 25 * seconds(500)
 
 
 def test_the_pdf_shows_name_notice_and_text(tmp_path: Path) -> None:

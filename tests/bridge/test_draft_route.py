@@ -1,6 +1,7 @@
 """POST /drafts/FORMAT: a document of the draft for whoever has its image, and nothing of it left behind."""
 
 import contextlib
+import dataclasses
 import json
 import tempfile
 import threading
@@ -14,8 +15,10 @@ import requests
 from pydicom import dcmread
 
 from bridge import settings as config
+from bridge.draft_request import OPTIONS
 from bridge.draft_route import listen_for_drafts
 from bridge.identity import SiteKey
+from prelim.generation.options import GenerationOptions
 from tests.bridge.fake_server import FakeServer, refusal
 from tests.bridge.planted import MARKERS, plant
 from tests.bridge.studies import radiograph
@@ -118,6 +121,9 @@ WRONG_REPORTS: dict[str, Any] = {
     "a JSON object": "[]",
     "report.status": GOOD | {"status": "FINAL"},
     "report.model must": GOOD | {"model": {"name": "demo"}},
+    "strings that are not blank": GOOD | {"model": GOOD["model"] | {"name": " \x07"}},
+    "halves of surrogate pairs": GOOD | {"model": GOOD["model"] | {"name": "PLANT\ud800"}},
+    "a number": GOOD | {"avg_logprob": 10**400},
     "report.model.sha256": GOOD | {"model": GOOD["model"] | {"sha256": "PLANT"}},
     "report.report": GOOD | {"report": ["PLANT"]},
     "report.sections": GOOD | {"sections": {"findings": 1}},
@@ -153,6 +159,7 @@ def test_other_requests_are_errors_of_the_usual_shape(
             ask(f"{url}/sr", radiograph(), PLANT="x"),
             ask(f"{url}/sr", radiograph(), model="PLANT/../x"),
             ask(f"{url}/sr", radiograph(), options="[]"),
+            *(ask(f"{url}/sr", radiograph(), options={name: "PLANT"}) for name in ("image", "self", "image_2")),
             requests.post(f"{url}/sr", data=b"PLANT", timeout=20),
             requests.post(f"{url}/sr", files=[("image", PNG), ("image", PNG)], timeout=20),
             requests.post(
@@ -162,8 +169,15 @@ def test_other_requests_are_errors_of_the_usual_shape(
                 timeout=20,
             ),
         ],
-        413: [ask(f"{url}/sr", radiograph(), report=GOOD | {"report": "x" * 2**20})],
+        413: [
+            ask(f"{url}/sr", radiograph(), report=GOOD | {"report": "x" * 2**20}),
+            ask(f"{url}/pdf", radiograph(), report=GOOD | {"report": "a\n" * 10_001}),
+        ],
         422: [
+            ask(f"{url}/sr", radiograph(SOPInstanceUID=["1.2.3", "1.2.4"]), report=GOOD),
+            ask(f"{url}/fhir", radiograph(SOPClassUID="1.2.junk"), report=GOOD),
+            ask(f"{url}/sr", radiograph(SOPClassUID="1.2.3"), report=GOOD),
+            ask(f"{url}/sr", radiograph(study="1.2.03"), report=GOOD),
             ask(f"{url}/sr", radiograph(drop=("StudyInstanceUID",)), report=GOOD),
             ask(f"{url}/sr", damaged),
             server_says(refusal(422, "Refused", "body_part: send a chest")),
@@ -174,9 +188,14 @@ def test_other_requests_are_errors_of_the_usual_shape(
         for answer in answers:
             assert (answer.status_code, answer.json()["error"]["code"]) == (code, code)
             assert "PLANT" not in answer.text
-    assert "body_part" in asked[422][2].text
+    assert "body_part" in asked[422][-1].text
     assert asked[503][0].headers["Retry-After"] == "5"
     assert "PLANT" not in capsys.readouterr().err
+
+
+def test_options_are_those_of_the_server() -> None:
+    """Others are refused, and these only by the server."""
+    assert {option.name for option in dataclasses.fields(GenerationOptions)} == OPTIONS
 
 
 def test_the_token_is_required_where_one_is_configured(tmp_path: Path, server: FakeServer) -> None:

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bulk.__main__ import main
-from bulk.output import BLOCK_ROWS
+from bulk.output import BLOCK_ROWS, Output
+from bulk.storage import Location
+from bulk.studies import Source
+from bulk.todo import write_todo
 from bulk.worker import CALLS
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -138,8 +141,8 @@ def test_killed_job_goes_on_and_writes_each_study_once(
         in summary
     )
     new = json.loads((output / "summary.json").read_text(encoding="utf-8"))["new"]
-    # Workers of a killed driver may still have written the blocks that they had in hand.
-    assert STUDIES - rows - WORKERS * BLOCK_ROWS <= new <= STUDIES - rows
+    # Workers of the killed run may have ended what they had in hand, before the next run took over.
+    assert STUDIES - rows - WORKERS * CALLS * BLOCK_ROWS <= new <= STUDIES - rows
     assert list((output / "work").iterdir()) == []
 
     generator = ReportGenerator.load(tiny_mar)
@@ -174,6 +177,7 @@ def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path:
     ("arguments", "reason"),
     [
         (["nothing", "out", "--model", "{mar}"], "nothing does not exist; give a folder"),
+        (["{folder}", "{folder}/out", "--model", "{mar}"], "is in the input folder"),
         (["{studies}", "out", "--model", "nothing.mar"], "nothing.mar does not exist"),
         (["{studies}", "out", "--model", "{studies}"], "damaged"),
         (["{studies}", "out", "--model", "{mar}", "--option", "num_beams=99"], "num_beams is"),
@@ -192,13 +196,33 @@ def test_mistakes_are_one_line(  # noqa: PLR0917 - fixtures
 ) -> None:
     """And nothing is decoded."""
     monkeypatch.chdir(tmp_path)
-    code = main([argument.format(mar=tiny_mar, studies=studies) for argument in arguments])
+    code = main([argument.format(mar=tiny_mar, studies=studies, folder=studies.parent) for argument in arguments])
     said = capsys.readouterr().err.strip()
 
     assert code == 2
     assert reason in said
     assert len(said.splitlines()) == 1, said
     assert not (tmp_path / "out" / "reports").is_dir() or not list((tmp_path / "out" / "reports").iterdir())
+
+
+def test_worker_that_cannot_write_says_why(
+    studies: Path, tiny_mar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, or here a folder where its file should be, ends the job with one line; then it can be run again."""
+    elsewhere, output = Output(Location.of(f"{tmp_path}/elsewhere")), tmp_path / "out"
+    elsewhere.begin({})
+    block = write_todo(Source(Location.of(f"{studies}")), elsewhere, limit=10).name(0)
+    obstacle = output / "reports" / f"part-{block}.parquet"
+    obstacle.mkdir(parents=True)
+    limited = arguments_of(studies, output, tiny_mar, "--limit", "10")
+    code, said = main(limited), capsys.readouterr().err
+
+    assert code == 2
+    assert "a worker failed: " in said.splitlines()[-1]
+    assert "directory" in said.splitlines()[-1]
+    assert "ray.data" not in said
+    obstacle.rmdir()
+    assert main(limited) == 0
 
 
 def test_calls_bound_what_a_kill_costs() -> None:

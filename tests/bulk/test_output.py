@@ -11,7 +11,7 @@ from bulk.studies import Source, hash_ids
 from bulk.todo import Todo, write_todo
 
 MODEL = {"model": "tiny", "model_version": "1.0", "model_sha256": "0" * 64}
-JOB = {"model": "tiny", "sha256": "0" * 64}
+JOB = {"model": "tiny", "sha256": "0" * 64, "options": {"num_beams": 1, "seed": 1}}
 
 
 @pytest.fixture
@@ -67,11 +67,14 @@ def test_errors_can_be_tried_again(output: Output) -> None:
 
 
 def test_unfinished_files_do_not_count(output: Output, tmp_path: Path) -> None:
-    """What a killed process has left has no row."""
-    (tmp_path / "out" / "reports" / "part-r-0.parquet.0123.tmp").write_bytes(b"PAR1")
+    """What a killed process has left has no row, for other readers too; the next run removes it."""
+    output.write_part("r-0", [report("a")], MODEL, "run")
+    unfinished = tmp_path / "out" / "reports" / ".part-r-1.parquet.0123.tmp"
+    unfinished.write_bytes(b"PAR1")
 
-    assert list(output.parts()) == []
-    assert len(output.done()) == 0
+    assert len(output.done()) == len(pq.read_table(tmp_path / "out" / "reports")) == 1
+    output.clean()
+    assert [part.name for part in unfinished.parent.iterdir()] == ["part-r-0.parquet"]
 
 
 def test_workers_of_a_killed_run_write_nothing(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +85,9 @@ def test_workers_of_a_killed_run_write_nothing(output: Output, monkeypatch: pyte
     with pytest.raises(JobError, match="another run has taken over"):
         output.write_part("r-0", [report("a")], MODEL, "run")
     output.write_part("r-0", [report("a")], MODEL, "next")
-    output.end({})
+    with pytest.raises(JobError, match="another run"):
+        output.end({}, "run")
+    output.end({}, "next")
     with pytest.raises(JobError, match="another run"):
         output.write_part("r-1", [report("b")], MODEL, "next")
     output.own("after an end")
@@ -93,10 +98,24 @@ def test_workers_of_a_killed_run_write_nothing(output: Output, monkeypatch: pyte
 
 def test_another_job_is_refused(output: Output, tmp_path: Path) -> None:
     """Reports of two models never mix in a folder."""
+    output.write_part("r-0", [report("a")], MODEL, "run")
     again = Output(Location.of(f"{tmp_path}/out"))
     again.begin(JOB)
     with pytest.raises(JobError, match=r"has reports of another job: its sha256 is '000.*choose another folder"):
         again.begin({**JOB, "sha256": "1" * 64})
+    with pytest.raises(JobError, match=r"its num_beams is 1, this one's 3; choose"):
+        again.begin({**JOB, "options": {"seed": 1, "num_beams": 3}})
+
+
+def test_another_job_may_take_a_folder_without_reports(output: Output) -> None:
+    """A job that failed before its first report, for a wrong name say, leaves nothing to mix."""
+    other = {**JOB, "sha256": "1" * 64}
+    output.begin(other)
+    output.own("run")
+    output.write_part("r-0", [report("a")], MODEL, "run")
+    output.begin(other)
+    with pytest.raises(JobError, match="another job"):
+        output.begin(JOB)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from pyarrow.fs import FileSelector
 
 from bulk.errors import JobError
 from bulk.storage import Location
@@ -39,6 +40,23 @@ def test_removed_files_are_gone(folder: Location) -> None:
 
     assert not file.is_file()
     assert list((folder / "nothing").files()) == []
+
+
+def test_failed_write_leaves_the_file_as_it_was(folder: Location) -> None:
+    """Neither a part of the new contents nor a temporary file; what a killed process has left can be removed."""
+    folder.make_folder()
+    (folder / "a").write(b"1")
+    with pytest.raises(TypeError):
+        (folder / "a").write("text")  # type: ignore[arg-type]
+    assert (folder / "a").read() == b"1"
+    system, path = folder._resolve()
+    names = [info.base_name for info in system.get_file_info(FileSelector(path))]
+    assert names == ["a"]
+    with (folder / ".b.0123.tmp").create() as file:
+        file.write(b"half")
+    folder.remove_unfinished()
+    assert not (folder / ".b.0123.tmp").is_file()
+    assert (folder / "a").is_file()
 
 
 def test_local_copy_has_the_name_and_the_contents(folder: Location) -> None:

@@ -34,12 +34,15 @@ def test_hidden_files_are_no_studies(tmp_path: Path) -> None:
 
 def test_csv_keeps_ids_as_they_are_written(tmp_path: Path) -> None:
     """007 is not 7; image names are relative to the table, absolute, or URLs."""
-    (tmp_path / "s.csv").write_text('id,image\n007,a.png\n"x, y",/b.png\n1e3,s3://bucket/c.png\n', encoding="utf-8")
+    (tmp_path / "s.csv").write_text(
+        'id,image\n007,a.png\n"x, y",/b.png\n1e3,s3://bucket/c.png\nNA,d\n', encoding="utf-8"
+    )
 
     assert list(source(tmp_path / "s.csv").read()) == [
         Study("007", (f"{tmp_path}/a.png",)),
         Study("x, y", ("/b.png",)),
         Study("1e3", ("s3://bucket/c.png",)),
+        Study("NA", (f"{tmp_path}/d",)),
     ]
 
 
@@ -61,9 +64,23 @@ def test_rexrank_takes_the_key_image_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("s.csv", "id,image\na,\nb,1.png\n"),
+        ("s.json", '{"a": {}, "b": {"image_path": "1.png"}}'),
+        ("s.json", '{"a": {"image_path": [3]}, "b": {"image_path": ["1.png"]}}'),
+    ],
+)
+def test_study_without_an_image_is_a_study(name: str, contents: str, tmp_path: Path) -> None:
+    """It gets an error of its own, and does not end the job."""
+    (tmp_path / name).write_text(contents, encoding="utf-8")
+
+    assert list(source(tmp_path / name).read()) == [Study("a", ()), Study("b", (f"{tmp_path}/1.png",))]
+
+
+@pytest.mark.parametrize(
     ("name", "contents", "reason"),
     [
-        ("s.csv", "id,image\na,\n", "row 1: no image is named"),
         ("s.csv", "id,image\na,b.png\n,c.png\n", "row 2: the id is empty"),
         (
             "s.csv",
@@ -76,8 +93,7 @@ def test_rexrank_takes_the_key_image_first(tmp_path: Path) -> None:
         ("s.parquet", "PAR1", "cannot be read"),
         ("s.json", "[]", "not ReXrank's JSON"),
         ("s.json", "{", "not JSON"),
-        ("s.json", '{"a": {}}', "study a: no image is named"),
-        ("s.json", '{"a": {"image_path": [3]}}', "study a: no image is named"),
+        ("s.json", '{"": {"image_path": "a.png"}}', "the id is empty"),
         ("s.xlsx", "", "expected a folder, or a .csv, .parquet or .json file"),
     ],
 )

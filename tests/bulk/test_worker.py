@@ -94,10 +94,16 @@ def test_written_block_is_not_decoded_again(work: Work, monkeypatch: pytest.Monk
     [
         (("missing.png",), "FileNotFoundError", "the file does not exist"),
         ((".",), "FileNotFoundError", "the file does not exist"),
+        (("empty.png",), "UnreadableInput", "the file is empty"),
+        ((), "NoImage", "the input names no image for this study"),
     ],
 )
-def test_missing_file_is_a_row(work: Work, images: tuple[str, ...], error: str, message: str) -> None:
+def test_study_without_a_file_is_a_row(  # noqa: PLR0917 - fixtures
+    work: Work, images: tuple[str, ...], error: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never the end of the job."""
+    (tmp_path / "empty.png").touch()
+    monkeypatch.chdir(tmp_path)
     row = work.worker()._row(Study("a", images))
 
     assert (row.error, row.message, row.report) == (error, message, None)

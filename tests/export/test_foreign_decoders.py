@@ -166,6 +166,41 @@ def float8(folder: Path) -> Files:
     return files
 
 
+def by_file(write: Callable[[Path], Files]) -> Callable[[Path], Files]:
+    """The weights files of folders instead of the folders."""
+
+    def choose(folder: Path) -> Files:
+        files = write(folder)
+        paths = [next(path.glob("*model.safetensors")) for path in files.paths]
+        return Files(paths, files.model, files.options)
+
+    return choose
+
+
+def incomplete_adapter(folder: Path) -> Files:
+    """An adapter without its second layer."""
+    files = adapted()(folder)
+    path = folder / "adapter" / "adapter_model.safetensors"
+    save_file({key: value for key, value in load_file(path).items() if "layers.1." not in key}, path)
+    return files
+
+
+def stale_copy(folder: Path) -> Files:
+    """Two shards, the second with zeros under the keys that the index finds in the first."""
+    files = saved("llama")(folder)
+    path = folder / "decoder" / "model.safetensors"
+    weights = load_file(path)
+    path.unlink()
+    first = dict(list(weights.items())[:5])
+    save_file(first, path.with_name("1.safetensors"))
+    save_file(
+        {**weights, **{key: torch.zeros_like(value) for key, value in first.items()}}, path.with_name("2.safetensors")
+    )
+    places = {key: "1.safetensors" if key in first else "2.safetensors" for key in weights}
+    path.with_name("model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    return files
+
+
 QWEN = {"sliding_window": 4096, "max_window_layers": 2}
 ASSUMED_LLAMA = (
     "decoder.model_type = 'llama'",
@@ -274,6 +309,17 @@ VARIANTS = {
         adapted(config={"target_modules": ["q_proj", "embed_tokens"]}), refused="merge_and_unload"
     ),
     "lora with bias": Variant(adapted(settings={"lora_bias": True}), refused="lora_bias = True"),
+    "lora by file": Variant(by_file(adapted())),
+    "folder by file": Variant(by_file(saved("llama", rope_theta=5000.0))),
+    "lora of some layers": Variant(adapted(config={"layers_to_transform": [1]})),
+    "lora without a layer": Variant(incomplete_adapter, refused="a part of the adapter is missing"),
+    "alpha_pattern as a list": Variant(
+        adapted(settings={"alpha_pattern": ["q_proj"]}), refused="alpha_pattern = .*must map"
+    ),
+    "invalid pattern": Variant(
+        adapted(settings={"alpha_pattern": {"q_proj(": 2}}), refused="a pattern in alpha_pattern that is not one"
+    ),
+    "stale copy in another shard": Variant(stale_copy),
     "two adapters": Variant(two_adapters, refused="is a second adapter"),
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -157,6 +158,42 @@ def test_large_message_is_refused(start: Callable[..., Site], called: Called) ->
     with pytest.raises(grpc.RpcError) as refused:
         call(start(), bytes(64 * 2**20 + 1000))
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "too large" in refused.value.details()
+    assert called.seen == []
+
+
+def test_large_metadata_is_refused_for_good(start: Callable[..., Site], called: Called) -> None:
+    """UNAVAILABLE would be tried again by clients."""
+    site = start()
+    for size in (9000, 60_000):
+        assert failure(site, large=size * "a") is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert failure(site, **{f"large{i}": 4000 * "a" for i in range(10)}) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert called.seen == []
+
+
+def test_an_unfinished_message_never_reaches_the_server(start: Callable[..., Site], called: Called) -> None:
+    """It is read whole before the server sees anything of the call."""
+    site, sent = start(), threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield bytes(100_000)
+        sent.set()
+        threading.Event().wait(1)
+
+    with grpc.insecure_channel(site.settings.listen_grpc, [("grpc.enable_http_proxy", 0)]) as channel:
+        metadata = [("authorization", f"Bearer {site.key}")]
+        answer = channel.stream_unary(PREDICTIONS).future(messages(), metadata=metadata, timeout=20)
+        assert sent.wait(20)
+        time.sleep(0.5)
+        assert called.seen == []
+        answer.cancel()
+
+
+def test_headers_that_mean_something_to_a_server_stay_here(start: Callable[..., Site], called: Called) -> None:
+    """Those of TorchServe's HTTP interface, and those that say who asks."""
+    call(start(), explain="True", describe="True", url_path="x", cookie="x", **{"x-forwarded-for": "x"})
+    ((_, metadata),) = called.seen
+    assert {"explain", "describe", "url_path", "cookie", "x-forwarded-for"}.isdisjoint(metadata)
 
 
 def test_overload_is_unavailable(start: Callable[..., Site], called: Called) -> None:

@@ -131,6 +131,27 @@ def test_readiness_needs_no_key_and_no_slot(site: Site) -> None:
     assert site.recorder.seen == []
 
 
+def test_readiness_passes_nothing_of_the_client_on(site: Site) -> None:
+    """A query, another host, another method and a large body are refused in the shape of the server's errors."""
+    asked = [
+        site.ask("GET", "/ready?customized=true&name=DOE"),
+        site.ask("GET", "/ready", Host="attacker.example"),
+        site.ask("POST", "/ready", b"x"),
+        site.ask("GET", "/ready", Content_Length=str(10**9)),
+    ]
+    assert [(status, answer["error"]["code"]) for status, _, answer in asked] == [(n, n) for n in (400, 421, 405, 413)]
+    assert site.recorder.seen == []
+    answers = [site.ask("GET", "/ready") for _ in range(60)]
+    assert {answer["error"]["code"] for status, _, answer in answers if status == 429} == {429}
+
+
+@pytest.mark.parametrize("path", ["/js", "/js/", "/samples", "/samples/", "/index.html/"])
+def test_folders_are_unknown_paths(site: Site, path: str) -> None:
+    """Neither a list of files nor a redirection to one."""
+    status, _, answer = site.ask("GET", path)
+    assert (status, answer["error"]["code"]) == (404, 404)
+
+
 @pytest.mark.parametrize("path", CLOSED)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_other_paths_never_reach_the_server(site: Site, method: str, path: str) -> None:

@@ -24,6 +24,7 @@ class FakeGenerator:
         self.image_features_shape = (49, 576)
         self.slots = slots
         self.not_compiled: str | None = None
+        self.max_images = 4
         self.takes_prompts = self.takes_messages = True
         self.max_columns, self.max_cache_mb = 2560, 7.5
         self.faulty = False

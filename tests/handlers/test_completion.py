@@ -20,6 +20,15 @@ def uri(contents: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{base64.b64encode(contents).decode()}"
 
 
+def url(address: str) -> dict[str, Any]:
+    """A part with this address."""
+    return {"type": "image_url", "image_url": {"url": address}}
+
+
+LARGE = bytes(200_000)
+"""More than the JSON of a request may have, an image not counted."""
+
+
 def image(contents: bytes = b"lungs") -> dict[str, Any]:
     """A part with an image."""
     return {"type": "image_url", "image_url": {"url": uri(contents)}}
@@ -171,7 +180,7 @@ def test_failure_while_decoding(frontend: Frontend, contents: bytes, stream: boo
 
     assert job.content_type == "application/json"
     assert (job.status, error(job)) == (
-        (415, {"message": "these bytes are not an image", "type": "invalid_request_error", "param": None,
+        (415, {"message": "these bytes are not an image", "type": "invalid_request_error", "param": "messages",
                "code": "NotAnImage"})
         if contents == b"broken"
         else (500, {"message": "the decoder computed NaN or infinity for this request", "type": "server_error",
@@ -237,11 +246,15 @@ def test_sampling_is_without_beams(
     ("members", "param", "message"),
     [
         ({"max_tokens": 5000}, "max_tokens", "max_tokens is 5000; allowed: 1 to 1024"),
-        ({"n": 2}, "n", "n is 2; allowed: 1 with greedy search"),
+        ({"n": 2}, "n", "n is 2; allowed: 1 with greedy search; for more set num_beams or temperature"),
         ({"n": "two"}, "n", "n is 'two'; it must be a number"),
         ({"temperature": -1}, "temperature", "allowed: 0.000001 to 100"),
         ({"top_p": 0}, "top_p", "allowed"),
         ({"stop": [""]}, "stop", "1 to 64 characters"),
+        ({"stop": [1]}, "stop", "a list, of texts"),
+        ({"stop": ["x"] * 17}, "stop", "at most"),
+        ({"min_new_tokens": 9, "max_tokens": 5}, "min_new_tokens", "0 to max_tokens"),
+        ({"logprobs": "yes"}, "logprobs", "true or false"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
@@ -249,7 +262,13 @@ def test_sampling_is_without_beams(
         ({"nonsense": 1}, "nonsense", "unknown parameter 'nonsense'; known: model, messages"),
         ({"max_new_tokens": 5}, "max_new_tokens", "unknown parameter"),
         ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens", "both given"),
-        ({"stream": "maybe"}, None, "stream must be true or false"),
+        ({"stream": True, "stream_options": {"include_usage": "x"}}, "stream_options.include_usage", "true or false"),
+        ({"messages": [user(url("data:image/png;base64,@@"))]}, "messages", "not valid base64"),
+        ({"messages": [user(url("data:image/png;base64,"))]}, "messages", "is empty"),
+        ({"messages": [user(*[image()] * 5)]}, "messages", "messages have 5 images; fake reads 4"),
+        ({"messages": [user({"type": "image_url", "image_url": uri(LARGE)})]}, "messages[0].content[0]", "DATA URI"),
+        ({"messages": [user({"type": "text", "text": uri(LARGE)})]}, "messages", "not in an image_url"),
+        ({"stream": "maybe"}, "stream", "stream must be true or false"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "with stream"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options", "include_usage"),
         ({"messages": []}, "messages", "at least one"),
@@ -259,7 +278,7 @@ def test_sampling_is_without_beams(
         ({"messages": [{"content": "x"}]}, "messages[0]", "role and content"),
         ({"messages": [user(image()), {"role": "tool", "content": "x"}]}, "messages[1].role", "user or assistant"),
         ({"messages": [user(image()), assistant("a"), user(image())]}, "messages[2].content[0]", "first message"),
-        ({"messages": [user({"type": "input_audio"}, image())]}, "messages[0].content[0]", "must have type"),
+        ({"messages": [user({"type": "input_audio"}, image())]}, "messages[0].content[0]", "must be {"),
         ({"messages": [user(image()) | {"tool_calls": [1]}]}, "messages[0].tool_calls", "not supported"),
     ],
 )
@@ -401,10 +420,14 @@ def test_limits(frontend: Frontend) -> None:
 
 def test_other_paths_are_refused(frontend: Frontend) -> None:
     """A path that only looks like one of these is not a request for a report."""
-    for path in ("v1/chat", "v1/completions", "v1/models/other", "chat/completions", "v1/chat/completions/x"):
+    job = frontend.submit({"image": b"lungs"}, {"url_path": "chat/completions"})
+    frontend.run()
+    assert (job.status, job.body["error"]["code"]) == (400, 400)
+    for path in ("v1/chat", "v1/completions", "v1/models/other", "v1/embeddings", "v1/chat/completions/x"):
         job = frontend.submit({"image": b"lungs"}, {"url_path": path})
         frontend.run()
-        assert (job.status, job.body["error"]["code"]) == (400, 400)
+        assert (job.status, error(job)["type"]) == (404, "invalid_request_error")
+        assert error(job)["code"] == ("UnknownModel" if path == "v1/models/other" else "UnknownPath")
 
 
 def test_every_parameter_has_one_meaning() -> None:

@@ -142,11 +142,11 @@ def test_limits_leave_room_for_every_legal_request() -> None:
 
 URL = b'{"type": "image_url", "image_url": {"url": "data:image/png;base64,%s"}},'
 COMPLETIONS = {
-    "300,000 images": (URL % b"" * 300_000, "more than 8 images"),
+    "300,000 images": (URL % b"aGk=" * 300_000, "more than 8 images"),
     "60 MB of beginnings of an image": (b'"url": ' * 8_000_000, "bytes of JSON"),
     "60 MB of spaces before an image": (b'"url"' + b" " * 60_000_000, "bytes of JSON"),
     "an image that is not base64": (URL % (b"!" * 60_000_000), "not valid base64"),
-    "an image of escapes": (URL % (rb"\n" * 30_000_000) + b'"",', "must have type"),
+    "an image of escapes": (URL % (rb"\n" * 30_000_000) + b'"",', "is empty"),
     "60 MB of text": (b'{"type": "text", "text": "%s"},' % (b"a" * 60_000_000), "bytes of JSON"),
     "60 MB of parts": (b"{}," * 20_000_000, "bytes of JSON"),
 }

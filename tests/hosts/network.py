@@ -56,7 +56,7 @@ class Host:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def cut(self) -> None:
+    def disconnect(self) -> None:
         """Pull its cable: packets are lost, and nobody is told."""
         _ip("-n", self.switch, "link", "set", self.link, "down")
 

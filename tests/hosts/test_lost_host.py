@@ -24,7 +24,7 @@ def test_host_that_is_cut_off_loses_nothing(farm: Farm) -> None:
     load = farm.load(USERS, BEFORE + AWAY + AFTER, {"num_beams": 2})
     time.sleep(BEFORE)
     cut, before = time.time(), [farm.answered(number) for number in range(2)]
-    farm.serving[1].cut()
+    farm.serving[1].disconnect()
     time.sleep(AWAY)
     restored, away = time.time(), [farm.answered(number) for number in range(2)]
     farm.serving[1].restore()

@@ -84,7 +84,7 @@ def test_host_that_is_cut_off_loses_no_study(
     with (tmp_path / "job.log").open("wb") as log:
         job = cluster[0].start(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
     wait_for_rows(output, 2 * BLOCK_ROWS, job)
-    cluster[2].cut()
+    cluster[2].disconnect()
     job.wait(300)
 
     assert job.returncode == 0, (tmp_path / "job.log").read_text(encoding="utf-8", errors="replace")

@@ -62,8 +62,9 @@ def test_every_end_of_text_token_ends_a_report(generator: ReportGenerator, tiny_
 def test_empty_report_has_a_warning(generator: ReportGenerator) -> None:
     """A report without text is not taken for a finding that there is nothing."""
     whole = one(generator, ReportRequest(image=png(0)))
+    options = dataclasses.replace(generator.config.generation, stop=(whole.text[:3],))
 
-    report = one(generator, ReportRequest(image=png(0), options=GenerationOptions(stop=(whole.text[:3],))))
+    report = one(generator, ReportRequest(image=png(0), options=options))
 
     assert whole.warnings == ()
     assert (report.text, report.warnings) == ("", (EMPTY_REPORT,))

@@ -131,6 +131,7 @@ def test_copy(page: Any, site: Site) -> None:
         (answer("<html>", 502, "text/html"), ("model failed", "failed on this request"), True),
         # The server has died twice on this request.
         (b"", ("model failed", "failed on this request"), True),
+        *((answer(body), ("answer cannot be read", "damaged"), True) for body in ("null", "<html>", '{"text": "Fi')),
     ],
 )
 def test_problems_are_explained(
@@ -150,6 +151,31 @@ def test_problems_are_explained(
         page.locator("#retry").click()
         wait_for_state(page, "Ready")
         assert not page.locator("#problem").is_visible()
+
+
+def test_an_empty_draft_says_so(page: Any, site: Site, choose: Callable[..., None]) -> None:
+    """It is not a report that says nothing."""
+    choose()
+    wait_for_state(page, "Ready")
+    empty = {"report": " ", "sections": {"findings": None, "impression": None}}
+    site.recorder.answers[PREDICT] = stream(REPORT | empty)
+    page.locator("#write").click()
+    wait_for_state(page, "The draft is empty.")
+    assert "no text" in page.locator("#text").inner_text()
+
+
+def test_several_files_are_not_one(page: Any, site: Site) -> None:
+    """None is chosen for the user."""
+    page.evaluate(
+        """() => {
+            const given = new DataTransfer();
+            for (const name of ["a", "b"]) given.items.add(new File([name], name));
+            document.dispatchEvent(new DragEvent("drop", { dataTransfer: given, bubbles: true, cancelable: true }));
+        }"""
+    )
+    page.locator("#problem").wait_for()
+    assert "Choose one file" in page.locator("#problem").inner_text()
+    assert sent(site) == []
 
 
 def test_failed_report_leaves_no_text(page: Any, site: Site, choose: Callable[..., None]) -> None:

@@ -13,7 +13,11 @@ BY_NAME = {"body_part", "view", "body_part_unknown", "view_unknown", "sop_class_
 def codes() -> set[str]:
     """First words of the library's messages that begin with `code: `."""
     found = set(BY_NAME)
-    for file in (*(LIBRARY / "images").rglob("*.py"), LIBRARY / "encoding" / "gate.py"):
+    for file in (
+        *(LIBRARY / "images").rglob("*.py"),
+        LIBRARY / "encoding" / "gate.py",
+        LIBRARY / "report_generator.py",
+    ):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
             if isinstance(first, ast.Constant) and isinstance(first.value, str):

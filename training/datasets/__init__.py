@@ -102,7 +102,9 @@ def read_studies(
     path, images = Path(path), None if images is None else Path(images)
     if is_zip(path):
         raise DatasetError(f"{path} is a zip archive; unpack it, and give its folder or the file in it as path")
-    if images is not None and format not in WRITES_IMAGES:
+    # A table in parquet may hold its images: the folder is then where they are written to.
+    written = format in WRITES_IMAGES or (format == "table" and path.suffix == ".parquet")
+    if images is not None and not (written and not images.exists()):
         images = unpack_images(images)
     places: dict[str, str] = {}
     studies = []

@@ -14,23 +14,7 @@ from typing import Any, TextIO
 
 from training.datasets.cleaning import has_words, remove_markup
 from training.datasets.study import DatasetError
-from training.datasets.values import read_record, read_value
-
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-"""What data sets call the three splits."""
-
-SPLIT_KEYS = ("split", "set", "subset", "partition", "data_split", "dataset_split")
-"""What data sets call the column of the splits, in any case."""
+from training.datasets.values import read_value
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
 """Control characters such as NUL; tabs and line ends are text."""
@@ -249,7 +233,7 @@ def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False
         if text is not None and not isinstance(text, str):
             raise DatasetError(f"{place}: {name} is {type(text).__name__}; expected a text or null")
         if text and (answers or read_value(text)) and has_words(text):
-            kept[name] = CONTROLS.sub("", remove_markup(text))
+            kept[name] = CONTROLS.sub("", remove_markup(text)).strip()
     return kept
 
 
@@ -267,12 +251,13 @@ def _unpack_list(text: str) -> Any:
 
 
 def keep_readings(
-    reports: Iterable[Mapping[str, Any]], place: str
+    reports: Iterable[Mapping[str, Any]], place: str, *, answers: bool = False
 ) -> tuple[dict[str, str], tuple[dict[str, str], ...]]:
     """The sections of the first report and those of further ones, by the rules of `keep_texts`; repeats are left out.
 
     reports : of one study; a section that is a list of texts is one text for each of several reports. Reports that
               contradict each other in no section, such as findings in one row and the impression in the next, are one
+    answers : of keep_texts
 
     Raises DatasetError like keep_texts.
     """
@@ -281,7 +266,7 @@ def keep_readings(
         lists = {name: value for name, value in report.items() if isinstance(value, list)}
         for number in range(max((len(value) for value in lists.values()), default=1) or 1):
             chosen = {name: value[number] if number < len(value) else None for name, value in lists.items()}
-            texts = keep_texts({**report, **chosen}, place)
+            texts = keep_texts({**report, **chosen}, place, answers=answers)
             if not texts or texts in found:
                 continue
             part = next(
@@ -292,6 +277,28 @@ def keep_readings(
             else:
                 part.update(texts)
     return (found[0], tuple(found[1:])) if found else ({}, ())
+
+
+def separate_questions(
+    study_id: str, rows: Iterable[tuple[str, dict[str, Any]]]
+) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
+    """The rows of one id by what they ask, with an id for each: answers to two questions are not two references.
+
+    Rows that ask nothing, and all rows where there is only one question, keep the id.
+    """
+    questions: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for place, row in rows:
+        questions.setdefault(" ".join((read_value(row.get(PROMPT)) or "").casefold().split()), []).append((place, row))
+    for number, (question, asked) in enumerate(questions.items(), 1):
+        yield f"{study_id}#{number}" if question and len(questions) > 1 else study_id, asked
+
+
+def pair_views(names: Sequence[str], view: Any, place: str) -> list[tuple[str, str]]:
+    """The images of a record, each with its view: one of a list, or the one view of all. Raises DatasetError."""
+    views = view if isinstance(view, list) else [view] * len(names)
+    if len(views) != len(names):
+        raise DatasetError(f"{place} has {len(names)} images and {len(views)} views; give one view for each image")
+    return [(name, read_value(view) or "") for name, view in zip(names, views, strict=True)]
 
 
 def check_one_study(rows: Sequence[tuple[str, Collection[str], Mapping[str, Any]]], key: str) -> None:
@@ -319,17 +326,6 @@ def check_one_study(rows: Sequence[tuple[str, Collection[str], Mapping[str, Any]
             )
 
 
-def find_split_value(record: Mapping[str, Any]) -> Any:
-    """The split that a record names under one of SPLIT_KEYS, in any case; None where it names none.
-
-    A key other than `split` counts only where its value is a split: a `set` may be anything.
-    """
-    found = read_record(record)
-    if "split" in found:
-        return found["split"]
-    return next((found[key] for key in SPLIT_KEYS if found.get(key, "").lower() in SPLIT_NAMES), None)
-
-
 def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict[str, str]:
     """What else a record says, as texts: every value that is a text or a number, but for the keys that are `known`."""
     skipped = set(known)
@@ -342,20 +338,3 @@ def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict
         and str(value).strip()
         and not (isinstance(value, float) and math.isnan(value))
     }
-
-
-def name_split(name: Any, place: str) -> str | None:
-    """`train`, `val` or `test` for what a data set calls it; None where it is unknown.
-
-    Raises DatasetError for others.
-    """
-    plain = (read_value(name) or "").lower()
-    if plain and plain not in SPLIT_NAMES:
-        raise DatasetError(f"{place}: the split is {name!r}; allowed: {', '.join(SPLIT_NAMES)}")
-    return SPLIT_NAMES.get(plain)
-
-
-def find_split(path: str) -> str | None:
-    """The split that a path names, in any case: the last of SPLIT_NAMES among its words; None where it names none."""
-    words = re.split(r"[^a-z]+|(?=data\.csv)", path.lower())
-    return next((SPLIT_NAMES[word] for word in reversed(words) if word in SPLIT_NAMES), None)

@@ -21,7 +21,8 @@ NAMES: dict[str, tuple[str, ...]] = {
         "RESULTATS?", "CONSTATATIONS?", "ACHADOS(?: RADIOGRAFICOS)?", "RESULTADOS?", "DESCRICAO",
         "REPERTI", "REFERTO", "BEVINDINGEN", "VERSLAG", "FYND", "FUND", "BESKRIVELSE", "LOYDOKSET", "BULGULAR",
         "OPIS(?: BADANIA)?", "NALEZ", "ОПИСАНИЕ", "РЕЗУЛЬТАТЫ?", "ΕΥΡΗΜΑΤΑ", "影像所见", "影像所見",
-        "检查所见", "檢查所見", "放射学所见", "所见", "所見", "소견", "판독소견", "MO TA",
+        "检查所见", "檢查所見", "放射学所见", "影像表现", "影像学表现", "影像學表現", "放射学表现", "描述",
+        "READING", "ANALISE", "所见", "所見", "소견", "판독소견", "MO TA",
     ),
     "impression": (
         "IMPRESSIONS?", "(?:FINAL|OVERALL|RADIOLOGICAL|RADIOLOGIC|RADIOGRAPHIC|DIAGNOSTIC) IMPRESSIONS?",
@@ -30,9 +31,11 @@ NAMES: dict[str, tuple[str, ...]] = {
         "(?:RADIOLOGICAL|RADIOLOGIC|RADIOGRAPHIC|IMAGING|X-?RAY|FINAL) DIAGNOS[EI]S", "SUMMARY IMPRESSION",
         "IMPRESION(?:ES)?(?: DIAGNOSTICA)?", "CONCLUSION(?:ES)?",
         "DIAGNOSTICO", "JUICIO DIAGNOSTICO", "BEURTEILUNG", "ZUSAMMENFASSUNG", "BEWERTUNG", "SYNTHESE", "IMPRESSAO",
-        "IMPRESSAO DIAGNOSTICA", "CONCLUSAO", "CONCLUSOES", "CONCLUSIONI", "CONCLUSIONE", "CONCLUSIE", "BEDOMNING",
+        "IMPRESSAO DIAGNOSTICA", "OPINIAO", "AU TOTAL",
+        "CONCLUSAO", "CONCLUSOES", "CONCLUSIONI", "CONCLUSIONE", "CONCLUSIE", "BEDOMNING",
         "UTLATANDE", "KONKLUSION", "KONKLUSJON", "VURDERING", "LAUSUNTO", "SONUC", "IZLENIM", "WNIOSKI", "ZAVER",
-        "ЗАКЛЮЧЕНИЕ", "ΣΥΜΠΕΡΑΣΜΑ", "诊断意见", "影像诊断", "影像診斷", "诊断", "診断", "印象", "结论", "結論", "결론",
+        "ЗАКЛЮЧЕНИЕ", "ΣΥΜΠΕΡΑΣΜΑ", "诊断意见", "影像诊断", "影像診斷", "影像学诊断",
+        "影像學診斷", "放射学诊断", "诊断印象", "诊断结论", "诊断", "診断", "印象", "结论", "結論", "결론",
         "KET LUAN",
     ),
     "indication": (
@@ -45,7 +48,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "(?:DATOS|HISTORIA|INFORMACION) CLINIC[AO]S?", "ANTECEDENTES", "(?:KLINISCHE )?INDIKATION(?:EN)?", "ANAMNESE",
         "KLINISCHE (?:ANGABEN?|FRAGESTELLUNG|GEGEVENS|VRAAGSTELLING)", "FRAGESTELLUNG", "RENSEIGNEMENTS CLINIQUES",
         "INDICATION CLINIQUE", "MOTIF", "INDICACAO", "INDICACOES", "DADOS CLINICOS", "HISTORIA CLINICA",
-        "QUESITO(?: CLINICO|DIAGNOSTICO)?", "INDICAZION[EI]", "INDICATIE", "KLINIK BILGI", "WSKAZANIA", "临床资料",
+        "QUESITO(?: CLINICO| DIAGNOSTICO)?", "INDICAZION[EI]", "INDICATIE", "KLINIK BILGI", "WSKAZANIA", "临床资料",
         "临床诊断", "病史", "ПОКАЗАНИЯ", "ANAMNES", "FRAGESTALLNING",
     ),
     "comparison": (
@@ -76,6 +79,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "wet read": ("WET READ",),
     "addendum": ("ADDEND(?:UM|A)", "NACHTRAG"),
     "summary": ("SUMMARY",),
+    "diagnosis": ("DIAGNOS[EI]S",),
     "accession number": ("ACCESSION(?: NUMBER| NO\\.?)?",),
     DESCRIPTION: (
         "NARRATIVE", "COMMENTS?",
@@ -86,7 +90,9 @@ NAMES: dict[str, tuple[str, ...]] = {
         "END OF (?:IMPRESSION|REPORT|FINDINGS)", "ATTESTATION", "(?:ELECTRONICALLY )?SIGNED(?: BY)?",
         "DICTATED(?: BY)?", "TRANSCRIBED(?: BY)?",
         "(?:INTERPRETED|APPROVED|VERIFIED|REPORTED|READ) BY", "(?:ATTENDING |REPORTING )?RADIOLOGIST",
-        "SIGNATURE", "DISCLAIMER", "MEDICO", "FIRMADO(?: POR)?",
+        "(?:ATTENDING|RESIDENT|FELLOW|REFERRING|REPORTING)(?: PHYSICIAN| RADIOLOGIST| DOCTOR)?", "TRANSCRIPTIONIST",
+        "WORKSTATION(?: ID)?", "(?:CPT|ICD(?:-?10)?|BILLING)(?: CODES?)?", "SIGNATURE", "DISCLAIMER",
+        "MEDICO", "FIRMADO(?: POR)?",
     ),
 }  # fmt: skip
 """Headings of a section as regular expressions on folded text (see `fold`), in the languages of published reports."""
@@ -103,7 +109,7 @@ _OPENED = r"[ \t>#*=•~|\[(<{-]*_{0,2}(?:\d{1,2}[.)][ \t]*)?[*_]{0,3}"
 
 _CLOSED = r"(?:\*{1,3}|__?(?!_)|=+|#+|~+)?"
 SEPARATOR = (
-    rf"(?P<colon>[ \t]*{_CLOSED}[ \t]*[:：]{_CLOSED})|(?P<bracket>[ \t]*[\]>)}}]{_CLOSED}[ \t]*[:：]?)"
+    rf"(?P<colon>[ \t]*{_CLOSED}[ \t]*[:：](?:[-–—]+(?=\s))?{_CLOSED})|(?P<bracket>[ \t]*[\]>)}}]{_CLOSED}[ \t]*[:：]?)"
     rf"|(?P<dash>[ \t]*{_CLOSED}[ \t]*[-–—]+(?=\s))|(?P<end>[ \t]*{_CLOSED}[ \t]*\.?[ \t]*(?=\n|\Z))"
     rf"|(?P<gap>(?:[ \t]{{2,}}|\t)(?=\S))|(?P<glued>[ \t](?=(?-i:[A-Z][a-z])|\d+[.)][ \t]))"
 )
@@ -148,7 +154,9 @@ EXAMINATION = re.compile(rf"\b(?:{_STUDY_WORDS}|VIEWS?|PORTABLE)\b", re.IGNORECA
 
 ANATOMY = re.compile(
     r"^[ \t]*(?P<name>(?:LUNGS?|PULMONARY|HEART|CARDIAC|MEDIASTINUM|CARDIOMEDIASTIN\w+|PLEURAL?|BONES?|OSSEOUS|"
-    r"SOFT TISSUES?|AIRWAYS?|TRACHEA|DIAPHRAGM|LINES?|TUBES?|DEVICES|SUPPORT DEVICES|HILA|PULMONES|CORAZON|MEDIASTINO|"
+    r"SOFT TISSUES?|AIRWAYS?|TRACHEA|DIAPHRAGM|CARDIOVASCULAR|BREATHING|CIRCULATION|VESSELS|AORTA|VASCULATURE|"
+    r"(?:UPPER |VISUALI[SZ]ED |LIMITED )?(?:UPPER )?ABDOMEN|SKELETON|SKELETAL|RIBS?|SPINE|CHEST WALL|LINES?|TUBES?|"
+    r"DEVICES|SUPPORT DEVICES|HILA|PULMONES|CORAZON|MEDIASTINO|"
     r"LUNGEN?|HERZ|POUMONS|COEUR|PULMOES|CORACAO)"
     r"(?:[ \t]*(?:[/&,]|\bAND\b)[ \t]*\w+(?: \w+)?|[ \t]+\w+){0,3}):(?=[ \t])", re.IGNORECASE | re.MULTILINE,
 )  # fmt: skip
@@ -161,7 +169,13 @@ CLOSERS = re.compile(
     r"|^[ \t]*(?:GMC|NPI)[ \t:]*(?:(?:No|Number)[.:]?[ \t]*)?\d+[ \t.]*$"
     r"|(?:^[ \t]*|(?<=[.:!?])\s+)(?:This report has been (?:anonymized|de-?identified)|"
     r"Physician to Physician Radiology|"
-    r"I,? (?:the |a )?(?:attending|teaching|undersigned)|I have (?:personally )?reviewed|"
+    r"I,? (?:the |a )?(?:attending|teaching|undersigned)|I(?:,[^.\n]{1,40},)? have (?:personally )?reviewed|"
+    r"Workstation ID|CPT codes?\b|"
+    r"Thank(?:s| you) (?:very much )?for (?:referring|(?:the|this|your) (?:kind )?referral|allowing|involving)|"
+    r"(?:Mit|Freundliche) (?:freundlichen |besten |kollegialen )*Gru(?:ß|ss)e?n?|Sincerely|(?:Kind |Best )?[Rr]egards,|"
+    r"Cordialement|Atentamente|Atenciosamente|(?:Cordiali|Distinti) saluti|Met vriendelijke groet|"
+    r"(?:(?:Final|Preliminary) )?[Rr]eport (?:(?:electronically|digitally) )?"
+    r"(?:signed|dictated|transcribed|finalized|verified|approved|by)\b|"
     r"(?:Electronically|Digitally) (?:signed|verified|approved)|"
     r"(?:Signed|Dictated|Transcribed|Interpreted|Reviewed|Verified|Approved|Finalized) (?:electronically )?(?:by|on)\b|"
     r"END OF (?:IMPRESSION|REPORT)|\*{2,} ?(?:Final|End)\b)", re.MULTILINE,

@@ -8,7 +8,10 @@ A report is read as a chain of headings. The grammar, of which tests/training/da
     anatomy     = `LUNGS:` outside findings: opens the description, or continues the findings, and is text
     closing     = signature or notice: nothing after it is about the image
     other       = any other line that begins with capitals and a colon: a section of its own name, or, inside findings
-                  and impression, text
+                  and impression, and after an anatomy, text
+    aside       = comparison, technique or examination inside findings: its sentence or line, after which the findings
+                  go on
+    summing up  = `SUMMARY:` or `DIAGNOSIS:` after findings, where there is no impression: the impression
 """
 
 import re
@@ -24,14 +27,24 @@ PREAMBLE = "preamble"
 _HEADER = ("indication", "comparison", "technique", "examination")
 """Sections that come before the findings: a later paragraph of the last of them may be the findings themselves."""
 
-_AFTER = ("recommendation", "notification", "summary", "accession number", "wet read", "addendum", CLOSING)
+_ASIDE = ("comparison", "technique", "examination")
+"""Sections that may be a line or a sentence among the findings."""
+
+_AFTER = ("recommendation", "notification", "summary", "diagnosis", "accession number", "wet read", "addendum", CLOSING)
 """Sections in which nothing but a known heading opens another."""
 
-_WEAK = ("technique", "examination", "summary", CLOSING, DESCRIPTION)
+_WEAK = ("technique", "examination", "summary", "diagnosis", CLOSING, DESCRIPTION)
 """Sections whose headings are common words: they need a colon, or a line of their own."""
 
 _WORDS = re.compile(r"[^\W\d_]{2,}[ \t,'\n/-]+[^\W\d_]{2,}|[^\W\d_a-z]{4,}")
 _SENTENCE = re.compile(r"(?:[^\W\d_]+[ \t,'\n/-]+){2,}[^\W\d_]*[^\W\d_A-Z]")
+_CODE = re.compile(r"\s*\d")
+"""CheXpert's summaries are codes: `2-ABNORMAL`."""
+
+_ASIDE_END = re.compile(r"[.;](?=\s)|\n[ \t]*\n|\n(?=[ \t]*[A-Z*•-])")
+_LINE_END = re.compile(r"[.;][ \t]*\n|\n[ \t]*\n|\n(?=[ \t]*[A-Z*•-])")
+"""Where an aside ends that is inside a line, and one that begins a line."""
+
 _RULE = re.compile(r"^[ \t]*[_=*-]{5,}[ \t]*$", re.MULTILINE)
 
 
@@ -68,7 +81,15 @@ def split_sections(text: str, name: str = PREAMBLE) -> dict[str, str]:
         sections[mark.name] = "\n".join(filter(None, (sections.get(mark.name), body)))
     if name == PREAMBLE and not sections.get("findings"):
         sections = _find_findings(sections, [mark.name for mark in marks])
-    return {name: body for name, body in sections.items() if body} or whole
+    return _name_impression({name: body for name, body in sections.items() if body}) or whole
+
+
+def _name_impression(sections: dict[str, str]) -> dict[str, str]:
+    """The sections with what sums up the findings as `impression`, if there is no other."""
+    names = list(sections)
+    after = names[names.index("findings") + 1 :] if "findings" in names and "impression" not in names else []
+    found = next((name for name in after if name in ("summary", "diagnosis") and not _CODE.match(sections[name])), "")
+    return {"impression" if name == found else name: body for name, body in sections.items()}
 
 
 def _strip(body: str) -> str:
@@ -85,23 +106,40 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
         key=lambda entry: entry[:2],
     )
     last, seen = 0, {name}
+    body, resumed = False, None  # whether parts of the body are headings; where an aside ends
     for start, rank, match in found:
         if start < last:
             continue
+        if resumed and start >= resumed.start:
+            yield resumed
+            name, resumed = resumed.name, None
         if rank == 0:
             mark: _Mark | None = _Mark(start, match.end(), CLOSING)
         elif rank <= 2:
             mark = _read_known(text, match, at_line=rank == 1)
         else:
-            mark = None if name in (*TARGETS, *_AFTER) else _read_other(text, match, kinds[rank])
+            inside = (*TARGETS, *_AFTER, *([DESCRIPTION] if body and rank == 5 else []))
+            mark = None if name in inside else _read_other(text, match, kinds[rank])
+            body = body or (mark is not None and rank == 3)
             if mark and rank == 3 and "findings" in seen:
                 mark = mark._replace(name="findings")  # `HEART:` after a `COMPARISON:` among the findings
             if mark and rank == 4 and name in _HEADER and not text[last:start].strip():
                 mark = None  # `COMPARISON:` and, on the next line, the name of an earlier examination
         if mark:
+            going_on = name == "findings" or (body and name == DESCRIPTION)
+            resumed = _resume(text, mark, name, at_line=rank == 1) if going_on and mark.name in _ASIDE else None
             name, last = mark.name, max(mark.end, start + 1)
             seen.add(name)
             yield mark
+    if resumed:
+        yield resumed
+
+
+def _resume(text: str, aside: _Mark, name: str, *, at_line: bool) -> _Mark | None:
+    """Where section `name` continues after an aside; None where nothing follows."""
+    begin = aside.end + len(text[aside.end :]) - len(text[aside.end :].lstrip())
+    found = (_LINE_END if at_line else _ASIDE_END).search(text, begin)
+    return _Mark(found.end(), found.end(), name) if found else None
 
 
 def _read_known(text: str, match: re.Match[str], at_line: bool) -> _Mark | None:

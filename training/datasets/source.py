@@ -7,11 +7,12 @@ from pathlib import Path
 
 from training.datasets import read_studies
 from training.datasets.cleaning import clean_study
+from training.datasets.files import PROMPT
 from training.datasets.headings import TARGETS
 from training.datasets.sections import split_sections
 from training.datasets.splits import POLICIES, assign_splits
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import PATIENT_KEYS, read_value
+from training.datasets.values import PATIENT_KEYS, fold_key, read_value
 
 REFERENCES = ("first", "each", "joined")
 """What `dataset.references` allows."""
@@ -41,6 +42,8 @@ class Source:
         "first"  # what is learned where a study has several reports: "first"; "each": as examples of their
     )
     # own; "joined": one after the other, by a space. Evaluation compares with all of them
+    prompts: tuple[str, ...] = ()  # what is asked: one is drawn each time, the first is evaluated; empty: a study's
+    # label `prompt`, else the model's default
     clean: tuple[str, ...] = ()  # steps of training.datasets.cleaning: whitespace, deidentified, enumeration, lowercase
     images: str = "each"  # "each": every image of a study is an example with the study's text; "first": only its first
     views: tuple[str, ...] = ()  # only images of these views, as the data set names them; empty: all
@@ -95,6 +98,10 @@ class Source:
         if self.references == "joined" and texts:
             return (" ".join(texts),)
         return texts if self.references == "each" else texts[:1]
+
+    def choose_prompt(self, study: Study) -> str:
+        """What is asked about a study when it is evaluated; empty where that is the model's default."""
+        return self.prompts[0] if self.prompts else study.labels.get(PROMPT, "")
 
 
 def load_studies(source: Source) -> list[Study]:
@@ -174,7 +181,7 @@ def _cut_sections(sections: Mapping[str, str], wanted: Set[str]) -> Mapping[str,
 
 def _name_patient(study: Study, source: Source) -> str | None:
     if source.patient_column:
-        if source.patient_column.lower() in PATIENT_KEYS and study.patient_id:
+        if fold_key(source.patient_column) in PATIENT_KEYS and study.patient_id:
             return study.patient_id
         patient = study.labels.get(source.patient_column)
         if patient is None:

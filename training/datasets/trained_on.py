@@ -60,12 +60,21 @@ class TrainedOn:
         """Whether the weights were chosen on a study."""
         return _has_mark(self.chosen, study, source)
 
+    def is_of(self, source: Source) -> bool:
+        """Whether a data set is that of the training, however its path is written."""
+        path = self.dataset.get("path")
+        return (
+            path is not None
+            and self.dataset.get("format") == source.format
+            and Path(path).resolve() == Path(source.path).resolve()
+        )
+
     def find_pictures(self, studies: Sequence[Study], source: Source) -> set[str]:
         """Ids of the studies of another data set with a picture that the model was trained on, whatever its bytes are.
 
         In the data set of the training ids tell, and pictures that look alike are not the same.
         """
-        if not self.pictures or (self.dataset.get("format"), self.dataset.get("path")) == (source.format, source.path):
+        if not self.pictures or self.is_of(source):
             return set()
         owners = [(study.study_id, image) for study in studies for image in study.images]
         hashes = [hash_picture(image, source.frame) for _, image in owners]

@@ -46,8 +46,8 @@ UNKNOWN = frozenset(
 WHOLE = re.compile(r"^(\d+)\.0+$")
 """A whole number that a spreadsheet wrote with a point."""
 
-PATIENT_KEYS = ("patientid", "patient_id", "patient", "subject_id", "subject")
-"""Keys of a record that name its patient, in any case."""
+PATIENT_KEYS = ("patientid", "patient", "subjectid", "subject")
+"""Keys of a record that name its patient, as `fold_key` writes them."""
 
 
 def read_value(value: Any) -> str | None:
@@ -64,12 +64,22 @@ def read_value(value: Any) -> str | None:
     return None if text.lower().rstrip(".") in UNKNOWN else text
 
 
+def fold_key(key: str) -> str:
+    """A key as `patientid`, however it is written: `Patient ID`, `patient_id`."""
+    return re.sub(r"[\s_-]+", "", key.lower())
+
+
 def read_record(record: Mapping[str, Any]) -> dict[str, str]:
-    """The known values of a record, by its keys in lower case."""
-    return {key.strip().lower(): value for key, item in record.items() if (value := read_value(item)) is not None}
+    """The known values of a record, by its keys as `fold_key` writes them."""
+    return {fold_key(key): value for key, item in record.items() if (value := read_value(item)) is not None}
 
 
 def find_patient_value(record: Mapping[str, Any]) -> str | None:
     """The patient that a record names under one of PATIENT_KEYS; None where it names none."""
     found = read_record(record)
     return next((found[key] for key in PATIENT_KEYS if key in found), None)
+
+
+def name_patient_keys(record: Mapping[str, Any]) -> list[str]:
+    """The keys of a record that may name its patient, as it writes them."""
+    return [key for key in record if fold_key(key) in PATIENT_KEYS]

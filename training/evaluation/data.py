@@ -17,6 +17,7 @@ class EvaluationData:
     further             : of each study the others; none where no study has any
     inputs              : of each study, the image that a model sees (the first that the source chooses) or the file
                           with its features; None where it has neither
+    prompts             : of each study, what the model is asked; empty: its default
     train, train_texts  : what baselines copy from, and the texts that the vocabulary of R2Gen's protocol comes from
     train_inputs        : of the training studies, likewise
     val_texts           : reports on which the constant is chosen
@@ -37,6 +38,7 @@ class EvaluationData:
     remarks: tuple[str, ...] = ()
     further: tuple[tuple[str, ...], ...] = ()
     frame: int = 0
+    prompts: tuple[str, ...] = ()
 
 
 def read_data(
@@ -60,6 +62,10 @@ def read_data(
     remarks: list[str] = []
     if trained_on:
         parts[split], remarks = _leave_out_known(parts, split, source, trained_on)
+    if split == "train":
+        remarks.append(
+            "The baselines copy from the studies that are scored: their nearest image is the picture itself."
+        )
     missing, unseen = 0, 0
     if with_images:
         unseen = sum(not source.choose_images(study) and study.features is None for study in parts[split])
@@ -86,6 +92,7 @@ def read_data(
         remarks=(*remarks, *_make_remarks([study for study, _ in written[split]], source, missing, unseen)),
         further=_list_further([texts for _, texts in written[split]]),
         frame=source.frame,
+        prompts=tuple(source.choose_prompt(study) for study, _ in written[split]),
     )
 
 

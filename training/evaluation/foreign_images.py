@@ -1,4 +1,4 @@
-"""Pictures that are no radiographs, drawn or taken from installed packages, to measure what an input gate lets through.
+"""Pictures that are not radiographs, drawn or from installed packages, to measure what an input gate lets through.
 
 Every picture follows from the seed: the figures of a model card can be measured again.
 """

@@ -1,6 +1,7 @@
 """The language of a set of reports: labels and negation are read by English rules."""
 
 import random
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,13 +21,21 @@ LANGUAGES = frozenset([
 # fmt: on
 """Languages with many speakers; with all 97 of the model, short reports turn into Galician and Latin."""
 
+SCRIPTS = frozenset(
+    ["ARABIC", "CJK", "CYRILLIC", "DEVANAGARI", "GREEK", "HANGUL", "HEBREW", "HIRAGANA", "KATAKANA", "LATIN", "THAI"]
+)
+"""Scripts of LANGUAGES, as Unicode names begin: in another, whatever language is found is the wrong one."""
+
+MARKED = 0.02
+"""Share of letters outside ASCII from which on texts in Latin script are not taken for English in doubt."""
+
 CERTAIN = 0.25
 """Nats for each character by which a language must be ahead in every sample: in mixtures of two, and in texts of stems
 as PadChest has them, a third is ahead by less."""
 
 
 def find_language(texts: Sequence[str]) -> str:
-    """ISO 639-1 code of most of the texts, such as "en"; empty where they have no words.
+    """ISO 639-1 code of most of the texts, such as "en"; empty without words, and in a script of none of LANGUAGES.
 
     The commonest answer of an n-gram model (Lui and Baldwin, ACL 2012) for random samples of texts, joined.
     """
@@ -48,13 +57,19 @@ def _rank(texts: Sequence[str]) -> tuple[str, bool]:
     words = [text for text in dict.fromkeys(texts) if any(character.isalpha() for character in text)]
     if not words:
         return "", False
+    letters = [character for text in words for character in text if character.isalpha()]
+    scripts = Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in letters)
+    if scripts.most_common(1)[0][0] not in SCRIPTS:
+        return "", False
+    prior = PRIOR if sum(not letter.isascii() for letter in letters) < MARKED * len(letters) else 0.0
     generator = random.Random(0)  # noqa: S311 - a sample, no secret
     found: Counter[str] = Counter()
     certain = True
     for _ in range(DRAWS):
         sample = " ".join(generator.sample(words, min(SAMPLE, len(words)))).lower()
-        odds = {str(name): float(odd) + PRIOR * (name == "en") for name, odd in py3langid.rank(sample)}
+        odds = {str(name): float(odd) + prior * (name == "en") for name, odd in py3langid.rank(sample)}
         second, first = sorted(LANGUAGES & odds.keys(), key=lambda name: odds[name])[-2:]
         found[first] += 1
+        certain = certain and max(odds, key=lambda name: odds[name]) == first  # not Latvian, which is not among them
         certain = certain and odds[first] - odds[second] >= CERTAIN * len(sample)
     return found.most_common(1)[0][0], certain and len(found) == 1

@@ -52,7 +52,6 @@ class ModelRunner:
         model.network.connector.to(device)
         self._decoder = serving_decoder(model.network.decoder, packed=False, device=device)
         self._prompter = model.config.prompter(model.tokenizer)
-        self._prompt_ids = self._prompter.ids(None, None)
         self._bans = Bans(model.tokenizer, model.config.decoder.get("vocab_size"))
 
     def features(self, images: Sequence[Path]) -> Tensor:
@@ -60,25 +59,36 @@ class ModelRunner:
         return torch.from_numpy(self._encoder.means(images))
 
     @torch.inference_mode()
-    def run(self, images: Sequence[Path], references: Sequence[str], options: GenerationOptions | None = None) -> Run:
+    def run(
+        self,
+        images: Sequence[Path],
+        references: Sequence[str],
+        options: GenerationOptions | None = None,
+        prompts: Sequence[str] = (),
+    ) -> Run:
         """Reports for the images, and the probabilities of their references.
 
         options : how to decode; None takes the model's own
+        prompts : what each image is asked; where it is empty, and in models that take no prompts, the model's default
         """
+        asked = prompts if prompts and self._prompter.takes_prompts else [""] * len(images)
         reports: list[str] = []
         features, nats, tokens, cut = [], [], [], 0
         for image_features in self._encoder.encode(images, "writing"):
             image_embeds = self._model.network.connector(image_features)
             golds = references[len(reports) :][: len(image_embeds)]
-            reports += self._written(image_embeds, options or self._model.config.generation)
+            prompt_ids = [self._prompter.ids(words, None) for words in asked[len(reports) :][: len(image_embeds)]]
+            reports += self._written(image_embeds, prompt_ids, options or self._model.config.generation)
             features.append(torch.from_numpy(mean_features(image_features.cpu().numpy())))
-            told = self._score_references(image_embeds, golds)
+            told = self._score_references(image_embeds, prompt_ids, golds)
             nats += told[0]
             tokens += told[1]
             cut += told[2]
         return Run(tuple(reports), torch.cat(features), tuple(nats), tuple(tokens), cut)
 
-    def _written(self, image_embeds: Tensor, options: GenerationOptions) -> list[str]:
+    def _written(
+        self, image_embeds: Tensor, prompt_ids: Sequence[tuple[int, ...]], options: GenerationOptions
+    ) -> list[str]:
         tokens = self._model.config.tokenizer
         engine: Engine[DecodeRequest] = Engine(
             self._decoder,
@@ -88,23 +98,36 @@ class ModelRunner:
             detokenize=self._detokenize,
             bans=self._bans,
         )
-        requests = {str(i): DecodeRequest(embeds, self._prompt_ids, options) for i, embeds in enumerate(image_embeds)}
+        requests = {
+            str(i): DecodeRequest(embeds, ids, options)
+            for i, (embeds, ids) in enumerate(zip(image_embeds, prompt_ids, strict=True))
+        }
         done = engine.decode(requests)
         texts = [cut_at_stop(self._detokenize(done[key][0].token_ids), options.stop) for key in requests]
         return [self._prompter.answer(text) for text in texts]
 
-    def _score_references(self, image_embeds: Tensor, references: Sequence[str]) -> tuple[list[float], list[int], int]:
+    def _score_references(
+        self, image_embeds: Tensor, prompt_ids: Sequence[tuple[int, ...]], references: Sequence[str]
+    ) -> tuple[list[float], list[int], int]:
         """Nats and tokens of each reference by teacher forcing, and how many were cut."""
         device = image_embeds.device
-        room = self._decoder.max_positions - self._decoder.prefix_length(image_embeds.shape[1], self._prompt_ids) + 1
+        rooms = [
+            self._decoder.max_positions - self._decoder.prefix_length(image_embeds.shape[1], prompt) + 1
+            for prompt in prompt_ids
+        ]
         end = self._model.config.tokenizer.eos_token_ids[0]
         whole = [[*self._model.tokenizer.encode(text, add_special_tokens=False).ids, end] for text in references]
-        ids = [torch.tensor(row[:room], device=device) for row in whole]
+        ids = [torch.tensor(row[:room], device=device) for row, room in zip(whole, rooms, strict=True)]
         report_ids = pad_sequence(ids, batch_first=True, padding_value=PADDING)
-        prompt_ids = torch.tensor([self._prompt_ids] * len(ids), device=device)
-        logits = self._decoder.teacher_forcing(image_embeds, prompt_ids, report_ids)
+        prompts = [torch.tensor(prompt, device=device) for prompt in prompt_ids]
+        padded = pad_sequence(prompts, batch_first=True, padding_value=PADDING)
+        logits = self._decoder.teacher_forcing(image_embeds, padded, report_ids)
         nats = cross_entropy(logits.float().transpose(1, 2), report_ids, ignore_index=PADDING, reduction="none")
-        return nats.sum(dim=1).tolist(), [len(row) for row in ids], sum(len(row) > room for row in whole)
+        return (
+            nats.sum(dim=1).tolist(),
+            [len(row) for row in ids],
+            sum(len(row) > room for row, room in zip(whole, rooms, strict=True)),
+        )
 
     def _detokenize(self, token_ids: Sequence[int]) -> str:
         return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)

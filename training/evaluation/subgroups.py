@@ -20,6 +20,17 @@ BANDS = ((18, "0-17"), (40, "18-39"), (65, "40-64"), (200, "65 and over"))
 """First age above the band, and its name."""
 
 
+_AGE = re.compile(
+    r"(\d{1,3})(?:\.\d+)?(?:\s*-\s*\d{1,3})?\s*(y|yrs?|years?|m|mo|months?|w|weeks?|d|days?)?(?: old)?\s*\+?"
+)
+
+SEXES = {
+    **dict.fromkeys(("m", "male", "man", "hombre", "varon", "masculino", "homme", "mann", "männlich"), "male"),
+    **dict.fromkeys(("f", "female", "woman", "mujer", "femenino", "femme", "frau", "w", "weiblich"), "female"),
+}
+"""What data sets write for the sex, in lower case; anything else is unknown."""
+
+
 def count_patients(studies: Sequence[Study]) -> int | None:
     """How many patients the studies are of; None where a patient is unknown."""
     patients = {study.patient_id for study in studies}
@@ -51,15 +62,24 @@ def describe(study: Study) -> Iterator[tuple[str, str]]:
     labels = {name.lower(): value for name, value in study.labels.items()}
     context = labels.get("context", "")  # ReXrank: Age:50-60.Gender:M.Indication: ...
     sex = labels.get("sex") or labels.get("gender") or _search(r"Gender:\s*(\w+)", context)
-    if sex[:1].upper() in ("F", "M", "W"):
-        yield "sex", "male" if sex[:1].upper() == "M" else "female"
-    age = _search(r"(\d{1,3})", labels.get("age", "")) or _search(r"Age:\s*(\d{1,3})", context)
-    if age:
-        yield "age", next((band for end, band in BANDS if int(age) < end), "")
+    if known := SEXES.get(sex.strip().lower()):
+        yield "sex", known
+    age = _read_age(labels.get("age", "")) if labels.get("age") else _read_age(_search(r"Age:\s*([^.]*)", context))
+    if age is not None:
+        yield "age", next((band for end, band in BANDS if age < end), "")
     if study.views and study.views[0]:
         yield "view", study.views[0]
     if study.source:
         yield "source", study.source
+
+
+def _read_age(text: str) -> int | None:
+    """Years of `47`, `047Y`, `018M`, `18 months`, `50-60`, `55.0`; None for anything else, such as a date of birth."""
+    found = _AGE.fullmatch(text.strip().lower())
+    if not found:
+        return None
+    unit = (found[2] or "y")[0]
+    return int(found[1]) if unit == "y" else int(found[1]) // 12 if unit == "m" else 0
 
 
 def _search(pattern: str, text: str) -> str:

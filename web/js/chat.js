@@ -32,6 +32,7 @@ export class Chat {
       const content = this.messages.length ? question : [text, { type: "image_url", image_url: { url: await dataUri(this.image) } }];
       const messages = [...this.messages, { role: "user", content }];
       const said = await complete(this.model, messages, { key, signal, onText: (piece) => reply.body.append(piece) });
+      if (!said.trim()) reply.body.textContent = "(no text)";
       this.messages = [...messages, { role: "assistant", content: said }];
     } catch (error) {
       asked.turn.remove();

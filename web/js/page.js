@@ -1,8 +1,8 @@
 import { Chat } from "./chat.js";
 import { addDraftButtons, enableDraftButtons, saveDraft } from "./drafts.js";
 import { create, download, find, reveal, show } from "./elements.js";
-import { clearReport, showReport, showWarnings } from "./report.js";
-import { listModels, readConfig, readSample, writeReport } from "./server.js";
+import { clearReport, isEmpty, showReport, showWarnings } from "./report.js";
+import { listModels, Problem, readConfig, readSample, writeReport } from "./server.js";
 import { Viewer } from "./viewer.js";
 import { explainProblem } from "./words.js";
 
@@ -81,7 +81,7 @@ async function take(file) {
     await prepare();
     const preview = await writeReport(find("model").value, file, PREVIEW, { key: key(), signal });
     signal.throwIfAborted();
-    if (!preview.images?.length) throw new Error("The server did not return the image.");
+    if (!preview.images?.length) throw new Problem(0, "The server did not return the image.", "UnreadableAnswer");
     // Sizes are measured when the picture is shown.
     show("figure", true); show("view", true); show("drop", false);
     const { width, height } = await viewer.show(`data:image/png;base64,${preview.images[0]}`);
@@ -121,7 +121,7 @@ async function write() {
     showReport(answer, read.timing_ms);
     show("actions", true);
     if (isDefault() && served.prelim.takes_messages) { chat = new Chat(image, served.id); show("chat", true); }
-    return "Draft finished.";
+    return isEmpty(answer) ? "The draft is empty." : "Draft finished.";
   }, write);
   if (!succeeded && task === null) clearReport();
 }
@@ -153,7 +153,10 @@ function saveJson() {
   download("report.json", new Blob([JSON.stringify(rest, null, 1)], { type: "application/json" }));
 }
 
-function chooseFrom(list) { if (list.length) take(list[0]); }
+function chooseFrom(list) {
+  if (list.length > 1) showProblem(new Problem(0, `${list.length} files were given, and one is read at a time.`, "SeveralFiles"));
+  else if (list.length) take(list[0]);
+}
 
 function listen() {
   // On the whole page: a browser would open a file that is dropped elsewhere, and leave the page.

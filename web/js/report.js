@@ -8,8 +8,11 @@ const TIMES = { queue: "Wait", preprocess: "Read image", vision: "Encode", decod
 const KEPT = ["preprocess", "vision"];
 const seconds = (part, ms) => (ms === 0 && KEPT.includes(part) ? "cached" : `${(ms / 1000).toFixed(2)} s`);
 
+export const isEmpty = ({ report, sections: parts }) => ![report, ...Object.values(parts)].some((text) => text?.trim());
+
 function sections(answer) {
   const parts = Object.entries(answer.sections).filter(([, text]) => text);
+  if (isEmpty(answer)) return [create("p", "The model wrote no text for this image.", "detail")];
   if (!parts.length) return [create("p", answer.report)];
   return parts.flatMap(([name, text]) => [create("h3", name[0].toUpperCase() + name.slice(1)), create("p", text)]);
 }

@@ -7,6 +7,7 @@ const WARNINGS = {
   burned_in_unknown: "The file does not say whether text is part of the picture. Such text may name the patient.",
   codestream: "The compressed picture departs from the standard. Compare it with the original.",
   colour: "The image has colors, and the model read it in gray. Is it a radiograph?",
+  empty_report: "The model wrote no text with these options.",
   gray_as_color: "The image is gray but was stored in colors. Its gray levels were used.",
   invalid_value: "An entry of the file is invalid. It was left out.",
   lossy: "The image was compressed and may have lost detail.",
@@ -20,6 +21,7 @@ const WARNINGS = {
   transfer_syntax: "The pixels are not compressed as the file says. They were read as they are.",
   unlike_training: "The image is unlike those that the model was trained on. Do not rely on the text.",
   view_unknown: "The file does not say from which side it was taken.",
+  voi_lut: "A table of the file that says how bright it should be contradicts itself. Its entries were used.",
 };
 
 const REFUSALS = {
@@ -43,7 +45,12 @@ const REFUSALS = {
   view: "The image was taken from a side that this model does not read.",
 };
 
-const KINDS = { UnreadableInput: "This file cannot be read", InvalidOption: "An option is not allowed" };
+const KINDS = {
+  UnreadableInput: "This file cannot be read",
+  InvalidOption: "An option is not allowed",
+  SeveralFiles: "Choose one file",
+  UnreadableAnswer: "The server's answer cannot be read",
+};
 
 const TITLES = {
   0: "The server cannot be reached",
@@ -68,6 +75,8 @@ export function explainWarning(text) { return explain(text, WARNINGS); }
 
 // Of a Problem (server.js): {title, plain, detail}.
 export function explainProblem(problem) {
+  // An answer that lacks a part ends in one of JavaScript's own errors, whose text helps nobody.
+  if (["TypeError", "SyntaxError", "RangeError"].includes(problem.name)) problem = { code: 0, kind: "UnreadableAnswer", message: "It is damaged or of another version. Try again." };
   const title = KINDS[problem.kind] ?? TITLES[problem.code] ?? "Something went wrong";
   return { title, ...explain(problem.message, REFUSALS) };
 }

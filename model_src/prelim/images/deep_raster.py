@@ -27,6 +27,7 @@ DEEP_COMPRESSIONS = (1, 5, 8, 32773, 32946, 50000)
 DEEP_PHOTOMETRICS = (0, 1, 2)
 PILLOW_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
 
+# Compression and bit of NewSubfileType (TIFF 6.0 section 8).
 JPEG = 7
 REDUCED = 1
 
@@ -94,7 +95,7 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
 
 
 def count_frames(file: TiffFile, page: TiffPage) -> int:
-    """Return how many pictures a file has, 2 for more: pages, except reduced ones, or slices behind the one page."""
+    """Return how many pictures a file has, 2 for more: pages, except reduced ones, or slices that have no page."""
     pages = map(file.pages.get, range(len(file.pages)))
     whole = (one for one in pages if not (isinstance(one, TiffPage) and one.subfiletype & REDUCED))
     # ImageJ and tifffile write slices without a page for each.

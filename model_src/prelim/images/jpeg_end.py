@@ -71,7 +71,7 @@ def is_whole(data: bytes) -> bool:
 
     data : DCT coded, sequential or progressive, of 8 bits; it ends with its end marker
 
-    Padding before the end marker is no damage. Single wrong bits often are not noticed: a JPEG file has no checksums.
+    Padding before the end marker is ignored. Single wrong bits often go unnoticed: a JPEG file has no checksums.
     """
     try:
         # Scaled, it would allocate too little for a file that is not what the caller has made sure of.

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -146,3 +147,26 @@ def test_links_to_other_files_are_not_followed(tmp_path: Path) -> None:
         tensors = _tensors(file, tmp_path)
 
     assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"group/good": [0, 1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "channels", "message"),
+    [
+        ({"TransformerDecoder": {"activation": "gelu"}}, 1, "TransformerDecoder has activation = 'gelu'; only 'relu'"),
+        ({"TransformerEncoder": {"norm_first": True}}, 1, "norm_first = True; only False"),
+        ({"PositionalEmbedding": {"embedding_scale": False}}, 1, "embedding_scale = False; only True"),
+        ({"ImageEncoder": {"pooling": "max"}}, 1, "pooling = 'max'; only 'average'"),
+        ({"SoftMaxClassifier": {"temperature": "x"}}, 1, "temperature = 'x'; it must be a number above 0"),
+        ({"SoftMaxClassifier": {"temperature": 0}}, 1, "temperature = 0; it must be a number above 0"),
+        ({"SoftMaxClassifier": []}, 1, "the settings of a layer in config.json are not an object"),
+        ({}, 3, rf"has the shape \({SIZE}, {SIZE}, 3\); the encoder needs \(size, size, 1\)"),
+    ],
+)
+def test_settings_that_change_the_network_are_refused(
+    tmp_path: Path, settings: dict[str, Any], channels: int, message: str
+) -> None:
+    """What a fork may write into its layers and is computed differently here is named."""
+    path = write_keras(tmp_path / "a.keras", keras_datasets(tiny_network()), channels=channels, settings=settings)
+
+    with pytest.raises(ArchiveError, match=message):
+        import_checkpoint("xreport", [path], None, tmp_path / "model", "tiny")

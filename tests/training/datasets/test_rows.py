@@ -18,7 +18,7 @@ def write_rows(folder: Path, rows: list[dict[str, Any]]) -> Source:
     return Source("table", str(file))
 
 
-@pytest.mark.parametrize("key", ["split", "Split", "SET", "subset"])
+@pytest.mark.parametrize("key", ["split", "Split", "SET", "subset", "Split Name"])
 @pytest.mark.parametrize("form", ["table", "pairs"])
 def test_published_splits_are_kept_whatever_their_column_is_called(tmp_path: Path, key: str, form: str) -> None:
     """They are not drawn again."""
@@ -64,7 +64,7 @@ def test_sections_in_rows_of_their_own_are_one_report(tmp_path: Path) -> None:
     assert (study.sections, study.further) == ({"findings": "Clear."}, ({"findings": "Normal."},))
 
 
-@pytest.mark.parametrize("key", ["patient_id", "subject_id", "PatientID"])
+@pytest.mark.parametrize("key", ["patient_id", "subject_id", "PatientID", "Patient ID"])
 def test_a_table_names_its_patients_under_the_usual_keys(tmp_path: Path, key: str) -> None:
     """And a number that a spreadsheet wrote with a point is the same patient."""
     rows = [{"image": f"{i}.png", "report": "Clear.", key: value} for i, value in enumerate(["7", "7.0", "n/a"])]
@@ -145,3 +145,62 @@ def test_whole_name_comes_before_the_beginning_of_another(tmp_path: Path) -> Non
     (tmp_path / "XREPORT_dataset.csv").write_text("id;text\n1;Clear.\na;Clear too.\n", encoding="utf-8")
     studies = read_source(Source("xreport", str(tmp_path)))
     assert [study.images[0].name for study in studies] == ["1.png", "a.7.png"]
+
+
+def write_form(folder: Path, form: str, rows: list[dict[str, Any]]) -> Source:
+    """The rows as a table or as pairs, of which each needs other keys."""
+    if form == "table":
+        return write_rows(folder, [{"image": row.get("file"), **row} for row in rows])
+    (folder / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    return Source("pairs", str(folder))
+
+
+@pytest.mark.parametrize("form", ["table", "pairs"])
+@pytest.mark.parametrize("key", [{}, {"id": "s0", "uid": "s0"}])
+def test_every_question_about_an_image_is_a_study(tmp_path: Path, form: str, key: dict[str, str]) -> None:
+    """With or without an id: the answer to one is not a further reference of another; "None" is an answer."""
+    asked = {"Effusion?": "No", "Device?": "None", "Side?": "Left"}
+    rows: list[dict[str, Any]] = [{**key, "file": "a.png", "prompt": q, "report": a} for q, a in asked.items()]
+    rows.append({**key, "file": "a.png", "prompt": "Side?", "report": "On the left"})
+    studies = read_source(replace(write_form(tmp_path, form, rows), sections=("report",)))
+    assert {study.labels["prompt"]: study.sections["report"] for study in studies} == asked
+    assert [len(study.further) for study in studies] == [0, 0, 1]
+    assert len({study.study_id for study in studies}) == 3
+    assert len({study.unit for study in studies}) == 1  # their image is in one split
+
+
+@pytest.mark.parametrize("form", ["table", "pairs"])
+def test_each_image_has_its_own_view(tmp_path: Path, form: str) -> None:
+    """A list of views is of the list of images, and as long."""
+    row = {"file": ["a.png", "b.png"], "view": ["PA", "LATERAL"], "report": "Clear."}
+    [study] = read_source(write_form(tmp_path, form, [row]))
+    assert study.views == ("PA", "LATERAL")
+    with pytest.raises(DatasetError, match="2 images and 1 views"):
+        read_source(write_form(tmp_path, form, [row | {"view": ["PA"]}]))
+
+
+@pytest.mark.parametrize("key", ["set", "subset", "partition"])
+@pytest.mark.parametrize("form", ["table", "pairs", "rexrank"])
+def test_a_split_that_is_not_known_is_refused(tmp_path: Path, key: str, form: str) -> None:
+    """Drawing it again would train on what others test with: a column is the split of all rows, or of none."""
+    names = ["train", "external", "tuning", "test2", "internal test", "Hold-out"]
+
+    def read() -> list[str | None]:
+        if form == "rexrank":
+            entries = {str(i): {"image_path": [f"{i}.png"], "report": "Clear.", key: n} for i, n in enumerate(names)}
+            (tmp_path / "r.json").write_text(json.dumps(entries), encoding="utf-8")
+            return [study.split for study in read_source(Source("rexrank", str(tmp_path / "r.json")))]
+        rows = [{"file": f"{i}.png", "report": "Clear.", key: name} for i, name in enumerate(names)]
+        return [study.split for study in read_source(write_form(tmp_path, form, rows))]
+
+    assert read() == ["train", "test", "val", "test", "test", "test"]
+    names.append("Hospital A")
+    with pytest.raises(DatasetError, match="'Hospital A', which is not a split"):
+        read()
+
+
+def test_an_id_that_only_some_rows_have_is_refused(tmp_path: Path) -> None:
+    """Of cells that are merged in a spreadsheet only the first has the value: the second image would be a study."""
+    rows = [{"id": "7", "image": "a.png", "report": "Clear."}, {"id": None, "image": "b.png", "report": None}]
+    with pytest.raises(DatasetError, match="line 2 has no id"):
+        read_source(write_rows(tmp_path, rows))

@@ -95,8 +95,8 @@ def test_known_names_of_splits_are_kept(tmp_path: Path, name: str, split: str | 
     path.write_text(json.dumps({"p10_p10000_s0": entry}), encoding="utf-8")
     [study] = read_source(Source("rexrank", str(path)))
     assert (study.split, study.patient_id) == (split, "10000")
-    path.write_text(json.dumps({"x": {**entry, "split": "holdout"}}), encoding="utf-8")
-    with pytest.raises(DatasetError, match=r"study x: the split is 'holdout'; allowed: train"):
+    path.write_text(json.dumps({"x": {**entry, "split": "odd"}}), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"study x: the split is 'odd'; allowed: train"):
         read_source(Source("rexrank", str(path)))
 
 

@@ -16,9 +16,10 @@ from pyarrow import parquet
 
 from training.datasets import read_studies
 from training.datasets.archives import unpack_images
-from training.datasets.files import find_split, keep_texts, name_split
+from training.datasets.files import keep_texts
 from training.datasets.formats import padchest
 from training.datasets.image_files import ImageFolder
+from training.datasets.split_names import find_split, name_split
 from training.datasets.study import DatasetError
 from training.datasets.values import UNKNOWN, find_patient_value, read_value
 from training.evaluation.data import read_data
@@ -131,6 +132,25 @@ def test_a_sample_of_a_webdataset_keeps_all_that_it_says(tmp_path: Path) -> None
     first, second = read_studies("webdataset", file, tmp_path / "images")
     assert (first.split, first.patient_id, len(first.images)) == ("test", "0", 2)
     assert (second.split, second.views, second.sections) == ("train", ("frontal",), {"findings": "clear"})
+
+
+def test_texts_numbered_like_the_images_are_studies_of_their_own(tmp_path: Path) -> None:
+    """`scan.0.txt` is the report of `scan.0.png`, not of a study of all images; captions are reports."""
+    file = write_tar(
+        tmp_path / "a.tar",
+        ("scan.0.png", picture(0)),
+        ("scan.0.txt", b"text 0"),
+        ("scan.1.png", picture(1)),
+        ("scan.1.txt", b"text 1"),
+        ("x.png", picture(5)),
+        ("x.caption", b"text x"),
+        ("y.png", picture(6)),
+        ("y.json", b'{"text": "text y"}'),
+    )
+    studies = read_studies("webdataset", file, tmp_path / "images")
+    assert [study.sections["report"] for study in studies] == ["text 0", "text 1", "text x", "text y"]
+    assert [len(study.images) for study in studies] == [1] * 4
+    assert studies[0].unit == studies[1].unit != studies[2].unit
 
 
 def test_nothing_that_is_there_twice_is_chosen_in_silence(tmp_path: Path) -> None:

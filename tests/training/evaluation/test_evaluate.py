@@ -261,9 +261,9 @@ def test_a_model_sees_the_view_that_is_asked_for(
     seen: list[Path] = []
     run = ModelRunner.run
 
-    def spy(self: ModelRunner, paths: list[Path], *rest: object) -> Run:
+    def spy(self: ModelRunner, paths: list[Path], *rest: object, **named: object) -> Run:
         seen.extend(paths)
-        return run(self, paths, *rest)  # type: ignore[arg-type]
+        return run(self, paths, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ModelRunner, "run", spy)
     words = (model_folder, tmp_path, "--format", "pairs", "--images", tmp_path, "--views", "PA", "--out", tmp_path)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import find_file, keep_texts, name_split, read_rows
+from training.datasets.files import find_file, keep_texts, read_rows
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
+from training.datasets.split_names import name_split
 from training.datasets.study import Study
 from training.datasets.values import read_value
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.datasets.files import collect_labels, find_split_value, keep_texts, name_split, read_json, read_records
+from training.datasets.files import collect_labels, keep_texts, read_json, read_records
 from training.datasets.patients import find_patient
+from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
 from training.datasets.values import find_patient_value
 
@@ -15,6 +16,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read every JSON file of the folder, by name; patient and split are unknown where it has none."""
     if path.is_file():
         raise DatasetError(f"{path} is a file; give the folder with the JSON files as path")
+    splits = SplitReader()
     for file in sorted(path.glob("*.json")):
         [(place, record)] = read_records(file, [read_json(file)], ("embedding", "report"))
         yield Study(
@@ -24,7 +26,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             patient_id=find_patient_value(record) or find_patient(file.stem),
             views=(),
             source=path.name,
-            split=name_split(find_split_value(record), place),
+            split=splits.read(record, place),
             labels=collect_labels(record, ("report", "embedding")),
             features=file,
             place=str(file),

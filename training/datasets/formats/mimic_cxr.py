@@ -12,9 +12,10 @@ The reports are credentialed data: they stay where their licence allows, and out
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from training.datasets.files import find_file, keep_texts, name_split, read_rows, read_text
+from training.datasets.files import find_file, keep_texts, read_rows, read_text
 from training.datasets.image_files import ImageFolder
 from training.datasets.sections import split_sections
+from training.datasets.split_names import name_split
 from training.datasets.study import DatasetError, Study
 from training.datasets.values import read_value
 

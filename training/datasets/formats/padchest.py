@@ -25,6 +25,13 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         studies.setdefault(row["StudyID"], []).append((place, row))
     for study_id, rows in studies.items():
         place, first = rows[0]
+        for column in ("PatientID", "Report"):
+            found = {value: where for where, row in rows if (value := read_value(row[column])) is not None}
+            if len(found) > 1:
+                one, other = list(found.values())[:2]
+                raise DatasetError(
+                    f"{one} and {other} are of one StudyID, with two values of {column}; give each study its own"
+                )
         yield Study(
             study_id=study_id,
             images=tuple(folder.find(f"{row['ImageDir']}/{row['ImageID']}", row["ImageID"]) for _, row in rows),

@@ -5,7 +5,8 @@ any of SECTIONS      : texts; one may be missing or null. A list of texts, and o
                        study, are further references
 uid                  : study; objects of one uid are one study
 any of PATIENT_KEYS  : see Study; unknown where none is there
-view                 : see Study
+view                 : see Study; of several files a list
+prompt               : what is asked; objects of one study with different prompts are studies of their own
 any of SPLIT_KEYS    : see Study, in any case
 any other value      : a label
 """
@@ -15,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.files import (
+    PROMPT,
     check_one_study,
     collect_labels,
     find_file,
-    find_split_value,
     keep_readings,
-    name_split,
+    pair_views,
     read_json,
     read_records,
+    separate_questions,
 )
 from training.datasets.image_files import ImageFolder
+from training.datasets.split_names import SplitReader, is_split_key
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import PATIENT_KEYS, find_patient_value, read_value
+from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report", "note", "imaging_text")
 OTHER = ("file", "uid", "view")
@@ -38,32 +41,42 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read pairs.json; the images are in `images/` next to it."""
     file = find_file(path, "pairs.json")
     folder = ImageFolder(images or file.parent / "images")
+    splits = SplitReader()
     studies: dict[str, Rows] = {}
     for place, record in read_records(file, read_json(file), ("file",)):
         record["file"] = _read_names(place, record["file"])
+        record["split"] = splits.read(record, place)
         studies.setdefault(read_value(record.get("uid")) or record["file"][0], []).append((place, record))
-    for study_id, rows in studies.items():
-        place, first = rows[0]
-        # One file may be listed twice, for instance once for each licence.
-        views = {
-            folder.find(name): read_value(record.get("view")) or "" for _, record in rows for name in record["file"]
-        }
-        check_one_study([(where, record["file"], _take_sections(record)) for where, record in rows], "uid")
-        sections, further = keep_readings([_take_sections(record) for _, record in rows], place)
-        yield Study(
-            study_id=study_id,
-            images=tuple(views),
-            sections=sections,
-            further=further,
-            patient_id=_find_one(rows, find_patient_value, "patients"),
-            views=tuple(views.values()),
-            source=file.parent.name,
-            split=name_split(_find_one(rows, _find_split, "splits"), place),
-            labels=collect_labels(
-                first, (*SECTIONS, *OTHER, *(key for key in first if key.strip().lower() in (*PATIENT_KEYS, "split")))
-            ),
-            place=place,
-        )
+    for uid, of_uid in studies.items():
+        patient = _find_one(of_uid, find_patient_value, "patients")
+        split = _find_one(of_uid, lambda record: record["split"], "splits")
+        for study_id, rows in separate_questions(uid, of_uid):
+            place, first = rows[0]
+            prompt = read_value(first.get(PROMPT))
+            # One file may be listed twice, for instance once for each license.
+            views = {
+                folder.find(name): view
+                for where, record in rows
+                for name, view in pair_views(record["file"], record.get("view"), where)
+            }
+            check_one_study([(where, record["file"], _take_sections(record)) for where, record in rows], "uid")
+            sections, further = keep_readings(
+                [_take_sections(record) for _, record in rows], place, answers=prompt is not None
+            )
+            known = (*SECTIONS, *OTHER, *name_patient_keys(first), *filter(is_split_key, first))
+            yield Study(
+                study_id=study_id,
+                images=tuple(views),
+                sections=sections,
+                further=further,
+                patient_id=patient,
+                views=tuple(views.values()),
+                source=file.parent.name,
+                split=split,
+                labels=collect_labels(first, known),
+                group=first["file"][0] if prompt else "",
+                place=place,
+            )
 
 
 def _find_one(rows: Rows, find: Callable[[Mapping[str, Any]], str | None], what: str) -> str | None:
@@ -79,10 +92,6 @@ def _find_one(rows: Rows, find: Callable[[Mapping[str, Any]], str | None], what:
             f"{places[0]} and {places[1]} are one study (uid) of two {what}, {one!r} and {other!r}; correct one"
         )
     return next(iter(found), None)
-
-
-def _find_split(record: Mapping[str, Any]) -> str | None:
-    return read_value(find_split_value(record))
 
 
 def _take_sections(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import collect_labels, find_file, keep_texts, name_split, read_json, read_records
+from training.datasets.files import collect_labels, find_file, keep_texts, read_json, read_records
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
+from training.datasets.split_names import name_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import PATIENT_KEYS, find_patient_value, read_value
+from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -38,6 +39,6 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 source="R2Gen",
                 # Some copies have a key of four spaces for the test list; records that name a split do it rightly.
                 split=name_split(read_value(record.get("split")) or name.strip() or "test", place),
-                labels=collect_labels(record, ("id", "report", "split", *PATIENT_KEYS)),
+                labels=collect_labels(record, ("id", "report", "split", *name_patient_keys(record))),
                 place=place,
             )

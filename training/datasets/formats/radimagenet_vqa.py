@@ -6,8 +6,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from training.datasets.files import PROMPT, keep_texts, name_split
+from training.datasets.files import PROMPT, keep_texts
 from training.datasets.image_files import write_image
+from training.datasets.split_names import name_split
 from training.datasets.study import DatasetError, Study
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.files import check_keys, collect_labels, find_split, keep_texts, read_json
+from training.datasets.files import check_keys, collect_labels, keep_texts, read_json
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
+from training.datasets.split_names import find_split
 from training.datasets.study import DatasetError, Study
 from training.datasets.values import read_value
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets import files
-from training.datasets.files import collect_labels, keep_texts, name_split
+from training.datasets.files import collect_labels, keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
+from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import PATIENT_KEYS, find_patient_value
+from training.datasets.values import find_patient_value, name_patient_keys
 
 PREDICTION = "model_prediction"
 _SECTIONS = {"findings": "section_findings", "impression": "section_impression", "report": "report"}
-_KNOWN = (*_SECTIONS.values(), *PATIENT_KEYS, "reports", "split", "key_image_path", PREDICTION)
+_KNOWN = (*_SECTIONS.values(), "reports", "split", "key_image_path", PREDICTION)
 
 
 def read(path: Path, images: Path | None = None) -> Iterator[Study]:
@@ -33,6 +34,7 @@ def read(path: Path, images: Path | None = None) -> Iterator[Study]:
     """
     path = files.find_file(path)
     folder = ImageFolder(images or path.parent)
+    splits = SplitReader()
     for study_id, entry in read_json(path).items():
         place = f"{path}, study {study_id}"
         names = _read_list(place, entry, "image_path")
@@ -53,8 +55,8 @@ def read(path: Path, images: Path | None = None) -> Iterator[Study]:
             patient_id=find_patient_value(entry) or find_patient(study_id),
             views=tuple(views[i] for i in order),
             source=path.stem,
-            split=name_split(entry.get("split"), place),
-            labels=collect_labels(entry, _KNOWN),
+            split=splits.read(entry, place),
+            labels=collect_labels(entry, (*_KNOWN, *name_patient_keys(entry))),
             place=place,
         )
 

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import find_split, keep_texts, read_rows
+from training.datasets.files import keep_texts, read_rows
 from training.datasets.image_files import ImageFolder
+from training.datasets.split_names import find_split
 from training.datasets.study import DatasetError, Study
 
 PATTERNS = ("*_captions.csv", "*/radiology/captions.txt", "*/radiology/*data.csv")

@@ -8,7 +8,8 @@
 
 `columns` says which column is which of COLUMNS; a column of that name, in any case, needs no line, nor does one of
 PATIENT_KEYS or SPLIT_KEYS. All others are labels. Rows of one id are one study: those with other texts for the same
-images, and lists of texts (parquet, JSON lines), are further references.
+images, and lists of texts (parquet, JSON lines), are further references. Rows without an id are of the study that their
+image names. Where `prompt` is set, every question of a study is a study of its own.
 Parquet may hold the images themselves, as bytes or as `{bytes, path}`: they are written to `image_folder`,
 or next to the table.
 """
@@ -16,7 +17,7 @@ or next to the table.
 import gzip
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,16 @@ from training.datasets.files import (
     check_one_study,
     collect_labels,
     find_file,
-    find_split_value,
     keep_readings,
     keep_texts,
-    name_split,
+    pair_views,
     read_json_lines,
     read_rows,
+    separate_questions,
 )
 from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
+from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
 from training.datasets.values import find_patient_value, read_value
 
@@ -56,6 +58,7 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
     written = images or file.parent / f"{file.name.partition('.')[0]}_images"
     folder = ImageFolder(images or file.parent, written)
     studies: dict[str, list[Row]] = {}
+    splits, unnamed, named = SplitReader(), "", ""
     for place, values in read_any(file):
         if absent := sorted(column for column in given.values() if column not in values):
             raise DatasetError(
@@ -67,35 +70,56 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
         rest = {column: value for column, value in values.items() if column not in given.values()}
         if "patient" not in given:
             row["patient"] = find_patient_value(rest)
-        if "split" not in given:
-            row["split"] = find_split_value(rest)
+        row["split"] = name_split(row["split"], place) if "split" in given else splits.read(rest, place)
         row["image"] = _read_images(row["image"], written)
         if not row["image"]:
             raise DatasetError(
                 f"{place} has no image; name its column with dataset.columns (image: ...); the columns are: "
                 f"{', '.join(values)}"
             )
-        studies.setdefault(read_value(row["id"]) or row["image"][0], []).append((place, row))
+        if (study_id := read_value(row["id"])) is None:
+            unnamed = unnamed or place
+        else:
+            named = named or place
+        if named and unnamed:
+            raise DatasetError(
+                f"{unnamed} has no id, but {named} has one; give every row an id: of cells that are merged in a "
+                "spreadsheet only the first has the value"
+            )
+        studies.setdefault(study_id or row["image"][0], []).append((place, row))
     for study_id, rows in studies.items():
-        place, first = rows[0]
-        for name in ("patient", "split"):
-            if len({read_value(row[name]) for _, row in rows}) > 1:
-                raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
-        views = {folder.find(name): read_value(row["view"]) or "" for _, row in rows for name in row["image"]}
+        yield from _make_studies(study_id, rows, folder, file.stem)
+
+
+def _make_studies(study_id: str, rows: Sequence[Row], folder: ImageFolder, source: str) -> Iterator[Study]:
+    """The study of the rows of one id, or one for each question in them."""
+    place, first = rows[0]
+    for name in ("patient", "split"):
+        if len({read_value(row[name]) for _, row in rows}) > 1:
+            raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
+    patient = read_value(first["patient"]) or find_patient(study_id)
+    for question_id, part in separate_questions(study_id, rows):
+        place, first = part[0]
+        views = {
+            folder.find(name): view
+            for where, row in part
+            for name, view in pair_views(row["image"], row["view"], where)
+        }
         prompt = keep_texts({PROMPT: first[PROMPT]}, place)
-        texts = [{name: row[name] for name in SECTIONS} for _, row in rows]
-        check_one_study([(where, row["image"], text) for (where, row), text in zip(rows, texts, strict=True)], "id")
-        sections, further = keep_readings(texts, place)
+        texts = [{name: row[name] for name in SECTIONS} for _, row in part]
+        check_one_study([(where, row["image"], text) for (where, row), text in zip(part, texts, strict=True)], "id")
+        sections, further = keep_readings(texts, place, answers=bool(prompt))
         yield Study(
-            study_id=study_id,
+            study_id=question_id,
             images=tuple(views),
             sections=sections,
             further=further,
-            patient_id=read_value(first["patient"]) or find_patient(study_id),
+            patient_id=patient,
             views=tuple(views.values()),
-            source=file.stem,
-            split=name_split(first["split"], place),
+            source=source,
+            split=first["split"],
             labels={**first["labels"], **prompt},
+            group=first["image"][0] if prompt else "",
             place=place,
         )
 

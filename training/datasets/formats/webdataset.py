@@ -6,19 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.archives import read_members
-from training.datasets.files import RepeatedKeyError, collect_labels, find_split, keep_readings, load_json, name_split
+from training.datasets.files import PROMPT, RepeatedKeyError, collect_labels, keep_readings, load_json
 from training.datasets.image_files import IMAGE_SUFFIXES, write_image
 from training.datasets.patients import find_patient
+from training.datasets.split_names import SplitReader, find_split, is_split_key
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import PATIENT_KEYS, find_patient_value
+from training.datasets.values import find_patient_value, name_patient_keys
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
-TEXTS = (".txt", ".json")
+PLAIN = (".txt", ".text", ".caption")
+TEXTS = (*PLAIN, ".json")
+REPORTS = ("report", "caption", "text")
+"""Keys of a JSON that hold the report as a whole, the first that is there."""
+
 VIEWS = ("frontal", "lateral", "pa", "ap", "ll", "lat", "oblique")
 
 _VIEW = re.compile(r"(?:image|img)?_?\d*|(" + "|".join(VIEWS) + r")_?\d*")
-_MIDDLE = re.compile(rf"(?:\.(?:{'|'.join(SECTIONS)}|{_VIEW.pattern}))?")
+_MIDDLE = re.compile(rf"(?:\.(?:{_VIEW.pattern}))?(?:\.(?:{'|'.join(SECTIONS)}))?")
 """Between a sample's name and a suffix: other members, such as masks (`1.mask.png`), are not its images or texts."""
+
+_NUMBER = re.compile(r"(\.(?:image|img)?_?\d+)(?=\.)")
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -26,9 +33,10 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
     images : folder that the images are written to, by the hash of their bytes
 
-    A .txt is the report, `1.findings.txt` the section of sample 1 that it names; a .json has SECTIONS, or `caption` as
-    the report, the patient, the split and labels. Several images of a sample are `1.0.png` and `1.1.png`, or named by
-    their views: `1.frontal.png`. Members of a sample follow each other, as the format has it.
+    A member of PLAIN is the report, `1.findings.txt` the section of sample 1 that it names; a .json has SECTIONS, or
+    the report under one of REPORTS, the patient, the split and labels. Several images of a sample are `1.0.png` and
+    `1.1.png`, or named by their views: `1.frontal.png`; with texts of their own, `1.0.txt` and `1.1.txt`, they are
+    several studies. Members of a sample follow each other, as the format has it.
     A list of texts is several references.
     """
     if images is None:
@@ -36,13 +44,16 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     files = sorted(path.rglob("*.tar*")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise DatasetError(f"{path} has no tar files; give one, or a folder of them, as path")
+    splits = SplitReader()
     for file in files:
         split = find_split(str(file.relative_to(path)) if path.is_dir() else file.name)
-        for key, members in _read_samples(file):
+        for key, group, members in _read_numbered(file):
             place = f"{file}, sample {key}"
             pictures = {kind: data for kind, data in members.items() if kind.endswith(IMAGE_SUFFIXES)}
             record = _read_texts(place, members)
-            sections, further = keep_readings([{name: record.get(name) for name in SECTIONS}], place)
+            sections, further = keep_readings(
+                [{name: record.get(name) for name in SECTIONS}], place, answers=bool(record.get(PROMPT))
+            )
             yield Study(
                 study_id=f"{file.name.partition('.')[0]}/{key}",
                 images=tuple(write_image(data, images) for data in pictures.values()),
@@ -51,10 +62,28 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 patient_id=find_patient_value(record) or find_patient(key),
                 views=tuple(map(_find_view, pictures)),
                 source=path.stem,
-                split=name_split(record.get("split"), place) or split,
-                labels=collect_labels(record, (*SECTIONS, *PATIENT_KEYS, "split", "caption")),
+                split=splits.read(record, place) or split,
+                labels=collect_labels(
+                    record, (*SECTIONS, *REPORTS, *name_patient_keys(record), *filter(is_split_key, record))
+                ),
+                group=group,
                 place=place,
             )
+
+
+def _read_numbered(file: Path) -> Iterator[tuple[str, str, dict[str, bytes]]]:
+    """Every sample with what it was a part of: one whose texts are numbered as its images are is several."""
+    for key, members in _read_samples(file):
+        if not any(kind.endswith(TEXTS) and _NUMBER.match(kind) for kind in members):
+            yield key, "", members
+            continue
+        common = {kind: data for kind, data in members.items() if not _NUMBER.match(kind)}
+        parts: dict[str, dict[str, bytes]] = {}
+        for kind, data in members.items():
+            if found := _NUMBER.match(kind):
+                parts.setdefault(found[1], dict(common))[kind[found.end() :]] = data
+        for number, part in parts.items():
+            yield f"{key}{number}", key, part
 
 
 def _read_samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
@@ -90,13 +119,14 @@ def _find_view(kind: str) -> str:
 def _read_texts(place: str, members: dict[str, bytes]) -> dict[str, Any]:
     try:
         record = load_json(members.get(".json", b"{}").decode("utf-8-sig"))
-        texts = {kind: data.decode("utf-8-sig") for kind, data in members.items() if kind.endswith(".txt")}
+        texts = {kind: data.decode("utf-8-sig") for kind, data in members.items() if kind.endswith(PLAIN)}
     except ValueError as error:
         raise DatasetError(f"{place}: its text is not UTF-8 or not JSON: {error}; write the tar file again") from error
     except RepeatedKeyError as error:
         raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
     if not isinstance(record, dict):
         raise DatasetError(f"{place}: its JSON is {type(record).__name__}; expected an object")
-    named = {name: texts[f".{name}.txt"] for name in SECTIONS if f".{name}.txt" in texts}
-    report = texts.get(".txt") or named.get("report") or record.get("report") or record.get("caption")
+    named = {name: texts[f".{name}{suffix}"] for name in SECTIONS for suffix in PLAIN if f".{name}{suffix}" in texts}
+    plain = next((texts[suffix] for suffix in PLAIN if suffix in texts), None)
+    report = plain or named.get("report") or next((record[key] for key in REPORTS if record.get(key)), None)
     return {**record, **named, "report": report}

@@ -119,7 +119,8 @@ def _state(sentence: str, match: re.Match[str], finding: str, alternatives: Stat
     clause = _cut(sentence, match, rules.CLAUSE_END)
     before, after = _cut(sentence, match, rules.CLAUSE_END, rules.NEW_STATEMENT)
     if match.group() in mentions.PARTS:
-        return _state_of_part(before, after)
+        normal = rules.STILL_NORMAL.search(sentence[match.end() :])
+        return State.NEGATIVE if normal else _state_of_part(finding, before, after)
     if rules.UNCERTAIN_AFTER.search(after) or rules.EXCLUDED_BEFORE.search(before):
         return State.UNCERTAIN
     if _is_there_after_all(sentence, match, before, after):
@@ -147,7 +148,12 @@ def _is_denied(finding: str, before: str, after: str) -> bool:
     """Whether a finding is said to be absent, or a shadow to be something else."""
     if rules.NEGATED_BEFORE.search(before):
         return True
-    rest = [rules.NEGATED_AFTER, rules.NEGATED_ENTRY, *([rules.NO_LESION_AFTER] if finding == "lung lesion" else [])]
+    rest = [
+        rules.NEGATED_AFTER,
+        rules.NEGATED_ENTRY,
+        rules.NOT_REAL_AFTER,
+        *([rules.NO_LESION_AFTER] if finding == "lung lesion" else []),
+    ]
     return any(rule.search(after) for rule in rest)
 
 
@@ -174,16 +180,19 @@ def _is_past(finding: str, before: str, after: str) -> bool:
     return any(rule.search(before) for rule in past) or bool(rules.EARLIER_EXAMINATION_AFTER.search(after))
 
 
-def _state_of_part(before: str, after: str) -> State | None:
+def _state_of_part(finding: str, before: str, after: str) -> State | None:
     """What is said of a part of the body, such as the heart, whose mention alone is not a finding.
 
-    Words about another part do not count as abnormal: "heart size is normal with a dilated aorta".
+    Words about another part do not count as abnormal: "heart size is normal with a dilated aorta". A heart that is
+    shifted is not large.
     """
     others = [*rules.OTHER_PARTS.finditer(before)]
     own_before = before[others[-1].end() :] if others else before
     first = rules.OTHER_PARTS.search(after)
     own_after = re.split(r"\b(?:with|and)\b", after[: first.start()], maxsplit=1)[0] if first else after
     own = f"{own_before} {own_after}"
+    if finding == "cardiomegaly":
+        own = own.replace("shifted", "")
     abnormal = rules.ABNORMAL.search(own)
     if abnormal:
         return State.NEGATIVE if rules.NEGATED_BEFORE.search(own[: abnormal.start()]) else State.POSITIVE

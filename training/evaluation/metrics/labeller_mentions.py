@@ -8,6 +8,7 @@ MENTIONS: dict[str, tuple[str, ...]] = {
         "heart enlargement", "enlargement of the heart", r"\bheart\b(?= (?:is|was|appears|remains|does)\b)",
         r"(?<=\bnormal )heart\b(?! failure)",
     ),
+    "edema": (r"\bcongestive failure\b",),
     "enlarged cardiomediastinum": (r"\bmediastinal (?:mass(?:es)?|widening|enlargement)",),
     "pleural effusion": (r"\bhydrothora(?:x|ces)\b",),
     "pneumonia": ("pneumonitis",),
@@ -34,6 +35,7 @@ _OUTSIDE = (
 _MASS = r"(?:mass(?:es)?|nod(?:ules?|ular)|lumps?|tumou?rs?|neoplasms?|carcinomas?|densit(?:y|ies)|lesions?)"
 
 NO_MENTIONS: dict[str, tuple[str, ...]] = {
+    "pneumothorax": (r"\bpseudo-?pneumothora\w+",),
     "edema": (
         rf"\b{_OUTSIDE} (?:edema|swelling)",
         r"\b(?:cerebral|vasogenic|cutaneous|laryngeal|peripheral|pedal|ankle|leg|arm|extremity|marrow|"

@@ -33,6 +33,7 @@ _ONE_THERE = (
     rf"there (?:is|are|remains?|persists?) (?:still |now )?(?:one|some|(?:an? )?{_SIZE} (?:one|amount)) "
     rf"(?:on|at|in) (?:the )?{_SIDE}"
 )
+_BOTH_THERE = r"(?:both|all) (?:remain|persist|are (?:still )?(?:present|seen|noted|there|visible))(?! normal| clear)"
 """The other side, with the finding left out: "but the left remains", "but there is one on the right"."""
 
 SENTENCE_END = re.compile(
@@ -49,7 +50,8 @@ OTHER_SIDE_BEFORE = re.compile(
 )
 OTHER_SIDE_AFTER = re.compile(
     rf"^\w*(?: (?:is |are )?(?:seen )?(?:on|at|in) the {_SIDE}(?: side| base| lung)?)?\s*[.;,]?\s*{_REST}"
-    rf"|(?:[,;]|\b(?:but|and|while|whereas|although|however)\b)\s*(?:but |and |while )?(?:{_OTHER_ONE}|{_ONE_THERE})"
+    rf"|(?:[,;]|\b(?:but|and|while|whereas|although|however)\b)\s*(?:but |and |while )?"
+    rf"(?:{_OTHER_ONE}|{_ONE_THERE}|{_BOTH_THERE})"
 )
 """What is denied on one side is there on the other: "moderate right and no left effusion"."""
 
@@ -140,6 +142,7 @@ NO_NEGATION = _any(
     "without (?:significant |interval )*(?:change|improvement|resolution)",
     "(?:near|nearly|almost|partial|partially|incomplete|incompletely|largely|mostly)[ -]"
     "(?:complete(?:ly)? |total(?:ly)? )?(?:interval )?(?:resolution|resolved|resorption|clearing|cleared)(?: of)?",
+    r"not (?:\w+ )?(?:clear(?:ed)?|aerated|expanded|inflated)(?! of)",
     f"no longer {_SEEN}", "not well (?:seen|evaluated|visualized)",
 )  # fmt: skip
 """These have a negating word and deny nothing that follows."""
@@ -178,6 +181,7 @@ EXCLUDED_BEFORE = _any(
     "cannot be (?:sure|certain|confident)",
     "(?:less|not) likely",
     "(?:favou?red|preferred) over",
+    r"(?:favou?rs?|prefers?)(?: \w+){1,4} over",
     "(?:more|most) likely than",
     "as opposed to",
 )
@@ -189,7 +193,7 @@ UNCERTAIN_BEFORE = _any(
     "suspects?", "suspicio(?:n|us) (?:of|for)", "query", "conceivabl[ey]",
     "evaluate for", "correlat(?:e|ion)", "appears? to",
     "presum(?:ed|ably)", "perhaps", "potential(?:ly)?", "equivocal", "(?<!age[ -])indeterminate",
-    "in the (?:appropriate|proper) clinical", "doubtful", "dubious", "(?<!no )(?<!without )doubt",
+    "if any", "in the (?:appropriate|proper) clinical", "doubtful", "dubious", "(?<!no )(?<!without )doubt",
 )  # fmt: skip
 """These put what follows them in doubt. "Probable" and "suggestive of" do not: readers mean the finding."""
 
@@ -275,6 +279,13 @@ STILL_THERE = _any(
 LASTING = frozenset({"fracture", "support devices", "other", "pleural other", "cardiomegaly"})
 """Findings that stay when their cause is over: a prior fracture is seen for years."""
 
+NOT_REAL_AFTER = re.compile(
+    r"^\w*(?: on the (?:left|right))? (?:represents?|is|are|was|corresponds? to|reflects?) (?:\w+ly )?(?:only )?"
+    r"(?:an? |the )?(?:skin ?folds?|nipples?|artifacts?|artefacts?|scapula\w*|nutrient vessels?|breast tissue|clothing|"
+    r"hair)\b"
+)
+"""What only looks like a finding: "an apparent pneumothorax represents a skin fold"."""
+
 NO_LESION_AFTER = re.compile(
     r"^\w*(?:,? [\w-]+){0,4}?,? (?:likely|probably|may|could|which|is|are|represent\w*|reflect\w*|consistent with|"
     r"compatible with|due to|corresponds? to|related to|secondary to|from)(?: [\w-]+){0,3}? "
@@ -288,10 +299,23 @@ OTHER_PARTS = _any(
 )
 """Parts of the body whose size says nothing of the heart or the mediastinum."""
 
-ABNORMAL = _any(
-    "(?:en)?larged?r?", "enlargement", "increased?", "prominen(?:t|ce)", "widen(?:ed|ing)", "big", "dilat(?:ed|ation)",
-    "borderline", "abnormal", "shifted", "generous",
-)  # fmt: skip
+_OTHER_NOUN = (
+    r"(?:effusions?|pneumothora\w+|hernias?|mass(?:es)?|vessels?|vascular\w*|opacit\w+|markings|densit\w+|volumes?|fat|"
+    r"gas|air|hyperinflation|consolidations?|atelectasis|nodul\w+|pneumonia|infiltrates?|edema|fluid|collapse|"
+    r"calcifications?|interstitium|lucenc\w+)"
+)
+_OF_ANOTHER = (
+    r"(?! (?:(?!(?:with|and|but|in|of|or|by|for|due|from|since|than|as)\b)[\w-]+ ){0,3}" + _OTHER_NOUN + r"\b)"
+)
+"""Not an adjective of another noun: "heart size is normal with a large left effusion"."""
+
+STILL_NORMAL = _any("(?:still|remains?) within (?:the )?(?:upper )?(?:limits? of )?normal", "(?:still|remains?) normal")
+"""What grew, and is normal: "slightly larger than before but still normal"."""
+
+ABNORMAL = re.compile(
+    r"\b(?:(?:en)?larged?r?|enlargement|increased?|prominen(?:t|ce)|widen(?:ed|ing)|big|dilat(?:ed|ation)|"
+    rf"borderline|abnormal|shifted|generous)\b{_OF_ANOTHER}"
+)
 """One of these makes a finding of a part of the body."""
 
 NORMAL = _any(

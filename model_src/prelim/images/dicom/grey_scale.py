@@ -16,6 +16,9 @@ from prelim.errors import Refused
 # The recipe behind percentiles: without a window, a few hot pixels and markers must not set the contrast.
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.005, 0.995
 
+# Entries of 12 bits in a table of 16 are below a 16th of its range.
+CONTRADICTION = 16
+
 
 @dataclass(frozen=True)
 class LookupTable:
@@ -103,7 +106,10 @@ def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.nd
     counts = np.where(is_padding, 0, counts)
     if isinstance(scale.voi, LookupTable):
         entries = scale.voi.look_up(values)
-        gray = np.clip(entries / _output_maximum(scale.voi), 0, 1)
+        highest = _output_maximum(scale.voi)
+        if highest != 2**scale.voi.bits - 1:
+            warnings = ("voi_lut: entries of the VOI LUT contradict the bits of (0028,3002); scaled by the entries",)
+        gray = np.clip(entries / highest, 0, 1)
     elif isinstance(scale.voi, Window):
         gray = scale.voi.apply(values)
     else:
@@ -122,11 +128,12 @@ def grey_table(scale: GreyScale, counts: np.ndarray, render: str) -> tuple[np.nd
 def _output_maximum(table: LookupTable) -> float:
     """Return the top of a VOI LUT's range: by its declared bits, unless its entries contradict them.
 
-    Files exist that declare 16 bits for 12-bit entries, which would be black, and 8 bits for 16-bit entries.
+    Files exist that declare 16 bits for 12-bit entries, which would be black, and 8 bits for 16-bit entries. Entries
+    that use only a part of their bits do not contradict them: they are meant to be dark.
     """
     declared = 2**table.bits - 1
     highest = float(table.entries.max())
-    if declared / 2 < highest <= declared:
+    if declared / CONTRADICTION < highest <= declared:
         return float(declared)
     return float(2 ** max(1, int(highest).bit_length()) - 1)
 

@@ -4,6 +4,7 @@ Published size: 196 px, one channel, 98 image tokens, width 256, 4 heads, each a
 30,523 word pieces: 53,942,011 variables, including batch norm statistics. It is a Keras model.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,8 @@ CLASSES = ("InputLayer", "PositionalEmbedding", "TransformerEncoder", "Transform
 
 NORM_EPS = 1e-4
 DROPOUT = 0.2
+FIXED = {"activation": "relu", "norm_first": False, "epsilon": NORM_EPS, "embedding_scale": True, "pooling": "average"}
+"""Settings of layers that no release has, as they are here; forks may add them."""
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
@@ -35,13 +38,18 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
             f"this release of XREPORT{beit} has no ImageEncoder, but {', '.join(others) or 'nothing else'}; supported "
             "are releases up to January 2025, with a convolutional encoder"
         )
+    for kind, settings in layers.items():
+        changed = [name for name in FIXED if name in settings and settings[name] != FIXED[name]]
+        if changed and kind in {*CLASSES, "ImageEncoder"}:
+            raise ArchiveError(
+                f"{kind} has {changed[0]} = {settings[changed[0]]!r}; only {FIXED[changed[0]]!r} can be imported"
+            )
     vocab_size, width = shapes["decoder.token_embedding.weight"]
     _, heads, head_width = shapes["decoder.layers.0.self_attention.query.weight"]
     positions, _ = shapes["decoder.position_embedding"]
     widths, depths = _blocks(shapes)
     channels = shapes["vision.blocks.0.convs.0.weight"][-2]
     norm_eps = facts.value("decoder.norm_eps", NORM_EPS)
-    image = next((shape for key, shape in shapes.items() if key.startswith("InputLayer.") and len(shape) == 4), None)
     return {
         "vision": {
             "widths": widths,
@@ -80,13 +88,24 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
         },
         "preprocess": {
             **PREPROCESS,
-            "size": PUBLISHED_SIZE if image is None else image[1],
+            "size": _image_size(shapes, channels),
             "channels": channels,
             "mean": [0.0] * channels,
             "std": [1.0] * channels,
         },
         "generation": {"max_new_tokens": positions},
     }
+
+
+def _image_size(shapes: Shapes, channels: int) -> int:
+    """Rows of the images, from the shapes of the inputs. Raises ArchiveError if they are not squares of `channels`."""
+    inputs = [shape for key, shape in shapes.items() if key.startswith("InputLayer.") and len(shape) > 2]
+    for shape in inputs:
+        if len(shape) != 4 or shape[1] != shape[2] or shape[3] != channels:
+            raise ArchiveError(
+                f"the image input has the shape {tuple(shape[1:])}; the encoder needs (size, size, {channels})"
+            )
+    return inputs[0][1] if inputs else PUBLISHED_SIZE
 
 
 def _blocks(shapes: Shapes) -> tuple[list[int], list[int]]:
@@ -109,6 +128,8 @@ def _layout(weights: Mapping[str, Tensor], facts: Facts) -> dict[str, Tensor]:
     """Convert weights to the layout of PyTorch; queries, keys and values become one matrix in that order."""
     # Releases from 2025 divide logits by a temperature that is a setting of the layer.
     temperature = (facts.config.get("layers") or {}).get("SoftMaxClassifier", {}).get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise ArchiveError(f"SoftMaxClassifier has temperature = {temperature!r}; it must be a number above 0")
     weights = {k: v / temperature if k.startswith("decoder.lm_head.") else v for k, v in weights.items()}
     ours = {key: _outputs_first(key, value) for key, value in weights.items() if not key.startswith("InputLayer.")}
     for name, leaf in [key.split(".query.") for key in ours if ".query." in key]:

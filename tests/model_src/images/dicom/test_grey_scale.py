@@ -128,8 +128,16 @@ def test_voi_lut_with_negative_first_value() -> None:
 def test_voi_lut_that_contradicts_its_bits(declared: int, top: int) -> None:
     """The output range of a VOI LUT follows its entries where the declared bits are wrong."""
     entries = np.rint(np.linspace(0, top, 4096))
-    pixels = read(make_dicom(VOILUTSequence=Sequence([lut_item(0, entries, declared)]))).pixels
-    np.testing.assert_allclose(pixels, phantom() / 4095, atol=1e-4)
+    radiograph = read(make_dicom(VOILUTSequence=Sequence([lut_item(0, entries, declared)])))
+    np.testing.assert_allclose(radiograph.pixels, phantom() / 4095, atol=1e-4)
+    assert any(warning.startswith("voi_lut") for warning in radiograph.warnings) == (declared != 12)
+
+
+def test_dark_voi_lut_stays_dark() -> None:
+    """Entries that use a part of their bits do not contradict them."""
+    radiograph = read(make_dicom(VOILUTSequence=Sequence([lut_item(0, np.arange(4096) * 1000 // 4095, 12)])))
+    assert radiograph.pixels.max() == pytest.approx(phantom().max() / 4095 * 1000 / 4095, abs=1e-3)
+    assert not any(warning.startswith("voi_lut") for warning in radiograph.warnings)
 
 
 def test_modality_lut_goes_before_slope_and_window() -> None:
