@@ -141,8 +141,9 @@ def test_readiness_passes_nothing_of_the_client_on(site: Site) -> None:
     ]
     assert [(status, answer["error"]["code"]) for status, _, answer in asked] == [(n, n) for n in (400, 421, 405, 413)]
     assert site.recorder.seen == []
-    answers = [site.ask("GET", "/ready") for _ in range(60)]
-    assert {answer["error"]["code"] for status, _, answer in answers if status == 429} == {429}
+    # A load balancer that asks often is answered: it costs TorchServe nothing.
+    assert {site.ask("GET", "/ready")[0] for _ in range(60)} == {200}
+    assert site.recorder.seen == []
 
 
 @pytest.mark.parametrize("path", ["/js", "/js/", "/samples", "/samples/", "/index.html/"])
