@@ -16,9 +16,8 @@ WRAPPERS = ("module.", "model.", "net.", "network.", "_forward_module.")
 _DEEPEST = 3
 """Most wrappers around one another."""
 
-_INNER_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.|(?<=\.)module\.")
-"""Parts of keys by torch.compile, FSDP, activation checkpointing, and DataParallel around a part of the network, which
-are the names of no layer."""
+_INNER_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of keys by torch.compile, FSDP and activation checkpointing, which are the names of no layer."""
 
 _COPY = 0.5
 """Share of the network's keys that a second set of weights has at least."""
@@ -37,6 +36,7 @@ def unwrap(published: Published, label: str, tensors: Weights, assume: Callable[
     """
     inner = {_INNER_WRAPPERS.sub("", key): value for key, value in tensors.items()}
     tensors = inner if len(inner) == len(tensors) else tensors
+    sets = _sets(published, tensors)
     prefix, copies = _choose(label, sets)
     if copies:
         assume(f"the weights under {_named(prefix)} of {label}; it has others under {', '.join(map(_named, copies))}")

@@ -44,7 +44,6 @@ FORMS: dict[str, Callable[[State], Any]] = {
         key.replace("encoder.", "encoder._fsdp_wrapped_module._checkpoint_wrapped_module."): value
         for key, value in state.items()
     },
-    "parallel part": lambda state: {key.replace("encoder.", "encoder.module."): value for key, value in state.items()},
     "parallel and compiled": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
     "lightning": lambda state: {
         "state_dict": {f"model.{key}": value for key, value in state.items()},
