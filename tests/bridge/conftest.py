@@ -1,10 +1,12 @@
 """A bridge without a network on the side of the PACS, and with a fake server on the other."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydicom import config as pydicom_config
 
 from bridge import settings as config
 from bridge.drafting import Drafter
@@ -13,6 +15,15 @@ from bridge.queue import Queue
 from bridge.worker import Worker
 from tests.bridge.fake_server import FakeServer
 from tests.bridge.studies import MemoryPacs
+
+
+@pytest.fixture(autouse=True)
+def heard_libraries() -> Iterator[None]:
+    """The program silences libraries for good; a test that runs it in this process must not do so to others."""
+    mode = pydicom_config.settings.reading_validation_mode
+    yield
+    logging.disable(logging.NOTSET)
+    pydicom_config.settings.reading_validation_mode = mode
 
 
 class Clock:

@@ -12,9 +12,9 @@ from transformers import BioGptConfig, BioGptForCausalLM, LlamaConfig, LlamaForC
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import WEIGHTS
 from prelim.decoders.weights_file import read_weights
+from tests.export.test_checkpoint_fit import system_0
 from tests.export.test_import_xraygpt import PARTS as XRAYGPT_PARTS
 from tests.export.test_import_xraygpt import write_published
-from tests.export.test_ordinary_checkpoints import system_0
 from tests.model_src.networks.architectures.small_biogpt import DECODER
 
 # peft 0.21 uses a name that transformers has renamed.

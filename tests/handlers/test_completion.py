@@ -251,7 +251,7 @@ def test_sampling_is_without_beams(
         ({"temperature": -1}, "temperature", "allowed: 0.000001 to 100"),
         ({"top_p": 0}, "top_p", "allowed"),
         ({"stop": [""]}, "stop", "1 to 64 characters"),
-        ({"stop": [1]}, "stop", "a list, of texts"),
+        ({"stop": [1]}, "stop", "can be lists, of texts"),
         ({"stop": ["x"] * 17}, "stop", "at most"),
         ({"min_new_tokens": 9, "max_tokens": 5}, "min_new_tokens", "0 to max_tokens"),
         ({"logprobs": "yes"}, "logprobs", "true or false"),

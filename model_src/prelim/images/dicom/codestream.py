@@ -75,6 +75,8 @@ def join_fragments(value: bytes) -> bytes:
     """Return all fragments of a value of encapsulated pixel data as one stream (PS3.5 A.4).
 
     The image has one frame, so all fragments belong to it, whatever the Basic Offset Table says.
+
+    Raises Refused (422) if several of them begin a codestream: these are frames that the header does not count.
     """
     fragments, position = [], 0
     while position + 8 <= len(value):
@@ -83,6 +85,9 @@ def join_fragments(value: bytes) -> bytes:
             break
         fragments.append(value[position + 8 : position + 8 + length])
         position += 8 + length
+    frames = sum(map(is_codestream, fragments))
+    if frames > 1:
+        raise Refused(f"multi_frame: {PIXEL_DATA} has {frames} codestreams; allowed: 1; send one frame")
     # The first item is the table; files exist that have none and begin with the codestream.
     has_table = not fragments or not fragments[0].startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51"))
     return b"".join(fragments[1:] if has_table else fragments)

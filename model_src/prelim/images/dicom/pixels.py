@@ -91,6 +91,9 @@ def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
             f"{count * width * 8 // (header.rows * header.columns)} bits need {count * width}: it is truncated; "
             "send it again"
         )
+    frames, rest = divmod(len(value.data), count * width)
+    if frames > 1 and rest <= 1:
+        raise Refused(f"multi_frame: {PIXEL_DATA} has the bytes of {frames} frames; allowed: 1; send one frame")
     warnings: tuple[str, ...] = ()
     if syntax not in NATIVE:
         if len(value.data) > count * width + 1:

@@ -44,6 +44,9 @@ CLASS_MODALITIES = {
     "DigitalIntraOral": "IO",
 }
 
+# Next to a region, these say from where it is seen: French "THORAX FACE", "CHEST BACK".
+DIRECTIONS = ("FACE", "BACK")
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -82,7 +85,9 @@ def check_subject(values: HeaderValues, config: InputConfig) -> list[str]:
 
 def find_regions(values: HeaderValues) -> list[Evidence]:
     """Return the regions of the body that the tags name; words and codes that are not known say nothing."""
-    found = [Evidence("BodyPartExamined", term) for term in find_terms(values.body_part or (), REGION_OF_WORD)]
+    label = values.body_part or ()
+    terms = find_terms([word for word in label if word not in DIRECTIONS], REGION_OF_WORD)
+    found = [Evidence("BodyPartExamined", term) for term in terms or find_terms(label, REGION_OF_WORD)]
     regions = _coded_terms(values.regions, REGION_OF_CODE, REGION_OF_WORD)
     found += [Evidence("AnatomicRegionSequence", term) for term in regions]
     if values.sop_class is not None and UID(values.sop_class).keyword in MAMMOGRAPHY:
@@ -96,7 +101,11 @@ def find_views(values: HeaderValues) -> list[Evidence]:
     found = [Evidence("ViewPosition", term) for term in find_terms(values.view_position or (), VIEW_OF_POSITION)]
     views = _coded_terms(values.view_codes, VIEW_OF_CODE, VIEW_OF_POSITION)
     found += [Evidence("ViewCodeSequence", term) for term in views]
-    return found + [Evidence("BodyPartExamined", term) for term in find_terms(values.body_part or (), VIEW_OF_WORD)]
+    label = find_terms(values.body_part or (), VIEW_OF_WORD)
+    if found and len(set(label)) > 1:
+        # "CHEST PA/LAT" is the name of the study.
+        return found
+    return found + [Evidence("BodyPartExamined", term) for term in label]
 
 
 def _coded_terms(concepts: Iterable[Concept] | None, codes: Mapping[str, str], words: Mapping[str, str]) -> list[str]:

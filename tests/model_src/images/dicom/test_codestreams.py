@@ -345,3 +345,17 @@ def test_colors_are_refused() -> None:
     made.PixelData = np.random.default_rng(2).integers(0, 256, (48, 40, 3), dtype=np.uint8).tobytes()
     with pytest.raises(Refused, match=r"^photometric: .*the pixels have colors"):
         read(encode(made))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_frames_that_the_header_does_not_count(compressed: bool) -> None:
+    """Two frames without Number of Frames are refused, and not shown as the first of them."""
+    if compressed:
+        stream = imagecodecs.jpeg8_encode(gray())
+        data = encapsulate(b"", BASELINE, bits=8, items=item(b"") + item(stream) + item(stream))
+    else:
+        made = dataset(gray(12))
+        made.PixelData = made.PixelData * 2
+        data = encode(made)
+    with pytest.raises(Refused, match=r"^multi_frame: .*7FE0,0010"):
+        read(data)
