@@ -86,7 +86,7 @@ class Storm:
                 *pieces, last = http.stream(picture, **asking)
                 streamed = "".join(piece["text"] for piece in pieces)
                 # Of several sequences another one can become the best: they are sent at the end.
-                assert streamed == last["report"] or (not streamed and "num_beams" in options), "pieces differ"
+                assert streamed == last["report"], "pieces differ"
                 answer = (last["report"], last["token_ids"])
             elif way == "gRPC":
                 report = over_grpc.report(picture, **asking)
@@ -156,5 +156,7 @@ class Offline:
         """The right answer."""
         if way == "broken":
             return 415, "NotAnImage"
+        if way == "stream" and "num_beams" in options:
+            return 400, "InvalidOption"
         said = self._said[image, OPTIONS.index(options)]
         return said[:1] if way == "chat" else said
