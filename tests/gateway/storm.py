@@ -85,7 +85,6 @@ class Storm:
             if way == "stream":
                 *pieces, last = http.stream(picture, **asking)
                 streamed = "".join(piece["text"] for piece in pieces)
-                # Of several sequences another one can become the best: they are sent at the end.
                 assert streamed == last["report"], "pieces differ"
                 answer = (last["report"], last["token_ids"])
             elif way == "gRPC":
