@@ -136,7 +136,9 @@ class Output:
     def check_owned_by(self, run: str) -> None:
         """Raise JobError if a run no longer owns the folder."""
         if not self.is_owned_by(run):
-            raise JobError(f"another run has taken over {self.folder.url}, and goes on with what this one has written")
+            raise JobError(
+                f"another run has taken over {self.folder.url}, and continues with what this one has written"
+            )
 
     def parts(self) -> Iterator[Location]:
         """The files with reports."""

@@ -55,7 +55,7 @@ class HttpClient:
     def stream(self, image: bytes | None = None, **fields: Any) -> Iterator[Answer]:
         """Yield the lines of a streamed answer: {"text": ...} for every piece, the whole report last.
 
-        If it breaks off, the second attempt goes on after the text that has been yielded, provided that its own text
+        If it breaks off, the second attempt continues after the text that has been yielded, provided that its own text
         begins with that: without a seed, sampling begins otherwise.
 
         Raises ReportError, requests.RequestException.

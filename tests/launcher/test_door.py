@@ -110,7 +110,7 @@ def test_failed_start_leaves_the_reason_on_the_door(
 
 
 def test_second_start_leaves_the_door_of_the_first_open(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever stops it: the first server goes on."""
+    """Whatever stops it: the first server continues."""
 
     def check(store: Path, other_code: bool) -> list[CheckedArchive]:
         raise LaunchError("damaged")
