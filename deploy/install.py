@@ -162,7 +162,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 of a file, as hexadecimal digits."""
+    """The sha256 of a file, as hexadecimal digits; the one of `prelim` needs packages, which are not installed yet."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -196,12 +196,11 @@ class Server:
     def load_failure(self, model: str, since: int = 0) -> str | None:
         """Why a worker could not load its model, as the handler said; None if none has said so.
 
-        since : characters of the output to pass over
+        since : bytes of the output to pass over
         """
-        output = self.output()
         # Another start has begun a new file.
-        new = output[since:] if since <= len(output) else output
-        found = re.findall(f"Failed to load model {re.escape(model)}, exception (.*)", new)
+        output = self.output(since if since <= self.output_size() else 0)
+        found = re.findall(f"Failed to load model {re.escape(model)}, exception (.*)", output)
         return f"{model} cannot be loaded: {found[-1]}" if found else None
 
     def is_alive(self) -> bool:
@@ -210,9 +209,17 @@ class Server:
             return self._starter.poll() is None
         return self.process is not None
 
-    def output(self) -> str:
-        """What the server has printed since its start."""
-        return self.console.read_text(encoding="utf-8", errors="replace") if self.console.is_file() else ""
+    def output(self, since: int = 0) -> str:
+        """What the server has printed since its start, without so many bytes."""
+        if not self.console.is_file():
+            return ""
+        with self.console.open("rb") as file:
+            file.seek(since)
+            return file.read().decode("utf-8", errors="replace")
+
+    def output_size(self) -> int:
+        """Bytes that the server has printed since its start."""
+        return self.console.stat().st_size if self.console.is_file() else 0
 
     def connections(self) -> int:
         """Open connections to the inference APIs, of requests and of clients that keep theirs."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loadtests.chart import draw_panels
 from loadtests.load import SCENARIOS, Load
 from loadtests.outcomes import Row, Summary, read_summary
 from loadtests.run import run_load
@@ -155,26 +156,18 @@ def write_csv(steps: Sequence[Step], path: Path) -> None:
 
 def draw_chart(steps: Sequence[Step], path: Path) -> None:
     """p95 over the offered rate, a panel for each scenario."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     scenarios = list(dict.fromkeys(step.scenario for step in steps))
-    figure, panels = pyplot.subplots(1, len(scenarios), figsize=(4 * len(scenarios), 3.5), squeeze=False)
-    for panel, scenario in zip(panels[0], scenarios, strict=True):
-        for transport in TRANSPORTS:
-            points = [(s.rate, s.p95) for s in steps if (s.scenario, s.transport) == (scenario, transport) and s.p95]
-            if points:
-                (line,) = panel.plot(*zip(*points, strict=True), marker="o", label=transport)
-                objective = next(s.objective for s in steps if (s.scenario, s.transport) == (scenario, transport))
-                panel.axhline(objective, linestyle=":", color=line.get_color())
-        panel.set(title=scenario, xlabel="requests per second", ylabel="p95, seconds")
-        panel.set_ylim(bottom=0)
-        panel.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with draw_panels(path, (4, 3.5), count=len(scenarios), dpi=120) as panels:
+        for panel, scenario in zip(panels, scenarios, strict=True):
+            for transport in TRANSPORTS:
+                shown = [s for s in steps if (s.scenario, s.transport) == (scenario, transport) and s.p95]
+                if shown:
+                    rates, waits = [s.rate for s in shown], [s.p95 for s in shown]
+                    (line,) = panel.plot(rates, waits, marker="o", label=transport)
+                    panel.axhline(shown[0].objective, linestyle=":", color=line.get_color())
+            panel.set(title=scenario, xlabel="requests per second", ylabel="p95, seconds")
+            panel.set_ylim(bottom=0)
+            panel.legend()
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.bulk.watch import Sample, read_summary, watch_job
+from loadtests.chart import draw_panels
 from loadtests.payloads import make_small_image
 
 SETTLED = 0.1
@@ -52,25 +53,16 @@ def table(samples: Sequence[Sample]) -> str:
 
 def draw(samples: Sequence[Sample], path: Path) -> None:
     """Draw memory over rows."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panel = plt.subplots(figsize=(6.5, 4))
-    rows = [sample.rows for sample in samples]
-    panel.plot(rows, [sample.driver / 2**20 for sample in samples], label="driver")
-    panel.plot(rows, [sample.others / 2**20 for sample in samples], label="Ray's processes and workers, RSS")
-    panel.set_xlabel("rows in the output")
-    panel.set_ylabel("MB")
-    panel.set_xlim(left=0)
-    panel.set_ylim(bottom=0)
-    panel.grid(alpha=0.25)
-    panel.legend()
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    with draw_panels(path) as (panel,):
+        rows = [sample.rows for sample in samples]
+        panel.plot(rows, [sample.driver / 2**20 for sample in samples], label="driver")
+        panel.plot(rows, [sample.others / 2**20 for sample in samples], label="Ray's processes and workers, RSS")
+        panel.set_xlabel("rows in the output")
+        panel.set_ylabel("MB")
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.25)
+        panel.legend()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -27,6 +27,7 @@ from benchmarks.serving.runs import LENIENT, Figures, Plan, Runs, take_medians
 from deploy.capacity import Host
 from deploy.queueing import Pool
 from launcher.local_server import LocalServer
+from loadtests.chart import draw_panels
 from loadtests.load import FEWEST_TOKENS, Load
 from loadtests.payloads import make_small_image
 from prelim_client.http_client import HttpClient
@@ -78,30 +79,21 @@ def table(host: Host, opened: Sequence[Mapping[str, Any]]) -> str:
 
 def draw(host: Host, opened: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw computed percentiles as lines, and measured ones as points."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     most = host.service.reports_per_s[-1]
     rates = np.linspace(0.05, 0.93, 40) * most
-    figure, panel = plt.subplots(figsize=(6.5, 4.2))
-    for name, share, color in (("p50", 0.5, "#0b6e4f"), ("p95", 0.95, "#d1495b")):
-        computed = [Pool(host.service, 1, rate).percentile(share) for rate in rates]
-        panel.plot(rates, computed, color=color, label=f"{name}, computed")
-        measured = [one[name] for one in opened]
-        panel.plot([one["offered"] for one in opened], measured, "o", color=color, label=f"{name}, measured")
-    panel.axvline(most, color="gray", linestyle=":", label="maximum throughput")
-    panel.set_xlabel("arrivals per second")
-    panel.set_ylabel("seconds from arrival to report")
-    panel.set_xlim(left=0)
-    panel.set_ylim(bottom=0)
-    panel.grid(alpha=0.25)
-    panel.legend()
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    with draw_panels(path, (6.5, 4.2)) as (panel,):
+        for name, share, color in (("p50", 0.5, "#0b6e4f"), ("p95", 0.95, "#d1495b")):
+            computed = [Pool(host.service, 1, rate).percentile(share) for rate in rates]
+            panel.plot(rates, computed, color=color, label=f"{name}, computed")
+            measured = [one[name] for one in opened]
+            panel.plot([one["offered"] for one in opened], measured, "o", color=color, label=f"{name}, measured")
+        panel.axvline(most, color="gray", linestyle=":", label="maximum throughput")
+        panel.set_xlabel("arrivals per second")
+        panel.set_ylabel("seconds from arrival to report")
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.grid(alpha=0.25)
+        panel.legend()
 
 
 def bench(name: str, plan: Plan, out: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.decode.table import number
 from benchmarks.machine import QUIET_CORES, where_and_when
+from loadtests.chart import draw_panels
 
 HEAD = "| | load | offered /s | reports /s | p50, s | p95, s | p99, s | failed |\n|---|---|---|---|---|---|---|---|"
 
@@ -74,33 +75,24 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Draw latency over throughput, one panel per model: p50 solid, p95 dashed."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     models = {name: subject for name, subject in record["models"].items() if subject["offered"]}
-    figure, axes = plt.subplots(1, len(models), figsize=(6.5 * len(models), 4.6), squeeze=False)
-    for panel, (name, subject) in zip(axes[0], models.items(), strict=True):
-        for color, candidate in zip(_COLORS, subject["saturated"], strict=False):
-            points = [one for one in subject["offered"] if one["candidate"] == candidate and one["p95"] is not None]
-            points.sort(key=lambda one: one["offered"])
-            if not points:
-                continue
-            rates = [one["reports_per_s"] for one in points]
-            panel.plot(rates, [one["p50"] for one in points], "o-", color=color, label=candidate, markersize=4)
-            panel.plot(rates, [one["p95"] for one in points], "o--", color=color, markersize=4)
-        panel.set_yscale("log")
-        panel.set_xlim(left=0)
-        panel.set_title(f"{name}: 16 to {subject['tokens']} tokens, 3 beams")
-        panel.set_xlabel("reports per second")
-        panel.set_ylabel("seconds from arrival to report")
-        panel.grid(which="both", alpha=0.25)
-        panel.legend(title="p50 solid, p95 dashed", fontsize=8, title_fontsize=8)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    with draw_panels(path, (6.5, 4.6), count=len(models)) as panels:
+        for panel, (name, subject) in zip(panels, models.items(), strict=True):
+            for color, candidate in zip(_COLORS, subject["saturated"], strict=False):
+                points = [one for one in subject["offered"] if one["candidate"] == candidate and one["p95"] is not None]
+                points.sort(key=lambda one: one["offered"])
+                if not points:
+                    continue
+                rates = [one["reports_per_s"] for one in points]
+                panel.plot(rates, [one["p50"] for one in points], "o-", color=color, label=candidate, markersize=4)
+                panel.plot(rates, [one["p95"] for one in points], "o--", color=color, markersize=4)
+            panel.set_yscale("log")
+            panel.set_xlim(left=0)
+            panel.set_title(f"{name}: 16 to {subject['tokens']} tokens, 3 beams")
+            panel.set_xlabel("reports per second")
+            panel.set_ylabel("seconds from arrival to report")
+            panel.grid(which="both", alpha=0.25)
+            panel.legend(title="p50 solid, p95 dashed", fontsize=8, title_fontsize=8)
 
 
 _COLORS = ("#0b6e4f", "#d1495b", "#6a994e", "#30638e", "#8d6a9f")

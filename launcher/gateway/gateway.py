@@ -201,7 +201,7 @@ class Gateway:
     def _is_ready(self, described: Mapping[str, Any]) -> bool:
         ready = any(worker["status"] == "READY" for worker in described.get("workers", []))
         if ready:
-            self._ready, self._said = time.monotonic(), len(self.server.output())
+            self._ready, self._said = time.monotonic(), self.server.output_size()
         return ready
 
     def is_alive(self) -> bool:

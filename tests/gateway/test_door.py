@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -98,14 +100,21 @@ def test_worker_that_does_not_come_back_closes_the_door(running: Running, monkey
     assert running.site.ask("GET", "/ready")[2]["error"]["type"] == "NoWorker"
 
 
+@contextmanager
+def half_sent(running: Running) -> Iterator[socket.socket]:  # noqa: F811
+    """The connection of an upload of two bytes, of which one has been sent; nothing else is in hand."""
+    running.server.drain = lambda seconds: 0
+    head = f"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {running.site.key}\r\n"
+    with socket.create_connection(running.site.address, timeout=20) as slow:
+        slow.sendall(f"{head}Content-Length: 2\r\nConnection: close\r\n\r\nx".encode())
+        assert eventually(lambda: requests_in_hand(running.gateway.folder) == 1)
+        yield slow
+
+
 def test_drain_waits_for_what_is_in_hand(running: Running) -> None:  # noqa: F811
     """An upload that has begun is finished and answered; what comes after the door has been closed is refused."""
     site, server = running.site, running.server
-    server.drain = lambda seconds: 0
-    head = f"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.key}\r\n"
-    with socket.create_connection(site.address, timeout=20) as slow:
-        slow.sendall(f"{head}Content-Length: 2\r\nConnection: close\r\n\r\nx".encode())
-        assert eventually(lambda: requests_in_hand(running.gateway.folder) == 1)
+    with half_sent(running) as slow:
         left: list[int] = []
         draining = threading.Thread(target=lambda: left.append(drain(server, 20)))
         draining.start()
@@ -121,13 +130,8 @@ def test_drain_waits_for_what_is_in_hand(running: Running) -> None:  # noqa: F81
 
 def test_drain_has_a_limit(running: Running) -> None:  # noqa: F811
     """It says how many requests are cut off."""
-    site, server = running.site, running.server
-    server.drain = lambda seconds: 0
-    head = f"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.key}\r\n"
-    with socket.create_connection(site.address, timeout=20) as slow:
-        slow.sendall(f"{head}Content-Length: 2\r\n\r\nx".encode())
-        assert eventually(lambda: requests_in_hand(running.gateway.folder) == 1)
-        assert drain(server, 0.5) == 1
+    with half_sent(running):
+        assert drain(running.server, 0.5) == 1
 
 
 def test_door_without_a_gateway(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ class FakeServer(SimpleNamespace):
         """The model is there."""
         return {"modelVersion": "1.0", "workers": [{"status": self.worker}]}
 
-    def output(self) -> str:
-        """What it has printed."""
-        return self.said
+    def output_size(self) -> int:
+        """Bytes that it has printed."""
+        return len(self.said.encode())
 
     def load_failure(self, model: str, since: int) -> str | None:
         """The reason is all that it prints."""

@@ -275,7 +275,7 @@ def test_documented_policy_does_not_defeat_limits(start: Callable[..., Site], ca
 
 
 def test_requests_of_both_protocols_count_together(tmp_path: Path, called: Called) -> None:
-    """A call that is answered takes the place of a request over HTTP, which is refused at once."""
+    """While a call is answered, a request over HTTP has no place and is refused at once."""
     recorder = Recorder()
     site = open_site(tmp_path, recorder, upstream_grpc=called.port, server_requests=1)  # type: ignore[attr-defined]
     called.go_on.clear()

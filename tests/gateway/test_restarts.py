@@ -1,4 +1,4 @@
-"""TorchServe is stopped and started under load: what is in hand is answered, what comes then is refused or goes on."""
+"""TorchServe stopped and started under load: open requests are answered, new ones refused or sent to another host."""
 
 import threading
 from collections import Counter

@@ -66,12 +66,12 @@ class Clone:
 
     def launch(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the launcher to its end; a start takes the length of its queue as given, and measures nothing."""
-        return self.shell(f".venv/bin/python -m launcher {' '.join(_given(arguments))}")
+        return self.shell(f".venv/bin/python -m launcher {' '.join(_skip_measuring(arguments))}")
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
         """Run the launcher, to interrupt it."""
         return subprocess.Popen(
-            [".venv/bin/python", "-m", "launcher", *_given(arguments)],
+            [".venv/bin/python", "-m", "launcher", *_skip_measuring(arguments)],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -92,7 +92,7 @@ class Clone:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
-def _given(arguments: tuple[str, ...]) -> tuple[str, ...]:
+def _skip_measuring(arguments: tuple[str, ...]) -> tuple[str, ...]:
     measured = arguments[0] in ("start", "serve") and "--queue" not in arguments
     return (*arguments, "--queue", "100") if measured else arguments
 

@@ -32,7 +32,7 @@ def test_queue_is_what_can_be_answered_in_time(found: list[Throughput], max_wait
 
 
 def test_measurement_belongs_to_archives_and_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is found again for the same files only; a damaged record is no record."""
+    """It is found again for the same files only; a damaged record counts as none."""
     records = Records(tmp_path / "throughput.json")
     first, second = CheckedArchive(Path("a.mar"), "a", "1"), CheckedArchive(Path("b.mar"), "b", "2")
     assert records.read([first]) is None

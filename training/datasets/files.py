@@ -7,8 +7,7 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -277,53 +276,6 @@ def keep_readings(
             else:
                 part.update(texts)
     return (found[0], tuple(found[1:])) if found else ({}, ())
-
-
-def separate_questions(
-    study_id: str, rows: Iterable[tuple[str, dict[str, Any]]]
-) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
-    """The rows of one id by what they ask, with an id for each: answers to two questions are not two references.
-
-    Rows that ask nothing, and all rows where there is only one question, keep the id.
-    """
-    questions: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for place, row in rows:
-        questions.setdefault(" ".join((read_value(row.get(PROMPT)) or "").casefold().split()), []).append((place, row))
-    for number, (question, asked) in enumerate(questions.items(), 1):
-        yield f"{study_id}#{number}" if question and len(questions) > 1 else study_id, asked
-
-
-def pair_views(names: Sequence[str], view: Any, place: str) -> list[tuple[str, str]]:
-    """The images of a record, each with its view: one of a list, or the one view of all. Raises DatasetError."""
-    views = view if isinstance(view, list) else [view] * len(names)
-    if len(views) != len(names):
-        raise DatasetError(f"{place} has {len(names)} images and {len(views)} views; give one view for each image")
-    return [(name, read_value(view) or "") for name, view in zip(names, views, strict=True)]
-
-
-def check_one_study(rows: Sequence[tuple[str, Collection[str], Mapping[str, Any]]], key: str) -> None:
-    """Raises DatasetError for rows of one id that are two studies: other images, each with a report of its own.
-
-    rows : (place, image names, sections) of one id
-    key  : what the id is called in the file
-
-    Several reports of one study are all given with the same images.
-    """
-    reports: dict[str, dict[str, set[str]]] = {}
-    places: dict[str, str] = {}
-    for place, images, sections in rows:
-        for image in images:
-            places.setdefault(image, place)
-            for name, value in sections.items():
-                for text in value if isinstance(value, list) else [value]:
-                    if isinstance(text, str) and read_value(text):
-                        reports.setdefault(image, {}).setdefault(name, set()).add(" ".join(text.casefold().split()))
-    for (one, first), (other, second) in combinations(reports.items(), 2):
-        if clash := [name for name in first if name in second and first[name].isdisjoint(second[name])]:
-            raise DatasetError(
-                f"{places[one]} and {places[other]} have one {key}, different images and different texts "
-                f"({clash[0]}); give each study an {key} of its own, or the report of the study with each of its images"
-            )
 
 
 def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict[str, str]:

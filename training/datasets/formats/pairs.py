@@ -15,26 +15,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.datasets.files import (
-    PROMPT,
-    check_one_study,
-    collect_labels,
-    find_file,
-    keep_readings,
-    pair_views,
-    read_json,
-    read_records,
-    separate_questions,
-)
+from training.datasets.files import PROMPT, collect_labels, find_file, read_json, read_records
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import SplitReader, is_split_key
 from training.datasets.study import DatasetError, Study
+from training.datasets.study_rows import Row, join_rows, separate_questions
 from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report", "note", "imaging_text")
 OTHER = ("file", "uid", "view")
 
-Rows = list[tuple[str, dict[str, Any]]]
+Rows = list[Row]
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -51,31 +42,16 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         patient = _find_one(of_uid, find_patient_value, "patients")
         split = _find_one(of_uid, lambda record: record["split"], "splits")
         for study_id, rows in separate_questions(uid, of_uid):
-            place, first = rows[0]
-            prompt = read_value(first.get(PROMPT))
-            # One file may be listed twice, for instance once for each license.
-            views = {
-                folder.find(name): view
-                for where, record in rows
-                for name, view in pair_views(record["file"], record.get("view"), where)
-            }
-            check_one_study([(where, record["file"], _take_sections(record)) for where, record in rows], "uid")
-            sections, further = keep_readings(
-                [_take_sections(record) for _, record in rows], place, answers=prompt is not None
-            )
+            _, first = rows[0]
             known = (*SECTIONS, *OTHER, *name_patient_keys(first), *filter(is_split_key, first))
+            asked = read_value(first.get(PROMPT)) is not None
             yield Study(
                 study_id=study_id,
-                images=tuple(views),
-                sections=sections,
-                further=further,
                 patient_id=patient,
-                views=tuple(views.values()),
                 source=file.parent.name,
                 split=split,
                 labels=collect_labels(first, known),
-                group=first["file"][0] if prompt else "",
-                place=place,
+                **join_rows(rows, folder, image="file", sections=SECTIONS, key="uid", asked=asked),
             )
 
 
@@ -92,10 +68,6 @@ def _find_one(rows: Rows, find: Callable[[Mapping[str, Any]], str | None], what:
             f"{places[0]} and {places[1]} are one study (uid) of two {what}, {one!r} and {other!r}; correct one"
         )
     return next(iter(found), None)
-
-
-def _take_sections(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: record.get(name) for name in SECTIONS}
 
 
 def _read_names(place: str, file: Any) -> list[str]:

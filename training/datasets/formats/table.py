@@ -24,26 +24,21 @@ from typing import Any
 from training.datasets.files import (
     PROMPT,
     check_columns,
-    check_one_study,
     collect_labels,
     find_file,
-    keep_readings,
     keep_texts,
-    pair_views,
     read_json_lines,
     read_rows,
-    separate_questions,
 )
 from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
+from training.datasets.study_rows import Row, join_rows, separate_questions
 from training.datasets.values import find_patient_value, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
 COLUMNS = ("id", "image", *SECTIONS, "patient", "view", "split", PROMPT)
-
-Row = tuple[str, dict[str, Any]]
 
 
 def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = None) -> Iterator[Study]:
@@ -100,27 +95,14 @@ def _make_studies(study_id: str, rows: Sequence[Row], folder: ImageFolder, sourc
     patient = read_value(first["patient"]) or find_patient(study_id)
     for question_id, part in separate_questions(study_id, rows):
         place, first = part[0]
-        views = {
-            folder.find(name): view
-            for where, row in part
-            for name, view in pair_views(row["image"], row["view"], where)
-        }
         prompt = keep_texts({PROMPT: first[PROMPT]}, place)
-        texts = [{name: row[name] for name in SECTIONS} for _, row in part]
-        check_one_study([(where, row["image"], text) for (where, row), text in zip(part, texts, strict=True)], "id")
-        sections, further = keep_readings(texts, place, answers=bool(prompt))
         yield Study(
             study_id=question_id,
-            images=tuple(views),
-            sections=sections,
-            further=further,
             patient_id=patient,
-            views=tuple(views.values()),
             source=source,
             split=first["split"],
             labels={**first["labels"], **prompt},
-            group=first["image"][0] if prompt else "",
-            place=place,
+            **join_rows(part, folder, image="image", sections=SECTIONS, key="id", asked=bool(prompt)),
         )
 
 

@@ -31,19 +31,7 @@ FIXED = {"activation": "relu", "norm_first": False, "epsilon": NORM_EPS, "embedd
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     """Infer sections from shapes in the layout of Keras: (in, out), and (width, heads, head width) for queries."""
     layers: Mapping[str, Any] = facts.config.get("layers") or {}
-    if layers and "ImageEncoder" not in layers:
-        others = [name for name in layers if name not in CLASSES]
-        beit = ", which encodes images with BEiT," if any("beit" in name.lower() for name in others) else ""
-        raise ArchiveError(
-            f"this release of XREPORT{beit} has no ImageEncoder, but {', '.join(others) or 'nothing else'}; supported "
-            "are releases up to January 2025, with a convolutional encoder"
-        )
-    for kind, settings in layers.items():
-        changed = [name for name in FIXED if name in settings and settings[name] != FIXED[name]]
-        if changed and kind in {*CLASSES, "ImageEncoder"}:
-            raise ArchiveError(
-                f"{kind} has {changed[0]} = {settings[changed[0]]!r}; only {FIXED[changed[0]]!r} can be imported"
-            )
+    _check_layers(layers)
     vocab_size, width = shapes["decoder.token_embedding.weight"]
     _, heads, head_width = shapes["decoder.layers.0.self_attention.query.weight"]
     positions, _ = shapes["decoder.position_embedding"]
@@ -95,6 +83,26 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
         },
         "generation": {"max_new_tokens": positions},
     }
+
+
+def _check_layers(layers: Mapping[str, Any]) -> None:
+    """Raise ArchiveError for a release with another encoder, and for settings that change what a layer computes.
+
+    layers : class -> settings; empty if they are not known
+    """
+    if layers and "ImageEncoder" not in layers:
+        others = [name for name in layers if name not in CLASSES]
+        beit = ", which encodes images with BEiT," if any("beit" in name.lower() for name in others) else ""
+        raise ArchiveError(
+            f"this release of XREPORT{beit} has no ImageEncoder, but {', '.join(others) or 'nothing else'}; supported "
+            "are releases up to January 2025, with a convolutional encoder"
+        )
+    for kind, settings in layers.items():
+        changed = [name for name in FIXED if name in settings and settings[name] != FIXED[name]]
+        if changed and kind in {*CLASSES, "ImageEncoder"}:
+            raise ArchiveError(
+                f"{kind} has {changed[0]} = {settings[changed[0]]!r}; only {FIXED[changed[0]]!r} can be imported"
+            )
 
 
 def _image_size(shapes: Shapes, channels: int) -> int:

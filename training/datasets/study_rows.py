@@ -1,0 +1,88 @@
+"""The rows of a table, or the objects of a list, that are one study."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from training.datasets.files import PROMPT, keep_readings
+from training.datasets.image_files import ImageFolder
+from training.datasets.study import DatasetError
+from training.datasets.values import read_value
+
+Row = tuple[str, dict[str, Any]]
+"""A place for messages, and values by key."""
+
+
+def join_rows(
+    rows: Sequence[Row], folder: ImageFolder, *, image: str, sections: Sequence[str], key: str, asked: bool
+) -> dict[str, Any]:
+    """What the rows of one study say of it: images, views, sections, further, group and place of Study.
+
+    image    : key of a list with the names of images
+    sections : keys of texts
+    key      : what the id is called in the file
+    asked    : the texts answer a question
+
+    Raises DatasetError as `pair_views`, `check_one_study` and `keep_readings` do.
+    """
+    # One file may be listed twice, for instance once for each license.
+    views = {
+        folder.find(name): view for place, row in rows for name, view in pair_views(row[image], row.get("view"), place)
+    }
+    texts = [{name: row.get(name) for name in sections} for _, row in rows]
+    check_one_study([(place, row[image], text) for (place, row), text in zip(rows, texts, strict=True)], key)
+    place, first = rows[0]
+    kept, further = keep_readings(texts, place, answers=asked)
+    return {
+        "images": tuple(views),
+        "views": tuple(views.values()),
+        "sections": kept,
+        "further": further,
+        "group": first[image][0] if asked else "",
+        "place": place,
+    }
+
+
+def separate_questions(study_id: str, rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of one id by what they ask, with an id for each: answers to two questions are not two references.
+
+    Rows that ask nothing, and all rows where there is only one question, keep the id.
+    """
+    questions: dict[str, list[Row]] = {}
+    for place, row in rows:
+        questions.setdefault(" ".join((read_value(row.get(PROMPT)) or "").casefold().split()), []).append((place, row))
+    for number, (question, asked) in enumerate(questions.items(), 1):
+        yield f"{study_id}#{number}" if question and len(questions) > 1 else study_id, asked
+
+
+def pair_views(names: Sequence[str], view: Any, place: str) -> list[tuple[str, str]]:
+    """The images of a record, each with its view: one of a list, or the one view of all. Raises DatasetError."""
+    views = view if isinstance(view, list) else [view] * len(names)
+    if len(views) != len(names):
+        raise DatasetError(f"{place} has {len(names)} images and {len(views)} views; give one view for each image")
+    return [(name, read_value(view) or "") for name, view in zip(names, views, strict=True)]
+
+
+def check_one_study(rows: Sequence[tuple[str, Collection[str], Mapping[str, Any]]], key: str) -> None:
+    """Raises DatasetError for rows of one id that are two studies: other images, each with a report of its own.
+
+    rows : (place, image names, sections) of one id
+    key  : what the id is called in the file
+
+    Several reports of one study are all given with the same images.
+    """
+    reports: dict[str, dict[str, set[str]]] = {}
+    places: dict[str, str] = {}
+    for place, images, sections in rows:
+        for image in images:
+            places.setdefault(image, place)
+            for name, value in sections.items():
+                for text in value if isinstance(value, list) else [value]:
+                    if isinstance(text, str) and read_value(text):
+                        reports.setdefault(image, {}).setdefault(name, set()).add(" ".join(text.casefold().split()))
+    for (one, first), (other, second) in combinations(reports.items(), 2):
+        if clash := [name for name in first if name in second and first[name].isdisjoint(second[name])]:
+            raise DatasetError(
+                f"{places[one]} and {places[other]} have one {key}, different images and different texts "
+                f"({clash[0]}); give each study an {key} of its own, or the report of the study with each of its images"
+            )
