@@ -40,7 +40,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image test-deploy test-hosts test-bulk test-faults
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-hosts test-bulk test-faults
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -118,6 +118,10 @@ image:          ## container image prelim:VERSION-TARGET with buildah (TARGET=cp
 bundle: archive  ## folder that installs without a network, with the archive of MODEL (TARGET=cpu|gpu, BUNDLE=out/bundle)
 	$(BIN)/python -m deploy.bundle $(BUNDLE) --target $(TARGET) --archives $(ARCHIVE)
 
+sbom: archive  ## bills of materials, CycloneDX 1.7: of what serves (TARGET=cpu|gpu) and of the archive of MODEL; into out/
+	$(BIN)/python -m deploy.sbom --target $(TARGET)
+	$(BIN)/python -m deploy.ml_bom $(ARCHIVE)
+
 demo: archive  ## start a server on free ports, send a real radiograph over HTTP and gRPC, stop it
 	$(BIN)/python -m launcher.demo --model $(basename $(notdir $(ARCHIVE)))
 
@@ -155,9 +159,11 @@ check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of t
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)
 
-# What serving never imports: the archiver; the downloads of tokenizers; what matplotlib needs, of which a font is read.
+# What serving never imports: the archiver; the downloads of tokenizers; what matplotlib needs, of which a font
+# is read; the command lines of Sigstore and of model-signing.
 UNSERVED = torch-model-archiver anyio click h11 hf-xet httpcore2 httpx2 huggingface-hub truststore \
-	contourpy cycler fonttools kiwisolver pyparsing
+	contourpy cycler fonttools kiwisolver pyparsing \
+	asn1crypto dnspython email-validator markdown-it-py mdurl pygments rich
 COMPILE = build/uv/bin/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --quiet
 locks: $(INSTALLED)  ## regenerate all lock files from pyproject.toml
 	$(COMPILE) --all-extras --group dev -o requirements.lock
@@ -165,11 +171,19 @@ locks: $(INSTALLED)  ## regenerate all lock files from pyproject.toml
 		$(UNSERVED:%=--no-emit-package %) -o deploy/image/gpu.lock
 	$(BIN)/python -m deploy.locks
 
-lint: $(INSTALLED)  ## style, types, import contracts
+# Not searched: what is random to look at (locks, data), and for words: names of secrets and of password files are no
+# secrets. Left are keys and tokens of known shapes, and passwords in URLs.
+UNSEARCHED = \.(lock|safetensors|png|jpg)$$|tokenizer\.json$$|trained_on\.json$$|measurements\.json$$
+SECRETS = --no-verify --exclude-files '$(UNSEARCHED)' --disable-plugin Base64HighEntropyString \
+	--disable-plugin HexHighEntropyString --disable-plugin KeywordDetector
+PROGRAMS = model_src handlers export training client launcher bridge bulk terminal deploy loadtests
+lint: $(INSTALLED)  ## style, types, import contracts, security of the code, secrets
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(BIN)/python -m launcher.watch $(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r $(PROGRAMS)
+	git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook $(SECRETS)
 
 format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .

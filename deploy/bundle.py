@@ -21,6 +21,7 @@ import prelim
 from deploy.environment import TARGETS, WHEELS_LOCK, InstallError, add_torch_options, locked_packages, make_pip, run
 from deploy.install import SUMS, sha256_of
 from launcher.archives import check_archive
+from prelim.archive.signature import signature_of
 from prelim.errors import ArchiveError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,7 +83,7 @@ def write_bundle(folder: Path, target: str, locked: Sequence[Sequence[str]], arc
 
 
 def copy_archives(archives: Iterable[Path], folder: Path) -> None:
-    """Copy archives that this code accepts. Raises InstallError for another."""
+    """Copy archives that this code accepts, with their signatures. Raises InstallError for another."""
     folder.mkdir()
     for archive in archives:
         try:
@@ -90,6 +91,8 @@ def copy_archives(archives: Iterable[Path], folder: Path) -> None:
         except ArchiveError as error:
             raise InstallError(f"{error}") from None
         shutil.copy(archive, folder)
+        if signature_of(archive).is_file():
+            shutil.copy(signature_of(archive), folder)
 
 
 def copy_files(names: Iterable[str], folder: Path) -> None:

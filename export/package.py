@@ -4,6 +4,7 @@
     python -m export.package models/demo --batching dynamic       # without in-flight batching
     python -m export.package models/demo --batching dynamic --workers 2
     python -m export.package models/demo --store elsewhere --slots 16
+    python -m export.package models/demo --sign archives.pem      # and model_store/demo.mar.sig
 
 Archives are reproducible: time stamps are fixed, files are sorted, and metadata of the exporting machine is removed
 from the ONNX files.
@@ -28,6 +29,7 @@ from prelim.archive.archive import CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUF
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
 from prelim.archive.model_config import ModelConfig
+from prelim.archive.signature import Signer
 from prelim.decoders.weights_file import write_weights
 from prelim.encoding.gate import require_gate
 from prelim.errors import ArchiveError
@@ -186,8 +188,12 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=1, help="worker processes; more than one only with --batching dynamic"
     )
+    parser.add_argument(
+        "--sign", type=Path, metavar="KEY", help="sign the archive: an elliptic curve key in PEM (docs/operate.md)"
+    )
     arguments = parser.parse_args()
     try:
+        signer = Signer(arguments.sign) if arguments.sign else None
         with sign_of_life(f"packaging {arguments.model_folder}"):
             path = write_archive(
                 arguments.model_folder,
@@ -199,6 +205,8 @@ def main() -> None:
     except ArchiveError as error:
         sys.exit(f"{error}")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if signer is not None:
+        print(f"{signer.sign(path)}: signature")
 
 
 if __name__ == "__main__":

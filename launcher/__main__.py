@@ -141,7 +141,8 @@ def check(server: Server, arguments: argparse.Namespace) -> int:
 def _check(server: Server, arguments: argparse.Namespace) -> list[CheckedArchive]:
     archives = check_store(server.store, other_code=arguments.other_code)
     for archive in archives:
-        print(f"{archive.file.name}: {archive.name}, sha256 {archive.sha256}")
+        signature = ", signature good" if archive.signed else ""
+        print(f"{archive.file.name}: {archive.name}, sha256 {archive.sha256}{signature}")
     return archives
 
 

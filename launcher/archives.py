@@ -1,8 +1,9 @@
 """Archives are checked by the installed package, before TorchServe unpacks them and runs their code."""
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import prelim
@@ -10,10 +11,14 @@ from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from prelim.archive.manifest import Manifest, sha256_of
 from prelim.archive.mar import check_mar, read_file
+from prelim.archive.signature import Verifier
 from prelim.errors import ArchiveError
 
 CODE = {"handlers": ROOT, "prelim": Path(prelim.__file__).parents[1]}
 """Folder of code in an archive -> where this installation has it."""
+
+PUBLIC_KEY = "PRELIM_PUBLIC_KEY"
+"""Variable with the file of the key that must have signed the archives. An update replaces config.properties."""
 
 HANDLER = "report_handler.py"
 TORCHSERVE = "MAR-INF/MANIFEST.json"
@@ -28,15 +33,17 @@ class CheckedArchive:
     file   : of the store
     name   : under which TorchServe serves it
     sha256 : of its manifest, found by this package and not by the code in the archive
+    signed : whether the key of PRELIM_PUBLIC_KEY has signed it
     """
 
     file: Path
     name: str
     sha256: str
+    signed: bool = False
 
 
 def check_store(store: Path, *, other_code: bool = False) -> list[CheckedArchive]:
-    """Check all archives of a folder.
+    """Check all archives of a folder, their signatures too if PRELIM_PUBLIC_KEY names a key.
 
     other_code : archives may have other code than this installation; what it does is then up to who built them
 
@@ -46,14 +53,32 @@ def check_store(store: Path, *, other_code: bool = False) -> list[CheckedArchive
     if not paths:
         raise LaunchError(f"{store} has no archive; `make archive` builds one")
     checked, faults = [], []
+    verifier = _verifier()
     for path in paths:
         try:
-            checked.append(check_archive(path, other_code=other_code))
+            # Before anything else of an archive that may be a stranger's is read.
+            if verifier is not None:
+                verifier.check(path)
+            archive = check_archive(path, other_code=other_code)
+            checked.append(replace(archive, signed=verifier is not None))
         except ArchiveError as error:
             faults.append(str(error))
     if faults:
         raise LaunchError("\n".join(faults))
     return checked
+
+
+def _verifier() -> Verifier | None:
+    """Of the key that PRELIM_PUBLIC_KEY names; None if it is not set. Raises LaunchError for a key that is not one."""
+    key = os.environ.get(PUBLIC_KEY)
+    if key is None:
+        return None
+    if not key:
+        raise LaunchError(f"{PUBLIC_KEY} is empty; set it to the file of a public key, or unset it")
+    try:
+        return Verifier(Path(key))
+    except ArchiveError as error:
+        raise LaunchError(f"{PUBLIC_KEY}: {error}") from None
 
 
 def check_archive(path: Path, *, other_code: bool = False) -> CheckedArchive:

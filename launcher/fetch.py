@@ -3,10 +3,11 @@
 python -m launcher.fetch model_store https://archives.hospital.example/demo.mar=SHA256
 
 For a host that has no volume with archives: it runs before the server, which itself never downloads. An archive that is
-there already with its hash is not downloaded again.
+there already with its hash is not downloaded again. If PRELIM_PUBLIC_KEY is set, its signature, URL.sig, comes with it.
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ from urllib.parse import urlsplit
 
 import requests
 
+from launcher.archives import PUBLIC_KEY
 from launcher.errors import LaunchError
 from prelim.archive.manifest import sha256_of
+from prelim.archive.signature import SUFFIX
 
 CHUNK = 2**20
 SECONDS = 60
@@ -34,6 +37,8 @@ def main() -> int:
         for archive in arguments.archives:
             url, sha256 = parse_source(archive)
             print(f"{fetch(url, sha256, arguments.folder).name}: sha256 {sha256}", flush=True)
+            if PUBLIC_KEY in os.environ:
+                fetch_signature(url, arguments.folder)
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 1
@@ -53,16 +58,35 @@ def parse_source(text: str) -> tuple[str, str]:
 
 def fetch(url: str, sha256: str, folder: Path) -> Path:
     """The archive's file. Raises LaunchError if it cannot be downloaded or has another hash; then there is no file."""
-    name = Path(urlsplit(url).path).name
-    target, unfinished = folder / name, folder / f".{name}.unfinished"
+    target = folder / Path(urlsplit(url).path).name
     if target.is_file() and sha256_of(target) == sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
+    _download(url, target, sha256)
+    return target
+
+
+def fetch_signature(url: str, folder: Path) -> Path:
+    """The file of an archive's signature, which the launcher is going to check. Raises LaunchError."""
+    address = urlsplit(url)
+    signature = address._replace(path=address.path + SUFFIX)
+    target = folder / Path(signature.path).name
+    _download(signature.geturl(), target)
+    return target
+
+
+def _download(url: str, target: Path, sha256: str | None = None) -> None:
+    """Download a file, which is there only when it is complete and has the expected hash. Raises LaunchError."""
+    name = target.name
+    unfinished = target.with_name(f".{name}.unfinished")
     try:
-        _download(url, unfinished)
+        with requests.get(url, stream=True, timeout=SECONDS) as response, unfinished.open("wb") as written:
+            response.raise_for_status()
+            for chunk in response.iter_content(CHUNK):
+                written.write(chunk)
         found = sha256_of(unfinished)
-        if found != sha256:
+        if sha256 is not None and found != sha256:
             raise LaunchError(f"{name} has sha256 {found}, expected {sha256}: it is damaged, or another version")
         unfinished.replace(target)
     except requests.RequestException as error:
@@ -70,14 +94,6 @@ def fetch(url: str, sha256: str, folder: Path) -> Path:
         raise LaunchError(f"{name} cannot be downloaded ({type(error).__name__}{_status(error)})") from None
     finally:
         unfinished.unlink(missing_ok=True)
-    return target
-
-
-def _download(url: str, file: Path) -> None:
-    with requests.get(url, stream=True, timeout=SECONDS) as response, file.open("wb") as written:
-        response.raise_for_status()
-        for chunk in response.iter_content(CHUNK):
-            written.write(chunk)
 
 
 def _status(error: requests.RequestException) -> str:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import prelim
+from launcher.archives import PUBLIC_KEY
 from launcher.environment import ROOT
 from launcher.gateway.settings import Settings
 from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, run_template, template
@@ -115,6 +116,23 @@ def test_pods_have_no_rights(objects: Objects) -> None:
     ]
     assert archives
     assert all(mount["readOnly"] for mount in archives)
+
+
+def test_archives_must_be_signed_if_there_is_a_key(objects: Objects) -> None:
+    """The launcher, and what downloads archives, are told the file of the key, and the launcher has it."""
+    spec = pod(objects)
+    key = {"name": PUBLIC_KEY, "value": "/etc/prelim-signer/archives.pub"}
+    told = [container["name"] for container in containers(spec) if key in container.get("env", ())]
+    mounted = [c["name"] for c in containers(spec) for mount in c["volumeMounts"] if mount["name"] == "signer"]
+    names = [volume["configMap"]["name"] for volume in spec["volumes"] if volume["name"] == "signer"]
+    if names:
+        assert set(told) == {container["name"] for container in spec["initContainers"]}
+    assert (mounted, names) == ((["server"], ["archives-key"]) if told else ([], []))
+
+
+def test_some_values_name_a_key(all_options: Objects) -> None:
+    """So that the test above has seen both."""
+    assert any(volume["name"] == "signer" for volume in pod(all_options)["volumes"])
 
 
 def test_only_the_gateway_can_be_reached(objects: Objects) -> None:
@@ -226,6 +244,7 @@ def test_threads_follow_the_request(size: Size) -> None:
 WRONG_VALUES = {
     "no archives": "archives: {claim: ''}",
     "two sources of archives": f"archives: {{claim: a, fetch: [{{url: 'https://h/a.mar', sha256: '{64 * '0'}'}}]}}",
+    "key that is no name": "archives: {claim: a, publicKey: '-----BEGIN PUBLIC KEY-----'}",
     "download without a hash": "archives: {fetch: [{url: 'https://h/a.mar'}]}",
     "hash too short": "archives: {fetch: [{url: 'https://h/a.mar', sha256: abc}]}",
     "unknown value": "replica: 3",

@@ -1,5 +1,6 @@
 """Files that are not a checkpoint, or a damaged one, are refused for the true reason."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,16 @@ __all__ = ["published"]
 
 class Values(dict[str, Any]):
     """A class of a training script."""
+
+
+class Planted:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
 
 
 def cut(path: Path, share: float = 0.6) -> None:
@@ -121,3 +132,14 @@ def test_faulty_files_are_refused_for_the_true_reason(fault: str, published: Sta
 
     assert name in str(raised.value)
     assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_planted_code_does_not_run(new_format: bool, tmp_path: Path) -> None:
+    """What a pickle would call is named and not called."""
+    torch.save({"a": Planted(tmp_path / "ran")}, tmp_path / "a.pth", _use_new_zipfile_serialization=new_format)
+
+    with pytest.raises(ArchiveError, match=r"mkdir, which is not loaded because that could run code"):
+        read_checkpoint(tmp_path / "a.pth")
+
+    assert not (tmp_path / "ran").exists()

@@ -9,26 +9,27 @@ from pathlib import Path
 
 import pytest
 
+from launcher.archives import PUBLIC_KEY
 from launcher.errors import LaunchError
-from launcher.fetch import fetch, main, parse_source
+from launcher.fetch import fetch, fetch_signature, main, parse_source
 
 CONTENTS = 3 * 2**20 * b"a"
 SHA256 = hashlib.sha256(CONTENTS).hexdigest()
 
 
 class Archives(BaseHTTPRequestHandler):
-    """Has demo.mar, and the half of half.mar."""
+    """Has demo.mar with a signature, and the half of half.mar."""
 
     def do_GET(self) -> None:
         """Answer, and count."""
         Archives.asked += 1
-        if self.path not in {"/demo.mar", "/half.mar"}:
+        if self.path not in {"/demo.mar", "/demo.mar.sig", "/half.mar"}:
             self.send_error(404)
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(CONTENTS)))
         self.end_headers()
-        self.wfile.write(CONTENTS if self.path == "/demo.mar" else CONTENTS[: len(CONTENTS) // 2])
+        self.wfile.write(CONTENTS[: len(CONTENTS) // 2] if self.path == "/half.mar" else CONTENTS)
 
     def log_message(self, *_: object) -> None:
         """Print nothing."""
@@ -90,3 +91,13 @@ def test_command(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main() == 1
     printed = capsys.readouterr()
     assert "secret" not in printed.out + printed.err
+
+
+def test_signature_comes_with_its_archive(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where signatures are wanted; one that is missing is a failure by name."""
+    monkeypatch.setenv(PUBLIC_KEY, "archives.pub")
+    monkeypatch.setattr(sys, "argv", ["fetch", str(tmp_path), f"{url}/demo.mar={SHA256}"])
+    assert main() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo.mar", "demo.mar.sig"]
+    with pytest.raises(LaunchError, match=r"other\.mar\.sig cannot be downloaded"):
+        fetch_signature(f"{url}/other.mar", tmp_path)

@@ -48,3 +48,8 @@ securityContext:
 {{ max 1 (int (floor (float64 $cpu))) }}
 {{- end -}}
 {{- end }}
+
+{{/* Where the launcher finds the key that must have signed the archives. */}}
+{{- define "prelim.publicKey" -}}
+{name: PRELIM_PUBLIC_KEY, value: /etc/prelim-signer/archives.pub}
+{{- end }}
