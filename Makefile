@@ -225,8 +225,10 @@ $(HELM): tests/deploy/kubernetes_validate.txt tests/deploy/fetch_helm.py | $(INS
 	$(BIN)/python -m tests.deploy.fetch_helm
 	touch $@
 
-test-deploy: $(HELM)  ## the Helm chart and KServe's manifests; no cluster is needed
+test-deploy: $(HELM)  ## Helm chart, KServe's manifests, units of systemd, sandbox of the decoders; neither is started
+	launcher/install_debian.sh "/usr/bin/systemd-analyze /usr/bin/bwrap" "systemd bubblewrap"
 	$(BIN)/python -m pytest -m deploy tests/deploy
+	$(BIN)/python -m pytest tests/model_src/images/test_sandbox.py
 
 test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found; throughput of two. Needs root, ten minutes
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/sbin/ip" "nginx-light iproute2"

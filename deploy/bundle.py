@@ -27,7 +27,7 @@ from prelim.errors import ArchiveError
 ROOT = Path(__file__).resolve().parent.parent
 
 TREE = (
-    *("LICENSE", "config.properties", "env.sh", "docs/images/chest.jpg", "deploy/nginx"),
+    *("LICENSE", "config.properties", "env.sh", "docs/images/chest.jpg", "deploy/nginx", "deploy/systemd"),
     *("bridge", "client", "handlers", "launcher", "model_src", "terminal", "web"),
 )
 """What serving needs of this repository. The image has the same (deploy/image/Containerfile)."""

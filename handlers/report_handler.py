@@ -24,6 +24,7 @@ from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
 from handlers.route import COMPLETIONS, MODELS, OPENAI, path_of, unknown_path
 from handlers.settings import Settings
 from prelim.errors import ArchiveError, InvalidOption
+from prelim.images.decoding_process import DECODING
 from prelim.report_generator import ReportGenerator
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class ReportHandler:
             "KV cache: at most %.0f MB, %d columns for each of %d slots; deadline of a request: %g s",
             *(generator.max_cache_mb, generator.max_columns, generator.slots, self.settings.deadline_s),
         )
+        logger.info("images are decoded %s a sandbox", "in" if DECODING.is_sandboxed else "without")
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer, or bring forward, every request of a batch. Never raises for what a request contains."""

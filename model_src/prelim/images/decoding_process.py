@@ -26,6 +26,7 @@ import numpy as np
 from prelim import errors
 from prelim.errors import InputError, Overloaded, TooLarge, UnreadableInput
 from prelim.images.input_config import InputConfig
+from prelim.images.sandbox import sandboxed
 
 # A child is ended by its CPU time. This is for one that gets no CPU, on a machine that is overloaded or swaps.
 WAIT_S = 120
@@ -39,14 +40,20 @@ COMMAND = (sys.executable, "-P", "-m", f"{__package__}.decoding_child")
 class DecodingProcess:
     """A process that decodes files in children with limits. It starts with the first file and ends with this one.
 
-    command : what it runs, with the number of its end of the socket as last argument
+    command : what it runs, with the number of its end of the socket as last argument; by default COMMAND, in a sandbox
+              where there is one
     """
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, command: Sequence[str] = ()) -> None:
         self._command = command
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+
+    @property
+    def is_sandboxed(self) -> bool:
+        """Whether files are decoded in a sandbox."""
+        return not self._command and sandboxed((), SOURCE) != []
 
     def decode(self, data: bytes, kind: str, config: InputConfig) -> tuple[dict[str, Any], np.ndarray]:
         """Return the header of a radiograph, as `decoding_child` writes it, and pixels, (rows, columns) float32.
@@ -89,7 +96,7 @@ class DecodingProcess:
             # Threads of the libraries would not survive the fork, and one file shall not take all cores.
             threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
             self._process = subprocess.Popen(
-                [*self._command, str(theirs.fileno())],
+                [*(self._command or sandboxed(COMMAND, SOURCE)), str(theirs.fileno())],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **threads},
                 stdin=subprocess.DEVNULL,
                 # Decoders print what they find in a file: patient data.

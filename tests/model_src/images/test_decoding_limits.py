@@ -18,6 +18,7 @@ from prelim.errors import ArchiveError, Overloaded, Refused, TooLarge, Unreadabl
 from prelim.images import decoding_process
 from prelim.images.decoding_process import DECODING, DecodingProcess, lost
 from prelim.images.radiograph import InputConfig, read_radiograph, render
+from prelim.images.sandbox import PROGRAM
 from tests.decoding_costs import measure
 from tests.dicom_files import make_dicom, phantom
 
@@ -44,9 +45,10 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def server() -> psutil.Process:
-    """Return the process that forks the decoders, started if it is not running."""
+    """Return the process that forks the decoders, started if it is not running; it may be in a sandbox."""
     read_radiograph(make_dicom(), CONFIG)
-    (found,) = [child for child in psutil.Process().children() if "prelim.images.decoding_child" in child.cmdline()]
+    children = [child for child in psutil.Process().children(recursive=True) if child.name() != PROGRAM]
+    (found,) = [child for child in children if "prelim.images.decoding_child" in child.cmdline()]
     return found
 
 
@@ -123,7 +125,7 @@ def test_a_server_that_ended_is_started_again() -> None:
     """The process that forks the decoders may be killed between two files: nobody notices."""
     first = server()
     first.kill()
-    first.wait()
+    psutil.wait_procs([first], timeout=20)
     assert read_radiograph(make_dicom(), CONFIG).modality == "CR"
     assert server().pid != first.pid
 

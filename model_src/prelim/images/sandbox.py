@@ -1,0 +1,64 @@
+"""bubblewrap around the process that decodes images, where the machine has it and lets an ordinary user use it.
+
+Decoders are C libraries that read what anybody sends. In the sandbox there is no network, no other process and no file
+but Python, its packages and the package: no key, no archive, no log, and nothing that can be written
+(docs/decisions/0035-decoders-in-a-sandbox.md).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+PROGRAM = "bwrap"
+
+SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
+"""What the libraries of Python and of its packages need of the system."""
+
+TRIAL_S = 20
+
+
+def sandboxed(command: Sequence[str], source: Path) -> list[str]:
+    """Return the command, in a sandbox if there is one.
+
+    source : folder of the package `prelim`
+    """
+    return [*_options(source), *command]
+
+
+@functools.cache
+def _options(source: Path) -> tuple[str, ...]:
+    """Bubblewrap and its options; nothing if it is not installed, or may not make namespaces, as in most containers."""
+    program = shutil.which(PROGRAM)
+    if program is None:
+        return ()
+    seen = [sys.prefix, sys.base_prefix, str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    options = (
+        *(program, "--unshare-all", "--cap-drop", "ALL", "--dev", "/dev"),
+        # That of the host: a new one may not be mounted under a hardened service. Files of processes outside of this
+        # user namespace that matter, such as their memory, environment and descriptors, cannot be opened through it.
+        *("--ro-bind", "/proc", "/proc"),
+        *_bind(SYSTEM),
+        *_bind(seen),
+        *("--chdir", "/", "--remount-ro", "/", "--"),
+    )
+    try:
+        tried = subprocess.run(
+            [*options, sys.executable, "-I", "-c", ""],
+            capture_output=True,
+            timeout=TRIAL_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return () if tried.returncode else options
+
+
+def _bind(paths: Iterable[str]) -> list[str]:
+    """Options that show these files and folders, read-only, where they are."""
+    return [part for path in paths for part in ("--ro-bind-try", path, path)]
