@@ -244,7 +244,7 @@ def test_threads_follow_the_request(size: Size) -> None:
 WRONG_VALUES = {
     "no archives": "archives: {claim: ''}",
     "two sources of archives": f"archives: {{claim: a, fetch: [{{url: 'https://h/a.mar', sha256: '{64 * '0'}'}}]}}",
-    "key that is no name": "archives: {claim: a, publicKey: '-----BEGIN PUBLIC KEY-----'}",
+    "key instead of a name": "archives: {claim: a, publicKey: '-----BEGIN PUBLIC KEY-----'}",
     "download without a hash": "archives: {fetch: [{url: 'https://h/a.mar'}]}",
     "hash too short": "archives: {fetch: [{url: 'https://h/a.mar', sha256: abc}]}",
     "unknown value": "replica: 3",

@@ -70,7 +70,7 @@ MANAGEMENT = (
     Route("POST", "/workflows?url=evil.war", (400, 400, 404), (400, 400)),
     Route("POST", "/workflows?url=http://127.0.0.1:9/evil.war", (400, 400, 404), (400, 400)),
     Route("DELETE", "/workflows/any", (400, 400, 404), (405, 405)),
-    # The key of management is no key for keys, and the keys of these tests must not change here.
+    # The management key cannot renew keys. The API key can, and would change those of these tests.
     Route("GET", "/token?type=inference", (400, 400, 400), (400, 400)),
     Route("GET", "/token?type=management", (400, 400, 400), (400, 400)),
 )

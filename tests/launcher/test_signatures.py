@@ -1,12 +1,17 @@
 """With a key in PRELIM_PUBLIC_KEY the launcher serves only what it has signed."""
 
 import shutil
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from launcher.archives import PUBLIC_KEY, check_store
+from launcher.environment import ROOT
 from launcher.errors import LaunchError
+from launcher.install import read_lock
 from launcher.process import find_server
 from prelim.archive.signature import Signer, signature_of
 from tests.export.test_signature import write_keys
@@ -68,3 +73,20 @@ def test_launcher_refuses_and_accepts(clone: Clone, tmp_path: Path) -> None:
     accepted = clone.launch("check")
     assert accepted.returncode == 0, accepted.stderr
     assert "signature good" in accepted.stdout
+
+
+def test_image_has_what_checks_signatures(tiny_mar: Path, tmp_path: Path) -> None:
+    """The packages that the image's lock leaves out are not imported."""
+    locked = read_lock(ROOT / "deploy" / "image" / "gpu.lock").keys()
+    absent = read_lock(ROOT / "requirements.lock").keys() - locked
+    modules = [name for name, packages in packages_distributions().items() if {p.lower() for p in packages} <= absent]
+    assert {"click", "rich"} <= set(modules)
+    private, public = write_keys(tmp_path / "keys")
+    path = Path(shutil.copy(tiny_mar, tmp_path))
+    Signer(private).sign(path)
+    code = (
+        f"import sys; from pathlib import Path; sys.modules.update(dict.fromkeys({modules!r}))\n"
+        f"from prelim.archive.signature import Verifier; Verifier(Path({str(public)!r})).check(Path({str(path)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
