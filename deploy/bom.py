@@ -30,7 +30,10 @@ def license_of(text: str) -> dict[str, Any]:
 
 def write_bom(path: Path, fields: Mapping[str, Any]) -> Path:
     """Write a bill of materials, and return its path. Raises InstallError if it is not valid."""
-    bom = {"$schema": f"http://cyclonedx.org/schema/bom-{VERSION}.schema.json", "bomFormat": "CycloneDX"}
+    bom: dict[str, Any] = {
+        "$schema": f"http://cyclonedx.org/schema/bom-{VERSION}.schema.json",
+        "bomFormat": "CycloneDX",
+    }
     bom |= {"specVersion": VERSION, "version": 1, **fields}
     text = json.dumps(bom, indent=1) + "\n"
     fault = JsonStrictValidator(SchemaVersion.V1_7).validate_str(text)

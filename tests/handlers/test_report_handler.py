@@ -10,6 +10,7 @@ import pytest
 import handlers.report_handler
 from handlers.report_handler import ReportGenerator
 from prelim.errors import ArchiveError
+from prelim.images.decoding_process import DECODING
 from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import Frontend, Job
 
@@ -204,6 +205,8 @@ def test_limits_are_logged_at_the_start(serve: Callable[..., Frontend], caplog: 
     serve()
 
     assert "KV cache: at most 8 MB, 2560 columns for each of 4 slots; deadline of a request: 300 s" in caplog.text
+    state = "in" if DECODING.is_sandboxed else "without"
+    assert f"images are decoded {state} a sandbox" in caplog.text
 
 
 def test_client_that_goes_away_frees_its_slot(frontend: Frontend, generator: FakeGenerator) -> None:
