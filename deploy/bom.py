@@ -14,6 +14,8 @@ VERSION = "1.7"
 
 SPDX = {
     "Apache 2.0": "Apache-2.0",
+    "Apache License Version 2.0": "Apache-2.0",
+    "Apache Software License": "Apache-2.0",
     "CC BY 3.0": "CC-BY-3.0",
     "CC BY 4.0": "CC-BY-4.0",
     "CC0 1.0": "CC0-1.0",

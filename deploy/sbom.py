@@ -48,6 +48,9 @@ def describe(target: str) -> dict[str, Any]:
         raise InstallError(f"cyclonedx-py cannot read the locks:\n{done.stderr[-2000:]}")
     fields: dict[str, Any] = json.loads(done.stdout)
     for component in fields["components"]:
+        # Instead of the number and the text of a line of the lock.
+        component["bom-ref"] = component["purl"]
+        del component["description"]
         licenses = installed_licenses(component["name"])
         if licenses:
             component["licenses"] = licenses
