@@ -37,7 +37,8 @@ def _options(source: Path) -> tuple[str, ...]:
     program = shutil.which(PROGRAM)
     if program is None:
         return ()
-    seen = [sys.prefix, sys.base_prefix, str(source), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    seen = [sys.prefix, sys.base_prefix, str(source), *filter(os.path.isabs, path)]
     options = (
         *(program, "--unshare-all", "--cap-drop", "ALL", "--dev", "/dev"),
         # That of the host: a new one may not be mounted under a hardened service. Files of processes outside of this
