@@ -13,6 +13,7 @@ import pytest
 from launcher.gateway.gateway import Gateway
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
+from prelim.images.decoding_process import DECODING
 from tests.gateway.conftest import open_site, write_certificate
 from tests.gateway.recorder import Recorder
 from tests.tiny_model import CONFIG
@@ -204,3 +205,9 @@ def test_sockets_in_files_are_private(server: LocalServer, gateway: Gateway) -> 
     """Workers and the gateway's inner server listen in folders that only their user can enter."""
     for folder in (server.temporary.parent, gateway.folder):
         assert folder.stat().st_mode & 0o077 == 0, folder
+
+
+def test_worker_decodes_in_a_sandbox_where_there_is_one(server: LocalServer, gateway: Gateway) -> None:
+    """As it says in its log."""
+    state = "in" if DECODING.is_sandboxed else "without"
+    assert f"images are decoded {state} a sandbox" in server.output()
