@@ -1,15 +1,18 @@
 """Bundles: installed without an index, upgraded, rolled back; what is damaged or forged is refused."""
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deploy.bundle import write_sums
+from deploy.bundle import copy_archives, write_sums
 from deploy.environment import InstallError
 from deploy.install import install, roll_back
+from prelim.archive.signature import Signer, Verifier
 from tests.deploy.conftest import FakeBundle
+from tests.export.test_signature import write_keys
 
 MakeBundle = Callable[[str], FakeBundle]
 
@@ -114,6 +117,19 @@ def test_damaged_bundle_is_refused(
         install(bundle, tmp_path / "opt")
 
     assert not (tmp_path / "opt").exists()
+
+
+def test_signature_comes_with_its_archive(tiny_mar: Path, tmp_path: Path) -> None:
+    """A bundle has the signatures of those archives that have one."""
+    private, public = write_keys(tmp_path / "keys")
+    signed, plain = (Path(shutil.copy(tiny_mar, tmp_path / name)) for name in ("signed.mar", "plain.mar"))
+    Signer(private).sign(signed)
+
+    copy_archives([signed, plain], tmp_path / "archives")
+
+    names = sorted(path.name for path in (tmp_path / "archives").iterdir())
+    assert names == ["plain.mar", "signed.mar", "signed.mar.sig"]
+    Verifier(public).check(tmp_path / "archives" / "signed.mar")
 
 
 def test_relative_folder_is_refused(make_bundle: MakeBundle) -> None:
