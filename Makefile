@@ -203,8 +203,8 @@ test-pacs: $(INSTALLED)  ## the bridge with a real PACS (Orthanc); installs it f
 	launcher/install_pacs.sh
 	$(BIN)/python -m pytest -m "pacs and not exhaustive" tests/pacs tests/bridge
 
-test-gateway: $(INSTALLED)  ## the gateway; installs nginx from Debian if it is missing
-	launcher/install_debian.sh /usr/sbin/nginx nginx-light
+test-gateway: $(INSTALLED)  ## the gateway, alerts and metrics; installs nginx and promtool from Debian if they are missing
+	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/promtool" "nginx-light prometheus"
 	$(BIN)/python -m pytest -m "gateway and not exhaustive" tests/gateway tests/server
 
 test-faults: $(INSTALLED)  ## 10,000 requests while 50 workers are killed, and 20 rolling restarts, through the gateway

@@ -110,8 +110,10 @@ class Form:
             raise Refused(422, "Refused", "SOPClassUID of the image is not a class of the standard; send a radiograph")
         return image
 
-    def draft(self, key: SiteKey, client: ReportClient, *, dicom_only: bool) -> Draft:
+    def draft(self, key: SiteKey, client: ReportClient, *, dicom_only: bool, request_id: str | None = None) -> Draft:
         """Return the draft; without a report in the form, the server is asked, with the header cut to the allow-list.
+
+        request_id : of this request, in the server's log too
 
         The UID follows from image, options and text: the same request gives the same document.
 
@@ -120,7 +122,7 @@ class Form:
         image = self.header()
         if image is None and dicom_only:
             raise Refused(415, "NotDicom", "this format refers to a DICOM image; send a DICOM file, or take fhir")
-        answer = self.answer or self._ask(image, key, client)
+        answer = self.answer or self._ask(image, key, client, request_id)
         images = [] if image is None else [image]
         name = hashlib.sha256(self.image).hexdigest() if image is None else str(image.SOPInstanceUID)
         text = json.dumps([answer["report"], answer["sections"]], sort_keys=True)
@@ -128,10 +130,10 @@ class Form:
         uid = key.draft_uid(key.fingerprint(["download", text]), [name], options, answer["model"]["sha256"], "")
         return Draft(answer, images, self.options, uid)
 
-    def _ask(self, image: Dataset | None, key: SiteKey, client: ReportClient) -> Answer:
+    def _ask(self, image: Dataset | None, key: SiteKey, client: ReportClient, request_id: str | None) -> Answer:
         file = self.image if image is None else write_deidentified(image, key)
         try:
-            return client.report([file], self.options, self.model)
+            return client.report([file], self.options, self.model, request_id)
         except ReportError as error:
             if not isinstance(http_failure("server", error.code), Outage):
                 raise Refused(error.code, error.type[:40], error.message) from None

@@ -77,13 +77,14 @@ class DraftHandler(QuietHandler):
                 raise Refused(503, "Overloaded", "the bridge writes other documents; try again")
             kind, body = self._document()
         except Refused as error:
-            log("document_refused", reason=f"{error.code}_{error.kind}")
+            log("document_refused", request=self.request_id, reason=f"{error.code}_{error.kind}")
             self._refuse(error)
         except Exception as error:  # noqa: BLE001 - the client must get an answer, without the text of the exception
-            log("unexpected", **describe_failure(error))
+            log("unexpected", request=self.request_id, **describe_failure(error))
             self._refuse(Refused(500, "InternalError", "the bridge failed on this request"))
         else:
-            log("document_written", outcome=kind, bytes=len(body), seconds=round(time.monotonic() - started, 3))
+            seconds = round(time.monotonic() - started, 3)
+            log("document_written", request=self.request_id, outcome=kind, bytes=len(body), seconds=seconds)
             suffix, content_type = ("json", FHIR_TYPE) if kind == FHIR else ("dcm", DICOM_TYPE)
             name = f'attachment; filename="draft-{kind}.{suffix}"'
             self.answer(200, body, Content_Type=content_type, Content_Disposition=name, Cache_Control="no-store")
@@ -108,12 +109,13 @@ class DraftHandler(QuietHandler):
         if length > route.max_body:
             raise Refused(413, "TooLarge", f"the body has more than {route.limits.max_body_mb} MB")
         kind, form = found[1], Form.read(self.read_body(), self.headers.get("Content-Type", ""))
-        draft = form.draft(route.key, route.client, dicom_only=kind != FHIR)
+        draft = form.draft(route.key, route.client, dicom_only=kind != FHIR, request_id=self.request_id)
         return kind, write_document(draft, kind, route.settings.report)
 
     def _refuse(self, error: Refused) -> None:
         self.discard_body(self.route.max_body)
-        contents = {"error": {"code": error.code, "type": error.kind, "message": error.message}}
+        named = {"code": error.code, "type": error.kind, "message": error.message, "request_id": self.request_id}
+        contents = {"error": named}
         retry = {"Retry_After": "5"} if error.code == 503 else {}
         self.answer(error.code, json.dumps(contents).encode(), Content_Type="application/json", **retry)
 

@@ -185,7 +185,9 @@ class Drafter:
         """
         images = [self._archive.image(header) for header in headers]
         files = [write_deidentified(image, self._key) for image in images]
-        answer = self._client.report(files, self._options)
+        # The study's name in the bridge's log is the request's in the server's.
+        name = self._key.pseudonym(str(headers[0].StudyInstanceUID))
+        answer = self._client.report(files, self._options, request_id=name)
         try:
             return read_report(answer), [_cut_pixels(image) for image in images]
         except Refused:

@@ -2,12 +2,16 @@
 
 import contextlib
 import hmac
+import re
 import threading
+import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from bridge.journal import log
 from bridge.section import ConfigError
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -15,11 +19,20 @@ class QuietHandler(BaseHTTPRequestHandler):
 
     timeout = 10
     _is_read = False
+    _request_id = ""
 
     def is_authorized(self, token: str | None) -> bool:
         """Whether the request has this bearer token; without a token every request may come."""
         given = self.headers.get("Authorization", "")
         return token is None or hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+
+    @property
+    def request_id(self) -> str:
+        """The request's id, which the gateway sends; a new one if there is none, or one that is not well formed."""
+        if not self._request_id:
+            given = self.headers.get("X-Request-Id", "")
+            self._request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        return self._request_id
 
     def content_length(self) -> int | None:
         """Return the length of the body, or None if it is not given as a number."""

@@ -5,21 +5,21 @@ The log of libraries is off, because their messages quote UIDs, headers and addr
 """
 
 import contextlib
-import json
 import logging
 import re
 import sys
-import time
 import traceback
 import warnings
 from typing import Final
 
 from pydicom import config as pydicom_config
 
+from terminal.log_lines import format_line
+
 FIELDS: Final = frozenset(
     [
         *("study", "outcome", "reason", "attempts", "retry_s", "seconds", "bytes", "images", "weights", "warnings"),
-        *("place", "port", "count"),
+        *("place", "port", "count", "request"),
     ]
 )
 WORD = re.compile(r"[A-Za-z0-9_.:,+-]{1,80}")
@@ -35,10 +35,9 @@ def log(event: str, **fields: Value) -> None:
     for name, value in fields.items():
         if name not in FIELDS or (isinstance(value, str) and not WORD.fullmatch(value)):
             raise ValueError(f"the field {name!r} may not be logged with this value")
-    line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": event, **fields}
     # A full disk or a closed pipe must not stop the work; standard error is then lost, and nothing else.
     with contextlib.suppress(OSError):
-        print(json.dumps(line), file=sys.stderr, flush=True)
+        print(format_line("bridge", event, **fields), file=sys.stderr, flush=True)
 
 
 def describe_failure(error: BaseException) -> dict[str, str]:

@@ -20,8 +20,16 @@ class ReportClient:
     def __init__(self, settings: Server) -> None:
         self._settings = settings
 
-    def report(self, files: Sequence[bytes], options: Mapping[str, Any], model: str | None = None) -> Answer:
+    def report(
+        self,
+        files: Sequence[bytes],
+        options: Mapping[str, Any],
+        model: str | None = None,
+        request_id: str | None = None,
+    ) -> Answer:
         """Request a report on images, which are sent as they are.
+
+        request_id : in the server's log too
 
         Raises ReportError, Outage.
         """
@@ -31,7 +39,7 @@ class ReportClient:
             key = read_key(server.key_file)
         except KeyFileError:
             raise Outage("server_key_unreadable") from None
-        client = HttpClient(server.url, key, model or server.model, server.timeout_s)
+        client = HttpClient(server.url, key, model or server.model, server.timeout_s, request_id)
         try:
             if len(files) == 1:
                 return client.report(files[0], **options)

@@ -68,7 +68,7 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
     return Answer(200, json_bytes(completion) + b"\n", JSON)
 
 
-def failure_answer(failure: Failure, exchange: Exchange | None = None) -> Answer:
+def failure_answer(failure: Failure, name: str, exchange: Exchange | None = None) -> Answer:
     """The answer that carries an error; in a stream that has begun it is an event."""
     field, message = failure.field, failure.message
     if field is None and exchange is not None and failure.code < 500:
@@ -80,6 +80,7 @@ def failure_answer(failure: Failure, exchange: Exchange | None = None) -> Answer
         field = RENAMED.get(field, field)
     kind = "invalid_request_error" if failure.code < 500 else "server_error"
     contents = {"error": {"message": message, "type": kind, "param": field, "code": failure.type}}
+    contents["error"]["request_id"] = name
     if exchange is not None and exchange.chunked and exchange.stream:
         return Answer(failure.code, _event(contents), EVENTS)
     return Answer(failure.code, json_bytes(contents) + b"\n", JSON)

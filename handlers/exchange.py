@@ -26,6 +26,7 @@ class Exchange:
     """One request, and how far its answer has got.
 
     request          : what to report on
+    name             : id of the request in logs and errors
     grpc             : it came over gRPC, which is answered once and whole
     stream           : the client wants the text as it is decided
     return_token_ids : the client wants the token ids
@@ -37,6 +38,7 @@ class Exchange:
     """
 
     request: ReportRequest
+    name: str = ""
     grpc: bool = False
     stream: bool = False
     return_token_ids: bool = False
@@ -45,3 +47,8 @@ class Exchange:
     queued_ms: float = 0.0
     sent_characters: int = 0
     chunked: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """How long the handler has had it."""
+        return round(time.monotonic() - self.arrived, 3)

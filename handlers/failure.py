@@ -1,15 +1,13 @@
 """Failures as values: TorchServe fails a whole batch for one exception, so no exception may leave the handler."""
 
-import logging
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from handlers.journal import log
 from prelim.errors import InternalError, RequestError
-
-logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -56,4 +54,4 @@ def attempt(work: Callable[[], Result]) -> Result | Failure:
 
 def _log(error: Exception) -> None:
     last = traceback.extract_tb(error.__traceback__)[-1]
-    logger.error("%s at %s:%d", type(error).__name__, Path(last.filename).name, last.lineno or 0)
+    log("unexpected", reason=type(error).__name__, place=f"{Path(last.filename).name}:{last.lineno or 0}")

@@ -1,16 +1,14 @@
 """The requests that have no outcome yet, and what happens to them when something fails."""
 
-import logging
 import time
 from collections.abc import Callable, Collection
 
 from handlers.exchange import Exchange
 from handlers.failure import INTERNAL, Failure, attempt
+from handlers.journal import log
 from prelim.errors import DeadlineExceeded, RequestError
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator
-
-logger = logging.getLogger(__name__)
 
 MAX_FAILURES_IN_A_ROW = 3
 
@@ -38,12 +36,12 @@ class Flight:
         self._generator.add(request_id, exchange.request)
         self.exchanges[request_id] = exchange
 
-    def drop_absent(self, present: Collection[str]) -> list[str]:
+    def drop_absent(self, present: Collection[str]) -> list[Exchange]:
         """Free the slots of requests that the frontend no longer sends: their clients have gone."""
-        gone = [request_id for request_id in self.exchanges if request_id not in present]
+        gone = {request_id: exchange for request_id, exchange in self.exchanges.items() if request_id not in present}
         for request_id in gone:
             self._leave(request_id)
-        return gone
+        return list(gone.values())
 
     def advance(self, max_steps: int) -> dict[str, Outcome]:
         """Fail late requests and decode the others, at most `max_steps` steps.
@@ -88,7 +86,7 @@ class Flight:
         if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
             # A device that is lost stays lost for this process. TorchServe starts another worker and answers
             # the requests of this one with 507.
-            logger.error("decoding failed %d times in a row; the worker ends", self._failures_in_a_row)
+            log("worker_gives_up", failures_in_a_row=self._failures_in_a_row)
             raise SystemExit(1)
         self._generator.reset()
         return dict.fromkeys(self.exchanges, INTERNAL)

@@ -8,7 +8,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handlers.exchange import Exchange
 from handlers.failure import Failure
 from handlers.response import timing_ms
-from prelim.errors import NonFiniteOutput
+from prelim.errors import DeadlineExceeded, InternalError, NonFiniteOutput
 from prelim.report import Report
 
 LEVEL = "Model"
@@ -18,12 +18,14 @@ KINDS = {
     "prelim_preprocess_seconds": MetricTypes.HISTOGRAM,
     "prelim_vision_seconds": MetricTypes.HISTOGRAM,
     "prelim_decode_seconds": MetricTypes.HISTOGRAM,
+    "prelim_report_seconds": MetricTypes.HISTOGRAM,
     "prelim_batch_occupancy_ratio": MetricTypes.HISTOGRAM,
     "prelim_tokens_generated_total": MetricTypes.COUNTER,
     "prelim_rejected_total": MetricTypes.COUNTER,
     "prelim_non_finite_total": MetricTypes.COUNTER,
     "prelim_cancelled_total": MetricTypes.COUNTER,
     "prelim_active_requests": MetricTypes.GAUGE,
+    "prelim_slots": MetricTypes.GAUGE,
     "prelim_compiled_step": MetricTypes.GAUGE,
 }
 
@@ -43,11 +45,12 @@ class Metrics:
         """A report went out: where its time went, and how long it is."""
         for part, milliseconds in timing_ms(report, exchange).items():
             self._write(f"prelim_{part}_seconds", milliseconds / 1000)
+        self._write("prelim_report_seconds", exchange.queued_ms / 1000 + exchange.seconds)
         self._write("prelim_tokens_generated_total", report.num_tokens)
 
     def failure(self, failure: Failure) -> None:
         """A request got an error instead of a report."""
-        self._write("prelim_rejected_total", 1, str(failure.code))
+        self._write("prelim_rejected_total", 1, str(failure.code), failure.type)
         if failure.type == NonFiniteOutput.__name__:
             self._write("prelim_non_finite_total", 1)
 
@@ -63,9 +66,15 @@ class Metrics:
         """How many requests are still in the batch after a call of the handler."""
         self._write("prelim_active_requests", count)
 
-    def compiled(self, step: bool) -> None:
-        """Whether the model's decoding steps are compiled."""
-        self._write("prelim_compiled_step", int(step))
+    def describe(self, slots: int, *, compiled: bool) -> None:
+        """Write what a loaded model is: how many requests it decodes together, and whether its steps are compiled."""
+        # Prometheus would miss the first increase of a counter that begins with it.
+        for name in ("tokens_generated_total", "non_finite_total", "cancelled_total", "active_requests"):
+            self._write(f"prelim_{name}", 0)
+        for error in (InternalError, NonFiniteOutput, DeadlineExceeded):
+            self._write("prelim_rejected_total", 0, str(error.status), error.__name__)
+        self._write("prelim_slots", slots)
+        self._write("prelim_compiled_step", int(compiled))
 
     def _write(self, name: str, value: float, *dimensions: str) -> None:
         self._metrics[name].add_or_update(value, [*dimensions, self._model_name, LEVEL])

@@ -4,7 +4,7 @@ With continuousBatching, `handle` is called again and again with all requests th
 one that is not finished is left out of the answer: see docs/decisions/0008-in-flight-batching-over-http-and-grpc.md.
 """
 
-import logging
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -18,16 +18,15 @@ from handlers.completion import read_completion
 from handlers.exchange import Exchange
 from handlers.failure import Failure, attempt
 from handlers.flight import Flight, Outcome
+from handlers.journal import log
 from handlers.metrics import Metrics
-from handlers.request import is_grpc, read_request
+from handlers.request import read_request
 from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
-from handlers.route import COMPLETIONS, MODELS, OPENAI, path_of, unknown_path
+from handlers.route import COMPLETIONS, MODELS, OPENAI, find_id, is_grpc, path_of, unknown_path
 from handlers.settings import Settings
 from prelim.errors import ArchiveError, InvalidOption
 from prelim.images.decoding_process import DECODING
 from prelim.report_generator import ReportGenerator
-
-logger = logging.getLogger(__name__)
 
 
 class ReportHandler:
@@ -64,19 +63,23 @@ class ReportHandler:
             self.generator, lambda running: self.metrics.batch(running, self.generator.slots), self.settings.deadline_s
         )
         generator.warm_up()
-        self.metrics.compiled(generator.not_compiled is None)
+        self.metrics.describe(generator.slots, compiled=generator.not_compiled is None)
         if generator.not_compiled is not None:
-            logger.warning("decoding steps are not compiled, and slower: %s", generator.not_compiled)
+            log("not_compiled", reason=generator.not_compiled)
         self.initialized = True
-        logger.info(
-            "%s %s is ready after %.1f s on %s with %d slots and %d threads",
-            *(config.name, config.version, time.monotonic() - started, device, generator.slots, self.settings.threads),
+        log(
+            "ready",
+            model=config.name,
+            version=config.version,
+            seconds=round(time.monotonic() - started, 1),
+            device=device,
+            slots=generator.slots,
+            threads=self.settings.threads,
+            cache_mb=round(generator.max_cache_mb),
+            columns_per_slot=generator.max_columns,
+            deadline_s=self.settings.deadline_s,
+            sandboxed=DECODING.is_sandboxed,
         )
-        logger.info(
-            "KV cache: at most %.0f MB, %d columns for each of %d slots; deadline of a request: %g s",
-            *(generator.max_cache_mb, generator.max_columns, generator.slots, self.settings.deadline_s),
-        )
-        logger.info("images are decoded %s a sandbox", "in" if DECODING.is_sandboxed else "without")
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer, or bring forward, every request of a batch. Never raises for what a request contains."""
@@ -84,7 +87,8 @@ class ReportHandler:
         gone = self.flight.drop_absent(set(ids.values()))
         if gone:
             self.metrics.cancelled(len(gone))
-            logger.info("cancelled, the client has gone: %s", " ".join(gone))
+            for exchange in gone:
+                log("client_gone", request=exchange.name, seconds=exchange.seconds)
         answers: dict[int, Answer] = {}
         for index, request_id in ids.items():
             if request_id not in self.flight.exchanges:
@@ -95,7 +99,7 @@ class ReportHandler:
         outcomes = self._decode()
         for index, request_id in ids.items():
             if request_id in outcomes:
-                answers[index] = self._answer(request_id, outcomes[request_id], exchanges[request_id])
+                answers[index] = self._answer(outcomes[request_id], exchanges[request_id])
         return self._respond(ids, answers, exchanges, context)
 
     def _enter(self, request_id: str, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Answer | None:
@@ -103,16 +107,16 @@ class ReportHandler:
         # The management API asks so, without any field. A client's header of that name must not change its request.
         if headers.get("describe") == "True" and not row:
             return model_answer(self.model)
-        path = path_of(headers)
+        path, name = path_of(headers), find_id(row, headers, request_id)
         if path in (MODELS, f"{MODELS}/{self.model.name}"):
             return completion_response.models_answer(path, self.generator, self.model)
-        refused = attempt(lambda: self.flight.enter(request_id, self._read(row, headers)))
+        refused = attempt(lambda: self.flight.enter(request_id, self._read(row, headers, name)))
         if not isinstance(refused, Failure):
             return None
         form: AnswerFormat = completion_response if path.startswith(OPENAI) else response
-        return self._failed(request_id, refused, form.failure_answer(refused))
+        return self._failed(name, refused, form.failure_answer(refused, name))
 
-    def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any]) -> Exchange:
+    def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any], name: str) -> Exchange:
         if path_of(headers) == COMPLETIONS:
             exchange = read_completion(row, headers, self.generator)
         elif path_of(headers).startswith(OPENAI):
@@ -122,6 +126,7 @@ class ReportHandler:
             exchange = read_request(row, headers, self.generator.config.generation, num_features)
         if exchange.stream and not self.settings.in_flight:
             raise InvalidOption("stream is true, but this model is served with continuousBatching: false")
+        exchange.name = name
         return exchange
 
     def _decode(self) -> dict[str, Outcome]:
@@ -132,20 +137,28 @@ class ReportHandler:
         self.metrics.active(len(self.generator.running))
         return outcomes
 
-    def _answer(self, request_id: str, outcome: Outcome, exchange: Exchange) -> Answer:
-        form = _answer_format(exchange)
+    def _answer(self, outcome: Outcome, exchange: Exchange) -> Answer:
+        form, name = _answer_format(exchange), exchange.name
         if isinstance(outcome, Failure):
-            return self._failed(request_id, outcome, form.failure_answer(outcome, exchange))
+            return self._failed(name, outcome, form.failure_answer(outcome, name, exchange))
         answer = attempt(lambda: form.report_answer(outcome, exchange, self.model))
         if isinstance(answer, Failure):
-            return self._failed(request_id, answer, form.failure_answer(answer, exchange))
+            return self._failed(name, answer, form.failure_answer(answer, name, exchange))
         self.metrics.report(outcome, exchange)
-        logger.info("%s: 200, %d tokens, %s", request_id, outcome.num_tokens, outcome.finish_reason)
+        log(
+            "answer",
+            request=name,
+            code=200,
+            tokens=outcome.num_tokens,
+            finish_reason=outcome.finish_reason,
+            warnings=len(outcome.warnings),
+            seconds=exchange.seconds,
+        )
         return answer
 
-    def _failed(self, request_id: str, failure: Failure, answer: Answer) -> Answer:
+    def _failed(self, name: str, failure: Failure, answer: Answer) -> Answer:
         self.metrics.failure(failure)
-        logger.info("%s: %d %s", request_id, failure.code, failure.type)
+        log("answer", request=name, code=failure.code, reason=failure.type)
         return answer
 
     def _respond(
@@ -163,10 +176,10 @@ class ReportHandler:
                 bodies[index] = answer.body
                 stops[index] = True if exchange is not None and exchange.chunked else None
                 context.set_response_content_type(index, answer.content_type)
-                if answer.code != 200:
+                if answer.code != 200 and stops[index] is None:
                     context.set_response_status(answer.code, answer.phrase, index)
-                    # The gateway tells a 500 of ours, which is final, from that of a worker that has died by it.
-                    context.set_response_header(index, "X-Answered-By", "handler")
+                    # nginx drops the body of an error that may be TorchServe's (docs/gateway.md).
+                    context.set_response_header(index, "X-Prelim-Error", json.dumps(json.loads(answer.body)))
                 if grpc:
                     # StreamPredictions would otherwise end in a NullPointerException that kills the worker.
                     context.set_response_header(index, "ts_stream_next", "false")

@@ -25,7 +25,7 @@ from handlers.fields import (
     sanitized,
     text,
 )
-from handlers.route import check_route, fields_of_route
+from handlers.route import REQUEST_ID, check_route, fields_of_route, is_grpc
 from prelim.errors import InvalidOption, Refused, TooLarge, UnreadableInput
 from prelim.generation.options import MAX_BANNED_PHRASES, MAX_STOP_STRINGS, GenerationOptions
 from prelim.report_generator import ReportRequest
@@ -51,15 +51,6 @@ INPUTS = ("image", "images", *NUMBERED, "image_features", "prompt", "messages", 
 OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
 
 
-def is_grpc(headers: Mapping[str, Any]) -> bool:
-    """Whether an item came over gRPC.
-
-    TorchServe passes no header of a gRPC call. What it lists among the headers under the names of the inputs
-    are dictionaries, which no HTTP header is, so that a client cannot pass for the other kind.
-    """
-    return not any(isinstance(value, str) for value in headers.values())
-
-
 def read_request(
     row: Mapping[str, Any], headers: Mapping[str, Any], defaults: GenerationOptions, num_features: int
 ) -> Exchange:
@@ -75,13 +66,14 @@ def read_request(
     if headers.get("explain") == "True":
         raise Refused("explanations are not offered; send the request to /predictions")
     check_route(row, headers)
-    fields = collect_fields(fields_of_route(row, headers), headers, max_features_bytes(num_features))
+    grpc = is_grpc(headers)
+    given = {name: value for name, value in row.items() if not (grpc and name == REQUEST_ID)}
+    fields = collect_fields(fields_of_route(given, headers), headers, max_features_bytes(num_features))
     unknown = min(fields.keys() - {*INPUTS, *OPTIONS}, default=None)
     if unknown is not None:
         known = ", ".join((*INPUTS, *OPTIONS))
         raise UnreadableInput(f"unknown field {sanitized(unknown)}; known: {known}")
     options = options_of(_options(fields), defaults)
-    grpc = is_grpc(headers)
     flags = {name: boolean(name, fields.get(name, False)) for name in FLAGS}
     _check_stream(flags["stream"], grpc, options)
     images = _images(fields)

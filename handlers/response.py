@@ -62,8 +62,11 @@ class AnswerFormat(Protocol):
     def report_answer(self, report: Report, exchange: Exchange, model: ServedModel) -> Answer:
         """The answer that carries a report; in a stream the text that has not been sent precedes it."""
 
-    def failure_answer(self, failure: Failure, exchange: Exchange | None = None) -> Answer:
-        """The answer that carries an error; without an exchange the request could not be read."""
+    def failure_answer(self, failure: Failure, name: str, exchange: Exchange | None = None) -> Answer:
+        """The answer that carries an error; without an exchange the request could not be read.
+
+        name : id of the request
+        """
 
 
 def content_type(exchange: Exchange) -> str:
@@ -119,11 +122,10 @@ def model_answer(model: ServedModel) -> Answer:
     return Answer(200, json_bytes(dataclasses.asdict(model)), JSON)
 
 
-def failure_answer(failure: Failure, exchange: Exchange | None = None) -> Answer:
+def failure_answer(failure: Failure, name: str, exchange: Exchange | None = None) -> Answer:
     """The answer that carries an error. The code is in the body too, because gRPC loses the status."""
-    kind = JSON if exchange is None else content_type(exchange)
-    error = {"code": failure.code, "type": failure.type, "message": failure.message}
-    return Answer(failure.code, json_bytes({"error": error}) + b"\n", kind)
+    error = {"code": failure.code, "type": failure.type, "message": failure.message, "request_id": name}
+    return Answer(failure.code, json_bytes({"error": error}) + b"\n", JSON)
 
 
 def timing_ms(report: Report, exchange: Exchange) -> dict[str, float]:

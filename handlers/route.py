@@ -6,6 +6,7 @@
   that of its header, has no fields.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,28 @@ MAX_OPTION_OVERHEAD = 256
 COMPLETIONS = "v1/chat/completions"
 MODELS = "v1/models"
 OPENAI = "v1/"
+
+
+REQUEST_ID = "request_id"
+"""The field with the id of a request over gRPC, whose metadata TorchServe drops; over HTTP it is X-Request-Id."""
+
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def is_grpc(headers: Mapping[str, Any]) -> bool:
+    """Whether an item came over gRPC.
+
+    TorchServe passes no header of a gRPC call. What it lists among the headers under the names of the inputs
+    are dictionaries, which no HTTP header is, so that a client cannot pass for the other kind.
+    """
+    return not any(isinstance(value, str) for value in headers.values())
+
+
+def find_id(row: Mapping[str, Any], headers: Mapping[str, Any], otherwise: str) -> str:
+    """The id that a request has everywhere: the gateway's or client's if it is well formed, otherwise TorchServe's."""
+    given = row.get(REQUEST_ID) if is_grpc(headers) else _header(headers, "x-request-id")
+    text = given.decode("ascii", "replace") if isinstance(given, bytes | bytearray) else given
+    return text if isinstance(text, str) and _ID.fullmatch(text) else otherwise
 
 
 def path_of(headers: Mapping[str, Any]) -> str:

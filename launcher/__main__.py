@@ -30,6 +30,7 @@ from launcher.environment import read_environment, server_folder
 from launcher.errors import LaunchError
 from launcher.gateway.door import LOAD_FAILED, MEASURING, STARTING, STOPPED, Door
 from launcher.gateway.nginx import DRAIN_S
+from launcher.journal import log
 from launcher.local_server import CONFIG
 from launcher.process import exclusive, is_launching
 from launcher.server import STARTUP_S, Server
@@ -171,6 +172,7 @@ def _launch(server: Server, arguments: argparse.Namespace) -> None:
 
 
 def _start_and_wait(server: Server, archives: Sequence[CheckedArchive], queue: int | None, seconds: float) -> None:
+    log(server.folder, "launcher", "starting", queue=queue)
     server.start([archive.file.name for archive in archives], queue)
     door = Door(server.temporary)
     door.close(*(MEASURING if queue is None else STARTING))
@@ -183,6 +185,7 @@ def _start_and_wait(server: Server, archives: Sequence[CheckedArchive], queue: i
     except BaseException as error:
         _end(server)
         if isinstance(error, LaunchError):
+            log(server.folder, "launcher", "load_failed")
             door.close(LOAD_FAILED, _reason(error, server))
         raise
 
@@ -205,6 +208,7 @@ def _measure(server: Server, archives: Sequence[CheckedArchive], records: Record
 
 
 def _show_ready(server: Server, archives: Sequence[CheckedArchive]) -> None:
+    log(server.folder, "launcher", "ready", models=len(archives))
     for archive in archives:
         url = f"{server.url}/predictions/{archive.name}"
         report = f'curl --noproxy "*" -H "Authorization: Bearer $KEY" -T chest.dcm {url}'
@@ -216,6 +220,7 @@ def _show_ready(server: Server, archives: Sequence[CheckedArchive]) -> None:
 
 def _end(server: Server) -> None:
     server.stop()
+    log(server.folder, "launcher", "stopped")
     Door(server.temporary).close(*STOPPED)
 
 
@@ -234,8 +239,10 @@ def _drain(server: Server, seconds: float) -> None:
     left: Any = "some"
     with contextlib.suppress(KeyboardInterrupt):
         print(f"waiting up to {seconds:.0f} s for open requests; Ctrl-C ends them", flush=True)
+        log(server.folder, "launcher", "draining", seconds=seconds)
         left = drain(server, seconds)
     if left:
+        log(server.folder, "launcher", "connections_closed", count=left)
         print(f"{left} open connections are closed", file=sys.stderr)
 
 

@@ -6,6 +6,7 @@ A full file becomes console.1.log, which replaces the one before.
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,11 +32,28 @@ def keep(source: int, path: Path, limit: int = LIMIT) -> None:
         set_aside(path)
 
 
+def start_writer(path: Path) -> "subprocess.Popen[bytes]":
+    """Start a process that writes what it reads; it ends when the last process with its standard input has.
+
+    path : the file; one that exists is set aside
+    """
+    # Before anybody prints: the output is searched for what went wrong in this start.
+    set_aside(path)
+    return subprocess.Popen(
+        [sys.executable, "-I", __file__, str(path)],
+        stdin=subprocess.PIPE,
+        # It outlives the launcher: with its output open, `make start | cat` would not end.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def set_aside(path: Path) -> None:
     """Rename a file, so that an empty one begins."""
     if path.exists():
         path.replace(path.with_suffix(f".1{path.suffix}"))
-    path.touch()
+    path.touch(mode=0o600)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 import requests
 
-from launcher.console import set_aside
+from launcher.console import start_writer
 from launcher.environment import check_java
 from launcher.errors import LaunchError
+from launcher.journal import LOGS, make_log_folder
 from launcher.ports import check_free, read_addresses, read_properties
 from launcher.process import (
     CONFIG,
@@ -28,6 +29,7 @@ from launcher.process import (
 )
 from prelim_client.answers import read_key
 from prelim_client.loopback import open_session
+from terminal.log_lines import readable
 from terminal.program import ignoring_interrupts
 
 IDLE_CPU_S = 0.02
@@ -56,7 +58,7 @@ class Server:
         self.max_wait_s = float(properties.get("prelim_max_wait_s", 0))
         self.store = folder / properties["model_store"]
         self.addresses = read_addresses(properties)
-        self.console = folder / "logs" / "console.log"
+        self.console = folder / LOGS / "console.log"
         self._starter: subprocess.Popen[bytes] | None = None
         self._writer: subprocess.Popen[bytes] | None = None
 
@@ -142,17 +144,8 @@ class Server:
             text = self.config.read_text(encoding="utf-8")
             config.write_text(re.sub("(?m)^job_queue_size=.*$", f"job_queue_size={queue}", text), encoding="utf-8")
             environment = {**environment, "TS_CONFIG_FILE": str(config)}
-        self.console.parent.mkdir(exist_ok=True)
-        # Before the server prints: its output is searched for what went wrong in this start.
-        set_aside(self.console)
-        self._writer = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).with_name("console.py")), str(self.console)],
-            stdin=subprocess.PIPE,
-            # It outlives the launcher: with its output open, `make start | cat` would not end.
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        make_log_folder(self.folder)
+        self._writer = start_writer(self.console)
         # By its module: the first line of the script `torchserve` cannot have a path with a space.
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--models", *archives]
         self._starter = subprocess.Popen(
@@ -210,12 +203,12 @@ class Server:
         return self.process is not None
 
     def output(self, since: int = 0) -> str:
-        """What the server has printed since its start, without so many bytes."""
+        """What the server has printed since its start, without so many bytes, as text for people."""
         if not self.console.is_file():
             return ""
         with self.console.open("rb") as file:
             file.seek(since)
-            return file.read().decode("utf-8", errors="replace")
+            return readable(file.read().decode("utf-8", errors="replace"))
 
     def output_size(self) -> int:
         """Bytes that the server has printed since its start."""

@@ -17,13 +17,15 @@ class ReportError(Exception):
     code    : HTTP status code; over gRPC, the code of the error in the body
     type    : name of the error
     message : what is wrong and how to fix it
+    request_id : of the request, in the server's logs too; empty if the answer has none
     """
 
-    def __init__(self, code: int, kind: str, message: str) -> None:
+    def __init__(self, code: int, kind: str, message: str, request_id: str = "") -> None:
         super().__init__(f"{code} {kind}: {message}")
         self.code = code
         self.type = kind
         self.message = message
+        self.request_id = request_id
 
 
 class WorkerDied(ReportError):
@@ -52,7 +54,7 @@ def read_answer(body: bytes, code: int = 200) -> Answer:
         raise ReportError(code, "NoAnswer", f"the server sent {len(body)} bytes that are not a JSON object")
     error = contents.get("error")
     if isinstance(error, Mapping):
-        raise ReportError(error["code"], error["type"], error["message"])
+        raise ReportError(error["code"], error["type"], error["message"], str(error.get("request_id", "")))
     if code != 200:
         # Errors of the frontend itself: {"code": ..., "type": ..., "message": ...}.
         kind, message = str(contents.get("type")), str(contents.get("message"))

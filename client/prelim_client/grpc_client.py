@@ -46,15 +46,17 @@ class GrpcClient:
     def report(self, image: bytes | None = None, **fields: Any) -> Answer:
         """Request a report on an image, with `fields` (prompt, options) as further inputs.
 
+        The input `request_id` is the id of the request in the logs of server and gateway (see HttpClient).
+
         Raises ReportError for an error in the answer, grpc.RpcError for a transport error.
         """
         request = self._message(image, fields)
         try:
-            response = self._call(request)
+            response = self._call(request, fields.get("request_id"))
         except grpc.RpcError as error:
             if not _is_lost(error):
                 raise
-            response = self._call(request)
+            response = self._call(request, fields.get("request_id"))
         return read_answer(response.prediction)
 
     def stream_predictions(self, image: bytes | None = None, **fields: Any) -> list[bytes]:
@@ -73,8 +75,10 @@ class GrpcClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _call(self, request: Any) -> Any:
-        return self._predictions(request, timeout=self.timeout, metadata=self._metadata)
+    def _call(self, request: Any, request_id: str | None) -> Any:
+        # The metadata are for the gateway: TorchServe drops them, and the gateway does not read the inputs.
+        named = (("x-request-id", request_id),) if request_id else ()
+        return self._predictions(request, timeout=self.timeout, metadata=self._metadata + named)
 
     def _message(self, image: bytes | None, fields: dict[str, Any]) -> Any:
         inputs = {

@@ -24,12 +24,16 @@ class HttpClient:
     key     : inference key, see `read_key`
     model   : name of the served model
     timeout : seconds to wait for an answer
+    request_id : sent with every request, for the logs of the server: 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-".
+                 It must not name a patient
     """
 
-    def __init__(self, url: str, key: str, model: str = "demo", timeout: float = 120) -> None:
+    def __init__(
+        self, url: str, key: str, model: str = "demo", timeout: float = 120, request_id: str | None = None
+    ) -> None:
         self.url = f"{url}/predictions/{model}"
         self.timeout = timeout
-        self._headers = {"Authorization": f"Bearer {key}"}
+        self._headers = {"Authorization": f"Bearer {key}"} | ({"X-Request-Id": request_id} if request_id else {})
 
     def report(self, image: bytes | None = None, **fields: Any) -> Answer:
         """Request a report on an image, sent as the body, or with `fields` (prompt, options, further images) as parts.

@@ -11,6 +11,7 @@ from typing import Any
 
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
+from launcher.gateway.errors import ERRORS, SHOWN_AS, UNAVAILABLE, error_page, upstream_directives, write_error
 from launcher.gateway.keys import check_keys, write_private
 from launcher.gateway.settings import Settings
 from launcher.gateway.upstream import Upstream
@@ -18,32 +19,6 @@ from launcher.ports import read_properties
 
 NGINX = ROOT / "deploy" / "nginx"
 WEB = ROOT / "web"
-
-OVERLOADED = "the server is overloaded, with more requests than it can answer in time, or down: try again later"
-UNAVAILABLE = "the server is overloaded or down: try again later"
-
-ERRORS = {
-    400: ("BadRequest", "the request is malformed, or has a query string: send options as fields"),
-    401: ("Unauthorized", "the API key is missing or wrong: send it as `Authorization: Bearer KEY`"),
-    403: ("Forbidden", "requests from pages of other sites are refused"),
-    404: ("NotFound", "unknown path, model or version: POST to /predictions/MODEL or /v1/chat/completions"),
-    405: ("MethodNotAllowed", "the header Allow names the methods of this path"),
-    408: ("Timeout", "the request did not arrive in time"),
-    411: ("LengthRequired", "the request has no Content-Length; chunked bodies are not read"),
-    413: ("TooLarge", "the body is larger than max_request_size in config.properties"),
-    414: ("TooLarge", "the path is too long"),
-    421: ("Misdirected", "this host name is not in `names` of the gateway's settings"),
-    429: ("TooManyRequests", "this client sends more requests than its limit: wait as Retry-After says"),
-    431: ("TooLarge", "the headers are too large"),
-    500: ("InternalError", "the model or the server failed on this request"),
-    501: ("NotImplemented", "this transfer encoding is not supported: send a Content-Length"),
-    503: ("Overloaded", OVERLOADED),
-    504: ("Timeout", "there was no report in time"),
-}
-"""Bodies that the gateway answers with, in the shape of the server's own errors: status -> type, message."""
-
-SHOWN_AS = {494: 431, 495: 400, 496: 400, 497: 400, 502: 503, 505: 400}
-"""nginx's own codes, and codes with the meaning of another."""
 
 
 def write_folder(
@@ -67,8 +42,7 @@ def write_folder(
     errors = folder / "_errors"
     errors.mkdir(exist_ok=True)
     for code, (kind, message) in ERRORS.items():
-        body = {"error": {"code": code, "type": kind, "message": message}}
-        (errors / f"{code}.json").write_text(json.dumps(body) + "\n", encoding="utf-8")
+        write_error(errors, f"{code}.json", code, kind, message)
     ready = {"model": upstream.chat.removeprefix("/predictions/"), "ready": True}
     (errors / "ready.json").write_text(json.dumps(ready) + "\n", encoding="utf-8")
     (folder / "samples").mkdir(exist_ok=True)
@@ -113,11 +87,13 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "known_hosts": " ".join(f'"{name.lower()}" 1;' for name in settings.names),
         "unavailable": UNAVAILABLE,
         **upstream.directives(settings.server_requests),
+        **upstream_directives(),
+        "error_file": f'root "{folder}"; ssi on; ssi_types application/json;',
         "drafts_token": upstream.drafts_token,
         "tls": _tls(settings),
         "listen": settings.listen + (" ssl" if settings.tls else ""),
         "listen_grpc": settings.listen_grpc + (" ssl http2" if settings.tls else " http2"),
-        "error_pages": "\n        ".join(_error_page(code) for code in (*ERRORS, *SHOWN_AS)),
+        "error_pages": "\n        ".join(error_page(code) for code in (*ERRORS, *SHOWN_AS)),
         "routes": "\n        ".join(f'include "{path}";' for path in settings.routes),
         "static_checks": " ".join(
             (
@@ -157,8 +133,3 @@ def _tls(settings: Settings) -> str:
         'add_header Strict-Transport-Security "max-age=31536000" always;',
     )
     return "\n    ".join(lines)
-
-
-def _error_page(code: int) -> str:
-    shown = SHOWN_AS.get(code, code)
-    return f"error_page {code} {'' if shown == code else f'={shown} '}/_errors/{shown}.json;"

@@ -7,7 +7,7 @@ opens it when the model is ready and nginx has TorchServe's key.
 import json
 from pathlib import Path
 
-from launcher.gateway.keys import write_private
+from launcher.gateway.errors import remove_error, write_error
 
 STARTING = ("Starting", "the server loads its models: try again as Retry-After says")
 STOPPING = ("Stopping", "the server finishes its last requests before it stops: try again as Retry-After says")
@@ -16,6 +16,9 @@ MEASURING = ("Measuring", "the server measures itself before its first start: tr
 NO_WORKER = ("NoWorker", "no worker of the model is ready: try again as Retry-After says")
 HELD = (STOPPING[0], MEASURING[0])
 """What only the launcher ends, although a worker is ready."""
+
+CLOSED = "closed.json"
+"""The file that nginx looks for."""
 
 LOAD_FAILED = "LoadFailed"
 """Kind of a door that stays closed until somebody does something; its message is the reason."""
@@ -29,7 +32,7 @@ class Door:
 
     def __init__(self, temporary: Path) -> None:
         self.folder = temporary / "gateway"
-        self._file = self.folder / "_errors" / "closed.json"
+        self._file = self.folder / "_errors" / CLOSED
 
     @property
     def closed(self) -> str | None:
@@ -42,9 +45,8 @@ class Door:
     def close(self, kind: str, message: str) -> None:
         """Refuse new requests with 503 and this error. Without effect where there has been no gateway."""
         if self._file.parent.is_dir():
-            body = {"error": {"code": 503, "type": kind, "message": message}}
-            write_private(self._file, json.dumps(body) + "\n")
+            write_error(self._file.parent, CLOSED, 503, kind, message)
 
     def open(self) -> None:
         """Let requests pass."""
-        self._file.unlink(missing_ok=True)
+        remove_error(self._file.parent, CLOSED)

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from launcher.console import start_writer
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from launcher.gateway.keys import write_private
@@ -37,6 +38,7 @@ class DraftBridge:
         self._folder = folder
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._writer: subprocess.Popen[bytes] | None = None
         self._settings = {
             "state": "state",
             "server": {"url": server.url, "key_file": str(server.key_file), "model": model},
@@ -49,12 +51,15 @@ class DraftBridge:
         write_private(self._folder / "token", self.token)
         config = self._folder / "bridge.yaml"
         write_private(config, yaml.safe_dump(self._settings))
-        self._log.parent.mkdir(exist_ok=True)
-        with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C must reach it only through this process.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bridge", str(config)], cwd=ROOT, stdout=log, stderr=log, start_new_session=True
-            )
+        writer = start_writer(self._log)
+        # A session of its own: Ctrl-C must reach it only through this process.
+        command = [sys.executable, "-m", "bridge", str(config)]
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=writer.stdin, stderr=writer.stdin, start_new_session=True
+        )
+        if writer.stdin is not None:
+            writer.stdin.close()
+        self._writer = writer
         deadline = time.monotonic() + seconds
         while b'"started"' not in self._log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -69,5 +74,7 @@ class DraftBridge:
         if self._process is not None and self._process.poll() is None:
             terminate(psutil.Process(self._process.pid), 10)
             self._process.wait()
+        if self._writer is not None:
+            self._writer.wait()
         with contextlib.suppress(FileNotFoundError):
             (self._folder / "token").unlink()

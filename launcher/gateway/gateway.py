@@ -10,18 +10,19 @@ from typing import Any
 
 import requests
 
-from launcher.environment import ROOT
 from launcher.errors import LaunchError
 from launcher.gateway.config import write_client_keys, write_folder, write_key
 from launcher.gateway.door import HELD, LOAD_FAILED, NO_WORKER, STARTING, STOPPED, Door
-from launcher.gateway.drafts import FORMATS, DraftBridge
-from launcher.gateway.keys import current_key, expiring
+from launcher.gateway.drafts import DraftBridge
+from launcher.gateway.keys import current_key, expiring, expiry
+from launcher.gateway.metrics import Meter
 from launcher.gateway.nginx import DRAIN_S, Nginx, requests_in_hand
+from launcher.gateway.page import describe_page, write_samples
 from launcher.gateway.settings import OWN, Settings
 from launcher.gateway.upstream import Upstream, upstream_of_hosts
 from launcher.gateway.waiting_room import WaitingRoom
+from launcher.journal import LOGS, log, make_log_folder
 from launcher.process import exclusive
-from launcher.sample_radiograph import sample_radiograph
 from launcher.server import Server
 
 Stamp = tuple[int, int, int] | None
@@ -34,9 +35,6 @@ UPLOADS_S = 20.0
 
 RESTART_S = 30.0
 """Seconds that a worker that has died may take to come back, with requests waiting for it."""
-
-SAMPLES = {"rg1.dcm": "Chest PA, DICOM", "chest.jpg": "Chest, JPEG"}
-"""Radiographs for people who have none at hand: name of the file -> what the page calls it."""
 
 
 class Gateway:
@@ -62,6 +60,8 @@ class Gateway:
         self._upstream: Upstream | None = None
         self._looked = self._ready = 0.0
         self._said = 0
+        self._described: Mapping[str, Any] = {}
+        self._meter: Meter | None = None
 
     @property
     def url(self) -> str:
@@ -71,14 +71,19 @@ class Gateway:
     @property
     def log(self) -> Path:
         """The access log: ids, codes, sizes and times."""
-        return self.server.folder / "logs" / "gateway.log"
+        return self.server.folder / LOGS / "gateway.log"
 
     def check(self) -> None:
         """Write the configuration into a folder of its own and let nginx check it. Raises LaunchError."""
         folder = self.folder.with_name("gateway-check")
         Nginx.check(
             write_folder(
-                folder, self.settings, self._find_upstream({}), key="", page=self._page([]), log=folder / "log"
+                folder,
+                self.settings,
+                self._find_upstream({}),
+                key="",
+                page=describe_page(self.settings, []),
+                log=folder / "log",
             )
         )
 
@@ -97,22 +102,24 @@ class Gateway:
             for left in self.folder.glob("*.sock"):
                 # Of a gateway that was killed: nginx cannot listen on them.
                 left.unlink()
-            self.log.parent.mkdir(exist_ok=True)
+            make_log_folder(self.server.folder)
+            self._meter = Meter(self.folder, self.log)
             if self.settings.drafts == OWN:
-                log = self.log.with_name("bridge.log")
-                self._bridge = DraftBridge(self.server, self.settings.model, self.folder / "bridge", log)
+                bridge_log = self.log.with_name("bridge.log")
+                self._bridge = DraftBridge(self.server, self.settings.model, self.folder / "bridge", bridge_log)
                 self._bridge.start()
             self._upstream = self._find_upstream(described)
             config = self._write(self._upstream)
-            self._write_samples()
+            write_samples(self.folder / "samples")
             # Serving hosts have doors and keys of their own.
             if self.settings.hosts is not None or self._is_ready(described):
-                self.door.open()
+                self._open()
             else:
-                self.door.close(*STARTING)
+                self._close(*STARTING)
             if self.settings.hosts is None:
                 self._room = WaitingRoom(self.folder)
             self._nginx = Nginx(config)
+            self._meter.write(self._gauges())
 
     def follow(self) -> bool:
         """Look after the door, and tell nginx if TorchServe's key, the clients' keys or the certificate have changed.
@@ -123,6 +130,8 @@ class Gateway:
         """
         if self._nginx is None:
             return False
+        if self._meter is not None and self._meter.write(self._gauges()):
+            self._nginx.reopen_log()
         if self.settings.hosts is None:
             self._watch()
             kinds = expiring(self.server)
@@ -150,6 +159,7 @@ class Gateway:
             self._key = current_key(self.server)
             write_key(self.folder, self._key)
             self._nginx.reload_and_wait()
+            log(self.server.folder, "gateway", "key_renewed")
         finally:
             self._room.let_go()
 
@@ -166,14 +176,16 @@ class Gateway:
             self._key = key
         if self._nginx is not None:
             self._nginx.reload()
+            log(self.server.folder, "gateway", "keys_read")
         return True
 
     def _watch(self) -> None:
         """Close the door on a server that is gone or has no worker; open it for one that is ready again."""
         closed = self.door.closed
         if self.server.process is None:
+            self._described = {}
             if closed in (None, *HELD):
-                self.door.close(*STOPPED)
+                self._close(*STOPPED)
             return
         now = time.monotonic()
         if closed in HELD or (closed is None and now - self._looked < HEALTH_S):
@@ -184,11 +196,11 @@ class Gateway:
             # nginx has read a new key by then: it was told of it in an earlier call.
             if closed is not None and current_key(self.server) == self._key:
                 self._follow_model(described)
-                self.door.open()
+                self._open()
         elif failure := self.server.load_failure(self.settings.model, self._said):
-            self.door.close(LOAD_FAILED, failure)
+            self._close(LOAD_FAILED, failure)
         elif closed is None and now - self._ready > RESTART_S:
-            self.door.close(*NO_WORKER)
+            self._close(*NO_WORKER)
 
     def _follow_model(self, described: Mapping[str, Any]) -> None:
         """Tell nginx of another version or queue, after a start."""
@@ -198,8 +210,28 @@ class Gateway:
             self._write(upstream)
             self._nginx.reload_and_wait()
 
+    def _open(self) -> None:
+        self.door.open()
+        log(self.server.folder, "gateway", "door_opened")
+
+    def _close(self, kind: str, message: str) -> None:
+        if self.door.closed != kind:
+            log(self.server.folder, "gateway", "door_closed", reason=kind)
+        self.door.close(kind, message)
+
+    def _gauges(self) -> dict[str, float]:
+        gauges: dict[str, float] = {"prelim_gateway_open": self.door.closed is None}
+        if self.settings.hosts is None and self._upstream is not None:
+            queue = self._described.get("jobQueueStatus", {})
+            gauges["prelim_gateway_places"] = min(self.settings.server_requests, self._upstream.places)
+            gauges["prelim_gateway_waiting"] = queue.get("pendingRequests", 0)
+            gauges["prelim_gateway_ready_workers"] = _ready_workers(self._described)
+            gauges["prelim_gateway_key_expires_timestamp_seconds"] = expiry(self.server)
+        return gauges
+
     def _is_ready(self, described: Mapping[str, Any]) -> bool:
-        ready = any(worker["status"] == "READY" for worker in described.get("workers", []))
+        self._described = described
+        ready = _ready_workers(described) > 0
         if ready:
             self._ready, self._said = time.monotonic(), self.server.output_size()
         return ready
@@ -226,7 +258,7 @@ class Gateway:
 
     def _write(self, upstream: Upstream) -> Path:
         models = self.server.models() if self.settings.hosts is None else [self.settings.model]
-        page = self._page(models)
+        page = describe_page(self.settings, models)
         return write_folder(self.folder, self.settings, upstream, key=self._key, page=page, log=self.log)
 
     def _describe(self, seconds: float) -> dict[str, Any]:
@@ -277,18 +309,9 @@ class Gateway:
         files = [self.settings.keys, *((tls.certificate, tls.key) if tls else ())]
         return [_stamp(file) for file in files if file is not None]
 
-    def _page(self, models: list[str]) -> dict[str, Any]:
-        """What the page needs to know."""
-        names = sorted(models, key=lambda name: (name != self.settings.model, name))
-        drafts = list(FORMATS) if self.settings.drafts else []
-        samples = [{"file": f"samples/{file}", "title": title} for file, title in SAMPLES.items()]
-        return {"models": names, "needs_key": self.settings.keys is not None, "samples": samples, "drafts": drafts}
 
-    def _write_samples(self) -> None:
-        folder = self.folder / "samples"
-        (folder / "chest.jpg").write_bytes((ROOT / "docs" / "images" / "chest.jpg").read_bytes())
-        with contextlib.suppress(FileNotFoundError):
-            (folder / "rg1.dcm").write_bytes(sample_radiograph())
+def _ready_workers(described: Mapping[str, Any]) -> int:
+    return sum(worker["status"] == "READY" for worker in described.get("workers", []))
 
 
 def _stamp(file: Path) -> Stamp:

@@ -71,6 +71,15 @@ def expiring(server: Server) -> list[str]:
         return []
 
 
+def expiry(server: Server) -> float:
+    """When TorchServe's inference key expires, in seconds since 1970; 0 while there is none."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        return _time_of(
+            json.loads(server.key_file.read_text(encoding="utf-8"))["inference"]["expiration time"]
+        ).timestamp()
+    return 0.0
+
+
 def write_private(file: Path, text: str) -> None:
     """Replace a file at once by one that only this user can read."""
     temporary = file.with_name(f".{file.name}.new")
@@ -82,9 +91,14 @@ def write_private(file: Path, text: str) -> None:
 
 
 def _expires_soon(time: str) -> bool:
-    """Whether a time such as 2026-11-28T12:00:00.000000Z is near; False for one that cannot be read."""
+    """Whether a time is near; False for one that cannot be read."""
     try:
-        at = datetime.fromisoformat(re.sub(r"\.\d+", "", time).replace("Z", "+00:00"))
+        return _time_of(time) - datetime.now(UTC) < RENEW_BEFORE
     except ValueError:
         return False
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC) < RENEW_BEFORE
+
+
+def _time_of(time: str) -> datetime:
+    """A time such as 2026-11-28T12:00:00.000000Z. Raises ValueError."""
+    at = datetime.fromisoformat(re.sub(r"\.\d+", "", time).replace("Z", "+00:00"))
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

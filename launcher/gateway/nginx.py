@@ -58,6 +58,10 @@ class Nginx:
                 return
             time.sleep(0.02)
 
+    def reopen_log(self) -> None:
+        """Write the access log to a new file of its name."""
+        self._process.send_signal(signal.SIGUSR1)
+
     def _workers(self) -> set[int]:
         """Ids of the processes that take connections; one that only finishes its requests changes its title."""
         found = set()

@@ -9,7 +9,7 @@ NEXT = ("error", "timeout", "http_503", "non_idempotent")
 """What makes another host answer. A report is a pure function of its request, so that asking twice is safe."""
 
 DEATHS_OF_WORKERS = "error_page 500 502 507 = @again;"
-DEATHS_OF_HOSTS = "error_page 500 507 =500 /_errors/500.json; error_page 502 =503 /_errors/503.json;"
+DEATHS_OF_HOSTS = "error_page 500 507 = @answer_500; error_page 502 =503 /_errors$shape/503.json;"
 """The gateway of a host has sent the request again already, and nginx to another host (`NEXT`)."""
 
 READY_DOOR = "if (-f $closed_door) { return 503; } rewrite ^ /_errors/ready.json last;"

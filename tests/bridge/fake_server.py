@@ -13,10 +13,14 @@ from pydicom import dcmread
 
 
 class FakeServer:
-    """A context manager. `received` has the bodies; `answer` can be replaced by a test: image -> (status, contents)."""
+    """A context manager. `received` has the bodies, `ids` the requests' ids; a test can replace `answer`.
+
+    answer : image -> (status, contents)
+    """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.received: list[bytes] = []
+        self.ids: list[str | None] = []
         self.weights = "a" * 64
         self.answer = self.report
         self.key_file = folder / "key_file.json"
@@ -27,6 +31,7 @@ class FakeServer:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 fake.received.append(body)
+                fake.ids.append(self.headers.get("X-Request-Id"))
                 status, contents = fake.answer(body)
                 encoded = json.dumps(contents).encode()
                 self.send_response_only(status)

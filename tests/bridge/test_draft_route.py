@@ -75,6 +75,18 @@ def test_a_report_becomes_a_dicom_document(url: str, server: FakeServer, kind: s
     assert server.received == []
 
 
+def test_the_id_of_a_request_is_kept(url: str, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the log, at the server of reports and in an error; one that is not well formed is replaced."""
+    for given in ("case-7", "DOE^JANE"):
+        headers = {"X-Request-Id": given}
+        requests.post(f"{url}/fhir", files={"image": ("i.dcm", radiograph())}, headers=headers, timeout=20)
+        refused = requests.post(f"{url}/fhir", files={"other": ("i.dcm", b"x")}, headers=headers, timeout=20)
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        ids = [line["request"] for line in lines if line["event"].startswith("document_")]
+        assert ids == [server.ids[-1], refused.json()["error"]["request_id"]]
+        assert all((name == given) == (given == "case-7") for name in ids)
+
+
 def test_the_same_request_gives_the_same_document_and_another_text_another(url: str, server: FakeServer) -> None:
     """SOP Instance UIDs follow from image, options and text."""
     _, report = server.report(radiograph())

@@ -1,5 +1,6 @@
 """One study, from an event to its outcome, in whatever order things go wrong."""
 
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -45,6 +46,19 @@ def test_a_study_gets_one_draft_that_refers_to_its_image(make_bench: MakeBench) 
     assert bench.server.weights in text
     assert "UNVERIFIED DRAFT" in report.to_json()
     assert bench.state() == ("reported", "")
+
+
+def test_the_server_logs_the_name_that_the_bridge_logs(
+    make_bench: MakeBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The request has the study's name in the log as its id, which is not the study's UID."""
+    bench = make_bench(radiograph())
+    bench.queue.notify(STUDY, 0)
+    bench.run()
+
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {line["program"] for line in lines} == {"bridge"}
+    assert bench.server.ids == [line["study"] for line in lines if line["event"] == "finished"]
 
 
 def test_a_draft_does_not_trigger_its_study_again(make_bench: MakeBench) -> None:

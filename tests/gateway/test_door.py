@@ -36,7 +36,12 @@ def test_closed_door_refuses_everything_and_says_why(running: Running) -> None: 
     ):
         status, headers, contents = site.ask(method, path, b"x" if method == "POST" else None)
         assert (status, headers["retry-after"]) == (503, "5")
-        assert contents["error"] == {"code": 503, "type": STOPPING[0], "message": STOPPING[1]}
+        named = {"message": STOPPING[1], "request_id": headers["x-request-id"]}
+        if path.startswith("/v1"):
+            named |= {"type": "server_error", "param": None, "code": STOPPING[0]}
+        else:
+            named |= {"code": 503, "type": STOPPING[0]}
+        assert contents["error"] == named
     assert site.recorder.seen == []
     assert site.ask("GET", "/config.json")[0] == 200
 

@@ -1,5 +1,6 @@
 """Workers are killed under load: every request gets one answer, the right one, and none is lost."""
 
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -25,8 +26,8 @@ def rage(storm: Storm, offline: Offline, count: int, kills: int) -> None:
         for number, (way, image, options) in enumerate(plan)
         if storm.answers.get(number) != offline.answer(way, image, options)
     }
-    lines = [line.rpartition(" : ") for line in gateway.log.read_text(encoding="utf-8")[sent:].splitlines()]
-    again = sum(bool(separator) for _, separator, _ in lines)
+    lines = map(json.loads, gateway.log.read_text(encoding="utf-8")[sent:].splitlines())
+    again = sum(" : " in line["server_codes"] for line in lines)
     ways = Counter(way for way, _, _ in plan)
     print(f"{count} requests {dict(ways)}, {kills} kills, {again} sent again by the gateway, {len(wrong)} wrong")
     print(f"{time.monotonic() - begun:.0f} s")

@@ -122,6 +122,28 @@ def test_predictions_pass_with_torchserves_key(start: Callable[..., Site], calle
     assert site.key.partition(".")[2] not in str(metadata)
 
 
+def test_id_is_in_the_metadata(start: Callable[..., Site], called: Called) -> None:
+    """Of the answer and of an error, once; a client's is kept, and reaches the server."""
+    site = start()
+
+    def ids(call: Any) -> list[str]:
+        metadata = [*(call.initial_metadata() or ()), *(call.trailing_metadata() or ())]
+        return [value for name, value in metadata if name == "x-request-id"]
+
+    def ask(key: str, *given: tuple[str, str]) -> Any:
+        metadata = [("authorization", f"Bearer {key}"), *given]
+        return channel.unary_unary(PREDICTIONS).with_call(b"x", metadata=metadata, timeout=20)[1]
+
+    with grpc.insecure_channel(site.settings.listen_grpc, [("grpc.enable_http_proxy", 0)]) as channel:
+        assert ids(ask(site.key, ("x-request-id", "case-7"))) == ["case-7"]
+        assert called.seen[-1][1]["x-request-id"] == "case-7"
+        (made,) = ids(ask(site.key, ("x-request-id", "DOE^JANE")))
+        assert called.seen[-1][1]["x-request-id"] == made != "DOE^JANE"
+        with pytest.raises(grpc.RpcError) as refused:
+            ask("tests.wrong", ("x-request-id", "case-8"))
+    assert ids(refused.value) == ["case-8"]
+
+
 def test_tls(start: Callable[..., Site], called: Called, tmp_path: Path) -> None:
     """With the certificate of the settings."""
     assert call(start(tls=write_certificate(tmp_path))) == b"x"

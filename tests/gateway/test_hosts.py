@@ -16,7 +16,7 @@ from tests.gateway.conftest import TORCHSERVE_KEY, Site, eventually, open_site, 
 from tests.gateway.recorder import Recorder
 from tests.gateway.test_follow import FakeServer
 from tests.gateway.test_grpc import Called, call, called  # noqa: F401 - a fixture
-from tests.gateway.test_limits import answer
+from tests.gateway.test_limits import answer, of_handler
 
 pytestmark = pytest.mark.gateway
 
@@ -105,13 +105,16 @@ def test_host_that_is_not_ready_is_passed_over(farm: Farm) -> None:
 
 
 def test_refusals_of_a_host_pass(farm: Farm) -> None:
-    """A wrong request is wrong everywhere: it is asked once."""
-    for host in farm.hosts:
-        host.recorder.answer = answer(422, b'{"error": {"type": "Refused"}}')
+    """A wrong request is wrong everywhere: it is asked once, with the same id."""
     with (front := farm.front()).nginx:
-        status, _, body = front.ask("POST", "/predictions/demo", b"x")
-    assert (status, body["error"]["type"]) == (422, "Refused")
-    assert sum(farm.seen) == 1
+        for code in (400, 413, 422, 500, 504):
+            for host in farm.hosts:
+                host.recorder.seen.clear()
+                host.recorder.answer = of_handler(code, "Kind")
+            status, headers, body = front.ask("POST", "/predictions/demo", b"x")
+            assert (status, body["error"]["type"]) == (code, "Kind")
+            (seen,) = [one for host in farm.hosts for one in host.recorder.seen]
+            assert seen.headers["x-request-id"] == headers["x-request-id"]
 
 
 def test_without_hosts_there_is_an_error_to_wait_for(farm: Farm) -> None:
@@ -160,7 +163,8 @@ def test_gateway_starts_without_a_server_and_follows_the_key(farm: Farm, tmp_pat
     with Gateway(server, settings) as gateway:
         gateway.start()
         site = Site(None, folder, settings, key, farm.hosts[0].recorder)  # type: ignore[arg-type]
-        assert site.ask("POST", "/predictions/demo", b"x")[0] == 401
+        # Not 401: the client's own key is right.
+        assert site.ask("POST", "/predictions/demo", b"x")[0] == 503
         assert not gateway.follow()
         farm.known.key_file.write_text(right)
         assert gateway.follow()

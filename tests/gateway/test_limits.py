@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from launcher.gateway import config
 from launcher.gateway.keys import add_key
-from tests.gateway.conftest import Site, open_site
+from launcher.gateway.nginx import requests_in_hand
+from tests.gateway.conftest import Site, eventually, open_site
 from tests.gateway.recorder import Recorder
 
 pytestmark = pytest.mark.gateway
@@ -22,6 +24,12 @@ pytestmark = pytest.mark.gateway
 def answer(code: int, body: bytes) -> bytes:
     """An HTTP answer of TorchServe."""
     return b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (code, len(body)) + body
+
+
+def of_handler(code: int, kind: str, message: str = "m", **more: Any) -> bytes:
+    """An error of the model's handler, which has it in a header too."""
+    error = json.dumps({"error": {"code": code, "type": kind, "message": message, **more}}).encode()
+    return answer(code, error).replace(b"\r\n\r\n", b"\r\nX-Prelim-Error: " + error + b"\r\n\r\n", 1)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +52,8 @@ def test_long_path_is_refused(site: Site) -> None:
 
 def test_large_body_is_refused_before_it_is_sent(site: Site) -> None:
     """By its length; TorchServe's 413 would have no body."""
-    head = f"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {site.key}\r\n"
-    received = site.send(f"{head}Content-Length: 67108865\r\n\r\n".encode())
-    assert received.startswith(b"HTTP/1.1 413 ")
-    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["type"] == "TooLarge"
+    status, _, contents = site.ask("POST", "/predictions/demo", b"x", Content_Length="67108865")
+    assert (status, contents["error"]["type"]) == (413, "TooLarge")
     assert site.recorder.seen == []
 
 
@@ -58,32 +64,73 @@ def test_body_that_does_not_end_never_reaches_the_server(site: Site) -> None:
     assert site.recorder.seen == []
 
 
-@pytest.mark.parametrize(
-    ("sent", "status", "kind"),
-    [
-        (answer(400, b'{"error": {"code": 400, "type": "InvalidOption", "message": "m"}}'), 400, "InvalidOption"),
-        (answer(413, b'{"error": {"code": 413, "type": "TooLarge", "message": "m"}}'), 413, "TooLarge"),
-        (answer(422, b'{"error": {"code": 422, "type": "Refused", "message": "m"}}'), 422, "Refused"),
-        (answer(404, b'{"code": 404, "type": "ModelNotFoundException", "message": "DOE"}'), 404, "NotFound"),
-        (answer(500, b'{"code": 500, "type": "InternalServerException", "message": "DOE"}'), 500, "InternalError"),
-        (answer(507, b'{"code": 507, "type": "InternalServerException", "message": "DOE"}'), 500, "InternalError"),
-        (answer(503, b'{"code": 503, "type": "ServiceUnavailableException", "message": "DOE"}'), 503, "Overloaded"),
-        # TorchServe dies with the request in hand, twice.
-        (b"", 500, "InternalError"),
-    ],
-)
-def test_errors_have_one_shape(site: Site, sent: bytes, status: int, kind: str) -> None:
-    """The handler's own messages pass; TorchServe's, which can quote the body, do not."""
-    usual, site.recorder.answer = site.recorder.answer, sent
-    try:
-        found, headers, contents = site.ask("POST", "/predictions/demo", b"x")
-    finally:
-        site.recorder.answer = usual
-    assert found == contents["error"]["code"] == status
-    assert contents["error"]["type"] == kind
+def torchserves(code: int, kind: str) -> bytes:
+    """An error of TorchServe itself, whose message can quote the request."""
+    return answer(code, json.dumps({"code": code, "type": kind, "message": "DOE"}, indent=2).encode())
+
+
+TORCHSERVES = [
+    (torchserves(400, "InvalidKeyException"), 503, "Overloaded"),
+    (torchserves(401, "Unauthorized"), 503, "Overloaded"),
+    (torchserves(403, "Forbidden"), 503, "Overloaded"),
+    (torchserves(404, "ModelNotFoundException"), 404, "NotFound"),
+    (torchserves(404, "ModelVersionNotFoundException"), 404, "NotFound"),
+    (torchserves(405, "MethodNotAllowedException"), 404, "NotFound"),
+    (answer(413, b""), 413, "TooLarge"),
+    (answer(417, b""), 500, "InternalError"),
+    (torchserves(500, "InternalServerException"), 500, "InternalError"),
+    (torchserves(503, "ServiceUnavailableException"), 503, "Overloaded"),
+    (torchserves(504, "Timeout"), 504, "Timeout"),
+    (torchserves(507, "InternalServerException"), 500, "InternalError"),
+    # TorchServe dies with the request in hand, twice.
+    (b"", 500, "InternalError"),
+]
+"""What TorchServe answers -> status and type of the gateway's answer (docs/gateway.md)."""
+
+
+@pytest.fixture
+def ask(site: Site) -> Iterator[Callable[..., tuple[int, dict[str, str], Any]]]:
+    """Asks with an answer of the server."""
+    usual = site.recorder.answer
+
+    def ask(sent: bytes, path: str) -> tuple[int, dict[str, str], Any]:
+        site.recorder.answer = sent
+        return site.ask("POST", path, b"x", X_Request_Id="mine-1")
+
+    yield ask
+    site.recorder.answer = usual
+
+
+@pytest.mark.parametrize(("sent", "status", "kind"), TORCHSERVES)
+def test_torchserves_errors_become_ours(ask: Any, site: Site, sent: bytes, status: int, kind: str) -> None:
+    """In our shape with the request's id, in OpenAI's under /v1; the message, which can quote the body, is gone."""
+    found, headers, contents = ask(sent, "/predictions/demo")
+    error = contents["error"]
+    assert (found, error["code"], error["type"], error["request_id"]) == (status, status, kind, "mine-1")
     assert "DOE" not in json.dumps(contents)
     assert ("retry-after" in headers) == (status == 503)
-    assert len(site.recorder.seen) == (2 if found == 500 else 1)
+    assert len(site.recorder.seen) == (2 if sent == b"" or sent[9:12] in (b"500", b"507") else 1)
+    found, _, contents = ask(sent, "/v1/chat/completions")
+    error = contents["error"]
+    assert (found, error["code"], error["param"], error["request_id"]) == (status, kind, None, "mine-1")
+    assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
+
+
+@pytest.mark.parametrize("code", [400, 404, 413, 415, 422, 500, 503, 504])
+@pytest.mark.parametrize("path", ["/predictions/demo", "/v1/chat/completions"])
+def test_errors_of_the_handler_pass(ask: Any, code: int, path: str) -> None:
+    """With status, type and message, also where TorchServe has an error of the same status."""
+    found, headers, contents = ask(of_handler(code, "Kind", "field x is < 3: \u00fc", request_id="mine-1"), path)
+    assert (found, contents["error"]["type"], headers["content-type"]) == (code, "Kind", "application/json")
+    assert contents["error"]["message"] == "field x is < 3: \u00fc"
+    assert headers["x-request-id"] == "mine-1"
+    assert ("retry-after" in headers) == (code == 503)
+
+
+def test_long_errors_of_the_handler_pass(ask: Any) -> None:
+    """A list of known fields is far longer than the buffer that nginx has for headers by default."""
+    message = 20_000 * "a"
+    assert ask(of_handler(400, "Kind", message), "/predictions/demo")[2]["error"]["message"] == message
 
 
 def test_server_that_is_down_is_overload(tmp_path: Path) -> None:
@@ -133,6 +180,7 @@ def test_open_requests_of_a_client_are_limited(tmp_path: Path) -> None:
 def test_requests_of_all_clients_are_limited(tmp_path: Path) -> None:
     """TorchServe has at most so many at a time: another client gets 503 meanwhile, and is served afterwards."""
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(20)
     keys = tmp_path / "keys"
     other = f"Bearer {add_key(keys, 'other')}"
     recorder: Any = Recorder()
@@ -150,6 +198,8 @@ def test_requests_of_all_clients_are_limited(tmp_path: Path) -> None:
             connection.sendall(answer(200, b"{}"))
         assert first.getresponse().status == 200
         first.close()
+        # The place is free a moment after the answer.
+        assert eventually(lambda: requests_in_hand(site.folder / "nginx") == 0)
         second = http.client.HTTPConnection(*site.address, timeout=20)
         second.request("POST", "/predictions/demo", b"x", {"Authorization": other})
         connection, _ = listening.accept()

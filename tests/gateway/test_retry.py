@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.gateway.conftest import Site
-from tests.gateway.test_limits import answer
+from tests.gateway.test_limits import answer, of_handler
 
 pytestmark = pytest.mark.gateway
 
@@ -15,7 +15,7 @@ WORKER, KILLED = answer(500, DIED), answer(507, DIED)
 """What TorchServe answers when its worker has ended by itself, and when it was killed."""
 
 REPORT = answer(200, b'{"report": "clear"}')
-HANDLER = answer(500, b"{}").replace(b"\r\n\r\n", b"\r\nX-Answered-By: handler\r\n\r\n")
+HANDLER = of_handler(500, "NonFiniteOutput")
 HEADER_OF_A_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 BODY = bytes(range(256)) * 8000
 
@@ -51,10 +51,14 @@ def test_two_deaths_are_an_error(site: Site, turns: list[bytes], first: bytes, s
 
 
 def test_errors_of_the_handler_are_final(site: Site, turns: list[bytes]) -> None:
-    """A 500 with which no worker died is not asked for again."""
+    """A 500 with which no worker died is not asked for again, and passes; so does one after a death."""
     turns += [HANDLER, REPORT]
-    assert site.ask("POST", "/predictions/demo", b"x")[0] == 500
-    assert len(site.recorder.seen) == 1
+    for count, first in enumerate(([HANDLER, REPORT], [KILLED, HANDLER, REPORT]), start=1):
+        turns[:] = first
+        site.recorder.seen.clear()
+        status, _, contents = site.ask("POST", "/predictions/demo", b"x")
+        assert (status, contents["error"]["type"]) == (500, "NonFiniteOutput")
+        assert len(site.recorder.seen) == count
 
 
 def test_refusal_after_a_death_is_a_refusal(site: Site, turns: list[bytes]) -> None:

@@ -1,7 +1,10 @@
 """What passes the gateway, what does not, and how it is answered."""
 
 import json
+import re
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,7 +162,7 @@ def test_other_paths_never_reach_the_server(site: Site, method: str, path: str) 
     """They are answered in the shape of the server's errors, whatever their encoding."""
     status, headers, answer = site.ask(method, path, b"" if method == "POST" else None)
     assert status in (400, 403, 404, 405)
-    assert answer["error"]["code"] == status
+    assert answer["error"]["code"] == ("NotFound" if path.startswith("/v1/") else status)
     assert headers["x-request-id"]
     assert site.recorder.seen == []
 
@@ -193,7 +196,8 @@ def test_without_a_key_nothing_reaches_the_server(site: Site, header: str) -> No
     """A wrong key, another kind of authentication and TorchServe's own key get 401."""
     for path in ("/predictions/demo", "/v1/chat/completions"):
         status, headers, answer = site.ask("POST", path, b"x", Authorization=header)
-        assert (status, answer["error"]["type"], headers["www-authenticate"]) == (401, "Unauthorized", "Bearer")
+        kind = answer["error"]["code" if path.startswith("/v1") else "type"]
+        assert (status, kind, headers["www-authenticate"]) == (401, "Unauthorized", "Bearer")
     assert site.recorder.seen == []
 
 
@@ -260,24 +264,64 @@ def test_page_is_served_with_a_strict_policy(site: Site) -> None:
     assert site.recorder.seen == []
 
 
-def test_log_has_torchserves_id(site: Site) -> None:
-    """Next to the gateway's, which is the client's."""
+@pytest.mark.parametrize("given", ["a", "Case-2026.11_28", 64 * "9"])
+def test_well_formed_id_of_a_client_is_kept(site: Site, given: str) -> None:
+    """In the answer, at the server and in the log; TorchServe's own is hidden."""
     site.recorder.turns.append(site.recorder.answer.replace(b"\r\n\r\n", b"\r\nX-Request-Id: torchserves-id\r\n\r\n"))
-    _, headers, _ = site.ask("POST", "/predictions/demo", b"x")
-    assert headers["x-request-id"] != "torchserves-id"
-    assert eventually(lambda: any(f"{headers['x-request-id']} torchserves-id " in line for line in site.log))
+    _, headers, _ = site.ask("POST", "/predictions/demo", b"x", X_Request_Id=given)
+    assert headers["x-request-id"] == site.recorder.seen[0].headers["x-request-id"] == given
+    assert eventually(lambda: any(line["request"] == given for line in lines_of(site)))
+
+
+@pytest.mark.parametrize("given", ["", 65 * "a", "DOE JANE", "DOE^JANE", "a,b", "caf\u00e9", '"', "a\tb"])
+def test_other_ids_are_replaced(site: Site, given: str) -> None:
+    """By a new one; nothing of them is logged or sent on."""
+    _, headers, _ = site.ask("POST", "/predictions/demo", b"x", X_Request_Id=given)
+    assert re.fullmatch("[0-9a-f]{32}", headers["x-request-id"])
+    assert site.recorder.seen[0].headers["x-request-id"] == headers["x-request-id"]
+    assert "DOE" not in "".join(site.log)
+
+
+def lines_of(site: Site) -> list[dict[str, Any]]:
+    """The access log; every line is JSON."""
+    return [json.loads(line) for line in site.log]
+
+
+def test_every_line_of_the_log_is_json(site: Site) -> None:
+    """Also of what is not HTTP, of unknown methods and of clients that have gone; numbers are numbers."""
+    for data in (b"\x16\x03\x01", b"GET\r\n\r\n", b"DOE-JANE / HTTP/1.1\r\nHost: a\r\n\r\n", b"POST /predictions/demo"):
+        site.send(data, answers=0)
+    request = site.ask("POST", "/predictions/demo", b"x")[1]["x-request-id"]
+    assert eventually(lambda: any(line["request"] == request for line in lines_of(site)))
+    (line,) = [line for line in lines_of(site) if line["request"] == request]
+    assert line | {"time": "", "seconds": 0, "bytes_in": 0, "bytes_out": 0, "request": ""} == {
+        "time": "",
+        "program": "gateway",
+        "event": "request",
+        "request": "",
+        "client": "tests",
+        "method": "POST",
+        "route": "predictions",
+        "code": 200,
+        "bytes_in": 0,
+        "bytes_out": 0,
+        "seconds": 0,
+        "server_codes": "200",
+    }
+    assert datetime.fromisoformat(line["time"]).tzinfo is not None
+    assert "DOE" not in "".join(site.log)
 
 
 def test_log_has_numbers_only(site: Site) -> None:
     """Neither path, query, header nor key gets into the log."""
-    headers = {"User_Agent": "DOE-JANE", "X_Request_Id": "DOE-JANE", "Referer": "DOE-JANE"}
+    headers = {"User_Agent": "DOE-JANE", "X_Request_Id": "DOE^JANE", "Referer": "DOE-JANE"}
     ids = [
         site.ask(method, path, body, **headers)[1]["x-request-id"]
         for method, path, body in (("POST", "/predictions/DOE-JANE", b"x"), ("GET", "/DOE-JANE", None))
     ]
     # A line is written a moment after its answer.
     assert eventually(lambda: all(any(i in line for line in site.log) for i in ids))
-    (line,) = [line.split(" ") for line in site.log if ids[0] in line]
-    assert (line[3:5], line[6]) == (["tests", "POST"], "200")
+    (line,) = [line for line in lines_of(site) if ids[0] == line["request"]]
+    assert (line["client"], line["method"], line["code"]) == ("tests", "POST", 200)
     assert "DOE" not in "".join(site.log)
     assert site.key.partition(".")[2] not in "".join(site.log)

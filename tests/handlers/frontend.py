@@ -34,6 +34,7 @@ class Job:
     gone: bool = False
     status: int | None = None
     content_type: str | None = None
+    response_headers: dict[str, str] = field(default_factory=dict)
     calls: int = 0
 
     @property
@@ -109,6 +110,7 @@ class Frontend:
         assert not (last is True and not job.chunks), "an answer that begins with its last chunk hangs"
         if job.status is None:
             job.status, job.content_type = code, self.context.get_response_content_type(index)
+            job.response_headers = self.context.get_response_headers(index)
         job.chunks.append(body)
         job.answered = last is not False
         if job.answered or job.gone:

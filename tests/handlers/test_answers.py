@@ -1,6 +1,7 @@
 """Answers, errors and metrics have every part, with the values that a hand computes."""
 
 import json
+import logging
 from typing import Any
 
 import numpy as np
@@ -87,16 +88,16 @@ def test_insights_have_six_digits() -> None:
 
 def test_errors_say_their_code_twice() -> None:
     """In the status and in the body."""
-    answer = failure_answer(Failure(413, "TooLarge", "too many"))
-    assert answer == Answer(
-        413, b'{"error": {"code": 413, "type": "TooLarge", "message": "too many"}}\n', "application/json"
-    )
+    answer = failure_answer(Failure(413, "TooLarge", "too many"), "case-7")
+    body = b'{"error": {"code": 413, "type": "TooLarge", "message": "too many", "request_id": "case-7"}}\n'
+    assert answer == Answer(413, body, "application/json")
     assert answer.phrase in ("Request Entity Too Large", "Content Too Large")
     assert json.loads(model_answer(MODEL).body)["sha256"] == "0" * 64
 
 
 def test_causes_of_server_errors_are_logged_by_type_and_place(caplog: pytest.LogCaptureFixture) -> None:
     """The text of an exception may quote the input; a client's mistake is not logged."""
+    caplog.set_level(logging.INFO)
 
     def fail() -> None:
         raise ZeroDivisionError("patient")
@@ -113,8 +114,9 @@ def test_causes_of_server_errors_are_logged_by_type_and_place(caplog: pytest.Log
     refused = UnreadableInput("no")
     refused.__cause__ = error.__cause__
     assert Failure.of(refused) == Failure(400, "UnreadableInput", "no")
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "ZeroDivisionError at test_answers.py"
+    lines = [json.loads(record.getMessage()) for record in caplog.records]
+    assert [(line["reason"], line["place"].split(":")[0]) for line in lines] == [
+        ("ZeroDivisionError", "test_answers.py")
     ] * 2
     assert "patient" not in caplog.text
 
@@ -147,8 +149,7 @@ def test_metrics_have_units_and_dimensions() -> None:
     metrics.cancelled(2)
     metrics.batch(3, 4)
     metrics.active(5)
-    metrics.compiled(True)
-    metrics.compiled(False)
+    metrics.describe(4, compiled=True)
 
     of_model = ["m", "Model"]
     assert cache.written == [
@@ -156,13 +157,19 @@ def test_metrics_have_units_and_dimensions() -> None:
         ("prelim_vision_seconds", 0.003, of_model),
         ("prelim_decode_seconds", 0.004, of_model),
         ("prelim_queue_seconds", 0.011, of_model),
+        ("prelim_report_seconds", pytest.approx(0.007, abs=1), of_model),
         ("prelim_tokens_generated_total", 3, of_model),
-        ("prelim_rejected_total", 1, ["500", *of_model]),
+        ("prelim_rejected_total", 1, ["500", "NonFiniteOutput", *of_model]),
         ("prelim_non_finite_total", 1, of_model),
-        ("prelim_rejected_total", 1, ["400", *of_model]),
+        ("prelim_rejected_total", 1, ["400", "InvalidOption", *of_model]),
         ("prelim_cancelled_total", 2, of_model),
         ("prelim_batch_occupancy_ratio", 0.75, of_model),
         ("prelim_active_requests", 5, of_model),
+        *((name, 0, of_model) for name in ("prelim_tokens_generated_total", "prelim_non_finite_total")),
+        *((name, 0, of_model) for name in ("prelim_cancelled_total", "prelim_active_requests")),
+        ("prelim_rejected_total", 0, ["500", "InternalError", *of_model]),
+        ("prelim_rejected_total", 0, ["500", "NonFiniteOutput", *of_model]),
+        ("prelim_rejected_total", 0, ["504", "DeadlineExceeded", *of_model]),
+        ("prelim_slots", 4, of_model),
         ("prelim_compiled_step", 1, of_model),
-        ("prelim_compiled_step", 0, of_model),
     ]

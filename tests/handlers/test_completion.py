@@ -53,10 +53,10 @@ def submit(frontend: Frontend, *messages: dict[str, Any], **members: Any) -> Job
 
 
 def error(job: Job) -> dict[str, Any]:
-    """The error of a request that was refused."""
+    """The error of a request that was refused, without the request's id."""
     assert job.status is not None
     assert 400 <= job.status < 600
-    return dict(job.body["error"])
+    return {name: value for name, value in job.body["error"].items() if name != "request_id" or not value}
 
 
 def events(job: Job) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import pytest
 from handlers import fields, request
 from handlers.exchange import Exchange
 from handlers.fields import boolean, collect_fields, json_object, json_value, max_features_bytes, sanitized, text
-from handlers.request import is_grpc, read_request
+from handlers.request import read_request
+from handlers.route import is_grpc
 from handlers.settings import Settings
 from prelim.errors import ArchiveError, InputError, InvalidOption, TooLarge, UnreadableInput
 from prelim.generation.options import GenerationOptions

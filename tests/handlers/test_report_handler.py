@@ -3,18 +3,22 @@
 import inspect
 import json
 import logging
+import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import handlers.report_handler
 from handlers.report_handler import ReportGenerator
+from launcher.environment import ROOT
 from prelim.errors import ArchiveError
 from prelim.images.decoding_process import DECODING
 from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import Frontend, Job
 
 INTERNAL = "InternalError"
+LOG4J = ROOT / "handlers" / "log4j2.xml"
 
 
 def image(word: bytes, **options: object) -> dict[str, object]:
@@ -100,7 +104,8 @@ def test_bad_requests_fail_alone(frontend: Frontend) -> None:
 
     assert [job.body["report"] for job in good] == ["good good good good good good"] * 2
     assert (broken.status, wrong.status) == (415, 400)
-    assert broken.body["error"] == {"code": 415, "type": "NotAnImage", "message": "these bytes are not an image"}
+    refused = {"code": 415, "type": "NotAnImage", "message": "these bytes are not an image", "request_id": "request-2"}
+    assert broken.body["error"] == refused
     assert "num_beams" in wrong.body["error"]["message"]
     assert over_grpc.body["error"]["code"] == 415
     assert all(job.calls == 1 for job in (broken, wrong, over_grpc))
@@ -161,7 +166,7 @@ def test_request_that_fails_while_decoding_fails_alone(
 
     assert good.body["report"].split() == ["good"] * 30
     assert sum("prelim_non_finite_total.Count:1|#ModelName" in line for line in caplog.messages) == 3
-    assert "LookupError at fake_generator.py" in caplog.text
+    assert '"reason": "LookupError", "place": "fake_generator.py:' in caplog.text
     assert "Mueller" not in caplog.text
 
 
@@ -204,9 +209,9 @@ def test_limits_are_logged_at_the_start(serve: Callable[..., Frontend], caplog: 
     caplog.set_level(logging.INFO)
     serve()
 
-    assert "KV cache: at most 8 MB, 2560 columns for each of 4 slots; deadline of a request: 300 s" in caplog.text
-    state = "in" if DECODING.is_sandboxed else "without"
-    assert f"images are decoded {state} a sandbox" in caplog.text
+    (line,) = events(caplog, "ready")
+    assert (line["slots"], line["cache_mb"], line["columns_per_slot"], line["deadline_s"]) == (4, 8, 2560, 300)
+    assert line["sandboxed"] is DECODING.is_sandboxed
 
 
 def test_client_that_goes_away_frees_its_slot(frontend: Frontend, generator: FakeGenerator) -> None:
@@ -375,7 +380,8 @@ def test_metrics_are_written(frontend: Frontend, caplog: pytest.LogCaptureFixtur
     for expected in (
         "prelim_decode_seconds.Seconds:0.003|#ModelName:fake,Level:Model|#type:HISTOGRAM",
         "prelim_tokens_generated_total.Count:6|",
-        "prelim_rejected_total.Count:1|#Status:415,ModelName:fake,Level:Model|#type:COUNTER",
+        "prelim_rejected_total.Count:1|#Status:415,Reason:NotAnImage,ModelName:fake,Level:Model|#type:COUNTER",
+        "prelim_report_seconds.Seconds:",
         "prelim_cancelled_total.Count:1|",
         "prelim_batch_occupancy_ratio.Ratio:0.25|",
         "prelim_active_requests.Count:1|",
@@ -394,7 +400,47 @@ def test_a_step_that_is_not_compiled_is_reported(
     serve()
 
     assert any(f"prelim_compiled_step.Count:{int(reason is None)}|" in line for line in caplog.messages)
-    assert any("not compiled" in line and str(reason) in line for line in caplog.messages) == (reason is not None)
+    assert any("prelim_slots.Count:4|" in line for line in caplog.messages)
+    # A counter that began with its first increase would hide it from Prometheus.
+    assert any("prelim_non_finite_total.Count:0|" in line for line in caplog.messages)
+    assert [line["reason"] for line in events(caplog, "not_compiled")] == ([reason] if reason else [])
+
+
+def events(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """The lines of the handler's log about an event; all of its lines are of the form that log4j2.xml passes on."""
+    handler = re.search(r'name="handler">MODEL_LOG (.*)</Property>', LOG4J.read_text(encoding="utf-8"))
+    assert handler is not None
+    written = [record.getMessage() for record in caplog.records if record.name == "handlers.journal"]
+    assert all(re.fullmatch(handler[1], line) for line in written)
+    return [line for line in map(json.loads, written) if line["event"] == event]
+
+
+@pytest.mark.parametrize("given", ["case-7", 64 * "a", "", "two words", 65 * "a", "caf\u00e9"])
+def test_id_of_a_request_is_in_log_and_error(frontend: Frontend, caplog: pytest.LogCaptureFixture, given: str) -> None:
+    """The header's over HTTP, the input's over gRPC, where it is well formed; otherwise TorchServe's."""
+    caplog.set_level(logging.INFO)
+    good = frontend.submit(image(b"good"), {"X-Request-Id": given})
+    chat = frontend.submit({"body": bytearray(b"broken")}, {"x-request-id": given, "url_path": "v1/chat/completions"})
+    broken = frontend.submit({"body": bytearray(b"broken")}, {"x-request-id": given})
+    over_grpc = [frontend.submit_grpc(image=word, request_id=given.encode()) for word in (b"good", b"broken")]
+    frontend.run()
+
+    assert (good.status, over_grpc[0].body["status"]) == (200, "UNVERIFIED")
+    lines = events(caplog, "answer")
+    assert sorted(line["code"] for line in lines) == [200, 200, 400, 415, 415]
+    assert all(line["request"] == given or line["request"].startswith("request-") for line in lines)
+    assert {line["request"] == given for line in lines} == {given in ("case-7", 64 * "a")}
+    names = {job.body["error"]["request_id"] for job in (broken, chat, over_grpc[1])}
+    assert names <= {line["request"] for line in lines}
+    assert json.loads(broken.response_headers["X-Prelim-Error"]) == broken.body
+    assert "X-Prelim-Error" not in good.response_headers
+
+
+def test_field_request_id_is_unknown_over_http(frontend: Frontend) -> None:
+    """There is a header for it."""
+    job = frontend.submit(image(b"good", request_id="a"))
+    frontend.run()
+    assert job.status == 400
 
 
 def test_nothing_of_a_request_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:

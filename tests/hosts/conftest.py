@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -58,7 +57,8 @@ class Farm:
     def passed_on(self, since: float) -> int:
         """Requests begun after a time that were sent to a second host, by the front host's access log."""
         log = Path((self.folder / "front" / "ready").read_text(encoding="utf-8")).read_text(encoding="utf-8")
-        return sum(", " in line and _begin_of(line) >= since for line in log.splitlines())
+        lines = map(json.loads, log.splitlines())
+        return sum(", " in line["server_codes"] and _begin_of(line) >= since for line in lines)
 
 
 def outcomes(load: "subprocess.Popen[str]") -> list[dict[str, Any]]:
@@ -67,11 +67,9 @@ def outcomes(load: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     return sorted((json.loads(line) for line in printed.splitlines()), key=lambda one: one["begin"])
 
 
-def _begin_of(line: str) -> float:
+def _begin_of(line: dict[str, Any]) -> float:
     """When a logged request began: the log has its end, in whole seconds, and how long it took."""
-    took = re.search(r" (\d+\.\d{3})( |$)", line)
-    assert took is not None
-    return datetime.fromisoformat(line.split(maxsplit=1)[0]).timestamp() - float(took[1])
+    return datetime.fromisoformat(line["time"]).timestamp() - float(line["seconds"])
 
 
 class FarmBuilder:

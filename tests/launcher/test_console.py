@@ -9,6 +9,7 @@ import pytest
 
 from launcher.console import keep, set_aside
 from launcher.environment import ROOT
+from terminal.log_lines import format_line, readable
 
 
 def test_two_files_bound_what_is_kept(tmp_path: Path) -> None:
@@ -58,3 +59,15 @@ def test_library_switches_telemetry_off_unless_told_otherwise(given: dict[str, s
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == given.get("ORT_DISABLE_TELEMETRY", "1")
+
+
+def test_logged_lines_are_readable() -> None:
+    """Messages as they were, in several lines too; events with their fields; what is not a logged line as it is."""
+    lines = [
+        "WARNING: of Java",
+        '{"program":"torchserve","level":"INFO","event":"message","message":"a\\nb \\"c\\""}',
+        format_line("torchserve", "answer", request="case-7", code=200),
+        '{"x": 1}',
+        "",
+    ]
+    assert readable("\n".join(lines)) == 'WARNING: of Java\nINFO a\nb "c"\nanswer request=case-7 code=200\n{"x": 1}\n'

@@ -1,9 +1,11 @@
 """Nothing of a request is written to a log or to the console, however the frontend fails on it."""
 
 import contextlib
+import json
 import re
 import socket
 from collections.abc import Callable
+from datetime import datetime
 
 import grpc
 import pytest
@@ -84,6 +86,22 @@ def logged(server: LocalServer) -> str:
     return "".join(path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file())
 
 
+def assert_json(server: LocalServer) -> None:
+    """Every line of the logs is an object with time, program and event; the console has lines of Java itself too."""
+    files = [*(server.folder / "logs").glob("*.log")]
+    assert {file.name for file in files} >= {"console.log", "server.log", "access.log"}
+    assert (server.folder / "logs").stat().st_mode & 0o077 == 0
+    for file in files:
+        assert file.stat().st_mode & 0o077 == 0 or file == server.console
+        lines = file.read_text(encoding="utf-8").splitlines()
+        if file == server.console:
+            lines = [line for line in lines if line.startswith("{")]
+        for line in lines:
+            fields = json.loads(line)
+            assert {"time", "program", "event"} <= fields.keys()
+            assert datetime.fromisoformat(fields["time"]).tzinfo is not None
+
+
 def assert_private(server: LocalServer, done: Callable[[str], bool]) -> None:
     """Wait until the log says that the requests are over, then look for the identities, also as hexadecimal digits."""
     for _ in range(100):
@@ -95,6 +113,7 @@ def assert_private(server: LocalServer, done: Callable[[str], bool]) -> None:
     lines = [line for line in log.splitlines() if any(re.search(name, line, re.IGNORECASE) for name in IDENTITIES)]
     lines += [line for name in IDENTITIES for line in log.splitlines() if name.encode().hex()[:12] in line.lower()]
     assert not lines
+    assert_json(server)
 
 
 def test_bodies_are_not_logged(server: LocalServer) -> None:
@@ -124,7 +143,7 @@ def test_paths_and_headers_are_not_logged(server: LocalServer) -> None:
     server.manage("GET", f"/models/{NAME}?name={NUMBER}")
     server.manage("POST", f"/models?url={NAME}.mar")
 
-    assert_private(server, lambda log: f'"PUT /predictions/{MODEL} HTTP"' in log)
+    assert_private(server, lambda log: f'"route":"PUT /predictions/{MODEL}"' in log)
 
 
 def test_malformed_http_is_not_logged(server: LocalServer) -> None:
@@ -140,7 +159,7 @@ def test_malformed_http_is_not_logged(server: LocalServer) -> None:
             answers[name] = connection.recv(100)
 
     assert answers["a space in the query"].startswith(b"HTTP/1.1 400")
-    assert_private(server, lambda log: '" 400 ' in log)
+    assert_private(server, lambda log: '"code":400,' in log)
 
 
 def test_malformed_grpc_is_not_logged(server: LocalServer, grpc_client: GrpcClient, http: HttpClient) -> None:

@@ -336,7 +336,7 @@ def test_metrics_page_has_the_declared_metrics(server: LocalServer, http: HttpCl
     for part in ("queue", "preprocess", "vision", "decode"):
         assert f'prelim_{part}_seconds_bucket{{ModelName="tiny",Level="Model"' in page
     assert "prelim_tokens_generated_total{" in page
-    assert 'prelim_rejected_total{Status="415",' in page
+    assert 'prelim_rejected_total{Status="415",Reason="NotAnImage",' in page
     assert "prelim_batch_occupancy_ratio_sum{" in page
     assert "prelim_active_requests{" in page
 
@@ -356,7 +356,7 @@ def test_logs_hold_no_query_string(server: LocalServer) -> None:
     requests.post(f"{server.url}/predictions/tiny?name=Mueller", data=png(), headers=headers, timeout=60)
 
     logs = "".join(path.read_text(encoding="utf-8") for path in (server.folder / "logs").glob("*.log"))
-    assert "POST /predictions/tiny HTTP" in logs
+    assert '"route":"POST /predictions/tiny"' in logs
     assert "Mueller" not in logs
 
 

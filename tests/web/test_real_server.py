@@ -11,7 +11,8 @@ from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage
 
 from export.package import write_archive
-from launcher.gateway.gateway import SAMPLES, Gateway
+from launcher.gateway.gateway import Gateway
+from launcher.gateway.page import SAMPLES
 from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports

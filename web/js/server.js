@@ -5,11 +5,17 @@ export class Problem extends Error {
   constructor(code, message, kind = "") { super(message); Object.assign(this, { code, kind }); }
 }
 
+// Of an error in our shape or, under /v1, in OpenAI's, whose `code` is our `type`.
+function problemOf(status, error) {
+  const ours = typeof error.code !== "string";
+  return new Problem((ours && error.code) || status, error.message, ours ? error.type : error.code);
+}
+
 async function check(response) {
   if (response.ok) return response;
   let error = { message: `The server answered ${response.status}.` };
   try { error = (await response.json()).error ?? error; } catch { /* not JSON: the status has to do */ }
-  throw new Problem(response.status, error.message, error.type);
+  throw problemOf(response.status, error);
 }
 
 async function ask(path, { key, ...options } = {}) {
@@ -41,7 +47,7 @@ async function* lines(response) {
 
 function parse(text) {
   const part = JSON.parse(text);
-  if (part.error) throw new Problem(part.error.code ?? 500, part.error.message, part.error.type);
+  if (part.error) throw problemOf(500, part.error);
   return part;
 }
 
