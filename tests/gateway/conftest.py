@@ -120,9 +120,9 @@ def open_site(
     return Site(Nginx(config), folder, settings, key, recorder)
 
 
-def eventually(holds: Callable[[], bool]) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
     """Whether it holds soon: nginx reads its files, and writes its log, a moment later."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             return False

@@ -46,6 +46,8 @@ def _need_memory(_):
 
 
 def _poison(logits):
+    # A tensor of inference mode cannot be changed outside of it.
+    logits = logits.clone()
     logits[0] = float("nan")
     return logits
 

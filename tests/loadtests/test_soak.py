@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from export.package import write_archive
+from launcher.environment import ROOT
 from launcher.local_server import CONFIG
 from launcher.ports import read_properties
 from loadtests.processes import Sample, count_files
-from loadtests.soak import draw, frontend_limit_mb, judge, rise, write_csv
+from loadtests.soak import draw, frontend_limit_mb, judge, main, rise, write_csv
 
 LIMIT = 3000.0
 FLAT = [
@@ -73,3 +75,11 @@ def test_results_are_written(tmp_path: Path) -> None:
         assert len(list(csv.DictReader(file))) == len(FLAT)
     draw(FLAT, tmp_path / "soak.png", LIMIT)
     assert count_files(tmp_path) == 2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+def test_nothing_grows_in_ten_minutes(tmp_path: Path) -> None:
+    """The nightly form of `make soak`."""
+    archive = write_archive(ROOT / "models" / "demo", tmp_path, batching="in-flight", slots=8)
+    assert main(["--archive", str(archive), "--minutes", "10", "--out", str(tmp_path / "out")]) == 0
