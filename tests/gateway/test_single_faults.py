@@ -24,7 +24,7 @@ from launcher.process import has_ended
 from launcher.server import Server
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
-from tests.gateway.conftest import eventually, has_nginx
+from tests.gateway.conftest import LONG_DECODER, eventually, has_nginx
 from tests.gateway.faulty_archive import STAGES, add_faults, ask_for
 from tests.gateway.test_restarts import following
 from tests.tiny_model import CONFIG, png, write_tiny_model
@@ -45,7 +45,7 @@ def faulty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1.0 and 1.1 of the tiny model, which write the same reports; the first has faults."""
     store = tmp_path_factory.mktemp("faulty")
     for version in ("1.1", "1.0"):
-        config = dataclasses.replace(CONFIG, version=version, decoder={**CONFIG.decoder, "max_positions": 1030})
+        config = dataclasses.replace(CONFIG, version=version, decoder=LONG_DECODER)
         model = write_tiny_model(tmp_path_factory.mktemp("models") / MODEL, config)
         path = write_archive(model, store, batching="in-flight", slots=SLOTS)
         if version == "1.1":

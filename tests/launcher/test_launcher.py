@@ -44,6 +44,7 @@ def test_start_status_report_stop(clone: Clone, monkeypatch: pytest.MonkeyPatch)
     assert running is not None
     assert f"runs already (process {running.pid})" in again.stderr
 
+    assert not [log.name for log in (clone.folder / "logs").glob("*.log") if log.stat().st_mode & 0o077]
     image = clone.folder / "chest.png"
     image.write_bytes(png())
     where = f"--url http://127.0.0.1:{clone.ports[0]} --model tiny"
