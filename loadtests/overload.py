@@ -22,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loadtests.load import Load
 from loadtests.outcomes import Summary, read_summary
@@ -89,9 +90,9 @@ class Findings:
 def overload(site: Site, model: str, saturation: float, seconds: float, out: Path) -> Findings:
     """Measure at the saturation rate, then at twice that for so many seconds."""
 
-    def run(**values: object) -> Summary:
+    def run(**values: Any) -> Summary:
         load = Load(max_failure_rate=1.0, max_p95=1e6, scenario="steady", grpc_share=GRPC_SHARE)
-        run_load(site, model, dataclasses.replace(load, **values), out)  # type: ignore[arg-type]
+        run_load(site, model, dataclasses.replace(load, **values), out)
         return read_summary(out / "summary.json")[0]
 
     def p95(summary: Summary) -> float:

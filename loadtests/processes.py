@@ -1,6 +1,7 @@
 """What a running server holds: memory, descriptors, threads, temporary files, logs."""
 
 import contextlib
+import os
 import stat
 import time
 from dataclasses import dataclass
@@ -57,8 +58,12 @@ def take_sample(server: Server, begun: float) -> Sample | None:
             resident[process.pid] = process.memory_info().rss / MB
             descriptors += process.num_fds()
             threads += process.num_threads()
-    logs = {path: path.stat() for path in (server.folder / "logs").iterdir() if path.is_file()}
-    sizes = [status.st_size / MB for status in logs.values()]
+    logs = []
+    for path in (server.folder / "logs").iterdir():
+        # A log that is rotated just now has another name.
+        with contextlib.suppress(FileNotFoundError):
+            logs.append(path.stat())
+    sizes = [status.st_size / MB for status in logs]
     return Sample(
         seconds=time.monotonic() - begun,
         worker_mb=sum(size for pid, size in resident.items() if pid != frontend.pid),
@@ -68,10 +73,11 @@ def take_sample(server: Server, begun: float) -> Sample | None:
         temporary_files=count_files(server.temporary),
         logs_mb=sum(sizes),
         largest_log_mb=max(sizes, default=0.0),
-        open_logs=sum(bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)) for status in logs.values()),
+        open_logs=sum(bool(status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)) for status in logs),
     )
 
 
 def count_files(folder: Path) -> int:
     """Files in a folder and those below it."""
-    return sum(1 for path in folder.rglob("*") if path.is_file())
+    # os.walk passes over folders that are removed meanwhile.
+    return sum(len(files) for _, _, files in os.walk(folder))
