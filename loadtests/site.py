@@ -3,7 +3,7 @@
 import json
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from launcher.server import Server
 from loadtests.run import place
 from terminal.program import sign_of_life
 
-LOOK_S = 0.5
+LOOK_S = 0.2
 """Seconds between two looks of the gateway at its server."""
 
 UNLIMITED = 10_000
@@ -83,18 +83,19 @@ def open_site(archive: Path) -> Iterator[Site]:
             )
             with Gateway(server, settings) as gateway:
                 gateway.start()
-                with _following(gateway):
+                with following([gateway]):
                     yield Site(gateway, server, key_file, throughput, queue)
 
 
 @contextmanager
-def _following(gateway: Gateway) -> Iterator[None]:
-    """Let the gateway look after its door and keys, as `python -m launcher.gateway serve` does."""
+def following(gateways: Sequence[Gateway]) -> Iterator[None]:
+    """Let gateways look after their doors and keys, as `python -m launcher.gateway serve` does."""
     done = threading.Event()
 
     def follow() -> None:
         while not done.wait(LOOK_S):
-            gateway.follow()
+            for gateway in gateways:
+                gateway.follow()
 
     thread = threading.Thread(target=follow)
     thread.start()

@@ -12,9 +12,9 @@ from launcher.gateway.gateway import Gateway
 from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
+from loadtests.site import following
 from prelim_client.http_client import HttpClient
 from tests.gateway.conftest import eventually, has_nginx
-from tests.gateway.test_restarts import following
 from tests.tiny_model import CONFIG, png
 
 pytestmark = [pytest.mark.gateway, pytest.mark.server]

@@ -22,6 +22,7 @@ from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
 from launcher.server import Server
+from loadtests.site import following
 from prelim_client.readiness import wait_until_ready
 from tests.gateway.conftest import LONG_DECODER, eventually
 from tests.tiny_model import CONFIG, png, write_tiny_model
@@ -78,25 +79,6 @@ def load(url: str, key: str, users: int) -> Iterator[Counter[str]]:
             done.set()
         for user in asking:
             user.result()
-
-
-@contextmanager
-def following(gateways: list[Gateway]) -> Iterator[None]:
-    """Gateways look after their doors, as `python -m launcher.gateway serve` has them do."""
-    done = threading.Event()
-
-    def follow() -> None:
-        while not done.wait(0.2):
-            for gateway in gateways:
-                gateway.follow()
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_drain_under_load_breaks_nothing_off(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:

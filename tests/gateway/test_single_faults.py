@@ -22,11 +22,11 @@ from launcher.local_server import LocalServer
 from launcher.ports import free_ports
 from launcher.process import has_ended
 from launcher.server import Server
+from loadtests.site import following
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 from tests.gateway.conftest import LONG_DECODER, eventually, has_nginx
 from tests.gateway.faulty_archive import STAGES, add_faults, ask_for
-from tests.gateway.test_restarts import following
 from tests.tiny_model import CONFIG, png, write_tiny_model
 
 pytestmark = [pytest.mark.gateway, pytest.mark.server]
