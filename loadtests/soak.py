@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from launcher.local_server import CONFIG
+from launcher.environment import ROOT
 from launcher.ports import read_properties
 from loadtests.chart import draw_panels
 from loadtests.load import MAX_REQUESTS, Load
@@ -179,7 +179,7 @@ def main(given: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     out, model = options.out.resolve(), options.archive.stem
     out.mkdir(parents=True, exist_ok=True)
-    limit = frontend_limit_mb(read_properties(CONFIG)["vmargs"])
+    limit = frontend_limit_mb(read_properties(ROOT / "config.properties")["vmargs"])
     with open_site(options.archive) as site:
         rate = options.rate or SHARE * calibrate(site, model, out / "calibration")
         print(f"{rate:.2f} requests/s for {options.minutes:g} minutes", flush=True)

@@ -14,10 +14,11 @@ from launcher.local_server import LocalServer
 from launcher.ports import free_ports
 from loadtests.site import following
 from prelim_client.http_client import HttpClient
-from tests.gateway.conftest import eventually, has_nginx
+from tests.gateway.conftest import eventually, has_nginx, open_site
+from tests.gateway.recorder import Recorder
 from tests.tiny_model import CONFIG, png
 
-pytestmark = [pytest.mark.gateway, pytest.mark.server]
+pytestmark = pytest.mark.gateway
 
 MODEL = CONFIG.name
 ROOM = "64m"
@@ -52,6 +53,24 @@ def fill(disk: Path) -> Path:
             return file
 
 
+def test_gateway_without_room_says_so_and_goes_on(disk: Path) -> None:
+    """Bodies that nginx keeps in memory pass, larger ones get an error in our shape; with room again, all pass."""
+    recorder = Recorder()
+    (disk / "site").mkdir()
+    site = open_site(disk / "site", recorder)
+    with site.nginx:
+        large = bytes(1 << 20)
+        assert site.ask("POST", "/predictions/demo", large)[0] == 200
+        filling = fill(disk)
+        assert site.ask("POST", "/predictions/demo", b"x")[0] == 200
+        status, _, answer = site.ask("POST", "/predictions/demo", large)
+        assert (status, answer["error"]["code"]) == (500, 500)
+        filling.unlink()
+        assert site.ask("POST", "/predictions/demo", large)[0] == 200
+    recorder.close()
+
+
+@pytest.mark.server
 def test_archive_without_room_is_refused_at_the_start(store: Path, disk: Path) -> None:
     """There is room for logs, not for the unpacked archive: the start ends, with the reason."""
     filling = fill(disk)
@@ -60,6 +79,7 @@ def test_archive_without_room_is_refused_at_the_start(store: Path, disk: Path) -
         server.wait_until_ready(MODEL, 60)
 
 
+@pytest.mark.server
 def test_full_disk_is_told_and_passes(store: Path, disk: Path, key: tuple[Path, str]) -> None:
     """Images that nginx keeps in memory are answered, larger ones get an error; with room again, all is as before."""
     if not has_nginx():
