@@ -7,6 +7,7 @@ take new branches are kept in out/fuzz, and are where the next run begins.
 """
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
@@ -35,9 +36,18 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds()):
         (seeds / f"{number}").write_bytes(seed)
+
+    def read(data: bytes) -> None:
+        try:
+            target.read(data)
+        except BaseException:
+            # libFuzzer writes it only when the process ends, and Python's threads may keep it from that.
+            (failed / f"crash-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+            raise
+
     limits = [f"-max_total_time={given.seconds}", f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={MAX_MB}"]
     options = [*limits, f"-max_len={SMALL}", f"-artifact_prefix={failed}/", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], *options, str(found), str(seeds), str(failed)], target.read)
+    atheris.Setup([sys.argv[0], *options, str(found), str(seeds), str(failed)], read)
     atheris.Fuzz()
 
 
