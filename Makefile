@@ -14,6 +14,9 @@ JOBS ?= 2
 FOLDERS ?=
 SAMPLE ?= 100
 SEED ?= 1
+MINUTES ?= 60
+SECONDS ?= 600
+FUZZED ?= image dicom form json options grpc
 SHORT_decode = --shapes demo --peers generate --rounds 2
 SHORT_encoder = --encoders mobilenet --rounds 2
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
@@ -40,7 +43,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-hosts test-bulk test-faults
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-hosts test-bulk test-faults fuzz-coverage soak overload
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -190,7 +193,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 	$(BIN)/ruff format .
 
 # Tests that need more than Python packages have their own targets.
-NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image and not deploy and not hosts
+NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image and not deploy and not hosts and not soak
 
 # Two processes with one thread each use two cores better than one process with two threads.
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
@@ -207,9 +210,9 @@ test-gateway: $(INSTALLED)  ## the gateway, alerts and metrics; installs nginx a
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/promtool" "nginx-light prometheus"
 	$(BIN)/python -m pytest -m "gateway and not exhaustive" tests/gateway tests/server
 
-test-faults: $(INSTALLED)  ## 10,000 requests while 50 workers are killed, and 20 rolling restarts, through the gateway
+test-faults: $(INSTALLED)  ## 10,000 requests while 50 workers are killed, and 20 rolling restarts, through the gateway; an hour
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
-	$(BIN)/python -m pytest -s -m "gateway and exhaustive" tests/gateway
+	$(BIN)/python -m pytest -s -m "gateway and exhaustive" tests/gateway/test_faults.py tests/gateway/test_restarts.py
 
 test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium from Debian if they are missing
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"
@@ -238,8 +241,20 @@ test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found
 test-bulk: archive  ## bulk jobs in full: 2,000 images with kills, 100,000 rows; half an hour
 	$(BIN)/python -m pytest -m exhaustive -s tests/bulk
 
-fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
-	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py
+fuzz: $(INSTALLED)  ## 95,000 malformed requests among 5,000 good ones through the handler, and 5,000 through the gateway
+	launcher/install_debian.sh /usr/sbin/nginx nginx-light
+	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py tests/gateway/test_fuzz.py
+
+fuzz-coverage: $(INSTALLED)  ## fuzz each reader of strangers' bytes, led by coverage (FUZZED="image dicom form json options grpc" SECONDS=600)
+	for target in $(FUZZED); do $(BIN)/python -m tests.fuzz.coverage $$target --seconds $(SECONDS) || exit 1; done
+
+soak: archive  ## a server under 70 % of its load: nothing may grow; report in out/soak (MINUTES=60)
+	launcher/install_debian.sh /usr/sbin/nginx nginx-light
+	$(BIN)/python -m loadtests.soak --archive $(ARCHIVE) --minutes $(MINUTES)
+
+overload: archive  ## find the saturation rate, then send twice as much for five minutes; report in out/overload
+	launcher/install_debian.sh /usr/sbin/nginx nginx-light
+	$(BIN)/python -m loadtests.overload --archive $(ARCHIVE)
 
 mutate: $(INSTALLED)  ## score the tests: small changes of the code that they notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
 	$(BIN)/python -m tests.mutation $(FOLDERS) --sample $(SAMPLE) --seed $(SEED)

@@ -20,6 +20,7 @@ from handlers.failure import Failure, attempt
 from handlers.flight import Flight, Outcome
 from handlers.journal import log
 from handlers.metrics import Metrics
+from handlers.only_worker import claim
 from handlers.request import read_request
 from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
 from handlers.route import COMPLETIONS, MODELS, OPENAI, find_id, is_grpc, path_of, unknown_path
@@ -45,6 +46,8 @@ class ReportHandler:
         started = time.monotonic()
         try:
             self.settings = Settings.read(context.model_yaml_config)
+            if self.settings.in_flight:
+                self._claim = claim(Path(properties["model_dir"]))
             torch.set_num_threads(self.settings.threads)
             self.generator = ReportGenerator.load(
                 Path(properties["model_dir"]),

@@ -37,6 +37,9 @@ IDLE_CPU_S = 0.02
 
 STARTUP_S = 600.0
 
+PRIVATE = 0o077
+"""Umask of the server: logs and unpacked archives are for its user alone."""
+
 WRITER_S = 5.0
 """Seconds in which the console's writer ends, once nothing prints."""
 
@@ -157,6 +160,7 @@ class Server:
             stderr=subprocess.STDOUT,
             # Ctrl-C is for the launcher, which drains the server before it ends it.
             start_new_session=True,
+            umask=PRIVATE,
         )
         # It ends when the last process of the server has.
         if self._writer.stdin is not None:

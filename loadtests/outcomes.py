@@ -59,6 +59,9 @@ class Row:
     p99: float | None
 
 
+NOTHING_SHED = Row("all", SHED, 0, 0, None, None, None)
+
+
 @dataclass(frozen=True)
 class Summary:
     """Summary of one run.
@@ -71,6 +74,8 @@ class Summary:
                        within its window
     late_p95         : 95th percentile of `Outcome.late`, in seconds
     failures         : number of occurrences of each failure
+    shed             : requests that were refused because of overload, and how long the refusals took
+    drained_s        : seconds from the last planned arrival to the last answer
     """
 
     rows: tuple[Row, ...]
@@ -80,6 +85,13 @@ class Summary:
     reports_per_s: float
     late_p95: float
     failures: dict[str, int]
+    shed: Row = NOTHING_SHED
+    drained_s: float = 0.0
+
+    @property
+    def unexpected(self) -> int:
+        """Failures that are not refusals because of overload."""
+        return sum(self.failures.values()) - self.shed.requests
 
 
 def summarize(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, math.inf)) -> Summary:
@@ -104,6 +116,8 @@ def summarize(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, m
         reports_per_s=sum(outcome.is_report for outcome in outcomes) / max(elapsed, 1e-9),
         late_p95=percentile([outcome.late for outcome in outcomes], 0.95) or 0.0,
         failures=dict(failures.most_common()),
+        shed=_times("all", SHED, [o.latency for o in outcomes if o.name == SHED], 0),
+        drained_s=last - max(outcome.request.at for outcome in outcomes),
     )
 
 
@@ -140,6 +154,9 @@ def table(summary: Summary) -> str:
         )
         lines.append(f"{row.transport:5}{row.name:36}{row.requests:>9}{row.failures:>9}{numbers}")
     lines.append(f"reports per second {summary.reports_per_s:.2f}; failure rate {summary.failure_rate:.4f}")
+    if summary.shed.requests:
+        shed = summary.shed
+        lines.append(f"{shed.requests} refusals took {shed.p50:.3f} s (p50), {shed.p99:.3f} s (p99)")
     lines.append(f"the load generator was late by {1000 * summary.late_p95:.0f} ms (p95)")
     lines += [f"{count} x {failure}" for failure, count in summary.failures.items()]
     return "\n".join(lines)
@@ -159,11 +176,15 @@ def read_summary(path: Path) -> tuple[Summary, list[str]]:
     values = json.loads(path.read_text(encoding="utf-8"))
     numbers = {field.name: values[field.name] for field in dataclasses.fields(Summary)}
     numbers["rows"] = tuple(Row(**row) for row in values["rows"])
-    numbers["reports"] = Row(**values["reports"])
+    numbers["reports"], numbers["shed"] = Row(**values["reports"]), Row(**values["shed"])
     return Summary(**numbers), values["broken_limits"]
 
 
 def _row(transport: str, name: str, outcomes: Sequence[Outcome]) -> Row:
     latencies = [outcome.latency for outcome in outcomes if outcome.failure is None]
+    return _times(transport, name, latencies, len(outcomes) - len(latencies))
+
+
+def _times(transport: str, name: str, latencies: Sequence[float], failures: int) -> Row:
     p50, p95, p99 = (percentile(latencies, share) for share in (0.5, 0.95, 0.99))
-    return Row(transport, name, len(outcomes), len(outcomes) - len(latencies), p50, p95, p99)
+    return Row(transport, name, len(latencies) + failures, failures, p50, p95, p99)

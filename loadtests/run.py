@@ -85,7 +85,7 @@ def serve_and_load(archive: Path, load: Load, out: Path) -> int:
     """
     with tempfile.TemporaryDirectory() as store:
         # A separate store, because the server loads every archive in it.
-        _place(archive, Path(store))
+        place(archive, Path(store))
         with LocalServer(Path(store)) as server:
             with sign_of_life("starting the server"):
                 server.wait_until_ready(archive.stem)
@@ -126,7 +126,7 @@ def main() -> int:
     return serve_and_load(arguments.archive, load, arguments.out)
 
 
-def _place(archive: Path, store: Path) -> None:
+def place(archive: Path, store: Path) -> None:
     """Link the archive into a store; copy it if the two are on different file systems."""
     try:
         os.link(archive, store / archive.name)

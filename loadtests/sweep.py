@@ -23,7 +23,7 @@ from typing import Any
 from loadtests.chart import draw_panels
 from loadtests.load import SCENARIOS, Load
 from loadtests.outcomes import Row, Summary, read_summary
-from loadtests.run import run_load
+from loadtests.run import Target, run_load
 
 TRANSPORTS = {"HTTP": 0.0, "gRPC": 1.0}
 """Transport -> share of requests over gRPC."""
@@ -74,7 +74,7 @@ class Sweep:
     requests  : fewest requests of one rate
     """
 
-    server: Running
+    server: Target
     model: str
     out: Path
     objective: float = 0.0

@@ -1,6 +1,7 @@
 """The gateway of one server: nginx, what it is told, and keys and certificates kept up to date."""
 
 import contextlib
+import dataclasses
 import ipaddress
 import time
 from collections.abc import Mapping
@@ -194,7 +195,9 @@ class Gateway:
         described = self.server.describe(self.settings.model)
         if self._is_ready(described):
             # nginx has read a new key by then: it was told of it in an earlier call.
-            if closed is not None and current_key(self.server) == self._key:
+            if closed is None:
+                self._follow_model(described)
+            elif current_key(self.server) == self._key:
                 self._follow_model(described)
                 self._open()
         elif failure := self.server.load_failure(self.settings.model, self._said):
@@ -203,8 +206,11 @@ class Gateway:
             self._close(*NO_WORKER)
 
     def _follow_model(self, described: Mapping[str, Any]) -> None:
-        """Tell nginx of another version or queue, after a start."""
-        upstream = self._find_upstream(described)
+        """Tell nginx of another default version; after a start, of another queue too."""
+        if self.door.closed is None and self._upstream is not None:
+            upstream = dataclasses.replace(self._upstream, chat=self._chat_path(described))
+        else:
+            upstream = self._find_upstream(described)
         if upstream != self._upstream and self._nginx is not None:
             self._upstream = upstream
             self._write(upstream)
@@ -296,12 +302,16 @@ class Gateway:
             raise LaunchError(
                 f"inference_address is on {host}: behind a gateway TorchServe must listen on loopback only"
             )
-        chat = f"/predictions/{self.settings.model}/{described.get('modelVersion', 0)}"
         # A request that has a slot leaves a place in the queue, for when it must be sent again. What waits is not
         # counted while nothing passes: the door is closed when this is asked.
         queue = described.get("jobQueueStatus", {"remainingCapacity": Upstream.places})
         places = queue["remainingCapacity"] + queue.get("pendingRequests", 0)
+        chat = self._chat_path(described)
         return Upstream([f"{host}:{port}"], [self.server.grpc_target], chat, None, drafts, token, places)
+
+    def _chat_path(self, described: Mapping[str, Any]) -> str:
+        """Under which the default version has /v1."""
+        return f"/predictions/{self.settings.model}/{described.get('modelVersion', 0)}"
 
     def _stamp_files(self) -> list[Stamp]:
         """What tells that a file of the site has been changed; None for one that is missing."""

@@ -14,6 +14,7 @@ import psutil
 
 from launcher.errors import LaunchError
 from launcher.gateway.config import find_nginx
+from launcher.server import PRIVATE
 
 STATUS = "status.sock"
 
@@ -33,7 +34,9 @@ class Nginx:
         self.check(config)
         self._pid_file = config.parent / "nginx.pid"
         # A session of its own: Ctrl-C must reach nginx only through this process, which lets it finish requests.
-        self._process = subprocess.Popen(_command(config), stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self._process = subprocess.Popen(
+            _command(config), stderr=subprocess.PIPE, text=True, start_new_session=True, umask=PRIVATE
+        )
         self._wait()
 
     @staticmethod

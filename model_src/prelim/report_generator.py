@@ -17,7 +17,7 @@ from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
-from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError, UnreadableInput
+from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, RequestError, UnreadableInput
 from prelim.generation.banned_phrases import Bans
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.engine import Engine
@@ -345,7 +345,12 @@ class ReportGenerator:
 
     def _report(self, draft: _Draft) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""
-        hypotheses = draft.hypotheses
+        try:
+            hypotheses = draft.hypotheses
+        except NonFiniteOutput as error:
+            if draft.request.image_features is None:
+                raise
+            raise InvalidOption(f"image_features: {error}; send what the model's vision encoder gives") from None
         now = time.perf_counter()
         stop = draft.options.stop
         texts = [

@@ -33,6 +33,9 @@ from tests.tiny_model import CONFIG, write_tiny_model
 TORCHSERVE_KEY = "server-key"
 DRAFTS_TOKEN = "bridge-token"  # noqa: S105 - of tests
 
+LONG_DECODER = {**CONFIG.decoder, "max_positions": 1030}
+"""Of a tiny model that may write a thousand tokens."""
+
 
 @dataclass
 class Site:
@@ -120,9 +123,9 @@ def open_site(
     return Site(Nginx(config), folder, settings, key, recorder)
 
 
-def eventually(holds: Callable[[], bool]) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
     """Whether it holds soon: nginx reads its files, and writes its log, a moment later."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
             return False
@@ -159,7 +162,7 @@ def site(shared_site: Site) -> Site:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the archive of the tiny model, which here may write a thousand tokens."""
-    config = dataclasses.replace(CONFIG, decoder={**CONFIG.decoder, "max_positions": 1030})
+    config = dataclasses.replace(CONFIG, decoder=LONG_DECODER)
     model = write_tiny_model(tmp_path_factory.mktemp("models") / CONFIG.name, config)
     folder = tmp_path_factory.mktemp("store")
     write_archive(model, folder, batching="in-flight", slots=4)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import LaunchError
+from launcher.gateway import gateway as gateway_module
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
 from launcher.gateway.settings import Settings
@@ -28,6 +29,7 @@ class FakeServer(SimpleNamespace):
         super().__init__(folder=folder, temporary=folder / "tmp", key_file=folder / "key_file.json")
         self.process: object | None = self
         self.worker = "READY"
+        self.version = "1.0"
         self.said = ""
         self.temporary.mkdir()
         (folder / "logs").mkdir()
@@ -45,7 +47,7 @@ class FakeServer(SimpleNamespace):
 
     def describe(self, model: str) -> dict[str, Any]:
         """The model is there."""
-        return {"modelVersion": "1.0", "workers": [{"status": self.worker}]}
+        return {"modelVersion": self.version, "workers": [{"status": self.worker}]}
 
     def output_size(self) -> int:
         """Bytes that it has printed."""
@@ -166,3 +168,18 @@ def test_renewed_certificate_is_shown(tmp_path: Path) -> None:
             gateway.follow()
         assert ssl.get_server_certificate(("127.0.0.1", http_port)) == renewed
     recorder.close()
+
+
+def test_default_version_is_followed(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The management API has switched it: the chat goes to the new one, and the door stays open."""
+    monkeypatch.setattr(gateway_module, "HEALTH_S", 0)
+
+    def chat() -> str:
+        assert running.site.ask("POST", "/v1/chat/completions", b"{}")[0] == 200
+        return running.site.recorder.seen[-1].target
+
+    running.gateway.follow()
+    assert chat() == "POST /predictions/demo/1.0/v1/chat/completions"
+    running.server.version = "1.1"
+    running.gateway.follow()
+    assert eventually(lambda: chat() == "POST /predictions/demo/1.1/v1/chat/completions")

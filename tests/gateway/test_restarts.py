@@ -1,5 +1,6 @@
 """TorchServe stopped and started under load: open requests are answered, new ones refused or sent to another host."""
 
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 import requests
 
+from export.package import write_archive
 from launcher.drain import drain
+from launcher.environment import link_installation
 from launcher.gateway.door import STARTING, STOPPING
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.nginx import Nginx
@@ -19,9 +22,10 @@ from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
 from launcher.server import Server
+from loadtests.site import following
 from prelim_client.readiness import wait_until_ready
-from tests.gateway.conftest import eventually
-from tests.tiny_model import CONFIG, png
+from tests.gateway.conftest import LONG_DECODER, eventually
+from tests.tiny_model import CONFIG, png, write_tiny_model
 
 pytestmark = [pytest.mark.gateway, pytest.mark.server]
 
@@ -75,25 +79,6 @@ def load(url: str, key: str, users: int) -> Iterator[Counter[str]]:
             done.set()
         for user in asking:
             user.result()
-
-
-@contextmanager
-def following(gateways: list[Gateway]) -> Iterator[None]:
-    """Gateways look after their doors, as `python -m launcher.gateway serve` has them do."""
-    done = threading.Event()
-
-    def follow() -> None:
-        while not done.wait(0.2):
-            for gateway in gateways:
-                gateway.follow()
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def test_drain_under_load_breaks_nothing_off(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
@@ -170,3 +155,21 @@ def test_rolling_restarts_cost_no_request(
 ) -> None:
     """Two hosts behind a load balancer, stopped and started in turn, twenty times."""
     roll(hosts, balancer, key[1], [path.name for path in store.glob("*.mar")], 20)
+
+
+@pytest.mark.exhaustive
+def test_rolling_update_costs_no_request(
+    hosts: list[Gateway], balancer: str, key: tuple[Path, str], tmp_path: Path
+) -> None:
+    """From version 1.0 to 1.1, one host after the other, under load."""
+    model = write_tiny_model(tmp_path / CONFIG.name, dataclasses.replace(CONFIG, version="1.1", decoder=LONG_DECODER))
+    archive = write_archive(model, tmp_path / "store", batching="in-flight", slots=4)
+    with following(hosts), load(balancer, key[1], 6) as told:
+        for gateway in hosts:
+            assert gateway.server.describe(CONFIG.name)["modelVersion"] == "1.0"
+            link_installation(gateway.server.folder, archive.parent)
+            restart(gateway, [archive.name])
+            before = told["report"]
+            assert eventually(lambda before=before: told["report"] > before + 5)
+    assert set(told) == {"report"}
+    assert {gateway.server.describe(CONFIG.name)["modelVersion"] for gateway in hosts} == {"1.1"}

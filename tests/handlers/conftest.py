@@ -1,6 +1,7 @@
 """A handler that serves a fake generator behind a fake frontend."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,12 @@ def generator() -> FakeGenerator:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch, generator: FakeGenerator) -> Callable[..., Frontend]:
+def serve(monkeypatch: pytest.MonkeyPatch, generator: FakeGenerator, tmp_path: Path) -> Callable[..., Frontend]:
     """Makes a frontend whose handler has loaded the fake generator; arguments go to model-config.yaml."""
 
     def make(**model_config: Any) -> Frontend:
         monkeypatch.setattr(ReportGenerator, "load", lambda *_, **__: generator)
-        frontend = Frontend(**model_config)
+        frontend = Frontend(str(tmp_path / "model"), **model_config)
         frontend.handler.initialize(frontend.context)
         return frontend
 

@@ -55,7 +55,7 @@ class Frontend:
     slots  : TorchServe's batchSize
     """
 
-    def __init__(self, folder: str = "folder", slots: int = 4, **model_config: Any) -> None:
+    def __init__(self, folder: str, slots: int = 4, **model_config: Any) -> None:
         self.model_config = {"continuousBatching": True, "responseTimeout": 100, **model_config}
         cache = MetricsCacheYamlImpl(config_file_path=METRICS)
         cache.initialize_cache()

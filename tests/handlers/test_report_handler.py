@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,14 +41,14 @@ def test_model_is_warm_before_the_first_request(frontend: Frontend, generator: F
     assert frontend.handler.initialized
 
 
-def test_damaged_archive_fails_to_load_with_a_runtime_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_archive_fails_to_load_with_a_runtime_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Only RuntimeError is reported by TorchServe as a failed load; its message still names the file."""
 
     def load(*_: object, **__: object) -> None:
         raise ArchiveError("vision.onnx is missing")
 
     monkeypatch.setattr(ReportGenerator, "load", load)
-    frontend = Frontend()
+    frontend = Frontend(str(tmp_path))
 
     with pytest.raises(RuntimeError, match=r"vision\.onnx is missing"):
         frontend.handler.initialize(frontend.context)

@@ -142,7 +142,7 @@ class FarmBuilder:
             time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def network() -> Iterator[Network]:
     """A switch without hosts."""
     if not is_possible():
@@ -151,7 +151,7 @@ def network() -> Iterator[Network]:
         yield network
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def farm(network: Network, tiny_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Farm:
     """Two hosts that serve the tiny model."""
     if not has_nginx():

@@ -64,6 +64,27 @@ class Host:
         """Put it back."""
         _ip("-n", self.switch, "link", "set", self.link, "up")
 
+    def lose(self, share: float) -> None:
+        """Drop a share of the packets that arrive."""
+        self._filter("-m", "statistic", "--mode", "random", "--probability", f"{share}", "-j", "DROP")
+
+    def reset(self) -> None:
+        """Answer every packet that arrives with a reset, on open connections too."""
+        self._filter("-j", "REJECT", "--reject-with", "tcp-reset")
+
+    def slow_down(self, rate: str) -> None:
+        """Let packets leave at a rate, such as "256kbit", and wait in a queue before they do."""
+        self.run("tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "4kb", "latency", "2s")
+
+    def heal(self) -> None:
+        """End what `lose`, `reset` and `slow_down` have begun."""
+        self.run("iptables", "-F", "INPUT")
+        if "tbf" in self.run("tc", "qdisc", "show", "dev", "eth0"):
+            self.run("tc", "qdisc", "delete", "dev", "eth0", "root")
+
+    def _filter(self, *rule: str) -> None:
+        self.run("iptables", "-A", "INPUT", "-i", "eth0", "-p", "tcp", *rule)
+
     def end(self) -> None:
         """End all that was started here."""
         for process in self.processes:

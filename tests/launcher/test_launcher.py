@@ -15,10 +15,9 @@ import requests
 from launcher.archives import check_archive
 from launcher.ports import free_ports, replace_ports
 from launcher.process import find_server
-from prelim.archive.manifest import write_manifest
-from prelim.archive.mar import unpack_mar, write_mar
 from prelim_client.answers import read_key
 from prelim_client.http_client import HttpClient
+from tests.archives import rewrite
 from tests.launcher.conftest import Clone
 from tests.tiny_model import png
 
@@ -28,16 +27,6 @@ pytestmark = pytest.mark.server
 def client(clone: Clone, timeout: float = 120) -> HttpClient:
     """A client of the clone's server."""
     return HttpClient(f"http://127.0.0.1:{clone.ports[0]}", read_key(clone.key_file), "tiny", timeout)
-
-
-def rewrite(archive: Path, change: Callable[[Path], None]) -> None:
-    """Change the files of an archive; its manifest is right for them."""
-    folder = archive.parent / ".unpacked"
-    folder.mkdir()
-    unpack_mar(archive, folder)
-    change(folder)
-    write_manifest(folder)
-    write_mar(folder, archive)
 
 
 def test_start_status_report_stop(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +44,7 @@ def test_start_status_report_stop(clone: Clone, monkeypatch: pytest.MonkeyPatch)
     assert running is not None
     assert f"runs already (process {running.pid})" in again.stderr
 
+    assert not [log.name for log in (clone.folder / "logs").glob("*.log") if log.stat().st_mode & 0o077]
     image = clone.folder / "chest.png"
     image.write_bytes(png())
     where = f"--url http://127.0.0.1:{clone.ports[0]} --model tiny"

@@ -238,6 +238,22 @@ def test_features_that_become_nan_are_the_clients_fault(
     assert "image_features become NaN" in str(error)
 
 
+def test_features_that_the_decoder_makes_nan_of_are_the_clients_fault(
+    generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN in the decoder is a 500 for an image, and a 400 for features, whose values nobody but the client knows."""
+    prefill = generator._engine._decoder.prefill
+    monkeypatch.setattr(generator._engine._decoder, "prefill", lambda *given: prefill(*given) * np.nan)
+
+    image, features = generator.generate(
+        [ReportRequest(image=png(0)), ReportRequest(image_features=np.ones((4, 576), np.float32))]
+    )
+
+    assert isinstance(image, NonFiniteOutput)
+    assert isinstance(features, InvalidOption)
+    assert str(features).startswith("image_features: the decoder computed NaN")
+
+
 def test_cache_bound_follows_from_its_setting(tiny_archive: Path) -> None:
     """`max_cache_mb` bounds the cache, and so beams x tokens of a request; too small a bound fails at start."""
     small = ReportGenerator.load(tiny_archive, slots=4, max_cache_mb=0.5)

@@ -38,7 +38,7 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
         raise unsupported(data_set.transfer_syntax)
     dataset = parse(data_set)
     header = check_header(read_header_values(dataset), config)
-    element = dataset.get_item(PIXEL_DATA_TAG)
+    element = dataset.get_item(PIXEL_DATA_TAG, keep_deferred=True)
     if not isinstance(element, RawDataElement) or not element.value:
         raise UnreadableInput(f"{PIXEL_DATA} is empty: the file is truncated or without its pixels; send it again")
     samples = read_samples(element, data_set, header)

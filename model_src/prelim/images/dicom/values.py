@@ -89,7 +89,7 @@ def read_raw(dataset: Dataset, keyword: str) -> RawValue | None:
     tag = tag_of(keyword)
     if tag not in dataset:
         return None
-    element = dataset.get_item(tag)
+    element = dataset.get_item(tag, keep_deferred=True)
     if not isinstance(element, RawDataElement):
         # pydicom converts two things at once: what is empty, and sequences of undefined length.
         if element.is_empty:
@@ -222,7 +222,7 @@ def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...] | None:
     tag = tag_of(keyword)
     if tag not in dataset:
         return None
-    element = dataset.get_item(tag)
+    element = dataset.get_item(tag, keep_deferred=True)
     try:
         with fence(describe_tag(keyword)):
             value = dataset[tag].value
