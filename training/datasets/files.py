@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from training.datasets.cleaning import has_words, remove_markup
 from training.datasets.study import DatasetError
@@ -17,6 +17,9 @@ from training.datasets.values import read_value
 
 CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
 """Control characters such as NUL; tabs and line ends are text."""
+
+SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?[,;\t|]*[\r\n]*', re.IGNORECASE)
+"""The first line of a table for Excel; other programs write it back as a row, with the commas of its empty cells."""
 
 PROMPT = "prompt"
 """The label that holds what is asked about the images."""
@@ -48,17 +51,22 @@ def read_rows(
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a table as (place, values by column); `place` is for messages. `.gz` is unpacked.
 
+    A first line `sep=;`, which Excel reads and writes, counts more than `delimiter`. Columns without a name are called
+    by their number, blank rows are left out: spreadsheets write both where cells were cleared.
+
     header : the names of the columns where the file has no line for them
 
     Raises DatasetError for a missing column, for a row with too many or too few fields, and for what is not a table.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     begin = 1
     try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
+        with open_table(path) as file:
+            declared = _read_separator(file)
+            delimiter, first = declared or delimiter, 2 if declared else 1
+            begin = first
             quote = '"' if delimiter != "\t" or _is_quoted(file) else None
             lines = csv.reader(file, delimiter=delimiter, quotechar=quote, strict=True)
-            columns = list(header or next(lines, ()))
+            columns = [name or f"column {i}" for i, name in enumerate(header or next(lines, ()), 1)]
             missing = [name for name in required if name not in columns]
             if missing:
                 raise DatasetError(
@@ -66,16 +74,17 @@ def read_rows(
                     f"its columns, separated by {delimiter!r}, are: {', '.join(columns)}"
                 )
             check_columns(path, columns)
-            begin = lines.line_num + 1
+            begin = lines.line_num + first
             for fields in lines:
-                place, begin = f"{path}, line {begin}", lines.line_num + 1
-                if fields and len(fields) != len(columns):
+                place, begin = f"{path}, line {begin}", lines.line_num + first
+                if not "".join(fields).strip():
+                    continue
+                if len(fields) != len(columns):
                     raise DatasetError(
                         f"{place} has {len(fields)} fields for {len(columns)} columns; complete it, "
                         f'and put a text that contains {delimiter!r} between double quotes (")'
                     )
-                if fields:
-                    yield place, dict(zip(columns, fields, strict=True))
+                yield place, dict(zip(columns, fields, strict=True))
     except csv.Error as error:
         raise DatasetError(
             f"{path}, line {begin}: {error}; a text between double quotes ends with one, and has two for each in it"
@@ -86,13 +95,48 @@ def read_rows(
         raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
 
 
+def open_table(path: Path) -> TextIO:
+    """A table in UTF-8, with or without a byte order mark, unpacked where its name ends with .gz."""
+    if path.suffix == ".gz":
+        return cast(TextIO, gzip.open(path, "rt", newline="", encoding="utf-8-sig"))
+    return path.open(newline="", encoding="utf-8-sig")
+
+
+def find_delimiter(path: Path) -> str:
+    """What separates the columns of a table: whatever the header has most of outside quotes, a comma if in doubt.
+
+    Spreadsheets write semicolons where numbers have a comma.
+
+    Raises DatasetError for a file that cannot be read.
+    """
+    try:
+        with open_table(path) as file:
+            if declared := _read_separator(file):
+                return declared
+            header = re.sub(r'"[^"]*"', "", file.readline())
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8{_find_line(path, error)}; save it again as UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
+    return max(",;\t|", key=header.count)
+
+
+def _read_separator(file: TextIO) -> str | None:
+    """What a first line such as `sep=;` declares, which is passed over; None where there is no such line."""
+    if found := SEPARATOR.fullmatch(file.readline()):
+        return found[1]
+    file.seek(0)
+    return None
+
+
 def _is_quoted(file: TextIO) -> bool:
     """Whether a table with tabs can be read as one whose texts are between quotes where they need it; most are not."""
+    begin = file.tell()
     try:
         widths = {len(fields) for fields in csv.reader(file, delimiter="\t", strict=True) if fields}
     except csv.Error:
         widths = set()
-    file.seek(0)
+    file.seek(begin)
     return len(widths) == 1
 
 
