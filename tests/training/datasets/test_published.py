@@ -130,13 +130,12 @@ def test_a_study_of_padchest_has_one_patient_and_one_report(tmp_path: Path, colu
             writer = csv.DictWriter(table, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        if value:
-            with pytest.raises(
-                DatasetError, match=rf"line 2 and .*line 3 are of one StudyID, with two values of {column}"
-            ):
+        if one and other:
+            with pytest.raises(DatasetError, match=message):
                 read_studies("padchest", tmp_path)
         else:
-            assert len(read_studies("padchest", tmp_path)) == 1
+            [study] = read_studies("padchest", tmp_path)
+            assert (study.patient_id, study.sections) == ("p1", {"report": "sin hallazg ."})
 
 
 def test_bimcv(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 raise DatasetError(
                     f"{one} and {other} are of one StudyID, with two values of {column}; give each study its own"
                 )
-            known |= {column: value for value in found}
+            known[column] = next(iter(found), "")
         yield Study(
             study_id=study_id,
             images=tuple(folder.find(f"{row['ImageDir']}/{row['ImageID']}", row["ImageID"]) for _, row in rows),
