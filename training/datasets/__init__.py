@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from training.datasets.archives import is_zip, unpack_images
+from training.datasets.cleaning import remove_markup
+from training.datasets.files import PROMPT
 from training.datasets.formats import (
     bimcv,
     caption_folders,
@@ -118,7 +120,8 @@ def read_studies(
                 f"{study.place or 'another'}; ids must be unique: remove or rename one, or give one data set as path"
             )
         places[study.study_id] = study.place
-        studies.append(replace(study, patient_id=read_value(study.patient_id)))
+        asked = {PROMPT: remove_markup(study.labels[PROMPT]).strip()} if PROMPT in study.labels else {}
+        studies.append(replace(study, patient_id=read_value(study.patient_id), labels={**study.labels, **asked}))
     if not studies:
         raise DatasetError(f"{path}, read as {format}, has no study; check dataset.format and path")
     return studies

@@ -99,10 +99,13 @@ def _find_columns(place: str, values: Mapping[str, Any], given: Mapping[str, str
 
 
 def _make_studies(study_id: str, rows: Sequence[Row], folder: ImageFolder, source: str) -> Iterator[Study]:
-    """The study of the rows of one id, or one for each question in them."""
+    """The study of the rows of one id, or one for each question in them.
+
+    An image that is listed twice without an id counts as what it is listed as first, as in the format `pairs`.
+    """
     place, first = rows[0]
     for name in ("patient", "split"):
-        if len({read_value(row[name]) for _, row in rows}) > 1:
+        if len({read_value(row[name]) for _, row in rows}) > 1 and read_value(first["id"]) is not None:
             raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
     patient = read_value(first["patient"]) or find_patient(study_id)
     for question_id, part in separate_questions(study_id, rows):
