@@ -115,11 +115,15 @@ NEW_STATEMENT = re.compile(
     rf"|(?:{_END_OF_GENERAL}),(?!.*(?:,|\bn?or\b))"
     rf"|(?:{_END_OF_FINDING}|{_END_OF_GENERAL}),\s*(?=(?:[\w-]+ ){{0,3}}{_NEVER_LISTED}\b)(?!.*(?:,|\b(?:n?or|and)\b))"
     rf"|,\s*+(?!(?:or|nor|and|with|if|which|that|{_VERB})\b)(?={_NO_LIST}\b{_VERB}\b)"
+    rf"|,\s*not (?:well |clearly |definitely )?{_SEEN} (?:on|in) (?:the )?(?:lateral|frontal|pa|ap|other|opposite)\b"
     rf"|,\s*+(?!(?:or|nor|and|if|which|that)\b)(?={_NO_LIST}\b{_SEEN} (?:on|in|at) (?:the )?{_SIDE})"
     rf"|\band\b(?={_NO_LIST}\b(?:remains?|persists?|(?:is|are|has|have) (?:\w+ )?(?:{_AFFIRMED}|enlarged|prominent))\b)"
     rf"|(?:(?<= seen)|(?<= identified)|(?<= evident)|(?<= noted)|(?<= present))(?:,|\s+and\b)"
 )
-"""Starts another statement of the same sentence: "no pneumothorax, a small effusion is present"."""
+"""Starts another statement of the same sentence: "no pneumothorax, a small effusion is present".
+
+So does what is said of another view: "a nodule on the frontal view, not seen on the lateral view".
+"""
 
 NEGATED_BEFORE = _any(
     "no", "non", "not", "without", "never", "nor", "neither", "absent", "absence of", "negative for", "free of",
