@@ -1,6 +1,7 @@
 """The command: model folders, predictions of other systems, ReXrank's files."""
 
 import csv
+import hashlib
 import json
 import shutil
 import sys
@@ -126,7 +127,10 @@ def test_a_model_is_scored_beside_its_baselines(
     assert len(first) == 6
     assert first["nearest image, 32 x 32 pixels"]["BLEU-4"] == [1, 1, 1]
     assert first["nearest image, encoder features"]["BLEU-4"] == [1, 1, 1]
-    assert "perplexity, token" in (out / "evaluation.md").read_text(encoding="utf-8")
+    page = (out / "evaluation.md").read_text(encoding="utf-8")
+    assert "perplexity, token" in page
+    assert f"weights with the sha256 {result['weights']}" in page
+    assert result["weights"] == hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
     assert (out / "examples.png").stat().st_size > 5000
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -154,7 +158,9 @@ def test_baselines_can_stand_alone(
     """Without a model the constant comes first, and the missing images are told of."""
     empty = tmp_path / "empty"
     empty.mkdir()
+    (tmp_path / "examples.png").write_bytes(b"of another evaluation")
     run_command(monkeypatch, "baselines", annotation, "--format", "r2gen", "--images", empty, "--out", tmp_path)
+    assert not (tmp_path / "examples.png").exists()
     text = capsys.readouterr().out
     assert text.startswith("|  | constant, best BLEU-4 on val | constant, most frequent | random training report |")
     assert "0 of 3 studies and 0 of 3 training studies" in text
