@@ -309,6 +309,25 @@ def test_one_patient_has_no_interval(
     assert " to " not in "".join(line for line in page.splitlines() if line.startswith("| BLEU"))
 
 
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "There is one study, or studies of one"), (3, "The studies are of 3 known")]
+)
+def test_few_studies_of_unknown_patients_are_not_called_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int, said: str
+) -> None:
+    """Nobody knows how many patients three studies are of."""
+    studies = [
+        {"file": f"{i}.png", "split": "test" if i < count else "train", "report": text}
+        for i, text in enumerate(REPORTS * 3)
+    ]
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(studies), encoding="utf-8")
+    run_command(monkeypatch, "baselines", path, "--format", "pairs", "--out", tmp_path / "out")
+    page = capsys.readouterr().out
+    assert said in page
+    assert f"of {count} patient" not in page
+
+
 def test_references_that_are_equal_as_prepared_are_said_to_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
