@@ -413,10 +413,10 @@ def make_arguments(**given: Any) -> argparse.Namespace:
     return argparse.Namespace(**{**dict.fromkeys(names), **given})
 
 
-def write_config(path: Path, **dataset: Any) -> Path:
+def write_config(config: Path, **dataset: Any) -> Path:
     """A configuration with this section `dataset`."""
-    path.write_text(yaml.safe_dump({"dataset": dataset}), encoding="utf-8")
-    return path
+    config.write_text(yaml.safe_dump({"dataset": dataset}), encoding="utf-8")
+    return config
 
 
 def test_a_configuration_does_not_change_the_splits_of_the_training(tmp_path: Path) -> None:
