@@ -23,7 +23,7 @@ import numpy as np
 
 from prelim.networks.model_folder import read_model_folder
 from training.datasets.checks.duplicates import is_near_any
-from training.datasets.files import read_rows
+from training.datasets.delimited import read_rows
 from training.datasets.formats.open_radiology import read_templates
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels

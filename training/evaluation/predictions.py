@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.datasets.files import find_delimiter, read_rows
+from training.datasets.delimited import find_delimiter, read_rows
 from training.datasets.formats import rexrank
 from training.datasets.study import DatasetError, Study
 from training.datasets.values import read_value

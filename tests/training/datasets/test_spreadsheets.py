@@ -11,7 +11,7 @@ from openpyxl import Workbook
 from pyarrow import parquet
 
 from training.datasets import read_studies
-from training.datasets.files import find_delimiter, read_rows
+from training.datasets.delimited import find_delimiter, read_rows
 from training.datasets.study import DatasetError, Study
 from training.evaluation.predictions import read_predictions, sort_predictions
 

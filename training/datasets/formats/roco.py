@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import find_split
 from training.datasets.study import DatasetError, Study

@@ -20,16 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.files import (
-    PROMPT,
-    check_columns,
-    collect_labels,
-    find_delimiter,
-    find_file,
-    keep_texts,
-    read_json_lines,
-    read_rows,
-)
+from training.datasets.delimited import check_columns, find_delimiter, read_rows
+from training.datasets.files import PROMPT, collect_labels, find_file, keep_texts, read_json_lines
 from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
