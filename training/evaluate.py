@@ -26,7 +26,7 @@ from terminal.program import sign_of_life
 from training.datasets import FORMATS
 from training.datasets.formats import rexrank
 from training.datasets.study import SPLITS, DatasetError
-from training.datasets.trained_on import TrainedOn, read_trained_on
+from training.datasets.trained_on import TrainedOn, name_weights, read_trained_on
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.examples_figure import plot_examples
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
@@ -86,7 +86,8 @@ def _run(arguments: argparse.Namespace) -> None:
             draws=arguments.draws,
         )
     described = {"data": data_path.name, "format": source.format, "sections_scored": list(source.sections)}
-    _write(arguments, source, data, reports, {**described, **result})
+    weights = name_weights(folder) if folder else {}
+    _write(arguments, source, data, reports, {**described, **weights, **result})
 
 
 def _find_model(path: Path) -> Path | None:
@@ -162,6 +163,8 @@ def _write(
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     text = markdown(result)
+    if "weights" in result:
+        text += f"\n- These are figures of the weights with the sha256 {result['weights']}."
     (out / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False), encoding="utf-8")
     (out / "evaluation.md").write_text(text + "\n", encoding="utf-8")
     with (out / "predictions.csv").open("w", newline="", encoding="utf-8") as file:

@@ -34,7 +34,7 @@ from terminal.program import sign_of_life
 from training.datasets.pictures import read_picture
 from training.datasets.source import Source, drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
-from training.datasets.trained_on import read_trained_on, split_known
+from training.datasets.trained_on import name_weights, read_trained_on, split_known
 from training.evaluate import add_source_arguments, make_source
 from training.evaluation.encoding import Encoder
 from training.evaluation.external import read_known, read_other_radiographs
@@ -195,7 +195,8 @@ def _run(arguments: argparse.Namespace) -> None:
         outside=outside,
     )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "gate.json").write_text(json.dumps(measured, indent=1), encoding="utf-8")
+    result = {**name_weights(model), **measured}
+    (arguments.out / "gate.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     text = markdown(measured)
     if not arguments.measure and (model / MODEL_CARD).is_file():
         write_section(model / MODEL_CARD, text)

@@ -31,12 +31,13 @@ from prelim.decoders.decoder import PADDING
 from prelim.errors import PrelimError
 from training.data.batches import Batch
 from training.data.seeds import seed_of
-from training.datasets.trained_on import write_trained_on
+from training.datasets.trained_on import name_weights, write_trained_on
 from training.network.optimization import Average, learning_rate, make_optimizer
 from training.network.trainable import adapter_section, parameter_count, plain_weights, train_mode
 from training.run.board import Board
 from training.run.curves import plot_curves
-from training.run.model_folder import write_card, write_folder
+from training.run.model_card import write_card
+from training.run.model_folder import write_folder
 from training.run.preparation import Prepared, prepare, record_studies
 from training.run.run_state import (
     SETTINGS,
@@ -254,8 +255,13 @@ def finish(settings: Settings, prepared: Prepared, average: Average | None, prog
         weights = plain_weights(objective.network, keep_adapters=settings.lora.keep)
     write_folder(out, description, weights, prepared.model.tokenizer, settings.run.dtype)
     write_trained_on(out, record_studies(settings, prepared))
-    write_card(settings, prepared.model.config, progress, prepared.examples, parameter_count(objective.network))
-    summary = {"settings": settings.as_dict(), "seconds": round(progress.seconds), "steps": progress.step}
+    write_card(settings, prepared.model.config, progress, prepared.counts, parameter_count(objective.network))
+    summary = {
+        **name_weights(out),
+        "settings": settings.as_dict(),
+        "seconds": round(progress.seconds),
+        "steps": progress.step,
+    }
     history = {"train": progress.train, "val": progress.val}
     (run / "training.json").write_text(json.dumps({**summary, **history}, indent=1), encoding="utf-8")
     plot_curves(progress, run / "curves.png")

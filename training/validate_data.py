@@ -117,7 +117,8 @@ def _split(studies: list[Study], source: Source) -> tuple[list[Study], str]:
         return split, "The splits of the data set."
     which = "those of the data set, the rest" if fixed and source.splits == "fixed" else "all"
     shares = ", ".join(f"{name} {share:.0%}" for name, share in source.fractions.items())
-    return split, f"Splits: {which} drawn by patient with seed {source.split_seed} ({shares})."
+    who = "patient" if all(study.patient_id for study in studies) else "patient, or by study where that is unknown,"
+    return split, f"Splits: {which} drawn by {who} with seed {source.split_seed} ({shares})."
 
 
 def _judge(findings: Sequence[Finding], facts: Sequence[ImageFacts]) -> dict[str, str]:

@@ -103,7 +103,8 @@ def test_prompts_of_the_data_are_ignored_by_a_model_without(small: Callable[...,
         rows.append({"file": f"{i}.png", "report": f"Finding {i}.", "prompt": "What is seen?"})
     (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
     settings = small(dataset={"format": "pairs", "path": str(tmp_path), "val_fraction": 0.0, "test_fraction": 0.0})
-    assert prepare(settings, 1, main=False).examples == (8, 0)
+    counts = prepare(settings, 1, main=False).counts
+    assert (counts.train, counts.val, counts.unknown) == (8, 0, 8)
     asked = small(dataset={**vars(settings.dataset), "prompts": ["Describe."]})
     with pytest.raises(SettingsError, match=r"dataset.prompts is set, but mobilenet_graph takes none"):
         prepare(asked, 1, main=False)

@@ -16,7 +16,9 @@ from prelim.networks.model_folder import read_model_folder
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.tiny_model import png
 from tests.training.small_systems import IU_XRAY, MODELS, small_run
+from training.datasets.trained_on import name_weights
 from training.network.optimization import learning_rate
+from training.run.model_card import GAP
 from training.settings import OptimisationSettings, Settings, SettingsError
 from training.train import main, read_command_line, train
 
@@ -100,6 +102,47 @@ def test_a_run_is_resumed_from_its_folder_and_made_longer(small: Small) -> None:
     for wrong in ([f"run.folder={settings.run.folder}"], ["run.resume=true"], ["run.resume=true", "run.folder=none"]):
         with pytest.raises(SettingsError, match=r"CONFIG\.yaml"):
             read_command_line(wrong)
+
+
+def test_the_card_is_that_of_the_run_in_the_folder(small: Small) -> None:
+    """After a longer run, and after another one into the same folder; what the owner wrote is kept in the run folder.
+
+    Also `training.json` names the weights that are there.
+    """
+    settings = small(optimisation={"epochs": 1})
+    assert train(settings)
+    card, run = Path(settings.run.out) / "MODEL_CARD.md", Path(settings.run.folder)
+    first = card.read_text(encoding="utf-8")
+    assert "\n2 steps in " in first
+    assert "8 examples to train on, 4 to validate with; no patient is in both, as far as ids tell." in first
+    card.write_text(first.replace(GAP, "Filled:"), encoding="utf-8")
+    assert train(read_command_line(["run.resume=true", f"run.folder={run}", "optimisation.epochs=3"]))
+    assert "\n6 steps in " in card.read_text(encoding="utf-8")
+    assert "epochs: 3\n" in card.read_text(encoding="utf-8")
+    assert "Filled:" in (run / "MODEL_CARD.before-1.md").read_text(encoding="utf-8")
+    other = small(folder="other", optimisation={"epochs": 2})
+    other = replace(other, run=replace(other.run, out=settings.run.out))
+    assert train(other)
+    assert "\n4 steps in " in card.read_text(encoding="utf-8")
+    told = json.loads((Path(other.run.folder) / "training.json").read_text(encoding="utf-8"))
+    assert told["weights"] == name_weights(card.parent)["weights"]
+
+
+@pytest.mark.parametrize(("known", "said"), [(0, "the patient of all of them is unknown"), (9, "the patient of 7 of")])
+def test_the_card_says_that_patients_are_unknown(tmp_path: Path, known: int, said: str) -> None:
+    """Of studies whose patient nobody knows, "no patient is in both" is not said."""
+    rows = [{"file": f"{i}.png", "report": "Clear.", "split": ("train", "val")[i % 2]} for i in range(16)]
+    rows = [row | ({"patient": f"p{i}"} if i < known else {}) for i, row in enumerate(rows)]
+    (tmp_path / "images").mkdir()
+    for i in range(16):
+        (tmp_path / "images" / f"{i}.png").write_bytes(png(i))
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    dataset = {"path": str(tmp_path), "sections": ["report"]}
+    settings = small_run("xreport", tmp_path, dataset=dataset, optimisation={"epochs": 1})
+    assert train(settings)
+    card = (Path(settings.run.out) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"8 to validate with; {said}" in card
+    assert "no patient is in both" not in card
 
 
 def test_the_licence_of_weights_is_the_owners_to_say(small: Small) -> None:

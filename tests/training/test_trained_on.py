@@ -1,5 +1,6 @@
 """A model is never scored on what it was trained on, whatever the settings of its splits."""
 
+import argparse
 import csv
 import io
 import json
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.training.small_systems import small_run
@@ -28,6 +30,7 @@ from training.datasets.trained_on import (
     read_trained_on,
     split_known,
 )
+from training.evaluate import make_source
 from training.evaluation.data import read_data
 from training.settings import DatasetSettings, Settings, make_dataset_settings
 from training.train import train
@@ -402,6 +405,56 @@ def test_a_model_remembers_what_it_began_with(trained: Callable[..., Settings]) 
         assert "was trained on" in str(error)  # noqa: PT017 - nothing is left
     else:
         assert not known & {study.patient_id for study in left}
+
+
+def make_arguments(**given: Any) -> argparse.Namespace:
+    """A command line of `training.evaluate` without what is not given."""
+    names = ("data", "format", "config", "images", "sections", "views", "seed", "frame")
+    return argparse.Namespace(**{**dict.fromkeys(names), **given})
+
+
+def write_config(config: Path, **dataset: Any) -> Path:
+    """A configuration with this section `dataset`."""
+    config.write_text(yaml.safe_dump({"dataset": dataset}), encoding="utf-8")
+    return config
+
+
+def test_a_configuration_does_not_change_the_splits_of_the_training(tmp_path: Path) -> None:
+    """`--config` of the trained data set keeps the splits of the model; that of another one counts as it is."""
+    data = write_data(tmp_path / "data", "none")
+    trained_with = {"format": "pairs", "path": str(data), "split_seed": 5, "val_fraction": 0.3}
+    record = TrainedOn(asdict(make_dataset_settings(trained_with)), frozenset())
+    drawn = {"split_seed": 6, "val_fraction": 0.4, "splits": "drawn", "sections": ["findings"]}
+    same = write_config(tmp_path / "same.yaml", format="pairs", path=str(data), **drawn)
+    source = make_source(make_arguments(config=same), record)
+    assert (source.split_seed, source.val_fraction, source.splits) == (5, 0.3, "fixed")
+    assert source.sections == ("findings",)
+    other = write_config(tmp_path / "other.yaml", format="pairs", path=str(tmp_path / "elsewhere"), **drawn)
+    source = make_source(make_arguments(config=other), record)
+    assert (source.split_seed, source.val_fraction, source.splits) == (6, 0.4, "drawn")
+
+
+@pytest.mark.parametrize("spelling", ["dot", "up", "link", "relative", "linked file"])
+def test_the_data_of_a_training_are_known_however_their_path_is_written(
+    tmp_path: Path, spelling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration with another spelling of the path is one of the same data set, whose splits are fixed."""
+    data = write_data(tmp_path / "data", "none", count=2)
+    (tmp_path / "link").symlink_to(data)
+    (data / "other.json").hardlink_to(data / "pairs.json")  # as on a disk that does not tell A from a
+    monkeypatch.chdir(tmp_path)
+    path, other = {
+        "dot": (data, f"{tmp_path}/./data"),
+        "up": (data, f"{tmp_path}/link/../data"),
+        "link": (data, tmp_path / "link"),
+        "relative": ("data", data),
+        "linked file": (data / "pairs.json", data / "other.json"),
+    }[spelling]
+    record = TrainedOn({"format": "pairs", "path": str(path)}, frozenset())
+    assert record.is_of(Source("pairs", str(other)))
+    assert not record.is_of(Source("table", str(other)))
+    assert not record.is_of(Source("pairs", str(tmp_path)))
+    assert not record.is_of(Source("pairs", str(tmp_path / "none")))
 
 
 def test_a_damaged_record_names_the_file(tmp_path: Path) -> None:

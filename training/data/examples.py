@@ -20,6 +20,7 @@ class Example:
     prompt      : what is asked; empty where the model's own default is
     labels      : of the study
     marks       : of the study and the image, see training.datasets.trained_on
+    patient     : who it is; None where that is unknown
     """
 
     image: Path
@@ -27,6 +28,7 @@ class Example:
     prompt: str
     labels: Mapping[str, str]
     marks: tuple[str, ...] = ()
+    patient: str | None = None
 
     def kind(self, names: Sequence[str]) -> tuple[str, ...]:
         """The values of the named labels, empty where it has none."""
@@ -37,7 +39,7 @@ class Example:
 class Examples:
     """What a run learns from.
 
-    train, val : no patient is in both
+    train, val : no patient that is known is in both
     embedded   : the data set has features instead of images
     remarks    : what of it is left out or unknown, for the user
     """
@@ -89,4 +91,4 @@ def _make_examples(studies: Iterable[Study], settings: DatasetSettings) -> Itera
             file = mark_image(image)
             known = (*marks, *([file] if file else []))
             for text in settings.choose_texts(study):
-                yield Example(image, text, study.labels.get(PROMPT, ""), study.labels, known)
+                yield Example(image, text, study.labels.get(PROMPT, ""), study.labels, known, study.patient_id)

@@ -12,10 +12,13 @@ from itertools import islice
 from pathlib import Path
 
 from training.datasets.archives import is_zip, unpack_images
+from training.datasets.cleaning import remove_markup
+from training.datasets.files import PROMPT
 from training.datasets.formats import (
     bimcv,
     caption_folders,
     chexpert_plus,
+    coco,
     feature_json,
     indiana_csv,
     medgen,
@@ -37,12 +40,13 @@ from training.datasets.formats import (
     xreport,
 )
 from training.datasets.study import DatasetError, Reader, Study
-from training.datasets.values import read_value
+from training.datasets.values import SHORTENED, read_value
 
 FORMATS: dict[str, Reader] = {
     "bimcv": bimcv.read,
     "caption_folders": caption_folders.read,
     "chexpert_plus": chexpert_plus.read,
+    "coco": coco.read,
     "feature_json": feature_json.read,
     "indiana_csv": indiana_csv.read,
     "medgen": medgen.read,
@@ -116,16 +120,23 @@ def read_studies(
                 f"{study.place or 'another'}; ids must be unique: remove or rename one, or give one data set as path"
             )
         places[study.study_id] = study.place
-        studies.append(replace(study, patient_id=read_value(study.patient_id)))
+        asked = {PROMPT: remove_markup(study.labels[PROMPT]).strip()} if PROMPT in study.labels else {}
+        studies.append(replace(study, patient_id=read_value(study.patient_id), labels={**study.labels, **asked}))
     if not studies:
         raise DatasetError(f"{path}, read as {format}, has no study; check dataset.format and path")
     return studies
 
 
 def _check(study: Study, path: Path) -> None:
-    """Raises DatasetError for a study without an id, and for image names that no file system takes."""
+    """Raises DatasetError for ids that are missing or lost their digits, and image names that no file system takes."""
     if read_value(study.study_id) is None:
         raise DatasetError(f"{study.place or path} has no id: it is {study.study_id!r}; give every study its own")
+    for name in (study.study_id, study.patient_id):
+        if name is not None and SHORTENED.fullmatch(str(name).strip()):
+            raise DatasetError(
+                f"{study.place or path}: the id {name!r} has lost its last digits in a spreadsheet, and others may be "
+                "the same now; read the original with that column as text, and save it again"
+            )
     longest = max((len(part.encode()) for image in study.images for part in image.parts), default=0)
     if longest > MAX_NAME:
         raise DatasetError(

@@ -40,12 +40,16 @@ STEPS: dict[str, Callable[[str], str]] = {
 
 _INLINE = re.compile(r"</?(?:b|i|u|em|strong|span|font|sub|sup|a)(?:\s[^<>]*)?>", re.IGNORECASE)
 _BLOCK = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|td|table|h[1-6]|pre|body|html)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_PLACE = re.compile(r"<(?:image|img|imagehere|image[-_]?placeholder|image[-_]?\d+)>\s*", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[a-z]+|#\d+|#x[\da-f]+);", re.IGNORECASE)
 
 
 def remove_markup(text: str) -> str:
-    """A text without the tags and character references of HTML; "<5 mm" and "R&D;" are text."""
-    text = _BLOCK.sub("\n", _INLINE.sub("", text))
+    """A text without the tags and character references of HTML; "<5 mm" and "R&D;" are text.
+
+    `<image>`, with which conversations (LLaVA) say where the image is put, goes too: a system here has its own place.
+    """
+    text = _BLOCK.sub("\n", _INLINE.sub("", _PLACE.sub("", text)))
     return _ENTITY.sub(lambda found: html.unescape(found[0]).replace("\xa0", " "), text)
 
 

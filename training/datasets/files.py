@@ -1,15 +1,12 @@
 """Files of data sets: found by name, read with errors that name the place, checked for what they must have."""
 
 import ast
-import csv
-import gzip
 import json
 import math
 import re
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from training.datasets.cleaning import has_words, remove_markup
 from training.datasets.study import DatasetError
@@ -43,60 +40,7 @@ def find_file(path: Path, *names: str) -> Path:
     )
 
 
-def read_rows(
-    path: Path, required: Sequence[str], delimiter: str = ",", header: Sequence[str] | None = None
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a table as (place, values by column); `place` is for messages. `.gz` is unpacked.
-
-    header : the names of the columns where the file has no line for them
-
-    Raises DatasetError for a missing column, for a row with too many or too few fields, and for what is not a table.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    begin = 1
-    try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
-            quote = '"' if delimiter != "\t" or _is_quoted(file) else None
-            lines = csv.reader(file, delimiter=delimiter, quotechar=quote, strict=True)
-            columns = list(header or next(lines, ()))
-            missing = [name for name in required if name not in columns]
-            if missing:
-                raise DatasetError(
-                    f"{path} has no column {', '.join(missing)}; "
-                    f"its columns, separated by {delimiter!r}, are: {', '.join(columns)}"
-                )
-            check_columns(path, columns)
-            begin = lines.line_num + 1
-            for fields in lines:
-                place, begin = f"{path}, line {begin}", lines.line_num + 1
-                if fields and len(fields) != len(columns):
-                    raise DatasetError(
-                        f"{place} has {len(fields)} fields for {len(columns)} columns; complete it, "
-                        f'and put a text that contains {delimiter!r} between double quotes (")'
-                    )
-                if fields:
-                    yield place, dict(zip(columns, fields, strict=True))
-    except csv.Error as error:
-        raise DatasetError(
-            f"{path}, line {begin}: {error}; a text between double quotes ends with one, and has two for each in it"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8{_find_line(path, error)}; save it again as UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
-
-
-def _is_quoted(file: TextIO) -> bool:
-    """Whether a table with tabs can be read as one whose texts are between quotes where they need it; most are not."""
-    try:
-        widths = {len(fields) for fields in csv.reader(file, delimiter="\t", strict=True) if fields}
-    except csv.Error:
-        widths = set()
-    file.seek(0)
-    return len(widths) == 1
-
-
-def _find_line(path: Path, error: UnicodeDecodeError) -> str:
+def find_line(path: Path, error: UnicodeDecodeError) -> str:
     """Where a file stops being UTF-8, for a message."""
     if path.suffix == ".gz":
         return f" ({error.reason})"
@@ -113,7 +57,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8{_find_line(path, error)}; save it again as UTF-8") from error
+        raise DatasetError(f"{path} is not UTF-8{find_line(path, error)}; save it again as UTF-8") from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -150,12 +94,6 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, record
 
 
-def check_columns(path: Path, columns: Iterable[str]) -> None:
-    """Raises DatasetError for a table with two columns of one name."""
-    if (twice := _find_repeated(columns)) is not None:
-        raise DatasetError(f"{path} has two columns {twice!r}; rename one")
-
-
 def load_json(text: str) -> Any:
     """The value of a JSON text. Raises JSONDecodeError, or RepeatedKeyError for an object with two values for one key.
 
@@ -176,12 +114,13 @@ class RepeatedKeyError(Exception):
 
 
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if (key := _find_repeated([name for name, _ in pairs])) is not None:
+    if (key := find_repeated([name for name, _ in pairs])) is not None:
         raise RepeatedKeyError(key)
     return dict(pairs)
 
 
-def _find_repeated(names: Iterable[str]) -> str | None:
+def find_repeated(names: Iterable[str]) -> str | None:
+    """The first name that is there a second time; None where none is."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

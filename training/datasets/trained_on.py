@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from prelim.archive.archive import WEIGHTS
+from prelim.archive.manifest import sha256_of
 from training.datasets.checks.duplicates import is_near_any
 from training.datasets.checks.images import examine_image
 from training.datasets.patients import find_published
@@ -63,11 +65,12 @@ class TrainedOn:
     def is_of(self, source: Source) -> bool:
         """Whether a data set is that of the training, however its path is written."""
         path = self.dataset.get("path")
-        return (
-            path is not None
-            and self.dataset.get("format") == source.format
-            and Path(path).resolve() == Path(source.path).resolve()
-        )
+        if path is None or self.dataset.get("format") != source.format:
+            return False
+        try:
+            return Path(path).samefile(source.path)  # also in another case, where the file system knows none
+        except OSError:
+            return Path(path).resolve() == Path(source.path).resolve()
 
     def find_pictures(self, studies: Sequence[Study], source: Source) -> set[str]:
         """Ids of the studies of another data set with a picture that the model was trained on, whatever its bytes are.
@@ -188,6 +191,11 @@ def _mark(*parts: object) -> str:
 def summarize(studies: Iterable[str]) -> str:
     """One hash of all marks: differs if any study does."""
     return hashlib.sha256("".join(studies).encode()).hexdigest()
+
+
+def name_weights(folder: Path) -> dict[str, str]:
+    """Which weights a file of figures is of: the sha256 of those in a model folder, for its key `weights`."""
+    return {"weights": sha256_of(folder / WEIGHTS)}
 
 
 def write_trained_on(folder: Path, record: TrainedOn) -> None:

@@ -43,8 +43,11 @@ UNKNOWN = frozenset(
 )
 """In any case, without white space at the ends and without a period after it."""
 
-WHOLE = re.compile(r"^(\d+)\.0+$")
-"""A whole number that a spreadsheet wrote with a point."""
+WHOLE = re.compile(r"^(0|[1-9]\d*)\.0+$")
+"""A whole number that was written with a point; `01.0` never was a number."""
+
+SHORTENED = re.compile(r"\d(?:[.,]\d+)?E\+\d+", re.IGNORECASE)
+"""A long number as a spreadsheet shows and saves it: its last digits are lost."""
 
 PATIENT_KEYS = ("patientid", "patient", "subjectid", "subject")
 """Keys of a record that name its patient, as `fold_key` writes them."""

@@ -21,6 +21,7 @@ from typing import Any
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
 from training.datasets.formats.open_radiology import Record, read_records
+from training.datasets.trained_on import name_weights
 from training.evaluation import input_gate
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
 from training.evaluation.systems import FEATURES
@@ -136,19 +137,20 @@ def attributions(text: str) -> str:
 
 
 def collect(
+    *,
     evaluation: Mapping[str, Any],
     external: Mapping[str, Any],
+    gate: Mapping[str, Any],
     training: Mapping[str, Any],
     records: Sequence[Record],
     attribution: str,
-    *,
-    gate: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the card is written from, as measurements.json has it."""
     settings = training["settings"]
     changes = re.search(r"^Changes made .*$", attribution, flags=re.MULTILINE)
     counts = Counter((record.source, record.licence) for record in records)
     return {
+        "weights": evaluation["weights"],
         "training": {
             "minutes": round(training["seconds"] / 60),
             "threads": settings["run"]["threads"],
@@ -220,6 +222,13 @@ def write_card(model: Model, measured: Mapping[str, Any]) -> str:
     )
 
 
+def check_weights(files: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Exits where figures are not of the weights in the model folder, but of those of an earlier training."""
+    weights = name_weights(folder)["weights"]
+    if others := [name for name, contents in files.items() if contents.get("weights") != weights]:
+        sys.exit(f"{', '.join(others)}: not measured with the weights that are in {folder}; run that command again")
+
+
 def find_differences(said: Any, measured: Any, place: str = "") -> list[str]:
     """Where measurements.json and what was measured again differ: keys and both values."""
     if isinstance(said, Mapping) and isinstance(measured, Mapping):
@@ -246,25 +255,27 @@ def main() -> None:
     arguments = parser.parse_args()
     path = arguments.model / MEASUREMENTS
     if arguments.check:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        found = {name: json.loads(getattr(arguments, name).read_text(encoding="utf-8")) for name in MEASURED}
+        kept = _read(path)
+        found = {name: _read(getattr(arguments, name)) for name in MEASURED}
+        check_weights({MEASUREMENTS: kept, **found}, arguments.model)
         if differences := find_differences({name: kept[name] for name in MEASURED}, found):
             sys.exit("\n".join(differences))
         return
     if arguments.data:
-        files = (arguments.evaluation, arguments.external, arguments.gate, arguments.training)
-        evaluation, external, gate, training = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-        measured = collect(
-            evaluation,
-            external,
-            training,
-            read_records(arguments.data, "train"),
-            (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8"),
-            gate=gate,
-        )
+        files = {name: _read(getattr(arguments, name)) for name in (*MEASURED, "training")}
+        check_weights(files, arguments.model)
+        records = read_records(arguments.data, "train")
+        attribution = (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8")
+        measured = collect(**files, records=records, attribution=attribution)
         path.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    card = write_card(read_model_folder(arguments.model), json.loads(path.read_text(encoding="utf-8")))
+    measured = _read(path)
+    check_weights({MEASUREMENTS: measured}, arguments.model)
+    card = write_card(read_model_folder(arguments.model), measured)
     (arguments.model / MODEL_CARD).write_text(card, encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ def plot_examples(path: Path, data: EvaluationData, reports: Sequence[str], coun
     images = {i: image for i, image in enumerate(data.inputs) if image and image.suffix != ".json" and image.is_file()}
     shown, count = list(images), min(count, len(images))
     chosen = [shown[round(k * (len(shown) - 1) / max(count - 1, 1))] for k in range(count)]
+    path.unlink(missing_ok=True)  # those of another evaluation
     if not chosen:
         return 0
     texts = [

@@ -23,11 +23,11 @@ import numpy as np
 
 from prelim.networks.model_folder import read_model_folder
 from training.datasets.checks.duplicates import is_near_any
-from training.datasets.files import read_rows
+from training.datasets.delimited import read_rows
 from training.datasets.formats.open_radiology import read_templates
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
-from training.datasets.trained_on import hash_picture
+from training.datasets.trained_on import hash_picture, name_weights
 from training.evaluation.metrics.measure import Bootstrap, Measure
 from training.evaluation.model_run import ModelRunner
 from training.evaluation.systems import rounded
@@ -162,6 +162,7 @@ def measure(model: Path, templates: Path, covid: Path, iu: Path) -> Mapping[str,
     said = read_labels([path for path, *_ in rows])
     scores = score_covid(said, [group for _, group, *_ in rows], [patient for _, _, patient, _ in rows])
     return {
+        **name_weights(model),
         "covid_chestxray": {**scores, "left_out": dict(sorted(Counter(filter(None, reasons)).items()))},
         "iu_laterals": {
             "pictures": len(laterals),

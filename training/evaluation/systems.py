@@ -177,13 +177,10 @@ def evaluate(
     table += extras
     if run is not None:
         table.append(Section("teacher forcing", {name: [perplexity_measure(run)]}))
-    # Each study of an unknown patient is drawn by itself.
+    # Each study of an unknown patient is drawn by itself, or with those of its image or article.
     units = [study.unit for study in data.studies]
     bootstrap = Bootstrap(units, draws)
-    if len(set(units)) == 1:
-        remarks.append("All studies are of one patient: the figures have no intervals, which are over patients.")
-    elif len(set(units)) < FEW:
-        remarks.append(f"The studies are of {len(set(units))} patients: with so few, the intervals are too narrow.")
+    remarks += _remark_on_intervals(len(set(units)), known=count_patients(data.studies) is not None)
     result: dict[str, Any] = {
         "system": name,
         "split": data.split,
@@ -204,6 +201,17 @@ def evaluate(
     if run is not None and run.cut:
         result["notes"].append(f"{run.cut} references have more tokens than the decoder has positions, and were cut.")
     return result
+
+
+def _remark_on_intervals(units: int, *, known: bool) -> list[str]:
+    """Where there are too few patients for intervals; `known`: who the patients are."""
+    if units == 1:
+        what = "All studies are of one patient" if known else "There is one study, or studies of one image or article"
+        return [f"{what}: the figures have no intervals, which are over patients."]
+    if units < FEW:
+        what = "patients" if known else "known patients, single studies, or studies of one image or article"
+        return [f"The studies are of {units} {what}: with so few, the intervals are too narrow."]
+    return []
 
 
 def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any]:

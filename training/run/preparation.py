@@ -15,6 +15,7 @@ from training.datasets.trained_on import TrainedOn, hash_pictures, read_trained_
 from training.network.losses import LabelClasses, LabelHead, Objective
 from training.network.starting_model import StartingModel, starting_model
 from training.network.trainable import add_adapters, checkpoint_gradients, freeze, parameter_count
+from training.run.model_card import Counts
 from training.settings import Settings, SettingsError
 
 
@@ -25,7 +26,7 @@ class Prepared:
     model    : as it begins
     objective : its network, with what is frozen, adapted and added
     train, val : micro-batches; those of `val` are none where there is nothing to validate with
-    examples : how many there are to train on and to validate with
+    counts   : of the examples
     studies, chosen : marks of those to train on and to choose the weights on
     images   : to train on; none where the data set has features instead
     data     : a hash of all examples: a run is resumed on the data that it began with
@@ -36,7 +37,7 @@ class Prepared:
     objective: Objective
     train: MicroBatches
     val: MicroBatches
-    examples: tuple[int, int]
+    counts: Counts
     studies: frozenset[str]
     chosen: frozenset[str]
     images: tuple[Path, ...]
@@ -91,7 +92,7 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
         objective,
         batches,
         val_batches,
-        examples=(len(train), len(val)),
+        counts=Counts(len(train), len(val), sum(not example.patient for example in (*train, *val))),
         studies=frozenset(mark for example in train for mark in example.marks),
         chosen=frozenset(mark for example in val for mark in example.marks),
         images=() if data.embedded else tuple(example.image for example in train),

@@ -206,6 +206,10 @@ def test_roco_is_read_in_its_three_shapes(tmp_path: Path) -> None:
     assert one[0].sections["report"] == 'A "large mass.'
     assert three[0].images == (tmp_path / "three" / "test" / "ROCOv2_2023_test_000001.jpg",)
     assert three[0].split == "test"
+    file = tmp_path / "three" / "test_images" / "ROCOv2_2023_test_000001.jpg"
+    file.parent.mkdir()
+    file.write_bytes(b"x")
+    assert read_studies("roco", tmp_path / "three")[0].images == (file,)
 
 
 def test_mimic_is_read_from_its_tables_and_folders(tmp_path: Path) -> None:

@@ -118,6 +118,26 @@ def test_padchest(tmp_path: Path) -> None:
     assert study.labels["age"] == "84"
 
 
+@pytest.mark.parametrize(("column", "second"), [("PatientID", "p2"), ("Report", "cardiomegali .")])
+def test_a_study_of_padchest_has_one_patient_and_one_report(tmp_path: Path, column: str, second: str) -> None:
+    """Rows of one StudyID that contradict each other name both lines; a blank in one of them does not."""
+    common = {"ImageDir": "0", "StudyID": "s1", "PatientID": "p1", "Projection": "PA", "Report": "sin hallazg ."}
+    message = rf"line 2 and .*line 3 are of one StudyID, with two values of {column}"
+    for one, other in ((common[column], second), (common[column], ""), ("", common[column])):
+        rows = [{**common, "ImageID": "a.png", column: one}, {**common, "ImageID": "b.png", column: other}]
+        file = tmp_path / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
+        with file.open("w", newline="", encoding="utf-8") as table:
+            writer = csv.DictWriter(table, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        if one and other:
+            with pytest.raises(DatasetError, match=message):
+                read_studies("padchest", tmp_path)
+        else:
+            [study] = read_studies("padchest", tmp_path)
+            assert (study.patient_id, study.sections) == ("p1", {"report": "sin hallazg ."})
+
+
 def test_bimcv(tmp_path: Path) -> None:
     """A session is a study; its radiographs are in mod-rx, their names say the view; CT is not read."""
     labels = tmp_path / "derivatives" / "labels"

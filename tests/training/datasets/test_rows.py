@@ -204,3 +204,28 @@ def test_an_id_that_only_some_rows_have_is_refused(tmp_path: Path) -> None:
     rows = [{"id": "7", "image": "a.png", "report": "Clear."}, {"id": None, "image": "b.png", "report": None}]
     with pytest.raises(DatasetError, match="line 2 has no id"):
         read_source(write_rows(tmp_path, rows))
+
+
+@pytest.mark.parametrize("form", ["table", "pairs"])
+def test_an_image_that_is_listed_twice_is_one_study(tmp_path: Path, form: str) -> None:
+    """As in covid-chestxray, under two numbers of a patient; with an id two patients are a contradiction."""
+    rows = [{"image": "a.png", "file": "a.png", "report": "Clear.", "patient": f"p{i}"} for i in range(2)]
+    source = write_rows(tmp_path, rows)
+    if form == "pairs":
+        (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+        source = Source("pairs", str(tmp_path))
+    [study] = read_source(source)
+    assert (study.patient_id, study.sections) == ("p0", {"report": "Clear."})
+    if form == "table":
+        with pytest.raises(DatasetError, match="with two values of patient"):
+            read_source(write_rows(tmp_path, [{**row, "id": "s"} for row in rows]))
+
+
+@pytest.mark.parametrize("place", ["<image>\n", "<ImageHere> ", "<image_1>"])
+def test_where_the_image_is_put_is_not_asked(tmp_path: Path, place: str) -> None:
+    """Conversations have a mark in the question; "<5 mm" is none."""
+    row = {"image": "a.png", "file": "a.png", "report": f"{place}Clear, <5 mm.", "prompt": f"{place}Is it <5 mm?"}
+    (tmp_path / "pairs.json").write_text(json.dumps([row]), encoding="utf-8")
+    for source in (write_rows(tmp_path, [row]), Source("pairs", str(tmp_path))):
+        [study] = read_source(source)
+        assert (study.labels["prompt"], study.sections["report"]) == ("Is it <5 mm?", "Clear, <5 mm.")

@@ -1,6 +1,7 @@
 """The command: model folders, predictions of other systems, ReXrank's files."""
 
 import csv
+import hashlib
 import json
 import shutil
 import sys
@@ -126,7 +127,10 @@ def test_a_model_is_scored_beside_its_baselines(
     assert len(first) == 6
     assert first["nearest image, 32 x 32 pixels"]["BLEU-4"] == [1, 1, 1]
     assert first["nearest image, encoder features"]["BLEU-4"] == [1, 1, 1]
-    assert "perplexity, token" in (out / "evaluation.md").read_text(encoding="utf-8")
+    page = (out / "evaluation.md").read_text(encoding="utf-8")
+    assert "perplexity, token" in page
+    assert f"weights with the sha256 {result['weights']}" in page
+    assert result["weights"] == hashlib.sha256((model_folder / "model.safetensors").read_bytes()).hexdigest()
     assert (out / "examples.png").stat().st_size > 5000
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -154,7 +158,9 @@ def test_baselines_can_stand_alone(
     """Without a model the constant comes first, and the missing images are told of."""
     empty = tmp_path / "empty"
     empty.mkdir()
+    (tmp_path / "examples.png").write_bytes(b"of another evaluation")
     run_command(monkeypatch, "baselines", annotation, "--format", "r2gen", "--images", empty, "--out", tmp_path)
+    assert not (tmp_path / "examples.png").exists()
     text = capsys.readouterr().out
     assert text.startswith("|  | constant, best BLEU-4 on val | constant, most frequent | random training report |")
     assert "0 of 3 studies and 0 of 3 training studies" in text
@@ -301,6 +307,25 @@ def test_one_patient_has_no_interval(
     page = capsys.readouterr().out
     assert "All studies are of one patient: the figures have no intervals" in page
     assert " to " not in "".join(line for line in page.splitlines() if line.startswith("| BLEU"))
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(1, "There is one study, or studies of one"), (3, "The studies are of 3 known")]
+)
+def test_few_studies_of_unknown_patients_are_not_called_patients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], count: int, said: str
+) -> None:
+    """Nobody knows how many patients three studies are of."""
+    studies = [
+        {"file": f"{i}.png", "split": "test" if i < count else "train", "report": text}
+        for i, text in enumerate(REPORTS * 3)
+    ]
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(studies), encoding="utf-8")
+    run_command(monkeypatch, "baselines", path, "--format", "pairs", "--out", tmp_path / "out")
+    page = capsys.readouterr().out
+    assert said in page
+    assert f"of {count} patient" not in page
 
 
 def test_references_that_are_equal_as_prepared_are_said_to_be(

@@ -31,3 +31,24 @@ def test_a_language_is_named_where_it_is_certain() -> None:
     assert find_language(ROMANIAN) != "en"
     assert describe_language(["Plaušu lauki bez infiltrācijas. Sirds normāla."]).startswith("not English (looks like")
     assert describe_language(["1 2"]) == "in a language that could not be told"
+
+
+LISTS = {
+    "es": "neumonia derrame cardiomegalia fractura escoliosis fibrosis masa neumotorax",
+    "de": "Erguss Kardiomegalie Stauung Rundherd Emphysem Narbe Pneumothorax",
+    "fr": "pneumonie epanchement cardiomegalie atelectasie fracture nodule emphyseme",
+    "it": "polmonite versamento cardiomegalia frattura nodulo enfisema",
+    "nl": "pneumonie pleuravocht cardiomegalie fractuur oedeem nodus emfyseem",
+    "pt": "pneumonia derrame cardiomegalia fratura edema enfisema escoliose",
+    "en": "pneumonia effusion cardiomegaly fracture edema nodule emphysema scoliosis",
+}
+
+
+@pytest.mark.parametrize("language", LISTS)
+@pytest.mark.parametrize("size", [1, 3])
+def test_lists_of_one_word_a_line_are_no_sentences(language: str, size: int) -> None:
+    """One word a report, and some a report: words alone do not look English, nor English ones French."""
+    words = LISTS[language].split()
+    texts = ["\n".join(words[i : i + size]) for i in range(0, len(words), size)]
+    assert (find_language(texts) == "en") is (language == "en")
+    assert (find_language(texts[:3]) == "en") is (language == "en")

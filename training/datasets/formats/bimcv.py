@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import keep_texts
 from training.datasets.image_files import find_folder, list_images
 from training.datasets.study import DatasetError, Study
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import find_file, keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import find_file, keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
 from training.datasets.split_names import name_split

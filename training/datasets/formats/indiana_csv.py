@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import find_file, keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import find_file, keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.study import Study
 

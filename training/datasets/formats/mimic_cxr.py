@@ -12,7 +12,8 @@ The reports are credentialed data: they stay where their licence allows, and out
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from training.datasets.files import find_file, keep_texts, read_rows, read_text
+from training.datasets.delimited import read_rows
+from training.datasets.files import find_file, keep_texts, read_text
 from training.datasets.image_files import ImageFolder
 from training.datasets.sections import split_sections
 from training.datasets.split_names import name_split

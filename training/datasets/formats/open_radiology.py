@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.datasets.files import find_file, keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import find_file, keep_texts
 from training.datasets.split_names import name_split
 from training.datasets.study import DatasetError, Study
 from training.datasets.templates import Labels

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import find_file, keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import find_file, keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError, Study
 from training.datasets.values import read_value
@@ -25,6 +26,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         studies.setdefault(row["StudyID"], []).append((place, row))
     for study_id, rows in studies.items():
         place, first = rows[0]
+        known: dict[str, str] = {}
         for column in ("PatientID", "Report"):
             found = {value: where for where, row in rows if (value := read_value(row[column])) is not None}
             if len(found) > 1:
@@ -32,11 +34,12 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 raise DatasetError(
                     f"{one} and {other} are of one StudyID, with two values of {column}; give each study its own"
                 )
+            known[column] = next(iter(found), "")
         yield Study(
             study_id=study_id,
             images=tuple(folder.find(f"{row['ImageDir']}/{row['ImageID']}", row["ImageID"]) for _, row in rows),
-            sections=keep_texts({"report": first["Report"]}, place),
-            patient_id=first["PatientID"],
+            sections=keep_texts({"report": known.get("Report")}, place),
+            patient_id=known.get("PatientID"),
             views=tuple(row["Projection"] for _, row in rows),
             source="PadChest",
             split=None,

@@ -2,14 +2,15 @@
 
 ROCO    : {train,validation,test}/radiology/captions.txt, `id <tab> caption` without a header; images/{id}.jpg
 Kaggle  : the same folders with {train,val,test}data.csv: `id,name,caption`
-ROCOv2  : {train,valid,test}_captions.csv: `ID,Caption`; {train,valid,test}/{id}.jpg
+ROCOv2  : {train,valid,test}_captions.csv: `ID,Caption`; {train,valid,test}/{id}.jpg, also in `{train,...}_images/`
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import find_split
 from training.datasets.study import DatasetError, Study
@@ -37,19 +38,20 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
 def _read_table(table: Path, images: Path | None) -> Iterator[Study]:
     split = find_split("/".join(table.parts[-3:]))
-    own, figures = table.parent / "images", {}
+    own, figures = [table.parent / "images"], {}
     if table.suffix == ".txt":
         figures = _read_figures(table.parent / "licences.txt")
         rows = read_rows(table, (), delimiter="\t", header=("id", "caption"))
         found = ((place, row["id"], f"{row['id']}.jpg", row["caption"]) for place, row in rows)
     elif table.name.endswith("_captions.csv"):
-        own = table.parent / table.name.removesuffix("_captions.csv")
+        name = table.name.removesuffix("_captions.csv")
+        own = [table.parent / name, table.parent / f"{name}_images"]
         rows = read_rows(table, ("ID", "Caption"))
         found = ((place, row["ID"], f"{row['ID']}.jpg", row["Caption"]) for place, row in rows)
     else:
         rows = read_rows(table, ("name", "caption"))
         found = ((place, row.get("id") or row["name"], row["name"], row["caption"]) for place, row in rows)
-    folder = ImageFolder(images or own)
+    folder = ImageFolder(*([images] if images else own))
     for place, key, name, caption in found:
         article = re.match(r"PMC\d+", figures.get(key, name))
         yield Study(

@@ -14,22 +14,14 @@ Parquet may hold the images themselves, as bytes or as `{bytes, path}`: they are
 or next to the table.
 """
 
-import gzip
 import math
-import zlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.files import (
-    PROMPT,
-    check_columns,
-    collect_labels,
-    find_file,
-    keep_texts,
-    read_json_lines,
-    read_rows,
-)
+from training.datasets.delimited import check_columns, find_delimiter, read_rows
+from training.datasets.files import PROMPT, collect_labels, find_file, keep_texts, read_json_lines
 from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
@@ -59,7 +51,7 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
             raise DatasetError(
                 f"{place} has no column {', '.join(absent)} (dataset.columns); its columns are: {', '.join(values)}"
             )
-        columns_of = {column.strip().lower(): column for column in values} | {name: name for name in values} | given
+        columns_of = _find_columns(place, values, given)
         row = {name: values.get(columns_of.get(name, name)) for name in COLUMNS}
         row["labels"] = collect_labels(values, {columns_of.get(name, name) for name in COLUMNS})
         rest = {column: value for column, value in values.items() if column not in given.values()}
@@ -86,11 +78,26 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
         yield from _make_studies(study_id, rows, folder, file.stem)
 
 
+def _find_columns(place: str, values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+    """The column of each of COLUMNS that is there. Raises DatasetError where two have one name but for the case."""
+    found: dict[str, str] = dict(given)
+    for column in values:
+        name = column.strip().lower()
+        if name in COLUMNS and found.setdefault(name, column) != column and name not in given:
+            raise DatasetError(
+                f"{place} has the columns {found[name]!r} and {column!r}; name one with dataset.columns ({name}: ...)"
+            )
+    return found
+
+
 def _make_studies(study_id: str, rows: Sequence[Row], folder: ImageFolder, source: str) -> Iterator[Study]:
-    """The study of the rows of one id, or one for each question in them."""
+    """The study of the rows of one id, or one for each question in them.
+
+    An image that is listed twice without an id counts as what it is listed as first, as in the format `pairs`.
+    """
     place, first = rows[0]
     for name in ("patient", "split"):
-        if len({read_value(row[name]) for _, row in rows}) > 1:
+        if len({read_value(row[name]) for _, row in rows}) > 1 and read_value(first["id"]) is not None:
             raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
     patient = read_value(first["patient"]) or find_patient(study_id)
     for question_id, part in separate_questions(study_id, rows):
@@ -111,7 +118,7 @@ def read_any(file: Path) -> Iterator[Row]:
     kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
     rows: Iterator[Row]
     if kind in ("csv", "tsv"):
-        delimiter = "\t" if kind == "tsv" else _find_delimiter(file)
+        delimiter = "\t" if kind == "tsv" else find_delimiter(file)
         rows = read_rows(file, (), delimiter)
     elif kind == "xlsx":
         rows = _read_excel(file)
@@ -123,17 +130,6 @@ def read_any(file: Path) -> Iterator[Row]:
         raise DatasetError(f"{file} is not a table; allowed: .csv, .tsv, .xlsx, .parquet, .jsonl, .ndjson")
     for place, row in rows:
         yield place, {column: _read_cell(value) for column, value in row.items()}
-
-
-def _find_delimiter(file: Path) -> str:
-    """Comma, or semicolon, which spreadsheets write where numbers have a comma: whichever the header has more of."""
-    opener = gzip.open if file.suffix == ".gz" else open
-    try:
-        with opener(file, "rt", encoding="utf-8-sig", errors="replace") as lines:
-            header = lines.readline()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{file} cannot be read: {error}; fetch it again") from error
-    return ";" if header.count(";") > header.count(",") else ","
 
 
 def _read_images(cell: Any, folder: Path) -> list[str]:
@@ -165,7 +161,7 @@ def _read_excel(file: Path) -> Iterator[Row]:
 
     try:
         sheet = load_workbook(file, read_only=True, data_only=True).worksheets[0]
-        rows = sheet.iter_rows(values_only=True)
+        rows = (tuple(map(_read_excel_cell, cells)) for cells in sheet.iter_rows())
         columns = [str(cell) if cell is not None else f"column {i}" for i, cell in enumerate(next(rows, ()), 1)]
         check_columns(file, columns)
         for number, cells in enumerate(rows, 2):
@@ -173,6 +169,13 @@ def _read_excel(file: Path) -> Iterator[Row]:
                 yield f"{file}, row {number}", dict(zip(columns, cells, strict=False))
     except (OSError, BadZipFile, InvalidFileException, KeyError) as error:
         raise DatasetError(f"{file} is not an Excel file: {error}; save it again as .xlsx or CSV") from error
+
+
+def _read_excel_cell(cell: Any) -> Any:
+    """The value; a number with the zeros before it that its format shows: 7 as `0007` is the id 0007."""
+    if isinstance(cell.value, int) and re.fullmatch("0+", cell.number_format or ""):
+        return str(cell.value).zfill(len(cell.number_format))
+    return cell.value
 
 
 def _read_parquet(file: Path) -> Iterator[Row]:

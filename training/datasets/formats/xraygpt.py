@@ -22,6 +22,8 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     contents = read_json(file)
     if not isinstance(contents, dict) or "annotations" not in contents:
         raise DatasetError(f"{file} has no key annotations; if it is a list (MedicalGPT), give the format medicalgpt")
+    if "images" in contents:
+        raise DatasetError(f"{file} names its images under the key images; give the format coco")
     for place, record in read_records(file, contents["annotations"], KEYS):
         name = str(record["image_id"])
         numbered = re.fullmatch(r"(\d+)_\d+", name)

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.datasets.files import collect_labels, find_file, keep_texts, read_rows
+from training.datasets.delimited import read_rows
+from training.datasets.files import collect_labels, find_file, keep_texts
 from training.datasets.image_files import list_images, nest_folders, strip_suffixes
 from training.datasets.patients import find_patient
 from training.datasets.study import DatasetError, Study

@@ -111,15 +111,19 @@ NEW_STATEMENT = re.compile(
     rf"|,\s*(?:no|without)\b"
     r"|(?:,|\band\b)\s*(?:the )?(?:persistence|progression|worsening|recurrence|development|appearance) (?:of|in)\b"
     r"(?!.*\bn?or\b)"
-    r"|(?:,|\band\b)\s*(?!(?:n?or|and|with)\b)(?=(?:[\w-]+ ){1,5}(?:placed|inserted|introduced|positioned)\b)"
+    r"|(?:,|\band\b)\s*+(?!(?:n?or|and|with)\b)(?=(?:[\w-]+ ){1,5}(?:placed|inserted|introduced|positioned)\b)"
     rf"|(?:{_END_OF_GENERAL}),(?!.*(?:,|\bn?or\b))"
     rf"|(?:{_END_OF_FINDING}|{_END_OF_GENERAL}),\s*(?=(?:[\w-]+ ){{0,3}}{_NEVER_LISTED}\b)(?!.*(?:,|\b(?:n?or|and)\b))"
-    rf"|,\s*(?!(?:or|nor|and|with|if|which|that|{_VERB})\b)(?={_NO_LIST}\b{_VERB}\b)"
-    rf"|,\s*(?!(?:or|nor|and|if|which|that)\b)(?={_NO_LIST}\b{_SEEN} (?:on|in|at) (?:the )?{_SIDE})"
+    rf"|,\s*+(?!(?:or|nor|and|with|if|which|that|{_VERB})\b)(?={_NO_LIST}\b{_VERB}\b)"
+    rf"|,\s*not (?:well |clearly |definitely )?{_SEEN} (?:on|in) (?:the )?(?:lateral|frontal|pa|ap|other|opposite)\b"
+    rf"|,\s*+(?!(?:or|nor|and|if|which|that)\b)(?={_NO_LIST}\b{_SEEN} (?:on|in|at) (?:the )?{_SIDE})"
     rf"|\band\b(?={_NO_LIST}\b(?:remains?|persists?|(?:is|are|has|have) (?:\w+ )?(?:{_AFFIRMED}|enlarged|prominent))\b)"
     rf"|(?:(?<= seen)|(?<= identified)|(?<= evident)|(?<= noted)|(?<= present))(?:,|\s+and\b)"
 )
-"""Starts another statement of the same sentence: "no pneumothorax, a small effusion is present"."""
+"""Starts another statement of the same sentence: "no pneumothorax, a small effusion is present".
+
+So does what is said of another view: "a nodule on the frontal view, not seen on the lateral view".
+"""
 
 NEGATED_BEFORE = _any(
     "no", "non", "not", "without", "never", "nor", "neither", "absent", "absence of", "negative for", "free of",
@@ -207,6 +211,8 @@ UNCERTAIN_AFTER = _any(
     "(?:may|might|could) (?:also )?be (?:hidden|obscured|masked|missed|overlooked|present)",
     "should be considered",
     "is in the differential",
+    "among the (?:\\w+ ){0,2}(?:considerations|possibilities|differentials?)",
+    "(?:is|are|was|were) (?:questioned|queried|raised)",
     "if any",
     "if present",
 )
@@ -225,7 +231,8 @@ Words that follow the "or" are not a part of it: "atelectasis or possibly pneumo
 
 HISTORY = re.compile(
     r"(?:\b(?:history|h/o|p?m?hx|pmh|indications?|follow(?:ing)?[- ]?up|"
-    r"reasons? for (?:the )?(?:exam\w*|study)|(?:hospitali[sz]|admitt)ed (?:for|with))\b(?: (?:of|for))?)"
+    r"reasons? for (?:the )?(?:exam\w*|study)|"
+    r"clinical (?:questions?|information|details)|(?:hospitali[sz]|admitt)ed (?:for|with))\b(?: (?:of|for))?)"
     r"(?:(?: [\w-]+){0,5}|\s*[:-](?:,? [\w-]+)*,?)\s*$"
 )
 """What follows is of the past, or only what somebody told."""

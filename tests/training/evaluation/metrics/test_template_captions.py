@@ -10,16 +10,25 @@ import pytest
 import torch
 from PIL import Image
 
+from prelim.archive.archive import WEIGHTS
 from prelim.networks.model_folder import read_model_folder
 from tests.training.conftest import CAPTIONS, LABELS
 from training.datasets.formats.open_radiology import read_records, read_templates
 from training.datasets.source import Source
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
-from training.datasets.trained_on import read_trained_on
+from training.datasets.trained_on import name_weights, read_trained_on
 from training.evaluation.baselines import best_constant_report, most_frequent_report, pixel_vectors, retrieved_reports
 from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.demo_card import MEASUREMENTS, attributions, collect, find_differences, write_card
+from training.evaluation.demo_card import (
+    MEASURED,
+    MEASUREMENTS,
+    attributions,
+    check_weights,
+    collect,
+    find_differences,
+    write_card,
+)
 from training.evaluation.external import HANNOVER, read_known, read_laterals, score_covid
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import NOT_A_TEMPLATE, TemplateScorer, label_scores
@@ -186,7 +195,11 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
     gate = {"rate": 0.01, "train": 8, "val": 4, "rank": 2, "bytes": 9000, "kinds": {}}
     gate["false_refusals"] = {"mean": 0.01, "low": 0.0, "high": 0.02, "splits": 9}
     records = read_records(data, "train")
-    card = write_card(model, collect(result, external, training, records, attribution, gate=gate))
+    measured = collect(
+        evaluation={"weights": "0", **result}, external=external, gate=gate, training=training,
+        records=records, attribution=attribution,
+    )  # fmt: skip
+    card = write_card(model, measured)
     assert "is right for 1,\n33.3%" in card
     assert "always saying pneumonia is right for 66.7%" in card
     assert "1.00% of the images of the others are refused" in card
@@ -200,6 +213,15 @@ def test_another_measurement_is_told() -> None:
     said = {"a": {"b": [1, 2]}, "c": 1}
     assert find_differences(said, said) == []
     assert find_differences(said, {"a": {"b": [1, 3]}}) == ["a/b/1 is 2, measured: 3", "c is 1, measured: None"]
+
+
+def test_figures_of_other_weights_are_no_figures_of_a_model(tmp_path: Path) -> None:
+    """A card is not made of what an earlier training left in `out/evaluation`."""
+    (tmp_path / WEIGHTS).write_bytes(b"new")
+    check_weights({"evaluation": name_weights(tmp_path)}, tmp_path)
+    for old in ({"weights": "0"}, {}):
+        with pytest.raises(SystemExit, match="gate: not measured with the weights that are in"):
+            check_weights({"evaluation": name_weights(tmp_path), "gate": old}, tmp_path)
 
 
 def test_pictures_of_the_training_data_are_not_of_other_sources(tmp_path: Path) -> None:
@@ -220,9 +242,10 @@ def test_pictures_of_the_training_data_are_not_of_other_sources(tmp_path: Path) 
 
 
 def test_the_demo_card_is_what_was_measured() -> None:
-    """Every figure of the committed card is that of measurements.json, which the commands of demo_card write."""
+    """Every figure of the committed card is that of measurements.json, measured with the committed weights."""
     folder = Path(__file__).parents[4] / "models" / "demo"
     measured = json.loads((folder / MEASUREMENTS).read_text(encoding="utf-8"))
+    check_weights({MEASUREMENTS: measured, **{name: measured[name] for name in MEASURED}}, folder)
     assert (folder / "MODEL_CARD.md").read_text(encoding="utf-8") == write_card(read_model_folder(folder), measured)
 
 

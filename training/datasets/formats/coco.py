@@ -1,0 +1,66 @@
+"""COCO captions: `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`.
+
+annotations.json, captions.json         : images next to it or in `images/`
+annotations/captions_train2017.json     : images in `train2017/`, one folder up
+train/_annotations.coco.json            : images next to it (Roboflow)
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from training.datasets.files import check_keys, collect_labels, keep_readings, read_json, read_records
+from training.datasets.image_files import ImageFolder, strip_suffixes
+from training.datasets.patients import find_patient
+from training.datasets.split_names import SplitReader, find_split, is_split_key
+from training.datasets.study import DatasetError, Study
+from training.datasets.values import find_patient_value, name_patient_keys
+
+PATTERNS = ("annotations.json", "captions*.json", "annotations/captions*.json", "*/_annotations.coco.json")
+
+
+def read(path: Path, images: Path | None) -> Iterator[Study]:
+    """Read one file, or all of a folder; the split is in the name of the file or its folder, or in each image's record.
+
+    An image is a study, by its file name without the suffix; its captions are references. The patient is a key of the
+    image's record, else unknown.
+    """
+    files = [path] if path.is_file() else next((f for f in (sorted(path.glob(p)) for p in PATTERNS) if f), [])
+    if not files:
+        raise DatasetError(f"{path} has no {' or '.join(PATTERNS)}; give the folder with it, or the file, as path")
+    splits = SplitReader()
+    for file in files:
+        yield from _read_file(file, images, splits)
+
+
+def _read_file(file: Path, images: Path | None, splits: SplitReader) -> Iterator[Study]:
+    contents = read_json(file)
+    check_keys(str(file), contents, ("images", "annotations"))
+    split = find_split("/".join(file.parts[-2:]))
+    # captions_train2017.json has its images in train2017/.
+    own = file.stem.partition("_")[2]
+    near = (file.parent, file.parent / "images", file.parent.parent / own, file.parent.parent / "images")
+    folder = ImageFolder(*([images] if images else near))
+    captions: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for _, record in read_records(file, contents["annotations"], ("image_id", "caption")):
+        captions[record["image_id"]].append({"report": record["caption"]})
+    for place, record in read_records(file, contents["images"], ("id", "file_name")):
+        name = str(record["file_name"])
+        sections, further = keep_readings(captions.pop(record["id"], []), place)
+        yield Study(
+            study_id=strip_suffixes(name),
+            images=(folder.find(name),),
+            sections=sections,
+            further=further,
+            patient_id=find_patient_value(record) or find_patient(name),
+            views=("",),
+            source="COCO captions",
+            split=splits.read(record, place) or split,
+            labels=collect_labels(
+                record, ("id", "file_name", *name_patient_keys(record), *filter(is_split_key, record))
+            ),
+            place=place,
+        )
+    if captions:
+        raise DatasetError(f"{file} has captions of the image {next(iter(captions))!r}, which is not among its images")
