@@ -291,7 +291,7 @@ class ReportGenerator:
         return [done[f"{index}"] for index in range(len(requests))]
 
     def new_text(self, request_id: str) -> str:
-        """What is decided of the report's text and was not at the call before, for requests of one sequence.
+        """What is decided of the report's text and was not at the call before.
 
         All that this has returned is a beginning of the report's text; the rest comes with the report.
         """
@@ -300,7 +300,7 @@ class ReportGenerator:
             return ""
         if draft.stream is None:
             draft.stream = self._streams.open(draft.options.stop)
-        return draft.stream.feed(draft.selection.leading())
+        return draft.stream.feed(draft.selection.decided())
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its slot; unknown ones are ignored."""
