@@ -143,6 +143,7 @@ train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.gate models/demo $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
+	$(BIN)/python -m training.confidence models/demo $(DATA)
 	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
 
 check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of the demo card again; fails where one differs
@@ -150,6 +151,7 @@ check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of t
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.gate models/demo $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray --measure
+	$(BIN)/python -m training.confidence models/demo $(DATA) --measure
 	$(BIN)/python -m training.evaluation.demo_card models/demo --check
 
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data

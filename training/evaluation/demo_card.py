@@ -3,9 +3,10 @@
 $ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
 $ python -m training.evaluation.external models/demo --templates DATA --covid COVID --iu IU
 $ python -m training.gate models/demo DATA --covid COVID --iu IU
+$ python -m training.confidence models/demo DATA
 $ python -m training.evaluation.demo_card models/demo --data DATA          # collects measurements.json, writes the card
 $ python -m training.evaluation.demo_card models/demo                      # writes the card from measurements.json
-$ python -m training.evaluation.demo_card models/demo --check              # fails where the first three say otherwise
+$ python -m training.evaluation.demo_card models/demo --check              # fails where the first four say otherwise
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
 from training.datasets.formats.open_radiology import Record, read_records
-from training.evaluation import input_gate
+from training.evaluation import confidence, input_gate
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
 from training.evaluation.systems import FEATURES
 from training.evaluation.table import figure, markdown
@@ -29,7 +30,7 @@ from training.evaluation.table import figure, markdown
 MEASUREMENTS = "measurements.json"
 """What the card is written from, next to it."""
 
-MEASURED = ("evaluation", "external", "gate")
+MEASURED = ("evaluation", "external", "gate", "confidence")
 """Parts of it that the model folder and the data give again; `training` needs a training."""
 
 CARD = """# {name} {version}
@@ -41,7 +42,7 @@ It exists so that this project can be tried, tested and measured without any dow
 On pictures of the sources that it was trained on the finding is wrong for {wrong:.1%}, the coarser finding group for
 {wrong_group:.1%}. On chest radiographs of other sources the finding group is wrong for {wrong_external:.1%}. Nothing
 in its text
-shows which.
+shows which; its [confidence](#confidence) tells some of them.
 
 ## What it is
 
@@ -90,6 +91,12 @@ without {laterals[left_out]} that open_radiology has: {views}.
 <!-- input gate -->
 {gate}
 <!-- end of input gate -->
+
+## Confidence
+
+<!-- confidence -->
+{confidence}
+<!-- end of confidence -->
 
 ## Known limits
 
@@ -143,6 +150,7 @@ def collect(
     attribution: str,
     *,
     gate: Mapping[str, Any],
+    confidence: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What the card is written from, as measurements.json has it."""
     settings = training["settings"]
@@ -162,6 +170,7 @@ def collect(
         "attributions": attributions(attribution),
         "external": external,
         "gate": gate,
+        "confidence": confidence,
         "evaluation": evaluation,
     }
 
@@ -202,6 +211,7 @@ def write_card(model: Model, measured: Mapping[str, Any]) -> str:
         covid=covid,
         external=external,
         gate=input_gate.markdown(measured["gate"]),
+        confidence=confidence.markdown(measured.get("confidence")),
         low=low,
         high=high,
         always=covid["always_pneumonia"][0],
@@ -241,6 +251,7 @@ def main() -> None:
     parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))
     parser.add_argument("--external", type=Path, default=Path("out/evaluation/external.json"))
     parser.add_argument("--gate", type=Path, default=Path("out/evaluation/gate.json"))
+    parser.add_argument("--confidence", type=Path, default=Path("out/evaluation/confidence.json"))
     parser.add_argument("--training", type=Path, default=Path("runs/demo/training.json"))
     parser.add_argument("--check", action="store_true", help="compare measurements.json with what was measured")
     arguments = parser.parse_args()
@@ -252,15 +263,12 @@ def main() -> None:
             sys.exit("\n".join(differences))
         return
     if arguments.data:
-        files = (arguments.evaluation, arguments.external, arguments.gate, arguments.training)
-        evaluation, external, gate, training = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        named = vars(arguments)
+        found = {name: json.loads(named[name].read_text(encoding="utf-8")) for name in (*MEASURED, "training")}
         measured = collect(
-            evaluation,
-            external,
-            training,
-            read_records(arguments.data, "train"),
-            (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8"),
-            gate=gate,
+            records=read_records(arguments.data, "train"),
+            attribution=(arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8"),
+            **found,
         )
         path.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     card = write_card(read_model_folder(arguments.model), json.loads(path.read_text(encoding="utf-8")))

@@ -10,7 +10,7 @@ import yaml
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from prelim.archive.archive import CONFIG, GATE, TOKENIZER, WEIGHTS
+from prelim.archive.archive import CONFIDENCE, CONFIG, GATE, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import check_weights, write_weights
 from prelim.networks.model_folder import MODEL_CARD, build_network
@@ -57,6 +57,12 @@ License of the weights: {licence}.
 {gap} scores on studies of patients that were not in any training data, each next to the score of a constant report (the
 same text for every image) on the same studies. A score without that baseline says nothing, and is not shown.
 
+## Confidence
+
+<!-- confidence -->
+This model is not calibrated: its answers have no confidence.
+<!-- end of confidence -->
+
 ## Known limits
 
 {gap} images, findings and patients for which it fails.
@@ -92,6 +98,7 @@ def write_folder(
     write_weights(folder / WEIGHTS, stored)
     tokenizer.save(str(folder / TOKENIZER))
     (folder / GATE).unlink(missing_ok=True)
+    (folder / CONFIDENCE).unlink(missing_ok=True)
 
 
 def write_card(

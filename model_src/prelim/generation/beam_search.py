@@ -1,7 +1,7 @@
 """Beam search and beam sampling of one request."""
 
-import os
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -110,7 +110,8 @@ class BeamSearch:
         rivals = [(running, row) for row in running.scores.isfinite().nonzero()[:, 0].tolist()]
         rivals += [(finished, row) for row in is_best.nonzero()[:, 0].tolist()]
         sequences = [beams.tokens[row, : beams.lengths[row]].tolist() for beams, row in rivals]
-        return os.path.commonprefix(sequences) if sequences else []
+        agreed = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False))
+        return [tokens[0] for tokens in agreed]
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
         """The best finished beams, best first; fewer than requested if the search found fewer.

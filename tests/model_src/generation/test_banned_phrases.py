@@ -197,7 +197,18 @@ def test_no_report_of_ten_thousand_contains_a_banned_phrase() -> None:
     run_random(10_000)
 
 
-PRIORS = ("compared to", "unchanged", "interval", "prior", "previous", "stable", "again seen", "new", "since", "worsened")
+PRIORS = (
+    "compared to",
+    "unchanged",
+    "interval",
+    "prior",
+    "previous",
+    "stable",
+    "again seen",
+    "new",
+    "since",
+    "worsened",
+)
 
 
 @pytest.mark.exhaustive
@@ -223,7 +234,9 @@ def test_a_step_of_three_beams_takes_at_most_a_tenth_longer() -> None:
 
     turns = [(seconds(()), seconds(PRIORS)) for _ in range(41)][1:]
     plain, banned = (statistics.median(times) for times in zip(*turns, strict=True))
-    sys.stdout.write(f"a step of 1x3: {1000 * plain / 48:.2f} ms, with {len(PRIORS)} phrases {banned / plain - 1:+.1%}\n")
+    sys.stdout.write(
+        f"a step of 1x3: {1000 * plain / 48:.2f} ms, with {len(PRIORS)} phrases {banned / plain - 1:+.1%}\n"
+    )
     assert banned < 1.1 * plain
 
 
