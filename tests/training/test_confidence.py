@@ -76,7 +76,7 @@ def test_mean_logprob_is_that_of_the_tokens() -> None:
     ],
 )
 def test_findings_are_compared_with_the_reference(sentence: str, wrong: bool | None) -> None:
-    """What is there is in the reference, and what is not there is not in it; a sentence without findings is neither."""
+    """Findings and denied findings; a sentence with neither is not judged."""
     judge = by_labeller(Labeller(), "Small left pleural effusion. The heart is not enlarged. No pneumothorax.")
     assert judge(sentence) is wrong
 

@@ -39,7 +39,7 @@ def by_template(reader: LabelReader, true: Labels) -> IsWrong:
 
 
 def by_labeller(labeller: Labeller, reference: str) -> IsWrong:
-    """For reports: what is there is in the reference, certain or not, and what is not there is not certain in it."""
+    """For reports: a finding is wrong if the reference denies it or is silent, its absence if the reference has it."""
     true = labeller.read(reference)
 
     def wrong(sentence: str) -> bool | None:
