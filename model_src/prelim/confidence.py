@@ -134,7 +134,7 @@ def read_sentences(
 
     after = [reach(first + stop) for _, stop in spans[:-1]]
     limits = [reach(first) if first else 0, *after, len(ids)]
-    found = []
+    found: list[tuple[str, Inputs]] = []
     for (start, stop), begin, end in zip(spans, limits, limits[1:], strict=False):
         surprisals = [-logprob for logprob in hypothesis.logprobs[min(begin, len(ids) - 1) : max(end, begin + 1)]]
         inputs = {

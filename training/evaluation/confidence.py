@@ -12,10 +12,10 @@ import numpy as np
 
 from prelim.confidence import DISTANCE, INPUTS, Confidence, Inputs
 from training.datasets.study import DatasetError
-from training.datasets.templates import LabelReader
+from training.datasets.templates import LabelReader, Labels
 from training.evaluation.input_gate import area
 from training.evaluation.metrics.labeller import NO_FINDING, Labeller, State
-from training.evaluation.metrics.template_captions import Labels, right_group
+from training.evaluation.metrics.template_captions import right_group
 
 FEWEST = 30
 """Wrong sentences, and right ones, that a calibration needs."""
