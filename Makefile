@@ -43,7 +43,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-hosts test-bulk test-faults fuzz-coverage soak overload
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-hosts test-bulk test-faults fuzz-coverage soak overload test-exhaustive
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -150,6 +150,7 @@ train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.gate models/demo $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
+	$(BIN)/python -m training.confidence models/demo $(DATA)
 	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
 
 check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of the demo card again; fails where one differs
@@ -157,6 +158,7 @@ check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of t
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.gate models/demo $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray --measure
+	$(BIN)/python -m training.confidence models/demo $(DATA) --measure
 	$(BIN)/python -m training.evaluation.demo_card models/demo --check
 
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
@@ -240,6 +242,9 @@ test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found
 
 test-bulk: archive  ## bulk jobs in full: 2,000 images with kills, 100,000 rows; half an hour
 	$(BIN)/python -m pytest -m exhaustive -s tests/bulk
+
+test-exhaustive: $(INSTALLED)  ## random requests in full: bits in any batch, streams with beams, banned phrases and what they cost
+	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src
 
 fuzz: $(INSTALLED)  ## 95,000 malformed requests among 5,000 good ones through the handler, and 5,000 through the gateway
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light

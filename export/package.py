@@ -25,7 +25,7 @@ import yaml
 from torch import Tensor, nn
 
 from export.export_onnx import export_onnx
-from prelim.archive.archive import CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUFFIX, TOKENIZER, VISION
+from prelim.archive.archive import CONFIDENCE, CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUFFIX, TOKENIZER, VISION
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
 from prelim.archive.model_config import ModelConfig
@@ -56,7 +56,7 @@ def write_files(model: Model, folder: Path) -> None:
 
 
 def write_model_files(model: Model, folder: Path) -> None:
-    """Write an archive's networks, weights, tokenizer, gate and model.yaml, without code or manifest."""
+    """Write an archive's networks, weights, tokenizer, gate, calibration and model.yaml, without code or manifest."""
     require_gate(model.config, model.gate, model.config.name)
     p = model.config.preprocess
     generator = torch.Generator().manual_seed(_SEED)
@@ -84,6 +84,8 @@ def write_model_files(model: Model, folder: Path) -> None:
     model.tokenizer.save(str(folder / TOKENIZER))
     if model.gate is not None:
         model.gate.write(folder / GATE)
+    if model.confidence is not None:
+        model.confidence.write(folder / CONFIDENCE)
 
 
 def write_decoder(model: Model, folder: Path) -> ModelConfig:

@@ -19,7 +19,7 @@ from prelim.report_generator import ReportGenerator
 
 EVENTS = "text/event-stream"
 
-ABOUT = ("status", "sections", "model", "warnings", "timing_ms")
+ABOUT = ("status", "sections", "sentences", "model", "warnings", "timing_ms")
 """Members of an answer to /predictions that OpenAI's objects have no place for."""
 
 
@@ -43,7 +43,9 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
     """The answer that carries a report; in a stream the text that has not been sent precedes it."""
     choices: list[Report | Alternative] = [report, *report.alternatives]
     contents = report_contents(report, exchange, model)
-    about = {name: contents[name] for name in ABOUT} | {"avg_logprobs": [choice.avg_logprob for choice in choices]}
+    about = {name: contents[name] for name in ABOUT if name in contents} | {
+        "avg_logprobs": [choice.avg_logprob for choice in choices]
+    }
     written = sum(choice.num_tokens for choice in choices)
     usage = {
         "prompt_tokens": report.num_prompt_tokens,

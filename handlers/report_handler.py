@@ -198,7 +198,7 @@ class ReportHandler:
     def _chunk(self, request_id: str, exchange: Exchange) -> bytes:
         """What to send of an answer that is not finished; empty when there is nothing new to say."""
         form = _answer_format(exchange)
-        if exchange.stream and _is_one_sequence(exchange):
+        if exchange.stream:
             text = attempt(lambda: self.generator.new_text(request_id))
             if text and not isinstance(text, Failure):
                 chunk = form.text_chunk(text, exchange, self.model)
@@ -206,11 +206,6 @@ class ReportHandler:
                 return chunk
         old = time.monotonic() - exchange.arrived > self.settings.heartbeat_s
         return form.heartbeat(exchange) if old and not exchange.grpc else b""
-
-
-def _is_one_sequence(exchange: Exchange) -> bool:
-    """Whether its text grows only at its end; of several sequences another one can become the best."""
-    return exchange.request.options is None or exchange.request.options.rows == 1
 
 
 def _answer_format(exchange: Exchange) -> AnswerFormat:

@@ -75,7 +75,8 @@ def read_request(
         raise UnreadableInput(f"unknown field {sanitized(unknown)}; known: {known}")
     options = options_of(_options(fields), defaults)
     flags = {name: boolean(name, fields.get(name, False)) for name in FLAGS}
-    _check_stream(flags["stream"], grpc, options)
+    if flags["stream"] and grpc:
+        raise InvalidOption("stream is true, but gRPC answers whole reports; use HTTP or leave stream out")
     images = _images(fields)
     request = ReportRequest(
         image=_image(fields) if images is None else None,
@@ -147,16 +148,6 @@ def _option(name: str, value: Any) -> Any:
             name,
         )
     return given
-
-
-def _check_stream(stream: bool, grpc: bool, options: GenerationOptions) -> None:
-    if stream and grpc:
-        raise InvalidOption("stream is true, but gRPC answers whole reports; use HTTP or leave stream out")
-    if stream and options.rows > 1:
-        raise InvalidOption(
-            f"stream is true with num_beams {options.num_beams} and num_return_sequences "
-            f"{options.num_return_sequences}; text can be streamed only with 1 and 1"
-        )
 
 
 def _images(fields: Mapping[str, Any]) -> tuple[bytes, ...] | None:

@@ -86,7 +86,7 @@ def text_chunk(text: str, exchange: Exchange, model: ServedModel) -> bytes:
 
 def report_contents(report: Report, exchange: Exchange, model: ServedModel) -> dict[str, Any]:
     """What every answer says of a report, whatever the request asked for."""
-    return {
+    contents = {
         "report": report.text,
         "sections": {"findings": report.findings, "impression": report.impression},
         "status": report.status,
@@ -98,6 +98,9 @@ def report_contents(report: Report, exchange: Exchange, model: ServedModel) -> d
         "warnings": list(report.warnings),
         "timing_ms": timing_ms(report, exchange),
     }
+    if report.sentences is not None:
+        contents["sentences"] = [dataclasses.asdict(sentence) for sentence in report.sentences]
+    return contents
 
 
 def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Answer:

@@ -13,7 +13,6 @@ card, into the card. `make archive` then builds an archive that refuses images u
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +35,7 @@ from training.datasets.source import Source, drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
 from training.datasets.trained_on import name_weights, read_trained_on, split_known
 from training.evaluate import add_source_arguments, make_source
+from training.evaluation.card_section import write_section
 from training.evaluation.encoding import Encoder
 from training.evaluation.external import read_known, read_other_radiographs
 from training.evaluation.foreign_images import write_altered_images, write_foreign_images
@@ -56,9 +56,6 @@ ALTERED = 100
 
 SMALLEST = 10
 """Validation images of a kind that is left out in turn, at least."""
-
-SECTION = re.compile(r"(?<=<!-- input gate -->\n).*?(?=\n<!-- end of input gate -->)", re.DOTALL)
-"""Of a model card."""
 
 
 def choose(studies: Sequence[Study], source: Source, most: int) -> list[tuple[Path, Study]]:
@@ -159,14 +156,6 @@ def _picture(path: Path, config: ModelConfig, frame: int) -> Image.Image:
     return Image.fromarray(np.rint(255 * pixels).astype(np.uint8))
 
 
-def write_section(card: Path, text: str) -> None:
-    """Write the part about the gate into a model card, which keeps everything else."""
-    page = card.read_text(encoding="utf-8")
-    if SECTION.search(page) is None:
-        page = f"{page.rstrip()}\n\n## Input gate\n\n<!-- input gate -->\n\n<!-- end of input gate -->\n"
-    card.write_text(SECTION.sub(lambda _: text, page), encoding="utf-8")
-
-
 def _run(arguments: argparse.Namespace) -> None:
     model: Path = arguments.model
     source = make_source(arguments, read_trained_on(model))
@@ -199,7 +188,7 @@ def _run(arguments: argparse.Namespace) -> None:
     (arguments.out / "gate.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     text = markdown(measured)
     if not arguments.measure and (model / MODEL_CARD).is_file():
-        write_section(model / MODEL_CARD, text)
+        write_section(model / MODEL_CARD, "input gate", text)
     print(text)
     print(f"\n{path}: {measured['bytes'] / 1e6:.2f} MB")
 

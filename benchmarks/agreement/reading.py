@@ -48,7 +48,7 @@ class ForcedTokens:
         self._scores.append((best.indices[0], best.values[0] - best.values[1], logprobs[token]))
         return None if len(self._scores) == len(self._token_ids) else NextTokens(torch.tensor([token]))
 
-    def leading(self) -> list[int]:
+    def decided(self) -> list[int]:
         """The tokens so far."""
         return list(self._token_ids[: len(self._scores)])
 

@@ -62,6 +62,12 @@ Not in these files, and not checked:
 
 {assumed}
 
+## Confidence
+
+<!-- confidence -->
+This model is not calibrated: its answers have no confidence.
+<!-- end of confidence -->
+
 ## What was fixed
 
 Bugs of the original code that this project does not reproduce:

@@ -28,6 +28,19 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Sentence:
+    """One sentence of a report, by a model that is calibrated.
+
+    confidence : see `prelim.confidence`, 0 to 1
+    confirm    : it is below the level of the model, and someone should look
+    """
+
+    text: str
+    confidence: float
+    confirm: bool
+
+
+@dataclass(frozen=True)
 class Alternative:
     """Another report for the same image, less likely than the first or another draw.
 
@@ -54,6 +67,7 @@ class Report:
     warnings             : remarks of the reader of the image file
     pictures             : PNG of each image as the network reads it, where that was requested
     insights             : further outputs of the model, by name, where they were requested
+    sentences            : of `text`, each with its confidence, None where the model is not calibrated
     tokens               : what `token_ids` are, with their log-probabilities, where they were requested
     num_prompt_tokens    : positions that image and prompt take
     timing_ms            : milliseconds in `queue`, `preprocess`, `vision` and `decode`
@@ -70,6 +84,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     insights: Mapping[str, Array] = field(default_factory=dict)
     pictures: tuple[bytes, ...] = ()
+    sentences: tuple[Sentence, ...] | None = None
     tokens: tuple[Token, ...] = ()
     num_prompt_tokens: int = 0
     timing_ms: Mapping[str, float] = field(default_factory=dict)

@@ -12,8 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prelim.archive.archive import CONFIG, Archive, load_decoder, load_tokenizer, read_archive, unpack_archive
+from prelim.archive.archive import (
+    CONFIDENCE,
+    CONFIG,
+    Archive,
+    load_decoder,
+    load_tokenizer,
+    read_archive,
+    unpack_archive,
+)
 from prelim.archive.model_config import ModelConfig
+from prelim.confidence import DISTANCE, Confidence, read_confidence, read_sentences
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
@@ -26,7 +35,7 @@ from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import isolate
 from prelim.generation.request import DecodeRequest
 from prelim.generation.text_stream import TextStream, TextStreams
-from prelim.report import Alternative, Report, Token, cut_at_stop, sections
+from prelim.report import Alternative, Report, Sentence, Token, cut_at_stop, sections
 
 _MB = 2**20
 
@@ -182,6 +191,7 @@ class ReportGenerator:
             bans.of(self.config.generation)
         except InvalidOption as error:
             raise ArchiveError(f"{archive.folder / CONFIG}, section generation: {error}") from error
+        self._confidence = self._calibration(archive)
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
         self._engine: Engine[_Draft] = Engine(
@@ -291,7 +301,7 @@ class ReportGenerator:
         return [done[f"{index}"] for index in range(len(requests))]
 
     def new_text(self, request_id: str) -> str:
-        """What is decided of the report's text and was not at the call before, for requests of one sequence.
+        """What is decided of the report's text and was not at the call before.
 
         All that this has returned is a beginning of the report's text; the rest comes with the report.
         """
@@ -300,7 +310,7 @@ class ReportGenerator:
             return ""
         if draft.stream is None:
             draft.stream = self._streams.open(draft.options.stop)
-        return draft.stream.feed(draft.selection.leading())
+        return draft.stream.feed(draft.selection.decided())
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its slot; unknown ones are ignored."""
@@ -317,6 +327,15 @@ class ReportGenerator:
         with self._images.without_gate():
             for options in (GenerationOptions(max_new_tokens=2), GenerationOptions(max_new_tokens=2, num_beams=3)):
                 self.generate([ReportRequest(image_features=features, options=options)])
+
+    def _calibration(self, archive: Archive) -> Confidence | None:
+        """The archive's calibration; None if it has none. Raises ArchiveError if it needs a gate that is not there."""
+        if CONFIDENCE not in archive.files:
+            return None
+        confidence = read_confidence(archive.folder / CONFIDENCE)
+        if DISTANCE in confidence.inputs and not self._images.has_gate:
+            raise ArchiveError(f"{archive.folder / CONFIDENCE} has the input {DISTANCE}, but the archive has no gate")
+        return confidence
 
     def _max_columns(self, decoder: Decoder[Any], max_cache_mb: float | None) -> int:
         """Columns of the KV cache that one request may use."""
@@ -376,6 +395,7 @@ class ReportGenerator:
             warnings=draft.warnings if texts[0].strip() else (*draft.warnings, EMPTY_REPORT),
             insights=draft.insights,
             pictures=draft.pictures,
+            sentences=self._sentences(draft, hypotheses[0], texts[0]),
             tokens=self._tokens(draft, hypotheses[0]),
             num_prompt_tokens=self._engine.prefix_length(draft),
             timing_ms={
@@ -385,6 +405,15 @@ class ReportGenerator:
                 "decode": 1000 * (now - draft.started),
             },
         )
+
+    def _sentences(self, draft: _Draft, hypothesis: Hypothesis, text: str) -> tuple[Sentence, ...] | None:
+        """The sentences of a report with their confidence; None where the model is not calibrated."""
+        if self._confidence is None:
+            return None
+        distances = [image.distance for image in draft.prepared if image.distance is not None]
+        # The warm-up has no gate, and no distance that means anything.
+        read = read_sentences(text, hypothesis, self._detokenize, max(distances, default=0.0))
+        return self._confidence.sentences(read, self.config.confirm_below)
 
     def _tokens(self, draft: _Draft, hypothesis: Hypothesis) -> tuple[Token, ...]:
         """The tokens of a sequence, where they were requested."""

@@ -12,7 +12,7 @@ from handlers.failure import INTERNAL, Failure, attempt
 from handlers.metrics import KINDS, Metrics
 from handlers.response import Answer, ServedModel, failure_answer, model_answer, report_answer, text_chunk, timing_ms
 from prelim.errors import NonFiniteOutput, UnreadableInput
-from prelim.report import Alternative, Report
+from prelim.report import Alternative, Report, Sentence
 from prelim.report_generator import ReportRequest
 
 IMAGE = b"\x89PNG"
@@ -55,6 +55,11 @@ def test_answer_has_every_part() -> None:
         "timing_ms": {"preprocess": 2.0, "vision": 3.0, "decode": 4.0, "queue": 11.0},
         "token_ids": [4, 5, 3],
     }
+    sure = report(sentences=(Sentence("abc.", 0.95, confirm=False), Sentence("def", 0.25, confirm=True)))
+    assert json.loads(report_answer(sure, exchange_of(), MODEL).body)["sentences"] == [
+        {"text": "abc.", "confidence": 0.95, "confirm": False},
+        {"text": "def", "confidence": 0.25, "confirm": True},
+    ]
     assert "token_ids" not in json.loads(report_answer(report(), exchange_of(), MODEL).body)
     assert timing_ms(report(timing_ms={}), exchange_of()) == {"preprocess": 0, "vision": 0, "decode": 0, "queue": 10}
 

@@ -203,14 +203,6 @@ def test_switches_are_read_once(name: str) -> None:
         read({"image": IMAGE, name: b"true", "options": json.dumps({name: True}).encode()})
 
 
-def test_stream_needs_one_row() -> None:
-    """Beams and several draws cannot be streamed; without a stream they are answered."""
-    for options in ({"num_beams": b"2"}, {"do_sample": b"1", "num_return_sequences": b"2"}):
-        assert not read({"image": IMAGE, **options}).stream
-        with pytest.raises(InvalidOption, match="can be streamed only with 1 and 1"):
-            read({"image": IMAGE, "stream": b"1", **options})
-
-
 @pytest.mark.parametrize(
     ("waited", "counted"), [("t={:.3f}", True), ("{:.3f}", True), ("t=x", False), ("t=inf", False), ("t=nan", False)]
 )

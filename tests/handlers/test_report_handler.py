@@ -274,12 +274,13 @@ def test_stream_of_one_call_is_a_single_response(frontend: Frontend) -> None:
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
-def test_stream_of_several_sequences_is_refused(frontend: Frontend, options: dict[str, object]) -> None:
-    """Text that can still change is not streamed."""
-    job = stream(frontend, **options)
+def test_stream_of_several_sequences_is_the_first(frontend: Frontend, options: dict[str, object]) -> None:
+    """The pieces are the text of the report; the alternatives come with it."""
+    *pieces, report = lines(stream(frontend, **options))
 
-    assert job.status == 400
-    assert "can be streamed only with 1 and 1" in job.body["error"]["message"]
+    assert len(pieces) == 3
+    assert report["report"] == "".join(piece["text"] for piece in pieces)
+    assert report["alternatives"]
 
 
 def test_stream_over_grpc_is_refused(frontend: Frontend) -> None:

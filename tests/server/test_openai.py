@@ -73,10 +73,12 @@ def test_blocking(client: openai.OpenAI, http: HttpClient, png: bytes) -> None:
     )
 
 
-def test_streaming(client: openai.OpenAI, png: bytes) -> None:
+@pytest.mark.parametrize("beams", [1, 3])
+def test_streaming(client: openai.OpenAI, png: bytes, beams: int) -> None:
     """The pieces are the text; status and hash come with the end, the usage after it."""
-    whole = ask(client, user(png), max_tokens=24)
-    *chunks, usage = ask(client, user(png), max_tokens=24, stream=True, stream_options={"include_usage": True})
+    options = {"max_tokens": 24, "extra_body": {"num_beams": beams}}
+    whole = ask(client, user(png), **options)
+    *chunks, usage = ask(client, user(png), **options, stream=True, stream_options={"include_usage": True})
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason

@@ -141,7 +141,9 @@ def test_features_can_stand_for_an_image(http: HttpClient, in_process: ReportGen
     assert answer["token_ids"] == list(report.token_ids)
 
 
-@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}], ids=["greedy", "sampling"])
+@pytest.mark.parametrize(
+    "options", [{}, {"do_sample": True, "seed": 3}, {"num_beams": 3}], ids=["greedy", "sampling", "beams"]
+)
 def test_stream_is_the_report(http: HttpClient, options: dict[str, Any]) -> None:
     """A streamed report comes in pieces that make its text, also before a stop text; then comes the whole answer."""
     options = {"max_new_tokens": 40, "min_new_tokens": 40, "no_repeat_ngram_size": 2, **options}

@@ -3,9 +3,10 @@
 $ python -m training.evaluate models/demo DATA --format open_radiology --split val --sections report
 $ python -m training.evaluation.external models/demo --templates DATA --covid COVID --iu IU
 $ python -m training.gate models/demo DATA --covid COVID --iu IU
+$ python -m training.confidence models/demo DATA
 $ python -m training.evaluation.demo_card models/demo --data DATA          # collects measurements.json, writes the card
 $ python -m training.evaluation.demo_card models/demo                      # writes the card from measurements.json
-$ python -m training.evaluation.demo_card models/demo --check              # fails where the first three say otherwise
+$ python -m training.evaluation.demo_card models/demo --check              # fails where the first four say otherwise
 """
 
 import argparse
@@ -22,7 +23,7 @@ from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
 from training.datasets.formats.open_radiology import Record, read_records
 from training.datasets.trained_on import name_weights
-from training.evaluation import input_gate
+from training.evaluation import confidence, input_gate
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
 from training.evaluation.systems import FEATURES
 from training.evaluation.table import figure, markdown
@@ -30,7 +31,7 @@ from training.evaluation.table import figure, markdown
 MEASUREMENTS = "measurements.json"
 """What the card is written from, next to it."""
 
-MEASURED = ("evaluation", "external", "gate")
+MEASURED = ("evaluation", "external", "gate", "confidence")
 """Parts of it that the model folder and the data give again; `training` needs a training."""
 
 CARD = """# {name} {version}
@@ -42,7 +43,7 @@ It exists so that this project can be tried, tested and measured without any dow
 On pictures of the sources that it was trained on the finding is wrong for {wrong:.1%}, the coarser finding group for
 {wrong_group:.1%}. On chest radiographs of other sources the finding group is wrong for {wrong_external:.1%}. Nothing
 in its text
-shows which.
+shows which; its [confidence](#confidence) tells some of them.
 
 ## What it is
 
@@ -91,6 +92,12 @@ without {laterals[left_out]} that open_radiology has: {views}.
 <!-- input gate -->
 {gate}
 <!-- end of input gate -->
+
+## Confidence
+
+<!-- confidence -->
+{confidence}
+<!-- end of confidence -->
 
 ## Known limits
 
@@ -141,6 +148,7 @@ def collect(
     evaluation: Mapping[str, Any],
     external: Mapping[str, Any],
     gate: Mapping[str, Any],
+    confidence: Mapping[str, Any],
     training: Mapping[str, Any],
     records: Sequence[Record],
     attribution: str,
@@ -164,6 +172,7 @@ def collect(
         "attributions": attributions(attribution),
         "external": external,
         "gate": gate,
+        "confidence": confidence,
         "evaluation": evaluation,
     }
 
@@ -204,6 +213,7 @@ def write_card(model: Model, measured: Mapping[str, Any]) -> str:
         covid=covid,
         external=external,
         gate=input_gate.markdown(measured["gate"]),
+        confidence=confidence.markdown(measured.get("confidence")),
         low=low,
         high=high,
         always=covid["always_pneumonia"][0],
@@ -250,6 +260,7 @@ def main() -> None:
     parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))
     parser.add_argument("--external", type=Path, default=Path("out/evaluation/external.json"))
     parser.add_argument("--gate", type=Path, default=Path("out/evaluation/gate.json"))
+    parser.add_argument("--confidence", type=Path, default=Path("out/evaluation/confidence.json"))
     parser.add_argument("--training", type=Path, default=Path("runs/demo/training.json"))
     parser.add_argument("--check", action="store_true", help="compare measurements.json with what was measured")
     arguments = parser.parse_args()

@@ -13,6 +13,7 @@ from prelim.decoders.decoder import PADDING
 from prelim.encoding.gate import mean_features
 from prelim.generation.banned_phrases import Bans
 from prelim.generation.engine import Engine
+from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
 from prelim.networks.model_folder import Model
@@ -26,6 +27,7 @@ class Run:
     """What a model gave for a number of images.
 
     reports  : its texts
+    written  : their tokens
     features : mean image features, Tensor, shape (images, width)
     nats     : of each reference, minus the logarithm of its probability; the end of the report is a token of it
     tokens   : of each reference, the end included
@@ -37,6 +39,7 @@ class Run:
     nats: tuple[float, ...]
     tokens: tuple[int, ...]
     cut: int
+    written: tuple[Hypothesis, ...] = ()
 
 
 class ModelRunner:
@@ -44,13 +47,16 @@ class ModelRunner:
 
     slots : how many images are taken together
     frame : of Source
+    precision : of the decoder
     """
 
-    def __init__(self, model: Model, slots: int = 16, device: str = "cpu", frame: int = 0) -> None:
+    def __init__(
+        self, model: Model, slots: int = 16, device: str = "cpu", frame: int = 0, precision: str = "fp32"
+    ) -> None:
         self._model, self._device = model, device
         self._encoder = Encoder(model.network.vision, model.config, slots, device, frame)
         model.network.connector.to(device)
-        self._decoder = serving_decoder(model.network.decoder, packed=False, device=device)
+        self._decoder = serving_decoder(model.network.decoder, precision, packed=False, device=device)
         self._prompter = model.config.prompter(model.tokenizer)
         self._bans = Bans(model.tokenizer, model.config.decoder.get("vocab_size"))
 
@@ -73,29 +79,35 @@ class ModelRunner:
         """
         asked = prompts if prompts and self._prompter.takes_prompts else [""] * len(images)
         reports: list[str] = []
+        written: list[Hypothesis] = []
         features, nats, tokens, cut = [], [], [], 0
         for image_features in self._encoder.encode(images, "writing"):
             image_embeds = self._model.network.connector(image_features)
             golds = references[len(reports) :][: len(image_embeds)]
             prompt_ids = [self._prompter.ids(words, None) for words in asked[len(reports) :][: len(image_embeds)]]
-            reports += self._written(image_embeds, prompt_ids, options or self._model.config.generation)
+            chosen = options or self._model.config.generation
+            best = self._write(image_embeds, prompt_ids, chosen)
+            written += best
+            texts = (cut_at_stop(self.detokenize(hypothesis.token_ids), chosen.stop) for hypothesis in best)
+            reports += map(self._prompter.answer, texts)
             features.append(torch.from_numpy(mean_features(image_features.cpu().numpy())))
             told = self._score_references(image_embeds, prompt_ids, golds)
             nats += told[0]
             tokens += told[1]
             cut += told[2]
-        return Run(tuple(reports), torch.cat(features), tuple(nats), tuple(tokens), cut)
+        return Run(tuple(reports), torch.cat(features), tuple(nats), tuple(tokens), cut, tuple(written))
 
-    def _written(
+    def _write(
         self, image_embeds: Tensor, prompt_ids: Sequence[tuple[int, ...]], options: GenerationOptions
-    ) -> list[str]:
+    ) -> list[Hypothesis]:
+        """The best sequence of each image."""
         tokens = self._model.config.tokenizer
         engine: Engine[DecodeRequest] = Engine(
             self._decoder,
             slots=len(image_embeds),
             eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
-            detokenize=self._detokenize,
+            detokenize=self.detokenize,
             bans=self._bans,
         )
         requests = {
@@ -103,8 +115,7 @@ class ModelRunner:
             for i, (embeds, ids) in enumerate(zip(image_embeds, prompt_ids, strict=True))
         }
         done = engine.decode(requests)
-        texts = [cut_at_stop(self._detokenize(done[key][0].token_ids), options.stop) for key in requests]
-        return [self._prompter.answer(text) for text in texts]
+        return [done[key][0] for key in requests]
 
     def _score_references(
         self, image_embeds: Tensor, prompt_ids: Sequence[tuple[int, ...]], references: Sequence[str]
@@ -129,5 +140,6 @@ class ModelRunner:
             sum(len(row) > room for row, room in zip(whole, rooms, strict=True)),
         )
 
-    def _detokenize(self, token_ids: Sequence[int]) -> str:
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Text of tokens."""
         return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)

@@ -53,6 +53,12 @@ License of the weights: {licence}.
 {gap} scores on studies of patients that were not in any training data, each next to the score of a constant report (the
 same text for every image) on the same studies. A score without that baseline says nothing, and is not shown.
 
+## Confidence
+
+<!-- confidence -->
+This model is not calibrated: its answers have no confidence.
+<!-- end of confidence -->
+
 ## Known limits
 
 {gap} images, findings and patients for which it fails.

@@ -10,7 +10,7 @@ import yaml
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from prelim.archive.archive import CONFIG, GATE, TOKENIZER, WEIGHTS
+from prelim.archive.archive import CONFIDENCE, CONFIG, GATE, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import check_weights, write_weights
 from prelim.networks.model_folder import build_network
@@ -32,7 +32,7 @@ def write_config(folder: Path, description: Mapping[str, Any]) -> ModelConfig:
 def write_folder(
     folder: Path, description: Mapping[str, Any], weights: Mapping[str, Tensor], tokenizer: Tokenizer, dtype: str
 ) -> None:
-    """Write model.yaml, model.safetensors and tokenizer.json, and remove the gate of other weights.
+    """Write model.yaml, model.safetensors and tokenizer.json, and remove gate and confidence of other weights.
 
     Raises ArchiveError where the weights are not those of the network that model.yaml describes.
     """
@@ -45,3 +45,4 @@ def write_folder(
     write_weights(folder / WEIGHTS, stored)
     tokenizer.save(str(folder / TOKENIZER))
     (folder / GATE).unlink(missing_ok=True)
+    (folder / CONFIDENCE).unlink(missing_ok=True)

@@ -112,8 +112,7 @@ async function write() {
   const succeeded = await run("Writing…", async (signal) => {
     const onText = (text) => find("text").append(text);
     const options = readOptions();
-    // Beam search decides on its text at the end only.
-    const sent = options.num_beams === 1 ? { ...options, stream: true } : { ...options };
+    const sent = { ...options, stream: true };
     if (!find("prompt-label").hidden && find("prompt").value) sent.prompt = find("prompt").value;
     const answer = await writeReport(find("model").value, image, sent, { key: key(), signal, onText });
     signal.throwIfAborted();

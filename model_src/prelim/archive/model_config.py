@@ -54,6 +54,8 @@ class ModelConfig:
     generation   : defaults of the generation options
     precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with them
     prompt       : the words around the image, for decoders that read it as a prefix
+    confirm_below : of models with confidence.json: sentences with a lower confidence are to be confirmed. At 0.9 these
+                   are 90 % of the wrong ones
     """
 
     name: str
@@ -69,8 +71,11 @@ class ModelConfig:
     generation: GenerationOptions
     precision: str = "fp32"
     prompt: PromptConfig | None = None
+    confirm_below: float = 0.9
 
     def __post_init__(self) -> None:
+        if not isinstance(self.confirm_below, int | float) or not 0 < self.confirm_below < 1:
+            raise ArchiveError(f"confirm_below is {self.confirm_below!r}; allowed: above 0 and below 1")
         if self.precision not in PRECISIONS:
             raise ArchiveError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 

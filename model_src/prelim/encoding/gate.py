@@ -59,17 +59,14 @@ class Gate:
         distances: Array = np.sqrt(squares) / self.limit
         return distances
 
-    def check(self, image_features: Array, config: ModelConfig) -> tuple[str, ...]:
+    def check(self, distance: float, config: ModelConfig) -> tuple[str, ...]:
         """Return warnings for an image that is unlike those of the training, if its model is to warn of one.
 
-        image_features : of one image, shape (num_tokens, width) or (width,)
+        distance : of its features
 
         Raises UnlikeTraining if its model is to refuse it.
         """
-        if config.input.unlike_training == "ignore":
-            return ()
-        distance = float(self.distance(pool(image_features[None]))[0])
-        if distance <= 1:
+        if distance <= 1 or config.input.unlike_training == "ignore":
             return ()
         fault = (
             f"unlike_training: the image is unlike those that {config.name} was trained on; its distance from them is "

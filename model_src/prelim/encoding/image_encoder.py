@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prelim.archive.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
 from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
-from prelim.encoding.gate import archived_gate
+from prelim.encoding.gate import archived_gate, pool
 from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.errors import InvalidOption, NonFiniteOutput
 from prelim.images.preprocess import as_png, preprocess
@@ -33,6 +33,7 @@ class PreparedImage:
     image_features : shape (num_tokens, width); None until the image is encoded
     digest         : name of the image in the cache of features; empty for a client's features
     warnings       : remarks of the reader of the file, and of the gate
+    distance       : from the images of the training, by the gate; None without one
     preprocess, vision : seconds that reading and encoding took
     """
 
@@ -40,6 +41,7 @@ class PreparedImage:
     image_features: Array | None = None
     digest: str = ""
     warnings: tuple[str, ...] = ()
+    distance: float | None = None
     preprocess: float = 0.0
     vision: float = 0.0
 
@@ -75,6 +77,11 @@ class ImageEncoder:
     def has_insights(self) -> bool:
         """Whether the model says more of an image than its report, such as where it looks."""
         return bool(self._insights)
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether images have a distance from those of the training."""
+        return self._gate is not None
 
     @property
     def num_tokens(self) -> int:
@@ -126,7 +133,8 @@ class ImageEncoder:
         features = _features(image)
         if np.isfinite(features).all():
             if self._gate is not None:
-                image.warnings += self._gate.check(features, self._config)
+                image.distance = float(self._gate.distance(pool(features[None]))[0])
+                image.warnings += self._gate.check(image.distance, self._config)
             image_embeds = torch.from_numpy(self._connector.run(features[None])[0])
             if image_embeds.isfinite().all():
                 return image_embeds

@@ -1,6 +1,7 @@
 """Beam search and beam sampling of one request."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -98,9 +99,19 @@ class BeamSearch:
         self._filter.advance(chosen.tokens, chosen.parents)
         return chosen
 
-    def leading(self) -> list[int]:
-        """The tokens of the best open beam; they may still change."""
-        return self._running.tokens[0].tolist()
+    def decided(self) -> list[int]:
+        """The tokens that all beams have in common from which the best sequence can come.
+
+        These are all open beams and the best finished one: a worse one stays worse. Beams whose score is not finite,
+        because every continuation was forbidden, are never returned.
+        """
+        running, finished = self._running, self._finished
+        is_best = self._is_finished & (finished.scores == finished.scores.amax()) & finished.scores.isfinite()
+        rivals = [(running, row) for row in running.scores.isfinite().nonzero()[:, 0].tolist()]
+        rivals += [(finished, row) for row in is_best.nonzero()[:, 0].tolist()]
+        sequences = [beams.tokens[row, : beams.lengths[row]].tolist() for beams, row in rivals]
+        agreed = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False))
+        return [tokens[0] for tokens in agreed]
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
         """The best finished beams, best first; fewer than requested if the search found fewer.

@@ -67,8 +67,8 @@ class Sampling:
         # Complete rows take the padding token whatever they draw, but `multinomial` refuses NaN.
         return scores.masked_fill(impossible[:, None], 0.0)
 
-    def leading(self) -> list[int]:
-        """The tokens of the first row so far."""
+    def decided(self) -> list[int]:
+        """The tokens of the first row, which is returned first."""
         return self._history[0, self._start : self._start + int(self._lengths[0])].tolist()
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:

@@ -33,8 +33,8 @@ class TokenSelection(Protocol):
         Raises InvalidOption when the options allow no token.
         """
 
-    def leading(self) -> list[int]:
-        """The tokens of the best sequence so far."""
+    def decided(self) -> list[int]:
+        """The tokens of the first returned sequence that no later step can change."""
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
         """The complete sequences, after `advance` has returned None. Raises InvalidOption as `advance` does."""

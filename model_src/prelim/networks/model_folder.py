@@ -1,8 +1,11 @@
 """Reads and writes model folders, the output of training and import and the input of export.
 
-model.yaml  model.safetensors  tokenizer.json  MODEL_CARD.md  gate.safetensors (of models that have one)
+model.yaml  model.safetensors  tokenizer.json  MODEL_CARD.md
+gate.safetensors  confidence.json  (of models that have them)
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +14,10 @@ from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from prelim.archive.archive import CONFIG, GATE, TOKENIZER, WEIGHTS, load_tokenizer
+from prelim.archive.archive import CONFIDENCE, CONFIG, GATE, TOKENIZER, WEIGHTS, load_tokenizer
 from prelim.archive.model_config import ModelConfig
+from prelim.confidence import MAKE as CALIBRATE
+from prelim.confidence import Confidence, read_confidence
 from prelim.decoders.weights_file import load_weights, read_weights, write_weights
 from prelim.encoding.gate import MAKE, Gate, find_gate, hash_encoder
 from prelim.errors import ArchiveError
@@ -27,12 +32,13 @@ _COUNTS = ("heads", "steps", "_hidden_layers", "width", "feedforward", "_size", 
 
 @dataclass(frozen=True)
 class Model:
-    """A model folder in memory; the network is in evaluation mode. `gate` is None for a model without one."""
+    """A model folder in memory; the network is in evaluation mode. `gate` and `confidence` are None without them."""
 
     config: ModelConfig
     network: Network
     tokenizer: Tokenizer
     gate: Gate | None = None
+    confidence: Confidence | None = None
 
 
 def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Network:
@@ -70,10 +76,14 @@ def read_network(folder: Path, *, decoder_as_stored: bool = False) -> tuple[Mode
     return config, network.eval().requires_grad_(False)
 
 
-def read_model_folder(folder: Path, *, decoder_as_stored: bool = False) -> Model:
-    """Read a model folder; see `read_network`. Raises ArchiveError naming the faulty file."""
+def read_model_folder(folder: Path, *, decoder_as_stored: bool = False, calibrated: bool = True) -> Model:
+    """Read a model folder; see `read_network`. Raises ArchiveError naming the faulty file.
+
+    calibrated : read its calibration, which must be of these weights
+    """
     config, network = read_network(folder, decoder_as_stored=decoder_as_stored)
-    return Model(config, network, load_tokenizer(folder), _own_gate(folder, config))
+    confidence = _own_confidence(folder, config) if calibrated else None
+    return Model(config, network, load_tokenizer(folder), _own_gate(folder, config), confidence)
 
 
 def _own_gate(folder: Path, config: ModelConfig) -> Gate | None:
@@ -85,6 +95,31 @@ def _own_gate(folder: Path, config: ModelConfig) -> Gate | None:
             "remove the file"
         )
     return gate
+
+
+def hash_model(folder: Path, config: ModelConfig) -> str:
+    """The sha256 of all that a report's log-probabilities and its image's distance depend on, as hexadecimal digits."""
+    contents = config.to_mapping()
+    described = {
+        name: contents[name] for name in ("vision", "connector", "decoder", "preprocess", "precision", "prompt")
+    }
+    digest = hashlib.sha256(json.dumps(described | {"render": config.input.render}, sort_keys=True).encode())
+    for name in (WEIGHTS, TOKENIZER, GATE):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _own_confidence(folder: Path, config: ModelConfig) -> Confidence | None:
+    """The calibration of a model folder. Raises ArchiveError if it is of another model: of a training before, say."""
+    path = folder / CONFIDENCE
+    if not path.is_file():
+        return None
+    confidence = read_confidence(path)
+    if confidence.model != hash_model(folder, config):
+        raise ArchiveError(f"{path} is of other weights, settings or another gate than those in {folder}; {CALIBRATE}")
+    return confidence
 
 
 def write_model_folder(folder: Path, config: ModelConfig, weights: Mapping[str, Tensor], tokenizer: Tokenizer) -> None:

@@ -25,18 +25,18 @@ VOCAB_SIZE = 40
 BOS, EOS, PAD = 2, 3, 0
 
 
-def tiny_decoder(seed: int = 0) -> CrossAttentionDecoder:
+def tiny_decoder(seed: int = 0, vocab_size: int = VOCAB_SIZE, eos: int = EOS) -> CrossAttentionDecoder:
     """A random decoder whose choices depend on image and history, and which ends now and then."""
     torch.manual_seed(seed)
     config = CrossAttentionConfig(
-        vocab_size=VOCAB_SIZE, width=32, layers=2, heads=4, feedforward=64, max_positions=64, dropout=0.1
+        vocab_size=vocab_size, width=32, layers=2, heads=4, feedforward=64, max_positions=64, dropout=0.1
     )
     decoder = CrossAttentionDecoder(config)
     for name, parameter in decoder.named_parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.5 if "embedding" in name else 2.0 / parameter.shape[-1] ** 0.5)
     with torch.no_grad():
-        decoder.lm_head.bias[EOS] += 3.0
+        decoder.lm_head.bias[eos] += 3.0
         decoder.lm_head.bias[PAD] = -1e4
     return decoder.eval()
 

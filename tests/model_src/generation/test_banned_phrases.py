@@ -3,6 +3,9 @@
 import itertools
 import random
 import re
+import statistics
+import sys
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +20,11 @@ from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.request import DecodeRequest
 from prelim.generation.token_text import BAR, canonical
+from prelim.networks.model_folder import read_model_folder
+from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import cut_at_stop
 from tests.model_src.generation.reference import BOS, EOS, PAD, VOCAB_SIZE, tiny_decoder, tiny_image
-from tests.model_src.generation.tokenizer_kinds import IN_USE, SMALL
+from tests.model_src.generation.tokenizer_kinds import IN_USE, ROOT, SMALL
 
 PHRASES = (
     "unchanged",
@@ -190,6 +195,49 @@ def test_no_report_contains_a_banned_phrase() -> None:
 def test_no_report_of_ten_thousand_contains_a_banned_phrase() -> None:
     """Random phrases, beams, sampling, lengths and stop texts."""
     run_random(10_000)
+
+
+PRIORS = (
+    "compared to",
+    "unchanged",
+    "interval",
+    "prior",
+    "previous",
+    "stable",
+    "again seen",
+    "new",
+    "since",
+    "worsened",
+)
+
+
+@pytest.mark.exhaustive
+def test_a_step_of_three_beams_takes_at_most_a_tenth_longer() -> None:
+    """CPU time of the demo's decoder with and without a list, taking turns; the median of 40 reports each."""
+    model = read_model_folder(ROOT / "models" / "demo")
+    tokens = model.config.tokenizer
+    demo = Engine(
+        serving_decoder(model.network.decoder),
+        slots=1,
+        eos_token_ids=tokens.eos_token_ids,
+        pad_token_id=tokens.pad_token_id,
+        detokenize=lambda ids: model.tokenizer.decode(list(ids)),
+        bans=Bans(model.tokenizer),
+    )
+    image = torch.randn(36, 256, generator=torch.Generator().manual_seed(0))
+
+    def seconds(phrases: tuple[str, ...]) -> float:
+        options = GenerationOptions(num_beams=3, max_new_tokens=48, min_new_tokens=47, banned_phrases=phrases)
+        began = time.process_time()
+        demo.decode({"a": DecodeRequest(image, (tokens.bos_token_id,), options)})
+        return time.process_time() - began
+
+    turns = [(seconds(()), seconds(PRIORS)) for _ in range(41)][1:]
+    plain, banned = (statistics.median(times) for times in zip(*turns, strict=True))
+    sys.stdout.write(
+        f"a step of 1x3: {1000 * plain / 48:.2f} ms, with {len(PRIORS)} phrases {banned / plain - 1:+.1%}\n"
+    )
+    assert banned < 1.1 * plain
 
 
 def test_a_word_that_begins_with_a_phrase_is_possible() -> None:

@@ -1,5 +1,6 @@
-"""A request's token ids and logits are the same, bit for bit, alone and among others that enter and leave."""
+"""A request's sequences, log-probabilities and logits are the same, bit for bit, alone and among others."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from prelim.generation.options import MAX_BEAMS
 from prelim.generation.request import DecodeRequest
 from prelim.kernels import unavailable
 from prelim.networks.trained_decoder import empty_decoder, serving_decoder
-from tests.batches import OPTIONS, alone, decode
+from tests.batches import OPTIONS, alone, decode, draw_options
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
@@ -56,6 +57,41 @@ def test_no_neighbor_changes_a_bit(kind: str, precision: str, shared: bool) -> N
     requests = {f"{i}": DecodeRequest(one, ids, OPTIONS[i % len(OPTIONS)]) for i, one in enumerate(embeds)}
 
     assert decode(decoder, requests, 6, EOS) == alone(decoder, requests, EOS)
+
+
+def run_random(kind: str, precision: str, count: int) -> None:
+    """Decode random requests alone, and in batches of random sizes and order, among others that are cancelled."""
+    decoder = random_decoder(kind, precision, shared=False)
+    draw = random.Random(f"{kind} {precision}")
+    torch.manual_seed(2)
+    ids = [(1,), (1, 4, 6)] if KINDS[kind]["kind"] == "cross_attention" else [(1, IMAGE, 5), (3, IMAGE)]
+    requests = {
+        f"{i}": DecodeRequest(torch.randn(TOKENS, WIDTH), draw.choice(ids), draw_options(draw)) for i in range(count)
+    }
+    by_themselves = alone(decoder, requests, EOS)
+    for _ in range(2):
+        order = {key: requests[key] for key in draw.sample(list(requests), count)}
+        leaving = {f"leaves {key}": DecodeRequest(r.image_embeds, r.prompt_ids, r.options) for key, r in order.items()}
+        kept = draw.sample(list(leaving), count // 8)
+        mixed = list((order | {key: leaving[key] for key in kept}).items())
+        draw.shuffle(mixed)
+        together = decode(decoder, dict(mixed), draw.randint(2, 9), EOS, draw=draw, leaving=kept)
+        assert {key: together[key] for key in requests} == by_themselves
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
+@pytest.mark.parametrize("kind", ["biogpt", "cross_attention"])
+def test_random_requests(kind: str, precision: str) -> None:
+    """A sample of the thousand requests below."""
+    run_random(kind, precision, 24)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
+@pytest.mark.parametrize("kind", ["biogpt", "llama", "cross_attention", "keras"])
+def test_a_thousand_random_requests(kind: str, precision: str) -> None:
+    """Beams, sampling, penalties, lengths and stop texts; all bits, in any batch and order of entry."""
+    run_random(kind, precision, 1000)
 
 
 def test_a_step_has_no_more_rows_than_layers_take_one_by_one() -> None:

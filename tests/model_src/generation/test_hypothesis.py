@@ -77,7 +77,7 @@ def test_padding_does_not_count() -> None:
 
     sampling.advance(logits([0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 0.6, 0.2]))
     sampling.advance(logits([0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1]))
-    assert sampling.leading() == [EOS]
+    assert sampling.decided() == [EOS]
     sampling.advance(logits([0.7, 0.1, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1]))
 
     first, second = sampling.hypotheses()
@@ -93,7 +93,7 @@ def test_average_of_beams() -> None:
     search = BeamSearch(GenerationOptions(num_beams=2, num_return_sequences=2), torch.tensor([1]), rule(2), None)
 
     search.advance(logits([0.1, 0.5, 0.4, 1e-9]))
-    assert search.leading() == [1]
+    assert search.decided() == [], "the beams begin with 1 and 2"
     search.advance(logits([0.4, 0.3, 0.3, 1e-9], [0.02, 0.9, 0.08, 1e-9]))
 
     best, second = search.hypotheses()

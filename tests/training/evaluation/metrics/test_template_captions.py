@@ -171,6 +171,20 @@ def test_without_images_or_training_reports_the_table_says_so(data: Path) -> Non
     assert (nothing.systems, len(nothing.notes)) == ({}, 1)
 
 
+CONFIDENCE = {
+    "sentences": 9,
+    "wrong": 4,
+    "patients": 5,
+    "inputs": ["surprisal", "largest", "tokens"],
+    "level": 0.9,
+    "areas": {"confidence": [0.8, 0.7, 0.9], "mean log-probability": [0.7, 0.6, 0.8]},
+    "better": [0.1, 0.0, 0.2],
+    "splits": 9,
+    "flagged_wrong": [0.9, 0.8, 1.0],
+    "flagged_right": [0.4, 0.3, 0.5],
+}
+
+
 def test_the_card_states_the_scores_and_every_source(settings: Settings, data: Path) -> None:
     """The card has the measured table, the licence and authors of each source, and its warning."""
     train(settings)
@@ -196,10 +210,12 @@ def test_the_card_states_the_scores_and_every_source(settings: Settings, data: P
     gate["false_refusals"] = {"mean": 0.01, "low": 0.0, "high": 0.02, "splits": 9}
     records = read_records(data, "train")
     measured = collect(
-        evaluation={"weights": "0", **result}, external=external, gate=gate, training=training,
-        records=records, attribution=attribution,
+        evaluation={"weights": "0", **result}, external=external, gate=gate, confidence=CONFIDENCE,
+        training=training, records=records, attribution=attribution,
     )  # fmt: skip
     card = write_card(model, measured)
+    assert "| mean log-probability | 0.700 | 0.600 to 0.800 |" in card
+    assert "not calibrated" in write_card(model, {**measured, "confidence": None})
     assert "is right for 1,\n33.3%" in card
     assert "always saying pneumonia is right for 66.7%" in card
     assert "1.00% of the images of the others are refused" in card
