@@ -10,7 +10,7 @@ FORMAT ?= open_radiology
 DATA ?= ../shared/data/open_radiology
 BENCH ?=
 SHORT ?=
-JOBS ?= 2
+JOBS ?= 3
 FOLDERS ?=
 SAMPLE ?= 100
 SEED ?= 1
@@ -40,7 +40,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image test-deploy test-hosts test-bulk test-faults
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image test-deploy test-hosts test-bulk test-whole test-faults
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -178,7 +178,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 # Tests that need more than Python packages have their own targets.
 NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image and not deploy and not hosts
 
-# Two processes with one thread each use two cores better than one process with two threads.
+# With one thread each. On two cores two compute, and one mostly waits for servers (tests/groups.py).
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(NOT_ELSEWHERE)"
 
@@ -224,6 +224,9 @@ test-bulk: archive  ## bulk jobs in full: 2,000 images with kills, 100,000 rows;
 
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py
+
+test-whole: $(INSTALLED) $(SMOLLM2)  ## the whole of what `make test` samples of models and data sets; an hour
+	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src tests/training
 
 mutate: $(INSTALLED)  ## score the tests: small changes of the code that they notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
 	$(BIN)/python -m tests.mutation $(FOLDERS) --sample $(SAMPLE) --seed $(SEED)

@@ -5,11 +5,16 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.groups import FIRST, pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
+
 # Read when torch is first imported: threads that spin while they wait slow down every other busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# `pytest -n` runs one process per core.
+# Processes of `pytest -n` share the cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # What computes leaves the cores to the servers that the first process waits for.
+    if os.environ["PYTEST_XDIST_WORKER"] != FIRST:
+        os.nice(5)
 
 import pytest
 from filelock import FileLock
@@ -17,7 +22,6 @@ from filelock import FileLock
 from export.package import write_archive
 from prelim.archive.archive import ARCHIVE_FILES, CONFIG
 from prelim.archive.manifest import write_manifest
-from tests.groups import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
 from tests.tiny_model import write_tiny_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
