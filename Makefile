@@ -40,7 +40,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image test-deploy test-hosts test-bulk test-whole test-faults
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle test-image test-deploy test-hosts test-bulk test-exhaustive test-faults
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -225,7 +225,7 @@ test-bulk: archive  ## bulk jobs in full: 2,000 images with kills, 100,000 rows;
 fuzz: $(INSTALLED)  ## 10,000 malformed requests among 1,000 good ones, through the handler
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py
 
-test-whole: $(INSTALLED) $(SMOLLM2)  ## the whole of what `make test` samples of models and data sets; an hour
+test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## the whole of what `make test` samples of decoding, networks and data sets
 	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src tests/training
 
 mutate: $(INSTALLED)  ## score the tests: small changes of the code that they notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
