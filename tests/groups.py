@@ -24,7 +24,15 @@ WAITING = (
 )
 """What is tested here mostly runs in other processes: servers, clusters, peers that are slow on purpose."""
 
-COMPILED = ("tests/model_src/decoders/", "tests/model_src/generation/", "tests/model_src/kernels/")
+COMPILED = (
+    "tests/model_src/decoders/",
+    "tests/model_src/generation/",
+    "tests/model_src/kernels/",
+    "tests/export/test_precision.py",
+    "tests/benchmarks/agreement/",
+    "tests/benchmarks/decode/",
+    "tests/benchmarks/serving/test_plain_handler.py",
+)
 """What is tested here is compiled in every process that needs it, six seconds for each precision."""
 
 
