@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.groups import FIRST, pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
@@ -58,6 +58,21 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not GGUF.is_file():
         pytest.skip(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
     return fill_once(tmp_path_factory, "smollm2", write_smollm2)
+
+
+@pytest.fixture(scope="session")
+def smollm2_read_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`transformers` reads SmolLM2's file once for all processes, since that takes ten seconds."""
+    import torch
+
+    from benchmarks.models import smollm2
+
+    read = smollm2._read
+    with pytest.MonkeyPatch.context() as patch:
+        if smollm2.GGUF.is_file():
+            folder = fill_once(tmp_path_factory, "smollm2-read", lambda folder: torch.save(read(), folder / "read.pt"))
+            patch.setattr(smollm2, "_read", lambda: torch.load(folder / "read.pt", mmap=True))
+        yield
 
 
 @pytest.fixture(scope="session")

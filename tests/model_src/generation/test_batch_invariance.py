@@ -64,7 +64,7 @@ def test_a_step_has_no_more_rows_than_layers_take_one_by_one() -> None:
 
 
 @pytest.fixture(scope="module")
-def speaking() -> RealModel:
+def speaking(smollm2_read_once: None) -> RealModel:
     """SmolLM2 and twenty prompts."""
     try:
         return real_model(SMOLLM2, 1, 20, 24)
