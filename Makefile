@@ -10,7 +10,7 @@ FORMAT ?= open_radiology
 DATA ?= ../shared/data/open_radiology
 BENCH ?=
 SHORT ?=
-JOBS ?= 2
+JOBS ?= 3
 FOLDERS ?=
 SAMPLE ?= 100
 SEED ?= 1
@@ -197,7 +197,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 # Tests that need more than Python packages have their own targets.
 NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image and not deploy and not hosts and not soak
 
-# Two processes with one thread each use two cores better than one process with two threads.
+# With one thread each. On two cores two compute, and one mostly waits for servers (tests/groups.py).
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(NOT_ELSEWHERE)"
 
@@ -243,9 +243,6 @@ test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found
 test-bulk: archive  ## bulk jobs in full: 2,000 images with kills, 100,000 rows; half an hour
 	$(BIN)/python -m pytest -m exhaustive -s tests/bulk
 
-test-exhaustive: $(INSTALLED)  ## random requests in full: bits in any batch, streams with beams, banned phrases and what they cost
-	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src
-
 fuzz: $(INSTALLED)  ## 95,000 malformed requests among 5,000 good ones through the handler, and 5,000 through the gateway
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py tests/gateway/test_fuzz.py
@@ -260,6 +257,9 @@ soak: archive  ## a server under 70 % of its load: nothing may grow; report in o
 overload: archive  ## find the saturation rate, then send twice as much for five minutes; report in out/overload
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
 	$(BIN)/python -m loadtests.overload --archive $(ARCHIVE)
+
+test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## in full what `make test` samples: bits in any batch, streams with beams, banned phrases, networks, data sets
+	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src tests/training
 
 mutate: $(INSTALLED)  ## score the tests: small changes of the code that they notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
 	$(BIN)/python -m tests.mutation $(FOLDERS) --sample $(SAMPLE) --seed $(SEED)

@@ -2,14 +2,19 @@
 
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from tests.groups import FIRST, pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
 
 # Read when torch is first imported: threads that spin while they wait slow down every other busy process.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# `pytest -n` runs one process per core.
+# Processes of `pytest -n` share the cores.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # What computes leaves the cores to the servers that the first process waits for.
+    if os.environ["PYTEST_XDIST_WORKER"] != FIRST:
+        os.nice(5)
 
 import pytest
 from filelock import FileLock
@@ -17,7 +22,6 @@ from filelock import FileLock
 from export.package import write_archive
 from prelim.archive.archive import ARCHIVE_FILES, CONFIG
 from prelim.archive.manifest import write_manifest
-from tests.groups import pytest_collection_modifyitems, pytest_xdist_make_scheduler  # noqa: F401 - hooks of pytest
 from tests.tiny_model import write_tiny_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -54,6 +58,21 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not GGUF.is_file():
         pytest.skip(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
     return fill_once(tmp_path_factory, "smollm2", write_smollm2)
+
+
+@pytest.fixture(scope="session")
+def smollm2_read_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """`transformers` reads SmolLM2's file once for all processes, since that takes ten seconds."""
+    import torch
+
+    from benchmarks.models import smollm2
+
+    read = smollm2._read
+    with pytest.MonkeyPatch.context() as patch:
+        if smollm2.GGUF.is_file():
+            folder = fill_once(tmp_path_factory, "smollm2-read", lambda folder: torch.save(read(), folder / "read.pt"))
+            patch.setattr(smollm2, "_read", lambda: torch.load(folder / "read.pt", mmap=True))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,33 @@ pytest no longer reads, and deals single tests to all processes, each of which t
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+FIRST = "gw0"
+"""The process that xdist starts first."""
 
 SERVER = "tests/server/"
 
-COMPILED = ("tests/model_src/decoders/", "tests/model_src/generation/", "tests/model_src/kernels/")
+WAITING = (
+    SERVER,
+    "tests/launcher/",
+    "tests/loadtests/",
+    "tests/bulk/",
+    "tests/benchmarks/serving/",
+    "tests/bridge/",
+    "tests/client/",
+)
+"""What is tested here mostly runs in other processes: servers, clusters, peers that are slow on purpose."""
+
+COMPILED = (
+    "tests/model_src/decoders/",
+    "tests/model_src/generation/",
+    "tests/model_src/kernels/",
+    "tests/export/test_precision.py",
+    "tests/benchmarks/agreement/",
+    "tests/benchmarks/decode/",
+    "tests/benchmarks/serving/test_plain_handler.py",
+)
 """What is tested here is compiled in every process that needs it, six seconds for each precision."""
 
 
@@ -22,10 +45,22 @@ def group(nodeid: str) -> str:
 
 
 class GroupScheduling(LoadScopeScheduling):
-    """Gives a whole group to one process."""
+    """Gives a whole group to one process: the first one gets those that wait, as long as there are any.
+
+    So it leaves its core to the others, of which there can be as many as cores.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         return group(nodeid)
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        """Take the next group of the kind that this process is for, or else the next one."""
+        waits = node.gateway.id == FIRST
+        for name in self.workqueue:
+            if name.startswith(WAITING) == waits:
+                self.workqueue.move_to_end(name, last=False)
+                break
+        super()._assign_work_unit(node)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -5,6 +5,11 @@ import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+from tests.groups import GroupScheduling
 
 ROOT = Path(__file__).parents[1]
 TESTS = """
@@ -56,3 +61,43 @@ def test_groups_stay_together(tmp_path: Path) -> None:
     assert one == other
     firsts = {worker: Path(name).name for name, worker in reversed(order)}
     assert set(firsts.values()) == {"test_slow.py", "test_one.py"}
+
+
+def schedule(names: list[str]) -> tuple[GroupScheduling, list[Mock]]:
+    """Tests that three processes begin."""
+    config: Any = SimpleNamespace(getvalue=lambda _: ["popen"] * 3, option=SimpleNamespace(loadscopereorder=False))
+    scheduling, processes = GroupScheduling(config), [Mock(shutting_down=False) for _ in range(3)]
+    for number, process in enumerate(processes):
+        process.gateway.id = f"gw{number}"
+        scheduling.add_node(process)
+        scheduling.add_node_collection(process, names)
+    scheduling.schedule()
+    return scheduling, processes
+
+
+def finish(scheduling: GroupScheduling, process: Mock, names: list[str]) -> list[str]:
+    """Let a process finish what it was given, and all that it is given then."""
+    finished: list[str] = []
+    for number, given in enumerate(process.send_runtest_some.call_args_list):
+        assert number < len(names)
+        for index in given.args[0]:
+            scheduling.mark_test_complete(process, index)
+            finished.append(names[index])
+    return finished
+
+
+def test_the_first_process_takes_those_that_wait() -> None:
+    """As long as there are any, and the others take the rest; whoever has nothing of its kind left helps."""
+    waiting = [f"tests/{folder}/test_a.py::test_a" for folder in ("server", "launcher", "bulk", "loadtests")]
+    computing = [f"tests/training/test_{i}.py::test_a" for i in range(8)]
+    names = waiting + computing
+
+    scheduling, (first, second, third) = schedule(names)
+    assert finish(scheduling, first, names) == [*waiting, *computing[4:]]
+    assert finish(scheduling, second, names) + finish(scheduling, third, names) == [
+        *(computing[0], computing[2], computing[1], computing[3])
+    ]
+
+    scheduling, (first, second, third) = schedule(names)
+    assert finish(scheduling, second, names) == [computing[0], computing[2], *computing[4:], *waiting[2:]]
+    assert finish(scheduling, first, names) == waiting[:2]

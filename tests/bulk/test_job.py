@@ -159,7 +159,7 @@ def test_killed_job_goes_on_and_writes_each_study_once(
 def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path: Path, run: Callable[..., str]) -> None:
     """It starts no Ray; with --retry-errors only the studies without a report are new."""
     output = tmp_path / "out"
-    run(studies, output, tiny_mar, "--limit", "40")
+    run(studies, output, tiny_mar, "--limit", "40", "--workers", "1")
     before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
     again = run(studies, output, tiny_mar, "--limit", "40")
 

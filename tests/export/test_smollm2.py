@@ -30,7 +30,7 @@ def model(smollm2: Path) -> Model:
 
 
 @pytest.fixture(scope="module")
-def peer(smollm2: Path) -> LlamaForCausalLM:
+def peer(smollm2: Path, smollm2_read_once: None) -> LlamaForCausalLM:
     """The same file, read by `transformers`."""
     return original()
 

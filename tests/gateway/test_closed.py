@@ -1,8 +1,8 @@
 """Every route of TorchServe's APIs with and without keys, on loopback and through the gateway; and what listens."""
 
-import json
 import http.client
 import ipaddress
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple

@@ -84,6 +84,7 @@ def test_stream_is_the_report(client: HttpClient, prompt: str) -> None:
         assert "".join(piece["text"] for piece in pieces) == answer["report"]
 
 
+@pytest.mark.usefixtures("smollm2_read_once")
 def test_served_text_is_fluent(client: HttpClient, smollm2: Path) -> None:
     """The language model, asked without an image, takes the answer for its own words, but not the same shuffled."""
     peer, tokenizer = original(), load_tokenizer(smollm2)

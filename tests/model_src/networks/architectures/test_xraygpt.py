@@ -111,17 +111,31 @@ def test_unknown_tower_or_dimension_is_named(model: Model, tower: dict[str, Any]
         build_network(config)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["medclip_swin", "medclip_resnet"])
-def test_medclip_tower_exports_with_a_dynamic_batch(tower: str, tmp_path: Path) -> None:
-    """Both MedCLIP towers compute the same in ONNX for any batch size, with 49 tokens per image."""
-    torch.manual_seed(0)
-    network = ARCHITECTURES["xraygpt"].vision(tower=tower).eval().requires_grad_(False)
+def test_medclip_towers_give_49_tokens_for_any_batch(tower: str) -> None:
+    """An image gets the same tokens alone and among others."""
+    network = medclip(tower)
     images = torch.randn(2, 3, 224, 224)
 
-    export_onnx(network, images, tmp_path / "vision.onnx", inputs="pixel_values", outputs="image_features")
+    together = network(images)
 
-    assert network(images).shape == (2, 49, network.width)
+    assert together.shape == (2, 49, network.width)
+    torch.testing.assert_close(network(images[1:]), together[1:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tower", [pytest.param("medclip_swin", marks=pytest.mark.exhaustive), "medclip_resnet"])
+def test_medclip_tower_exports_with_a_dynamic_batch(tower: str, tmp_path: Path) -> None:
+    """Both MedCLIP towers compute the same in ONNX for any batch size."""
+    images = torch.randn(2, 3, 224, 224)
+
+    export_onnx(medclip(tower), images, tmp_path / "vision.onnx", inputs="pixel_values", outputs="image_features")
+
+
+def medclip(tower: str) -> Any:
+    """A tower of MedCLIP with random weights."""
+    torch.manual_seed(0)
+    return ARCHITECTURES["xraygpt"].vision(tower=tower).eval().requires_grad_(False)
 
 
 def test_both_stop_sequences_decode_to_the_stop_text_with_the_shared_vocabulary(shared: Path) -> None:

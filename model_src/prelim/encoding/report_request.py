@@ -1,0 +1,119 @@
+"""What a report is asked for, and the report in the making, whose images are read and encoded in its slot."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
+from prelim.encoding.onnx_session import Array
+from prelim.errors import UnreadableInput
+from prelim.generation.options import GenerationOptions
+from prelim.generation.request import DecodeRequest
+from prelim.generation.text_stream import TextStream
+
+Messages = tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ReportRequest:
+    """What a report is asked for.
+
+    image          : a file's bytes: DICOM, PNG, JPEG, WebP or TIFF
+    images         : instead of `image`, several files of one study, in the order in which the model reads them
+    image_features : instead of an image, what the vision encoder gave for it, shape (num_tokens, width)
+    prompt         : text for models that take one
+    messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
+    options        : how to decode; None takes the model's defaults
+    return_attention : what else the model says of the image comes with the report, such as where it looked
+    return_image     : the images as the network reads them come with the report, as PNG
+    return_logprobs  : the tokens come with the report, each with its log-probability
+    """
+
+    image: bytes | None = None
+    images: tuple[bytes, ...] | None = None
+    image_features: Array | None = None
+    prompt: str | None = None
+    messages: Messages | None = None
+    options: GenerationOptions | None = None
+    return_attention: bool = False
+    return_logprobs: bool = False
+    return_image: bool = False
+
+    def __post_init__(self) -> None:
+        for image in (self.image,) if self.images is None else self.images:
+            if image is not None and not isinstance(image, bytes):
+                raise UnreadableInput(f"an image is of type {type(image).__name__}; give the bytes of its file")
+
+    def check_image(self, sent: str = "image, images or image_features") -> None:
+        """Raise UnreadableInput unless there is an image, in one way.
+
+        sent : the ways in which it can be sent, for the message
+        """
+        ways = [name for name in ("image", "images", "image_features") if getattr(self, name) is not None][:2]
+        if not ways or self.image == b"" or self.images == ():
+            raise UnreadableInput(f"there is no image: send it as {sent}")
+        if len(ways) > 1:
+            raise UnreadableInput(f"{' and '.join(ways)} are both given; send one of them")
+
+    @property
+    def num_images(self) -> int:
+        """How many images the model reads for it."""
+        return 1 if self.images is None else len(self.images)
+
+
+@dataclass(eq=False)
+class Draft(DecodeRequest):
+    """A report in the making, the engine's record with what a report needs besides its tokens. Times are in seconds.
+
+    request : what is asked for
+    images  : reads and encodes its images
+    arrived : when it was added
+    prepared   : its images, once they have been read
+    insights : what the model says of the image besides the report, where that was asked for
+    pictures : PNG of the images as the network reads them, where that was asked for
+    started : when decoding began
+    stream  : what `new_text` has returned so far, None before its first call
+    """
+
+    request: ReportRequest
+    images: ImageEncoder
+    arrived: float = field(default_factory=time.perf_counter)
+    prepared: list[PreparedImage] = field(default_factory=list)
+    insights: Mapping[str, Array] = field(default_factory=dict)
+    pictures: tuple[bytes, ...] = ()
+    started: float = 0.0
+    stream: TextStream | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of image_embeds, of all images together."""
+        return self.images.num_tokens * self.request.num_images
+
+    def embed(self) -> Tensor:
+        """Read, preprocess and encode the images. Raises InputError where one cannot be read or is refused."""
+        image_embeds = []
+        for image in self.request.images or (self.request.image,):
+            began = time.perf_counter()
+            try:
+                prepared = self.images.prepare(image, self.request.image_features)
+            finally:
+                self.reading += time.perf_counter() - began
+            self.prepared.append(prepared)
+            # Before it is encoded, which drops its pixels.
+            if self.request.return_image and image is not None:
+                self.pictures = (*self.pictures, self.images.picture(prepared, image))
+            image_embeds.append(self.images.embed(prepared))
+        if self.request.return_attention:
+            self.insights = self.images.insights(self.prepared[0])
+        self.started = time.perf_counter()
+        return torch.cat(image_embeds)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Remarks of the reader of the files, with the number of the image if there are several."""
+        if len(self.prepared) == 1:
+            return self.prepared[0].warnings
+        return tuple(f"image {i}: {warning}" for i, image in enumerate(self.prepared, 1) for warning in image.warnings)
