@@ -42,7 +42,7 @@ class Nginx:
     @staticmethod
     def check(config: Path) -> None:
         """Raise LaunchError with nginx's reason if it refuses a configuration."""
-        done = subprocess.run([*_command(config), "-t"], capture_output=True, text=True, check=False)
+        done = subprocess.run([*_command(config), "-t"], capture_output=True, text=True, umask=PRIVATE, check=False)
         if done.returncode:
             raise LaunchError(f"nginx refuses its configuration:\n{done.stderr.strip()}")
 

@@ -183,3 +183,9 @@ def test_default_version_is_followed(running: Running, monkeypatch: pytest.Monke
     running.server.version = "1.1"
     running.gateway.follow()
     assert eventually(lambda: chat() == "POST /predictions/demo/1.1/v1/chat/completions")
+
+
+def test_access_log_is_closed_to_others(running: Running) -> None:
+    """Clients' names and times are nobody else's business."""
+    assert running.status(running.site.key) == 200
+    assert running.gateway.log.stat().st_mode & 0o077 == 0
