@@ -20,6 +20,10 @@ PROGRAM = "bwrap"
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives")
 """What the libraries of Python and of its packages need of the system."""
 
+PACKAGES = ("imagecodecs", "numpy", "PIL", "pydicom", "tifffile", "prelim")
+"""What the process imports, and so must find."""
+
+TRIAL = "import sys, numpy; from importlib.util import find_spec; sys.exit(None in map(find_spec, sys.argv[1:]))"
 TRIAL_S = 20
 
 
@@ -33,12 +37,16 @@ def sandboxed(command: Sequence[str], source: Path) -> list[str]:
 
 @functools.cache
 def _options(source: Path) -> tuple[str, ...]:
-    """Bubblewrap and its options; nothing if it is not installed, or may not make namespaces, as in most containers."""
+    """Bubblewrap and its options; nothing if it is not installed, or cannot be used here.
+
+    Most containers do not let it make namespaces; and packages can be where nobody looks for them.
+    """
     program = shutil.which(PROGRAM)
     if program is None:
         return ()
-    path = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    seen = [sys.prefix, sys.base_prefix, str(source), *filter(os.path.isabs, path)]
+    path = list(filter(os.path.isabs, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    packages = [folder for folder in sys.path if Path(folder).name in ("site-packages", "dist-packages")]
+    seen = [sys.prefix, sys.base_prefix, str(source), *packages, *path]
     options = (
         *(program, "--unshare-all", "--cap-drop", "ALL", "--dev", "/dev"),
         # That of the host: a new one may not be mounted under a hardened service. Files of processes outside of this
@@ -50,7 +58,8 @@ def _options(source: Path) -> tuple[str, ...]:
     )
     try:
         tried = subprocess.run(
-            [*options, sys.executable, "-I", "-c", ""],
+            [*options, sys.executable, "-P", "-c", TRIAL, *PACKAGES],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(source), *path])},
             capture_output=True,
             timeout=TRIAL_S,
             check=False,
