@@ -210,6 +210,9 @@ def _print_report(answer: Answer, seconds: float) -> None:
     print(answer["report"])
     for number, alternative in enumerate(answer["alternatives"], start=2):
         print(f"\nalternative {number}: {alternative['report']}")
+    for sentence in answer.get("sentences", ()):
+        if sentence["confirm"]:
+            print(f"\nto confirm, confidence {sentence['confidence']:.0%}: {sentence['text']}")
     for warning in answer["warnings"]:
         print(f"\nwarning: {warning}")
     parts = ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in timing.items())

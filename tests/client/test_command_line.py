@@ -112,3 +112,19 @@ def test_the_server_is_that_of_its_settings(
     run(monkeypatch, "in/p1/IM0001", *arguments)
 
     assert FakeClient.addresses == [address]
+
+
+def test_sentences_to_confirm_are_printed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With their confidence; others, and those of models that are not calibrated, are not."""
+    run(monkeypatch, "in/p1/IM0001")
+    assert "confirm" not in capsys.readouterr().out
+    sentences = [
+        {"text": "Clear.", "confidence": 0.95, "confirm": False},
+        {"text": "Large heart.", "confidence": 0.254, "confirm": True},
+    ]
+    monkeypatch.setitem(ANSWER, "sentences", sentences)
+    run(monkeypatch, "in/p1/IM0001")
+    assert "to confirm, confidence 25%: Large heart.\n" in (printed := capsys.readouterr().out)
+    assert "Clear." not in printed
