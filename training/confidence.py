@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from prelim.archive.archive import CONFIDENCE
-from prelim.confidence import Inputs, read_sentences
 from prelim.encoding.gate import pool
 from prelim.errors import PrelimError
+from prelim.generation.confidence import Inputs, read_sentences
 from prelim.networks.model_folder import MODEL_CARD, Model, hash_model, read_model_folder
 from terminal.program import sign_of_life
 from training.datasets.formats.open_radiology import TEMPLATES, read_templates

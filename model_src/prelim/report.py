@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prelim.encoding.onnx_session import Array
+from prelim.generation.confidence import Sentence
 from prelim.generation.hypothesis import FinishReason
 
 UNVERIFIED = "UNVERIFIED"
@@ -25,19 +26,6 @@ class Token:
 
     text: str
     logprob: float
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """One sentence of a report, by a model that is calibrated.
-
-    confidence : see `prelim.confidence`, 0 to 1
-    confirm    : it is below the level of the model, and someone should look
-    """
-
-    text: str
-    confidence: float
-    confirm: bool
 
 
 @dataclass(frozen=True)

@@ -20,19 +20,19 @@ from prelim.archive.archive import (
     unpack_archive,
 )
 from prelim.archive.model_config import ModelConfig
-from prelim.confidence import DISTANCE, Confidence, read_confidence, read_sentences
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder
 from prelim.encoding.report_request import Draft, ReportRequest
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, RequestError
 from prelim.generation.banned_phrases import Bans
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
+from prelim.generation.confidence import DISTANCE, Confidence, Sentence, read_confidence, read_sentences
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import isolate
 from prelim.generation.text_stream import TextStreams
-from prelim.report import Alternative, Report, Sentence, Token, cut_at_stop, sections
+from prelim.report import Alternative, Report, Token, cut_at_stop, sections
 
 __all__ = ["EMPTY_REPORT", "ReportGenerator", "ReportRequest"]
 

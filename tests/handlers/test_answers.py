@@ -12,7 +12,8 @@ from handlers.failure import INTERNAL, Failure, attempt
 from handlers.metrics import KINDS, Metrics
 from handlers.response import Answer, ServedModel, failure_answer, model_answer, report_answer, text_chunk, timing_ms
 from prelim.errors import NonFiniteOutput, UnreadableInput
-from prelim.report import Alternative, Report, Sentence
+from prelim.generation.confidence import Sentence
+from prelim.report import Alternative, Report
 from prelim.report_generator import ReportRequest
 
 IMAGE = b"\x89PNG"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prelim.confidence import DISTANCE, INPUTS, Confidence, Inputs
+from prelim.generation.confidence import DISTANCE, INPUTS, Confidence, Inputs
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
 from training.evaluation.input_gate import area

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from prelim.archive.archive import CONFIDENCE, CONFIG, GATE, TOKENIZER, WEIGHTS, load_tokenizer
 from prelim.archive.model_config import ModelConfig
-from prelim.confidence import MAKE as CALIBRATE
-from prelim.confidence import Confidence, read_confidence
 from prelim.decoders.weights_file import load_weights, read_weights, write_weights
 from prelim.encoding.gate import MAKE, Gate, find_gate, hash_encoder
 from prelim.errors import ArchiveError
+from prelim.generation.confidence import MAKE as CALIBRATE
+from prelim.generation.confidence import Confidence, read_confidence
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
 

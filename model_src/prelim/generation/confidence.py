@@ -20,7 +20,6 @@ import numpy as np
 
 from prelim.errors import ArchiveError
 from prelim.generation.hypothesis import Hypothesis
-from prelim.report import Sentence
 
 MAKE = "`python -m training.confidence MODEL DATA` makes one"
 """For messages."""
@@ -39,6 +38,19 @@ _END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\s*\n\s*")
 _SMALLEST = 1e-6
 
 Inputs = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a report, by a model that is calibrated.
+
+    confidence : of `Confidence.of`, 0 to 1
+    confirm    : it is below the level of the model, and someone should look
+    """
+
+    text: str
+    confidence: float
+    confirm: bool
 
 
 @dataclass(frozen=True)

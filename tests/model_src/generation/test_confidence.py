@@ -9,8 +9,8 @@ import pytest
 
 from prelim.archive.archive import CONFIDENCE
 from prelim.archive.manifest import write_manifest
-from prelim.confidence import Confidence, read_confidence, read_sentences
 from prelim.errors import ArchiveError
+from prelim.generation.confidence import Confidence, read_confidence, read_sentences
 from prelim.generation.hypothesis import Hypothesis
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
