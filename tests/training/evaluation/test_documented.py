@@ -15,7 +15,7 @@ from PIL import Image
 from launcher.install import GB_CPU, GB_CUDA
 from prelim.networks.model_folder import read_model_folder
 from tests.parity.fixture import ATOL
-from training.datasets.files import read_rows
+from training.datasets.delimited import read_rows
 from training.datasets.source import Source
 from training.evaluation import external
 from training.evaluation.baselines import pixel_vectors, random_reports
