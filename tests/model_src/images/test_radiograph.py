@@ -3,13 +3,11 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.sequence import Sequence
 
 from prelim.errors import NotAnImage, Refused, TooLarge, UnreadableInput
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
-from tests.dicom_files import (
-    make_dicom,
-    phantom,
-)
+from tests.dicom_files import lut_item, make_dicom, phantom
 
 
 def save(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -164,6 +162,7 @@ def test_flat_images_are_refused() -> None:
         make_dicom(flat),
         make_dicom(flat, drop=("WindowCenter", "WindowWidth")),
         make_dicom(WindowCenter=60000, WindowWidth=10),
+        make_dicom(VOILUTSequence=Sequence([lut_item(0, np.zeros(4096), 12)])),
     ):
         with pytest.raises(Refused, match="flat_image"):
             read(data)
@@ -183,6 +182,8 @@ def test_flat_images_are_refused() -> None:
         (b"iVBORw0KGgoAAAANSUhEUg", "base64"),
         (bytes(range(256)), "unknown"),
         (b"\x08", "unknown"),
+        (b"RIFF\x00\x01\x00\x00WAVEfmt " + bytes(200), "unknown"),
+        (b"JUNK\x00\x01\x00\x00WEBPVP8 " + bytes(200), "unknown"),
     ],
 )
 def test_other_kinds_are_named(data: bytes, kind: str) -> None:
@@ -199,8 +200,9 @@ def test_size_limits() -> None:
     for data in (save(grey_image(), "PNG"), make_dicom()):
         with pytest.raises(TooLarge, match="max_bytes"):
             read(data, max_bytes=100)
-        with pytest.raises(TooLarge, match="max_pixels"):
+        with pytest.raises(TooLarge, match=r"has 48 x 40 = 1920 pixels; allowed: 1919; .*max_pixels"):
             read(data, max_pixels=48 * 40 - 1)
+        read(data, max_pixels=48 * 40)
 
 
 def test_minmax_equalize_is_for_what_is_not_rendered_yet() -> None:
