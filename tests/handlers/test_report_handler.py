@@ -403,7 +403,7 @@ def test_every_answer_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFix
     frontend.run()
 
     good, broken = ([line for line in caplog.messages if line.startswith(f"{one}: ")] for one in ids)
-    assert [line.partition(": ")[2] for line in good] == ["200, 3 tokens, eos"]
+    assert [line.partition(": ")[2] for line in good] == ["200, 6 tokens, length"]
     assert len(broken) == 1
     assert "415" in broken[0]
 

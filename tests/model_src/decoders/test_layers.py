@@ -241,7 +241,7 @@ def test_which_product_of_int8_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
     taken: list[int] = []
     kernel = torch._weight_int8pack_mm
     monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda x, *rest: taken.append(len(x)) or kernel(x, *rest))
-    layer = Int8Linear(64, 32)
+    layer = Int8Linear(64, 32, bias=False)
 
     for rows in (1, FEW_ROWS, FEW_ROWS + 1):
         layer(random(rows, 64).bfloat16())

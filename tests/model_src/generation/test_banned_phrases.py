@@ -35,10 +35,6 @@ PHRASES = (
     "lungs",
     "findings:",
     "clear",
-    # BERT's decoder closes " n't" and " 've" up to the word before.
-    "sn't",
-    "sn",
-    "lung've",
 )
 """Some of them are words of the small vocabularies, and in the tokens of others."""
 
@@ -94,9 +90,7 @@ def test_forbidden_tokens_are_those_that_complete_a_phrase(kind: str, tmp_path: 
     draw = random.Random(0)
     bans, count = Bans(tokenizer), tokenizer.get_vocab_size()
     usable = [phrase for phrase in PHRASES if kind not in ("Moses", "BioGPT") or re.fullmatch(r"[\w ]+", phrase)]
-    prose = tokenizer.encode(
-        "the lungs is n't unchanged, x - ray compared to 5 mm s s n't lung 've lung clear ≥ 心"
-    ).ids
+    prose = tokenizer.encode("the lungs is n't unchanged, x - ray compared to 5 mm s s lung clear ≥ 心").ids
     found = 0
     for _ in range(60 if kind in SMALL else 12):
         phrases = tuple(draw.sample(usable, draw.randint(1, 4)))
@@ -119,22 +113,6 @@ def test_forbidden_tokens_are_those_that_complete_a_phrase(kind: str, tmp_path: 
             ids.append(following if following in free and draw.random() < 0.9 else draw.choice(free))
             place = ban.advance(place, ids[-1])
     assert found
-
-
-def test_bytes_of_a_broken_run_are_no_text(tmp_path: Path) -> None:
-    """A run of bytes with a wrong one is shown as signs alone, whatever the others would spell."""
-    tokenizer = SMALL["SentencePiece"](tmp_path)
-    ban = Bans(tokenizer).of(GenerationOptions(banned_phrases=("is",)))
-    assert ban is not None
-    wrong, i, s, lung = (tokenizer.token_to_id(piece) for piece in ("<0xFF>", "<0x69>", "<0x73>", "▁lung"))
-
-    for ids, forbidden in (([i], True), ([wrong, i], False), ([i, wrong], False), ([wrong, lung, i], True)):
-        place = ban.start
-        for token in ids:
-            place = ban.advance(place, token)
-
-        assert contains(tokenizer.decode([*ids, s]), "is") == forbidden
-        assert (s in ban.banned(place).tolist()) == forbidden
 
 
 @pytest.mark.parametrize("beams", [2, 3, 16])

@@ -60,7 +60,7 @@ def test_decided_text_is_the_beginning_of_the_report(tokenizer: Tokenizer) -> No
     assert sent > 1000
 
 
-@pytest.mark.parametrize("kind", ["byte-level", "BERT", "WordPiece", "WordPiece before", "WordPiece alone"])
+@pytest.mark.parametrize("kind", ["byte-level", "BERT", "WordPiece", "WordPiece alone"])
 def test_text_is_sent_as_soon_as_it_is_known(kind: str, tmp_path: Path) -> None:
     """The sent text is the common beginning of all continuations by up to three tokens."""
     tokenizer = SMALL[kind](tmp_path)

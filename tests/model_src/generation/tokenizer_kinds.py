@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from export.tokenizers.bert import FILE, bert_tokenizer
 from export.tokenizers.biogpt import MERGES, VOCABULARY, biogpt_tokenizer
 from export.tokenizers.llama import SPACE, build_tokenizer
 from export.tokenizers.read import read_tokenizer
-from prelim.generation.text_stages import CloseHyphens, DropSpaces
 from training.network.wordpiece import make_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
@@ -66,36 +65,6 @@ def wordpiece(_: Path) -> Tokenizer:
     return make_tokenizer(["covid-19 isn't x-ray . no - effusion"], 60)
 
 
-def wordpiece_before(_: Path) -> Tokenizer:
-    """As training made it before words carried their space: it is dropped at signs and between Chinese characters."""
-    pieces = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "lung",
-        "##s",
-        "-",
-        ";",
-        "(",
-        ")",
-        "%",
-        "心",
-        "肺",
-        "，",
-        ".",
-        "n't",
-        "5",
-    ]
-    tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.add_special_tokens(pieces[:4])
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    dropped = [decoders.Replace(Regex(pattern), "") for pattern in DropSpaces.PATTERNS]
-    hyphen = decoders.Replace(Regex(CloseHyphens.PATTERN), "-")
-    tokenizer.decoder = decoders.Sequence([decoders.WordPiece(), decoders.Fuse(), hyphen, *dropped])
-    return tokenizer
-
-
 def wordpiece_alone(_: Path) -> Tokenizer:
     """As the smallest model of the tests has it."""
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "findings", ":", "the", "##s", ".", "n't"]
@@ -138,7 +107,6 @@ SMALL = {
     "Moses": moses,
     "BERT": bert,
     "WordPiece": wordpiece,
-    "WordPiece before": wordpiece_before,
     "WordPiece alone": wordpiece_alone,
 }
 IN_USE = {
