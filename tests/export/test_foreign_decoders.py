@@ -266,9 +266,6 @@ VARIANTS = {
         saved("llama", {"bos_token_id": WORDS}), refused=f"bos_token_id is {WORDS} .* below {WORDS}.*Correct it"
     ),
     "start that is a text": Variant(saved("llama", {"bos_token_id": "1"}), refused="bos_token_id is '1'"),
-    "end beyond the vocabulary": Variant(
-        saved("llama", {"eos_token_id": [2, WORDS]}), refused=rf"eos_token_id is \[2, {WORDS}\] .* below {WORDS}"
-    ),
     "padding beyond the vocabulary": Variant(
         saved("llama", {"pad_token_id": WORDS}), assumed=(f"pad_token_id = 2: {WORDS} is not a token below {WORDS}",)
     ),
