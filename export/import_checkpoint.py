@@ -78,7 +78,7 @@ def import_checkpoint(
     converted, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
     weights: Weights = tie_words(converted, facts, record)
     sections, weights = _sections(system, weights, facts)
-    own_tokens = special_tokens(published, sections["decoder"], facts, gathered.settings)
+    own_tokens = special_tokens(published, sections["decoder"], facts, gathered.settings, record)
     sections = {**sections, "decoder": {**sections["decoder"], **adapter}, **own_tokens}
     if unknown := facts.unknown_options():
         raise ArchiveError(f"--set {unknown[0]}: {system} has no such value; known: {', '.join(sorted(facts.asked))}")

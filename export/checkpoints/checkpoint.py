@@ -9,6 +9,7 @@ from torch import Tensor
 
 from export.checkpoints.file_kind import check_binary, check_whole
 from export.checkpoints.keras_archive import SUFFIX, read_keras
+from export.checkpoints.other_forms import check_keys, check_name, no_weights
 from export.checkpoints.settings import GGUF, INDEX, JSON, KERAS, SETTINGS, read_json
 from export.checkpoints.torch_file import read_torch_file
 from prelim.decoders.weights_file import LazyTensor, is_storable, read_weights
@@ -55,6 +56,7 @@ def read_checkpoint(path: Path, assume: Callable[[str], None] | None = None) -> 
         }
     if path.suffix == JSON:
         return {}
+    check_name(path)
     check_whole(path)
     check_binary(path)
     if _is_safetensors(path):
@@ -69,6 +71,7 @@ def read_checkpoint(path: Path, assume: Callable[[str], None] | None = None) -> 
         found = {**read_gguf(path)}
     else:
         found = {**read_torch_file(path, assume)}
+    check_keys(path, found)
     for key, tensor in found.items():
         if not is_storable(tensor.dtype):
             raise ArchiveError(
@@ -131,9 +134,10 @@ def _weights_files(path: Path) -> list[Path]:
     """The weights of a folder, or those that an index of shards lists; the index first."""
     first = path
     if path.is_dir():
-        names = find_weights({file.name for file in path.iterdir()})
+        there = {file.name for file in path.iterdir()}
+        names = find_weights(there)
         if not names:
-            raise ArchiveError(f"{path} has no weights: expected one of {', '.join(WEIGHTS)}, or its index")
+            raise no_weights(path, there, WEIGHTS)
         first = path / names[0]
     if not first.name.endswith(INDEX):
         return [first]

@@ -14,7 +14,7 @@ MAX_PADDING = 512
 
 
 def special_tokens(
-    published: Published, decoder: Section, facts: Facts, settings: Sequence[SettingsFile]
+    published: Published, decoder: Section, facts: Facts, settings: Sequence[SettingsFile], record: ImportRecord
 ) -> dict[str, Section]:
     """Sections `tokenizer` and `prompt` for a decoder with special tokens of its own.
 
@@ -22,7 +22,8 @@ def special_tokens(
     returns : the published sections with the special tokens of config.json and generation_config.json; empty if they
               have none
 
-    Raises ArchiveError if the vocabulary is not the published one, and there is no end-of-text token in these files.
+    Raises ArchiveError if the vocabulary is not the published one and there is no end-of-text token in these files, and
+    for a token at the start or end that the decoder does not have.
     """
     foreign = published.vocabulary not in (None, decoder.get("vocab_size"))
     found = _stored(facts, settings)
@@ -36,11 +37,20 @@ def special_tokens(
         own = {"bos_token_id": own["bos_token_id"], "pad_token_id": None, "eos_token_id": own["eos_token_id"], **found}
     start, end, padding = (own[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id"))
     ends = end if isinstance(end, list) else [end]
-    if not ends or not all(isinstance(one, int) and 0 <= one < decoder["vocab_size"] for one in ends):
+    size = decoder["vocab_size"]
+    if not ends or not all(_is_token(one, size) for one in ends):
         raise ArchiveError(
             f"eos_token_id is {end!r} in the decoder's config.json; it must be the id, or a list of ids, of end-of-text"
-            f" tokens below {decoder['vocab_size']}, because the published ids are not valid for this vocabulary"
+            f" tokens below {size}, because the published ids are not valid for this vocabulary"
         )
+    if start is not None and not _is_token(start, size):
+        raise ArchiveError(
+            f"bos_token_id is {start!r} in the decoder's config.json; it must be null or the id of a token below "
+            f"{size}. Correct it there, or resize the decoder's table if tokens were added"
+        )
+    if padding is not None and not _is_token(padding, size):
+        record.assume(f"pad_token_id = {ends[0]}: {padding!r} is not a token below {size}, and padding is never read")
+        padding = None
     tokens = {
         "bos_token_id": ends[0] if start is None else start,
         "eos_token_id": ends if len(ends) > 1 else ends[0],
@@ -52,6 +62,10 @@ def special_tokens(
     if prompt.get("start_ids") == [published.defaults["tokenizer"]["bos_token_id"]]:
         prompt["start_ids"] = [] if start is None else [start]
     return {"tokenizer": tokens, "prompt": prompt}
+
+
+def _is_token(value: Any, size: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size
 
 
 def _stored(facts: Facts, settings: Sequence[SettingsFile]) -> dict[str, Any]:

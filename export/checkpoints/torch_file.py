@@ -13,7 +13,7 @@ import uuid
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from export.checkpoints.file_kind import check_whole, check_zip
+from export.checkpoints.other_forms import check_keys
 from prelim.errors import ArchiveError
 
 CONTAINERS = ("model_state_dict", "state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
@@ -87,6 +88,7 @@ def read_torch_file(path: Path, assume: Callable[[str], None] | None = None) -> 
     Raises ArchiveError if the file is not a checkpoint, or contains anything but tensors and harmless values.
     """
     contents = _load(path)
+    check_keys(path, _names(contents))
     while isinstance(contents, Mapping) and (sets := _sets_of_weights(contents)):
         inner = next((key for key in CONTAINERS if key in sets), sets[0])
         rest = ", ".join(repr(key) for key in sets if key != inner)
@@ -132,6 +134,15 @@ def _has_weights(contents: Any) -> bool:
         return False
     named = {key: value for key, value in contents.items() if isinstance(key, str)}
     return any((isinstance(value, Tensor) and value.numel() > 1) or _has_weights(value) for value in named.values())
+
+
+def _names(contents: Any, prefix: str = "") -> Iterator[str]:
+    """The keys of all tensors in a file, with those of the mappings around them."""
+    for key, value in contents.items() if isinstance(contents, Mapping) else ():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}"
+        else:
+            yield from _names(value, f"{prefix}{key}.")
 
 
 def _load(path: Path) -> Any:

@@ -19,6 +19,8 @@ _DEEPEST = 3
 _INNER_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 """Parts of keys by torch.compile, FSDP and activation checkpointing, which are the names of no layer."""
 
+_PARALLEL = ".module."
+
 _COPY = 0.5
 """Share of the network's keys that a second set of weights has at least."""
 
@@ -45,7 +47,22 @@ def unwrap(published: Published, label: str, tensors: Weights, assume: Callable[
     if not _is_usual(prefix) and most and not _is_another(tensors):
         tensors = _strip(tensors, prefix)
     # The first of those that are equal has the fewest wrappers removed.
-    return max(_candidates(tensors, _DEEPEST), key=lambda weights: sum(published.knows(key) for key in weights))
+    best = max(_candidates(tensors, _DEEPEST), key=lambda weights: sum(published.knows(key) for key in weights))
+    return _unwrap_parts(best)
+
+
+def _unwrap_parts(weights: Weights) -> Weights:
+    """Remove `module.` from parts that DataParallel has wrapped, `encoder.module.0.weight`.
+
+    Such a part has nothing else: its copy, such as an average, is next to the weights that it was copied from.
+    """
+    wrapped = {key.partition(_PARALLEL)[0] for key in weights if _PARALLEL in key}
+    whole = [part for part in wrapped if all(_PARALLEL in key for key in weights if key.startswith(f"{part}."))]
+    stripped = {
+        key.replace(_PARALLEL, ".", 1) if key.partition(_PARALLEL)[0] in whole else key: value
+        for key, value in weights.items()
+    }
+    return stripped if len(stripped) == len(weights) else weights
 
 
 def _candidates(weights: Weights, depth: int) -> Iterator[Weights]:

@@ -166,6 +166,23 @@ def float8(folder: Path) -> Files:
     return files
 
 
+def quantized(*parts: str) -> Callable[[Path], Files]:
+    """A folder whose linear layers are quantized, into these tensors; nothing in config.json says so."""
+
+    def write(folder: Path) -> Files:
+        files = saved("llama")(folder)
+        path = folder / "decoder" / "model.safetensors"
+        weights = load_file(path)
+        for key in [key for key in weights if "_proj." in key]:
+            weights.pop(key)
+            for part in parts:
+                weights[key.replace("weight", part)] = torch.ones(4, 4, dtype=torch.int32)
+        save_file(weights, path)
+        return files
+
+    return write
+
+
 def by_file(write: Callable[[Path], Files]) -> Callable[[Path], Files]:
     """The weights files of folders instead of the folders."""
 
@@ -234,6 +251,23 @@ VARIANTS = {
     "fp8 weights": Variant(float8, refused=r"float8_e4m3fn.*16 or 32 bits"),
     "gptq": Variant(
         saved("llama", {"quantization_config": {"quant_method": "gptq"}}), refused="quant_method is 'gptq'"
+    ),
+    "gptq without a config": Variant(
+        quantized("qweight", "qzeros", "scales", "g_idx"),
+        refused=r"proj\.g_idx is a part of weights quantized by GPTQ,",
+    ),
+    "awq without a config": Variant(
+        quantized("qweight", "qzeros", "scales"), refused=r"proj\.qweight is a part .* quantized by GPTQ or AWQ,"
+    ),
+    "hqq without a config": Variant(
+        quantized("W_q", "scale", "zero", "nbits"), refused=r"proj\.W_q is a part .* quantized by HQQ,"
+    ),
+    "start beyond the vocabulary": Variant(
+        saved("llama", {"bos_token_id": WORDS}), refused=f"bos_token_id is {WORDS} .* below {WORDS}.*Correct it"
+    ),
+    "start that is a text": Variant(saved("llama", {"bos_token_id": "1"}), refused="bos_token_id is '1'"),
+    "padding beyond the vocabulary": Variant(
+        saved("llama", {"pad_token_id": WORDS}), assumed=(f"pad_token_id = 2: {WORDS} is not a token below {WORDS}",)
     ),
     "another model's config": Variant(
         saved("llama", {"num_hidden_layers": 3}), refused="num_hidden_layers = 3, but the .* 2"

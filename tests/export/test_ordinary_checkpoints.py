@@ -6,6 +6,7 @@ import decimal
 import fractions
 import json
 import pathlib
+import re
 import uuid
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
@@ -43,6 +44,10 @@ FORMS: dict[str, Callable[[State], Any]] = {
     "sharded": lambda state: {
         key.replace("encoder.", "encoder._fsdp_wrapped_module._checkpoint_wrapped_module."): value
         for key, value in state.items()
+    },
+    "parallel part": lambda state: {key.replace("encoder.", "encoder.module."): value for key, value in state.items()},
+    "parallel parts": lambda state: {
+        "model." + re.sub(r"^(encoder|embedding|fc_out)\.", r"\1.module.", key): value for key, value in state.items()
     },
     "parallel and compiled": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
     "lightning": lambda state: {

@@ -445,6 +445,20 @@ def test_field_request_id_is_unknown_over_http(frontend: Frontend) -> None:
     assert job.status == 400
 
 
+def test_every_answer_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
+    """One line for each request, with its id, status, and how many tokens or what kind of error."""
+    caplog.set_level(logging.INFO)
+    for word in (b"good", b"broken"):
+        frontend.submit(image(word))
+    ids = list(frontend.jobs)
+    frontend.run()
+
+    good, broken = ([line for line in caplog.messages if line.startswith(f"{one}: ")] for one in ids)
+    assert [line.partition(": ")[2] for line in good] == ["200, 6 tokens, length"]
+    assert len(broken) == 1
+    assert "415" in broken[0]
+
+
 def test_nothing_of_a_request_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
     """Logs hold request ids, codes and counts; no header, no field, no text."""
     caplog.set_level(logging.DEBUG)

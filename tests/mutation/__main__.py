@@ -56,8 +56,9 @@ PYTEST = (
 )
 MEMORY = 12 * 2**30
 """Bytes of addresses that tests may take: a changed size must not fill the machine."""
-SECONDS = 45
-"""Tests that one change meets, so that survivors have a bounded cost; others left out can only lower the score."""
+SECONDS = 60
+"""CPU time of the tests that one change meets, so that survivors have a bounded cost; others that are left out can only
+lower the score."""
 NO_TESTS = 5
 """Exit status of pytest without tests. It has 4 where a conftest.py cannot import the changed code."""
 BROKEN = 99
@@ -110,9 +111,11 @@ def run_tests(
     *,
     modules: Path | None = None,
     plugin: Callable[[], object] | None = None,
+    cpu: float = math.inf,
 ) -> int | None:
     """Run pytest in a forked process: its exit status, None after `timeout` seconds.
 
+    cpu     : seconds of CPU time after which it is ended by SIGXCPU
     modules : file for the names of all modules that were imported
     plugin  : makes a plugin of pytest, in the forked process
     """
@@ -121,6 +124,8 @@ def run_tests(
         try:
             os.setsid()
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            if cpu < math.inf:
+                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu), resource.RLIM_INFINITY))
             file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, 1)
             os.dup2(file, 2)
@@ -195,14 +200,16 @@ def test_mutants(
             files = dict.fromkeys(test.split("::")[0] for test in tests)
             failed.unlink(missing_ok=True)
             _write(path, code)
-            allowed = 30 + 5 * sum(covering.seconds[test] for test in tests)
-            status = run_tests([*files], log, allowed, plugin=partial(Chosen, tests, failed))
+            usual = sum(covering.seconds[test] for test in tests)
+            status = run_tests(
+                [*files], log, 60 + 20 * usual, plugin=partial(Chosen, tests, failed), cpu=30 + 5 * usual
+            )
             _write(path, source)
             if status in (BROKEN, NO_TESTS):
                 raise SystemExit(f"{name}: pytest could not run:\n{log.read_text()[-3000:]}")
             if failed.exists():
                 covering.notice(path, failed.read_text())
-            outcome = {None: "timeout", 0: "survived"}.get(status, "killed")
+            outcome = {None: "timeout", -signal.SIGXCPU: "timeout", 0: "survived"}.get(status, "killed")
         results.append(Result(mutant, outcome, before, after, reason))
         survived = sum(result.outcome == "survived" for result in results)
         took = time.monotonic() - start

@@ -5,6 +5,7 @@ A test that does not run the changed line cannot notice the change.
 
 import ast
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -60,10 +61,14 @@ class Tracing:
         finally:
             self._coverage.switch_context(ELSEWHERE)
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Seconds of a test, with its fixtures."""
-        if not report.skipped:
-            self._seconds[report.nodeid] += report.duration
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Seconds of CPU time of a test, with its fixtures and children: what else the machine does, does not count."""
+        start = cpu_seconds()
+        try:
+            return (yield)  # type: ignore[return-value]
+        finally:
+            self._seconds[item.nodeid] = cpu_seconds() - start
 
     def pytest_sessionfinish(self) -> None:
         """Write what was noted."""
@@ -71,6 +76,11 @@ class Tracing:
         data = self._coverage.get_data()
         lines = {str(path): data.contexts_by_lineno(path) for path in data.measured_files()}
         self._target.write_text(json.dumps({"seconds": self._seconds, "lines": lines}))
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 class Chosen:

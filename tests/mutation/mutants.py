@@ -136,10 +136,10 @@ def sample(root: Path, paths: Sequence[str], count: int, seed: int) -> list[Muta
 
 
 def _compiles(mutant: Mutant, root: Path) -> bool:
-    """False where cosmic-ray takes the `*` before keyword-only arguments for a product."""
+    """False where cosmic-ray takes the `*` before keyword arguments for a product, or cannot replace `a.Error`."""
     try:
         compile(mutant.code((root / mutant.path).read_text()), mutant.path, "exec")
-    except SyntaxError:
+    except (SyntaxError, AttributeError):
         return False
     return True
 

@@ -17,15 +17,12 @@ START_OF_SCAN = 0xDA
 PROGRESSIVE_FRAME = 0xC2
 END = b"\xff\xd9"
 
-# Bytes that no end of a picture is.
-FILLER = b"\x95\x2a" * 64
-
 # libjpeg's warnings of missing and of surplus data.
 DAMAGE = re.compile(r"Corrupt JPEG data|Premature end|Inconsistent progression")
 SURPLUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 
-# In coded data, 00 and the markers of restarts follow FF.
-NEXT_SEGMENT = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# In coded data, 00 and the markers of restarts follow FF; fill bytes may precede a marker.
+NEXT_SEGMENT = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 COEFFICIENTS = 64
 
 
@@ -87,7 +84,7 @@ def is_whole(data: bytes) -> bool:
 def lacks_scans(data: bytes) -> bool:
     """Return whether a progressive JPEG file ends before its last bits (ITU-T T.81 G.1.1.1): it decodes to a blur."""
     missing: dict[int, set[int]] = {}
-    for marker, start, end in _read_all_segments(data):
+    for marker, start, end in read_all_segments(data):
         if marker == PROGRESSIVE_FRAME:
             # Precision, rows, columns, number of components, and three bytes for each, of which the first names it.
             missing = {component: set(range(COEFFICIENTS)) for component in data[start + 6 : end : 3]}
@@ -98,7 +95,7 @@ def lacks_scans(data: bytes) -> bool:
     return any(missing.values())
 
 
-def _read_all_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+def read_all_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Return the segments as `read_segments` does, and those after the data of each scan."""
     position: int | None = 2
     while position is not None:
@@ -106,14 +103,12 @@ def _read_all_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         for marker, start, end in read_segments(data, position):
             yield marker, start, end
             if marker == START_OF_SCAN:
-                following = NEXT_SEGMENT.search(data, end)
+                following = end_of_scan(data, end)
                 break
-        position = following.start() if following else None
+        position = following
 
 
-def with_filler(data: bytes) -> bytes:
-    """Return a JPEG file with other bytes before its end marker: it decodes to the same picture if that is whole.
-
-    For files that `is_whole` does not read. It finds where data are missing at the end, except between restarts.
-    """
-    return data.removesuffix(END) + FILLER + END
+def end_of_scan(data: bytes, start: int) -> int:
+    """Return where the data of a scan end, which begin at `start`."""
+    following = NEXT_SEGMENT.search(data, start)
+    return following.start() if following else len(data)

@@ -96,6 +96,16 @@ def test_one_network_of_a_state_dict_is_imported(
         assert assumed in text
 
 
+def test_copy_of_a_part_is_not_taken_for_it(published: State, tmp_path: Path) -> None:
+    """A part under `module.` next to itself is a copy, such as an average, of which the system has no use."""
+    encoder = {key: value for key, value in published.items() if key.startswith("encoder.")}
+    copy = {key.replace("encoder.", "encoder.module."): value + 1 for key, value in encoder.items()}
+    torch.save({**published, **copy}, tmp_path / "a.pth")
+
+    with pytest.raises(ArchiveError, match=r"does not fit the system\. unknown: encoder\.module\."):
+        import_file(tmp_path / "a.pth")
+
+
 def test_two_networks_of_unusual_names_are_refused(published: State, tmp_path: Path) -> None:
     """Neither is the one that the user surely means."""
     torch.save({**under("student.", published), **under("teacher.", other(published))}, tmp_path / "a.pth")

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from prelim.decoders import KINDS, build_decoder, empty_decoder
 from prelim.decoders.causal_lm import CausalLMConfig, CausalLMDecoder
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
-from prelim.decoders.decoder import IMAGE
+from prelim.decoders.decoder import IMAGE, PADDING
 from prelim.decoders.precision import quantize, stored_weights
 from prelim.decoders.quantized import Int8Embedding, Int8Linear, NF4Linear
 from prelim.decoders.weights_file import (
@@ -201,6 +201,11 @@ def test_cross_attention_decoder_is_that_of_torch() -> None:
     for key, value in state._image:
         assert key[1].abs().sum() == value[1].abs().sum() == 0
         assert key[0].abs().sum() > 0
+
+
+def test_padding_is_what_the_loss_ignores() -> None:
+    """PyTorch's cross-entropy leaves it out without being told."""
+    assert nn.CrossEntropyLoss().ignore_index == PADDING
 
 
 def test_defaults_of_dimensions() -> None:

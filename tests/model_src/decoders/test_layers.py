@@ -8,7 +8,16 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from prelim.decoders.attention import EVERYWHERE, Attending, Attention
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.linear import AdaptedLinear, Linear
-from prelim.decoders.quantized import Int8Embedding, Int8Linear, NF4Linear, _int8_product, _int8_scale, _int8_weight
+from prelim.decoders.packed import STEP_ROWS, PackedLinear
+from prelim.decoders.quantized import (
+    FEW_ROWS,
+    Int8Embedding,
+    Int8Linear,
+    NF4Linear,
+    _int8_product,
+    _int8_scale,
+    _int8_weight,
+)
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.weights_file import (
     LazyTensor,
@@ -225,6 +234,36 @@ def test_products_of_int8(rows: int, inputs: int) -> None:
     assert y.shape == (1, rows, 32)
     wanted = x.float() @ weight.float().T * 0.5
     assert ((y[0].float() - wanted).norm() / wanted.norm()) < 0.01
+
+
+def test_which_product_of_int8_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's kernel reads the weights once for few rows; for many, restoring them first is faster."""
+    taken: list[int] = []
+    kernel = torch._weight_int8pack_mm
+    monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda x, *rest: taken.append(len(x)) or kernel(x, *rest))
+    layer = Int8Linear(64, 32, bias=False)
+
+    for rows in (1, FEW_ROWS, FEW_ROWS + 1):
+        layer(random(rows, 64).bfloat16())
+
+    assert taken == [1, FEW_ROWS]
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_prefixes_are_read_by_the_layer_itself(prefix: bool) -> None:
+    """A packed product is made for the few rows of a step, whatever the width of the layer."""
+    layer, made = nn.Linear(64, 8), []
+
+    def make(_: nn.Linear, start: int, stop: int) -> nn.Linear:
+        made.append((start, stop))
+        return layer
+
+    packed = PackedLinear(layer, make, prefix=prefix)
+    many = packed(random(2, STEP_ROWS + 1, 64))
+    assert bool(made) != prefix
+    few = packed(random(2, STEP_ROWS, 64))
+    assert made == [(0, 8)]
+    assert (many.shape, few.shape) == ((2, STEP_ROWS + 1, 8), (2, STEP_ROWS, 8))
 
 
 def test_layers_of_few_bits() -> None:

@@ -12,6 +12,7 @@ from prelim.generation.request import DecodeRequest
 from tests.model_src.generation.reference import (
     BOS,
     EOS,
+    PAD,
     engine,
     request,
     run,
@@ -142,6 +143,25 @@ def test_cached_equals_uncached() -> None:
             expected = logprobs.gather(2, tokens[:, 1:, None]).sum().item()
 
             assert hypothesis.sum_logprob == pytest.approx(expected, abs=1e-3)
+
+
+def test_padding_that_the_model_writes_is_hidden() -> None:
+    """No later token looks at it, as in teacher forcing; the tokens are those of teacher forcing too."""
+    decoder = tiny_decoder()
+    with torch.no_grad():
+        decoder.lm_head.bias[PAD], decoder.lm_head.bias[EOS] = 3.0, -1e4
+    padded = 0
+    for seed in range(4):
+        image = tiny_image(seed)
+        (found,) = engine(decoder).decode({"a": request(image, GenerationOptions(max_new_tokens=12))})["a"]
+        tokens = torch.tensor([[BOS, *found.token_ids]])
+        with torch.inference_mode():
+            logprobs = decoder.teacher_forcing(image[None], tokens[:, :1], tokens[:, 1:]).log_softmax(-1)
+
+        assert logprobs.argmax(-1)[0].tolist() == list(found.token_ids)
+        assert found.sum_logprob == pytest.approx(logprobs.amax(-1).sum().item(), abs=1e-3)
+        padded += PAD in found.token_ids[:-1]
+    assert padded
 
 
 def test_finish_reason_says_what_ended_the_report() -> None:

@@ -6,10 +6,7 @@ from PIL import Image
 
 from prelim.errors import NotAnImage, Refused, TooLarge, UnreadableInput
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
-from tests.dicom_files import (
-    make_dicom,
-    phantom,
-)
+from tests.dicom_files import make_dicom, phantom
 
 
 def save(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -183,6 +180,8 @@ def test_flat_images_are_refused() -> None:
         (b"iVBORw0KGgoAAAANSUhEUg", "base64"),
         (bytes(range(256)), "unknown"),
         (b"\x08", "unknown"),
+        (b"RIFF\x00\x01\x00\x00WAVEfmt " + bytes(200), "unknown"),
+        (b"JUNK\x00\x01\x00\x00WEBPVP8 " + bytes(200), "unknown"),
     ],
 )
 def test_other_kinds_are_named(data: bytes, kind: str) -> None:
@@ -199,8 +198,9 @@ def test_size_limits() -> None:
     for data in (save(grey_image(), "PNG"), make_dicom()):
         with pytest.raises(TooLarge, match="max_bytes"):
             read(data, max_bytes=100)
-        with pytest.raises(TooLarge, match="max_pixels"):
+        with pytest.raises(TooLarge, match=r"has 48 x 40 = 1920 pixels; allowed: 1919; .*max_pixels"):
             read(data, max_pixels=48 * 40 - 1)
+        read(data, max_pixels=48 * 40)
 
 
 def test_minmax_equalize_is_for_what_is_not_rendered_yet() -> None:

@@ -238,8 +238,11 @@ def jpeg_head(frame: int, bits: int = 8) -> bytes:
         (imagecodecs.ljpeg_encode(phantom()), "lossless"),
         (jpeg_head(0xC1, bits=12), "12 bits a sample"),
         (jpeg_head(0xC2, bits=12), "12 bits a sample"),
-        (jpeg_head(0xC5), "hierarchical"),
-        (jpeg_head(0xC9), "coded arithmetically"),
+        # ITU-T T.81 table B.1: differential frames are hierarchical, unless they are lossless too.
+        *((jpeg_head(frame), "lossless") for frame in (0xC3, 0xC7, 0xCB, 0xCF)),
+        *((jpeg_head(frame), "hierarchical") for frame in (0xC5, 0xC6, 0xCD, 0xCE)),
+        *((jpeg_head(frame), "coded arithmetically") for frame in (0xC9, 0xCA)),
+        (jpeg_head(0xF7), "JPEG-LS"),
     ],
 )
 def test_jpeg_of_other_kinds_is_not_called_damaged(data: bytes, reason: str) -> None:

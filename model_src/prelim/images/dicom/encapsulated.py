@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import imagecodecs
 import numpy as np
@@ -24,7 +25,8 @@ from prelim.images.dicom.rle import decode_rle, is_rle
 from prelim.images.dicom.transfer_syntax import NATIVE, RLE, unsupported
 from prelim.images.dicom.values import standard_name
 from prelim.images.input_config import JPEG2000_SECONDS_PER_PIXEL
-from prelim.images.jpeg_end import END, is_whole, lacks_scans, with_filler
+from prelim.images.jpeg_end import END, is_whole
+from prelim.images.jpeg_intervals import has_all_data
 
 # First bytes of files that careless converters wrap into Pixel Data.
 OTHER_FILES = {
@@ -105,12 +107,10 @@ def _decode(codestream: Codestream, header: DicomHeader, warnings: list[str]) ->
     if codestream.family is Family.JPEG_LS:
         return _decode_jpeg_ls(codestream, header, warnings)
     data = codestream.data.removesuffix(END) + END
-    pixels = _decode_jpeg(data, header.samples)
-    if codestream.precision == 8 and not codestream.reversible:
-        whole = is_whole(data)
-    else:
-        whole = np.array_equal(pixels, _decode_jpeg(with_filler(data), header.samples)) and not lacks_scans(data)
-    if not whole:
+    decode = partial(_decode_jpeg, components=header.samples)
+    pixels = decode(data)
+    lossy_8_bit = codestream.precision == 8 and not codestream.reversible
+    if not (is_whole(data) if lossy_8_bit else has_all_data(data, pixels, decode)):
         raise UnreadableInput(_TRUNCATED)
     return pixels
 

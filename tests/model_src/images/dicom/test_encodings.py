@@ -56,8 +56,15 @@ def test_a_bare_data_set_tells_its_encoding(implicit: bool, order: str, syntax: 
 @pytest.mark.parametrize("length", [1, 4, 7])
 def test_a_beginning_of_an_element_is_damage(said: str, length: int) -> None:
     """Less than tag and length."""
-    with pytest.raises(UnreadableInput):
+    with pytest.raises(UnreadableInput, match="ends inside of an element"):
         read_data_set(file(said, b"\x08\0\x60\0CS\2\0"[:length]), 10**6)
+
+
+@pytest.mark.parametrize("length", [8, 9, 11])
+def test_a_beginning_of_a_long_element_is_damage(length: int) -> None:
+    """Less than tag, VR and the length of four bytes that OB has (PS3.5 7.1.2)."""
+    with pytest.raises(UnreadableInput, match="ends inside of an element"):
+        read_data_set(file(EXPLICIT_LITTLE, b"\x08\0\x60\0OB\0\0\2\0\0\0"[:length]), 10**6)
 
 
 @pytest.mark.parametrize(
