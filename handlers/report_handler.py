@@ -81,7 +81,7 @@ class ReportHandler:
             cache_mb=round(generator.max_cache_mb),
             columns_per_slot=generator.max_columns,
             deadline_s=self.settings.deadline_s,
-            sandboxed=DECODING.is_sandboxed,
+            sandbox="bubblewrap" if DECODING.is_sandboxed else "none",
         )
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:

@@ -212,7 +212,7 @@ def test_limits_are_logged_at_the_start(serve: Callable[..., Frontend], caplog: 
 
     (line,) = events(caplog, "ready")
     assert (line["slots"], line["cache_mb"], line["columns_per_slot"], line["deadline_s"]) == (4, 8, 2560, 300)
-    assert line["sandboxed"] is DECODING.is_sandboxed
+    assert line["sandbox"] == ("bubblewrap" if DECODING.is_sandboxed else "none")
 
 
 def test_client_that_goes_away_frees_its_slot(frontend: Frontend, generator: FakeGenerator) -> None:
