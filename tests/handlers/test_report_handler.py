@@ -453,10 +453,9 @@ def test_every_answer_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFix
     ids = list(frontend.jobs)
     frontend.run()
 
-    good, broken = ([line for line in caplog.messages if line.startswith(f"{one}: ")] for one in ids)
-    assert [line.partition(": ")[2] for line in good] == ["200, 6 tokens, length"]
-    assert len(broken) == 1
-    assert "415" in broken[0]
+    good, broken = ([line for line in events(caplog, "answer") if line["request"] == one] for one in ids)
+    assert [(line["code"], line["tokens"], line["finish_reason"]) for line in good] == [(200, 6, "length")]
+    assert [(line["code"], line["reason"]) for line in broken] == [(415, "NotAnImage")]
 
 
 def test_nothing_of_a_request_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
