@@ -264,7 +264,7 @@ test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## in full what `make test` samples: b
 mutate: $(INSTALLED)  ## score the tests: small changes of the code that they notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
 	$(BIN)/python -m tests.mutation $(FOLDERS) --sample $(SAMPLE) --seed $(SEED)
 
-check: lint test  ## everything that CI runs
+check: lint test  ## lint and all tests that need Python packages alone; CI runs four more targets (.ci/run)
 
 clean:          ## remove built files, but not .venv
 	rm -rf out logs runs model_store/*.mar model_store/.*.settings

@@ -154,6 +154,7 @@ def _launch(server: Server, arguments: argparse.Namespace) -> None:
         archives = _check(server, arguments)
     except LaunchError as error:
         if server.process is None:
+            log(server.folder, "launcher", "load_failed")
             door.close(LOAD_FAILED, _reason(error, server))
         raise
     records = Records(server.folder / "logs" / "throughput.json")

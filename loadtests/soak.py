@@ -1,7 +1,7 @@
 """An hour of load: nothing that a server holds grows with the requests that it has answered.
 
     make soak                 # an hour
-    make soak MINUTES=10      # every night
+    make soak MINUTES=10      # the short form
 
 Starts the server with its gateway on free ports, finds how many mixed reports it writes with all slots busy, and sends
 70 % of that. Looks at the processes every few seconds. Exits with 1 unless, in the last two thirds of the time,

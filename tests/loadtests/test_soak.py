@@ -80,6 +80,6 @@ def test_results_are_written(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1500)
 def test_nothing_grows_in_ten_minutes(tmp_path: Path) -> None:
-    """The nightly form of `make soak`."""
+    """The short form of `make soak`."""
     archive = write_archive(ROOT / "models" / "demo", tmp_path, batching="in-flight", slots=8)
     assert main(["--archive", str(archive), "--minutes", "10", "--out", str(tmp_path / "out")]) == 0
