@@ -92,7 +92,7 @@ def _repeat(step: Callable[[], bool], stop: threading.Event) -> None:
         except Full:
             log("disk_full")
             busy = stop.wait(5)
-        except Exception as error:  # noqa: BLE001 - a loop that ends would end the service in silence
+        except Exception as error:  # noqa: BLE001 - a loop that ends would silently end the service
             log("unexpected", **describe_failure(error))
             busy = stop.wait(5)
         if not busy:

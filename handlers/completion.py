@@ -182,7 +182,7 @@ def _texts(
             "messages",
         )
     if len(messages) > 1 or messages[0]["role"] != "user":
-        raise InvalidOption(f"{generator.config.name} holds no conversation; send one message of the user", "messages")
+        raise InvalidOption(f"{generator.config.name} is single-turn; send one message of the user", "messages")
     return read_prompt(messages[0]["content"]), None
 
 

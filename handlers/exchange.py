@@ -28,7 +28,7 @@ class Exchange:
     request          : what to report on
     name             : id of the request in logs and errors
     grpc             : it came over gRPC, which is answered once and whole
-    stream           : the client wants the text as it is decided
+    stream           : the client wants the text as it is generated
     return_token_ids : the client wants the token ids
     completion       : set if the answer is a chat completion
     arrived          : `time.monotonic()` when the handler first saw it

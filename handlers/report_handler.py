@@ -86,7 +86,7 @@ class ReportHandler:
         )
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """Answer, or bring forward, every request of a batch. Never raises for what a request contains."""
+        """Answer or advance every request of a batch. Never raises for what a request contains."""
         ids = dict(context.request_ids)
         gone = self.flight.drop_absent(set(ids.values()))
         if gone:
@@ -170,7 +170,7 @@ class ReportHandler:
     ) -> list[bytes]:
         """Bodies by index; one that is not sent is empty, and its index is removed from the context."""
         bodies = [b""] * len(ids)
-        # What the frontend is told after each body: False more follows, True this was the last, None it was the only.
+        # For the frontend, after each body. False: more chunks follow; True: last chunk; None: complete response.
         stops: list[bool | None] = [None] * len(ids)
         for index, request_id in ids.items():
             exchange = exchanges.get(request_id)

@@ -202,7 +202,7 @@ def read_prompt(value: Any) -> str | None:
         return None
     prompt = text("prompt", value)
     if not isinstance(prompt, str):
-        raise UnreadableInput(f"prompt is of type {type(prompt).__name__}; it must be a text")
+        raise UnreadableInput(f"prompt is of type {type(prompt).__name__}; it must be a string")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise TooLarge(f"prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read")
     return prompt or None

@@ -1,7 +1,7 @@
 """What is answered: the bytes of a body and its content type.
 
 A report is one JSON object. A streamed report is lines of JSON, each an object: `{"text": "..."}` for every piece of
-text as it is decided, then, last, the report as it would have been answered whole, or `{"error": ...}`. The pieces,
+text as it is generated, then, last, the report as it would have been answered whole, or `{"error": ...}`. The pieces,
 joined, are exactly the text of the report. Empty lines are keep-alives.
 """
 
@@ -75,7 +75,7 @@ def content_type(exchange: Exchange) -> str:
 
 
 def heartbeat(exchange: Exchange) -> bytes:
-    """White space that JSON allows before an object, and lines of JSON between them."""
+    """An empty line: whitespace is legal before a JSON object and between lines of JSON."""
     return b"\n"
 
 

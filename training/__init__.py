@@ -4,7 +4,7 @@ import os
 
 from terminal.program import begin
 
-# Before PyTorch loads OpenMP: threads that wait sleep. While they spin instead, one other busy process on the
+# Before PyTorch loads OpenMP: waiting threads sleep. While they spin instead, one other busy process on the
 # machine slows training ten times. The arithmetic is the same.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")

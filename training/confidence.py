@@ -1,4 +1,4 @@
-"""Calibrate the confidence of a model's sentences, and measure what it tells.
+"""Calibrate the confidence of a model's sentences, and measure how well it finds wrong ones.
 
 $ python -m training.confidence models/demo DATA
 $ python -m training.confidence models/mine                       # the data set that it was trained on

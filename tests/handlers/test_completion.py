@@ -141,7 +141,7 @@ def test_stream(frontend: Frontend, include_usage: bool) -> None:
 
 
 def test_stream_of_several_sequences(frontend: Frontend) -> None:
-    """The first text comes as it is decided, the others whole at the end, then the ends of all."""
+    """The first text comes as it is generated, the others whole at the end, then the ends of all."""
     chunks = [chunk["choices"][0] for chunk in events(submit(frontend, num_beams=2, n=2, stream=True, max_tokens=6))]
 
     first = [c["delta"]["content"] for c in chunks if c["index"] == 0 and c["delta"]]

@@ -62,6 +62,6 @@ def test_several_workers_share_weights() -> None:
     ],
 )
 def test_wrong_setting_is_explained(config: dict[str, Any], message: str) -> None:
-    """TorchServe passes over wrong values in silence; the handler does not."""
+    """TorchServe silently ignores wrong values; the handler does not."""
     with pytest.raises(ArchiveError, match=message):
         Settings.read(config)

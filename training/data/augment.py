@@ -1,4 +1,4 @@
-"""Random changes of images that leave their reports right: no flips, unless they are asked for."""
+"""Random changes of images that keep the report valid: no flips, unless they are asked for."""
 
 import torch
 from torch import Generator, Tensor

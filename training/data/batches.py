@@ -39,7 +39,7 @@ class MicroBatches(Dataset[Batch]):
     images   : theirs
     labels   : class of each example, -1 where it has none
     tokens   : makes token ids
-    epoch    : micro-batches of one epoch; what is over in an epoch is left out of it, and another part in the next.
+    epoch    : micro-batches of one epoch; the remainder is dropped, a different one in each epoch.
                0: the examples in their order, once, the last micro-batch being what is left
     """
 

@@ -1,4 +1,4 @@
-"""Fits a model's confidence to held-out reports, and measures what it tells.
+"""Fits a model's confidence to held-out reports, and measures how well it finds wrong sentences.
 
 A logistic model of few inputs scores sentences. It is fitted on the sentences of some patients and scores those of
 others, five parts in turn, so that the scores of wrong sentences are those of sentences that it has not seen.

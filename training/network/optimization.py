@@ -1,4 +1,4 @@
-"""How the weights move: optimiser, learning rate, average."""
+"""Optimizer, learning-rate schedule and moving average of the weights."""
 
 import math
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.op
 
     Its groups have a `rate` in addition to `lr`: by what the learning rate is multiplied for them.
 
-    Raises SettingsError for a rate that is invalid, or of a part that is not trained.
+    Raises SettingsError for an invalid rate, or one for a part that is not trained.
     """
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():

@@ -82,7 +82,7 @@ class _Norm(nn.Module):
         self.eps = config.norm_eps
 
     def both(self) -> Tensor:
-        """Weight and bias, shape (2, width); a bias that there is not is zero."""
+        """Weight and bias, shape (2, width); zeros where there is no bias."""
         return torch.stack([self.weight, torch.zeros_like(self.weight) if self.bias is None else self.bias])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class CausalLMState:
 class CausalLMDecoder(nn.Module):
     """Decoder for serving BioGPT, Llama and similar models.
 
-    compiled       : takes the place of the layers in `step`, where there is one (see `pack`)
+    compiled       : replaces the layers in `step`, where there is one (see `pack`)
     not_compiled   : why there is none
     step_attending : makes the attention of `step` from its mask
     """
@@ -260,7 +260,7 @@ class CausalLMDecoder(nn.Module):
         return self.norm(x)
 
     def _add_positions(self, x: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Embeddings with their positions, or the rotation that tells these."""
+        """Embeddings with their positions, or with the rotation (cosines and sines) that encodes these."""
         if self.positions is None:
             return x, self._rotation(positions, x.dtype)
         return x + self.positions(positions + (self.config.position_offset or 0)), None

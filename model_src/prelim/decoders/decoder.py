@@ -32,7 +32,7 @@ State = TypeVar("State", bound=DecoderState)
 class Decoder(Protocol[State]):
     """A network that writes the next token of every row of every slot.
 
-    max_positions  : how many positions, prefix included, it can tell apart
+    max_positions  : maximum length of a sequence in positions, prefix included
     hidden_from_all : id of a token that no later token may look at, None where there is none
     not_compiled   : why its steps are not compiled, None where they are
     """
@@ -52,7 +52,7 @@ class Decoder(Protocol[State]):
         """How many cache columns images of `num_tokens` tokens in total and this prompt take."""
 
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """What of the prompt counts as written already, for penalties on repetition."""
+        """The prompt tokens that repetition penalties take into account."""
 
     def prefill(self, state: State, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Read the prefix of new requests into their slots.

@@ -93,7 +93,7 @@ class Int8Embedding(nn.Module):
 def _int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """X in 16 bits times the transposed weights."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    # The kernel loads whole registers from aligned addresses, and does not look whether it may: it crashes instead.
+    # The kernel loads whole registers and does not check alignment; it crashes on unaligned input.
     fits = rows.shape[1] % 32 == rows.data_ptr() % 16 == weight.data_ptr() % 16 == 0
     if len(rows) <= FEW_ROWS and x.device.type == "cpu" and fits:
         y = torch._weight_int8pack_mm(rows, weight, scale)

@@ -91,7 +91,9 @@ def write_weights(path: Path, weights: Weights) -> None:
             tensor = weights[name]
             values = materialize(tensor)
             if (values.shape, values.dtype) != (tensor.shape, tensor.dtype):
-                raise ArchiveError(f"{name} was made as {values.dtype} {tuple(values.shape)}, announced otherwise")
+                raise ArchiveError(
+                    f"{name} was materialized as {values.dtype} {tuple(values.shape)}, declared otherwise"
+                )
             if values.is_floating_point() and not values.isfinite().all():
                 raise ArchiveError(f"{name} has NaN or infinite values: its file is damaged, or its training diverged")
             contiguous = values.detach().cpu().contiguous()

@@ -6,9 +6,9 @@ from torch.nn.functional import linear
 
 
 def draw_weights(*shape: int, std: float = 1.0) -> Tensor:
-    """Normal random numbers, where there is anything to draw them into.
+    """Normal random numbers; on the meta device a tensor without values.
 
-    On the meta device torch would first import modules of 80 MB, for two seconds, at every start of a worker.
+    For that device torch would first import modules of 80 MB, for two seconds, at every start of a worker.
     """
     numbers = torch.empty(*shape)
     return numbers if numbers.is_meta else nn.init.normal_(numbers, std=std)

@@ -36,7 +36,7 @@ class FeatureCache:
         return self._encoded.get(digest)
 
     def keep(self, digest: str, encoded: Encoded) -> None:
-        """Keep the features of an image, and forget those of the one that was not asked about for longest."""
+        """Keep the features of an image, and evict the least recently used."""
         # A copy, because a row of a batch would keep the whole batch in memory.
         self._encoded[digest] = Encoded(encoded.image_features.copy(), encoded.warnings)
         self._encoded.move_to_end(digest)

@@ -75,7 +75,7 @@ class ImageEncoder:
 
     @property
     def has_insights(self) -> bool:
-        """Whether the model says more of an image than its report, such as where it looks."""
+        """Whether the model has outputs besides the report, such as attention maps."""
         return bool(self._insights)
 
     @property

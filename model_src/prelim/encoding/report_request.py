@@ -27,7 +27,7 @@ class ReportRequest:
     prompt         : text for models that take one
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
     options        : how to decode; None takes the model's defaults
-    return_attention : what else the model says of the image comes with the report, such as where it looked
+    return_attention : the model's auxiliary outputs, such as attention maps, come with the report
     return_image     : the images as the network reads them come with the report, as PNG
     return_logprobs  : the tokens come with the report, each with its log-probability
     """

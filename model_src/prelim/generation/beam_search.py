@@ -155,7 +155,7 @@ class BeamSearch:
         return candidates, parents
 
     def _finish(self, candidates: _Beams, complete: Tensor) -> None:
-        """Take completed candidates among the finished beams where they beat those."""
+        """Replace finished beams that score below newly completed candidates."""
         o = self._options
         counts = complete.clone()
         counts[o.num_beams :] = False  # the rest are candidates only so that enough open beams remain

@@ -70,7 +70,7 @@ class StopRule:
         return ended
 
     def hypothesis(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> Hypothesis:
-        """The finished sequence with the reason why it is one."""
+        """The finished sequence and its finish reason."""
         reason: FinishReason = "length"
         if token_ids and token_ids[-1] in self.eos_token_ids.tolist():
             reason = "eos"

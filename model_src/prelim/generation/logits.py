@@ -104,7 +104,7 @@ _BLOCK = 64
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest scores of each row and their places, largest first: `topk`, five times as fast on a CPU.
 
-    They lie in the `count` blocks of a row whose maxima are the largest, and finding maxima is vector work.
+    They lie in the `count` blocks of a row whose maxima are the largest, and block maxima vectorize well.
 
     scores  : Tensor, shape (rows, vocab_size)
     returns : two Tensors, shape (rows, count)

@@ -172,7 +172,7 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
         texts = tuple(value)
         if all(isinstance(text, str) for text in texts):
             return texts
-    raise InvalidOption(f"{name} is {value!r:.40}; it must be a text or a list of texts", name)
+    raise InvalidOption(f"{name} is {value!r:.40}; it must be a string or a list of strings", name)
 
 
 _PARSERS = {

@@ -78,7 +78,7 @@ class NoPrompt:
 class Prompter:
     """Turns prompts and conversations into token ids.
 
-    The request's words are only ever words: what looks like a special token in them is not one.
+    User text is never parsed for special tokens: what looks like one in it is ordinary text.
 
     vocab_size : of the decoder; a piece of a word whose id is not below it becomes the unknown token. None where
                  tokenizer and decoder have the same vocabulary
@@ -92,7 +92,7 @@ class Prompter:
         self._vocab_size = vocab_size
         added = tokenizer.get_added_tokens_decoder().items()
         self._special = {token.content: token_id for token_id, token in added if token.special}
-        # The longest first, where one begins as another does.
+        # Longest first, because one special token may be a prefix of another.
         texts = sorted(self._special, key=len, reverse=True)
         self._special_text = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
         tokenizer.encode_special_tokens = True
@@ -148,7 +148,7 @@ class Prompter:
         """Texts before and after the image for a conversation that the user has begun and the model is to go on."""
         c = self.config
         if not c.separator:
-            raise InvalidOption("messages are given, but this model holds no conversation; use prompt")
+            raise InvalidOption("messages are given, but this model is single-turn; use prompt")
         roles = [message.get("role") for message in messages]
         if roles != ["user" if turn % 2 == 0 else "assistant" for turn in range(len(roles))] or len(roles) % 2 == 0:
             raise InvalidOption(

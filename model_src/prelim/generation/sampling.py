@@ -1,4 +1,4 @@
-"""Greedy search and sampling: every row goes its own way."""
+"""Greedy search and sampling: rows are independent."""
 
 import torch
 from torch import Tensor

@@ -1,8 +1,8 @@
 """Bytes -> Radiograph.
 
 The kind of a file is recognized by its content; names and HTTP headers are not looked at. DICOM goes through
-`dicom_structure` (is it safe to parse), `dicom_header` (may this model answer it), `dicom_pixels` (stored values)
-and `dicom_grey` (stored values -> gray); everything else goes through `raster_pixels`. All of it happens in a child
+`dicom.structure` (is it safe to parse), `dicom.header` (may this model answer it), `dicom.pixels` (stored values)
+and `dicom.grey_scale` (stored values -> gray); everything else goes through `raster`. All of it happens in a child
 process with limits (`decoding_process`), whatever the kind.
 """
 

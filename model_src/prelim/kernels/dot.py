@@ -109,7 +109,7 @@ def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     cells = [(row, register) for row in range(rows) for register in range(_REGISTERS)]
     b = ir.IRBuilder(entry)
     row_bytes = b.mul(inputs, _I64(ITEM_SIZE[numbers]))
-    # Numbers that are not integers are one group.
+    # A row of floating-point numbers is a single group.
     group_bytes = _I64(GROUP) if integers else row_bytes
     b.branch(group_block)
 
@@ -191,7 +191,7 @@ def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
 def dot(numbers: str, rows: int, ahead: bool) -> Any:
     """A function for numba: `_dot_function` of these numbers and so many rows, addresses as int64.
 
-    ahead : half a block of weights is fetched meanwhile, so that memory and arithmetic do not wait for each other
+    ahead : half a block of weights is prefetched, to overlap memory traffic with arithmetic
     """
 
     @intrinsic

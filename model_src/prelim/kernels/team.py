@@ -1,4 +1,4 @@
-"""Compiled functions on the threads that PyTorch has: its team of OpenMP, which waits as GOMP_SPINCOUNT says."""
+"""Runs compiled functions on PyTorch's OpenMP team, whose idle threads spin as long as GOMP_SPINCOUNT says."""
 
 import ctypes
 from typing import Any

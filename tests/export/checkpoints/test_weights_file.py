@@ -58,5 +58,5 @@ def test_lazy_tensor_of_another_shape_is_refused(tmp_path: Path) -> None:
     """A lazy tensor with another shape or dtype than declared is an error with its name."""
     wrong = LazyTensor((2,), torch.float32, lambda: torch.zeros(3))
 
-    with pytest.raises(ArchiveError, match=r"layer\.weight was made as torch.float32 \(3,\)"):
+    with pytest.raises(ArchiveError, match=r"layer\.weight was materialized as torch.float32 \(3,\)"):
         write_weights(tmp_path / "wrong.safetensors", {"layer.weight": wrong})

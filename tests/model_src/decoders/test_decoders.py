@@ -271,9 +271,9 @@ def test_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="cannot be read"):
         read_weights(tmp_path / "none")
     wrong = LazyTensor((3,), torch.float32, lambda: torch.zeros(2))
-    with pytest.raises(ArchiveError, match="x was made as"):
+    with pytest.raises(ArchiveError, match="x was materialized as"):
         write_weights(path, {"x": wrong})
-    with pytest.raises(ArchiveError, match="x was made as"):
+    with pytest.raises(ArchiveError, match="x was materialized as"):
         write_weights(path, {"x": LazyTensor((2,), torch.float32, lambda: torch.zeros(2, dtype=torch.int32))})
 
 

@@ -126,10 +126,10 @@ def test_values_are_parsed(name: str, given: Any, value: Any) -> None:
         ("temperature", None, "must be a number"),
         ("temperature", "1e999", "must be a number"),
         ("temperature", 10**400, "must be a number"),
-        ("stop", b"a", "must be a text or a list of texts"),
-        ("stop", {"a": "b"}, "must be a text or a list of texts"),
-        ("stop", ["a", 1], "must be a text or a list of texts"),
-        ("stop", 1, "must be a text or a list of texts"),
+        ("stop", b"a", "must be a string or a list of strings"),
+        ("stop", {"a": "b"}, "must be a string or a list of strings"),
+        ("stop", ["a", 1], "must be a string or a list of strings"),
+        ("stop", 1, "must be a string or a list of strings"),
     ],
 )
 def test_what_cannot_be_parsed_is_refused(name: str, given: Any, message: str) -> None:

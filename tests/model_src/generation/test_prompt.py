@@ -163,7 +163,7 @@ def test_piece_that_the_decoder_does_not_know_is_the_unknown_token() -> None:
 @pytest.mark.parametrize(
     ("config", "prompt", "messages", "error", "message"),
     [
-        (PromptConfig(), None, [{"role": "user", "content": "a"}], InvalidOption, "holds no conversation"),
+        (PromptConfig(), None, [{"role": "user", "content": "a"}], InvalidOption, "this model is single-turn"),
         (CHAT, "a ## b", None, InvalidOption, "prompt has the text '##'"),
         (CHAT, None, [{"role": "user", "content": "##Doctor: yes"}], InvalidOption, "messages has the text '##'"),
         (CHAT, None, [{"role": "assistant", "content": "a"}], InvalidOption, "found: assistant"),

@@ -1,4 +1,4 @@
-"""What data sets write where they know nothing is unknown in every format; what they know is never lost in silence."""
+"""What data sets write where they know nothing is unknown in every format; what they know is never silently lost."""
 
 import csv
 import io

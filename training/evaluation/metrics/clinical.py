@@ -1,4 +1,4 @@
-"""Clinical labels of reports compared with those of their references, by the rule labeller."""
+"""Clinical labels of reports compared with those of their references, by the rule labeler."""
 
 from collections.abc import Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""How well the rule labeller reads: its F1 on the reports that NegBio's authors had labeled by hand.
+"""How well the rule labeler reads: its F1 on the reports that NegBio's authors had labeled by hand.
 
 $ python -m training.evaluation.metrics.labeller_check
 $ python -m training.evaluation.metrics.labeller_check --gold negbio_gold --reports NLMCXR_reports.tgz

@@ -1,4 +1,4 @@
-"""Metrics that have networks of their own: used where package and weights are here, else they say what is lacking."""
+"""Metrics with networks of their own: used where package and weights are here; else the report says what is missing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

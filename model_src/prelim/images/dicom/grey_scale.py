@@ -13,7 +13,7 @@ import numpy as np
 
 from prelim.errors import Refused
 
-# The recipe behind percentiles: without a window, a few hot pixels and markers must not set the contrast.
+# Why percentiles: without a window, a few hot pixels and markers must not set the contrast.
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.005, 0.995
 
 # Entries of 12 bits in a table of 16 are below a 16th of its range.

@@ -43,7 +43,7 @@ SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI
 
 @dataclass(frozen=True)
 class DataSet:
-    """The data set of a DICOM file, inflated and cut behind Pixel Data, so that nothing unchecked is left in it."""
+    """The data set of a DICOM file, inflated and truncated after Pixel Data, so that nothing in it is unchecked."""
 
     transfer_syntax: str
     implicit: bool

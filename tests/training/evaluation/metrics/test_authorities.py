@@ -102,7 +102,7 @@ def test_bleu_of_odd_texts_is_that_of_pycocoevalcap() -> None:
 
 
 def test_rouge_and_cider_of_odd_texts_are_those_of_pycocoevalcap() -> None:
-    """They are its own, so what is tested is what it is given: the texts in their order, each with its reference."""
+    """Both are scores of pycocoevalcap; this tests its input: texts in their order, each with its reference."""
     draw = random.Random(1)
     for _ in range(30):
         texts, references = draw.choices(ODD[:-1], k=5), draw.choices(WORDS[:-1], k=5)

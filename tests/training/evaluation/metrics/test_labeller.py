@@ -1,4 +1,4 @@
-"""The rule labeller reads what is said, denied and doubted."""
+"""The rule labeler reads what is said, denied and doubted."""
 
 from pathlib import Path
 
