@@ -1,6 +1,7 @@
 """The addresses in config.properties, and whether they are free."""
 
 import contextlib
+import random
 import re
 import socket
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,9 @@ from launcher.errors import LaunchError
 APIS = ("inference", "management", "metrics")
 GRPC_APIS = ("grpc_inference", "grpc_management")
 API_COUNT = len(APIS) + len(GRPC_APIS)
+
+PORTS = (15000, 32000)
+"""Where free ports are looked for: Linux gives 32768 and above to outgoing connections."""
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -60,9 +64,15 @@ def check_free(addresses: Mapping[str, tuple[str, int]]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago; all are held until the last is found, so that they differ."""
+    """Ports that were free a moment ago; all are held until the last is found, so that they differ.
+
+    They are below those that the system gives to outgoing connections, one of which could take them in the meantime.
+    """
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < count:
+            each, port = stack.enter_context(socket.socket()), random.randrange(*PORTS)  # noqa: S311 - not a secret
+            with contextlib.suppress(OSError):
+                each.bind(("127.0.0.1", port))
+                found.append(port)
+    return found

@@ -8,6 +8,7 @@ take new branches are kept in out/fuzz, and are where the next run begins.
 
 import argparse
 import hashlib
+import resource
 import sys
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def main() -> None:
             (failed / f"crash-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
             raise
 
-    limits = [f"-max_total_time={given.seconds}", f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={MAX_MB}"]
+    # The peak that libFuzzer looks at begins with the memory of the process that started this one.
+    max_mb = MAX_MB + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    limits = [f"-max_total_time={given.seconds}", f"-timeout={MAX_SECONDS}", f"-rss_limit_mb={max_mb}"]
     options = [*limits, f"-max_len={SMALL}", f"-artifact_prefix={failed}/", "-print_final_stats=1"]
     atheris.Setup([sys.argv[0], *options, str(found), str(seeds), str(failed)], read)
     atheris.Fuzz()

@@ -22,8 +22,8 @@ def codes() -> set[str]:
             first = node.values[0] if isinstance(node, ast.JoinedStr) and node.values else node
             if isinstance(first, ast.Constant) and isinstance(first.value, str):
                 found |= set(re.findall(r"^([a-z][a-z_]+): ", first.value))
-    # Comments of a table of tags, which are not messages.
-    return found - {"absent", "allowed"}
+    # Comments of a table of tags, which are not messages; the name of a field.
+    return found - {"absent", "allowed", "image_features"}
 
 
 def explained() -> set[str]:
