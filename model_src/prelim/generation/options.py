@@ -128,11 +128,12 @@ def _integer(name: str, value: Any) -> int:
     number = _number(name, value)
     if number != int(number):
         raise InvalidOption(f"{name} is {value!r:.40}; it must be a whole number", name)
-    return int(value) if isinstance(value, int | str) and _is_plain_integer(value) else int(number)
+    digits = value.strip() if isinstance(value, str) else value
+    return int(digits) if isinstance(digits, int) or _is_plain_integer(digits) else int(number)
 
 
-def _is_plain_integer(value: int | str) -> bool:
-    return isinstance(value, int) or value.strip().lstrip("+-").isdecimal()
+def _is_plain_integer(value: Any) -> bool:
+    return isinstance(value, str) and value.lstrip("+-").isdecimal()
 
 
 def _optional_integer(name: str, value: Any) -> int | None:
@@ -142,10 +143,12 @@ def _optional_integer(name: str, value: Any) -> int | None:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InvalidOption(f"{name} is {value!r:.40}; it must be a number", name)
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) is None:
+    # `strip` takes more for white space than `float` and `int` do.
+    digits = value.strip() if isinstance(value, str) else value
+    if isinstance(digits, str) and _NUMBER.fullmatch(digits) is None:
         raise InvalidOption(f"{name} is {value!r:.40}; it must be a number", name)
     try:
-        number = float(value)
+        number = float(digits)
     except OverflowError:
         number = math.nan
     if not math.isfinite(number):

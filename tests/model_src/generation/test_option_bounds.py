@@ -136,3 +136,10 @@ def test_what_cannot_be_parsed_is_refused(name: str, given: Any, message: str) -
     """A value of another type raises InvalidOption with the option's name."""
     with pytest.raises(InvalidOption, match=f"^{name} is .*{message}"):
         GenerationOptions.from_mapping({name: given})
+
+
+def test_white_space_around_numbers_does_not_matter() -> None:
+    """Also what `str.strip` takes for it and `float` does not."""
+    given = {"max_new_tokens": " 12\x1c", "temperature": "\x1f0.5\x1e", "num_beams": "\t3.0\n"}
+    read = GenerationOptions.from_mapping(given)
+    assert (read.max_new_tokens, read.temperature, read.num_beams) == (12, 0.5, 3)
