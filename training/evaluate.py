@@ -121,14 +121,18 @@ def make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) -> 
         given = {**dict(vars(read_dataset_settings(arguments.config, given)))}
     known = dict(trained_on.dataset) if trained_on else {}
     other = arguments.config and not (trained_on and trained_on.is_of(make_dataset_settings(given)))
-    if known and not other and given.get("format", known["format"]) == known["format"]:
+    if trained_on and known and not other and given.get("format", known["format"]) == known["format"]:
         changed = [name for name in SPLITTING if name in given and given[name] != known.get(name)]
         if changed and not arguments.config:
             raise DatasetError(
                 f"{changed[0]} is {given[changed[0]]}, the model was trained with {known[changed[0]]}; leave it out: a "
                 "model is scored with the splits of its training"
             )
-        return make_dataset_settings({**known, **{key: v for key, v in given.items() if key not in SPLITTING}})
+        chosen = {**known, **{key: value for key, value in given.items() if key not in SPLITTING}}
+        if "image_folder" not in given and not trained_on.is_of(make_dataset_settings(chosen)):
+            # Names of images of another data set must not be found among those of the training.
+            chosen.pop("image_folder", None)
+        return make_dataset_settings(chosen)
     if not {"path", "format"} <= given.keys():
         raise DatasetError(f"give the data set and its --format ({', '.join(FORMATS)}), or --config")
     return make_dataset_settings(given)

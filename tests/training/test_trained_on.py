@@ -434,6 +434,17 @@ def test_a_configuration_does_not_change_the_splits_of_the_training(tmp_path: Pa
     assert (source.split_seed, source.val_fraction, source.splits) == (6, 0.4, "drawn")
 
 
+def test_images_of_another_data_set_are_not_sought_among_those_of_the_training(tmp_path: Path) -> None:
+    """The folder of the training's images counts for its own data only."""
+    data, other = write_data(tmp_path / "data", "none"), write_data(tmp_path / "other", "none")
+    record = TrainedOn({"format": "pairs", "path": str(data), "image_folder": str(tmp_path / "images")}, frozenset())
+
+    assert make_source(make_arguments(), record).image_folder == str(tmp_path / "images")
+    assert make_source(make_arguments(data=data), record).image_folder == str(tmp_path / "images")
+    assert make_source(make_arguments(data=other), record).image_folder == ""
+    assert make_source(make_arguments(data=other, images=tmp_path / "b"), record).image_folder == str(tmp_path / "b")
+
+
 @pytest.mark.parametrize("spelling", ["dot", "up", "link", "relative", "linked file"])
 def test_the_data_of_a_training_are_known_however_their_path_is_written(
     tmp_path: Path, spelling: str, monkeypatch: pytest.MonkeyPatch
