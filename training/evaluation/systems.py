@@ -26,7 +26,7 @@ from training.evaluation.metrics.overlap import (
     sacrebleu_measures,
 )
 from training.evaluation.metrics.perplexity import perplexity_measure
-from training.evaluation.metrics.r2gen import Protocol
+from training.evaluation.metrics.r2gen import UNKNOWN, Protocol
 from training.evaluation.metrics.template_captions import TemplateScorer
 from training.evaluation.model_run import ModelRunner, Run
 from training.evaluation.subgroups import count_patients, score_subgroups
@@ -99,6 +99,9 @@ class Section:
     note: str = ""
 
 
+MANY_RARE = 0.05
+"""Share of words above which it is said; in IU X-Ray, by R2Gen's splits, it is 1.2 %."""
+
 FEW = 20
 """Patients, at least: percentile intervals over fewer are too narrow."""
 
@@ -124,6 +127,7 @@ def sections(
             "All references are equal as R2Gen's protocol prepares them (without case, punctuation and rare words): "
             "CIDEr, by its definition, is 0 for every text."
         )
+    remarks += remark_on_rare_words(gold)
     uncleaned, signatures = sacrebleu_measures(systems, references, language, data.further)
     if language in SPACELESS:
         remarks.append(f"ReXrank BLEU-2 was not computed: it splits at spaces, which {language} does not have.")
@@ -201,6 +205,21 @@ def evaluate(
     if run is not None and run.cut:
         result["notes"].append(f"{run.cut} references have more tokens than the decoder has positions, and were cut.")
     return result
+
+
+def remark_on_rare_words(gold: Sequence[str]) -> list[str]:
+    """A remark if many words are unknown to R2Gen's protocol, which takes any two of these for equal.
+
+    gold : references as the protocol prepares them
+    """
+    words = [word for text in gold for word in text.split() if word != "."]
+    share = words.count(UNKNOWN) / max(len(words), 1)
+    if share <= MANY_RARE:
+        return []
+    return [
+        f"{share:.0%} of the references' words are too rare in training to be words of R2Gen's protocol, which takes any "
+        "two of them for equal: its scores are too high here. Compare sacreBLEU."
+    ]
 
 
 def _remark_on_intervals(units: int, *, known: bool) -> list[str]:
