@@ -217,8 +217,8 @@ def remark_on_rare_words(gold: Sequence[str]) -> list[str]:
     if share <= MANY_RARE:
         return []
     return [
-        f"{share:.0%} of the references' words are too rare in training to be words of R2Gen's protocol, which takes any "
-        "two of them for equal: its scores are too high here. Compare sacreBLEU."
+        f"{share:.0%} of the references' words are too rare in training to be words of R2Gen's protocol, which takes "
+        "any two of them for equal: its scores are too high here. Compare sacreBLEU."
     ]
 
 
