@@ -42,7 +42,8 @@ def assign_splits(
         raise DatasetError(
             f"{len(leaking)} patients are in more than one split of the data set, the first is {leaking[0]!r}; "
             "dataset.splits=disjoint keeps its test and validation sets and leaves these patients out of training; "
-            "dataset.splits=drawn splits all patients by dataset.split_seed. training.validate_data lists them"
+            "dataset.splits=drawn splits all patients by dataset.split_seed (settings of a training, or of the file of "
+            "--config). training.validate_data lists them"
         )
     # The last of several splits wins: a test set is worth more than a few studies to train on.
     homes = {unit: splits[-1] for unit, splits in fixed.items()}
