@@ -8,6 +8,9 @@ TARGETS = ("findings", "impression")
 DESCRIPTION = "description"
 """What is described without a heading of its own: it is `findings` if nothing else is."""
 
+DIFFERENTIAL = "differential diagnosis"
+"""A section of its own outside the impression, and text in it."""
+
 CLOSING = "closing"
 """Signatures and other lines that end a report."""
 
@@ -17,6 +20,7 @@ NAMES: dict[str, tuple[str, ...]] = {
         "(?:CHEST|LUNG|RADIOGRAPHIC|RADIOLOGIC|RADIOLOGICAL|RADIOLOGY|IMAGING|IMAGE|EXAM|EXAMINATION|STUDY|CT|CXR|"
         "(?:CHEST )?X-? ?RAY|DETAILED|KEY|MAIN|MAJOR|PRINCIPAL|DIAGNOSTIC|POSITIVE) "
         "(?:FINDINGS?|OBSERVATIONS?|RESULTS?)",
+        "(?:SIGNIFICANT|PERTINENT|ABNORMAL|RELEVANT|GENERAL) FINDINGS?", "FINDINGS? SUMMARY",
         "HALLAZGOS?", "HALLAZGOS RADIOLOGICOS", "DESCRIPCION", "BEFUNDE?", "ROENTGENBEFUND", "RONTGENBEFUND",
         "RESULTATS?", "CONSTATATIONS?", "ACHADOS(?: RADIOGRAFICOS)?", "RESULTADOS?", "DESCRICAO",
         "REPERTI", "REFERTO", "BEVINDINGEN", "VERSLAG", "FYND", "FUND", "BESKRIVELSE", "LOYDOKSET", "BULGULAR",
@@ -80,6 +84,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "addendum": ("ADDEND(?:UM|A)", "NACHTRAG"),
     "summary": ("SUMMARY",),
     "diagnosis": ("DIAGNOS[EI]S",),
+    DIFFERENTIAL: ("DIFFERENTIAL DIAGNOS[EI]S",),
     "accession number": ("ACCESSION(?: NUMBER| NO\\.?)?",),
     DESCRIPTION: (
         "NARRATIVE", "COMMENTS?",
@@ -125,6 +130,27 @@ MODIFIED = re.compile(
     r"sonstige|weitere|autres)[ \t]+$", re.IGNORECASE,
 )  # fmt: skip
 """`OTHER FINDINGS:` is a part of the findings."""
+
+QUALIFIED = re.compile(r"(?:SIGNIFICANT|PERTINENT|ABNORMAL|RELEVANT|GENERAL) FINDINGS?", re.IGNORECASE)
+"""A heading that opens the findings, and is text inside them: `ABNORMAL FINDINGS: None.`"""
+
+_SHOWN = (
+    r"\b(?:lungs?|heart|cardi\w+|mediastin\w+|hil(?:a|ar|um)|pleura\w*|(?:hydro)?pneumothora\w+|(?:hemi)?diaphragm\w*|"
+    r"effusions?|consolidat\w+|opaci\w+|infiltrat\w+|o?edema|atelecta\w+|nodul\w+|mass(?:es)?|bones?|bony|osseous|"
+    r"ribs?|spine|costophrenic|silhouette|aort\w+|thorax|lunge\w*|herz\w*|erguss\w*|pulm\w+|corazon|derrames?|"
+    r"poumons?|coeur|epanchements?|coracao|cuore|polmon\w+|longen|hart)\b|肺|心影"
+)
+_STATE = (
+    r"\b(?:is|are|was|were|has|have|no|not|without|there|clear|normal\w*|unremarkable|unchanged|stable|seen|present|"
+    r"intact|enlarged|expanded|small|large|mild|moderate|severe|new|sin|sem|pas|kein\w*|geen|unauffallig\w*|"
+    r"clar[oa]s?|limp[oa]s?|libres?|frei)\b|未见|正常|清晰"
+)
+_ASKED = (
+    r"\?|\b(?:please|eval\w*|assess\w*|rule out|r/o|check|(?:year|yr)s?[- ]old|y/?o|history|known|suspect\w*|"
+    r"concern\w*|presents?|presenting|complain\w*)\b"
+)
+DESCRIBED = re.compile(rf"(?=.*?(?:{_SHOWN}))(?=.*?(?:{_STATE}))(?!.*?(?:{_ASKED})).", re.IGNORECASE | re.DOTALL)
+"""A sentence on what the image shows, not one on what is asked or known; matched from its start, in folded text."""
 
 _TIME = r"\d{1,2}[:.]\d{2}(?:[ \t]*[AP]\.?M\b\.?|[ \t]*(?:HOURS|HRS|H)\b)?|[AP]\.M\.|\b[AP]M\b"
 _DATE = r"\d{1,4}[/.-]\d{1,2}[/.-]\d{1,4}"

@@ -9,8 +9,10 @@ A report is read as a chain of headings. The grammar, of which tests/training/da
     closing     = signature or notice: nothing after it is about the image
     other       = any other line that begins with capitals and a colon: a section of its own name, or, inside findings
                   and impression, and after an anatomy, text
-    aside       = comparison, technique or examination inside findings: its sentence or line, after which the findings
-                  go on
+    aside       = comparison, technique or examination inside findings, inside a line of the impression, or in a field:
+                  its first sentence or line, after which the text goes on
+    field       = text of a data set that is findings or impression by its key: `REPORT:` in it is no section, nor is
+                  `DIAGNOSIS:` where it begins or is an impression
     summing up  = `SUMMARY:` or `DIAGNOSIS:` after findings, where there is no impression: the impression
 """
 
@@ -20,7 +22,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from training.datasets import headings
-from training.datasets.headings import CLOSING, DESCRIPTION, TARGETS
+from training.datasets.headings import CLOSING, DESCRIPTION, DIFFERENTIAL, TARGETS
 
 PREAMBLE = "preamble"
 
@@ -30,20 +32,31 @@ _HEADER = ("indication", "comparison", "technique", "examination")
 _ASIDE = ("comparison", "technique", "examination")
 """Sections that may be a line or a sentence among the findings."""
 
-_AFTER = ("recommendation", "notification", "summary", "diagnosis", "accession number", "wet read", "addendum", CLOSING)
+_SUMMING_UP = ("summary", "diagnosis")
+
+_AFTER = (
+    "recommendation", "notification", *_SUMMING_UP, DIFFERENTIAL, "accession number", "wet read", "addendum", CLOSING,
+)  # fmt: skip
 """Sections in which nothing but a known heading opens another."""
 
-_WEAK = ("technique", "examination", "summary", "diagnosis", CLOSING, DESCRIPTION)
+_WEAK = ("technique", "examination", *_SUMMING_UP, DIFFERENTIAL, CLOSING, DESCRIPTION)
 """Sections whose headings are common words: they need a colon, or a line of their own."""
 
 _WORDS = re.compile(r"[^\W\d_]{2,}[ \t,'\n/-]+[^\W\d_]{2,}|[^\W\d_a-z]{4,}")
 _SENTENCE = re.compile(r"(?:[^\W\d_]+[ \t,'\n/-]+){2,}[^\W\d_]*[^\W\d_A-Z]")
-_CODE = re.compile(r"\s*\d")
-"""CheXpert's summaries are codes: `2-ABNORMAL`."""
+_CODE = re.compile(r"\s*\d+[ \t]*(?:-[ \t]*[A-Z]{2}|\n|\Z)")
+"""CheXpert's summaries are codes: `2-ABNORMAL`; `1. Normal` is none."""
 
-_ASIDE_END = re.compile(r"[.;](?=\s)|\n[ \t]*\n|\n(?=[ \t]*[A-Z*•-])")
-_LINE_END = re.compile(r"[.;][ \t]*\n|\n[ \t]*\n|\n(?=[ \t]*[A-Z*•-])")
-"""Where an aside ends that is inside a line, and one that begins a line."""
+_SENTENCE_END = (
+    r"(?<!\bDr)(?<!\bvs)(?<!\b[ap]\.m)[.;](?=\s+(?:\D|\d{1,2}[.)]\s))|(?<=\b[ap]\.m)\.(?=\s+[A-Z])|[。；](?=\s*\S)"
+)
+_NEW_LINE = r"\n[ \t]*\n|\n(?=[ \t]*[A-Z*•-])"
+_ASIDE_END = re.compile(rf"{_SENTENCE_END}|{_NEW_LINE}")
+_LINE_END = re.compile(rf"[.;][ \t]*\n|{_NEW_LINE}")
+"""Where an aside ends, and where a reason does, which may have several sentences."""
+
+_PARAGRAPH_END = re.compile(r"\n[ \t]*\n")
+_SPLIT = re.compile(r"(?<=[.;。；])\s*|\n")
 
 _RULE = re.compile(r"^[ \t]*[_=*-]{5,}[ \t]*$", re.MULTILINE)
 
@@ -66,8 +79,8 @@ def split_sections(text: str, name: str = PREAMBLE) -> dict[str, str]:
     name : of the section that the text begins with
 
     A text without headings is `report` (or `name`). Findings without a heading are taken from what follows the name of
-    the examination, or from a later paragraph of the last heading before them. Two sections of one name are joined by
-    a line end. Line breaks inside a section are kept.
+    the examination, or from what follows the first sentence or paragraph of the last heading before them. Two sections
+    of one name are joined by a line end. Line breaks inside a section are kept.
     """
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
     marks = list(_find_marks(text, name))
@@ -79,7 +92,7 @@ def split_sections(text: str, name: str = PREAMBLE) -> dict[str, str]:
     for mark, end in zip(marks, ends, strict=True):
         body = _strip(text[mark.end : end])
         sections[mark.name] = "\n".join(filter(None, (sections.get(mark.name), body)))
-    if name == PREAMBLE and not sections.get("findings"):
+    if name in (PREAMBLE, "findings") and not sections.get("findings"):
         sections = _find_findings(sections, [mark.name for mark in marks])
     return _name_impression({name: body for name, body in sections.items() if body}) or whole
 
@@ -105,6 +118,7 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
         ((match.start(), rank, match) for rank, kind in enumerate(kinds) for match in kind.finditer(folded)),
         key=lambda entry: entry[:2],
     )
+    field = name if name in TARGETS else ""
     last, seen = 0, {name}
     body, resumed = False, None  # whether parts of the body are headings; where an aside ends
     for start, rank, match in found:
@@ -117,6 +131,7 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
             mark: _Mark | None = _Mark(start, match.end(), CLOSING)
         elif rank <= 2:
             mark = _read_known(text, match, at_line=rank == 1)
+            mark = mark and _rename(text, mark, match["name"], name, field)
         else:
             inside = (*TARGETS, *_AFTER, *([DESCRIPTION] if body and rank == 5 else []))
             mark = None if name in inside else _read_other(text, match, kinds[rank])
@@ -126,8 +141,10 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
             if mark and rank == 4 and name in _HEADER and not text[last:start].strip():
                 mark = None  # `COMPARISON:` and, on the next line, the name of an earlier examination
         if mark:
-            going_on = name == "findings" or (body and name == DESCRIPTION)
-            resumed = _resume(text, mark, name, at_line=rank == 1) if going_on and mark.name in _ASIDE else None
+            within = resumed.name if resumed else name  # two asides in a row
+            going_on = within in ("findings", field) or (body and within == DESCRIPTION)
+            going_on = going_on or (within == "impression" and rank == 2)
+            resumed = _resume(text, mark, within) if going_on and mark.name in _ASIDE else None
             name, last = mark.name, max(mark.end, start + 1)
             seen.add(name)
             yield mark
@@ -135,10 +152,21 @@ def _find_marks(text: str, name: str) -> Iterator[_Mark]:
         yield resumed
 
 
-def _resume(text: str, aside: _Mark, name: str, *, at_line: bool) -> _Mark | None:
+def _rename(text: str, mark: _Mark, written: str, name: str, field: str) -> _Mark | None:
+    """The mark as it is read inside section `name` and, if the text is a field, in that; None where it is text."""
+    begins = not text[: mark.start].strip()
+    if name == mark.name == "findings" and not begins and headings.QUALIFIED.fullmatch(written):
+        return None
+    if name == "impression" and mark.name == DIFFERENTIAL:
+        return None
+    own = mark.name in _SUMMING_UP and (field == "impression" or begins) and not _CODE.match(text, mark.end)
+    return mark._replace(name=field) if field and (own or mark.name == DESCRIPTION) else mark
+
+
+def _resume(text: str, aside: _Mark, name: str) -> _Mark | None:
     """Where section `name` continues after an aside; None where nothing follows."""
     begin = aside.end + len(text[aside.end :]) - len(text[aside.end :].lstrip())
-    found = (_LINE_END if at_line else _ASIDE_END).search(text, begin)
+    found = _ASIDE_END.search(text, begin)
     return _Mark(found.end(), found.end(), name) if found else None
 
 
@@ -196,11 +224,24 @@ def _find_findings(sections: dict[str, str], names: list[str]) -> dict[str, str]
     if _WORDS.search(sections.get(DESCRIPTION, "")):
         return {"findings" if name == DESCRIPTION else name: body for name, body in sections.items()}
     before = names[: names.index("impression")] if "impression" in names else names
-    last = next((name for name in reversed(before) if name in _HEADER), None)
-    if last and not (last == "indication" and "impression" in names):
-        first, *rest = re.split(r"\n[ \t]*\n", sections[last], maxsplit=1)
-        if rest and _WORDS.search(rest[0]):
-            return {**sections, last: first, "findings": rest[0].strip()}
-    if names[0] not in _HEADER and _SENTENCE.search(sections[PREAMBLE]):
+    for last in reversed(before):
+        if last not in _HEADER and last in headings.NAMES:
+            continue
+        for first, rest in _divide(sections.get(last, ""), last, "impression" in names):
+            return {**sections, last: first, "findings": rest}
+        if last in _HEADER:
+            break
+    if names[0] not in _HEADER and _SENTENCE.search(sections.get(PREAMBLE, "")):
         return {"findings" if name == PREAMBLE else name: body for name, body in sections.items()}
     return sections
+
+
+def _divide(body: str, name: str, impression: bool) -> Iterator[tuple[str, str]]:
+    """The ways to divide section `name` into what its heading announces and the findings, the best first."""
+    reason = name == "indication"
+    paragraphs = _PARAGRAPH_END.search(body)
+    for end in (paragraphs if reason else None, (_LINE_END if reason else _ASIDE_END).search(body)):
+        if end and any(headings.DESCRIBED.match(part) for part in _SPLIT.split(headings.fold(body[end.end() :]))):
+            yield body[: end.end()].strip(), body[end.end() :].strip()
+    if paragraphs and name in _HEADER and not (reason and impression) and _WORDS.search(body, paragraphs.end()):
+        yield body[: paragraphs.start()].strip(), body[paragraphs.end() :].strip()
