@@ -61,8 +61,9 @@ def stream(report: dict[str, Any]) -> bytes:
 
 
 def failure(code: int, message: str, kind: str = "X") -> bytes:
-    """The answer that carries an error."""
-    return answer(json.dumps({"error": {"code": code, "type": kind, "message": message}}), code)
+    """The handler's answer that carries an error, which is in a header too."""
+    error = json.dumps({"error": {"code": code, "type": kind, "message": message}})
+    return answer(error, code).replace(b"\r\n\r\n", f"\r\nX-Prelim-Error: {error}\r\n\r\n".encode(), 1)
 
 
 def models(*, chat: bool) -> bytes:

@@ -127,7 +127,8 @@ def test_copy(page: Any, site: Site) -> None:
         (failure(400, "(7FE0,0010) is short", "UnreadableInput"), ("cannot be read", "(7FE0,0010) is short"), False),
         (failure(400, "max_new_tokens is 0", "InvalidOption"), ("option is not allowed", "max_new_tokens"), False),
         (failure(415, "the body looks like text"), ("Not an image", "looks like text"), False),
-        (failure(503, "full"), ("busy", "overloaded", "try again"), True),
+        # TorchServe's own error, which the gateway replaces.
+        (answer("full", 503, "text/plain"), ("busy", "overloaded", "try again"), True),
         (answer("<html>", 502, "text/html"), ("model failed", "failed on this request"), True),
         # The server has died twice on this request.
         (b"", ("model failed", "failed on this request"), True),
@@ -223,7 +224,9 @@ def test_slow_and_failed_start(page: Any, choose: Callable[..., None]) -> None:
 def test_missing_key(page: Any, site: Site, choose: Callable[..., None]) -> None:
     """401 asks for a key, and puts the cursor there."""
     page.route("**/config.json", lambda route: route.fulfill(json=route.fetch().json() | {"needs_key": True}))
-    site.recorder.answers[PREDICT] = failure(401, "the API key is missing or wrong")
+    error = {"error": {"code": 401, "type": "MissingKey", "message": "the API key is missing or wrong"}}
+    # The gateway's own answer, whose keys this site has not.
+    page.route("**/predictions/demo", lambda route: route.fulfill(status=401, json=error), times=1)
     page.reload()
     wait_for_state(page, "Choose an image")
     choose()
