@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from training.datasets import read_studies
 from training.datasets.delimited import find_delimiter, read_rows
+from training.datasets.source import Source, read_source
 from training.datasets.study import DatasetError, Study
 from training.evaluation.predictions import read_predictions, sort_predictions
 
@@ -163,6 +164,8 @@ def test_long_numbers_of_excel_are_refused_as_ids(tmp_path: Path, column: str, n
         read_studies("table", tmp_path / "t.xlsx")
     write_excel(tmp_path / "t.xlsx", [{**row, column: str(row[column]), "other": number} for row in rows])
     assert len(read_studies("table", tmp_path / "t.xlsx")) == 2
+    with pytest.raises(DatasetError, match=r"row 2: the patient .* format the column 'other' as text"):
+        read_source(Source("table", str(tmp_path / "t.xlsx"), patient_column="other"))
     write_excel(tmp_path / "t.xlsx", [{**row, column: 10**14 + i} for i, row in enumerate(rows)])
     assert len(read_studies("table", tmp_path / "t.xlsx")) == 2
 

@@ -176,8 +176,8 @@ def _end_samples(
         if images and plain and len(images) == len(members):
             raise DatasetError(
                 f"{file}, sample {key.lstrip('/')}: {name}{images[0]} is neither an image of it nor a study with a "
-                f"text of its own; number it if it is an image of it ({key.rpartition('/')[2]}.0{images[0]}), else give "
-                "it a name without dots, or call it a mask (.mask)"
+                f"text of its own; number it if it is an image of it ({key.rpartition('/')[2]}.0{images[0]}), else "
+                "give it a name without dots, or call it a mask (.mask)"
             )
         if images:
             yield f"{folder}/{name}".lstrip("/"), members
