@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,20 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def load_json(text: str) -> Any:
     """The value of a JSON text. Raises JSONDecodeError, or RepeatedKeyError for an object with two values for one key.
 
-    A text that is nested too deeply counts as invalid.
+    A text that is nested too deeply, or has an integer of more digits than Python reads, counts as invalid.
     """
     try:
         return json.loads(text, object_pairs_hook=_make_object)
     except RecursionError:
         raise json.JSONDecodeError("objects or lists are nested too deeply", text, 0) from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        digits = sys.get_int_max_str_digits()
+        found = re.search(rf"\d{{{digits + 1},}}", text)
+        raise json.JSONDecodeError(
+            f"an integer has over {digits:,} digits", text, found.start() if found else 0
+        ) from None
 
 
 class RepeatedKeyError(Exception):

@@ -12,7 +12,7 @@ from training.datasets.headings import TARGETS
 from training.datasets.sections import split_sections
 from training.datasets.splits import POLICIES, assign_splits
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import PATIENT_KEYS, fold_key, read_value
+from training.datasets.values import PATIENT_KEYS, SHORTENED, fold_key, read_value
 
 REFERENCES = ("first", "each", "joined")
 """What `dataset.references` allows."""
@@ -188,6 +188,11 @@ def _name_patient(study: Study, source: Source) -> str | None:
             raise DatasetError(
                 f"{study.place or study.study_id} has no {source.patient_column!r} (dataset.patient_column); it has: "
                 f"{', '.join(study.labels)}"
+            )
+        if SHORTENED.fullmatch(patient):
+            raise DatasetError(
+                f"{study.place or study.study_id}: the patient {patient!r} has lost its last digits in a spreadsheet; "
+                f"format the column {source.patient_column!r} as text, and enter its values again from the original"
             )
         return read_value(patient)
     try:

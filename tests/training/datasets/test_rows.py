@@ -229,3 +229,11 @@ def test_where_the_image_is_put_is_not_asked(tmp_path: Path, place: str) -> None
     for source in (write_rows(tmp_path, [row]), Source("pairs", str(tmp_path))):
         [study] = read_source(source)
         assert (study.labels["prompt"], study.sections["report"]) == ("Is it <5 mm?", "Clear, <5 mm.")
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "pairs.jsonl"])
+def test_an_integer_that_python_does_not_read_names_the_file(tmp_path: Path, name: str) -> None:
+    """Not a traceback."""
+    (tmp_path / name).write_text('{"a": 1, "id": ' + "7" * 4301 + "}", encoding="utf-8")
+    with pytest.raises(DatasetError, match=rf"{name}.* is not JSON: an integer has over 4,300 digits"):
+        read_source(Source("table" if name.endswith("l") else "pairs", str(tmp_path / name)))

@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from training.datasets import read_studies
 from training.datasets.delimited import find_delimiter, read_rows
+from training.datasets.source import Source, read_source
 from training.datasets.study import DatasetError, Study
 from training.evaluation.predictions import read_predictions, sort_predictions
 
@@ -151,3 +152,35 @@ def test_coco_in_one_file_or_as_roboflow_writes_it(tmp_path: Path) -> None:
     write_coco(tmp_path / "valid" / "_annotations.coco.json", images[1:], [("b", "Edema.")])
     [study] = read_studies("coco", tmp_path)
     assert (study.split, study.images[0].parent.name) == ("val", "valid")
+
+
+@pytest.mark.parametrize("column", ["id", "image", "patient", "Subject ID"])
+@pytest.mark.parametrize("number", [1234567890123456781, 1e15])
+def test_long_numbers_of_excel_are_refused_as_ids(tmp_path: Path, column: str, number: float) -> None:
+    """The file has only 15 digits of them: two ids become one. Text keeps its digits, other columns may have them."""
+    rows = [{"id": str(i), "image": f"{i}.png", "report": "Clear.", column: number + i} for i in (1, 8)]
+    write_excel(tmp_path / "t.xlsx", rows)
+    with pytest.raises(DatasetError, match=rf"row 2: the id .* has lost its last digits .* column '{column}' as text"):
+        read_studies("table", tmp_path / "t.xlsx")
+    write_excel(tmp_path / "t.xlsx", [{**row, column: str(row[column]), "other": number} for row in rows])
+    assert len(read_studies("table", tmp_path / "t.xlsx")) == 2
+    with pytest.raises(DatasetError, match=r"row 2: the patient .* format the column 'other' as text"):
+        read_source(Source("table", str(tmp_path / "t.xlsx"), patient_column="other"))
+    write_excel(tmp_path / "t.xlsx", [{**row, column: 10**14 + i} for i, row in enumerate(rows)])
+    assert len(read_studies("table", tmp_path / "t.xlsx")) == 2
+
+
+def write_excel(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A file with these rows."""
+    book = Workbook()
+    for row in (list(rows[0]), *(list(row.values()) for row in rows)):
+        book.active.append(row)
+    book.save(path)
+
+
+def test_coco_refuses_two_images_of_one_id(tmp_path: Path) -> None:
+    """The captions of the second would be lost."""
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}, {"id": 1, "file_name": "c.png"}]
+    write_coco(tmp_path / "annotations.json", images, [(1, "Clear."), (2, "Edema.")])
+    with pytest.raises(DatasetError, match=r"entry 2: the image id 1 is there a second time, first in .*entry 0"):
+        read_studies("coco", tmp_path)

@@ -202,6 +202,17 @@ def test_the_command_writes_page_and_json_and_ends_as_it_says(
     assert "nowhere does not exist" in capsys.readouterr().err
 
 
+def test_a_data_set_without_any_text_is_an_error(
+    rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to learn from it."""
+    (tmp_path / "pairs.json").write_text(json.dumps([{**row, "report": ""} for row in rows]), encoding="utf-8")
+    assert run(["pairs", str(tmp_path), "--out", str(tmp_path / "out"), "--jobs", "1"], monkeypatch) == 1
+    said = capsys.readouterr().out
+    assert "no study has a text" in said
+    assert "Do not train on this yet: reports empty" in said
+
+
 def test_calibration_finds_made_copies(tmp_path: Path) -> None:
     """Recompressed copies are found by every hash at its widest distance."""
     paths = []

@@ -1,6 +1,7 @@
 """What data sets write where they know nothing is unknown in every format; what they know is never silently lost."""
 
 import csv
+import gzip
 import io
 import json
 import tarfile
@@ -151,6 +152,56 @@ def test_texts_numbered_like_the_images_are_studies_of_their_own(tmp_path: Path)
     assert [study.sections["report"] for study in studies] == ["text 0", "text 1", "text x", "text y"]
     assert [len(study.images) for study in studies] == [1] * 4
     assert studies[0].unit == studies[1].unit != studies[2].unit
+
+
+@pytest.mark.parametrize("name", ["pat1.v2", "1.2.840", "1.2.840.113.7", "a.b.c"])
+def test_a_sample_with_dots_in_its_name_is_read(tmp_path: Path, name: str) -> None:
+    """Next to others, and next to one that begins like it; not what a Mac writes next to it, nor a mask."""
+    stem = name.partition(".")[0]
+    file = write_tar(
+        tmp_path / "a.tar",
+        *(("x.png", picture(0)), ("x.txt", b"text x")),
+        *((f"._{stem}.png", b"Mac"), (f"{stem}.png", picture(1)), (f"{stem}.mask.png", b"mask")),
+        *((f"{stem}.txt", b"text s"), (f"{name}.PNG", picture(2)), (f"{name}.txt", b"text n")),
+        *((f"9.{name}.frontal.png", picture(3)), (f"9.{name}.lateral.dcm.png", picture(4))),
+        *((f"9.{name}.findings.txt", b"text f"), (f"9.{name}1.png", picture(5)), (f"9.{name}1.json", b"{}")),
+        *(("b.dcm.png", picture(6)), ("b.dcm.txt", b"text b")),
+    )
+    found = {
+        study.study_id: (len(study.images), *study.sections.values())
+        for study in read_studies("webdataset", file, tmp_path / "images")
+    }
+    assert found == {
+        "a/x": (1, "text x"),
+        f"a/{stem}": (1, "text s"),
+        f"a/{name}": (1, "text n"),
+        f"a/9.{name}": (2, "text f"),
+        f"a/9.{name}1": (1,),
+        "a/b": (1, "text b"),
+    }
+
+
+def test_an_image_that_is_of_no_sample_is_refused(tmp_path: Path) -> None:
+    """By its name."""
+    file = write_tar(tmp_path / "a.tar", ("x.png", picture(0)), ("x.v2.png", picture(1)), ("x.txt", b"text"))
+    with pytest.raises(DatasetError, match=r"sample x: x.v2.png is neither an image of it nor"):
+        read_studies("webdataset", file, tmp_path / "images")
+    names = ("1.2.3.png", "1.2.4.png", "1.2.3.txt", "1.2.4.txt")
+    file = write_tar(tmp_path / "b.tar", *((name, picture(0)) for name in names))
+    with pytest.raises(DatasetError, match=r"1.2.3.txt does not follow the other members of its sample"):
+        read_studies("webdataset", file, tmp_path / "images")
+
+
+def test_shards_of_two_folders_are_one_data_set(tmp_path: Path) -> None:
+    """Their ids may repeat; compressed shards are read."""
+    for name in ("train/00000.tar", "val/00000.tar", "val/1.tgz"):
+        file = tmp_path / "shards" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_tar(file, ("1.png", picture(len(name))), ("1.txt", b"text"))
+    (tmp_path / "shards" / "._a.tar").write_bytes(b"Mac")
+    (tmp_path / "shards" / "val" / "1.tgz").write_bytes(gzip.compress(file.read_bytes()))
+    found = [(study.study_id, study.split) for study in read_studies("webdataset", tmp_path / "shards", tmp_path / "i")]
+    assert found == [("train/00000/1", "train"), ("val/00000/1", "val"), ("1/1", "val")]
 
 
 def test_nothing_that_is_there_twice_is_chosen_in_silence(tmp_path: Path) -> None:

@@ -221,7 +221,14 @@ def _find_reports(studies: Sequence[Study], texts: Mapping[str, Any]) -> Iterato
     empty = sum(texts["empty"].values())
     if empty:
         advice = "they have no text in the sections looked at: leave them out, or look at other sections"
-        yield Finding("warning", "reports_empty", "studies without a report", empty, len(studies), advice)
+        if not total:
+            advice = (
+                "no study has a text, so there is nothing to learn: name the column or key of the reports "
+                "(dataset.columns), or look at other sections"
+            )
+        yield Finding(
+            "warning" if total else "error", "reports_empty", "studies without a report", empty, len(studies), advice
+        )
     if texts["repeated"]:
         level = "warning" if texts["repeated"] > total / 2 else "note"
         title = "reports that are word for word the same as another"

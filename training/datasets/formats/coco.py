@@ -25,6 +25,8 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
     An image is a study, by its file name without the suffix; its captions are references. The patient is a key of the
     image's record, else unknown.
+
+    Raises DatasetError for two images of one id, and for captions of no image.
     """
     files = [path] if path.is_file() else next((f for f in (sorted(path.glob(p)) for p in PATTERNS) if f), [])
     if not files:
@@ -45,7 +47,13 @@ def _read_file(file: Path, images: Path | None, splits: SplitReader) -> Iterator
     captions: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for _, record in read_records(file, contents["annotations"], ("image_id", "caption")):
         captions[record["image_id"]].append({"report": record["caption"]})
+    places: dict[Any, str] = {}
     for place, record in read_records(file, contents["images"], ("id", "file_name")):
+        if (first := places.setdefault(record["id"], place)) != place:
+            raise DatasetError(
+                f"{place}: the image id {record['id']!r} is there a second time, first in {first}; its captions may be "
+                "of either: give every image an id of its own"
+            )
         name = str(record["file_name"])
         sections, further = keep_readings(captions.pop(record["id"], []), place)
         yield Study(

@@ -27,16 +27,20 @@ from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
 from training.datasets.study_rows import Row, join_rows, separate_questions
-from training.datasets.values import find_patient_value, read_value
+from training.datasets.values import SHORTENED, find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
 COLUMNS = ("id", "image", *SECTIONS, "patient", "view", "split", PROMPT)
+
+DIGITS = 15
+"""Of a number in a spreadsheet; those after them are lost."""
 
 
 def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = None) -> Iterator[Study]:
     """Read the table; images are relative to `images`, or to the folder of the table. CSV and TSV may be `.gz`.
 
-    Raises DatasetError for an unknown or missing column, and for rows of one id that name two patients or splits.
+    Raises DatasetError for an unknown or missing column, for an id that lost its last digits, and for rows of one id
+    that name two patients or splits.
     """
     given = dict(columns or {})
     if unknown := sorted(set(given) - set(COLUMNS)):
@@ -52,6 +56,7 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
                 f"{place} has no column {', '.join(absent)} (dataset.columns); its columns are: {', '.join(values)}"
             )
         columns_of = _find_columns(place, values, given)
+        _check_digits(place, values, columns_of)
         row = {name: values.get(columns_of.get(name, name)) for name in COLUMNS}
         row["labels"] = collect_labels(values, {columns_of.get(name, name) for name in COLUMNS})
         rest = {column: value for column, value in values.items() if column not in given.values()}
@@ -88,6 +93,17 @@ def _find_columns(place: str, values: Mapping[str, Any], given: Mapping[str, str
                 f"{place} has the columns {found[name]!r} and {column!r}; name one with dataset.columns ({name}: ...)"
             )
     return found
+
+
+def _check_digits(place: str, values: Mapping[str, Any], columns: Mapping[str, str]) -> None:
+    """Raises DatasetError for an id, image or patient that is a number without its last digits."""
+    for column in (*(columns.get(name, name) for name in ("id", "image", "patient")), *name_patient_keys(values)):
+        value = values.get(column)
+        if isinstance(value, str) and SHORTENED.fullmatch(value.strip()):
+            raise DatasetError(
+                f"{place}: the id {value.strip()!r} has lost its last digits in a spreadsheet, and others may be the "
+                f"same now; format the column {column!r} as text, enter its values again from the original, and save it"
+            )
 
 
 def _make_studies(study_id: str, rows: Sequence[Row], folder: ImageFolder, source: str) -> Iterator[Study]:
@@ -172,7 +188,12 @@ def _read_excel(file: Path) -> Iterator[Row]:
 
 
 def _read_excel_cell(cell: Any) -> Any:
-    """The value; a number with the zeros before it that its format shows: 7 as `0007` is the id 0007."""
+    """The value; a number with the zeros before it that its format shows: 7 as `0007` is the id 0007.
+
+    A number of over DIGITS digits is given as a spreadsheet shows it: `1.23456789012346E+18`.
+    """
+    if isinstance(cell.value, int | float) and abs(cell.value) >= 10**DIGITS:
+        return f"{cell.value:.{DIGITS - 1}E}"
     if isinstance(cell.value, int) and re.fullmatch("0+", cell.number_format or ""):
         return str(cell.value).zfill(len(cell.number_format))
     return cell.value

@@ -1,13 +1,14 @@
 """WebDataset: tar files whose members of one name are a sample: `0001.png` with `0001.txt` or `0001.json`."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from training.datasets.archives import read_members
 from training.datasets.files import PROMPT, RepeatedKeyError, collect_labels, keep_readings, load_json
-from training.datasets.image_files import IMAGE_SUFFIXES, write_image
+from training.datasets.image_files import IMAGE_SUFFIXES, strip_suffixes, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, find_split, is_split_key
 from training.datasets.study import DatasetError, Study
@@ -23,7 +24,21 @@ VIEWS = ("frontal", "lateral", "pa", "ap", "ll", "lat", "oblique")
 
 _VIEW = re.compile(r"(?:image|img)?_?\d*|(" + "|".join(VIEWS) + r")_?\d*")
 _MIDDLE = re.compile(rf"(?:\.(?:{_VIEW.pattern}))?(?:\.(?:{'|'.join(SECTIONS)}))?")
-"""Between a sample's name and a suffix: other members, such as masks (`1.mask.png`), are not its images or texts."""
+"""Between a sample's name, which ends at the first dot, and a suffix."""
+
+_DOTTED = re.compile(
+    rf"(?:\.(?:(?:image|img)_?\d*|(?:{'|'.join(VIEWS)})_?\d*))?(?:\.(?:{'|'.join(SECTIONS)}))?\Z", re.IGNORECASE
+)
+"""The end of a name with dots, before the suffix; a number belongs to the name: `1.2.840`."""
+
+_MASK = re.compile(
+    r"(?:\w+[_-])?(?:masks?|seg|segmentations?|labels?|labelmap|heatmap|overlay|saliency|depth|bbox|thumb|thumbnail)"
+    r"(?:[_-]\w+|\d+)?",
+    re.IGNORECASE,
+)
+"""A part of a name that says that it is no image of a study."""
+
+_ARCHIVES = (".tgz", ".tbz", ".tbz2", ".txz")
 
 _NUMBER = re.compile(r"(\.(?:image|img)?_?\d+)(?=\.)")
 
@@ -37,16 +52,22 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     the report under one of REPORTS, the patient, the split and labels. Several images of a sample are `1.0.png` and
     `1.1.png`, or named by their views: `1.frontal.png`; with texts of their own, `1.0.txt` and `1.1.txt`, they are
     several studies. Members of a sample follow each other, as the format has it.
+    A name with further dots is that of a sample up to its suffix: `1.2.840.png` with `1.2.840.txt`. Masks
+    (`1.mask.png`) and the files that a Mac writes (`._1.png`) are passed over.
     A list of texts is several references.
     """
     if images is None:
         raise DatasetError(f"the images are inside {path}; give as images the folder to write them to (about its size)")
-    files = sorted(path.rglob("*.tar*")) if path.is_dir() else [path]
+    files = sorted(filter(_is_archive, path.rglob("*"))) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise DatasetError(f"{path} has no tar files; give one, or a folder of them, as path")
     splits = SplitReader()
+    shards = Counter(_name_shard(file) for file in files)
     for file in files:
         split = find_split(str(file.relative_to(path)) if path.is_dir() else file.name)
+        shard = _name_shard(file)
+        if shards[shard] > 1:  # train/00000.tar and val/00000.tar
+            shard = (file.parent.relative_to(path) / shard).as_posix()
         for key, group, members in _read_numbered(file):
             place = f"{file}, sample {key}"
             pictures = {kind: data for kind, data in members.items() if kind.endswith(IMAGE_SUFFIXES)}
@@ -55,7 +76,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 [{name: record.get(name) for name in SECTIONS}], place, answers=bool(record.get(PROMPT))
             )
             yield Study(
-                study_id=f"{file.name.partition('.')[0]}/{key}",
+                study_id=f"{shard}/{key}",
                 images=tuple(write_image(data, images) for data in pictures.values()),
                 sections=sections,
                 further=further,
@@ -69,6 +90,15 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
                 group=group,
                 place=place,
             )
+
+
+def _is_archive(file: Path) -> bool:
+    name = file.name.lower()
+    return (".tar" in name or name.endswith(_ARCHIVES)) and not name.startswith("._") and file.is_file()
+
+
+def _name_shard(file: Path) -> str:
+    return file.name.partition(".")[0]
 
 
 def _read_numbered(file: Path) -> Iterator[tuple[str, str, dict[str, bytes]]]:
@@ -89,26 +119,68 @@ def _read_numbered(file: Path) -> Iterator[tuple[str, str, dict[str, bytes]]]:
 def _read_samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """Every sample with the bytes of its members by what follows their name; other kinds are passed over.
 
-    Raises DatasetError for two members of one name.
+    Raises DatasetError for two members of one name, and for an image that is of no sample.
     """
     key = ""
-    members: dict[str, bytes] = {}
+    plain: dict[str, bytes] = {}
+    dotted: dict[str, dict[str, bytes]] = {}
+    ended: set[str] = set()
     for path, data in read_members(file):
         folder, _, name = path.rpartition("/")
-        stem, _, suffix = name.partition(".")
-        if f"{folder}/{stem}" != key and members:
-            yield key.lstrip("/"), members
-            members = {}
-        key = f"{folder}/{stem}"
-        kind = f".{suffix.lower()}"
-        middle, _, last = kind.rpartition(".")
-        if f".{last}" not in (*IMAGE_SUFFIXES, *TEXTS) or not _MIDDLE.fullmatch(middle):
+        if name.startswith("._"):
             continue
+        stem = name.partition(".")[0]
+        if f"{folder}/{stem}" != key:
+            yield from _end_samples(file, key, plain, dotted)
+            key, plain, dotted, ended = f"{folder}/{stem}", {}, {}, set()
+        suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else ""
+        if suffix not in (*IMAGE_SUFFIXES, *TEXTS):
+            continue
+        rest = strip_suffixes(name[: -len(suffix)])
+        middle = rest[len(stem) :]
+        if _MIDDLE.fullmatch(middle.lower()):
+            members, kind = plain, f"{middle.lower()}{suffix}"
+        elif any(map(_MASK.fullmatch, middle.split("."))):
+            continue
+        else:
+            end = _DOTTED.search(rest)
+            whole = rest[: end.start()] if end else rest
+            if whole not in dotted and not plain:  # the last one is complete; names of one UID root are many
+                yield from _end_samples(file, key, plain, dotted)
+                ended |= dotted.keys()
+                dotted = {}
+            if whole in ended:
+                raise DatasetError(
+                    f"{file}: {path} does not follow the other members of its sample; write the tar file again, sorted "
+                    "by name"
+                )
+            members, kind = dotted.setdefault(whole, {}), f"{rest[len(whole) :].lower()}{suffix}"
         if kind in members:
             raise DatasetError(f"{file} has two members {path}; write the tar file again")
         members[kind] = data
-    if members:
-        yield key.lstrip("/"), members
+    yield from _end_samples(file, key, plain, dotted)
+
+
+def _end_samples(
+    file: Path, key: str, plain: dict[str, bytes], dotted: dict[str, dict[str, bytes]]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The sample of a name up to its first dot, and those whose names go on after it and that have an image.
+
+    Raises DatasetError for an image without a text that is neither an image of the first nor called a mask.
+    """
+    if plain:
+        yield key.lstrip("/"), plain
+    folder = key.rpartition("/")[0]
+    for name, members in dotted.items():
+        images = [kind for kind in members if kind.endswith(IMAGE_SUFFIXES)]
+        if images and plain and len(images) == len(members):
+            raise DatasetError(
+                f"{file}, sample {key.lstrip('/')}: {name}{images[0]} is neither an image of it nor a study with a "
+                f"text of its own; number it if it is an image of it ({key.rpartition('/')[2]}.0{images[0]}), else "
+                "give it a name without dots, or call it a mask (.mask)"
+            )
+        if images:
+            yield f"{folder}/{name}".lstrip("/"), members
 
 
 def _find_view(kind: str) -> str:
