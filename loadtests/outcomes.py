@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,6 +132,13 @@ def broken_limits(summary: Summary, load: Load) -> list[str]:
     elif summary.reports.p95 > load.max_p95:
         broken.append(f"p95 is {summary.reports.p95:.3f} s; allowed: {load.max_p95:g} s")
     return broken
+
+
+def tell(broken: Sequence[str]) -> int:
+    """Print what does not hold; returns the exit code."""
+    for line in broken:
+        print(f"does not hold: {line}", file=sys.stderr)
+    return 1 if broken else 0
 
 
 def exit_code(summary: Summary, load: Load) -> int:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.load import Load
-from loadtests.outcomes import Summary, read_summary
+from loadtests.outcomes import Summary, read_summary, tell
 from loadtests.run import run_load
 from loadtests.site import Site, open_site
 from loadtests.sweep import REQUESTS, Sweep
@@ -156,9 +156,7 @@ def main(given: Sequence[str] | None = None) -> int:
         f"answer {findings.recovery:.1f} s after the last arrival; a lone request {findings.lone_before:.2f} s before, "
         f"{findings.lone_after:.2f} s after"
     )
-    for line in broken:
-        print(f"does not hold: {line}", file=sys.stderr)
-    return 1 if broken else 0
+    return tell(broken)
 
 
 if __name__ == "__main__":

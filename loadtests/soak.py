@@ -31,7 +31,7 @@ from launcher.environment import ROOT
 from launcher.ports import read_properties
 from loadtests.chart import draw_panels
 from loadtests.load import MAX_REQUESTS, Load
-from loadtests.outcomes import read_summary
+from loadtests.outcomes import read_summary, tell
 from loadtests.processes import Sample, take_sample
 from loadtests.run import run_load
 from loadtests.site import Site, open_site
@@ -195,9 +195,7 @@ def main(given: Sequence[str] | None = None) -> int:
         f"{first.descriptors} to {last.descriptors}, threads {first.threads} to {last.threads}, temporary files "
         f"{first.temporary_files} to {last.temporary_files}, logs {last.logs_mb:.1f} MB"
     )
-    for line in broken:
-        print(f"does not hold: {line}", file=sys.stderr)
-    return 1 if broken else 0
+    return tell(broken)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class Gateway:
             if self.settings.hosts is None:
                 self._room = WaitingRoom(self.folder)
             self._nginx = Nginx(config)
-            self._meter.write(self._gauges())
+            self._meter.write(self._gauges)
 
     def follow(self) -> bool:
         """Look after the door, and tell nginx if TorchServe's key, the clients' keys or the certificate have changed.
@@ -131,7 +131,7 @@ class Gateway:
         """
         if self._nginx is None:
             return False
-        if self._meter is not None and self._meter.write(self._gauges()):
+        if self._meter is not None and self._meter.write(self._gauges):
             self._nginx.reopen_log()
         if self.settings.hosts is None:
             self._watch()

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from launcher.console import LIMIT, set_aside
@@ -46,10 +46,10 @@ class Meter:
         self._rest = b""
         self._written = -math.inf
 
-    def write(self, gauges: Mapping[str, float]) -> bool:
+    def write(self, read_gauges: Callable[[], Mapping[str, float]]) -> bool:
         """Write the page, if the one before is old.
 
-        gauges : name -> value, names of HELP
+        read_gauges : returns name -> value, names of HELP
 
         returns : whether the log was full and has been set aside, so that nginx must open a new one
         """
@@ -58,7 +58,7 @@ class Meter:
         self._written = time.monotonic()
         is_full = self._read()
         new = self._folder / f".{PAGE}.new"
-        new.write_text("\n".join([*self._lines(gauges), ""]), encoding="utf-8")
+        new.write_text("\n".join([*self._lines(read_gauges()), ""]), encoding="utf-8")
         new.replace(self._folder / PAGE)
         if is_full:
             # What nginx still writes to the old file, in the moment before it opens the new one, is not counted.

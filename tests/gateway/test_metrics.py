@@ -134,17 +134,17 @@ def test_counts_follow_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     half = line(200)
     with log.open("a") as file:
         file.write(line(200) + line(503) + "not JSON\n" + line(200, "507 : 200") + half[:9])
-    assert not meter.write({"prelim_gateway_open": 1})
+    assert not meter.write(lambda: {"prelim_gateway_open": 1})
     series = 'prelim_gateway_requests_total{route="predictions",code="200"}'
     assert (counts()[series], counts()["prelim_gateway_repeated_total"]) == (2, 1)
     with log.open("a") as file:
         file.write(half[9:])
     monkeypatch.setattr(metrics, "LIMIT", 10)
-    assert meter.write({"prelim_gateway_open": 1})
+    assert meter.write(lambda: {"prelim_gateway_open": 1})
     assert counts()[series] == 3
     assert (log.read_text(), log.with_name("gateway.1.log").exists()) == ("", True)
     log.write_text(line(200))
-    meter.write({"prelim_gateway_open": 0})
+    meter.write(lambda: {"prelim_gateway_open": 0})
     assert (counts()[series], counts()["prelim_gateway_open"]) == (4, 0)
 
 

@@ -1,5 +1,6 @@
 """Tables of delimited text, CSV and TSV, as data sets publish them and spreadsheets save them."""
 
+import contextlib
 import csv
 import gzip
 import re
@@ -28,8 +29,8 @@ def read_rows(
     Raises DatasetError for a missing column, for a row with too many or too few fields, and for what is not a table.
     """
     begin = 1
-    try:
-        with open_table(path) as file:
+    with open_table(path) as file:
+        try:
             declared = _read_separator(file)
             delimiter, first = declared or delimiter, 2 if declared else 1
             begin = first
@@ -54,21 +55,26 @@ def read_rows(
                         f'and put a text that contains {delimiter!r} between double quotes (")'
                     )
                 yield place, dict(zip(columns, fields, strict=True))
-    except csv.Error as error:
-        raise DatasetError(
-            f"{path}, line {begin}: {error}; a text between double quotes ends with one, and has two for each in it"
-        ) from error
+        except csv.Error as error:
+            raise DatasetError(
+                f"{path}, line {begin}: {error}; a text between double quotes ends with one, and has two for each in it"
+            ) from error
+
+
+@contextlib.contextmanager
+def open_table(path: Path) -> Iterator[TextIO]:
+    """Open a table in UTF-8, with or without a byte order mark; it is unpacked where its name ends with .gz.
+
+    Raises DatasetError where it cannot be read, at any line.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
+            yield cast(TextIO, file)
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8{find_line(path, error)}; save it again as UTF-8") from error
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
-
-
-def open_table(path: Path) -> TextIO:
-    """A table in UTF-8, with or without a byte order mark, unpacked where its name ends with .gz."""
-    if path.suffix == ".gz":
-        return cast(TextIO, gzip.open(path, "rt", newline="", encoding="utf-8-sig"))
-    return path.open(newline="", encoding="utf-8-sig")
 
 
 def find_delimiter(path: Path) -> str:
@@ -78,15 +84,10 @@ def find_delimiter(path: Path) -> str:
 
     Raises DatasetError for a file that cannot be read.
     """
-    try:
-        with open_table(path) as file:
-            if declared := _read_separator(file):
-                return declared
-            header = re.sub(r'"[^"]*"', "", file.readline())
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8{find_line(path, error)}; save it again as UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
+    with open_table(path) as file:
+        if declared := _read_separator(file):
+            return declared
+        header = re.sub(r'"[^"]*"', "", file.readline())
     return max(",;\t|", key=header.count)
 
 

@@ -10,9 +10,9 @@ A report is read as a chain of headings. The grammar, of which tests/training/da
     other       = any other line that begins with capitals and a colon: a section of its own name, or, inside findings
                   and impression, and after an anatomy, text
     aside       = comparison, technique or examination inside findings, inside a line of the impression, or in a field:
-                  its first sentence or line, after which the text goes on
-    field       = text of a data set that is findings or impression by its key: `REPORT:` in it is no section, nor is
-                  `DIAGNOSIS:` where it begins or is an impression
+                  its first sentence or line, after which the text continues
+    field       = text of a data set that is findings or impression by its key: `REPORT:` does not open a section in it,
+                  nor does `DIAGNOSIS:` where it begins or is an impression
     summing up  = `SUMMARY:` or `DIAGNOSIS:` after findings, where there is no impression: the impression
 """
 

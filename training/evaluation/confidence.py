@@ -96,8 +96,14 @@ def _score_unseen(sentences: Sentences, chosen: np.ndarray) -> np.ndarray:
     own = part[sentences.owner[chosen]]
     scores = np.zeros(len(chosen))
     for number in range(PARTS):
-        centers, scales, weights = _regress(sentences, chosen[own != number])
-        scores[own == number] = ((sentences.values[chosen[own == number]] - centers) / scales) @ weights
+        model = _regress(sentences, chosen[own != number])
+        scores[own == number] = _score(sentences.values[chosen[own == number]], *model)
+    return scores
+
+
+def _score(values: np.ndarray, centers: Any, scales: Any, weights: Any) -> np.ndarray:
+    """The scores of sentences with these inputs, shape (sentences, inputs)."""
+    scores: np.ndarray = ((values - centers) / scales) @ weights
     return scores
 
 
@@ -161,9 +167,8 @@ def _halve(sentences: Sentences, random: np.random.Generator) -> dict[str, Any]:
         if not sentences.wrong[half].any() or not sentences.wrong[~half].any():
             continue
         calibration = fit(sentences, np.flatnonzero(half))
-        scores = ((sentences.values[~half] - calibration.centers) / calibration.scales) @ calibration.weights
-        ranks = np.arange(1, len(calibration.wrong) + 1) / (len(calibration.wrong) + 1)
-        flagged, wrong = np.interp(scores, calibration.wrong, ranks) < LEVEL, sentences.wrong[~half]
+        scores = _score(sentences.values[~half], calibration.centers, calibration.scales, calibration.weights)
+        flagged, wrong = calibration.rank(scores) < LEVEL, sentences.wrong[~half]
         shares["flagged_wrong"].append(float(flagged[wrong].mean()))
         shares["flagged_right"].append(float(flagged[~wrong].mean()))
     return {"splits": SPLITS, **{name: [float(np.mean(s)), *_interval(s)] for name, s in shares.items()}}

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -76,9 +77,16 @@ class Confidence:
         return math.fsum(weight * (inputs[name] - center) / scale for name, center, scale, weight in terms)
 
     def of(self, inputs: Inputs) -> float:
-        """The share of wrong sentences with a lower score, between those that were held out by interpolation."""
+        """The confidence of one sentence."""
+        return float(self.rank(self.score(inputs)))
+
+    def rank(self, scores: Any) -> Any:
+        """The share of wrong sentences with lower scores, between those that were held out by interpolation.
+
+        scores : one, or an array of them
+        """
         ranks = np.arange(1, len(self.wrong) + 1) / (len(self.wrong) + 1)
-        return float(np.interp(self.score(inputs), self.wrong, ranks))
+        return np.interp(scores, self.wrong, ranks)
 
     def sentences(self, read: Sequence[tuple[str, Inputs]], level: float) -> tuple[Sentence, ...]:
         """What is answered of the sentences that `read_sentences` has found.

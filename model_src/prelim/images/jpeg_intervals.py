@@ -1,7 +1,7 @@
 """Whether a JPEG file of 12 bits, or without loss, has all of its data: by what libjpeg decodes from changed ones.
 
-libjpeg goes on at the next restart marker, or pads, where data are missing. It warns of that, but no library for these
-kinds passes its warnings on.
+libjpeg continues at the next restart marker, or pads, where data are missing. It warns of that, but no library for
+these kinds passes its warnings on.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def has_all_data(data: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
     Damage that changes neither the number of coded units nor that of bytes goes unnoticed, as `is_whole` has it.
     """
     scans = list(read_scans(data))
-    # In this order: only a file with no more restarts than it may have is filled.
+    # In this order: only a file whose number of restarts is right is filled.
     if lacks_scans(data) or any(lacks_restarts(data, scan) for scan in scans):
         return False
     # An interval whose data are missing takes what follows for data.

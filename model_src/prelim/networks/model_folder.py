@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from prelim.archive.archive import CONFIDENCE, CONFIG, GATE, TOKENIZER, WEIGHTS, load_tokenizer
+from prelim.archive.manifest import sha256_of
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import load_weights, read_weights, write_weights
 from prelim.encoding.gate import MAKE, Gate, find_gate, hash_encoder
@@ -106,8 +107,7 @@ def hash_model(folder: Path, config: ModelConfig) -> str:
     digest = hashlib.sha256(json.dumps(described | {"render": config.input.render}, sort_keys=True).encode())
     for name in (WEIGHTS, TOKENIZER, GATE):
         if (folder / name).is_file():
-            with (folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(folder / name)))
     return digest.hexdigest()
 
 

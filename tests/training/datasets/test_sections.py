@@ -301,7 +301,7 @@ def test_the_other_sections_have_their_names() -> None:
     ],
 )
 def test_a_field_keeps_what_follows_an_aside(field: str, text: str, target: str | None) -> None:
-    """The value of an aside is its first sentence where the line goes on."""
+    """The value of an aside is its first sentence where the line continues."""
     assert split_sections(text, field).get(field) == target
 
 

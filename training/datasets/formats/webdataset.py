@@ -36,7 +36,7 @@ _MASK = re.compile(
     r"(?:[_-]\w+|\d+)?",
     re.IGNORECASE,
 )
-"""A part of a name that says that it is no image of a study."""
+"""A part of a name that marks something else than an image of a study."""
 
 _ARCHIVES = (".tgz", ".tbz", ".tbz2", ".txz")
 
@@ -164,7 +164,7 @@ def _read_samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 def _end_samples(
     file: Path, key: str, plain: dict[str, bytes], dotted: dict[str, dict[str, bytes]]
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The sample of a name up to its first dot, and those whose names go on after it and that have an image.
+    """The sample of a name up to its first dot, and those whose names continue after it and that have an image.
 
     Raises DatasetError for an image without a text that is neither an image of the first nor called a mask.
     """

@@ -87,7 +87,7 @@ def without(*numbers: int) -> Callable[[list[bytes]], list[bytes]]:
     return lambda intervals: [interval for i, interval in enumerate(intervals) if i not in numbers]
 
 
-def cut(number: int, count: int, start: int | None = None) -> Callable[[list[bytes]], list[bytes]]:
+def remove_bytes(number: int, count: int, start: int | None = None) -> Callable[[list[bytes]], list[bytes]]:
     """Drop bytes of one interval, at its end before the marker or from `start` on."""
 
     def change(intervals: list[bytes]) -> list[bytes]:
@@ -99,11 +99,11 @@ def cut(number: int, count: int, start: int | None = None) -> Callable[[list[byt
 
 
 DAMAGES = {
-    "first cut at its end": cut(0, 20),
-    "one cut at its end": cut(7, 20),
-    "last cut at its end": cut(STRIPS - 1, 20),
-    "packet in an interval": cut(7, 60, start=10),
-    "one emptied": cut(11, 10_000, start=0),
+    "first cut at its end": remove_bytes(0, 20),
+    "one cut at its end": remove_bytes(7, 20),
+    "last cut at its end": remove_bytes(STRIPS - 1, 20),
+    "packet in an interval": remove_bytes(7, 60, start=10),
+    "one emptied": remove_bytes(11, 10_000, start=0),
     "first lost": without(0),
     "one lost": without(7),
     "last lost": lambda intervals: [*intervals[:-2], intervals[-2][:-2] + END],
@@ -118,7 +118,7 @@ DAMAGES = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_between_restarts_is_found(kind: str, damage: str) -> None:
-    """Libjpeg goes on at the next restart marker, with a picture that is wrong before it or from there on."""
+    """Libjpeg continues at the next restart marker, with a picture that is wrong before it or from there on."""
     headers, intervals = split(kind)
 
     with pytest.raises(UnreadableInput, match="lacks a part of its picture"):
