@@ -154,7 +154,7 @@ def _launch(server: Server, arguments: argparse.Namespace) -> None:
         archives = _check(server, arguments)
     except LaunchError as error:
         if server.process is None:
-            _tell_failure(server, error)
+            door.close(LOAD_FAILED, _reason(error, server))
         raise
     records = Records(server.folder / "logs" / "throughput.json")
     known = records.read(archives)
@@ -185,7 +185,8 @@ def _start_and_wait(server: Server, archives: Sequence[CheckedArchive], queue: i
     except BaseException as error:
         _end(server)
         if isinstance(error, LaunchError):
-            _tell_failure(server, error)
+            log(server.folder, "launcher", "load_failed")
+            door.close(LOAD_FAILED, _reason(error, server))
         raise
 
 
@@ -223,11 +224,9 @@ def _end(server: Server) -> None:
     Door(server.temporary).close(*STOPPED)
 
 
-def _tell_failure(server: Server, error: LaunchError) -> None:
-    """Say to log and clients why no model is served; clients need not know where the server is installed."""
-    log(server.folder, "launcher", "load_failed")
-    reason = str(error).partition("\n")[0].replace(f"{server.store}{os.sep}", "")
-    Door(server.temporary).close(LOAD_FAILED, reason)
+def _reason(error: LaunchError, server: Server) -> str:
+    """A reason for clients, who need not know where the server is installed and what else it says."""
+    return str(error).partition("\n")[0].replace(f"{server.store}{os.sep}", "")
 
 
 def _is_named(file: TextIO, path: Path) -> bool:
