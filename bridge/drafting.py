@@ -10,19 +10,19 @@ from dataclasses import dataclass, field, replace
 
 from pydicom.dataset import Dataset
 
-from bridge.archives import Archive, Destination, Output
-from bridge.deidentify import write_deidentified
+from bridge.configuration.settings import Settings
+from bridge.dicom.deidentify import write_deidentified
+from bridge.dicom.identity import SiteKey, document_uid
+from bridge.dicom.study import Study, find_heads
+from bridge.documents.answer import Refused, read_report
 from bridge.documents.draft import Draft
+from bridge.documents.withdrawal import explain_withdrawal
 from bridge.documents.writers import WRITERS, chosen_kinds
-from bridge.draft_request import Refused, read_report
 from bridge.failures import Failure, Outage
-from bridge.identity import SiteKey, document_uid
 from bridge.journal import log
-from bridge.queue import Job, Queue
-from bridge.report_client import ReportClient, is_about_options, is_refusal
-from bridge.settings import Settings
-from bridge.study import Study, find_heads
-from bridge.withdrawal import explain_withdrawal
+from bridge.peers.archives import Archive, Destination, Output
+from bridge.peers.report_client import ReportClient, is_about_options, is_refusal
+from bridge.store.queue import Job, Queue
 from prelim_client.answers import Answer, ReportError
 
 MAX_KEPT = 1000

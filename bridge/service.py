@@ -5,20 +5,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from bridge.archives import Archives, Output
-from bridge.dicomweb import DicomWebArchive
-from bridge.dimse import StoreClient, receive_images
-from bridge.draft_route import listen_for_drafts
+from bridge.configuration.settings import Poll, Settings
+from bridge.dicom.identity import SiteKey
 from bridge.drafting import Drafter
+from bridge.endpoints.draft_route import listen_for_drafts
+from bridge.endpoints.hook import listen_to_hook
 from bridge.failures import Failure, Outage
-from bridge.fhir import FhirClient
-from bridge.hl7v2 import Hl7Client
-from bridge.hook import listen_to_hook
-from bridge.identity import SiteKey
 from bridge.journal import describe_failure, log
-from bridge.queue import Full, Queue, sole_process
-from bridge.settings import Poll, Settings
-from bridge.spool import Spool
+from bridge.peers.archives import Archives, Output
+from bridge.peers.dicomweb import DicomWebArchive
+from bridge.peers.dimse import StoreClient, receive_images
+from bridge.peers.fhir import FhirClient
+from bridge.peers.hl7v2 import Hl7Client
+from bridge.store.queue import Full, Queue, sole_process
+from bridge.store.spool import Spool
 from bridge.worker import Worker
 
 IDLE_S = 0.2

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable
 
+from bridge.configuration.settings import Settings
+from bridge.dicom.identity import SiteKey
 from bridge.drafting import Changed, Drafter
 from bridge.failures import Failure, Outage
-from bridge.identity import SiteKey
 from bridge.journal import describe_failure, log
-from bridge.queue import Full, Job, Queue
-from bridge.settings import Settings
+from bridge.store.queue import Full, Job, Queue
 
 
 class Worker:

@@ -90,7 +90,7 @@ class ReportHandler:
         ids = dict(context.request_ids)
         gone = self.flight.drop_absent(set(ids.values()))
         if gone:
-            self.metrics.cancelled(len(gone))
+            self.metrics.canceled(len(gone))
             for exchange in gone:
                 log("client_gone", request=exchange.name, seconds=exchange.seconds)
         answers: dict[int, Answer] = {}

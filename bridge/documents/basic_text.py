@@ -6,10 +6,10 @@ from highdicom.sr.templates import LanguageOfContentItemAndDescendants
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
+from bridge.configuration.settings import Report
+from bridge.dicom.identity import DRAFT
 from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft
 from bridge.documents.structured_report import COMMENT, ENGLISH, algorithm, observer, write_structured_report
-from bridge.identity import DRAFT
-from bridge.settings import Report
 
 SOURCE = CodedConcept("121080", "DCM", "Best illustration of finding")
 

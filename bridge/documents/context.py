@@ -8,10 +8,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from bridge.configuration.settings import Report
+from bridge.dicom.identity import DRAFT, device_uid, document_uid, series_uid
+from bridge.dicom.study import PATIENT, STUDY
 from bridge.documents.draft import Draft, plain
-from bridge.identity import DRAFT, device_uid, document_uid, series_uid
-from bridge.settings import Report
-from bridge.study import PATIENT, STUDY
 
 KEYS = ("PatientID", "StudyInstanceUID")
 SEXES = ("M", "F", "O")

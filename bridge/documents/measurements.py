@@ -21,10 +21,10 @@ from highdicom.sr.templates import LanguageOfContentItemAndDescendants
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
+from bridge.configuration.settings import Report
+from bridge.dicom.identity import MEASUREMENTS, document_uid
 from bridge.documents.draft import BANNER, NOTICE, SECTIONS, Draft
 from bridge.documents.structured_report import COMMENT, ENGLISH, algorithm, observer, write_structured_report
-from bridge.identity import MEASUREMENTS, document_uid
-from bridge.settings import Report
 
 PROCEDURE = CodedConcept("363679005", "SCT", "Imaging procedure")
 EVALUATIONS = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")

@@ -5,12 +5,12 @@ import datetime
 from pydicom.dataset import Dataset, FileMetaDataset, validate_file_meta
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
+from bridge.configuration.settings import Report
+from bridge.dicom.identity import KINDS, PDF, document_uid, series_uid
+from bridge.dicom.study import PATIENT, STUDY
 from bridge.documents.context import identify, short
 from bridge.documents.draft import TITLE, Draft
 from bridge.documents.pages import print_pages
-from bridge.identity import KINDS, PDF, document_uid, series_uid
-from bridge.settings import Report
-from bridge.study import PATIENT, STUDY
 
 
 def write_pdf(draft: Draft, settings: Report) -> Dataset:

@@ -7,10 +7,10 @@ from highdicom.sr.coding import CodedConcept
 from highdicom.sr.templates import AlgorithmIdentification, DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom.dataset import Dataset
 
+from bridge.configuration.settings import Report
+from bridge.dicom.identity import KINDS, device_uid, document_uid, series_uid
 from bridge.documents.context import identify, list_predecessors, model_name, short, sign
 from bridge.documents.draft import Draft, plain
-from bridge.identity import KINDS, device_uid, document_uid, series_uid
-from bridge.settings import Report
 
 DEVICE = CodedConcept("121007", "DCM", "Device")
 ENGLISH = CodedConcept("en", "RFC5646", "English")
@@ -29,7 +29,7 @@ def write_structured_report(
     """Return a structured report: UNVERIFIED, PRELIMINARY and COMPLETE (PS3.3 C.17.2), with the device as its author.
 
     form      : of highdicom
-    kind      : of the document, see bridge.identity
+    kind      : of the document, see bridge.dicom.identity
     sop_class : which the content must satisfy; it may be another one than that of the form
     """
     model = draft.answer["model"]

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 from pydicom.dataset import Dataset
 
+from bridge.configuration.settings import Report
+from bridge.dicom.identity import DRAFT, MEASUREMENTS, PDF
 from bridge.documents.basic_text import write_basic_text
 from bridge.documents.draft import Draft
 from bridge.documents.fonts import load_fonts
 from bridge.documents.measurements import write_measurement_report
 from bridge.documents.pdf import write_pdf
-from bridge.identity import DRAFT, MEASUREMENTS, PDF
-from bridge.settings import Report
 
 WRITERS: dict[str, Callable[[Draft, Report], Dataset]] = {
     DRAFT: write_basic_text,

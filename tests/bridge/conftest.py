@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from pydicom import config as pydicom_config
 
-from bridge import settings as config
+from bridge.configuration import settings as config
+from bridge.dicom.identity import SiteKey
 from bridge.drafting import Drafter
-from bridge.identity import SiteKey
-from bridge.queue import Queue
+from bridge.store.queue import Queue
 from bridge.worker import Worker
 from tests.bridge.fake_server import FakeServer
 from tests.bridge.studies import MemoryPacs

@@ -10,7 +10,7 @@ from typing import Any
 
 import hl7
 
-from bridge.settings import Hl7
+from bridge.configuration.settings import Hl7
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from bridge.dicom.study import Study
 from bridge.failures import Failure, Outage
-from bridge.study import Study
 from tests.dicom_files import dataset, encode, phantom
 
 STUDY = "1.2.826.0.1.3680043.9.7777.1"

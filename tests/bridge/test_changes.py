@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from bridge.study import Study
+from bridge.dicom.study import Study
 from tests.bridge.conftest import Bench
 from tests.bridge.fake_server import refusal
 from tests.bridge.studies import STUDY, radiograph

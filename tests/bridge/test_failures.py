@@ -6,7 +6,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
-from bridge.queue import Job
+from bridge.store.queue import Job
 from tests.bridge.conftest import Bench
 from tests.bridge.fake_server import refusal
 from tests.bridge.studies import FAILURE, OUTAGE, STUDY, radiograph

@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from bridge.draft_request import Form, Refused
+from bridge.documents.answer import Refused
+from bridge.endpoints.draft_request import Form
 from handlers.completion import read_completion
 from handlers.request import read_request
 from launcher.environment import ROOT

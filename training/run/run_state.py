@@ -15,7 +15,7 @@ from training.settings import Settings, SettingsError
 
 LAST, BEST, SETTINGS = "last.pt", "best.pt", "settings.yaml"
 
-LENGTH = ("optimisation.epochs", "optimisation.max_steps")
+LENGTH = ("optimization.epochs", "optimization.max_steps")
 """Settings with which a run can be made longer; its learning rates are from then on those of the longer schedule."""
 
 
@@ -72,7 +72,7 @@ def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> Progr
     data : Prepared.data
 
     Raises SettingsError where there is none, and where the data or settings that decide what is learned have changed;
-    `optimisation.epochs` and `max_steps` may grow.
+    `optimization.epochs` and `max_steps` may grow.
     """
     path = folder / LAST
     if not path.is_file():
@@ -126,7 +126,7 @@ def _flatten(settings: Settings) -> dict[str, Any]:
             flat |= (
                 {f"{section}.{key}": v for key, v in values.items()} if isinstance(values, dict) else {section: values}
             )
-    flat.pop("optimisation.accumulate", None)
+    flat.pop("optimization.accumulate", None)
     return {name: str(value) for name, value in flat.items()}
 
 

@@ -60,7 +60,7 @@ def test_no_neighbor_changes_a_bit(kind: str, precision: str, shared: bool) -> N
 
 
 def run_random(kind: str, precision: str, count: int) -> None:
-    """Decode random requests alone, and in batches of random sizes and order, among others that are cancelled."""
+    """Decode random requests alone, and in batches of random sizes and order, among others that are canceled."""
     decoder = random_decoder(kind, precision, shared=False)
     draw = random.Random(f"{kind} {precision}")
     torch.manual_seed(2)

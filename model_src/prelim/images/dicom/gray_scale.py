@@ -1,0 +1,187 @@
+"""Stored pixel values -> gray, by one table over all values that can be stored.
+
+The gray scale of PS3.4 N.2 (Modality LUT, VOI LUT, Presentation LUT) maps every stored value on its own, and a
+radiograph stores at most 16 bits: so the chain is computed once for each of at most 65536 values, in float64, and the
+pixels are looked up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prelim.errors import Refused
+
+# Why percentiles: without a window, a few hot pixels and markers must not set the contrast.
+LOW_PERCENTILE, HIGH_PERCENTILE = 0.005, 0.995
+
+# Entries of 12 bits in a table of 16 are below a 16th of its range.
+CONTRADICTION = 16
+
+
+@dataclass(frozen=True)
+class LookupTable:
+    """A Modality LUT (PS3.3 C.11.1.1) or VOI LUT (PS3.3 C.11.2.1.1).
+
+    first    the input value that maps to the first entry
+    entries  : (n,) float64, the output values
+    bits     of the output range, as declared by (0028,3002) LUT Descriptor
+    """
+
+    first: int
+    entries: np.ndarray
+    bits: int
+
+    def look_up(self, values: np.ndarray) -> np.ndarray:
+        """Map values, any shape; those outside of the table take its first or last entry, as PS3.3 requires."""
+        index = np.rint(np.clip(values - self.first, 0, len(self.entries) - 1)).astype(np.intp)
+        return self.entries[index]
+
+
+@dataclass(frozen=True)
+class Window:
+    """(0028,1050) Window Center, (0028,1051) Window Width, (0028,1056) VOI LUT Function, of PS3.3 C.11.2.1.2."""
+
+    center: float
+    width: float
+    function: str = "LINEAR"
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Map values to [0, 1]."""
+        if self.function == "SIGMOID":
+            # Beyond 700 the exponential overflows, and the result is 0 or 1 long before.
+            return 1 / (1 + np.exp(np.clip(-4 * (values - self.center) / self.width, -700, 700)))
+        if self.function == "LINEAR_EXACT":
+            return np.clip((values - self.center) / self.width + 0.5, 0, 1)
+        if self.width == 1:
+            # PS3.3 C.11.2.1.2.1: the ramp has no length, what remains is a threshold.
+            return (values > self.center - 0.5).astype(np.float64)
+        return np.clip((values - (self.center - 0.5)) / (self.width - 1) + 0.5, 0, 1)
+
+
+@dataclass(frozen=True)
+class GrayScale:
+    """Everything of a DICOM header that decides how a stored value looks.
+
+    padding   lowest and highest stored value that is no image, or None (PS3.3 C.7.5.1.1.2)
+    modality  the Modality LUT; None: `slope` and `intercept`
+    voi       the first VOI LUT, else the first window, else None
+    invert    by (2050,0020) Presentation LUT Shape, else by MONOCHROME1
+    """
+
+    bits_stored: int
+    signed: bool
+    invert: bool
+    slope: float = 1.0
+    intercept: float = 0.0
+    padding: tuple[int, int] | None = None
+    modality: LookupTable | None = None
+    voi: LookupTable | Window | None = None
+
+
+def gray_table(scale: GrayScale, counts: np.ndarray, render: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the gray of every storable code, and warnings.
+
+    counts : (2 ** bits_stored,) int, how many pixels have each code; a code is the stored value without its sign, so
+             that a signed -1 is the highest code
+
+    table  : (2 ** bits_stored,) float32 in [0, 1], high is white; padding is black
+
+    Raises Refused (422) if all pixels are padding.
+    """
+    codes = np.arange(2**scale.bits_stored, dtype=np.float64)
+    values = np.where(codes >= codes.size / 2, codes - codes.size, codes) if scale.signed else codes
+    is_padding = np.zeros(codes.size, dtype=bool)
+    if scale.padding is not None:
+        is_padding = (values >= scale.padding[0]) & (values <= scale.padding[1])
+    if not counts[~is_padding].any():
+        raise Refused("only_padding: all pixels have the (0028,0120) Pixel Padding Value; allowed: an image")
+    values = scale.modality.look_up(values) if scale.modality else values * scale.slope + scale.intercept
+    if render == "minmax_equalize":
+        # The recipe knows no padding: what the training images show as a border is shown here too.
+        return minmax_equalize(values, counts, scale.invert).astype(np.float32), ()
+    warnings: tuple[str, ...] = ()
+    padded = is_padding & (counts > 0)
+    counts = np.where(is_padding, 0, counts)
+    if isinstance(scale.voi, LookupTable):
+        entries = scale.voi.look_up(values)
+        highest = _output_maximum(scale.voi)
+        if highest != 2**scale.voi.bits - 1:
+            warnings = ("voi_lut: entries of the VOI LUT contradict the bits of (0028,3002); scaled by the entries",)
+        gray = np.clip(entries / highest, 0, 1)
+    elif isinstance(scale.voi, Window):
+        gray = scale.voi.apply(values)
+    else:
+        gray = scale_between(values, *weighted_percentiles(values, counts))
+        warnings = ("no_window: the file has no usable window; scaled by percentiles 0.5 to 99.5",)
+    # About the declared range, here [0, 1]; about the maximum of the image, the contrast would depend on the patient.
+    gray = 1 - gray if scale.invert else gray
+    if scale.invert and (gray[padded] == 1).any():
+        # In MONOCHROME1 the lowest value is also the densest bone and metal.
+        warnings += (
+            "padding: pixels of (0028,0120) Pixel Padding Value are shown black; the gray scale has white there",
+        )
+    return np.where(is_padding, 0, gray).astype(np.float32), warnings
+
+
+def _output_maximum(table: LookupTable) -> float:
+    """Return the top of a VOI LUT's range: by its declared bits, unless its entries contradict them.
+
+    Files exist that declare 16 bits for 12-bit entries, which would be black, and 8 bits for 16-bit entries. Entries
+    that use only a part of their bits do not contradict them: they are meant to be dark.
+    """
+    declared = 2**table.bits - 1
+    highest = float(table.entries.max())
+    if declared / CONTRADICTION < highest <= declared:
+        return float(declared)
+    return float(2 ** max(1, int(highest).bit_length()) - 1)
+
+
+def weighted_percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Return percentiles 0.5 and 99.5 of `values` that occur `counts` times, or their extremes if those are equal."""
+    order = np.argsort(values, kind="stable")
+    order = order[counts[order] > 0]
+    share = np.cumsum(counts[order]) / counts.sum()
+    low = float(values[order[np.searchsorted(share, LOW_PERCENTILE)]])
+    high = float(values[order[np.searchsorted(share, HIGH_PERCENTILE)]])
+    if low == high:
+        low, high = float(values[order[0]]), float(values[order[-1]])
+    return low, high
+
+
+def scale_between(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map [low, high] to [0, 1], clipped; all 0 if the range is empty."""
+    if not high > low:
+        return np.zeros(values.shape)
+    return np.clip((values - low) / (high - low), 0, 1)
+
+
+def minmax_equalize(values: np.ndarray, counts: np.ndarray, invert: bool) -> np.ndarray:
+    """Return the gray in [0, 1], in steps of 1/255, by the recipe of MIMIC-CXR-JPG: min-max, invert, equalize.
+
+    values, counts : (n,), the values that can occur and how often they do
+    """
+    occurring = values[counts > 0]
+    levels = np.rint(255 * scale_between(values, occurring.min(), occurring.max())).astype(np.intp)
+    if invert:
+        levels = 255 - levels
+    histogram = np.bincount(levels, weights=counts, minlength=256)
+    return equalizing_levels(histogram)[levels] / 255
+
+
+def equalizing_levels(histogram: np.ndarray) -> np.ndarray:
+    """Return the new level, (256,) uint8, of every level with this histogram, (256,), as cv2.equalizeHist does.
+
+    The lowest level that occurs becomes 0, and the rest follow the cumulated histogram without it.
+    """
+    lowest = int(np.flatnonzero(histogram)[0])
+    remaining = histogram.sum() - histogram[lowest]
+    if remaining == 0:
+        # One level only: OpenCV leaves the image as it is.
+        return np.full(256, lowest, dtype=np.uint8)
+    cumulated = np.cumsum(histogram) - histogram[lowest]
+    scale = np.float32(255) / np.float32(remaining)
+    levels = np.rint(np.maximum(cumulated, 0).astype(np.float32) * scale)
+    levels[: lowest + 1] = 0
+    return np.clip(levels, 0, 255).astype(np.uint8)
