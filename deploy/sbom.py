@@ -16,7 +16,7 @@ from typing import Any
 
 import prelim
 from deploy.bom import VERSION, license_of, write_bom
-from deploy.environment import LOCKS, TARGETS, InstallError
+from deploy.fill_environment import LOCKS, TARGETS, InstallError
 
 OUT = Path("out")
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from loadtests.chart import draw_panels
 from loadtests.load import SCENARIOS, Load
-from loadtests.outcomes import Row, Summary, read_summary
+from loadtests.outcomes import RequestGroup, Summary, read_summary
 from loadtests.run import Target, run_load
 
 TRANSPORTS = {"HTTP": 0.0, "gRPC": 1.0}
@@ -125,7 +125,7 @@ def is_held(summary: Summary, objective: float) -> bool:
     return p95 is not None and p95 <= objective and summary.failure_rate <= MAX_FAILURE_RATE
 
 
-def _step(scenario: str, transport: str, rate: float, row: Row, objective: float, held: bool) -> Step:  # noqa: PLR0917
+def _step(scenario: str, transport: str, rate: float, row: RequestGroup, objective: float, held: bool) -> Step:  # noqa: PLR0917
     answered = row.requests - row.failures
     return Step(scenario, transport, rate, answered, row.failures, row.p50, row.p95, row.p99, objective, held)
 

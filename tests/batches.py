@@ -8,10 +8,10 @@ from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
 from prelim.errors import RequestError
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 
 OPTIONS = (
     GenerationOptions(max_new_tokens=8),

@@ -42,7 +42,7 @@ from training.run.preparation import Prepared, prepare, record_studies
 from training.run.run_state import (
     SETTINGS,
     Moving,
-    Progress,
+    RunProgress,
     load_best,
     restore,
     save,
@@ -105,7 +105,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(self.objective, make_optimizer(self.objective, o))
         self.average = Average(self.objective, o.ema_decay) if o.ema_decay else None
         self.parts = Moving(self.objective, self.optimizer, self.average, self.accelerator.scaler)
-        self.progress = Progress()
+        self.progress = RunProgress()
         if r.resume:
             self.progress = restore(self.folder, settings, self.parts, self.prepared.data)
 
@@ -225,7 +225,7 @@ def train(settings: Settings) -> bool:
     return finished
 
 
-def is_exhausted(progress: Progress, settings: Settings) -> bool:
+def is_exhausted(progress: RunProgress, settings: Settings) -> bool:
     """Whether the validation loss has not fallen for as long as is waited for."""
     return bool(settings.run.patience) and progress.waited >= settings.run.patience
 
@@ -242,7 +242,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
-def finish(settings: Settings, prepared: Prepared, average: Average | None, progress: Progress) -> None:
+def finish(settings: Settings, prepared: Prepared, average: Average | None, progress: RunProgress) -> None:
     """Write the model folder with the best weights, or the last where nothing was validated, and the curves."""
     run, out, objective = Path(settings.run.folder), Path(settings.run.out), prepared.objective
     best = load_best(run) if progress.val else average.weights if average else {}

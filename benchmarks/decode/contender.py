@@ -35,7 +35,7 @@ class PeerFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class Decoding:
     """One decoding: all prefixes together, exactly `new_tokens` tokens for each."""
 
     prefixes: Sequence[Sequence[int]]
@@ -44,7 +44,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DecodingResult:
     """Result of a job; `refused` is None or the reason why there is no result."""
 
     seconds: float = 0.0
@@ -86,7 +86,7 @@ class Contender:
         self.versions: Mapping[str, str] = said["versions"]
         self.note: str = said["note"]
 
-    def measure(self, precision: str, job: Job) -> Answer:
+    def measure(self, precision: str, job: Decoding) -> DecodingResult:
         """Run a job and wait for it. Raises PeerFailed if the process exits."""
         line = {"precision": precision, "prefixes": job.prefixes, "beams": job.beams, "new_tokens": job.new_tokens}
         stdin = self._process.stdin
@@ -97,7 +97,7 @@ class Contender:
             stdin.flush()
         except BrokenPipeError:
             raise self._failed() from None
-        return Answer(**self._read())
+        return DecodingResult(**self._read())
 
     def cpu_seconds(self) -> float:
         """CPU time of the process so far."""

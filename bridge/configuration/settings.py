@@ -26,7 +26,7 @@ MOST_MB = 2**30
 
 
 @dataclass(frozen=True)
-class Server(Section):
+class ServerSettings(Section):
     """The server that writes reports.
 
     options : generation options sent with every image (num_beams, ...)
@@ -47,7 +47,7 @@ class Server(Section):
 
 
 @dataclass(frozen=True)
-class DicomWeb(Section):
+class DicomWebSettings(Section):
     """A PACS by DICOMweb. `password_file` has the password of `user`; `token_file` a bearer token instead."""
 
     url: str
@@ -67,7 +67,7 @@ class DicomWeb(Section):
 
 
 @dataclass(frozen=True)
-class Poll(Section):
+class PollSettings(Section):
     """QIDO polling for studies that no hook has announced.
 
     days : studies of the last days are looked at, by their Study Date
@@ -85,7 +85,7 @@ class Poll(Section):
 
 
 @dataclass(frozen=True)
-class Hook(Section):
+class HookSettings(Section):
     """The address that the PACS's hook calls: POST /studies/{StudyInstanceUID}."""
 
     host: str = "127.0.0.1"
@@ -98,7 +98,7 @@ class Hook(Section):
 
 
 @dataclass(frozen=True)
-class Tls(Section):
+class TlsSettings(Section):
     """Certificate and key of the bridge, and the authority that must have signed the other side's certificate."""
 
     certificate: Path
@@ -107,7 +107,7 @@ class Tls(Section):
 
 
 @dataclass(frozen=True)
-class StoreScp(Section):
+class StoreScpSettings(Section):
     """The Store SCP that modalities and routers send images to.
 
     peers        : calling AE titles that are accepted
@@ -119,7 +119,7 @@ class StoreScp(Section):
     ae_title: str = "PRELIM"
     host: str = "127.0.0.1"
     port: int = 11112
-    tls: Tls | None = None
+    tls: TlsSettings | None = None
     max_associations: int = 4
     max_pdu: int = 65536
     max_image_mb: int = 256
@@ -143,14 +143,14 @@ class StoreScp(Section):
 
 
 @dataclass(frozen=True)
-class StoreScu(Section):
+class StoreScuSettings(Section):
     """The application entity that drafts are sent to by C-STORE, instead of STOW-RS."""
 
     host: str
     port: int
     ae_title: str
     calling_ae_title: str = "PRELIM"
-    tls: Tls | None = None
+    tls: TlsSettings | None = None
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class StoreScu(Section):
 
 
 @dataclass(frozen=True)
-class Drafts(Section):
+class DraftsSettings(Section):
     """The address of POST /drafts/FORMAT, for the gateway: documents of a draft for somebody who has the image.
 
     token_file   : of a bearer token that the gateway sends
@@ -182,7 +182,7 @@ class Drafts(Section):
 
 
 @dataclass(frozen=True)
-class Hl7(Section):
+class Hl7Settings(Section):
     """The RIS that gets every draft as an HL7 v2 message over MLLP too."""
 
     host: str
@@ -199,7 +199,7 @@ class Hl7(Section):
 
 
 @dataclass(frozen=True)
-class Fhir(Section):
+class FhirSettings(Section):
     """The FHIR R4 server that gets every draft as a transaction too; `url` is its base."""
 
     url: str
@@ -213,7 +213,7 @@ class Fhir(Section):
 
 
 @dataclass(frozen=True)
-class Queue(Section):
+class QueueSettings(Section):
     """How work is done and kept.
 
     stable_s       : seconds without a further event after which a study is worked on
@@ -244,7 +244,7 @@ class Queue(Section):
 
 
 @dataclass(frozen=True)
-class Report(Section):
+class ReportSettings(Section):
     """The series of the drafts in the PACS, and which documents a draft has besides the Basic Text SR.
 
     pdf     : an encapsulated PDF too
@@ -276,17 +276,17 @@ class Settings(Section):
 
     state: Path
     enabled: bool = True
-    server: Server = field(default_factory=Server)
-    dicomweb: DicomWeb | None = None
-    poll: Poll | None = None
-    hook: Hook | None = None
-    store_scp: StoreScp | None = None
-    store_scu: StoreScu | None = None
-    drafts: Drafts | None = None
-    hl7: Hl7 | None = None
-    fhir: Fhir | None = None
-    queue: Queue = field(default_factory=Queue)
-    report: Report = field(default_factory=Report)
+    server: ServerSettings = field(default_factory=ServerSettings)
+    dicomweb: DicomWebSettings | None = None
+    poll: PollSettings | None = None
+    hook: HookSettings | None = None
+    store_scp: StoreScpSettings | None = None
+    store_scu: StoreScuSettings | None = None
+    drafts: DraftsSettings | None = None
+    hl7: Hl7Settings | None = None
+    fhir: FhirSettings | None = None
+    queue: QueueSettings = field(default_factory=QueueSettings)
+    report: ReportSettings = field(default_factory=ReportSettings)
 
     def __post_init__(self) -> None:
         if self.dicomweb is None and (self.poll is not None or self.hook is not None):

@@ -15,7 +15,7 @@ MAX_LOGPROB = 1e6
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-class Refused(Exception):
+class HttpError(Exception):
     """The request is answered with an error; the message names the part and never quotes it."""
 
     def __init__(self, code: int, kind: str, message: str) -> None:
@@ -28,7 +28,7 @@ class Refused(Exception):
 def read_report(given: Mapping[str, Any]) -> Answer:
     """Return what documents take from an answer of the server, checked.
 
-    Raises Refused naming the field.
+    Raises HttpError naming the field.
     """
     if given.get("status") != "UNVERIFIED":
         raise _bad('report.status must be "UNVERIFIED": send the answer of the server as it is')
@@ -43,7 +43,7 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     if not all(text is None or isinstance(text, str) for text in texts):
         raise _bad("report.sections must have findings and impression, each a string or null")
     if max(len(given["report"]), sum(len(text) for text in texts if isinstance(text, str))) > MAX_REPORT:
-        raise Refused(413, "TooLarge", f"report.report and report.sections may have {MAX_REPORT} characters")
+        raise HttpError(413, "TooLarge", f"report.report and report.sections may have {MAX_REPORT} characters")
     warnings = given.get("warnings", [])
     if not isinstance(warnings, list) or len(warnings) > 100 or not all(map(_is_text, warnings)):
         raise _bad(f"report.warnings must be a list of at most 100 strings of at most {MAX_WORDS} characters")
@@ -64,5 +64,5 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= MAX_WORDS
 
 
-def _bad(message: str) -> Refused:
-    return Refused(400, "BadRequest", message)
+def _bad(message: str) -> HttpError:
+    return HttpError(400, "BadRequest", message)

@@ -16,7 +16,7 @@ from pydicom.uid import UID
 
 from bridge.dicom.deidentify import write_deidentified
 from bridge.dicom.identity import SiteKey
-from bridge.documents.answer import Refused, read_report
+from bridge.documents.answer import HttpError, read_report
 from bridge.documents.draft import Draft
 from bridge.failures import Outage
 from bridge.peers.report_client import ReportClient
@@ -54,7 +54,7 @@ class Form:
     def read(cls, body: bytes, content_type: str) -> "Form":
         """Return the parts of a multipart/form-data body, which is kept in memory.
 
-        Raises Refused.
+        Raises HttpError.
         """
         parts = _split(body, content_type)
         unknown = set(parts) - set(PARTS)
@@ -63,7 +63,7 @@ class Form:
         if not parts.get("image"):
             raise _bad("the part image is missing; send the radiograph as a file")
         if sum(len(parts.get(name, b"")) for name in PARTS[1:]) > MAX_TEXT:
-            raise Refused(413, "TooLarge", "report and options have more than 1 MB; leave out the report's `images`")
+            raise HttpError(413, "TooLarge", "report and options have more than 1 MB; leave out the report's `images`")
         answer = read_report(_read_json(parts, "report")) if "report" in parts else None
         options = _read_json(parts, "options") if "options" in parts else {}
         if not options.keys() <= OPTIONS:
@@ -76,7 +76,7 @@ class Form:
     def header(self) -> Dataset | None:
         """Return the image as a data set, or None if it is not DICOM.
 
-        Raises Refused for DICOM that cannot be read or has no UIDs.
+        Raises HttpError for DICOM that cannot be read or has no UIDs.
         """
         try:
             image = dcmread(BytesIO(self.image))
@@ -84,15 +84,19 @@ class Form:
         except InvalidDicomError:
             return None
         except Exception:  # noqa: BLE001 - whatever a damaged file raises; its text may quote the header
-            raise Refused(400, "UnreadableInput", "image is a damaged DICOM file; export it again") from None
+            raise HttpError(400, "UnreadableInput", "image is a damaged DICOM file; export it again") from None
         for name in UIDS:
             uid = image.get(name)
             if not uid:
-                raise Refused(422, "Refused", f"image has no {name}, which a document must refer to")
+                raise HttpError(422, "Refused", f"image has no {name}, which a document must refer to")
             if not isinstance(uid, str) or not UID(uid).is_valid:
-                raise Refused(422, "Refused", f"{name} of the image is not one valid UID (PS3.5 9.1); export it again")
+                raise HttpError(
+                    422, "Refused", f"{name} of the image is not one valid UID (PS3.5 9.1); export it again"
+                )
         if not UID(image.SOPClassUID).keyword:
-            raise Refused(422, "Refused", "SOPClassUID of the image is not a class of the standard; send a radiograph")
+            raise HttpError(
+                422, "Refused", "SOPClassUID of the image is not a class of the standard; send a radiograph"
+            )
         return image
 
     def draft(self, key: SiteKey, client: ReportClient, *, dicom_only: bool, request_id: str | None = None) -> Draft:
@@ -102,11 +106,11 @@ class Form:
 
         The UID follows from image, options and text: the same request gives the same document.
 
-        Raises Refused.
+        Raises HttpError.
         """
         image = self.header()
         if image is None and dicom_only:
-            raise Refused(415, "NotDicom", "this format refers to a DICOM image; send a DICOM file, or take fhir")
+            raise HttpError(415, "NotDicom", "this format refers to a DICOM image; send a DICOM file, or take fhir")
         answer = self.answer or self._ask(image, key, client, request_id)
         images = [] if image is None else [image]
         name = hashlib.sha256(self.image).hexdigest() if image is None else str(image.SOPInstanceUID)
@@ -121,10 +125,10 @@ class Form:
             return client.report([file], self.options, self.model, request_id)
         except ReportError as error:
             if not isinstance(http_failure("server", error.code), Outage):
-                raise Refused(error.code, error.type[:40], error.message) from None
+                raise HttpError(error.code, error.type[:40], error.message) from None
         except Outage:
             pass
-        raise Refused(503, "Overloaded", "the server of reports is overloaded or down; try again")
+        raise HttpError(503, "Overloaded", "the server of reports is overloaded or down; try again")
 
 
 def _split(body: bytes, content_type: str) -> dict[str, bytes]:
@@ -165,5 +169,5 @@ def _read_json(parts: Mapping[str, bytes], name: str) -> dict[str, Any]:
     return value
 
 
-def _bad(message: str) -> Refused:
-    return Refused(400, "BadRequest", message)
+def _bad(message: str) -> HttpError:
+    return HttpError(400, "BadRequest", message)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from bridge.configuration.section import read_secret
-from bridge.configuration.settings import Drafts, Report, Settings
+from bridge.configuration.settings import DraftsSettings, ReportSettings, Settings
 from bridge.dicom.identity import SiteKey
-from bridge.documents.answer import Refused
+from bridge.documents.answer import HttpError
 from bridge.documents.draft import Draft
 from bridge.documents.writers import WRITERS
 from bridge.endpoints.draft_request import Form
@@ -32,7 +32,7 @@ class Route:
     """What the requests have in common: the settings, the site's key, and the places for requests at a time."""
 
     settings: Settings
-    limits: Drafts
+    limits: DraftsSettings
     key: SiteKey
     client: ReportClient
     token: str | None
@@ -73,16 +73,16 @@ class DraftHandler(QuietHandler):
         taken = self.route.places.acquire(blocking=False)
         try:
             if not self.route.settings.enabled:
-                raise Refused(503, "Disabled", "the bridge is switched off: `enabled: false` in its configuration")
+                raise HttpError(503, "Disabled", "the bridge is switched off: `enabled: false` in its configuration")
             if not taken:
-                raise Refused(503, "Overloaded", "the bridge writes other documents; try again")
+                raise HttpError(503, "Overloaded", "the bridge writes other documents; try again")
             kind, body = self._document()
-        except Refused as error:
+        except HttpError as error:
             log("document_refused", request=self.request_id, reason=f"{error.code}_{error.kind}")
             self._refuse(error)
         except Exception as error:  # noqa: BLE001 - the client must get an answer, without the text of the exception
             log("unexpected", request=self.request_id, **describe_failure(error))
-            self._refuse(Refused(500, "InternalError", "the bridge failed on this request"))
+            self._refuse(HttpError(500, "InternalError", "the bridge failed on this request"))
         else:
             seconds = round(time.monotonic() - started, 3)
             log("document_written", request=self.request_id, outcome=kind, bytes=len(body), seconds=seconds)
@@ -96,24 +96,24 @@ class DraftHandler(QuietHandler):
     def _document(self) -> tuple[str, bytes]:
         """Return the format and the document.
 
-        Raises Refused.
+        Raises HttpError.
         """
         route = self.route
         found = PATH.fullmatch(self.path)
         length = self.content_length()
         if not self.is_authorized(route.token):
-            raise Refused(401, "Unauthorized", "the token of the bridge's drafts is missing or wrong")
+            raise HttpError(401, "Unauthorized", "the token of the bridge's drafts is missing or wrong")
         if found is None or found[1] not in FORMATS:
-            raise Refused(404, "NotFound", f"unknown path: POST to /drafts/FORMAT; formats: {', '.join(FORMATS)}")
+            raise HttpError(404, "NotFound", f"unknown path: POST to /drafts/FORMAT; formats: {', '.join(FORMATS)}")
         if length is None:
-            raise Refused(411, "LengthRequired", "the request has no Content-Length")
+            raise HttpError(411, "LengthRequired", "the request has no Content-Length")
         if length > route.max_body:
-            raise Refused(413, "TooLarge", f"the body has more than {route.limits.max_body_mb} MB")
+            raise HttpError(413, "TooLarge", f"the body has more than {route.limits.max_body_mb} MB")
         kind, form = found[1], Form.read(self.read_body(), self.headers.get("Content-Type", ""))
         draft = form.draft(route.key, route.client, dicom_only=kind != FHIR, request_id=self.request_id)
         return kind, write_document(draft, kind, route.settings.report)
 
-    def _refuse(self, error: Refused) -> None:
+    def _refuse(self, error: HttpError) -> None:
         self.discard_body(self.route.max_body)
         named = {"code": error.code, "type": error.kind, "message": error.message, "request_id": self.request_id}
         contents = {"error": named}
@@ -121,7 +121,7 @@ class DraftHandler(QuietHandler):
         self.answer(error.code, json.dumps(contents).encode(), Content_Type="application/json", **retry)
 
 
-def write_document(draft: Draft, kind: str, settings: Report) -> bytes:
+def write_document(draft: Draft, kind: str, settings: ReportSettings) -> bytes:
     """Return a document of a draft, of one of FORMATS."""
     if kind == FHIR:
         return json.dumps(write_bundle(draft), ensure_ascii=False).encode()

@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from requests.auth import HTTPBasicAuth
 
 from bridge.configuration.section import read_secret
-from bridge.configuration.settings import DicomWeb
-from bridge.dicom.study import Study
-from bridge.failures import Failure, Outage
+from bridge.configuration.settings import DicomWebSettings
+from bridge.dicom.study_state import StudyState
+from bridge.failures import Outage, StudyFailure
 from bridge.peers.sessions import http_failure, open_authorized
 
 PAGE = 500
@@ -23,9 +23,9 @@ SEEN = ("00100010", "00100020", "00100021", "00100030", "00100040", "00080050", 
 
 
 class DicomWebArchive:
-    """Fetches studies and stores drafts. Every method raises Outage or Failure, without the library's texts."""
+    """Fetches studies and stores drafts. Every method raises Outage or StudyFailure, without the library's texts."""
 
-    def __init__(self, settings: DicomWeb) -> None:
+    def __init__(self, settings: DicomWebSettings) -> None:
         session = open_authorized(settings.url, settings.token_file, settings.ca_file)
         if settings.user is not None:
             session.auth = HTTPBasicAuth(settings.user, read_secret(settings.password_file) or "")
@@ -34,23 +34,23 @@ class DicomWebArchive:
         # The queue retries, and remembers it.
         self._client.set_http_retry_params(retry=False)
 
-    def study(self, uid: str) -> Study:
+    def study(self, uid: str) -> StudyState:
         """Return the present state of a study, which is empty if the PACS does not have it."""
         try:
             with _translated("pacs"):
                 headers = [Dataset.from_json(one, _no_bulk_data) for one in self._client.retrieve_study_metadata(uid)]
-        except Failure:
+        except StudyFailure:
             if self._has(uid):
                 raise
             headers = []
-        return Study.of(uid, headers)
+        return StudyState.of(uid, headers)
 
     def _has(self, uid: str) -> bool:
         """Whether the PACS has a study; a status 404 alone can also mean that `dicomweb.url` is wrong."""
         try:
             with _translated("pacs"):
                 rows = self._client.search_for_studies(search_filters={"StudyInstanceUID": uid})
-        except Failure as error:
+        except StudyFailure as error:
             raise Outage(error.reason) from None
         return any(row.get("0020000D", {}).get("Value") == [uid] for row in rows)
 
@@ -66,7 +66,7 @@ class DicomWebArchive:
         with _translated("pacs"):
             answer = self._client.store_instances([document])
         if answer.get("FailedSOPSequence"):
-            raise Failure("pacs_refused_the_draft")
+            raise StudyFailure("pacs_refused_the_draft")
 
     def recent_studies(self, days: int, modality: str) -> Iterator[tuple[str, str]]:
         """Yield (Study Instance UID, what a poll compares) of the studies of the last days."""
@@ -95,7 +95,7 @@ def _no_bulk_data(*_: Any) -> bytes:
 
 @contextlib.contextmanager
 def _translated(side: str) -> Iterator[None]:
-    """Turn what the HTTP library raises into Outage and Failure; its texts quote addresses with UIDs."""
+    """Turn what the HTTP library raises into Outage and StudyFailure; its texts quote addresses with UIDs."""
     try:
         yield
     except requests.HTTPError as error:

@@ -15,9 +15,9 @@ from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification
 
 from bridge.configuration.section import ConfigError
-from bridge.configuration.settings import Settings, StoreScu, Tls
-from bridge.dicom.study import RADIOGRAPHS
-from bridge.failures import Failure, Outage
+from bridge.configuration.settings import Settings, StoreScuSettings, TlsSettings
+from bridge.dicom.study_state import RADIOGRAPHS
+from bridge.failures import Outage, StudyFailure
 from bridge.journal import describe_failure, log
 from bridge.store.queue import Full, Queue
 from bridge.store.spool import Spool
@@ -103,7 +103,7 @@ def _store(settings: Settings, queue: Queue, spool: Spool, event: evt.Event) -> 
     except (Full, OSError):
         log("disk_full")
         return OUT_OF_RESOURCES
-    except (Failure, InvalidDicomError):
+    except (StudyFailure, InvalidDicomError):
         log("image_refused", reason="unreadable")
         return CANNOT_UNDERSTAND
     except Exception as error:  # noqa: BLE001 - the sender must get an answer, without the text of the exception
@@ -115,14 +115,14 @@ def _store(settings: Settings, queue: Queue, spool: Spool, event: evt.Event) -> 
 class StoreClient:
     """Sends drafts by C-STORE."""
 
-    def __init__(self, settings: StoreScu) -> None:
+    def __init__(self, settings: StoreScuSettings) -> None:
         self._settings = settings
         self._context = _context("store_scu.tls", settings.tls, ssl.PROTOCOL_TLS_CLIENT)
 
     def store(self, document: Dataset) -> None:
         """Store a draft.
 
-        Raises Outage, Failure.
+        Raises Outage, StudyFailure.
         """
         settings = self._settings
         entity = AE(ae_title=settings.calling_ae_title)
@@ -136,7 +136,7 @@ class StoreClient:
             tls_args=None if self._context is None else (self._context, settings.host),
         )
         if association.rejected_contexts:
-            raise Failure("pacs_takes_no_such_document")
+            raise StudyFailure("pacs_takes_no_such_document")
         if not association.is_established:
             raise Outage("pacs_rejected_association" if association.is_rejected else "pacs_no_association")
         try:
@@ -150,10 +150,10 @@ class StoreClient:
             raise Outage("pacs_no_answer" if status is None else "pacs_out_of_resources")
         # Bxxx are warnings: stored, perhaps with changed elements.
         if status != SUCCESS and not 0xB000 <= status <= 0xBFFF:
-            raise Failure(f"pacs_status_{status:04x}")
+            raise StudyFailure(f"pacs_status_{status:04x}")
 
 
-def _context(where: str, tls: Tls | None, protocol: "ssl._SSLMethod") -> ssl.SSLContext | None:
+def _context(where: str, tls: TlsSettings | None, protocol: "ssl._SSLMethod") -> ssl.SSLContext | None:
     """Return TLS 1.2 or newer with certificates on both sides, or None without a section `tls`.
 
     Raises ConfigError for files that cannot be used.

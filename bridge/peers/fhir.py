@@ -8,7 +8,7 @@ from typing import Any
 import requests
 from pydicom.dataset import Dataset
 
-from bridge.configuration.settings import Fhir
+from bridge.configuration.settings import FhirSettings
 from bridge.documents.draft import NOTICE, Draft, plain
 from bridge.failures import Outage
 from bridge.peers.sessions import http_failure, open_authorized
@@ -33,14 +33,14 @@ DICOM_UID = "urn:dicom:uid"
 class FhirClient:
     """Sends drafts to a FHIR server."""
 
-    def __init__(self, settings: Fhir) -> None:
+    def __init__(self, settings: FhirSettings) -> None:
         self._settings = settings
         self._session = open_authorized(settings.url, settings.token_file, settings.ca_file)
 
     def send(self, draft: Draft) -> None:
         """Send a draft. Its resources have ids that follow from it, so that a second time changes nothing.
 
-        Raises Outage, Failure.
+        Raises Outage, StudyFailure.
         """
         try:
             answer = self._session.post(

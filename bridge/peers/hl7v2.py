@@ -9,10 +9,10 @@ import hl7
 from pydicom.dataset import Dataset
 from pydicom.valuerep import PersonName
 
-from bridge.configuration.settings import Hl7
+from bridge.configuration.settings import Hl7Settings
 from bridge.documents.context import identify
 from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft, plain
-from bridge.failures import Failure, Outage
+from bridge.failures import Outage, StudyFailure
 
 ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\n": "\\.br\\"})
 """HL7 v2.5.1 chapter 2.7: characters of a text that would be read as separators."""
@@ -29,13 +29,13 @@ ALPHABETIC, IDEOGRAPHIC, PHONETIC = "A", "I", "P"
 class Hl7Client:
     """Sends drafts to a RIS."""
 
-    def __init__(self, settings: Hl7) -> None:
+    def __init__(self, settings: Hl7Settings) -> None:
         self._settings = settings
 
     def send(self, draft: Draft) -> None:
         """Send a draft and wait for the acknowledgment.
 
-        Raises Outage without an answer, Failure if the RIS does not accept the message.
+        Raises Outage without an answer, StudyFailure if the RIS does not accept the message.
         """
         message = write_message(draft, self._settings).encode()
         try:
@@ -44,13 +44,13 @@ class Hl7Client:
         except OSError:
             raise Outage("ris_unreachable") from None
         except (hl7.HL7Exception, KeyError, IndexError, UnicodeDecodeError):
-            raise Failure("ris_answer_unreadable") from None
+            raise StudyFailure("ris_answer_unreadable") from None
         if code not in ("AA", "CA"):
             # Table 0008: AE and CE are errors, AR and CR rejections, of this message.
-            raise Failure(f"ris_{code}" if code.isalpha() and len(code) == 2 else "ris_refused")
+            raise StudyFailure(f"ris_{code}" if code.isalpha() and len(code) == 2 else "ris_refused")
 
 
-def _exchange(settings: Hl7, message: bytes) -> bytes:
+def _exchange(settings: Hl7Settings, message: bytes) -> bytes:
     """Send a message in its frame (MLLP) and return the answer. All of it takes at most `timeout_s`.
 
     The client of the hl7 package waits for a connection as long as the operating system does.
@@ -70,7 +70,7 @@ def _exchange(settings: Hl7, message: bytes) -> bytes:
     return answer
 
 
-def write_message(draft: Draft, settings: Hl7) -> str:
+def write_message(draft: Draft, settings: Hl7Settings) -> str:
     """Return the message of a draft.
 
     MSH-10 follows from the draft's UID, so that a RIS can tell a message that is sent again after a crash.

@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-from bridge.configuration.settings import Server
+from bridge.configuration.settings import ServerSettings
 from bridge.failures import Outage
 from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
 from prelim_client.http_client import HttpClient
@@ -17,7 +17,7 @@ REFUSALS = (400, 413, 415, 422)
 class ReportClient:
     """Asks the server for reports."""
 
-    def __init__(self, settings: Server) -> None:
+    def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
 
     def report(

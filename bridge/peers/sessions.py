@@ -6,7 +6,7 @@ from pathlib import Path
 import requests
 
 from bridge.configuration.section import ConfigError, read_secret
-from bridge.failures import Failure, Outage
+from bridge.failures import Outage, StudyFailure
 from prelim_client.loopback import open_session
 
 SITES_TO_REPAIR = (401, 403, 408, 429)
@@ -31,11 +31,11 @@ def open_authorized(url: str, token_file: Path | None, ca_file: Path | None) -> 
     return session
 
 
-def http_failure(side: str, code: int, *outages: int) -> Outage | Failure:
+def http_failure(side: str, code: int, *outages: int) -> Outage | StudyFailure:
     """What an HTTP status other than success means.
 
     side    : who answered, for the reason
     outages : further statuses that are not about one study
     """
-    kind = Outage if code in (*SITES_TO_REPAIR, *outages) or code >= 500 else Failure
+    kind = Outage if code in (*SITES_TO_REPAIR, *outages) or code >= 500 else StudyFailure
     return kind(f"{side}_{code}")

@@ -31,7 +31,7 @@ class Full(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class DueStudy:
     """A study that is due.
 
     events        : its count when the work began
@@ -123,7 +123,7 @@ class Queue:
             base.execute("UPDATE study SET seen = ? WHERE uid = ?", (seen, study))
         return True
 
-    def take(self) -> Job | None:
+    def take(self) -> DueStudy | None:
         """Return the study that has been due for longest, or None; it is not given out again before it is finished."""
         with self._lock:
             rows = self._base.execute(
@@ -134,10 +134,10 @@ class Queue:
             for row in rows:
                 if row[0] not in self._taken:
                     self._taken.add(row[0])
-                    return Job(*row)
+                    return DueStudy(*row)
         return None
 
-    def finish(self, job: Job, outcome: str, reason: str, fingerprint: str) -> None:
+    def finish(self, job: DueStudy, outcome: str, reason: str, fingerprint: str) -> None:
         """Record the outcome of a job. If an event came in the meantime, the study keeps waiting."""
         with self._transaction() as base:
             base.execute(
@@ -146,7 +146,7 @@ class Queue:
                 (job.events, outcome, reason, fingerprint, self._clock(), job.study),
             )
 
-    def finish_unchanged(self, job: Job) -> None:
+    def finish_unchanged(self, job: DueStudy) -> None:
         """Record that there was nothing to do: the earlier outcome is still true."""
         with self._transaction() as base:
             base.execute(
@@ -154,7 +154,7 @@ class Queue:
                 (job.events, self._clock(), job.study),
             )
 
-    def retry(self, job: Job, delay: float, reason: str, *, counted: bool) -> None:
+    def retry(self, job: DueStudy, delay: float, reason: str, *, counted: bool) -> None:
         """Make a failed job due again after `delay` seconds. `counted`: the failure was about this study."""
         now = self._clock()
         with self._transaction() as base:
@@ -164,7 +164,7 @@ class Queue:
                 (now + delay, int(counted), now, now, reason, job.study, job.events),
             )
 
-    def release(self, job: Job) -> None:
+    def release(self, job: DueStudy) -> None:
         """Give a job back, in whatever state it is."""
         with self._lock:
             self._taken.discard(job.study)

@@ -14,8 +14,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from bridge.dicom.identity import SiteKey
-from bridge.dicom.study import Study
-from bridge.failures import Failure
+from bridge.dicom.study_state import StudyState
+from bridge.failures import StudyFailure
 
 UIDS = ("StudyInstanceUID", "SOPInstanceUID", "SeriesInstanceUID", "SOPClassUID")
 """What a draft refers to."""
@@ -32,12 +32,12 @@ class Spool:
     def add(self, file: bytes) -> str:
         """Write a DICOM file; its Study Instance UID. It is on the disk when this returns.
 
-        Raises Failure for a file without UIDs, OSError if the disk is full.
+        Raises StudyFailure for a file without UIDs, OSError if the disk is full.
         """
         header = dcmread(BytesIO(file), specific_tags=list(UIDS), stop_before_pixels=True)
         uids = [str(header.get(keyword) or "") for keyword in UIDS]
         if not all(uids):
-            raise Failure("uids_missing")
+            raise StudyFailure("uids_missing")
         study, instance = uids[:2]
         path = self._path(study, instance)
         path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -60,24 +60,24 @@ class Spool:
         """Whether images of a study are here."""
         return self._path(uid, "").parent.is_dir()
 
-    def study(self, uid: str) -> Study:
+    def study(self, uid: str) -> StudyState:
         """Return the study as far as it has arrived."""
         headers = []
         for path in sorted(self._path(uid, "").parent.glob("*.dcm")):
             header = dcmread(path, stop_before_pixels=True)
             header.decode()
             headers.append(header)
-        return Study.of(uid, headers)
+        return StudyState.of(uid, headers)
 
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels.
 
-        Raises Failure if it was removed.
+        Raises StudyFailure if it was removed.
         """
         try:
             return dcmread(self._path(str(header.StudyInstanceUID), str(header.SOPInstanceUID)))
         except FileNotFoundError:
-            raise Failure("image_removed") from None
+            raise StudyFailure("image_removed") from None
 
     def size(self) -> int:
         """Return the bytes of all images."""

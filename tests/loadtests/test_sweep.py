@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from loadtests.load import Load
-from loadtests.outcomes import Row, Summary
+from loadtests.outcomes import RequestGroup, Summary
 from loadtests.sweep import Running, Step, Sweep, main, summary_line
 
 CAPACITY = 10.0
@@ -21,7 +21,7 @@ def run(load: Load) -> Summary:
     count = 50 if load.closed_loop else round(load.rate * load.seconds)
     failures = max(0, round(count * (1 - 1 / used))) if used else 0
     latency = LONE_S / max(0.02, 1 - used)
-    row = Row("all", "report", count, failures, latency, 2 * latency if used else latency, 3 * latency)
+    row = RequestGroup("all", "report", count, failures, latency, 2 * latency if used else latency, 3 * latency)
     return Summary((row,), row, count, failures / count, rate, 0.0, {"503 shed": failures} if failures else {})
 
 

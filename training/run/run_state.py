@@ -20,7 +20,7 @@ LENGTH = ("optimization.epochs", "optimization.max_steps")
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is. All that is random follows from `step`, see training.data.seeds.
 
     step    : steps that are done
@@ -49,7 +49,7 @@ class Moving:
     scaler: Any
 
 
-def save(folder: Path, settings: Settings, progress: Progress, parts: Moving, data: str) -> None:
+def save(folder: Path, settings: Settings, progress: RunProgress, parts: Moving, data: str) -> None:
     """Write last.pt; a crash meanwhile leaves the one before whole.
 
     data : Prepared.data
@@ -66,7 +66,7 @@ def save(folder: Path, settings: Settings, progress: Progress, parts: Moving, da
     _write(folder / LAST, state)
 
 
-def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> Progress:
+def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> RunProgress:
     """Restore the state saved in last.pt.
 
     data : Prepared.data
@@ -97,7 +97,7 @@ def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> Progr
             parts.average.weights[name].copy_(value)
     if parts.scaler and state["scaler"]:
         parts.scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+    return RunProgress(**state["progress"])
 
 
 def save_best(folder: Path, model: nn.Module) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from benchmarks.models.shapes import BOS, EOS, PAD, WEIGHTS, Shape, read_shape
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import build_decoder, serving_decoder
 
 

@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from bridge.configuration.section import ConfigError
-from bridge.configuration.settings import Report
+from bridge.configuration.settings import ReportSettings
 from bridge.dicom.identity import DRAFT, MEASUREMENTS, PDF
 from bridge.documents.draft import BANNER, NOTICE
 from bridge.documents.fonts import load_fonts
@@ -76,7 +76,7 @@ def case(request: pytest.FixtureRequest) -> dict[str, Any]:
 def write(folder: Path, kind: str, case: dict[str, Any]) -> Path:
     """Write a document of a draft; its file."""
     path = folder / "draft.dcm"
-    WRITERS[kind](make_draft(**case), Report()).save_as(path, enforce_file_format=True)
+    WRITERS[kind](make_draft(**case), ReportSettings()).save_as(path, enforce_file_format=True)
     return path
 
 
@@ -114,7 +114,7 @@ def test_pixelmed_finds_no_error(tmp_path: Path, kind: str) -> None:
 
 def test_the_notice_is_in_the_text() -> None:
     """Viewers hide the flags: the text itself says at its beginning, and in every section, that it is a draft."""
-    document = WRITERS[DRAFT](make_draft(), Report())
+    document = WRITERS[DRAFT](make_draft(), ReportSettings())
     texts = [item for item in document.ContentSequence if item.RelationshipType == "CONTAINS"]
 
     assert texts[0].TextValue == NOTICE
@@ -124,7 +124,7 @@ def test_the_notice_is_in_the_text() -> None:
 
 def test_the_measurement_report_has_notice_text_and_probability() -> None:
     """Software that reads the measurement group alone finds the model; the texts say that they are drafts."""
-    document = WRITERS[MEASUREMENTS](make_draft(), Report())
+    document = WRITERS[MEASUREMENTS](make_draft(), ReportSettings())
     measurements, evaluations = [item for item in document.ContentSequence if item.RelationshipType == "CONTAINS"]
     (group,) = measurements.ContentSequence
     (value,) = [item for item in group.ContentSequence if item.ValueType == "NUM"]
@@ -142,7 +142,7 @@ def test_the_time_of_a_pdf_grows_with_its_lines() -> None:
 
     def seconds(lines: int) -> float:
         started = time.process_time()
-        WRITERS[PDF](make_draft(report="a\n" * lines, sections={}), Report(pdf=True))
+        WRITERS[PDF](make_draft(report="a\n" * lines, sections={}), ReportSettings(pdf=True))
         return time.process_time() - started
 
     seconds(1)
@@ -177,8 +177,8 @@ def test_a_character_without_a_glyph_is_seen_to_be_missing(tmp_path: Path) -> No
 
 def test_documents_are_chosen_and_fonts_checked_before_the_first_study(tmp_path: Path) -> None:
     """The SR is always written; a file that is not a font is named when the bridge starts."""
-    assert chosen_kinds(Report()) == [DRAFT]
-    assert chosen_kinds(Report(pdf=True, tid1500=True)) == [DRAFT, MEASUREMENTS, PDF]
+    assert chosen_kinds(ReportSettings()) == [DRAFT]
+    assert chosen_kinds(ReportSettings(pdf=True, tid1500=True)) == [DRAFT, MEASUREMENTS, PDF]
     (tmp_path / "font.ttf").write_bytes(b"no font")
     with pytest.raises(ConfigError, match="is not a TrueType font"):
         load_fonts((tmp_path / "font.ttf",))

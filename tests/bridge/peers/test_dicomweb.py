@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from bridge.configuration.settings import DicomWeb
-from bridge.failures import Failure, Outage
+from bridge.configuration.settings import DicomWebSettings
+from bridge.failures import Outage, StudyFailure
 from bridge.peers.dicomweb import DicomWebArchive
 
 ROW = {"0020000D": {"vr": "UI", "Value": ["1.2.3"]}}
@@ -27,7 +27,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], tuple[int
         return response
 
     monkeypatch.setattr(requests.Session, "send", send)
-    yield DicomWebArchive(DicomWeb("http://127.0.0.1:1"))
+    yield DicomWebArchive(DicomWebSettings("http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize("status", [400, 404])
@@ -45,6 +45,6 @@ def test_a_wrong_address_and_a_damaged_study_are_not_empty_studies(monkeypatch: 
     found = f"[{ROW}]".replace("'", '"').encode()
     with (
         answering(monkeypatch, lambda url: (404, b"") if "metadata" in url else (200, found)) as archive,
-        pytest.raises(Failure, match="pacs_404"),
+        pytest.raises(StudyFailure, match="pacs_404"),
     ):
         archive.study("1.2.3")

@@ -20,12 +20,12 @@ from bridge.dicom.identity import SiteKey
 from bridge.documents.basic_text import write_basic_text
 from bridge.documents.pdf import write_pdf
 from bridge.drafting import Drafter
-from bridge.failures import Failure, Outage
-from bridge.peers.archives import Archives
+from bridge.failures import Outage, StudyFailure
 from bridge.peers.dimse import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, SUCCESS, StoreClient, receive_images
+from bridge.peers.interfaces import StudySources
 from bridge.store.queue import Queue
 from bridge.store.spool import Spool
-from bridge.worker import Worker
+from bridge.study_worker import StudyWorker
 from tests.bridge.drafts import make_draft
 from tests.bridge.fake_server import FakeServer
 from tests.bridge.studies import STUDY, radiograph
@@ -144,8 +144,8 @@ def test_a_study_by_c_store_gets_its_draft_by_c_store(tmp_path: Path) -> None:
         settings = config.Settings.read(given, "test", tmp_path)
         assert settings.store_scu is not None
         client = StoreClient(settings.store_scu)
-        drafter = Drafter(settings, receiver.queue, receiver.key, Archives(receiver.spool, None), client)
-        worker = Worker(settings, receiver.queue, receiver.key, drafter)
+        drafter = Drafter(settings, receiver.queue, receiver.key, StudySources(receiver.spool, None), client)
+        worker = StudyWorker(settings, receiver.queue, receiver.key, drafter)
         assert send(port, file) == SUCCESS
         while worker.step():
             pass
@@ -165,12 +165,12 @@ def test_answers_of_the_pacs_are_outages_or_failures(tmp_path: Path) -> None:
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda _: next(statuses))]
     )
     port = server.server_address[1]
-    document = write_basic_text(make_draft(), config.Report())
-    client = StoreClient(config.StoreScu("127.0.0.1", port, "PACS", timeout_s=5.0))
+    document = write_basic_text(make_draft(), config.ReportSettings())
+    client = StoreClient(config.StoreScuSettings("127.0.0.1", port, "PACS", timeout_s=5.0))
 
     with pytest.raises(Outage, match="out_of_resources"):
         client.store(document)
-    with pytest.raises(Failure, match="c001"):
+    with pytest.raises(StudyFailure, match="c001"):
         client.store(document)
     client.store(document)
     server.shutdown()
@@ -212,8 +212,8 @@ def _openssl(folder: Path, *arguments: str) -> None:
 
 def test_drafts_are_sent_with_mutual_tls(tmp_path: Path, certificates: Path) -> None:
     """A PACS with a certificate of the authority gets the draft; one of another authority, and one without TLS, not."""
-    document = write_basic_text(make_draft(), config.Report())
-    tls = config.Tls(certificates / "node.pem", certificates / "node.key", certificates / "ca.pem")
+    document = write_basic_text(make_draft(), config.ReportSettings())
+    tls = config.TlsSettings(certificates / "node.pem", certificates / "node.key", certificates / "ca.pem")
     received = []
 
     def keep(event: evt.Event) -> int:
@@ -231,7 +231,7 @@ def test_drafts_are_sent_with_mutual_tls(tmp_path: Path, certificates: Path) -> 
         pacs.add_supported_context(BasicTextSRStorage, ExplicitVRLittleEndian)
         handlers = [(evt.EVT_C_STORE, keep)]
         server = pacs.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=context)
-        settings = config.StoreScu("127.0.0.1", server.server_address[1], "PACS", tls=tls, timeout_s=3.0)
+        settings = config.StoreScuSettings("127.0.0.1", server.server_address[1], "PACS", tls=tls, timeout_s=3.0)
         if name == "node":
             StoreClient(settings).store(document)
         else:
@@ -246,9 +246,9 @@ def test_a_pacs_that_does_not_take_a_document_is_a_failure() -> None:
     pacs = AE(ae_title="PACS")
     pacs.add_supported_context(BasicTextSRStorage, ExplicitVRLittleEndian)
     server = pacs.start_server(("127.0.0.1", 0), block=False)
-    client = StoreClient(config.StoreScu("127.0.0.1", server.server_address[1], "PACS", timeout_s=5.0))
-    with pytest.raises(Failure, match="pacs_takes_no_such_document"):
-        client.store(write_pdf(make_draft(), config.Report()))
+    client = StoreClient(config.StoreScuSettings("127.0.0.1", server.server_address[1], "PACS", timeout_s=5.0))
+    with pytest.raises(StudyFailure, match="pacs_takes_no_such_document"):
+        client.store(write_pdf(make_draft(), config.ReportSettings()))
     server.shutdown()
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge.configuration.settings import Fhir
-from bridge.failures import Failure, Outage
+from bridge.configuration.settings import FhirSettings
+from bridge.failures import Outage, StudyFailure
 from bridge.peers.fhir import FhirClient, write_bundle
 from tests.bridge.drafts import make_draft
 from tests.bridge.receivers import fhir_server
@@ -85,12 +85,12 @@ def test_sending_twice_puts_the_same_resources() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "raised"), [(200, None), (400, Failure), (422, Failure), (401, Outage), (503, Outage)]
+    ("status", "raised"), [(200, None), (400, StudyFailure), (422, StudyFailure), (401, Outage), (503, Outage)]
 )
 def test_answers_of_the_server_are_outages_or_failures(status: int, raised: type[Exception] | None) -> None:
     """What is about this draft is counted; what is about the server is waited for."""
     with fhir_server(status=status) as (url, got):
-        client = FhirClient(Fhir(url))
+        client = FhirClient(FhirSettings(url))
         if raised is None:
             client.send(make_draft())
         else:

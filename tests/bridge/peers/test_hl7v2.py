@@ -11,16 +11,16 @@ import pytest
 from hl7apy.consts import VALIDATION_LEVEL
 from hl7apy.parser import parse_message
 
-from bridge.configuration.settings import Hl7
+from bridge.configuration.settings import Hl7Settings
 from bridge.documents.draft import Draft
-from bridge.failures import Failure, Outage
+from bridge.failures import Outage, StudyFailure
 from bridge.peers.hl7v2 import Hl7Client, write_message
 from tests.bridge.conftest import Bench
 from tests.bridge.drafts import make_draft
 from tests.bridge.receivers import ris
 from tests.bridge.studies import STUDY, radiograph
 
-SETTINGS = Hl7("127.0.0.1", 1, receiving_application="RIS", receiving_facility="HOSPITAL")
+SETTINGS = Hl7Settings("127.0.0.1", 1, receiving_application="RIS", receiving_facility="HOSPITAL")
 HOSTILE = "A|B^C&D~E\\F\nOBX|9|TX|x||final||||||F"
 
 
@@ -89,10 +89,10 @@ def test_acknowledgments(unused_port: int) -> None:
         Hl7Client(settings).send(make_draft())
         assert len(got) == 1
     for code in ("AE", "AR"):
-        with ris(code) as (settings, _), pytest.raises(Failure, match=f"ris_{code}"):
+        with ris(code) as (settings, _), pytest.raises(StudyFailure, match=f"ris_{code}"):
             Hl7Client(settings).send(make_draft())
     with pytest.raises(Outage):
-        Hl7Client(Hl7("127.0.0.1", unused_port, timeout_s=2.0)).send(make_draft())
+        Hl7Client(Hl7Settings("127.0.0.1", unused_port, timeout_s=2.0)).send(make_draft())
 
 
 def test_a_ris_that_drops_packets_or_never_finishes_is_an_outage() -> None:
@@ -104,7 +104,7 @@ def test_a_ris_that_drops_packets_or_never_finishes_is_an_outage() -> None:
             waiting.setblocking(False)
             waiting.connect_ex(address)
         with pytest.raises(Outage):
-            Hl7Client(Hl7(*address, timeout_s=0.3)).send(make_draft())
+            Hl7Client(Hl7Settings(*address, timeout_s=0.3)).send(make_draft())
 
     def drip() -> None:
         connection, _ = server.accept()
@@ -116,7 +116,7 @@ def test_a_ris_that_drops_packets_or_never_finishes_is_an_outage() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=drip, daemon=True).start()
         with pytest.raises(Outage):
-            Hl7Client(Hl7(*server.getsockname(), timeout_s=0.3)).send(make_draft())
+            Hl7Client(Hl7Settings(*server.getsockname(), timeout_s=0.3)).send(make_draft())
 
 
 def test_the_identity_is_that_of_the_documents() -> None:

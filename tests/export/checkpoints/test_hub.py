@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from export.checkpoints import hub
-from export.checkpoints.source import checkpoint_source, tokenizer_source
+from export.checkpoints.import_source import checkpoint_source, tokenizer_source
 from export.import_checkpoint import import_checkpoint, main
 from prelim.archive.archive import WEIGHTS as WEIGHTS_FILE
 from prelim.decoders.weights_file import read_weights

@@ -7,8 +7,8 @@ from torch import Tensor
 from prelim.decoders.cross_attention import CrossAttentionState
 from prelim.decoders.kv_cache import KVCache
 from prelim.errors import InvalidOption
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from tests.model_src.generation.reference import (
     BOS,
     EOS,

@@ -19,7 +19,7 @@ from tests.training.small_systems import MODELS
 from training.data.augment import augment
 from training.data.features import INDEX, name_image, read_index
 from training.data.images import Images
-from training.datasets.checks.images import examine_image
+from training.datasets.checks.image_facts import examine_image
 from training.datasets.study import DatasetError
 from training.evaluate import main as evaluate
 from training.extract_features import extract

@@ -11,7 +11,7 @@ from PIL import Image
 
 from prelim.errors import InputError
 from prelim.images.radiograph import InputConfig
-from training.datasets.checks.images import ImageFacts
+from training.datasets.checks.image_facts import ImageFacts
 from training.datasets.pictures import read_picture
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from benchmarks.decode.contender import ROOT
 
 
 @dataclass(frozen=True)
-class Sample:
+class JobSample:
     """A job at one moment.
 
     seconds : since its start
@@ -40,7 +40,7 @@ class JobFailed(Exception):
     """A job ended with an error. The message is what it said."""
 
 
-def watch_job(arguments: Sequence[str | Path], output: Path, every: float) -> list[Sample]:
+def watch_job(arguments: Sequence[str | Path], output: Path, every: float) -> list[JobSample]:
     """Run `python -m bulk ... OUTPUT` to its end; returns samples in order.
 
     arguments : of `python -m bulk`, OUTPUT among them
@@ -98,10 +98,10 @@ def tree_cpu_s(pid: int) -> float:
     return total
 
 
-def _sample(driver: psutil.Process, rows: Rows, began: float) -> Sample:
+def _sample(driver: psutil.Process, rows: Rows, began: float) -> JobSample:
     others = 0
     for process in driver.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             others += process.memory_info().rss
     seconds = time.monotonic() - began
-    return Sample(seconds, rows.count(), driver.memory_info().rss, others, tree_cpu_s(driver.pid), rows.begun())
+    return JobSample(seconds, rows.count(), driver.memory_info().rss, others, tree_cpu_s(driver.pid), rows.begun())

@@ -1,6 +1,6 @@
 """Fill an environment with the locked packages, and cut it to what serving needs.
 
-python3.11 -m deploy.environment /opt/prelim/.venv --target cpu
+python3.11 -m deploy.fill_environment /opt/prelim/.venv --target cpu
 
 It runs on machines that have only Python 3.11, so only with the standard library. Every file is checked against the
 hashes of a lock. The locks are in deploy/image:

@@ -5,16 +5,16 @@ from typing import Protocol
 
 from pydicom.dataset import Dataset
 
-from bridge.dicom.study import Study
+from bridge.dicom.study_state import StudyState
 from bridge.documents.draft import Draft
-from bridge.failures import Failure
+from bridge.failures import StudyFailure
 from bridge.store.spool import Spool
 
 
-class Archive(Protocol):
+class StudySource(Protocol):
     """Where studies are read."""
 
-    def study(self, uid: str) -> Study:
+    def study(self, uid: str) -> StudyState:
         """Return the present state of a study."""
 
     def image(self, header: Dataset) -> Dataset:
@@ -28,7 +28,7 @@ class Destination(Protocol):
         """Store a document; storing it twice is the same as once."""
 
 
-class Output(Protocol):
+class DraftReceiver(Protocol):
     """Where drafts go besides."""
 
     def send(self, draft: Draft) -> None:
@@ -36,29 +36,29 @@ class Output(Protocol):
 
 
 @dataclass(frozen=True)
-class Archives:
+class StudySources:
     """The spool for studies that arrived by C-STORE, the PACS for the others."""
 
     spool: Spool | None
-    pacs: Archive | None
+    pacs: StudySource | None
 
-    def study(self, uid: str) -> Study:
+    def study(self, uid: str) -> StudyState:
         """Return the present state of a study.
 
-        Raises Outage, Failure.
+        Raises Outage, StudyFailure.
         """
         return self._of(uid).study(uid)
 
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels.
 
-        Raises Outage, Failure.
+        Raises Outage, StudyFailure.
         """
         return self._of(str(header.StudyInstanceUID)).image(header)
 
-    def _of(self, uid: str) -> Archive:
+    def _of(self, uid: str) -> StudySource:
         if self.spool is not None and (self.pacs is None or self.spool.has(uid)):
             return self.spool
         if self.pacs is None:
-            raise Failure("no_archive")
+            raise StudyFailure("no_archive")
         return self.pacs

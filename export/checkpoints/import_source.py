@@ -12,7 +12,7 @@ from prelim.errors import ArchiveError
 
 
 @dataclass(frozen=True)
-class Source:
+class ImportSource:
     """An input of the import.
 
     label : its name without local folders; with the commit for a model from the hub
@@ -29,7 +29,7 @@ class Source:
         return self.label if file == self.path else f"{self.label}/{file.name}"
 
 
-def checkpoint_source(given: str | Path) -> Source:
+def checkpoint_source(given: str | Path) -> ImportSource:
     """Locate a checkpoint: a file, a folder, or the name of a model on the hub.
 
     Raises ArchiveError if it does not exist or cannot be downloaded.
@@ -41,17 +41,17 @@ def checkpoint_source(given: str | Path) -> Source:
         return [*weights, *(name for name in SETTINGS if name in names)] if weights else []
 
     label, path = _locate(given, choose, wanted)
-    return Source(label, path, tuple(checkpoint_files(path)))
+    return ImportSource(label, path, tuple(checkpoint_files(path)))
 
 
-def tokenizer_source(kind: str, given: str | Path) -> Source:
+def tokenizer_source(kind: str, given: str | Path) -> ImportSource:
     """Locate a tokenizer: a folder, one of its files, or the name of a model on the hub; see `read_tokenizer`.
 
     Raises ArchiveError if it does not exist or cannot be downloaded.
     """
     wanted = f"tokenizer files ({expected_files(kind)})"
     label, path = _locate(given, lambda names: all_files(kind, names), wanted)
-    return Source(label, path, tuple(tokenizer_files(kind, path)))
+    return ImportSource(label, path, tuple(tokenizer_files(kind, path)))
 
 
 def _locate(given: str | Path, choose: Callable[[Collection[str]], Collection[str]], wanted: str) -> tuple[str, Path]:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from bridge.configuration.settings import Settings
 from bridge.dicom.identity import SiteKey
 from bridge.drafting import Changed, Drafter
-from bridge.failures import Failure, Outage
+from bridge.failures import Outage, StudyFailure
 from bridge.journal import describe_failure, log
-from bridge.store.queue import Full, Job, Queue
+from bridge.store.queue import DueStudy, Full, Queue
 
 
-class Worker:
+class StudyWorker:
     """Does one job a step; several threads may share it.
 
     clock : of the queue, seconds since 1970
@@ -48,7 +48,7 @@ class Worker:
             self._queue.release(job)
         return True
 
-    def _do(self, job: Job) -> None:
+    def _do(self, job: DueStudy) -> None:
         study = self._key.pseudonym(job.study)
         try:
             outcome = self._drafter.draft(job)
@@ -57,7 +57,7 @@ class Worker:
             log("changed", study=study)
         except Outage as error:
             self._fail(job, error.reason, counted=False)
-        except Failure as error:
+        except StudyFailure as error:
             self._fail(job, error.reason, counted=True)
         except Full:
             raise
@@ -72,7 +72,7 @@ class Worker:
                 self._queue.finish(job, outcome.name, outcome.reason, outcome.fingerprint)
             log("finished", study=study, outcome=outcome.name if outcome else "unchanged")
 
-    def _fail(self, job: Job, reason: str, *, counted: bool) -> None:
+    def _fail(self, job: DueStudy, reason: str, *, counted: bool) -> None:
         """Retry with exponential back-off, or give up: after too many failures of this study, or too long an outage."""
         study = self._key.pseudonym(job.study)
         attempts = job.attempts + int(counted)

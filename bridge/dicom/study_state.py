@@ -41,7 +41,7 @@ MAX_CANDIDATES = 4
 
 
 @dataclass(frozen=True)
-class Study:
+class StudyState:
     """What the archive has of a study.
 
     images     : headers of its radiographs, without pixels
@@ -55,7 +55,7 @@ class Study:
     companions: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, uid: str, headers: Iterable[Dataset]) -> "Study":
+    def of(cls, uid: str, headers: Iterable[Dataset]) -> "StudyState":
         """Sort the headers of a study's instances; those that are neither radiographs nor drafts are left out."""
         images, own, companions = [], {}, []
         others = {series_uid(uid, kind) for kind in KINDS if kind != DRAFT}
