@@ -20,7 +20,7 @@ import yaml
 from tokenizers import Tokenizer
 
 from export.checkpoints.fit import check_fit, check_system, missing_part
-from export.checkpoints.import_source import ImportSource, checkpoint_source, tokenizer_source
+from export.checkpoints.import_source import ImportSource, checkpoint_source
 from export.checkpoints.model_card import write_card
 from export.checkpoints.published_weights import convert_weights, fit_shapes, gather_weights
 from export.checkpoints.record import ImportRecord
@@ -28,6 +28,7 @@ from export.checkpoints.settings import model_config, preprocessor_config
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
 from export.checkpoints.tied_words import tie_words, untie_words
 from export.tokenizers.read import read_tokenizer, vocabulary_size
+from export.tokenizers.tokenizer_source import tokenizer_source
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import Weights, write_weights

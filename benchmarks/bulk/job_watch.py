@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 
-from benchmarks.decode.contender import ROOT
+from benchmarks.machine import ROOT
 
 
 @dataclass(frozen=True)

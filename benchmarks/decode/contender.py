@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.machine import IDLE, ROOT
+
 PEERS_PYTHON = ROOT / "build" / "bench" / "bin" / "python"
 """Python of the environment that `make bench` creates from benchmarks/decode/peers.txt."""
 
@@ -22,9 +23,6 @@ HERE = (OURS, "generate")
 
 PEERS = (*HERE, "ctranslate2", "openvino", "openvino_genai", "llama_cpp")
 """Modules of benchmarks.decode.peers, in the order in which they take their turns."""
-
-IDLE = {"KMP_BLOCKTIME": "1", "GOMP_SPINCOUNT": "10000"}
-"""Environment variables that keep waiting threads from taking cores from the active peer."""
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 _PATIENCE_S = 10.0

@@ -28,10 +28,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.decode.contender import IDLE, ROOT
 from benchmarks.encoder.runners import floor, runners
 from benchmarks.encoder.table import EncoderRow, measure, rows, table
-from benchmarks.machine import commit, describe_machine, measure_machine, show_turn, where_and_when
+from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn, where_and_when
 from benchmarks.models.random_model import write_random_model
 from benchmarks.models.shapes import Shape
 from prelim.archive.archive import CONNECTOR, VISION

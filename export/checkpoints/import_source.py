@@ -7,7 +7,6 @@ from pathlib import Path
 from export.checkpoints import hub
 from export.checkpoints.checkpoint import WEIGHTS, checkpoint_files, find_weights
 from export.checkpoints.settings import SETTINGS
-from export.tokenizers.read import all_files, expected_files, tokenizer_files
 from prelim.errors import ArchiveError
 
 
@@ -40,21 +39,18 @@ def checkpoint_source(given: str | Path) -> ImportSource:
         weights = find_weights(names)
         return [*weights, *(name for name in SETTINGS if name in names)] if weights else []
 
-    label, path = _locate(given, choose, wanted)
+    label, path = locate(given, choose, wanted)
     return ImportSource(label, path, tuple(checkpoint_files(path)))
 
 
-def tokenizer_source(kind: str, given: str | Path) -> ImportSource:
-    """Locate a tokenizer: a folder, one of its files, or the name of a model on the hub; see `read_tokenizer`.
+def locate(given: str | Path, choose: Callable[[Collection[str]], Collection[str]], wanted: str) -> tuple[str, Path]:
+    """Label and path of a local file or folder, or of what is downloaded from the hub.
 
-    Raises ArchiveError if it does not exist or cannot be downloaded.
+    choose : picks the names of a repository's files that are needed; empty if these are not what is wanted
+    wanted : which files these are, for messages
+
+    Raises ArchiveError if there is no such file, folder or model, or if it cannot be downloaded.
     """
-    wanted = f"tokenizer files ({expected_files(kind)})"
-    label, path = _locate(given, lambda names: all_files(kind, names), wanted)
-    return ImportSource(label, path, tuple(tokenizer_files(kind, path)))
-
-
-def _locate(given: str | Path, choose: Callable[[Collection[str]], Collection[str]], wanted: str) -> tuple[str, Path]:
     path = Path(given)
     if path.exists():
         return path.absolute().name, path

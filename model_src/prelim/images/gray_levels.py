@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from prelim.errors import UnreadableInput
-from prelim.images.dicom.gray_scale import (
+from prelim.images.contrast import (
     HIGH_PERCENTILE,
     LOW_PERCENTILE,
     minmax_equalize,

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.decode.__main__ import Settings, bench, unlike_generate
-from benchmarks.decode.contender import IDLE, Contender, Decoding, PeerFailed
-from benchmarks.decode.floor import COSTS, Machine, floor
+from benchmarks.decode.contender import Contender, Decoding, PeerFailed
+from benchmarks.decode.floor import COSTS, floor
 from benchmarks.decode.peers import generate, prelim
 from benchmarks.decode.rounds import CpuSeconds, Point, Series, prefixes
 from benchmarks.decode.table import markdown_table, rows
+from benchmarks.machine import IDLE, Machine
 from benchmarks.models.shapes import SHAPES, Shape, Work, checkpoint, work
 
 BIOGPT = {

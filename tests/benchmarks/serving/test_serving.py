@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.decode.contender import ROOT
+from benchmarks.machine import ROOT
 from benchmarks.serving.__main__ import bench, offered_rates
 from benchmarks.serving.archives import MODEL_CONFIG, SUBJECTS, TORCHSERVE, Candidate, derive
 from benchmarks.serving.runs import Figures, Plan, take_medians

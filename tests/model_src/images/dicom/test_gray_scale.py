@@ -3,7 +3,8 @@ import pytest
 from pydicom.sequence import Sequence
 
 from prelim.errors import Refused
-from prelim.images.dicom.gray_scale import GrayScale, Window, equalizing_levels, gray_table
+from prelim.images.contrast import equalizing_levels
+from prelim.images.dicom.gray_scale import GrayScale, Window, gray_table
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import (
     lut_item,

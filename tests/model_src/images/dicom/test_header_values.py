@@ -7,13 +7,12 @@ import pytest
 
 from prelim.errors import InputError, Refused, UnreadableInput
 from prelim.images import gray_levels
+from prelim.images.contrast import scale_between, weighted_percentiles
 from prelim.images.dicom.gray_scale import (
     GrayScale,
     LookupTable,
     Window,
     gray_table,
-    scale_between,
-    weighted_percentiles,
 )
 from prelim.images.dicom.header import DicomHeader, check_header
 from prelim.images.dicom.pixels import Samples, gray_of, stored_codes
