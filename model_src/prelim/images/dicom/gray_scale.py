@@ -37,25 +37,45 @@ class LookupTable:
         return self.entries[index]
 
 
+def _linear(values: np.ndarray, center: float, width: float) -> np.ndarray:
+    if width == 1:
+        # PS3.3 C.11.2.1.2.1: the ramp has no length, what remains is a threshold.
+        return (values > center - 0.5).astype(np.float64)
+    return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
+
+
+def _linear_exact(values: np.ndarray, center: float, width: float) -> np.ndarray:
+    return np.clip((values - center) / width + 0.5, 0, 1)
+
+
+def _sigmoid(values: np.ndarray, center: float, width: float) -> np.ndarray:
+    # Beyond 700 the exponential overflows, and the result is 0 or 1 long before.
+    return 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
+
+
+VOI_FUNCTIONS = {"LINEAR": _linear, "LINEAR_EXACT": _linear_exact, "SIGMOID": _sigmoid}
+"""(0028,1056) VOI LUT Function -> (values, center, width) -> gray in [0, 1], as PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+
+
 @dataclass(frozen=True)
 class Window:
-    """(0028,1050) Window Center, (0028,1051) Window Width, (0028,1056) VOI LUT Function, of PS3.3 C.11.2.1.2."""
+    """(0028,1050) Window Center, (0028,1051) Window Width, (0028,1056) VOI LUT Function, of PS3.3 C.11.2.1.2.
+
+    function : a key of VOI_FUNCTIONS
+    """
 
     center: float
     width: float
     function: str = "LINEAR"
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the width is allowed: PS3.3 C.11.2.1.2 wants 1 and more for LINEAR, more than 0 for the others."""
+        return self.width >= 1 if self.function == "LINEAR" else self.width > 0
+
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Map values to [0, 1]."""
-        if self.function == "SIGMOID":
-            # Beyond 700 the exponential overflows, and the result is 0 or 1 long before.
-            return 1 / (1 + np.exp(np.clip(-4 * (values - self.center) / self.width, -700, 700)))
-        if self.function == "LINEAR_EXACT":
-            return np.clip((values - self.center) / self.width + 0.5, 0, 1)
-        if self.width == 1:
-            # PS3.3 C.11.2.1.2.1: the ramp has no length, what remains is a threshold.
-            return (values > self.center - 0.5).astype(np.float64)
-        return np.clip((values - (self.center - 0.5)) / (self.width - 1) + 0.5, 0, 1)
+        return VOI_FUNCTIONS[self.function](values, self.center, self.width)
 
 
 @dataclass(frozen=True)

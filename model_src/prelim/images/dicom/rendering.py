@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prelim.errors import Refused
-from prelim.images.dicom.gray_scale import GrayScale, LookupTable, Window
+from prelim.images.dicom.gray_scale import VOI_FUNCTIONS, GrayScale, LookupTable, Window
 from prelim.images.dicom.tags import HeaderValues, ignore_tag
 from prelim.images.dicom.values import describe_tag
 
@@ -104,14 +104,15 @@ def _window(values: HeaderValues, warnings: list[str]) -> Window | None:
     if center is None or width is None:
         return None
     function = values.voi_function or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        warnings.append(ignore_tag("voi_function", "is not LINEAR, LINEAR_EXACT or SIGMOID"))
+    if function not in VOI_FUNCTIONS:
+        *names, last = VOI_FUNCTIONS
+        warnings.append(ignore_tag("voi_function", f"is not {', '.join(names)} or {last}"))
         function = "LINEAR"
-    # PS3.3 C.11.2.1.2: LINEAR needs a width from 1, the others one above 0.
-    if width <= 0 or (function == "LINEAR" and width < 1):
+    window = Window(center, width, function)
+    if not window.is_usable:
         warnings.append(ignore_tag("window_width", "is too small"))
         return None
-    return Window(center, width, function)
+    return window
 
 
 def read_spacing(values: HeaderValues, warnings: list[str]) -> tuple[float, float] | None:
