@@ -49,7 +49,7 @@ def watch_job(arguments: Sequence[str | Path], output: Path, every: float) -> li
     Raises JobFailed.
     """
     command = [sys.executable, "-m", "bulk", *map(str, arguments)]
-    rows, samples, began = Rows(output), [], time.monotonic()
+    rows, samples, began = RowCount(output), [], time.monotonic()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as job:
         driver = psutil.Process(job.pid)
         while job.poll() is None:
@@ -62,7 +62,7 @@ def watch_job(arguments: Sequence[str | Path], output: Path, every: float) -> li
     return samples
 
 
-class Rows:
+class RowCount:
     """Counts the rows of an output that grows; each file is read once."""
 
     def __init__(self, output: Path) -> None:
@@ -98,7 +98,7 @@ def tree_cpu_s(pid: int) -> float:
     return total
 
 
-def _sample(driver: psutil.Process, rows: Rows, began: float) -> JobSample:
+def _sample(driver: psutil.Process, rows: RowCount, began: float) -> JobSample:
     others = 0
     for process in driver.children(recursive=True):
         with suppress(psutil.NoSuchProcess):

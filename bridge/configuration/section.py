@@ -17,7 +17,7 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
-class Section:
+class ConfigSection:
     """A section of the file: fields without a default are required; a Path is relative to the file's folder."""
 
     @classmethod
@@ -49,7 +49,7 @@ def _convert(value: Any, kind: Any, where: str, folder: Path) -> Any:
         if value is None:
             return None
         kind = next(one for one in typing.get_args(kind) if one is not types.NoneType)
-    if isinstance(kind, type) and issubclass(kind, Section):
+    if isinstance(kind, type) and issubclass(kind, ConfigSection):
         return kind.read(value, where, folder)
     if kind is Path and isinstance(value, str):
         return folder / value

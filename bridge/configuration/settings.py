@@ -9,7 +9,7 @@ import yaml
 
 from bridge.configuration.section import (
     ConfigError,
-    Section,
+    ConfigSection,
     check_address,
     check_range,
     check_text,
@@ -26,7 +26,7 @@ MOST_MB = 2**30
 
 
 @dataclass(frozen=True)
-class ServerSettings(Section):
+class ServerSettings(ConfigSection):
     """The server that writes reports.
 
     options : generation options sent with every image (num_beams, ...)
@@ -47,7 +47,7 @@ class ServerSettings(Section):
 
 
 @dataclass(frozen=True)
-class DicomWebSettings(Section):
+class DicomWebSettings(ConfigSection):
     """A PACS by DICOMweb. `password_file` has the password of `user`; `token_file` a bearer token instead."""
 
     url: str
@@ -67,7 +67,7 @@ class DicomWebSettings(Section):
 
 
 @dataclass(frozen=True)
-class PollSettings(Section):
+class PollSettings(ConfigSection):
     """QIDO polling for studies that no hook has announced.
 
     days : studies of the last days are looked at, by their Study Date
@@ -85,7 +85,7 @@ class PollSettings(Section):
 
 
 @dataclass(frozen=True)
-class HookSettings(Section):
+class HookSettings(ConfigSection):
     """The address that the PACS's hook calls: POST /studies/{StudyInstanceUID}."""
 
     host: str = "127.0.0.1"
@@ -98,7 +98,7 @@ class HookSettings(Section):
 
 
 @dataclass(frozen=True)
-class TlsSettings(Section):
+class TlsSettings(ConfigSection):
     """Certificate and key of the bridge, and the authority that must have signed the other side's certificate."""
 
     certificate: Path
@@ -107,7 +107,7 @@ class TlsSettings(Section):
 
 
 @dataclass(frozen=True)
-class StoreScpSettings(Section):
+class StoreScpSettings(ConfigSection):
     """The Store SCP that modalities and routers send images to.
 
     peers        : calling AE titles that are accepted
@@ -143,7 +143,7 @@ class StoreScpSettings(Section):
 
 
 @dataclass(frozen=True)
-class StoreScuSettings(Section):
+class StoreScuSettings(ConfigSection):
     """The application entity that drafts are sent to by C-STORE, instead of STOW-RS."""
 
     host: str
@@ -161,7 +161,7 @@ class StoreScuSettings(Section):
 
 
 @dataclass(frozen=True)
-class DraftsSettings(Section):
+class DraftsSettings(ConfigSection):
     """The address of POST /drafts/FORMAT, for the gateway: documents of a draft for somebody who has the image.
 
     token_file   : of a bearer token that the gateway sends
@@ -182,7 +182,7 @@ class DraftsSettings(Section):
 
 
 @dataclass(frozen=True)
-class Hl7Settings(Section):
+class Hl7Settings(ConfigSection):
     """The RIS that gets every draft as an HL7 v2 message over MLLP too."""
 
     host: str
@@ -199,7 +199,7 @@ class Hl7Settings(Section):
 
 
 @dataclass(frozen=True)
-class FhirSettings(Section):
+class FhirSettings(ConfigSection):
     """The FHIR R4 server that gets every draft as a transaction too; `url` is its base."""
 
     url: str
@@ -213,7 +213,7 @@ class FhirSettings(Section):
 
 
 @dataclass(frozen=True)
-class QueueSettings(Section):
+class QueueSettings(ConfigSection):
     """How work is done and kept.
 
     stable_s       : seconds without a further event after which a study is worked on
@@ -244,7 +244,7 @@ class QueueSettings(Section):
 
 
 @dataclass(frozen=True)
-class ReportSettings(Section):
+class ReportSettings(ConfigSection):
     """The series of the drafts in the PACS, and which documents a draft has besides the Basic Text SR.
 
     pdf     : an encapsulated PDF too
@@ -267,7 +267,7 @@ class ReportSettings(Section):
 
 
 @dataclass(frozen=True)
-class Settings(Section):
+class Settings(ConfigSection):
     """The whole file.
 
     state   : folder of the queue, the spool and the site key; private to the bridge

@@ -8,7 +8,7 @@ import pytest
 
 from loadtests.load import Load
 from loadtests.outcomes import RequestGroup, Summary
-from loadtests.sweep import Running, Step, Sweep, main, summary_line
+from loadtests.sweep import RateStep, Running, Sweep, main, summary_line
 
 CAPACITY = 10.0
 LONE_S = 0.2
@@ -38,7 +38,7 @@ def swept(monkeypatch: pytest.MonkeyPatch) -> list[Load]:
     return loads
 
 
-def climb(**values: Any) -> list[Step]:
+def climb(**values: Any) -> list[RateStep]:
     """All rates over HTTP."""
     sweep = Sweep(Running("http://127.0.0.1:9", "127.0.0.1:9", Path("keys")), "demo", Path("out"), **values)
     return list(sweep.climb("steady", "HTTP"))

@@ -9,7 +9,7 @@ from PIL import Image
 
 from benchmarks.bulk.__main__ import BULK, Rate, rate_of, write_images
 from benchmarks.bulk.__main__ import table as rates_table
-from benchmarks.bulk.job_watch import JobFailed, JobSample, Rows, watch_job
+from benchmarks.bulk.job_watch import JobFailed, JobSample, RowCount, watch_job
 from benchmarks.bulk.memory import growth
 
 
@@ -38,7 +38,7 @@ def test_ratio_is_that_of_each_round() -> None:
 
 def test_rows_of_a_growing_output(tmp_path: Path) -> None:
     """Counted by file; a note says that a worker has begun."""
-    rows = Rows(tmp_path)
+    rows = RowCount(tmp_path)
     assert (rows.count(), rows.begun()) == (0, False)
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "attempt-0.json").touch()
