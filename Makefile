@@ -112,7 +112,7 @@ gateway: archive  ## start the server, and nginx in front of it, with the page, 
 	@$(BIN)/python -m launcher status > /dev/null || $(BIN)/python -m launcher start
 	@$(BIN)/python -m launcher.gateway serve --settings $(or $(GATEWAY),deploy/nginx/gateway.yaml)
 
-web: gateway  ## the same; prints the address of the page
+web: gateway  ## start what `make gateway` starts, and print the address of the page
 
 image:          ## container image prelim:VERSION-TARGET with buildah (TARGET=cpu|gpu, BASE=image|bootstrap, BUILD=options)
 	launcher/install_debian.sh "/usr/bin/buildah /usr/bin/mmdebstrap" "buildah mmdebstrap"
@@ -155,7 +155,7 @@ train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write
 	$(BIN)/python -m training.confidence models/demo $(DATA)
 	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA)
 
-check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of the demo card again; fails where one differs
+check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of the demo card again; fail if one differs
 	$(BIN)/python -m training.evaluation.documented --check --data $(DATA)/..
 	$(BIN)/python -m training.evaluate models/demo $(DATA) --format open_radiology --split val --sections report
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
@@ -222,7 +222,7 @@ test-web: $(INSTALLED)  ## the page in a browser; installs nginx and Chromium fr
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/bin/chromium" "nginx-light chromium"
 	$(BIN)/python -m pytest -m browser tests/web
 
-test-image: archive  ## build the CPU image and a bundle, run both without a network; 30 minutes, 20 GB of disk
+test-image: archive  ## build the CPU image and a bundle, and run both without a network; 30 minutes, 20 GB of disk
 	launcher/install_debian.sh "/usr/bin/buildah /usr/bin/mmdebstrap /usr/lib/python3.11/ensurepip" "buildah mmdebstrap python3-venv"
 	$(BIN)/python -m pytest -m image tests/deploy
 
@@ -232,12 +232,12 @@ $(HELM): tests/deploy/kubernetes_validate.txt tests/deploy/fetch_helm.py | $(INS
 	$(BIN)/python -m tests.deploy.fetch_helm
 	touch $@
 
-test-deploy: $(HELM)  ## Helm chart, KServe's manifests, units of systemd, sandbox of the decoders; neither is started
+test-deploy: $(HELM)  ## Helm chart, KServe's manifests, units of systemd, sandbox of the decoders; no cluster is started
 	launcher/install_debian.sh "/usr/bin/systemd-analyze /usr/bin/bwrap" "systemd bubblewrap"
 	$(BIN)/python -m pytest -m deploy tests/deploy
 	$(BIN)/python -m pytest tests/model_src/images/test_sandbox.py
 
-test-hosts: $(INSTALLED)  ## several hosts in network namespaces, lost and found; throughput of two. Needs root, ten minutes
+test-hosts: $(INSTALLED)  ## several hosts in network namespaces: one is lost and comes back; throughput of two. Needs root, ten minutes
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/sbin/ip" "nginx-light iproute2"
 	$(BIN)/python -m pytest -m hosts tests/hosts
 	$(BIN)/python -m tests.hosts.throughput
@@ -249,10 +249,10 @@ fuzz: $(INSTALLED)  ## 95,000 malformed requests among 5,000 good ones through t
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
 	$(BIN)/python -m pytest -m exhaustive tests/handlers/test_fuzz.py tests/gateway/test_fuzz.py
 
-fuzz-coverage: $(INSTALLED)  ## fuzz each reader of strangers' bytes, led by coverage (FUZZED="image dicom form json options grpc" SECONDS=600)
+fuzz-coverage: $(INSTALLED)  ## coverage-guided fuzzing of every reader of untrusted bytes (FUZZED="image dicom form json options grpc" SECONDS=600)
 	for target in $(FUZZED); do $(BIN)/python -m tests.fuzz.coverage $$target --seconds $(SECONDS) || exit 1; done
 
-soak: archive  ## a server under 70 % of its load: nothing may grow; report in out/soak (MINUTES=60)
+soak: archive  ## a server at 70 % of its capacity: nothing may grow; report in out/soak (MINUTES=60)
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
 	$(BIN)/python -m loadtests.soak --archive $(ARCHIVE) --minutes $(MINUTES)
 
@@ -260,13 +260,13 @@ overload: archive  ## find the saturation rate, then send twice as much for five
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
 	$(BIN)/python -m loadtests.overload --archive $(ARCHIVE)
 
-test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## in full what `make test` samples: bits in any batch, streams with beams, banned phrases, networks, data sets
+test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## all of what `make test` samples: bits in any batch, streams with beams, banned phrases, networks, data sets
 	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src tests/training
 
-mutate: $(INSTALLED)  ## score the tests: small changes of the code that they notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
+mutate: $(INSTALLED)  ## mutation score: how many small changes of the code the tests notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
 	$(BIN)/python -m tests.mutation $(FOLDERS) --sample $(SAMPLE) --seed $(SEED)
 
-check: lint test  ## lint and all tests that need Python packages alone; CI runs four more targets (.ci/run)
+check: lint test  ## lint, and all tests that need only Python packages; CI runs four more targets (.ci/run)
 
 clean:          ## remove built files, but not .venv
 	rm -rf out logs runs model_store/*.mar model_store/.*.settings

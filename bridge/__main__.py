@@ -12,23 +12,23 @@ import sys
 import threading
 from pathlib import Path
 
+from bridge.configuration.section import ConfigError
+from bridge.configuration.settings import read_settings
 from bridge.journal import silence_libraries
-from bridge.queue import Full
-from bridge.schema import QueueError
-from bridge.section import ConfigError
 from bridge.service import serve
-from bridge.settings import read_settings
+from bridge.store.queue import Full
+from bridge.store.schema import QueueError
 
 
 def main(arguments: list[str]) -> int:
     """Run the bridge, look after its queue, or copy files; the exit code."""
     try:
         if arguments[:1] == ["queue"]:
-            from bridge.administration import administer
+            from bridge.commands.administration import administer
 
             return administer(arguments[1:])
         if arguments[:1] == ["deidentify"]:
-            from bridge.debug_copies import copy_files
+            from bridge.commands.debug_copies import copy_files
 
             silence_libraries()
             return copy_files(arguments[1:])

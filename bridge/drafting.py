@@ -10,19 +10,19 @@ from dataclasses import dataclass, field, replace
 
 from pydicom.dataset import Dataset
 
-from bridge.archives import Archive, Destination, Output
-from bridge.deidentify import write_deidentified
+from bridge.configuration.settings import Settings
+from bridge.dicom.deidentify import write_deidentified
+from bridge.dicom.identity import SiteKey, document_uid
+from bridge.dicom.study_state import StudyState, find_heads
+from bridge.documents.answer import HttpError, read_report
 from bridge.documents.draft import Draft
+from bridge.documents.withdrawal import explain_withdrawal
 from bridge.documents.writers import WRITERS, chosen_kinds
-from bridge.draft_request import Refused, read_report
-from bridge.failures import Failure, Outage
-from bridge.identity import SiteKey, document_uid
+from bridge.failures import Outage, StudyFailure
 from bridge.journal import log
-from bridge.queue import Job, Queue
-from bridge.report_client import ReportClient, is_about_options, is_refusal
-from bridge.settings import Settings
-from bridge.study import Study, find_heads
-from bridge.withdrawal import explain_withdrawal
+from bridge.peers.interfaces import Destination, DraftReceiver, StudySource
+from bridge.peers.report_client import ReportClient, is_about_options, is_refusal
+from bridge.store.queue import DueStudy, Queue
 from prelim_client.answers import Answer, ReportError
 
 MAX_KEPT = 1000
@@ -30,7 +30,7 @@ MAX_KEPT = 1000
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudyOutcome:
     """What became of a study: one of the queue's OUTCOMES, a word that says why, and the state that it is about."""
 
     name: str
@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Reading:
+class KeptAnswer:
     """What the server said of a study in one state, kept until it is delivered: an outage of a receiver costs nothing.
 
     answer    : of the server, or None if it refused
@@ -67,10 +67,10 @@ class Drafter:
         settings: Settings,
         queue: Queue,
         key: SiteKey,
-        archive: Archive,
+        archive: StudySource,
         destination: Destination,
         *,
-        outputs: Sequence[Output] = (),
+        outputs: Sequence[DraftReceiver] = (),
     ) -> None:
         self._settings = settings
         self._queue = queue
@@ -80,13 +80,13 @@ class Drafter:
         self._outputs = outputs
         self._client = ReportClient(settings.server)
         self._kinds = chosen_kinds(settings.report)
-        self._readings: OrderedDict[str, Reading] = OrderedDict()
+        self._readings: OrderedDict[str, KeptAnswer] = OrderedDict()
         self._lock = threading.Lock()
 
-    def draft(self, job: Job) -> Outcome | None:
+    def draft(self, job: DueStudy) -> StudyOutcome | None:
         """Do what a study needs in its present state; None if its outcome is already about this state.
 
-        Raises Outage, Failure, Changed.
+        Raises Outage, StudyFailure, Changed.
         """
         started = time.monotonic()
         study = self._archive.study(job.study)
@@ -97,14 +97,14 @@ class Drafter:
         if not candidates:
             reason = "no_frontal_image" if study.images else "no_radiograph"
             self._withdraw(study, fingerprint, reason)
-            return Outcome("skipped", reason, fingerprint)
+            return StudyOutcome("skipped", reason, fingerprint)
         reading = self._read(study.uid, fingerprint, candidates)
         if self._archive.study(job.study).fingerprint(self._key) != fingerprint:
             raise Changed
         if reading.answer is None:
             self._withdraw(study, fingerprint, "refused")
             self._forget(study.uid)
-            return Outcome("refused", reading.refused, fingerprint)
+            return StudyOutcome("refused", reading.refused, fingerprint)
         self._deliver(study, fingerprint, Draft(reading.answer, reading.read, self._options), reading.delivered)
         self._forget(study.uid)
         log(
@@ -115,12 +115,12 @@ class Drafter:
             weights=reading.answer["model"]["sha256"][:16],
             warnings=len(reading.answer["warnings"]),
         )
-        return Outcome("reported", "", fingerprint)
+        return StudyOutcome("reported", "", fingerprint)
 
-    def give_up(self, job: Job) -> None:
+    def give_up(self, job: DueStudy) -> None:
         """Withdraw the draft of a study that changed and whose new state could not be reported.
 
-        Raises Outage, Failure.
+        Raises Outage, StudyFailure.
         """
         self._forget(job.study)
         study = self._archive.study(job.study)
@@ -133,15 +133,15 @@ class Drafter:
     def _options(self) -> dict[str, object]:
         return self._settings.server.options
 
-    def _read(self, uid: str, fingerprint: str, candidates: list[Dataset]) -> Reading:
+    def _read(self, uid: str, fingerprint: str, candidates: list[Dataset]) -> KeptAnswer:
         """Return what the server says of a study's images; it is asked once for each state.
 
-        Raises Outage, Failure.
+        Raises Outage, StudyFailure.
         """
         with self._lock:
             reading = self._readings.get(uid)
         if reading is None or reading.fingerprint != fingerprint:
-            reading = Reading(fingerprint, *self._ask(candidates))
+            reading = KeptAnswer(fingerprint, *self._ask(candidates))
             with self._lock:
                 self._readings[uid] = reading
                 while len(self._readings) > MAX_KEPT:
@@ -181,7 +181,7 @@ class Drafter:
 
         Returns the headers of the files too: a PACS garbles names of some character sets in its metadata.
 
-        Raises ReportError, Outage, Failure.
+        Raises ReportError, Outage, StudyFailure.
         """
         images = [self._archive.image(header) for header in headers]
         files = [write_deidentified(image, self._key) for image in images]
@@ -190,14 +190,14 @@ class Drafter:
         answer = self._client.report(files, self._options, request_id=name)
         try:
             return read_report(answer), [_cut_pixels(image) for image in images]
-        except Refused:
-            raise Failure("server_answer_unreadable") from None
+        except HttpError:
+            raise StudyFailure("server_answer_unreadable") from None
 
-    def _drafts(self, study: Study) -> dict[str, str]:
+    def _drafts(self, study: StudyState) -> dict[str, str]:
         """Return the drafts in the PACS and in the queue -> the drafts that each of them replaces."""
         return {**study.drafts, **self._queue.drafts(study.uid)}
 
-    def _withdraw(self, study: Study, fingerprint: str, why: str) -> None:
+    def _withdraw(self, study: StudyState, fingerprint: str, why: str) -> None:
         """Replace the study's current draft, if it has one, by a document that says that there is none.
 
         A study that is no longer in the PACS is left alone: a document would bring it back.
@@ -220,7 +220,7 @@ class Drafter:
         except Exception:  # noqa: BLE001 - whatever a damaged file raises; it may be why the study is dead
             return header
 
-    def _deliver(self, study: Study, fingerprint: str, draft: Draft, delivered: set[tuple[str, int]]) -> None:
+    def _deliver(self, study: StudyState, fingerprint: str, draft: Draft, delivered: set[tuple[str, int]]) -> None:
         """Store a draft, unless the PACS has it, and send it to the other outputs.
 
         It replaces the heads of the chain of drafts in the PACS and in the queue. If the head is what would be written
@@ -260,13 +260,13 @@ def _cut_pixels(image: Dataset) -> Dataset:
     return header
 
 
-def _translate(error: ReportError) -> Outage | Failure:
+def _translate(error: ReportError) -> Outage | StudyFailure:
     """Return what an error of the server that is not about the image means."""
     if is_about_options(error):
         return Outage("server_options_refused")
     if error.code in (401, 403, 404, 405, 408, 429, 502, 503, 504):
         return Outage(f"server_{error.code}")
-    return Failure(f"server_{error.code}")
+    return StudyFailure(f"server_{error.code}")
 
 
 def _refusal_name(error: ReportError) -> str:

@@ -16,5 +16,5 @@ class Outage(StudyError):
     """The PACS or the server is away or overloaded: wait and try again, for hours if need be."""
 
 
-class Failure(StudyError):
+class StudyFailure(StudyError):
     """One study failed where others may not: try a few times, then put it aside."""

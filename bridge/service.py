@@ -5,21 +5,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from bridge.archives import Archives, Output
-from bridge.dicomweb import DicomWebArchive
-from bridge.dimse import StoreClient, receive_images
-from bridge.draft_route import listen_for_drafts
+from bridge.configuration.settings import PollSettings, Settings
+from bridge.dicom.identity import SiteKey
 from bridge.drafting import Drafter
-from bridge.failures import Failure, Outage
-from bridge.fhir import FhirClient
-from bridge.hl7v2 import Hl7Client
-from bridge.hook import listen_to_hook
-from bridge.identity import SiteKey
+from bridge.endpoints.draft_route import listen_for_drafts
+from bridge.endpoints.hook import listen_to_hook
+from bridge.failures import Outage, StudyFailure
 from bridge.journal import describe_failure, log
-from bridge.queue import Full, Queue, sole_process
-from bridge.settings import Poll, Settings
-from bridge.spool import Spool
-from bridge.worker import Worker
+from bridge.peers.dicomweb import DicomWebArchive
+from bridge.peers.dimse import StoreClient, receive_images
+from bridge.peers.fhir import FhirClient
+from bridge.peers.hl7v2 import Hl7Client
+from bridge.peers.interfaces import DraftReceiver, StudySources
+from bridge.store.queue import Full, Queue, sole_process
+from bridge.store.spool import Spool
+from bridge.study_worker import StudyWorker
 
 IDLE_S = 0.2
 PURGE_EVERY_S = 3600.0
@@ -50,11 +50,11 @@ def _start_drafting(settings: Settings, key: SiteKey, stack: contextlib.ExitStac
     spool = None if settings.store_scp is None else Spool(settings.state / "spool", key)
     destination = pacs if settings.store_scu is None else StoreClient(settings.store_scu)
     assert destination is not None  # noqa: S101 - the settings have one of both
-    outputs: list[Output] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
+    outputs: list[DraftReceiver] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
     outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
-    drafter = Drafter(settings, queue, key, Archives(spool, pacs), destination, outputs=outputs)
+    drafter = Drafter(settings, queue, key, StudySources(spool, pacs), destination, outputs=outputs)
     loops = [_purging(settings, queue, spool)]
-    loops += [Worker(settings, queue, key, drafter).step] * settings.queue.workers
+    loops += [StudyWorker(settings, queue, key, drafter).step] * settings.queue.workers
     if pacs is not None and settings.poll is not None:
         loops.append(_polling(settings.poll, settings.queue.stable_s, queue, pacs))
     if settings.hook is not None:
@@ -99,7 +99,7 @@ def _repeat(step: Callable[[], bool], stop: threading.Event) -> None:
             stop.wait(IDLE_S)
 
 
-def _polling(poll: Poll, stable_s: float, queue: Queue, archive: DicomWebArchive) -> Callable[[], bool]:
+def _polling(poll: PollSettings, stable_s: float, queue: Queue, archive: DicomWebArchive) -> Callable[[], bool]:
     """Return a step that looks for new and changed studies when it is time to."""
 
     def step() -> None:
@@ -109,7 +109,7 @@ def _polling(poll: Poll, stable_s: float, queue: Queue, archive: DicomWebArchive
                 for study, seen in archive.recent_studies(poll.days, modality):
                     if modality in poll.modalities or queue.drafts(study):
                         queue.see(study, seen, stable_s)
-        except (Outage, Failure) as error:
+        except (Outage, StudyFailure) as error:
             log("poll_failed", reason=error.reason)
 
     return _every(poll.every_s, step)

@@ -22,11 +22,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Imported here because Ray takes seconds to import, which `--help` need not wait for.
     from bulk.job import run_job
     from bulk.settings import Job
-    from bulk.studies import Source
+    from bulk.studies import StudyList
 
     try:
         job = Job(
-            source=Source(
+            source=StudyList(
                 Location.of(given.input),
                 images=Location.of(given.images) if given.images else None,
                 id_column=given.id_column,

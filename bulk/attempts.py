@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bulk.output import Output
-from bulk.studies import Study
+from bulk.studies import BulkStudy
 
 MAX_DEATHS = 2
 """Workers that may die while they decode a study by itself; then it gets an error."""
@@ -29,7 +29,7 @@ class Attempts:
                 self._deaths[noted["at"]] += 1
         self._note(None)
 
-    def survivors(self, studies: Sequence[Study]) -> Iterator[tuple[Study, bool]]:
+    def survivors(self, studies: Sequence[BulkStudy]) -> Iterator[tuple[BulkStudy, bool]]:
         """The studies of the block, each with whether it may be decoded; the one in hand is noted."""
         for study in studies:
             allowed = self._deaths[study.study_id] < MAX_DEATHS

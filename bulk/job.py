@@ -26,7 +26,7 @@ from bulk.progress import Progress
 from bulk.settings import Job
 from bulk.storage import Location
 from bulk.todo import Todo, write_todo
-from bulk.worker import CALLS, Worker
+from bulk.worker import CALLS, BlockWorker
 from prelim.archive.archive import CONFIG
 from prelim.archive.mar import check_mar, read_file
 from prelim.archive.model_config import ModelConfig
@@ -102,7 +102,7 @@ def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[st
         [{"block": number} for number in range(todo.blocks)], override_num_blocks=min(todo.blocks, _MOST_TASKS)
     )
     counts = blocks.map_batches(
-        Worker,
+        BlockWorker,
         fn_constructor_args=(job, todo, run),
         batch_size=1,
         batch_format="numpy",

@@ -62,7 +62,7 @@ _OWNER = "owner"
 
 
 @dataclass
-class Row:
+class ReportRow:
     """One row of the output; see SCHEMA. `error` is the kind of error, `message` what it says."""
 
     study_id: str
@@ -167,7 +167,7 @@ class Output:
         """Whether a block has been written."""
         return self._part(block).is_file()
 
-    def write_part(self, block: str, rows: Sequence[Row], shared: Mapping[str, str], run: str) -> None:
+    def write_part(self, block: str, rows: Sequence[ReportRow], shared: Mapping[str, str], run: str) -> None:
         """Write the rows of a block.
 
         shared : columns that are the same in all of them

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bulk.storage import Location
-from bulk.studies import Source
+from bulk.studies import StudyList
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Job:
     address : of a Ray cluster; None: this machine
     """
 
-    source: Source
+    source: StudyList
     archive: Location
     output: Location
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -24,7 +24,7 @@ Ids = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Study:
+class BulkStudy:
     """One report to write.
 
     study_id : unique in a job
@@ -36,7 +36,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Source:
+class StudyList:
     """Where the studies are.
 
     location     : a folder, or a .csv, .parquet or .json file
@@ -50,7 +50,7 @@ class Source:
     id_column: str | None = None
     image_column: str | None = None
 
-    def read(self) -> Iterator[Study]:
+    def read(self) -> Iterator[BulkStudy]:
         """The studies, in an order that is the same each time.
 
         Raises JobError naming the row, where an id is missing, and the file, where it cannot be read.
@@ -66,12 +66,12 @@ class Source:
             return self._read_table(suffix)
         raise JobError(f"{self.location.url}: expected a folder, or a .csv, .parquet or .json file")
 
-    def _read_folder(self) -> Iterator[Study]:
+    def _read_folder(self) -> Iterator[BulkStudy]:
         """Every file below a folder; its path is the id."""
         for file in self.location.files(recursive=True):
-            yield Study(file.name_in(self.location), (file.url,))
+            yield BulkStudy(file.name_in(self.location), (file.url,))
 
-    def _read_rexrank(self) -> Iterator[Study]:
+    def _read_rexrank(self) -> Iterator[BulkStudy]:
         """The studies of ReXrank's JSON, the key image of each first."""
         try:
             entries = json.loads(self.location.read())
@@ -85,7 +85,7 @@ class Source:
             ordered = [*([key] if key else []), *(name for name in names if name != key)]
             yield self._study(study_id, ordered, f"study {study_id}")
 
-    def _read_table(self, suffix: str) -> Iterator[Study]:
+    def _read_table(self, suffix: str) -> Iterator[BulkStudy]:
         read = _read_csv if suffix == "csv" else _read_parquet
         number = 0
         try:
@@ -98,14 +98,14 @@ class Source:
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise JobError(f"{self.location.url} cannot be read: {error}") from error
 
-    def _study(self, study_id: Any, names: Sequence[Any], place: str) -> Study:
+    def _study(self, study_id: Any, names: Sequence[Any], place: str) -> BulkStudy:
         """A study of a table; without images where one has no name. Raises JobError naming the row without an id."""
         if study_id is None or str(study_id) == "":
             raise JobError(f"{self.location.url}, {place}: the id is empty")
         if not all(isinstance(name, str) and name for name in names):
             names = ()
         folder = self.images or self.location.parent
-        return Study(str(study_id), tuple(folder.join(name).url for name in names))
+        return BulkStudy(str(study_id), tuple(folder.join(name).url for name in names))
 
 
 def hash_ids(ids: Iterator[str]) -> Ids:
@@ -114,7 +114,7 @@ def hash_ids(ids: Iterator[str]) -> Ids:
     return np.fromiter(digests, dtype=np.uint64)
 
 
-def check_unique(source: Source) -> Ids:
+def check_unique(source: StudyList) -> Ids:
     """Hashes of all ids, in the order of the studies. Raises JobError for an id that occurs twice."""
     hashes = hash_ids(study.study_id for study in source.read())
     ordered = np.sort(hashes)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from bulk.output import BLOCK_ROWS, Output
 from bulk.storage import Location
-from bulk.studies import Source, Study, check_unique
+from bulk.studies import BulkStudy, StudyList, check_unique
 
 _FILE_BLOCKS = 512
 """Blocks of one file, whose directory is read with each of them."""
@@ -44,20 +44,20 @@ class Todo:
         """Name of a block in the output, the same whoever writes it."""
         return f"{self.run}-{block:07d}"
 
-    def read(self, block: int) -> list[Study]:
+    def read(self, block: int) -> list[BulkStudy]:
         """The studies of a block."""
         number, row_group = divmod(block, _FILE_BLOCKS)
         with _file(self.folder, self.run, number).open() as file:
             rows = pq.ParquetFile(file).read_row_group(row_group).to_pylist()
-        return [Study(row["study_id"], tuple(row["images"])) for row in rows]
+        return [BulkStudy(row["study_id"], tuple(row["images"])) for row in rows]
 
 
-def write_todo(source: Source, output: Output, limit: int | None = None) -> Todo:
+def write_todo(source: StudyList, output: Output, limit: int | None = None) -> Todo:
     """List what the output has no row for.
 
     limit : look at so many studies only, the first ones
 
-    Raises JobError as `Source.read` does, and for an id that occurs twice.
+    Raises JobError as `StudyList.read` does, and for an id that occurs twice.
     """
     hashes = check_unique(source)[:limit]
     missing = ~np.isin(hashes, output.done())
@@ -76,7 +76,7 @@ def _file(folder: Location, run: str, number: int) -> Location:
     return folder / f"todo-{run}-{number:05d}.parquet"
 
 
-def _blocks(studies: Iterable[Study]) -> Iterator[pa.Table]:
+def _blocks(studies: Iterable[BulkStudy]) -> Iterator[pa.Table]:
     studies = iter(studies)
     while block := list(islice(studies, BLOCK_ROWS)):
         rows = [{"study_id": study.study_id, "images": list(study.images)} for study in block]

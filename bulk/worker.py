@@ -14,10 +14,10 @@ import numpy.typing as npt
 from bulk.attempts import Attempts
 from bulk.decoding import DecodingThread
 from bulk.errors import JobError
-from bulk.output import Output, Row
+from bulk.output import Output, ReportRow
 from bulk.settings import Job
 from bulk.storage import Location
-from bulk.studies import Study
+from bulk.studies import BulkStudy
 from bulk.todo import Todo
 from prelim.errors import RequestError, UnreadableInput
 from prelim.generation.options import GenerationOptions
@@ -29,10 +29,10 @@ CALLS = 2
 
 MAX_FILE_BYTES = 512 * 2**20
 
-Batch = Mapping[str, npt.NDArray[Any]]
+BlockColumns = Mapping[str, npt.NDArray[Any]]
 
 
-class Worker:
+class BlockWorker:
     """Writes the reports of blocks. Ray Data calls it from CALLS threads at once.
 
     run : owner of the output, see Output.own
@@ -58,7 +58,7 @@ class Worker:
         # Threads read files while others wait for their reports, and bound how many images are in memory.
         self._studies = ThreadPoolExecutor(max_workers=2 * job.slots, thread_name_prefix="study")
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: BlockColumns) -> BlockColumns:
         """Write the blocks of a batch; returns for each how many reports and errors are new."""
         counts = [self._write(int(number)) for number in batch["block"]]
         return {"reports": np.array([r for r, _ in counts]), "errors": np.array([e for _, e in counts])}
@@ -85,11 +85,11 @@ class Worker:
             return len(rows) - failed, failed
         return len(studies), 0
 
-    def _one_by_one(self, attempts: Attempts, studies: Sequence[Study]) -> list[Row]:
+    def _one_by_one(self, attempts: Attempts, studies: Sequence[BulkStudy]) -> list[ReportRow]:
         return [
             self._row(study)
             if allowed
-            else Row(
+            else ReportRow(
                 study.study_id,
                 study.images,
                 error="WorkerDied",
@@ -98,10 +98,12 @@ class Worker:
             for study, allowed in attempts.survivors(studies)
         ]
 
-    def _row(self, study: Study) -> Row:
+    def _row(self, study: BulkStudy) -> ReportRow:
         """The report of one study, or the reason that there is none."""
         if not study.images:
-            return Row(study.study_id, study.images, error="NoImage", message="the input names no image for this study")
+            return ReportRow(
+                study.study_id, study.images, error="NoImage", message="the input names no image for this study"
+            )
         started = time.perf_counter()
         used = study.images[: self._generator.max_images]
         try:
@@ -109,9 +111,9 @@ class Worker:
             read = time.perf_counter() - started
             report = self._decoding.submit(self._request(images)).result()
         except (RequestError, OSError) as error:
-            return Row(study.study_id, study.images, error=type(error).__name__, message=_reason(error))
+            return ReportRow(study.study_id, study.images, error=type(error).__name__, message=_reason(error))
         except Exception as error:  # noqa: BLE001 - one study never ends the job
-            return Row(study.study_id, study.images, error="InternalError", message=_place(error))
+            return ReportRow(study.study_id, study.images, error="InternalError", message=_place(error))
         return _report_row(study, report, read, unused=len(study.images) - len(used))
 
     def _request(self, images: tuple[bytes, ...]) -> ReportRequest:
@@ -146,11 +148,11 @@ def _place(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}{place}"
 
 
-def _report_row(study: Study, report: Report, read: float, *, unused: int) -> Row:
+def _report_row(study: BulkStudy, report: Report, read: float, *, unused: int) -> ReportRow:
     warnings = list(report.warnings)
     if unused:
         warnings.append(f"{unused} of the study's images were not used; the model reads {len(study.images) - unused}")
-    return Row(
+    return ReportRow(
         study_id=study.study_id,
         images=study.images,
         report=report.text,

@@ -8,7 +8,7 @@ from typing import Any
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from deploy.environment import InstallError
+from deploy.fill_environment import InstallError
 
 VERSION = "1.7"
 

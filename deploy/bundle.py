@@ -18,7 +18,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import prelim
-from deploy.environment import TARGETS, WHEELS_LOCK, InstallError, add_torch_options, locked_packages, make_pip, run
+from deploy.fill_environment import (
+    TARGETS,
+    WHEELS_LOCK,
+    InstallError,
+    add_torch_options,
+    locked_packages,
+    make_pip,
+    run,
+)
 from deploy.install import SUMS, sha256_of
 from launcher.archives import check_archive
 from prelim.archive.signature import signature_of
@@ -32,7 +40,7 @@ TREE = (
 )
 """What serving needs of this repository. The image has the same (deploy/image/Containerfile)."""
 
-INSTALLER = ("deploy/__init__.py", "deploy/environment.py", "deploy/install.py")
+INSTALLER = ("deploy/__init__.py", "deploy/fill_environment.py", "deploy/install.py")
 
 SCRIPT = """#!/bin/sh
 # Installs this bundle: ./install.sh /opt/prelim (docs/container.md). Needs Python 3.11 with its modules venv and pip.

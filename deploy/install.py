@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.environment import InstallError, fill, run
+from deploy.fill_environment import InstallError, fill, run
 from launcher.install import compile_bytecode
 
 BUNDLE = Path(__file__).resolve().parents[2]

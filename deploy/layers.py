@@ -1,6 +1,6 @@
 """Print the size of each layer of an image in buildah's storage.
 
-python3 -m deploy.layers prelim:0.2.0-cpu
+python3 -m deploy.layers prelim:VERSION-cpu
 """
 
 import json

@@ -3,7 +3,7 @@
 python -m deploy.locks
 """
 
-from deploy.environment import LOCKS
+from deploy.fill_environment import LOCKS
 from launcher.install import CUDA, NEVER_ON_CPU, ROOT, TORCH, read_lock
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from deploy.bom import license_of, write_bom
-from deploy.environment import InstallError
+from deploy.fill_environment import InstallError
 from deploy.sbom import OUT
 from prelim.archive.archive import CONFIG
 from prelim.archive.manifest import Manifest, sha256_of

@@ -1,6 +1,6 @@
 """Write the bill of materials of what serves: every package of the lock, and the frozen libraries in TorchServe's jar.
 
-python -m deploy.sbom --target cpu           # out/prelim-0.2.0-cpu.cdx.json, CycloneDX 1.7
+python -m deploy.sbom --target cpu           # out/prelim-VERSION-cpu.cdx.json, CycloneDX 1.7
 
 Versions and hashes are those of deploy/image's locks; the licenses are those that the installed packages declare. nginx
 and Python come from Debian and are not listed: the image's own package manager lists them.
@@ -16,7 +16,7 @@ from typing import Any
 
 import prelim
 from deploy.bom import VERSION, license_of, write_bom
-from deploy.environment import LOCKS, TARGETS, InstallError
+from deploy.fill_environment import LOCKS, TARGETS, InstallError
 
 OUT = Path("out")
 

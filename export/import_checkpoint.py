@@ -20,14 +20,15 @@ import yaml
 from tokenizers import Tokenizer
 
 from export.checkpoints.fit import check_fit, check_system, missing_part
+from export.checkpoints.import_source import ImportSource, checkpoint_source
 from export.checkpoints.model_card import write_card
 from export.checkpoints.published_weights import convert_weights, fit_shapes, gather_weights
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import model_config, preprocessor_config
-from export.checkpoints.source import Source, checkpoint_source, tokenizer_source
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
 from export.checkpoints.tied_words import tie_words, untie_words
 from export.tokenizers.read import read_tokenizer, vocabulary_size
+from export.tokenizers.tokenizer_source import tokenizer_source
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import Weights, write_weights
@@ -115,7 +116,7 @@ def _sections(system: str, weights: Weights, facts: Facts) -> tuple[Mapping[str,
     return sections, weights
 
 
-def _read_words(published: Published, vocabulary: Source, config: ModelConfig, record: ImportRecord) -> Tokenizer:
+def _read_words(published: Published, vocabulary: ImportSource, config: ModelConfig, record: ImportRecord) -> Tokenizer:
     """Read the tokenizer. Raises ArchiveError if the decoder has fewer tokens."""
     foreign = published.vocabulary not in (None, config.decoder["vocab_size"])
     words = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
@@ -131,7 +132,7 @@ def _check_out(out: Path) -> None:
         raise ArchiveError(f"--out {out}: {blocked} is a file; give a new or existing folder")
 
 
-def _check_sources(out: Path, sources: Sequence[Source]) -> None:
+def _check_sources(out: Path, sources: Sequence[ImportSource]) -> None:
     """Raise ArchiveError if the model folder would replace a file that it is imported from."""
     written = {(out / name).resolve() for name in (CONFIG, WEIGHTS, TOKENIZER)}
     replaced = next((file for source in sources for file in source.files if file.resolve() in written), None)

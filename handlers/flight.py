@@ -12,7 +12,7 @@ from prelim.report_generator import ReportGenerator
 
 MAX_FAILURES_IN_A_ROW = 3
 
-Outcome = Report | Failure
+ReportOrFailure = Report | Failure
 
 
 class Flight:
@@ -43,7 +43,7 @@ class Flight:
             self._leave(request_id)
         return list(gone.values())
 
-    def advance(self, max_steps: int) -> dict[str, Outcome]:
+    def advance(self, max_steps: int) -> dict[str, ReportOrFailure]:
         """Fail late requests and decode the others, at most `max_steps` steps.
 
         returns : the outcomes of the requests that have ended
@@ -54,14 +54,14 @@ class Flight:
             self._leave(request_id)
         return outcomes
 
-    def advance_to_end(self, max_steps: int) -> dict[str, Outcome]:
+    def advance_to_end(self, max_steps: int) -> dict[str, ReportOrFailure]:
         """Decode until every request has an outcome, which takes no longer than the deadline."""
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, ReportOrFailure] = {}
         while self.exchanges:
             outcomes |= self.advance(max_steps)
         return outcomes
 
-    def _end_late(self) -> dict[str, Outcome]:
+    def _end_late(self) -> dict[str, ReportOrFailure]:
         """Fail the requests that are over the deadline; their slots are free for others at once."""
         begin = time.monotonic() - self.deadline_s
         late = [request_id for request_id, exchange in self.exchanges.items() if exchange.arrived < begin]
@@ -73,7 +73,7 @@ class Flight:
         )
         return dict.fromkeys(late, Failure.of(error))
 
-    def _step(self, max_steps: int) -> dict[str, Outcome]:
+    def _step(self, max_steps: int) -> dict[str, ReportOrFailure]:
         """Decode. An exception here has no single request as its cause: all fail."""
         if not self.exchanges:
             return {}

@@ -54,7 +54,7 @@ class Metrics:
         if failure.type == NonFiniteOutput.__name__:
             self._write("prelim_non_finite_total", 1)
 
-    def cancelled(self, count: int) -> None:
+    def canceled(self, count: int) -> None:
         """So many clients went away before their reports were finished."""
         self._write("prelim_cancelled_total", count)
 

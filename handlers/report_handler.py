@@ -17,7 +17,7 @@ from handlers import completion_response, response
 from handlers.completion import read_completion
 from handlers.exchange import Exchange
 from handlers.failure import Failure, attempt
-from handlers.flight import Flight, Outcome
+from handlers.flight import Flight, ReportOrFailure
 from handlers.journal import log
 from handlers.metrics import Metrics
 from handlers.only_worker import claim
@@ -90,7 +90,7 @@ class ReportHandler:
         ids = dict(context.request_ids)
         gone = self.flight.drop_absent(set(ids.values()))
         if gone:
-            self.metrics.cancelled(len(gone))
+            self.metrics.canceled(len(gone))
             for exchange in gone:
                 log("client_gone", request=exchange.name, seconds=exchange.seconds)
         answers: dict[int, Answer] = {}
@@ -133,7 +133,7 @@ class ReportHandler:
         exchange.name = name
         return exchange
 
-    def _decode(self) -> dict[str, Outcome]:
+    def _decode(self) -> dict[str, ReportOrFailure]:
         if not self.flight.exchanges:
             return {}
         steps = self.settings.steps_per_handle
@@ -141,7 +141,7 @@ class ReportHandler:
         self.metrics.active(len(self.generator.running))
         return outcomes
 
-    def _answer(self, outcome: Outcome, exchange: Exchange) -> Answer:
+    def _answer(self, outcome: ReportOrFailure, exchange: Exchange) -> Answer:
         form, name = _answer_format(exchange), exchange.name
         if isinstance(outcome, Failure):
             return self._failed(name, outcome, form.failure_answer(outcome, name, exchange))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from gevent.pool import Group
 
-from loadtests.outcomes import Outcome
+from loadtests.outcomes import SentRequest
 from loadtests.sender import Failed
 from loadtests.traffic import PlannedRequest
 
@@ -20,7 +20,7 @@ def send_closed_loop(
     users: int,
     seconds: float,
     send: Callable[[PlannedRequest], None],
-    record: Callable[[Outcome], None],
+    record: Callable[[SentRequest], None],
 ) -> None:
     """Send requests for a number of seconds, then wait for those in flight.
 
@@ -38,7 +38,7 @@ def send_closed_loop(
                 send(request)
             except Failed as error:
                 failure = error
-            record(Outcome(request, 0.0, time.monotonic() - begin - now, failure))
+            record(SentRequest(request, 0.0, time.monotonic() - begin - now, failure))
 
     group = Group()
     for _ in range(users):

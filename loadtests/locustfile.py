@@ -36,7 +36,7 @@ from locust.exception import StopUser
 from loadtests.closed_loop import send_closed_loop
 from loadtests.load import Load, add_load_arguments
 from loadtests.open_loop import send_open_loop
-from loadtests.outcomes import Outcome, broken_limits, exit_code, summarize, table, to_json
+from loadtests.outcomes import SentRequest, broken_limits, exit_code, summarize, table, to_json
 from loadtests.payloads import make_broken_files, make_images, make_small_image
 from loadtests.sender import KeyFile, Sender
 from loadtests.traffic import draw_requests, plan_requests
@@ -107,7 +107,7 @@ class Arrivals(User):
         gevent.spawn(self.environment.runner.quit)
         raise StopUser
 
-    def _record(self, outcome: Outcome) -> None:
+    def _record(self, outcome: SentRequest) -> None:
         self.environment.outcomes.append(outcome)
         self.environment.events.request.fire(
             request_type=outcome.request.transport,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import gevent
 from gevent.pool import Group
 
-from loadtests.outcomes import Outcome
+from loadtests.outcomes import SentRequest
 from loadtests.sender import Failed
 from loadtests.traffic import PlannedRequest
 
@@ -17,7 +17,7 @@ MAX_IN_FLIGHT = 400
 def send_open_loop(
     plan: Sequence[PlannedRequest],
     send: Callable[[PlannedRequest], None],
-    record: Callable[[Outcome], None],
+    record: Callable[[SentRequest], None],
     drain_s: float,
 ) -> None:
     """Send a plan, each request in its own greenlet, and record exactly one outcome for each.
@@ -33,7 +33,7 @@ def send_open_loop(
         # Absent if it was given up in the meantime.
         if open_requests.pop(request.number, None) is not None:
             planned = begin + request.due
-            record(Outcome(request, started - begin - request.at, time.monotonic() - planned, failure))
+            record(SentRequest(request, started - begin - request.at, time.monotonic() - planned, failure))
 
     def run(request: PlannedRequest) -> None:
         started = time.monotonic()

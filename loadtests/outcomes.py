@@ -17,7 +17,7 @@ SHED = "503 shed"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SentRequest:
     """One request.
 
     late    : seconds from its planned arrival to when it was sent; above 0 when the load generator is too slow
@@ -48,7 +48,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Row:
+class RequestGroup:
     """One group of requests. Percentiles are in seconds, over the requests that did not fail; None when all failed."""
 
     transport: str
@@ -60,7 +60,7 @@ class Row:
     p99: float | None
 
 
-NOTHING_SHED = Row("all", SHED, 0, 0, None, None, None)
+NOTHING_SHED = RequestGroup("all", SHED, 0, 0, None, None, None)
 
 
 @dataclass(frozen=True)
@@ -73,20 +73,20 @@ class Summary:
     failure_rate     : share of failed requests, shed ones included
     reports_per_s    : correct reports per second, from the first planned arrival to the last answer; in a closed loop,
                        within its window
-    late_p95         : 95th percentile of `Outcome.late`, in seconds
+    late_p95         : 95th percentile of `SentRequest.late`, in seconds
     failures         : number of occurrences of each failure
     shed             : requests that were refused because of overload, and how long the refusals took
     drained_s        : seconds from the last planned arrival to the last answer
     """
 
-    rows: tuple[Row, ...]
-    reports: Row
+    rows: tuple[RequestGroup, ...]
+    reports: RequestGroup
     requests: int
     failure_rate: float
     reports_per_s: float
     late_p95: float
     failures: dict[str, int]
-    shed: Row = NOTHING_SHED
+    shed: RequestGroup = NOTHING_SHED
     drained_s: float = 0.0
 
     @property
@@ -95,7 +95,7 @@ class Summary:
         return sum(self.failures.values()) - self.shed.requests
 
 
-def summarize(outcomes: Sequence[Outcome], window: tuple[float, float] = (0.0, math.inf)) -> Summary:
+def summarize(outcomes: Sequence[SentRequest], window: tuple[float, float] = (0.0, math.inf)) -> Summary:
     """Summarize a run. Raises ValueError without any outcome.
 
     window : of `Load`; answers outside it are left out, failures are not
@@ -183,16 +183,16 @@ def read_summary(path: Path) -> tuple[Summary, list[str]]:
     """Read the summary written by `to_json`, and the broken limits."""
     values = json.loads(path.read_text(encoding="utf-8"))
     numbers = {field.name: values[field.name] for field in dataclasses.fields(Summary)}
-    numbers["rows"] = tuple(Row(**row) for row in values["rows"])
-    numbers["reports"], numbers["shed"] = Row(**values["reports"]), Row(**values["shed"])
+    numbers["rows"] = tuple(RequestGroup(**row) for row in values["rows"])
+    numbers["reports"], numbers["shed"] = RequestGroup(**values["reports"]), RequestGroup(**values["shed"])
     return Summary(**numbers), values["broken_limits"]
 
 
-def _row(transport: str, name: str, outcomes: Sequence[Outcome]) -> Row:
+def _row(transport: str, name: str, outcomes: Sequence[SentRequest]) -> RequestGroup:
     latencies = [outcome.latency for outcome in outcomes if outcome.failure is None]
     return _times(transport, name, latencies, len(outcomes) - len(latencies))
 
 
-def _times(transport: str, name: str, latencies: Sequence[float], failures: int) -> Row:
+def _times(transport: str, name: str, latencies: Sequence[float], failures: int) -> RequestGroup:
     p50, p95, p99 = (percentile(latencies, share) for share in (0.5, 0.95, 0.99))
-    return Row(transport, name, len(latencies) + failures, failures, p50, p95, p99)
+    return RequestGroup(transport, name, len(latencies) + failures, failures, p50, p95, p99)

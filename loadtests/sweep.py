@@ -22,7 +22,7 @@ from typing import Any
 
 from loadtests.chart import draw_panels
 from loadtests.load import SCENARIOS, Load
-from loadtests.outcomes import Row, Summary, read_summary
+from loadtests.outcomes import RequestGroup, Summary, read_summary
 from loadtests.run import Target, run_load
 
 TRANSPORTS = {"HTTP": 0.0, "gRPC": 1.0}
@@ -50,7 +50,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Step:
+class RateStep:
     """One rate. Percentiles are in seconds, over the `n` reports that came; None without any."""
 
     scenario: str
@@ -80,7 +80,7 @@ class Sweep:
     objective: float = 0.0
     requests: int = REQUESTS
 
-    def climb(self, scenario: str, transport: str) -> Iterator[Step]:
+    def climb(self, scenario: str, transport: str) -> Iterator[RateStep]:
         """Yield rates until one is not held."""
         lone = self._lone(scenario, transport)
         objective = self.objective or LONE_FACTOR * lone
@@ -125,12 +125,12 @@ def is_held(summary: Summary, objective: float) -> bool:
     return p95 is not None and p95 <= objective and summary.failure_rate <= MAX_FAILURE_RATE
 
 
-def _step(scenario: str, transport: str, rate: float, row: Row, objective: float, held: bool) -> Step:  # noqa: PLR0917
+def _step(scenario: str, transport: str, rate: float, row: RequestGroup, objective: float, held: bool) -> RateStep:  # noqa: PLR0917
     answered = row.requests - row.failures
-    return Step(scenario, transport, rate, answered, row.failures, row.p50, row.p95, row.p99, objective, held)
+    return RateStep(scenario, transport, rate, answered, row.failures, row.p50, row.p95, row.p99, objective, held)
 
 
-def summary_line(steps: Sequence[Step]) -> str:
+def summary_line(steps: Sequence[RateStep]) -> str:
     """The saturation rate of one scenario over one transport, and what ended the climb."""
     first, last = steps[0], steps[-1]
     held = [step for step in steps if step.held]
@@ -146,15 +146,15 @@ def summary_line(steps: Sequence[Step]) -> str:
     )
 
 
-def write_csv(steps: Sequence[Step], path: Path) -> None:
+def write_csv(steps: Sequence[RateStep], path: Path) -> None:
     """All rates as a table."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(Step)])
+        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(RateStep)])
         writer.writeheader()
         writer.writerows(dataclasses.asdict(step) for step in steps)
 
 
-def draw_chart(steps: Sequence[Step], path: Path) -> None:
+def draw_chart(steps: Sequence[RateStep], path: Path) -> None:
     """p95 over the offered rate, a panel for each scenario."""
     scenarios = list(dict.fromkeys(step.scenario for step in steps))
     with draw_panels(path, (4, 3.5), count=len(scenarios), dpi=120) as panels:
@@ -189,13 +189,13 @@ def main(given: Sequence[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     server = Running(options.url, options.grpc_target, options.key_file.resolve())
     sweep = Sweep(server, options.model, out / "runs", options.objective, options.requests)
-    steps: list[Step] = []
+    steps: list[RateStep] = []
     all_held = True
     for scenario in options.scenarios:
         for transport in options.transports:
             if scenario in OVER_HTTP and transport != "HTTP":
                 continue
-            climbed: list[Step] = []
+            climbed: list[RateStep] = []
             for step in sweep.climb(scenario, transport):
                 climbed.append(step)
                 # After every rate: a sweep takes long, and may be interrupted.

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
 from prelim.errors import RequestError
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 
 OPTIONS = (
     GenerationOptions(max_new_tokens=8),
@@ -75,7 +75,7 @@ def decode(
     """All requests in one engine of so many slots; one or two enter at a step, as slots are free.
 
     draw    : how many enter is drawn
-    leaving : requests that are cancelled a few steps after they have entered
+    leaving : requests that are canceled a few steps after they have entered
     """
     engine = _Recording(decoder, slots=slots, eos_token_ids=[eos], pad_token_id=eos, detokenize=str)
     waiting, steps = list(requests.items()), 0

@@ -34,7 +34,7 @@ from training.evaluation.card_section import write_section
 from training.evaluation.confidence import (
     IsWrong,
     Sentences,
-    by_labeller,
+    by_labeler,
     by_template,
     fit,
     markdown,
@@ -42,7 +42,7 @@ from training.evaluation.confidence import (
     measure,
 )
 from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.metrics.labeller import Labeller
+from training.evaluation.metrics.labeler import Labeler
 from training.evaluation.metrics.template_captions import labels_of
 from training.evaluation.model_run import ModelRunner
 
@@ -52,8 +52,8 @@ def judges(data: EvaluationData, folder: Path) -> list[IsWrong]:
     if (folder / TEMPLATES).is_file():
         reader = LabelReader(read_templates(folder))
         return [by_template(reader, labels_of(study)) for study in data.studies]
-    labeller = Labeller()
-    return [by_labeller(labeller, reference) for reference in data.references]
+    labeler = Labeler()
+    return [by_labeler(labeler, reference) for reference in data.references]
 
 
 def read(model: Model, data: EvaluationData, folder: Path, arguments: argparse.Namespace) -> Sentences:

@@ -34,7 +34,7 @@ from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import TemplateScorer
 from training.evaluation.model_run import ModelRunner, Run
 from training.evaluation.predictions import read_predictions, sort_predictions
-from training.evaluation.systems import CONSTANT, Baselines, Section, baselines, evaluate
+from training.evaluation.systems import CONSTANT, Baselines, TableSection, baselines, evaluate
 from training.evaluation.table import markdown
 from training.settings import DatasetSettings, make_dataset_settings, read_dataset_settings
 
@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with sign_of_life("scoring"):
         learned, lacking = extra_measures(arguments.extras, {name: reports, **others.systems}, data.references)
         others.notes += lacking
-        extras = [Section("metrics with networks of their own", learned)] if learned[name] else []
+        extras = [TableSection("metrics with networks of their own", learned)] if learned[name] else []
         result = evaluate(
             name,
             reports,

@@ -36,7 +36,7 @@ from training.datasets.study import DatasetError, Study
 from training.datasets.trained_on import name_weights, read_trained_on, split_known
 from training.evaluate import add_source_arguments, make_source
 from training.evaluation.card_section import write_section
-from training.evaluation.encoding import Encoder
+from training.evaluation.encoding import ServedEncoder
 from training.evaluation.external import read_known, read_other_radiographs
 from training.evaluation.foreign_images import write_altered_images, write_foreign_images
 from training.evaluation.input_gate import (
@@ -130,7 +130,10 @@ def measure(
 
 
 def encode_others(
-    encoder: Encoder, pictures: Sequence[Path], read: Callable[[Path], Image.Image], others: Mapping[str, list[Path]]
+    encoder: ServedEncoder,
+    pictures: Sequence[Path],
+    read: Callable[[Path], Image.Image],
+    others: Mapping[str, list[Path]],
 ) -> dict[str, dict[str, np.ndarray]]:
     """Features of images that the gate is tried on, by title and kind.
 
@@ -167,7 +170,7 @@ def _run(arguments: argparse.Namespace) -> None:
             others = read_other_radiographs(arguments.covid, arguments.iu, read_known(Path(source.path)))
     # A CPU convolves twice as fast with this layout.
     vision = network.vision.to(memory_format=torch.channels_last)
-    encoder = Encoder(vision, config, arguments.slots, arguments.device, source.frame)
+    encoder = ServedEncoder(vision, config, arguments.slots, arguments.device, source.frame)
     train, val = (pool(encoder.means([image for image, _ in images])) for images in data)
     path = model / GATE
     if not arguments.measure:

@@ -95,8 +95,8 @@ class AuxiliarySettings:
 
 
 @dataclass(frozen=True)
-class OptimisationSettings:
-    """Section `optimisation`: optimizer and schedule. AdamW; a step's loss is the mean over all its report tokens."""
+class OptimizationSettings:
+    """Section `optimization`: optimizer and schedule. AdamW; a step's loss is the mean over all its report tokens."""
 
     seed: int = 20251122
     epochs: int = 10
@@ -150,7 +150,7 @@ class Settings:
     lora: LoraSettings = LoraSettings()
     augment: Augmentation = Augmentation()
     auxiliary: AuxiliarySettings = AuxiliarySettings()
-    optimisation: OptimisationSettings = OptimisationSettings()
+    optimization: OptimizationSettings = OptimizationSettings()
     run: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
@@ -160,8 +160,8 @@ class Settings:
             if value not in allowed:
                 raise SettingsError(f"{name} is {value!r}; allowed: {', '.join(map(repr, allowed))}")
         for name in ("batch_size", "accumulate", "epochs"):
-            if getattr(self.optimisation, name) < 1:
-                raise SettingsError(f"optimisation.{name} is {getattr(self.optimisation, name)}; allowed: 1 and more")
+            if getattr(self.optimization, name) < 1:
+                raise SettingsError(f"optimization.{name} is {getattr(self.optimization, name)}; allowed: 1 and more")
         if not 0 <= self.auxiliary.reports <= 1:
             raise SettingsError(f"auxiliary.reports is {self.auxiliary.reports}; allowed: 0 to 1")
         if self.lora.quantize and not self.lora.rank:
@@ -176,8 +176,8 @@ class Settings:
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "lora.quantize": ("", "nf4"),
-    "optimisation.schedule": ("cosine", "linear", "constant"),
-    "optimisation.mixed_precision": ("no", "bf16", "fp16"),
+    "optimization.schedule": ("cosine", "linear", "constant"),
+    "optimization.mixed_precision": ("no", "bf16", "fp16"),
     "run.dtype": ("float32", "float16", "bfloat16"),
     "run.device": ("", "cpu"),
 }

@@ -1,9 +1,9 @@
 """Train any of the systems: from images and reports to a model folder.
 
 $ python -m training.train training/configs/demo.yaml
-$ python -m training.train training/configs/demo.yaml optimisation.epochs=3 run.folder=runs/try run.out=models/try
+$ python -m training.train training/configs/demo.yaml optimization.epochs=3 run.folder=runs/try run.out=models/try
 $ python -m training.train run.resume=true run.folder=runs/demo           # after Ctrl-C or SIGTERM, which save
-$ python -m training.train run.resume=true run.folder=runs/demo optimisation.epochs=20      # a longer run
+$ python -m training.train run.resume=true run.folder=runs/demo optimization.epochs=20      # a longer run
 $ torchrun --nproc-per-node 2 -m training.train training/configs/demo.yaml
 
 Every setting is explained in training/settings.py, and the published recipes are in training/configs.
@@ -42,7 +42,7 @@ from training.run.preparation import Prepared, prepare, record_studies
 from training.run.run_state import (
     SETTINGS,
     Moving,
-    Progress,
+    RunProgress,
     load_best,
     restore,
     save,
@@ -86,7 +86,7 @@ class Trainer:
     """
 
     def __init__(self, settings: Settings) -> None:
-        o, r = settings.optimisation, settings.run
+        o, r = settings.optimization, settings.run
         self.settings, self.folder = settings, Path(r.folder)
         self.accelerator = Accelerator(
             cpu=r.device == "cpu",
@@ -105,7 +105,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(self.objective, make_optimizer(self.objective, o))
         self.average = Average(self.objective, o.ema_decay) if o.ema_decay else None
         self.parts = Moving(self.objective, self.optimizer, self.average, self.accelerator.scaler)
-        self.progress = Progress()
+        self.progress = RunProgress()
         if r.resume:
             self.progress = restore(self.folder, settings, self.parts, self.prepared.data)
 
@@ -114,7 +114,7 @@ class Trainer:
 
         The micro-batches of a step go round the processes: a step learns from the same ones however many there are.
         """
-        o, r = self.settings.optimisation, self.settings.run
+        o, r = self.settings.optimization, self.settings.run
         a_step = o.accumulate * self.processes
         first = self.progress.step * a_step + self.accelerator.process_index
         numbers = range(first, self.prepared.steps * a_step, self.processes)
@@ -124,7 +124,7 @@ class Trainer:
 
     def step(self, batches: Sequence[tuple[int, Batch]], *, stop: bool) -> bool:
         """Learn from the micro-batches of one step; says whether a process was told to stop."""
-        o, accelerator = self.settings.optimisation, self.accelerator
+        o, accelerator = self.settings.optimization, self.accelerator
         # A step's loss is the mean over the tokens of all its micro-batches, in whatever process they are.
         counts = accelerator.reduce(count_targets([batch for _, batch in batches], stop=stop), "sum")
         tokens, labels = counts[0].clamp(min=1), counts[1].clamp(min=1)
@@ -152,7 +152,7 @@ class Trainer:
         if not math.isfinite(report_loss):
             raise SettingsError(
                 f"the loss of step {self.progress.step} is {report_loss}; start again with a lower "
-                "optimisation.learning_rate or a longer optimisation.warmup"
+                "optimization.learning_rate or a longer optimization.warmup"
             )
         self.progress.train.append([self.progress.step, report_loss, label_loss, rate])
         return bool(counts[2])
@@ -194,7 +194,7 @@ def train(settings: Settings) -> bool:
     batches = run.batches()
     with stop_signals() as received, bar:
         while progress.step < steps and not stopped and not is_exhausted(progress, settings):
-            told = run.step(list(islice(batches, settings.optimisation.accumulate)), stop=bool(received))
+            told = run.step(list(islice(batches, settings.optimization.accumulate)), stop=bool(received))
             bar.set_postfix(
                 epoch=f"{progress.step / run.prepared.steps_per_epoch:.1f}",
                 loss=f"{progress.train[-1][1]:.3f}",
@@ -225,7 +225,7 @@ def train(settings: Settings) -> bool:
     return finished
 
 
-def is_exhausted(progress: Progress, settings: Settings) -> bool:
+def is_exhausted(progress: RunProgress, settings: Settings) -> bool:
     """Whether the validation loss has not fallen for as long as is waited for."""
     return bool(settings.run.patience) and progress.waited >= settings.run.patience
 
@@ -242,7 +242,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
-def finish(settings: Settings, prepared: Prepared, average: Average | None, progress: Progress) -> None:
+def finish(settings: Settings, prepared: Prepared, average: Average | None, progress: RunProgress) -> None:
     """Write the model folder with the best weights, or the last where nothing was validated, and the curves."""
     run, out, objective = Path(settings.run.folder), Path(settings.run.out), prepared.objective
     best = load_best(run) if progress.val else average.weights if average else {}

@@ -27,8 +27,8 @@ from training.datasets import FORMATS
 from training.datasets.checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
 from training.datasets.checks.duplicates import DISTANCE
 from training.datasets.checks.findings import Finding, find_all
-from training.datasets.checks.images import ImageFacts, examine_images
-from training.datasets.checks.page import write_page
+from training.datasets.checks.html_page import write_page
+from training.datasets.checks.image_facts import ImageFacts, examine_images
 from training.datasets.checks.plots import all_plots
 from training.datasets.checks.texts import WORD, describe_texts, describe_tokens
 from training.datasets.source import Source, read_source

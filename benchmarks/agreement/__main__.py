@@ -28,8 +28,8 @@ from benchmarks.models.real_models import SMOLLM2, Prefix, RealModel, real_model
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import serving_decoder
 from terminal.program import sign_of_life
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from benchmarks.models.real_models import Prefix, RealModel
 from prelim.decoders.decoder import Decoder
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.generation.selection import NextTokens, TokenSelection
 
 SLOTS = 8

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bulk.watch import Sample, tree_cpu_s, watch_job
+from benchmarks.bulk.job_watch import JobSample, tree_cpu_s, watch_job
 from benchmarks.machine import commit, describe_machine
 from benchmarks.serving.archives import DYNAMIC, derive
 from launcher.local_server import LocalServer
@@ -60,7 +60,7 @@ class Rate:
     per_cpu_s: float
 
 
-def rate_of(samples: Sequence[Sample]) -> Rate:
+def rate_of(samples: Sequence[JobSample]) -> Rate:
     """The rate from when the first report is begun until the last one is there."""
     rows = samples[-1].rows
     first = next(sample for sample in samples if sample.working)
@@ -68,23 +68,23 @@ def rate_of(samples: Sequence[Sample]) -> Rate:
     return Rate(rows / (last.seconds - first.seconds), rows / (last.cpu_s - first.cpu_s))
 
 
-def load_server(server: LocalServer, model: str, files: Sequence[Path]) -> list[Sample]:
+def load_server(server: LocalServer, model: str, files: Sequence[Path]) -> list[JobSample]:
     """Send all files, with more open requests than the server decodes together; returns samples."""
     client = HttpClient(server.url, server.key(), model)
-    samples: list[Sample] = []
+    samples: list[JobSample] = []
     began = time.monotonic()
     with ThreadPoolExecutor(USERS) as users:
         sent = [users.submit(lambda file: client.report(file.read_bytes(), **OPTIONS), file) for file in files]
         while samples[-1:] == [] or samples[-1].rows < len(files):
             time.sleep(EVERY_S)
             done = sum(one.done() for one in sent)
-            samples.append(Sample(time.monotonic() - began, done, 0, 0, tree_cpu_s(server.pid)))
+            samples.append(JobSample(time.monotonic() - began, done, 0, 0, tree_cpu_s(server.pid)))
         for one in sent:
             one.result()
     return samples
 
 
-def run_bulk(archive: Path, files: Sequence[Path]) -> list[Sample]:
+def run_bulk(archive: Path, files: Sequence[Path]) -> list[JobSample]:
     """Run a job over the folder of all files; returns samples."""
     with tempfile.TemporaryDirectory(prefix="prelim-") as folder:
         options = [f"--option={name}={value}" for name, value in OPTIONS.items()]

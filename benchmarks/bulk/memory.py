@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.bulk.watch import Sample, read_summary, watch_job
+from benchmarks.bulk.job_watch import JobSample, read_summary, watch_job
 from loadtests.chart import draw_panels
 from loadtests.payloads import make_small_image
 
@@ -20,7 +20,7 @@ SETTLED = 0.1
 """Share of the rows after which everything that does not grow with them is in memory."""
 
 
-def run_rows(archive: Path, rows: int, folder: Path, *options: str, every: float = 1.0) -> list[Sample]:
+def run_rows(archive: Path, rows: int, folder: Path, *options: str, every: float = 1.0) -> list[JobSample]:
     """Run a job over rows that name one image; returns samples.
 
     Raises JobFailed, and RuntimeError unless every row got a report.
@@ -36,13 +36,13 @@ def run_rows(archive: Path, rows: int, folder: Path, *options: str, every: float
     return samples
 
 
-def growth(samples: Sequence[Sample]) -> int:
+def growth(samples: Sequence[JobSample]) -> int:
     """Bytes by which the driver has grown since it had settled."""
     later = [sample.driver for sample in samples if sample.rows >= SETTLED * samples[-1].rows]
     return max(later) - later[0]
 
 
-def table(samples: Sequence[Sample]) -> str:
+def table(samples: Sequence[JobSample]) -> str:
     """A Markdown table of the memory after each tenth of the rows."""
     lines = ["| rows | seconds | driver, MB | Ray and workers, MB |", "|---|---|---|---|"]
     for tenth in range(1, 11):
@@ -51,7 +51,7 @@ def table(samples: Sequence[Sample]) -> str:
     return "\n".join(lines)
 
 
-def draw(samples: Sequence[Sample], path: Path) -> None:
+def draw(samples: Sequence[JobSample], path: Path) -> None:
     """Draw memory over rows."""
     with draw_panels(path) as (panel,):
         rows = [sample.rows for sample in samples]

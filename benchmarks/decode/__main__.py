@@ -24,11 +24,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.decode.contender import IDLE, OURS, PEERS, ROOT, Contender, PeerFailed
+from benchmarks.decode.contender import OURS, PEERS, Contender, PeerFailed
 from benchmarks.decode.floor import COSTS, family, floor
 from benchmarks.decode.rounds import Point, measure
-from benchmarks.decode.table import Row, markdown, markdown_table, rows
-from benchmarks.machine import commit, describe_machine, measure_machine, show_turn
+from benchmarks.decode.table import DecodeRow, markdown, markdown_table, rows
+from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint, work
 
 STORE = ROOT / "build" / "bench" / "checkpoints"
@@ -77,7 +77,7 @@ def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -
         "versions": {"python": platform.python_version()},
         "shapes": {},
     }
-    tables: dict[tuple[str, Point], list[Row]] = {}
+    tables: dict[tuple[str, Point], list[DecodeRow]] = {}
     for shape in settings.shapes:
         amount = work(shape)
         section: dict[str, Any] = {"parameters": amount.parameters, "section": shape.section, "notes": {}, "points": {}}
@@ -145,7 +145,7 @@ def _contenders(
         yield started
 
 
-def _write(out: Path, record: dict[str, Any], tables: dict[tuple[str, Point], list[Row]]) -> None:
+def _write(out: Path, record: dict[str, Any], tables: dict[tuple[str, Point], list[DecodeRow]]) -> None:
     (out / "decode.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     (out / "decode.md").write_text(markdown(record, tables), encoding="utf-8")
 

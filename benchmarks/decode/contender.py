@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.machine import IDLE, ROOT
+
 PEERS_PYTHON = ROOT / "build" / "bench" / "bin" / "python"
 """Python of the environment that `make bench` creates from benchmarks/decode/peers.txt."""
 
@@ -23,9 +24,6 @@ HERE = (OURS, "generate")
 PEERS = (*HERE, "ctranslate2", "openvino", "openvino_genai", "llama_cpp")
 """Modules of benchmarks.decode.peers, in the order in which they take their turns."""
 
-IDLE = {"KMP_BLOCKTIME": "1", "GOMP_SPINCOUNT": "10000"}
-"""Environment variables that keep waiting threads from taking cores from the active peer."""
-
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 _PATIENCE_S = 10.0
 
@@ -35,7 +33,7 @@ class PeerFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Job:
+class Decoding:
     """One decoding: all prefixes together, exactly `new_tokens` tokens for each."""
 
     prefixes: Sequence[Sequence[int]]
@@ -44,7 +42,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answer:
+class DecodingResult:
     """Result of a job; `refused` is None or the reason why there is no result."""
 
     seconds: float = 0.0
@@ -86,7 +84,7 @@ class Contender:
         self.versions: Mapping[str, str] = said["versions"]
         self.note: str = said["note"]
 
-    def measure(self, precision: str, job: Job) -> Answer:
+    def measure(self, precision: str, job: Decoding) -> DecodingResult:
         """Run a job and wait for it. Raises PeerFailed if the process exits."""
         line = {"precision": precision, "prefixes": job.prefixes, "beams": job.beams, "new_tokens": job.new_tokens}
         stdin = self._process.stdin
@@ -97,7 +95,7 @@ class Contender:
             stdin.flush()
         except BrokenPipeError:
             raise self._failed() from None
-        return Answer(**self._read())
+        return DecodingResult(**self._read())
 
     def cpu_seconds(self) -> float:
         """CPU time of the process so far."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.machine import Machine
 from benchmarks.models.shapes import Shape, Work
 
 _REPETITIONS = 8
@@ -22,29 +23,6 @@ _BUFFER_BYTES = 1 << 29
 """Bytes of the buffer, many times the last-level cache."""
 _SIDE = 2048
 """Side of the square matrices, large enough that their product is bound by arithmetic."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Peak performance, the best of several measurements with all threads.
-
-    read, copy : memory bandwidth in bytes a second; a copy counts bytes read and bytes written
-    operations : multiplications and additions a second of a matrix product, by the type of its elements
-    """
-
-    read: float
-    copy: float
-    operations: Mapping[str, float]
-
-    @property
-    def bandwidth(self) -> float:
-        """The best bandwidth seen, bytes a second."""
-        return max(self.read, self.copy)
-
-    def best(self, other: "Machine") -> "Machine":
-        """The better of two measurements, figure by figure."""
-        operations = {kind: max(value, other.operations[kind]) for kind, value in self.operations.items()}
-        return Machine(max(self.read, other.read), max(self.copy, other.copy), operations)
 
 
 @dataclass(frozen=True)

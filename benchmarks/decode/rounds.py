@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.decode.contender import Answer, Contender, Job, PeerFailed
+from benchmarks.decode.contender import Contender, Decoding, DecodingResult, PeerFailed
 from benchmarks.machine import busy_seconds
 from benchmarks.models.random_checkpoint import BIOGPT_SPECIAL
 from benchmarks.models.shapes import Shape
@@ -124,7 +124,7 @@ def measure(
     The first round is a warm-up that is not counted; it loads weights and allocates memory.
     """
     words = prefixes(shape, point.images)
-    jobs = [Job(words, point.beams, new_tokens) for new_tokens in (1, 1 + steps)]
+    jobs = [Decoding(words, point.beams, new_tokens) for new_tokens in (1, 1 + steps)]
     series = [Series(contender.name, precision, steps) for contender, precision in contenders]
     everybody = {contender for contender, _ in contenders}
     for number in range(rounds + 1):
@@ -142,17 +142,17 @@ def measure(
     return series
 
 
-def _turn(contender: Contender, one: Series, jobs: Sequence[Job]) -> list[float] | None:
+def _turn(contender: Contender, one: Series, jobs: Sequence[Decoding]) -> list[float] | None:
     """Seconds of each job; None if it is refused, with the reason in the series."""
     seconds = []
     for job in jobs:
         try:
             answer = contender.measure(one.precision, job)
         except PeerFailed as failed:
-            answer = Answer(refused=str(failed))
+            answer = DecodingResult(refused=str(failed))
         if answer.refused is None and [len(ids) for ids in answer.token_ids] != [job.new_tokens] * len(job.prefixes):
             lengths = [len(ids) for ids in answer.token_ids]
-            answer = Answer(refused=f"it gave {lengths} tokens instead of {job.new_tokens} for each image")
+            answer = DecodingResult(refused=f"it gave {lengths} tokens instead of {job.new_tokens} for each image")
         if answer.refused is not None:
             one.refused = answer.refused
             return None

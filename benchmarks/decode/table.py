@@ -11,7 +11,7 @@ from benchmarks.machine import QUIET_CORES, where_and_when
 
 
 @dataclass(frozen=True)
-class Row:
+class DecodeRow:
     """One contender in one precision at one point.
 
     best, median   : milliseconds per step
@@ -43,7 +43,7 @@ class Row:
     refused: str | None = None
 
 
-def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[Row]:
+def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[DecodeRow]:
     """Make the rows of one point; `floors` by precision."""
     done = [series for series in results if series.refused is None and min(series.best, series.median) > 0]
     ours = sorted((series for series in done if series.peer == OURS), key=lambda series: series.median)
@@ -51,18 +51,20 @@ def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[Row]:
     table = []
     for series in results:
         if series.refused is not None:
-            table.append(Row(series.peer, series.precision, refused=series.refused))
+            table.append(DecodeRow(series.peer, series.precision, refused=series.refused))
             continue
         if series.best <= 0 or series.median <= 0:
             # The first token took longer than the whole text, so these rounds give no time of a step.
-            table.append(Row(series.peer, series.precision, refused="its rounds scatter too much; use more rounds"))
+            table.append(
+                DecodeRow(series.peer, series.precision, refused="its rounds scatter too much; use more rounds")
+            )
             continue
         floor = floors[series.precision]
         kin = [one for one in ours if family(one.precision) == family(series.precision)]
         # The same kind of int8 if there is one, else our fastest.
         same = next((one for one in kin if one.precision == series.precision), kin[0] if kin else None)
         table.append(
-            Row(
+            DecodeRow(
                 series.peer,
                 series.precision,
                 best=1e3 * series.best,
@@ -89,7 +91,7 @@ _HEAD = (
 )
 
 
-def markdown_table(table: Sequence[Row]) -> str:
+def markdown_table(table: Sequence[DecodeRow]) -> str:
     """The rows of one point as Markdown; notes below it name refusals and measurements under other load."""
     lines, disturbed = [_HEAD], []
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -122,7 +124,7 @@ def markdown_table(table: Sequence[Row]) -> str:
     return "\n".join(lines) + "".join(f"\n\n{note}" for note in notes)
 
 
-def markdown(record: Mapping[str, Any], tables: Mapping[tuple[str, Point], Sequence[Row]]) -> str:
+def markdown(record: Mapping[str, Any], tables: Mapping[tuple[str, Point], Sequence[DecodeRow]]) -> str:
     """The whole page; `record` is the content of the JSON file without the rows."""
     parts = [_preface(record)]
     for name, shape in record["shapes"].items():

@@ -28,10 +28,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.decode.contender import IDLE, ROOT
 from benchmarks.encoder.runners import floor, runners
-from benchmarks.encoder.table import Row, measure, rows, table
-from benchmarks.machine import commit, describe_machine, measure_machine, show_turn, where_and_when
+from benchmarks.encoder.table import EncoderRow, measure, rows, table
+from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn, where_and_when
 from benchmarks.models.random_model import write_random_model
 from benchmarks.models.shapes import Shape
 from prelim.archive.archive import CONNECTOR, VISION
@@ -44,7 +43,7 @@ PARTS = {"vision": VISION, "connector": CONNECTOR}
 
 
 @dataclass(frozen=True)
-class Encoder:
+class PublishedEncoder:
     """Vision encoder and connector of a system, both of published size; the decoder is irrelevant here."""
 
     system: str
@@ -52,9 +51,9 @@ class Encoder:
 
 
 ENCODERS = {
-    "biomedclip": Encoder("biomedclip_qformer_biogpt", {}),
-    "mobilenet": Encoder("mobilenet_graph", {"width": 512}),
-    "densenet": Encoder("densenet_disease_llama", {"width": 4096}),
+    "biomedclip": PublishedEncoder("biomedclip_qformer_biogpt", {}),
+    "mobilenet": PublishedEncoder("mobilenet_graph", {"width": 512}),
+    "densenet": PublishedEncoder("densenet_disease_llama", {"width": 4096}),
 }
 """Name on the command line -> encoder."""
 
@@ -150,7 +149,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "Differences are relative to the largest output. Weights are random, of the published size.",
     ]
     for key, encoder in record["encoders"].items():
-        found = [Row(**row) for row in encoder["rows"]]
+        found = [EncoderRow(**row) for row in encoder["rows"]]
         parts.append(f"## {key}: {encoder['operations'] / 1e9:.1f} G operations\n\n{table(found)}")
     return "\n\n".join(parts) + "\n"
 

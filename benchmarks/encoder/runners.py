@@ -14,7 +14,7 @@ from torch import nn
 
 from prelim.encoding.onnx_session import Array, OnnxSession
 
-Run = Callable[[Array], Array]
+Encoding = Callable[[Array], Array]
 
 SERVED = "ONNX Runtime, as served"
 EAGER = "PyTorch eager"
@@ -31,7 +31,7 @@ class Runner:
     """
 
     name: str
-    run: Run | None
+    run: Encoding | None
     reason: str = ""
     floor: bool = False
 
@@ -116,7 +116,7 @@ def floor(operations: int) -> Runner:
     return Runner(FLOOR, run, floor=True)
 
 
-def _of_torch(network: Callable[[torch.Tensor], torch.Tensor], autocast: torch.dtype | None = None) -> Run:
+def _of_torch(network: Callable[[torch.Tensor], torch.Tensor], autocast: torch.dtype | None = None) -> Encoding:
     def run(batch: Array) -> Array:
         with torch.inference_mode(), torch.autocast("cpu", autocast, enabled=autocast is not None):
             return network(torch.from_numpy(batch)).float().numpy()

@@ -36,7 +36,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Row:
+class EncoderRow:
     """Milliseconds per batch.
 
     times  : ratio to the served network, the median over the rounds: the speed of a shared machine varies more between
@@ -90,10 +90,10 @@ def _seconds(run: Callable[[Array], Array], batch: Array) -> float:
     return time.perf_counter() - began
 
 
-def rows(timings: Sequence[Timing]) -> list[Row]:
+def rows(timings: Sequence[Timing]) -> list[EncoderRow]:
     """Make the rows of the table; the first timing is the served one."""
     return [
-        Row(
+        EncoderRow(
             timing.name,
             median=1e3 * statistics.median(timing.seconds),
             best=1e3 * min(timing.seconds),
@@ -102,12 +102,12 @@ def rows(timings: Sequence[Timing]) -> list[Row]:
             foreign_cores=max(0.0, timing.foreign / timing.elapsed) if timing.elapsed else 0.0,
         )
         if timing.seconds and not timing.reason
-        else Row(timing.name, reason=timing.reason)
+        else EncoderRow(timing.name, reason=timing.reason)
         for timing in timings
     ]
 
 
-def table(found: Sequence[Row]) -> str:
+def table(found: Sequence[EncoderRow]) -> str:
     """The rows as Markdown; notes below give the reasons for missing figures."""
     lines = ["| | ms, median | best | times as served | largest difference |", "|---|---|---|---|---|"]
     for row in found:

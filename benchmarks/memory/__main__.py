@@ -48,7 +48,7 @@ STAGGER_S = 0.3
 
 
 @dataclass(frozen=True)
-class Step:
+class MeasuredCommand:
     """One command. seconds : its duration; peak_rss : peak bytes of its largest process."""
 
     name: str
@@ -73,7 +73,7 @@ class Served:
     peak: Memory
 
 
-def run(name: str, module: str, *arguments: str | int | Path) -> Step:
+def run(name: str, module: str, *arguments: str | int | Path) -> MeasuredCommand:
     """Run a command of this project. Raises CalledProcessError if it fails."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     began = time.perf_counter()
@@ -86,10 +86,10 @@ def run(name: str, module: str, *arguments: str | int | Path) -> Step:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return Step(name, time.perf_counter() - began, 1024 * usage.ru_maxrss)
+    return MeasuredCommand(name, time.perf_counter() - began, 1024 * usage.ru_maxrss)
 
 
-def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[Step]]:
+def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[MeasuredCommand]]:
     """Make a model folder of published size with random weights, imported from a checkpoint in the original format."""
     checkpoint, model = folder / "final_model.pth", folder / system
     made = run("random checkpoint", "benchmarks.models.random_checkpoint", system, checkpoint)
@@ -166,7 +166,7 @@ def _images() -> "Sequence[bytes]":
     return [png + f"{i}".encode() for i in range(1000)]
 
 
-def table(weights: int, steps: Sequence[Step], served: Sequence[Served]) -> str:
+def table(weights: int, steps: Sequence[MeasuredCommand], served: Sequence[Served]) -> str:
     """The figures as Markdown."""
     lines = ["| step | s | peak RSS, MB |", "|---|---|---|"]
     lines += [f"| {step.name} | {step.seconds:.0f} | {step.peak_rss / 1e6:.0f} |" for step in steps]
@@ -211,7 +211,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
         folder = Path(temporary)
         model: Path | None = arguments.model
-        steps: list[Step] = []
+        steps: list[MeasuredCommand] = []
         if model is None:
             model, steps = make_model(arguments.system, arguments.tokenizer, folder)
         model = with_precision(model, arguments.precision, folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.decode.peers.prelim import import_checkpoint
+from benchmarks.models.imported import import_checkpoint
 from benchmarks.models.random_checkpoint import write_random_tokenizer
 from benchmarks.models.shapes import Shape, checkpoint
 from prelim.archive.archive import load_tokenizer

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.decode.contender import ROOT
+from benchmarks.machine import ROOT
 from benchmarks.models import smollm2
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim.decoders.decoder import IMAGE

@@ -24,8 +24,7 @@ from typing import Any
 
 import onnxruntime
 
-from benchmarks.decode.contender import ROOT
-from benchmarks.machine import commit, describe_machine, measure_machine
+from benchmarks.machine import ROOT, commit, describe_machine, measure_machine
 from benchmarks.serving.archives import SUBJECTS, Candidate, Subject, Workshop
 from benchmarks.serving.runs import Plan, Runs, measure_alone, take_medians
 from benchmarks.serving.table import draw, markdown

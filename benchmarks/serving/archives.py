@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.decode.contender import ROOT
+from benchmarks.machine import ROOT
 from benchmarks.memory.__main__ import with_precision
 from benchmarks.models.random_model import write_random_model
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint

@@ -6,15 +6,15 @@ from highdicom.sr.templates import LanguageOfContentItemAndDescendants
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
+from bridge.configuration.settings import ReportSettings
+from bridge.dicom.identity import DRAFT
 from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft
 from bridge.documents.structured_report import COMMENT, ENGLISH, algorithm, observer, write_structured_report
-from bridge.identity import DRAFT
-from bridge.settings import Report
 
 SOURCE = CodedConcept("121080", "DCM", "Best illustration of finding")
 
 
-def write_basic_text(draft: Draft, settings: Report) -> Dataset:
+def write_basic_text(draft: Draft, settings: ReportSettings) -> Dataset:
     """Return the SR document of a draft, ready to be stored.
 
     The notice is also in the text, because viewers hide the flags.
@@ -25,7 +25,7 @@ def write_basic_text(draft: Draft, settings: Report) -> Dataset:
     )
 
 
-def _content(draft: Draft, settings: Report) -> ContainerContentItem:
+def _content(draft: Draft, settings: ReportSettings) -> ContainerContentItem:
     """Return the content tree."""
     root = ContainerContentItem(TITLE, template_id="2000")
     content = ContentSequence()

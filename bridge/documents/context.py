@@ -8,10 +8,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
+from bridge.configuration.settings import ReportSettings
+from bridge.dicom.identity import DRAFT, device_uid, document_uid, series_uid
+from bridge.dicom.study_state import PATIENT, STUDY
 from bridge.documents.draft import Draft, plain
-from bridge.identity import DRAFT, device_uid, document_uid, series_uid
-from bridge.settings import Report
-from bridge.study import PATIENT, STUDY
 
 KEYS = ("PatientID", "StudyInstanceUID")
 SEXES = ("M", "F", "O")
@@ -93,7 +93,7 @@ def model_name(draft: Draft) -> str:
     return short(f"{model['name']} {model['version']}")
 
 
-def sign(document: Dataset, draft: Draft, settings: Report) -> None:
+def sign(document: Dataset, draft: Draft, settings: ReportSettings) -> None:
     """Write the device as author (PS3.3 C.17.2, Table 10-1 with type DEV) and the time zone."""
     author = Dataset()
     author.ObserverType = "DEV"

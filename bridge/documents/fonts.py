@@ -13,7 +13,7 @@ from xml.sax.saxutils import escape
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFError, TTFont
 
-from bridge.section import ConfigError
+from bridge.configuration.section import ConfigError
 
 BUNDLED = (("matplotlib", "mpl-data/fonts/ttf/DejaVuSans.ttf"), ("matplotlib_fontja", "fonts/ipaexg.ttf"))
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"

@@ -21,10 +21,10 @@ from highdicom.sr.templates import LanguageOfContentItemAndDescendants
 from pydicom.dataset import Dataset
 from pydicom.uid import Comprehensive3DSRStorage
 
+from bridge.configuration.settings import ReportSettings
+from bridge.dicom.identity import MEASUREMENTS, document_uid
 from bridge.documents.draft import BANNER, NOTICE, SECTIONS, Draft
 from bridge.documents.structured_report import COMMENT, ENGLISH, algorithm, observer, write_structured_report
-from bridge.identity import MEASUREMENTS, document_uid
-from bridge.settings import Report
 
 PROCEDURE = CodedConcept("363679005", "SCT", "Imaging procedure")
 EVALUATIONS = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
@@ -32,7 +32,7 @@ LOG_PROBABILITY = CodedConcept("avg_logprob", "99PRELIM", "Mean natural log-prob
 NO_UNITS = CodedConcept("1", "UCUM", "no units")
 
 
-def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
+def write_measurement_report(draft: Draft, settings: ReportSettings) -> Dataset:
     """Return the measurement report of a draft, ready to be stored."""
     (root,) = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=observer(draft, settings)),
@@ -46,7 +46,7 @@ def write_measurement_report(draft: Draft, settings: Report) -> Dataset:
     )
 
 
-def _group(draft: Draft, settings: Report) -> MeasurementsAndQualitativeEvaluations:
+def _group(draft: Draft, settings: ReportSettings) -> MeasurementsAndQualitativeEvaluations:
     """Return the measurement group of the images; a withdrawn draft has read none and measures nothing."""
     if draft.withdrawn:
         return MeasurementsAndQualitativeEvaluations(tracking_identifier=_tracking(draft))

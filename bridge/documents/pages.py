@@ -12,10 +12,10 @@ from reportlab.lib.styles import ParagraphStyle
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer
 
+from bridge.configuration.settings import ReportSettings
 from bridge.documents.context import model_name
 from bridge.documents.draft import NOTICE, SECTIONS, Draft, plain
 from bridge.documents.fonts import load_fonts, mark_up
-from bridge.settings import Report
 
 BODY = ParagraphStyle("body", fontSize=11, leading=15, spaceAfter=2 * mm)
 LINE = ParagraphStyle("text", BODY, spaceAfter=0)
@@ -40,7 +40,7 @@ _lock = threading.Lock()
 """reportlab keeps the glyphs in use in its global fonts."""
 
 
-def print_pages(draft: Draft, header: Dataset, settings: Report) -> bytes:
+def print_pages(draft: Draft, header: Dataset, settings: ReportSettings) -> bytes:
     """Return a PDF with the notice, patient and study, the sections, and the model with its warnings.
 
     header : patient and study, of `identify`

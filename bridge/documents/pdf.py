@@ -5,15 +5,15 @@ import datetime
 from pydicom.dataset import Dataset, FileMetaDataset, validate_file_meta
 from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
+from bridge.configuration.settings import ReportSettings
+from bridge.dicom.identity import KINDS, PDF, document_uid, series_uid
+from bridge.dicom.study_state import PATIENT, STUDY
 from bridge.documents.context import identify, short
 from bridge.documents.draft import TITLE, Draft
 from bridge.documents.pages import print_pages
-from bridge.identity import KINDS, PDF, document_uid, series_uid
-from bridge.settings import Report
-from bridge.study import PATIENT, STUDY
 
 
-def write_pdf(draft: Draft, settings: Report) -> Dataset:
+def write_pdf(draft: Draft, settings: ReportSettings) -> Dataset:
     """Return the encapsulated PDF of a draft, ready to be stored.
 
     Patient and study are printed and in the header; a document that replaces another says so on its first page.

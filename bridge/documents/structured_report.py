@@ -7,10 +7,10 @@ from highdicom.sr.coding import CodedConcept
 from highdicom.sr.templates import AlgorithmIdentification, DeviceObserverIdentifyingAttributes, ObserverContext
 from pydicom.dataset import Dataset
 
+from bridge.configuration.settings import ReportSettings
+from bridge.dicom.identity import KINDS, device_uid, document_uid, series_uid
 from bridge.documents.context import identify, list_predecessors, model_name, short, sign
 from bridge.documents.draft import Draft, plain
-from bridge.identity import KINDS, device_uid, document_uid, series_uid
-from bridge.settings import Report
 
 DEVICE = CodedConcept("121007", "DCM", "Device")
 ENGLISH = CodedConcept("en", "RFC5646", "English")
@@ -21,7 +21,7 @@ def write_structured_report(
     form: type[ComprehensiveSR | Comprehensive3DSR],
     content: ContainerContentItem,
     draft: Draft,
-    settings: Report,
+    settings: ReportSettings,
     kind: str,
     *,
     sop_class: str,
@@ -29,7 +29,7 @@ def write_structured_report(
     """Return a structured report: UNVERIFIED, PRELIMINARY and COMPLETE (PS3.3 C.17.2), with the device as its author.
 
     form      : of highdicom
-    kind      : of the document, see bridge.identity
+    kind      : of the document, see bridge.dicom.identity
     sop_class : which the content must satisfy; it may be another one than that of the form
     """
     model = draft.answer["model"]
@@ -56,7 +56,7 @@ def write_structured_report(
     return document
 
 
-def observer(draft: Draft, settings: Report) -> ObserverContext:
+def observer(draft: Draft, settings: ReportSettings) -> ObserverContext:
     """Return the model as the device that observed (TID 1002, 1004)."""
     model = draft.answer["model"]
     device = DeviceObserverIdentifyingAttributes(
@@ -69,7 +69,7 @@ def observer(draft: Draft, settings: Report) -> ObserverContext:
     return ObserverContext(DEVICE, device)
 
 
-def algorithm(draft: Draft, settings: Report) -> AlgorithmIdentification:
+def algorithm(draft: Draft, settings: ReportSettings) -> AlgorithmIdentification:
     """Return the model, its options and the server's warnings as Algorithm Identification (TID 4019)."""
     model = draft.answer["model"]
     options = [f"{name}={json.dumps(value)}" for name, value in sorted(draft.options.items())]

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
+from export.checkpoints.import_source import ImportSource
 from export.checkpoints.record import ImportRecord
-from export.checkpoints.source import Source
 from prelim.archive.archive import CONFIG
 from prelim.decoders.weights_file import PROGRESS_FROM, Weights
 from prelim.networks.architectures.architecture import Published
@@ -103,7 +103,7 @@ image) on the same studies. Do not publish a score without that baseline.
 
 
 def write_card(
-    folder: Path, published: Published, weights: Weights, record: ImportRecord, sources: Sequence[Source]
+    folder: Path, published: Published, weights: Weights, record: ImportRecord, sources: Sequence[ImportSource]
 ) -> None:
     """Write MODEL_CARD.md into a model folder that has a model.yaml; an existing card is not overwritten.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from export.checkpoints.bitsandbytes_weights import dequantize_weights
 from export.checkpoints.checkpoint import read_checkpoint
+from export.checkpoints.import_source import ImportSource
 from export.checkpoints.lora import (
     AdapterSettings,
     adapted_layers,
@@ -22,7 +23,6 @@ from export.checkpoints.lora import (
 )
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import GGUF, JSON, SETTINGS, SettingsFile, read_settings
-from export.checkpoints.source import Source
 from export.checkpoints.wrappers import unwrap
 from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 from prelim.errors import ArchiveError
@@ -105,7 +105,7 @@ def our_weights(
     return {published.our_key(key): value for key, value in tensors.items() if key not in ignored}, ignored
 
 
-def gather_weights(published: Published, sources: Sequence[Source], record: ImportRecord) -> Gathered:
+def gather_weights(published: Published, sources: Sequence[ImportSource], record: ImportRecord) -> Gathered:
     """Read all tensors, and all settings, from the sources.
 
     For a weight that is in several sources the first one is used, but the weights of an adapter's file replace those of
@@ -144,7 +144,7 @@ def gather_weights(published: Published, sources: Sequence[Source], record: Impo
     return gathered
 
 
-def _check_values(published: Published, source: Source, found: Weights) -> None:
+def _check_values(published: Published, source: ImportSource, found: Weights) -> None:
     """Raise ArchiveError if a source has no tensors, or some of the system without values."""
     if not found and source.path.suffix != JSON:
         raise ArchiveError(f"{source.label} contains no tensors; save the weights again")
@@ -172,7 +172,7 @@ def _check_unique(published: Published, label: str, found: Weights) -> None:
 
 
 def share_tied(
-    published: Published, source: Source, found: Weights, record: ImportRecord
+    published: Published, source: ImportSource, found: Weights, record: ImportRecord
 ) -> dict[str, Tensor | LazyTensor]:
     """Check the values of tied keys; one that was saved under its other name only gets its own.
 

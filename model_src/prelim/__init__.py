@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 # Before anything imports ONNX Runtime, whose telemetry would keep an identifier in the temporary folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

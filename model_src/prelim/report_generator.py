@@ -22,7 +22,7 @@ from prelim.archive.archive import (
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder
-from prelim.encoding.report_request import Draft, ReportRequest
+from prelim.encoding.report_request import PendingReport, ReportRequest
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, RequestError
 from prelim.generation.banned_phrases import Bans
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
@@ -89,7 +89,7 @@ class ReportGenerator:
         self._confidence = self._calibration(archive)
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
-        self._engine: Engine[Draft] = Engine(
+        self._engine: Engine[PendingReport] = Engine(
             decoder,
             slots=slots,
             eos_token_ids=tokens.eos_token_ids,
@@ -162,7 +162,7 @@ class ReportGenerator:
                 f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
             )
         options = request.options or self.config.generation
-        draft = Draft(None, self._prompt_ids(request), options, request=request, images=self._images)
+        draft = PendingReport(None, self._prompt_ids(request), options, request=request, images=self._images)
         self._engine.add({request_id: draft})
 
     def step(self, max_steps: int = 1) -> dict[str, Report | RequestError]:
@@ -257,7 +257,7 @@ class ReportGenerator:
         """Tokens that stand before the report."""
         return self._prompter.ids(request.prompt, request.messages, request.num_images)
 
-    def _report(self, draft: Draft) -> Report:
+    def _report(self, draft: PendingReport) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""
         try:
             hypotheses = draft.hypotheses
@@ -301,7 +301,7 @@ class ReportGenerator:
             },
         )
 
-    def _sentences(self, draft: Draft, hypothesis: Hypothesis, text: str) -> tuple[Sentence, ...] | None:
+    def _sentences(self, draft: PendingReport, hypothesis: Hypothesis, text: str) -> tuple[Sentence, ...] | None:
         """The sentences of a report with their confidence; None where the model is not calibrated."""
         if self._confidence is None:
             return None
@@ -310,7 +310,7 @@ class ReportGenerator:
         read = read_sentences(text, hypothesis, self._detokenize, max(distances, default=0.0))
         return self._confidence.sentences(read, self.config.confirm_below)
 
-    def _tokens(self, draft: Draft, hypothesis: Hypothesis) -> tuple[Token, ...]:
+    def _tokens(self, draft: PendingReport, hypothesis: Hypothesis) -> tuple[Token, ...]:
         """The tokens of a sequence, where they were requested."""
         if not draft.request.return_logprobs:
             return ()

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pydicom import config as pydicom_config
 
-from bridge import settings as config
+from bridge.configuration import settings as config
+from bridge.dicom.identity import SiteKey
 from bridge.drafting import Drafter
-from bridge.identity import SiteKey
-from bridge.queue import Queue
-from bridge.worker import Worker
+from bridge.store.queue import Queue
+from bridge.study_worker import StudyWorker
 from tests.bridge.fake_server import FakeServer
 from tests.bridge.studies import MemoryPacs
 
@@ -44,7 +44,7 @@ class Bench:
     pacs: MemoryPacs
     server: FakeServer
     queue: Queue
-    worker: Worker
+    worker: StudyWorker
     clock: Clock
     key: SiteKey
 
@@ -91,7 +91,7 @@ def make_bench(tmp_path: Path, server: FakeServer) -> Iterator[Callable[..., Ben
         queues.append(queue)
         key = SiteKey.load(settings.state / "site.key")
         pacs = MemoryPacs(*files)
-        worker = Worker(settings, queue, key, Drafter(settings, queue, key, pacs, pacs), clock)
+        worker = StudyWorker(settings, queue, key, Drafter(settings, queue, key, pacs, pacs), clock)
         return Bench(pacs, server, queue, worker, clock, key)
 
     yield make

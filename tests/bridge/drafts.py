@@ -7,7 +7,7 @@ from typing import Any
 from pydicom import dcmread
 
 from bridge.documents.draft import Draft
-from bridge.withdrawal import explain_withdrawal
+from bridge.documents.withdrawal import explain_withdrawal
 from tests.bridge.studies import radiograph
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import hl7
 
-from bridge.settings import Hl7
+from bridge.configuration.settings import Hl7Settings
 
 
 @contextmanager
-def ris(code: str = "AA", port: int = 0) -> Iterator[tuple[Hl7, list[str]]]:
+def ris(code: str = "AA", port: int = 0) -> Iterator[tuple[Hl7Settings, list[str]]]:
     """Yield the settings of a RIS that answers with this code, and what it got."""
     got: list[str] = []
 
@@ -36,7 +36,7 @@ def ris(code: str = "AA", port: int = 0) -> Iterator[tuple[Hl7, list[str]]]:
     with socket.create_server(("127.0.0.1", port)) as server:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield Hl7("127.0.0.1", server.getsockname()[1], timeout_s=5.0), got
+        yield Hl7Settings("127.0.0.1", server.getsockname()[1], timeout_s=5.0), got
         server.shutdown(socket.SHUT_RDWR)
     thread.join()
 

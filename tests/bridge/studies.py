@@ -7,8 +7,8 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from bridge.failures import Failure, Outage
-from bridge.study import Study
+from bridge.dicom.study_state import StudyState
+from bridge.failures import Outage, StudyFailure
 from tests.dicom_files import dataset, encode, phantom
 
 STUDY = "1.2.826.0.1.3680043.9.7777.1"
@@ -45,10 +45,10 @@ class MemoryPacs:
         made = dcmread(BytesIO(file))
         self.instances[str(made.SOPInstanceUID)] = made
 
-    def study(self, uid: str) -> Study:
+    def study(self, uid: str) -> StudyState:
         """Return the present state of a study."""
         self._maybe_fail()
-        return Study.of(uid, [made for made in self.instances.values() if made.StudyInstanceUID == uid])
+        return StudyState.of(uid, [made for made in self.instances.values() if made.StudyInstanceUID == uid])
 
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels."""
@@ -72,4 +72,4 @@ class MemoryPacs:
 
 
 OUTAGE = Outage("pacs_ConnectionError")
-FAILURE = Failure("pacs_409")
+FAILURE = StudyFailure("pacs_409")

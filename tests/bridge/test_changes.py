@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
-from bridge.study import Study
+from bridge.dicom.study_state import StudyState
 from tests.bridge.conftest import Bench
 from tests.bridge.fake_server import refusal
 from tests.bridge.studies import STUDY, radiograph
@@ -172,12 +172,12 @@ def test_the_identity_is_that_of_the_file(make_bench: MakeBench, monkeypatch: py
     bench = make_bench(radiograph())
     true_study = bench.pacs.study
 
-    def garbled(uid: str) -> Study:
+    def garbled(uid: str) -> StudyState:
         study = true_study(uid)
         images = tuple(deepcopy(image) for image in study.images)
         for image in images:
             image.PatientName = "????"
-        return Study(uid, images, study.own)
+        return StudyState(uid, images, study.own)
 
     monkeypatch.setattr(bench.pacs, "study", garbled)
     work(bench)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from pydicom.dataset import Dataset
 
-from bridge.study import find_heads
+from bridge.dicom.study_state import find_heads
 from tests.bridge.conftest import Bench
 from tests.bridge.fake_server import refusal
 from tests.bridge.studies import STUDY, radiograph

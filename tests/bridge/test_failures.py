@@ -6,7 +6,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage
 
-from bridge.queue import Job
+from bridge.store.queue import DueStudy
 from tests.bridge.conftest import Bench
 from tests.bridge.fake_server import refusal
 from tests.bridge.studies import FAILURE, OUTAGE, STUDY, radiograph
@@ -168,7 +168,7 @@ def test_an_event_during_the_work_keeps_the_study_waiting(make_bench: MakeBench)
     bench = make_bench(radiograph())
     bench.queue.notify(STUDY, 0)
     job = bench.queue.take()
-    assert isinstance(job, Job)
+    assert isinstance(job, DueStudy)
     bench.queue.notify(STUDY, 0)
     bench.queue.finish(job, "reported", "", "x")
     bench.queue.release(job)

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from bridge.__main__ import main
-from bridge.identity import SiteKey
-from bridge.section import ConfigError
+from bridge.configuration.section import ConfigError
+from bridge.dicom.identity import SiteKey
 
 WEB: dict[str, Any] = {"state": "state", "dicomweb": {"url": "http://127.0.0.1:1"}}
 SCP: dict[str, Any] = {

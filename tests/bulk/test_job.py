@@ -19,7 +19,7 @@ import pytest
 from bulk.__main__ import main
 from bulk.output import BLOCK_ROWS, Output
 from bulk.storage import Location
-from bulk.studies import Source
+from bulk.studies import StudyList
 from bulk.todo import write_todo
 from bulk.worker import CALLS
 from prelim.report import Report
@@ -211,7 +211,7 @@ def test_worker_that_cannot_write_says_why(
     """A full disk, or here a folder where its file should be, ends the job with one line; then it can be run again."""
     elsewhere, output = Output(Location.of(f"{tmp_path}/elsewhere")), tmp_path / "out"
     elsewhere.begin({})
-    block = write_todo(Source(Location.of(f"{studies}")), elsewhere, limit=10).name(0)
+    block = write_todo(StudyList(Location.of(f"{studies}")), elsewhere, limit=10).name(0)
     obstacle = output / "reports" / f"part-{block}.parquet"
     obstacle.mkdir(parents=True)
     limited = arguments_of(studies, output, tiny_mar, "--limit", "10")

@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bulk.errors import JobError
-from bulk.output import BLOCK_ROWS, GRACE_S, SCHEMA, Output, Row
+from bulk.output import BLOCK_ROWS, GRACE_S, SCHEMA, Output, ReportRow
 from bulk.storage import Location
-from bulk.studies import Source, hash_ids
+from bulk.studies import StudyList, hash_ids
 from bulk.todo import Todo, write_todo
 
 MODEL = {"model": "tiny", "model_version": "1.0", "model_sha256": "0" * 64}
@@ -23,14 +23,14 @@ def output(tmp_path: Path) -> Output:
     return output
 
 
-def report(study_id: str) -> Row:
+def report(study_id: str) -> ReportRow:
     """A row with a report."""
-    return Row(study_id, ["a.png"], report="normal.", token_ids=[3], seconds={"decode": 0.5})
+    return ReportRow(study_id, ["a.png"], report="normal.", token_ids=[3], seconds={"decode": 0.5})
 
 
-def failure(study_id: str) -> Row:
+def failure(study_id: str) -> ReportRow:
     """A row without one."""
-    return Row(study_id, ["a.png"], error="NotAnImage", message="not an image")
+    return ReportRow(study_id, ["a.png"], error="NotAnImage", message="not an image")
 
 
 def ids(output: Output) -> list[str]:
@@ -133,7 +133,7 @@ def listed(todo: Todo) -> list[list[str]]:
 
 def test_todo_is_what_has_no_row(output: Output, pictures: Path) -> None:
     """In blocks, in the order of the source."""
-    source = Source(Location.of(str(pictures)))
+    source = StudyList(Location.of(str(pictures)))
     everything = [study.study_id for study in source.read()]
     first = write_todo(source, output)
     output.write_part(first.name(1), [report(study_id) for study_id in listed(first)[1]], MODEL, "run")
@@ -148,14 +148,14 @@ def test_todo_is_what_has_no_row(output: Output, pictures: Path) -> None:
 
 def test_todo_of_the_same_studies_has_the_same_names(output: Output, pictures: Path) -> None:
     """So that a block that was written is not written again under another name."""
-    source = Source(Location.of(str(pictures)))
+    source = StudyList(Location.of(str(pictures)))
 
     assert write_todo(source, output).name(1) == write_todo(source, output).name(1)
 
 
 def test_limit_counts_from_the_first_study(output: Output, pictures: Path) -> None:
     """A second run with the same limit has nothing to do."""
-    source = Source(Location.of(str(pictures)))
+    source = StudyList(Location.of(str(pictures)))
     todo = write_todo(source, output, limit=5)
     output.write_part(todo.name(0), [report(study_id) for study_id in listed(todo)[0]], MODEL, "run")
 
@@ -168,7 +168,7 @@ def test_todo_of_many_blocks_is_in_several_files(
 ) -> None:
     """A file's directory is read with each block, so it must stay small."""
     monkeypatch.setattr("bulk.todo._FILE_BLOCKS", 2)
-    todo = write_todo(Source(Location.of(str(pictures))), output)
+    todo = write_todo(StudyList(Location.of(str(pictures))), output)
 
     assert [len(block) for block in listed(todo)] == [32, 32, 7]
     assert sum(file.name.startswith("todo") for file in output.work.files()) == 2

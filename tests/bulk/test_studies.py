@@ -7,12 +7,12 @@ import pytest
 
 from bulk.errors import JobError
 from bulk.storage import Location
-from bulk.studies import Source, Study, check_unique
+from bulk.studies import BulkStudy, StudyList, check_unique
 
 
-def source(path: Path, **options: str) -> Source:
+def source(path: Path, **options: str) -> StudyList:
     """A source on this machine."""
-    return Source(Location.of(str(path)), **options)
+    return StudyList(Location.of(str(path)), **options)
 
 
 def test_every_file_below_a_folder_is_a_study(pictures: Path) -> None:
@@ -39,10 +39,10 @@ def test_csv_keeps_ids_as_they_are_written(tmp_path: Path) -> None:
     )
 
     assert list(source(tmp_path / "s.csv").read()) == [
-        Study("007", (f"{tmp_path}/a.png",)),
-        Study("x, y", ("/b.png",)),
-        Study("1e3", ("s3://bucket/c.png",)),
-        Study("NA", (f"{tmp_path}/d",)),
+        BulkStudy("007", (f"{tmp_path}/a.png",)),
+        BulkStudy("x, y", ("/b.png",)),
+        BulkStudy("1e3", ("s3://bucket/c.png",)),
+        BulkStudy("NA", (f"{tmp_path}/d",)),
     ]
 
 
@@ -58,9 +58,9 @@ def test_rexrank_takes_the_key_image_first(tmp_path: Path) -> None:
     """The others follow in their order."""
     entries = {"s1": {"image_path": ["a.png", "b.png"], "key_image_path": "b.png"}, "s2": {"image_path": ["c.png"]}}
     (tmp_path / "s.json").write_text(json.dumps(entries), encoding="utf-8")
-    found = list(Source(Location.of(f"{tmp_path}/s.json"), images=Location("/images")).read())
+    found = list(StudyList(Location.of(f"{tmp_path}/s.json"), images=Location("/images")).read())
 
-    assert found == [Study("s1", ("/images/b.png", "/images/a.png")), Study("s2", ("/images/c.png",))]
+    assert found == [BulkStudy("s1", ("/images/b.png", "/images/a.png")), BulkStudy("s2", ("/images/c.png",))]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_study_without_an_image_is_a_study(name: str, contents: str, tmp_path: P
     """It gets an error of its own, and does not end the job."""
     (tmp_path / name).write_text(contents, encoding="utf-8")
 
-    assert list(source(tmp_path / name).read()) == [Study("a", ()), Study("b", (f"{tmp_path}/1.png",))]
+    assert list(source(tmp_path / name).read()) == [BulkStudy("a", ()), BulkStudy("b", (f"{tmp_path}/1.png",))]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from bulk.decoding import DecodingThread
 from bulk.output import Output
 from bulk.settings import Job
 from bulk.storage import Location
-from bulk.studies import Source, Study
+from bulk.studies import BulkStudy, StudyList
 from bulk.todo import Todo, write_todo
-from bulk.worker import Worker
+from bulk.worker import BlockWorker
 from prelim.errors import InternalError, InvalidOption
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -29,9 +29,9 @@ class Work:
     job: Job
     todo: Todo
 
-    def worker(self) -> Worker:
+    def worker(self) -> BlockWorker:
         """One that owns the output."""
-        return Worker(self.job, self.todo, "run")
+        return BlockWorker(self.job, self.todo, "run")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def work(tiny_mar: Path, pictures: Path, tmp_path: Path) -> Work:
     output = Output(Location.of(f"{tmp_path}/out"))
     output.begin({})
     output.own("run")
-    source = Source(Location.of(str(pictures)))
+    source = StudyList(Location.of(str(pictures)))
     return Work(Job(source, Location.of(str(tiny_mar)), output.folder, OPTIONS, slots=3), write_todo(source, output))
 
 
@@ -104,7 +104,7 @@ def test_study_without_a_file_is_a_row(  # noqa: PLR0917 - fixtures
     """Never the end of the job."""
     (tmp_path / "empty.png").touch()
     monkeypatch.chdir(tmp_path)
-    row = work.worker()._row(Study("a", images))
+    row = work.worker()._row(BulkStudy("a", images))
 
     assert (row.error, row.message, row.report) == (error, message, None)
 
@@ -115,7 +115,7 @@ def test_unexpected_error_is_a_row_that_quotes_nothing(
     """Its text may have patient data; its kind and place do not."""
     worker = work.worker()
     monkeypatch.setattr(worker, "_request", lambda _: {}["DOE^JOHN"])
-    row = worker._row(Study("a", (f"{pictures}/0/00.png",)))
+    row = worker._row(BulkStudy("a", (f"{pictures}/0/00.png",)))
 
     assert row.error == "InternalError"
     assert row.message is not None
@@ -124,7 +124,7 @@ def test_unexpected_error_is_a_row_that_quotes_nothing(
 
 def test_images_that_the_model_does_not_read_are_said(work: Work, pictures: Path) -> None:
     """The first is reported on."""
-    row = work.worker()._row(Study("a", (f"{pictures}/0/00.png", f"{pictures}/0/01.png")))
+    row = work.worker()._row(BulkStudy("a", (f"{pictures}/0/00.png", f"{pictures}/0/01.png")))
 
     assert row.report is not None
     assert row.warnings is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.bundle import INSTALLER, SCRIPT, copy_files, fetch_wheels, write_sums
-from deploy.environment import make_pip
+from deploy.fill_environment import make_pip
 
 CHECK = """\
 import sys, tiny

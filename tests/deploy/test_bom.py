@@ -10,7 +10,7 @@ import pytest
 import prelim
 from deploy import ml_bom, sbom
 from deploy.bom import write_bom
-from deploy.environment import LOCKS, InstallError
+from deploy.fill_environment import LOCKS, InstallError
 from launcher.environment import ROOT
 from launcher.install import read_lock
 from prelim.archive.manifest import write_manifest

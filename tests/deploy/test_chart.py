@@ -92,7 +92,8 @@ def test_valid(version: str, objects: Objects) -> None:
 def test_version_is_that_of_the_code() -> None:
     """The chart asks for the image of this version."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    assert chart["version"] == chart["appVersion"] == prelim.__version__
+    assert chart["appVersion"] == prelim.__version__
+    assert chart["version"].replace("-dev", ".dev") == prelim.__version__
 
 
 def test_pods_have_no_rights(objects: Objects) -> None:
@@ -277,7 +278,7 @@ def test_wrong_values_are_refused(version: str, text: str, tmp_path: Path) -> No
 
 
 WRONG_CHARTS: dict[str, tuple[str, str, str]] = {
-    "version that is not one": ("Chart.yaml", "version: 0.2.0", "version: two"),
+    "version that is not one": ("Chart.yaml", "version: ", "version: two # "),
     "template that does not close": ("templates/service.yaml", "{{- end }}", ""),
     "unknown function": ("templates/service.yaml", "{{ include", "{{ inklude"),
     "broken YAML": ("templates/service.yaml", "  type: {{", " type: {{"),

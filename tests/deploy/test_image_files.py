@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.bundle import INSTALLER, TREE
-from deploy.environment import LOCKS, InstallError, locked_packages, remove_unused
+from deploy.fill_environment import LOCKS, InstallError, locked_packages, remove_unused
 from launcher.environment import ROOT
 from launcher.install import CUDA, NEVER_ON_CPU
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.bundle import copy_archives, write_sums
-from deploy.environment import InstallError
+from deploy.fill_environment import InstallError
 from deploy.install import install, roll_back
 from prelim.archive.signature import Signer, Verifier
 from tests.deploy.conftest import FakeBundle

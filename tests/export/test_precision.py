@@ -20,9 +20,9 @@ from prelim.decoders.precision import PRECISIONS
 from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
 from prelim.decoders.weights_file import materialize
 from prelim.errors import ArchiveError
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.networks.model_folder import read_model_folder
 from prelim.networks.trained_decoder import for_serving, serving_decoder
 from prelim.networks.transformers_lm import TransformersLM

@@ -9,10 +9,10 @@ from transformers import LlamaForCausalLM, TokenizersBackend
 
 from benchmarks.models.smollm2 import IM_END, original, original_tokenizer
 from prelim.decoders.decoder import IMAGE
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import Prompter
-from prelim.generation.request import DecodeRequest
 from prelim.networks.model_folder import Model, read_model_folder
 from prelim.networks.trained_decoder import serving_decoder
 from tests.model_src.generation.reference import generate_arguments, run

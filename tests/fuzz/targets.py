@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError
 from PIL import Image
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from bridge.draft_request import Form, Refused
+from bridge.documents.answer import HttpError
+from bridge.endpoints.draft_request import Form
 from handlers.completion import read_completion
 from handlers.request import read_request
 from launcher.environment import ROOT
@@ -82,7 +83,7 @@ def read_form(data: bytes) -> None:
     """The form of POST /drafts; those of /predictions are taken apart by TorchServe."""
     try:
         Form.read(data, "multipart/form-data; boundary=x")
-    except Refused:
+    except HttpError:
         return
 
 

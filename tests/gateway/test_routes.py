@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge.draft_route import FORMATS as BRIDGE_FORMATS
+from bridge.endpoints.draft_route import FORMATS as BRIDGE_FORMATS
 from launcher.gateway.drafts import FORMATS
 from tests.gateway.conftest import DRAFTS_TOKEN, TORCHSERVE_KEY, Site, eventually, open_site
 from tests.gateway.recorder import Recorder

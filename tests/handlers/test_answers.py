@@ -152,7 +152,7 @@ def test_metrics_have_units_and_dimensions() -> None:
     metrics.report(report(), exchange_of())
     metrics.failure(Failure(500, "NonFiniteOutput", ""))
     metrics.failure(Failure(400, "InvalidOption", ""))
-    metrics.cancelled(2)
+    metrics.canceled(2)
     metrics.batch(3, 4)
     metrics.active(5)
     metrics.describe(4, compiled=True)

@@ -55,7 +55,7 @@ def test_damaged_archive_fails_to_load_with_a_runtime_error(monkeypatch: pytest.
 
 
 def test_unknown_setting_fails_to_load(serve: Callable[..., Frontend]) -> None:
-    """A misspelt key of the section prelim is an error that lists the known ones."""
+    """A misspelled key of the section prelim is an error that lists the known ones."""
     with pytest.raises(RuntimeError, match="unknown key 'steps'; known: steps_per_handle"):
         serve(prelim={"steps": 3})
 
@@ -216,7 +216,7 @@ def test_limits_are_logged_at_the_start(serve: Callable[..., Frontend], caplog: 
 
 
 def test_client_that_goes_away_frees_its_slot(frontend: Frontend, generator: FakeGenerator) -> None:
-    """A request that the frontend no longer sends is cancelled."""
+    """A request that the frontend no longer sends is canceled."""
     frontend.submit(image(b"gone", max_new_tokens=100))
     frontend.call()
     assert len(generator.active) == 1

@@ -7,7 +7,7 @@ import pytest
 
 from loadtests.closed_loop import send_closed_loop
 from loadtests.load import Load
-from loadtests.outcomes import Outcome, summarize
+from loadtests.outcomes import SentRequest, summarize
 from loadtests.payloads import Payload
 from loadtests.sender import Failed
 from loadtests.traffic import PlannedRequest, draw_requests
@@ -25,7 +25,7 @@ def test_each_user_has_one_request_in_flight(requests: Iterator[PlannedRequest])
     """Between start and end every user waits for an answer; every request is sent once."""
     in_flight: list[int] = []
     sent: list[int] = []
-    outcomes: list[Outcome] = []
+    outcomes: list[SentRequest] = []
     now = 0
 
     def send(request: PlannedRequest) -> None:
@@ -46,7 +46,7 @@ def test_each_user_has_one_request_in_flight(requests: Iterator[PlannedRequest])
 
 def test_user_continues_after_a_failure(requests: Iterator[PlannedRequest]) -> None:
     """A failed request is recorded with the others, and its user sends the next request."""
-    outcomes: list[Outcome] = []
+    outcomes: list[SentRequest] = []
 
     def send(request: PlannedRequest) -> None:
         gevent.sleep(0.01)

@@ -6,7 +6,7 @@ from gevent.lock import Semaphore
 
 from loadtests import open_loop
 from loadtests.open_loop import send_open_loop
-from loadtests.outcomes import Outcome
+from loadtests.outcomes import SentRequest
 from loadtests.payloads import Payload
 from loadtests.sender import Failed
 from loadtests.traffic import PlannedRequest
@@ -23,7 +23,7 @@ def plan(count: int, gap: float) -> list[PlannedRequest]:
 def test_slow_server_cannot_hide_its_queue() -> None:
     """Requests that arrive five times too fast for a server with one slot wait longer and longer."""
     place = Semaphore(1)
-    outcomes: list[Outcome] = []
+    outcomes: list[SentRequest] = []
 
     def send(_: PlannedRequest) -> None:
         with place:
@@ -39,7 +39,7 @@ def test_slow_server_cannot_hide_its_queue() -> None:
 
 def test_latency_counts_from_the_planned_arrival() -> None:
     """A delayed load generator counts the delay as latency and reports it as lateness."""
-    outcomes: list[Outcome] = []
+    outcomes: list[SentRequest] = []
 
     def send(request: PlannedRequest) -> None:
         if request.number == 0:
@@ -56,7 +56,7 @@ def test_latency_counts_from_the_planned_arrival() -> None:
 
 def test_every_request_has_one_outcome() -> None:
     """Each request is recorded once, whether answered, failed, unanswered or broken by a bug."""
-    outcomes: list[Outcome] = []
+    outcomes: list[SentRequest] = []
 
     def send(request: PlannedRequest) -> None:
         if request.number == 1:
@@ -76,7 +76,7 @@ def test_every_request_has_one_outcome() -> None:
 def test_requests_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the bound a request fails at its planned time instead of waiting."""
     monkeypatch.setattr(open_loop, "MAX_IN_FLIGHT", 3)
-    outcomes: list[Outcome] = []
+    outcomes: list[SentRequest] = []
 
     send_open_loop(plan(5, 0.0), lambda _: gevent.sleep(0.1), outcomes.append, drain_s=10)
 

@@ -8,7 +8,7 @@ import pytest
 from loadtests.load import Load
 from loadtests.outcomes import (
     SHED,
-    Outcome,
+    SentRequest,
     broken_limits,
     exit_code,
     percentile,
@@ -26,12 +26,12 @@ BROKEN = Payload("text", b"text", Refusal(415, "NotAnImage"))
 LOAD = Load(max_failure_rate=0.1, max_p95=2)
 
 
-def outcome(latency: float, failure: Failed | None = None, payload: Payload = IMAGE, at: float = 0.0) -> Outcome:
+def outcome(latency: float, failure: Failed | None = None, payload: Payload = IMAGE, at: float = 0.0) -> SentRequest:
     """The outcome of one request."""
-    return Outcome(PlannedRequest(0, at, "HTTP", "raw", payload, "greedy", {}), 0.001, latency, failure)
+    return SentRequest(PlannedRequest(0, at, "HTTP", "raw", payload, "greedy", {}), 0.001, latency, failure)
 
 
-def code(outcomes: list[Outcome]) -> int:
+def code(outcomes: list[SentRequest]) -> int:
     """The exit code of these outcomes."""
     return exit_code(summarize(outcomes), LOAD)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from loadtests.load import Load
-from loadtests.outcomes import Outcome, read_summary, summarize, to_json
+from loadtests.outcomes import SentRequest, read_summary, summarize, to_json
 from loadtests.overload import Findings
 from loadtests.payloads import Payload
 from loadtests.sender import Failed
@@ -17,9 +17,9 @@ from loadtests.traffic import PlannedRequest
 GOOD = Findings(4.0, 1.0, 1.4, 200, 190, 0.05, 0, 2.0, 0.3, 0.4)
 
 
-def outcome(at: float, latency: float, failure: Failed | None = None) -> Outcome:
+def outcome(at: float, latency: float, failure: Failed | None = None) -> SentRequest:
     """One request."""
-    return Outcome(PlannedRequest(0, at, "HTTP", "raw", Payload("PNG", b"x"), "greedy", {}), 0.0, latency, failure)
+    return SentRequest(PlannedRequest(0, at, "HTTP", "raw", Payload("PNG", b"x"), "greedy", {}), 0.0, latency, failure)
 
 
 def test_good_server_passes() -> None:

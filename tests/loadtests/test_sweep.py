@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from loadtests.load import Load
-from loadtests.outcomes import Row, Summary
-from loadtests.sweep import Running, Step, Sweep, main, summary_line
+from loadtests.outcomes import RequestGroup, Summary
+from loadtests.sweep import RateStep, Running, Sweep, main, summary_line
 
 CAPACITY = 10.0
 LONE_S = 0.2
@@ -21,7 +21,7 @@ def run(load: Load) -> Summary:
     count = 50 if load.closed_loop else round(load.rate * load.seconds)
     failures = max(0, round(count * (1 - 1 / used))) if used else 0
     latency = LONE_S / max(0.02, 1 - used)
-    row = Row("all", "report", count, failures, latency, 2 * latency if used else latency, 3 * latency)
+    row = RequestGroup("all", "report", count, failures, latency, 2 * latency if used else latency, 3 * latency)
     return Summary((row,), row, count, failures / count, rate, 0.0, {"503 shed": failures} if failures else {})
 
 
@@ -38,7 +38,7 @@ def swept(monkeypatch: pytest.MonkeyPatch) -> list[Load]:
     return loads
 
 
-def climb(**values: Any) -> list[Step]:
+def climb(**values: Any) -> list[RateStep]:
     """All rates over HTTP."""
     sweep = Sweep(Running("http://127.0.0.1:9", "127.0.0.1:9", Path("keys")), "demo", Path("out"), **values)
     return list(sweep.climb("steady", "HTTP"))

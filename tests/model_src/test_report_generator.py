@@ -103,7 +103,7 @@ def test_networks_see_one_image_at_a_time(generator: ReportGenerator, monkeypatc
     assert sizes == [1] * 6
 
 
-def test_broken_file_leaves_its_neighbours_unchanged(generator: ReportGenerator) -> None:
+def test_broken_file_leaves_its_neighbors_unchanged(generator: ReportGenerator) -> None:
     """A file that cannot be read fails alone, wherever it is in the batch."""
     good = [ReportRequest(image=png(i)) for i in range(3)]
     expected = [one(generator, request).token_ids for request in good]
@@ -294,8 +294,8 @@ def test_new_text_makes_the_beginning_of_the_report(generator: ReportGenerator, 
             assert len([piece for piece in pieces if piece]) > 3
 
 
-def test_cancelled_request_leaves_no_trace(generator: ReportGenerator) -> None:
-    """A cancelled request is gone, and its slot is free."""
+def test_canceled_request_leaves_no_trace(generator: ReportGenerator) -> None:
+    """A canceled request is gone, and its slot is free."""
     generator.add("a", ReportRequest(image=png(0)))
     generator.add("b", ReportRequest(image=png(1)))
     generator.step(2)

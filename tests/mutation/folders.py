@@ -56,7 +56,7 @@ FOLDERS = {
         tuple(
             f"{METRICS}/test_{name}.py"
             for name in (
-                *("values", "labeller", "labeller_check", "labeller_probes", "overlap", "template_captions"),
+                *("values", "labeler", "labeler_check", "labeler_probes", "overlap", "template_captions"),
                 "authorities",
             )
         ),

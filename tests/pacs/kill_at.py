@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge.__main__ import main
-from bridge.dicomweb import DicomWebArchive
 from bridge.drafting import Drafter
-from bridge.queue import Queue
+from bridge.peers.dicomweb import DicomWebArchive
+from bridge.store.queue import Queue
 
 PLACES: dict[str, tuple[type, str]] = {
     "take": (Drafter, "draft"),

@@ -12,9 +12,9 @@ from hl7apy.parser import parse_message
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, EncapsulatedPDFStorage
 
+from tests.bridge.peers.test_fhir import validate
 from tests.bridge.receivers import fhir_server, ris
 from tests.bridge.studies import radiograph
-from tests.bridge.test_fhir import validate
 from tests.pacs.conftest import Department, check_file, wait_for
 
 pytestmark = pytest.mark.pacs

@@ -14,9 +14,9 @@ from transformers import BertConfig
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import IMAGE, Decoder
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from export.import_checkpoint import import_checkpoint
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.model_folder import read_network
 from tests.forcing import logits_after_each

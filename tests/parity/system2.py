@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from export.checkpoints.published_weights import our_weights
 from export.import_checkpoint import import_checkpoint
 from prelim.decoders.decoder import IMAGE
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import preprocess_image
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.connectors.disease_attention import DiseaseAttention

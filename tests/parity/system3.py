@@ -15,10 +15,10 @@ from export.checkpoints.published_weights import our_weights
 from export.import_checkpoint import import_checkpoint
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.weights_file import load_weights
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import PromptConfig, Prompter
-from prelim.generation.request import DecodeRequest
 from prelim.images.preprocess import PreprocessConfig, preprocess_image
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import read_network

@@ -29,8 +29,8 @@ def active_requests(server: LocalServer) -> float:
     return float(values[0]) if values else 0
 
 
-def cancelled(server: LocalServer) -> float:
-    """How many requests have been cancelled since the server started."""
+def canceled(server: LocalServer) -> float:
+    """How many requests have been canceled since the server started."""
     values = [line.split()[-1] for line in server.metrics().splitlines() if line.startswith("prelim_cancelled_total{")]
     return float(values[0]) if values else 0
 
@@ -87,8 +87,8 @@ def test_worker_dies_during_a_decode(server: LocalServer, http: HttpClient, grpc
 
 
 def test_client_that_goes_away_frees_its_slot(server: LocalServer, http: HttpClient) -> None:
-    """Streams whose clients disconnect are cancelled, so that the next request need not wait for them."""
-    before = cancelled(server)
+    """Streams whose clients disconnect are canceled, so that the next request need not wait for them."""
+    before = canceled(server)
     headers = {"Authorization": f"Bearer {server.key()}"}
     parts = {name: (None, str(value)) for name, value in LONG.items()} | {"stream": (None, "true")}
     for i in range(SLOTS):
@@ -99,7 +99,7 @@ def test_client_that_goes_away_frees_its_slot(server: LocalServer, http: HttpCli
         response.close()
     http.report(png())
 
-    wait_for("all cancelled", 10, lambda: cancelled(server) == before + SLOTS)
+    wait_for("all canceled", 10, lambda: canceled(server) == before + SLOTS)
 
 
 def test_grpc_client_that_goes_away_harms_nobody(server: LocalServer, http: HttpClient) -> None:

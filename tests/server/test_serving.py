@@ -76,7 +76,7 @@ def test_dicom_is_answered(http: HttpClient, grpc_client: GrpcClient) -> None:
     assert http.report(radiograph)["report"] == grpc_client.report(radiograph)["report"]
 
 
-def test_broken_files_do_not_disturb_their_neighbours(http: HttpClient) -> None:
+def test_broken_files_do_not_disturb_their_neighbors(http: HttpClient) -> None:
     """Of 40 concurrent requests the four broken ones get 4xx, all others their own reports, none a 5xx."""
     broken = {5: b"%PDF-1.7", 14: png()[:200], 23: b"\x00" * 100, 32: b"\xff\xd8\xff\xe0 no JPEG"}
     images = [broken.get(i, png(i)) for i in range(40)]

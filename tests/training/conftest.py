@@ -60,9 +60,9 @@ def small(data: Path, tmp_path: Path) -> Callable[..., Settings]:
 
     def settings(system: str = "mobilenet_graph", folder: str = "", **changed: Any) -> Settings:
         dataset = {"format": "open_radiology", "path": str(data), "sections": ["report"]}
-        optimisation = {"epochs": 2, "batch_size": 2, "accumulate": 2}
+        optimization = {"epochs": 2, "batch_size": 2, "accumulate": 2}
         changed["dataset"] = dataset | changed.get("dataset", {})
-        changed["optimisation"] = optimisation | changed.get("optimisation", {})
+        changed["optimization"] = optimization | changed.get("optimization", {})
         return small_run(system, tmp_path / folder, **changed)
 
     return settings

@@ -134,7 +134,7 @@ def sections(system: str, folder: Path, *, dropout: bool = True, **changed: dict
             "val_fraction": 0.0,
             "test_fraction": 0.0,
         },
-        "optimisation": {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3},
+        "optimization": {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3},
         "run": {
             "folder": str(folder / "run"),
             "out": str(folder / "model"),

@@ -139,7 +139,7 @@ def run(monkeypatch: pytest.MonkeyPatch, module: object, *words: object) -> int:
 
 def write_config(folder: Path, dataset: dict[str, object], **changed: dict[str, object]) -> Path:
     """A configuration of two steps of a tiny model."""
-    values = sections("xreport", folder, optimisation={"epochs": 1, "batch_size": 4, "max_steps": 2}, **changed)
+    values = sections("xreport", folder, optimization={"epochs": 1, "batch_size": 4, "max_steps": 2}, **changed)
     values["dataset"] = {**dataset, "sections": ["report"]}
     path = folder / "mine.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
@@ -231,7 +231,7 @@ def test_features_in_json_are_learned_and_scored(
     dataset = {"format": "feature_json", "path": str(folder), "patient_column": "person", "split_seed": 1}
     config = write_config(tmp_path, dataset | {"val_fraction": 0.2, "test_fraction": 0.2})
     assert run(monkeypatch, validate_data, config, "--jobs", 1, "--out", tmp_path / "page") == 0
-    again = ["model={}", f"start.weights={encoder[0]}", "optimisation.batch_size=2"]
+    again = ["model={}", f"start.weights={encoder[0]}", "optimization.batch_size=2"]
     settings = read_command_line([str(config), *again])
     told = json.loads((tmp_path / "page" / "validation.json").read_text(encoding="utf-8"))
     examples = read_examples(settings.dataset)

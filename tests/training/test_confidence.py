@@ -13,8 +13,8 @@ from prelim.errors import ArchiveError
 from prelim.networks.model_folder import MODEL_CARD, read_model_folder
 from training import confidence
 from training.datasets.study import DatasetError
-from training.evaluation.confidence import Sentences, by_labeller, fit, markdown, mean_logprob, measure
-from training.evaluation.metrics.labeller import Labeller
+from training.evaluation.confidence import Sentences, by_labeler, fit, markdown, mean_logprob, measure
+from training.evaluation.metrics.labeler import Labeler
 from training.settings import Settings
 from training.train import train
 
@@ -77,7 +77,7 @@ def test_mean_logprob_is_that_of_the_tokens() -> None:
 )
 def test_findings_are_compared_with_the_reference(sentence: str, wrong: bool | None) -> None:
     """Findings and denied findings; a sentence with neither is not judged."""
-    judge = by_labeller(Labeller(), "Small left pleural effusion. The heart is not enlarged. No pneumothorax.")
+    judge = by_labeler(Labeler(), "Small left pleural effusion. The heart is not enlarged. No pneumothorax.")
     assert judge(sentence) is wrong
 
 

@@ -85,7 +85,7 @@ LEFT_ALONE = {"epochs": 30, "batch_size": 4, "ema_decay": 0.9}
 @pytest.fixture(scope="module")
 def left_alone(config: Config, folder: Path) -> dict[str, Tensor]:
     """Weights of a run that nothing stops."""
-    run_here(config("whole", optimisation=LEFT_ALONE))
+    run_here(config("whole", optimization=LEFT_ALONE))
     return load_file(folder / "whole" / "model" / "model.safetensors")
 
 
@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_goes_on_exactly(
     config: Config, folder: Path, left_alone: dict[str, Tensor], number: signal.Signals
 ) -> None:
     """Killed or told to stop after a checkpoint, and resumed, a run has the weights of one left alone, bit for bit."""
-    halved = config(number.name, optimisation=LEFT_ALONE)
+    halved = config(number.name, optimization=LEFT_ALONE)
     process = start("-m", "training.train", halved, "run.save_every=3")
     wait_for_checkpoint(process, folder / number.name / "run")
     process.send_signal(number)
@@ -120,9 +120,9 @@ def curves(config: Config, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     extras = {"augment": {"rotation": 5.0, "noise": 0.02}, "auxiliary": {"labels": ["finding"]}}
     configs: dict[int, list[Path]] = {}
     for processes in (1, 2):
-        optimisation = {"epochs": 6, "batch_size": 2, "accumulate": 2 // processes, "learning_rate": 1e-3}
+        optimization = {"epochs": 6, "batch_size": 2, "accumulate": 2 // processes, "learning_rate": 1e-3}
         configs[processes] = [
-            config(f"{system} {processes}", system, optimisation=optimisation, **extras) for system in MODELS
+            config(f"{system} {processes}", system, optimization=optimization, **extras) for system in MODELS
         ]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     meetings = [word for pair in zip(configs[2], map(str, free_ports(len(MODELS))), strict=True) for word in pair]

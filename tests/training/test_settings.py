@@ -27,9 +27,9 @@ PUBLISHED = {"mobilenet_graph": 49_566_298, "xreport": 53_942_011}
 
 def test_the_command_line_changes_the_file() -> None:
     """A section.key=value override wins over the file and takes the type of its default, also inside `model`."""
-    overrides = ["optimisation.learning_rate=1", "run.resume=true", "freeze=vision", "model.decoder.layers=1"]
+    overrides = ["optimization.learning_rate=1", "run.resume=true", "freeze=vision", "model.decoder.layers=1"]
     settings = read_settings(CONFIG, overrides)
-    assert (settings.optimisation.learning_rate, settings.run.resume, settings.freeze) == (1.0, True, ("vision",))
+    assert (settings.optimization.learning_rate, settings.run.resume, settings.freeze) == (1.0, True, ("vision",))
     assert settings.model["decoder"]["layers"] == 1
     assert settings.model["decoder"]["width"] == 256
 
@@ -37,7 +37,7 @@ def test_the_command_line_changes_the_file() -> None:
 @pytest.mark.parametrize(
     ("override", "known"),
     [
-        ("optimisation.epoch=3", "'optimisation.epoch'.*seed, epochs"),
+        ("optimization.epoch=3", "'optimization.epoch'.*seed, epochs"),
         ("optimization.epochs=3", "'optimization'.*model, freeze, dataset"),
         ("epochs=3", "'epochs'.*model, freeze, dataset"),
     ],
@@ -51,8 +51,8 @@ def test_an_unknown_key_lists_the_known_ones(override: str, known: str) -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        *("optimisation.epochs=many", "optimisation.epochs=true", "optimisation.schedule=sine", "auxiliary.reports=2"),
-        *("dataset.sections=[1]", "freeze=3", "optimisation=3", "lora.quantize=nf4", "run.dtype=int8", "seed"),
+        *("optimization.epochs=many", "optimization.epochs=true", "optimization.schedule=sine", "auxiliary.reports=2"),
+        *("dataset.sections=[1]", "freeze=3", "optimization=3", "lora.quantize=nf4", "run.dtype=int8", "seed"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(override: str) -> None:

@@ -19,7 +19,7 @@ from tests.training.small_systems import IU_XRAY, MODELS, small_run
 from training.datasets.trained_on import name_weights
 from training.network.optimization import learning_rate
 from training.run.model_card import GAP
-from training.settings import OptimisationSettings, Settings, SettingsError
+from training.settings import OptimizationSettings, Settings, SettingsError
 from training.train import main, read_command_line, train
 
 Small = Callable[..., Settings]
@@ -51,7 +51,7 @@ def test_one_seed_gives_the_same_weights(small: Small) -> None:
     """Two runs with one seed give bit-equal weights; another seed gives others."""
     results = []
     for i, seed in enumerate((1, 1, 2)):
-        run = small(folder=str(i), optimisation={"seed": seed}, augment=AUGMENTED)
+        run = small(folder=str(i), optimization={"seed": seed}, augment=AUGMENTED)
         assert train(run)
         results.append(weights(run))
     assert equal(results[0], results[1])
@@ -68,7 +68,7 @@ def test_processes_that_read_images_change_nothing(small: Small) -> None:
 @pytest.mark.parametrize("system", MODELS)
 def test_a_stopped_run_ends_as_an_uninterrupted_one(system: str, small: Small) -> None:
     """A run of any system, stopped in the middle of an epoch and twice resumed, gives the weights of one left alone."""
-    extras = {"augment": AUGMENTED, "auxiliary": {"labels": ["finding"]}, "optimisation": {"ema_decay": 0.9}}
+    extras = {"augment": AUGMENTED, "auxiliary": {"labels": ["finding"]}, "optimization": {"ema_decay": 0.9}}
     whole = small(system, "whole", **extras)
     assert train(whole)
     stopped = small(system, "stopped", **extras)
@@ -85,18 +85,18 @@ def test_a_run_goes_on_only_as_it_began(small: Small) -> None:
     with pytest.raises(SettingsError, match=r"last\.pt does not exist"):
         train(changed(small(), resume=True))
     assert not train(changed(small(), stop_after=1))
-    with pytest.raises(SettingsError, match=r"optimisation\.learning_rate is 0.5"):
-        train(changed(small(optimisation={"learning_rate": 0.5}), resume=True))
+    with pytest.raises(SettingsError, match=r"optimization\.learning_rate is 0.5"):
+        train(changed(small(optimization={"learning_rate": 0.5}), resume=True))
 
 
 def test_a_run_is_resumed_from_its_folder_and_made_longer(small: Small) -> None:
     """Without a configuration, by the settings in the folder; more epochs add steps to those that are done."""
-    settings = small(optimisation={"epochs": 1})
+    settings = small(optimization={"epochs": 1})
     assert train(settings)
     done = losses(settings)
     words = ["run.resume=true", f"run.folder={settings.run.folder}"]
     assert replace(settings, run=replace(settings.run, resume=True)) == read_command_line(words)
-    assert train(read_command_line([*words, "optimisation.epochs=3"]))
+    assert train(read_command_line([*words, "optimization.epochs=3"]))
     assert losses(settings)[: len(done)] == done
     assert len(losses(settings)) == 3 * len(done)
     for wrong in ([f"run.folder={settings.run.folder}"], ["run.resume=true"], ["run.resume=true", "run.folder=none"]):
@@ -109,18 +109,18 @@ def test_the_card_is_that_of_the_run_in_the_folder(small: Small) -> None:
 
     Also `training.json` names the weights that are there.
     """
-    settings = small(optimisation={"epochs": 1})
+    settings = small(optimization={"epochs": 1})
     assert train(settings)
     card, run = Path(settings.run.out) / "MODEL_CARD.md", Path(settings.run.folder)
     first = card.read_text(encoding="utf-8")
     assert "\n2 steps in " in first
     assert "8 examples to train on, 4 to validate with; no patient is in both, as far as ids tell." in first
     card.write_text(first.replace(GAP, "Filled:"), encoding="utf-8")
-    assert train(read_command_line(["run.resume=true", f"run.folder={run}", "optimisation.epochs=3"]))
+    assert train(read_command_line(["run.resume=true", f"run.folder={run}", "optimization.epochs=3"]))
     assert "\n6 steps in " in card.read_text(encoding="utf-8")
     assert "epochs: 3\n" in card.read_text(encoding="utf-8")
     assert "Filled:" in (run / "MODEL_CARD.before-1.md").read_text(encoding="utf-8")
-    other = small(folder="other", optimisation={"epochs": 2})
+    other = small(folder="other", optimization={"epochs": 2})
     other = replace(other, run=replace(other.run, out=settings.run.out))
     assert train(other)
     assert "\n4 steps in " in card.read_text(encoding="utf-8")
@@ -138,16 +138,16 @@ def test_the_card_says_that_patients_are_unknown(tmp_path: Path, known: int, sai
         (tmp_path / "images" / f"{i}.png").write_bytes(png(i))
     (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
     dataset = {"path": str(tmp_path), "sections": ["report"]}
-    settings = small_run("xreport", tmp_path, dataset=dataset, optimisation={"epochs": 1})
+    settings = small_run("xreport", tmp_path, dataset=dataset, optimization={"epochs": 1})
     assert train(settings)
     card = (Path(settings.run.out) / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"8 to validate with; {said}" in card
     assert "no patient is in both" not in card
 
 
-def test_the_licence_of_weights_is_the_owners_to_say(small: Small) -> None:
+def test_the_license_of_weights_is_the_owners_to_say(small: Small) -> None:
     """That of the published architecture says nothing about weights trained on other data."""
-    settings = small(optimisation={"epochs": 1})
+    settings = small(optimization={"epochs": 1})
     train(settings)
     assert read_model_folder(Path(settings.run.out)).config.licence.startswith("GAP")
     assert "License of the weights: GAP" in (Path(settings.run.out) / "MODEL_CARD.md").read_text(encoding="utf-8")
@@ -159,7 +159,7 @@ def test_the_licence_of_weights_is_the_owners_to_say(small: Small) -> None:
 @pytest.mark.parametrize("system", MODELS)
 def test_the_model_folder_packages_and_serves(system: str, small: Small, tmp_path: Path) -> None:
     """What training writes becomes an archive as it is, and the archive writes a report."""
-    settings = small(system, optimisation={"epochs": 1})
+    settings = small(system, optimization={"epochs": 1})
     assert train(settings)
     folder = Path(settings.run.out)
     assert {file.name for file in folder.iterdir()} == {
@@ -176,7 +176,7 @@ def test_the_model_folder_packages_and_serves(system: str, small: Small, tmp_pat
 
 def test_the_best_weights_are_written(small: Small) -> None:
     """The model folder has the weights of the validation with the lowest loss, not the last ones."""
-    settings = small(optimisation={"learning_rate": 0.5, "schedule": "constant", "gradient_clip": 0.0})
+    settings = small(optimization={"learning_rate": 0.5, "schedule": "constant", "gradient_clip": 0.0})
     train(settings)
     best = torch.load(Path(settings.run.folder) / "best.pt", weights_only=True)
     last = torch.load(Path(settings.run.folder) / "last.pt", weights_only=True)
@@ -188,7 +188,7 @@ def test_the_best_weights_are_written(small: Small) -> None:
 
 def test_training_ends_early(small: Small) -> None:
     """After `patience` validations without a lower loss the run ends and writes its model."""
-    settings = changed(small(optimisation={"learning_rate": 0.5, "epochs": 40, "schedule": "constant"}), patience=2)
+    settings = changed(small(optimization={"learning_rate": 0.5, "epochs": 40, "schedule": "constant"}), patience=2)
     assert train(settings)
     assert len(losses(settings)) < 80
 
@@ -197,7 +197,7 @@ def test_accumulation_is_a_larger_batch(small: Small) -> None:
     """Four passes of one example learn what one pass of four does; rounding apart, since sums have another order."""
     curves = []
     for size, accumulate in ((4, 1), (1, 4)):
-        values = {"optimisation": {"batch_size": size, "accumulate": accumulate}, "dropout": False}
+        values = {"optimization": {"batch_size": size, "accumulate": accumulate}, "dropout": False}
         run = small("xraygpt", f"{size}", **values)
         run = replace(run, freeze=("connector",))  # whose dropout draws differently for other batches
         train(run)
@@ -208,7 +208,7 @@ def test_accumulation_is_a_larger_batch(small: Small) -> None:
 def test_schedules() -> None:
     """Rates climb linearly to the peak; then they stay, fall evenly, or fall along half a cosine to the floor."""
     for schedule, middle in (("constant", 1.0), ("linear", 0.6), ("cosine", 0.6)):
-        settings = OptimisationSettings(learning_rate=1.0, schedule=schedule, warmup=10, floor=0.2)
+        settings = OptimizationSettings(learning_rate=1.0, schedule=schedule, warmup=10, floor=0.2)
         rates = [learning_rate(step, 111, settings) for step in range(111)]
         assert rates[0] == pytest.approx(0.1)
         assert rates[9] == rates[10] == 1.0
@@ -226,10 +226,10 @@ def test_schedules() -> None:
 def test_sixteen_real_pairs_are_learned_by_heart(system: str, tmp_path: Path) -> None:
     """Any system, its dropout off where it has a setting, brings the loss of 16 images with their reports below 0.1."""
     epochs = {"biomedclip_qformer_biogpt": 400, "xraygpt": 300, "mobilenet_graph": 100, "densenet_disease_llama": 80}
-    optimisation = {"epochs": epochs.get(system, 150), "batch_size": 16, "learning_rate": 3e-3, "weight_decay": 0.0}
+    optimization = {"epochs": epochs.get(system, 150), "batch_size": 16, "learning_rate": 3e-3, "weight_decay": 0.0}
     # An epoch is one step here, and would end with a checkpoint that takes as long.
-    rarely = {"validate_every": optimisation["epochs"]}
-    settings = small_run(system, tmp_path, dropout=False, optimisation=optimisation, run=rarely)
+    rarely = {"validate_every": optimization["epochs"]}
+    settings = small_run(system, tmp_path, dropout=False, optimization=optimization, run=rarely)
     train(settings)
     assert losses(settings)[-1] < 0.1
 

@@ -91,11 +91,11 @@ def test_no_split_setting_scores_what_was_trained_on(tmp_path: Path, fixed: str,
     values["splits"] = ("disjoint", "drawn")[number % 2] if fixed == "leaking" else "fixed"
     values["images"], values["sections"] = "each", ["report"]
     short = {"epochs": 2, "batch_size": 2, "max_steps": 3}
-    run = small_run("xreport", tmp_path, dataset=values, optimisation=short)
+    run = small_run("xreport", tmp_path, dataset=values, optimization=short)
     record = train_in_parts(run, 1 + number % 3)
     if number % 2:
-        longer = replace(run.optimisation, max_steps=4)
-        assert train(replace(run, optimisation=longer, run=replace(run.run, resume=True)))
+        longer = replace(run.optimization, max_steps=4)
+        assert train(replace(run, optimization=longer, run=replace(run.run, resume=True)))
         assert read_trained_on(Path(run.run.out)) == record
     settings, learned = run.dataset, record.studies
     assert learned == marks(settings)
@@ -339,7 +339,7 @@ def trained(tmp_path: Path) -> Callable[..., Settings]:
             "mobilenet_graph",
             tmp_path / name,
             dataset=dataset | changed.pop("dataset", {}) | {"test_fraction": 0.2},
-            optimisation={"epochs": 1} | changed.pop("optimisation", {}),
+            optimization={"epochs": 1} | changed.pop("optimization", {}),
             **changed,
         )
 

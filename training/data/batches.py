@@ -55,7 +55,7 @@ class MicroBatches(Dataset[Batch]):
     ) -> None:
         self._images, self._tokens, self._epoch = images, tokens, epoch
         self._labels = torch.tensor(labels)
-        self._seed, self._size = settings.optimisation.seed, settings.optimisation.batch_size
+        self._seed, self._size = settings.optimization.seed, settings.optimization.batch_size
         self._told = max(1, round(settings.auxiliary.reports * self._size)) if epoch else self._size
         self._reports = [tokens.report(example.text) for example in examples]
         if settings.dataset.prompts and not tokens.takes_prompts:

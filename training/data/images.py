@@ -47,7 +47,7 @@ class Images:
         p = config.preprocess
         side = (changes.active and changes.side) or p.size
         # One gray channel in [0, 1], whatever the network takes: colors and normalization come after augmentation.
-        self._grey = dataclasses.replace(
+        self._gray = dataclasses.replace(
             p,
             size=side,
             resize_to=None if p.resize_to is None else round(p.resize_to * side / p.size),
@@ -80,6 +80,6 @@ class Images:
     def _read(self, index: int) -> Tensor:
         path = self._paths[index]
         try:
-            return torch.from_numpy(preprocess(read_picture(path, self._config.input, self._frame), self._grey)[0])
+            return torch.from_numpy(preprocess(read_picture(path, self._config.input, self._frame), self._gray)[0])
         except (OSError, InputError) as error:
             raise DatasetError(f"{path} cannot be learned from: {error}") from error

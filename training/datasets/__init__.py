@@ -11,7 +11,6 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from training.datasets.archives import is_zip, unpack_images
 from training.datasets.cleaning import remove_markup
 from training.datasets.files import PROMPT
 from training.datasets.formats import (
@@ -39,6 +38,7 @@ from training.datasets.formats import (
     xraygpt,
     xreport,
 )
+from training.datasets.packed import is_zip, unpack_images
 from training.datasets.study import DatasetError, Reader, Study
 from training.datasets.values import SHORTENED, read_value
 

@@ -9,12 +9,12 @@ from training.datasets.image_files import ImageFolder
 from training.datasets.study import DatasetError
 from training.datasets.values import read_value
 
-Row = tuple[str, dict[str, Any]]
+StudyRow = tuple[str, dict[str, Any]]
 """A place for messages, and values by key."""
 
 
 def join_rows(
-    rows: Sequence[Row], folder: ImageFolder, *, image: str, sections: Sequence[str], key: str, asked: bool
+    rows: Sequence[StudyRow], folder: ImageFolder, *, image: str, sections: Sequence[str], key: str, asked: bool
 ) -> dict[str, Any]:
     """What the rows of one study say of it: images, views, sections, further, group and place of Study.
 
@@ -43,12 +43,12 @@ def join_rows(
     }
 
 
-def separate_questions(study_id: str, rows: Iterable[Row]) -> Iterator[tuple[str, list[Row]]]:
+def separate_questions(study_id: str, rows: Iterable[StudyRow]) -> Iterator[tuple[str, list[StudyRow]]]:
     """The rows of one id by what they ask, with an id for each: answers to two questions are not two references.
 
     Rows that ask nothing, and all rows where there is only one question, keep the id.
     """
-    questions: dict[str, list[Row]] = {}
+    questions: dict[str, list[StudyRow]] = {}
     for place, row in rows:
         questions.setdefault(" ".join((read_value(row.get(PROMPT)) or "").casefold().split()), []).append((place, row))
     for number, (question, asked) in enumerate(questions.items(), 1):

@@ -14,7 +14,7 @@ import numpy as np
 from prelim.archive.archive import WEIGHTS
 from prelim.archive.manifest import sha256_of
 from training.datasets.checks.duplicates import is_near_any
-from training.datasets.checks.images import examine_image
+from training.datasets.checks.image_facts import examine_image
 from training.datasets.patients import find_published
 from training.datasets.source import Source
 from training.datasets.study import DatasetError, Study

@@ -17,7 +17,7 @@ from training.datasets.study import SPLITS, DatasetError
 from training.evaluation.baselines import best_constant_report, random_reports
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.metrics.clinical import clinical_measures
-from training.evaluation.metrics.labeller import Labeller
+from training.evaluation.metrics.labeler import Labeler
 from training.evaluation.metrics.overlap import Measures, coco_measures
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.table import format_row
@@ -41,11 +41,11 @@ def swap_sides(text: str) -> str:
 
 def same_labels(train: Sequence[str], references: Sequence[str], seed: int = 0) -> list[str]:
     """For every reference a random training report with the same 14 labels, else any."""
-    labeller, generator = Labeller(), random.Random(seed)  # noqa: S311 - a baseline, no secret
+    labeler, generator = Labeler(), random.Random(seed)  # noqa: S311 - a baseline, no secret
     by_labels = defaultdict(list)
     for text in train:
-        by_labels[labeller.find(text)].append(text)
-    return [generator.choice(by_labels.get(labeller.find(text)) or list(train)) for text in references]
+        by_labels[labeler.find(text)].append(text)
+    return [generator.choice(by_labels.get(labeler.find(text)) or list(train)) for text in references]
 
 
 def measure(data: EvaluationData) -> Measures:

@@ -14,7 +14,7 @@ from prelim.generation.confidence import DISTANCE, INPUTS, Confidence, Inputs
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
 from training.evaluation.input_gate import area
-from training.evaluation.metrics.labeller import NO_FINDING, Labeller, State
+from training.evaluation.metrics.labeler import NO_FINDING, Labeler, State
 from training.evaluation.metrics.template_captions import right_group
 
 FEWEST = 30
@@ -38,12 +38,12 @@ def by_template(reader: LabelReader, true: Labels) -> IsWrong:
     return lambda sentence: not right_group(reader.read(sentence)[0], true)
 
 
-def by_labeller(labeller: Labeller, reference: str) -> IsWrong:
+def by_labeler(labeler: Labeler, reference: str) -> IsWrong:
     """For reports: a finding is wrong if the reference denies it or is silent, its absence if the reference has it."""
-    true = labeller.read(reference)
+    true = labeler.read(reference)
 
     def wrong(sentence: str) -> bool | None:
-        said = {finding: state for finding, state in labeller.read(sentence).items() if finding != NO_FINDING}
+        said = {finding: state for finding, state in labeler.read(sentence).items() if finding != NO_FINDING}
         wrongly_there = any(
             s is State.POSITIVE and true.get(f, State.NEGATIVE) is State.NEGATIVE for f, s in said.items()
         )

@@ -134,7 +134,7 @@ UNTRAINED = "Everything began with random weights, nothing was pretrained."
 
 
 def attributions(text: str) -> str:
-    """ATTRIBUTION.md condensed: of every source its title, licence, authors, papers and DOI."""
+    """ATTRIBUTION.md condensed: of every source its title, license, authors, papers and DOI."""
     items = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         heading, _, body = section.partition("\n")
@@ -156,13 +156,13 @@ def collect(
     """What the card is written from, as measurements.json has it."""
     settings = training["settings"]
     changes = re.search(r"^Changes made .*$", attribution, flags=re.MULTILINE)
-    counts = Counter((record.source, record.licence) for record in records)
+    counts = Counter((record.source, record.license) for record in records)
     return {
         "weights": evaluation["weights"],
         "training": {
             "minutes": round(training["seconds"] / 60),
             "threads": settings["run"]["threads"],
-            **{key: settings["optimisation"][key] for key in ("epochs", "seed")},
+            **{key: settings["optimization"][key] for key in ("epochs", "seed")},
             "pretrained": bool(settings["start"]["vision"]),
             "wordings": list(settings["dataset"]["sections"]),
         },
@@ -185,7 +185,7 @@ def write_card(model: Model, measured: Mapping[str, Any]) -> str:
     config, training, evaluation = model.config, measured["training"], measured["evaluation"]
     covid, laterals = measured["external"]["covid_chestxray"], measured["external"]["iu_laterals"]
     system = evaluation["system"]
-    rows = [f"| {source} | {licence} | {count} |" for source, licence, count in measured["sources"]]
+    rows = [f"| {source} | {license_} | {count} |" for source, license_, count in measured["sources"]]
     external, low, high = covid["finding_group"]
     return CARD.format(
         **{key: config.decoder[key] for key in ("layers", "width", "vocab_size")},

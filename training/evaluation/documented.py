@@ -17,8 +17,8 @@ from typing import Any
 from training.datasets.source import Source
 from training.evaluation.blindness import SIDES, measure, tabulate
 from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.metrics import coverage, labeller_check
-from training.evaluation.metrics.labeller import FINDINGS
+from training.evaluation.metrics import coverage, labeler_check
+from training.evaluation.metrics.labeler import FINDINGS
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.systems import CONSTANT, FREQUENT, RANDOM, baselines, evaluate
 from training.evaluation.table import figure, format_cell, format_count, format_row
@@ -83,11 +83,11 @@ def write_blindness(data: Path) -> str:
 
 def write_labeler(data: Path) -> str:
     """The labeler on the reports that were labeled by hand."""
-    gold, reports, test = labeller_check.read_all(data / "negbio_gold", data / "iu_xray" / "NLMCXR_reports.tgz")
-    rows = labeller_check.check(gold, reports, test)
+    gold, reports, test = labeler_check.read_all(data / "negbio_gold", data / "iu_xray" / "NLMCXR_reports.tgz")
+    rows = labeler_check.check(gold, reports, test)
     held = len(set(gold) & set(test))
     return (
-        f"{labeller_check.markdown(rows)}\n\n{len(gold):,} reports; {held} are in NegBio's test list (held out), "
+        f"{labeler_check.markdown(rows)}\n\n{len(gold):,} reports; {held} are in NegBio's test list (held out), "
         f"{len(gold) - held:,} are not (development)."
     )
 

@@ -19,7 +19,7 @@ from training.datasets.pictures import read_picture
 from training.datasets.study import DatasetError
 
 
-class Encoder:
+class ServedEncoder:
     """A vision encoder as it is served.
 
     slots : how many images are taken together

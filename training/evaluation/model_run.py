@@ -12,14 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from prelim.decoders.decoder import PADDING
 from prelim.encoding.gate import mean_features
 from prelim.generation.banned_phrases import Bans
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.networks.model_folder import Model
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import cut_at_stop
-from training.evaluation.encoding import Encoder
+from training.evaluation.encoding import ServedEncoder
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ModelRunner:
         self, model: Model, slots: int = 16, device: str = "cpu", frame: int = 0, precision: str = "fp32"
     ) -> None:
         self._model, self._device = model, device
-        self._encoder = Encoder(model.network.vision, model.config, slots, device, frame)
+        self._encoder = ServedEncoder(model.network.vision, model.config, slots, device, frame)
         model.network.connector.to(device)
         self._decoder = serving_decoder(model.network.decoder, precision, packed=False, device=device)
         self._prompter = model.config.prompter(model.tokenizer)

@@ -91,7 +91,7 @@ def baselines(data: EvaluationData, protocol: Protocol, runner: ModelRunner | No
 
 
 @dataclass(frozen=True)
-class Section:
+class TableSection:
     """Rows of one kind: measures of every system."""
 
     title: str
@@ -108,7 +108,7 @@ FEW = 20
 
 def sections(
     systems: Systems, data: EvaluationData, protocol: Protocol, templates: TemplateScorer | None
-) -> tuple[list[Section], list[str]]:
+) -> tuple[list[TableSection], list[str]]:
     """Every score but those that need a model, or weights that are not here; and remarks on those left out."""
     references = data.references
     language = find_language(references)
@@ -134,22 +134,22 @@ def sections(
     else:
         uncleaned = _join(uncleaned, rexrank_measures(systems, references))
     result = [
-        Section("R2Gen's protocol", coco_measures(tokenized, gold, further, with_meteor=refusal is None)),
-        Section("uncleaned texts", uncleaned, "; ".join(signatures)),
+        TableSection("R2Gen's protocol", coco_measures(tokenized, gold, further, with_meteor=refusal is None)),
+        TableSection("uncleaned texts", uncleaned, "; ".join(signatures)),
     ]
     if templates is not None:
         overall, by_kind = templates.measures(systems)
         kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().items())
         result += [
-            Section("labels read back from the caption", overall),
-            Section("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
+            TableSection("labels read back from the caption", overall),
+            TableSection("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
         ]
     elif language == "en":
         groups, single = clinical_measures(systems, references)
         there = ", ".join(f"{label} {count}" for label, count in label_counts(references).items())
         result += [
-            Section("clinical labels, by rules", groups),
-            Section("F1 of each label, by rules", single, f"references that have it: {there}"),
+            TableSection("clinical labels, by rules", groups),
+            TableSection("F1 of each label, by rules", single, f"references that have it: {there}"),
         ]
     else:
         remarks.append(
@@ -167,7 +167,7 @@ def evaluate(
     others: Baselines,
     run: Run | None = None,
     templates: TemplateScorer | None = None,
-    extras: Sequence[Section] = (),
+    extras: Sequence[TableSection] = (),
     draws: int = 2000,
 ) -> dict[str, Any]:
     """All figures, as JSON has them.
@@ -180,7 +180,7 @@ def evaluate(
     table, remarks = sections(systems, data, protocol, templates)
     table += extras
     if run is not None:
-        table.append(Section("teacher forcing", {name: [perplexity_measure(run)]}))
+        table.append(TableSection("teacher forcing", {name: [perplexity_measure(run)]}))
     # Each study of an unknown patient is drawn by itself, or with those of its image or article.
     units = [study.unit for study in data.studies]
     bootstrap = Bootstrap(units, draws)
@@ -233,7 +233,7 @@ def _remark_on_intervals(units: int, *, known: bool) -> list[str]:
     return []
 
 
-def _figures(section: Section, bootstrap: Bootstrap, name: str) -> dict[str, Any]:
+def _figures(section: TableSection, bootstrap: Bootstrap, name: str) -> dict[str, Any]:
     """Value, lower and upper limit of every measure of every system, and how the system differs from the constant."""
     figures = {
         system: {measure.name: rounded(bootstrap.interval(measure)) for measure in measures}

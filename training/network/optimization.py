@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from training.network.trainable import moving
-from training.settings import OptimisationSettings, SettingsError
+from training.settings import OptimizationSettings, SettingsError
 
 
-def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, settings: OptimizationSettings) -> torch.optim.AdamW:
     """AdamW over what is trained; biases, norms and embeddings do not decay.
 
     Its groups have a `rate` in addition to `lr`: by what the learning rate is multiplied for them.
@@ -25,9 +25,9 @@ def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.op
             groups.setdefault((part, p.ndim < 2 or "embed" in name), []).append(p)
     for part, factor in settings.part_rates.items():
         if not isinstance(factor, int | float) or not 0 < factor < math.inf:
-            raise SettingsError(f"optimisation.part_rates.{part} is {factor!r}; allowed: numbers above 0")
+            raise SettingsError(f"optimization.part_rates.{part} is {factor!r}; allowed: numbers above 0")
         if not groups.keys() & {(part, False), (part, True)}:
-            raise SettingsError(f"optimisation.part_rates has {part!r}, and no such part of the network is trained")
+            raise SettingsError(f"optimization.part_rates has {part!r}, and no such part of the network is trained")
     return torch.optim.AdamW(
         [
             {
@@ -41,7 +41,7 @@ def make_optimizer(model: nn.Module, settings: OptimisationSettings) -> torch.op
     )
 
 
-def learning_rate(step: int, steps: int, settings: OptimisationSettings) -> float:
+def learning_rate(step: int, steps: int, settings: OptimizationSettings) -> float:
     """The rate of a step, a function of its number: linear warm-up, then constant, or down to `floor` at the last step.
 
     Source of the cosine: Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
@@ -65,7 +65,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the weights after a step.
+        """Move toward the weights after a step.
 
         The average is short at first, or it would remember the first weights for a thousand steps.
         """

@@ -22,7 +22,7 @@ from prelim.networks.model_folder import build_network, read_network
 from training.network.wordpiece import BOS, EOS, PAD, make_tokenizer
 from training.settings import Settings, SettingsError
 
-NO_LICENCE = "GAP: not stated; it depends on the data and on the weights that training began with (model.licence)"
+NO_LICENSE = "GAP: not stated; it depends on the data and on the weights that training began with (model.licence)"
 """Of trained weights, unless the user gives model.licence."""
 
 
@@ -81,8 +81,8 @@ def starting_model(settings: Settings, texts: Iterable[str]) -> StartingModel:
         load_pretrained(network.vision, Path(settings.start.vision))
     network.requires_grad_(True)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and settings.optimisation.batch_norm_momentum:
-            module.momentum = settings.optimisation.batch_norm_momentum
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and settings.optimization.batch_norm_momentum:
+            module.momentum = settings.optimization.batch_norm_momentum
     return StartingModel(description, config, network, tokenizer)
 
 
@@ -132,8 +132,8 @@ def _description(settings: Settings) -> dict[str, Any]:
             )
         known = {"version": "1.0", **ARCHITECTURES[name].published.defaults}
     name = Path(settings.run.out).resolve().name
-    # The licence of what training began with says nothing about the licences of the data that it learned from.
-    merged = _merge({**known, "name": name, "licence": NO_LICENCE}, given)
+    # The license of what training began with says nothing about the licenses of the data that it learned from.
+    merged = _merge({**known, "name": name, "licence": NO_LICENSE}, given)
     first = {key: merged[key] for key in ("name", "version", "licence", "architecture") if key in merged}
     return copy.deepcopy(first | merged)
 

@@ -5,16 +5,16 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from training.run.run_state import Progress
+from training.run.run_state import RunProgress
 
 
 class Board:
     """Event files in the folder `tensorboard` of a run; what a stopped run wrote after its checkpoint is hidden."""
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: RunProgress) -> None:
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=progress.step + 1)
 
-    def show(self, progress: Progress) -> None:
+    def show(self, progress: RunProgress) -> None:
         """Add the last step, and its validation if it had one; the latter is printed, too."""
         step, report, label, rate = progress.train[-1]
         values = {"loss/reports": report, "learning_rate": rate}

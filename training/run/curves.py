@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from training.run.run_state import Progress
+from training.run.run_state import RunProgress
 
 
-def plot_curves(progress: Progress, path: Path) -> None:
+def plot_curves(progress: RunProgress, path: Path) -> None:
     """Losses and learning rate against steps."""
     import matplotlib as mpl
 

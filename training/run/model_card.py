@@ -11,7 +11,7 @@ import yaml
 from prelim.archive.model_config import ModelConfig
 from prelim.networks.model_folder import MODEL_CARD
 from prelim.report import NOTICE
-from training.run.run_state import Progress
+from training.run.run_state import RunProgress
 from training.settings import Settings
 
 GAP = "**GAP, for the owner to fill:**"
@@ -79,7 +79,7 @@ class Counts:
 
 
 def write_card(
-    settings: Settings, config: ModelConfig, progress: Progress, counts: Counts, parameters: tuple[int, int]
+    settings: Settings, config: ModelConfig, progress: RunProgress, counts: Counts, parameters: tuple[int, int]
 ) -> None:
     """Write MODEL_CARD.md with what training knows, and gaps for the rest.
 

@@ -53,7 +53,7 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
 
     Raises PrelimError: SettingsError, DatasetError, ArchiveError.
     """
-    o = settings.optimisation
+    o = settings.optimization
     data = read_examples(settings.dataset)
     train, val = data.train, data.val
     if data.embedded and not settings.start.weights:
@@ -64,8 +64,8 @@ def prepare(settings: Settings, processes: int, *, main: bool) -> Prepared:
     together = o.batch_size * o.accumulate * processes
     if len(train) < together:
         raise SettingsError(
-            f"a step takes {together} examples (optimisation.batch_size {o.batch_size} x accumulate {o.accumulate} x "
-            f"{processes} processes), there are {len(train)} to train on; lower optimisation.batch_size"
+            f"a step takes {together} examples (optimization.batch_size {o.batch_size} x accumulate {o.accumulate} x "
+            f"{processes} processes), there are {len(train)} to train on; lower optimization.batch_size"
         )
     steps_per_epoch = len(train) // together
     steps = min(o.epochs * steps_per_epoch, o.max_steps or o.epochs * steps_per_epoch)
@@ -154,9 +154,9 @@ def _build_objective(settings: Settings, model: StartingModel, images: ImageSour
             features = first if given else network.vision.eval()(first)
         head = LabelHead(features.shape[-1], classes)
     if settings.lora.rank:
-        half = settings.optimisation.mixed_precision == "bf16"
+        half = settings.optimization.mixed_precision == "bf16"
         add_adapters(network.decoder, settings.lora, torch.bfloat16 if half else torch.float32)
-    if settings.optimisation.gradient_checkpointing:
+    if settings.optimization.gradient_checkpointing:
         checkpoint_gradients(network)
     return Objective(network, head, settings.auxiliary)
 

@@ -15,12 +15,12 @@ from training.settings import Settings, SettingsError
 
 LAST, BEST, SETTINGS = "last.pt", "best.pt", "settings.yaml"
 
-LENGTH = ("optimisation.epochs", "optimisation.max_steps")
+LENGTH = ("optimization.epochs", "optimization.max_steps")
 """Settings with which a run can be made longer; its learning rates are from then on those of the longer schedule."""
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is. All that is random follows from `step`, see training.data.seeds.
 
     step    : steps that are done
@@ -49,7 +49,7 @@ class Moving:
     scaler: Any
 
 
-def save(folder: Path, settings: Settings, progress: Progress, parts: Moving, data: str) -> None:
+def save(folder: Path, settings: Settings, progress: RunProgress, parts: Moving, data: str) -> None:
     """Write last.pt; a crash meanwhile leaves the one before whole.
 
     data : Prepared.data
@@ -66,13 +66,13 @@ def save(folder: Path, settings: Settings, progress: Progress, parts: Moving, da
     _write(folder / LAST, state)
 
 
-def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> Progress:
+def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> RunProgress:
     """Restore the state saved in last.pt.
 
     data : Prepared.data
 
     Raises SettingsError where there is none, and where the data or settings that decide what is learned have changed;
-    `optimisation.epochs` and `max_steps` may grow.
+    `optimization.epochs` and `max_steps` may grow.
     """
     path = folder / LAST
     if not path.is_file():
@@ -97,7 +97,7 @@ def restore(folder: Path, settings: Settings, parts: Moving, data: str) -> Progr
             parts.average.weights[name].copy_(value)
     if parts.scaler and state["scaler"]:
         parts.scaler.load_state_dict(state["scaler"])
-    return Progress(**state["progress"])
+    return RunProgress(**state["progress"])
 
 
 def save_best(folder: Path, model: nn.Module) -> None:
@@ -126,7 +126,7 @@ def _flatten(settings: Settings) -> dict[str, Any]:
             flat |= (
                 {f"{section}.{key}": v for key, v in values.items()} if isinstance(values, dict) else {section: values}
             )
-    flat.pop("optimisation.accumulate", None)
+    flat.pop("optimization.accumulate", None)
     return {name: str(value) for name, value in flat.items()}
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.decode.peers.peer import Peer, Refused
+from benchmarks.decode.peers.peer import Peer, Unsupported
 
 
 def answer(peer: Peer, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def answer(peer: Peer, job: Mapping[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         token_ids = peer.run(precision, job["prefixes"], job["beams"], job["new_tokens"])
         seconds = time.perf_counter() - began
-    except Refused as refused:
+    except Unsupported as refused:
         return {"refused": str(refused)}
     except Exception as error:  # noqa: BLE001 - each library here has its own errors
         traceback.print_exc()

@@ -10,7 +10,7 @@ from ctranslate2.converters.transformers import BartLoader, register_loader
 from ctranslate2.specs import common_spec, transformer_spec
 
 from benchmarks.decode.peers.conversion import convert_once
-from benchmarks.decode.peers.peer import Refused
+from benchmarks.decode.peers.peer import Unsupported
 
 _COMPUTE = {"int8_dynamic": "int8_float32", "fp32": "float32"}
 """Precision -> compute_type. int8 quantizes activations dynamically. There is no bfloat16 on CPUs."""
@@ -62,7 +62,7 @@ class Peer:
     def load(self, precision: str) -> None:
         """Convert and load, once."""
         if not (self._folder / "config.json").is_file():
-            raise Refused("CTranslate2 has no generator for a cross-attention decoder without an encoder")
+            raise Unsupported("CTranslate2 has no generator for a cross-attention decoder without an encoder")
         if precision in self._generators:
             return
         stored = "int8" if precision.startswith("int8") else "float32"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.decode.peers.conversion import convert_once
-from benchmarks.decode.peers.peer import Refused
+from benchmarks.decode.peers.peer import Unsupported
 
 _TYPES = {
     "fp32": gguf.GGMLQuantizationType.F32,
@@ -47,7 +47,7 @@ class Peer:
         config = self._folder / "config.json"
         values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
         if values.get("model_type") != "llama":
-            raise Refused("llama.cpp does not support this decoder; it is compared on Llama")
+            raise Unsupported("llama.cpp does not support this decoder; it is compared on Llama")
         self._vocab_size = values["vocab_size"]
         folder = convert_once(
             self._folder, f"gguf-{precision}", lambda target: _convert(self._folder, target, precision)
@@ -65,9 +65,9 @@ class Peer:
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
         """Decode all prefixes as sequences of one batch."""
         if beams > 1:
-            raise Refused("llama.cpp has no beam search")
+            raise Unsupported("llama.cpp has no beam search")
         if len(prefixes) > _MOST_IMAGES:
-            raise Refused(f"at most {_MOST_IMAGES} images are supported here")
+            raise Unsupported(f"at most {_MOST_IMAGES} images are supported here")
         context = self._contexts[precision]
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
         batch = llama_cpp.llama_batch_init(sum(map(len, prefixes)), 0, 1)
@@ -97,7 +97,7 @@ class Peer:
         batch.n_tokens = i
         code = llama_cpp.llama_decode(context, batch)
         if code:
-            raise Refused(f"llama_decode gave {code}")
+            raise Unsupported(f"llama_decode gave {code}")
         chosen = []
         for row in last:
             logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, row), (self._vocab_size,))
@@ -126,7 +126,7 @@ def _convert(checkpoint: Path, target: Path, precision: str) -> None:
     for key, weight in load_file(checkpoint / "model.safetensors").items():
         name = names.get_name(key, try_suffixes=(".weight",))
         if name is None:
-            raise Refused(f"GGUF has no name for {key}")
+            raise Unsupported(f"GGUF has no name for {key}")
         layer = key.split(".")[-2]
         values = _interleave(weight, heads[layer]) if layer in heads else weight
         kind = _TYPES[precision] if values.ndim > 1 else gguf.GGMLQuantizationType.F32

@@ -8,7 +8,7 @@ import torch
 from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
 from benchmarks.decode.peers.conversion import convert_once
-from benchmarks.decode.peers.peer import Refused
+from benchmarks.decode.peers.peer import Unsupported
 
 _STORED: dict[str, dict[str, Any]] = {
     "fp32": {"load_in_8bit": False},
@@ -67,7 +67,7 @@ class Peer:
 def export_once(checkpoint: Path, precision: str) -> Path:
     """Export the model once; returns its folder."""
     if not (checkpoint / "config.json").is_file():
-        raise Refused("optimum-intel cannot export a cross-attention decoder without an encoder")
+        raise Unsupported("optimum-intel cannot export a cross-attention decoder without an encoder")
     stored = "int8" if precision.startswith("int8") else "fp32"
 
     def export(target: Path) -> None:

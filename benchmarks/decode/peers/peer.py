@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
-class Refused(Exception):
+class Unsupported(Exception):
     """The peer cannot run this job; the message gives the reason."""
 
 
@@ -21,7 +21,7 @@ class Peer(Protocol):
     note: str
 
     def load(self, precision: str) -> None:
-        """Prepare for jobs in one of its precisions. Raises Refused."""
+        """Prepare for jobs in one of its precisions. Raises Unsupported."""
 
     def run(self, precision: str, prefixes: list[list[int]], beams: int, new_tokens: int) -> list[list[int]]:
-        """Decode all prefixes together; returns exactly `new_tokens` best tokens of each. Raises Refused."""
+        """Decode all prefixes together; returns exactly `new_tokens` best tokens of each. Raises Unsupported."""

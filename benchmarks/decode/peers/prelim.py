@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmarks.models.shapes import BOS, EOS, PAD, WEIGHTS, Shape, read_shape
+from benchmarks.models.imported import import_checkpoint
+from benchmarks.models.shapes import BOS, EOS, PAD, read_shape
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
-from prelim.networks.trained_decoder import build_decoder, serving_decoder
+from prelim.networks.trained_decoder import serving_decoder
 
 
 class Peer:
@@ -55,20 +55,3 @@ class Peer:
             return self._network.token_embedding(torch.tensor(ids))
         nothing = torch.empty(1, 0, self._shape.section["hidden_size"])
         return self._network.embed(nothing, torch.tensor([[IMAGE, *ids]]))[0]
-
-
-def import_checkpoint(folder: Path, shape: Shape) -> Any:
-    """Import the network of a checkpoint as for a model folder, in float32."""
-    with torch.device("meta"):
-        network = build_decoder(shape.section)
-    weights = load_file(folder / WEIGHTS)
-    if shape.is_prefix:
-        weights = {_import_weights(name): tensor for name, tensor in weights.items()}
-    network.load_state_dict(weights, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def _import_weights(name: str) -> str:
-    """Map a key of `transformers` to that of a model folder, where the body has the same name in all models."""
-    body, _, rest = name.partition(".")
-    return name if body == "lm_head" else f"body.{rest}"

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from safetensors.torch import save_file
 
-from benchmarks.decode.contender import ROOT
 from benchmarks.decode.peers.generate import marian
+from benchmarks.machine import ROOT
 from prelim.archive.archive import CONNECTOR, TOKENIZER, VISION, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.cross_attention import CrossAttentionConfig

@@ -10,8 +10,8 @@ from torch import Tensor
 from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
 from prelim.errors import UnreadableInput
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.generation.text_stream import TextStream
 
 Messages = tuple[Mapping[str, str], ...]
@@ -65,7 +65,7 @@ class ReportRequest:
 
 
 @dataclass(eq=False)
-class Draft(DecodeRequest):
+class PendingReport(DecodeRequest):
     """A report in the making, the engine's record with what a report needs besides its tokens. Times are in seconds.
 
     request : what is asked for

@@ -14,10 +14,10 @@ from prelim.errors import InvalidOption, NonFiniteOutput, RequestError, TooLarge
 from prelim.generation.banned_phrases import Ban, BannedRows, Bans
 from prelim.generation.beam_search import BeamSearch
 from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import Outcome, isolate
-from prelim.generation.request import DecodeRequest
 from prelim.generation.sampling import Sampling
 from prelim.generation.selection import NextTokens, TokenSelection
 

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 from prelim.errors import InvalidOption
 
@@ -178,20 +178,12 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     raise InvalidOption(f"{name} is {value!r:.40}; it must be a string or a list of strings", name)
 
 
-_PARSERS = {
-    "num_beams": _integer,
-    "do_sample": _boolean,
-    "temperature": _number,
-    "top_k": _integer,
-    "top_p": _number,
-    "seed": _optional_integer,
-    "repetition_penalty": _number,
-    "no_repeat_ngram_size": _integer,
-    "length_penalty": _number,
-    "early_stopping": _early_stopping,
-    "min_new_tokens": _integer,
-    "max_new_tokens": _integer,
-    "num_return_sequences": _integer,
-    "stop": _texts,
-    "banned_phrases": _texts,
+_PARSERS_OF_TYPES = {
+    int: _integer,
+    int | None: _optional_integer,
+    float: _number,
+    bool: _boolean,
+    bool | str: _early_stopping,
+    tuple[str, ...]: _texts,
 }
+_PARSERS = {name: _PARSERS_OF_TYPES[kind] for name, kind in get_type_hints(GenerationOptions).items()}

@@ -31,7 +31,7 @@ from prelim.generation.text_stages import (
     WordRules,
 )
 
-Step = Mapping[str, Any]
+DecoderStep = Mapping[str, Any]
 """One decoder as tokenizer.json has it."""
 
 
@@ -78,14 +78,14 @@ class TextStream:
         return "".join(pieces)
 
 
-def decoder_steps(decoder: Step | None) -> list[Step]:
+def decoder_steps(decoder: DecoderStep | None) -> list[DecoderStep]:
     """The decoders of a chain in their order; a tokenizer without one has none."""
     if decoder is not None and decoder["type"] == "Sequence":
         return [step for inner in decoder["decoders"] for step in decoder_steps(inner)]
     return [{"type": "none"}] if decoder is None else [decoder]
 
 
-def _stages(steps: Sequence[Step]) -> Iterator[Callable[[], Stage]]:
+def _stages(steps: Sequence[DecoderStep]) -> Iterator[Callable[[], Stage]]:
     """Constructors of the stages for a chain of decoders."""
     is_text = False
     for i, step in enumerate(steps):
@@ -102,7 +102,7 @@ def _stages(steps: Sequence[Step]) -> Iterator[Callable[[], Stage]]:
         is_text = is_text or step["type"] == "ByteLevel"
 
 
-def _token_stage(step: Step) -> Callable[[], Stage] | None:
+def _token_stage(step: DecoderStep) -> Callable[[], Stage] | None:
     """The constructor of the stage for a decoder of single tokens, None for an unknown one."""
     match step:
         case {"type": "ByteLevel"}:
@@ -114,7 +114,7 @@ def _token_stage(step: Step) -> Callable[[], Stage] | None:
     return None
 
 
-def _text_stage(step: Step) -> Callable[[], Stage] | None:
+def _text_stage(step: DecoderStep) -> Callable[[], Stage] | None:
     """The constructor of the stage for a decoder of text, None for an unknown one."""
     match step:
         case {"type": "Strip", "content": content, "start": start, "stop": 0}:
@@ -128,13 +128,13 @@ def _text_stage(step: Step) -> Callable[[], Stage] | None:
     return None
 
 
-def are_word_rules(steps: Sequence[Step]) -> bool:
+def are_word_rules(steps: Sequence[DecoderStep]) -> bool:
     """Whether a chain begins as BioGPT's does, which puts one space before, between and after the words."""
     patterns = [step.get("pattern", {}).get("Regex") for step in steps[1:3]]
     return patterns == list(WordRules.FRAME) and all(step["type"] == "Replace" for step in steps)
 
 
-def library_decoder(steps: Sequence[Step]) -> decoders.Decoder:
+def library_decoder(steps: Sequence[DecoderStep]) -> decoders.Decoder:
     """The library's own decoder for a chain."""
     tokenizer = json.loads(Tokenizer(models.BPE()).to_str())
     tokenizer["decoder"] = {"type": "Sequence", "decoders": list(steps)}

@@ -14,7 +14,7 @@ from functools import lru_cache
 from tokenizers import Tokenizer
 
 from prelim.generation.text_stages import ByteRuns, Bytes, CloseHyphens, DropSpaces
-from prelim.generation.text_stream import Step, are_word_rules, decoder_steps, library_decoder
+from prelim.generation.text_stream import DecoderStep, are_word_rules, decoder_steps, library_decoder
 
 BAR = "\0"
 """In canonical text the limit of a word."""
@@ -91,7 +91,7 @@ class TokenTexts:
         self.later = tuple(_pieces(shown, of_tokens, ("",)))
 
 
-def _split(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
+def _split(steps: Sequence[DecoderStep]) -> tuple[list[DecoderStep], list[DecoderStep]]:
     """The steps that look at single tokens, and those that look at the whole text. Raises UnknownDecoder."""
     for i, step in enumerate(steps):
         match step:
@@ -107,7 +107,7 @@ def _split(steps: Sequence[Step]) -> tuple[list[Step], list[Step]]:
     return list(steps), []
 
 
-def _closed_up(step: Step) -> str:
+def _closed_up(step: DecoderStep) -> str:
     """The beginning of a word that a step on the text moves to the word before; empty for steps that move none.
 
     Raises UnknownDecoder for a step that changes the canonical text otherwise.
@@ -128,7 +128,7 @@ def _closed_up(step: Step) -> str:
     raise UnknownDecoder(f"its decoder has a step {step['type']} that changes words")
 
 
-def _pieces(tokens: Sequence[str | None], steps: Sequence[Step], before: tuple[str, ...]) -> Iterator[Piece]:
+def _pieces(tokens: Sequence[str | None], steps: Sequence[DecoderStep], before: tuple[str, ...]) -> Iterator[Piece]:
     """What each token becomes by the steps that look at single tokens."""
     of_bytes = Bytes() if any(step["type"] == "ByteLevel" for step in steps) else None
     byte_runs = any(step["type"] == "ByteFallback" for step in steps)

@@ -15,7 +15,7 @@ from tifffile import TiffFile, TiffPage
 
 from prelim.errors import Refused, UnreadableInput
 from prelim.images.decoder_fence import fence
-from prelim.images.grey_levels import luma, pieces
+from prelim.images.gray_levels import luma, pieces
 from prelim.images.input_config import InputConfig, check_size
 from prelim.images.jpeg_end import END, INCOMPLETE, end_of_picture, is_whole
 
@@ -60,7 +60,7 @@ def read_deep_png(data: bytes, orientation: object) -> DeepSamples | None:
         samples = imagecodecs.png_decode(data)
     channels = samples.reshape(*samples.shape[:2], -1)
     alpha = channels[..., -1] if channels.shape[-1] in (2, 4) else None
-    return DeepSamples(turn(to_grey(channels, alpha), orientation))
+    return DeepSamples(turn(to_gray(channels, alpha), orientation))
 
 
 def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
@@ -91,7 +91,7 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
         channels = channels.astype(np.float32)
     # Only an unassociated alpha (2) is left to apply: with an associated one (1) it was (TIFF 6.0 section 18).
     alpha = channels[..., -1] if 2 in page.extrasamples else None
-    return DeepSamples(turn(to_grey(channels, alpha), orientation), white_is_zero=page.photometric == 0)
+    return DeepSamples(turn(to_gray(channels, alpha), orientation), white_is_zero=page.photometric == 0)
 
 
 def count_frames(file: TiffFile, page: TiffPage) -> int:
@@ -165,7 +165,7 @@ def check_segments(page: TiffPage, data: bytes) -> None:
                 raise UnreadableInput(INCOMPLETE.format(kind="TIFF"))
 
 
-def to_grey(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+def to_gray(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     """Return one channel, (rows, columns), of (rows, columns, channels): color as luma, alpha on black.
 
     Equal red, green and blue are returned as they are.

@@ -85,7 +85,7 @@ class InputConfig:
                 unlike those of its training. None: "refuse" where the model has a gate
     max_bytes   of the file, and of a deflated data set after inflating
     max_pixels  rows x columns. The default takes every X-ray detector on the market (a 24 x 30 cm mammogram at
-                50 micrometres has 29 million) and rejects decompression bombs
+                50 micrometers has 29 million) and rejects decompression bombs
     max_cpu_seconds  of the process that decodes a file; for JPEG 2000 0.2 s for a million pixels, if that is more
 
     Raises ArchiveError if a value is not allowed.

@@ -87,7 +87,7 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> np.ndarray:
     stays in float32, since tf.image.resize takes no detour through integers either.
     """
     if not config.antialias:
-        return _normalise(_resize_floats(radiograph.pixels, config)[..., None], config)
+        return _normalize(_resize_floats(radiograph.pixels, config)[..., None], config)
     eight_bit = np.rint(radiograph.pixels * np.float32(255)).astype(np.uint8)
     return preprocess_image(Image.fromarray(eight_bit), config)
 
@@ -100,14 +100,14 @@ def preprocess_image(image: Image.Image, config: PreprocessConfig) -> np.ndarray
     image = image.convert("L" if config.channels == 1 else "RGB")
     if not config.antialias:
         planes = [np.asarray(band, dtype=np.float32) / np.float32(255) for band in image.split()]
-        return _normalise(np.stack([_resize_floats(plane, config) for plane in planes], axis=-1), config)
+        return _normalize(np.stack([_resize_floats(plane, config) for plane in planes], axis=-1), config)
     width, height = _resized_size(image.width, image.height, config)
     if (width, height) != image.size:
         image = image.resize((width, height), INTERPOLATIONS[config.interpolation])
     left, top, right, bottom = _crop_box(width, height, config)
     # Pillow fills what lies outside of the image with 0, which is the black that "pad" needs.
     pixels = np.asarray(image.crop((left, top, right, bottom)), dtype=np.float32) / np.float32(255)
-    return _normalise(pixels.reshape(config.size, config.size, -1), config)
+    return _normalize(pixels.reshape(config.size, config.size, -1), config)
 
 
 def as_png(pixel_values: np.ndarray, config: PreprocessConfig) -> bytes:
@@ -140,8 +140,8 @@ def _resize_floats(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     rows, columns = pixels.shape
     width, height = _resized_size(columns, rows, config)
     left, top, right, bottom = _crop_box(width, height, config)
-    upper, lower, down = _neighbours(rows, height)
-    before, after, across = _neighbours(columns, width)
+    upper, lower, down = _neighbors(rows, height)
+    before, after, across = _neighbors(columns, width)
     above = pixels[upper]
     rows_done = above + (pixels[lower] - above) * down[:, None]
     start = rows_done[:, before]
@@ -151,7 +151,7 @@ def _resize_floats(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     return padded[top : top + config.size, left : left + config.size]
 
 
-def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the two source indices of every target index and the weight of the second (half-pixel centers)."""
     position = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5)
     floor = np.floor(position)
@@ -160,7 +160,7 @@ def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return first, second, position - floor
 
 
-def _normalise(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+def _normalize(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
     """Return (channels, size, size) from (size, size, 1 or channels) in [0, 1]."""
     values = (pixels - np.asarray(config.mean, dtype=np.float32)) / np.asarray(config.std, dtype=np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)

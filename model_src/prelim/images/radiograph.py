@@ -2,7 +2,7 @@
 
 The kind of a file is recognized by its content; names and HTTP headers are not looked at. DICOM goes through
 `dicom.structure` (is it safe to parse), `dicom.header` (may this model answer it), `dicom.pixels` (stored values)
-and `dicom.grey_scale` (stored values -> gray); everything else goes through `raster`. All of it happens in a child
+and `dicom.gray_scale` (stored values -> gray); everything else goes through `raster`. All of it happens in a child
 process with limits (`decoding_process`), whatever the kind.
 """
 

@@ -10,7 +10,7 @@ from PIL import Image
 from prelim.errors import Refused, TooLarge, UnreadableInput
 from prelim.images.decoder_fence import fence
 from prelim.images.deep_raster import DeepSamples, read_deep_png, read_deep_tiff, turn
-from prelim.images.grey_levels import scale_samples
+from prelim.images.gray_levels import scale_samples
 from prelim.images.input_config import PILLOW_LIMIT, InputConfig, check_size
 from prelim.images.jpeg_end import INCOMPLETE, START_OF_SCAN, end_of_picture, is_whole, read_segments
 from prelim.images.png_chunks import keep_picture, read_chunks
@@ -31,8 +31,8 @@ JPEG_FRAMES: dict[int, str | None] = {
 ORIENTATION = 0x0112
 
 # Chroma noise of JPEG stays below this many of 256 levels.
-COLOUR_LEVELS = 24
-COLOUR_SHARE = 0.01
+COLOR_LEVELS = 24
+COLOR_SHARE = 0.01
 
 # Rows that are converted at a time.
 BAND = 256
@@ -74,9 +74,9 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
             raise UnreadableInput(INCOMPLETE.format(kind="JPEG"))
         orientation = read_orientation(exif if kind == "PNG" else image)
         image = _with_scaled_transparency(image, data) if kind == "PNG" else image
-        if _has_colours(image):
+        if _has_colors(image):
             warnings.append("colour: the image has colors, which became gray; a radiograph is gray")
-        pixels = turn(_to_grey(image), orientation)
+        pixels = turn(_to_gray(image), orientation)
     return pixels, tuple(warnings)
 
 
@@ -174,16 +174,16 @@ def webp_size(data: bytes) -> tuple[int, int]:
     raise UnreadableInput("the WEBP image has no readable header: it is damaged or truncated; send it again")
 
 
-def _has_colours(image: Image.Image) -> bool:
+def _has_colors(image: Image.Image) -> bool:
     # A grid of about a million pixels tells color from gray as well as all of them.
     step = max(1, max(image.size) // 1000)
     small = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
     sample = np.asarray(_on_black(small).convert("RGB"))
     chroma = sample.max(axis=-1).astype(np.int16) - sample.min(axis=-1)
-    return bool((chroma > COLOUR_LEVELS).mean() > COLOUR_SHARE)
+    return bool((chroma > COLOR_LEVELS).mean() > COLOR_SHARE)
 
 
-def _to_grey(image: Image.Image) -> np.ndarray:
+def _to_gray(image: Image.Image) -> np.ndarray:
     """Return (rows, columns) float32 in [0, 1]: alpha on black, color as ITU-R 601-2 luma, equal R, G, B as they are.
 
     A band of rows at a time, since an image of every step between would take four bytes a pixel.

@@ -23,7 +23,7 @@ _barrier = team.barrier
 
 
 @cache
-def _normalise(numbers: Numbers) -> Any:
+def _normalize(numbers: Numbers) -> Any:
     store = numbers.store
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
@@ -144,7 +144,7 @@ _ARGUMENTS = np.dtype([(name, np.int64) for name in (*_SIZES, *_CALL, *_ADDRESSE
 
 @cache
 def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
-    product, normalize, activate, attend = multiply(numbers), _normalise(numbers), _activate(numbers), _attend(cached)
+    product, normalize, activate, attend = multiply(numbers), _normalize(numbers), _activate(numbers), _attend(cached)
     score_words = multiply(word_numbers)
     store, dtype, cache_dtype = numbers.store, numbers.dtype, cached.dtype
 

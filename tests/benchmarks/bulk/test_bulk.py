@@ -9,21 +9,21 @@ from PIL import Image
 
 from benchmarks.bulk.__main__ import BULK, Rate, rate_of, write_images
 from benchmarks.bulk.__main__ import table as rates_table
+from benchmarks.bulk.job_watch import JobFailed, JobSample, RowCount, watch_job
 from benchmarks.bulk.memory import growth
-from benchmarks.bulk.watch import JobFailed, Rows, Sample, watch_job
 
 
 def test_rate_leaves_out_the_start_of_ray() -> None:
     """It counts from when a worker begins to the last report, without what follows; blocks come at once."""
     counts = [(0, 0), (10, 0), (20, 0), (50, 96), (110, 180), (150, 180)]
-    samples = [Sample(s, rows, 0, 0, 2.0 * s, working=s >= 20) for s, rows in counts]
+    samples = [JobSample(s, rows, 0, 0, 2.0 * s, working=s >= 20) for s, rows in counts]
 
     assert rate_of(samples) == Rate(pytest.approx(2.0), pytest.approx(1.0))
 
 
 def test_growth_counts_from_the_first_tenth() -> None:
     """What is loaded before is not growth."""
-    samples = [Sample(0, rows, memory, 0, 0) for rows, memory in ((0, 5), (100, 50), (500, 70), (1000, 60))]
+    samples = [JobSample(0, rows, memory, 0, 0) for rows, memory in ((0, 5), (100, 50), (500, 70), (1000, 60))]
 
     assert growth(samples) == 20
 
@@ -38,7 +38,7 @@ def test_ratio_is_that_of_each_round() -> None:
 
 def test_rows_of_a_growing_output(tmp_path: Path) -> None:
     """Counted by file; a note says that a worker has begun."""
-    rows = Rows(tmp_path)
+    rows = RowCount(tmp_path)
     assert (rows.count(), rows.begun()) == (0, False)
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "attempt-0.json").touch()

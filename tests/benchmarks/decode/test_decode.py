@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.decode.__main__ import Settings, bench, unlike_generate
-from benchmarks.decode.contender import IDLE, Contender, Job, PeerFailed
-from benchmarks.decode.floor import COSTS, Machine, floor
+from benchmarks.decode.contender import Contender, Decoding, PeerFailed
+from benchmarks.decode.floor import COSTS, floor
 from benchmarks.decode.peers import generate, prelim
 from benchmarks.decode.rounds import CpuSeconds, Point, Series, prefixes
 from benchmarks.decode.table import markdown_table, rows
+from benchmarks.machine import IDLE, Machine
 from benchmarks.models.shapes import SHAPES, Shape, Work, checkpoint, work
 
 BIOGPT = {
@@ -160,10 +161,10 @@ def test_failed_peer_gives_the_reason(store: Path, tmp_path: Path, monkeypatch: 
     """A refused job gives the reason and the process continues; a process that exits gives the end of its log."""
     folder = checkpoint(TINY["biogpt"], store)
     with Contender("generate", folder, 1, tmp_path / "log") as contender:
-        refused = contender.measure("int3", Job(prefixes(TINY["biogpt"], 1), 1, 2)).refused
+        refused = contender.measure("int3", Decoding(prefixes(TINY["biogpt"], 1), 1, 2)).refused
         assert refused is not None
         assert "int3" in refused
-        assert contender.measure("fp32", Job(prefixes(TINY["biogpt"], 1), 1, 2)).refused is None
+        assert contender.measure("fp32", Decoding(prefixes(TINY["biogpt"], 1), 1, 2)).refused is None
     monkeypatch.setattr("benchmarks.decode.contender.PEERS_PYTHON", Path(sys.executable))
     with pytest.raises(PeerFailed, match=r"log ends with: .*No module.*nobody"):
         Contender("nobody", folder, 1, tmp_path / "log")

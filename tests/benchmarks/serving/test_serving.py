@@ -9,14 +9,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.decode.contender import ROOT
+from benchmarks.machine import ROOT
 from benchmarks.serving.__main__ import bench, offered_rates
 from benchmarks.serving.archives import MODEL_CONFIG, SUBJECTS, TORCHSERVE, Candidate, derive
 from benchmarks.serving.runs import Figures, Plan, take_medians
 from benchmarks.serving.sweep import VARIANTS, candidates
 from benchmarks.serving.table import draw, table
 from loadtests.load import Load
-from loadtests.outcomes import Row, Summary
+from loadtests.outcomes import RequestGroup, Summary
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import check_mar, write_mar
 
@@ -53,7 +53,7 @@ def test_percentiles_of_too_few_reports_are_left_out(requests: int, failures: in
 
 def test_closed_loop_has_no_offered_rate() -> None:
     """Only an open loop has an offered rate."""
-    reports = Row("all", "report", 8, 1, 0.5, 0.6, 0.7)
+    reports = RequestGroup("all", "report", 8, 1, 0.5, 0.6, 0.7)
     summary = Summary((reports,), reports, 8, 0.125, 4.0, 0.01, {"500": 1})
 
     assert Figures.of(summary, Load(rate=3), 0.0).offered == 3

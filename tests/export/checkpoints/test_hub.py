@@ -13,8 +13,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from export.checkpoints import hub
-from export.checkpoints.source import checkpoint_source, tokenizer_source
+from export.checkpoints.import_source import checkpoint_source
 from export.import_checkpoint import import_checkpoint, main
+from export.tokenizers.tokenizer_source import tokenizer_source
 from prelim.archive.archive import WEIGHTS as WEIGHTS_FILE
 from prelim.decoders.weights_file import read_weights
 from prelim.errors import ArchiveError

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from export.checkpoints.checkpoint import checkpoint_files
+from export.checkpoints.import_source import ImportSource
 from export.checkpoints.model_card import GAP, write_card
 from export.checkpoints.record import ImportRecord
-from export.checkpoints.source import Source
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG
 from prelim.archive.model_config import ModelConfig
@@ -100,7 +100,7 @@ def test_files_of_a_source_are_those_that_are_read(checkpoint: Path) -> None:
     """The files of a folder are its weights and settings, without other formats and the tokenizer."""
     file = checkpoint / "pytorch_model.bin"
 
-    assert Source("a.bin", file, tuple(checkpoint_files(file))).file_label(file) == "a.bin"
+    assert ImportSource("a.bin", file, tuple(checkpoint_files(file))).file_label(file) == "a.bin"
     assert checkpoint_files(checkpoint) == [file]
 
 

@@ -21,7 +21,7 @@ def test_reading_gives_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "unknown key 'colour'; known: name, version"),
+        ({"color": 1}, "unknown key 'color'; known: name, version"),
         ({"tokenizer": {"bos_token_id": 1, "eos_token_id": 2}}, "section tokenizer lacks the key 'pad_token_id'"),
         ({"tokenizer": None}, "section tokenizer is NoneType"),
         ({"input": {"modalitys": ["CR"]}}, "section input has the unknown key 'modalitys'"),

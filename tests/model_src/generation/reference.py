@@ -16,9 +16,9 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from tests.forcing import logits_after_each
 
 VOCAB_SIZE = 40

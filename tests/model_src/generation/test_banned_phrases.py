@@ -16,9 +16,9 @@ from tokenizers import Regex, Tokenizer, decoders, models
 
 from prelim.errors import InvalidOption
 from prelim.generation.banned_phrases import Bans
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.generation.token_text import BAR, canonical
 from prelim.networks.model_folder import read_model_folder
 from prelim.networks.trained_decoder import serving_decoder

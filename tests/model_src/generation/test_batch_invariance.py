@@ -12,8 +12,8 @@ from prelim.decoders.decoder import IMAGE
 from prelim.decoders.packed import STEP_ROWS, pack
 from prelim.decoders.precision import PRECISIONS, stored_weights
 from prelim.decoders.weights_file import materialize
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import MAX_BEAMS
-from prelim.generation.request import DecodeRequest
 from prelim.kernels import unavailable
 from prelim.networks.trained_decoder import empty_decoder, serving_decoder
 from tests.batches import OPTIONS, alone, decode, draw_options
@@ -60,7 +60,7 @@ def test_no_neighbor_changes_a_bit(kind: str, precision: str, shared: bool) -> N
 
 
 def run_random(kind: str, precision: str, count: int) -> None:
-    """Decode random requests alone, and in batches of random sizes and order, among others that are cancelled."""
+    """Decode random requests alone, and in batches of random sizes and order, among others that are canceled."""
     decoder = random_decoder(kind, precision, shared=False)
     draw = random.Random(f"{kind} {precision}")
     torch.manual_seed(2)

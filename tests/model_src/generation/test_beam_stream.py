@@ -8,9 +8,9 @@ from tokenizers import Tokenizer
 
 from prelim.errors import RequestError
 from prelim.generation.banned_phrases import Bans
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.generation.text_stream import TextStreams
 from prelim.report import cut_at_stop
 from tests.model_src.generation.reference import tiny_decoder, tiny_image

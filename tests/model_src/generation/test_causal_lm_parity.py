@@ -8,9 +8,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from prelim.decoders.decoder import IMAGE
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.model_src.generation.reference import generate_arguments, run

@@ -7,8 +7,8 @@ from torch import Tensor
 from prelim.decoders.cross_attention import CrossAttentionState
 from prelim.decoders.kv_cache import KVCache
 from prelim.errors import InvalidOption
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from tests.model_src.generation.reference import (
     BOS,
     EOS,
@@ -101,7 +101,7 @@ def test_room_of_dropped_beams_is_used_again() -> None:
     assert steps < states[-1].cache.columns < steps * beams / 2
 
 
-def test_cancelled_request_frees_its_slot_and_disturbs_nobody() -> None:
+def test_canceled_request_frees_its_slot_and_disturbs_nobody() -> None:
     """After a cancellation the others' token ids are as before and the slot takes another request."""
     decoder = tiny_decoder()
     options = GenerationOptions(max_new_tokens=20, num_beams=3, min_new_tokens=10)
@@ -190,7 +190,7 @@ def test_seed_makes_sampling_repeatable_in_any_batch() -> None:
 
 
 def test_requests_without_a_slot_wait_in_order() -> None:
-    """A request is found and can be cancelled while it waits, and gets a slot when one before it has ended."""
+    """A request is found and can be canceled while it waits, and gets a slot when one before it has ended."""
     batch = engine(tiny_decoder(), slots=1)
     options = GenerationOptions(max_new_tokens=5, min_new_tokens=5)
     batch.add({key: request(tiny_image(0), options) for key in "abc"})

@@ -13,9 +13,9 @@ from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttention
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.kv_cache import Places
 from prelim.errors import InternalError, InvalidOption, NonFiniteOutput, RequestError
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.model_src.generation.reference import EOS, engine, letters, request, run, tiny_decoder, tiny_image

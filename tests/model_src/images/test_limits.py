@@ -9,7 +9,7 @@ from tifffile import TiffFile, TiffPage, TiffWriter
 
 from prelim.errors import ArchiveError, InputError, Refused, TooLarge, UnreadableInput
 from prelim.images import deep_raster
-from prelim.images.deep_raster import DeepSamples, check_segments, check_supported, code, to_grey, turn
+from prelim.images.deep_raster import DeepSamples, check_segments, check_supported, code, to_gray, turn
 from prelim.images.input_config import Accepts, InputConfig, check_size
 from prelim.images.png_chunks import MAX_CHUNKS, keep_picture
 from tests.hostile_files import png_chunk
@@ -154,19 +154,19 @@ def test_luma_is_that_of_pillow() -> None:
         [[[1000, 20000, 65535], [65535, 0, 0], [0, 65535, 0], [0, 0, 65535], [77, 77, 77]]], dtype=np.uint16
     )
 
-    gray = to_grey(colors, None)[0]
+    gray = to_gray(colors, None)[0]
 
     assert gray.tolist() == [19510, 19595, 38469, 7471, 77]
-    floats = to_grey(np.array([[[1.0, 2.0, 3.0]]], dtype=np.float32), None)
+    floats = to_gray(np.array([[[1.0, 2.0, 3.0]]], dtype=np.float32), None)
     assert floats[0, 0] == pytest.approx(0.299 + 2 * 0.587 + 3 * 0.114)
-    assert to_grey(np.array([[[10, 11, 13]]], dtype=np.int16), None)[0, 0] == 11  # 10.93
+    assert to_gray(np.array([[[10, 11, 13]]], dtype=np.int16), None)[0, 0] == 11  # 10.93
 
 
 def test_alpha_lies_on_black() -> None:
     """Gray times alpha over 65535, rounded."""
     gray = np.array([[[60000, 65535], [60000, 32768], [60000, 0], [1, 40000]]], dtype=np.uint16)
 
-    assert to_grey(gray, gray[..., 1])[0].tolist() == [60000, 30000, 0, 1]
+    assert to_gray(gray, gray[..., 1])[0].tolist() == [60000, 30000, 0, 1]
 
 
 @pytest.mark.parametrize(

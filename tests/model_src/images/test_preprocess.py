@@ -108,7 +108,7 @@ def test_shape(antialias: bool, resize: str, channels: int, shape: tuple[int, in
 
 
 @pytest.mark.parametrize("antialias", [True, False])
-def test_pad_is_black_and_centred(antialias: bool) -> None:
+def test_pad_is_black_and_centered(antialias: bool) -> None:
     """A white image twice as high as wide becomes a white middle half between black quarters."""
     config = PreprocessConfig(size=64, channels=1, resize="pad", antialias=antialias, mean=(0.0,), std=(1.0,))
     pixel_values = preprocess(radiograph_of(np.ones((200, 100))), config)[0]
@@ -117,7 +117,7 @@ def test_pad_is_black_and_centred(antialias: bool) -> None:
     assert (pixel_values[:, 48:] == 0).all()
 
 
-def test_eight_bit_grey_survives() -> None:
+def test_eight_bit_gray_survives() -> None:
     """A radiograph that came from an 8-bit file gives the pixel_values of that file."""
     image = random_image(300, 260, "L")
     from_radiograph = preprocess(radiograph_of(np.asarray(image, dtype=np.float32) / 255), SYSTEMS[1])

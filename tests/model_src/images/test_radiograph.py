@@ -16,7 +16,7 @@ def save(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def grey_image() -> Image.Image:
+def gray_image() -> Image.Image:
     """Return the phantom in 8 bits."""
     return Image.fromarray(phantom(bits=8).astype(np.uint8))
 
@@ -35,11 +35,11 @@ def names(radiograph: Radiograph) -> list[str]:
     ("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "lzw"})]
 )
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P"])
-def test_lossless_files_keep_grey_exactly(kind: str, options: dict, mode: str) -> None:
+def test_lossless_files_keep_gray_exactly(kind: str, options: dict, mode: str) -> None:
     """A gray image comes out of every lossless kind and mode as value / 255, without a warning."""
     if (kind, mode) == ("WEBP", "P"):
         mode = "RGB"
-    radiograph = read(save(grey_image().convert(mode), kind, **options))
+    radiograph = read(save(gray_image().convert(mode), kind, **options))
     assert np.array_equal(radiograph.pixels, phantom(bits=8).astype(np.float32) / 255)
     assert radiograph.pixels.dtype == np.float32
     assert (radiograph.warnings, radiograph.spacing, radiograph.modality, radiograph.view) == ((), None, None, None)
@@ -48,18 +48,18 @@ def test_lossless_files_keep_grey_exactly(kind: str, options: dict, mode: str) -
 def test_jpeg_and_cmyk() -> None:
     """JPEG of gray, color and CMYK samples comes out close to its original."""
     for mode in ("L", "RGB", "CMYK"):
-        pixels = read(save(grey_image().convert(mode), "JPEG", quality=95)).pixels
+        pixels = read(save(gray_image().convert(mode), "JPEG", quality=95)).pixels
         assert np.abs(pixels - phantom(bits=8) / 255).max() < 0.06, mode
 
 
 def test_one_bit() -> None:
     """A 1-bit image has the levels 0 and 1."""
-    assert set(np.unique(read(save(grey_image().convert("1"), "PNG")).pixels)) == {0.0, 1.0}
+    assert set(np.unique(read(save(gray_image().convert("1"), "PNG")).pixels)) == {0.0, 1.0}
 
 
 def test_alpha_lies_on_black() -> None:
     """Transparent pixels are black, half transparent ones half as bright."""
-    image = grey_image().convert("RGBA")
+    image = gray_image().convert("RGBA")
     alpha = np.full((48, 40), 255, dtype=np.uint8)
     alpha[:10] = 0
     alpha[10:20] = 128
@@ -116,11 +116,11 @@ def test_exif_orientation_is_applied_once(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     options = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "JPEG" else {}
-    pixels = read(save(grey_image(), kind, exif=exif, **options)).pixels
+    pixels = read(save(gray_image(), kind, exif=exif, **options)).pixels
     assert np.abs(pixels - np.rot90(phantom(bits=8), -1) / 255).max() < 0.06
 
 
-def test_colour_is_told() -> None:
+def test_color_is_told() -> None:
     """A picture with colors becomes gray with a warning."""
     noise = np.random.default_rng(2).integers(0, 256, (48, 40, 3), dtype=np.uint8)
     assert names(read(save(Image.fromarray(noise), "PNG"))) == ["colour"]
@@ -129,7 +129,7 @@ def test_colour_is_told() -> None:
 def test_multi_picture_jpeg_gives_its_first() -> None:
     """The previews and depth maps that cameras append to a JPEG are left out, which is a warning."""
     other = Image.fromarray(255 - phantom(bits=8).astype(np.uint8))
-    radiograph = read(save(grey_image(), "MPO", save_all=True, append_images=[other], quality=95))
+    radiograph = read(save(gray_image(), "MPO", save_all=True, append_images=[other], quality=95))
     assert np.abs(radiograph.pixels - phantom(bits=8) / 255).max() < 0.06
     assert names(radiograph) == ["multi_picture"]
 
@@ -138,7 +138,7 @@ def test_multi_picture_jpeg_gives_its_first() -> None:
 def test_several_frames_are_refused(kind: str) -> None:
     """An animation or a document of several pages is refused by name."""
     other = Image.fromarray(255 - phantom(bits=8).astype(np.uint8))
-    data = save(grey_image(), kind, save_all=True, append_images=[other])
+    data = save(gray_image(), kind, save_all=True, append_images=[other])
     with pytest.raises(Refused, match="multi_frame"):
         read(data)
 
@@ -195,7 +195,7 @@ def test_size_limits() -> None:
     """No bytes are a 400; more bytes or pixels than configured are a 413."""
     with pytest.raises(UnreadableInput):
         read(b"")
-    for data in (save(grey_image(), "PNG"), make_dicom()):
+    for data in (save(gray_image(), "PNG"), make_dicom()):
         with pytest.raises(TooLarge, match="max_bytes"):
             read(data, max_bytes=100)
         with pytest.raises(TooLarge, match=r"has 48 x 40 = 1920 pixels; allowed: 1919; .*max_pixels"):
@@ -205,8 +205,8 @@ def test_size_limits() -> None:
 
 def test_minmax_equalize_is_for_what_is_not_rendered_yet() -> None:
     """The recipe of the training JPEGs applies to 16-bit samples and leaves 8-bit files, its own products, alone."""
-    eight_bit = read(save(grey_image(), "PNG"), render="minmax_equalize")
-    assert np.array_equal(eight_bit.pixels, read(save(grey_image(), "PNG")).pixels)
+    eight_bit = read(save(gray_image(), "PNG"), render="minmax_equalize")
+    assert np.array_equal(eight_bit.pixels, read(save(gray_image(), "PNG")).pixels)
     deep = read(save(Image.fromarray(phantom()), "PNG"), render="minmax_equalize")
     assert np.array_equal(deep.pixels, read(make_dicom(), render="minmax_equalize").pixels)
     assert deep.warnings == ()

@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from prelim.errors import InputError, Refused, UnreadableInput
-from prelim.images.grey_levels import PIECE, count_levels, look_up, sample_percentiles, scale_samples
+from prelim.images.gray_levels import PIECE, count_levels, look_up, sample_percentiles, scale_samples
 from prelim.images.radiograph import InputConfig, Radiograph, read_radiograph
 from tests.dicom_files import make_dicom, phantom
 from tests.hostile_files import png_chunk
@@ -138,7 +138,7 @@ def test_saturated_pictures_use_their_range() -> None:
         assert radiograph.warnings == ()
 
 
-def test_offset_samples_of_16_bits_are_not_grey() -> None:
+def test_offset_samples_of_16_bits_are_not_gray() -> None:
     """Signed samples that were stored with 32768 added use a small part of the range, and fill the gray scale."""
     radiograph = read(tiff(phantom() + np.uint16(31000)))
     np.testing.assert_allclose(radiograph.pixels, by_percentiles(phantom()), atol=1e-6)
@@ -174,7 +174,7 @@ def test_deep_alpha_lies_on_black() -> None:
     np.testing.assert_allclose(read(undefined).pixels, gray / 65535, atol=1e-5)
 
 
-def test_deep_colour_becomes_luma() -> None:
+def test_deep_color_becomes_luma() -> None:
     """Color of 16 bits becomes ITU-R 601-2 luma, as color of 8 bits does."""
     rng = np.random.default_rng(3)
     eight = rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)

@@ -141,7 +141,7 @@ def test_an_orientation_that_is_text(kind: type) -> None:
     assert np.abs(read(buffer.getvalue()).pixels - EIGHT / 255).max() < 1e-6
 
 
-def test_a_grey_tiff_with_associated_alpha() -> None:
+def test_a_gray_tiff_with_associated_alpha() -> None:
     """Samples that alpha was applied to are shown on black, which is as they are."""
     alpha = np.full_like(EIGHT, 255)
     alpha[:8] = 128

@@ -8,7 +8,7 @@ from PIL import Image
 
 from prelim.errors import UnreadableInput
 from prelim.images.input_config import InputConfig
-from prelim.images.raster import MAX_JPEG_SCANS, _has_colours, _to_grey, read_raster, webp_size
+from prelim.images.raster import MAX_JPEG_SCANS, _has_colors, _to_gray, read_raster, webp_size
 
 
 def webp(chunk: bytes, head: bytes) -> bytes:
@@ -62,28 +62,28 @@ def test_more_than_one_percent_of_colors_is_not_noise(apart: int, colored: int, 
     pixels = np.full((100, 100, 3), 100, np.uint8)
     pixels.reshape(-1, 3)[:colored, channel] = 100 + min(apart, 155)
 
-    assert _has_colours(Image.fromarray(pixels)) is found
+    assert _has_colors(Image.fromarray(pixels)) is found
 
 
 def test_colors_of_a_large_picture_are_looked_for_on_a_grid() -> None:
     """Every second pixel of a side of 2000; colors anywhere in it are found, those behind alpha are not."""
     pixels = np.full((40, 2000, 3), 100, np.uint8)
     pixels[:, 1800:, 2] = 200
-    assert _has_colours(Image.fromarray(pixels))
+    assert _has_colors(Image.fromarray(pixels))
     transparent = np.zeros((40, 40, 4), np.uint8)
     transparent[..., 0] = 255
-    assert not _has_colours(Image.fromarray(transparent))
+    assert not _has_colors(Image.fromarray(transparent))
 
 
-def test_grey_is_made_in_bands() -> None:
+def test_gray_is_made_in_bands() -> None:
     """Every row once, in its place, of 256 rows and one more; alpha lies on black, and equal channels stay."""
     levels = np.arange(257 * 3, dtype=np.uint32).reshape(257, 3).astype(np.uint8)
     for image in (Image.fromarray(levels), Image.fromarray(np.repeat(levels[..., None], 3, axis=2))):
-        np.testing.assert_array_equal(_to_grey(image), levels / np.float32(255))
+        np.testing.assert_array_equal(_to_gray(image), levels / np.float32(255))
     layers = np.stack([levels, np.full_like(levels, 51)], axis=-1)
-    np.testing.assert_allclose(_to_grey(Image.fromarray(layers)), levels / 5 / 255, atol=0.6 / 255)
+    np.testing.assert_allclose(_to_gray(Image.fromarray(layers)), levels / 5 / 255, atol=0.6 / 255)
     one_bit = Image.fromarray(levels).convert("1", dither=Image.Dither.NONE)
-    np.testing.assert_array_equal(_to_grey(one_bit), (levels > 127).astype(np.float32))
+    np.testing.assert_array_equal(_to_gray(one_bit), (levels > 127).astype(np.float32))
 
 
 def test_scans_of_a_jpeg_have_a_limit() -> None:

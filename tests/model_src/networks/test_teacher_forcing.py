@@ -12,10 +12,10 @@ from torch.nn.utils.rnn import pad_sequence
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE, PADDING
 from prelim.decoders.teacher_forcing import TooManyPositions, join
+from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
-from prelim.generation.request import DecodeRequest
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.trained_decoder import serving_decoder
 from tests.training.small_systems import MODELS

@@ -19,7 +19,7 @@ from tests.training.small_systems import MODELS
 from training.data.augment import augment
 from training.data.features import INDEX, name_image, read_index
 from training.data.images import Images
-from training.datasets.checks.images import examine_image
+from training.datasets.checks.image_facts import examine_image
 from training.datasets.study import DatasetError
 from training.evaluate import main as evaluate
 from training.extract_features import extract
@@ -82,7 +82,7 @@ def test_features_stand_for_images(small: Small, data: Path, tmp_path: Path, sys
 
     Features of ONNX Runtime differ from PyTorch's by less than 1e-4 of the largest (export.export_onnx).
     """
-    first = small(system, "first", optimisation={"epochs": 1})
+    first = small(system, "first", optimization={"epochs": 1})
     train(first)
     folder = Path(first.run.out)
     unpacked, out = tmp_path / "archive", tmp_path / "features"
@@ -128,7 +128,7 @@ def test_a_data_set_of_features_is_trained_on_and_scored(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`feature_json` trains what follows the encoder of a given model; other features and no model are refused."""
-    first = small("biomedclip_qformer_biogpt", "first", optimisation={"epochs": 1})
+    first = small("biomedclip_qformer_biogpt", "first", optimization={"epochs": 1})
     train(first)
     folder = tmp_path / "json"
     folder.mkdir()

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from training.datasets.checks.calibrate import calibrate
 from training.datasets.checks.duplicates import DISTANCE, exact_groups, near_pairs
-from training.datasets.checks.images import examine_image, examine_images, perceptual_hash
+from training.datasets.checks.image_facts import examine_image, examine_images, perceptual_hash
 from training.datasets.source import Source
 from training.validate_data import Check, main, validate
 

@@ -16,10 +16,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from training.datasets import read_studies
-from training.datasets.archives import unpack_images
 from training.datasets.files import keep_texts
 from training.datasets.formats import padchest
 from training.datasets.image_files import ImageFolder
+from training.datasets.packed import unpack_images
 from training.datasets.split_names import find_split, name_split
 from training.datasets.study import DatasetError
 from training.datasets.values import UNKNOWN, find_patient_value, read_value

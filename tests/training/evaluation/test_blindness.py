@@ -1,7 +1,7 @@
 """Texts made wrong on purpose are wrong in what they should be, and in nothing else."""
 
 from training.evaluation.blindness import remove_denials, same_labels, swap_sides
-from training.evaluation.metrics.labeller import Labeller, positive
+from training.evaluation.metrics.labeler import Labeler, positive
 
 
 def test_denials_are_removed() -> None:
@@ -20,4 +20,4 @@ def test_a_report_of_the_same_labels_has_them() -> None:
     """Wherever training has such a report."""
     train = ["Lungs are clear.", "Left effusion.", "Heart normal."]
     (drawn,) = same_labels(train, ["Small right effusion."])
-    assert positive(Labeller().read(drawn)) == {"pleural effusion"}
+    assert positive(Labeler().read(drawn)) == {"pleural effusion"}

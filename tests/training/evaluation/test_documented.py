@@ -22,7 +22,7 @@ from training.evaluation.baselines import pixel_vectors, random_reports
 from training.evaluation.data import read_data
 from training.evaluation.demo_card import MEASUREMENTS
 from training.evaluation.documented import PAGE, PARTS, find_differences, find_part
-from training.evaluation.metrics.labeller import FINDINGS
+from training.evaluation.metrics.labeler import FINDINGS
 from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.meteor import LONGEST
 from training.evaluation.metrics.r2gen import Protocol

@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "t.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     dataset = {"format": "table", "path": str(folder / "t.jsonl"), "sections": ["report"], "images": "each"}
     steps = {"epochs": 12, "batch_size": 8, "learning_rate": 3e-3}
-    train(small_run("densenet_disease_llama", folder, dataset=dataset, optimisation=steps))
+    train(small_run("densenet_disease_llama", folder, dataset=dataset, optimization=steps))
     return folder
 
 

@@ -56,11 +56,11 @@ def test_an_unknown_part_lists_those_beside_it(small: Small) -> None:
 @pytest.mark.parametrize("system", ["biomedclip_qformer_biogpt", "densenet_disease_llama", "xraygpt"])
 def test_adapters_leave_the_base_weights(small: Small, system: str, quantize: str) -> None:
     """With adapters nothing of the decoder moves but they; kept or merged, the written model computes the same."""
-    first = small(system, "first", optimisation={"epochs": 1})
+    first = small(system, "first", optimization={"epochs": 1})
     train(first)
     lora = {"rank": 4, "alpha": 8.0, "quantize": quantize}
     kept, merged = (
-        again(small(system, str(keep), lora={**lora, "keep": keep}, optimisation={"learning_rate": 0.01}), first)
+        again(small(system, str(keep), lora={**lora, "keep": keep}, optimization={"learning_rate": 0.01}), first)
         for keep in (True, False)
     )
     assert train(kept)
@@ -87,7 +87,7 @@ def test_training_in_four_bits_lowers_the_loss(small: Small) -> None:
     settings = small(
         "densenet_disease_llama",
         lora={"rank": 8, "quantize": "nf4", "alpha": 16.0},
-        optimisation={"epochs": 15, "learning_rate": 0.01},
+        optimization={"epochs": 15, "learning_rate": 0.01},
     )
     run = Trainer(settings)
     batches = run.batches()
@@ -113,7 +113,7 @@ def test_recomputing_gives_the_same_gradients(small: Small, system: str) -> None
     """Gradient checkpointing changes no gradient, dropout included."""
     gradients = []
     for recompute in (False, True):
-        prepared = prepare(small(system, optimisation={"gradient_checkpointing": recompute}), 1, main=False)
+        prepared = prepare(small(system, optimization={"gradient_checkpointing": recompute}), 1, main=False)
         train_mode(prepared.objective)
         torch.manual_seed(1)
         report, _ = prepared.objective(prepared.train[0])
@@ -138,16 +138,16 @@ def test_a_part_has_a_learning_rate_of_its_own(small: Small) -> None:
     first = small(folder="first")
     train(first)
     slow = {"learning_rate": 1e-2, "weight_decay": 0.0, "part_rates": {"decoder": 1e-6}}
-    settings = again(small(folder="second", optimisation=slow), first)
+    settings = again(small(folder="second", optimization=slow), first)
     train(settings)
     before, after = written(first), written(settings)
     moved = {name: (after[name] - value).abs().max() for name, value in before.items() if "num_batches" not in name}
     assert max(by for name, by in moved.items() if name.startswith("decoder.")) < 1e-6
     assert moved["connector.proj.weight"] > 1e-3
     with pytest.raises(SettingsError, match="'encoder'"):
-        Trainer(small(optimisation={"part_rates": {"encoder": 1.0}}))
+        Trainer(small(optimization={"part_rates": {"encoder": 1.0}}))
     with pytest.raises(SettingsError, match="numbers above 0"):
-        Trainer(small(optimisation={"part_rates": {"vision": 0.0}}))
+        Trainer(small(optimization={"part_rates": {"vision": 0.0}}))
 
 
 @pytest.mark.parametrize("renamed", [False, True])
@@ -156,7 +156,7 @@ def test_an_encoder_begins_with_weights_from_elsewhere(small: Small, tmp_path: P
     """A state dict gives its weights, under our names or in our order, with a classifier after them or without."""
     width = {"mobilenet_v3_small": 576, "efficientnet_lite0": 1280}[kind]
     model = {"vision": {"kind": kind}, "connector": {"width": 64, "in_width": width}}
-    trained = prepare(small(model=model, optimisation={"seed": 1}), 1, main=False).model.network.vision.state_dict()
+    trained = prepare(small(model=model, optimization={"seed": 1}), 1, main=False).model.network.vision.state_dict()
     name = "part{}.{}" if renamed else "{1}"
     file = {
         name.format(i, key if not renamed else key.rpartition(".")[2]): v for i, (key, v) in enumerate(trained.items())
@@ -201,7 +201,7 @@ def test_rare_kinds_come_oftener(small: Small) -> None:
     with pytest.raises(SettingsError, match="no study has the labels side"):
         kind_weights(examples, ["side"])
 
-    settings = small(dataset={"balance": ["finding"]}, optimisation={"batch_size": 1, "accumulate": 1})
+    settings = small(dataset={"balance": ["finding"]}, optimization={"batch_size": 1, "accumulate": 1})
     balanced = prepare(settings, 1, main=False).train
     assert balanced._weights is not None
     for epoch in range(3):

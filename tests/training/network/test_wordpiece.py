@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from training.datasets.formats.open_radiology import read_templates
-from training.evaluation.metrics.labeller_check import read_reports
+from training.evaluation.metrics.labeler_check import read_reports
 from training.network.wordpiece import make_tokenizer
 
 TEXTS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from training.datasets.checks.images import BINS, ImageFacts
+from training.datasets.checks.image_facts import BINS, ImageFacts
 from training.datasets.checks.texts import spread
 from training.datasets.study import SPLITS, Study
 

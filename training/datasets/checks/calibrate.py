@@ -45,7 +45,7 @@ def _crop(image: Image.Image, fraction: float) -> Image.Image:
     return image.crop((x, y, image.width - x, image.height - y))
 
 
-def _map_grey(image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
+def _map_gray(image: Image.Image, change: Callable[[np.ndarray], np.ndarray]) -> Image.Image:
     return Image.fromarray((change(np.asarray(image) / 255).clip(0, 1) * 255).astype(np.uint8))
 
 
@@ -53,8 +53,8 @@ CHANGES: dict[str, Change] = {
     "JPEG 50": lambda image: _recompress(image, 50),
     "halved": lambda image: image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC),
     "stretched": lambda image: image.resize((224, 224), Image.Resampling.BILINEAR),
-    "brighter": lambda image: _map_grey(image, lambda gray: gray * 1.2 + 0.06),
-    "gamma 0.6": lambda image: _map_grey(image, lambda gray: gray**0.6),
+    "brighter": lambda image: _map_gray(image, lambda gray: gray * 1.2 + 0.06),
+    "gamma 0.6": lambda image: _map_gray(image, lambda gray: gray**0.6),
     "equalized": ImageOps.equalize,
     "cropped 2 %": lambda image: _crop(image, 0.02),
 }

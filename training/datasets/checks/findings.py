@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.checks.duplicates import exact_groups, near_pairs
-from training.datasets.checks.images import ImageFacts
+from training.datasets.checks.image_facts import ImageFacts
 from training.datasets.formats.feature_json import read_embedding
 from training.datasets.image_files import list_images
 from training.datasets.source import Source

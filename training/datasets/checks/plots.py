@@ -11,7 +11,7 @@ from PIL import Image
 
 from prelim.errors import InputError
 from prelim.images.radiograph import InputConfig
-from training.datasets.checks.images import ImageFacts
+from training.datasets.checks.image_facts import ImageFacts
 from training.datasets.pictures import read_picture
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def plot_balance(table: Mapping[str, Mapping[str, int]], most: int = 14) -> str:
     return _png(figure)
 
 
-def plot_grey(facts: Sequence[ImageFacts]) -> str:
+def plot_gray(facts: Sequence[ImageFacts]) -> str:
     """Every intact image by its mean gray and its contrast."""
     figure, axes = _new()
     points = [(fact.mean, fact.std) for fact in facts if fact.mean is not None and fact.std is not None]
@@ -186,7 +186,7 @@ def all_plots(
         if len(table) > 1:
             plots["balance"].append((name.replace("_", " ").capitalize(), plot_balance(table)))
     if result["images"]["intact"]:
-        plots["images"].append(("Brightness and contrast", plot_grey(facts)))
+        plots["images"].append(("Brightness and contrast", plot_gray(facts)))
         plots["images"].append(("Gray levels, all images", plot_histogram(result["images"]["histogram"])))
         plots["images"].append(("Sizes", plot_sizes(facts)))
     return plots

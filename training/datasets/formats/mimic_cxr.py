@@ -6,7 +6,7 @@
     mimic_cxr_sectioned.csv          : study, impression, findings, last_paragraph, comparison; used instead of the
                                        texts where it is there (written by PhysioNet's mimic-cxr code)
 
-The reports are credentialed data: they stay where their licence allows, and out of every repository.
+The reports are credentialed data: they stay where their license allows, and out of every repository.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""open_radiology: real radiology pictures of open licence with templated captions.
+"""open_radiology: real radiology pictures of open license with templated captions.
 
 The folder holds captions.csv (one row a picture), templates.json (the six right captions of every label
 combination) and images/ID.jpg (8-bit gray).
@@ -59,7 +59,7 @@ class Record:
     labels: Labels
     patient: str
     source: str
-    licence: str
+    license: str
 
 
 def read_records(folder: Path, split: str) -> list[Record]:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from training.datasets.archives import read_members
 from training.datasets.files import keep_texts
 from training.datasets.image_files import ImageFolder
+from training.datasets.packed import read_members
 from training.datasets.study import DatasetError, Study
 
 ARCHIVE = "NLMCXR_reports.tgz"

@@ -19,13 +19,13 @@ from training.datasets.files import PROMPT, collect_labels, find_file, read_json
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import SplitReader, is_split_key
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import Row, join_rows, separate_questions
+from training.datasets.study_rows import StudyRow, join_rows, separate_questions
 from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report", "note", "imaging_text")
 OTHER = ("file", "uid", "view")
 
-Rows = list[Row]
+Rows = list[StudyRow]
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:

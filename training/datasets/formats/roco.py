@@ -68,11 +68,11 @@ def _read_table(table: Path, images: Path | None) -> Iterator[Study]:
         )
 
 
-def _read_figures(licences: Path) -> dict[str, str]:
+def _read_figures(licenses: Path) -> dict[str, str]:
     """File name in the article (`PMC3970251_CRIONM2014-931546.003.jpg`) by id."""
-    if not licences.is_file():
+    if not licenses.is_file():
         return {}
     # The file separates its three columns by tabs, or by commas where a program has saved it again.
-    first = licences.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    first = licenses.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     delimiter = "\t" if "\t" in first else ","
-    return {row["ROCO_ID"]: row["PMC_ID"] for _, row in read_rows(licences, ("ROCO_ID", "PMC_ID"), delimiter)}
+    return {row["ROCO_ID"]: row["PMC_ID"] for _, row in read_rows(licenses, ("ROCO_ID", "PMC_ID"), delimiter)}

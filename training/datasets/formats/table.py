@@ -26,7 +26,7 @@ from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import Row, join_rows, separate_questions
+from training.datasets.study_rows import StudyRow, join_rows, separate_questions
 from training.datasets.values import SHORTENED, find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
@@ -48,7 +48,7 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
     file = find_file(path)
     written = images or file.parent / f"{file.name.partition('.')[0]}_images"
     folder = ImageFolder(images or file.parent, written)
-    studies: dict[str, list[Row]] = {}
+    studies: dict[str, list[StudyRow]] = {}
     splits, unnamed, named = SplitReader(), "", ""
     for place, values in read_any(file):
         if absent := sorted(column for column in given.values() if column not in values):
@@ -106,7 +106,7 @@ def _check_digits(place: str, values: Mapping[str, Any], columns: Mapping[str, s
             )
 
 
-def _make_studies(study_id: str, rows: Sequence[Row], folder: ImageFolder, source: str) -> Iterator[Study]:
+def _make_studies(study_id: str, rows: Sequence[StudyRow], folder: ImageFolder, source: str) -> Iterator[Study]:
     """The study of the rows of one id, or one for each question in them.
 
     An image that is listed twice without an id counts as what it is listed as first, as in the format `pairs`.
@@ -129,10 +129,10 @@ def _make_studies(study_id: str, rows: Sequence[Row], folder: ImageFolder, sourc
         )
 
 
-def read_any(file: Path) -> Iterator[Row]:
+def read_any(file: Path) -> Iterator[StudyRow]:
     """The rows of a table of any kind as (place, values by column); a blank cell is None."""
     kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
-    rows: Iterator[Row]
+    rows: Iterator[StudyRow]
     if kind in ("csv", "tsv"):
         delimiter = "\t" if kind == "tsv" else find_delimiter(file)
         rows = read_rows(file, (), delimiter)
@@ -169,7 +169,7 @@ def _read_cell(value: Any) -> Any:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-def _read_excel(file: Path) -> Iterator[Row]:
+def _read_excel(file: Path) -> Iterator[StudyRow]:
     from zipfile import BadZipFile
 
     from openpyxl import load_workbook
@@ -199,7 +199,7 @@ def _read_excel_cell(cell: Any) -> Any:
     return cell.value
 
 
-def _read_parquet(file: Path) -> Iterator[Row]:
+def _read_parquet(file: Path) -> Iterator[StudyRow]:
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from training.datasets.archives import read_members
 from training.datasets.files import PROMPT, RepeatedKeyError, collect_labels, keep_readings, load_json
 from training.datasets.image_files import IMAGE_SUFFIXES, strip_suffixes, write_image
+from training.datasets.packed import read_members
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, find_split, is_split_key
 from training.datasets.study import DatasetError, Study

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 
 from training.evaluation.metrics.f1 import hits, macro_f1, micro_f1
-from training.evaluation.metrics.labeller import FINDINGS, LABELS, Labeller
+from training.evaluation.metrics.labeler import FINDINGS, LABELS, Labeler
 from training.evaluation.metrics.overlap import Measures, Systems
 
 FIVE = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")
@@ -16,11 +16,11 @@ GROUPS = {"13 findings": FINDINGS, "5 findings": FIVE, "14 labels": LABELS}
 
 def clinical_measures(systems: Systems, references: Sequence[str]) -> tuple[Measures, Measures]:
     """F1 of the groups of labels, and of every label by itself, between a report and its reference."""
-    labeller = Labeller()
+    labeler = Labeler()
 
     @cache
     def read(text: str) -> frozenset[str]:
-        return labeller.find(text)
+        return labeler.find(text)
 
     true = [read(reference) for reference in references]
     groups: Measures = {}
@@ -38,6 +38,6 @@ def clinical_measures(systems: Systems, references: Sequence[str]) -> tuple[Meas
 
 def label_counts(references: Sequence[str]) -> dict[str, int]:
     """How many references have each label."""
-    labeller = Labeller()
-    found = [labeller.find(reference) for reference in references]
+    labeler = Labeler()
+    found = [labeler.find(reference) for reference in references]
     return {label: sum(label in one for one in found) for label in LABELS}

@@ -17,7 +17,7 @@ COMMON = 20
 """Distinct captions are counted over the pictures of this many label combinations, the commonest of training."""
 
 
-class Labelled(Protocol):
+class Labeled(Protocol):
     """Whatever has the four labels of a picture."""
 
     @property
@@ -47,7 +47,7 @@ MEASURES: dict[str, Callable[[Labels, Labels], bool]] = {
 }
 
 
-def label_scores(said: Sequence[Labels], records: Sequence[Labelled]) -> dict[str, float]:
+def label_scores(said: Sequence[Labels], records: Sequence[Labeled]) -> dict[str, float]:
     """The fraction of pictures for which each measure holds."""
     return {
         name: round(sum(measure(s, r.labels) for s, r in zip(said, records, strict=True)) / len(records), 4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prelim.errors import Refused, UnreadableInput
-from prelim.images.dicom.grey_scale import GreyScale
-from prelim.images.dicom.rendering import full_range, read_grey_scale, read_spacing
+from prelim.images.dicom.gray_scale import GrayScale
+from prelim.images.dicom.rendering import full_range, read_gray_scale, read_spacing
 from prelim.images.dicom.subject import check_subject, find_views
 from prelim.images.dicom.tags import HeaderValues, ignore_tag, require
 from prelim.images.dicom.values import describe_tag, standard_name
@@ -38,7 +38,7 @@ class DicomHeader:
     by_plane: bool
     paired: bool
     bits_allocated: int
-    grey_scale: GreyScale
+    gray_scale: GrayScale
     spacing: tuple[float, float] | None
     modality: str
     view: str | None
@@ -71,7 +71,7 @@ def check_header(values: HeaderValues, config: InputConfig) -> DicomHeader:
         by_plane=values.planar_configuration == 1,
         paired=values.photometric == "YBR_FULL_422",
         bits_allocated=allocated,
-        grey_scale=read_grey_scale(values, stored, warnings) if samples == 1 else full_range(stored),
+        gray_scale=read_gray_scale(values, stored, warnings) if samples == 1 else full_range(stored),
         spacing=read_spacing(values, warnings),
         modality=values.modality or "",
         view=views[0].term if views else None,

@@ -10,14 +10,14 @@ from pydicom.dataelem import RawDataElement
 from prelim.errors import Refused, UnreadableInput
 from prelim.images.dicom.codestream import PIXEL_DATA, is_codestream, join_fragments
 from prelim.images.dicom.encapsulated import Samples, decode_encapsulated
-from prelim.images.dicom.grey_scale import grey_table
+from prelim.images.dicom.gray_scale import gray_table
 from prelim.images.dicom.header import DicomHeader, check_header
 from prelim.images.dicom.structure import PIXEL_DATA as PIXEL_DATA_TAG
 from prelim.images.dicom.structure import UNDEFINED, DataSet, read_data_set
 from prelim.images.dicom.tags import parse, read_header_values
 from prelim.images.dicom.transfer_syntax import ENCAPSULATED_UNCOMPRESSED, JPIP, NATIVE, is_known, unsupported
 from prelim.images.dicom.values import RawValue, standard_name
-from prelim.images.grey_levels import count_levels, look_up, luma, pieces
+from prelim.images.gray_levels import count_levels, look_up, luma, pieces
 from prelim.images.input_config import InputConfig
 
 # The tag of an item, which begins encapsulated pixel data (PS3.5 A.4).
@@ -42,9 +42,9 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
     if not isinstance(element, RawDataElement) or not element.value:
         raise UnreadableInput(f"{PIXEL_DATA} is empty: the file is truncated or without its pixels; send it again")
     samples = read_samples(element, data_set, header)
-    codes = grey_of(stored_codes(samples, header), header)
-    bits = header.grey_scale.bits_stored
-    table, warnings = grey_table(header.grey_scale, count_levels(codes, 2**bits), config.render)
+    codes = gray_of(stored_codes(samples, header), header)
+    bits = header.gray_scale.bits_stored
+    table, warnings = gray_table(header.gray_scale, count_levels(codes, 2**bits), config.render)
     warnings = (*samples.warnings, *warnings)
     if header.lossy or samples.overshoots:
         warnings = ("lossy: the image was compressed with loss", *warnings)
@@ -128,7 +128,7 @@ def stored_codes(samples: Samples, header: DicomHeader) -> np.ndarray:
     What lies above Bits Stored is other data, and cut off. Only where the coding has loss it is a value beyond the
     range, as black and white edges have: the nearest that can be stored is meant.
     """
-    bits, signed, pixels = header.grey_scale.bits_stored, header.grey_scale.signed, samples.pixels
+    bits, signed, pixels = header.gray_scale.bits_stored, header.gray_scale.signed, samples.pixels
     if pixels.shape != (header.rows, header.columns, header.samples) or pixels.dtype.kind not in "iu":
         raise UnreadableInput(f"{PIXEL_DATA} does not decode to {header.rows} x {header.columns} whole numbers")
     size = 8 * pixels.dtype.itemsize
@@ -148,7 +148,7 @@ def stored_codes(samples: Samples, header: DicomHeader) -> np.ndarray:
     return (pixels.view(f"u{size // 8}") & (2**bits - 1)).astype(np.uint16 if bits > 8 else np.uint8, copy=False)
 
 
-def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
+def gray_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
     """Return the luma, (rows, columns), of a picture whose components say nearly the same, or have no chroma.
 
     Raises Refused (422) if the picture has colors.
@@ -156,7 +156,7 @@ def grey_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
     first = codes[..., 0]
     if header.samples == 1:
         return first
-    bits = header.grey_scale.bits_stored
+    bits = header.gray_scale.bits_stored
     # Gray as RGB repeats its values; as YBR its chroma is in the middle (PS3.3 C.7.6.3.1.2).
     others = codes[..., 1:]
     as_rgb = _share_apart(others, first, bits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prelim.errors import Refused
-from prelim.images.dicom.grey_scale import GreyScale, LookupTable, Window
+from prelim.images.dicom.gray_scale import VOI_FUNCTIONS, GrayScale, LookupTable, Window
 from prelim.images.dicom.tags import HeaderValues, ignore_tag
 from prelim.images.dicom.values import describe_tag
 
@@ -16,7 +16,7 @@ MAX_NUMBER = 1e14
 MAX_OBLONG = 0.01
 
 
-def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str]) -> GreyScale:
+def read_gray_scale(values: HeaderValues, bits_stored: int, warnings: list[str]) -> GrayScale:
     """Return the gray scale of a monochrome image; append a warning for each value that cannot be used.
 
     Raises Refused (422) for a Presentation LUT Shape that is valid and not supported.
@@ -30,7 +30,7 @@ def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str])
     slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
     # The input of a VOI LUT is signed if the output of the modality step can be negative.
     negative = modality is None and (signed or intercept < 0 or slope < 0)
-    return GreyScale(
+    return GrayScale(
         bits_stored=bits_stored,
         signed=signed,
         invert=_is_inverted(values, warnings),
@@ -42,9 +42,9 @@ def read_grey_scale(values: HeaderValues, bits_stored: int, warnings: list[str])
     )
 
 
-def full_range(bits_stored: int) -> GreyScale:
+def full_range(bits_stored: int) -> GrayScale:
     """Return the gray scale of samples that are gray already: 0 is black, the largest is white."""
-    return GreyScale(bits_stored, signed=False, invert=False, voi=Window(2.0 ** (bits_stored - 1), 2.0**bits_stored))
+    return GrayScale(bits_stored, signed=False, invert=False, voi=Window(2.0 ** (bits_stored - 1), 2.0**bits_stored))
 
 
 def _is_inverted(values: HeaderValues, warnings: list[str]) -> bool:
@@ -104,14 +104,15 @@ def _window(values: HeaderValues, warnings: list[str]) -> Window | None:
     if center is None or width is None:
         return None
     function = values.voi_function or "LINEAR"
-    if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        warnings.append(ignore_tag("voi_function", "is not LINEAR, LINEAR_EXACT or SIGMOID"))
+    if function not in VOI_FUNCTIONS:
+        *names, last = VOI_FUNCTIONS
+        warnings.append(ignore_tag("voi_function", f"is not {', '.join(names)} or {last}"))
         function = "LINEAR"
-    # PS3.3 C.11.2.1.2: LINEAR needs a width from 1, the others one above 0.
-    if width <= 0 or (function == "LINEAR" and width < 1):
+    window = Window(center, width, function)
+    if not window.is_usable:
         warnings.append(ignore_tag("window_width", "is too small"))
         return None
-    return Window(center, width, function)
+    return window
 
 
 def read_spacing(values: HeaderValues, warnings: list[str]) -> tuple[float, float] | None:

@@ -14,7 +14,7 @@ from pydicom.filereader import read_dataset
 
 from prelim.errors import UnreadableInput
 from prelim.images.decoder_fence import fence
-from prelim.images.dicom.grey_scale import LookupTable
+from prelim.images.dicom.gray_scale import LookupTable
 from prelim.images.dicom.structure import DataSet
 from prelim.images.dicom.values import (
     Concept,

@@ -21,7 +21,7 @@ from pydicom.uid import UID
 from prelim.errors import InputError
 from prelim.images.decoder_fence import fence
 from prelim.images.dicom.anatomy_words import fold
-from prelim.images.dicom.grey_scale import LookupTable
+from prelim.images.dicom.gray_scale import LookupTable
 
 TEXT_VRS = frozenset(
     ["AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"]

@@ -280,7 +280,7 @@ def test_jpeg_xl_is_named() -> None:
 
 
 @pytest.mark.parametrize("kind", ["native", "planes", "RLE", "JPEG", "JPEG as RGB", "JPEG 2000", "YBR", "YBR 422"])
-def test_grey_stored_as_color(kind: str) -> None:
+def test_gray_stored_as_color(kind: str) -> None:
     """Gray in three components, however they are stored, is the gray picture, with a warning."""
     pixels = gray()
     rgb = np.stack([pixels] * 3, axis=-1)

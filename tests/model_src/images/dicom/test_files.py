@@ -43,7 +43,7 @@ def save(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def grey_image() -> Image.Image:
+def gray_image() -> Image.Image:
     """Return the phantom in 8 bits."""
     return Image.fromarray(phantom(bits=8).astype(np.uint8))
 
@@ -96,7 +96,7 @@ def test_compressed_syntaxes_agree(syntax: str, kind: str) -> None:
 
 def test_baseline_jpeg() -> None:
     """JPEG Baseline is read with the warning that it is lossy."""
-    stream = save(grey_image(), "JPEG", quality=95)
+    stream = save(gray_image(), "JPEG", quality=95)
     radiograph = read(encapsulate(stream, "1.2.840.10008.1.2.4.50", bits=8))
     assert np.abs(radiograph.pixels - phantom(bits=8) / 255).max() < 0.06
     assert names(radiograph) == ["lossy"]
@@ -277,7 +277,7 @@ def test_real_files_shared(path: Path) -> None:
     assert radiograph.pixels.dtype == np.float32
     assert 0 <= radiograph.pixels.min() < radiograph.pixels.max() <= 1
     if path.parent.name == "chest":
-        # A normal picture relabelled MONOCHROME1 by its authors: right is what the label says.
+        # A normal picture relabeled MONOCHROME1 by its authors: right is what the label says.
         assert looks_like_a_frontal_chest(radiograph.pixels) == (path.name != "Fake_MONOHR1.dcm") or "966" in path.name
 
 

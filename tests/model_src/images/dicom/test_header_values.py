@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 
 from prelim.errors import InputError, Refused, UnreadableInput
-from prelim.images import grey_levels
-from prelim.images.dicom.grey_scale import (
-    GreyScale,
+from prelim.images import gray_levels
+from prelim.images.contrast import scale_between, weighted_percentiles
+from prelim.images.dicom.gray_scale import (
+    GrayScale,
     LookupTable,
     Window,
-    grey_table,
-    scale_between,
-    weighted_percentiles,
+    gray_table,
 )
 from prelim.images.dicom.header import DicomHeader, check_header
-from prelim.images.dicom.pixels import Samples, grey_of, stored_codes
-from prelim.images.dicom.rendering import MAX_OBLONG, as_signed, full_range, read_grey_scale, read_spacing
+from prelim.images.dicom.pixels import Samples, gray_of, stored_codes
+from prelim.images.dicom.rendering import MAX_OBLONG, as_signed, full_range, read_gray_scale, read_spacing
 from prelim.images.dicom.tags import HeaderValues
-from prelim.images.grey_levels import sample_percentiles, scale_samples
+from prelim.images.gray_levels import sample_percentiles, scale_samples
 from prelim.images.input_config import InputConfig
 
 VALUES: dict[str, Any] = {
@@ -92,14 +91,14 @@ def test_what_is_taken_from_the_header() -> None:
     assert (plain.samples, plain.by_plane, plain.paired, plain.lossy, plain.view, plain.spacing) == (
         1, False, False, False, None, None,
     )  # fmt: skip
-    assert (plain.bits_allocated, plain.grey_scale.bits_stored, plain.modality, plain.warnings) == (16, 12, "CR", ())
+    assert (plain.bits_allocated, plain.gray_scale.bits_stored, plain.modality, plain.warnings) == (16, 12, "CR", ())
     other = header(
         photometric="YBR_FULL_422", samples_per_pixel=3, planar_configuration=1, lossy="01", view_position=("PA",),
         spacing=(0.1, 0.1), number_of_frames=0, burned_in=None, overlays=True, bits_allocated=8, bits_stored=8,
         high_bit=7,
     )  # fmt: skip
     assert (other.samples, other.by_plane, other.paired, other.lossy, other.view) == (3, True, True, True, "PA")
-    assert (other.spacing, other.grey_scale) == ((0.1, 0.1), full_range(8))
+    assert (other.spacing, other.gray_scale) == ((0.1, 0.1), full_range(8))
     names = [warning.split(":")[0] for warning in other.warnings]
     assert names == ["invalid_value", "burned_in_unknown", "overlay_ignored"]
     assert header(lossy="00").lossy is False
@@ -122,28 +121,28 @@ def test_what_is_taken_from_the_header() -> None:
 def test_a_value_whose_sign_the_pixels_have(value: int, signed: bool, expected: int) -> None:
     """(0028,0120) is US or SS by Pixel Representation; files exist that write a negative one as US."""
     assert as_signed(value, signed) == expected
-    scale = read_grey_scale(values(pixel_representation=int(signed), padding=value), 16, [])
+    scale = read_gray_scale(values(pixel_representation=int(signed), padding=value), 16, [])
     assert scale.padding == (expected, expected)
 
 
 def test_padding_of_0x8000_is_black() -> None:
     """The lowest of signed 16 bits, a common border; the range goes to its limit, whichever is larger."""
-    scale = GreyScale(16, signed=True, invert=False, padding=(-32768, -32768), voi=Window(0, 100))
+    scale = GrayScale(16, signed=True, invert=False, padding=(-32768, -32768), voi=Window(0, 100))
     counts = np.ones(2**16, dtype=np.int64)
-    table, _ = grey_table(scale, counts, "voi")
+    table, _ = gray_table(scale, counts, "voi")
     assert table[0x8000] == 0
-    unsigned = grey_table(GreyScale(16, signed=False, invert=True, padding=(0x8000, 0x8002)), counts, "voi")[0]
+    unsigned = gray_table(GrayScale(16, signed=False, invert=True, padding=(0x8000, 0x8002)), counts, "voi")[0]
     assert unsigned[0x8000:0x8003].tolist() == [0, 0, 0]
     assert (unsigned[[0x7FFF, 0x8003]] > 0.4).all()
     for padding, limit in ((5, 9), (9, 5)):
-        assert read_grey_scale(values(padding=padding, padding_limit=limit), 12, []).padding == (5, 9)
-    assert read_grey_scale(values(padding_limit=7), 12, []).padding is None
+        assert read_gray_scale(values(padding=padding, padding_limit=limit), 12, []).padding == (5, 9)
+    assert read_gray_scale(values(padding_limit=7), 12, []).padding is None
 
 
 def test_signed_codes_are_in_their_order() -> None:
     """A code of 12 signed bits from 2048 on stands for a negative value (PS3.5 8.1.1)."""
     counts = np.ones(4096, dtype=np.int64)
-    table, _ = grey_table(GreyScale(12, True, False, voi=Window(0.5, 4097)), counts, "voi")
+    table, _ = gray_table(GrayScale(12, True, False, voi=Window(0.5, 4097)), counts, "voi")
     # LINEAR: (x - (c - 0.5)) / (w - 1) + 0.5 = x / 4096 + 0.5
     assert table[[0, 1, 2047, 2048, 4095]].tolist() == pytest.approx(
         [0.5, 0.5 + 1 / 4096, 0.5 + 2047 / 4096, 0, 0.5 - 1 / 4096]
@@ -153,10 +152,10 @@ def test_signed_codes_are_in_their_order() -> None:
 def test_modality_step_comes_first() -> None:
     """Slope and intercept, or the table in their place; then the window."""
     counts = np.ones(256, dtype=np.int64)
-    sloped, _ = grey_table(GreyScale(8, False, False, slope=2, intercept=-10, voi=Window(0.5, 101)), counts, "voi")
+    sloped, _ = gray_table(GrayScale(8, False, False, slope=2, intercept=-10, voi=Window(0.5, 101)), counts, "voi")
     assert sloped[[5, 30, 255]].tolist() == pytest.approx([0.5, 1, 1])
     table = LookupTable(10, np.arange(4) * 25.0, 8)
-    looked, _ = grey_table(GreyScale(8, False, False, slope=9, modality=table, voi=Window(50.5, 101)), counts, "voi")
+    looked, _ = gray_table(GrayScale(8, False, False, slope=9, modality=table, voi=Window(50.5, 101)), counts, "voi")
     assert looked[[0, 10, 11, 13, 200]].tolist() == pytest.approx([0, 0, 0.25, 0.75, 0.75])
 
 
@@ -189,7 +188,7 @@ def test_windows_by_hand(window: Window, inputs: list[float], outputs: list[floa
 def test_width_that_a_window_needs(function: str | None, width: float, found: str | None, warnings: int) -> None:
     """LINEAR from 1, the others above 0; an unknown function is LINEAR with a warning."""
     said: list[str] = []
-    scale = read_grey_scale(
+    scale = read_gray_scale(
         values(window_center=(5.0, 6.0), window_width=(width, 9.0), voi_function=function), 12, said
     )
     assert scale.voi == (None if found is None else Window(5.0, width, found))
@@ -207,10 +206,10 @@ def test_sign_of_tables_follows_their_input() -> None:
         ({"slope": (-1.0,)}, -1),
         ({"intercept": (-1.0,), "modality_table": table}, 65535),
     ):
-        voi = read_grey_scale(values(voi_table=table, **changes), 12, []).voi
+        voi = read_gray_scale(values(voi_table=table, **changes), 12, []).voi
         assert isinstance(voi, LookupTable)
         assert voi.first == first, changes
-    modality = read_grey_scale(values(modality_table=table, pixel_representation=1), 12, []).modality
+    modality = read_gray_scale(values(modality_table=table, pixel_representation=1), 12, []).modality
     assert modality is not None
     assert modality.first == -1
 
@@ -218,16 +217,16 @@ def test_sign_of_tables_follows_their_input() -> None:
 def test_slope_and_polarity() -> None:
     """A slope of 0 is none; IDENTITY and INVERSE decide before MONOCHROME1; others are ignored."""
     said: list[str] = []
-    scale = read_grey_scale(values(slope=(0.0,), intercept=(3.0, 4.0)), 12, said)
+    scale = read_gray_scale(values(slope=(0.0,), intercept=(3.0, 4.0)), 12, said)
     assert (scale.slope, scale.intercept, len(said)) == (1, 3, 1)
-    assert read_grey_scale(values(), 12, said).slope == 1
+    assert read_gray_scale(values(), 12, said).slope == 1
     for photometric, shape, inverted in (
         ("MONOCHROME1", None, True), ("MONOCHROME2", None, False), ("MONOCHROME1", "IDENTITY", False),
         ("MONOCHROME2", "INVERSE", True), ("MONOCHROME1", "OTHER", True),
     ):  # fmt: skip
-        assert read_grey_scale(values(photometric=photometric, presentation_shape=shape), 12, said).invert == inverted
+        assert read_gray_scale(values(photometric=photometric, presentation_shape=shape), 12, said).invert == inverted
     with pytest.raises(Refused, match="LIN OD"):
-        read_grey_scale(values(presentation_shape="LIN OD"), 12, said)
+        read_gray_scale(values(presentation_shape="LIN OD"), 12, said)
 
 
 def test_spacing_by_its_source() -> None:
@@ -281,7 +280,7 @@ def test_range_of_samples() -> None:
         gray, own = scale_samples(np.arange(1000).astype(kind), "voi", invert=False)
         assert own
         assert (gray.min(), gray.max(), gray.dtype) == (0, 1, np.float32)
-    assert grey_levels.PIECE == 2**18
+    assert gray_levels.PIECE == 2**18
 
 
 def codes(pixels: np.ndarray, *, precision: int = 16, overshoots: bool = False, **changes: Any) -> list[int]:
@@ -316,7 +315,7 @@ def test_bits_that_are_stored() -> None:
 
 @pytest.mark.parametrize(("apart", "share", "gray"), [(24, 1.0, True), (25, 0.009, True), (25, 0.012, False)])
 @pytest.mark.parametrize("coding", ["RGB", "YBR"])
-def test_grey_stored_as_color(apart: int, share: float, gray: bool, coding: str) -> None:
+def test_gray_stored_as_color(apart: int, share: float, gray: bool, coding: str) -> None:
     """Components may differ by 24 of 256 levels, and by more in one percent of the pixels."""
     first = np.full((100, 100), 90, dtype=np.uint8)
     other = first.copy() if coding == "RGB" else np.full_like(first, 128)
@@ -328,7 +327,7 @@ def test_grey_stored_as_color(apart: int, share: float, gray: bool, coding: str)
         if gray:
             weight = 0.587 if components[1] is other else 0.114
             luma = first + weight * (other.astype(float) - neutral) if coding == "RGB" else first
-            assert np.abs(grey_of(pixels, header(**eight)) - luma).max() <= 0.5
+            assert np.abs(gray_of(pixels, header(**eight)) - luma).max() <= 0.5
         else:
             with pytest.raises(Refused, match="photometric"):
-                grey_of(pixels, header(**eight))
+                gray_of(pixels, header(**eight))

@@ -21,7 +21,7 @@ from prelim.networks.architectures.facts import Facts
 from prelim.networks.architectures.llava import PREPROCESS
 from tests.model_src.networks.architectures.small_llava import PROCESSOR, SIDE
 
-GREY_LEVEL = 1 / 255
+GRAY_LEVEL = 1 / 255
 
 READ: dict[str, dict[str, Any]] = {
     "as published": {},
@@ -75,7 +75,7 @@ def test_pixel_values_are_those_of_transformers(name: str, size: tuple[int, int]
 
     gray = Image.fromarray(np.rint(radiograph.pixels * 255).astype(np.uint8)).convert("RGB")
     expected = CLIPImageProcessor.from_pretrained(tmp_path)(gray, return_tensors="pt")["pixel_values"][0]
-    levels = (found - expected).abs() * torch.tensor(config.std)[:, None, None] / GREY_LEVEL
+    levels = (found - expected).abs() * torch.tensor(config.std)[:, None, None] / GRAY_LEVEL
     assert found.shape == expected.shape
     assert levels.max() <= 1.01
 

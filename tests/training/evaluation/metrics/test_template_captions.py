@@ -186,7 +186,7 @@ CONFIDENCE = {
 
 
 def test_the_card_states_the_scores_and_every_source(settings: Settings, data: Path) -> None:
-    """The card has the measured table, the licence and authors of each source, and its warning."""
+    """The card has the measured table, the license and authors of each source, and its warning."""
     train(settings)
     model = read_model_folder(Path(settings.run.out))
     split, protocol, runner = evaluated(data), Protocol([]), ModelRunner(model)

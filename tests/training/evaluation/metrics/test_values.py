@@ -15,8 +15,8 @@ from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
 from training.evaluation.metrics.clinical import FIVE, GROUPS, clinical_measures, label_counts
 from training.evaluation.metrics.f1 import f1, hits, macro_f1, micro_f1
-from training.evaluation.metrics.labeller import FINDINGS, LABELS, NO_FINDING, Labeller, State
-from training.evaluation.metrics.labeller_check import markdown, read_gold
+from training.evaluation.metrics.labeler import FINDINGS, LABELS, NO_FINDING, Labeler, State
+from training.evaluation.metrics.labeler_check import markdown, read_gold
 from training.evaluation.metrics.measure import Bootstrap, Measure, mean
 from training.evaluation.metrics.meteor import _one_line, meteor, meteor_counts
 from training.evaluation.metrics.ngrams import best_constant, bleu, bleu_counts, ngram_counts
@@ -129,7 +129,7 @@ def test_clinical_groups() -> None:
 )
 def test_clauses_and_several_statements(report: str, finding: str, state: State) -> None:
     """A negation reaches no further than its clause, and of several statements the largest counts."""
-    assert Labeller().read(report)[finding] == state
+    assert Labeler().read(report)[finding] == state
 
 
 def test_bleu_by_hand() -> None:
@@ -364,7 +364,7 @@ def test_gold_labels_are_read(tmp_path) -> None:
     }
 
 
-def test_table_of_the_labeller() -> None:
+def test_table_of_the_labeler() -> None:
     """One row a finding; those that are only similar are in italics."""
     part = {"positive": 3, "precision": 0.5, "recall": 0.25, "f1": [0.4, 0.3, 0.5]}
     row = {"gold": "Edema", "label": "edema", "same": True, "all": part, "development": part, "held_out": part}

@@ -1,0 +1,1 @@
+"""Commands besides running the bridge: look after the queue, copy files without identities."""

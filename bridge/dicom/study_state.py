@@ -1,0 +1,161 @@
+"""One state of a study: its radiographs, whose they are, and the drafts of this bridge that are already in it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    BasicTextSRStorage,
+    ComputedRadiographyImageStorage,
+    DigitalXRayImageStorageForPresentation,
+)
+
+from bridge.dicom.anatomy_words import (
+    CHEST_CODES,
+    CHEST_WORDS,
+    FRONTAL_CODES,
+    FRONTAL_WORDS,
+    REGION_CODES,
+    REGION_WORDS,
+    VIEW_CODES,
+    VIEW_WORDS,
+    split_words,
+)
+from bridge.dicom.identity import DRAFT, KINDS, SiteKey, device_uid, series_uid
+
+RADIOGRAPHS = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
+
+PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
+"""What a draft repeats of its study. A change of any of it makes the draft stale."""
+
+PICTURE = ("SOPInstanceUID", "SOPClassUID", "ViewPosition", "BodyPartExamined", "PresentationIntentType")
+PICTURE_CODES = ("ViewCodeSequence", "AnatomicRegionSequence")
+"""What decides whether an image is read. A change of any of it makes the draft stale too."""
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+MAX_CANDIDATES = 4
+"""The server may refuse an image that says nothing of its view; this many are tried."""
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """What the archive has of a study.
+
+    images     : headers of its radiographs, without pixels
+    own        : SOP Instance UID of every draft in it -> its header
+    companions : SOP Instance UIDs of the other documents of drafts in it
+    """
+
+    uid: str
+    images: tuple[Dataset, ...]
+    own: Mapping[str, Dataset]
+    companions: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, uid: str, headers: Iterable[Dataset]) -> "StudyState":
+        """Sort the headers of a study's instances; those that are neither radiographs nor drafts are left out."""
+        images, own, companions = [], {}, []
+        others = {series_uid(uid, kind) for kind in KINDS if kind != DRAFT}
+        for header in headers:
+            if _is_draft(header):
+                own[str(header.SOPInstanceUID)] = header
+            elif header.get("SeriesInstanceUID") in others:
+                companions.append(str(header.SOPInstanceUID))
+            elif header.get("SOPClassUID") in RADIOGRAPHS:
+                images.append(header)
+        images.sort(key=lambda header: str(header.SOPInstanceUID))
+        return cls(uid, tuple(images), own, frozenset(companions))
+
+    @property
+    def drafts(self) -> dict[str, str]:
+        """SOP Instance UID of every draft -> UIDs of the drafts that it replaces, separated by backslashes."""
+        return {uid: _replaced_by(header) for uid, header in self.own.items()}
+
+    def fingerprint(self, key: SiteKey) -> str:
+        """Return what changes with the radiographs, their views and the identity, but not with our own drafts.
+
+        Images can differ in identity while a PACS corrects them one after the other; every one of them counts.
+        """
+        parts = [part for image in self.images for part in _describe_picture(image)]
+        identities = [
+            tuple(f"{keyword}={image.get(keyword, '')}" for keyword in (*PATIENT, *STUDY)) for image in self.images
+        ]
+        for identity in dict.fromkeys(identities):
+            parts += identity
+        return key.fingerprint(parts)
+
+    def candidates(self) -> list[Dataset]:
+        """Return the images to read, best first: chests, then images that name no body part, then other body parts.
+
+        Of each, frontal images by their tags come before those that say nothing of their view. Laterals, oblique views
+        and other projections are left out. Of several frontal images PA comes before AP, and later ones first, which
+        are usually the repeats of rejected ones.
+        """
+        ranked = [(rank, image) for image in self.images if (rank := _rank(image)) is not None]
+        ranked.sort(key=lambda pair: _taken_at(pair[1]), reverse=True)
+        ranked.sort(key=lambda pair: pair[0])
+        return [image for _, image in ranked[:MAX_CANDIDATES]]
+
+
+def find_heads(drafts: Mapping[str, str]) -> list[str]:
+    """Return the drafts that no other replaces: one, unless studies with drafts were merged."""
+    replaced = {uid for uids in drafts.values() for uid in uids.split("\\")}
+    return sorted(draft for draft in drafts if draft not in replaced)
+
+
+def _is_draft(header: Dataset) -> bool:
+    """Whether a document is a draft of this bridge, by its author: the device whose UID follows from its serial number.
+
+    A PACS that merges studies or moves them to another patient copies drafts under other UIDs.
+    """
+    serial = str(header.get("DeviceSerialNumber") or "")
+    if header.get("SOPClassUID") != BasicTextSRStorage or not SHA256.fullmatch(serial):
+        return False
+    return any(author.get("DeviceUID") == device_uid(serial) for author in header.get("AuthorObserverSequence") or ())
+
+
+def _replaced_by(header: Dataset) -> str:
+    """Return the SOP Instance UIDs that the header's Predecessor Documents Sequence names."""
+    return "\\".join(
+        str(document.get("ReferencedSOPInstanceUID", ""))
+        for study in header.get("PredecessorDocumentsSequence") or ()
+        for series in study.get("ReferencedSeriesSequence") or ()
+        for document in series.get("ReferencedSOPSequence") or ()
+    )
+
+
+def _describe_picture(image: Dataset) -> list[str]:
+    codes = [f"{keyword}={sorted(_codes(image, keyword))}" for keyword in PICTURE_CODES]
+    return [f"{keyword}={image.get(keyword) or ''}" for keyword in PICTURE] + codes
+
+
+def _codes(image: Dataset, keyword: str) -> set[str]:
+    return {str(item.get("CodeValue", "")) for item in image.get(keyword) or ()}
+
+
+def _rank(image: Dataset) -> tuple[int, int] | None:
+    """Return the places of body part and view, 0 for the best, or None for an image that is not read.
+
+    Body part: chest, unknown, other. View: PA, another frontal one, unknown.
+    """
+    if image.get("PresentationIntentType") == "FOR PROCESSING":
+        return None
+    # Some stations write the view next to the body part ("CHEST LAT").
+    words = set(split_words(f"{image.get('ViewPosition', '')} {image.get('BodyPartExamined', '')}"))
+    views, codes = words & VIEW_WORDS, _codes(image, "ViewCodeSequence") & VIEW_CODES
+    if views - FRONTAL_WORDS or codes - FRONTAL_CODES:
+        return None
+    regions = (words & REGION_WORDS) | (_codes(image, "AnatomicRegionSequence") & REGION_CODES)
+    body_part = (0 if regions & (CHEST_WORDS | CHEST_CODES) else 2) if regions else 1
+    if not views and not codes:
+        return body_part, 2
+    return body_part, 0 if "PA" in views else 1
+
+
+def _taken_at(image: Dataset) -> tuple[str, str, str]:
+    date = image.get("AcquisitionDate") or image.get("ContentDate") or ""
+    time = image.get("AcquisitionTime") or image.get("ContentTime") or ""
+    return str(date), str(time), str(image.SOPInstanceUID)

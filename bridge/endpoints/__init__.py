@@ -1,0 +1,1 @@
+"""The HTTP addresses that the bridge answers: studies announced by a PACS, documents of a draft."""

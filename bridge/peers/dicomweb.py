@@ -1,0 +1,105 @@
+"""A PACS by DICOMweb (PS3.18): QIDO-RS to find studies, WADO-RS to fetch them, STOW-RS to store drafts."""
+
+import contextlib
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+from dicomweb_client import DICOMwebClient
+from pydicom.dataset import Dataset
+from requests.auth import HTTPBasicAuth
+
+from bridge.configuration.section import read_secret
+from bridge.configuration.settings import DicomWebSettings
+from bridge.dicom.study_state import StudyState
+from bridge.failures import Outage, StudyFailure
+from bridge.peers.sessions import http_failure, open_authorized
+
+PAGE = 500
+ANY_SYNTAX = (("application/dicom", "*"),)
+SEEN = ("00100010", "00100020", "00100021", "00100030", "00100040", "00080050", "00080090", "00201208", "00080061")
+"""Patient, accession number, referring physician, number of instances, modalities: a poll compares them."""
+
+
+class DicomWebArchive:
+    """Fetches studies and stores drafts. Every method raises Outage or StudyFailure, without the library's texts."""
+
+    def __init__(self, settings: DicomWebSettings) -> None:
+        session = open_authorized(settings.url, settings.token_file, settings.ca_file)
+        if settings.user is not None:
+            session.auth = HTTPBasicAuth(settings.user, read_secret(settings.password_file) or "")
+        # UIDs of real equipment have leading zeros and other faults; they are only passed on.
+        self._client = DICOMwebClient(settings.url, session, timeout=settings.timeout_s, permissive_uid=True)
+        # The queue retries, and remembers it.
+        self._client.set_http_retry_params(retry=False)
+
+    def study(self, uid: str) -> StudyState:
+        """Return the present state of a study, which is empty if the PACS does not have it."""
+        try:
+            with _translated("pacs"):
+                headers = [Dataset.from_json(one, _no_bulk_data) for one in self._client.retrieve_study_metadata(uid)]
+        except StudyFailure:
+            if self._has(uid):
+                raise
+            headers = []
+        return StudyState.of(uid, headers)
+
+    def _has(self, uid: str) -> bool:
+        """Whether the PACS has a study; a status 404 alone can also mean that `dicomweb.url` is wrong."""
+        try:
+            with _translated("pacs"):
+                rows = self._client.search_for_studies(search_filters={"StudyInstanceUID": uid})
+        except StudyFailure as error:
+            raise Outage(error.reason) from None
+        return any(row.get("0020000D", {}).get("Value") == [uid] for row in rows)
+
+    def image(self, header: Dataset) -> Dataset:
+        """Return an image with its pixels, in the transfer syntax in which it is stored."""
+        with _translated("pacs"):
+            return self._client.retrieve_instance(
+                header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, media_types=ANY_SYNTAX
+            )
+
+    def store(self, document: Dataset) -> None:
+        """Store a draft. A PACS that has it already answers success too."""
+        with _translated("pacs"):
+            answer = self._client.store_instances([document])
+        if answer.get("FailedSOPSequence"):
+            raise StudyFailure("pacs_refused_the_draft")
+
+    def recent_studies(self, days: int, modality: str) -> Iterator[tuple[str, str]]:
+        """Yield (Study Instance UID, what a poll compares) of the studies of the last days."""
+        today = datetime.datetime.now().astimezone().date()
+        span = f"{today - datetime.timedelta(days=days - 1):%Y%m%d}-{today + datetime.timedelta(days=1):%Y%m%d}"
+        filters = {"StudyDate": span, "ModalitiesInStudy": modality}
+        known: set[str] = set()
+        while True:
+            with _translated("pacs"):
+                rows = self._client.search_for_studies(
+                    fields=list(SEEN), search_filters=filters, limit=PAGE, offset=len(known)
+                )
+            # Some archives ignore the offset and send the first page for ever.
+            new = {uid: row for row in rows if (uid := row.get("0020000D", {}).get("Value", [""])[0]) not in known}
+            if not new:
+                return
+            for uid, row in new.items():
+                yield uid, repr([row.get(tag, {}).get("Value") for tag in SEEN])
+            known |= set(new)
+
+
+def _no_bulk_data(*_: Any) -> bytes:
+    """Leave bulk data out: headers are compared, pixels are fetched as a file."""
+    return b""
+
+
+@contextlib.contextmanager
+def _translated(side: str) -> Iterator[None]:
+    """Turn what the HTTP library raises into Outage and StudyFailure; its texts quote addresses with UIDs."""
+    try:
+        yield
+    except requests.HTTPError as error:
+        code = error.response.status_code if error.response is not None else 0
+        raise http_failure(side, code) from None
+    except requests.RequestException as error:
+        raise Outage(f"{side}_{type(error).__name__}") from None

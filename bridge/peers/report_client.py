@@ -1,0 +1,62 @@
+"""Requests of reports from the server."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+
+from bridge.configuration.settings import ServerSettings
+from bridge.failures import Outage
+from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
+from prelim_client.http_client import HttpClient
+
+REFUSALS = (400, 413, 415, 422)
+
+
+class ReportClient:
+    """Asks the server for reports."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+
+    def report(
+        self,
+        files: Sequence[bytes],
+        options: Mapping[str, Any],
+        model: str | None = None,
+        request_id: str | None = None,
+    ) -> Answer:
+        """Request a report on images, which are sent as they are.
+
+        request_id : in the server's log too
+
+        Raises ReportError, Outage.
+        """
+        server = self._settings
+        try:
+            # Read each time: TorchServe writes a new key when it starts, and lets it expire.
+            key = read_key(server.key_file)
+        except KeyFileError:
+            raise Outage("server_key_unreadable") from None
+        client = HttpClient(server.url, key, model or server.model, server.timeout_s, request_id)
+        try:
+            if len(files) == 1:
+                return client.report(files[0], **options)
+            images = [base64.b64encode(file).decode("ascii") for file in files]
+            return client.report_json(images=images, options=options)
+        except requests.RequestException as error:
+            raise Outage(f"server_{type(error).__name__}") from None
+
+
+def is_refusal(error: ReportError) -> bool:
+    """Whether the server's answer is about the image and would be the same next time."""
+    return error.code in REFUSALS and not is_about_options(error)
+
+
+def is_about_options(error: ReportError) -> bool:
+    """Whether the server's answer is about `server.options` of the configuration: a value, or an unknown name.
+
+    Of all fields of a request only the names of the options are the site's.
+    """
+    return error.type == "InvalidOption" or error.message.startswith("unknown field ")

@@ -1,0 +1,1 @@
+"""What the bridge keeps on disk: the queue, its schema, and images that arrived by C-STORE."""

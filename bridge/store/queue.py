@@ -1,0 +1,304 @@
+"""The durable queue: which studies wait, what became of the others, and which drafts were sent.
+
+One row is a study, which waits or has an outcome. Waiting is all that means work; nothing is written when work starts,
+so a process that is killed leaves the study waiting and the next process does it again, to the same result. An event
+that arrives during the work counts up `events`, and `finish` leaves a study waiting whose count has moved. Every change
+is one transaction, on disk before the call returns.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bridge.store.schema import QueueError, migrate
+
+OUTCOMES = ("reported", "skipped", "refused", "dead")
+STATES = ("waiting", *OUTCOMES)
+
+STATE = "CASE WHEN waiting THEN 'waiting' ELSE outcome END"
+REASON = "CASE WHEN waiting THEN failure ELSE reason END"
+FORGIVE = "attempts = 0, tries = 0, failing_since = NULL, failure = ''"
+
+
+class Full(Exception):
+    """The disk is full: nothing was recorded."""
+
+
+@dataclass(frozen=True)
+class DueStudy:
+    """A study that is due.
+
+    events        : its count when the work began
+    attempts      : failures in a row that were about this study
+    tries         : failures in a row, outages included
+    failing_since : seconds since 1970 of the first of them, or None
+    fingerprint   : the state of the study that its outcome is about, or ""
+    """
+
+    study: str
+    events: int
+    attempts: int = 0
+    tries: int = 0
+    failing_since: float | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A study as `python -m bridge queue` lists it.
+
+    reason  : of the outcome, or the last failure of a study that waits
+    updated : in seconds since 1970
+    """
+
+    study: str
+    state: str
+    reason: str
+    tries: int
+    updated: float
+
+
+class Queue:
+    """The queue in one SQLite file, used by the threads of one process and, at the same time, by the command line.
+
+    clock : returns the time in seconds since 1970
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._taken: set[str] = set()
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        self._base = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        try:
+            self._base.execute("PRAGMA journal_mode = WAL")
+            # NORMAL would lose the last transactions in a power failure.
+            self._base.execute("PRAGMA synchronous = FULL")
+            self._base.execute("PRAGMA foreign_keys = ON")
+            with self._transaction() as base:
+                migrate(base, path.name)
+        except sqlite3.DatabaseError as error:
+            self._base.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            raise QueueError(
+                f"{path.name} is damaged: restore a backup, or delete it; polling fills a new one"
+            ) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._base.close()
+
+    def notify(self, study: str, delay: float) -> None:
+        """Record that something happened to a study, which makes it due after `delay` seconds.
+
+        Raises Full.
+        """
+        now = self._clock()
+        with self._transaction() as base:
+            base.execute(
+                "INSERT INTO study (uid, due, updated) VALUES (?, ?, ?) ON CONFLICT (uid) DO UPDATE SET waiting = 1, "
+                f"due = excluded.due, events = events + 1, {FORGIVE}, updated = excluded.updated",
+                (study, now + delay, now),
+            )
+
+    def see(self, study: str, seen: str, delay: float) -> bool:
+        """Record what a poll saw of a study, and notify if it is new or another than last time; whether it was.
+
+        Raises Full.
+        """
+        with self._transaction() as base:
+            row = base.execute("SELECT seen FROM study WHERE uid = ?", (study,)).fetchone()
+            if row is not None and row[0] == seen:
+                return False
+            self.notify(study, delay)
+            base.execute("UPDATE study SET seen = ? WHERE uid = ?", (seen, study))
+        return True
+
+    def take(self) -> DueStudy | None:
+        """Return the study that has been due for longest, or None; it is not given out again before it is finished."""
+        with self._lock:
+            rows = self._base.execute(
+                "SELECT uid, events, attempts, tries, failing_since, fingerprint FROM study WHERE waiting AND due <= ? "
+                "ORDER BY due LIMIT ?",
+                (self._clock(), len(self._taken) + 1),
+            )
+            for row in rows:
+                if row[0] not in self._taken:
+                    self._taken.add(row[0])
+                    return DueStudy(*row)
+        return None
+
+    def finish(self, job: DueStudy, outcome: str, reason: str, fingerprint: str) -> None:
+        """Record the outcome of a job. If an event came in the meantime, the study keeps waiting."""
+        with self._transaction() as base:
+            base.execute(
+                f"UPDATE study SET waiting = (events != ?), outcome = ?, reason = ?, fingerprint = ?, {FORGIVE}, "
+                "updated = ? WHERE uid = ?",
+                (job.events, outcome, reason, fingerprint, self._clock(), job.study),
+            )
+
+    def finish_unchanged(self, job: DueStudy) -> None:
+        """Record that there was nothing to do: the earlier outcome is still true."""
+        with self._transaction() as base:
+            base.execute(
+                f"UPDATE study SET waiting = (events != ?), {FORGIVE}, updated = ? WHERE uid = ?",
+                (job.events, self._clock(), job.study),
+            )
+
+    def retry(self, job: DueStudy, delay: float, reason: str, *, counted: bool) -> None:
+        """Make a failed job due again after `delay` seconds. `counted`: the failure was about this study."""
+        now = self._clock()
+        with self._transaction() as base:
+            base.execute(
+                "UPDATE study SET due = ?, attempts = attempts + ?, tries = tries + 1, updated = ?, "
+                "failing_since = coalesce(failing_since, ?), failure = ? WHERE uid = ? AND events = ?",
+                (now + delay, int(counted), now, now, reason, job.study, job.events),
+            )
+
+    def release(self, job: DueStudy) -> None:
+        """Give a job back, in whatever state it is."""
+        with self._lock:
+            self._taken.discard(job.study)
+
+    def revive(self, outcome: str = "dead", study: str | None = None) -> int:
+        """Make studies with an outcome due at once, and forget the state that it was about; the number of studies."""
+        now = self._clock()
+        with self._transaction() as base:
+            changed = base.execute(
+                f"UPDATE study SET waiting = 1, due = ?, {FORGIVE}, fingerprint = '', events = events + 1, updated = ? "
+                "WHERE NOT waiting AND outcome = ? AND (? IS NULL OR uid = ?)",
+                (now, now, outcome, study, study),
+            )
+        return changed.rowcount
+
+    def add_draft(self, study: str, uid: str, replaced: str, fingerprint: str = "") -> float:
+        """Record that a draft of a state of a study was stored; when it was recorded first, in seconds since 1970."""
+        with self._transaction() as base:
+            base.execute(
+                "INSERT INTO draft (uid, study, replaced, sent, fingerprint) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (uid) DO UPDATE SET fingerprint = excluded.fingerprint",
+                (uid, study, replaced, self._clock(), fingerprint),
+            )
+            (sent,) = base.execute("SELECT sent FROM draft WHERE uid = ?", (uid,)).fetchone()
+        return float(sent)
+
+    def state_of_draft(self, uid: str) -> str:
+        """Return the fingerprint of the state of the study that a draft is about, or "" if it is unknown."""
+        with self._lock:
+            row = self._base.execute("SELECT fingerprint FROM draft WHERE uid = ?", (uid,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    def drafts(self, study: str) -> Mapping[str, str]:
+        """Return the drafts that were stored for a study: SOP Instance UID -> UIDs of those that it replaces.
+
+        Several UIDs are separated by backslashes.
+        """
+        with self._lock:
+            return dict(self._base.execute("SELECT uid, replaced FROM draft WHERE study = ?", (study,)))
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of studies in each state."""
+        with self._lock:
+            found = dict(self._base.execute(f"SELECT {STATE}, count(*) FROM study GROUP BY 1"))
+        return {state: found.get(state, 0) for state in STATES}
+
+    def list(self, state: str | None = None) -> list[Entry]:
+        """Return the studies in a state, or all, the latest change first."""
+        with self._lock:
+            rows = self._base.execute(
+                f"SELECT uid, {STATE}, {REASON}, tries, updated FROM study WHERE ? IS NULL OR {STATE} = ? "
+                "ORDER BY updated DESC",
+                (state, state),
+            ).fetchall()
+        return [Entry(*row) for row in rows]
+
+    @property
+    def paused(self) -> bool:
+        """Whether work is switched off."""
+        with self._lock:
+            row = self._base.execute("SELECT value FROM switch WHERE name = 'paused'").fetchone()
+        return row is not None and bool(row[0])
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        with self._transaction() as base:
+            base.execute("INSERT OR REPLACE INTO switch (name, value) VALUES ('paused', ?)", (int(value),))
+
+    def purge(self, days: float) -> int:
+        """Remove finished studies that have not changed for some days, with their drafts' records; their number."""
+        with self._transaction() as base:
+            removed = base.execute(
+                "DELETE FROM study WHERE NOT waiting AND updated < ?", (self._clock() - days * 86400,)
+            )
+        return removed.rowcount
+
+    def back_up(self, path: Path) -> None:
+        """Write a consistent copy, also while the bridge runs.
+
+        Raises QueueError if the file exists or cannot be written; half a copy is removed.
+        """
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            raise QueueError(f"{path.name} exists; give a new file name") from None
+        except OSError as error:
+            raise QueueError(f"{path.name} cannot be written: {error.strerror}") from None
+        try:
+            with self._lock, contextlib.closing(sqlite3.connect(path)) as copy:
+                self._base.backup(copy)
+        except sqlite3.Error as error:
+            path.unlink()
+            raise QueueError(f"{path.name} could not be written: {error}; is the disk full?") from None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Run what is inside as one transaction; a transaction inside a transaction is part of it.
+
+        Raises Full if the disk has no room for it.
+        """
+        with self._lock:
+            if self._base.in_transaction:
+                yield self._base
+                return
+            try:
+                self._base.execute("BEGIN IMMEDIATE")
+                yield self._base
+                self._base.execute("COMMIT")
+            except BaseException as error:
+                if self._base.in_transaction:
+                    self._base.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in (
+                    sqlite3.SQLITE_FULL,
+                    sqlite3.SQLITE_IOERR,
+                    sqlite3.SQLITE_IOERR_WRITE,
+                ):
+                    raise Full from None
+                raise
+
+
+@contextlib.contextmanager
+def sole_process(folder: Path) -> Iterator[None]:
+    """Hold the state folder for this process.
+
+    Raises QueueError if another bridge has it: two would do the same work twice.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise QueueError(f"the state folder {folder} cannot be used: {error.strerror}") from None
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise QueueError("another bridge works on this state folder; stop it first") from None
+        yield
