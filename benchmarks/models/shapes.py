@@ -131,7 +131,8 @@ def work(shape: Shape) -> Work:
         inner = c.heads * (c.head_width or c.width // c.heads)
         # Keys and values of the image are computed once, so a step does not use two thirds of that projection.
         matrix -= c.layers * 2 * inner * c.width
-        return Work(parameters, matrix, network.lm_head.weight.numel(), 2 * c.layers * inner, 2 * c.layers * inner)
+        scores = c.vocab_size * (c.head_hidden or c.width)
+        return Work(parameters, matrix, scores, 2 * c.layers * inner, 2 * c.layers * inner)
     language: Any = network.config
     head_width = language.hidden_size // language.num_attention_heads
     heads = getattr(language, "num_key_value_heads", None) or language.num_attention_heads

@@ -180,7 +180,10 @@ def _check_config(published: Published, system: str, file: SettingsFile) -> None
         )
 
 
-_OBJECTS = ("quantization_config", "text_config", "vision_config", "rope_parameters", "rope_scaling")
+_OBJECTS = (
+    *("quantization_config", "text_config", "vision_config", "rope_parameters", "rope_scaling"),
+    *("encoder", "decoder"),
+)
 
 
 def _model_type(file: SettingsFile) -> Any:
@@ -210,6 +213,7 @@ _NAMES = {
     "MistralForCausalLM": "mistral",
     "Qwen2ForCausalLM": "qwen2",
     "LlavaForConditionalGeneration": "llava",
+    "VisionEncoderDecoderModel": "vision-encoder-decoder",
 }
 _CLASSES = {name.lower(): kind for name, kind in _NAMES.items()}
 """Allowed entries of `architectures`, in lower case because old files write LLaMAForCausalLM -> model_type."""

@@ -56,6 +56,8 @@ def special_tokens(
         "eos_token_id": ends if len(ends) > 1 else ends[0],
         "pad_token_id": ends[0] if padding is None else padding,
     }
+    if "prompt" not in published.defaults:
+        return {"tokenizer": tokens}
     prompt = dict(published.defaults["prompt"])
     if "bos_token_id" in prompt:
         prompt["bos_token_id"] = start
@@ -68,13 +70,25 @@ def _is_token(value: Any, size: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < size
 
 
+START = "decoder_start_token_id"
+
+
+def _given(config: Section) -> Section:
+    return {name: value for name, value in config.items() if value is not None}
+
+
 def _stored(facts: Facts, settings: Sequence[SettingsFile]) -> dict[str, Any]:
-    """The ids in the files. Texts end as generation_config.json says, by which `generate` goes."""
-    config = {**facts.config, **(facts.config.get("text_config") or {})}
+    """The ids in the files. Texts begin and end as generation_config.json says, by which `generate` goes."""
+    config = {**(facts.config.get("decoder") or {}), **_given(facts.config), **(facts.config.get("text_config") or {})}
     generation = next((file.contents for file in settings if file.name.endswith(GENERATION)), {})
     found = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
     if generation.get("eos_token_id") is not None:
         found["eos_token_id"] = generation["eos_token_id"]
+    # The first token that a decoder with cross-attention reads.
+    for contents in (config, generation):
+        for name in ("bos_token_id", START):
+            if facts.config.get("decoder") and contents.get(name) is not None:
+                found["bos_token_id"] = contents[name]
     # Null, or -1 in old files, means no token of its own; only the one at the start can be left out.
     return {name: value for name, value in found.items() if value not in (None, -1) or name == "bos_token_id"}
 

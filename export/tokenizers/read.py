@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from export.checkpoints.file_kind import check_whole
 from export.checkpoints.settings import GGUF, read_json
-from export.tokenizers import bert, biogpt, llama
+from export.tokenizers import bert, biogpt, encoder_decoder, llama
 from export.tokenizers.added_words import ADDED_WORDS, add_words, added_words
 from prelim.archive.archive import TOKENIZER, load_tokenizer
 from prelim.errors import ArchiveError
@@ -15,6 +15,10 @@ from prelim.errors import ArchiveError
 CONVERTERS: Mapping[str, tuple[tuple[tuple[str, ...], ...], Callable[[Path], Tokenizer]]] = {
     "bert-base-uncased": (((bert.FILE,), (TOKENIZER,)), bert.bert_tokenizer),
     "biogpt": (((biogpt.VOCABULARY, biogpt.MERGES),), biogpt.biogpt_tokenizer),
+    "encoder_decoder": (
+        ((TOKENIZER,), (bert.FILE,), (encoder_decoder.VOCABULARY, encoder_decoder.MERGES)),
+        encoder_decoder.encoder_decoder_tokenizer,
+    ),
     "llama2": (((llama.FILE,),), llama.llama_tokenizer),
 }
 """`Published.tokenizer` of a system -> the sets of files that its converter can read, the preferred one first, and the

@@ -42,6 +42,29 @@ MODELS: dict[str, dict[str, Any]] = {
         },
         "preprocess": {"size": 32},
     },
+    "encoder_decoder": {
+        "vision": {
+            "model_type": "vit",
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        "connector": {"in_width": 32, "out_width": 64},
+        "decoder": {
+            "kind": "transformers",
+            "model_type": "bert",
+            "add_cross_attention": True,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 96,
+            "max_position_embeddings": 120,
+        },
+        "preprocess": {"size": 32},
+    },
     "llava": {
         "vision": {"image_size": 28, "width": 32, "layers": 2, "heads": 4, "feedforward": 48, "features": [2]},
         "connector": {"in_width": 32, "out_width": 64},
@@ -109,6 +132,7 @@ MODELS: dict[str, dict[str, Any]] = {
 DROPOUT = {
     "biogpt": ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "layerdrop"),
     "cross_attention": ("dropout",),
+    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
 }
 """Settings that turn dropout off."""
 

@@ -1,21 +1,30 @@
-"""The cross-attention decoder: a post-norm transformer decoder that looks at the image in every layer.
+"""The cross-attention decoder: a transformer decoder that looks at the image in every layer.
 
-Source: Vaswani et al., "Attention Is All You Need", 2017; post-norm, ReLU, learned positions, as in systems 1 and 4.
-The defaults are those of torch.nn.TransformerDecoder (system 1); Keras transformers (system 4) set the others.
+Source: Vaswani et al., "Attention Is All You Need", 2017, with learned positions. The defaults are those of
+torch.nn.TransformerDecoder (system 1); Keras transformers (system 4), BERT and GPT-2 with cross-attention set others.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, relu
+from torch.nn.functional import dropout, gelu, relu
 
 from prelim.decoders.attention import Attending, Attention, KeyValue
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import check_positions, join
-from prelim.decoders.word_embedding import draw_weights
+from prelim.decoders.word_embedding import WordEmbedding, draw_weights
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": partial(gelu, approximate="tanh"),
+}
+"""Of the feed-forward and of the head's hidden layer."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,14 @@ class CrossAttentionConfig:
     blank_padding    : padding has no embedding, and as a query it gets the mean of what it may look at;
                        otherwise it is only hidden from later tokens
     feedforward_relu : the second layer of the feed-forward has a ReLU as well
-    head_hidden      : width of a ReLU layer between the last layer and the vocabulary; None: no such layer
+    head_hidden      : width of a layer with an activation before the vocabulary; None: no such layer
+    head_norm        : a norm follows that layer
+    activation       : one of ACTIVATIONS
+    pre_norm         : each part of a layer normalizes what it reads, and a norm follows the last layer; otherwise each
+                       part's sum is normalized
+    embedding_norm   : a norm follows the embeddings
+    tied             : words are scored by their embeddings
+    hide_padding     : padding that the model itself wrote is hidden from later tokens, as in systems 1 and 4
     """
 
     vocab_size: int
@@ -48,10 +64,24 @@ class CrossAttentionConfig:
     blank_padding: bool = False
     feedforward_relu: bool = False
     head_hidden: int | None = None
+    head_norm: bool = False
+    activation: str = "relu"
+    pre_norm: bool = False
+    embedding_norm: bool = False
+    tied: bool = False
+    hide_padding: bool = True
+
+    def __post_init__(self) -> None:
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation is {self.activation!r}; known: {', '.join(ACTIVATIONS)}")
+        if self.head_norm and self.head_hidden is None:
+            raise ValueError("head_norm needs head_hidden")
+        if self.tied and self.head_hidden not in (None, self.width):
+            raise ValueError(f"head_hidden is {self.head_hidden}; with tied words it must be the width, {self.width}")
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention, cross-attention and feed-forward, each added and then normalized (post-norm)."""
+    """Self-attention, cross-attention and feed-forward, each added to what it reads."""
 
     def __init__(self, config: CrossAttentionConfig) -> None:
         super().__init__()
@@ -66,6 +96,8 @@ class DecoderLayer(nn.Module):
         self.dropout = c.dropout
         self.hidden_dropout = c.dropout if c.hidden_dropout is None else c.hidden_dropout
         self.feedforward_relu = c.feedforward_relu
+        self.pre_norm = c.pre_norm
+        self.activation = ACTIVATIONS[c.activation]
 
     def forward(
         self,
@@ -84,19 +116,32 @@ class DecoderLayer(nn.Module):
         sighted : Tensor of 0 and 1, shape (sequences, 1, queries, 1), 0 where a query gets the mean of what it may
                   look at; None: nowhere
         """
-        query, key, value = self.self_attention.query_key_value(x)
-        if places is not None:
-            key, value = places.store(torch.stack([key, value]), layer)
-        # A query of zeros scores everything alike.
-        query = query if sighted is None else query * sighted
-        x = self.norm1(x + self._drop_hidden(self.self_attention.attend(query, key, value, attending)))
-        query = self.cross_attention.query(x)
-        query = query if sighted is None else query * sighted
-        x = self.norm2(x + self._drop_hidden(self.cross_attention.attend(query, *image, attending.everywhere)))
-        y = self.linear2(self._drop_hidden(relu(self.linear1(x))))
-        if self.feedforward_relu:
-            y = relu(y)
-        return self.norm3(x + dropout(y, self.dropout, self.training))
+
+        def attend_text(x: Tensor) -> Tensor:
+            query, key, value = self.self_attention.query_key_value(x)
+            if places is not None:
+                key, value = places.store(torch.stack([key, value]), layer)
+            # A query of zeros scores everything alike.
+            query = query if sighted is None else query * sighted
+            return self._drop_hidden(self.self_attention.attend(query, key, value, attending))
+
+        def attend_image(x: Tensor) -> Tensor:
+            query = self.cross_attention.query(x)
+            query = query if sighted is None else query * sighted
+            return self._drop_hidden(self.cross_attention.attend(query, *image, attending.everywhere))
+
+        x = self._add(self.norm1, attend_text, x)
+        x = self._add(self.norm2, attend_image, x)
+        return self._add(self.norm3, self._feed_forward, x)
+
+    def _add(self, norm: nn.Module, part: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What a part of the layer makes of x, added to x."""
+        y: Tensor = x + part(norm(x)) if self.pre_norm else norm(x + part(x))
+        return y
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        y = self.linear2(self._drop_hidden(self.activation(self.linear1(x))))
+        return dropout(relu(y) if self.feedforward_relu else y, self.dropout, self.training)
 
     def image_key_value(self, image_embeds: Tensor) -> KeyValue:
         """Cross-attention keys and values of images, image_embeds of shape (images, num_tokens, width)."""
@@ -153,15 +198,17 @@ class CrossAttentionDecoder(nn.Module):
         self.not_compiled: str | None = "it was not packed"
         self.step_attending: type[Attending | StepAttention] = Attending
         self.max_positions = config.max_positions
-        # The published implementation masks padding by its id, also where the model itself wrote it.
-        self.hidden_from_all: int | None = config.pad_token_id
-        self.token_embedding = nn.Embedding(
-            config.vocab_size, config.width, _weight=draw_weights(config.vocab_size, config.width)
-        )
+        # The published implementations of systems 1 and 4 mask padding by its id, also where the model wrote it.
+        self.hidden_from_all: int | None = config.pad_token_id if config.hide_padding else None
+        self.token_embedding = WordEmbedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(draw_weights(config.max_positions, config.width, std=0.02))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        self.embedding_norm = nn.LayerNorm(config.width, config.norm_eps) if config.embedding_norm else None
+        self.norm = nn.LayerNorm(config.width, config.norm_eps) if config.pre_norm else None
         self.lm_hidden = None if config.head_hidden is None else nn.Linear(config.width, config.head_hidden)
-        self.lm_head = nn.Linear(config.head_hidden or config.width, config.vocab_size)
+        self.lm_norm = nn.LayerNorm(config.head_hidden, config.norm_eps) if config.head_norm else None
+        self.lm_head = None if config.tied else nn.Linear(config.head_hidden or config.width, config.vocab_size)
+        self.lm_bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.tied else None
 
     def image_key_values(self, image_embeds: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of every layer, computed once per image and shared by its beams.
@@ -188,17 +235,25 @@ class CrossAttentionDecoder(nn.Module):
         returns   : Tensor, shape (sequences, queries, width)
         """
         x = self.token_embedding(token_ids) * self.config.embedding_scale + self.position_embedding[positions]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
         sighted = None
         if self.config.blank_padding:
             written = (token_ids != self.config.pad_token_id).to(x.dtype)
             x, sighted = x * written[..., None], written[:, None, :, None]
         for i, layer in enumerate(self._layers()):
             x = layer(x, image[i], places, i, attending=attending, sighted=sighted)
-        return x
+        return x if self.norm is None else self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
-        return self.lm_head(hidden if self.lm_hidden is None else relu(self.lm_hidden(hidden)))
+        if self.lm_hidden is not None:
+            hidden = ACTIVATIONS[self.config.activation](self.lm_hidden(hidden))
+        if self.lm_norm is not None:
+            hidden = self.lm_norm(hidden)
+        if self.lm_head is not None:
+            return self.lm_head(hidden)
+        return self.token_embedding.scores(hidden) + cast("Tensor", self.lm_bias)
 
     def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
@@ -206,11 +261,13 @@ class CrossAttentionDecoder(nn.Module):
         length = text.token_ids.shape[1]
         check_positions(length, self.max_positions)
         positions = torch.arange(length, device=text.token_ids.device).expand_as(text.token_ids)
-        # As in generation, padding that the model itself wrote is hidden, and a prompt never is.
-        seen = (text.token_ids != self.hidden_from_all) | (positions < text.prompt_lengths)
-        causal = torch.ones(length, length, dtype=torch.bool, device=seen.device).tril()
+        seen = torch.ones(length, length, dtype=torch.bool, device=positions.device).tril()
+        if self.hidden_from_all is not None:
+            # As in generation, padding that the model itself wrote is hidden, and a prompt never is.
+            own = (text.token_ids != self.hidden_from_all) | (positions < text.prompt_lengths)
+            seen = seen & own[:, None, None]
         image = self.image_key_values(image_embeds.to(self.position_embedding.dtype))
-        attending = Attending(causal & seen[:, None, None])
+        attending = Attending(seen)
         return self.logits(text.scoring(self.hidden_states(text.token_ids, positions, image, None, attending)))
 
     def served(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -223,7 +280,7 @@ class CrossAttentionDecoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where its tensors are."""
-        return self.lm_head.weight.device
+        return self.position_embedding.device
 
     def new_state(self, slots: int) -> CrossAttentionState:
         """An empty cache with room for `slots` requests."""

@@ -13,7 +13,8 @@ from prelim.decoders.precision import stored_weights
 from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 
 KINDS = (*decoders.KINDS, "transformers")
-"""Allowed `decoder.kind` of a model folder; `transformers` is served as `causal_lm`."""
+"""Allowed `decoder.kind` of a model folder; `transformers` is served as `causal_lm`, or as `cross_attention` where its
+`add_cross_attention` is set."""
 
 
 def build_decoder(section: Mapping[str, Any]) -> nn.Module:
@@ -25,10 +26,15 @@ def build_decoder(section: Mapping[str, Any]) -> nn.Module:
     if kind not in KINDS:
         raise ValueError(f"decoder kind is {kind!r}; known: {', '.join(KINDS)}")
     if kind == "transformers":
+        values = {name: value for name, value in section.items() if name != "kind"}
         # Imported here because `transformers` takes seconds to import.
+        if section.get("add_cross_attention"):
+            from prelim.networks.transformers_cross_attention import TransformersCrossAttention
+
+            return TransformersCrossAttention(values)
         from prelim.networks.transformers_lm import TransformersLM
 
-        return TransformersLM({name: value for name, value in section.items() if name != "kind"})
+        return TransformersLM(values)
     return decoders.build_decoder(section)
 
 

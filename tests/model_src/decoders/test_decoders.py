@@ -214,6 +214,8 @@ def test_defaults_of_dimensions() -> None:
     assert asdict(CrossAttentionConfig(**section)) == section | {
         "dropout": 0.1, "pad_token_id": 0, "hidden_dropout": None, "head_width": None, "norm_eps": 1e-5,
         "embedding_scale": 1.0, "blank_padding": False, "feedforward_relu": False, "head_hidden": None,
+        "head_norm": False, "activation": "relu", "pre_norm": False, "embedding_norm": False, "tied": False,
+        "hide_padding": True,
     }  # fmt: skip
     assert asdict(CausalLMConfig(**section)) == section | {
         "kv_heads": None, "head_width": None, "norm": "layer_norm", "norm_eps": 1e-5, "activation": "gelu",
@@ -225,7 +227,10 @@ def test_defaults_of_dimensions() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"kind": "x"}, "kind is 'x'; known: cross_attention, causal_lm"), ({"norm": "x"}, "norm is 'x'"),
-     ({"activation": "relu"}, "activation is 'relu'")],
+     ({"activation": "relu"}, "activation is 'relu'"),
+     ({"kind": "cross_attention", "activation": "silu"}, "activation is 'silu'; known: relu, gelu, gelu_tanh"),
+     ({"kind": "cross_attention", "head_norm": True}, "head_norm needs head_hidden"),
+     ({"kind": "cross_attention", "tied": True, "head_hidden": 4}, "head_hidden is 4; with tied words")],
 )  # fmt: skip
 def test_unknown_kinds_are_named(change: dict[str, str], message: str) -> None:
     """With those that are known."""

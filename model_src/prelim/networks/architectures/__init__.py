@@ -3,6 +3,7 @@
 from prelim.networks.architectures import (
     biomedclip_qformer_biogpt,
     densenet_disease_llama,
+    encoder_decoder,
     llava,
     mobilenet_graph,
     xraygpt,
@@ -13,6 +14,7 @@ from prelim.networks.architectures.architecture import Architecture
 ARCHITECTURES: dict[str, Architecture] = {
     "biomedclip_qformer_biogpt": biomedclip_qformer_biogpt.ARCHITECTURE,
     "densenet_disease_llama": densenet_disease_llama.ARCHITECTURE,
+    "encoder_decoder": encoder_decoder.ARCHITECTURE,
     "llava": llava.ARCHITECTURE,
     "mobilenet_graph": mobilenet_graph.ARCHITECTURE,
     "xraygpt": xraygpt.ARCHITECTURE,

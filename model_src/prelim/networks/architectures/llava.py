@@ -14,8 +14,8 @@ from torch import nn
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import llama
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
-from prelim.networks.architectures.clip_processor import clip_preprocess
 from prelim.networks.architectures.facts import Facts, numbered
+from prelim.networks.architectures.image_processor import read_processor
 
 VISION = {"num_attention_heads": 16, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 VICUNA = {**llama.PUBLISHED, "max_position_embeddings": 4096}
@@ -113,7 +113,7 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
             "bias": "connector.linear_1.bias" in shapes,
         },
         "decoder": llama.decoder_section(shapes, facts, VICUNA, config.get("text_config") or {}),
-        "preprocess": clip_preprocess(side * patch, PREPROCESS, facts),
+        "preprocess": read_processor(side * patch, PREPROCESS, facts),
     }
 
 

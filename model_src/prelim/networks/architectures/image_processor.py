@@ -1,18 +1,22 @@
-"""Section `preprocess` of model.yaml from the preprocessor_config.json of a CLIP image processor in `transformers`."""
+"""Section `preprocess` of model.yaml from the preprocessor_config.json of an image processor in `transformers`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Section
 from prelim.networks.architectures.facts import Facts
 
-PROCESSORS = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor")
-"""Allowed classes, also with the ending `Fast` or `Pil`."""
+CLIP = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor")
+VIT = ("ViTImageProcessor", "ViTFeatureExtractor", "DeiTImageProcessor", "DeiTFeatureExtractor")
+"""Classes of processors, also with the ending `Fast` or `Pil`."""
 
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 """Numbers of Pillow's filters."""
+
+_CROPPING = ("DeiT",)
+"""Beginnings of those classes of VIT that crop unless the settings say otherwise."""
 
 _CLASS = ("image_processor_type", "feature_extractor_type")
 _READ = {
@@ -27,23 +31,28 @@ _NEUTRAL = {
 """Settings that do not change the pixel values of an RGB image."""
 
 
-def clip_preprocess(side: int, published: Section, facts: Facts) -> Section:
+def read_processor(
+    side: int, published: Section, facts: Facts, *, classes: Sequence[str] = CLIP, crop: bool = True
+) -> Section:
     """Section `preprocess`, exactly as the settings say; what they lack is recorded as assumed.
 
     side      : pixels of the square that the vision tower takes
     published : the section of the published model
+    classes   : of processors that are allowed
+    crop      : whether the first of them crops where the settings do not say
 
     Raises ArchiveError naming the setting that is not supported.
     """
     stored = facts.preprocessor
     if not stored:
         return {**published, "size": side}
-    _check_class(stored)
+    _check_class(stored, classes)
+    cropping = {} if crop else {"do_center_crop": any(_class(stored).startswith(name) for name in _CROPPING)}
     for name, value in stored.items():
         if name not in _READ | _NEUTRAL and value not in (None, False):
             raise _unsupported(name, value, "leave it out")
     flags = {
-        name: _flag(name, facts.value(f"preprocess.{name}", True, stored=_stored_flag(name, stored)))
+        name: _flag(name, facts.value(f"preprocess.{name}", True, stored=_stored_flag(name, {**cropping, **stored})))
         for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     }
     if not flags["do_resize"]:
@@ -104,11 +113,15 @@ def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool)
     return {"resize": "stretch" if square else "shortest_edge", **({"resize_to": edge} if edge != side else {})}
 
 
-def _check_class(stored: Mapping[str, Any]) -> None:
+def _check_class(stored: Mapping[str, Any], classes: Sequence[str]) -> None:
     for key in _CLASS:
         name = stored.get(key)
-        if name is not None and str(name).removesuffix("Fast").removesuffix("Pil") not in PROCESSORS:
-            raise _unsupported(key, name, ", ".join(PROCESSORS))
+        if name is not None and str(name).removesuffix("Fast").removesuffix("Pil") not in classes:
+            raise _unsupported(key, name, ", ".join(classes))
+
+
+def _class(stored: Mapping[str, Any]) -> str:
+    return next((str(stored[key]) for key in _CLASS if stored.get(key) is not None), "")
 
 
 def _stored_flag(name: str, stored: Mapping[str, Any]) -> Any:

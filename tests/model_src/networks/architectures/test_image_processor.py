@@ -16,8 +16,8 @@ from prelim.errors import ArchiveError
 from prelim.images.input_config import InputConfig
 from prelim.images.preprocess import PreprocessConfig, preprocess
 from prelim.images.radiograph import read_radiograph
-from prelim.networks.architectures.clip_processor import clip_preprocess
 from prelim.networks.architectures.facts import Facts
+from prelim.networks.architectures.image_processor import read_processor
 from prelim.networks.architectures.llava import PREPROCESS
 from tests.model_src.networks.architectures.small_llava import PROCESSOR, SIDE
 
@@ -54,7 +54,7 @@ def read(folder: Path, facts: list[Facts] | None = None) -> PreprocessConfig:
     found = Facts(preprocessor=preprocessor_config(read_settings(folder, "model")))
     if facts is not None:
         facts.append(found)
-    return PreprocessConfig(**clip_preprocess(SIDE, PREPROCESS, found))
+    return PreprocessConfig(**read_processor(SIDE, PREPROCESS, found))
 
 
 def write(folder: Path, settings: dict[str, Any], name: str = "preprocessor_config.json") -> None:
