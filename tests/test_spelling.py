@@ -27,6 +27,8 @@ QUOTED = {
     # Words of reports and of prompts.
     "training/evaluation/metrics/labeler_rules.py": {"artefact"},
     "benchmarks/models/smollm2.py": {"colour", "summarise"},
+    # Names of shared files.
+    "tests/model_src/images/dicom/test_strangers.py": {"grey"},
 }
 
 

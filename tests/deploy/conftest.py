@@ -63,7 +63,7 @@ def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture
 def make_bundle(tmp_path: Path, pip: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FakeBundle]:
     """Makes bundles of a version, with an archive that says the version."""
-    for module in ("bundle", "environment"):
+    for module in ("bundle", "fill_environment"):
         monkeypatch.setattr(f"deploy.{module}.make_pip", lambda _: pip)
 
     def make(version: str) -> FakeBundle:

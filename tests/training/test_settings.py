@@ -38,7 +38,7 @@ def test_the_command_line_changes_the_file() -> None:
     ("override", "known"),
     [
         ("optimization.epoch=3", "'optimization.epoch'.*seed, epochs"),
-        ("optimization.epochs=3", "'optimization'.*model, freeze, dataset"),
+        ("optimizer.epochs=3", "'optimizer'.*model, freeze, dataset"),
         ("epochs=3", "'epochs'.*model, freeze, dataset"),
     ],
 )

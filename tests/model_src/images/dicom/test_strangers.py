@@ -112,7 +112,7 @@ def test_big_endian_table() -> None:
 @needs_strangers
 def test_the_others() -> None:
     """Gray as RGB is gray, oblong pixels are told, and raw data are refused by their class."""
-    assert np.abs(read("rgb_gray").pixels - rendered("ds_text.dcm.xz")).mean() < 0.02
+    assert np.abs(read("rgb_grey").pixels - rendered("ds_text.dcm.xz")).mean() < 0.02
     oblong = read("aspect_nominal")
     assert oblong.spacing == (0.4, 0.2)
     assert [warning.split(":")[0] for warning in oblong.warnings] == ["anisotropic_pixels"]
