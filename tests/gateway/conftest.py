@@ -123,8 +123,8 @@ def open_site(
     return Site(Nginx(config), folder, settings, key, recorder)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
-    """Whether it holds soon: nginx reads its files, and writes its log, a moment later."""
+def eventually(holds: Callable[[], bool], seconds: float = 60) -> bool:
+    """Whether it holds before the time after which it counts as hanging, on a loaded machine too."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
