@@ -40,7 +40,9 @@ def count_patients(studies: Sequence[Study]) -> int | None:
 def score_subgroups(
     studies: Sequence[Study], measures: Mapping[str, Measure], draws: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """By attribute and value: the number of studies, and each of SHOWN with its interval over patients.
+    """By attribute and value: the numbers of studies and patients, and each of SHOWN with its interval over patients.
+
+    A study of an unknown patient counts as one of its own, or with those of its image or article.
 
     Attributes of one value, and values of fewer than SMALLEST studies, are left out.
     """
@@ -94,4 +96,5 @@ def _score(mask: Array, studies: Sequence[Study], measures: Mapping[str, Measure
         if name in measures:
             interval = bootstrap.interval(Measure(name, measures[name].statistics[mask], measures[name].value))
             figures[name] = [round(float(figure), 6) if np.isfinite(figure) else None for figure in interval]
-    return {"studies": int(mask.sum()), "figures": figures}
+    units = {study.unit for study, chosen in zip(studies, mask, strict=True) if chosen}
+    return {"studies": int(mask.sum()), "patients": len(units), "figures": figures}

@@ -13,8 +13,9 @@ from training.evaluation.baselines import (
     retrieved_reports,
 )
 from training.evaluation.data import EvaluationData
-from training.evaluation.language import describe_language, find_language
-from training.evaluation.metrics.clinical import clinical_measures, label_counts
+from training.evaluation.language import MIXED, describe_language, find_language, measure_foreign
+from training.evaluation.metrics.answers import answer_measures, are_questions
+from training.evaluation.metrics.clinical import clinical_measures, describe_absent, label_counts
 from training.evaluation.metrics.measure import Bootstrap, Measure
 from training.evaluation.metrics.meteor import find_refusal
 from training.evaluation.metrics.overlap import (
@@ -30,6 +31,7 @@ from training.evaluation.metrics.r2gen import UNKNOWN, Protocol
 from training.evaluation.metrics.template_captions import TemplateScorer
 from training.evaluation.model_run import ModelRunner, Run
 from training.evaluation.subgroups import count_patients, score_subgroups
+from training.evaluation.table import FEW
 
 CONSTANT = "constant, best BLEU-4 on val"
 FREQUENT = "constant, most frequent"
@@ -102,9 +104,6 @@ class TableSection:
 MANY_RARE = 0.05
 """Share of words above which it is said; in IU X-Ray, by R2Gen's splits, it is 1.2 %."""
 
-FEW = 20
-"""Patients, at least: percentile intervals over fewer are too narrow."""
-
 
 def sections(
     systems: Systems, data: EvaluationData, protocol: Protocol, templates: TemplateScorer | None
@@ -115,7 +114,12 @@ def sections(
     gold = [protocol(reference) for reference in references]
     further = [[protocol(text) for text in texts] for texts in data.further]
     tokenized = {name: [protocol(text) for text in texts] for name, texts in systems.items()}
-    refusal = find_refusal(language, [text for texts in (gold, *further, *tokenized.values()) for text in texts])
+    foreign, other = measure_foreign(references)
+    english = language == "en" and foreign <= MIXED
+    refusal = find_refusal(
+        other if language == "en" and not english else language,
+        [text for texts in (gold, *further, *tokenized.values()) for text in texts],
+    )
     remarks = [refusal] if refusal else []
     if data.further:
         remarks.append(
@@ -137,6 +141,11 @@ def sections(
         TableSection("R2Gen's protocol", coco_measures(tokenized, gold, further, with_meteor=refusal is None)),
         TableSection("uncleaned texts", uncleaned, "; ".join(signatures)),
     ]
+    answering = are_questions(data.prompts)
+    if answering:
+        kinds = [study.labels.get("answer_type", "") for study in data.studies]
+        measures, note = answer_measures(systems, references, data.further, kinds)
+        result.append(TableSection("answers to questions", measures, note))
     if templates is not None:
         overall, by_kind = templates.measures(systems)
         kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().items())
@@ -144,16 +153,20 @@ def sections(
             TableSection("labels read back from the caption", overall),
             TableSection("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
         ]
-    elif language == "en":
+    elif answering:
+        remarks.append("No clinical labels: most texts answer questions, and an answer such as “yes” names no finding.")
+    elif english:
         groups, single = clinical_measures(systems, references)
-        there = ", ".join(f"{label} {count}" for label, count in label_counts(references).items())
+        counts = label_counts(references)
+        there = ", ".join(f"{label} {count}" for label, count in counts.items())
         result += [
-            TableSection("clinical labels, by rules", groups),
+            TableSection("clinical labels, by rules", groups, describe_absent(counts)),
             TableSection("F1 of each label, by rules", single, f"references that have it: {there}"),
         ]
     else:
+        most = "" if language == "en" else "most "
         remarks.append(
-            f"No clinical labels: the rules read English, and most references are {describe_language(references)}."
+            f"No clinical labels: the rules read English, and {most}references are {describe_language(references)}."
         )
     return result, remarks
 

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+FEW = 20
+"""Patients, at least: percentile intervals over fewer are too narrow."""
+
 _DETAIL = ("F1 of each label, by rules", "finding group right, by kind of picture")
 """Sections whose intervals would only fill the page; JSON has them."""
 
@@ -26,7 +29,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         cells = [format_count(result["distinct"][system][key]) for system in systems]
         title = {"reports": "distinct reports", "ratio": "distinct / all"}.get(key, key.replace("_", " "))
         lines.append(format_row([title, *cells, *([""] if difference else [])]))
-    return "\n\n".join(["\n".join(lines), *_tabulate_subgroups(result), "\n".join(_remarks(result))])
+    return "\n\n".join(["\n".join(lines), *tabulate_subgroups(result), "\n".join(_remarks(result))])
 
 
 def figure(result: Mapping[str, Any], name: str, system: str) -> tuple[float, float, float]:
@@ -38,17 +41,23 @@ def figure(result: Mapping[str, Any], name: str, system: str) -> tuple[float, fl
     raise KeyError(f"the evaluation has no {name!r} of {system!r}")
 
 
-def _tabulate_subgroups(result: Mapping[str, Any]) -> list[str]:
+def tabulate_subgroups(result: Mapping[str, Any]) -> list[str]:
     """The scores of the evaluated system by sex, age, view and source; nothing where the data do not say them."""
     groups = result.get("subgroups") or {}
     rows = [(name, value, scores) for name, values in groups.items() for value, scores in values.items()]
     if not rows:
         return []
     shown = list(rows[0][2]["figures"])
-    lines = [format_row([f"{result['system']}, by", "studies", *shown]), "|---" * (len(shown) + 2) + "|"]
+    lines = [format_row([f"{result['system']}, by", "studies", "patients", *shown]), "|---" * (len(shown) + 3) + "|"]
     for name, value, scores in rows:
         cells = [_interval(*figures) for figures in scores["figures"].values()]
-        lines.append(format_row([f"{name}: {value}", str(scores["studies"]), *cells]))
+        lines.append(format_row([f"{name}: {value}", str(scores["studies"]), str(scores["patients"]), *cells]))
+    few = [f"{name}: {value} ({scores['patients']})" for name, value, scores in rows if scores["patients"] < FEW]
+    if few:
+        lines.append(
+            f"\nGroups of fewer than {FEW} patients, or studies where these are unknown, have intervals that are too "
+            f"narrow, and of one patient none: {', '.join(few)}."
+        )
     return ["\n".join(lines)]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.evaluation.language import describe_language, find_language
+from training.evaluation.language import MIXED, describe_language, find_language, measure_foreign
 
 ENGLISH = ["No acute disease.", "No pleural effusion.", "Cardiomegaly.", "Normal heart size. Clear lungs."]
 SPANISH = ["Sin hallazgos patológicos.", "No se observa derrame pleural.", "Cardiomegalia.", "Silueta cardíaca normal."]
@@ -52,3 +52,17 @@ def test_lists_of_one_word_a_line_are_no_sentences(language: str, size: int) -> 
     texts = ["\n".join(words[i : i + size]) for i in range(0, len(words), size)]
     assert (find_language(texts) == "en") is (language == "en")
     assert (find_language(texts[:3]) == "en") is (language == "en")
+
+
+@pytest.mark.parametrize("spanish", [0, 1, 5, 7, 9])
+def test_mixtures_of_two_languages_are_noticed(spanish: int) -> None:
+    """Of ten reports each; the share is one at least, since short reports cannot be told."""
+    english = ["No acute disease.", "No focal infiltrates.", "Stable emphysematous lung changes.", "Clear lungs."]
+    other = ["No se observa derrame pleural ni neumotórax.", "Silueta cardíaca normal, sin hallazgos."]
+    texts = [other[i % 2] if i < spanish else english[i % 4] for i in range(10)]
+    share, language = measure_foreign(texts)
+    assert share == spanish / 10
+    assert (share > MIXED) is (spanish > 0)
+    assert bool(language) is (spanish > 0)
+    if spanish:
+        assert "another language" in describe_language(texts) or "looks like" in describe_language(texts)

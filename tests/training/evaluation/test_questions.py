@@ -55,6 +55,9 @@ def test_evaluation_asks_the_questions(trained: Path, tmp_path: Path, monkeypatc
     written = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[1] for line in written[1:]] == list(together.reports)
     assert len(set(together.reports)) > 1  # one image, several answers
+    page = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert "| exact match |" in page
+    assert "No clinical labels: most texts answer questions" in page
 
 
 def test_the_first_prompt_of_the_settings_is_asked(trained: Path) -> None:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from training.datasets.study import Study
-from training.evaluation.subgroups import describe
+from training.evaluation.metrics.measure import Measure
+from training.evaluation.subgroups import describe, score_subgroups
+from training.evaluation.table import tabulate_subgroups
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,20 @@ def test_ages_and_sexes_are_read_or_left_out(label: str, value: str, group: str 
     """Months are not years, and a word that is not a sex is not guessed by its first letter."""
     study = Study("s", (Path("a.png"),), {}, None, ("",), "", None, {label: value})
     assert dict(describe(study)).get(label) == group
+
+
+def test_small_groups_are_remarked_on() -> None:
+    """30 studies of women are of three patients, 30 of men of 30: only the first are few."""
+    studies = [
+        Study(f"s{i}", (Path(f"{i}.png"),), {}, f"p{i % 3 if i < 30 else i}", ("",), "", None, {"sex": "FM"[i >= 30]})
+        for i in range(60)
+    ]
+    measures = {"BLEU-4": Measure.of_reports("BLEU-4", [0.5] * 60)}
+    groups = score_subgroups(studies, measures, 20)
+    assert {value: (row["studies"], row["patients"]) for value, row in groups["sex"].items()} == {
+        "female": (30, 3),
+        "male": (30, 30),
+    }
+    [page] = tabulate_subgroups({"system": "m", "subgroups": groups})
+    assert "| sex: female | 30 | 3 | 0.500 (0.500 to 0.500) |" in page
+    assert page.endswith("have intervals that are too narrow, and of one patient none: sex: female (3).")

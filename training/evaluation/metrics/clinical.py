@@ -1,6 +1,6 @@
 """Clinical labels of reports compared with those of their references, by the rule labeler."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from training.evaluation.metrics.f1 import hits, macro_f1, micro_f1
@@ -34,6 +34,19 @@ def clinical_measures(systems: Systems, references: Sequence[str]) -> tuple[Meas
         ]
         single[name] = [micro_f1(label, hits(said, true, [label])) for label in LABELS]
     return groups, single
+
+
+def describe_absent(counts: Mapping[str, int]) -> str:
+    """What macro F1 makes of labels without a reference, for a remark; empty where every label has one.
+
+    counts : from `label_counts`
+    """
+    absent = [label for label, count in counts.items() if not count]
+    if not absent:
+        return ""
+    return (
+        f"macro F1 counts a label that no reference has as 0, here {len(absent)} of {len(counts)}: {', '.join(absent)}"
+    )
 
 
 def label_counts(references: Sequence[str]) -> dict[str, int]:

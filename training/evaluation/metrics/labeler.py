@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from training.evaluation.metrics import labeler_history as history
 from training.evaluation.metrics import labeler_mentions as mentions
+from training.evaluation.metrics import labeler_parts as parts
 from training.evaluation.metrics import labeler_rules as rules
 
 PHRASES = Path(__file__).parent / "chexpert_phrases"
@@ -90,7 +92,8 @@ class Labeler:
         for sentence in sentences(report):
             for finding, phrases in self._phrases.items():
                 for match in phrases.places(sentence):
-                    state = _state(sentence, match, finding, alternatives)
+                    told = history.TOLD.search(sentence[: match.start()])
+                    state = None if told else _state(sentence, match, finding, alternatives)
                     if state is not None:
                         said[finding] = max(state, said.get(finding, State.NEGATIVE))
         found = any(state > State.NEGATIVE for finding, state in said.items() if finding != "support devices")
@@ -119,26 +122,35 @@ def _state(sentence: str, match: re.Match[str], finding: str, alternatives: Stat
     clause = _cut(sentence, match, rules.CLAUSE_END)
     before, after = _cut(sentence, match, rules.CLAUSE_END, rules.NEW_STATEMENT)
     if match.group() in mentions.PARTS:
-        normal = rules.STILL_NORMAL.search(sentence[match.end() :])
+        normal = parts.STILL_NORMAL.search(sentence[match.end() :])
         return State.NEGATIVE if normal else _state_of_part(finding, before, after)
-    if rules.UNCERTAIN_AFTER.search(after) or rules.EXCLUDED_BEFORE.search(before):
+    if _is_left_open(sentence, match, before, after):
         return State.UNCERTAIN
     if _is_there_after_all(sentence, match, before, after):
         return State.POSITIVE
-    if not rules.HEALED.search(clause[1]) and _is_past(finding, before, after):
+    if not history.HEALED.search(clause[1]) and _is_past(finding, before, after):
         return State.NEGATIVE if rules.NEGATED_AFTER.search(after) else None
-    if _is_denied(finding, before, after):
+    if _is_denied(finding, before, after) or rules.ASIDE.search(sentence[match.end() :]):
         return State.NEGATIVE
     # A doubt reaches further than a denial: "differential considerations include infection and mild edema".
     alone = rules.ALTERNATIVE_BEFORE.sub(" ", clause[0])
-    doubted = match.group() in mentions.SIGNS or rules.UNCERTAIN_BEFORE.search(alone)
+    doubted = (
+        match.group() in mentions.SIGNS or rules.UNCERTAIN_BEFORE.search(alone) or rules.DOUBTED_AFTER.search(after)
+    )
     alternative = alone != clause[0] or rules.ALTERNATIVE_AFTER.search(after)
     return State.UNCERTAIN if doubted else alternatives if alternative else State.POSITIVE
 
 
+def _is_left_open(sentence: str, match: re.Match[str], before: str, after: str) -> bool:
+    """Whether a finding, or a smaller one than the one denied, is left open in words of denial."""
+    if rules.ONE_IN_DOUBT.search(sentence[match.end() :]) and rules.NEGATED_BEFORE.search(before):
+        return True
+    return bool(rules.UNCERTAIN_AFTER.search(after) or rules.EXCLUDED_BEFORE.search(before))
+
+
 def _is_there_after_all(sentence: str, match: re.Match[str], before: str, after: str) -> bool:
     """Whether a denial is one of the other side, or of the past: "new effusion, not seen previously"."""
-    if rules.NEW_SINCE.search(after) and not rules.NEGATED_BEFORE.search(before):
+    if history.NEW_SINCE.search(after) and not rules.NEGATED_BEFORE.search(before):
         return True
     other_side = rules.OTHER_SIDE_BEFORE.search(sentence[: match.start()])
     return bool(other_side or rules.OTHER_SIDE_AFTER.search(sentence[match.end() :]))
@@ -170,14 +182,14 @@ def _cut(sentence: str, match: re.Match[str], *ends: re.Pattern[str]) -> tuple[s
 
 def _is_past(finding: str, before: str, after: str) -> bool:
     """Whether the finding is one of the past."""
-    if rules.HISTORY.search(before):
+    if history.HISTORY.search(before):
         return True
-    if finding in rules.LASTING or rules.STILL_THERE.search(after):
+    if finding in history.LASTING or history.STILL_THERE.search(after):
         return False
-    if rules.HISTORY_AFTER.search(after):
+    if history.HISTORY_AFTER.search(after):
         return True
-    past = (rules.PRIOR, rules.TREATED, rules.EARLIER_EXAMINATION_BEFORE)
-    return any(rule.search(before) for rule in past) or bool(rules.EARLIER_EXAMINATION_AFTER.search(after))
+    past = (history.PRIOR, history.TREATED, history.EARLIER_EXAMINATION_BEFORE)
+    return any(rule.search(before) for rule in past) or bool(history.EARLIER_EXAMINATION_AFTER.search(after))
 
 
 def _state_of_part(finding: str, before: str, after: str) -> State | None:
@@ -186,17 +198,17 @@ def _state_of_part(finding: str, before: str, after: str) -> State | None:
     Words about another part do not count as abnormal: "heart size is normal with a dilated aorta". A heart that is
     shifted is not large.
     """
-    others = [*rules.OTHER_PARTS.finditer(before)]
+    others = [*parts.OTHER_PARTS.finditer(before)]
     own_before = before[others[-1].end() :] if others else before
-    first = rules.OTHER_PARTS.search(after)
+    first = parts.OTHER_PARTS.search(after)
     own_after = re.split(r"\b(?:with|and)\b", after[: first.start()], maxsplit=1)[0] if first else after
     own = f"{own_before} {own_after}"
     if finding == "cardiomegaly":
         own = own.replace("shifted", "")
-    abnormal = rules.ABNORMAL.search(own)
+    abnormal = parts.ABNORMAL.search(own)
     if abnormal:
         return State.NEGATIVE if rules.NEGATED_BEFORE.search(own[: abnormal.start()]) else State.POSITIVE
-    return State.NEGATIVE if rules.NORMAL.search(f"{before} {after}") else None
+    return State.NEGATIVE if parts.NORMAL.search(f"{before} {after}") else None
 
 
 def _lines(path: Path) -> list[str]:

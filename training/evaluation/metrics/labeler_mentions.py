@@ -6,7 +6,7 @@ Everything is a regular expression on one sentence in lower case.
 MENTIONS: dict[str, tuple[str, ...]] = {
     "cardiomegaly": (
         "heart enlargement", "enlargement of the heart", r"\bheart\b(?= (?:is|was|appears|remains|does)\b)",
-        r"(?<=\bnormal )heart\b(?! failure)",
+        r"(?<=\bnormal )heart\b(?! failure)", r"\b(?:heart|cardiac)\b(?=\s*:)",
     ),
     "edema": (r"\bcongestive failure\b",),
     "enlarged cardiomediastinum": (r"\bmediastinal (?:mass(?:es)?|widening|enlargement)",),
@@ -72,9 +72,9 @@ NO_MENTIONS: dict[str, tuple[str, ...]] = {
 
 PARTS = frozenset(
     {
-        "heart", "the heart", "heart size", "cardiac size", "cardiac shadow", "cardiac contour", "cardiac silhouette",
-        "mediastinum", "cardiomediastinum", "contour", "mediastinal configuration", "mediastinal silhouette",
-        "pericardial silhouette", "cardiac silhouette and vascularity",
+        "heart", "cardiac", "the heart", "heart size", "cardiac size", "cardiac shadow", "cardiac contour",
+        "cardiac silhouette", "mediastinum", "cardiomediastinum", "contour", "mediastinal configuration",
+        "mediastinal silhouette", "pericardial silhouette", "cardiac silhouette and vascularity",
     }
 )  # fmt: skip
 """Mentions that name a part of the body: what is said of it decides."""

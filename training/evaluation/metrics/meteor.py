@@ -30,7 +30,7 @@ def find_refusal(language: str, texts: Iterable[str]) -> str | None:
     texts    : tokenized, references included
     """
     if language not in ("en", ""):
-        return "METEOR was not computed: its stems, synonyms and paraphrases are English, most references are not."
+        return "METEOR was not computed: its stems, synonyms and paraphrases are English, the references are not."
     longest = max((len(text.split()) for text in texts), default=0)
     if longest > LONGEST:
         return (
