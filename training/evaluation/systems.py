@@ -144,8 +144,8 @@ def sections(
     answering = are_questions(data.prompts)
     if answering:
         kinds = [study.labels.get("answer_type", "") for study in data.studies]
-        measures, note = answer_measures(systems, references, data.further, kinds)
-        result.append(TableSection("answers to questions", measures, note))
+        answers, closed = answer_measures(systems, references, data.further, kinds)
+        result.append(TableSection("answers to questions", answers, closed))
     if templates is not None:
         overall, by_kind = templates.measures(systems)
         kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().items())
