@@ -143,8 +143,8 @@ def sections(
     ]
     answering = are_questions(data.prompts)
     if answering:
-        kinds = [study.labels.get("answer_type", "") for study in data.studies]
-        answers, closed = answer_measures(systems, references, data.further, kinds)
+        said = [study.labels.get("answer_type", "") for study in data.studies]
+        answers, closed = answer_measures(systems, references, data.further, said)
         result.append(TableSection("answers to questions", answers, closed))
     if templates is not None:
         overall, by_kind = templates.measures(systems)
