@@ -38,7 +38,8 @@ FOLDERS = {
     "kernels": Folder("model_src/prelim/kernels", ("tests/model_src/kernels",)),
     "images": Folder("model_src/prelim/images", ("tests/model_src/images",)),
     "archive": Folder(
-        "model_src/prelim/archive", ("tests/model_src/archive", "tests/export/test_archive_integrity.py")
+        "model_src/prelim/archive",
+        ("tests/model_src/archive", "tests/export/test_archive_integrity.py", "tests/export/test_signature.py"),
     ),
     "handlers": Folder(
         "handlers",
@@ -46,7 +47,7 @@ FOLDERS = {
             f"tests/handlers/test_{name}.py"
             for name in (
                 *("field_limits", "answers", "settings", "request", "images", "insights", "report_handler", "limits"),
-                "completion",
+                *("completion", "clock", "only_worker", "return_image"),
             )
         ),
     ),

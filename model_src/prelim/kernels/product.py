@@ -249,7 +249,9 @@ def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) ->
 
     weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
     """
-    weight = torch.nn.functional.pad(weight, (0, -weight.shape[1] % INPUTS)).contiguous()
+    # `pad` copies also where nothing is added.
+    missing = -weight.shape[1] % INPUTS
+    weight = torch.nn.functional.pad(weight, (0, missing)) if missing else weight.contiguous()
     shape = (weight.shape[0], weight.shape[1])
     return Product(STORED[weight.dtype], shape, weight.data_ptr(), (weight,), scale, bias)
 

@@ -347,3 +347,35 @@ def test_other_methods_and_names_are_refused(path: Path) -> None:
         path.write_bytes(contents[:at] + value + contents[at + len(value) :])
         with pytest.raises(ArchiveError, match="damaged at byte 0"):
             check_mar(path)
+
+
+LIMIT = zipfile.ZIP64_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("count", "position", "size"),
+    [
+        (3, 100, 10),
+        (3, LIMIT, LIMIT),
+        (3, LIMIT + 1, 10),
+        (3, 100, LIMIT + 1),
+        (3, 2**32 - 2, 2**32 - 2),
+        (3, 2**32 + 5, 2**33),
+        (2**16 - 1, 100, 0),
+        (2**16, 100, 0),
+        (2**16 + 7, 2**32 + 5, 0),
+    ],
+)
+def test_directory_of_any_size_is_that_of_zipfile(tmp_path: Path, count: int, position: int, size: int) -> None:
+    """Numbers that do not fit into 16 or 32 bits have other fields; the file of gigabytes is sparse."""
+    entries = [mar._entry(f"{i}", zipfile.ZIP_STORED) for i in range(count)]
+    for i, entry in enumerate(entries):
+        entry.CRC, entry.header_offset = i, max(position - i, 0)
+        entry.compress_size, entry.file_size = (size, size // 2) if i % 2 else (size // 2, size)
+    expected = mar._directory(entries, position)
+
+    with zipfile.ZipFile(tmp_path / "large.zip", "w") as archive:
+        archive.filelist, archive.start_dir, archive._didModify = entries, position, True  # type: ignore[attr-defined]
+    with (tmp_path / "large.zip").open("rb") as file:
+        file.seek(position)
+        assert file.read() == expected

@@ -1,5 +1,6 @@
 """model.yaml is read back as it was written, and its mistakes are named."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,20 @@ def test_mistake_is_named_with_the_file(tmp_path: Path, change: dict[str, object
         ModelConfig.read(path)
 
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed"),
+    [(1e-9, True), (0.999, True), (0, False), (1, False), (1.5, False), (-0.1, False), ("0.9", False), (None, False)],
+)
+def test_level_below_which_sentences_are_confirmed(value: object, allowed: bool) -> None:
+    """Between 0 and 1, without these; 0.9 unless set, as the calibration is described."""
+    if allowed:
+        assert dataclasses.replace(CONFIG, confirm_below=value).confirm_below == value  # type: ignore[arg-type]
+    else:
+        with pytest.raises(ArchiveError, match=r"confirm_below is .*; allowed: above 0 and below 1"):
+            dataclasses.replace(CONFIG, confirm_below=value)  # type: ignore[arg-type]
+    assert CONFIG.confirm_below == 0.9
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

@@ -175,6 +175,27 @@ def test_slots_are_independent_in_the_compiled_step(dimensions: dict[str, Any], 
         assert torch.equal(logits([slot])[0], together[slot])
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"])
+def test_a_step_on_several_threads(same_on_all_threads: Any, precision: str) -> None:
+    """Each phase begins when all threads have ended the one before."""
+    network = decoder(LLAMA, precision)
+    pack(network)
+    columns, mask = torch.arange(5, 8).expand(2, 3), torch.ones(2, 1, 3, 8, dtype=torch.bool)
+
+    def compute(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        state = network.new_state(2)
+        state.cache.reserve(2, 8)
+        for layer in state.cache.layers:
+            layer.normal_()
+        places = state.cache.places(slice(0, 2), columns, 8)
+        with torch.inference_mode():
+            logits = network.step(state, places, torch.randint(150, (2, 3)), torch.full((2, 3), 7), mask)
+        return torch.cat([tensor.flatten() for tensor in (logits, *state.cache.layers)])
+
+    same_on_all_threads(compute)
+
+
 def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """On another processor the layers go on with PyTorch's operations, near what the kernels give."""
     here = decoder(BIOGPT)

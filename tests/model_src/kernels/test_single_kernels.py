@@ -1,5 +1,7 @@
 """Each compiled kernel by itself: attention and products of every kind equal those of PyTorch."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -67,6 +69,18 @@ def test_products_with_weights_where_they_are(dtype: torch.dtype, outputs: int, 
         assert torch.equal(product(x[-1:])[0], got[-1]), "a row's product is the same alone"
     assert product(x[None]).shape == (1, rows, outputs)
     assert product(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+def test_products_on_several_threads(same_on_all_threads: Any, dtype: torch.dtype) -> None:
+    """Every output is computed, and not before all rows are ready; also where there are fewer blocks than threads."""
+    from prelim.kernels.product import packed_product, stored_product
+
+    for outputs in (10 * GROUP + 5, 9):
+        weight = (random(outputs, 4 * GROUP) * 40).clamp(-127, 127).to(dtype)
+        for product in (stored_product, *([packed_product] if fits(weight) else [])):
+            multiply = product(weight, None, None)
+            same_on_all_threads(lambda i, multiply=multiply: multiply(random(9, 4 * GROUP, seed=i)))
 
 
 def test_products_with_four_bits() -> None:

@@ -1,5 +1,6 @@
 """What codestreams say of themselves, byte by byte as ISO/IEC 10918-1, 14495-1 and 15444-1 lay it out."""
 
+import dataclasses
 import struct
 
 import numpy as np
@@ -18,7 +19,7 @@ from prelim.images.dicom.codestream import (
     join_fragments,
     read_codestream,
 )
-from prelim.images.dicom.rle import decode_rle
+from prelim.images.dicom.rle import decode_rle, is_rle
 
 
 def segment(marker: int, body: bytes) -> bytes:
@@ -110,6 +111,13 @@ def test_jpeg(frame: int, syntaxes: str, reversible: bool) -> None:
 def test_losses_are_told(frame: int, scan: bytes, reversible: bool) -> None:
     """Lossless JPEG with a point transform and JPEG-LS with NEAR above 0 lose bits."""
     assert read(jpeg(frame, scan=scan)).reversible == reversible
+
+
+def test_segments_that_are_no_frame_headers() -> None:
+    """Reserved markers, and those among C0 to CF that define tables, are passed over."""
+    for marker in (0xBF, 0xC4, 0xC8, 0xCC, 0xDB, 0xFE):
+        stream = b"\xff\xd8" + segment(marker, b"\x0c" * 9) + jpeg()[2:]
+        assert read(stream) == dataclasses.replace(read(jpeg()), data=stream)
 
 
 def test_jpeg_without_its_end() -> None:
@@ -205,6 +213,7 @@ def test_tiles_have_a_limit() -> None:
         (tile_part(), b"", True),
         (tile_part(), b"\0\0", True),
         (tile_part(), b"junk", False),
+        (tile_part(data=b""), b"", True),  # 14 bytes, the shortest
         (tile_part(length=0), END, True),
         (tile_part(length=0), b"", False),
         (tile_part(length=13), END, True),  # a length that is wrong, and an end nevertheless
@@ -336,3 +345,15 @@ def test_damaged_rle(stream: bytes, message: str) -> None:
     """A wrong number of segments, one outside of the data, and one that is too short are damage."""
     with pytest.raises(UnreadableInput, match=message):
         decode_rle(stream, 1, 2, 1, 8)
+
+
+@pytest.mark.parametrize(("samples", "bits", "segments"), [(1, 8, 1), (1, 16, 2), (3, 8, 3), (3, 16, 6)])
+def test_what_looks_like_rle(samples: int, bits: int, segments: int) -> None:
+    """PS3.5 G.5: as many segments as the image needs, the first right after 64 bytes, and no offset of another."""
+    stream = rle(*[b"\0a"] * segments)
+    assert is_rle(stream, samples, bits)
+    assert is_rle(stream[:64], samples, bits)
+    assert not is_rle(stream[:63], samples, bits)
+    assert not is_rle(stream, samples + 1, bits)
+    for place in (0, 4, 4 + 4 * segments, 63):
+        assert not is_rle(stream[:place] + bytes([stream[place] ^ 1]) + stream[place + 1 :], samples, bits), place

@@ -1,0 +1,159 @@
+"""What kernels read and write: up to the end of the memory, and at the limits of float32."""
+
+import ctypes
+import mmap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prelim.kernels import GROUP, NF4_BLOCK, unavailable
+from tests.model_src.kernels.test_rows import each
+
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
+
+DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Normal random numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def whole(outputs: int, inputs: int, dtype: torch.dtype) -> Tensor:
+    """Random weights."""
+    return normal(outputs, inputs).mul(40).clamp(-127, 127).to(dtype)
+
+
+@pytest.fixture
+def last_bytes() -> Iterator[Callable[[Tensor], Tensor]]:
+    """Copies a tensor to the end of a page, after which the process may not read."""
+    held = []
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+
+    def copy(tensor: Tensor) -> Tensor:
+        data = tensor.contiguous().view(torch.uint8).flatten()
+        size = -(-len(data) // mmap.PAGESIZE) * mmap.PAGESIZE
+        pages = mmap.mmap(-1, size + mmap.PAGESIZE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        assert protect(ctypes.c_void_p(start + size), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+        held.append(pages)
+        copied = torch.frombuffer(pages, dtype=torch.uint8, count=len(data), offset=size - len(data))
+        copied.copy_(data)
+        return copied.view(tensor.dtype).view(tensor.shape)
+
+    yield copy
+    held.clear()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("outputs", [1, 3, 4, 70])
+def test_stored_weights_are_read_where_they_are(
+    dtype: torch.dtype, outputs: int, last_bytes: Callable[[Tensor], Tensor]
+) -> None:
+    """Without a copy, so that processes share those of a file, and no byte after the last."""
+    from prelim.kernels.product import stored_product
+
+    weight, x = last_bytes(whole(outputs, GROUP, dtype)), normal(26, GROUP)
+    product = stored_product(weight, None, None)
+    assert product.weights == weight.data_ptr()
+    assert (product(x) - x @ weight.float().T).abs().max() < 1e-2
+    assert stored_product(weight[:, :20], None, None).inputs == 32
+
+
+def test_weights_of_four_bits_are_read_where_they_are(last_bytes: Callable[[Tensor], Tensor]) -> None:
+    """Neither numbers nor scales nor values are read beyond their ends, or copied."""
+    from prelim.kernels.product import nf4_product
+
+    packed = last_bytes(torch.arange(6 * NF4_BLOCK // 2).to(torch.uint8))
+    absmax, code = last_bytes(torch.arange(1.0, 7)), torch.linspace(-1, 1, 16)
+    product = nf4_product(packed, absmax, code, (6, NF4_BLOCK), None)
+    numbers = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()
+    matrix = code[numbers].view(6, NF4_BLOCK) * absmax[:, None]
+    x = normal(2, NF4_BLOCK)
+    torch.testing.assert_close(product(x), x @ matrix.T, atol=1e-4, rtol=1e-5)
+    assert product._held[0].data_ptr() == packed.data_ptr()
+
+
+def test_attention_reads_no_further_than_its_keys(last_bytes: Callable[[Tensor], Tensor]) -> None:
+    """Keys, values, queries and mask may lie at the ends of their pages."""
+    from prelim.kernels.attention import attend
+
+    query, key, value = (last_bytes(normal(2, 4, 3, 16, seed=i)) for i in range(3))
+    mask = last_bytes(torch.tensor([1, 0, 1], dtype=torch.bool).expand(2, 1, 3, 3).contiguous())
+    wanted = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(attend(query, key, value, mask), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_exponential_at_its_limits() -> None:
+    """Relative error 3e-7 wherever it is not 0 or infinite, which it is beyond -86.6 and 88.7228."""
+    inside = torch.cat([torch.linspace(-86.6, 88.7228, 30001), torch.tensor([-86.5, -86.6, 88.7, 88.7228, 0.0])])
+    outside = torch.tensor([-86.7, -87.0, -87.5, -88.0, -1e3, 88.73, 89.0, 90.0, 1e3])
+    for x, wanted in ((inside, inside.double().exp()), (outside, (outside > 0) * torch.inf * torch.ones(9))):
+        y = torch.empty_like(x)
+        each("exponential")(x.numpy(), y.numpy())
+        if x is inside:
+            assert ((y.double() - wanted) / wanted).abs().max() < 3e-7
+        else:
+            assert torch.equal(y, torch.where(outside > 0, torch.inf, 0.0))
+
+
+def test_integers_by_hand() -> None:
+    """The largest of a group is 127, halves go to the even neighbor, and what is not finite leaves zeros."""
+    from prelim.kernels.rows import quantize
+
+    x = torch.zeros(4 * GROUP)
+    x[:5] = torch.tensor([127.0, -127.0, 0.5, 1.5, -3.2])
+    x[GROUP : GROUP + 2] = torch.tensor([-2.0, 1.0])
+    x[2 * GROUP + 3 : 2 * GROUP + 5] = torch.tensor([torch.inf, 5])
+    x[3 * GROUP + 3 : 3 * GROUP + 5] = torch.tensor([torch.nan, 5])
+    values, scales, corrections = np.ones(4 * GROUP, np.int8), np.zeros(4, np.float32), np.zeros(4, np.int32)
+    quantize(x.numpy(), values, scales, corrections)
+    groups = values.reshape(4, GROUP)
+    assert groups[0, :6].tolist() == [127, -127, 0, 2, -3, 0]
+    assert groups[1, :3].tolist() == [-127, 64, 0]
+    assert not groups[2:].any()
+    assert scales[:3].tolist() == pytest.approx([1, 2 / 127, np.inf])
+    assert np.isnan(scales[3])
+    assert corrections.tolist() == [-128 * -1, -128 * -63, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("machine", "avx2", "avx", "reason"),
+    [
+        ("x86_64", True, 1, None),
+        ("x86_64", False, 1, "the processor has no AVX2"),
+        ("x86_64", True, 0, "NUMBA_ENABLE_AVX is set to 0; unset it"),
+        ("aarch64", False, 0, None),
+        ("arm64", False, 0, None),
+    ],
+)
+def test_where_nothing_can_be_compiled(
+    monkeypatch: pytest.MonkeyPatch, machine: str, avx2: bool, avx: int, reason: str | None
+) -> None:
+    """AVX2 is needed where processors have it, and the threads of PyTorch everywhere; asked once."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: avx2)
+    monkeypatch.setattr("numba.core.config.ENABLE_AVX", avx)
+    assert unavailable.__wrapped__() == reason
+    monkeypatch.setattr("prelim.kernels.OPENMP", Path("/nowhere/libgomp.so.1"))
+    without = unavailable.__wrapped__()
+    assert without == (
+        "the processor has no AVX2" if not avx2 and machine == "x86_64" else "PyTorch has no libgomp.so.1"
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_team_has_as_many_threads_as_pytorch(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Asked at every call."""
+    from prelim.kernels import team
+
+    calls: list[tuple[int, ...]] = []
+    monkeypatch.setattr(team, "_parallel", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    team.run(SimpleNamespace(address=5), 6)
+    assert calls == [(5, 6, threads, 0)]
