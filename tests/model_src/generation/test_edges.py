@@ -1,0 +1,183 @@
+"""Values at the edges of generation: what a score is made of, who may enter, and what is left when one leaves."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from prelim.errors import ArchiveError, InvalidOption, TooLarge
+from prelim.generation import engine as engine_module
+from prelim.generation.columns import KEPT_COLUMNS
+from prelim.generation.confidence import Confidence, read_confidence, read_sentences
+from prelim.generation.decode_request import DecodeRequest
+from prelim.generation.hypothesis import Hypothesis
+from prelim.generation.options import GenerationOptions
+from prelim.generation.prompt import PromptConfig, Prompter
+from prelim.generation.text_stages import _begun
+from tests.model_src.generation.reference import BOS, engine, request, run, tiny_decoder, tiny_image
+from tests.model_src.generation.test_columns import narrow_engine
+from tests.model_src.generation.test_prompt import characters, show
+
+CALIBRATION = Confidence("0" * 64, ("surprisal", "tokens"), (1.0, 4.0), (2.0, 8.0), (-3.0, 0.5), (-1.0, 0.0, 3.0))
+
+
+def test_a_score_by_hand() -> None:
+    """Each input less its center, by its scale, times its weight; a sentence at the level need not be confirmed."""
+    inputs = {"surprisal": 5.0, "tokens": 8.0, "largest": 99.0}
+    assert CALIBRATION.score(inputs) == -3 * (5 - 1) / 2 + 0.5 * (8 - 4) / 8
+    zero = {"surprisal": 1.0, "tokens": 4.0}
+    assert CALIBRATION.of(zero) == 0.5
+    for level, confirm in ((0.5, False), (0.51, True)):
+        (sentence,) = CALIBRATION.sentences([("a", zero)], level)
+        assert (sentence.text, sentence.confidence, sentence.confirm) == ("a", 0.5, confirm)
+
+
+@pytest.mark.parametrize("change", [{"wrong": None}, {"scales": "ab"}, {"inputs": "surprisal"}, {"scales": [-1, 1]}])
+def test_calibrations_of_other_types(change: dict[str, object], tmp_path: Path) -> None:
+    """A file that is missing or no JSON, and lists that are none, are named; equal scores are allowed."""
+    path = tmp_path / "confidence.json"
+    with pytest.raises(ArchiveError, match=r"confidence\.json cannot be read"):
+        read_confidence(path)
+    CALIBRATION.write(path)
+    contents = json.loads(path.read_text())
+    for text, message in (
+        ("{", "cannot be read"),
+        ("[]", "must have"),
+        (json.dumps(contents | change), "confidence.json"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ArchiveError, match=message):
+            read_confidence(path)
+    path.write_text(json.dumps(contents | {"wrong": [1, 1, 2.5]}))
+    assert read_confidence(path).wrong == (1, 1, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "report", "counts"),
+    [
+        (["A.", " B.", " C."], "A. B. C.", [1, 1, 1]),
+        (["A", ".", " B", "."], "A. B.", [2, 2]),
+        (["x ", "A.", " B."], "A. B.", [1, 1]),
+        (["x A.", " B."], "A. B.", [1, 1]),
+        (["A. B.", " C"], "A. B. C", [1, 1, 1]),
+        (["A.", " B.", " C."], "written anew. Twice.", [3, 1]),
+    ],
+)
+def test_where_the_tokens_of_a_sentence_end(pieces: list[str], report: str, counts: list[int]) -> None:
+    """To the token that reaches its last character; a report that is not in the text begins with it."""
+    hypothesis = Hypothesis(tuple(range(len(pieces))), (0.0,) * len(pieces), "eos")
+    found = read_sentences(report, hypothesis, lambda ids: "".join(pieces[i] for i in ids), None)
+    assert [inputs["tokens"] for _, inputs in found] == counts
+    for _, inputs in found:  # of tokens that are certain
+        assert (inputs["surprisal"], inputs["largest"]) == pytest.approx((-13.815510558, -13.815510558))
+
+
+def test_requests_are_told_apart_by_themselves() -> None:
+    """Equal images and options make no equal requests."""
+    first, second = (request(tiny_image(0), GenerationOptions()) for _ in range(2))
+    assert first != second
+    assert len({first, second}) == 2
+    assert (first.position, first.reading, first.request_id, len(first.tokens)) == (0, 0.0, "", 0)
+    assert (first.num_tokens, DecodeRequest(None, (BOS,), GenerationOptions()).num_tokens) == (6, 0)
+    with pytest.raises(ValueError, match="has not ended"):
+        _ = first.hypotheses
+    with pytest.raises(ValueError, match="has no image_embeds"):
+        DecodeRequest(None, (BOS,), GenerationOptions()).embed()
+
+
+@pytest.mark.parametrize("order", [("wide", "slow"), ("slow", "wide")])
+def test_a_wide_request_leaves_nothing_behind(order: tuple[str, str]) -> None:
+    """Neither in its own slot nor where the last one stood: the cache has its usual size, zeros beyond the others."""
+    draws = {"do_sample": True, "seed": 0, "num_return_sequences": 16, "max_new_tokens": 50, "min_new_tokens": 50}
+    options = {
+        "wide": GenerationOptions(**draws),
+        "slow": GenerationOptions(max_new_tokens=60, min_new_tokens=60, num_beams=2),
+    }
+    batch = narrow_engine(2560, slots=2)
+    batch.add({name: request(tiny_image(1), options[name]) for name in order})
+    while "wide" in batch.active:
+        batch.step()
+    assert batch.running == {"slow"}
+    assert batch._state.cache.columns <= KEPT_COLUMNS
+    assert all(not layer[:, 1].any() for layer in batch._state.cache.layers)
+    while batch.active:
+        batch.step()
+    assert not any(layer.any() for layer in batch._state.cache.layers)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "tokens", "message"),
+    [(64, 1, None), (63, 2, None), (64, 2, "at most 1 are possible"), (65, 1, "take 65 positions; this model has 64")],
+)
+def test_positions_that_a_prefix_leaves(
+    monkeypatch: pytest.MonkeyPatch, prefix: int, tokens: int, message: str | None
+) -> None:
+    """The first token is chosen at the last position of the prefix."""
+    batch = engine(tiny_decoder())
+    monkeypatch.setattr(batch, "prefix_length", lambda _: prefix)
+    one = {"a": request(tiny_image(0), GenerationOptions(max_new_tokens=tokens))}
+    if message is None:
+        batch.add(one)
+        assert batch.active == {"a"}
+    else:
+        with pytest.raises(InvalidOption if tokens > 1 else TooLarge, match=message):
+            batch.add(one)
+
+
+def test_what_an_engine_refuses() -> None:
+    """An id that is in use, a whole batch next to others, and banned phrases without a tokenizer."""
+    batch, options = engine(tiny_decoder()), GenerationOptions(max_new_tokens=3, min_new_tokens=3)
+    batch.add({"a": request(tiny_image(0), options)})
+    for _ in range(2):  # waiting, then running
+        with pytest.raises(ValueError, match="the request 'a' has not ended"):
+            batch.add({"a": request(tiny_image(1), options)})
+        with pytest.raises(RuntimeError, match="1 other requests have not ended"):
+            batch.decode({"b": request(tiny_image(1), options)})
+        batch.step()
+    batch.cancel("a")
+    assert not batch.active
+    with pytest.raises(ValueError, match="an engine that knows its tokenizer"):
+        batch.add({"a": request(tiny_image(0), GenerationOptions(banned_phrases=("x",)))})
+    column = 2 * 2 * 32 * 4  # keys and values, layers, width, bytes
+    assert batch.max_cache_bytes == 8 * batch.max_columns * column
+
+
+@pytest.mark.parametrize(("reading", "together"), [(0.25, True), (0.3, False)])
+def test_images_that_are_slow_to_read(monkeypatch: pytest.MonkeyPatch, reading: float, together: bool) -> None:
+    """Those that took more than a quarter of a second keep the next ones out for as long as they took."""
+
+    class Slow(DecodeRequest):
+        def embed(self) -> torch.Tensor:
+            self.reading = reading
+            return super().embed()
+
+    clock = [100.0]
+    monkeypatch.setattr(engine_module.time, "monotonic", lambda: clock[0])
+    batch, options = engine(tiny_decoder()), GenerationOptions(max_new_tokens=9, min_new_tokens=9)
+    batch.add({name: Slow(tiny_image(0), (BOS,), options) for name in "abc"})
+    batch.step()
+    assert batch.running == (set("abc") if together else {"a"})
+    clock[0] += reading - 0.01
+    batch.step()
+    assert batch.running == (set("abc") if together else {"a"})
+    clock[0] += 0.01
+    batch.step()
+    assert batch.running == (set("abc") if together else set("ab"))
+    done = run(engine(tiny_decoder()), {"a": request(tiny_image(0), options)})
+    assert len(done["a"][0]) == 9
+
+
+def test_words_of_a_request_are_words_wherever_they_stand() -> None:
+    """A template may have them twice; its own special tokens are these around both."""
+    template = PromptConfig(after="<s>{prompt}<s>>{prompt}<s>")
+    assert show(Prompter(template, characters()).ids("<s>a", None)) == "[IMAGE][1]<s>a[2]<s>a[1]"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "begun"),
+    [("xab", "abc", 2), ("xabc", "abc", 0), ("xa", "abc", 1), ("a", "abc", 1), ("", "abc", 0), ("aa", "aab", 2)],
+)
+def test_beginnings_at_the_end_of_a_text(text: str, wanted: str, begun: int) -> None:
+    """The longest, and never all of what is wanted."""
+    assert _begun(text, wanted) == begun
