@@ -29,7 +29,7 @@ from prelim.errors import ArchiveError
 
 
 def test_a_unit_of_int8_is_as_small_as_it_can_be() -> None:
-    """The largest weight of a row fits into 127 units of the nearest bfloat16, or of the next; zeros have units of 1."""
+    """The largest weight of a row fits into 127 units of the nearest bfloat16, or the next; zeros have units of 1."""
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(4000, 3, generator=draw) * torch.logspace(-8, 8, 4000)[:, None]
     weight[7] = 0

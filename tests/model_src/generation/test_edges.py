@@ -35,7 +35,7 @@ def test_a_score_by_hand() -> None:
 
 @pytest.mark.parametrize("change", [{"wrong": None}, {"scales": "ab"}, {"inputs": "surprisal"}, {"scales": [-1, 1]}])
 def test_calibrations_of_other_types(change: dict[str, object], tmp_path: Path) -> None:
-    """A file that is missing or no JSON, and lists that are none, are named; equal scores are allowed."""
+    """A missing file, one that is not JSON, and values that are not lists are named; equal scores are allowed."""
     path = tmp_path / "confidence.json"
     with pytest.raises(ArchiveError, match=r"confidence\.json cannot be read"):
         read_confidence(path)
@@ -61,7 +61,7 @@ def test_calibrations_of_other_types(change: dict[str, object], tmp_path: Path) 
         (["x ", "A.", " B."], "A. B.", [1, 1]),
         (["x A.", " B."], "A. B.", [1, 1]),
         (["A. B.", " C"], "A. B. C", [1, 1, 1]),
-        (["A.", " B.", " C."], "written anew. Twice.", [3, 1]),
+        (["A.", " B.", " C."], "written by hand. Twice.", [3, 1]),
     ],
 )
 def test_where_the_tokens_of_a_sentence_end(pieces: list[str], report: str, counts: list[int]) -> None:

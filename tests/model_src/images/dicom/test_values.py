@@ -67,7 +67,7 @@ def words(*numbers: int, kind: str = "H", order: str = "<") -> bytes:
         ("whole", "NumberOfFrames", "IS", b"9" * 12, 10**12 - 1),
         ("whole", "NumberOfFrames", "IS", b"9" * 13, Invalid("is not one whole number")),
         ("whole", "NumberOfFrames", "IS", b"  ", None),
-        # Decimals: up to the first that is none.
+        # Decimals: up to the first value that is invalid.
         ("decimals", "WindowCenter", "DS", b"1.5\\-2e1\\x\\3", (1.5, -20)),
         ("decimals", "WindowCenter", "DS", b".5\\5.\\+1E+2\\1e-2", (0.5, 5, 100, 0.01)),
         ("decimals", "WindowCenter", "DS", b"nan\\1", Invalid("is not a finite number")),
@@ -234,7 +234,7 @@ def test_concepts(item: Dataset, expected: Concept | None) -> None:
 
 
 def test_items_of_sequences() -> None:
-    """Absent and empty ones are none; bytes that are no items are invalid."""
+    """Absent and empty sequences have none; other bytes are invalid."""
     made = Dataset()
     assert values.read_items(made, "ViewCodeSequence") is None
     made.ViewCodeSequence = Sequence()
