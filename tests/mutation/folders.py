@@ -33,6 +33,7 @@ FOLDERS = {
             f"{GENERATION}/test_causal_lm_parity.py",
             "tests/export/checkpoints/test_weights_file.py",
             "tests/export/test_precision.py",
+            "tests/model_src/networks/test_teacher_forcing.py",
         ),
     ),
     "kernels": Folder("model_src/prelim/kernels", ("tests/model_src/kernels",)),
@@ -47,7 +48,7 @@ FOLDERS = {
             f"tests/handlers/test_{name}.py"
             for name in (
                 *("field_limits", "answers", "settings", "request", "images", "insights", "report_handler", "limits"),
-                *("completion", "clock", "only_worker", "return_image"),
+                *("completion", "clock", "only_worker", "return_image", "edges"),
             )
         ),
     ),
@@ -57,7 +58,7 @@ FOLDERS = {
         tuple(
             f"{METRICS}/test_{name}.py"
             for name in (
-                *("values", "labeler", "labeler_check", "labeler_probes", "overlap", "template_captions"),
+                *("values", "labeler", "labeler_check", "labeler_probes", "overlap", "template_captions", "edges"),
                 "authorities",
             )
         ),
