@@ -57,6 +57,7 @@ def test_no_request_is_lost_to_a_kill(
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_request_of_10_000_is_lost_to_50_kills(
     server: LocalServer, gateway: Gateway, key: tuple[Path, str], offline: Offline, part: int

@@ -150,6 +150,7 @@ def roll(hosts: list[Gateway], balancer: str, key: str, archives: list[str], cou
 
 
 @pytest.mark.exhaustive
+@pytest.mark.timeout(3600)
 def test_rolling_restarts_cost_no_request(
     hosts: list[Gateway], balancer: str, key: tuple[Path, str], store: Path
 ) -> None:
