@@ -2,3 +2,7 @@
 
 It is a process of its own, reads DICOM headers but no pixels, and knows the server only by HTTP.
 """
+
+from terminal.program import begin
+
+begin()

@@ -16,8 +16,14 @@ from bridge.configuration.section import ConfigError
 from bridge.configuration.settings import read_settings
 from bridge.journal import silence_libraries
 from bridge.service import serve
-from bridge.store.queue import Full
-from bridge.store.schema import QueueError
+from bridge.store.schema import NotRecorded, QueueError
+
+REMEDIES = {
+    "disk_full": "the disk of the state folder is full; free some space",
+    "queue_locked": "another program has locked queue.sqlite; end it and try again",
+    "queue_unwritable": "queue.sqlite cannot be written; its folder must be writable, on a disk without faults",
+}
+"""Reason of NotRecorded -> what the administrator does."""
 
 
 def main(arguments: list[str]) -> int:
@@ -39,8 +45,8 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, QueueError) as error:
         print(error, file=sys.stderr)
         return 2
-    except Full:
-        print("the disk of the state folder is full; free some space", file=sys.stderr)
+    except NotRecorded as error:
+        print(REMEDIES[error.reason], file=sys.stderr)
         return 1
 
 

@@ -17,7 +17,8 @@ from bridge.peers.dimse import StoreClient, receive_images
 from bridge.peers.fhir import FhirClient
 from bridge.peers.hl7v2 import Hl7Client
 from bridge.peers.interfaces import DraftReceiver, StudySources
-from bridge.store.queue import Full, Queue, sole_process
+from bridge.store.queue import Queue, sole_process
+from bridge.store.schema import NotRecorded
 from bridge.store.spool import Spool
 from bridge.study_worker import StudyWorker
 
@@ -52,7 +53,8 @@ def _start_drafting(settings: Settings, key: SiteKey, stack: contextlib.ExitStac
     assert destination is not None  # noqa: S101 - the settings have one of both
     outputs: list[DraftReceiver] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
     outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
-    drafter = Drafter(settings, queue, key, StudySources(spool, pacs), destination, outputs=outputs)
+    sources = StudySources(spool, pacs, follows=settings.poll is not None or settings.hook is not None)
+    drafter = Drafter(settings, queue, key, sources, destination, outputs=outputs)
     loops = [_purging(settings, queue, spool)]
     loops += [StudyWorker(settings, queue, key, drafter).step] * settings.queue.workers
     if pacs is not None and settings.poll is not None:
@@ -89,8 +91,8 @@ def _repeat(step: Callable[[], bool], stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             busy = step()
-        except Full:
-            log("disk_full")
+        except NotRecorded as error:
+            log("not_recorded", reason=error.reason)
             busy = stop.wait(5)
         except Exception as error:  # noqa: BLE001 - a loop that ends would silently end the service
             log("unexpected", **describe_failure(error))

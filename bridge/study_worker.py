@@ -8,7 +8,8 @@ from bridge.dicom.identity import SiteKey
 from bridge.drafting import Changed, Drafter
 from bridge.failures import Outage, StudyFailure
 from bridge.journal import describe_failure, log
-from bridge.store.queue import DueStudy, Full, Queue
+from bridge.store.queue import DueStudy, Queue
+from bridge.store.schema import NotRecorded
 
 
 class StudyWorker:
@@ -35,7 +36,7 @@ class StudyWorker:
     def step(self) -> bool:
         """Do one job; False if there is none, or work is switched off.
 
-        Raises Full: the job is still in the queue.
+        Raises NotRecorded: the job is still in the queue.
         """
         if not self._enabled or self._queue.paused:
             return False
@@ -59,7 +60,7 @@ class StudyWorker:
             self._fail(job, error.reason, counted=False)
         except StudyFailure as error:
             self._fail(job, error.reason, counted=True)
-        except Full:
+        except NotRecorded:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is about this study; the next one may be fine
             described = describe_failure(error)
@@ -80,7 +81,7 @@ class StudyWorker:
         if attempts >= self._settings.max_attempts or hours >= self._settings.give_up_hours:
             try:
                 self._drafter.give_up(job)
-            except Full:
+            except NotRecorded:
                 raise
             except Exception as error:  # noqa: BLE001 - the study is dead already, for the reason that came first
                 log("not_withdrawn", study=study, **describe_failure(error))

@@ -12,7 +12,7 @@ from terminal import program
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("benchmarks", "bulk", "export", "launcher", "loadtests", "training")
+PACKAGES = ("benchmarks", "bridge", "bulk", "export", "launcher", "loadtests", "training")
 
 
 def run_module(folder: Path, code: str) -> subprocess.CompletedProcess[str]:

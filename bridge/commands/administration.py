@@ -20,7 +20,11 @@ def administer(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     settings = read_settings(given.config)
     path = settings.state / "queue.sqlite"
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError):
+        raise QueueError(f"{path} cannot be read; run this as the bridge's user") from None
+    if not found:
         raise QueueError(f"there is no queue in {settings.state}; start the bridge once")
     key = SiteKey.load(settings.state / "site.key")
     with contextlib.closing(Queue(path)) as queue:

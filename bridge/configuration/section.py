@@ -52,6 +52,8 @@ def _convert(value: Any, kind: Any, where: str, folder: Path) -> Any:
     if isinstance(kind, type) and issubclass(kind, ConfigSection):
         return kind.read(value, where, folder)
     if kind is Path and isinstance(value, str):
+        if not value or not value.isprintable():
+            raise ConfigError(f"{where} is not the name of a file or a folder")
         return folder / value
     if typing.get_origin(kind) is tuple and isinstance(value, list):
         inner = typing.get_args(kind)[0]
@@ -103,11 +105,14 @@ def check_address(where: str, host: str, token_file: Path | None) -> None:
 def read_secret(file: Path | None) -> str | None:
     """A token or password in a file, without white space at its ends.
 
-    Raises ConfigError if the file cannot be read.
+    Raises ConfigError if the file cannot be read, or is empty, or has several lines, which no header can have.
     """
     if file is None:
         return None
     try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        secret = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
         raise ConfigError(f"{file} cannot be read; it must have a token or a password as text") from None
+    if not secret or not secret.isprintable():
+        raise ConfigError(f"{file} is not a token or a password: it is empty, or has several lines")
+    return secret

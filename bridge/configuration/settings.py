@@ -16,34 +16,13 @@ from bridge.configuration.section import (
     check_title,
     check_url,
 )
+from bridge.configuration.server import LONGEST_WAIT_S, ServerSettings
 
 CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 """PS3.5 6.2, CS."""
 
-LONGEST_WAIT_S = 3600
 MOST_HOURS = 24 * 365
 MOST_MB = 2**30
-
-
-@dataclass(frozen=True)
-class ServerSettings(ConfigSection):
-    """The server that writes reports.
-
-    options : generation options sent with every image (num_beams, ...)
-    images  : the largest number of frontal images read together for one report
-    """
-
-    url: str = "http://127.0.0.1:8080"
-    key_file: Path = Path("key_file.json")
-    model: str = "demo"
-    timeout_s: float = 120.0
-    images: int = 1
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_url("server.url", self.url)
-        check_range("server.images", self.images, 1, 8)
-        check_range("server.timeout_s", self.timeout_s, 1, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,6 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
 
+from bridge.configuration.server import MODEL_NAME, OPTIONS
 from bridge.dicom.deidentify import write_deidentified
 from bridge.dicom.identity import SiteKey
 from bridge.documents.answer import HttpError, read_report
@@ -25,15 +25,6 @@ from prelim_client.answers import Answer, ReportError
 
 PARTS = ("image", "report", "options", "model")
 MAX_TEXT = 2**20
-OPTIONS = frozenset(
-    (
-        *("num_beams", "do_sample", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "length_penalty"),
-        *("no_repeat_ngram_size", "early_stopping", "min_new_tokens", "max_new_tokens", "num_return_sequences", "stop"),
-        "banned_phrases",
-    )
-)
-"""The server's generation options. Another field, such as a second image, would change what the draft is about."""
-NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 
 
@@ -69,7 +60,7 @@ class Form:
         if not options.keys() <= OPTIONS:
             raise _bad(f"options has a member that is not a generation option; known: {', '.join(sorted(OPTIONS))}")
         model = parts["model"].decode("ascii", "replace") if "model" in parts else None
-        if model is not None and not NAME.fullmatch(model):
+        if model is not None and not MODEL_NAME.fullmatch(model):
             raise _bad("model is not the name of a model; allowed: letters, digits, _ . -")
         return cls(parts["image"], answer, options, model)
 

@@ -70,13 +70,12 @@ class DraftHandler(QuietHandler):
     def do_POST(self) -> None:  # noqa: N802 - the name that http.server wants
         """Write a document."""
         started = time.monotonic()
-        taken = self.route.places.acquire(blocking=False)
         try:
             if not self.route.settings.enabled:
                 raise HttpError(503, "Disabled", "the bridge is switched off: `enabled: false` in its configuration")
-            if not taken:
-                raise HttpError(503, "Overloaded", "the bridge writes other documents; try again")
-            kind, body = self._document()
+            # Free again before the answer: whoever has it may ask for the next document.
+            with self._place():
+                kind, body = self._document()
         except HttpError as error:
             log("document_refused", request=self.request_id, reason=f"{error.code}_{error.kind}")
             self._refuse(error)
@@ -89,9 +88,19 @@ class DraftHandler(QuietHandler):
             suffix, content_type = ("json", FHIR_TYPE) if kind == FHIR else ("dcm", DICOM_TYPE)
             name = f'attachment; filename="draft-{kind}.{suffix}"'
             self.answer(200, body, Content_Type=content_type, Content_Disposition=name, Cache_Control="no-store")
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """Hold one of the places.
+
+        Raises HttpError if all are taken.
+        """
+        if not self.route.places.acquire(blocking=False):
+            raise HttpError(503, "Overloaded", "the bridge writes other documents; try again")
+        try:
+            yield
         finally:
-            if taken:
-                self.route.places.release()
+            self.route.places.release()
 
     def _document(self) -> tuple[str, bytes]:
         """Return the format and the document.

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from bridge.configuration.section import read_secret
 from bridge.configuration.settings import Settings
 from bridge.endpoints.http_server import QuietHandler, serving
-from bridge.store.queue import Full, Queue
+from bridge.store.queue import Queue
+from bridge.store.schema import NotRecorded
 
 STUDY = re.compile(r"/studies/(?=[0-9.]{1,64}$)([0-9]+(?:\.[0-9]+)*)")
 MAX_BODY = 65536
@@ -48,6 +49,6 @@ def _record(settings: Settings, queue: Queue, study: str) -> int:
         return 507
     try:
         queue.notify(study, 0.0)
-    except Full:
+    except NotRecorded:
         return 507
     return 202

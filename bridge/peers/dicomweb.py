@@ -16,7 +16,10 @@ from bridge.dicom.study_state import StudyState
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.sessions import http_failure, open_authorized
 
+Row = dict[str, Any]
+
 PAGE = 500
+STUDY_UID, INSTANCE_UID = "0020000D", "00080018"
 ANY_SYNTAX = (("application/dicom", "*"),)
 SEEN = ("00100010", "00100020", "00100021", "00100030", "00100040", "00080050", "00080090", "00201208", "00080061")
 """Patient, accession number, referring physician, number of instances, modalities: a poll compares them."""
@@ -37,22 +40,25 @@ class DicomWebArchive:
     def study(self, uid: str) -> StudyState:
         """Return the present state of a study, which is empty if the PACS does not have it."""
         try:
-            with _translated("pacs"):
-                headers = [Dataset.from_json(one, _no_bulk_data) for one in self._client.retrieve_study_metadata(uid)]
+            rows = self._metadata(uid)
         except StudyFailure:
             if self._has(uid):
                 raise
-            headers = []
-        return StudyState.of(uid, headers)
+            rows = []
+        return StudyState.of(uid, [Dataset.from_json(row, _no_bulk_data) for row in rows])
+
+    def _metadata(self, uid: str) -> list[Row]:
+        with _translated("pacs"):
+            return _rows(self._client.retrieve_study_metadata(uid))
 
     def _has(self, uid: str) -> bool:
         """Whether the PACS has a study; a status 404 alone can also mean that `dicomweb.url` is wrong."""
         try:
             with _translated("pacs"):
-                rows = self._client.search_for_studies(search_filters={"StudyInstanceUID": uid})
+                rows = _rows(self._client.search_for_studies(search_filters={"StudyInstanceUID": uid}))
         except StudyFailure as error:
             raise Outage(error.reason) from None
-        return any(row.get("0020000D", {}).get("Value") == [uid] for row in rows)
+        return any(_uid(row, STUDY_UID) == uid for row in rows)
 
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels, in the transfer syntax in which it is stored."""
@@ -62,11 +68,30 @@ class DicomWebArchive:
             )
 
     def store(self, document: Dataset) -> None:
-        """Store a draft. A PACS that has it already answers success too."""
-        with _translated("pacs"):
-            answer = self._client.store_instances([document])
-        if answer.get("FailedSOPSequence"):
-            raise StudyFailure("pacs_refused_the_draft")
+        """Store a draft. A PACS that has it already answers success, or 409.
+
+        Raises Outage if the PACS neither says that it has stored the draft (PS3.18 I.2.2) nor shows it.
+        """
+        uid = str(document.SOPInstanceUID)
+        try:
+            with _translated("pacs"):
+                answer = self._client.store_instances([document])
+            if answer.get("FailedSOPSequence"):
+                raise StudyFailure("pacs_refused_the_draft")
+        except StudyFailure:
+            if not self._shows(document.StudyInstanceUID, uid):
+                raise
+            return
+        stored = {str(item.get("ReferencedSOPInstanceUID")) for item in answer.get("ReferencedSOPSequence") or ()}
+        if uid not in stored and not self._shows(document.StudyInstanceUID, uid):
+            raise Outage("pacs_does_not_show_the_draft")
+
+    def _shows(self, study: str, instance: str) -> bool:
+        """Whether the PACS has an instance of a study."""
+        try:
+            return any(_uid(row, INSTANCE_UID) == instance for row in self._metadata(study))
+        except StudyFailure:
+            return False
 
     def recent_studies(self, days: int, modality: str) -> Iterator[tuple[str, str]]:
         """Yield (Study Instance UID, what a poll compares) of the studies of the last days."""
@@ -76,16 +101,34 @@ class DicomWebArchive:
         known: set[str] = set()
         while True:
             with _translated("pacs"):
-                rows = self._client.search_for_studies(
-                    fields=list(SEEN), search_filters=filters, limit=PAGE, offset=len(known)
+                rows = _rows(
+                    self._client.search_for_studies(
+                        fields=list(SEEN), search_filters=filters, limit=PAGE, offset=len(known)
+                    )
                 )
             # Some archives ignore the offset and send the first page for ever.
-            new = {uid: row for row in rows if (uid := row.get("0020000D", {}).get("Value", [""])[0]) not in known}
+            new = {uid: row for row in rows if (uid := _uid(row, STUDY_UID)) and uid not in known}
             if not new:
                 return
             for uid, row in new.items():
                 yield uid, repr([row.get(tag, {}).get("Value") for tag in SEEN])
             known |= set(new)
+
+
+def _rows(answer: Any) -> list[Row]:
+    """Return the data sets of an answer, in DICOM's JSON. Raises TypeError for JSON of another form."""
+    for row in answer:
+        if not all(isinstance(element, dict) for element in row.values()):
+            raise TypeError
+    return list(answer)
+
+
+def _uid(row: Row, tag: str) -> str:
+    """Return a UID of a data set, or "" if it has none."""
+    match row.get(tag):
+        case {"Value": [str(uid), *_]}:
+            return uid
+    return ""
 
 
 def _no_bulk_data(*_: Any) -> bytes:
@@ -103,3 +146,6 @@ def _translated(side: str) -> Iterator[None]:
         raise http_failure(side, code) from None
     except requests.RequestException as error:
         raise Outage(f"{side}_{type(error).__name__}") from None
+    except (TypeError, AttributeError, RecursionError):
+        # JSON of another form, such as the apology of a proxy: not about this study.
+        raise Outage(f"{side}_answer_unreadable") from None

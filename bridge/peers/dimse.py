@@ -19,7 +19,8 @@ from bridge.configuration.settings import Settings, StoreScuSettings, TlsSetting
 from bridge.dicom.study_state import RADIOGRAPHS
 from bridge.failures import Outage, StudyFailure
 from bridge.journal import describe_failure, log
-from bridge.store.queue import Full, Queue
+from bridge.store.queue import Queue
+from bridge.store.schema import NotRecorded
 from bridge.store.spool import Spool
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
@@ -97,11 +98,11 @@ def _store(settings: Settings, queue: Queue, spool: Spool, event: evt.Event) -> 
             return CANNOT_UNDERSTAND
         free = shutil.disk_usage(settings.state).free
         if free < settings.queue.min_free_mb * 2**20 or spool.size() + len(file) > scp.max_spool_mb * 2**20:
-            log("disk_full")
+            log("not_recorded", reason="disk_full")
             return OUT_OF_RESOURCES
         queue.notify(spool.add(file), settings.queue.stable_s)
-    except (Full, OSError):
-        log("disk_full")
+    except (NotRecorded, OSError) as error:
+        log("not_recorded", reason=error.reason if isinstance(error, NotRecorded) else "disk_full")
         return OUT_OF_RESOURCES
     except (StudyFailure, InvalidDicomError):
         log("image_refused", reason="unreadable")

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from bridge.configuration.settings import FhirSettings
 from bridge.documents.draft import NOTICE, Draft, plain
 from bridge.failures import Outage
-from bridge.peers.sessions import http_failure, open_authorized
+from bridge.peers.sessions import Detour, http_failure, open_authorized
 
 Resource = dict[str, Any]
 
@@ -49,6 +49,8 @@ class FhirClient:
                 headers={"Content-Type": "application/fhir+json"},
                 timeout=self._settings.timeout_s,
             )
+        except Detour:
+            raise Outage("fhir_Detour") from None
         except requests.RequestException:
             raise Outage("fhir_unreachable") from None
         if not answer.ok:

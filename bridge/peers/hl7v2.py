@@ -1,6 +1,7 @@
 """A draft as HL7 v2.5.1 ORU^R01 with result status P (preliminary), sent over MLLP."""
 
 import hashlib
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ ESCAPES = str.maketrans({"\\": "\\E\\", "|": "\\F\\", "^": "\\S\\", "&": "\\T\\"
 PRELIMINARY = "P"
 """Tables 0123 and 0085: a result that is not verified. (Processing ID P in MSH-11 means production.)"""
 
+LINE_ENDS = re.compile(r"[\r\n]+")
 START, END = b"\x0b", b"\x1c\r"
 MAX_ANSWER = 2**20
 
@@ -39,11 +41,10 @@ class Hl7Client:
         """
         message = write_message(draft, self._settings).encode()
         try:
-            answer = _exchange(self._settings, message)
-            code = str(hl7.parse(answer.strip(b"\x0b\x1c\r")).segment("MSA")[1])
+            code = _acknowledgment(_exchange(self._settings, message))
         except OSError:
             raise Outage("ris_unreachable") from None
-        except (hl7.HL7Exception, KeyError, IndexError, UnicodeDecodeError):
+        except (hl7.HL7Exception, KeyError, IndexError):
             raise StudyFailure("ris_answer_unreadable") from None
         if code not in ("AA", "CA"):
             # Table 0008: AE and CE are errors, AR and CR rejections, of this message.
@@ -61,13 +62,25 @@ def _exchange(settings: Hl7Settings, message: bytes) -> bytes:
     with socket.create_connection((settings.host, settings.port), settings.timeout_s) as connection:
         connection.sendall(START + message + END)
         answer = b""
-        while END not in answer:
+        # Some systems leave out the carriage return.
+        while END[:1] not in answer:
             connection.settimeout(max(end - time.monotonic(), 0.001))
             part = connection.recv(65536)
             if not part or len(answer) > MAX_ANSWER:
                 raise ConnectionError
             answer += part
     return answer
+
+
+def _acknowledgment(answer: bytes) -> str:
+    """Return MSA-1. Latin-1 reads every answer, and its code right: the rest may be in any character set.
+
+    Raises KeyError, IndexError or HL7Exception if there is none.
+    """
+    message = answer.partition(END[:1])[0].decode("latin-1")
+    # Segments end with a carriage return (2.5.1 chapter 2.5.2); some systems write line feeds.
+    lines = filter(None, LINE_ENDS.split(message.strip("\x0b\r\n")))
+    return str(hl7.parse("\r".join(lines)).segment("MSA")[1]).strip().upper()
 
 
 def write_message(draft: Draft, settings: Hl7Settings) -> str:

@@ -37,28 +37,43 @@ class DraftReceiver(Protocol):
 
 @dataclass(frozen=True)
 class StudySources:
-    """The spool for studies that arrived by C-STORE, the PACS for the others."""
+    """The PACS, and the spool for what arrived by C-STORE and the PACS does not have yet.
+
+    follows : whether events come from the PACS; else it may be one that only takes drafts, and the spool comes first
+    """
 
     spool: Spool | None
     pacs: StudySource | None
+    follows: bool = True
 
     def study(self, uid: str) -> StudyState:
         """Return the present state of a study.
 
         Raises Outage, StudyFailure.
         """
-        return self._of(uid).study(uid)
+        study = StudyState.of(uid, ())
+        for source in self._sources(uid):
+            study = source.study(uid)
+            if study.images or study.own:
+                break
+        return study
 
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels.
 
         Raises Outage, StudyFailure.
         """
-        return self._of(str(header.StudyInstanceUID)).image(header)
+        failure = StudyFailure("image_removed")
+        for source in self._sources(str(header.StudyInstanceUID)):
+            try:
+                return source.image(header)
+            except StudyFailure as error:
+                failure = error
+        raise failure
 
-    def _of(self, uid: str) -> StudySource:
-        if self.spool is not None and (self.pacs is None or self.spool.has(uid)):
-            return self.spool
-        if self.pacs is None:
-            raise StudyFailure("no_archive")
-        return self.pacs
+    def _sources(self, uid: str) -> list[StudySource]:
+        """Return where a study may be: first the PACS, which has it as it was corrected, then the spool, as it came."""
+        spools: list[StudySource] = [self.spool] if self.spool is not None and self.spool.has(uid) else []
+        if self.pacs is None or (spools and not self.follows):
+            return spools
+        return [self.pacs, *spools]

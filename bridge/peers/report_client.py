@@ -6,7 +6,7 @@ from typing import Any
 
 import requests
 
-from bridge.configuration.settings import ServerSettings
+from bridge.configuration.server import ServerSettings
 from bridge.failures import Outage
 from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
 from prelim_client.http_client import HttpClient

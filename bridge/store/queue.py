@@ -16,18 +16,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.store.schema import QueueError, migrate
+from bridge.store.schema import NotRecorded, QueueError, migrate
 
 OUTCOMES = ("reported", "skipped", "refused", "dead")
 STATES = ("waiting", *OUTCOMES)
+
+LOCKED_S = 30.0
+"""How long a transaction waits for another program's."""
 
 STATE = "CASE WHEN waiting THEN 'waiting' ELSE outcome END"
 REASON = "CASE WHEN waiting THEN failure ELSE reason END"
 FORGIVE = "attempts = 0, tries = 0, failing_since = NULL, failure = ''"
 
 
-class Full(Exception):
-    """The disk is full: nothing was recorded."""
+A_DAY_S = 86400.0
+"""No delay is longer (bridge.configuration): a study that is due later was recorded before a clock was set back."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Queue:
     """The queue in one SQLite file, used by the threads of one process and, at the same time, by the command line.
 
     clock : returns the time in seconds since 1970
+
+    Raises QueueError for a file that cannot be used, NotRecorded.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -75,9 +80,12 @@ class Queue:
         self._clock = clock
         self._lock = threading.RLock()
         self._taken: set[str] = set()
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        self._base = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+            self._base = sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise QueueError(f"{path} cannot be opened: {getattr(error, 'strerror', error)}") from None
         try:
             self._base.execute("PRAGMA journal_mode = WAL")
             # NORMAL would lose the last transactions in a power failure.
@@ -88,7 +96,7 @@ class Queue:
         except sqlite3.DatabaseError as error:
             self._base.close()
             if isinstance(error, sqlite3.OperationalError):
-                raise
+                raise NotRecorded.of(error) from None
             raise QueueError(
                 f"{path.name} is damaged: restore a backup, or delete it; polling fills a new one"
             ) from None
@@ -100,7 +108,7 @@ class Queue:
     def notify(self, study: str, delay: float) -> None:
         """Record that something happened to a study, which makes it due after `delay` seconds.
 
-        Raises Full.
+        Raises NotRecorded.
         """
         now = self._clock()
         with self._transaction() as base:
@@ -113,7 +121,7 @@ class Queue:
     def see(self, study: str, seen: str, delay: float) -> bool:
         """Record what a poll saw of a study, and notify if it is new or another than last time; whether it was.
 
-        Raises Full.
+        Raises NotRecorded.
         """
         with self._transaction() as base:
             row = base.execute("SELECT seen FROM study WHERE uid = ?", (study,)).fetchone()
@@ -125,11 +133,12 @@ class Queue:
 
     def take(self) -> DueStudy | None:
         """Return the study that has been due for longest, or None; it is not given out again before it is finished."""
+        now = self._clock()
         with self._lock:
             rows = self._base.execute(
-                "SELECT uid, events, attempts, tries, failing_since, fingerprint FROM study WHERE waiting AND due <= ? "
-                "ORDER BY due LIMIT ?",
-                (self._clock(), len(self._taken) + 1),
+                "SELECT uid, events, attempts, tries, failing_since, fingerprint FROM study WHERE waiting "
+                "AND (due <= ? OR due > ?) ORDER BY due LIMIT ?",
+                (now, now + A_DAY_S, len(self._taken) + 1),
             )
             for row in rows:
                 if row[0] not in self._taken:
@@ -263,7 +272,7 @@ class Queue:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Run what is inside as one transaction; a transaction inside a transaction is part of it.
 
-        Raises Full if the disk has no room for it.
+        Raises NotRecorded.
         """
         with self._lock:
             if self._base.in_transaction:
@@ -276,12 +285,8 @@ class Queue:
             except BaseException as error:
                 if self._base.in_transaction:
                     self._base.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in (
-                    sqlite3.SQLITE_FULL,
-                    sqlite3.SQLITE_IOERR,
-                    sqlite3.SQLITE_IOERR_WRITE,
-                ):
-                    raise Full from None
+                if isinstance(error, sqlite3.OperationalError):
+                    raise NotRecorded.of(error) from None
                 raise
 
 

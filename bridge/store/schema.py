@@ -47,6 +47,30 @@ class QueueError(Exception):
     """The queue cannot be opened; the message has no patient data."""
 
 
+FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_IOERR_WRITE)
+
+
+class NotRecorded(Exception):
+    """The queue cannot be written now, and nothing was recorded.
+
+    reason : "disk_full", "queue_locked" by another program for as long as a transaction waits, or "queue_unwritable"
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    @classmethod
+    def of(cls, error: sqlite3.OperationalError) -> Exception:
+        """What an error of SQLite means; the error itself if it is a fault of a statement."""
+        code = error.sqlite_errorcode
+        if code in FULL:
+            return cls("disk_full")
+        # The low byte says what it is about (SQLite, extended result codes).
+        locked = code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+        return error if code == sqlite3.SQLITE_ERROR else cls("queue_locked" if locked else "queue_unwritable")
+
+
 def migrate(base: sqlite3.Connection, name: str) -> None:
     """Bring the schema to the newest version, inside a transaction of the caller's.
 

@@ -31,7 +31,7 @@ class HttpClient:
     def __init__(
         self, url: str, key: str, model: str = "demo", timeout: float = 120, request_id: str | None = None
     ) -> None:
-        self.url = f"{url}/predictions/{model}"
+        self.url = f"{url.rstrip('/')}/predictions/{model}"
         self.timeout = timeout
         self._headers = {"Authorization": f"Bearer {key}"} | ({"X-Request-Id": request_id} if request_id else {})
 

@@ -15,7 +15,7 @@ from launcher.errors import LaunchError
 from launcher.gateway.config import write_client_keys, write_folder, write_key
 from launcher.gateway.door import HELD, LOAD_FAILED, NO_WORKER, STARTING, STOPPED, Door
 from launcher.gateway.drafts import DraftBridge
-from launcher.gateway.keys import current_key, expiring, expiry
+from launcher.gateway.keys import current_key, expiring, expiry, read_token
 from launcher.gateway.metrics import Meter
 from launcher.gateway.nginx import DRAIN_S, Nginx, requests_in_hand
 from launcher.gateway.page import describe_page, write_samples
@@ -294,7 +294,7 @@ class Gateway:
         if drafts == OWN:
             drafts, token = (self._bridge.address, self._bridge.token) if self._bridge else (None, "")
         elif self.settings.drafts_token is not None:
-            token = self.settings.drafts_token.read_text(encoding="utf-8").strip()
+            token = read_token(self.settings.drafts_token)
         if self.settings.hosts is not None:
             return upstream_of_hosts(self.settings.hosts, drafts, token)
         host, port = self.server.addresses["inference"]

@@ -15,6 +15,8 @@ from launcher.errors import LaunchError
 from launcher.server import Server
 
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
+_WORDS = ("default", "include")
+"""Which nginx's `map`, where the keys are, would not take for names."""
 _LINE = re.compile(r"[a-z0-9-]{1,32} [A-Za-z0-9_-]{22};")
 
 RENEW_BEFORE = timedelta(days=1)
@@ -29,8 +31,10 @@ def add_key(file: Path, name: str) -> str:
 
     Raises LaunchError for a name that is not allowed or is in use.
     """
-    if not _NAME.fullmatch(name):
-        raise LaunchError(f"the client's name is {name!r}; allowed: 1 to 32 of a-z, 0-9 and -")
+    if not _NAME.fullmatch(name) or name in _WORDS:
+        raise LaunchError(
+            f"the client's name is {name!r}; allowed: 1 to 32 of a-z, 0-9 and -, and not {' or '.join(_WORDS)}"
+        )
     lines = check_keys(file) if file.exists() else []
     if any(line.startswith(f"{name} ") for line in lines):
         raise LaunchError(f"{file} has a key of {name}; remove its line to replace it")
@@ -52,7 +56,22 @@ def check_keys(file: Path) -> list[str]:
     for number, line in enumerate(lines, start=1):
         if not _LINE.fullmatch(line):
             raise LaunchError(f"line {number} of {file} is not a client's name, the hash of its key, and ;")
+    names = [line.split()[0] for line in lines]
+    for name in names:
+        if name in _WORDS or names.count(name) > 1:
+            raise LaunchError(f"{file} has the client {name} twice, or it is a word of nginx: give it another name")
     return lines
+
+
+def read_token(file: Path) -> str:
+    """The token in a file of the site. Raises LaunchError if it cannot be read or is empty."""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"drafts_token: {file} cannot be read ({type(error).__name__})") from None
+    if not token:
+        raise LaunchError(f"drafts_token: {file} is empty")
+    return token
 
 
 def current_key(server: Server) -> str:

@@ -15,6 +15,8 @@ _ADDRESS = re.compile(r"(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{1,253}")
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+LISTS, FILES = ("names", "routes"), ("keys", "drafts_token", "routes")
+
 OWN = "own"
 """The gateway starts a bridge of its own."""
 
@@ -107,7 +109,7 @@ class Settings:
         """Read a settings file. Raises LaunchError naming what is wrong in it."""
         try:
             given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise LaunchError(f"{file} cannot be read: {type(error).__name__}") from None
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(map(str, given.keys() - set(known))) if isinstance(given, dict) else ["(not a mapping)"]
@@ -129,6 +131,10 @@ def _convert(name: str, value: Any, folder: Path) -> Any:
         return Tls(*(_existing(name, folder / value[part]) for part in ("certificate", "key")))
     if name == "hosts":
         return _convert_hosts(value, folder)
+    if name in LISTS and not isinstance(value, list):
+        raise LaunchError(f"{name} is {value!r}; allowed: a list")
+    if name in FILES and not all(isinstance(path, str) for path in (value if name in LISTS else [value])):
+        raise LaunchError(f"{name} is {value!r}; allowed: {'names of files' if name in LISTS else 'a file name'}")
     if name in {"keys", "drafts_token"}:
         # add-key writes the file of keys.
         return folder / value if name == "keys" else _existing(name, folder / value)

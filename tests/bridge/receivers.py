@@ -3,14 +3,33 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import hl7
+import pytest
+import requests
 
 from bridge.configuration.settings import Hl7Settings
+
+DETOURS = [(200, {"Content-Type": "text/html; charset=utf-8"}), (302, {"Location": "/login"}), (307, {"Location": "/"})]
+"""Status and header of a login page's answers to a POST."""
+
+
+def answer_all(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], tuple[int, bytes, dict[str, str]]]) -> None:
+    """Answer all HTTP requests of this process: URL -> status, body, header."""
+
+    def send(_: object, request: requests.PreparedRequest, **__: Any) -> requests.Response:
+        response = requests.Response()
+        assert request.url is not None
+        response.status_code, response._content, header = answer(request.url)
+        response.url, response.request = request.url, request
+        response.headers.update(header)
+        return response
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
 
 
 @contextmanager

@@ -197,9 +197,9 @@ def test_a_chest_comes_before_other_body_parts(make_bench: MakeBench) -> None:
 
 
 def test_mistakes_in_the_options_do_not_count_against_a_study(make_bench: MakeBench) -> None:
-    """The server names an option that it does not know as an unknown field."""
-    bench = make_bench(radiograph(), server_options={"options": {"num_beam": 3}}, max_attempts=1)
-    bench.server.answer = lambda _: refusal(400, "UnreadableInput", "unknown field num_beam; known: num_beams")
+    """An older server names an option that it does not know as an unknown field."""
+    bench = make_bench(radiograph(), server_options={"options": {"banned_phrases": ["old"]}}, max_attempts=1)
+    bench.server.answer = lambda _: refusal(400, "UnreadableInput", "unknown field banned_phrases; known: num_beams")
     work(bench)
 
     assert bench.state() == ("waiting", "server_options_refused")

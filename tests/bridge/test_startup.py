@@ -1,6 +1,8 @@
 """What hospital IT gets wrong is named when the bridge starts, in one line and not in a traceback."""
 
+import contextlib
 import socket
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 from bridge.__main__ import main
 from bridge.configuration.section import ConfigError
 from bridge.dicom.identity import SiteKey
+from bridge.store.queue import Queue
 
 WEB: dict[str, Any] = {"state": "state", "dicomweb": {"url": "http://127.0.0.1:1"}}
 SCP: dict[str, Any] = {
@@ -30,6 +33,9 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "TAKEN on 127.0.0.1 cannot be used": WEB | {"hook": {"port": "TAKEN"}},
     "store_scp.port TAKEN on 127.0.0.1 cannot": SCP | {"store_scp": {"peers": ["XRAY1"], "port": "TAKEN"}},
     "port TAKEN on": {"state": "state", "drafts": {"port": "TAKEN"}},
+    "folder/queue.sqlite cannot be opened": WEB | {"state": "folder"},
+    "empty is not a token or a password": WEB | {"hook": {"port": 0, "token_file": "empty"}},
+    "lines is not a token or a password": WEB | {"fhir": {"url": "http://x", "token_file": "lines"}},
 }
 
 
@@ -41,12 +47,28 @@ def test_a_mistake_ends_the_start(
     # Other tests run in this process.
     monkeypatch.setattr("bridge.__main__.silence_libraries", lambda: None)
     monkeypatch.setattr("bridge.__main__.signal.signal", lambda *_: None)
+    (tmp_path / "folder" / "queue.sqlite").mkdir(parents=True)
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "lines").write_text("a\nb\n")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         text = yaml.safe_dump(MISTAKES[message]).replace("TAKEN", str(port))
         (tmp_path / "bridge.yaml").write_text(text)
         assert main([str(tmp_path / "bridge.yaml")]) == 2
     assert message.replace("TAKEN", str(port)) in capsys.readouterr().err
+
+
+def test_a_locked_queue_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `sqlite3` at another terminal, or a backup program, for the command line too."""
+    monkeypatch.setattr("bridge.store.queue.LOCKED_S", 0.0)
+    (tmp_path / "bridge.yaml").write_text(yaml.safe_dump(WEB))
+    Queue(tmp_path / "state" / "queue.sqlite").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "queue.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert main(["queue", str(tmp_path / "bridge.yaml"), "pause"]) == 1
+    assert capsys.readouterr().err == "another program has locked queue.sqlite; end it and try again\n"
 
 
 @pytest.mark.parametrize("contents", ["", "zz", "ab" * 8])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import LaunchError
-from launcher.gateway.keys import add_key, check_keys
+from launcher.gateway.keys import add_key, check_keys, read_token
 from launcher.gateway.settings import Settings
 from tests.gateway.conftest import open_site, write_certificate
 from tests.gateway.recorder import Recorder
@@ -30,6 +30,11 @@ def test_committed_settings_are_the_defaults() -> None:
         ("listen: 8080", "listen is"),
         ("names: [a, 'b; return 200']", "names is"),
         ("names: []", "names is"),
+        ("names: localhost", "names is 'localhost'; allowed: a list"),
+        ("routes: missing.conf", "routes is 'missing.conf'; allowed: a list"),
+        ("routes: [1]", r"routes is \[1\]; allowed: names of files"),
+        ("keys: 5", "keys is 5; allowed: a file name"),
+        ("listen: \udcff", "cannot be read: UnicodeDecodeError"),
         ("model: demo/1.0;", "model is"),
         ("burst: 0", "burst is 0; allowed: 1 to 10000"),
         ("burst: '1; x'", "burst is"),
@@ -57,9 +62,33 @@ def test_committed_settings_are_the_defaults() -> None:
 def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
     """Before nginx sees them: a value with its syntax in it is refused."""
     file = tmp_path / "site.yaml"
-    file.write_text(text)
+    file.write_text(text, errors="surrogateescape")
     with pytest.raises(LaunchError, match=message):
         Settings.read(file)
+
+
+def test_a_token_that_is_none_is_named(tmp_path: Path) -> None:
+    """Of the site's bridge: the gateway would send requests that all get 401."""
+    file = tmp_path / "token"
+    for contents, message in ((b"\xff", "cannot be read"), (b"\n", "is empty")):
+        file.write_bytes(contents)
+        with pytest.raises(LaunchError, match=message):
+            read_token(file)
+
+
+@pytest.mark.parametrize("name", ["default", "include"])
+def test_a_word_of_nginx_is_no_client(tmp_path: Path, name: str) -> None:
+    """In the list of keys it would mean something else, and nginx would refuse all keys."""
+    with pytest.raises(LaunchError, match="not default or include"):
+        add_key(tmp_path / "keys", name)
+
+
+def test_a_client_that_is_twice_in_the_file_is_named(tmp_path: Path) -> None:
+    """As after two lists of keys were joined: nginx would refuse all keys."""
+    add_key(tmp_path / "keys", "tests")
+    (tmp_path / "keys").write_text((tmp_path / "keys").read_text() * 2)
+    with pytest.raises(LaunchError, match="has the client tests twice"):
+        check_keys(tmp_path / "keys")
 
 
 def test_keys_are_kept_as_hashes(tmp_path: Path) -> None:

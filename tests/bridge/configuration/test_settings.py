@@ -1,5 +1,6 @@
 """A configuration is checked completely before anything starts."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,12 @@ WRONG = {
     "store_scu.port is 99999; allowed: 1 to 65535": {"store_scu": {"host": "x", "port": 99999, "ae_title": "A"}},
     "store_scp.max_image_mb is 0": {"store_scp": {"peers": ["A"], "max_image_mb": 0}},
     "store_scp.keep_hours is -1": {"store_scp": {"peers": ["A"], "keep_hours": -1}},
+    "test.state is not the name of a file or a folder": {"state": "a\0b"},
+    "server.model is not the name of a model": {"server": {"model": "a/b"}},
+    "server.options has the unknown option 'num_bems'; known: banned_phrases": {"server": {"options": {"num_bems": 3}}},
+    "server.options has the unknown option 'stream'": {"server": {"options": {"stream": True}}},
+    "server.options.prompt is a date": {"server": {"options": {"prompt": datetime.date(2026, 1, 1)}}},
+    "server.options.seed is a NoneType": {"server": {"options": {"seed": None}}},
     "queue.stable_s is -5": {"queue": {"stable_s": -5}},
     "queue.first_retry_s is -1": {"queue": {"first_retry_s": -1}},
     "queue.longest_retry_s is 1; allowed: 2.0 to": {"queue": {"longest_retry_s": 1}},

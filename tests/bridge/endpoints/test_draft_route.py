@@ -15,8 +15,8 @@ import requests
 from pydicom import dcmread
 
 from bridge.configuration import settings as config
+from bridge.configuration.server import OPTIONS
 from bridge.dicom.identity import SiteKey
-from bridge.endpoints.draft_request import OPTIONS
 from bridge.endpoints.draft_route import listen_for_drafts
 from prelim.generation.options import GenerationOptions
 from tests.bridge.fake_server import FakeServer, refusal

@@ -1,15 +1,17 @@
 """What the answers of a PACS mean for a study."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 import pytest
-import requests
+from pydicom.dataset import Dataset
 
-from bridge.configuration.settings import DicomWebSettings
+from bridge.configuration.settings import DicomWebSettings, ReportSettings
+from bridge.documents.basic_text import write_basic_text
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.dicomweb import DicomWebArchive
+from tests.bridge.drafts import make_draft
+from tests.bridge.receivers import DETOURS, answer_all
 
 ROW = {"0020000D": {"vr": "UI", "Value": ["1.2.3"]}}
 
@@ -17,17 +19,13 @@ ROW = {"0020000D": {"vr": "UI", "Value": ["1.2.3"]}}
 @contextmanager
 def answering(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], tuple[int, bytes]]) -> Iterator[DicomWebArchive]:
     """Yield an archive whose PACS answers a path with a status and a body."""
-
-    def send(_: object, request: requests.PreparedRequest, **__: Any) -> requests.Response:
-        response = requests.Response()
-        assert request.url is not None
-        response.status_code, response._content = answer(request.url)
-        response.url, response.request = request.url, request
-        response.headers["Content-Type"] = "application/dicom+json"
-        return response
-
-    monkeypatch.setattr(requests.Session, "send", send)
+    answer_all(monkeypatch, lambda url: (*answer(url), {"Content-Type": "application/dicom+json; charset=utf-8"}))
     yield DicomWebArchive(DicomWebSettings("http://127.0.0.1:1"))
+
+
+def document() -> Dataset:
+    """Return a draft to store."""
+    return write_basic_text(make_draft(), ReportSettings())
 
 
 @pytest.mark.parametrize("status", [400, 404])
@@ -48,3 +46,65 @@ def test_a_wrong_address_and_a_damaged_study_are_not_empty_studies(monkeypatch: 
         pytest.raises(StudyFailure, match="pacs_404"),
     ):
         archive.study("1.2.3")
+
+
+@pytest.mark.parametrize(("status", "header"), DETOURS)
+def test_a_login_in_front_of_the_pacs_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch, status: int, header: dict[str, str]
+) -> None:
+    """Its page comes with status 200, and requests follows a redirected POST with a GET: nothing was stored."""
+    answer_all(monkeypatch, lambda url: (200, b"[]", {}) if url.endswith("/login") else (status, b"<html>", header))
+    with pytest.raises(Outage, match="pacs_Detour"):
+        DicomWebArchive(DicomWebSettings("http://127.0.0.1:1")).store(document())
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown", "raised"),
+    [
+        ('{"00081199": {"vr": "SQ", "Value": [{"00081155": {"vr": "UI", "Value": ["2.25.123"]}}]}}', False, None),
+        ('{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [272]}}]}}', False, StudyFailure),
+        ("", True, None),
+        ("", False, Outage),
+        ("{}", False, Outage),
+        ("null", False, Outage),
+    ],
+)
+def test_a_draft_is_stored_if_the_pacs_says_so_or_shows_it(
+    monkeypatch: pytest.MonkeyPatch, answer: str, shown: bool, raised: type[Exception] | None
+) -> None:
+    """A status 200 alone says nothing: it can have refused the draft, or come from a machine in front of the PACS."""
+    rows = b'[{"00080018": {"vr": "UI", "Value": ["2.25.123"]}}]' if shown else b"[]"
+    with (
+        answering(monkeypatch, lambda url: (200, rows if "metadata" in url else answer.encode())) as archive,
+        nullcontext() if raised is None else pytest.raises(raised),
+    ):
+        archive.store(document())
+
+
+def test_a_conflict_over_a_draft_that_the_pacs_has_is_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some archives answer 409 to an instance that they have already."""
+    rows = b'[{"00080018": {"vr": "UI", "Value": ["2.25.123"]}}]'
+    with answering(monkeypatch, lambda url: (200, rows) if "metadata" in url else (409, b"")) as archive:
+        archive.store(document())
+    with (
+        answering(monkeypatch, lambda url: (200, b"[]") if "metadata" in url else (409, b"")) as archive,
+        pytest.raises(StudyFailure, match="pacs_409"),
+    ):
+        archive.store(document())
+
+
+@pytest.mark.parametrize("body", ['{"error": "maintenance"}', '["a"]', "null", "[" * 100_000, "<"])
+def test_json_of_another_form_is_an_outage(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """The apology of a proxy is not about the study that was asked for: in a minute all that wait would be dead."""
+    with answering(monkeypatch, lambda _: (200, body.encode())) as archive:
+        for ask in (lambda: archive.study("1.2.3"), lambda: list(archive.recent_studies(2, "CR"))):
+            with pytest.raises(Outage):
+                ask()
+
+
+@pytest.mark.parametrize("value", ["{}", '{"Value": []}', '{"Value": [null]}', '{"Value": [""]}'])
+def test_a_study_without_a_uid_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """A poll goes on after a row of an archive that names no study."""
+    rows = f'[{{"0020000D": {value}}}, {{}}, {{"0020000D": {{"vr": "UI", "Value": ["1.2.3"]}}}}]'.encode()
+    with answering(monkeypatch, lambda _: (200, rows)) as archive:
+        assert [uid for uid, _ in archive.recent_studies(2, "CR")] == ["1.2.3"]

@@ -12,7 +12,7 @@ from bridge.configuration.settings import FhirSettings
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.fhir import FhirClient, write_bundle
 from tests.bridge.drafts import make_draft
-from tests.bridge.receivers import fhir_server
+from tests.bridge.receivers import DETOURS, answer_all, fhir_server
 
 VALIDATOR = Path(__file__).resolve().parents[3] / "build" / "fhir"
 SCRIPT = """
@@ -82,6 +82,16 @@ def test_sending_twice_puts_the_same_resources() -> None:
     """Ids follow from the draft and the weights."""
     first, second = ([entry["request"]["url"] for entry in write_bundle(make_draft())["entry"]] for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize(("status", "header"), DETOURS)
+def test_a_login_in_front_of_the_server_has_not_taken_the_draft(
+    monkeypatch: pytest.MonkeyPatch, status: int, header: dict[str, str]
+) -> None:
+    """Its page comes with status 200, or after a redirect."""
+    answer_all(monkeypatch, lambda _: (status, b"", header))
+    with pytest.raises(Outage, match="fhir_Detour"):
+        FhirClient(FhirSettings("http://127.0.0.1:1")).send(make_draft())
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,44 @@ def test_acknowledgments(unused_port: int) -> None:
         Hl7Client(Hl7Settings("127.0.0.1", unused_port, timeout_s=2.0)).send(make_draft())
 
 
+ACCEPTED = "MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|AA|1|Prüfung\r"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\x0b" + ACCEPTED.encode() + b"\x1c\r",
+        b"\x0b" + ACCEPTED.encode("latin-1") + b"\x1c\r",
+        b"\x0b" + ACCEPTED.replace("\r", "\n").encode() + b"\x1c\n",
+        b"\x0b" + ACCEPTED.replace("\r", "\r\n").encode() + b"\x1c\r",
+        b"\r\n\x0b" + ACCEPTED.replace("AA", "aa ").encode() + b"\x1c",
+    ],
+    ids=["utf-8", "latin-1", "line feeds", "both", "frame"],
+)
+def test_a_ris_that_writes_in_its_own_way_has_accepted(frame: bytes) -> None:
+    """Other character sets and line ends, and a frame without its last byte; else the message would be sent again."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            # Until the client ends: some systems keep the connection.
+            with connection:
+                connection.sendall(frame)
+                while connection.recv(65536):
+                    pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        Hl7Client(Hl7Settings(*server.getsockname(), timeout_s=2.0)).send(make_draft())
+
+
+@pytest.mark.parametrize("answer", [b"", b"hello", b"MSH|^~\\&|RIS\r", b"MSH|^~\\&|RIS\rMSA\r", b"\xff\xfe"])
+def test_an_answer_without_an_acknowledgment_is_a_failure(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """Somebody must look at it."""
+    monkeypatch.setattr("bridge.peers.hl7v2._exchange", lambda *_: answer)
+    with pytest.raises(StudyFailure, match="ris_"):
+        Hl7Client(SETTINGS).send(make_draft())
+
+
 def test_a_ris_that_drops_packets_or_never_finishes_is_an_outage() -> None:
     """A firewall that drops packets lets a connection hang for minutes; so can an answer of one byte at a time."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:

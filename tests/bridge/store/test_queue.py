@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.store.queue import Full, Queue, sole_process
-from bridge.store.schema import MIGRATIONS, QueueError
+from bridge.store.queue import Queue, sole_process
+from bridge.store.schema import MIGRATIONS, NotRecorded, QueueError
 
 
 @pytest.fixture
@@ -80,16 +80,40 @@ def test_a_full_disk_records_nothing_and_loses_nothing(path: Path) -> None:
         (pages,) = queue._base.execute("PRAGMA page_count").fetchone()
         queue._base.execute(f"PRAGMA max_page_count = {pages}")
         recorded = 1
-        with contextlib.suppress(Full):
+        with contextlib.suppress(NotRecorded):
             for number in range(1, 10_000):
                 queue.notify(f"1.2.{number}", 0)
                 recorded += 1
-        with pytest.raises(Full):
+        with pytest.raises(NotRecorded, match="disk_full"):
             queue.notify("1.3", 0)
         assert queue.counts()["waiting"] == recorded
         queue._base.execute("PRAGMA max_page_count = 100000")
         queue.notify("1.9", 0)
         assert queue.counts()["waiting"] == recorded + 1
+
+
+def test_a_locked_queue_records_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reported the study is told, and sends it again."""
+    monkeypatch.setattr("bridge.store.queue.LOCKED_S", 0.0)
+    with open_queue(path) as queue, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(NotRecorded, match="queue_locked"):
+            queue.notify("1.2", 0)
+        other.execute("ROLLBACK")
+        assert queue.counts()["waiting"] == 0
+        queue.notify("1.2", 0)
+
+
+def test_a_clock_that_is_set_back_delays_no_study(path: Path) -> None:
+    """Events that a wrong clock dated into the future are due; a delay of a day is one."""
+    with open_queue(path, now=2_000_000_000.0) as queue:
+        queue.notify("1.1", 2)
+    with open_queue(path, now=1_800_000_000.0) as queue:
+        queue.notify("1.2", 86400)
+        job = queue.take()
+        assert job is not None
+        assert job.study == "1.1"
+        assert queue.take() is None
 
 
 def test_purge_removes_old_outcomes_and_never_what_waits(path: Path) -> None:

@@ -1,0 +1,58 @@
+"""The section `server`: where reports come from, and what is asked of it."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bridge.configuration.section import ConfigError, ConfigSection, check_range, check_url
+
+LONGEST_WAIT_S = 3600
+
+OPTIONS = frozenset(
+    (
+        *("num_beams", "do_sample", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "length_penalty"),
+        *("no_repeat_ngram_size", "early_stopping", "min_new_tokens", "max_new_tokens", "num_return_sequences", "stop"),
+        "banned_phrases",
+    )
+)
+"""The server's generation options. Another field, such as a second image, would change what the draft is about."""
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+@dataclass(frozen=True)
+class ServerSettings(ConfigSection):
+    """The server that writes reports.
+
+    options : generation options sent with every image (num_beams, ...), and `prompt` for a model that takes one
+    images  : the largest number of frontal images read together for one report
+    """
+
+    url: str = "http://127.0.0.1:8080"
+    key_file: Path = Path("key_file.json")
+    model: str = "demo"
+    timeout_s: float = 120.0
+    images: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_url("server.url", self.url)
+        check_range("server.images", self.images, 1, 8)
+        check_range("server.timeout_s", self.timeout_s, 1, LONGEST_WAIT_S)
+        if not MODEL_NAME.fullmatch(self.model):
+            raise ConfigError("server.model is not the name of a model; allowed: letters, digits, _ . -")
+        for name, value in self.options.items():
+            if name not in {*OPTIONS, "prompt"}:
+                known = ", ".join(sorted(OPTIONS))
+                raise ConfigError(f"server.options has the unknown option {name!r}; known: {known}, prompt")
+            if not _is_option(value):
+                raise ConfigError(f"server.options.{name} is a {type(value).__name__}; it must be a number or a text")
+
+
+def _is_option(value: Any) -> bool:
+    """Whether JSON can write a value, and options have its type; the server knows which values are allowed."""
+    if isinstance(value, list):
+        return all(isinstance(entry, str) for entry in value)
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
