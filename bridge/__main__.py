@@ -7,6 +7,7 @@ python -m bridge queue bridge.yaml retry
 python -m bridge deidentify bridge.yaml FILE... --out FOLDER   # copies without identities, to look for a fault
 """
 
+import os
 import signal
 import sys
 import threading
@@ -29,25 +30,35 @@ REMEDIES = {
 def main(arguments: list[str]) -> int:
     """Run the bridge, look after its queue, or copy files; the exit code."""
     try:
-        if arguments[:1] == ["queue"]:
-            from bridge.commands.administration import administer
-
-            return administer(arguments[1:])
-        if arguments[:1] == ["deidentify"]:
-            from bridge.commands.debug_copies import copy_files
-
-            silence_libraries()
-            return copy_files(arguments[1:])
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            print(__doc__, file=sys.stderr)
-            return 2
-        return run(Path(arguments[0]))
+        code = _run_command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # `queue list | head`: Python would write the rest when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (ConfigError, QueueError) as error:
         print(error, file=sys.stderr)
         return 2
     except NotRecorded as error:
         print(REMEDIES[error.reason], file=sys.stderr)
         return 1
+    return code
+
+
+def _run_command(arguments: list[str]) -> int:
+    if arguments[:1] == ["queue"]:
+        from bridge.commands.administration import administer
+
+        return administer(arguments[1:])
+    if arguments[:1] == ["deidentify"]:
+        from bridge.commands.debug_copies import copy_files
+
+        silence_libraries()
+        return copy_files(arguments[1:])
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    return run(Path(arguments[0]))
 
 
 def run(config: Path) -> int:

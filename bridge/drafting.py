@@ -264,6 +264,9 @@ def _translate(error: ReportError) -> Outage | StudyFailure:
     """Return what an error of the server that is not about the image means."""
     if is_about_options(error):
         return Outage("server_options_refused")
+    if error.code < 400:
+        # Success without a report: a login page, or another program at this address.
+        return Outage("server_no_report")
     if error.code in (401, 403, 404, 405, 408, 429, 502, 503, 504):
         return Outage(f"server_{error.code}")
     return StudyFailure(f"server_{error.code}")

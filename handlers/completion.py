@@ -158,7 +158,14 @@ def _options(members: Mapping[str, Any], defaults: GenerationOptions) -> Generat
             given.setdefault("num_beams", 1)
         else:
             del given["temperature"]
-    return options_of(given, defaults)
+    try:
+        return options_of(given, defaults)
+    except InvalidOption as error:
+        name, ours = "max_completion_tokens", "max_new_tokens"
+        if name not in members:
+            raise
+        # Under the name that the client knows.
+        raise InvalidOption(str(error).replace(ours, name), name if error.field == ours else error.field) from None
 
 
 def _texts(

@@ -205,6 +205,15 @@ def test_mistakes_in_the_options_do_not_count_against_a_study(make_bench: MakeBe
     assert bench.state() == ("waiting", "server_options_refused")
 
 
+def test_success_without_a_report_does_not_count_against_a_study(make_bench: MakeBench) -> None:
+    """Another program at the server's address, or a login page: all studies that wait would be dead in a minute."""
+    bench = make_bench(radiograph(), max_attempts=1)
+    bench.server.answer = lambda _: (200, [])
+    work(bench)
+
+    assert bench.state() == ("waiting", "server_no_report")
+
+
 @pytest.mark.parametrize("wrong", [{"status": "FINAL"}, {"avg_logprob": None}, {"model": {}}])
 def test_an_answer_without_what_a_draft_needs_is_a_failure(make_bench: MakeBench, wrong: dict[str, Any]) -> None:
     """Above all, a report that does not say that it is unverified is not stored."""

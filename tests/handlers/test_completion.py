@@ -265,6 +265,8 @@ def test_sampling_is_without_beams(
         ({"nonsense": 1}, "nonsense", "unknown parameter 'nonsense'; known: model, messages"),
         ({"max_new_tokens": 5}, "max_new_tokens", "unknown parameter"),
         ({"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens", "both given"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens", "max_completion_tokens is 0"),
+        ({"min_new_tokens": 9, "max_completion_tokens": 5}, "min_new_tokens", "0 to max_completion_tokens"),
         ({"stream": True, "stream_options": {"include_usage": "x"}}, "stream_options.include_usage", "true or false"),
         ({"messages": [user(url("data:image/png;base64,@@"))]}, "messages", "not valid base64"),
         ({"messages": [user(url("data:image/png;base64,"))]}, "messages", "is empty"),

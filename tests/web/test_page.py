@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +178,19 @@ def test_several_files_are_not_one(page: Any, site: Site) -> None:
     page.locator("#problem").wait_for()
     assert "Choose one file" in page.locator("#problem").inner_text()
     assert sent(site) == []
+
+
+def test_a_file_that_cannot_be_read_is_not_a_network_that_is_gone(page: Any, site: Site, tmp_path: Path) -> None:
+    """A file that was changed after it was chosen; a folder that is dropped is the same to the browser."""
+    image = tmp_path / "image.dcm"
+    image.write_bytes(b"before")
+    page.locator("#file").set_input_files(image)
+    wait_for_state(page, "Ready")
+    image.unlink()
+    page.locator("#write").click()
+    page.locator("#problem").wait_for()
+    assert page.locator("#problem-title").inner_text() == "This file cannot be read"
+    assert len(sent(site)) == 1
 
 
 def test_failed_report_leaves_no_text(page: Any, site: Site, choose: Callable[..., None]) -> None:

@@ -57,7 +57,9 @@ export async function listModels(key) { return (await (await ask("v1/models", { 
 
 export async function readSample(file) { return (await ask(file)).blob(); }
 
-function fillForm(image, fields) {
+// A folder that is dropped looks like a file, and a file can be moved or changed; `fetch` would call that a failed network.
+async function fillForm(image, fields) {
+  try { await image.slice(0, 1).arrayBuffer(); } catch { throw new Problem(0, "It is a folder, or was moved or changed. Choose the file again.", "UnreadableInput"); }
   const form = new FormData();
   // The file's name may identify a patient, and the server does not need it.
   form.append("image", image, "image");
@@ -66,12 +68,12 @@ function fillForm(image, fields) {
 }
 
 export async function fetchDraft(format, image, fields, { key, signal }) {
-  return (await ask(`drafts/${format}`, { method: "POST", body: fillForm(image, fields), key, signal })).blob();
+  return (await ask(`drafts/${format}`, { method: "POST", body: await fillForm(image, fields), key, signal })).blob();
 }
 
 // Calls `onText` with every piece of text; returns the whole answer.
 export async function writeReport(model, image, options, { key, signal, onText = () => {} }) {
-  const body = fillForm(image, options);
+  const body = await fillForm(image, options);
   const response = await ask(`predictions/${encodeURIComponent(model)}`, { method: "POST", body, key, signal });
   for await (const line of lines(response)) {
     const part = parse(line);

@@ -104,7 +104,7 @@ def test_json_of_another_form_is_an_outage(monkeypatch: pytest.MonkeyPatch, body
 
 @pytest.mark.parametrize("value", ["{}", '{"Value": []}', '{"Value": [null]}', '{"Value": [""]}'])
 def test_a_study_without_a_uid_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """A poll goes on after a row of an archive that names no study."""
+    """A poll continues after a row of an archive that names no study."""
     rows = f'[{{"0020000D": {value}}}, {{}}, {{"0020000D": {{"vr": "UI", "Value": ["1.2.3"]}}}}]'.encode()
     with answering(monkeypatch, lambda _: (200, rows)) as archive:
         assert [uid for uid, _ in archive.recent_studies(2, "CR")] == ["1.2.3"]
