@@ -1,6 +1,5 @@
 """Description and peak performance of the machine that a benchmark runs on, and the commit of the code."""
 
-import contextlib
 import json
 import os
 import platform
@@ -15,15 +14,13 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
+from prelim.audit.machine import INSTRUCTIONS, read_cpuinfo
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).resolve().parents[1]
 
 IDLE = {"KMP_BLOCKTIME": "1", "GOMP_SPINCOUNT": "10000"}
 """Environment variables that keep waiting threads from taking cores from the active peer."""
-
-FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_bf16", "amx_int8")
-"""Flags of /proc/cpuinfo that decide which kernels a library uses."""
 
 QUIET_CORES = 0.1
 """A figure is marked when other processes use more cores than this."""
@@ -65,16 +62,12 @@ def measure_machine(threads: int) -> Machine:
 
 def describe_machine() -> dict[str, Any]:
     """Describe the processor, its relevant flags and its cores, from /proc/cpuinfo if it exists."""
-    fields: dict[str, str] = {}
-    with contextlib.suppress(FileNotFoundError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            fields.setdefault(name.strip(), value.strip())
+    fields = read_cpuinfo()
     known = fields.get("flags", "").split()
     family_and_model = f"family {fields.get('cpu family', '?')} model {fields.get('model', '?')}"
     return {
         "cpu": f"{fields.get('model name', platform.processor())} ({family_and_model})",
-        "flags": [flag for flag in FLAGS if flag in known],
+        "flags": [flag for flag in INSTRUCTIONS if flag in known],
         "cores": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
     }

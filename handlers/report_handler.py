@@ -6,6 +6,7 @@ one that is not finished is left out of the answer: see docs/decisions/0008-in-f
 
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from handlers import completion_response, response
+from handlers.auditor import Auditor
 from handlers.completion import read_completion
 from handlers.exchange import Exchange
 from handlers.failure import Failure, attempt
@@ -25,8 +27,9 @@ from handlers.request import read_request
 from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
 from handlers.route import COMPLETIONS, MODELS, OPENAI, find_id, is_grpc, path_of, unknown_path
 from handlers.settings import Settings
-from prelim.errors import ArchiveError, InvalidOption
+from prelim.errors import ArchiveError, AuditError, InvalidOption
 from prelim.images.decoding_process import DECODING
+from prelim.report import Report
 from prelim.report_generator import ReportGenerator
 
 
@@ -57,10 +60,11 @@ class ReportHandler:
                 share_weights=self.settings.share_weights,
                 max_cache_mb=self.settings.max_cache_mb,
             )
-        except ArchiveError as error:
+            generator, config = self.generator, self.generator.config
+            self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)
+            self.auditor = Auditor.of_site(os.environ, self.model, config.generation, self.settings, device)
+        except (ArchiveError, AuditError) as error:
             raise RuntimeError(str(error)) from None
-        generator, config = self.generator, self.generator.config
-        self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)
         self.metrics = Metrics(context.metrics, context.model_name)
         self.flight = Flight(
             self.generator, lambda running: self.metrics.batch(running, self.generator.slots), self.settings.deadline_s
@@ -83,6 +87,7 @@ class ReportHandler:
             columns_per_slot=generator.max_columns,
             deadline_s=self.settings.deadline_s,
             sandbox="bubblewrap" if DECODING.is_sandboxed else "none",
+            audit=self.auditor is not None,
         )
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:
@@ -131,6 +136,8 @@ class ReportHandler:
         if exchange.stream and not self.settings.in_flight:
             raise InvalidOption("stream is true, but this model is served with continuousBatching: false")
         exchange.name = name
+        if self.auditor is not None:
+            exchange.request = self.auditor.repeatable(exchange.request)
         return exchange
 
     def _decode(self) -> dict[str, ReportOrFailure]:
@@ -145,7 +152,7 @@ class ReportHandler:
         form, name = _answer_format(exchange), exchange.name
         if isinstance(outcome, Failure):
             return self._failed(name, outcome, form.failure_answer(outcome, name, exchange))
-        answer = attempt(lambda: form.report_answer(outcome, exchange, self.model))
+        answer = attempt(lambda: self._recorded(outcome, exchange))
         if isinstance(answer, Failure):
             return self._failed(name, answer, form.failure_answer(answer, name, exchange))
         self.metrics.report(outcome, exchange)
@@ -158,6 +165,13 @@ class ReportHandler:
             warnings=len(outcome.warnings),
             seconds=exchange.seconds,
         )
+        return answer
+
+    def _recorded(self, report: Report, exchange: Exchange) -> Answer:
+        """The answer with a report, which is in the audit log before. Raises NotRecorded if it cannot be."""
+        answer = _answer_format(exchange).report_answer(report, exchange, self.model)
+        if self.auditor is not None:
+            self.auditor.record(report, exchange)
         return answer
 
     def _failed(self, name: str, failure: Failure, answer: Answer) -> Answer:

@@ -15,7 +15,9 @@ PrelimError
       Overloaded       503  no capacity left for this request
     InternalError      500  an unexpected exception, which is its cause
     NonFiniteOutput    500  the model computed NaN or infinity
+    NotRecorded        503  the audit log cannot be written, and no report is given without its line
     DeadlineExceeded   504  no report within the time that a request may take
+  AuditError           the audit log or its key cannot be used, or was changed (audit)
   TooManyPositions     a given report is too long to be scored (decoders.teacher_forcing)
   JobError             a bulk job cannot run as it was asked for (bulk.errors)
   DatasetError         a data set cannot be used (training.datasets.study)
@@ -35,6 +37,10 @@ class PrelimError(Exception):
 
 class ArchiveError(PrelimError):
     """A model folder or an archive cannot be used."""
+
+
+class AuditError(PrelimError):
+    """The audit log or its key cannot be used, or is not what was written."""
 
 
 class RequestError(PrelimError):
@@ -116,6 +122,12 @@ class InternalError(RequestError):
 
 class NonFiniteOutput(RequestError):
     """The model computed NaN or infinity."""
+
+
+class NotRecorded(RequestError):
+    """The report cannot be entered in the audit log."""
+
+    status = 503
 
 
 class DeadlineExceeded(RequestError):

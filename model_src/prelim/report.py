@@ -32,7 +32,7 @@ class Token:
 class Alternative:
     """Another report for the same image, less likely than the first or another draw.
 
-    avg_logprob, finish_reason, num_tokens, tokens : as in `Report`
+    avg_logprob, finish_reason, num_tokens, tokens, token_ids, logprobs : as in `Report`
     """
 
     text: str
@@ -40,6 +40,8 @@ class Alternative:
     finish_reason: FinishReason
     num_tokens: int
     tokens: tuple[Token, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Report:
     insights             : further outputs of the model, by name, where they were requested
     sentences            : of `text`, each with its confidence, None where the model is not calibrated
     tokens               : what `token_ids` are, with their log-probabilities, where they were requested
+    logprobs             : log-probability of each of `token_ids`, in nats
     num_prompt_tokens    : positions that image and prompt take
     timing_ms            : milliseconds in `queue`, `preprocess`, `vision` and `decode`
     status               : always "UNVERIFIED"
@@ -74,6 +77,7 @@ class Report:
     pictures: tuple[bytes, ...] = ()
     sentences: tuple[Sentence, ...] | None = None
     tokens: tuple[Token, ...] = ()
+    logprobs: tuple[float, ...] = ()
     num_prompt_tokens: int = 0
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     status: str = UNVERIFIED

@@ -284,7 +284,15 @@ class ReportGenerator:
             token_ids=hypotheses[0].token_ids,
             avg_logprob=hypotheses[0].avg_logprob,
             alternatives=tuple(
-                Alternative(text, h.avg_logprob, h.finish_reason, len(h.token_ids), self._tokens(draft, h))
+                Alternative(
+                    text,
+                    h.avg_logprob,
+                    h.finish_reason,
+                    len(h.token_ids),
+                    self._tokens(draft, h),
+                    h.token_ids,
+                    h.logprobs,
+                )
                 for text, h in zip(texts[1:], hypotheses[1:], strict=True)
             ),
             warnings=draft.warnings if texts[0].strip() else (*draft.warnings, EMPTY_REPORT),
@@ -292,6 +300,7 @@ class ReportGenerator:
             pictures=draft.pictures,
             sentences=self._sentences(draft, hypotheses[0], texts[0]),
             tokens=self._tokens(draft, hypotheses[0]),
+            logprobs=hypotheses[0].logprobs,
             num_prompt_tokens=self._engine.prefix_length(draft),
             timing_ms={
                 "queue": 1000 * queue,

@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 import prelim
+from handlers.auditor import FOLDER as AUDIT
+from handlers.auditor import KEY as AUDIT_KEY
 from launcher.archives import PUBLIC_KEY
 from launcher.environment import ROOT
 from launcher.gateway.settings import Settings
@@ -178,6 +180,21 @@ def test_server_starts_before_the_gateway_and_ends_after_it(objects: Objects) ->
     assert spec["terminationGracePeriodSeconds"] > int(pause) + int(drain)
 
 
+def test_each_pod_has_an_audit_log_of_its_own(everything: Objects) -> None:
+    """In a folder of the claim that has its name, with the key of the secret; the server makes the folder itself."""
+    spec = pod(everything)
+    server = spec["initContainers"][-1]
+    variables = {variable["name"]: variable.get("value") for variable in server["env"]}
+    mounts = {mount["name"]: mount for mount in server["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert variables[AUDIT] == f"{mounts['audit']['mountPath']}/$(POD_NAME)"
+    assert variables[AUDIT_KEY] == f"{mounts['audit-key']['mountPath']}/audit.key"
+    assert list(variables).index("POD_NAME") < list(variables).index(AUDIT), "Kubernetes knows names from above only"
+    assert "readOnly" not in mounts["audit"]
+    assert volumes["audit"]["persistentVolumeClaim"] == {"claimName": "audit"}
+    assert volumes["audit-key"]["secret"] == {"secretName": "audit-key", "defaultMode": 0o440}
+
+
 def test_gateway_accepts_its_settings(objects: Objects, tmp_path: Path) -> None:
     """They are those that the gateway's own code reads, and every host name of the route is among its names."""
     data = only(objects, "ConfigMap")["data"]
@@ -248,6 +265,8 @@ WRONG_VALUES = {
     "key instead of a name": "archives: {claim: a, publicKey: '-----BEGIN PUBLIC KEY-----'}",
     "download without a hash": "archives: {fetch: [{url: 'https://h/a.mar'}]}",
     "hash too short": "archives: {fetch: [{url: 'https://h/a.mar', sha256: abc}]}",
+    "audit log without a key": "audit: {claim: audit}",
+    "key without an audit log": "audit: {secret: audit-key}",
     "unknown value": "replica: 3",
     "unknown value inside": "gateway: {request_per_second: 3}",
     "wrong type": "replicas: '3'",

@@ -1,0 +1,225 @@
+"""Check an audit log, and write a report of it again.
+
+    python -m export.audit verify /var/lib/prelim/audit
+    python -m export.audit verify /var/lib/prelim/audit --noted 1200:3f9a0c...   # a line and its hash, noted earlier
+    python -m export.audit replay /var/lib/prelim/audit ID chest.dcm model_store/demo.mar
+
+The key is that of PRELIM_AUDIT_KEY or of --key. `replay` runs the code of the archive in a process of its own, and says
+whether the report is equal in all bits. A request with texts needs --texts, a JSON file with the fields of these texts:
+{"prompt": "...", "messages": [...], "stop": ["..."], "banned_phrases": ["..."]}.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prelim.archive.archive import unpack_archive
+from prelim.audit.check import Line, read_log
+from prelim.audit.key import AuditKey
+from prelim.audit.machine import describe_processor, library_versions
+from prelim.errors import AuditError, PrelimError
+from terminal.program import sign_of_life
+
+_PROGRAM = """
+import json, sys
+from pathlib import Path
+asked = json.load(sys.stdin)
+sys.path.insert(0, asked["folder"])
+import numpy as np, torch
+from prelim.audit.key import AuditKey
+from prelim.audit.record import record_report
+from prelim.generation.options import GenerationOptions
+from prelim.report_generator import ReportGenerator, ReportRequest
+key = AuditKey.read(Path(asked["key"]))
+torch.set_num_threads(asked["threads"])
+generator = ReportGenerator.load(
+    Path(asked["folder"]), device=asked["device"], threads=asked["threads"], share_weights=asked["share_weights"]
+)
+defaults = generator.config.generation
+for one in asked["reports"]:
+    texts = {name: tuple(value) if isinstance(value, list) else value for name, value in one["texts"].items()}
+    lists = {name: texts.pop(name, getattr(defaults, name)) for name in ("stop", "banned_phrases")}
+    files = [Path(file) for file in one["images"]]
+    if one["features"]:
+        images = {"image_features": np.load(files[0], allow_pickle=False)}
+    elif len(files) == 1:
+        images = {"image": files[0].read_bytes()}
+    else:
+        images = {"images": tuple(file.read_bytes() for file in files)}
+    request = ReportRequest(**images, **texts, options=GenerationOptions(**one["options"], **lists))
+    (report,) = generator.generate([request])
+    if isinstance(report, Exception):
+        print(json.dumps({"error": f"{type(report).__name__}: {report}"}))
+    else:
+        print(json.dumps(record_report(request, report, defaults, key)))
+"""
+
+LISTS = ("stop", "banned_phrases")
+"""Options that are texts."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a report is written from again.
+
+    images : files, in the order of the request; one .npy file for image_features
+    texts  : prompt, messages and other texts of the request, by the names of their fields
+    """
+
+    images: Sequence[Path]
+    texts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What became of a report that was written again.
+
+    difference : what differs first: "token_ids", "text", "logprobs", or an error; None if all bits are equal
+    causes     : what differs in what it was written from, in words
+    """
+
+    difference: str | None
+    causes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        causes = "; ".join(self.causes)
+        if self.difference is None:
+            return f"equal in all bits, although there is {causes}" if causes else "equal in all bits"
+        return f"{self.difference} differ: {causes or 'archive, processor, image and options are the same'}"
+
+
+def verify(folder: Path, key: AuditKey, first: int = 1, noted: Mapping[int, str] | None = None) -> tuple[int, str]:
+    """Check a log from end to end; returns the number of its last line and its hash.
+
+    first : number of the first line, where older files were put away
+    noted : beginnings of the hashes of lines, by number, that were noted when the log ended there
+
+    Raises AuditError for whatever was changed.
+    """
+    number, last = first - 1, ""
+    missing = dict(noted or {})
+    for fields, last in read_log(folder, key, first):
+        number = fields["line"]
+        expected = missing.pop(number, "")
+        if not last.startswith(expected):
+            raise AuditError(f"line {number} has the hash {last}; {expected} was noted: the log was written anew")
+    if missing:
+        raise AuditError(f"the log ends after line {number}; line {min(missing)} was noted")
+    return number, last
+
+
+def find_line(lines: Iterable[Line], request: str, number: int | None = None) -> Line:
+    """The line of a request. Raises AuditError if it has none, or several and `number` does not say which."""
+    found = [line for line in lines if line["request"] == request and number in (None, line["line"])]
+    if len(found) != 1:
+        which = ", ".join(f"{line['line']}" for line in found)
+        raise AuditError(f"{request} has the lines {which}; choose by --line" if found else f"{request} has no line")
+    return found[0]
+
+
+def replay(lines: Sequence[Line], originals: Sequence[Original], archive: Path, key_file: Path) -> list[Replayed]:
+    """Write reports again, all in one new process with the code of the archive.
+
+    lines : of reports by one model on one machine with the same settings
+
+    Raises AuditError if texts of a request are not given, or the process fails; ArchiveError for a damaged archive.
+    """
+    with tempfile.TemporaryDirectory(prefix="prelim-") as folder:
+        sha256 = unpack_archive(archive, Path(folder)).sha256
+        asked = {
+            **{name: lines[0][name] for name in ("device", "threads", "share_weights")},
+            "folder": folder,
+            "key": str(key_file.resolve()),
+            "reports": [_asked(line, original) for line, original in zip(lines, originals, strict=True)],
+        }
+        command = [sys.executable, "-I", "-c", _PROGRAM]
+        done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AuditError(f"{archive} does not work here: {done.stderr.strip()[-2000:]}")
+    written = [json.loads(line) for line in done.stdout.splitlines()]
+    return [_compare(line, again, sha256) for line, again in zip(lines, written, strict=True)]
+
+
+def _asked(line: Line, original: Original) -> dict[str, Any]:
+    missing = sorted(line["texts"].keys() - original.texts.keys())
+    if missing:
+        raise AuditError(f"{line['request']} was made with {', '.join(missing)}; give them in the file of --texts")
+    images = [str(file.resolve()) for file in original.images]
+    return {"images": images, "texts": original.texts, **{name: line[name] for name in ("features", "options")}}
+
+
+def _compare(line: Line, again: Mapping[str, Any], sha256: str) -> Replayed:
+    recorded, processor = line["model"]["sha256"], describe_processor(line["device"])
+    libraries = library_versions()
+    changed = [
+        f"{name} {line['libraries'].get(name, 'none')} was {libraries.get(name, 'none')} here"
+        for name in sorted(libraries.keys() | line["libraries"].keys())
+        if libraries.get(name) != line["libraries"].get(name)
+    ]
+    found = {
+        "another image": "error" not in again and again["images"] != line["images"],
+        "other options": "error" not in again and any(again[name] != line[name] for name in ("options", "texts")),
+        f"another archive: {sha256}, recorded {recorded}": sha256 != recorded,
+        f"another processor: {processor}, recorded {line['processor']}": processor != line["processor"],
+        f"other libraries: {', '.join(changed)}": bool(changed),
+    }
+    causes = tuple(cause for cause, applies in found.items() if applies)
+    if "error" in again:
+        return Replayed(f"no report now ({again['error']}), so all bits", causes)
+    digests = line["digests"]
+    return Replayed(next((name for name in digests if again["digests"][name] != digests[name]), None), causes)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    verifying = commands.add_parser("verify", help="find whatever was changed in a log")
+    replaying = commands.add_parser("replay", help="write a report again")
+    for command in (verifying, replaying):
+        command.add_argument("log", type=Path, help="folder of the log")
+        command.add_argument("--key", type=Path, default=os.environ.get("PRELIM_AUDIT_KEY"), help="file of the key")
+        command.add_argument("--first", type=int, default=1, help="first line, where older files were put away")
+    verifying.add_argument("--noted", action="append", default=[], metavar="LINE:HASH", help="noted earlier")
+    replaying.add_argument("id", help="X-Request-Id of the request")
+    replaying.add_argument("images", type=Path, nargs="+", metavar="image", help="its files; .npy for image_features")
+    replaying.add_argument("archive", type=Path)
+    replaying.add_argument("--texts", type=Path, help="JSON with prompt, messages and other texts of the request")
+    replaying.add_argument("--line", type=int, help="number of the line, for a request with several")
+    arguments = parser.parse_args()
+    if arguments.key is None:
+        parser.error("there is no key: set PRELIM_AUDIT_KEY, or give --key")
+    try:
+        run = _verify if arguments.command == "verify" else _replay
+        sys.exit(run(arguments))
+    except PrelimError as error:
+        sys.exit(f"{error}")
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    pairs = (noted.partition(":") for noted in arguments.noted)
+    noted = {int(line): hashed for line, _, hashed in pairs}
+    number, last = verify(arguments.log, AuditKey.read(Path(arguments.key)), arguments.first, noted)
+    print(f"nothing was changed up to line {number}. To be able to show that later, note {number}:{last}")
+    return 0
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    lines = (line for line, _ in read_log(arguments.log, AuditKey.read(Path(arguments.key)), arguments.first))
+    line = find_line(lines, arguments.id, arguments.line)
+    texts = json.loads(arguments.texts.read_text(encoding="utf-8")) if arguments.texts else {}
+    with sign_of_life(f"writing the report of {arguments.id} again"):
+        (replayed,) = replay([line], [Original(arguments.images, texts)], arguments.archive, Path(arguments.key))
+    print(replayed)
+    return 0 if replayed.difference is None else 1
+
+
+if __name__ == "__main__":
+    main()

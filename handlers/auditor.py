@@ -1,0 +1,91 @@
+"""Enters every report in the site's audit log, where it has one (docs/decisions/0039-audit-log.md).
+
+PRELIM_AUDIT names the folder of the log and PRELIM_AUDIT_KEY the file of its key. They are variables, because
+model-config.yaml belongs to an archive, and updates replace config.properties.
+"""
+
+import dataclasses
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from handlers.exchange import Exchange
+from handlers.journal import log
+from handlers.response import ServedModel
+from handlers.settings import Settings
+from prelim import __version__
+from prelim.audit.key import AuditKey
+from prelim.audit.log import AuditLog
+from prelim.audit.machine import describe_processor, library_versions
+from prelim.audit.record import record_report
+from prelim.errors import AuditError, NotRecorded
+from prelim.generation.options import GenerationOptions
+from prelim.report import Report
+from prelim.report_generator import ReportRequest
+
+FOLDER, KEY = "PRELIM_AUDIT", "PRELIM_AUDIT_KEY"
+
+
+class Auditor:
+    """Writes one line for each report.
+
+    audit_log : of the site
+    model     : which writes the reports
+    defaults  : of the model, for options that a request does not name
+    settings, device : how it computes
+    """
+
+    def __init__(
+        self, audit_log: AuditLog, model: ServedModel, defaults: GenerationOptions, settings: Settings, device: str
+    ) -> None:
+        self._log = audit_log
+        self._defaults = defaults
+        self._writer = {
+            "model": {"name": model.name, "version": model.version, "sha256": model.sha256},
+            "code": __version__,
+            "libraries": library_versions(),
+            "processor": describe_processor(device),
+            "device": device,
+            "threads": settings.threads,
+            "share_weights": settings.share_weights,
+        }
+
+    @classmethod
+    def of_site(
+        cls,
+        environment: Mapping[str, str],
+        model: ServedModel,
+        defaults: GenerationOptions,
+        settings: Settings,
+        device: str,
+    ) -> "Auditor | None":
+        """The auditor that the variables ask for; None if they are not set. Raises AuditError if it cannot work."""
+        folder, key = environment.get(FOLDER), environment.get(KEY)
+        if folder is None and key is None:
+            return None
+        if not folder or not key:
+            raise AuditError(f"{FOLDER} is {folder!r} and {KEY} is {key!r}; set both, to a folder and a file, or none")
+        return cls(AuditLog(Path(folder), AuditKey.read(Path(key))), model, defaults, settings, device)
+
+    def repeatable(self, request: ReportRequest) -> ReportRequest:
+        """The request with the seed that it leaves to chance: without it nobody could write the report again."""
+        options = request.options or self._defaults
+        if not options.do_sample or options.seed is not None:
+            return request
+        return dataclasses.replace(request, options=dataclasses.replace(options, seed=secrets.randbits(63)))
+
+    def record(self, report: Report, exchange: Exchange) -> None:
+        """Write the line of a report. Raises NotRecorded if that is not possible."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {"time": now, "request": exchange.name, **self._writer}
+        line |= record_report(exchange.request, report, self._defaults, self._log.key)
+        try:
+            self._log.append(line)
+        except AuditError as error:
+            log("not_recorded", request=exchange.name, reason=str(error))
+            raise NotRecorded(
+                "the report could not be entered in the audit log of this site, and no report is given without; try "
+                "again later"
+            ) from None

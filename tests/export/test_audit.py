@@ -1,0 +1,224 @@
+"""`export.audit`: reports that are in an audit log are written again, equal in all bits, and what differs is named."""
+
+import random
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from export import audit
+from export.audit import Original, Replayed, find_line, replay, verify
+from export.package import write_archive
+from handlers.auditor import Auditor
+from handlers.exchange import Exchange
+from handlers.response import ServedModel
+from handlers.settings import Settings
+from prelim.audit.check import read_log
+from prelim.audit.key import AuditKey
+from prelim.audit.log import AuditLog
+from prelim.errors import AuditError
+from prelim.generation.options import GenerationOptions
+from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.tiny_model import CONFIG, png, write_tiny_model
+
+REPORTS = 100
+
+
+@dataclass(frozen=True)
+class Site:
+    """An audit log of REPORTS reports.
+
+    originals : what each was written from, in the order of the lines
+    """
+
+    folder: Path
+    key: Path
+    archive: Path
+    originals: list[Original]
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The lines, which are checked."""
+        return [line for line, _ in read_log(self.folder, AuditKey.read(self.key))]
+
+    def replay(self, index: int, **changes: Any) -> Replayed:
+        """Write one report again, with changes to the line."""
+        return replay([self.lines[index] | changes], [self.originals[index]], self.archive, self.key)[0]
+
+
+def random_options(rng: random.Random) -> GenerationOptions:
+    """Beams, samples and penalties; half of the samples are without a seed."""
+    beams, sample = rng.choice([1, 1, 2, 3]), rng.random() < 0.4
+    return GenerationOptions(
+        num_beams=beams,
+        do_sample=sample,
+        temperature=rng.choice([1.0, 1.7]) if sample else 1.0,
+        seed=rng.randrange(2**63) if sample and rng.random() < 0.5 else None,
+        num_return_sequences=rng.randint(1, beams),
+        repetition_penalty=rng.choice([1.0, 1.3]),
+        max_new_tokens=rng.randint(4, 20),
+        stop=("effusion",) if rng.random() < 0.2 else (),
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tiny_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Reports on 12 images with random options, written in batches of random neighbors by one thread."""
+    folder, rng = tmp_path_factory.mktemp("site"), random.Random(0)
+    key = folder / "audit.key"
+    key.write_bytes(b"k" * 32)
+    key.chmod(0o600)
+    for seed in range(12):
+        (folder / f"{seed}.png").write_bytes(png(seed))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generator = ReportGenerator.load(tiny_mar, threads=1)
+    model = ServedModel("tiny", "1.0", "mobilenet_graph", generator.sha256)
+    settings = replace(Settings.read(None), threads=1, share_weights=False)
+    auditor = Auditor(AuditLog(folder / "audit", AuditKey.read(key)), model, CONFIG.generation, settings, "cpu")
+    originals: dict[str, Original] = {}
+    exchanges: dict[str, Exchange] = {}
+    for number in range(REPORTS):
+        file, options = folder / f"{rng.randrange(12)}.png", random_options(rng)
+        request = auditor.repeatable(ReportRequest(image=file.read_bytes(), options=options))
+        exchanges[f"r{number}"] = Exchange(request, name=f"r{number}")
+        originals[f"r{number}"] = Original([file], {"stop": list(options.stop)} if options.stop else {})
+        generator.add(f"r{number}", request)
+    recorded: list[str] = []
+    while len(recorded) < REPORTS:
+        for name, report in generator.step().items():
+            assert not isinstance(report, Exception)
+            auditor.record(report, exchanges[name])
+            recorded.append(name)
+    torch.set_num_threads(threads)
+    return Site(folder / "audit", key, tiny_mar, [originals[name] for name in recorded])
+
+
+def test_a_hundred_reports_are_equal_in_all_bits(site: Site) -> None:
+    """In a new process, alone instead of in batches: token ids, texts and log-probabilities of all sequences."""
+    lines = site.lines
+    assert len({line["digests"]["logprobs"] for line in lines}) > REPORTS / 2
+    assert any(len(original.texts) for original in site.originals)
+
+    replayed = replay(lines, site.originals, site.archive, site.key)
+
+    assert [f"{one}" for one in replayed] == ["equal in all bits"] * REPORTS
+
+
+def test_another_image_is_named(site: Site, tmp_path: Path) -> None:
+    """As the cause of what differs."""
+    (tmp_path / "other.png").write_bytes(png(99))
+    other = replace(site, originals=[replace(one, images=[tmp_path / "other.png"]) for one in site.originals])
+    index = next(i for i, line in enumerate(site.lines) if not line["texts"] and line["tokens"] > 3)
+
+    replayed = other.replay(index)
+
+    assert replayed.difference in ("token_ids", "logprobs")
+    assert replayed.causes == ("another image",)
+
+
+def test_another_archive_is_named(site: Site, tmp_path: Path) -> None:
+    """With both hashes."""
+    model = write_tiny_model(tmp_path / "tiny", seed=1)
+    other = replace(site, archive=write_archive(model, tmp_path / "store", batching="in-flight", slots=8))
+    index = next(i for i, line in enumerate(site.lines) if not line["texts"] and line["tokens"] > 3)
+
+    replayed = other.replay(index)
+
+    assert replayed.difference is not None
+    assert [cause.partition(":")[0] for cause in replayed.causes] == ["another archive"]
+    assert site.lines[0]["model"]["sha256"] in replayed.causes[0]
+
+
+def test_other_options_processor_and_libraries_are_named(site: Site) -> None:
+    """What differs is told apart from what only could have made a difference."""
+    index = next(i for i, line in enumerate(site.lines) if not line["texts"] and line["tokens"] > 3)
+    line = site.lines[index]
+
+    elsewhere = site.replay(index, processor="Z80", libraries=line["libraries"] | {"torch": "1.0"})
+    changed = site.replay(index, digests=line["digests"] | {"logprobs": "0" * 64})
+    texts = site.replay(next(i for i, line in enumerate(site.lines) if line["texts"]), texts={"stop": "0" * 64})
+
+    assert f"{elsewhere}".startswith("equal in all bits, although there is another processor: ")
+    assert "other libraries: torch 1.0 was " in f"{elsewhere}"
+    assert f"{changed}" == "logprobs differ: archive, processor, image and options are the same"
+    assert f"{texts}" == "equal in all bits, although there is other options"
+
+
+def test_texts_that_were_not_given_are_asked_for(site: Site) -> None:
+    """By the names of their fields."""
+    index = next(i for i, line in enumerate(site.lines) if line["texts"])
+    with pytest.raises(AuditError, match="was made with stop; give them in the file of --texts"):
+        replay([site.lines[index]], [replace(site.originals[index], texts={})], site.archive, site.key)
+
+
+def test_features_are_replayed(site: Site, tiny_archive: Path, tmp_path: Path) -> None:
+    """A request with image_features instead of an image, from a .npy file."""
+    generator = ReportGenerator.load(tiny_archive, threads=1)
+    features = np.random.default_rng(0).normal(size=generator.image_features_shape).astype(np.float32)
+    np.save(tmp_path / "features.npy", features)
+    from prelim.audit.record import record_report
+
+    request = ReportRequest(image_features=features, options=CONFIG.generation)
+    (report,) = generator.generate([request])
+    assert not isinstance(report, Exception)
+    record = record_report(request, report, CONFIG.generation, AuditKey.read(site.key))
+
+    (replayed,) = replay(
+        [site.lines[0] | dict(record)], [Original([tmp_path / "features.npy"], {})], site.archive, site.key
+    )
+
+    assert f"{replayed}" == "equal in all bits"
+
+
+def test_noted_hashes_show_a_log_that_was_written_anew(site: Site, tmp_path: Path) -> None:
+    """By somebody with the key, or put back to an earlier state: only what was noted elsewhere shows that."""
+    key = AuditKey.read(site.key)
+    number, last = verify(site.folder, key)
+    anew = AuditLog(tmp_path / "audit", key)
+    for line in site.lines[:-1]:
+        anew.append(line)
+
+    assert number == REPORTS
+    assert verify(site.folder, key, noted={number: last[:16]}) == (number, last)
+    assert verify(anew.folder, key)[0] == REPORTS - 1
+    with pytest.raises(AuditError, match=f"ends after line {REPORTS - 1}; line {REPORTS} was noted"):
+        verify(anew.folder, key, noted={number: last})
+    anew.append(site.lines[0])
+    with pytest.raises(AuditError, match="was written anew"):
+        verify(anew.folder, key, noted={number: last})
+
+
+def test_request_with_several_lines() -> None:
+    """A client that sends a request again keeps its id."""
+    lines = [{"line": 1, "request": "a"}, {"line": 2, "request": "b"}, {"line": 3, "request": "a"}]
+    assert find_line(lines, "b")["line"] == 2
+    assert find_line(lines, "a", 3)["line"] == 3
+    for request, message in (("a", "the lines 1, 3; choose by --line"), ("c", "c has no line")):
+        with pytest.raises(AuditError, match=message):
+            find_line(lines, request)
+
+
+def test_command_line(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`verify` and `replay` say what they found, and their exit codes too."""
+    monkeypatch.setenv("PRELIM_AUDIT_KEY", str(site.key))
+    index = next(i for i, line in enumerate(site.lines) if not line["texts"])
+    name, (image,) = site.lines[index]["request"], site.originals[index].images
+
+    def run(*arguments: object) -> object:
+        monkeypatch.setattr(sys, "argv", ["audit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            audit.main()
+        return ended.value.code
+
+    assert run("verify", site.folder) == 0
+    assert f"nothing was changed up to line {REPORTS}" in capsys.readouterr().out
+    assert run("replay", site.folder, name, image, site.archive) == 0
+    assert capsys.readouterr().out == "equal in all bits\n"
+    assert run("verify", site.folder, "--noted", f"{REPORTS + 1}:00") == f"the log ends after line {REPORTS}; " + (
+        f"line {REPORTS + 1} was noted"
+    )
