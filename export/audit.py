@@ -121,6 +121,8 @@ def find_line(lines: Iterable[Line], request: str, number: int | None = None) ->
     if len(found) != 1:
         which = ", ".join(f"{line['line']}" for line in found)
         raise AuditError(f"{request} has the lines {which}; choose by --line" if found else f"{request} has no line")
+    if "digests" not in found[0]:
+        raise AuditError(f"{request} got no report ({found[0]['refused']['type']})")
     return found[0]
 
 

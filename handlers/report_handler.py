@@ -176,6 +176,8 @@ class ReportHandler:
 
     def _failed(self, name: str, failure: Failure, answer: Answer) -> Answer:
         self.metrics.failure(failure)
+        if self.auditor is not None:
+            self.auditor.refuse(name, failure)
         log("answer", request=name, code=failure.code, reason=failure.type)
         return answer
 

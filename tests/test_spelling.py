@@ -25,7 +25,7 @@ KEYS = re.compile(
 )
 QUOTED = {
     # Words of reports and of prompts.
-    "training/evaluation/metrics/labeler_rules.py": {"artefact"},
+    "model_src/prelim/labels/rules.py": {"artefact"},
     "benchmarks/models/smollm2.py": {"colour", "summarise"},
     # Names of shared files.
     "tests/model_src/images/dicom/test_strangers.py": {"grey"},

@@ -23,6 +23,7 @@ from prelim.archive.archive import CONFIDENCE
 from prelim.encoding.gate import pool
 from prelim.errors import PrelimError
 from prelim.generation.confidence import Inputs, read_sentences
+from prelim.labels.labeler import Labeler
 from prelim.networks.model_folder import MODEL_CARD, Model, hash_model, read_model_folder
 from terminal.program import sign_of_life
 from training.datasets.formats.open_radiology import TEMPLATES, read_templates
@@ -42,7 +43,6 @@ from training.evaluation.confidence import (
     measure,
 )
 from training.evaluation.data import EvaluationData, read_data
-from training.evaluation.metrics.labeler import Labeler
 from training.evaluation.metrics.template_captions import labels_of
 from training.evaluation.model_run import ModelRunner
 

@@ -90,6 +90,7 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         **upstream_directives(),
         "error_file": f'root "{folder}"; ssi on; ssi_types application/json;',
         "drafts_token": upstream.drafts_token,
+        **_shadow(settings),
         "tls": _tls(settings),
         "listen": settings.listen + (" ssl" if settings.tls else ""),
         "listen_grpc": settings.listen_grpc + (" ssl http2" if settings.tls else " http2"),
@@ -118,6 +119,24 @@ def find_nginx() -> str:
     if found is None:
         raise LaunchError("nginx is not installed: apt-get install nginx-light")
     return found
+
+
+def _shadow(settings: Settings) -> dict[str, str]:
+    """What copies requests, and where to; empty if nothing is tried out."""
+    shadow = settings.shadow
+    if shadow is None:
+        return {"shadow": "", "mirror": "", "shadow_location": ""}
+    # A share of 100 % leaves nothing that a second line could be about.
+    share = "* 1;" if shadow.share == 100 else f"{shadow.share:.2f}% 1; * 0;"
+    lines = (
+        f"upstream shadow {{ server {shadow.address}; }}",
+        f'split_clients "$id" $is_copied {{ {share} }}',
+        'map $request_uri $shadow_path { default "";',
+        f'"~^/predictions/{re.escape(settings.model)}(/[0-9][0-9.]*)?$" /predictions/{shadow.model};',
+        "/v1/chat/completions /v1/chat/completions; }",
+    )
+    location = _fill("shadow.conf.template", {"host": shadow.address.rpartition(":")[0]})
+    return {"shadow": "\n    ".join(lines), "mirror": "mirror /_shadow;", "shadow_location": location}
 
 
 def _tls(settings: Settings) -> str:

@@ -61,6 +61,30 @@ class Hosts:
 
 
 @dataclass(frozen=True)
+class Shadow:
+    """A version that is tried out on a copy of the traffic; its answers are dropped.
+
+    address : of a gateway on loopback in front of it
+    model   : that is asked instead of the default model
+    share   : per cent of the requests to the default model that it gets, 0.01 to 100
+
+    Raises LaunchError if a value is not allowed.
+    """
+
+    address: str
+    model: str
+    share: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.address, str) or not _ADDRESS.fullmatch(self.address) or not is_loopback(self.address):
+            raise LaunchError(f"shadow.address is {self.address!r}; allowed: a port of loopback, as 127.0.0.1:8090")
+        if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
+            raise LaunchError(f"shadow.model is {self.model!r}; allowed: the name of a served model")
+        if type(self.share) not in (int, float) or not 0.01 <= self.share <= 100:
+            raise LaunchError(f"shadow.share is {self.share!r}; allowed: 0.01 to 100, in per cent")
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a site decides; its file explains every setting.
 
@@ -81,6 +105,7 @@ class Settings:
     drafts_token: Path | None = None
     routes: tuple[Path, ...] = ()
     hosts: Hosts | None = None
+    shadow: Shadow | None = None
 
     def __post_init__(self) -> None:
         for name in ("listen", "listen_grpc"):
@@ -125,12 +150,8 @@ def _convert(name: str, value: Any, folder: Path) -> Any:
     """The value of a setting as its type has it; paths start at the folder."""
     if value is None:
         return None
-    if name == "tls":
-        if not isinstance(value, dict) or set(value) != {"certificate", "key"}:
-            raise LaunchError("tls is not {certificate: FILE, key: FILE}")
-        return Tls(*(_existing(name, folder / value[part]) for part in ("certificate", "key")))
-    if name == "hosts":
-        return _convert_hosts(value, folder)
+    if name in _SECTIONS:
+        return _SECTIONS[name](value, folder)
     if name in LISTS and not isinstance(value, list):
         raise LaunchError(f"{name} is {value!r}; allowed: a list")
     if name in FILES and not all(isinstance(path, str) for path in (value if name in LISTS else [value])):
@@ -141,6 +162,18 @@ def _convert(name: str, value: Any, folder: Path) -> Any:
     if isinstance(value, list):
         return tuple(_existing(name, folder / path) if name == "routes" else path for path in value)
     return value
+
+
+def _convert_tls(value: Any, folder: Path) -> Tls:
+    if not isinstance(value, dict) or set(value) != {"certificate", "key"}:
+        raise LaunchError("tls is not {certificate: FILE, key: FILE}")
+    return Tls(*(_existing("tls", folder / value[part]) for part in ("certificate", "key")))
+
+
+def _convert_shadow(value: Any, _: Path) -> Shadow:
+    if not isinstance(value, dict) or set(value) != {"address", "model", "share"}:
+        raise LaunchError("shadow is not {address: HOST:PORT, model: NAME, share: PER CENT}")
+    return Shadow(**value)
 
 
 def _convert_hosts(value: Any, folder: Path) -> Hosts:
@@ -155,6 +188,9 @@ def _convert_hosts(value: Any, folder: Path) -> Hosts:
         raise LaunchError(f"hosts.addresses is {value['addresses']!r}; allowed: a list of IP addresses")
     files = {name: _existing(f"hosts.{name}", folder / value[name]) for name in ("ca", "key_file")}
     return Hosts(**{**value, **files, "addresses": tuple(map(str, value["addresses"]))})
+
+
+_SECTIONS = {"tls": _convert_tls, "hosts": _convert_hosts, "shadow": _convert_shadow}
 
 
 def _existing(name: str, path: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handlers.auditor import FOLDER, KEY
+from handlers.auditor import FINDINGS, FOLDER, KEY
 from prelim.audit.check import read_log
 from prelim.audit.key import AuditKey
 from prelim.audit.log import HEAD, parts_of
@@ -128,4 +128,26 @@ def test_log_that_was_changed_stops_the_start(folder: Path, serve: Callable[...,
     folder.mkdir()
     (folder / HEAD).write_bytes(b"damaged")
     with pytest.raises(RuntimeError, match="audit/head was changed"):
+        serve()
+
+
+def test_findings_and_refusals_are_recorded_where_versions_are_compared(
+    folder: Path, key: Path, serve: Callable[..., Frontend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nowhere else: a line tells then what a report says, in labels."""
+    for number, findings in enumerate([None, "yes"]):
+        if findings is not None:
+            monkeypatch.setenv(FINDINGS, findings)
+        frontend = serve()
+        for word in (b"pneumothorax", b"broken"):
+            frontend.submit({"body": word}, {"X-Request-Id": f"{word.decode()}{number}"})
+        frontend.run()
+
+    written = {line["request"]: line for line in lines(folder, key)}
+    assert written.keys() == {"pneumothorax0", "pneumothorax1", "broken1"}
+    assert "findings" not in written["pneumothorax0"]
+    assert written["pneumothorax1"]["findings"] == {"pneumothorax": "positive"}
+    assert written["broken1"]["refused"] == {"code": 415, "type": "NotAnImage"}
+    monkeypatch.setenv(FINDINGS, "1")
+    with pytest.raises(RuntimeError, match="set it to yes"):
         serve()

@@ -10,11 +10,11 @@ import pytest
 from prelim.archive.archive import CONFIDENCE, WEIGHTS
 from prelim.decoders.weights_file import read_weights, write_weights
 from prelim.errors import ArchiveError
+from prelim.labels.labeler import Labeler
 from prelim.networks.model_folder import MODEL_CARD, read_model_folder
 from training import confidence
 from training.datasets.study import DatasetError
 from training.evaluation.confidence import Sentences, by_labeler, fit, markdown, mean_logprob, measure
-from training.evaluation.metrics.labeler import Labeler
 from training.settings import Settings
 from training.train import train
 

@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from prelim.labels.labeler import Labeler
 from training.datasets import FORMATS
 from training.datasets.source import Source
 from training.datasets.study import SPLITS, DatasetError
 from training.evaluation.baselines import best_constant_report, random_reports
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.metrics.clinical import clinical_measures
-from training.evaluation.metrics.labeler import Labeler
 from training.evaluation.metrics.overlap import Measures, coco_measures
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.table import format_row

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from prelim.generation.confidence import DISTANCE, INPUTS, Confidence, Inputs
+from prelim.labels.labeler import NO_FINDING, Labeler, State
 from training.datasets.study import DatasetError
 from training.datasets.templates import LabelReader, Labels
 from training.evaluation.input_gate import area
-from training.evaluation.metrics.labeler import NO_FINDING, Labeler, State
 from training.evaluation.metrics.template_captions import right_group
 
 FEWEST = 30

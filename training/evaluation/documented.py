@@ -14,11 +14,11 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from prelim.labels.labeler import FINDINGS
 from training.datasets.source import Source
 from training.evaluation.blindness import SIDES, measure, tabulate
 from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.metrics import coverage, labeler_check
-from training.evaluation.metrics.labeler import FINDINGS
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.systems import CONSTANT, FREQUENT, RANDOM, baselines, evaluate
 from training.evaluation.table import figure, format_cell, format_count, format_row

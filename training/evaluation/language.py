@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 
-from training.evaluation.metrics.labeler import PHRASES
+from prelim.labels.labeler import PHRASES
 
 SAMPLE = 40
 """Texts put together: one report is too short to tell ("No acute disease" looks Romanian)."""

@@ -51,7 +51,7 @@ class Head:
         found = _HEAD.fullmatch(contents)
         if found is None and not contents and not parts_of(folder):
             return cls()
-        head = None if found is None else cls(*map(int, found.groups()[:3]), found[4].decode())
+        head = None if found is None else cls(int(found[1]), int(found[2]), int(found[3]), found[4].decode())
         if head is None or head.to_bytes(key) != contents:
             raise AuditError(f"{folder / HEAD} was changed or removed, or belongs to another key")
         return head

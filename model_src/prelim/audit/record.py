@@ -15,7 +15,7 @@ import numpy as np
 from prelim.audit.key import AuditKey
 from prelim.encoding.report_request import ReportRequest
 from prelim.generation.options import GenerationOptions
-from prelim.report import Report
+from prelim.report import Alternative, Report
 
 _IMAGES = ("image", "images", "image_features")
 _ABOUT_THE_ANSWER = "return_"
@@ -57,7 +57,7 @@ def numbers_of(request: ReportRequest, defaults: GenerationOptions) -> dict[str,
 
 def report_digests(report: Report, key: AuditKey) -> dict[str, str]:
     """Keyed digests of all sequences of an answer: token ids, texts, and log-probabilities to the last bit."""
-    sequences = (report, *report.alternatives)
+    sequences: list[Report | Alternative] = [report, *report.alternatives]
     return {
         "token_ids": key.digest("token_ids", _json([sequence.token_ids for sequence in sequences])),
         "text": key.digest("text", _json([sequence.text for sequence in sequences])),

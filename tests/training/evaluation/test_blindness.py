@@ -1,7 +1,7 @@
 """Texts made wrong on purpose are wrong in what they should be, and in nothing else."""
 
+from prelim.labels.labeler import Labeler, positive
 from training.evaluation.blindness import remove_denials, same_labels, swap_sides
-from training.evaluation.metrics.labeler import Labeler, positive
 
 
 def test_denials_are_removed() -> None:

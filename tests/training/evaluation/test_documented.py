@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from launcher.install import GB_CPU, GB_CUDA
+from prelim.labels.labeler import FINDINGS
 from prelim.networks.model_folder import read_model_folder
 from tests.parity.fixture import ATOL
 from training.datasets.delimited import read_rows
@@ -22,7 +23,6 @@ from training.evaluation.baselines import pixel_vectors, random_reports
 from training.evaluation.data import read_data
 from training.evaluation.demo_card import MEASUREMENTS
 from training.evaluation.documented import PAGE, PARTS, find_differences, find_part
-from training.evaluation.metrics.labeler import FINDINGS
 from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.meteor import LONGEST
 from training.evaluation.metrics.r2gen import Protocol

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 
+from prelim.labels.labeler import FINDINGS, LABELS, Labeler
 from training.evaluation.metrics.f1 import hits, macro_f1, micro_f1
-from training.evaluation.metrics.labeler import FINDINGS, LABELS, Labeler
 from training.evaluation.metrics.overlap import Measures, Systems
 
 FIVE = ("atelectasis", "cardiomegaly", "consolidation", "edema", "pleural effusion")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from prelim.labels.labeler import NO_FINDING, Labeler
 from training.evaluation.metrics.f1 import f1_interval, hits
-from training.evaluation.metrics.labeler import NO_FINDING, Labeler
 
 SAME = {
     "Atelectasis": "atelectasis",

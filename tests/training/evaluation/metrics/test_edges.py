@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prelim.labels.labeler import _cut, _Phrases
 from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
 from training.evaluation.metrics.f1 import f1_interval, hits
-from training.evaluation.metrics.labeler import _cut, _Phrases
 from training.evaluation.metrics.meteor import LONGEST, find_refusal, meteor_counts
 from training.evaluation.metrics.ngrams import bleu, bleu_counts, bleu_measures, gather_references
 from training.evaluation.metrics.optional import extra_measures

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prelim.labels.labeler import FINDINGS, NO_FINDING, Labeler, State, positive, sentences
 from training.evaluation.metrics.clinical import clinical_measures
 from training.evaluation.metrics.f1 import f1, f1_interval, hits, macro_f1, micro_f1
-from training.evaluation.metrics.labeler import FINDINGS, NO_FINDING, Labeler, State, positive, sentences
 from training.evaluation.metrics.labeler_check import SAME, check, read_gold, read_reports
 
 LABELER = Labeler()

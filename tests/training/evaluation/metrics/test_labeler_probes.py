@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.evaluation.metrics.labeler import FINDINGS, NO_FINDING, Labeler, State
+from prelim.labels.labeler import FINDINGS, NO_FINDING, Labeler, State
 
 LABELER = Labeler()
 

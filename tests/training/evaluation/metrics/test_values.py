@@ -9,13 +9,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from prelim.labels.labeler import FINDINGS, LABELS, NO_FINDING, Labeler, State
 from tests.training.conftest import LABELS as COMBINATIONS
 from training.datasets.templates import Labels
 from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
 from training.evaluation.metrics.clinical import FIVE, GROUPS, clinical_measures, label_counts
 from training.evaluation.metrics.f1 import f1, hits, macro_f1, micro_f1
-from training.evaluation.metrics.labeler import FINDINGS, LABELS, NO_FINDING, Labeler, State
 from training.evaluation.metrics.labeler_check import markdown, read_gold
 from training.evaluation.metrics.measure import Bootstrap, Measure, mean
 from training.evaluation.metrics.meteor import _one_line, meteor, meteor_counts

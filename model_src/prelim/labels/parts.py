@@ -2,7 +2,7 @@
 
 import re
 
-from training.evaluation.metrics.labeler_rules import any_of
+from prelim.labels.rules import any_of
 
 OTHER_PARTS = any_of(
     "aort(?:a|ic)", "hil(?:a|ar|um)", "arter(?:y|ies)", "vasculature", "vascularity", "lungs?", "esophagus", "trachea"

@@ -2,7 +2,7 @@
 
 import re
 
-from training.evaluation.metrics.labeler_rules import ADVERB, SEEN, any_of
+from prelim.labels.rules import ADVERB, SEEN, any_of
 
 _TOLD = (
     r"history|h/o|p?m?hx|pmh|indications?|reasons? for (?:the )?(?:exam\w*|study)|"

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from training.evaluation.metrics import labeler_history as history
-from training.evaluation.metrics import labeler_mentions as mentions
-from training.evaluation.metrics import labeler_parts as parts
-from training.evaluation.metrics import labeler_rules as rules
+from prelim.labels import history, mentions, parts, rules
 
 PHRASES = Path(__file__).parent / "chexpert_phrases"
 
@@ -89,16 +86,26 @@ class Labeler:
         alternatives : what both findings of "atelectasis or pneumonia" are
         """
         said: dict[str, State] = {}
+        for finding, state, _ in self.statements(report, alternatives):
+            said[finding] = max(state, said.get(finding, State.NEGATIVE))
+        found = any(state > State.NEGATIVE for finding, state in said.items() if finding != "support devices")
+        said.pop(OTHER, None)
+        return {NO_FINDING: State.NEGATIVE if found else State.POSITIVE, **said}
+
+    def statements(
+        self, report: str, alternatives: State = State.UNCERTAIN
+    ) -> Iterator[tuple[str, State, tuple[str, str]]]:
+        """Everything that a report says: a finding or OTHER, what is said of it, and the words around it in its clause.
+
+        alternatives : as in `read`
+        """
         for sentence in sentences(report):
             for finding, phrases in self._phrases.items():
                 for match in phrases.places(sentence):
                     told = history.TOLD.search(sentence[: match.start()])
                     state = None if told else _state(sentence, match, finding, alternatives)
                     if state is not None:
-                        said[finding] = max(state, said.get(finding, State.NEGATIVE))
-        found = any(state > State.NEGATIVE for finding, state in said.items() if finding != "support devices")
-        said.pop(OTHER, None)
-        return {NO_FINDING: State.NEGATIVE if found else State.POSITIVE, **said}
+                        yield finding, state, _cut(sentence, match, rules.CLAUSE_END)
 
     def find(self, report: str) -> frozenset[str]:
         """The labels that scores count: those present and alternatives, which the gold set counts too."""
