@@ -11,13 +11,11 @@ from prelim.labels.labeler import OTHER, Labeler, State
 _SIDE = re.compile(r"\b(left|right|bilateral(?:ly)?|both|bibasilar|bibasal)\b")
 _BOTH = re.compile(r"\b(?:left and right|right and left)\b")
 
-Findings = dict[str, str]
-"""What is said of each finding that a report mentions, such as "pleural effusion": "positive left"."""
 
+def read_findings(report: str) -> dict[str, str]:
+    """What the rule labeler reads of each finding that is mentioned, such as "pleural effusion": "positive left".
 
-def read_findings(report: str) -> Findings:
-    """What the rule labeler reads: "negative", "uncertain" or "positive"; of the last two also the side, if it is said.
-
+    It is "negative", "uncertain" or "positive", the last two with the side, if it is said.
     The side is that of the nearest word before the finding in its clause, or else of the first one after it. The rules
     are measured for what is there and what is denied (docs/evaluate.md), not for sides.
     """
