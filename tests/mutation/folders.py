@@ -52,6 +52,11 @@ FOLDERS = {
             )
         ),
     ),
+    "audit": Folder("model_src/prelim/audit", ("tests/model_src/audit", "tests/export/test_audit.py")),
+    "labels": Folder(
+        "model_src/prelim/labels",
+        tuple(f"{METRICS}/test_{name}.py" for name in ("labeler", "labeler_probes", "edges")),
+    ),
     "metrics": Folder(
         "training/evaluation/metrics",
         # The other one trains a model.
