@@ -22,7 +22,7 @@ from prelim.audit.key import AuditKey
 from prelim.audit.log import AuditLog
 from prelim.audit.machine import describe_processor, library_versions
 from prelim.audit.record import record_report
-from prelim.errors import AuditError, NotRecorded
+from prelim.errors import AuditError, NotAudited
 from prelim.generation.options import GenerationOptions
 from prelim.labels.findings import read_findings
 from prelim.report import Report
@@ -92,7 +92,7 @@ class Auditor:
         return dataclasses.replace(request, options=dataclasses.replace(options, seed=secrets.randbits(63)))
 
     def record(self, report: Report, exchange: Exchange) -> None:
-        """Write the line of a report. Raises NotRecorded if that is not possible."""
+        """Write the line of a report. Raises NotAudited if that is not possible."""
         line = dict(record_report(exchange.request, report, self._defaults, self._log.key))
         line["timing_ms"] = timing_ms(report, exchange)
         if self._findings:
@@ -101,14 +101,14 @@ class Auditor:
             self._append(exchange.name, line)
         except AuditError as error:
             log("not_recorded", request=exchange.name, reason=str(error))
-            raise NotRecorded(
+            raise NotAudited(
                 "the report could not be entered in the audit log of this site, and no report is given without; try "
                 "again later"
             ) from None
 
     def refuse(self, name: str, failure: Failure) -> None:
         """Write the line of a request that got no report, where versions are compared."""
-        if not self._findings or failure.type == NotRecorded.__name__:
+        if not self._findings or failure.type == NotAudited.__name__:
             return
         try:
             self._append(name, {"refused": {"code": failure.code, "type": failure.type}})

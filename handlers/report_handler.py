@@ -168,7 +168,7 @@ class ReportHandler:
         return answer
 
     def _recorded(self, report: Report, exchange: Exchange) -> Answer:
-        """The answer with a report, which is in the audit log before. Raises NotRecorded if it cannot be."""
+        """The answer with a report, which is in the audit log before. Raises NotAudited if it cannot be."""
         answer = _answer_format(exchange).report_answer(report, exchange, self.model)
         if self.auditor is not None:
             self.auditor.record(report, exchange)

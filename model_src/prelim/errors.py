@@ -15,7 +15,7 @@ PrelimError
       Overloaded       503  no capacity left for this request
     InternalError      500  an unexpected exception, which is its cause
     NonFiniteOutput    500  the model computed NaN or infinity
-    NotRecorded        503  the audit log cannot be written, and no report is given without its line
+    NotAudited         503  the audit log cannot be written, and no report is given without its line
     DeadlineExceeded   504  no report within the time that a request may take
   AuditError           the audit log or its key cannot be used, or was changed (audit)
   TooManyPositions     a given report is too long to be scored (decoders.teacher_forcing)
@@ -124,7 +124,7 @@ class NonFiniteOutput(RequestError):
     """The model computed NaN or infinity."""
 
 
-class NotRecorded(RequestError):
+class NotAudited(RequestError):
     """The report cannot be entered in the audit log."""
 
     status = 503

@@ -94,7 +94,7 @@ def test_report_without_its_line_is_not_given(audited: Frontend, folder: Path) -
     audited.run()
 
     assert job.status == 503
-    assert job.body["error"]["type"] == "NotRecorded"
+    assert job.body["error"]["type"] == "NotAudited"
     assert json.loads(stream.chunks[-1])["error"]["code"] == 503
     assert after.status == 200
 
