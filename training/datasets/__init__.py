@@ -107,7 +107,7 @@ def read_studies(
     if is_zip(path):
         raise DatasetError(f"{path} is a zip archive; unpack it, and give its folder or the file in it as path")
     # A table in parquet may hold its images: the folder is then where they are written to.
-    written = format in WRITES_IMAGES or (format == "table" and path.suffix == ".parquet")
+    written = format in WRITES_IMAGES or (format == "table" and (path.suffix == ".parquet" or path.is_dir()))
     if images is not None and not (written and not images.exists()):
         images = unpack_images(images)
     places: dict[str, str] = {}

@@ -53,6 +53,15 @@ def remove_markup(text: str) -> str:
     return _ENTITY.sub(lambda found: html.unescape(found[0]).replace("\xa0", " "), text)
 
 
+_ESCAPED_END = re.compile(r"(?:\\+r)?\\+n(?!(?:u|eq|abla)\b)|\\+r(?=[\s\\A-Z]|\Z)")
+_ESCAPED_SPACE = re.compile(r"\\+t(?=[\s\\A-Z\d]|\Z)|_x000[Dd]_")
+
+
+def remove_escapes(text: str) -> str:
+    r"""A text with line ends where a program wrote them as `\n`; `\t` and Excel's `_x000D_` are white space."""
+    return _ESCAPED_SPACE.sub(" ", _ESCAPED_END.sub("\n", text)) if "\\" in text or "_x000" in text else text
+
+
 def has_words(text: str) -> bool:
     """Whether anything but punctuation and marks of de-identification is in a text."""
     return any(character.isalnum() for character in DEIDENTIFIED.sub(" ", text))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.cleaning import has_words, remove_markup
+from training.datasets.cleaning import has_words, remove_escapes, remove_markup
 from training.datasets.study import DatasetError
 from training.datasets.values import read_value
 
@@ -165,7 +165,7 @@ def check_keys(place: str, record: Any, required: Sequence[str]) -> None:
 
 
 def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False) -> dict[str, str]:
-    """The sections that have words, without control characters and HTML.
+    """The sections that have words, without control characters, HTML and escaped line ends.
 
     Unknown values (`null`, `nan`, `#N/A`) and texts of marks alone (`XXXX`, `___`) are left out. A list of one text
     that was written as text (`['Clear.']`) is that text.
@@ -180,7 +180,7 @@ def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False
         if text is not None and not isinstance(text, str):
             raise DatasetError(f"{place}: {name} is {type(text).__name__}; expected a text or null")
         if text and (answers or read_value(text)) and has_words(text):
-            kept[name] = CONTROLS.sub("", remove_markup(text)).strip()
+            kept[name] = CONTROLS.sub("", remove_markup(remove_escapes(text))).strip()
     return kept
 
 

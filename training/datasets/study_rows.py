@@ -13,6 +13,20 @@ StudyRow = tuple[str, dict[str, Any]]
 """A place for messages, and values by key."""
 
 
+QUESTIONS = {"question": PROMPT, "answer": "report"}
+"""What data sets of questions call these; an answer counts where there is a question."""
+
+
+def name_questions(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its question as `prompt` and the answer to it as `report`, where it has none of these names."""
+    named = dict(record)
+    if "question" in record:
+        for key, name in QUESTIONS.items():
+            if key in record and name not in record:
+                named[name] = named.pop(key)
+    return named
+
+
 def join_rows(
     rows: Sequence[StudyRow], folder: ImageFolder, *, image: str, sections: Sequence[str], key: str, asked: bool
 ) -> dict[str, Any]:

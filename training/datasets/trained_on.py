@@ -73,11 +73,11 @@ class TrainedOn:
             return Path(path).resolve() == Path(source.path).resolve()
 
     def find_pictures(self, studies: Sequence[Study], source: Source) -> set[str]:
-        """Ids of the studies of another data set with a picture that the model was trained on, whatever its bytes are.
+        """Ids of the studies with a picture that the model was trained on, whatever its id and its bytes are.
 
-        In the data set of the training ids tell, and pictures that look alike are not the same.
+        Also in the data set of the training, where a copy may be in another split under another id.
         """
-        if not self.pictures or self.is_of(source):
+        if not self.pictures:
             return set()
         owners = [(study.study_id, image) for study in studies for image in study.images]
         hashes = [hash_picture(image, source.frame) for _, image in owners]

@@ -11,6 +11,7 @@ from pathlib import Path
 from training.datasets.delimited import read_rows
 from training.datasets.files import keep_texts
 from training.datasets.image_files import find_folder, list_images
+from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
 
 PATTERN = "derivatives/labels/labels_*.tsv"
@@ -22,6 +23,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     if len(tables) != 1:
         raise DatasetError(f"{path} has {len(tables)} files {PATTERN}; give the folder with one, or the file, as path")
     root = images or (path if path.is_dir() else path.parents[2])
+    splits = SplitReader()
     for place, row in read_rows(tables[0], ("PatientID", "ReportID", "Report"), delimiter="\t"):
         files = list_images(find_folder(root, f"{row['PatientID']}/{row['ReportID']}/mod-rx"))
         views = (re.search(r"_vp-([a-z]+)", file.name) for file in files)
@@ -32,7 +34,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             patient_id=row["PatientID"],
             views=tuple(view[1] if view else "" for view in views),
             source="BIMCV-COVID19",
-            split=None,
+            split=splits.read(row, place),
             labels={"labels": row["Labels"]} if row.get("Labels") else {},
             place=place,
         )

@@ -12,10 +12,9 @@ from typing import Any
 
 from training.datasets.files import check_keys, collect_labels, keep_readings, read_json, read_records
 from training.datasets.image_files import ImageFolder, strip_suffixes
-from training.datasets.patients import find_patient
-from training.datasets.split_names import SplitReader, find_split, is_split_key
+from training.datasets.membership import read_membership
+from training.datasets.split_names import SplitReader, find_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import find_patient_value, name_patient_keys
 
 PATTERNS = ("annotations.json", "captions*.json", "annotations/captions*.json", "*/_annotations.coco.json")
 
@@ -56,18 +55,17 @@ def _read_file(file: Path, images: Path | None, splits: SplitReader) -> Iterator
             )
         name = str(record["file_name"])
         sections, further = keep_readings(captions.pop(record["id"], []), place)
+        patient, own_split, keys = read_membership(record, place, splits, name)
         yield Study(
             study_id=strip_suffixes(name),
             images=(folder.find(name),),
             sections=sections,
             further=further,
-            patient_id=find_patient_value(record) or find_patient(name),
+            patient_id=patient,
             views=("",),
             source="COCO captions",
-            split=splits.read(record, place) or split,
-            labels=collect_labels(
-                record, ("id", "file_name", *name_patient_keys(record), *filter(is_split_key, record))
-            ),
+            split=own_split or split,
+            labels=collect_labels(record, ("id", "file_name", *keys)),
             place=place,
         )
     if captions:

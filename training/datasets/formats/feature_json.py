@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from training.datasets.files import collect_labels, keep_texts, read_json, read_records
-from training.datasets.patients import find_patient
+from training.datasets.membership import read_membership
 from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import find_patient_value
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -19,15 +18,16 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     splits = SplitReader()
     for file in sorted(path.glob("*.json")):
         [(place, record)] = read_records(file, [read_json(file)], ("embedding", "report"))
+        patient, split, keys = read_membership(record, place, splits, file.stem)
         yield Study(
             study_id=file.stem,
             images=(),
             sections=keep_texts({"report": record["report"]}, place),
-            patient_id=find_patient_value(record) or find_patient(file.stem),
+            patient_id=patient,
             views=(),
             source=path.name,
-            split=splits.read(record, place),
-            labels=collect_labels(record, ("report", "embedding")),
+            split=split,
+            labels=collect_labels(record, ("report", "embedding", *keys)),
             features=file,
             place=str(file),
         )

@@ -7,6 +7,8 @@ from pathlib import Path
 from training.datasets.delimited import read_rows
 from training.datasets.files import find_file, keep_texts
 from training.datasets.image_files import ImageFolder
+from training.datasets.membership import read_membership
+from training.datasets.split_names import SplitReader
 from training.datasets.study import Study
 
 SECTIONS = ("indication", "comparison", "findings", "impression")
@@ -22,6 +24,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     projections = find_file(reports.parent, "indiana_projections.csv")
     own = reports.parent / "images"
     folder = ImageFolder(images) if images else ImageFolder(own, own / "images_normalized")
+    splits = SplitReader()
     views: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     for _, row in read_rows(projections, ("uid", "filename", "projection")):
         uid, name = row["uid"], row["filename"]
@@ -30,6 +33,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         views[uid].append((folder.find(name, f"CXR{openi}.png", f"CXR{uid}_{openi}.png"), row["projection"]))
     for place, row in read_rows(reports, ("uid", "MeSH", "Problems", *SECTIONS)):
         uid = row["uid"]
+        _, split, _ = read_membership(row, place, splits)
         yield Study(
             study_id=uid,
             images=tuple(image for image, _ in views[uid]),
@@ -37,7 +41,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             patient_id=uid,
             views=tuple(view for _, view in views[uid]),
             source="Indiana University",
-            split=None,
+            split=split,
             labels={"mesh": row["MeSH"], "problems": row["Problems"]},
             place=place,
         )

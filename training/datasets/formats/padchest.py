@@ -6,6 +6,7 @@ from pathlib import Path
 from training.datasets.delimited import read_rows
 from training.datasets.files import find_file, keep_texts
 from training.datasets.image_files import ImageFolder
+from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
 from training.datasets.values import read_value
 
@@ -19,6 +20,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read the table; the images are next to it or in `images/`, in the published folders 0 to 54 or in one."""
     table = find_file(path, TABLE, f"{TABLE}.gz")
     folder = ImageFolder(images) if images else ImageFolder(table.parent / "images", table.parent)
+    splits = SplitReader()
     studies: dict[str, list[tuple[str, dict[str, str]]]] = {}
     for place, row in read_rows(table, COLUMNS):
         if read_value(row["StudyID"]) is None:
@@ -42,7 +44,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             patient_id=known.get("PatientID"),
             views=tuple(row["Projection"] for _, row in rows),
             source="PadChest",
-            split=None,
+            split=splits.read(first, place),
             labels={name: first[column] for name, column in LABELS.items() if first.get(column)} | _find_age(first),
             place=place,
         )

@@ -6,7 +6,8 @@ any of SECTIONS      : texts; one may be missing or null. A list of texts, and o
 uid                  : study; objects of one uid are one study
 any of PATIENT_KEYS  : see Study; unknown where none is there
 view                 : see Study; of several files a list
-prompt               : what is asked; objects of one study with different prompts are studies of their own
+prompt               : what is asked, also as `question` with its `answer`; objects of one study with different prompts
+                       are studies of their own
 any of SPLIT_KEYS    : see Study, in any case
 any other value      : a label
 """
@@ -19,7 +20,7 @@ from training.datasets.files import PROMPT, collect_labels, find_file, read_json
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import SplitReader, is_split_key
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import StudyRow, join_rows, separate_questions
+from training.datasets.study_rows import StudyRow, join_rows, name_questions, separate_questions
 from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report", "note", "imaging_text")
@@ -34,7 +35,8 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     folder = ImageFolder(images or file.parent / "images")
     splits = SplitReader()
     studies: dict[str, Rows] = {}
-    for place, record in read_records(file, read_json(file), ("file",)):
+    for place, entry in read_records(file, read_json(file), ("file",)):
+        record = name_questions(entry)
         record["file"] = _read_names(place, record["file"])
         record["split"] = splits.read(record, place)
         studies.setdefault(read_value(record.get("uid")) or record["file"][0], []).append((place, record))

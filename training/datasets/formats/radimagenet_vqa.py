@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from training.datasets.files import PROMPT, keep_texts
 from training.datasets.image_files import write_image
-from training.datasets.split_names import name_split
+from training.datasets.membership import Membership, read_membership
+from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
 
 
@@ -18,18 +19,23 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     images : folder that the images of the rows read so far are written to, by the hash of their bytes: an image that
              several questions are about is written once, and what is there already is not written again
 
-    Every question with its answer is a study. Patients are unknown; the questions about one image are a group.
+    Every question with its answer is a study. The questions about one image are a group. Patients are unknown unless a
+    column or a key of the metadata names them.
     """
     if images is None:
         raise DatasetError(f"the images are inside {path}; give as images the folder to write them to (about its size)")
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise DatasetError(f"{path} has no parquet files; give one, or a folder of them, as path")
+    splits = SplitReader()
     for file in files:
         split = name_split(file.name.split("-")[0].removesuffix(".parquet"), str(file))
         name = (file.relative_to(path) if path.is_dir() else Path(file.name)).with_suffix("").as_posix()
         for i, row in enumerate(_read_rows(file)):
-            yield from _make_studies(f"{file}, row {i}", f"{name}-{i}", row, split, images)
+            place = f"{file}, row {i}"
+            own = read_membership({**row, **(row.get("metadata") or {})}, place, splits)
+            member = own._replace(split=own.split or split)
+            yield from _make_studies(place, f"{name}-{i}", row, member, images)
 
 
 def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
@@ -54,7 +60,7 @@ def _read_rows(file: Path) -> Iterator[dict[str, Any]]:
             raise DatasetError(f"{file} is not a complete parquet file: {error}; fetch it again") from error
 
 
-def _make_studies(place: str, name: str, row: Mapping[str, Any], split: str | None, images: Path) -> Iterator[Study]:
+def _make_studies(place: str, name: str, row: Mapping[str, Any], member: Membership, images: Path) -> Iterator[Study]:
     # Hugging Face keeps an image as {"bytes", "path"}; other programs write the bytes alone.
     data = row["image"]["bytes"] if isinstance(row["image"], dict) else row["image"]
     if not isinstance(data, bytes) or not data:
@@ -67,10 +73,10 @@ def _make_studies(place: str, name: str, row: Mapping[str, Any], split: str | No
             study_id=name if len(turns) == 1 else f"{name}-{number}",
             images=(image,),
             sections=keep_texts({"report": answer}, place, answers=True),
-            patient_id=None,
+            patient_id=member.patient_id,
             views=("",),
             source="RadImageNet-VQA",
-            split=split,
+            split=member.split,
             labels=metadata | ({PROMPT: question} if question else {}),
             group=image.stem,
             place=place,

@@ -6,6 +6,8 @@ from typing import Any
 
 from training.datasets.files import PROMPT, find_file, keep_texts, read_json, read_records
 from training.datasets.image_files import ImageFolder
+from training.datasets.membership import read_membership
+from training.datasets.split_names import SplitReader
 from training.datasets.study import Study
 from training.datasets.values import read_value
 
@@ -23,20 +25,22 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     file = find_file(path, *FILES)
     own = (file.parent / "images", file.parent / "VQA_RAD Image Folder")
     folder = ImageFolder(images) if images else ImageFolder(*own)
+    splits = SplitReader()
     cases: dict[str, str | None] = {}
     for place, record in read_records(file, read_json(file), KEYS):
         name = str(record["image_name"])
         # Some rows count the case up (…a2, …a3) as a spreadsheet does: the first row of an image names its case.
         case = cases.setdefault(name, read_value(record["image_case_url"]))
         texts = keep_texts({key: _write_number(record[key]) for key in ("answer", "question")}, place, answers=True)
+        patient, split, _ = read_membership(record, place, splits)
         yield Study(
             study_id=str(record["qid"]),
             images=(folder.find(name),),
             sections={"report": texts["answer"]} if "answer" in texts else {},
-            patient_id=case,
+            patient_id=patient or case,
             views=("",),
             source="VQA-RAD",
-            split=None,
+            split=split,
             labels={PROMPT: texts.get("question", ""), **{key: str(record.get(key) or "") for key in LABELS}},
             group=name,
             place=place,

@@ -8,11 +8,11 @@ from typing import Any
 
 from training.datasets.files import PROMPT, RepeatedKeyError, collect_labels, keep_readings, load_json
 from training.datasets.image_files import IMAGE_SUFFIXES, strip_suffixes, write_image
+from training.datasets.membership import read_membership
 from training.datasets.packed import read_members
-from training.datasets.patients import find_patient
-from training.datasets.split_names import SplitReader, find_split, is_split_key
+from training.datasets.split_names import SplitReader, find_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import find_patient_value, name_patient_keys
+from training.datasets.study_rows import name_questions
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
 PLAIN = (".txt", ".text", ".caption")
@@ -75,18 +75,17 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             sections, further = keep_readings(
                 [{name: record.get(name) for name in SECTIONS}], place, answers=bool(record.get(PROMPT))
             )
+            patient, own_split, keys = read_membership(record, place, splits, key)
             yield Study(
                 study_id=f"{shard}/{key}",
                 images=tuple(write_image(data, images) for data in pictures.values()),
                 sections=sections,
                 further=further,
-                patient_id=find_patient_value(record) or find_patient(key),
+                patient_id=patient,
                 views=tuple(map(_find_view, pictures)),
                 source=path.stem,
-                split=splits.read(record, place) or split,
-                labels=collect_labels(
-                    record, (*SECTIONS, *REPORTS, *name_patient_keys(record), *filter(is_split_key, record))
-                ),
+                split=own_split or split,
+                labels=collect_labels(record, (*SECTIONS, *REPORTS, *keys)),
                 group=group,
                 place=place,
             )
@@ -198,6 +197,7 @@ def _read_texts(place: str, members: dict[str, bytes]) -> dict[str, Any]:
         raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
     if not isinstance(record, dict):
         raise DatasetError(f"{place}: its JSON is {type(record).__name__}; expected an object")
+    record = name_questions(record)
     named = {name: texts[f".{name}{suffix}"] for name in SECTIONS for suffix in PLAIN if f".{name}{suffix}" in texts}
     plain = next((texts[suffix] for suffix in PLAIN if suffix in texts), None)
     report = plain or named.get("report") or next((record[key] for key in REPORTS if record.get(key)), None)

@@ -10,12 +10,15 @@ from pathlib import Path
 from training.datasets.delimited import read_rows
 from training.datasets.files import collect_labels, find_file, keep_texts
 from training.datasets.image_files import list_images, nest_folders, strip_suffixes
-from training.datasets.patients import find_patient
+from training.datasets.membership import read_membership
+from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
-    """Read XREPORT_dataset.csv; the images are in `images/` next to it. Further columns are labels.
+    """Read XREPORT_dataset.csv; the images are in `images/` next to it.
+
+    Further columns name the patient and the split (`read_membership`), or are labels.
 
     Raises DatasetError where two files fit an id and neither has its whole name.
     """
@@ -25,6 +28,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     files: dict[str, list[Path]] = defaultdict(list)
     for file in list_images(folder):
         files[strip_suffixes(file.name)].append(file)
+    splits = SplitReader()
     ids = {row["id"] for _, row in rows}
     whole = set(files)
     for name in sorted(whole - ids):  # belongs to the id up to its first dot, unless a file has that as its whole name
@@ -35,14 +39,15 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         if len(found) > 1:
             names = ", ".join(file.name for file in found)
             raise DatasetError(f"{place}: {names} fit the id; remove all but one, or give the id the whole name")
+        patient, split, keys = read_membership(row, place, splits, row["id"])
         yield Study(
             study_id=row["id"],
             images=(found[0] if found else folder / f"{row['id']}.png",),
             sections=keep_texts({"report": row["text"]}, place),
-            patient_id=find_patient(row["id"]),
+            patient_id=patient,
             views=("",),
             source="XREPORT",
-            split=None,
-            labels=collect_labels(row, ("id", "text")),
+            split=split,
+            labels=collect_labels(row, ("id", "text", *keys)),
             place=place,
         )
