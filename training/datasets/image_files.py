@@ -1,6 +1,8 @@
 """Image files of data sets: found by the names that data sets give them, written where they are in other files."""
 
 import hashlib
+import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
@@ -16,6 +18,10 @@ MAX_NESTED = 4
 """Folders within each other that are looked into."""
 
 
+NUMBERED = re.compile(r"(?:images?|imgs?|part|batch|chunk)[_-]?\d+")
+"""Folders that share the images of a data set; a bare number may be a study."""
+
+
 class ImageFolder:
     """Finds image files by the names that data sets give them.
 
@@ -25,6 +31,7 @@ class ImageFolder:
 
     def __init__(self, *roots: Path) -> None:
         self._roots = tuple(folder for root in roots for folder in nest_folders(root))
+        self._numbered = tuple(folder for root in roots for folder in _list_numbered(root))
         self._listing = cache(_list_images)
 
     def find(self, *names: str) -> Path:
@@ -33,10 +40,16 @@ class ImageFolder:
         A file may have another image suffix than its name says, or one where the name has none, in any case; the rest
         of the name must be the same: `scan.1` is not `scan.2.png`.
 
+        A name without a folder is also looked for in numbered folders (`images_001/images/`), as archives in parts
+        unpack. Windows' separators are read.
+
         Raises DatasetError where several files fit: `a` where there are a.png and a.jpg.
         """
-        for root in self._roots:
+        names = tuple(name.replace("\\", "/") for name in names)
+        for root in (*self._roots, *self._numbered):
             for name in names:
+                if root in self._numbered and "/" in name:
+                    continue
                 exact = root / name
                 if _is_file(exact):
                     return exact
@@ -78,6 +91,15 @@ def nest_folders(root: Path) -> list[Path]:
 def find_folder(root: Path, name: str) -> Path:
     """The folder of a name in a root or in a folder that is alone in it; that in the root where none is there."""
     return next((folder / name for folder in nest_folders(root) if (folder / name).is_dir()), root / name)
+
+
+def _list_numbered(root: Path) -> list[Path]:
+    """`images_001`, `images_002` and so on, or what is alone in them."""
+    if not root.is_dir():
+        return []
+    with os.scandir(root) as inside:
+        found = sorted(item.name for item in inside if NUMBERED.fullmatch(item.name.lower()) and item.is_dir())
+    return [nest_folders(root / name)[-1] for name in found]
 
 
 def _is_file(path: Path) -> bool:

@@ -13,6 +13,9 @@ StudyRow = tuple[str, dict[str, Any]]
 """A place for messages, and values by key."""
 
 
+CONVERSATIONS = "conversations"
+"""Key of a list of turns."""
+
 QUESTIONS = {"question": PROMPT, "answer": "report"}
 """What data sets of questions call these; an answer counts where there is a question."""
 
@@ -25,6 +28,36 @@ def name_questions(record: Mapping[str, Any]) -> dict[str, Any]:
             if key in record and name not in record:
                 named[name] = named.pop(key)
     return named
+
+
+def pair_turns(place: str, turns: Any) -> Iterator[tuple[str, str]]:
+    """Every answer with the question before it; an answer without one has an empty question.
+
+    turns : conversations as LLaVA has them: `[{"from": "human", "value": ...}, {"from": "gpt", "value": ...}]`
+
+    Raises DatasetError for anything else.
+    """
+    if not isinstance(turns, list) or not turns:
+        raise DatasetError(f"{place} has no turn in conversations; remove the row")
+    question = ""
+    for turn in turns:
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            raise DatasetError(f"{place}: a turn of conversations is not an object with from and value; fetch it again")
+        if turn.get("from") in ("human", "user"):
+            question = turn["value"]
+        elif turn.get("from") != "system":  # which says how to answer
+            yield question, turn["value"]
+            question = ""
+
+
+def expand_conversation(place: str, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The record, or one for each turn of its `conversations`, with question and answer. Raises as pair_turns does."""
+    if not isinstance(record.get(CONVERSATIONS), list):
+        yield dict(record)
+        return
+    rest = {key: value for key, value in record.items() if key != CONVERSATIONS}
+    for question, answer in pair_turns(place, record[CONVERSATIONS]):
+        yield {**rest, "question": question, "answer": answer}
 
 
 def join_rows(

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.delimited import check_columns, find_delimiter, read_rows
-from training.datasets.files import read_json_lines
+from training.datasets.files import read_json, read_json_lines, read_records
 from training.datasets.split_names import find_split
 from training.datasets.study import DatasetError
 from training.datasets.study_rows import StudyRow
 
-KINDS = ("csv", "tsv", "xlsx", "parquet", "jsonl", "ndjson")
+KINDS = ("csv", "tsv", "xlsx", "parquet", "jsonl", "ndjson", "json")
 """Suffixes without the dot; also followed by `.gz` where it is text."""
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(?=\.)")
@@ -34,6 +34,10 @@ def find_tables(path: Path) -> list[tuple[Path, str | None]]:
     if not path.is_dir():
         raise DatasetError(f"{path} does not exist; give the table, or a folder with it, as path")
     files = sorted(file for file in path.rglob("*") if _name_kind(file) in KINDS and _is_visible(file, path))
+    # A folder's JSON files are often notes on its tables.
+    files = [file for file in files if _name_kind(file) != "json"] or [
+        file for file in files if find_split(file.relative_to(path).as_posix())
+    ]
     if not files:
         raise DatasetError(f"{path} is a folder without a table (.{', .'.join(KINDS)}); give the file itself as path")
     _check_parts(files)
@@ -87,8 +91,10 @@ def read_any(file: Path) -> Iterator[StudyRow]:
         rows = _read_parquet(file)
     elif kind in ("jsonl", "ndjson"):
         rows = read_json_lines(file)
+    elif kind == "json":
+        rows = read_records(file, read_json(file), ())
     else:
-        raise DatasetError(f"{file} is not a table; allowed: .csv, .tsv, .xlsx, .parquet, .jsonl, .ndjson")
+        raise DatasetError(f"{file} is not a table; allowed: .{', .'.join(KINDS)}")
     for place, row in rows:
         yield place, {column: _read_cell(value) for column, value in row.items()}
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from training.datasets.study import Study
+from training.datasets.values import fold_key
 from training.evaluation.metrics.measure import Array, Bootstrap, Measure
 
 SHOWN = ("BLEU-4", "ROUGE-L", "micro F1, 13 findings", "finding group")
@@ -61,7 +62,7 @@ def score_subgroups(
 
 def describe(study: Study) -> Iterator[tuple[str, str]]:
     """The attributes that a data set says of a study, as (name, value)."""
-    labels = {name.lower(): value for name, value in study.labels.items()}
+    labels = {fold_key(name).removeprefix("patient"): value for name, value in study.labels.items()}
     context = labels.get("context", "")  # ReXrank: Age:50-60.Gender:M.Indication: ...
     sex = labels.get("sex") or labels.get("gender") or _search(r"Gender:\s*(\w+)", context)
     if known := SEXES.get(sex.strip().lower()):

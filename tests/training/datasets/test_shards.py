@@ -123,3 +123,39 @@ def test_escaped_line_ends_are_line_ends(tmp_path: Path, written: str, text: str
     source = Source("table", str(tmp_path / "t.jsonl"))
     [study] = read_source(source)
     assert study.text(source.sections) == text
+
+
+def test_json_lists_of_questions_by_split(tmp_path: Path) -> None:
+    """SLAKE's layout, with other JSON files next to it; and LLaVA's conversations, turn by turn."""
+    for number, split in enumerate(("train", "validate", "test")):
+        row = {
+            "img_name": f"x{number}/source.jpg",
+            "question": "Is it clear?",
+            "answer": "Yes",
+            "answer_type": "CLOSED",
+        }
+        (tmp_path / f"{split}.json").write_text(json.dumps([row]), encoding="utf-8")
+    (tmp_path / "mask.json").write_text('{"lung": 1}', encoding="utf-8")
+    studies = read_source(Source("table", str(tmp_path), columns={"image": "img_name"}))
+    assert {study.split: study.sections["report"] for study in studies} == dict.fromkeys(
+        ("train", "val", "test"), "Yes"
+    )
+    turns = [("human", "<image>\nDescribe it."), ("gpt", "Clear lungs."), ("human", "Is it normal?"), ("gpt", "Yes.")]
+    conversation = [{"from": who, "value": text} for who, text in turns]
+    rows = [{"id": "7", "image": "a.png", "conversations": conversation}]
+    (tmp_path / "llava.json").write_text(json.dumps(rows), encoding="utf-8")
+    first, second = read_source(Source("table", str(tmp_path / "llava.json")))
+    assert (first.study_id, first.labels["prompt"], first.sections["report"]) == ("7#1", "Describe it.", "Clear lungs.")
+    assert (second.study_id, second.labels["prompt"], second.sections["report"]) == ("7#2", "Is it normal?", "Yes.")
+
+
+def test_images_in_numbered_folders_and_by_names_of_windows(tmp_path: Path) -> None:
+    """NIH's archives unpack to images_001/images; a study's own folder is not one of them."""
+    for number, folder in enumerate(("images_001/images", "images_002/images", "12", "files")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"{number}.png").write_bytes(png(number))
+    names = ["0.png", "1.png", "2.png", "files\\3.png", "files/0.png"]
+    rows = [json.dumps({"image": name, "report": "Clear."}) for name in names]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    found = [study.images[0].is_file() for study in read_source(Source("table", str(tmp_path / "t.jsonl")))]
+    assert found == [True, True, False, True, False]

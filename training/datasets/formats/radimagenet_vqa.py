@@ -11,6 +11,7 @@ from training.datasets.image_files import write_image
 from training.datasets.membership import Membership, read_membership
 from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
+from training.datasets.study_rows import pair_turns
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -67,7 +68,7 @@ def _make_studies(place: str, name: str, row: Mapping[str, Any], member: Members
         raise DatasetError(f"{place} has no image bytes; fetch the parquet file with its images embedded")
     image = write_image(data, images)
     metadata = {key: str(value) for key, value in (row.get("metadata") or {}).items() if value is not None}
-    turns = list(_pair_turns(place, row["conversations"]))
+    turns = list(pair_turns(place, row["conversations"]))
     for number, (question, answer) in enumerate(turns):
         yield Study(
             study_id=name if len(turns) == 1 else f"{name}-{number}",
@@ -81,18 +82,3 @@ def _make_studies(place: str, name: str, row: Mapping[str, Any], member: Members
             group=image.stem,
             place=place,
         )
-
-
-def _pair_turns(place: str, turns: Any) -> Iterator[tuple[str, str]]:
-    """Every answer with the question before it; an answer without one has an empty question."""
-    if not isinstance(turns, list) or not turns:
-        raise DatasetError(f"{place} has no turn in conversations; remove the row")
-    question = ""
-    for turn in turns:
-        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
-            raise DatasetError(f"{place}: a turn of conversations is not an object with from and value; fetch it again")
-        if turn.get("from") in ("human", "user"):
-            question = turn["value"]
-        elif turn.get("from") != "system":  # which says how to answer
-            yield question, turn["value"]
-            question = ""

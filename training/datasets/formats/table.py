@@ -8,9 +8,9 @@
 
 `columns` says which column is which of COLUMNS; a column of that name, in any case, needs no line, nor does one of
 PATIENT_KEYS or SPLIT_KEYS, nor `question` (the prompt) and next to it `answer` (the report). All others are labels.
-Rows of one id are one study: those with other texts for the same images, and lists of texts (parquet, JSON lines), are
-further references. Rows without an id are of the study that their image names. Where `prompt` is set, every question of
-a study is a study of its own.
+Rows of one id are one study: those with other texts for the same images, and lists of texts (parquet, JSON), are
+further references; turns of `conversations` (LLaVA) are rows. Rows without an id are of the study that their image
+names. Where `prompt` is set, every question of a study is a study of its own.
 Parquet may hold the images themselves, as bytes or as `{bytes, path}`: they are written to `image_folder`, or next to
 the table. A folder may hold the parts of a table, each with its split in its name or folder
 (`training.datasets.table_files.find_tables`); images are then also looked for next to the table that names them.
@@ -25,7 +25,7 @@ from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import QUESTIONS, StudyRow, join_rows, separate_questions
+from training.datasets.study_rows import QUESTIONS, StudyRow, expand_conversation, join_rows, separate_questions
 from training.datasets.table_files import find_tables, read_any
 from training.datasets.values import SHORTENED, find_patient_value, name_patient_keys, read_value
 
@@ -51,7 +51,8 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
     splits, unnamed, named = SplitReader(), "", ""
     for file, of_file in files:
         near = ImageFolder(file.parent)
-        for place, values in read_any(file):
+        rows = ((place, part) for place, values in read_any(file) for part in expand_conversation(place, values))
+        for place, values in rows:
             row = _read_row(place, values, given, splits, written)
             row["split"] = row["split"] or of_file
             if images is None and file.parent != root:
@@ -69,8 +70,8 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
             key = f"{of_file}/{row['image'][0]}" if several else row["image"][0]
             studies.setdefault(study_id or key, []).append((place, row))
     folder = ImageFolder(images or root, written)
-    for study_id, rows in studies.items():
-        yield from _make_studies(study_id, rows, folder, name)
+    for study_id, of_study in studies.items():
+        yield from _make_studies(study_id, of_study, folder, name)
 
 
 def _name_below(root: Path, file: Path, name: str) -> str:

@@ -17,6 +17,9 @@ from training.evaluation.metrics.answers import answer_measures, are_questions, 
         ("", "", True, 1.0),
         ("not seen", "no", False, 0.0),
         ("心影增大", "心影增大", True, 1.0),
+        ("Sí, un poco.", "sí un poco", True, 1.0),
+        ("effusion effusion effusion", "effusion", False, 0.5),  # 2 x 1 / (3 + 1)
+        ("lung " * 5000, "lung " * 5000, True, 1.0),
     ],
 )
 def test_an_answer_is_right_or_not(text: str, reference: str, right: bool, f1: float) -> None:
