@@ -1,6 +1,7 @@
 """Values at the edges of generation: what a score is made of, who may enter, and what is left when one leaves."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from prelim.generation.confidence import Confidence, read_confidence, read_sente
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
+from prelim.generation.phrase_automaton import Characters, Strings
 from prelim.generation.prompt import PromptConfig, Prompter
 from prelim.generation.text_stages import _begun
+from prelim.generation.token_text import BAR, canonical
 from tests.model_src.generation.reference import BOS, engine, request, run, tiny_decoder, tiny_image
 from tests.model_src.generation.test_columns import narrow_engine
 from tests.model_src.generation.test_prompt import characters, show
@@ -181,3 +184,34 @@ def test_words_of_a_request_are_words_wherever_they_stand() -> None:
 def test_beginnings_at_the_end_of_a_text(text: str, wanted: str, begun: int) -> None:
     """The longest, and never all of what is wanted."""
     assert _begun(text, wanted) == begun
+
+
+def test_phrases_are_found_as_in_the_whole_text() -> None:
+    """By the automaton, in texts that are read in two parts, one by one or all second parts at once."""
+    draw = random.Random(0)
+
+    def text(longest: int) -> str:
+        return "".join(draw.choices("abA- .\u00e4c", k=draw.randint(0, longest)))
+
+    found = 0
+    for _ in range(60):
+        phrases = [phrase for phrase in (text(4) for _ in range(3)) if phrase.strip()] or ["ab"]
+        patterns = {canonical(phrase) for phrase in phrases} | {canonical(phrases[0]).removesuffix(BAR)}
+        automaton = Characters(patterns)
+
+        def has(whole: str, patterns: set[str] = patterns) -> bool:
+            return any(pattern in canonical(whole) for pattern in patterns)
+
+        for first in (text(6) for _ in range(8)):
+            state, hit = automaton.read(automaton.start, first)
+            assert hit == has(first), (patterns, first)
+            if hit:
+                continue
+            seconds = [text(5) for _ in range(10)]
+            expected = [has(first + second) for second in seconds]
+            found += sum(expected)
+            assert [automaton.read(state, second)[1] for second in seconds] == expected, (patterns, first, seconds)
+            strings = Strings.of(seconds, range(10))
+            hits = automaton.hits(state, strings)
+            assert {int(i) for i in strings.order[hits]} == {i for i, one in enumerate(expected) if one}
+    assert found > 300

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prelim.kernels import GROUP, NF4_BLOCK, unavailable
+from prelim.kernels import GROUP, NF4_BLOCK, fits, unavailable
 from tests.model_src.kernels.test_rows import each
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
@@ -36,6 +36,8 @@ def last_bytes() -> Iterator[Callable[[Tensor], Tensor]]:
     protect = ctypes.CDLL(None, use_errno=True).mprotect
 
     def copy(tensor: Tensor) -> Tensor:
+        if not tensor.numel():
+            return tensor
         data = tensor.contiguous().view(torch.uint8).flatten()
         size = -(-len(data) // mmap.PAGESIZE) * mmap.PAGESIZE
         pages = mmap.mmap(-1, size + mmap.PAGESIZE)
@@ -63,6 +65,41 @@ def test_stored_weights_are_read_where_they_are(
     assert product.weights == weight.data_ptr()
     assert (product(x) - x @ weight.float().T).abs().max() < 1e-2
     assert stored_product(weight[:, :20], None, None).inputs == 32
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_row_after_the_last_is_read(
+    dtype: torch.dtype, last_bytes: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of every number, scales of integers, and packed weights may lie at the ends of their pages."""
+    from prelim.kernels import product
+
+    class Room:
+        """Replaces StoredRows."""
+
+        def __init__(self, numbers: product.Numbers, rows: int, inputs: int) -> None:
+            groups = inputs // GROUP if numbers.name == "int8" else 0
+            sizes = ((rows * inputs * numbers.item_size, torch.uint8), (rows * groups, torch.float32))
+            room = [last_bytes(torch.zeros(size, dtype=kind)) for size, kind in (*sizes, (rows * groups, torch.int32))]
+            self._room = room
+
+        def addresses(self) -> tuple[int, ...]:
+            """Of values, scales and corrections."""
+            return tuple(room.data_ptr() for room in self._room)
+
+    monkeypatch.setattr(product, "StoredRows", Room)
+    weight = whole(70, 2 * GROUP, dtype)
+    products = [product.stored_product(weight, None, None)]
+    if fits(weight):
+        packed = last_bytes(product.pack(weight))
+        products.append(
+            product.Product(product.PACKED[dtype], (70, 2 * GROUP), packed.data_ptr(), (packed,), None, None)
+        )
+    for rows in range(1, 8):
+        x = normal(rows, 2 * GROUP, seed=rows)
+        wanted = x @ weight.float().T
+        for multiply in products:
+            assert ((multiply(x) - wanted).norm() / wanted.norm()) < 0.02
 
 
 def test_weights_of_four_bits_are_read_where_they_are(last_bytes: Callable[[Tensor], Tensor]) -> None:
