@@ -166,6 +166,19 @@ def test_an_empty_draft_says_so(page: Any, site: Site, choose: Callable[..., Non
     assert "no text" in page.locator("#text").inner_text()
 
 
+def test_a_long_word_does_not_widen_a_phone(page: Any, site: Site, choose: Callable[..., None]) -> None:
+    """Neither in the draft nor in an alternative: the rest of the page would be out of sight."""
+    page.set_viewport_size({"width": 360, "height": 600})
+    choose()
+    wait_for_state(page, "Ready")
+    long = {"report": "x" * 1000, "sections": {"findings": None, "impression": None}}
+    alternatives = [{"report": "y" * 1000, "avg_logprob": -1.0}]
+    site.recorder.answers[PREDICT] = stream(REPORT | long | {"alternatives": alternatives})
+    page.locator("#write").click()
+    wait_for_state(page, "Draft finished.")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
 def test_several_files_are_not_one(page: Any, site: Site) -> None:
     """None is chosen for the user."""
     page.evaluate(
