@@ -4,6 +4,7 @@ One folder a study, one file an image, both named by keyed hashes: a listing of 
 """
 
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterable
@@ -41,9 +42,10 @@ class Spool:
         study, instance = uids[:2]
         path = self._path(study, instance)
         path.parent.mkdir(exist_ok=True, mode=0o700)
-        unfinished = path.with_suffix(".part")
+        # Of its own: the same image can arrive over two associations at once.
+        unfinished = path.with_suffix(f".{secrets.token_hex(8)}.part")
         try:
-            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as target:
                 target.write(file)
                 target.flush()

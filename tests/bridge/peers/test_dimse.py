@@ -178,6 +178,28 @@ def test_answers_of_the_pacs_are_outages_or_failures(tmp_path: Path) -> None:
         client.store(document)
 
 
+def test_an_image_that_arrives_twice_at_once_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over two associations: the second begins before the first is on the disk, and breaks off there."""
+    spool = Spool(tmp_path / "spool", SiteKey(b"k" * 32))
+    file = radiograph()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def flush_during_second(*_: object) -> None:
+        monkeypatch.setattr("bridge.store.spool.os.fsync", full)
+        with pytest.raises(OSError, match="space"):
+            spool.add(file)
+        monkeypatch.setattr("bridge.store.spool.os.fsync", lambda _: None)
+
+    monkeypatch.setattr("bridge.store.spool.os.fsync", flush_during_second)
+    spool.add(file)
+
+    (header,) = spool.study(STUDY).images
+    assert spool.size() == len(file)
+    assert spool.image(header).PixelData == dcmread(BytesIO(file)).PixelData
+
+
 def test_the_spool_is_purged_except_for_what_waits(tmp_path: Path) -> None:
     """After keep_hours a study's images go, unless it is still in the queue."""
     spool = Spool(tmp_path / "spool", SiteKey(b"k" * 32))
