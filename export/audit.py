@@ -109,7 +109,8 @@ def verify(folder: Path, key: AuditKey, first: int = 1, noted: Mapping[int, str]
         number = fields["line"]
         expected = missing.pop(number, "")
         if not last.startswith(expected):
-            raise AuditError(f"line {number} has the hash {last}; {expected} was noted: the log was written anew")
+            way = "somebody with the key wrote the log once more"
+            raise AuditError(f"line {number} has the hash {last}; {expected} was noted: {way}")
     if missing:
         raise AuditError(f"the log ends after line {number}; line {min(missing)} was noted")
     return number, last
@@ -139,7 +140,7 @@ def replay(lines: Sequence[Line], originals: Sequence[Original], archive: Path, 
             **{name: lines[0][name] for name in ("device", "threads", "share_weights")},
             "folder": folder,
             "key": str(key_file.resolve()),
-            "reports": [_asked(line, original) for line, original in zip(lines, originals, strict=True)],
+            "reports": [_prepare(line, original) for line, original in zip(lines, originals, strict=True)],
         }
         command = [sys.executable, "-I", "-c", _PROGRAM]
         done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
@@ -149,7 +150,7 @@ def replay(lines: Sequence[Line], originals: Sequence[Original], archive: Path, 
     return [_compare(line, again, sha256) for line, again in zip(lines, written, strict=True)]
 
 
-def _asked(line: Line, original: Original) -> dict[str, Any]:
+def _prepare(line: Line, original: Original) -> dict[str, Any]:
     missing = sorted(line["texts"].keys() - original.texts.keys())
     if missing:
         raise AuditError(f"{line['request']} was made with {', '.join(missing)}; give them in the file of --texts")

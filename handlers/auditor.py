@@ -81,6 +81,10 @@ class Auditor:
             return None
         if not folder or not key:
             raise AuditError(f"{FOLDER} is {folder!r} and {KEY} is {key!r}; set both, to a folder and a file, or none")
+        for name, path in ((FOLDER, folder), (KEY, key)):
+            # A worker is started in the folder of its archive.
+            if not Path(path).is_absolute():
+                raise AuditError(f"{name} is {path!r}; it must begin with /")
         audit_log = AuditLog(Path(folder), AuditKey.read(Path(key)))
         return cls(audit_log, model, defaults, settings, device, findings=findings is not None)
 

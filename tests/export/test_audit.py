@@ -154,23 +154,23 @@ def test_texts_that_were_not_given_are_asked_for(site: Site) -> None:
         replay([site.lines[index]], [replace(site.originals[index], texts={})], site.archive, site.key)
 
 
-def test_noted_hashes_show_a_log_that_was_written_anew(site: Site, tmp_path: Path) -> None:
+def test_noted_hashes_show_a_log_that_was_written_twice(site: Site, tmp_path: Path) -> None:
     """By somebody with the key, or put back to an earlier state: only what was noted elsewhere shows that."""
     key = AuditKey.read(site.key)
     number, last = verify(site.folder, key)
-    anew = AuditLog(tmp_path / "audit", key)
+    again = AuditLog(tmp_path / "audit", key)
     lines = [{name: value for name, value in line.items() if name not in ("line", "before")} for line in site.lines]
     for line in lines[:-1]:
-        anew.append(line)
+        again.append(line)
 
     assert number == REPORTS
     assert verify(site.folder, key, noted={number: last[:16]}) == (number, last)
-    assert verify(anew.folder, key)[0] == REPORTS - 1
+    assert verify(again.folder, key)[0] == REPORTS - 1
     with pytest.raises(AuditError, match=f"ends after line {REPORTS - 1}; line {REPORTS} was noted"):
-        verify(anew.folder, key, noted={number: last})
-    anew.append(lines[0])
-    with pytest.raises(AuditError, match="was written anew"):
-        verify(anew.folder, key, noted={number: last})
+        verify(again.folder, key, noted={number: last})
+    again.append(lines[0])
+    with pytest.raises(AuditError, match="wrote the log once more"):
+        verify(again.folder, key, noted={number: last})
 
 
 def test_request_with_several_lines() -> None:

@@ -123,6 +123,16 @@ def test_half_a_setting_is_refused(
         serve()
 
 
+@pytest.mark.parametrize("name", [FOLDER, KEY])
+def test_relative_path_is_refused(
+    folder: Path, serve: Callable[..., Frontend], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A worker would look for it in the folder of its archive, which the next start removes."""
+    monkeypatch.setenv(name, "audit")
+    with pytest.raises(RuntimeError, match=f"{name} is 'audit'; it must begin with /"):
+        serve()
+
+
 def test_log_that_was_changed_stops_the_start(folder: Path, serve: Callable[..., Frontend]) -> None:
     """The reason names the file."""
     folder.mkdir()

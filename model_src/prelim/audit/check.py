@@ -27,7 +27,7 @@ def read_log(folder: Path, key: AuditKey, first: int = 1) -> Iterator[tuple[Line
         if path not in sizes:
             break
         if path != part_of(folder, number):
-            raise AuditError(f"{path} is in the place of {part_of(folder, number).name}: a file of lines is missing")
+            raise AuditError(f"{part_of(folder, number)} is missing before {path.name}")
         with path.open("rb") as file:
             while file.tell() < sizes[path]:
                 line = file.readline()

@@ -132,7 +132,7 @@ def test_another_key_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("written", [0.0, 0.5, 1.0])
 def test_process_that_died_while_it_wrote(folder: Path, written: float) -> None:
-    """A line that is whole is counted, a piece of one is cut off, and the log goes on."""
+    """A line that is whole is counted, a piece of one is cut off, and the log continues."""
     head, part = (folder / HEAD).read_bytes(), parts_of(folder)[-1]
     size = part.stat().st_size
     log = AuditLog(folder, KEY)
@@ -165,7 +165,7 @@ def file_size(limit: int) -> Iterator[None]:
 
 
 def test_full_disk_leaves_the_log_as_it_was(folder: Path) -> None:
-    """The line that does not fit is refused, without a piece of it; with room the log goes on."""
+    """The line that does not fit is refused, without a piece of it; with room the log continues."""
     log = AuditLog(folder, KEY)
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
