@@ -1,14 +1,22 @@
 """What the bridge's HTTP clients share: sessions, and what a status says about a study."""
 
 import ssl
+import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 
 from bridge.configuration.section import ConfigError, read_secret
 from bridge.failures import Outage, StudyFailure
 from prelim_client.loopback import open_session
+
+LONGEST_ANSWER_S = 600.0
+"""A large image over a slow line takes minutes; an answer without an end would hold a worker."""
+LARGEST_ANSWER = 2**30
 
 SITES_TO_REPAIR = (401, 403, 408, 429)
 """Not about one study: when the site has repaired it, all studies work again."""
@@ -18,12 +26,35 @@ class Detour(requests.RequestException):
     """Something else has answered: a redirect, or a web page, such as the login in front of a PACS."""
 
 
+class _WholeAnswers(HTTPAdapter):
+    """Reads each answer whole, within limits: requests limits only the time between two pieces, and no size."""
+
+    def send(self, request: requests.PreparedRequest, *arguments: Any, **options: Any) -> requests.Response:
+        """Send a request. Raises requests.RequestException."""
+        end = time.monotonic() + LONGEST_ANSWER_S
+        response = super().send(request, *arguments, **(options | {"stream": True}))
+        body = BytesIO()
+        try:
+            while piece := response.raw.read1(65536, decode_content=True):
+                body.write(piece)
+                if time.monotonic() > end or body.tell() > LARGEST_ANSWER:
+                    raise requests.ReadTimeout
+        except HTTPError:
+            raise requests.ConnectionError from None
+        finally:
+            response.close()
+        response._content = body.getvalue()
+        return response
+
+
 def open_authorized(url: str, token_file: Path | None, ca_file: Path | None) -> requests.Session:
     """A session for a server, with a bearer token and the site's own authority where they are given.
 
     Raises ConfigError for files that cannot be used.
     """
     session = open_session(url)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _WholeAnswers())
     session.hooks["response"].append(_look_at)
     token = read_secret(token_file)
     if token is not None:

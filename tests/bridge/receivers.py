@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from typing import Any
 
 import hl7
 import pytest
 import requests
+from urllib3 import HTTPResponse
 
 from bridge.configuration.settings import Hl7Settings
 
@@ -24,7 +26,8 @@ def answer_all(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], tuple[in
     def send(_: object, request: requests.PreparedRequest, **__: Any) -> requests.Response:
         response = requests.Response()
         assert request.url is not None
-        response.status_code, response._content, header = answer(request.url)
+        response.status_code, body, header = answer(request.url)
+        response.raw = HTTPResponse(BytesIO(body), preload_content=False)
         response.url, response.request = request.url, request
         response.headers.update(header)
         return response

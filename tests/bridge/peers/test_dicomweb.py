@@ -1,7 +1,9 @@
 """What the answers of a PACS mean for a study."""
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydicom.dataset import Dataset
@@ -108,3 +110,29 @@ def test_a_study_without_a_uid_does_not_hide_the_others(monkeypatch: pytest.Monk
     rows = f'[{{"0020000D": {value}}}, {{}}, {{"0020000D": {{"vr": "UI", "Value": ["1.2.3"]}}}}]'.encode()
     with answering(monkeypatch, lambda _: (200, rows)) as archive:
         assert [uid for uid, _ in archive.recent_studies(2, "CR")] == ["1.2.3"]
+
+
+@pytest.mark.parametrize("limit", ["LONGEST_ANSWER_S", "LARGEST_ANSWER"])
+def test_an_answer_without_an_end_is_an_outage(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """A byte now and then, or more than any study has: it must not hold a worker, or the memory, for ever."""
+    monkeypatch.setattr(f"bridge.peers.sessions.{limit}", 0.1)
+    ended = threading.Event()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.end_headers()
+            with suppress(OSError):
+                while not ended.wait(0.02):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *_: object) -> None:
+            """Keep the output of the tests clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        archive = DicomWebArchive(DicomWebSettings(f"http://127.0.0.1:{server.server_port}"))
+        with pytest.raises(Outage, match="pacs_ReadTimeout"):
+            archive.study("1.2.3")
+        ended.set()
+        server.shutdown()
