@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from prelim.errors import InputError, Refused
 from prelim.images import decoding_process
 from prelim.images.decoding_child import set_limits
+from prelim.images.decoding_process import DecodingProcess
 from prelim.images.dicom import encapsulated
 from prelim.images.dicom.encapsulated import decode_encapsulated
 from prelim.images.dicom.pixels import gray_of
@@ -176,3 +178,16 @@ def test_no_descriptor_stays_open() -> None:
         return count
 
     assert read() == read()
+
+
+def test_a_forked_process_lets_go_of_the_decoder() -> None:
+    """Its end of the socket is closed, or the decoder would not notice that its own user has ended."""
+    process = DecodingProcess()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process._control = ours
+        process.leave_to_parent()
+        theirs.settimeout(5)
+        assert theirs.recv(1) == b""
+    assert process._control is None
+    process.leave_to_parent()

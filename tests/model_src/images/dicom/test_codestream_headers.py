@@ -20,6 +20,7 @@ from prelim.images.dicom.codestream import (
     read_codestream,
 )
 from prelim.images.dicom.rle import decode_rle, is_rle
+from prelim.images.jpeg_end import read_segments
 
 
 def segment(marker: int, body: bytes) -> bytes:
@@ -111,6 +112,20 @@ def test_jpeg(frame: int, syntaxes: str, reversible: bool) -> None:
 def test_losses_are_told(frame: int, scan: bytes, reversible: bool) -> None:
     """Lossless JPEG with a point transform and JPEG-LS with NEAR above 0 lose bits."""
     assert read(jpeg(frame, scan=scan)).reversible == reversible
+
+
+def test_segments_begin_and_end_where_their_markers_say() -> None:
+    """ITU-T T.81 B.1.1: fill bytes before a marker, markers without a length, lengths that are too short, a cut end."""
+    parts = [b"\xff\xe0\0\4ab", b"\xff\xff", b"\xff\xe1\0\3c", b"\xff\x01", b"\xff\xe2\0\0", b"\xff\xd0\xff\xd7"]
+    parts += [b"\xff\xe3\0\1", b"\xff\xe4\0\2"]
+    found = list(read_segments(b"\xff\xd8" + b"".join(parts)))
+    assert [(marker, end - start) for marker, start, end in found] == [
+        (0xE0, 2), (0xE1, 1), (0xE2, 0), (0xE3, 0), (0xE4, 0),
+    ]  # fmt: skip
+    assert [start for _, start, _ in found] == [6, 14, 21, 29, 33]
+    assert list(read_segments(b"\xff\xd8\xff\xe0\0")) == []
+    assert list(read_segments(b"\xff\xd8\xff\xe0\0\x09a")) == [(0xE0, 6, 13)]
+    assert list(read_segments(b"\xff\xd8a" + parts[0])) == []
 
 
 def test_segments_that_are_no_frame_headers() -> None:
@@ -259,6 +274,8 @@ def test_fragments() -> None:
     assert join_fragments(items(b"\xff\x4f\xff\x51abcd")) == b"\xff\x4f\xff\x51abcd"
     assert join_fragments(items(b"", *frames) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)) == b"".join(frames)
     assert join_fragments(items(b"", *frames)[:-1]) == frames[0]
+    for cut in range(1, 8):
+        assert join_fragments(items(b"", *frames) + items(b"")[:cut]) == b"".join(frames)
     assert join_fragments(b"") == b""
     assert join_fragments(encapsulate_frames([b"abcd"], has_bot=True)) == b"abcd"
 

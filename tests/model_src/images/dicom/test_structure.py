@@ -222,6 +222,13 @@ def test_damaged_vrs_are_repaired(body: bytes, repaired: bytes, end: bytes) -> N
     assert read(first + body + end).body == first + repaired + end
 
 
+@pytest.mark.parametrize("left", [1, 7])
+def test_what_follows_a_damaged_vr_must_be_an_element(left: int) -> None:
+    """Fewer bytes than the shortest has are none: then the VR is taken for a part of the length."""
+    with pytest.raises(UnreadableInput, match=r"\(0028,0010\) has a length of 160883 bytes"):
+        read(element(0x00080060, b"CS", b"CR") + ROWS.replace(b"US", b"st") + PIXELS[:left])
+
+
 @pytest.mark.parametrize("cut", [0, 1])
 def test_a_deflated_data_set_has_a_limit(cut: int) -> None:
     """As many bytes as allowed; one more, an early end, and what is not deflated are refused."""
