@@ -198,7 +198,7 @@ def test_meteor_is_refused_where_it_means_nothing_or_takes_hours() -> None:
     assert find_refusal("en", ["heart", ""]) is None
     assert find_refusal("en", ["a " * LONGEST]) is None
     assert "501 words" in str(find_refusal("en", ["a " * (LONGEST + 1)]))
-    assert "most references are not" in str(find_refusal("es", ["corazón"]))
+    assert "the references are not" in str(find_refusal("es", ["corazón"]))
     without = coco_measures({"ours": ["a"]}, ["a"], with_meteor=False)["ours"]
     assert [measure.name for measure in without] == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
 
