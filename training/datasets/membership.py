@@ -11,7 +11,7 @@ from training.datasets.values import find_patient_value, name_patient_keys
 class Membership(NamedTuple):
     """What a record says: see `Study`.
 
-    keys : of the record that say it, and are no labels
+    keys : of the record, that say it: its other keys are labels
     """
 
     patient_id: str | None

@@ -85,7 +85,7 @@ FORMATS: dict[str, Write] = {
 def test_patient_and_split_are_read_however_they_are_written(
     tmp_path: Path, form: str, patient: str, split: str
 ) -> None:
-    """They decide where a study goes, and are no labels."""
+    """They decide where a study goes; its labels do not have them."""
     path = FORMATS[form](tmp_path, {patient: "p7", split: "validation", "site": "A"})
     [study] = read_studies(form, path, tmp_path / "written" if form == "radimagenet_vqa" else None)
     assert (study.patient_id, study.split) == ("p7", "val")

@@ -159,3 +159,20 @@ def test_images_in_numbered_folders_and_by_names_of_windows(tmp_path: Path) -> N
     (tmp_path / "t.jsonl").write_text("\n".join(rows), encoding="utf-8")
     found = [study.images[0].is_file() for study in read_source(Source("table", str(tmp_path / "t.jsonl")))]
     assert found == [True, True, False, True, False]
+
+
+def test_images_of_one_name_in_two_splits_of_coco(tmp_path: Path) -> None:
+    """Roboflow counts the images of each split from 1; other names stay what they are."""
+    for number, split in enumerate(("train", "valid")):
+        (tmp_path / split).mkdir()
+        names = ("0001.png", f"{split}.png")
+        contents = {
+            "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
+            "annotations": [{"image_id": i, "caption": f"Finding {number}{i}."} for i in range(2)],
+        }
+        (tmp_path / split / "0001.png").write_bytes(png(number))
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(contents), encoding="utf-8")
+    studies = {study.study_id: study for study in read_source(Source("coco", str(tmp_path)))}
+    assert list(studies) == ["train/0001", "train", "val/0001", "valid"]
+    assert studies["val/0001"].images[0].read_bytes() == png(1)
+    assert studies["val/0001"].sections["report"] == "Finding 10."

@@ -5,8 +5,8 @@ annotations/captions_train2017.json     : images in `train2017/`, one folder up
 train/_annotations.coco.json            : images next to it (Roboflow)
 """
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ PATTERNS = ("annotations.json", "captions*.json", "annotations/captions*.json", 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read one file, or all of a folder; the split is in the name of the file or its folder, or in each image's record.
 
-    An image is a study, by its file name without the suffix; its captions are references. The patient is a key of the
+    An image is a study, by its file name without the suffix, with the split before it where several splits have a file
+    of that name; its captions are references. The patient is a key of the
     image's record, else unknown.
 
     Raises DatasetError for two images of one id, and for captions of no image.
@@ -31,13 +32,23 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     if not files:
         raise DatasetError(f"{path} has no {' or '.join(PATTERNS)}; give the folder with it, or the file, as path")
     splits = SplitReader()
-    for file in files:
-        yield from _read_file(file, images, splits)
+    contents = [_read_contents(file) for file in files]
+    names = Counter(str(record.get("file_name")) for part in contents for record in part["images"])
+    for file, part in zip(files, contents, strict=True):
+        yield from _read_file(file, part, images, splits, names)
 
 
-def _read_file(file: Path, images: Path | None, splits: SplitReader) -> Iterator[Study]:
-    contents = read_json(file)
+def _read_contents(file: Path) -> dict[str, Any]:
+    contents: dict[str, Any] = read_json(file)
     check_keys(str(file), contents, ("images", "annotations"))
+    for _ in read_records(file, contents["images"], ("id", "file_name")):
+        pass
+    return contents
+
+
+def _read_file(
+    file: Path, contents: Mapping[str, Any], images: Path | None, splits: SplitReader, names: Mapping[str, int]
+) -> Iterator[Study]:
     split = find_split("/".join(file.parts[-2:]))
     # captions_train2017.json has its images in train2017/.
     own = file.stem.partition("_")[2]
@@ -57,7 +68,7 @@ def _read_file(file: Path, images: Path | None, splits: SplitReader) -> Iterator
         sections, further = keep_readings(captions.pop(record["id"], []), place)
         patient, own_split, keys = read_membership(record, place, splits, name)
         yield Study(
-            study_id=strip_suffixes(name),
+            study_id=f"{split}/{strip_suffixes(name)}" if names[name] > 1 and split else strip_suffixes(name),
             images=(folder.find(name),),
             sections=sections,
             further=further,
