@@ -23,12 +23,14 @@ from training.evaluation.baselines import pixel_vectors, random_reports
 from training.evaluation.data import read_data
 from training.evaluation.demo_card import MEASUREMENTS
 from training.evaluation.documented import PAGE, PARTS, find_differences, find_part
+from training.evaluation.language import MIXED
 from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.meteor import LONGEST
 from training.evaluation.metrics.r2gen import Protocol
 from training.evaluation.metrics.template_captions import GROUP_TITLE, TemplateScorer
 from training.evaluation.model_run import ModelRunner
 from training.evaluation.subgroups import SMALLEST
+from training.evaluation.table import FEW
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "models" / "demo"
@@ -49,6 +51,8 @@ CLAIMS = {
         f"The {len(FINDINGS)} findings come first",
         f"more than {LONGEST} words",
         f"at least {SMALLEST} studies",
+        f"groups of fewer than {FEW} patients",
+        f"over {100 * MIXED:.0f} % that can be told",
         f"95 % bootstrap intervals ({default(Bootstrap, 'draws')} draws of patients)",
         # Of other programs: R2Gen's settings for MIMIC-CXR, the versions that the tests of metrics compare with.
         "MIMIC-CXR: 100",
