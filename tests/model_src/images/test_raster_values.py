@@ -75,6 +75,26 @@ def test_colors_of_a_large_picture_are_looked_for_on_a_grid() -> None:
     assert not _has_colors(Image.fromarray(transparent))
 
 
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((2000, 40), (1000, 20)), ((2999, 50), (1499, 25)), ((1999, 40), (1999, 40)), ((33, 3000), (11, 1000))],
+)
+def test_grid_on_which_colors_are_looked_for(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    """At most a thousand, or some more, on the longer side."""
+    resized: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def note(self: Image.Image, size: tuple[int, int], *arguments: object) -> Image.Image:
+        resized.append(size)
+        return resize(self, size, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", note)
+    assert not _has_colors(Image.new("RGB", size))
+    assert resized == [grid]
+
+
 def test_gray_is_made_in_bands() -> None:
     """Every row once, in its place, of 256 rows and one more; alpha lies on black, and equal channels stay."""
     levels = np.arange(257 * 3, dtype=np.uint32).reshape(257, 3).astype(np.uint8)
