@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from prelim.errors import UnreadableInput
-from prelim.images.dicom.pixels import read_native
+from prelim.images.dicom.pixels import read_dicom, read_native
 from prelim.images.dicom.transfer_syntax import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from prelim.images.dicom.values import RawValue
+from prelim.images.input_config import InputConfig
+from tests.dicom_files import make_dicom
 from tests.model_src.images.dicom.test_header_values import header
 
 JPEG = "1.2.840.10008.1.2.4.50"
@@ -39,6 +41,12 @@ def test_words_of_big_endian_are_swapped(width: int, vr: str, little: bool, swap
     assert samples.pixels.shape == (48, 40, 1)
     assert samples.pixels.tobytes() == in_order
     assert (samples.precision, samples.overshoots, samples.warnings) == (8 * width, False, ())
+
+
+def test_pixel_data_that_are_empty() -> None:
+    """They are told from those that are too short."""
+    with pytest.raises(UnreadableInput, match="Pixel Data is empty"):
+        read_dicom(make_dicom(PixelData=b""), InputConfig())
 
 
 @pytest.mark.parametrize("by_plane", [0, 1])
