@@ -22,15 +22,31 @@ from filelock import FileLock
 from export.package import write_archive
 from prelim.archive.archive import ARCHIVE_FILES, CONFIG
 from prelim.archive.manifest import write_manifest
+from prelim.kernels import KEPT_IN
 from tests.tiny_model import write_tiny_model
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
+def of_all_processes(factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder of the session, with `pytest -n` that of all processes."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kept_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each kernel is compiled once in a session, which takes seconds, and not by every server and program anew."""
+    folder = of_all_processes(tmp_path_factory) / "kernels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEPT_IN, str(folder))
+        yield
+
+
 def fill_once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
     """A folder of the session, to be read only; with `pytest -n`, one process fills it for all."""
-    own = factory.getbasetemp()
-    session = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    session = of_all_processes(factory)
     folder, unfinished = session / name, session / f"{name} unfinished"
     with FileLock(session / f"{name}.lock"):
         if not folder.is_dir():

@@ -24,23 +24,10 @@ WAITING = (
 )
 """What is tested here mostly runs in other processes: servers, clusters, peers that are slow on purpose."""
 
-COMPILED = (
-    "tests/model_src/decoders/",
-    "tests/model_src/generation/",
-    "tests/model_src/kernels/",
-    "tests/export/test_precision.py",
-    "tests/benchmarks/agreement/",
-    "tests/benchmarks/decode/",
-    "tests/benchmarks/serving/test_plain_handler.py",
-)
-"""What is tested here is compiled in every process that needs it, six seconds for each precision."""
-
 
 def group(nodeid: str) -> str:
-    """A file, whose tests share fixtures; all tests of the server, which share servers; or all of compiled steps."""
+    """A file, whose tests share fixtures; or all tests of the server, which share servers."""
     file = nodeid.partition("::")[0]
-    if file.startswith(COMPILED):
-        return COMPILED[0]
     return SERVER if file.startswith(SERVER) else file
 
 

@@ -26,13 +26,11 @@ FILES = {
     "tests/a/test_slow.py": "@pytest.mark.slow",
     "tests/server/test_one.py": "@pytest.mark.server",
     "tests/server/test_two.py": "@pytest.mark.server",
-    "tests/model_src/generation/test_compiled.py": "",
-    "tests/model_src/kernels/test_compiled_too.py": "",
 }
 
 
 def test_groups_stay_together(tmp_path: Path) -> None:
-    """A file has one process, the files of the server have one, those of compiled steps too; fast files come last."""
+    """A file has one process, the files of the server have one; fast files come last."""
     for name, mark in FILES.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,8 +55,6 @@ def test_groups_stay_together(tmp_path: Path) -> None:
     assert all(len(found) == 1 for found in workers.values())
     assert workers["tests/server/test_one.py"] == workers["tests/server/test_two.py"]
     assert workers["tests/server/test_one.py"] != workers["tests/a/test_slow.py"]
-    one, other = (workers[name] for name in FILES if name.startswith("tests/model_src/"))
-    assert one == other
     firsts = {worker: Path(name).name for name, worker in reversed(order)}
     assert set(firsts.values()) == {"test_slow.py", "test_one.py"}
 

@@ -4,7 +4,9 @@ Written in Python, and compiled by numba when a worker loads its model. Where it
 operations: docs/decisions/0012-compiled-steps.md. This file imports nothing that compiles.
 """
 
+import os
 import platform
+import stat
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +23,21 @@ OPENMP = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
 """The threads that PyTorch's operations run on."""
 
 
+KEPT_IN = "PRELIM_KERNELS"
+"""Variable of the environment: the folder in which compiled kernels are kept, see prelim.kernels.kept."""
+
+
+def _why_not_kept(folder: str) -> str | None:
+    """Why compiled kernels cannot be kept there: what is in the folder is executed, so nobody else may write in it."""
+    try:
+        found = Path(folder).stat()
+    except OSError as error:
+        return f"{KEPT_IN} is {folder}: {error.strerror}"
+    if stat.S_ISDIR(found.st_mode) and found.st_uid in (0, os.geteuid()) and not found.st_mode & 0o022:
+        return None
+    return f"{KEPT_IN} is {folder}, which is not a folder in which only its owner may write"
+
+
 @cache
 def unavailable() -> str | None:
     """Why nothing can be compiled here, None where it can."""
@@ -28,6 +45,8 @@ def unavailable() -> str | None:
         return "the processor has no AVX2"
     if not OPENMP.is_file():
         return f"PyTorch has no {OPENMP.name}"
+    if (folder := os.environ.get(KEPT_IN)) and (reason := _why_not_kept(folder)):
+        return reason
     from numba.core import config
 
     # With these numba writes code for another processor than the one that its instructions are chosen for here, and

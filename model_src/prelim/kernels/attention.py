@@ -14,6 +14,7 @@ from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
 from prelim.kernels import team
+from prelim.kernels.kept import kernel
 from prelim.kernels.product import share
 from prelim.kernels.rows import FINITE_OR_NOT, SUMS, address, bfloat16, exponential, float32, of_bfloat16
 
@@ -24,18 +25,20 @@ _F = np.float32
 class Cached:
     """The numbers of a KV cache.
 
+    name        : of the numbers
     read, write : to float32, and from it
     dtype       : of those in memory
     """
 
+    name: str
     read: Any
     write: Any
     dtype: Any
 
 
 _CACHED = {
-    torch.float32: Cached(float32, float32, np.float32),
-    torch.bfloat16: Cached(of_bfloat16, bfloat16, np.uint16),
+    torch.float32: Cached("fp32", float32, float32, np.float32),
+    torch.bfloat16: Cached("bf16", of_bfloat16, bfloat16, np.uint16),
 }
 
 
@@ -109,7 +112,7 @@ _ARGUMENTS = np.dtype(
 )
 
 
-@cache
+@kernel
 def _compiled(cached: Cached) -> Any:
     gather_row, dtype = gather(cached), cached.dtype
     size = np.dtype(dtype).itemsize

@@ -16,6 +16,7 @@ from torch import Tensor
 from prelim.kernels import GROUP, team
 from prelim.kernels.attention import Cached, cached_numbers, gather
 from prelim.kernels.dot import BLOCK
+from prelim.kernels.kept import kernel
 from prelim.kernels.product import Numbers, Product, StoredRows, multiply, share
 from prelim.kernels.rows import FINITE_OR_NOT, address, gelu, layer_norm, rms_norm, silu
 
@@ -142,7 +143,7 @@ _ADDRESSES = (
 _ARGUMENTS = np.dtype([(name, np.int64) for name in (*_SIZES, *_CALL, *_ADDRESSES)] + [("eps", np.float32)], align=True)
 
 
-@cache
+@kernel
 def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
     product, normalize, activate, attend = multiply(numbers), _normalize(numbers), _activate(numbers), _attend(cached)
     score_words = multiply(word_numbers)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prelim.kernels import GROUP, stored, team
 from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, dot, pack
+from prelim.kernels.kept import kernel
 from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantize, round_to_bfloat16
 from prelim.kernels.strip import INPUTS
 
@@ -153,7 +154,7 @@ _ARGUMENTS = np.dtype(
 )
 
 
-@cache
+@kernel
 def _compiled(numbers: Numbers) -> Any:
     store, product, dtype = numbers.store, multiply(numbers), numbers.dtype
 
