@@ -86,8 +86,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "preprocess": {"size": 64, "resize_to": 72},
     },
     "densenet_disease_llama": {
-        "vision": {},
-        "connector": {"width": 64, "num_tokens": 1},
+        "vision": {"blocks": [1, 1, 1, 1]},
+        "connector": {"in_width": 68, "width": 64, "num_tokens": 1},
         "decoder": _LLAMA,
         "preprocess": {"size": 32},
         "prompt": {"default": "Describe the findings"},

@@ -6,6 +6,8 @@ adapter's folder.
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -16,7 +18,7 @@ from prelim.networks.architectures import llama
 from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
 from prelim.networks.architectures.facts import Facts
 from prelim.networks.connectors.disease_attention import DiseaseAttention
-from prelim.networks.vision.densenet import DenseNet121
+from prelim.networks.vision.densenet import BLOCKS, WIDTH, DenseNet121
 
 LLAMA_POSITIONS = 4096
 LLAMA_VOCABULARY = 32000
@@ -24,8 +26,18 @@ PAD = "<PAD>"
 """Added to Llama's vocabulary with id 32000."""
 
 
-def _connector(width: int, num_tokens: int = 49, diseases: int = 14) -> DiseaseAttention:
-    return DiseaseAttention(DenseNet121.width, width, num_tokens, diseases)
+def _connector(width: int, num_tokens: int = 49, diseases: int = 14, in_width: int = WIDTH) -> DiseaseAttention:
+    return DiseaseAttention(in_width, width, num_tokens, diseases)
+
+
+def _encoder(shapes: Shapes) -> tuple[Section, Section]:
+    """Sections vision and connector of an encoder with these shapes; both are empty for DenseNet-121."""
+    layers = [re.match(r"vision\.features\.denseblock(\d+)\.denselayer(\d+)\.conv1\.weight$", key) for key in shapes]
+    counts = Counter(int(layer[1]) for layer in layers if layer)
+    blocks = tuple(counts[number] for number in sorted(counts))
+    if blocks == BLOCKS:
+        return {}, {}
+    return {"blocks": list(blocks)}, {"in_width": shapes["connector.proj.weight"][1]}
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
@@ -37,9 +49,11 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     decoder = llama.decoder_section(shapes, facts, published)
     if decoder["vocab_size"] == LLAMA_VOCABULARY:
         decoder = {**decoder, "vocab_size": LLAMA_VOCABULARY + 1}
+    vision, connector = _encoder(shapes)
+    width = shapes["connector.proj.weight"][0]
     return {
-        "vision": {},
-        "connector": {"width": shapes["connector.proj.weight"][0], "num_tokens": num_tokens, "diseases": diseases},
+        "vision": vision,
+        "connector": {"width": width, "num_tokens": num_tokens, "diseases": diseases, **connector},
         "decoder": decoder,
         "preprocess": {**PREPROCESS, "size": side * CELL},
     }

@@ -29,6 +29,9 @@ DIMENSIONS: dict[str, Any] = {
     "tie_word_embeddings": False,
 }
 
+BLOCKS, FEATURES = [1, 1, 1, 1], 68
+"""Of the smallest DenseNet: layers of its blocks, and the width of its last feature map."""
+
 LENGTH = 48
 """The original's max_length, including image, start token and prompt."""
 
@@ -43,8 +46,9 @@ def small_model(image_size: int = 64) -> Model:
             "name": "small",
             "version": "1.0",
             "architecture": "densenet_disease_llama",
-            "vision": {},
+            "vision": {"blocks": BLOCKS},
             "connector": {
+                "in_width": FEATURES,
                 "width": DIMENSIONS["hidden_size"],
                 "num_tokens": (image_size // 32) ** 2,
                 "diseases": DISEASES,
