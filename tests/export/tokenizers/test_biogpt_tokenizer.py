@@ -120,7 +120,7 @@ def test_stored_tokenizer_is_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "every", [pytest.param(20, id="some reports"), pytest.param(1, id="all reports", marks=pytest.mark.slow)]
+    "every", [pytest.param(20, id="some reports"), pytest.param(1, id="all reports", marks=pytest.mark.exhaustive)]
 )
 def test_shared_report_texts_equal_the_original(shared: Path, every: int) -> None:
     """With the published vocabulary, ids and decoded text of real reports equal the original's."""

@@ -183,6 +183,7 @@ def test_a_report_without_words_is_empty(text: str) -> None:
     assert tokens(text) == []
 
 
+@pytest.mark.slow
 def test_meteor_of_odd_texts_is_that_of_the_jar() -> None:
     """The formula on the counts of each pair gives the jar's own score, all are finite, and lines stay lines."""
     short = [text for text in ODD if len(text) < 100]
