@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pydicom.dataset import Dataset
 
 from bridge.configuration.settings import Settings
+from bridge.dicom.clinical_context import read_context
 from bridge.dicom.deidentify import write_deidentified
 from bridge.dicom.identity import SiteKey, document_uid
 from bridge.dicom.study_state import StudyState, find_heads
@@ -187,7 +188,8 @@ class Drafter:
         files = [write_deidentified(image, self._key) for image in images]
         # The study's name in the bridge's log is the request's in the server's.
         name = self._key.pseudonym(str(headers[0].StudyInstanceUID))
-        answer = self._client.report(files, self._options, request_id=name)
+        context = read_context(images[0], self._settings.server.context)
+        answer = self._client.report(files, self._options, request_id=name, context=context)
         try:
             return read_report(answer), [_cut_pixels(image) for image in images]
         except HttpError:

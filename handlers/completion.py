@@ -10,8 +10,9 @@ from typing import Any
 
 from handlers.exchange import Completion, Exchange
 from handlers.fields import MAX_IMAGES, boolean, find_value, from_base64, json_object, sanitized, text
-from handlers.request import OPTIONS, options_of, queued_ms, read_messages, read_prompt
+from handlers.request import OPTIONS, context_of, options_of, queued_ms, read_messages, read_prompt
 from prelim.errors import InvalidOption, TooLarge, UnknownModel, UnreadableInput
+from prelim.generation.clinical_context import CONTEXT
 from prelim.generation.options import GenerationOptions
 from prelim.report_generator import ReportGenerator, ReportRequest
 
@@ -30,7 +31,6 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "functions": ([],),
     "tool_choice": ("none", "auto"),
     "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "store": (False,),
     "service_tier": ("auto", "default"),
@@ -40,7 +40,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
 UNREAD = ("user", "metadata", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
 """Members that are not about the answer."""
 
-OTHERS = ("model", "messages", "stream", "stream_options", "logprobs")
+OTHERS = ("model", "messages", "stream", "stream_options", "logprobs", "response_format", *CONTEXT)
 
 _DATA_URI = re.compile(
     rb'"(?:url"[ \t\r\n]*:[ \t\r\n]*"(?=data:)|[a-z_]{1,32}"[ \t\r\n]*:[ \t\r\n]*"(?=data:[^",]{0,255};base64,))',
@@ -78,6 +78,7 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
         images=tuple(images) if len(images) > 1 else None,
         prompt=prompt,
         messages=messages,
+        context=context_of(members),
         options=_options(members, generator.config.generation),
         return_logprobs=boolean("logprobs", members.get("logprobs", False)),
     )
@@ -152,6 +153,7 @@ def _options(members: Mapping[str, Any], defaults: GenerationOptions) -> Generat
     if "max_tokens" in members and "max_completion_tokens" in members:
         raise InvalidOption("max_tokens and max_completion_tokens are both given; send one of them", "max_tokens")
     given = {option: members[name] for name, option in PARAMETERS.items() if name in members}
+    given |= _grammar(members)
     if "do_sample" not in given and not given.keys().isdisjoint(("temperature", "top_p")):
         given["do_sample"] = given.get("temperature") != 0
         if given["do_sample"]:
@@ -166,6 +168,24 @@ def _options(members: Mapping[str, Any], defaults: GenerationOptions) -> Generat
             raise
         # Under the name that the client knows.
         raise InvalidOption(str(error).replace(ours, name), name if error.field == ours else error.field) from None
+
+
+def _grammar(members: Mapping[str, Any]) -> dict[str, Any]:
+    """The grammar that `response_format` asks for, as an option."""
+    match members.get("response_format"):
+        case None | {"type": "text"}:
+            return {}
+        case _ if "grammar" in members:
+            raise InvalidOption("response_format and grammar are both given; send one of them", "response_format")
+        case {"type": "json_object"}:
+            return {"grammar": {"type": "object"}}
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return {"grammar": schema}
+    raise InvalidOption(
+        'response_format must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": '
+        '{"name": TEXT, "schema": JSON SCHEMA}}',
+        "response_format",
+    )
 
 
 def _texts(

@@ -98,7 +98,8 @@ def models_answer(path: str, generator: ReportGenerator, model: ServedModel) -> 
         # TorchServe does not say which method a request has: a client that asks to delete the model reads this.
         "deleted": False,
         "prelim": dataclasses.asdict(model)
-        | {"takes_prompts": generator.takes_prompts, "takes_messages": generator.takes_messages},
+        | {"takes_prompts": generator.takes_prompts, "takes_messages": generator.takes_messages}
+        | {"accepts": list(generator.accepts)},
     }
     listed = {"object": "list", "data": [served]}
     return Answer(200, json_bytes(listed if path == MODELS else served) + b"\n", JSON)

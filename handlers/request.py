@@ -27,13 +27,14 @@ from handlers.fields import (
 )
 from handlers.route import REQUEST_ID, check_route, fields_of_route, is_grpc
 from prelim.errors import InvalidOption, Refused, TooLarge, UnreadableInput
+from prelim.generation.clinical_context import CONTEXT, read_context
 from prelim.generation.options import MAX_BANNED_PHRASES, MAX_STOP_STRINGS, GenerationOptions
 from prelim.report_generator import ReportRequest
 
 MAX_PROMPT_CHARACTERS = 8000
 MAX_MESSAGES = 64
 MAX_OPTION_CHARACTERS = 256
-"""The longest option is a stop text or a banned phrase, of at most 64."""
+"""But for a grammar, the longest option is a stop text or a banned phrase, of at most 64."""
 LISTS = {"stop": MAX_STOP_STRINGS, "banned_phrases": MAX_BANNED_PHRASES}
 """Options that can be lists, of at most so many texts."""
 MAX_QUEUE_S = 3600.0
@@ -47,7 +48,7 @@ FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention", "r
 SENT = 'the body, as a part `image` of a form, or as JSON {"image": base64} or {"image_features": [[...]]}'
 """The ways to send an image, for messages."""
 
-INPUTS = ("image", "images", *NUMBERED, "image_features", "prompt", "messages", "options", *FLAGS)
+INPUTS = ("image", "images", *NUMBERED, "image_features", "prompt", "messages", *CONTEXT, "options", *FLAGS)
 OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
 
 
@@ -84,6 +85,7 @@ def read_request(
         image_features=_features(fields.get("image_features"), num_features),
         prompt=read_prompt(fields.get("prompt")),
         messages=read_messages(fields.get("messages")),
+        context=context_of(fields),
         options=options,
         return_attention=flags["return_attention"],
         return_logprobs=flags["return_logprobs"],
@@ -121,6 +123,11 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
     return together | apart
 
 
+def context_of(fields: Mapping[str, Any]) -> dict[str, str]:
+    """What a request says of the patient and the examination. Raises InputError."""
+    return read_context({name: text(name, fields[name]) for name in CONTEXT if name in fields})
+
+
 def options_of(given: Mapping[str, Any], defaults: GenerationOptions) -> GenerationOptions:
     """Generation options of their values in JSON, a form or gRPC. Raises InvalidOption."""
     return GenerationOptions.from_mapping({name: _option(name, value) for name, value in given.items()}, defaults)
@@ -133,6 +140,8 @@ def _option(name: str, value: Any) -> Any:
     such as "[END]", is a text.
     """
     given = text(name, value)
+    if name == "grammar":
+        return given  # its own length and kind are checked with it
     if isinstance(value, bytes | bytearray) and given.startswith("[") and (texts := list_of_texts(given)) is not None:
         given = texts
     if isinstance(given, str) and len(given) > MAX_OPTION_CHARACTERS:

@@ -14,10 +14,12 @@ OPTIONS = frozenset(
     (
         *("num_beams", "do_sample", "temperature", "top_k", "top_p", "seed", "repetition_penalty", "length_penalty"),
         *("no_repeat_ngram_size", "early_stopping", "min_new_tokens", "max_new_tokens", "num_return_sequences", "stop"),
-        "banned_phrases",
+        *("banned_phrases", "grammar"),
     )
 )
 """The server's generation options. Another field, such as a second image, would change what the draft is about."""
+
+CONTEXT_FIELDS = ("indication", "age", "sex", "technique")
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -28,6 +30,8 @@ class ServerSettings(ConfigSection):
 
     options : generation options sent with every image (num_beams, ...), and `prompt` for a model that takes one
     images  : the largest number of frontal images read together for one report
+    context : which of CONTEXT_FIELDS are sent from the study's headers; the model must accept them. Indication and
+              technique are free texts, which can name a patient
     """
 
     url: str = "http://127.0.0.1:8080"
@@ -36,6 +40,7 @@ class ServerSettings(ConfigSection):
     timeout_s: float = 120.0
     images: int = 1
     options: dict[str, Any] = field(default_factory=dict)
+    context: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_url("server.url", self.url)
@@ -43,6 +48,8 @@ class ServerSettings(ConfigSection):
         check_range("server.timeout_s", self.timeout_s, 1, LONGEST_WAIT_S)
         if not MODEL_NAME.fullmatch(self.model):
             raise ConfigError("server.model is not the name of a model; allowed: letters, digits, _ . -")
+        if unknown := [name for name in self.context if name not in CONTEXT_FIELDS]:
+            raise ConfigError(f"server.context has {unknown[0]!r:.40}; allowed: {', '.join(CONTEXT_FIELDS)}")
         for name, value in self.options.items():
             if name not in {*OPTIONS, "prompt"}:
                 known = ", ".join(sorted(OPTIONS))

@@ -12,6 +12,7 @@ MAX_REPORT = 20_000
 """Characters of a report and its sections: a dozen pages. A PDF takes about a second of a processor for them."""
 MAX_WORDS = 1000
 MAX_LOGPROB = 1e6
+MAX_SENTENCES = 500
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -51,13 +52,27 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     # Python's integers may be larger than any float.
     if isinstance(probability, bool) or not isinstance(probability, int | float) or not abs(probability) < MAX_LOGPROB:
         raise _bad("report.avg_logprob must be a number")
+    sentences = given.get("sentences") or []
+    if not isinstance(sentences, list) or len(sentences) > MAX_SENTENCES or not all(map(_is_sentence, sentences)):
+        raise _bad(
+            f"report.sentences must be a list of at most {MAX_SENTENCES} objects with text, confidence (0 to 1) and "
+            "confirm"
+        )
     return {
         "report": given["report"],
         "sections": dict(zip(("findings", "impression"), texts, strict=True)),
         "model": {name: model[name] for name in (*MODEL, "sha256")},
         "warnings": warnings,
         "avg_logprob": float(probability),
+        "sentences": [{name: one[name] for name in ("text", "confidence", "confirm")} for one in sentences],
     }
+
+
+def _is_sentence(given: object) -> bool:
+    if not isinstance(given, Mapping) or not _is_text(given.get("text")) or not isinstance(given.get("confirm"), bool):
+        return False
+    confidence = given.get("confidence")
+    return isinstance(confidence, int | float) and not isinstance(confidence, bool) and 0 <= confidence <= 1
 
 
 def _is_text(value: object) -> bool:

@@ -13,6 +13,7 @@ NOTICE = (
     "It is not a diagnosis. The interpreting physician must read the images and write the report."
 )
 BANNER = "[UNVERIFIED DRAFT] "
+CONFIRM = "Sentences to confirm first, with the model's confidence in each (0 to 1):"
 
 TITLE = CodedConcept("18748-4", "LN", "Diagnostic imaging study")
 SECTIONS = {
@@ -65,6 +66,12 @@ class Draft:
         parts = [(name, plain(self.answer["sections"].get(name) or "")) for name in SECTIONS]
         found = [(name, text) for name, text in parts if text]
         return found or [("findings", plain(self.answer["report"]) or "(no text)")]
+
+    def doubts(self) -> str:
+        """Return the sentences that someone should look at first, a line each; "" if there are none."""
+        doubted = [one for one in self.answer.get("sentences", ()) if one["confirm"]]
+        lines = [f"- {' '.join(plain(one['text']).split())} (confidence {one['confidence']:.2f})" for one in doubted]
+        return "\n".join([CONFIRM, *lines]) if lines else ""
 
 
 def plain(text: str) -> str:

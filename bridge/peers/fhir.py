@@ -82,7 +82,8 @@ def write_bundle(draft: Draft) -> Resource:
 def _report(draft: Draft, own: str, written: str) -> Resource:
     """Return the report. R4 takes no Device as its performer; the author is in the Provenance."""
     image = draft.header
-    text = "\n\n".join([NOTICE, *(f"{name.capitalize()}: {text}" for name, text in draft.sections())])
+    sections = [f"{name.capitalize()}: {text}" for name, text in draft.sections()]
+    text = "\n\n".join([NOTICE, *sections, *filter(None, [draft.doubts()])])
     report: Resource = {
         "resourceType": "DiagnosticReport",
         "id": own,

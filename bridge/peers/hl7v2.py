@@ -107,14 +107,17 @@ def write_message(draft: Draft, settings: Hl7Settings) -> str:
 
 
 def _observations(draft: Draft) -> list[Sequence[str]]:
-    """Return one OBX for the notice and one for each section."""
+    """Return one OBX for the notice, one for each section, and one for the sentences to confirm."""
     model = draft.answer["model"]
-    texts = [("48767-8^Annotation comment^LN", NOTICE)]
+    comment = "48767-8^Annotation comment^LN"
+    texts = [(comment, NOTICE)]
     texts += [
         (f"{heading.value}^{_escape(heading.meaning)}^LN", BANNER + text)
         for name, text in draft.sections()
         for heading, _ in (SECTIONS[name],)
     ]
+    if draft.doubts():
+        texts.append((comment, BANNER + draft.doubts()))
     device = _escape(f"{model['name']} {model['version']} {model['sha256'][:16]}")
     return [
         ["OBX", str(number), "TX", code, str(number), _escape(text), *[""] * 5, PRELIMINARY, *[""] * 6, device]

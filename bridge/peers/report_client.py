@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -12,6 +13,7 @@ from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
 from prelim_client.http_client import HttpClient
 
 REFUSALS = (400, 413, 415, 422)
+NO_CONTEXT: Mapping[str, Any] = MappingProxyType({})
 
 
 class ReportClient:
@@ -26,10 +28,13 @@ class ReportClient:
         options: Mapping[str, Any],
         model: str | None = None,
         request_id: str | None = None,
+        *,
+        context: Mapping[str, Any] = NO_CONTEXT,
     ) -> Answer:
         """Request a report on images, which are sent as they are.
 
         request_id : in the server's log too
+        context    : what the study says besides, see bridge.dicom.clinical_context
 
         Raises ReportError, Outage.
         """
@@ -42,9 +47,9 @@ class ReportClient:
         client = HttpClient(server.url, key, model or server.model, server.timeout_s, request_id)
         try:
             if len(files) == 1:
-                return client.report(files[0], **options)
+                return client.report(files[0], **options, **context)
             images = [base64.b64encode(file).decode("ascii") for file in files]
-            return client.report_json(images=images, options=options)
+            return client.report_json(images=images, options=options, **context)
         except requests.RequestException as error:
             raise Outage(f"server_{type(error).__name__}") from None
 

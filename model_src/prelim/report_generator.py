@@ -24,9 +24,9 @@ from prelim.decoders.decoder import Decoder
 from prelim.encoding.image_encoder import ImageEncoder
 from prelim.encoding.report_request import PendingReport, ReportRequest
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, RequestError
-from prelim.generation.banned_phrases import Bans
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.confidence import DISTANCE, Confidence, Sentence, read_confidence, read_sentences
+from prelim.generation.constraint import Constraints
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
@@ -81,9 +81,9 @@ class ReportGenerator:
         self._streams = TextStreams(self._tokenizer)
         self._prompter = self.config.prompter(self._tokenizer)
         tokens = self.config.tokenizer
-        bans = Bans(self._tokenizer, self.config.decoder.get("vocab_size"))
+        constraints = Constraints(self._tokenizer, tokens.eos_token_ids, self.config.decoder.get("vocab_size"))
         try:
-            bans.of(self.config.generation)
+            constraints.check(self.config.generation)
         except InvalidOption as error:
             raise ArchiveError(f"{archive.folder / CONFIG}, section generation: {error}") from error
         self._confidence = self._calibration(archive)
@@ -96,7 +96,7 @@ class ReportGenerator:
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
             max_columns=self._max_columns(decoder, max_cache_mb),
-            bans=bans,
+            constraints=constraints,
         )
 
     @classmethod
@@ -125,6 +125,11 @@ class ReportGenerator:
     def takes_messages(self) -> bool:
         """Whether the model holds a conversation about the image."""
         return self._prompter.takes_messages
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        """Which fields of the clinical context the model reads next to the image; see `read_context`."""
+        return self._prompter.accepts
 
     @property
     def active(self) -> Collection[str]:
@@ -255,7 +260,7 @@ class ReportGenerator:
 
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
         """Tokens that stand before the report."""
-        return self._prompter.ids(request.prompt, request.messages, request.num_images)
+        return self._prompter.ids(request.prompt, request.messages, request.num_images, request.context)
 
     def _report(self, draft: PendingReport) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""

@@ -10,6 +10,13 @@ from bridge.documents.draft import Draft
 from bridge.documents.withdrawal import explain_withdrawal
 from tests.bridge.studies import radiograph
 
+SENTENCES = [
+    {"text": "Heart size is normal.", "confidence": 0.42, "confirm": True},
+    {"text": "No acute disease.", "confidence": 0.97, "confirm": False},
+]
+"""Of a model that is calibrated."""
+DOUBT = "- Heart size is normal. (confidence 0.42)"
+
 
 def make_draft(
     replaces: str = "",

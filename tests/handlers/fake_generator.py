@@ -26,6 +26,7 @@ class FakeGenerator:
         self.not_compiled: str | None = None
         self.max_images = 4
         self.takes_prompts = self.takes_messages = True
+        self.accepts = ("indication", "age")
         self.max_columns, self.max_cache_mb = 2560, 7.5
         self.faulty = False
         self.warmed_up = False

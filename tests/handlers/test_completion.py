@@ -245,6 +245,45 @@ def test_sampling_is_without_beams(
     assert (request.options.num_beams, request.options.do_sample) == ((1, True) if temperature else (3, False))
 
 
+def test_context_goes_next_to_the_messages(frontend: Frontend, generator: FakeGenerator) -> None:
+    """As in `extra_body`; the model says what it accepts."""
+    submit(frontend, indication="cough", age=64)
+
+    (request,) = generator.seen.values()
+    assert request.context == {"indication": "cough", "age": "64"}
+
+
+SCHEMA = {"type": "object", "properties": {"findings": {"type": "string"}}, "required": ["findings"]}
+
+
+@pytest.mark.parametrize(
+    ("members", "grammar"),
+    [
+        ({"response_format": {"type": "text"}}, ""),
+        ({"response_format": {"type": "json_object"}}, '{"type":"object"}'),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "x", "strict": True, "schema": SCHEMA},
+                }
+            },
+            json.dumps(SCHEMA, separators=(",", ":")),
+        ),
+        ({"grammar": "[a-z ]+"}, "[a-z ]+"),
+        ({"grammar": SCHEMA}, json.dumps(SCHEMA, separators=(",", ":"))),
+    ],
+)
+def test_response_formats_are_grammars(
+    frontend: Frontend, generator: FakeGenerator, members: dict[str, Any], grammar: str
+) -> None:
+    """OpenAI's member for JSON, and ours for both kinds."""
+    submit(frontend, **members)
+
+    (request,) = generator.seen.values()
+    assert request.options.grammar == grammar
+
+
 @pytest.mark.parametrize(
     ("members", "param", "message"),
     [
@@ -260,7 +299,13 @@ def test_sampling_is_without_beams(
         ({"logprobs": "yes"}, "logprobs", "true or false"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+        ({"response_format": {"type": "grammar"}}, "response_format", "response_format must be"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "response_format", "must be"),
+        ({"response_format": {"type": "json_object"}, "grammar": "x"}, "response_format", "both given"),
+        ({"grammar": "x" * 8193}, "grammar", "at most 8192 characters"),
+        ({"sex": "x"}, "sex", "sex must be one of M, F, O"),
+        ({"indication": "a\nb"}, "indication", "control character"),
+        ({"grammar": ["x"]}, "grammar", "must be a regular expression or a JSON schema"),
         ({"top_logprobs": 3}, "top_logprobs", "not supported"),
         ({"nonsense": 1}, "nonsense", "unknown parameter 'nonsense'; known: model, messages"),
         ({"max_new_tokens": 5}, "max_new_tokens", "unknown parameter"),
@@ -391,6 +436,7 @@ def test_models(frontend: Frontend, path: str) -> None:
     # OpenAI's clients need a time; when the model was made is not known here.
     assert (model["created"], model["owned_by"], model["deleted"]) == (0, "prelim", False)
     assert model["prelim"]["takes_messages"] is True
+    assert model["prelim"]["accepts"] == ["indication", "age"]
     assert model["prelim"]["sha256"] == "0" * 64
 
 

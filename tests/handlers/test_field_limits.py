@@ -185,6 +185,34 @@ def test_stop_texts_of_a_request() -> None:
         options([1])
 
 
+def test_context_of_a_request() -> None:
+    """From a form, gRPC or JSON; bad values name the field."""
+    words = {"indication": "cough", "age": "64", "sex": "female"}
+    body = json.dumps({"image": base64.b64encode(IMAGE).decode(), "indication": "cough", "age": 64, "sex": "F"})
+    for row in ({"image": IMAGE, "indication": b"cough", "age": b"64", "sex": b"F"}, {"body": body}):
+        assert read(row).request.context == words
+    assert read({"image": IMAGE}).request.context == {}
+    with pytest.raises(InvalidOption, match="age must be whole years"):
+        read({"image": IMAGE, "age": b"064Y"})
+
+
+def test_grammars_of_a_request() -> None:
+    """A text that begins with a bracket is an expression; as long as 8192 characters, and a schema in every form."""
+    schema = '{"type":"object"}'
+    as_member = json.dumps({"image": base64.b64encode(IMAGE).decode(), "grammar": json.loads(schema)})
+    rows = (
+        ({"image": IMAGE, "grammar": b'["a"]'}, '["a"]'),
+        ({"image": IMAGE, "grammar": b"[" + b"x" * 8190 + b"]"}, "[" + "x" * 8190 + "]"),
+        ({"image": IMAGE, "grammar": schema.encode()}, schema),
+        ({"image": IMAGE, "options": b'{"grammar": {"type": "object"}}'}, schema),
+        ({"body": as_member}, schema),
+    )
+    for row, grammar in rows:
+        assert read(row).request.options == GenerationOptions(grammar=grammar)
+    with pytest.raises(InvalidOption, match="at most 8192 characters"):
+        read({"image": IMAGE, "grammar": b"x" * 8193})
+
+
 @pytest.mark.parametrize("name", ["stream", "return_token_ids", "return_attention"])
 def test_switches_are_read_once(name: str) -> None:
     """Off unless asked for, as a field or among the options; not both."""

@@ -106,6 +106,30 @@ def test_drop_and_paste(page: Any, site: Site, way: str) -> None:
     assert len(sent(site)) == 1
 
 
+def test_sentences_to_confirm_are_marked(any_page: Any, site: Site) -> None:
+    """With their confidence, in words. A section lacks the heading of its first sentence; sentences can be equal."""
+    page = any_page
+    site.recorder.answers[PREDICT] = stream(
+        REPORT
+        | {
+            "report": "Findings: Clear lungs. Normal. Impression: Normal.",
+            "sections": {"findings": "Clear lungs. Normal.", "impression": "Normal."},
+            "sentences": [
+                {"text": "Findings: Clear lungs.", "confidence": 0.4, "confirm": True},
+                {"text": "Normal.", "confidence": 0.95, "confirm": False},
+                {"text": "Impression: Normal.", "confidence": 0.123, "confirm": True},
+            ],
+        }
+    )
+    page.locator("#samples button").click()
+    wait_for_state(page, "Draft finished.")
+    marked = ["Clear lungs. confirm: confidence 0.40", "Normal. confirm: confidence 0.12"]
+    assert page.locator("#text mark").all_inner_texts() == marked
+    findings, impression, explained = page.locator("#text p").all_inner_texts()
+    assert (findings, impression) == (f"{marked[0]} Normal.", marked[1])
+    assert "can be wrong too" in explained
+
+
 def test_copy(page: Any, site: Site) -> None:
     """What is copied says that it is unverified, and has all drafts."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

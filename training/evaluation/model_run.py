@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from prelim.decoders.decoder import PADDING
 from prelim.encoding.gate import mean_features
-from prelim.generation.banned_phrases import Bans
+from prelim.generation.constraint import Constraints
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
@@ -58,7 +58,9 @@ class ModelRunner:
         model.network.connector.to(device)
         self._decoder = serving_decoder(model.network.decoder, precision, packed=False, device=device)
         self._prompter = model.config.prompter(model.tokenizer)
-        self._bans = Bans(model.tokenizer, model.config.decoder.get("vocab_size"))
+        self._constraints = Constraints(
+            model.tokenizer, model.config.tokenizer.eos_token_ids, model.config.decoder.get("vocab_size")
+        )
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Mean image features, shape (images, width)."""
@@ -108,7 +110,7 @@ class ModelRunner:
             eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
             detokenize=self.detokenize,
-            bans=self._bans,
+            constraints=self._constraints,
         )
         requests = {
             str(i): DecodeRequest(embeds, ids, options)

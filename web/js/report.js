@@ -10,11 +10,29 @@ const seconds = (part, ms) => (ms === 0 && KEPT.includes(part) ? "cached" : `${(
 
 export const isEmpty = ({ report, sections: parts }) => ![report, ...Object.values(parts)].some((text) => text?.trim());
 
+// A paragraph in which the sentences to confirm are marked. left: those of the report that are not in it yet, in order
+function paragraph(text, left) {
+  const shown = create("p", "");
+  // A section lacks the heading that its first sentence begins with.
+  const wordsOf = ({ text: sentence }) => [sentence, sentence.replace(/^[\p{L} ]+:\s*/u, "")].find((words) => words && text.includes(words));
+  for (let next = left.findIndex(wordsOf); next >= 0; next = left.findIndex(wordsOf)) {
+    const words = wordsOf(left[next]);
+    const [{ confidence, confirm }] = left.splice(0, next + 1).slice(-1);
+    const mark = create(confirm ? "mark" : "span", words);
+    if (confirm) mark.append(create("small", ` confirm: confidence ${confidence.toFixed(2)}`));
+    shown.append(text.slice(0, text.indexOf(words)), mark);
+    text = text.slice(text.indexOf(words) + words.length);
+  }
+  shown.append(text);
+  return shown;
+}
+
 function sections(answer) {
   const parts = Object.entries(answer.sections).filter(([, text]) => text);
   if (isEmpty(answer)) return [create("p", "The model wrote no text for this image.", "detail")];
-  if (!parts.length) return [create("p", answer.report)];
-  return parts.flatMap(([name, text]) => [create("h3", name[0].toUpperCase() + name.slice(1)), create("p", text)]);
+  const left = [...(answer.sentences ?? [])];
+  if (!parts.length) return [paragraph(answer.report, left)];
+  return parts.flatMap(([name, text]) => [create("h3", name[0].toUpperCase() + name.slice(1)), paragraph(text, left)]);
 }
 
 function alternative({ report, avg_logprob: logprob }, i) {
@@ -38,6 +56,7 @@ export function showWarnings(warnings, notes) {
 export function showReport(answer, read) {
   find("text").replaceChildren(...sections(answer));
   if (answer.finish_reason === "length") find("text").append(create("p", "Cut off here: it reached the longest length.", "detail"));
+  if (answer.sentences?.some(({ confirm }) => confirm)) find("text").append(create("p", "Marked sentences are those that are wrong most often. Look at them first; the others can be wrong too.", "detail"));
   find("alternatives").replaceChildren(...answer.alternatives.map(alternative));
   const { name, version, sha256 } = answer.model;
   const times = { ...answer.timing_ms };

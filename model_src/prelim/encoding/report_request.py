@@ -26,6 +26,7 @@ class ReportRequest:
     image_features : instead of an image, what the vision encoder gave for it, shape (num_tokens, width)
     prompt         : text for models that take one
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
+    context        : what is known of the patient and the examination, see `generation.clinical_context.read_context`
     options        : how to decode; None takes the model's defaults
     return_attention : the model's auxiliary outputs, such as attention maps, come with the report
     return_image     : the images as the network reads them come with the report, as PNG
@@ -37,6 +38,7 @@ class ReportRequest:
     image_features: Array | None = None
     prompt: str | None = None
     messages: Messages | None = None
+    context: Mapping[str, str] = field(default_factory=dict)
     options: GenerationOptions | None = None
     return_attention: bool = False
     return_logprobs: bool = False

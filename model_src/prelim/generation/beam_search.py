@@ -1,12 +1,13 @@
 """Beam search and beam sampling of one request."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 
-from prelim.generation.banned_phrases import BannedRows
+from prelim.generation.constraint import Constraint
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.logits import LogitsFilter, largest
 from prelim.generation.options import GenerationOptions
@@ -64,14 +65,14 @@ class BeamSearch:
         stop_rule: StopRule,
         generator: torch.Generator | None,
         *,
-        banned: BannedRows | None = None,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         beams, device = options.num_beams, start_ids.device
         self._options = options
         self._start_ids = start_ids
         self._stop_rule = stop_rule
         self._generator = generator
-        self._filter = LogitsFilter(options, stop_rule.eos_token_ids, banned)
+        self._filter = LogitsFilter(options, stop_rule.eos_token_ids, constraints)
         # So many that `num_beams` unfinished ones are left even if every beam could end.
         self._num_candidates = max(2, 1 + len(stop_rule.eos_token_ids)) * beams
         tokens = torch.zeros(beams, 0, dtype=torch.int64, device=device)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
 from prelim.errors import InvalidOption, NonFiniteOutput, RequestError, TooLarge
-from prelim.generation.banned_phrases import Ban, BannedRows, Bans
 from prelim.generation.beam_search import BeamSearch
 from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns
+from prelim.generation.constraint import Constraint, Constraints
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.options import GenerationOptions
@@ -39,7 +39,7 @@ class Engine(Generic[Request]):
     pad_token_id  : fed to rows that are complete while others of their request are not
     detokenize    : token ids -> text, for stop texts
     max_columns   : cache columns that a request may use; with `slots` it bounds the memory of the cache
-    bans          : of the tokenizer, for options with banned phrases
+    constraints   : of the tokenizer, for options with banned phrases or a grammar
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Engine(Generic[Request]):
         pad_token_id: int,
         detokenize: Callable[[Sequence[int]], str],
         max_columns: int = DEFAULT_COLUMNS,
-        bans: Bans | None = None,
+        constraints: Constraints | None = None,
     ) -> None:
         self.slots = slots
         self.max_columns = max_columns
@@ -59,7 +59,7 @@ class Engine(Generic[Request]):
         self._eos_token_ids = torch.tensor(eos_token_ids, device=decoder.device)
         self._pad_token_id = pad_token_id
         self._detokenize = detokenize
-        self._bans = bans
+        self._constraints = constraints
         self.reset()
 
     @torch.inference_mode()
@@ -142,7 +142,7 @@ class Engine(Generic[Request]):
 
     def _check(self, request: Request) -> None:
         """Raise what keeps a request out of the engine."""
-        self._ban(request.options)
+        self._constrain(request.options)
         prefix = self.prefix_length(request)
         positions = self._decoder.max_positions
         room = positions - prefix + 1
@@ -210,17 +210,16 @@ class Engine(Generic[Request]):
                 generator.seed()
             else:
                 generator.manual_seed(options.seed)
-        ban = self._ban(options)
-        banned = None if ban is None else BannedRows(ban, options.rows)
+        constraints = self._constrain(options)
         if options.num_beams > 1:
-            return BeamSearch(options, history, rule, generator, banned=banned)
-        return Sampling(options, history, rule, self._pad_token_id, generator, banned=banned)
+            return BeamSearch(options, history, rule, generator, constraints=constraints)
+        return Sampling(options, history, rule, self._pad_token_id, generator, constraints=constraints)
 
-    def _ban(self, options: GenerationOptions) -> Ban | None:
-        """What the options ban. Raises InvalidOption as `Bans.of` does."""
-        if options.banned_phrases and self._bans is None:
-            raise ValueError("banned_phrases need an engine that knows its tokenizer")
-        return None if self._bans is None else self._bans.of(options)
+    def _constrain(self, options: GenerationOptions) -> tuple[Constraint, ...]:
+        """What the options let the rows write. Raises InvalidOption as `Constraints.of` does."""
+        if (options.banned_phrases or options.grammar) and self._constraints is None:
+            raise ValueError("banned_phrases and grammar need an engine that knows its tokenizer")
+        return () if self._constraints is None else self._constraints.of(options)
 
     def _forward(self) -> Tensor:
         """One token of every row through the decoder: logits, shape (slots, rows, vocab_size)."""

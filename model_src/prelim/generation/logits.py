@@ -4,22 +4,26 @@ Each function takes and returns scores of shape (rows, vocab_size); the order in
 what each does, is that of `transformers` `generate`, so that the chosen token ids are the same.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from prelim.generation.banned_phrases import BannedRows
+from prelim.generation.constraint import Constraint
 from prelim.generation.options import GenerationOptions
 
 
 class LogitsFilter:
-    """All processors that one request's options ask for, in the order of `generate`, which has no banned phrases.
+    """All processors that one request's options ask for, in the order of `generate`, which has no constraints.
 
-    banned : of the request's rows; None if no phrase is banned
+    constraints : of the request's rows
     """
 
-    def __init__(self, options: GenerationOptions, eos_token_ids: Tensor, banned: BannedRows | None = None) -> None:
+    def __init__(
+        self, options: GenerationOptions, eos_token_ids: Tensor, constraints: Sequence[Constraint] = ()
+    ) -> None:
         self._options = options
-        self._banned = banned
+        self._constraints = constraints
         self._eos_token_ids = eos_token_ids
         # Beam sampling draws 2 candidates a beam, and one of them may be the end of text.
         self._keep = 1 + len(eos_token_ids) if options.num_beams > 1 else 1
@@ -38,8 +42,8 @@ class LogitsFilter:
             scores = no_repeat_ngram(scores, history, o.no_repeat_ngram_size)
         if num_generated < o.min_new_tokens:
             scores = scores.index_fill(1, self._eos_token_ids, -torch.inf)
-        if self._banned is not None:
-            scores = self._banned.forbid(scores)
+        for constraint in self._constraints:
+            scores = constraint.forbid(scores)
         if not o.do_sample:
             return scores
         if o.temperature != 1.0:
@@ -52,8 +56,8 @@ class LogitsFilter:
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
         """Take what was chosen; see `NextTokens`."""
-        if self._banned is not None:
-            self._banned.advance(tokens, parents)
+        for constraint in self._constraints:
+            constraint.advance(tokens, parents)
 
 
 def repetition_penalty(scores: Tensor, history: Tensor, penalty: float) -> Tensor:

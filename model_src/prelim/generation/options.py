@@ -1,6 +1,7 @@
 """How one request wants its report decoded."""
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 64
 MAX_BANNED_PHRASES = 64
 MAX_PHRASE_LENGTH = 64
+MAX_GRAMMAR_LENGTH = 8192
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class GenerationOptions:
     num_return_sequences : how many reports; beams: the best; sampling: independent draws
     stop                 : texts that end the report when they appear (`stop_strings` of `generate`)
     banned_phrases       : texts that no report contains at the limits of words, in upper or lower case
+    grammar              : what the whole text of a report must match, a regular expression, or a JSON schema if it
+                           begins with a brace; nothing if it is empty
 
     The bounds keep every score within float32: the sum of MAX_NEW_TOKENS log-probabilities of -1000, each multiplied
     by the largest `repetition_penalty`, divided by the smallest `temperature` and scaled by the longest length to the
@@ -65,6 +69,7 @@ class GenerationOptions:
     num_return_sequences: int = 1
     stop: tuple[str, ...] = ()
     banned_phrases: tuple[str, ...] = ()
+    grammar: str = ""
 
     def __post_init__(self) -> None:
         self._require("num_beams", 1 <= self.num_beams <= MAX_BEAMS, f"1 to {MAX_BEAMS}")
@@ -90,6 +95,7 @@ class GenerationOptions:
             all(phrase.strip() and len(phrase) <= MAX_PHRASE_LENGTH for phrase in phrases),
             f"texts of 1 to {MAX_PHRASE_LENGTH} characters, not only white space",
         )
+        self._require("grammar", len(self.grammar) <= MAX_GRAMMAR_LENGTH, f"at most {MAX_GRAMMAR_LENGTH} characters")
 
     def _require(self, name: str, allowed: bool, values: str) -> None:
         if not allowed:
@@ -178,6 +184,17 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     raise InvalidOption(f"{name} is {value!r:.40}; it must be a string or a list of strings", name)
 
 
+def _grammar(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        try:
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        except (RecursionError, TypeError, ValueError) as error:
+            raise InvalidOption(f"{name} is not a JSON schema", name) from error
+    if isinstance(value, str):
+        return value
+    raise InvalidOption(f"{name} is {value!r:.40}; it must be a regular expression or a JSON schema", name)
+
+
 _PARSERS_OF_TYPES = {
     int: _integer,
     int | None: _optional_integer,
@@ -185,5 +202,6 @@ _PARSERS_OF_TYPES = {
     bool: _boolean,
     bool | str: _early_stopping,
     tuple[str, ...]: _texts,
+    str: _grammar,
 }
 _PARSERS = {name: _PARSERS_OF_TYPES[kind] for name, kind in get_type_hints(GenerationOptions).items()}

@@ -2,14 +2,19 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from tokenizers import Tokenizer
 
 from prelim.decoders.decoder import IMAGE
-from prelim.errors import InvalidOption, TooLarge
+from prelim.errors import ArchiveError, InvalidOption, TooLarge
+from prelim.generation.clinical_context import CONTEXT
 
 Messages = Sequence[Mapping[str, str]]
+Context = Mapping[str, str]
+"""Of CONTEXT, what `read_context` gives."""
+NO_CONTEXT: Context = MappingProxyType({})
 Parts = Sequence[str]
 """A text in parts, in turn the model's own and the request's words."""
 
@@ -23,6 +28,8 @@ class PromptConfig:
     bos_token_id : first token of all; None where the model was trained without
     before       : text before the image
     after        : text after the image; {prompt} stands where the request's prompt goes
+    accepts      : which of CONTEXT a request may have, and how the prompt says it: " Indication: {indication}." follows
+                   the request's words, in this order
     start_ids    : tokens between image and `after`, where there is a prompt
     default      : prompt of a request that has none
     max_tokens   : limit on the tokens of the text
@@ -36,6 +43,7 @@ class PromptConfig:
     bos_token_id: int | None = None
     before: str = ""
     after: str = "{prompt}"
+    accepts: Mapping[str, str] = field(default_factory=dict)
     start_ids: tuple[int, ...] = ()
     default: str = ""
     max_tokens: int = 512
@@ -48,6 +56,15 @@ class PromptConfig:
     before_image: str = ""
     after_image: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.accepts, Mapping):
+            raise ArchiveError(f"prompt.accepts is {self.accepts!r:.80}; allowed: a mapping of {', '.join(CONTEXT)}")
+        for name, words in self.accepts.items():
+            if name not in CONTEXT:
+                raise ArchiveError(f"prompt.accepts has {name!r:.40}; allowed: {', '.join(CONTEXT)}")
+            if not isinstance(words, str) or words.count(f"{{{name}}}") != 1:
+                raise ArchiveError(f"prompt.accepts.{name} must be a text that has {{{name}}} once")
+
 
 class NoPrompt:
     """Replaces `Prompter` in models without a section `prompt`, which read only their start token.
@@ -58,16 +75,19 @@ class NoPrompt:
     takes_prompts = takes_messages = False
     answers_at_end = False
     max_images = 1
+    accepts: tuple[str, ...] = ()
 
     def __init__(self, name: str, bos_token_id: int) -> None:
         self._name = name
         self._ids = (bos_token_id,)
 
-    def ids(self, prompt: str | None, messages: Messages | None, images: int = 1) -> tuple[int, ...]:
-        """The start token: images are not part of the prompt. Raises InvalidOption for a prompt or a conversation."""
-        for name, value in (("prompt", prompt), ("messages", messages)):
+    def ids(
+        self, prompt: str | None, messages: Messages | None, images: int = 1, context: Context = NO_CONTEXT
+    ) -> tuple[int, ...]:
+        """The start token: images are not part of the prompt. Raises InvalidOption for words of any kind."""
+        for name, value in (("prompt", prompt), ("messages", messages), *context.items()):
             if value:
-                raise InvalidOption(f"{name} is set, but {self._name} takes none; leave it out")
+                raise InvalidOption(f"{name} is set, but {self._name} takes none; leave it out", name)
         return self._ids
 
     def answer(self, text: str) -> str:
@@ -97,14 +117,17 @@ class Prompter:
         self._special_text = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
         tokenizer.encode_special_tokens = True
 
-    def ids(self, prompt: str | None, messages: Messages | None, images: int = 1) -> tuple[int, ...]:
+    def ids(
+        self, prompt: str | None, messages: Messages | None, images: int = 1, context: Context = NO_CONTEXT
+    ) -> tuple[int, ...]:
         """Token ids with one IMAGE for each image, where its embeddings go.
 
-        Raises InvalidOption for a conversation that the model cannot hold, TooLarge for too many tokens.
+        Raises InvalidOption for a conversation that the model cannot hold and a context that it does not accept,
+        TooLarge for too many tokens.
         """
         c = self.config
-        start = c.start_ids if not messages and (prompt or c.default) else ()
-        first, second = (self._encode(parts) for parts in self.parts(prompt, messages))
+        start = c.start_ids if not messages and (prompt or c.default or context) else ()
+        first, second = (self._encode(parts) for parts in self.parts(prompt, messages, context))
         if len(first) + len(second) > c.max_tokens:
             raise TooLarge(
                 f"the prompt takes {len(first) + len(second)} tokens; "
@@ -114,19 +137,46 @@ class Prompter:
         between = self._encode((c.between_images,)) if images > 1 else []
         return (*bos, *first, IMAGE, *(images - 1) * (*between, IMAGE), *start, *second)
 
-    def parts(self, prompt: str | None, messages: Messages | None) -> tuple[Parts, Parts]:
-        """The texts before and after the image. Raises InvalidOption for a conversation that the model cannot hold."""
+    def parts(
+        self, prompt: str | None, messages: Messages | None, context: Context = NO_CONTEXT
+    ) -> tuple[Parts, Parts]:
+        """The texts before and after the image. Raises InvalidOption as `ids` does."""
+        said = self._said(context)
         if messages:
-            return self._conversation(messages)
+            return self._conversation(messages, said)
         words = prompt or self.config.default
         self._check_words("prompt", words)
         first, *others = self.config.after.split("{prompt}")
-        return (self.config.before,), (first, *(part for other in others for part in (words, other)))
+        after = [first]
+        for other in others:
+            after += [words, *said[:-1], said[-1] + other]
+        return (self.config.before,), after
+
+    def _said(self, context: Context) -> Parts:
+        """The words of a context, in turn the model's own and the request's. Raises InvalidOption."""
+        accepts = self.config.accepts
+        if refused := [name for name in context if name not in accepts]:
+            known = f"it accepts {', '.join(accepts)}" if accepts else "it accepts none"
+            raise InvalidOption(
+                f"{refused[0]} is set, but this model does not read it: {known}; leave it out", refused[0]
+            )
+        said = [""]
+        for name in accepts:
+            if name in context:
+                self._check_words(name, context[name])
+                before, after = accepts[name].split(f"{{{name}}}")
+                said = [*said[:-1], said[-1] + before, context[name], after]
+        return said
 
     @property
     def max_images(self) -> int:
         """Largest number of images of one request."""
         return self.config.max_images
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        """Which of CONTEXT a request may have."""
+        return tuple(self.config.accepts)
 
     @property
     def takes_messages(self) -> bool:
@@ -144,8 +194,11 @@ class Prompter:
             return text
         return text.rpartition(f"{self.config.assistant}:")[2].strip()
 
-    def _conversation(self, messages: Messages) -> tuple[Parts, Parts]:
-        """Texts before and after the image for a conversation that the user has begun and the model is to go on."""
+    def _conversation(self, messages: Messages, said: Parts) -> tuple[Parts, Parts]:
+        """Texts before and after the image for a conversation that the user has begun and the model is to go on.
+
+        said : of the context, which follows the first words of the user
+        """
         c = self.config
         if not c.separator:
             raise InvalidOption("messages are given, but this model is single-turn; use prompt")
@@ -162,6 +215,7 @@ class Prompter:
         for role, message in zip(roles[1:], messages, strict=False):
             after += [message["content"], f"{c.separator}{c.user if role == 'user' else c.assistant}: "]
         after += [messages[-1]["content"], f"{c.separator}{c.assistant}:"]
+        after[2:3] = [*said[:-1], said[-1] + after[2]]
         return (f"{opening}{c.user}: {c.before_image}",), after
 
     def _check_words(self, name: str, words: str) -> None:

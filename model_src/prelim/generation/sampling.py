@@ -1,9 +1,11 @@
 """Greedy search and sampling: rows are independent."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from prelim.generation.banned_phrases import BannedRows
+from prelim.generation.constraint import Constraint
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.logits import LogitsFilter
 from prelim.generation.options import GenerationOptions
@@ -24,11 +26,11 @@ class Sampling:
         pad_token_id: int,
         generator: torch.Generator | None,
         *,
-        banned: BannedRows | None = None,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         rows, device = options.rows, start_ids.device
         self._options = options
-        self._filter = LogitsFilter(options, stop_rule.eos_token_ids, banned)
+        self._filter = LogitsFilter(options, stop_rule.eos_token_ids, constraints)
         self._stop_rule = stop_rule
         self._pad_token_id = pad_token_id
         self._generator = generator

@@ -76,7 +76,7 @@ class TokenTexts:
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         steps = decoder_steps(json.loads(tokenizer.to_str())["decoder"])
-        of_tokens, of_text = _split(steps)
+        of_tokens, of_text = split_steps(steps)
         self.byte_runs = any(step["type"] == "ByteFallback" for step in of_tokens)
         self.closed: tuple[str, ...] = ()
         self.words_only = are_word_rules(of_text)
@@ -91,7 +91,7 @@ class TokenTexts:
         self.later = tuple(_pieces(shown, of_tokens, ("",)))
 
 
-def _split(steps: Sequence[DecoderStep]) -> tuple[list[DecoderStep], list[DecoderStep]]:
+def split_steps(steps: Sequence[DecoderStep]) -> tuple[list[DecoderStep], list[DecoderStep]]:
     """The steps that look at single tokens, and those that look at the whole text. Raises UnknownDecoder."""
     for i, step in enumerate(steps):
         match step:

@@ -10,14 +10,15 @@ from typing import Any
 import pypdfium2
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from bridge.configuration.section import ConfigError
 from bridge.configuration.settings import ReportSettings
 from bridge.dicom.identity import DRAFT, MEASUREMENTS, PDF
-from bridge.documents.draft import BANNER, NOTICE
+from bridge.documents.draft import BANNER, CONFIRM, NOTICE
 from bridge.documents.fonts import load_fonts
 from bridge.documents.writers import WRITERS, chosen_kinds
-from tests.bridge.drafts import make_draft
+from tests.bridge.drafts import DOUBT, SENTENCES, make_draft
 
 SPARSE = ("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID", "StudyTime", "AccessionNumber")
 IODS = {DRAFT: "BasicTextSR", MEASUREMENTS: "Comprehensive3DSR", PDF: "EncapsulatedPDF"}
@@ -42,6 +43,7 @@ CASES: dict[str, dict[str, Any]] = {
         "header": {"AccessionNumber": "漢" * 16, "StudyID": "ä" * 16, "SpecificCharacterSet": "ISO_IR 192"},
         "model": {"name": "胸部写真" * 6, "version": "版" * 30, "architecture": "a", "sha256": "f" * 64},
     },
+    "sentences to confirm": {"sentences": SENTENCES},
     "tabs": {"sections": {"findings": "a\tb", "impression": "\tc"}},
     "withdrawn": {"withdrawn": True, "replaces": "2.25.7"},
     "laterality": {"header": {"Laterality": ""}},
@@ -135,6 +137,26 @@ def test_the_measurement_report_has_notice_text_and_probability() -> None:
     assert notice == NOTICE
     assert [text.startswith(BANNER) for text in texts] == [True, True]
     assert (document.VerificationFlag, document.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+
+
+def test_sentences_to_confirm_are_in_every_document(tmp_path: Path) -> None:
+    """With their confidence, and only these; a model that is not calibrated and one that is sure have no such text."""
+    for sentences, expected in ((SENTENCES, 1), (SENTENCES[1:], 0), ([], 0)):
+        for kind in (DRAFT, MEASUREMENTS):
+            document = WRITERS[kind](make_draft(sentences=sentences), ReportSettings())
+            found = texts_of(document)
+            assert [text.startswith(BANNER) for text in found if DOUBT in text] == [True] * expected
+            assert not any("0.97" in text for text in found)
+    document = dcmread(write(tmp_path, PDF, {"sentences": SENTENCES}))
+    text = " ".join(pypdfium2.PdfDocument(document.EncapsulatedDocument)[0].get_textpage().get_text_range().split())
+    assert f"To confirm {CONFIRM} {DOUBT}" in text
+
+
+def texts_of(document: Dataset) -> list[str]:
+    """All texts of a structured report."""
+    children = document.get("ContentSequence", [])
+    own = [str(document.TextValue)] if "TextValue" in document else []
+    return own + [text for child in children for text in texts_of(child)]
 
 
 def test_the_time_of_a_pdf_grows_with_its_lines() -> None:

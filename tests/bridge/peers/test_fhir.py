@@ -11,7 +11,7 @@ import pytest
 from bridge.configuration.settings import FhirSettings
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.fhir import FhirClient, write_bundle
-from tests.bridge.drafts import make_draft
+from tests.bridge.drafts import DOUBT, SENTENCES, make_draft
 from tests.bridge.receivers import DETOURS, answer_all, fhir_server
 
 VALIDATOR = Path(__file__).resolve().parents[3] / "build" / "fhir"
@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, Any]] = {
     "ordinary": {},
     "replacing another": {"replaces": "2.25.7"},
     "no identity": {"header": {"drop": ("PatientID", "PatientName", "AccessionNumber", "StudyDate")}},
+    "sentences to confirm": {"sentences": SENTENCES},
     "an invalid date": {"header": {"StudyDate": "20261399"}},
     "an image that is not DICOM": {"dicom": False},
     "a Japanese name": {"header": {"PatientName": "Yamada^Tarou=山田^太郎", "SpecificCharacterSet": "ISO_IR 192"}},
@@ -71,6 +72,9 @@ def test_the_report_is_preliminary_and_says_who_wrote_it() -> None:
 
     assert report["status"] == "preliminary"
     assert report["meta"]["security"][0]["code"] == "AIAST"
+    assert DOUBT not in report["conclusion"]
+    doubted = resources(write_bundle(make_draft(sentences=SENTENCES)))["DiagnosticReport"]
+    assert doubted["conclusion"].endswith(DOUBT)
     assert report["conclusion"].startswith("UNVERIFIED DRAFT")
     assert device["serialNumber"] == "a" * 64
     assert provenance["target"] == [{"reference": f"DiagnosticReport/{report['id']}"}]

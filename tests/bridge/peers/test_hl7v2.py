@@ -16,7 +16,7 @@ from bridge.documents.draft import Draft
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.hl7v2 import Hl7Client, write_message
 from tests.bridge.conftest import Bench
-from tests.bridge.drafts import make_draft
+from tests.bridge.drafts import DOUBT, SENTENCES, make_draft
 from tests.bridge.receivers import ris
 from tests.bridge.studies import STUDY, radiograph
 
@@ -35,6 +35,18 @@ def test_the_message_is_valid_and_preliminary() -> None:
     assert "UNVERIFIED DRAFT" in str(parsed.segments("OBX")[0][5])
     assert parsed["PID.F5.R1.C1"] == "MUELLER"
     assert parsed["PID.F3"] == "4711-0815"
+
+
+def test_sentences_to_confirm_are_the_last_observation() -> None:
+    """A comment after the sections, preliminary like them."""
+    message = write_message(make_draft(sentences=SENTENCES), SETTINGS)
+    parsed = hl7.parse(message)
+    last = parsed.segments("OBX")[-1]
+
+    assert parse_message(message, validation_level=VALIDATION_LEVEL.TOLERANT).validate()
+    assert parsed.unescape(str(last[5])).replace("\r", "\n").endswith(DOUBT)
+    assert str(last[11]) == "P"
+    assert len(parsed.segments("OBX")) == 4
 
 
 @pytest.mark.parametrize("place", ["report", "name"])

@@ -90,7 +90,7 @@ def generate_arguments(options: GenerationOptions) -> dict[str, Any]:
     if not options.do_sample:
         for name in ("temperature", "top_k", "top_p"):
             del arguments[name]
-    del arguments["seed"], arguments["stop"], arguments["banned_phrases"]
+    del arguments["seed"], arguments["stop"], arguments["banned_phrases"], arguments["grammar"]
     return arguments
 
 

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from prelim.errors import RequestError
-from prelim.generation.banned_phrases import Bans
+from prelim.generation.constraint import Constraints
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
@@ -59,7 +59,7 @@ def run_random(kind: str, folder: Path, count: int) -> float:
         eos_token_ids=[end],
         pad_token_id=0,
         detokenize=lambda ids: tokenizer.decode(list(ids)),
-        bans=Bans(tokenizer),
+        constraints=Constraints(tokenizer, [end]),
     )
     streams, text = TextStreams(tokenizer), tokenizer.decode(list(range(size)) * 2)
     asked = {}

@@ -9,9 +9,8 @@ from transformers import GenerationConfig
 from prelim.errors import InvalidOption
 from prelim.generation.options import GenerationOptions
 
-OURS = {"seed": None, "max_new_tokens": 256, "stop": (), "banned_phrases": (), "top_k": 50}
-"""`seed`, `stop` and `banned_phrases` are not in GenerationConfig; `generate` has max_length 20; top_k 50 was its
-default before 5.0."""
+OURS = {"seed": None, "stop": (), "banned_phrases": (), "grammar": "", "max_new_tokens": 256, "top_k": 50}
+"""The first are not in GenerationConfig; `generate` has max_length 20; top_k 50 was its default before 5.0."""
 
 
 def test_defaults_are_those_of_generate() -> None:
@@ -56,6 +55,7 @@ BOUNDS: list[tuple[str, Any, Any]] = [
     ("banned_phrases", ("x",) * 64, ("x",) * 65),
     ("banned_phrases", ("x" * 64,), ("x" * 65,)),
     ("banned_phrases", ("x",), (" ",)),
+    ("grammar", "x" * 8192, "x" * 8193),
     ("early_stopping", "never", "always"),
 ]
 

@@ -126,6 +126,7 @@ PROMPT = {
     "before": "###Patient: <Img>",
     "after": "</Img> {prompt} ###Doctor: ",
     "default": "Describe the findings and the impression of this chest x-ray.",
+    "accepts": {"indication": " Indication: {indication}."},
     "max_tokens": 1600,
     "system": (
         "You are an experienced Doctor, give the following medical scan: <Img>ImageContent</Img>. You will be able to "

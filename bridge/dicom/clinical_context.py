@@ -1,0 +1,57 @@
+"""What a study says of the patient and the examination, in the fields that a server's prompt can have.
+
+Nothing of it is sent unless the configuration lists the field: free texts can name a patient.
+"""
+
+import datetime
+import re
+from collections.abc import Sequence
+
+from pydicom.dataset import Dataset
+
+FREE_TEXTS = {
+    "indication": ("ReasonForTheRequestedProcedure", "ReasonForStudy", "AdmittingDiagnosesDescription"),
+    "technique": ("StudyDescription", "PerformedProcedureStepDescription", "SeriesDescription"),
+}
+"""Field -> elements that can have it; the first that is not empty counts."""
+SEXES = ("M", "F", "O")
+LONGEST = 1000
+"""Characters of a text, as the server reads them."""
+
+_AGE = re.compile(r"(\d{3})([DWMY])")
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+
+
+def read_context(header: Dataset, wanted: Sequence[str]) -> dict[str, str]:
+    """Return the wanted fields of a request that the header has, as texts of one line."""
+    found = {"age": _age(header), "sex": str(header.get("PatientSex") or "").strip()}
+    found["sex"] = found["sex"] if found["sex"] in SEXES else ""
+    for name, keywords in FREE_TEXTS.items():
+        found[name] = next(filter(None, (_line(header.get(keyword)) for keyword in keywords)), "")
+    return {name: found[name] for name in wanted if found[name]}
+
+
+def _line(value: object) -> str:
+    """Return a text without line breaks and other characters that cannot be seen."""
+    words = "".join(character if character.isprintable() else " " for character in str(value or "")).split()
+    return " ".join(words)[:LONGEST].strip()
+
+
+def _age(header: Dataset) -> str:
+    """Return whole years: of Patient's Age (AS, PS3.5 6.2), or between birth and study; "" if neither is valid."""
+    found = _AGE.fullmatch(str(header.get("PatientAge") or "").strip())
+    if found:
+        years = int(int(found[1]) * _YEARS[found[2]])
+    else:
+        born, taken = (_date(header, keyword) for keyword in ("PatientBirthDate", "StudyDate"))
+        if born is None or taken is None:
+            return ""
+        years = taken.year - born.year - ((taken.month, taken.day) < (born.month, born.day))
+    return f"{years}" if 0 <= years <= 120 else ""
+
+
+def _date(header: Dataset, keyword: str) -> datetime.date | None:
+    try:
+        return datetime.datetime.strptime(str(header.get(keyword) or ""), "%Y%m%d").date()
+    except ValueError:
+        return None

@@ -1,0 +1,51 @@
+"""What a request says of patient and examination besides the images, for models that read it in their prompt."""
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from prelim.errors import InvalidOption
+
+TEXTS = ("indication", "comparison", "technique")
+CONTEXT = ("indication", "comparison", "age", "sex", "technique")
+"""Fields of a request; a model accepts those for which its prompt has words."""
+MAX_CONTEXT_CHARACTERS = 1000
+MAX_AGE = 120
+SEXES = {"M": "male", "F": "female", "O": "other"}
+"""Values of PS3.3 C.7.1.1 -> the words of a prompt."""
+
+
+def read_context(given: Mapping[str, Any]) -> dict[str, str]:
+    """The fields of CONTEXT in a request, checked, as words of a prompt; those that are absent or empty are left out.
+
+    Raises InvalidOption, which names the field and never repeats its value.
+    """
+    readers = {"age": _age, "sex": _sex}
+    words = {name: readers.get(name, _text)(name, given[name]) for name in CONTEXT if given.get(name) is not None}
+    return {name: word for name, word in words.items() if word}
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidOption(f"{name} is of type {type(value).__name__}; it must be a text", name)
+    if len(value) > MAX_CONTEXT_CHARACTERS:
+        raise InvalidOption(f"{name} has {len(value)} characters; at most {MAX_CONTEXT_CHARACTERS} are read", name)
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in value):
+        raise InvalidOption(f"{name} has a line break or another control character; send it as one line", name)
+    return value.strip()
+
+
+def _age(name: str, value: Any) -> str:
+    """Whole years."""
+    digits = f"{value}".strip() if isinstance(value, str | int) and not isinstance(value, bool) else "?"
+    if not digits:
+        return ""
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 3 and int(digits) <= MAX_AGE):
+        raise InvalidOption(f"{name} must be whole years, 0 to {MAX_AGE}", name)
+    return f"{int(digits)}"
+
+
+def _sex(name: str, value: Any) -> str:
+    if value not in (*SEXES, ""):
+        raise InvalidOption(f"{name} must be one of {', '.join(SEXES)}", name)
+    return SEXES.get(value, "")

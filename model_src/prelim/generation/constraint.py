@@ -1,0 +1,51 @@
+"""What options let the rows of a request write, apart from what the model finds likely: no banned phrase, a grammar."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from prelim.generation.banned_phrases import BannedRows, Bans
+from prelim.generation.grammar import GrammarRows, Grammars
+from prelim.generation.options import GenerationOptions
+
+
+class Constraint(Protocol):
+    """The rows of one request and how far their texts have come."""
+
+    def forbid(self, scores: Tensor) -> Tensor:
+        """Scores, shape (rows, vocab_size), with minus infinity for every token that must not be written next.
+
+        Raises InvalidOption where it costs too much to know them.
+        """
+
+    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+        """Take the next token of every row; parents : the row that each row continues, None for itself."""
+
+
+class Constraints:
+    """Makes the constraints of requests to one model.
+
+    eos_token_ids : tokens that end a report
+    vocab_size    : of the decoder; None where tokenizer and decoder have the same vocabulary
+    """
+
+    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int], vocab_size: int | None = None) -> None:
+        self._bans = Bans(tokenizer, vocab_size)
+        self._grammars = Grammars(tokenizer, eos_token_ids, vocab_size)
+
+    def check(self, options: GenerationOptions) -> None:
+        """Raise InvalidOption for a phrase or a grammar that cannot be kept to with this tokenizer."""
+        self._bans.of(options)
+        self._grammars.of(options)
+
+    def of(self, options: GenerationOptions) -> tuple[Constraint, ...]:
+        """What the options ask for, at the beginning of a text. Raises InvalidOption as `check` does."""
+        ban, grammar = self._bans.of(options), self._grammars.of(options)
+        found: list[Constraint] = []
+        if ban is not None:
+            found.append(BannedRows(ban, options.rows))
+        if grammar is not None:
+            found.append(GrammarRows(grammar, options.rows))
+        return tuple(found)

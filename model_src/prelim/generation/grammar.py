@@ -1,0 +1,191 @@
+"""Reports that a grammar describes: a regular expression or a JSON schema, over the whole text.
+
+llguidance knows after which strings the grammar can go on; here its strings are what tokens add to the text. Every row
+has a matcher of its own, which is copied where two rows continue one. docs/decisions/0039-grammars.md
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+import llguidance
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from prelim.errors import InvalidOption
+from prelim.generation.options import GenerationOptions
+from prelim.generation.token_text import UnknownDecoder
+from prelim.generation.written_tokens import END, NEVER, WrittenTokens
+
+NAME = "grammar"
+
+_COMPILED = 8
+"""Grammars that are kept."""
+
+_LIMITS = {
+    "max_items_in_row": 500,
+    "initial_lexer_fuel": 200_000,
+    "step_lexer_fuel": 100_000,
+    "step_max_items": 10_000,
+    "max_lexer_states": 10_000,
+    "max_grammar_size": 20_000,
+    "precompute_large_lexemes": False,
+    "verbose_errors": False,
+}
+"""Of llguidance: a grammar compiles in at most some 10 ms, and a step over it takes as long at most."""
+
+_NOTHING_FOLLOWS = "NoExtensionBias"
+"""The error of llguidance where no token can follow, and the text is not one of the grammar."""
+
+_NO_FORCING = '%llguidance {"no_forcing": true}\n'
+"""Otherwise only one of the ways to write a text in tokens would be allowed where the text is certain."""
+
+
+class Grammar:
+    """One grammar over the tokens of one tokenizer. Raises InvalidOption where it cannot be compiled."""
+
+    def __init__(self, tokens: WrittenTokens, strings: llguidance.LLTokenizer, grammar: str) -> None:
+        self.tokens = tokens
+        limits = llguidance.LLParserLimits(**_LIMITS)
+        self._matcher = llguidance.LLMatcher(strings, _lark(grammar), log_level=0, limits=limits)
+        if not self.start().allowed.any():
+            raise InvalidOption(f"{NAME} allows no first token that this model can write", NAME)
+
+    def start(self) -> "Place":
+        """The place of an empty text."""
+        return Place(self, self._matcher.deep_copy(), self.tokens.start)
+
+
+class Place:
+    """How far the text of one row has come; without a matcher it has ended, and nothing may follow."""
+
+    def __init__(self, grammar: Grammar, matcher: llguidance.LLMatcher | None, context: int) -> None:
+        self._grammar, self._matcher, self._context = grammar, matcher, context
+        self._allowed: NDArray[np.bool_] | None = None
+
+    @property
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may follow, shape (tokens,). Raises InvalidOption where the grammar is at fault."""
+        if self._allowed is None:
+            strings = self._grammar.tokens.strings_in(self._context)
+            mask = b"" if self._matcher is None else self._matcher.compute_bitmask()
+            if self._matcher is None or self._matcher.get_error().startswith(_NOTHING_FOLLOWS):
+                self._allowed = np.zeros(len(strings), dtype=np.bool_)
+            else:
+                _check(self._matcher)
+                bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")
+                self._allowed = bits[strings].astype(np.bool_)
+        return self._allowed
+
+    def advance(self, token_id: int, *, last: bool) -> "Place":
+        """The place after one more token. `last`: this place is not needed any more, and gives its matcher away."""
+        tokens = self._grammar.tokens
+        string = tokens.strings_in(self._context)[token_id] if self.allows(token_id) else NEVER
+        if self._matcher is None or string in (END, NEVER):
+            return Place(self._grammar, None, self._context)
+        matcher = self._matcher if last else self._matcher.deep_copy()
+        matcher.consume_token(int(string))
+        _check(matcher)
+        return Place(self._grammar, matcher, tokens.after(self._context, token_id))
+
+    def allows(self, token_id: int) -> bool:
+        """Whether a token may follow; never one that the tokenizer does not know."""
+        return token_id < len(self.allowed) and bool(self.allowed[token_id])
+
+
+class GrammarRows:
+    """The rows of one request and how far their texts have come; see `Constraint`."""
+
+    def __init__(self, grammar: Grammar, rows: int) -> None:
+        self._places = [grammar.start()] * rows
+
+    def forbid(self, scores: Tensor) -> Tensor:
+        """Scores with minus infinity for every token with which no text of the grammar begins."""
+        allowed = torch.from_numpy(np.stack([place.allowed for place in self._places])).to(scores.device)
+        allowed = torch.nn.functional.pad(allowed, (0, scores.shape[1] - allowed.shape[1]))
+        return scores.masked_fill(~allowed, -torch.inf)
+
+    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+        """Take the next token of every row."""
+        before = self._places if parents is None else [self._places[i] for i in parents.tolist()]
+        chosen = list(zip(before, tokens.tolist(), strict=True))
+        different = dict.fromkeys(chosen)
+        left = [place for place, _ in different]
+        after: dict[tuple[Place, int], Place] = {}
+        for place, token_id in different:
+            left.remove(place)
+            after[place, token_id] = place.advance(token_id, last=place not in left)
+        self._places = [after[pair] for pair in chosen]
+
+
+class Grammars:
+    """Compiles grammars for one tokenizer.
+
+    eos_token_ids : tokens that end a report
+    vocab_size    : of the decoder; None where tokenizer and decoder have the same vocabulary
+    """
+
+    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int], vocab_size: int | None = None) -> None:
+        self._tokenizer, self._eos_token_ids, self._vocab_size = tokenizer, eos_token_ids, vocab_size
+        self._strings: tuple[WrittenTokens, llguidance.LLTokenizer] | None = None
+        self._compile = lru_cache(_COMPILED)(self._make)
+
+    def of(self, options: GenerationOptions) -> Grammar | None:
+        """The grammar that options ask for, None if they ask for none.
+
+        Raises InvalidOption for a tokenizer or a grammar that cannot be used.
+        """
+        return self._compile(options.grammar) if options.grammar else None
+
+    def _make(self, grammar: str) -> Grammar:
+        if self._strings is None:
+            try:
+                tokens = WrittenTokens(self._tokenizer, self._eos_token_ids, self._vocab_size)
+            except UnknownDecoder as error:
+                raise InvalidOption(
+                    f"{NAME} is given, but this model's tokens cannot be mapped to text: {error}; leave it out", NAME
+                ) from error
+            self._strings = tokens, llguidance.LLTokenizer(_Strings(tokens.strings))
+        return Grammar(*self._strings, grammar)
+
+
+class _Strings:
+    """The strings as llguidance takes a vocabulary."""
+
+    is_tokenizer_wrapper = True
+    eos_token_id = END
+    bos_token_id = None
+    special_token_ids = (END, NEVER)
+
+    def __init__(self, strings: Sequence[bytes]) -> None:
+        self.tokens = strings
+
+    def __call__(self, text: str) -> list[int]:
+        """Tokens of a text, which nothing here needs."""
+        return []
+
+
+def _lark(grammar: str) -> str:
+    """A grammar as llguidance reads it. Raises InvalidOption for JSON that cannot be parsed."""
+    if not grammar.isascii() and grammar != grammar.encode(errors="replace").decode():
+        raise InvalidOption(f"{NAME} has half of a surrogate pair", NAME)
+    if not grammar.startswith("{"):
+        return f"{_NO_FORCING}start: /{llguidance.regex_to_lark(grammar, use_ascii='')}/"
+    try:
+        schema = json.loads(grammar)
+    except (ValueError, RecursionError) as error:
+        raise InvalidOption(f"{NAME} begins with a brace, but is not a JSON schema", NAME) from error
+    return f"{_NO_FORCING}start: %json {json.dumps(schema)}"
+
+
+def _check(matcher: llguidance.LLMatcher) -> None:
+    """Raise what is wrong with a grammar."""
+    if matcher.is_error():
+        lines = matcher.get_error().splitlines() or [""]
+        reason = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
+        reason = re.sub(r"^at \d+\(\d+\): ", "", reason)
+        raise InvalidOption(f"{NAME} cannot be used: {reason:.200}", NAME)
