@@ -55,12 +55,12 @@ class Grammar:
         if not self.start().allowed.any():
             raise InvalidOption(f"{NAME} allows no first token that this model can write", NAME)
 
-    def start(self) -> "Place":
+    def start(self) -> "GrammarPlace":
         """The place of an empty text."""
-        return Place(self, self._matcher.deep_copy(), self.tokens.start)
+        return GrammarPlace(self, self._matcher.deep_copy(), self.tokens.start)
 
 
-class Place:
+class GrammarPlace:
     """How far the text of one row has come; without a matcher it has ended, and nothing may follow."""
 
     def __init__(self, grammar: Grammar, matcher: llguidance.LLMatcher | None, context: int) -> None:
@@ -81,16 +81,16 @@ class Place:
                 self._allowed = bits[strings].astype(np.bool_)
         return self._allowed
 
-    def advance(self, token_id: int, *, last: bool) -> "Place":
+    def advance(self, token_id: int, *, last: bool) -> "GrammarPlace":
         """The place after one more token. `last`: this place is not needed any more, and gives its matcher away."""
         tokens = self._grammar.tokens
         string = tokens.strings_in(self._context)[token_id] if self.allows(token_id) else NEVER
         if self._matcher is None or string in (END, NEVER):
-            return Place(self._grammar, None, self._context)
+            return GrammarPlace(self._grammar, None, self._context)
         matcher = self._matcher if last else self._matcher.deep_copy()
         matcher.consume_token(int(string))
         _check(matcher)
-        return Place(self._grammar, matcher, tokens.after(self._context, token_id))
+        return GrammarPlace(self._grammar, matcher, tokens.after(self._context, token_id))
 
     def allows(self, token_id: int) -> bool:
         """Whether a token may follow; never one that the tokenizer does not know."""
@@ -115,7 +115,7 @@ class GrammarRows:
         chosen = list(zip(before, tokens.tolist(), strict=True))
         different = dict.fromkeys(chosen)
         left = [place for place, _ in different]
-        after: dict[tuple[Place, int], Place] = {}
+        after: dict[tuple[GrammarPlace, int], GrammarPlace] = {}
         for place, token_id in different:
             left.remove(place)
             after[place, token_id] = place.advance(token_id, last=place not in left)

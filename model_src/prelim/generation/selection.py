@@ -43,6 +43,6 @@ class TokenSelection(Protocol):
 def no_token_left() -> InvalidOption:
     """The error of options that forbid every token."""
     return InvalidOption(
-        "the options allow no further token: min_new_tokens forbids the end of text, and no_repeat_ngram_size or "
+        "the options allow no further token: min_new_tokens forbids the end of text, and no_repeat_ngram_size, "
         "banned_phrases or grammar all other tokens; change one of them"
     )

@@ -267,9 +267,9 @@ def test_json_schemas(beams: int) -> None:
         "properties": {
             "findings": {"type": "string", "maxLength": 5},
             "impression": {"enum": ["normal", "abnormal"]},
-            "count": {"type": "integer", "minimum": 1, "maximum": 30},
+            "score": {"type": "integer", "minimum": 1, "maximum": 30},
         },
-        "required": ["findings", "impression", "count"],
+        "required": ["findings", "impression", "score"],
         "additionalProperties": False,
         "x-guidance": {"whitespace_flexible": False},
     }
