@@ -393,6 +393,37 @@ def test_banned_phrases_are_the_models_unless_the_request_has_its_own(
     assert free == plain
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_report_has_the_form_of_its_grammar(generator: ReportGenerator, beams: int) -> None:
+    """Its alternatives too, and what is streamed is its beginning; phrases are banned besides."""
+    grammar = "findings :( [a-z]+){1,3}[.] impression :( [a-z]+){1,3}[.]"
+    options = GenerationOptions(num_beams=beams, num_return_sequences=min(beams, 2), grammar=grammar, max_new_tokens=30)
+    options = dataclasses.replace(options, banned_phrases=("effusion",))
+    for seed in range(3):
+        generator.add("a", ReportRequest(image=png(seed), options=options))
+        sent, ended = "", generator.step()
+        while not ended:
+            sent += generator.new_text("a")
+            ended = generator.step()
+        report = ended["a"]
+        assert isinstance(report, Report)
+        for text in (report.text, *(alternative.text for alternative in report.alternatives)):
+            assert re.fullmatch(grammar, text)
+            assert "effusion" not in text
+        assert report.finish_reason == "eos"
+        assert sent
+        assert report.text.startswith(sent)
+        assert (report.findings is None, report.impression is None) == (False, False)
+
+
+def test_a_grammar_of_a_model_is_checked_at_the_start(tiny_archive: Path) -> None:
+    """model.yaml is named, with what is wrong."""
+    archive = read_archive(tiny_archive)
+    wrong = dataclasses.replace(archive.config, generation=dataclasses.replace(archive.config.generation, grammar="("))
+    with pytest.raises(ArchiveError, match=r"model\.yaml, section generation: grammar cannot be used: unclosed group"):
+        ReportGenerator(dataclasses.replace(archive, config=wrong))
+
+
 def test_phrases_that_cannot_be_banned_stop_the_start_or_the_request(
     tiny_archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
