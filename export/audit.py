@@ -45,7 +45,7 @@ generator = ReportGenerator.load(
 defaults = generator.config.generation
 for one in asked["reports"]:
     texts = {name: tuple(value) if isinstance(value, list) else value for name, value in one["texts"].items()}
-    lists = {name: texts.pop(name, getattr(defaults, name)) for name in ("stop", "banned_phrases")}
+    lists = {name: texts.pop(name, getattr(defaults, name)) for name in ("stop", "banned_phrases", "grammar")}
     files = [Path(file) for file in one["images"]]
     if one["features"]:
         images = {"image_features": np.load(files[0], allow_pickle=False)}
@@ -61,7 +61,7 @@ for one in asked["reports"]:
         print(json.dumps(record_report(request, report, defaults, key)))
 """
 
-LISTS = ("stop", "banned_phrases")
+LISTS = ("stop", "banned_phrases", "grammar")
 """Options that are texts."""
 
 

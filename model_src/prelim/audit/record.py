@@ -8,7 +8,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from prelim.report import Alternative, Report
 _IMAGES = ("image", "images", "image_features")
 _ABOUT_THE_ANSWER = "return_"
 _WARNING = re.compile(r"(?:image \d+: )?(\w+)")
+_TEXTS = frozenset(name for name, kind in get_type_hints(GenerationOptions).items() if kind in (str, tuple[str, ...]))
+"""Options that are texts."""
 
 
 def image_digests(request: ReportRequest, key: AuditKey) -> list[str]:
@@ -40,11 +42,11 @@ def text_digests(request: ReportRequest, defaults: GenerationOptions, key: Audit
     texts = {
         name: value
         for name, value in given.items()
-        if value is not None and name not in (*_IMAGES, "options") and not name.startswith(_ABOUT_THE_ANSWER)
+        if value not in (None, {}) and name not in (*_IMAGES, "options") and not name.startswith(_ABOUT_THE_ANSWER)
     }
     options = _options(request, defaults)
     for name, value in dataclasses.asdict(options).items():
-        if isinstance(value, tuple) and value != getattr(defaults, name):
+        if name in _TEXTS and value != getattr(defaults, name):
             texts[name] = value
     return {name: key.digest(name, _json(value)) for name, value in texts.items()}
 
@@ -52,7 +54,7 @@ def text_digests(request: ReportRequest, defaults: GenerationOptions, key: Audit
 def numbers_of(request: ReportRequest, defaults: GenerationOptions) -> dict[str, Any]:
     """The options that are not texts."""
     options = dataclasses.asdict(_options(request, defaults))
-    return {name: value for name, value in options.items() if not isinstance(value, tuple)}
+    return {name: value for name, value in options.items() if name not in _TEXTS}
 
 
 def report_digests(report: Report, key: AuditKey) -> dict[str, str]:

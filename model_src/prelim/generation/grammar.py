@@ -1,7 +1,7 @@
 """Reports that a grammar describes: a regular expression or a JSON schema, over the whole text.
 
 llguidance knows after which strings the grammar can go on; here its strings are what tokens add to the text. Every row
-has a matcher of its own, which is copied where two rows continue one. docs/decisions/0039-grammars.md
+has a matcher of its own, which is copied where two rows continue one. docs/decisions/0041-grammars.md
 """
 
 import json
