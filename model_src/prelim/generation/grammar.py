@@ -8,8 +8,8 @@ import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-import llguidance
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from prelim.errors import InvalidOption
 from prelim.generation.options import GenerationOptions
 from prelim.generation.token_text import UnknownDecoder
 from prelim.generation.written_tokens import END, NEVER, WrittenTokens
+
+if TYPE_CHECKING:  # imported with the first grammar
+    from llguidance import LLMatcher, LLTokenizer
 
 NAME = "grammar"
 
@@ -48,10 +51,12 @@ _NO_FORCING = '%llguidance {"no_forcing": true}\n'
 class Grammar:
     """One grammar over the tokens of one tokenizer. Raises InvalidOption where it cannot be compiled."""
 
-    def __init__(self, tokens: WrittenTokens, strings: llguidance.LLTokenizer, grammar: str) -> None:
+    def __init__(self, tokens: WrittenTokens, strings: "LLTokenizer", grammar: str) -> None:
         self.tokens = tokens
-        limits = llguidance.LLParserLimits(**_LIMITS)
-        self._matcher = llguidance.LLMatcher(strings, _lark(grammar), log_level=0, limits=limits)
+        from llguidance import LLMatcher, LLParserLimits
+
+        limits = LLParserLimits(**_LIMITS)
+        self._matcher = LLMatcher(strings, _lark(grammar), log_level=0, limits=limits)
         if not self.start().allowed.any():
             raise InvalidOption(f"{NAME} allows no first token that this model can write", NAME)
 
@@ -63,7 +68,7 @@ class Grammar:
 class GrammarPlace:
     """How far the text of one row has come; without a matcher it has ended, and nothing may follow."""
 
-    def __init__(self, grammar: Grammar, matcher: llguidance.LLMatcher | None, context: int) -> None:
+    def __init__(self, grammar: Grammar, matcher: "LLMatcher | None", context: int) -> None:
         self._grammar, self._matcher, self._context = grammar, matcher, context
         self._allowed: NDArray[np.bool_] | None = None
 
@@ -131,7 +136,7 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int], vocab_size: int | None = None) -> None:
         self._tokenizer, self._eos_token_ids, self._vocab_size = tokenizer, eos_token_ids, vocab_size
-        self._strings: tuple[WrittenTokens, llguidance.LLTokenizer] | None = None
+        self._strings: tuple[WrittenTokens, LLTokenizer] | None = None
         self._compile = lru_cache(_COMPILED)(self._make)
 
     def of(self, options: GenerationOptions) -> Grammar | None:
@@ -149,7 +154,9 @@ class Grammars:
                 raise InvalidOption(
                     f"{NAME} is given, but this model's tokens cannot be mapped to text: {error}; leave it out", NAME
                 ) from error
-            self._strings = tokens, llguidance.LLTokenizer(_Strings(tokens.strings))
+            from llguidance import LLTokenizer
+
+            self._strings = tokens, LLTokenizer(_Strings(tokens.strings))
         return Grammar(*self._strings, grammar)
 
 
@@ -174,7 +181,9 @@ def _lark(grammar: str) -> str:
     if not grammar.isascii() and grammar != grammar.encode(errors="replace").decode():
         raise InvalidOption(f"{NAME} has half of a surrogate pair", NAME)
     if not grammar.startswith("{"):
-        return f"{_NO_FORCING}start: /{llguidance.regex_to_lark(grammar, use_ascii='')}/"
+        from llguidance import regex_to_lark
+
+        return f"{_NO_FORCING}start: /{regex_to_lark(grammar, use_ascii='')}/"
     try:
         schema = json.loads(grammar)
     except (ValueError, RecursionError) as error:
@@ -182,7 +191,7 @@ def _lark(grammar: str) -> str:
     return f"{_NO_FORCING}start: %json {json.dumps(schema)}"
 
 
-def _check(matcher: llguidance.LLMatcher) -> None:
+def _check(matcher: "LLMatcher") -> None:
     """Raise what is wrong with a grammar."""
     if matcher.is_error():
         lines = matcher.get_error().splitlines() or [""]
