@@ -42,7 +42,7 @@ def text_digests(request: ReportRequest, defaults: GenerationOptions, key: Audit
     texts = {
         name: value
         for name, value in given.items()
-        if value not in (None, {}) and name not in (*_IMAGES, "options") and not name.startswith(_ABOUT_THE_ANSWER)
+        if name not in (*_IMAGES, "options") and not name.startswith(_ABOUT_THE_ANSWER) and value not in (None, {})
     }
     options = _options(request, defaults)
     for name, value in dataclasses.asdict(options).items():
