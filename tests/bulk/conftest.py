@@ -1,5 +1,6 @@
-"""Images whose reports differ."""
+"""Images whose reports differ, and workers as important as what waits for them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "9").mkdir()
     (folder / "9" / "broken.png").write_bytes(b"not an image")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _equal_workers() -> Iterator[None]:
+    """Ray would let its workers wait for every other process of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        yield

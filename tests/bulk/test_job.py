@@ -156,18 +156,35 @@ def test_killed_job_goes_on_and_writes_each_study_once(
             assert (tuple(row["token_ids"]), row["report"]) == (report.token_ids, report.text)
 
 
-def test_finished_job_has_nothing_to_do(studies: Path, tiny_mar: Path, tmp_path: Path, run: Callable[..., str]) -> None:
-    """It starts no Ray; with --retry-errors only the studies without a report are new."""
-    output = tmp_path / "out"
-    run(studies, output, tiny_mar, "--limit", "40", "--workers", "1")
-    before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
-    again = run(studies, output, tiny_mar, "--limit", "40")
+def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(
+    studies: Path, tiny_mar: Path, tmp_path: Path, run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk, or here a folder where its file should be, ends the job with one line; then it can be run again.
 
+    A finished job starts no Ray; with --retry-errors only the studies without a report are new.
+    """
+    elsewhere, output = Output(Location.of(f"{tmp_path}/elsewhere")), tmp_path / "out"
+    elsewhere.begin({})
+    block = write_todo(StudyList(Location.of(f"{studies}")), elsewhere, limit=40).name(0)
+    obstacle = output / "reports" / f"part-{block}.parquet"
+    obstacle.mkdir(parents=True)
+    limited = "--limit", "40", "--workers", "1"
+    code, said = main(arguments_of(studies, output, tiny_mar, *limited)), capsys.readouterr().err
+    assert code == 2
+    assert "a worker failed: " in said.splitlines()[-1]
+    assert "directory" in said.splitlines()[-1]
+    assert "ray.data" not in said
+
+    obstacle.rmdir()
+    run(studies, output, tiny_mar, *limited)
+    before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
+    again = run(studies, output, tiny_mar, *limited)
     assert "40 studies: 2 FileNotFoundError, 2 NotAnImage, 36 report; 0 in " in again
     assert {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()} == before
+
     (studies.parent / "19.png").write_bytes(png(19))
     try:
-        retried = run(studies, output, tiny_mar, "--limit", "40", "--retry-errors")
+        retried = run(studies, output, tiny_mar, *limited, "--retry-errors")
     finally:
         (studies.parent / "19.png").unlink()
     assert "40 studies: 2 NotAnImage, 38 report; 4 in " in retried
@@ -203,26 +220,6 @@ def test_mistakes_are_one_line(  # noqa: PLR0917 - fixtures
     assert reason in said
     assert len(said.splitlines()) == 1, said
     assert not (tmp_path / "out" / "reports").is_dir() or not list((tmp_path / "out" / "reports").iterdir())
-
-
-def test_worker_that_cannot_write_says_why(
-    studies: Path, tiny_mar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A full disk, or here a folder where its file should be, ends the job with one line; then it can be run again."""
-    elsewhere, output = Output(Location.of(f"{tmp_path}/elsewhere")), tmp_path / "out"
-    elsewhere.begin({})
-    block = write_todo(StudyList(Location.of(f"{studies}")), elsewhere, limit=10).name(0)
-    obstacle = output / "reports" / f"part-{block}.parquet"
-    obstacle.mkdir(parents=True)
-    limited = arguments_of(studies, output, tiny_mar, "--limit", "10")
-    code, said = main(limited), capsys.readouterr().err
-
-    assert code == 2
-    assert "a worker failed: " in said.splitlines()[-1]
-    assert "directory" in said.splitlines()[-1]
-    assert "ray.data" not in said
-    obstacle.rmdir()
-    assert main(limited) == 0
 
 
 def test_calls_bound_what_a_kill_costs() -> None:
