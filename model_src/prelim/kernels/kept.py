@@ -1,7 +1,7 @@
 """Compiled kernels, and where their machine code is kept for the next process that needs the same.
 
 A worker compiles its kernels in some five seconds when it first decodes. Where PRELIM_KERNELS names a folder, the
-machine code is kept there, and the next worker reads it instead: docs/decisions/0041-kept-kernels.md.
+machine code is kept there, and the next worker reads it instead: docs/decisions/0043-kept-kernels.md.
 """
 
 import contextlib
