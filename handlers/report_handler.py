@@ -87,7 +87,7 @@ class ReportHandler:
             columns_per_slot=generator.max_columns,
             deadline_s=self.settings.deadline_s,
             sandbox="bubblewrap" if DECODING.is_sandboxed else "none",
-            audit=self.auditor is not None,
+            audit="off" if self.auditor is None else "on",
         )
 
     def handle(self, data: list[Mapping[str, Any]], context: Any) -> list[bytes]:

@@ -76,7 +76,8 @@ def original() -> LlamaForCausalLM:
 
 
 def original_tokenizer() -> TokenizersBackend:
-    """SmolLM2's tokenizer as `transformers` reads the file."""
+    """SmolLM2's tokenizer as `transformers` reads the file. Raises FileNotFoundError with the command that fetches it."""
+    _check_file()
     return TokenizersBackend.from_pretrained(GGUF.parent, gguf_file=GGUF.name)
 
 
@@ -111,11 +112,15 @@ def prompts(reports: Path) -> list[list[int]]:
 
 def _read() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Read settings and tensors of the file."""
-    if not GGUF.is_file():
-        raise FileNotFoundError(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
+    _check_file()
     with torch.device("meta"):
         names = LlamaForCausalLM(LlamaConfig(num_hidden_layers=LAYERS))
     found = load_gguf_checkpoint(  # type: ignore[no-untyped-call]
         str(GGUF), return_tensors=True, model_to_load=names
     )
     return found["config"], found["tensors"]
+
+
+def _check_file() -> None:
+    if not GGUF.is_file():
+        raise FileNotFoundError(f"{GGUF} is not here; `make build/smollm2/installed` fetches it")
