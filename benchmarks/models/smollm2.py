@@ -76,7 +76,7 @@ def original() -> LlamaForCausalLM:
 
 
 def original_tokenizer() -> TokenizersBackend:
-    """SmolLM2's tokenizer as `transformers` reads the file. Raises FileNotFoundError with the command that fetches it."""
+    """SmolLM2's tokenizer as `transformers` reads it. Raises FileNotFoundError with the command that fetches it."""
     _check_file()
     return TokenizersBackend.from_pretrained(GGUF.parent, gguf_file=GGUF.name)
 
