@@ -36,7 +36,7 @@ def of_all_processes(factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _kept_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Each kernel is compiled once in a session, which takes seconds, and not by every server and program anew."""
+    """Each kernel is compiled once in a session, which takes seconds, and not again by every server and program."""
     folder = of_all_processes(tmp_path_factory) / "kernels"
     folder.mkdir(mode=0o700, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What is imported is declared: by the extra of pyproject.toml that the importing folder is installed with."""
+"""Imports are declared: by the extra of pyproject.toml that the importing folder is installed with."""
 
 import ast
 import re

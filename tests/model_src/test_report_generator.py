@@ -395,7 +395,7 @@ def test_banned_phrases_are_the_models_unless_the_request_has_its_own(
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_report_has_the_form_of_its_grammar(generator: ReportGenerator, beams: int) -> None:
-    """Its alternatives too, and what is streamed is its beginning; phrases are banned besides."""
+    """Its alternatives too, and the stream is its beginning; phrases are banned as well."""
     grammar = "findings :( [a-z]+){1,3}[.] impression :( [a-z]+){1,3}[.]"
     options = GenerationOptions(num_beams=beams, num_return_sequences=min(beams, 2), grammar=grammar, max_new_tokens=30)
     options = dataclasses.replace(options, banned_phrases=("effusion",))

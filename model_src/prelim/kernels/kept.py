@@ -40,7 +40,7 @@ def kernel(make: Callable[..., Any]) -> Callable[..., Kernel]:
     """Decorate what makes a numba cfunc for some kinds of numbers, which have names: each is made once a process."""
 
     @cache
-    def made(*numbers: Any) -> Kernel:
+    def make_once(*numbers: Any) -> Kernel:
         folder = os.environ.get(KEPT_IN)
         if not folder:
             return _compile(make(*numbers))
@@ -48,7 +48,7 @@ def kernel(make: Callable[..., Any]) -> Callable[..., Kernel]:
         path = Path(folder) / hashlib.sha256(f"{_origin()} {name}".encode()).hexdigest()
         return _read(path) or _keep(make(*numbers), path)
 
-    return made
+    return make_once
 
 
 def _compile(function: Any) -> Kernel:

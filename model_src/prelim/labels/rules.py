@@ -122,7 +122,7 @@ _THING = (
     r"(?:opacit\w+|mass(?:es)?|nodules?|lesions?|consolidations?|effusions?|pneumothora\w+|fractures?|pneumonia|"
     "atelectasis)"
 )
-"""What is denied beside a thing leaves the thing: "no effusion accompanies the opacity"."""
+"""What is denied next to a thing leaves the thing: "no effusion accompanies the opacity"."""
 
 NEW_STATEMENT = re.compile(
     rf"(?:,|\band\b|\bwith\b)\s*(?:and |with )?(?:there (?:is|are|has|have)|now|the)\b"

@@ -282,7 +282,7 @@ def test_json_schemas(beams: int) -> None:
 
 
 def test_a_grammar_that_the_vocabulary_cannot_write() -> None:
-    """Not even begin: refused at once. Not finish: the request ends with an error, and another beam goes on."""
+    """Not even begin: refused at once. Not finish: the request ends with an error, and another beam continues."""
     with pytest.raises(InvalidOption, match="allows no first token"):
         decode(GenerationOptions(grammar="Zebra"))
     with pytest.raises(InvalidOption, match="banned_phrases or grammar"):

@@ -101,7 +101,7 @@ def test_what_a_model_accepts_is_checked_when_it_is_read(accepts: Any) -> None:
     ],
 )
 def test_context_is_read(given: dict[str, Any], words: dict[str, str]) -> None:
-    """Age in years, sex by its code, texts as they are; what is empty is absent."""
+    """Age in years, sex by its code, texts as they are; empty values are absent."""
     assert read_context(given) == words
 
 

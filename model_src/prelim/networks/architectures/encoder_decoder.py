@@ -103,7 +103,7 @@ _FIXED: Mapping[str, Any] = {
 """Settings with the only value that is supported."""
 
 _NEUTRAL = re.compile(
-    # Training, tasks that a checkpoint was trained on before, outputs beside the last layer, and versions.
+    # Training, tasks that a checkpoint was trained on before, outputs besides the last layer, and versions.
     r"(hidden_dropout_prob|attention_probs_dropout_prob|drop_path_rate|(attn|embd|resid|summary_first)_?(pdrop|dropout)"
     r"|classifier_dropout|initializer_range|initializer_factor|summary_\w+|num_labels|(id2label|label2id|problem_type)"
     r"|finetuning_task|task_specific_params|output_(attentions|hidden_states|scores)|return_dict(_in_generate)?"
