@@ -22,7 +22,7 @@ from typing import Any
 
 from prelim.archive.archive import unpack_archive
 from prelim.audit.check import Line, read_log
-from prelim.audit.key import AuditKey
+from prelim.audit.key import VARIABLE, AuditKey
 from prelim.audit.machine import describe_processor, library_versions
 from prelim.errors import AuditError, PrelimError
 from terminal.program import sign_of_life
@@ -34,7 +34,7 @@ asked = json.load(sys.stdin)
 sys.path.insert(0, asked["folder"])
 import numpy as np, torch
 from prelim.audit.key import AuditKey
-from prelim.audit.record import record_report
+from prelim.audit.record import TEXTS, record_report
 from prelim.generation.options import GenerationOptions
 from prelim.report_generator import ReportGenerator, ReportRequest
 key = AuditKey.read(Path(asked["key"]))
@@ -45,7 +45,7 @@ generator = ReportGenerator.load(
 defaults = generator.config.generation
 for one in asked["reports"]:
     texts = {name: tuple(value) if isinstance(value, list) else value for name, value in one["texts"].items()}
-    lists = {name: texts.pop(name, getattr(defaults, name)) for name in ("stop", "banned_phrases", "grammar")}
+    lists = {name: texts.pop(name, getattr(defaults, name)) for name in TEXTS}
     files = [Path(file) for file in one["images"]]
     if one["features"]:
         images = {"image_features": np.load(files[0], allow_pickle=False)}
@@ -60,9 +60,6 @@ for one in asked["reports"]:
     else:
         print(json.dumps(record_report(request, report, defaults, key)))
 """
-
-LISTS = ("stop", "banned_phrases", "grammar")
-"""Options that are texts."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ def main() -> None:
     replaying = commands.add_parser("replay", help="write a report again")
     for command in (verifying, replaying):
         command.add_argument("log", type=Path, help="folder of the log")
-        command.add_argument("--key", type=Path, default=os.environ.get("PRELIM_AUDIT_KEY"), help="file of the key")
+        command.add_argument("--key", type=Path, default=os.environ.get(VARIABLE), help="file of the key")
         command.add_argument("--first", type=int, default=1, help="first line, where older files were put away")
     verifying.add_argument("--noted", action="append", default=[], metavar="LINE:HASH", help="noted earlier")
     replaying.add_argument("id", help="X-Request-Id of the request")
@@ -198,7 +195,7 @@ def main() -> None:
     replaying.add_argument("--line", type=int, help="number of the line, for a request with several")
     arguments = parser.parse_args()
     if arguments.key is None:
-        parser.error("there is no key: set PRELIM_AUDIT_KEY, or give --key")
+        parser.error(f"there is no key: set {VARIABLE}, or give --key")
     try:
         run = _verify if arguments.command == "verify" else _replay
         sys.exit(run(arguments))

@@ -18,7 +18,7 @@ from handlers.journal import log
 from handlers.response import ServedModel, timing_ms
 from handlers.settings import Settings
 from prelim import __version__
-from prelim.audit.key import AuditKey
+from prelim.audit.key import VARIABLE, AuditKey
 from prelim.audit.log import AuditLog
 from prelim.audit.machine import describe_processor, library_versions
 from prelim.audit.record import record_report
@@ -28,7 +28,7 @@ from prelim.labels.findings import read_findings
 from prelim.report import Report
 from prelim.report_generator import ReportRequest
 
-FOLDER, KEY, FINDINGS = "PRELIM_AUDIT", "PRELIM_AUDIT_KEY", "PRELIM_AUDIT_FINDINGS"
+FOLDER, KEY, FINDINGS = "PRELIM_AUDIT", VARIABLE, "PRELIM_AUDIT_FINDINGS"
 
 
 class Auditor:

@@ -152,7 +152,7 @@ class ReportHandler:
         form, name = _answer_format(exchange), exchange.name
         if isinstance(outcome, Failure):
             return self._failed(name, outcome, form.failure_answer(outcome, name, exchange))
-        answer = attempt(lambda: self._recorded(outcome, exchange))
+        answer = attempt(lambda: self._recorded(form, outcome, exchange))
         if isinstance(answer, Failure):
             return self._failed(name, answer, form.failure_answer(answer, name, exchange))
         self.metrics.report(outcome, exchange)
@@ -167,9 +167,9 @@ class ReportHandler:
         )
         return answer
 
-    def _recorded(self, report: Report, exchange: Exchange) -> Answer:
+    def _recorded(self, form: AnswerFormat, report: Report, exchange: Exchange) -> Answer:
         """The answer with a report, which is in the audit log before. Raises NotAudited if it cannot be."""
-        answer = _answer_format(exchange).report_answer(report, exchange, self.model)
+        answer = form.report_answer(report, exchange, self.model)
         if self.auditor is not None:
             self.auditor.record(report, exchange)
         return answer

@@ -44,7 +44,7 @@ def _content(draft: Draft, settings: ReportSettings) -> ContainerContentItem:
         section = ContainerContentItem(heading, relationship_type="CONTAINS")
         section.ContentSequence = ContentSequence([item])
         content.append(section)
-    if draft.doubts():
-        content.append(TextContentItem(COMMENT, BANNER + draft.doubts(), relationship_type="CONTAINS"))
+    if doubts := draft.doubts():
+        content.append(TextContentItem(COMMENT, BANNER + doubts, relationship_type="CONTAINS"))
     root.ContentSequence = content
     return root

@@ -65,8 +65,8 @@ def print_pages(draft: Draft, header: Dataset, settings: ReportSettings) -> byte
             story.append(paragraph(f"Version {draft.place}; replaces the earlier draft of this study.", BODY))
         for name, text in draft.sections():
             story += [paragraph(SECTIONS[name][0].meaning, HEADING), *lines(text), Spacer(0, BODY.spaceAfter)]
-        if draft.doubts():
-            story += [paragraph("To confirm", HEADING), *lines(draft.doubts()), Spacer(0, BODY.spaceAfter)]
+        if doubts := draft.doubts():
+            story += [paragraph("To confirm", HEADING), *lines(doubts), Spacer(0, BODY.spaceAfter)]
         story.append(Spacer(0, 5 * mm))
         story += [paragraph(line, SMALL) for line in _origin(draft)]
         file = BytesIO()

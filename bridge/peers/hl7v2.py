@@ -116,8 +116,8 @@ def _observations(draft: Draft) -> list[Sequence[str]]:
         for name, text in draft.sections()
         for heading, _ in (SECTIONS[name],)
     ]
-    if draft.doubts():
-        texts.append((comment, BANNER + draft.doubts()))
+    if doubts := draft.doubts():
+        texts.append((comment, BANNER + doubts))
     device = _escape(f"{model['name']} {model['version']} {model['sha256'][:16]}")
     return [
         ["OBX", str(number), "TX", code, str(number), _escape(text), *[""] * 5, PRELIMINARY, *[""] * 6, device]

@@ -95,8 +95,8 @@ def measure_foreign(texts: Sequence[str]) -> tuple[float, str]:
 def describe_language(texts: Sequence[str]) -> str:
     """Where the texts are not in English, for a message: "in another language (es)", "not English (looks like fr)"."""
     language, certain = _rank(texts)
-    share, other = measure_foreign(texts)
     if language == "en":
+        share, other = measure_foreign(texts)
         return f"in another language, at least {share:.0%} (most look like {other})"
     if not language:
         return "in a language that could not be told"

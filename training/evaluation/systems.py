@@ -147,28 +147,36 @@ def sections(
         answers, closed = answer_measures(systems, references, data.further, said)
         result.append(TableSection("answers to questions", answers, closed))
     if templates is not None:
-        overall, by_kind = templates.measures(systems)
-        kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().items())
-        result += [
-            TableSection("labels read back from the caption", overall),
-            TableSection("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
-        ]
+        result += _template_sections(systems, templates)
     elif answering:
         remarks.append("No clinical labels: most texts answer questions, and an answer such as “yes” names no finding.")
     elif english:
-        groups, single = clinical_measures(systems, references)
-        counts = label_counts(references)
-        there = ", ".join(f"{label} {count}" for label, count in counts.items())
-        result += [
-            TableSection("clinical labels, by rules", groups, describe_absent(counts)),
-            TableSection("F1 of each label, by rules", single, f"references that have it: {there}"),
-        ]
+        result += _clinical_sections(systems, references)
     else:
         most = "" if language == "en" else "most "
         remarks.append(
             f"No clinical labels: the rules read English, and {most}references are {describe_language(references)}."
         )
     return result, remarks
+
+
+def _template_sections(systems: Systems, templates: TemplateScorer) -> list[TableSection]:
+    overall, by_kind = templates.measures(systems)
+    kinds = ", ".join(f"{kind} {count}" for kind, count in templates.kinds().items())
+    return [
+        TableSection("labels read back from the caption", overall),
+        TableSection("finding group right, by kind of picture", by_kind, f"pictures: {kinds}"),
+    ]
+
+
+def _clinical_sections(systems: Systems, references: Sequence[str]) -> list[TableSection]:
+    groups, single = clinical_measures(systems, references)
+    counts = label_counts(references)
+    there = ", ".join(f"{label} {count}" for label, count in counts.items())
+    return [
+        TableSection("clinical labels, by rules", groups, describe_absent(counts)),
+        TableSection("F1 of each label, by rules", single, f"references that have it: {there}"),
+    ]
 
 
 def evaluate(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from prelim.errors import AuditError
 
+VARIABLE = "PRELIM_AUDIT_KEY"
+"""Of the environment: the file of the site's key."""
+
 MIN_BYTES = 32
 
 

@@ -20,7 +20,7 @@ from prelim.report import Alternative, Report
 _IMAGES = ("image", "images", "image_features")
 _ABOUT_THE_ANSWER = "return_"
 _WARNING = re.compile(r"(?:image \d+: )?(\w+)")
-_TEXTS = frozenset(name for name, kind in get_type_hints(GenerationOptions).items() if kind in (str, tuple[str, ...]))
+TEXTS = frozenset(name for name, kind in get_type_hints(GenerationOptions).items() if kind in (str, tuple[str, ...]))
 """Options that are texts."""
 
 
@@ -46,7 +46,7 @@ def text_digests(request: ReportRequest, defaults: GenerationOptions, key: Audit
     }
     options = _options(request, defaults)
     for name, value in dataclasses.asdict(options).items():
-        if name in _TEXTS and value != getattr(defaults, name):
+        if name in TEXTS and value != getattr(defaults, name):
             texts[name] = value
     return {name: key.digest(name, _json(value)) for name, value in texts.items()}
 
@@ -54,7 +54,7 @@ def text_digests(request: ReportRequest, defaults: GenerationOptions, key: Audit
 def numbers_of(request: ReportRequest, defaults: GenerationOptions) -> dict[str, Any]:
     """The options that are not texts."""
     options = dataclasses.asdict(_options(request, defaults))
-    return {name: value for name, value in options.items() if name not in _TEXTS}
+    return {name: value for name, value in options.items() if name not in TEXTS}
 
 
 def report_digests(report: Report, key: AuditKey) -> dict[str, str]:

@@ -102,10 +102,12 @@ class Labeler:
         for sentence in sentences(report):
             for finding, phrases in self._phrases.items():
                 for match in phrases.places(sentence):
-                    told = history.TOLD.search(sentence[: match.start()])
-                    state = None if told else _state(sentence, match, finding, alternatives)
+                    if history.TOLD.search(sentence[: match.start()]):
+                        continue
+                    clause = _cut(sentence, match, rules.CLAUSE_END)
+                    state = _state(sentence, match, clause, finding, alternatives)
                     if state is not None:
-                        yield finding, state, _cut(sentence, match, rules.CLAUSE_END)
+                        yield finding, state, clause
 
     def find(self, report: str) -> frozenset[str]:
         """The labels that scores count: those present and alternatives, which the gold set counts too."""
@@ -124,9 +126,13 @@ def sentences(report: str) -> list[str]:
     return [text for part in rules.SENTENCE_END.split(report) if (text := " ".join(part.lower().split()))]
 
 
-def _state(sentence: str, match: re.Match[str], finding: str, alternatives: State) -> State | None:
-    """What a sentence says of the finding that it mentions; None where it says nothing of it."""
-    clause = _cut(sentence, match, rules.CLAUSE_END)
+def _state(
+    sentence: str, match: re.Match[str], clause: tuple[str, str], finding: str, alternatives: State
+) -> State | None:
+    """What a sentence says of the finding that it mentions; None where it says nothing of it.
+
+    clause : the words around the mention up to the ends of its clause
+    """
     before, after = _cut(sentence, match, rules.CLAUSE_END, rules.NEW_STATEMENT)
     if match.group() in mentions.PARTS:
         normal = parts.STILL_NORMAL.search(sentence[match.end() :])

@@ -1,5 +1,6 @@
 """Banned phrases: no text contains one, every other text is as reachable as before."""
 
+import dataclasses
 import itertools
 import random
 import re
@@ -73,15 +74,27 @@ def vocabulary(*words: str) -> Tokenizer:
 WORDS = vocabulary("un", "##changed", "unchanged", "##ch", "##anged", "is", "##n", "as", "before", "-", ".", "##s")
 
 
-def engine(tokenizer: Tokenizer) -> Engine:
+def engine(tokenizer: Tokenizer, size: int = VOCAB_SIZE, end: int = EOS) -> Engine:
     """An engine over the tiny decoder, with the texts of a tokenizer."""
     return Engine(
-        tiny_decoder(),
+        tiny_decoder(vocab_size=size, eos=end),
         slots=4,
-        eos_token_ids=[EOS],
+        eos_token_ids=[end],
         pad_token_id=PAD,
         detokenize=lambda ids: tokenizer.decode(list(ids)),
-        constraints=Constraints(tokenizer, [EOS]),
+        constraints=Constraints(tokenizer, [end]),
+    )
+
+
+def draw_options(draw: random.Random, number: int) -> GenerationOptions:
+    """Random beams, sampling and length."""
+    sample = draw.random() < 0.5
+    return GenerationOptions(
+        num_beams=draw.choice((1, 1, 2, 3)),
+        do_sample=sample,
+        temperature=draw.choice((1.0, 3.0)),
+        seed=number if sample else None,
+        max_new_tokens=draw.randint(1, 12),
     )
 
 
@@ -167,13 +180,8 @@ def run_random(count: int) -> None:
         requests, asked = {}, {}
         for i in range(start, start + 50):
             phrases = tuple(draw.sample(words, draw.randint(1, 4)))
-            sample = draw.random() < 0.5
-            asked[str(i)] = GenerationOptions(
-                num_beams=draw.choice((1, 1, 2, 3)),
-                do_sample=sample,
-                temperature=draw.choice((1.0, 3.0)),
-                seed=i if sample else None,
-                max_new_tokens=draw.randint(1, 12),
+            asked[str(i)] = dataclasses.replace(
+                draw_options(draw, i),
                 stop=draw.choice(((), (), ("ch",), ("as", "ed"))),
                 banned_phrases=phrases,
             )

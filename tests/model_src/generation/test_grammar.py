@@ -12,9 +12,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models
 
 from prelim.errors import InvalidOption
-from prelim.generation.constraint import Constraints
 from prelim.generation.decode_request import DecodeRequest
-from prelim.generation.engine import Engine
 from prelim.generation.grammar import Grammars
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
@@ -30,7 +28,7 @@ from tests.model_src.generation.reference import (
     tiny_decoder,
     tiny_image,
 )
-from tests.model_src.generation.test_banned_phrases import WORDS, added_time, vocabulary
+from tests.model_src.generation.test_banned_phrases import WORDS, added_time, draw_options, engine, vocabulary
 from tests.model_src.generation.tokenizer_kinds import IN_USE, SMALL
 
 ANYTHING = "(?s).*"
@@ -41,18 +39,6 @@ GRAMMARS = (
     r"(\p{L}+[ .,:-]?)+",
     "[^aeiou ]+( [^ ]*)*",
 )
-
-
-def engine(tokenizer: Tokenizer, size: int = VOCAB_SIZE, end: int = EOS) -> Engine:
-    """An engine over the tiny decoder, with the texts of a tokenizer."""
-    return Engine(
-        tiny_decoder(vocab_size=size, eos=end),
-        slots=4,
-        eos_token_ids=[end],
-        pad_token_id=PAD,
-        detokenize=lambda ids: tokenizer.decode(list(ids)),
-        constraints=Constraints(tokenizer, [end]),
-    )
 
 
 def decode(options: GenerationOptions, seed: int = 3, tokenizer: Tokenizer = WORDS) -> tuple[Hypothesis, ...]:
@@ -209,13 +195,8 @@ def run_random(count: int) -> None:
     for start in range(0, count, 50):
         asked = {}
         for i in range(start, start + 50):
-            sample = draw.random() < 0.5
-            asked[str(i)] = GenerationOptions(
-                num_beams=draw.choice((1, 1, 2, 3)),
-                do_sample=sample,
-                temperature=draw.choice((1.0, 3.0)),
-                seed=i if sample else None,
-                max_new_tokens=draw.randint(1, 12),
+            asked[str(i)] = dataclasses.replace(
+                draw_options(draw, i),
                 banned_phrases=draw.choice(((), ("unchanged",), ("is", "w7"))),
                 grammar=draw.choice((SHORT, "(w[0-9]+ )*w[0-9]+", "[a-z]+( [a-z0-9.-]+){1,4}", "", ANYTHING)),
             )

@@ -11,8 +11,8 @@ from prelim.audit.key import AuditKey
 from prelim.audit.log import AuditLog
 from prelim.errors import AuditError
 from prelim.labels.findings import read_findings
+from training.evaluation.metrics.f1 import share_interval
 from training.evaluation.shadow import __main__ as shadow
-from training.evaluation.shadow.page import share_interval
 from training.evaluation.shadow.pairs import Pair, differences, pair
 
 TEXTS = [

@@ -37,6 +37,16 @@ def macro_f1(name: str, counts: Array) -> Measure:
     )
 
 
+def share_interval(count: int, total: int) -> Interval:
+    """A share with Wilson's 95 % interval (J Am Stat Assoc 1927), which has a width also where nothing was seen."""
+    if not total:
+        return Interval(0.0, 0.0, 1.0)
+    z = 1.959964
+    center = (count + z**2 / 2) / (total + z**2)
+    half = z / (total + z**2) * (count * (total - count) / total + z**2 / 4) ** 0.5
+    return Interval(count / total, max(center - half, 0.0), min(center + half, 1.0))
+
+
 def f1_interval(right: int, wrong: int, missed: int) -> Interval:
     """F1 of one label with its 95 % interval, for independent reports.
 
@@ -44,10 +54,4 @@ def f1_interval(right: int, wrong: int, missed: int) -> Interval:
     proportion (J Am Stat Assoc 1927). Simulated with 5 to 40 positives it contains the truth in 95 of 100 cases; the
     percentile bootstrap in 83 to 95, and it gives an F1 of 1 no width at all.
     """
-    n, z = right + wrong + missed, 1.959964
-    if not n:
-        return Interval(0.0, 0.0, 1.0)
-    center = (right + z**2 / 2) / (n + z**2)
-    half = z / (n + z**2) * (right * (n - right) / n + z**2 / 4) ** 0.5
-    share = [right / n, max(center - half, 0.0), min(center + half, 1.0)]
-    return Interval(*(2 * j / (1 + j) for j in share))
+    return Interval(*(2 * j / (1 + j) for j in share_interval(right, right + wrong + missed)))

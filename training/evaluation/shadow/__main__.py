@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prelim.audit.check import Line, read_log
-from prelim.audit.key import AuditKey
+from prelim.audit.key import VARIABLE, AuditKey
 from prelim.errors import AuditError
 from training.evaluation.shadow.page import write_page
 from training.evaluation.shadow.pairs import differences, pair
@@ -40,9 +40,9 @@ def main() -> None:
     parser.add_argument("--key", type=Path, action="append", help="file of the key; twice, if the logs have two")
     parser.add_argument("--out", type=Path, default=Path("build/shadow.html"))
     arguments = parser.parse_args()
-    keys = arguments.key or [Path(key) for key in [os.environ.get("PRELIM_AUDIT_KEY")] if key]
+    keys = arguments.key or [Path(key) for key in [os.environ.get(VARIABLE)] if key]
     if not keys:
-        parser.error("there is no key: set PRELIM_AUDIT_KEY, or give --key")
+        parser.error(f"there is no key: set {VARIABLE}, or give --key")
     try:
         old, new = (read_records(folder, key) for folder, key in ((arguments.old, keys[0]), (arguments.new, keys[-1])))
         pairs = pair(old, new)

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from prelim.labels.labeler import FINDINGS
+from training.evaluation.metrics.f1 import share_interval
 from training.evaluation.metrics.measure import Array, Bootstrap, Interval, Measure
 from training.evaluation.shadow.pairs import KINDS, Difference, Pair, is_there
 
@@ -63,14 +64,6 @@ def write_page(
     path.parent.mkdir(parents=True, exist_ok=True)
     head = f'<meta charset="utf-8"><title>Versions compared</title><style>{_STYLE}</style>'
     path.write_text(f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n', encoding="utf-8")
-
-
-def share_interval(count: int, total: int) -> Interval:
-    """A share with Wilson's interval (J Am Stat Assoc 1927), which has a width also where nothing was seen."""
-    z = 1.959964
-    center = (count + z**2 / 2) / (total + z**2)
-    half = z / (total + z**2) * (count * (total - count) / total + z**2 / 4) ** 0.5
-    return Interval(count / total, max(center - half, 0.0), min(center + half, 1.0))
 
 
 def measure_finding(pairs: Sequence[Pair], finding: str) -> tuple[float, float, Interval]:
@@ -152,7 +145,7 @@ def plot(
     change.axvline(0, color="0.7", zorder=0)
     change.set(title="new - old", xlabel="percentage points of reports", yticks=places, yticklabels=FINDINGS)
     number = Counter((d.finding, d.kind) for d in found)
-    right, left = np.zeros(len(FINDINGS)), np.zeros(len(FINDINGS))
+    right = np.zeros(len(FINDINGS))
     for kind, color in (("appeared", "tab:orange"), ("side", "tab:purple"), ("certainty", "tab:gray")):
         width = np.array([number[finding, kind] for finding in FINDINGS], dtype=np.float64)
         counts.barh(places, width, left=right, color=color, label=kind)
