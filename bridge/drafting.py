@@ -96,7 +96,7 @@ class Drafter:
             return None
         candidates = study.candidates()
         if not candidates:
-            reason = "no_frontal_image" if study.images else "no_radiograph"
+            reason = study.why_skipped()
             self._withdraw(study, fingerprint, reason)
             return StudyOutcome("skipped", reason, fingerprint)
         reading = self._read(study.uid, fingerprint, candidates)

@@ -5,18 +5,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from bridge.configuration.settings import PollSettings, Settings
+from bridge.configuration.settings import Settings
 from bridge.dicom.identity import SiteKey
 from bridge.drafting import Drafter
 from bridge.endpoints.draft_route import listen_for_drafts
 from bridge.endpoints.hook import listen_to_hook
-from bridge.failures import Outage, StudyFailure
 from bridge.journal import describe_failure, log
 from bridge.peers.dicomweb import DicomWebArchive
 from bridge.peers.dimse import StoreClient, receive_images
 from bridge.peers.fhir import FhirClient
 from bridge.peers.hl7v2 import Hl7Client
 from bridge.peers.interfaces import DraftReceiver, StudySources
+from bridge.peers.orthanc import ChangeFeed
+from bridge.polling import Poll
 from bridge.store.queue import Queue, sole_process
 from bridge.store.schema import NotRecorded
 from bridge.store.spool import Spool
@@ -58,7 +59,7 @@ def _start_drafting(settings: Settings, key: SiteKey, stack: contextlib.ExitStac
     loops = [_purging(settings, queue, spool)]
     loops += [StudyWorker(settings, queue, key, drafter).step] * settings.queue.workers
     if pacs is not None and settings.poll is not None:
-        loops.append(_polling(settings.poll, settings.queue.stable_s, queue, pacs))
+        loops.append(_every(settings.poll.every_s, _poll(settings, queue, pacs)))
     if settings.hook is not None:
         stack.enter_context(listen_to_hook(settings, queue))
     if spool is not None:
@@ -101,20 +102,12 @@ def _repeat(step: Callable[[], bool], stop: threading.Event) -> None:
             stop.wait(IDLE_S)
 
 
-def _polling(poll: PollSettings, stable_s: float, queue: Queue, archive: DicomWebArchive) -> Callable[[], bool]:
-    """Return a step that looks for new and changed studies when it is time to."""
-
-    def step() -> None:
-        try:
-            # Of a study whose images were deleted only its draft is left.
-            for modality in (*poll.modalities, "SR"):
-                for study, seen in archive.recent_studies(poll.days, modality):
-                    if modality in poll.modalities or queue.drafts(study):
-                        queue.see(study, seen, stable_s)
-        except (Outage, StudyFailure) as error:
-            log("poll_failed", reason=error.reason)
-
-    return _every(poll.every_s, step)
+def _poll(settings: Settings, queue: Queue, pacs: DicomWebArchive) -> Poll:
+    assert settings.poll is not None  # noqa: S101 - its caller has looked
+    assert settings.dicomweb is not None  # noqa: S101 - it is what `pacs` was made of
+    orthanc = settings.poll.orthanc
+    feed = None if orthanc is None else ChangeFeed(orthanc, settings.dicomweb)
+    return Poll(settings.poll, settings.queue.stable_s, queue, pacs, feed)
 
 
 def _purging(settings: Settings, queue: Queue, spool: Spool | None) -> Callable[[], bool]:

@@ -49,14 +49,18 @@ class DicomWebSettings(ConfigSection):
 class PollSettings(ConfigSection):
     """QIDO polling for studies that no hook has announced.
 
-    days : studies of the last days are looked at, by their Study Date
+    days    : studies of the last days are looked at, by their Study Date
+    orthanc : address of Orthanc's REST API, whose change feed has every study that arrives, whatever its date
     """
 
     every_s: float = 60.0
     days: int = 2
     modalities: tuple[str, ...] = ("CR", "DX")
+    orthanc: str | None = None
 
     def __post_init__(self) -> None:
+        if self.orthanc is not None:
+            check_url("poll.orthanc", self.orthanc)
         check_range("poll.every_s", self.every_s, 0.2, 86400)
         check_range("poll.days", self.days, 1, 365)
         if not self.modalities or not all(CODE.fullmatch(one) for one in self.modalities):

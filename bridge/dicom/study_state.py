@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     BasicTextSRStorage,
     ComputedRadiographyImageStorage,
     DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
 )
 
 from bridge.dicom.anatomy_words import (
@@ -25,7 +27,10 @@ from bridge.dicom.anatomy_words import (
 from bridge.dicom.identity import DRAFT, KINDS, SiteKey, device_uid, series_uid
 
 RADIOGRAPHS = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
+RAW_RADIOGRAPH, RAW = DigitalXRayImageStorageForProcessing, "FOR PROCESSING"
+"""Detector data before processing, by class and by Presentation Intent Type."""
 
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName")
 """What a draft repeats of its study. A change of any of it makes the draft stale."""
@@ -47,27 +52,32 @@ class StudyState:
     images     : headers of its radiographs, without pixels
     own        : SOP Instance UID of every draft in it -> its header
     companions : SOP Instance UIDs of the other documents of drafts in it
+    others     : SOP classes of what else is in it, such as key objects, presentation states, reports, videos
     """
 
     uid: str
     images: tuple[Dataset, ...]
     own: Mapping[str, Dataset]
     companions: frozenset[str] = frozenset()
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, uid: str, headers: Iterable[Dataset]) -> "StudyState":
-        """Sort the headers of a study's instances; those that are neither radiographs nor drafts are left out."""
-        images, own, companions = [], {}, []
-        others = {series_uid(uid, kind) for kind in KINDS if kind != DRAFT}
+        """Sort the headers of a study's instances. One without UIDs, which nobody could fetch, is not an image."""
+        images, own, companions, others = [], {}, [], []
+        series = {series_uid(uid, kind) for kind in KINDS if kind != DRAFT}
         for header in headers:
-            if _is_draft(header):
+            known = all(header.get(keyword) for keyword in UIDS)
+            if known and _is_draft(header):
                 own[str(header.SOPInstanceUID)] = header
-            elif header.get("SeriesInstanceUID") in others:
+            elif known and header.SeriesInstanceUID in series:
                 companions.append(str(header.SOPInstanceUID))
-            elif header.get("SOPClassUID") in RADIOGRAPHS:
+            elif known and header.get("SOPClassUID") in RADIOGRAPHS:
                 images.append(header)
+            else:
+                others.append(str(header.get("SOPClassUID") or ""))
         images.sort(key=lambda header: str(header.SOPInstanceUID))
-        return cls(uid, tuple(images), own, frozenset(companions))
+        return cls(uid, tuple(images), own, frozenset(companions), tuple(others))
 
     @property
     def drafts(self) -> dict[str, str]:
@@ -87,6 +97,15 @@ class StudyState:
             parts += identity
         return key.fingerprint(parts)
 
+    def why_skipped(self) -> str:
+        """Return why a study without candidates has none, as a word for the queue."""
+        if not (self.images or self.own or self.companions or self.others):
+            return "study_is_gone"
+        intents = {image.get("PresentationIntentType") for image in self.images}
+        if intents == {RAW} or (not intents and RAW_RADIOGRAPH in self.others):
+            return "for_processing"
+        return "no_frontal_image" if self.images else "no_radiograph"
+
     def candidates(self) -> list[Dataset]:
         """Return the images to read, best first: chests, then images that name no body part, then other body parts.
 
@@ -104,6 +123,24 @@ def find_heads(drafts: Mapping[str, str]) -> list[str]:
     """Return the drafts that no other replaces: one, unless studies with drafts were merged."""
     replaced = {uid for uids in drafts.values() for uid in uids.split("\\")}
     return sorted(draft for draft in drafts if draft not in replaced)
+
+
+def is_same_image(header: Dataset, image: Dataset) -> bool:
+    """Whether a file is the image whose header was asked for: by its UIDs, and by its Patient ID where both have one.
+
+    A file of another patient, of a cache or of an archive that corrects only its database, must not become a draft. A
+    Patient ID that is not ASCII is not compared: archives garble it in their metadata.
+    """
+    if any(_text(header, keyword) != _text(image, keyword) for keyword in UIDS):
+        return False
+    first, second = _text(header, "PatientID"), _text(image, "PatientID")
+    return first == second or not (first and second and (first + second).isascii())
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    values = value if isinstance(value, MultiValue) else [value or ""]
+    return "\\".join(map(str, values)).strip(" \0")
 
 
 def _is_draft(header: Dataset) -> bool:
@@ -141,7 +178,7 @@ def _rank(image: Dataset) -> tuple[int, int] | None:
 
     Body part: chest, unknown, other. View: PA, another frontal one, unknown.
     """
-    if image.get("PresentationIntentType") == "FOR PROCESSING":
+    if image.get("PresentationIntentType") == RAW:
         return None
     # Some stations write the view next to the body part ("CHEST LAT").
     words = set(split_words(f"{image.get('ViewPosition', '')} {image.get('BodyPartExamined', '')}"))

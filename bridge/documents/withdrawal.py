@@ -9,6 +9,7 @@ AUTHOR = "prelim-bridge"
 REASONS = {
     "no_radiograph": "it has no radiograph any longer",
     "no_frontal_image": "it has no frontal image",
+    "for_processing": "it has only detector data before processing",
     "refused": "the server does not read its images",
     "dead": "the work on it failed",
 }

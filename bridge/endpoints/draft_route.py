@@ -20,6 +20,7 @@ from bridge.endpoints.http_server import QuietHandler, serving
 from bridge.journal import describe_failure, log
 from bridge.peers.fhir import write_bundle
 from bridge.peers.report_client import ReportClient
+from prelim_client.http_client import Abandoned
 
 FHIR = "fhir"
 FORMATS = (FHIR, *WRITERS)
@@ -76,6 +77,8 @@ class DraftHandler(QuietHandler):
             # Free again before the answer: whoever has it may ask for the next document.
             with self._place():
                 kind, body = self._document()
+        except Abandoned:
+            log("document_abandoned", request=self.request_id, seconds=round(time.monotonic() - started, 3))
         except HttpError as error:
             log("document_refused", request=self.request_id, reason=f"{error.code}_{error.kind}")
             self._refuse(error)
@@ -105,7 +108,7 @@ class DraftHandler(QuietHandler):
     def _document(self) -> tuple[str, bytes]:
         """Return the format and the document.
 
-        Raises HttpError.
+        Raises HttpError; Abandoned if the client goes while the server writes.
         """
         route = self.route
         found = PATH.fullmatch(self.path)
@@ -119,7 +122,8 @@ class DraftHandler(QuietHandler):
         if length > route.max_body:
             raise HttpError(413, "TooLarge", f"the body has more than {route.limits.max_body_mb} MB")
         kind, form = found[1], Form.read(self.read_body(), self.headers.get("Content-Type", ""))
-        draft = form.draft(route.key, route.client, dicom_only=kind != FHIR, request_id=self.request_id)
+        client = route.client.while_wanted(self.is_awaited)
+        draft = form.draft(route.key, client, dicom_only=kind != FHIR, request_id=self.request_id)
         return kind, write_document(draft, kind, route.settings.report)
 
     def _refuse(self, error: HttpError) -> None:

@@ -3,6 +3,8 @@
 import contextlib
 import hmac
 import re
+import select
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -43,6 +45,13 @@ class QuietHandler(BaseHTTPRequestHandler):
         """Return the body."""
         self._is_read = True
         return self.rfile.read(self.content_length() or 0)
+
+    def is_awaited(self) -> bool:
+        """Whether the client still waits for the answer, once the body has been read."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        with contextlib.suppress(OSError):
+            return not readable or self.connection.recv(1, socket.MSG_PEEK) != b""
+        return False
 
     def discard_body(self, limit: int) -> None:
         """Read a body that nobody has read, up to a limit: closing with unread data would reset the connection."""

@@ -8,15 +8,13 @@ from typing import Any
 import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.dataset import Dataset
-from requests.auth import HTTPBasicAuth
+from pydicom.errors import InvalidDicomError
 
-from bridge.configuration.section import read_secret
 from bridge.configuration.settings import DicomWebSettings
-from bridge.dicom.study_state import StudyState
+from bridge.dicom.json_header import Row, read_header, uid_of
+from bridge.dicom.study_state import StudyState, is_same_image
 from bridge.failures import Outage, StudyFailure
-from bridge.peers.sessions import http_failure, open_authorized
-
-Row = dict[str, Any]
+from bridge.peers.sessions import http_failure, open_pacs_session
 
 PAGE = 500
 STUDY_UID, INSTANCE_UID = "0020000D", "00080018"
@@ -29,9 +27,7 @@ class DicomWebArchive:
     """Fetches studies and stores drafts. Every method raises Outage or StudyFailure, without the library's texts."""
 
     def __init__(self, settings: DicomWebSettings) -> None:
-        session = open_authorized(settings.url, settings.token_file, settings.ca_file)
-        if settings.user is not None:
-            session.auth = HTTPBasicAuth(settings.user, read_secret(settings.password_file) or "")
+        session = open_pacs_session(settings, settings.url)
         # UIDs of real equipment have leading zeros and other faults; they are only passed on.
         self._client = DICOMwebClient(settings.url, session, timeout=settings.timeout_s, permissive_uid=True)
         # The queue retries, and remembers it.
@@ -45,7 +41,7 @@ class DicomWebArchive:
             if self._has(uid):
                 raise
             rows = []
-        return StudyState.of(uid, [Dataset.from_json(row, _no_bulk_data) for row in rows])
+        return StudyState.of(uid, [read_header(row) for row in rows])
 
     def _metadata(self, uid: str) -> list[Row]:
         with _translated("pacs"):
@@ -58,14 +54,24 @@ class DicomWebArchive:
                 rows = _rows(self._client.search_for_studies(search_filters={"StudyInstanceUID": uid}))
         except StudyFailure as error:
             raise Outage(error.reason) from None
-        return any(_uid(row, STUDY_UID) == uid for row in rows)
+        return any(uid_of(row, STUDY_UID) == uid for row in rows)
 
     def image(self, header: Dataset) -> Dataset:
-        """Return an image with its pixels, in the transfer syntax in which it is stored."""
-        with _translated("pacs"):
-            return self._client.retrieve_instance(
-                header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, media_types=ANY_SYNTAX
-            )
+        """Return an image with its pixels, in the transfer syntax in which it is stored.
+
+        Raises StudyFailure, also if the PACS sends another image than the one that was asked for.
+        """
+        try:
+            with _translated("pacs"):
+                image = self._client.retrieve_instance(
+                    header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, media_types=ANY_SYNTAX
+                )
+        except (ValueError, LookupError, EOFError, OSError, InvalidDicomError):
+            # No part, several, one that is cut off, or none that is DICOM.
+            raise StudyFailure("pacs_image_unreadable") from None
+        if not is_same_image(header, image):
+            raise StudyFailure("pacs_sent_another_image")
+        return image
 
     def store(self, document: Dataset) -> None:
         """Store a draft. A PACS that has it already answers success, or 409.
@@ -89,7 +95,7 @@ class DicomWebArchive:
     def _shows(self, study: str, instance: str) -> bool:
         """Whether the PACS has an instance of a study."""
         try:
-            return any(_uid(row, INSTANCE_UID) == instance for row in self._metadata(study))
+            return any(uid_of(row, INSTANCE_UID) == instance for row in self._metadata(study))
         except StudyFailure:
             return False
 
@@ -107,7 +113,7 @@ class DicomWebArchive:
                     )
                 )
             # Some archives ignore the offset and send the first page for ever.
-            new = {uid: row for row in rows if (uid := _uid(row, STUDY_UID)) and uid not in known}
+            new = {uid: row for row in rows if (uid := uid_of(row, STUDY_UID)) and uid not in known}
             if not new:
                 return
             for uid, row in new.items():
@@ -121,19 +127,6 @@ def _rows(answer: Any) -> list[Row]:
         if not all(isinstance(element, dict) for element in row.values()):
             raise TypeError
     return list(answer)
-
-
-def _uid(row: Row, tag: str) -> str:
-    """Return a UID of a data set, or "" if it has none."""
-    match row.get(tag):
-        case {"Value": [str(uid), *_]}:
-            return uid
-    return ""
-
-
-def _no_bulk_data(*_: Any) -> bytes:
-    """Leave bulk data out: headers are compared, pixels are fetched as a file."""
-    return b""
 
 
 @contextlib.contextmanager

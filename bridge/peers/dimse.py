@@ -25,6 +25,10 @@ from bridge.store.spool import Spool
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 """PS3.4 B.2.3: status of a C-STORE."""
+DUPLICATE, WARNINGS = 0x0111, (0x0107, 0x0116)
+"""PS3.7 annex C: the PACS has the instance already; it is stored, but an element is not as it was."""
+NOT_AUTHORIZED, RESOURCE_LIMITATION = 0x0124, 0x0213
+"""PS3.7 annex C: not about one draft."""
 
 
 MAX_SILENT = 50
@@ -72,7 +76,10 @@ def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[i
     context = _context("store_scp.tls", scp.tls, ssl.PROTOCOL_TLS_SERVER)
     try:
         server = entity.start_server(
-            (scp.host, scp.port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)], ssl_context=context
+            (scp.host, scp.port),
+            block=False,
+            evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_ACCEPTED, _log_refused)],
+            ssl_context=context,
         )
     except OSError as error:
         raise ConfigError(f"store_scp.port {scp.port} on {scp.host} cannot be used: {error.strerror}") from None
@@ -85,6 +92,13 @@ def receive_images(settings: Settings, queue: Queue, spool: Spool) -> Iterator[i
         yield port
     finally:
         server.shutdown()
+
+
+def _log_refused(event: evt.Event) -> None:
+    """Write a line for an association that offers what is not taken, such as videos: nothing else shows it."""
+    refused = len(event.assoc.rejected_contexts)
+    if refused:
+        log("objects_refused", reason="only_radiographs", count=refused)
 
 
 def _store(settings: Settings, queue: Queue, spool: Spool, event: evt.Event) -> int:
@@ -147,11 +161,21 @@ class StoreClient:
             status = None
         finally:
             association.release()
-        if status is None or 0xA700 <= status <= 0xA7FF:
-            raise Outage("pacs_no_answer" if status is None else "pacs_out_of_resources")
-        # Bxxx are warnings: stored, perhaps with changed elements.
-        if status != SUCCESS and not 0xB000 <= status <= 0xBFFF:
-            raise StudyFailure(f"pacs_status_{status:04x}")
+        _check_status(status)
+
+
+def _check_status(status: int | None) -> None:
+    """Look at the status of a C-STORE, None if there was no answer.
+
+    Raises Outage, StudyFailure.
+    """
+    if status is None or 0xA700 <= status <= 0xA7FF:
+        raise Outage("pacs_no_answer" if status is None else "pacs_out_of_resources")
+    if status in (NOT_AUTHORIZED, RESOURCE_LIMITATION):
+        raise Outage(f"pacs_status_{status:04x}")
+    # Bxxx are warnings: stored, perhaps with changed elements.
+    if status not in (SUCCESS, DUPLICATE, *WARNINGS) and not 0xB000 <= status <= 0xBFFF:
+        raise StudyFailure(f"pacs_status_{status:04x}")
 
 
 def _context(where: str, tls: TlsSettings | None, protocol: "ssl._SSLMethod") -> ssl.SSLContext | None:
@@ -165,10 +189,12 @@ def _context(where: str, tls: TlsSettings | None, protocol: "ssl._SSLMethod") ->
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
     try:
-        context.load_cert_chain(tls.certificate, tls.key)
+        # Without a password of its own OpenSSL would ask for one on the terminal, and a service would hang.
+        context.load_cert_chain(tls.certificate, tls.key, password=lambda: "")
         context.load_verify_locations(tls.ca)
     except OSError:
         raise ConfigError(
-            f"{where}: certificate, key and ca must be PEM files, and the key that of the certificate"
+            f"{where}: certificate, key and ca must be PEM files; the key must be that of the certificate, without a "
+            "password"
         ) from None
     return context

@@ -1,7 +1,7 @@
 """Requests of reports from the server."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +17,18 @@ NO_CONTEXT: Mapping[str, Any] = MappingProxyType({})
 
 
 class ReportClient:
-    """Asks the server for reports."""
+    """Asks the server for reports.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    is_wanted : asked every ten seconds while the server writes; after False the request is ended
+    """
+
+    def __init__(self, settings: ServerSettings, is_wanted: Callable[[], bool] = lambda: True) -> None:
         self._settings = settings
+        self._is_wanted = is_wanted
+
+    def while_wanted(self, is_wanted: Callable[[], bool]) -> "ReportClient":
+        """Return a client whose requests end when they are no longer wanted."""
+        return ReportClient(self._settings, is_wanted)
 
     def report(
         self,
@@ -36,7 +44,7 @@ class ReportClient:
         request_id : in the server's log too
         context    : what the study says besides, see bridge.dicom.clinical_context
 
-        Raises ReportError, Outage.
+        Raises ReportError, Outage; Abandoned if the report is no longer wanted.
         """
         server = self._settings
         try:
@@ -44,7 +52,8 @@ class ReportClient:
             key = read_key(server.key_file)
         except KeyFileError:
             raise Outage("server_key_unreadable") from None
-        client = HttpClient(server.url, key, model or server.model, server.timeout_s, request_id)
+        name = model or server.model
+        client = HttpClient(server.url, key, name, server.timeout_s, request_id, is_wanted=self._is_wanted)
         try:
             if len(files) == 1:
                 return client.report(files[0], **options, **context)

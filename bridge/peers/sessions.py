@@ -8,9 +8,11 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import HTTPBasicAuth
 from urllib3.exceptions import HTTPError
 
 from bridge.configuration.section import ConfigError, read_secret
+from bridge.configuration.settings import DicomWebSettings
 from bridge.failures import Outage, StudyFailure
 from prelim_client.loopback import open_session
 
@@ -65,6 +67,17 @@ def open_authorized(url: str, token_file: Path | None, ca_file: Path | None) -> 
         except OSError:
             raise ConfigError(f"{ca_file} cannot be read as certificates; it must be a PEM file") from None
         session.verify = str(ca_file)
+    return session
+
+
+def open_pacs_session(pacs: DicomWebSettings, url: str) -> requests.Session:
+    """A session with the account of section `dicomweb`.
+
+    Raises ConfigError for files that cannot be used.
+    """
+    session = open_authorized(url, pacs.token_file, pacs.ca_file)
+    if pacs.user is not None:
+        session.auth = HTTPBasicAuth(pacs.user, read_secret(pacs.password_file) or "")
     return session
 
 

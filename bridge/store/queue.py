@@ -233,14 +233,25 @@ class Queue:
     @property
     def paused(self) -> bool:
         """Whether work is switched off."""
-        with self._lock:
-            row = self._base.execute("SELECT value FROM switch WHERE name = 'paused'").fetchone()
-        return row is not None and bool(row[0])
+        return bool(self.recall("paused"))
 
     @paused.setter
     def paused(self, value: bool) -> None:
+        self.remember("paused", int(value))
+
+    def recall(self, name: str) -> int | None:
+        """Return a number that was remembered under a name, or None."""
+        with self._lock:
+            row = self._base.execute("SELECT value FROM switch WHERE name = ?", (name,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def remember(self, name: str, value: int) -> None:
+        """Remember a number, until another is remembered under this name.
+
+        Raises NotRecorded.
+        """
         with self._transaction() as base:
-            base.execute("INSERT OR REPLACE INTO switch (name, value) VALUES ('paused', ?)", (int(value),))
+            base.execute("INSERT OR REPLACE INTO switch (name, value) VALUES (?, ?)", (name, value))
 
     def purge(self, days: float) -> int:
         """Remove finished studies that have not changed for some days, with their drafts' records; their number."""

@@ -54,7 +54,10 @@ def read_answer(body: bytes, code: int = 200) -> Answer:
         raise ReportError(code, "NoAnswer", f"the server sent {len(body)} bytes that are not a JSON object")
     error = contents.get("error")
     if isinstance(error, Mapping):
-        raise ReportError(error["code"], error["type"], error["message"], str(error.get("request_id", "")))
+        # Of a gateway that is not ours it has other members.
+        named = error.get("code")
+        kind, message = (str(error.get(name, "")) for name in ("type", "message"))
+        raise ReportError(named if isinstance(named, int) else code, kind, message, str(error.get("request_id", "")))
     if code != 200:
         # Errors of the frontend itself: {"code": ..., "type": ..., "message": ...}.
         kind, message = str(contents.get("type")), str(contents.get("message"))

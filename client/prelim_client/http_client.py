@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import requests
@@ -12,6 +12,10 @@ from prelim_client.loopback import open_session
 
 LOST = (WorkerDied, requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)
 """How a request ends whose worker or host dies; a connection breaks off if its answer had begun."""
+
+
+class Abandoned(Exception):
+    """Whoever wanted the report has gone; the request was ended."""
 
 
 class HttpClient:
@@ -26,13 +30,23 @@ class HttpClient:
     timeout : seconds to wait for an answer
     request_id : sent with every request, for the logs of the server: 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-".
                  It must not name a patient
+    is_wanted  : asked whenever a part of an answer comes, at least every ten seconds while a report is written; after
+                 False the connection is closed, upon which the server stops its work, and Abandoned is raised
     """
 
     def __init__(
-        self, url: str, key: str, model: str = "demo", timeout: float = 120, request_id: str | None = None
+        self,
+        url: str,
+        key: str,
+        model: str = "demo",
+        timeout: float = 120,
+        request_id: str | None = None,
+        *,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         self.url = f"{url.rstrip('/')}/predictions/{model}"
         self.timeout = timeout
+        self._is_wanted = is_wanted
         self._headers = {"Authorization": f"Bearer {key}"} | ({"X-Request-Id": request_id} if request_id else {})
 
     def report(self, image: bytes | None = None, **fields: Any) -> Answer:
@@ -75,11 +89,18 @@ class HttpClient:
 
     def _read(self, **body: Any) -> Answer:
         try:
-            response = self._send(**body)
-            return read_answer(response.content, response.status_code)
+            return self._read_once(body)
         except LOST:
-            response = self._send(**body)
-            return read_answer(response.content, response.status_code)
+            return self._read_once(body)
+
+    def _read_once(self, body: dict[str, Any]) -> Answer:
+        contents = bytearray()
+        with self._send(stream=True, **body) as response:
+            for piece in response.iter_content(None):
+                contents += piece
+                if not self._is_wanted():
+                    raise Abandoned
+        return read_answer(bytes(contents), response.status_code)
 
     def _lines(self, form: Any) -> Iterator[Answer]:
         """The lines of one attempt."""

@@ -163,7 +163,7 @@ def test_a_draft_of_the_present_state_is_not_withdrawn(make_bench: MakeBench) ->
 
     bench.pacs.instances.clear()
     work(bench)
-    assert bench.state() == ("skipped", "no_radiograph")
+    assert bench.state() == ("skipped", "study_is_gone")
     assert bench.pacs.instances == {}
 
 

@@ -164,7 +164,7 @@ SKIPPED = {
         {"ViewPosition": "", "BodyPartExamined": "CHEST LAT"},
         "no_frontal_image",
     ),
-    "raw detector data": ({"PresentationIntentType": "FOR PROCESSING"}, "no_frontal_image"),
+    "raw detector data": ({"PresentationIntentType": "FOR PROCESSING"}, "for_processing"),
     "a CT": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "Modality": "CT"}, "no_radiograph"),
 }
 

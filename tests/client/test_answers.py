@@ -32,6 +32,9 @@ def test_error_is_found_whatever_the_status(code: int) -> None:
         (b"", 413, "413 TooLarge.*max_request_size"),
         (b"<html>", 502, "502 NoAnswer"),
         (b"[1]", 200, "200 NoAnswer"),
+        (b'{"error": {"code": 503, "status": "UNAVAILABLE"}}', 503, "503"),
+        (b'{"error": {}}', 502, "502"),
+        (b'{"error": "maintenance"}', 503, "503"),
     ],
 )
 def test_a_body_that_is_not_a_report_is_an_error(body: bytes, code: int, message: str) -> None:

@@ -218,6 +218,16 @@ def test_headers_that_mean_something_to_a_server_stay_here(start: Callable[..., 
     assert {"explain", "describe", "url_path", "cookie", "x-forwarded-for"}.isdisjoint(metadata)
 
 
+def test_other_metadata_passes_and_means_nothing(start: Callable[..., Site], called: Called) -> None:
+    """As unknown headers do over HTTP (RFC 9110 section 5.1). What a request says is in its message."""
+    given = {"x-prelim-num-beams": "4", "num_beams": "4", "seed": "1", "grammar": "x", "tracestate": "a=b"}
+    assert call(start(), **given) == b"x"
+    ((_, metadata),) = called.seen
+    # nginx drops names with underscores.
+    assert metadata.items() >= {name: value for name, value in given.items() if "_" not in name}.items()
+    assert "num_beams" not in metadata
+
+
 def test_overload_is_unavailable(start: Callable[..., Site], called: Called) -> None:
     """While TorchServe has as many requests as it is set to have, others may try again later."""
     site = start(server_requests=1)

@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import json
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -28,12 +31,14 @@ PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
 
 
 @contextlib.contextmanager
-def listening(folder: Path, server: FakeServer, *, enabled: bool = True, **drafts: Any) -> Iterator[str]:
-    """Yield the address of the route."""
+def listening(
+    folder: Path, server: FakeServer, *, url: str | None = None, enabled: bool = True, **drafts: Any
+) -> Iterator[str]:
+    """Yield the address of the route; `url` is that of another server of reports."""
     given = {
         "state": "state",
         "enabled": enabled,
-        "server": {"url": server.url, "key_file": str(server.key_file)},
+        "server": {"url": url or server.url, "key_file": str(server.key_file)},
         "drafts": {"port": 0, **drafts},
     }
     settings = config.Settings.read(given, "test", folder)
@@ -272,3 +277,46 @@ def test_the_log_has_neither_names_nor_texts(url: str, capsys: pytest.CaptureFix
     written = "".join(capsys.readouterr())
     assert written.count("document_written") == 4
     assert [marker for marker in (*MARKERS, "PLANTFILE", "PLANTTEXT") if marker in written] == []
+
+
+def test_a_client_that_leaves_ends_the_work_on_its_draft(
+    tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server sees its request end after the next sign of life, and the place is free for another client.
+
+    An answer that takes long has white space at its beginning, as TorchServe's does (docs/gateway.md).
+    """
+    asked, ended = threading.Event(), threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response_only(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            asked.set()
+            with contextlib.suppress(OSError):
+                while not ended.wait(0.02):
+                    self.wfile.write(b"1\r\n \r\n")
+            ended.set()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as slow:
+        threading.Thread(target=slow.serve_forever, args=(0.05,), daemon=True).start()
+        with listening(tmp_path, server, url=f"http://127.0.0.1:{slow.server_port}", max_requests=1) as address:
+            prepared = requests.Request("POST", f"{address}/sr", files={"image": radiograph()}).prepare()
+            head = "".join(f"{name}: {value}\r\n" for name, value in prepared.headers.items())
+            assert isinstance(prepared.body, bytes)
+            with socket.create_connection((urlsplit(address).hostname, urlsplit(address).port)) as client:
+                client.sendall(f"POST /drafts/sr HTTP/1.1\r\n{head}\r\n".encode() + prepared.body)
+                assert asked.wait(20)
+                assert not ended.wait(0.1)
+            assert ended.wait(20)
+            _, report = server.report(radiograph())
+            # The place is free when the line is written.
+            logged = ""
+            while "document_abandoned" not in logged:
+                logged += capsys.readouterr().err
+            assert ask(f"{address}/sr", radiograph(), report=report).status_code == 200
+        slow.shutdown()

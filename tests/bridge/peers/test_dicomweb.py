@@ -4,8 +4,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from bridge.configuration.settings import DicomWebSettings, ReportSettings
@@ -14,6 +17,7 @@ from bridge.failures import Outage, StudyFailure
 from bridge.peers.dicomweb import DicomWebArchive
 from tests.bridge.drafts import make_draft
 from tests.bridge.receivers import DETOURS, answer_all
+from tests.bridge.studies import STUDY, radiograph
 
 ROW = {"0020000D": {"vr": "UI", "Value": ["1.2.3"]}}
 
@@ -136,3 +140,40 @@ def test_an_answer_without_an_end_is_an_outage(monkeypatch: pytest.MonkeyPatch, 
             archive.study("1.2.3")
         ended.set()
         server.shutdown()
+
+
+def multipart(*files: bytes, kind: str = "multipart/related") -> tuple[int, bytes, dict[str, str]]:
+    """Return an answer to a retrieval."""
+    body = b"".join(b"\r\n--b\r\nContent-Type: application/dicom\r\n\r\n" + file for file in files) + b"\r\n--b--\r\n"
+    return 200, body, {"Content-Type": f'{kind}; type="application/dicom"; boundary=b'}
+
+
+ASKED = radiograph()
+SENT: dict[str, tuple[int, bytes, dict[str, str]]] = {
+    "pacs_sent_another_image of another UID": multipart(radiograph(2)),
+    "pacs_sent_another_image of another study": multipart(radiograph(study="1.2.3", SOPInstanceUID=f"{STUDY}.1.1")),
+    "pacs_sent_another_image of another patient": multipart(radiograph(PatientID="OTHER")),
+    "pacs_image_unreadable: two": multipart(ASKED, ASKED),
+    "pacs_image_unreadable: none": multipart(),
+    "pacs_image_unreadable: not DICOM": multipart(b"sorry"),
+    "pacs_sent_another_image that is cut off in its head": multipart(ASKED[:140]),
+    "pacs_image_unreadable: another type": multipart(ASKED, kind="image/jpeg"),
+    "pacs_image_unreadable: not a part": (200, b"sorry", {"Content-Type": "multipart/related; boundary=b"}),
+}
+
+
+@pytest.mark.parametrize("case", SENT)
+def test_another_answer_than_the_image_is_a_failure(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """Above all the image of somebody else, from a cache or an archive that corrects only its database."""
+    answer_all(monkeypatch, lambda _: SENT[case])
+    with pytest.raises(StudyFailure, match=case.partition(" ")[0].rstrip(":")):
+        DicomWebArchive(DicomWebSettings("http://127.0.0.1:1")).image(dcmread(BytesIO(ASKED)))
+
+
+@pytest.mark.parametrize("header", [{}, {"PatientID": "Ä 7"}, {"drop": ("PatientID",)}])
+def test_the_image_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, header: dict[str, Any]) -> None:
+    """Also where the archive garbles the Patient ID in its metadata, or has none."""
+    answer_all(monkeypatch, lambda _: multipart(ASKED))
+    archive = DicomWebArchive(DicomWebSettings("http://127.0.0.1:1"))
+    asked = dcmread(BytesIO(radiograph(SpecificCharacterSet="ISO_IR 100", **header)))
+    assert archive.image(asked).PixelData == dcmread(BytesIO(ASKED)).PixelData

@@ -86,13 +86,19 @@ def test_names_in_the_spool_identify_nobody(tmp_path: Path) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "state" / "spool").rglob("*"))
 
 
-def test_strangers_and_other_objects_are_refused(tmp_path: Path) -> None:
-    """An unknown calling title, a wrong called title and a CT get no association."""
+def test_strangers_and_other_objects_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown calling title, a wrong called title and a CT get no association; the log has a line for the CT."""
     with receiving(tmp_path) as (receiver, port):
         assert send(port, radiograph(), calling="STRANGER") is None
         assert send(port, radiograph(), called="OTHER") is None
+        assert "objects_refused" not in capsys.readouterr().err
         assert send(port, radiograph(SOPClassUID="1.2.840.10008.5.1.4.1.1.2")) is None
         assert receiver.queue.counts()["waiting"] == 0
+        # The line is written after the answer.
+        logged = ""
+        while "objects_refused" not in logged:
+            logged += capsys.readouterr().err
+    assert '"event": "objects_refused", "reason": "only_radiographs", "count": 1' in logged
 
 
 def test_limits_of_size_and_spool(tmp_path: Path) -> None:
@@ -157,8 +163,11 @@ def test_a_study_by_c_store_gets_its_draft_by_c_store(tmp_path: Path) -> None:
 
 
 def test_answers_of_the_pacs_are_outages_or_failures(tmp_path: Path) -> None:
-    """No PACS and A700 are waited for; another status is a failure of the draft; a warning is success."""
-    statuses = iter([0xA700, 0xC001, 0xB000])
+    """No PACS and A700 are waited for; another status is a failure of the draft; a warning is success.
+
+    So is "duplicate SOP instance": the PACS has the draft already.
+    """
+    statuses = iter([0xA700, 0x0124, 0x0213, 0xC001, 0x0122, 0xB000, 0x0111, 0x0107])
     pacs = AE(ae_title="PACS")
     pacs.add_supported_context(BasicTextSRStorage, ExplicitVRLittleEndian)
     server = pacs.start_server(
@@ -168,11 +177,14 @@ def test_answers_of_the_pacs_are_outages_or_failures(tmp_path: Path) -> None:
     document = write_basic_text(make_draft(), config.ReportSettings())
     client = StoreClient(config.StoreScuSettings("127.0.0.1", port, "PACS", timeout_s=5.0))
 
-    with pytest.raises(Outage, match="out_of_resources"):
+    for reason in ("out_of_resources", "0124", "0213"):
+        with pytest.raises(Outage, match=reason):
+            client.store(document)
+    for reason in ("c001", "0122"):
+        with pytest.raises(StudyFailure, match=reason):
+            client.store(document)
+    for _ in range(3):
         client.store(document)
-    with pytest.raises(StudyFailure, match="c001"):
-        client.store(document)
-    client.store(document)
     server.shutdown()
     with pytest.raises(Outage):
         client.store(document)
@@ -226,6 +238,32 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     signer = ["-CA", "ca.pem", "-CAkey", "ca.key"]
     _openssl(folder, "x509", "-req", "-in", "node.csr", *signer, "-extfile", "names", *out, "node.pem")
     return folder
+
+
+WRONG_FILES = {
+    "a key with a password": {"key": "locked.key"},
+    "the key of another certificate": {"key": "stranger.key"},
+    "a certificate instead of a key": {"key": "node.pem"},
+    "an authority that is a key": {"ca": "ca.key"},
+    "an empty authority": {"ca": "empty.pem"},
+    "a missing certificate": {"certificate": "none.pem"},
+    "a folder": {"ca": "."},
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_files_of_tls_that_cannot_be_used_are_named(tmp_path: Path, certificates: Path, case: str) -> None:
+    """When the bridge starts; for a key with a password OpenSSL would wait at a terminal that a service lacks."""
+    (certificates / "empty.pem").touch()
+    lock = ["-aes128", "-passout", "pass:secret", "-in", "node.key", "-out", "locked.key"]
+    _openssl(certificates, "rsa", *lock)
+    files = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"} | WRONG_FILES[case]
+    tls = {name: str(certificates / file) for name, file in files.items()}
+    with (
+        pytest.raises(config.ConfigError, match=r"store_scp\.tls: .* a password"),
+        receiving(tmp_path, tls=tls),
+    ):
+        pass
 
 
 def _openssl(folder: Path, *arguments: str) -> None:
