@@ -14,6 +14,7 @@ import sys
 
 from bulk.storage import Location
 from prelim.errors import PrelimError
+from terminal.arguments import positive
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,10 +79,10 @@ def _parser() -> argparse.ArgumentParser:
         help="generation option; can be repeated",
     )
     parser.add_argument("--prompt", help="question or instruction, for models that take one")
-    parser.add_argument("--slots", type=_positive, default=8, help="reports that a worker decodes together (8)")
-    parser.add_argument("--threads", type=_positive, default=1, help="of a worker (1)")
-    parser.add_argument("--workers", type=_positive, help="processes (as many as there are processors for)")
-    parser.add_argument("--limit", type=_positive, help="look at the first so many studies only")
+    parser.add_argument("--slots", type=positive, default=8, help="reports that a worker decodes together (8)")
+    parser.add_argument("--threads", type=positive, default=1, help="of a worker (1)")
+    parser.add_argument("--workers", type=positive, help="processes (as many as there are processors for)")
+    parser.add_argument("--limit", type=positive, help="look at the first so many studies only")
     parser.add_argument("--retry-errors", action="store_true", help="try studies again that got no report")
     parser.add_argument("--address", help="of a Ray cluster, such as ray://head:10001 (this machine)")
     return parser
@@ -92,12 +93,6 @@ def _option(given: str) -> tuple[str, str]:
     if not separator:
         raise argparse.ArgumentTypeError(f"{given!r} is not NAME=VALUE")
     return name, value
-
-
-def _positive(given: str) -> int:
-    if not given.isdecimal() or int(given) == 0:
-        raise argparse.ArgumentTypeError(f"{given!r} is not a whole number of 1 or more")
-    return int(given)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ whether the report is equal in all bits. A request with texts needs --texts, a J
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from prelim.audit.check import Line, read_log
 from prelim.audit.key import VARIABLE, AuditKey
 from prelim.audit.machine import describe_processor, library_versions
 from prelim.errors import AuditError, PrelimError
+from terminal.arguments import positive
 from terminal.program import sign_of_life
 
 _PROGRAM = """
@@ -186,13 +188,15 @@ def main() -> None:
     for command in (verifying, replaying):
         command.add_argument("log", type=Path, help="folder of the log")
         command.add_argument("--key", type=Path, default=os.environ.get(VARIABLE), help="file of the key")
-        command.add_argument("--first", type=int, default=1, help="first line, where older files were put away")
-    verifying.add_argument("--noted", action="append", default=[], metavar="LINE:HASH", help="noted earlier")
+        command.add_argument("--first", type=positive, default=1, help="first line, where older files were put away")
+    verifying.add_argument(
+        "--noted", type=_note, action="append", default=[], metavar="LINE:HASH", help="noted earlier"
+    )
     replaying.add_argument("id", help="X-Request-Id of the request")
     replaying.add_argument("images", type=Path, nargs="+", metavar="image", help="its files; .npy for image_features")
     replaying.add_argument("archive", type=Path)
     replaying.add_argument("--texts", type=Path, help="JSON with prompt, messages and other texts of the request")
-    replaying.add_argument("--line", type=int, help="number of the line, for a request with several")
+    replaying.add_argument("--line", type=positive, help="number of the line, for a request with several")
     arguments = parser.parse_args()
     if arguments.key is None:
         parser.error(f"there is no key: set {VARIABLE}, or give --key")
@@ -204,17 +208,47 @@ def main() -> None:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    pairs = (noted.partition(":") for noted in arguments.noted)
-    noted = {int(line): hashed for line, _, hashed in pairs}
+    noted = dict(arguments.noted)
+    if len(noted) < len(set(arguments.noted)):
+        raise AuditError("--noted has two hashes for one line; check the log with each")
     number, last = verify(arguments.log, AuditKey.read(Path(arguments.key)), arguments.first, noted)
     print(f"nothing was changed up to line {number}. To be able to show that later, note {number}:{last}")
     return 0
 
 
+def _note(given: str) -> tuple[int, str]:
+    """Number and hash of a line; a few digits of the hash would say little."""
+    found = re.fullmatch(r"0*([1-9][0-9]{0,17}):([0-9a-f]{8,64})", given.strip())
+    if found is None:
+        raise argparse.ArgumentTypeError(
+            f"{given!r} is not LINE:HASH, the number of a line and at least 8 digits of its hash, such as 1200:3f9a0c11"
+        )
+    return int(found[1]), found[2]
+
+
+def _read_texts(file: Path) -> dict[str, Any]:
+    """The texts of a request by the names of their fields. Raises AuditError for a file without them."""
+    from prelim.audit.record import TEXTS  # with PyTorch, which nothing else needs here
+
+    try:
+        texts = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise AuditError(f"{file}, of --texts, cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise AuditError(f"{file}, of --texts, is not JSON in UTF-8: {error}") from None
+    known = ("prompt", "messages", "context", *sorted(TEXTS))
+    if not isinstance(texts, dict) or (unknown := sorted(texts.keys() - set(known))):
+        found = f"has the field {unknown[0]!r}" if isinstance(texts, dict) else "is not an object"
+        raise AuditError(f"{file}, of --texts, {found}; allowed are the fields {', '.join(known)}")
+    return texts
+
+
 def _replay(arguments: argparse.Namespace) -> int:
     lines = (line for line, _ in read_log(arguments.log, AuditKey.read(Path(arguments.key)), arguments.first))
     line = find_line(lines, arguments.id, arguments.line)
-    texts = json.loads(arguments.texts.read_text(encoding="utf-8")) if arguments.texts else {}
+    texts = _read_texts(arguments.texts) if arguments.texts else {}
+    if unreadable := [image for image in arguments.images if not image.is_file()]:
+        raise AuditError(f"{unreadable[0]} is not a file; give every image of the request")
     with sign_of_life(f"writing the report of {arguments.id} again"):
         (replayed,) = replay([line], [Original(arguments.images, texts)], arguments.archive, Path(arguments.key))
     print(replayed)

@@ -43,16 +43,13 @@ def _is_first() -> bool:
 
 
 def _show(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
-    """Show what ends the program: one line for Ctrl-C, for what is written for the user, and for a missing file."""
+    """Show what ends the program: one line for Ctrl-C, what is written for the user, and a file that cannot be used."""
     if issubclass(kind, KeyboardInterrupt):
         if _is_first():
             sys.stderr.write("interrupted\n")
     elif getattr(kind, "for_users", False):
         sys.stderr.write(f"{error}\n")
-    elif (
-        isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError | PermissionError)
-        and error.filename
-    ):
+    elif isinstance(error, OSError) and error.filename:
         sys.stderr.write(f"{error.filename}: {error.strerror}\n")
     else:
         sys.__excepthook__(kind, error, at)

@@ -1,5 +1,6 @@
 """How programs behave where no person watches; tests/launcher/test_interrupts.py has Ctrl-C."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from terminal import program
+from terminal.arguments import positive
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +64,7 @@ def test_interrupt_is_one_line_and_other_errors_are_shown_whole(tmp_path: Path) 
         ("from prelim.errors import ArchiveError\nraise ArchiveError('a.mar is empty')", "a.mar is empty"),
         ("open('/nowhere/a.csv')", "/nowhere/a.csv: No such file or directory"),
         ("open('/')", "/: Is a directory"),
+        ("import os\nos.mkdir('/')", "/: File exists"),
     ],
 )
 def test_what_is_written_for_the_user_is_one_line(code: str, line: str, tmp_path: Path) -> None:
@@ -101,3 +104,11 @@ def test_sign_of_life_says_what_is_done(monkeypatch: pytest.MonkeyPatch, capsys:
 
     assert shown.count("packaging 00:00") >= 3
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "", "x", "²", "٣"])
+def test_a_number_of_things_is_positive(given: str) -> None:
+    """None, less than none, and what is not a number are said to be that; 007 is 7."""
+    assert positive("007") == 7
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number of 1 or more"):
+        positive(given)

@@ -25,6 +25,7 @@ from prelim.errors import PrelimError
 from prelim.generation.confidence import Inputs, read_sentences
 from prelim.labels.labeler import Labeler
 from prelim.networks.model_folder import MODEL_CARD, Model, hash_model, read_model_folder
+from terminal.arguments import positive
 from terminal.program import sign_of_life
 from training.datasets.formats.open_radiology import TEMPLATES, read_templates
 from training.datasets.study import SPLITS
@@ -104,7 +105,7 @@ def main() -> None:
     add_source_arguments(parser)
     parser.add_argument("--split", default="val", choices=SPLITS, help="of the data set")
     parser.add_argument("--measure", action="store_true", help="write no calibration, measure what one tells")
-    parser.add_argument("--slots", type=int, default=16, help="reports written together")
+    parser.add_argument("--slots", type=positive, default=16, help="reports written together")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of the figures")
     try:

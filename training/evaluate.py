@@ -22,6 +22,7 @@ from typing import Any
 from prelim.archive.archive import CONFIG
 from prelim.errors import PrelimError
 from prelim.networks.model_folder import read_model_folder
+from terminal.arguments import positive
 from terminal.program import sign_of_life
 from training.datasets import FORMATS
 from training.datasets.formats import rexrank
@@ -195,7 +196,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="of the splits, where neither the data set nor a training fixes them")
     parser.add_argument("--sections", nargs="+", help="what is written (default: findings and impression, else report)")
     parser.add_argument("--views", nargs="+", help="only images of these views, the first of each study")
-    parser.add_argument("--frame", type=int, help="of files with several frames or pages, counted from 1")
+    parser.add_argument("--frame", type=positive, help="of files with several frames or pages, counted from 1")
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -205,11 +206,15 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of the results")
     parser.add_argument("--rexrank", type=Path, help="JSON to write for ReXrank's leaderboard")
-    parser.add_argument("--min-count", type=int, default=3, help="rarer words are <unk>, as R2Gen has it for IU X-Ray")
-    parser.add_argument("--max-tokens", type=int, default=60, help="R2Gen's max_seq_length: 60 for IU, 100 for MIMIC")
+    parser.add_argument(
+        "--min-count", type=positive, default=3, help="rarer words are <unk>, as R2Gen has it for IU X-Ray"
+    )
+    parser.add_argument(
+        "--max-tokens", type=positive, default=60, help="R2Gen's max_seq_length: 60 for IU, 100 for MIMIC"
+    )
     parser.add_argument("--extras", nargs="+", default=[], choices=EXTRAS, help="metrics with networks of their own")
-    parser.add_argument("--draws", type=int, default=2000, help="bootstrap draws")
-    parser.add_argument("--slots", type=int, default=16, help="images taken together")
+    parser.add_argument("--draws", type=positive, default=2000, help="bootstrap draws")
+    parser.add_argument("--slots", type=positive, default=16, help="images taken together")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser.parse_args()
 

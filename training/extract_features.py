@@ -26,6 +26,7 @@ from prelim.decoders.weights_file import write_weights
 from prelim.encoding.onnx_session import OnnxSession
 from prelim.errors import InputError, PrelimError
 from prelim.images.preprocess import preprocess
+from terminal.arguments import positive
 from training.data.features import INDEX, TENSOR, encoder_of, name_image, read_index
 from training.datasets.pictures import read_picture
 from training.datasets.source import Source, read_source
@@ -130,11 +131,11 @@ def main() -> None:
     parser.add_argument("--format", help="of the data set, as in dataset.format")
     parser.add_argument("--data", help="file or folder of the data set, as in dataset.path")
     parser.add_argument("--images", help="folder of the images, as in dataset.image_folder")
-    parser.add_argument("--frame", type=int, help="of files with several frames, as in dataset.frame")
+    parser.add_argument("--frame", type=positive, help="of files with several frames, as in dataset.frame")
     parser.add_argument("--out", type=Path, required=True, help="folder of the features")
-    parser.add_argument("--batch", type=int, default=16, help="images that are encoded together")
-    parser.add_argument("--shard", type=int, default=1024, help="images in one file")
-    parser.add_argument("--threads", type=int, default=1, help="of ONNX Runtime")
+    parser.add_argument("--batch", type=positive, default=16, help="images that are encoded together")
+    parser.add_argument("--shard", type=positive, default=1024, help="images in one file")
+    parser.add_argument("--threads", type=positive, default=1, help="of ONNX Runtime")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
     try:

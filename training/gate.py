@@ -29,6 +29,7 @@ from prelim.decoders.weights_file import read_weights
 from prelim.encoding.gate import Gate, hash_encoder, pool, read_gate
 from prelim.errors import PrelimError
 from prelim.networks.model_folder import MODEL_CARD, read_network
+from terminal.arguments import positive
 from terminal.program import sign_of_life
 from training.datasets.pictures import read_picture
 from training.datasets.source import Source, drop_missing_images, load_studies
@@ -205,7 +206,7 @@ def main() -> None:
     parser.add_argument("--covid", type=Path, help="folder of covid-chestxray, with --iu: radiographs of other sources")
     parser.add_argument("--iu", type=Path, help="folder of IU X-ray")
     parser.add_argument("--measure", action="store_true", help="write no gate, measure the one that is there")
-    parser.add_argument("--slots", type=int, default=16, help="images encoded together")
+    parser.add_argument("--slots", type=positive, default=16, help="images encoded together")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder of gate.json")
     arguments = parser.parse_args()

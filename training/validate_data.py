@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from prelim.errors import PrelimError
+from terminal.arguments import positive
 from terminal.program import sign_of_life
 from training.datasets import FORMATS
 from training.datasets.checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
@@ -185,16 +186,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="+", help="CONFIG.yaml with dataset.format and dataset.path, or FORMAT PATH")
     parser.add_argument("--images", help="folder of the images, where it is not the format's own")
-    parser.add_argument("--limit", type=int, help="check only this many studies, from the first on")
+    parser.add_argument("--limit", type=positive, help="check only this many studies, from the first on")
     parser.add_argument("--sections", nargs="+", help="of a report (default: findings impression, else report)")
     parser.add_argument("--tokenizer", help="tokenizer.json, or a folder with one")
-    parser.add_argument("--max-tokens", type=int, help="where training would cut a report")
+    parser.add_argument("--max-tokens", type=positive, help="where training would cut a report")
     parser.add_argument("--seed", type=int, help="of the splits, where the data set fixes none (default: 0)")
     parser.add_argument("--patient-column", help="column or key that names the patient")
     parser.add_argument("--patient-pattern", help="regular expression whose group, in the study's id, is the patient")
-    parser.add_argument("--frame", type=int, help="of files with several frames or pages, counted from 1")
+    parser.add_argument("--frame", type=positive, help="of files with several frames or pages, counted from 1")
     parser.add_argument("--distance", type=int, default=DISTANCE, help="bits of 256 (default: %(default)s)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--jobs", type=positive, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("out/data"))
     arguments = parser.parse_args()
     try:

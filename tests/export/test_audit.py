@@ -207,6 +207,47 @@ def test_command_line(site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert f"nothing was changed up to line {REPORTS}" in capsys.readouterr().out
     assert run("replay", site.folder, name, image, site.archive) == 0
     assert f"{[image]}" in capsys.readouterr().out
-    assert run("verify", site.folder, "--noted", f"{REPORTS + 1}:00") == f"the log ends after line {REPORTS}; " + (
-        f"line {REPORTS + 1} was noted"
-    )
+    assert run(
+        "verify", site.folder, "--noted", f"{REPORTS + 1}:{'0' * 8}"
+    ) == f"the log ends after line {REPORTS}; " + (f"line {REPORTS + 1} was noted")
+
+
+@pytest.mark.parametrize(
+    "given", ["abc", "12", "12:", "12:3f9a", "0:3f9a0c11", "-1:3f9a0c11", "12:3F9A0C1Z", ":3f9a0c11"]
+)
+def test_a_note_is_a_line_and_enough_of_its_hash(
+    given: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Anything else is one line about the option: without digits every log would pass."""
+    monkeypatch.setattr(sys, "argv", ["audit", "verify", str(tmp_path), "--key", "key", f"--noted={given}"])
+    with pytest.raises(SystemExit) as ended:
+        audit.main()
+    assert ended.value.code == 2
+    assert f"argument --noted: {given!r} is not LINE:HASH" in capsys.readouterr().err
+
+
+def test_mistakes_of_the_command_line_are_one_line(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of texts that are absent, no JSON, no object or of unknown fields; absent images; two notes of one line."""
+    monkeypatch.setenv("PRELIM_AUDIT_KEY", str(site.key))
+    index = next(i for i, line in enumerate(site.lines) if not line["texts"])
+    name, (image,) = site.lines[index]["request"], site.originals[index].images
+    for contents in ("[", "3", '{"promt": "x"}'):
+        (tmp_path / f"{len(contents)}.json").write_text(contents, encoding="utf-8")
+    (tmp_path / "cp1252.json").write_bytes('{"prompt": "Ödem"}'.encode("cp1252"))
+    replay = ("replay", site.folder, name)
+    for arguments, message in (
+        ((*replay, image, site.archive, "--texts", tmp_path / "absent"), "absent, of --texts, cannot be read: No such"),
+        ((*replay, image, site.archive, "--texts", tmp_path), "of --texts, cannot be read: Is a directory"),
+        ((*replay, image, site.archive, "--texts", tmp_path / "cp1252.json"), "is not JSON in UTF-8"),
+        (
+            (*replay, image, site.archive, "--texts", tmp_path / "14.json"),
+            "has the field 'promt'; allowed are",
+        ),
+        ((*replay, tmp_path / "absent", site.archive), "absent is not a file; give every image of the request"),
+        (("verify", site.folder, "--noted", f"1:{'0' * 8}", "--noted", f"1:{'1' * 8}"), "two hashes for one line"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["audit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            audit.main()
+        assert message in str(ended.value.code)
+        assert "\n" not in str(ended.value.code)

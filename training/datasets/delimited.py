@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
-from training.datasets.files import find_line, find_repeated
+from training.datasets.encodings import find_encoding, refuse_encoding
+from training.datasets.files import find_repeated
 from training.datasets.study import DatasetError
 
 SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?[,;\t|]*[\r\n]*', re.IGNORECASE)
@@ -63,16 +64,16 @@ def read_rows(
 
 @contextlib.contextmanager
 def open_table(path: Path) -> Iterator[TextIO]:
-    """Open a table in UTF-8, with or without a byte order mark; it is unpacked where its name ends with .gz.
+    """Open a table in UTF-8, or in an encoding of `name_encoding`; it is unpacked where its name ends with .gz.
 
     Raises DatasetError where it cannot be read, at any line.
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", newline="", encoding="utf-8-sig") as file:
+        with opener(path, "rt", newline="", encoding=find_encoding(path)) as file:
             yield cast(TextIO, file)
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8{find_line(path, error)}; save it again as UTF-8") from error
+        raise refuse_encoding(path, error) from error
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} cannot be read: {error}; fetch it again") from error
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.cleaning import has_words, remove_escapes, remove_markup
+from training.datasets.encodings import find_encoding, refuse_encoding
 from training.datasets.study import DatasetError
 from training.datasets.values import read_value
 
@@ -41,24 +42,12 @@ def find_file(path: Path, *names: str) -> Path:
     )
 
 
-def find_line(path: Path, error: UnicodeDecodeError) -> str:
-    """Where a file stops being UTF-8, for a message."""
-    if path.suffix == ".gz":
-        return f" ({error.reason})"
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            line.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            return f": line {number} has other bytes"
-    return f" ({error.reason})"
-
-
 def read_text(path: Path) -> str:
-    """A text file in UTF-8. Raises DatasetError with the line."""
+    """A text file in UTF-8, or in an encoding of `name_encoding`. Raises DatasetError with the line."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding=find_encoding(path))
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8{find_line(path, error)}; save it again as UTF-8") from error
+        raise refuse_encoding(path, error) from error
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -18,6 +18,9 @@ MAX_NESTED = 4
 """Folders within each other that are looked into."""
 
 
+ABSOLUTE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?/")
+"""How a path from a root begins, with `/` for Windows' separators: `/`, `C:/`, `//server/`, `https://`."""
+
 NUMBERED = re.compile(r"(?:images?|imgs?|part|batch|chunk)[_-]?\d+")
 """Folders that share the images of a data set; a bare number may be a study."""
 
@@ -33,6 +36,7 @@ class ImageFolder:
         self._roots = tuple(folder for root in roots for folder in nest_folders(root))
         self._numbered = tuple(folder for root in roots for folder in _list_numbered(root))
         self._listing = cache(_list_images)
+        self._elsewhere: str | None = None
 
     def find(self, *names: str) -> Path:
         """The file of the first name that is there; the first name in the first folder if none is.
@@ -43,9 +47,16 @@ class ImageFolder:
         A name without a folder is also looked for in numbered folders (`images_001/images/`), as archives in parts
         unpack. Windows' separators are read.
 
+        Of a name that begins at a root (`C:/data/a/1.png`, `//server/a/1.png`) and is not on this disk, the first
+        folders are cut, as few as are needed for a file to be there (`a/1.png`, then `1.png`); the same are cut of all
+        other such names, so that of two files of one name in two folders none is taken for the other.
+
         Raises DatasetError where several files fit: `a` where there are a.png and a.jpg.
         """
         names = tuple(name.replace("\\", "/") for name in names)
+        return self._find_below(names) or self._find_from_elsewhere(names) or self._roots[0] / names[0]
+
+    def _find_below(self, names: Sequence[str]) -> Path | None:
         for root in (*self._roots, *self._numbered):
             for name in names:
                 if root in self._numbered and "/" in name:
@@ -55,7 +66,31 @@ class ImageFolder:
                     return exact
                 if listed := self._listing(exact.parent).get(strip_suffixes(exact.name)):
                     return _choose_file(exact, listed)
-        return self._roots[0] / names[0]
+        return None
+
+    def _find_from_elsewhere(self, names: Sequence[str]) -> Path | None:
+        """The file of the first name that begins at a root of another machine; None where none is here."""
+        for name in names:
+            folders = name.split("/")
+            for count in range(1, len(folders) if ABSOLUTE.match(name) else 0):
+                begin = "/".join(folders[:count]).casefold()
+                if self._elsewhere not in (None, begin):
+                    continue
+                if file := self._find_below(["/".join(folders[count:]).lstrip("/")]):
+                    self._elsewhere = begin
+                    return file
+        return None
+
+
+def explain_missing(image: Path) -> str:
+    """What to do about a file that is not there, if its name begins at a root of another machine; else nothing."""
+    drive = next((part for part in image.parts if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:", part)), None)
+    if drive is None and not image.as_posix().startswith("//"):
+        return ""
+    return (
+        f" (a name that begins at {drive or '//'} is of another machine: in the image folder there must be a file of "
+        "that name, with all, some or none of its folders, the same ones for all images)"
+    )
 
 
 def strip_suffixes(name: str) -> str:

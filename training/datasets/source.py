@@ -9,6 +9,7 @@ from training.datasets import read_studies
 from training.datasets.cleaning import clean_study
 from training.datasets.files import PROMPT
 from training.datasets.headings import TARGETS
+from training.datasets.image_files import explain_missing
 from training.datasets.sections import split_sections
 from training.datasets.splits import POLICIES, assign_splits
 from training.datasets.study import DatasetError, Study
@@ -147,7 +148,8 @@ def drop_missing_images(studies: Sequence[Study], source: Source) -> tuple[list[
             kept.append(replace(study, images=there, views=tuple(views[image] for image in there)))
     if len(missing) > source.missing_images * total:
         raise DatasetError(
-            f"{len(missing)} of {total} images of {source.path} are not on this disk, the first is {missing[0]}; "
+            f"{len(missing)} of {total} images of {source.path} are not on this disk, the first is {missing[0]}"
+            f"{explain_missing(missing[0])}; "
             f"allowed: {source.missing_images:.0%} (dataset.missing_images); name their folder with "
             "dataset.image_folder (--images), complete it, or allow more"
         )

@@ -50,6 +50,45 @@ def test_another_encoding_names_the_line(tmp_path: Path) -> None:
         read_studies("pairs", tmp_path)
 
 
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+"""Three have a byte order mark; the others are known by their zeros."""
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_what_spreadsheets_and_windows_save_is_read(tmp_path: Path, encoding: str) -> None:
+    """Tables with their separator, gzipped ones, JSON, JSON lines, texts in a tar file, and predictions."""
+    table = "id\timage\treport\r\n1\ta.png\tÖdem, 心影\r\n"
+    (tmp_path / "t.csv").write_bytes(table.encode(encoding))
+    (tmp_path / "t.tsv.gz").write_bytes(gzip.compress(table.encode(encoding)))
+    (tmp_path / "sep.csv").write_bytes(("sep=;\r\n" + table.replace("\t", ";")).encode(encoding))
+    record = json.dumps({"image": "a.png", "file": "a.png", "report": "Ödem, 心影"}, ensure_ascii=False)
+    (tmp_path / "t.jsonl").write_bytes(f"{record}\r\n".encode(encoding))
+    (tmp_path / "pairs.json").write_bytes(f"[{record}]".encode(encoding))
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        for name, data in (("1.png", png(1)), ("1.txt", "Ödem, 心影".encode(encoding))):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    for form, name in (
+        *(("table", name) for name in ("t.csv", "t.tsv.gz", "sep.csv", "t.jsonl")),
+        ("pairs", "pairs.json"),
+        ("webdataset", "t.tar"),
+    ):
+        [study] = read_studies(form, tmp_path / name, tmp_path / "written" if form == "webdataset" else None)
+        assert study.sections == {"report": "Ödem, 心影"}, name
+    (tmp_path / "theirs.csv").write_bytes("id,text\n1,Ödem\n".encode(encoding))
+    assert read_predictions(tmp_path / "theirs.csv") == {"1": "Ödem"}
+
+
+def test_half_a_character_is_said_by_the_name_of_its_encoding(tmp_path: Path) -> None:
+    """A UTF-16 file that was cut."""
+    (tmp_path / "t.csv").write_bytes("id,image,report\n1,a.png,Clear".encode("utf-16")[:-1])
+    with pytest.raises(
+        DatasetError, match=r"t.csv is not complete UTF-16.* \(truncated data\); save it again as UTF-8"
+    ):
+        read_studies("table", tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize(("format", "name"), [("pairs", "pairs.json"), ("rexrank", "r.json")])
 def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path, format: str, name: str) -> None:  # noqa: A002
     """JSON readers keep the last and say nothing."""

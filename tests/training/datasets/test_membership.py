@@ -73,7 +73,19 @@ FORMATS: dict[str, Write] = {
         "filter_cap.json", lambda own: [{"image": "a.png", "caption": "Clear.", "prompt": "Report.", **own}]
     ),
     "pairs": as_json("pairs.json", lambda own: [{"file": "a.png", "report": "Clear.", **own}]),
+    "r2gen": as_json(
+        "annotation.json", lambda own: {"train": [{"id": 1, "image_path": [], "report": "Clear.", **own}]}
+    ),
     "radimagenet_vqa": write_radimagenet,
+    "rexgradient": as_json(
+        "train_metadata.json",
+        lambda own: {
+            "a": {"ImagePath": ["a.png"], **dict.fromkeys(("Indication", "Comparison", "Findings"))}
+            | {"Impression": "Clear.", **own}
+        },
+    ),
+    "rexrank": as_json("r.json", lambda own: {"a": {"image_path": ["a.png"], "report": "Clear.", **own}}),
+    "roco": as_csv("test_captions.csv", {"ID": "ROCOv2_1", "Caption": "Clear."}),
     "vqa_rad": as_json("qa_chest.json", lambda own: [{**QUESTION, **own}]),
     "xraygpt": as_json("filter_cap.json", lambda own: {"annotations": [{"image_id": "7", "caption": "Clear.", **own}]}),
     "xreport": as_csv("XREPORT_dataset.csv", {"id": "1", "text": "Clear."}, ";"),
@@ -87,15 +99,17 @@ def test_patient_and_split_are_read_however_they_are_written(
 ) -> None:
     """They decide where a study goes; its labels do not have them."""
     path = FORMATS[form](tmp_path, {patient: "p7", split: "validation", "site": "A"})
+    path = path / "r.json" if form == "rexrank" else path
     [study] = read_studies(form, path, tmp_path / "written" if form == "radimagenet_vqa" else None)
     assert (study.patient_id, study.split) == ("p7", "val")
     assert not {patient, split} & study.labels.keys() or form == "radimagenet_vqa"
 
 
-def test_a_split_is_read_from_the_reports_of_indiana(tmp_path: Path) -> None:
-    """The patient is the report."""
+@pytest.mark.parametrize(("own", "patient"), [({"split": "test"}, "1"), ({"split": "test", "patient_id": "p7"}, "p7")])
+def test_a_split_is_read_from_the_reports_of_indiana(tmp_path: Path, own: dict[str, str], patient: str) -> None:
+    """The patient is the report, unless a column names another."""
     (tmp_path / "indiana_projections.csv").write_text("uid,filename,projection\n1,a.png,Frontal\n", encoding="utf-8")
     row = {"uid": "1", "MeSH": "normal", "Problems": "normal", "indication": "", "comparison": ""}
     write = as_csv("indiana_reports.csv", {**row, "findings": "Clear.", "impression": ""})
-    [study] = read_studies("indiana_csv", write(tmp_path, {"split": "test"}))
-    assert (study.patient_id, study.split) == ("1", "test")
+    [study] = read_studies("indiana_csv", write(tmp_path, own))
+    assert (study.patient_id, study.split) == (patient, "test")

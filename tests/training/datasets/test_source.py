@@ -216,6 +216,50 @@ def test_the_right_picture_or_none(tmp_path: Path) -> None:
         read_source(Source("xreport", str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    "root", ["C:\\data\\", "d:/x/", "\\\\server\\share\\", "/home/someone/", "https://host/", "file:///C:/"]
+)
+def test_names_from_the_root_of_another_machine_are_found_below_the_folder(tmp_path: Path, root: str) -> None:
+    """By as many of their folders as are there; the same are cut of every name, and none is taken for another."""
+    names = [f"{root}set\\a\\1.png", f"{root}set\\b\\1.PNG", f"{root}set\\b\\2.jpg"]
+    rows = [{"file": name, "report": f"Report {i}.", "patient": i} for i, name in enumerate(names)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    for file in ("a/1.png", "b/1.png", "b/2.jpg"):
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / file).write_bytes(b"x")
+    source = Source("pairs", str(tmp_path))
+    found = [study.images[0].relative_to(tmp_path / "images").as_posix() for study in read_source(source)]
+    assert found == ["a/1.png", "b/1.png", "b/2.jpg"]
+    flat = Source("pairs", str(tmp_path), image_folder=str(tmp_path / "images" / "a"))
+    assert [study.images[0].is_file() for study in read_source(flat)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"), [("C:\\d\\1.png", "C:"), ("\\\\s\\d\\1.png", "//"), ("s3://d/1.png", "s3:")]
+)
+def test_missing_images_of_another_machine_are_said_to_be_that(tmp_path: Path, name: str, begin: str) -> None:
+    """By training and by validation, with what the folder of images must look like."""
+    (tmp_path / "pairs.json").write_text(json.dumps([{"file": name, "report": "Clear."}]), encoding="utf-8")
+    source = Source("pairs", str(tmp_path))
+    with pytest.raises(DatasetError, match=rf"begins at {begin} is of another machine: in the image folder"):
+        drop_missing_images(load_studies(source), source)
+    _, findings, _ = validate(Check(source))
+    assert f"begins at {begin} is of another machine" in findings[0].advice
+
+
+def test_tables_of_several_splits_may_name_images_that_are_elsewhere(tmp_path: Path) -> None:
+    """A path from the root that is on this disk, but not below the folder of the tables, is used as it is."""
+    image = tmp_path / "elsewhere" / "a.png"
+    image.parent.mkdir()
+    image.write_bytes(b"x")
+    for split in ("train", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        table = f"id,image,report\n{split},{image},Clear.\n"
+        (tmp_path / "data" / split / "metadata.csv").write_text(table, encoding="utf-8")
+    studies = read_source(Source("table", str(tmp_path / "data")))
+    assert [(study.split, study.images) for study in studies] == [("test", (image,)), ("train", (image,))]
+
+
 def test_features_that_are_not_numbers_are_an_error(tmp_path: Path) -> None:
     """NaN does not validate clean."""
     for i, value in enumerate((0.5, float("nan"))):

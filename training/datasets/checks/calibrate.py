@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from terminal.arguments import positive
 from training.datasets import read_studies
 from training.datasets.checks.duplicates import near_pairs
 from training.datasets.study import DatasetError
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("format")
     parser.add_argument("path", type=Path)
     parser.add_argument("--images", type=Path, help="folder of the images")
-    parser.add_argument("--copies", type=int, default=1000)
+    parser.add_argument("--copies", type=positive, default=1000)
     arguments = parser.parse_args()
     try:
         studies = read_studies(arguments.format, arguments.path, arguments.images)

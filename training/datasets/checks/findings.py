@@ -12,7 +12,7 @@ import numpy as np
 from training.datasets.checks.duplicates import exact_groups, near_pairs
 from training.datasets.checks.image_facts import ImageFacts
 from training.datasets.formats.feature_json import read_embedding
-from training.datasets.image_files import list_images
+from training.datasets.image_files import explain_missing, list_images
 from training.datasets.source import Source
 from training.datasets.splits import find_fixed_splits
 from training.datasets.study import DatasetError, Study
@@ -84,12 +84,13 @@ def find_all(
 
 
 def _find_states(facts: Sequence[ImageFacts], missing_images: float) -> Iterator[Finding]:
-    missing = sum(fact.state == "missing" for fact in facts)
-    allowed = missing <= missing_images * len(facts)
+    missing = [fact.path for fact in facts if fact.state == "missing"]
+    allowed = len(missing) <= missing_images * len(facts)
     refused = sum(fact.state == "refused" for fact in facts)
     way_out = "nothing below was checked on them"
     if not allowed:
         way_out = f"{missing_images:.0%} are allowed (dataset.missing_images): name their folder, or complete it"
+        way_out += explain_missing(missing[0])
     for state, level, title, advice in (
         ("corrupt", "error", "image files that cannot be decoded", "fetch them again, or remove them"),
         ("missing", "warning" if allowed else "error", "image files that are not on this disk", way_out),

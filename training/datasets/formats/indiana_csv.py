@@ -18,7 +18,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read indiana_reports.csv and, from the same folder, indiana_projections.csv.
 
     The images are in `images/images_normalized/` or `images/`, by their names there or by those of Open-i. One report a
-    patient (Demner-Fushman et al., JAMIA 2016).
+    patient (Demner-Fushman et al., JAMIA 2016), unless a further column names patients.
     """
     reports = find_file(path, "indiana_reports.csv")
     projections = find_file(reports.parent, "indiana_projections.csv")
@@ -33,12 +33,12 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         views[uid].append((folder.find(name, f"CXR{openi}.png", f"CXR{uid}_{openi}.png"), row["projection"]))
     for place, row in read_rows(reports, ("uid", "MeSH", "Problems", *SECTIONS)):
         uid = row["uid"]
-        _, split, _ = read_membership(row, place, splits)
+        patient, split, _ = read_membership(row, place, splits)
         yield Study(
             study_id=uid,
             images=tuple(image for image, _ in views[uid]),
             sections=keep_texts({name: row[name] for name in SECTIONS}, place),
-            patient_id=uid,
+            patient_id=patient or uid,
             views=tuple(view for _, view in views[uid]),
             source="Indiana University",
             split=split,

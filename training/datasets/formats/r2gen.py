@@ -5,10 +5,9 @@ from pathlib import Path
 
 from training.datasets.files import collect_labels, find_file, keep_texts, read_json, read_records
 from training.datasets.image_files import ImageFolder
-from training.datasets.patients import find_patient
-from training.datasets.split_names import name_split
+from training.datasets.membership import read_membership
+from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 
 def read(path: Path, images: Path | None) -> Iterator[Study]:
@@ -23,6 +22,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         raise DatasetError(
             f"{file} has {type(parts).__name__} where an object with the keys train, val, test is expected"
         )
+    splits = SplitReader()
     for name, records in parts.items():
         for where, record in read_records(file, records, ("id", "report", "image_path")):
             place = f"{where} of {name!r}"
@@ -30,15 +30,16 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             if not isinstance(paths, list) or not all(isinstance(image, str) for image in paths):
                 raise DatasetError(f"{place}: image_path is {type(paths).__name__}; expected a list of file names")
             study_id = str(record["id"])
+            patient, split, keys = read_membership(record, place, splits, study_id)
             yield Study(
                 study_id=study_id,
                 images=tuple(folder.find(image) for image in paths),
                 sections=keep_texts({"report": record["report"]}, place),
-                patient_id=find_patient_value(record) or find_patient(study_id),
+                patient_id=patient,
                 views=("",) * len(paths),
                 source="R2Gen",
                 # Some copies have a key of four spaces for the test list; records that name a split do it rightly.
-                split=name_split(read_value(record.get("split")) or name.strip() or "test", place),
-                labels=collect_labels(record, ("id", "report", "split", *name_patient_keys(record))),
+                split=split or name_split(name.strip() or "test", place),
+                labels=collect_labels(record, ("id", "report", *keys)),
                 place=place,
             )

@@ -10,10 +10,9 @@ from typing import Any
 
 from training.datasets.files import check_keys, collect_labels, keep_texts, read_json
 from training.datasets.image_files import ImageFolder
-from training.datasets.patients import find_patient
-from training.datasets.split_names import find_split
+from training.datasets.membership import read_membership
+from training.datasets.split_names import SplitReader, find_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import read_value
 
 SECTIONS = ("Indication", "Comparison", "Findings", "Impression")
 PATTERN = "*_[mM]etadata*.json"
@@ -29,6 +28,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     files = _choose_files(found)
     if not files:
         raise DatasetError(f"{path} has no {PATTERN}; give the folder with train_metadata.json, or one file, as path")
+    splits = SplitReader()
     for split, file in files:
         contents = read_json(file)
         if not isinstance(contents, dict):
@@ -39,17 +39,18 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             check_keys(place, entry, ("ImagePath", *SECTIONS))
             names = [name.rpartition("../")[2] for name in _read_list(place, entry, "ImagePath")]
             views = _read_list(place, entry, "ImageViewPosition") or [""] * len(names)
+            patient, own_split, keys = read_membership(entry, place, splits, study_id)
             yield Study(
                 study_id=study_id,
                 images=tuple(folder.find(name) for name in names),
                 sections=keep_texts({name.lower(): entry[name] for name in SECTIONS}, place),
-                patient_id=read_value(entry.get("PatientID")) or find_patient(study_id),
+                patient_id=patient,
                 views=tuple(views),
                 source="ReXGradient",
-                split=split,
+                split=own_split or split,
                 labels={
                     {"PatientSex": "sex", "PatientAge": "age"}.get(name, name): value
-                    for name, value in collect_labels(entry, (*SECTIONS, "PatientID")).items()
+                    for name, value in collect_labels(entry, (*SECTIONS, *keys)).items()
                 },
                 place=place,
             )

@@ -13,14 +13,13 @@ from typing import Any
 from training.datasets import files
 from training.datasets.files import collect_labels, keep_texts
 from training.datasets.image_files import ImageFolder
-from training.datasets.patients import find_patient
+from training.datasets.membership import read_membership
 from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import find_patient_value, name_patient_keys
 
 PREDICTION = "model_prediction"
 _SECTIONS = {"findings": "section_findings", "impression": "section_impression", "report": "report"}
-_KNOWN = (*_SECTIONS.values(), "reports", "split", "key_image_path", PREDICTION)
+_KNOWN = (*_SECTIONS.values(), "reports", "key_image_path", PREDICTION)
 
 
 def read(path: Path, images: Path | None = None) -> Iterator[Study]:
@@ -48,15 +47,16 @@ def read(path: Path, images: Path | None = None) -> Iterator[Study]:
             names, views = [key, *names], ["", *views]
         order = sorted(range(len(names)), key=lambda i: names[i] != key)
         texts = {name: entry.get(key) for name, key in _SECTIONS.items()}
+        patient, split, keys = read_membership(entry, place, splits, study_id)
         yield Study(
             study_id=study_id,
             images=tuple(folder.find(names[i]) for i in order),
             sections=keep_texts({**texts, "report": texts["report"] or entry.get("reports")}, place),
-            patient_id=find_patient_value(entry) or find_patient(study_id),
+            patient_id=patient,
             views=tuple(views[i] for i in order),
             source=path.stem,
-            split=splits.read(entry, place),
-            labels=collect_labels(entry, (*_KNOWN, *name_patient_keys(entry))),
+            split=split,
+            labels=collect_labels(entry, (*_KNOWN, *keys)),
             place=place,
         )
 

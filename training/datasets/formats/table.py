@@ -76,7 +76,7 @@ def read(path: Path, images: Path | None, columns: Mapping[str, str] | None = No
 
 def _name_below(root: Path, file: Path, name: str) -> str:
     """An image next to the table that names it, seen from the folder of all tables; its name where it is not there."""
-    return file.relative_to(root).as_posix() if file.is_file() else name
+    return file.relative_to(root).as_posix() if file.is_file() and file.is_relative_to(root) else name
 
 
 def _read_row(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from training.datasets.encodings import decode_text
 from training.datasets.files import PROMPT, RepeatedKeyError, collect_labels, keep_readings, load_json
 from training.datasets.image_files import IMAGE_SUFFIXES, strip_suffixes, write_image
 from training.datasets.membership import read_membership
@@ -189,8 +190,8 @@ def _find_view(kind: str) -> str:
 
 def _read_texts(place: str, members: dict[str, bytes]) -> dict[str, Any]:
     try:
-        record = load_json(members.get(".json", b"{}").decode("utf-8-sig"))
-        texts = {kind: data.decode("utf-8-sig") for kind, data in members.items() if kind.endswith(PLAIN)}
+        record = load_json(decode_text(members.get(".json", b"{}")))
+        texts = {kind: decode_text(data) for kind, data in members.items() if kind.endswith(PLAIN)}
     except ValueError as error:
         raise DatasetError(f"{place}: its text is not UTF-8 or not JSON: {error}; write the tar file again") from error
     except RepeatedKeyError as error:
