@@ -31,7 +31,7 @@ from training.datasets.formats.open_radiology import TEMPLATES, read_templates
 from training.datasets.study import SPLITS
 from training.datasets.templates import LabelReader
 from training.datasets.trained_on import name_weights, read_trained_on
-from training.evaluate import add_source_arguments, make_source
+from training.evaluate import add_source_arguments, check_model_folder, make_source
 from training.evaluation.card_section import write_section
 from training.evaluation.confidence import (
     IsWrong,
@@ -77,6 +77,7 @@ def read(model: Model, data: EvaluationData, folder: Path, arguments: argparse.N
 
 def _run(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.model
+    check_model_folder(folder)
     trained_on = read_trained_on(folder)
     source = make_source(arguments, trained_on)
     model = read_model_folder(folder, calibrated=arguments.measure)

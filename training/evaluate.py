@@ -95,9 +95,14 @@ def _find_model(path: Path) -> Path | None:
     """The model folder that is evaluated; None for predictions and the baselines alone."""
     if str(path) == ALONE or not path.is_dir():
         return None
-    if not (path / CONFIG).is_file():
-        raise DatasetError(f"{path} has no {CONFIG}; give a model folder, predictions (.json, .csv) or {ALONE!r}")
+    check_model_folder(path, f"a model folder, predictions (.json, .csv) or {ALONE!r}")
     return path
+
+
+def check_model_folder(path: Path, wanted: str = "a model folder") -> None:
+    """Raises DatasetError for what is no model folder, before anything is read of a data set."""
+    if not (path / CONFIG).is_file():
+        raise DatasetError(f"{path} has no {CONFIG}; give {wanted}")
 
 
 def make_source(arguments: argparse.Namespace, trained_on: TrainedOn | None) -> DatasetSettings:

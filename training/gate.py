@@ -35,7 +35,7 @@ from training.datasets.pictures import read_picture
 from training.datasets.source import Source, drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
 from training.datasets.trained_on import name_weights, read_trained_on, split_known
-from training.evaluate import add_source_arguments, make_source
+from training.evaluate import add_source_arguments, check_model_folder, make_source
 from training.evaluation.card_section import write_section
 from training.evaluation.encoding import ServedEncoder
 from training.evaluation.external import read_known, read_other_radiographs
@@ -162,6 +162,7 @@ def _picture(path: Path, config: ModelConfig, frame: int) -> Image.Image:
 
 def _run(arguments: argparse.Namespace) -> None:
     model: Path = arguments.model
+    check_model_folder(model)
     source = make_source(arguments, read_trained_on(model))
     config, network = read_network(model, decoder_as_stored=True)
     with sign_of_life("reading the data"):

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from prelim.archive.archive import WEIGHTS, load_tokenizer
 from prelim.decoders.weights_file import read_weights
 from prelim.encoding.gate import read_gate
 from prelim.networks.model_folder import read_model_folder
-from training import gate
+from training import confidence, gate
 from training.datasets.study import DatasetError
 from training.evaluation import foreign_images, input_gate
 from training.run.model_folder import write_folder
@@ -66,6 +67,17 @@ def test_the_command_makes_and_measures_a_gate(
     description = yaml.safe_load((model / "model.yaml").read_text(encoding="utf-8"))
     write_folder(model, description, read_weights(model / WEIGHTS), load_tokenizer(model), "float32")
     assert read_model_folder(model).gate is None, "training again removes the gate of the weights before"
+
+
+@pytest.mark.parametrize("module", [gate, confidence])
+def test_a_path_without_a_model_is_named_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    """Before its data set, which is not known then."""
+    for path in (tmp_path, tmp_path / "absent"):
+        monkeypatch.setattr(sys, "argv", ["command", str(path)])
+        with pytest.raises(SystemExit, match=rf"{path.name} has no model.yaml; give a model folder"):
+            module.main()
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1])
