@@ -60,9 +60,14 @@ def coded(file: bytes, number: int = 1, **header: Any) -> bytes:
         setattr(made, keyword, value)
     made.StudyInstanceUID, made.SeriesInstanceUID, made.SOPInstanceUID = STUDY, f"{STUDY}.1", f"{STUDY}.1.{number}"
     made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
-    written = BytesIO()
-    made.save_as(written)
-    return written.getvalue()
+    return written(made)
+
+
+def written(made: Dataset) -> bytes:
+    """Return the file of a data set."""
+    file = BytesIO()
+    made.save_as(file)
+    return file.getvalue()
 
 
 def two_frames(number: int = 1) -> bytes:

@@ -1,5 +1,6 @@
 """The bridge as its own process, which a test can kill."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+
+from bridge.store.queue import Queue
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +63,11 @@ class BridgeProcess:
     def output(self) -> str:
         """Return all that it has written."""
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+    def recalled(self, name: str) -> int | None:
+        """Return a number that it remembers, or None."""
+        with contextlib.closing(Queue(self.folder / "state" / "queue.sqlite")) as queue:
+            return queue.recall(name)
 
     def queue(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m bridge queue`."""

@@ -135,6 +135,10 @@ class Orthanc:
         command = ["storescu", "-aet", "XRAY1", "-aec", self.TITLE, "127.0.0.1", str(self.dicom_port), *map(str, files)]
         subprocess.run(command, check=True, capture_output=True)
 
+    def upload(self, file: bytes) -> None:
+        """Send a file by the REST interface: storescu does not know all SOP classes."""
+        self._session().post(f"{self.url}/instances", data=file, timeout=20).raise_for_status()
+
     def _session(self) -> requests.Session:
         session = requests.Session()
         session.trust_env = False

@@ -8,7 +8,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from tests.bridge.studies import STUDY, radiograph
-from tests.pacs.conftest import Department, check_file, wait_for
+from tests.bridge.test_objects import OUTCOMES, refuse_as_the_real_one, written
+from tests.pacs.conftest import HTTP_PORT, Department, check_file, wait_for
 
 pytestmark = pytest.mark.pacs
 
@@ -77,3 +78,35 @@ def test_a_corrected_patient_gets_a_draft_that_replaces_the_first(make_departmen
     (series,) = report.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
     (replaced,) = (item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence)
     assert replaced == first if others == {first} else replaced in others - {first}
+
+
+def test_the_change_feed_finds_what_has_no_date(make_department: MakeDepartment) -> None:
+    """Neither the hook nor a poll by Study Date would: the hook has no bridge, and the dates are absent or old."""
+    department = make_department(hook={"port": 18191}, poll={"every_s": 1, "orthanc": f"http://127.0.0.1:{HTTP_PORT}"})
+    # The first look is at the end of the feed, whatever the PACS had before.
+    wait_for(lambda: department.bridge.recalled("orthanc_changes") is not None)
+    dates = {f"{STUDY}.1": "", f"{STUDY}.2": "19991231"}
+    department.send(*(radiograph(study=study, StudyDate=date) for study, date in dates.items()))
+
+    wait_for(lambda: "reported  2\n" in department.bridge.queue("status").stdout)
+    assert [len(department.pacs.reports(study)) for study in dates] == [1, 1]
+
+
+def test_every_object_has_an_outcome_in_a_real_pacs(make_department: MakeDepartment) -> None:
+    """As in tests/bridge/test_objects.py, with the headers that Orthanc shows."""
+    department = make_department(poll={"every_s": 3600})
+    refuse_as_the_real_one(department.server)
+    names = [name for name, (files, _) in OUTCOMES.items() if files]
+    for number, name in enumerate(names, start=1):
+        for image in map(dcmread, map(BytesIO, OUTCOMES[name][0])):
+            for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+                setattr(image, keyword, getattr(image, keyword).replace(STUDY, f"{STUDY}.{number}"))
+            image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+            department.pacs.upload(written(image))
+
+    def outcomes() -> dict[str, tuple[str, str]]:
+        rows = [line.split() for line in department.bridge.queue("list", "--uids").stdout.splitlines()]
+        return {row[0]: (row[1], row[4] if len(row) > 4 else "") for row in rows}
+
+    expected = {f"{STUDY}.{number}": OUTCOMES[name][1] for number, name in enumerate(names, start=1)}
+    wait_for(lambda: outcomes() == expected)
