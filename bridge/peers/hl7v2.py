@@ -41,7 +41,7 @@ class Hl7Client:
         """
         message = write_message(draft, self._settings).encode()
         try:
-            code = _acknowledgment(_exchange(self._settings, message))
+            code, answered = _acknowledgment(_exchange(self._settings, message))
         except OSError:
             raise Outage("ris_unreachable") from None
         except (hl7.HL7Exception, KeyError, IndexError):
@@ -49,6 +49,8 @@ class Hl7Client:
         if code not in ("AA", "CA"):
             # Table 0008: AE and CE are errors, AR and CR rejections, of this message.
             raise StudyFailure(f"ris_{code}" if code.isalpha() and len(code) == 2 else "ris_refused")
+        if answered not in ("", _control_id(draft)):
+            raise StudyFailure("ris_acknowledged_another_message")
 
 
 def _exchange(settings: Hl7Settings, message: bytes) -> bytes:
@@ -72,15 +74,24 @@ def _exchange(settings: Hl7Settings, message: bytes) -> bytes:
     return answer
 
 
-def _acknowledgment(answer: bytes) -> str:
-    """Return MSA-1. Latin-1 reads every answer, and its code right: the rest may be in any character set.
+def _acknowledgment(answer: bytes) -> tuple[str, str]:
+    """Return MSA-1, and MSA-2, the control id of the message that is acknowledged, or "" if the RIS leaves it out.
+
+    Latin-1 reads every answer, and these fields right: the rest may be in any character set.
 
     Raises KeyError, IndexError or HL7Exception if there is none.
     """
+    # What comes before the header can be a byte order mark.
     message = answer.partition(END[:1])[0].decode("latin-1")
+    message = message[max(message.find("MSH"), 0) :]
     # Segments end with a carriage return (2.5.1 chapter 2.5.2); some systems write line feeds.
     lines = filter(None, LINE_ENDS.split(message.strip("\x0b\r\n")))
-    return str(hl7.parse("\r".join(lines)).segment("MSA")[1]).strip().upper()
+    segment = hl7.parse("\r".join(lines)).segment("MSA")
+    return str(segment[1]).strip().upper(), str(segment[2]).strip() if len(segment) > 2 else ""
+
+
+def _control_id(draft: Draft) -> str:
+    return hashlib.sha256(draft.uid.encode()).hexdigest()[:20]
 
 
 def write_message(draft: Draft, settings: Hl7Settings) -> str:
@@ -89,10 +100,17 @@ def write_message(draft: Draft, settings: Hl7Settings) -> str:
     MSH-10 follows from the draft's UID, so that a RIS can tell a message that is sent again after a crash.
     """
     image = identify(draft.images[0])
-    control = hashlib.sha256(draft.uid.encode()).hexdigest()[:20]
     names = [settings.sending_application, settings.sending_facility]
     names += [settings.receiving_application, settings.receiving_facility]
-    header = ["MSH", "^~\\&", *map(_escape, names), time.strftime("%Y%m%d%H%M%S%z"), "", "ORU^R01^ORU_R01", control]
+    header = [
+        "MSH",
+        "^~\\&",
+        *map(_escape, names),
+        time.strftime("%Y%m%d%H%M%S%z"),
+        "",
+        "ORU^R01^ORU_R01",
+        _control_id(draft),
+    ]
     header += ["P", "2.5.1", *[""] * 5, "UNICODE UTF-8"]
     issuer = _text(image, "IssuerOfPatientID")
     identity = f"{_text(image, 'PatientID')}^^^{issuer}" if issuer else _text(image, "PatientID")

@@ -35,14 +35,28 @@ class Nginx:
         self._pid_file = config.parent / "nginx.pid"
         # A session of its own: Ctrl-C must reach nginx only through this process, which lets it finish requests.
         self._process = subprocess.Popen(
-            _command(config), stderr=subprocess.PIPE, text=True, start_new_session=True, umask=PRIVATE
+            _command(config),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            umask=PRIVATE,
         )
         self._wait()
 
     @staticmethod
     def check(config: Path) -> None:
         """Raise LaunchError with nginx's reason if it refuses a configuration."""
-        done = subprocess.run([*_command(config), "-t"], capture_output=True, text=True, umask=PRIVATE, check=False)
+        # Away from the terminal, at which nginx would ask for the password of a TLS key, and wait.
+        done = subprocess.run(
+            [*_command(config), "-t"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            umask=PRIVATE,
+            start_new_session=True,
+            check=False,
+        )
         if done.returncode:
             raise LaunchError(f"nginx refuses its configuration:\n{done.stderr.strip()}")
 

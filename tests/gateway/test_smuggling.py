@@ -24,6 +24,9 @@ FRAMINGS = {
     "unknown encoding": (b"Content-Length: 5\r\nTransfer-Encoding: xchunked\r\n", CHUNKED),
     "encoding in capitals": (b"Content-Length: 5\r\nTransfer-Encoding: CHUNKED\r\n", CHUNKED),
     "encoding with identity": (b"Content-Length: 5\r\nTransfer-Encoding: chunked, identity\r\n", CHUNKED),
+    "no encoding by its name": (b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n", CHUNKED),
+    "identity, chunked": (b"Transfer-Encoding: identity, chunked\r\nContent-Length: 5\r\n", CHUNKED),
+    "packed and chunked": (b"Transfer-Encoding: gzip, chunked\r\n", ONE),
     "two encodings": (b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n", CHUNKED),
     "space before the colon": (b"Content-Length: 5\r\nTransfer-Encoding : chunked\r\n", CHUNKED),
     "tab after the colon": (b"Content-Length: 5\r\nTransfer-Encoding:\tchunked\r\n", CHUNKED),
@@ -135,6 +138,17 @@ def test_odd_request_lines_are_refused_or_normalized(site: Site, case: str) -> N
     head = LINES[case] + b"\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " + site.key.encode() + b"\r\n"
     site.send(head + b"Content-Length: 1\r\n\r\nx" + HIDDEN)
     check_seen(site)
+
+
+@pytest.mark.parametrize("other", ["Bearer tests." + 43 * "a", "Basic dGVzdHM6YQ==", ""])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_second_authorization_is_refused(site: Site, other: str, first: bool) -> None:
+    """A proxy in front may read another one of the two than nginx."""
+    keys = [f"Bearer {site.key}", other]
+    lines = "".join(f"Authorization: {key}\r\n" for key in (reversed(keys) if first else keys))
+    head = f"POST /predictions/demo HTTP/1.1\r\nHost: 127.0.0.1\r\n{lines}Content-Length: 1\r\n\r\n"
+    assert site.send(head.encode() + b"x").startswith(b"HTTP/1.1 400 ")
+    assert site.recorder.seen == []
 
 
 def test_pipelined_requests_are_answered_in_order(site: Site) -> None:

@@ -107,7 +107,7 @@ def test_acknowledgments(unused_port: int) -> None:
         Hl7Client(Hl7Settings("127.0.0.1", unused_port, timeout_s=2.0)).send(make_draft())
 
 
-ACCEPTED = "MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|AA|1|Prüfung\r"
+ACCEPTED = "MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|AA||Prüfung\r"
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,11 @@ ACCEPTED = "MSH|^~\\&|RIS|||||| ACK|1|P|2.5.1\rMSA|AA|1|Prüfung\r"
         b"\x0b" + ACCEPTED.replace("\r", "\n").encode() + b"\x1c\n",
         b"\x0b" + ACCEPTED.replace("\r", "\r\n").encode() + b"\x1c\r",
         b"\r\n\x0b" + ACCEPTED.replace("AA", "aa ").encode() + b"\x1c",
+        b"\x0b" + ACCEPTED.encode("utf-8-sig") + b"\x1c\r",
+        b"\x0b" + ACCEPTED.replace("AA||Prüfung", "CA").encode() + b"\x1c\r",
+        b"\x0b" + ACCEPTED.replace("|", "#").replace("^", "|").encode() + b"\x1c\r",
     ],
-    ids=["utf-8", "latin-1", "line feeds", "both", "frame"],
+    ids=["utf-8", "latin-1", "line feeds", "both", "frame", "byte order mark", "one field", "other separators"],
 )
 def test_a_ris_that_writes_in_its_own_way_has_accepted(frame: bytes) -> None:
     """Other character sets and line ends, and a frame without its last byte; else the message would be sent again."""
@@ -142,6 +145,14 @@ def test_an_answer_without_an_acknowledgment_is_a_failure(monkeypatch: pytest.Mo
     """Somebody must look at it."""
     monkeypatch.setattr("bridge.peers.hl7v2._exchange", lambda *_: answer)
     with pytest.raises(StudyFailure, match="ris_"):
+        Hl7Client(SETTINGS).send(make_draft())
+
+
+def test_an_acknowledgment_of_another_message_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A RIS, or an engine in front of it, that has mixed up its answers may not have the draft."""
+    answer = ACCEPTED.replace("AA|", "AA|OTHER").encode()
+    monkeypatch.setattr("bridge.peers.hl7v2._exchange", lambda *_: answer)
+    with pytest.raises(StudyFailure, match="ris_acknowledged_another_message"):
         Hl7Client(SETTINGS).send(make_draft())
 
 
