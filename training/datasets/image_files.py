@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import posixpath
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
@@ -45,7 +47,8 @@ class ImageFolder:
         of the name must be the same: `scan.1` is not `scan.2.png`.
 
         A name without a folder is also looked for in numbered folders (`images_001/images/`), as archives in parts
-        unpack. Windows' separators are read.
+        unpack. A name may begin with the folder of images itself (`images/1.png` in `images`), and be written with
+        Windows' separators, `./`, white space around it, or accents of their own (as a Mac writes them).
 
         Of a name that begins at a root (`C:/data/a/1.png`, `//server/a/1.png`) and is not on this disk, the first
         folders are cut, as few as are needed for a file to be there (`a/1.png`, then `1.png`); the same are cut of all
@@ -54,6 +57,7 @@ class ImageFolder:
         Raises DatasetError where several files fit: `a` where there are a.png and a.jpg.
         """
         names = tuple(name.replace("\\", "/") for name in names)
+        names = tuple(dict.fromkeys((*names, *map(_tidy, names))))
         return self._find_below(names) or self._find_from_elsewhere(names) or self._roots[0] / names[0]
 
     def _find_below(self, names: Sequence[str]) -> Path | None:
@@ -61,11 +65,12 @@ class ImageFolder:
             for name in names:
                 if root in self._numbered and "/" in name:
                     continue
-                exact = root / name
-                if _is_file(exact):
-                    return exact
-                if listed := self._listing(exact.parent).get(strip_suffixes(exact.name)):
-                    return _choose_file(exact, listed)
+                own = f"{root.name}/" if root.name else ""
+                for exact in dict.fromkeys((root / name, root / name.removeprefix(own))):
+                    if _is_file(exact):
+                        return exact
+                    if listed := self._listing(exact.parent).get(_tidy(strip_suffixes(exact.name))):
+                        return _choose_file(exact, listed)
         return None
 
     def _find_from_elsewhere(self, names: Sequence[str]) -> Path | None:
@@ -147,8 +152,13 @@ def _is_file(path: Path) -> bool:
 def _list_images(folder: Path) -> dict[str, list[Path]]:
     listed: dict[str, list[Path]] = defaultdict(list)
     for file in list_images(folder):
-        listed[strip_suffixes(file.name)].append(file)
+        listed[_tidy(strip_suffixes(file.name))].append(file)
     return dict(listed)
+
+
+def _tidy(name: str) -> str:
+    """A name without `./`, doubled separators and white space around it, and with composed accents."""
+    return unicodedata.normalize("NFC", posixpath.normpath(name.strip()))
 
 
 def _choose_file(name: Path, files: Sequence[Path]) -> Path:

@@ -52,6 +52,14 @@ EARLIER_EXAMINATION_AFTER = re.compile(
 )
 """What an earlier examination showed."""
 
+REMOVAL = re.compile(
+    r"^\w*\s+(?:(?:line|tube|catheter|drain|device|lead|wire)s? )?(?:removal|extraction|explantation|withdrawal)\b"
+)
+TO_COME = re.compile(
+    r"\b(?:before|prior to|until|await(?:ing)?|for|consider|recommend\w*|request\w*|plan(?:ned)?)(?: [\w-]+){0,3}\s*$"
+)
+"""A device is gone after "chest tube removal", unless that is still to come."""
+
 HEALED = re.compile(r"^\w*,? (?:(?:now|all|since|which|have|has) ){0,2}(?:healed|healing)\b")
 """An old fracture that is seen: "history of rib fractures, now healed"."""
 

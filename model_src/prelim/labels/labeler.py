@@ -35,6 +35,7 @@ SPELLINGS = (
     (re.compile(r"\bwon't\b"), "will not"),
     (re.compile(r"(?i)n't\b"), " not"),
     (re.compile(r"(?i)\band ?/ ?or\b"), "or"),
+    (re.compile(r"\+ ?/ ?-|\u00b1"), " with or without "),
     (re.compile(rf"(?i)\?\s*({_ANSWER})(?=\s*(?:[.,;]|$))"), r": \1"),
     (re.compile(rf"(?i)[(\[]\s*({_ANSWER})\s*[)\]]"), r": \1"),
     (re.compile(r"(?:^|(?<=[\s(,:]))\?\s*(?=[a-z])"), "query "),
@@ -172,6 +173,8 @@ def _is_there_after_all(sentence: str, match: re.Match[str], before: str, after:
 def _is_denied(finding: str, before: str, after: str) -> bool:
     """Whether a finding is said to be absent, or a shadow to be something else."""
     if rules.NEGATED_BEFORE.search(before):
+        return True
+    if history.REMOVAL.search(after) and not history.TO_COME.search(before):
         return True
     rest = [
         rules.NEGATED_AFTER,

@@ -220,6 +220,8 @@ EXCLUDED_BEFORE = any_of(
     r"(?:favou?rs?|prefers?)(?: \w+){1,4} over",
     "(?:more|most) likely than",
     "as opposed to",
+    "with or without",
+    "without or with",
     "(?<=^)(?:please |clinically )?exclude",
     "(?:please|clinically) exclude",
 )
@@ -244,7 +246,8 @@ UNCERTAIN_AFTER = any_of(
     f"{_LINK} (?:less )?"
     "(?:possible|suspected|questionable|doubtful|doubted|likely|conceivable|a (?:consideration|possibility))",
     "less likely$",
-    "(?:may|might|could) (?:also )?be (?:hidden|obscured|masked|missed|overlooked|present)",
+    "(?:may|might|could|would) (?:also |easily )?be (?:easily )?(?:hidden|obscured|masked|missed|overlooked|present|"
+    "(?:hard|difficult|impossible) to (?:see|detect|appreciate|identify|recognize))",
     "should be considered",
     "(?:is|are|remains?) (?:with)?in the (?:\\w+ )?differential",
     "among the (?:\\w+ ){0,2}(?:considerations|possibilities|differentials?)",

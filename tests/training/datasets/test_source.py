@@ -235,6 +235,30 @@ def test_names_from_the_root_of_another_machine_are_found_below_the_folder(tmp_p
 
 
 @pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("images/a.png", "a.png"),
+        ("./images//sub/a.jpg", "sub/a.JPEG"),
+        ("images\\a", "a.png"),
+        (" a.png\n", "a.png"),
+        ("ro\u0308ntgen.png", "r\u00f6ntgen.png"),
+        ("r\u00f6ntgen.png", "ro\u0308ntgen.PNG"),
+        ("a", "a.b.png"),
+        ("images2/a.png", "a.png"),
+        ("other/a.png", "a.png"),
+    ],
+)
+def test_names_are_read_as_people_write_them(tmp_path: Path, name: str, file: str) -> None:
+    """With the folder of images before them, as a Mac writes accents; the last three name another file."""
+    there = tmp_path / "images" / file
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"x")
+    (tmp_path / "pairs.json").write_text(json.dumps([{"file": name, "report": "Clear."}]), encoding="utf-8")
+    [study] = read_source(Source("pairs", str(tmp_path)))
+    assert study.images[0].is_file() is (name not in ("a", "images2/a.png", "other/a.png"))
+
+
+@pytest.mark.parametrize(
     ("name", "begin"), [("C:\\d\\1.png", "C:"), ("\\\\s\\d\\1.png", "//"), ("s3://d/1.png", "s3:")]
 )
 def test_missing_images_of_another_machine_are_said_to_be_that(tmp_path: Path, name: str, begin: str) -> None:
