@@ -100,7 +100,7 @@ def _find_model(path: Path) -> Path | None:
 
 
 def check_model_folder(path: Path, wanted: str = "a model folder") -> None:
-    """Raises DatasetError for what is no model folder, before anything is read of a data set."""
+    """Raises DatasetError for what is not a model folder, before anything is read of a data set."""
     if not (path / CONFIG).is_file():
         raise DatasetError(f"{path} has no {CONFIG}; give {wanted}")
 
