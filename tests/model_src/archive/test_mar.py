@@ -25,7 +25,7 @@ from prelim.archive.manifest import (
 from prelim.archive.mar import check_mar, read_file, unpack_mar, write_mar
 from prelim.errors import ArchiveError
 
-FILES = {"a.txt": b"alpha", "code/b.py": b"print()\n" * 40, "empty": b""}
+FILES = {"a.txt": b"alpha", "code/b.py": b"print()\n" * 40, "code/deep/down/empty": b""}
 SERVING = {
     "model.yaml": b"name: tiny\n",
     "model-config.yaml": b"continuousBatching: true\nbatchSize: 8\nmaxWorkers: 1\n",

@@ -1,8 +1,11 @@
 """Scores at their edges: nothing to compare, lists of unequal lengths, words right next to each other."""
 
+import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -12,8 +15,11 @@ import pytest
 from prelim.labels.labeler import _cut, _Phrases
 from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
-from training.evaluation.metrics.f1 import f1_interval, hits
-from training.evaluation.metrics.meteor import LONGEST, find_refusal, meteor_counts
+from training.evaluation.metrics.answers import answer_measures, are_questions
+from training.evaluation.metrics.coverage import simulate
+from training.evaluation.metrics.f1 import f1_interval, hits, share_interval
+from training.evaluation.metrics.measure import Bootstrap, Measure
+from training.evaluation.metrics.meteor import LONGEST, _jar, find_refusal, meteor_counts
 from training.evaluation.metrics.ngrams import bleu, bleu_counts, bleu_measures, gather_references
 from training.evaluation.metrics.optional import extra_measures
 from training.evaluation.metrics.overlap import (
@@ -23,6 +29,7 @@ from training.evaluation.metrics.overlap import (
     rouge_scores,
     sacrebleu_measures,
 )
+from training.evaluation.metrics.r2gen import tokens
 from training.evaluation.metrics.template_captions import label_scores
 
 
@@ -38,6 +45,8 @@ from training.evaluation.metrics.template_captions import label_scores
         lambda: rexrank_measures({"s": ["a"]}, ["a", "b"]),
         lambda: label_scores([], [SimpleNamespace(labels=None)]),
         lambda: optional._chexbert_scores(SimpleNamespace(get_label=lambda _: [1]), ["a"], ["a", "b"]),
+        lambda: answer_measures({"s": ["a"]}, ["a"], (), ["", ""]),
+        lambda: answer_measures({"s": ["a", "b"]}, ["a"], (), [""]),
     ],
 )
 def test_lists_of_unequal_lengths(score: Callable[[], Any]) -> None:
@@ -160,3 +169,75 @@ def test_a_learned_metric_whose_weights_are_missing(monkeypatch: pytest.MonkeyPa
     assert measures == {"s": []}
     assert remark.startswith("CheXbert F1, by report was not computed: it needs chexbert.pth")
     assert remark.endswith("could not load: no weights")
+
+
+def test_shares_are_between_0_and_1() -> None:
+    """Also their limits, whatever rounding does to them; only of nothing are both ends open."""
+    for total in range(1, 400):
+        none, every = share_interval(0, total), share_interval(total, total)
+        assert none.value == 0 <= none.low < none.high < 1
+        assert every.value == 1 >= every.high > every.low > 0
+        assert (none.high, none.low) == pytest.approx((1 - every.low, 1 - every.high), abs=1e-12)
+    assert share_interval(0, 0) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("further", "signature"), [((), "nrefs:1"), ([["c"], ["d"]], "nrefs:2"), ([["c"], []], "nrefs:var")]
+)
+def test_number_of_references_in_a_signature(further: list[list[str]], signature: str) -> None:
+    """It varies where two studies have different numbers."""
+    for one in sacrebleu_measures({"s": ["a", "b"]}, ["a", "b"], "en", further)[1]:
+        assert f"|{signature}|" in f"|{one.split(': ')[1]}|"
+
+
+def test_a_jar_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has printed until then is not a score; its answers are read as UTF-8."""
+    monkeypatch.setattr(meteor_program, "jar_command", lambda: (["sh", "-c", "cat; exit 3"], Path()))
+    with pytest.raises(subprocess.CalledProcessError):
+        _jar(["1 2"])
+    monkeypatch.setattr(meteor_program, "jar_command", lambda: (["cat"], Path()))
+    assert _jar(["å 1", "2"]) == ["å 1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "answers"), [(["Is it?", "Heart"], False), (["Is it?", "Is it?", ""], False), (["Is it?", "Why"], True)]
+)
+def test_most_prompts_are_questions(prompts: list[str], answers: bool) -> None:
+    """Half of them are not most, and two that are the same are one."""
+    assert are_questions(prompts) is answers
+
+
+def test_open_answers_alone() -> None:
+    """No closed one, no row of them."""
+    (measures, note) = answer_measures({"s": ["left lung"]}, ["left"], (), [""])
+    assert {one.name: one.score() for one in measures["s"]} == {
+        "exact match": 0,
+        "open answers, exact match": 0,
+        "open answers, F1 of words": pytest.approx(2 / 3),
+    }
+    assert note.startswith("0 of 1 answers are closed")
+
+
+def test_two_patients_have_an_interval() -> None:
+    """One has none; a measure is printed without its statistics, which may be long."""
+    measure = Measure.of_reports("x", [0, 1])
+    assert Bootstrap(["a", "b"]).interval(measure) == (0.5, 0, 1)
+    assert np.isnan(Bootstrap(["a", "a"]).interval(measure)[1:]).all()
+    assert "statistics" not in repr(measure)
+
+
+def test_defaults_of_the_simulation() -> None:
+    """Those of the table in docs/evaluate.md."""
+    defaults = inspect.signature(simulate).parameters
+    assert {name: one.default for name, one in defaults.items()} == {
+        "positives": (5, 10, 20, 40), "sets": 2000, "draws": 500,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("1" + "." * 8 + " y", "y ."), ("1" + "." * 9 + " y", "1 . y ."), ("a 1.. y", "a y ."), ("a 1. y", "a y .")],
+)
+def test_dots_are_halved_three_times(text: str, words: str) -> None:
+    """As R2Gen does: up to eight become one, and the number before it that of a list."""
+    assert " ".join(tokens(text)) == words

@@ -76,6 +76,7 @@ def test_command_counts_by_part(
         monkeypatch.setattr(sys, "argv", ["labeler_check", *arguments])
         labeler_check.main()
 
+    assert target.read_text().startswith('[\n {\n  "gold": "Atelectasis",\n'), "a line for each value"
     rows = {row["gold"]: row for row in json.loads(target.read_text())}
     assert list(rows) == [*labeler_check.SAME, *labeler_check.SIMILAR]
     counts = {"all": (2, 1, 1), "development": (1, 1, 0), "held_out": (1, 0, 1)}
