@@ -55,7 +55,9 @@ class SiteKey:
 
     def digest(self, purpose: str, *parts: str) -> bytes:
         """Return 32 bytes for these texts; where one ends and the next begins counts."""
-        message = b"".join(len(part.encode()).to_bytes(8, "big") + part.encode() for part in (purpose, *parts))
+        # Halves of surrogate pairs come from an archive that garbles text in its metadata.
+        coded = [part.encode(errors="surrogatepass") for part in (purpose, *parts)]
+        message = b"".join(len(part).to_bytes(8, "big") + part for part in coded)
         return hmac.new(self.secret, message, hashlib.sha256).digest()
 
     def pseudonym(self, uid: str) -> str:

@@ -67,7 +67,8 @@ class StudyState:
         images, own, companions, others = [], {}, [], []
         series = {series_uid(uid, kind) for kind in KINDS if kind != DRAFT}
         for header in headers:
-            known = all(header.get(keyword) for keyword in UIDS)
+            # Of a damaged file an element can have several values.
+            known = all(isinstance(header.get(keyword), str) and header.get(keyword) for keyword in UIDS)
             if known and _is_draft(header):
                 own[str(header.SOPInstanceUID)] = header
             elif known and header.SeriesInstanceUID in series:
@@ -101,7 +102,7 @@ class StudyState:
         """Return why a study without candidates has none, as a word for the queue."""
         if not (self.images or self.own or self.companions or self.others):
             return "study_is_gone"
-        intents = {image.get("PresentationIntentType") for image in self.images}
+        intents = {str(image.get("PresentationIntentType")) for image in self.images}
         if intents == {RAW} or (not intents and RAW_RADIOGRAPH in self.others):
             return "for_processing"
         return "no_frontal_image" if self.images else "no_radiograph"

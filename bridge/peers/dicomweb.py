@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,13 @@ from pydicom.errors import InvalidDicomError
 
 from bridge.configuration.settings import DicomWebSettings
 from bridge.dicom.json_header import Row, read_header, uid_of
-from bridge.dicom.study_state import StudyState, is_same_image
+from bridge.dicom.study_state import UIDS, StudyState, is_same_image
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.sessions import http_failure, open_pacs_session
 
 PAGE = 500
+PATH_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""UIDs of real equipment have leading zeros and other faults."""
 STUDY_UID, INSTANCE_UID = "0020000D", "00080018"
 ANY_SYNTAX = (("application/dicom", "*"),)
 SEEN = ("00100010", "00100020", "00100021", "00100030", "00100040", "00080050", "00080090", "00201208", "00080061")
@@ -28,13 +31,14 @@ class DicomWebArchive:
 
     def __init__(self, settings: DicomWebSettings) -> None:
         session = open_pacs_session(settings, settings.url)
-        # UIDs of real equipment have leading zeros and other faults; they are only passed on.
+        # Their form is checked here.
         self._client = DICOMwebClient(settings.url, session, timeout=settings.timeout_s, permissive_uid=True)
         # The queue retries, and remembers it.
         self._client.set_http_retry_params(retry=False)
 
     def study(self, uid: str) -> StudyState:
         """Return the present state of a study, which is empty if the PACS does not have it."""
+        _check_uids(uid)
         try:
             rows = self._metadata(uid)
         except StudyFailure:
@@ -61,11 +65,11 @@ class DicomWebArchive:
 
         Raises StudyFailure, also if the PACS sends another image than the one that was asked for.
         """
+        uids = [str(header.get(keyword) or "") for keyword in UIDS]
+        _check_uids(*uids)
         try:
             with _translated("pacs"):
-                image = self._client.retrieve_instance(
-                    header.StudyInstanceUID, header.SeriesInstanceUID, header.SOPInstanceUID, media_types=ANY_SYNTAX
-                )
+                image = self._client.retrieve_instance(*uids, media_types=ANY_SYNTAX)
         except (ValueError, LookupError, EOFError, OSError, InvalidDicomError):
             # No part, several, one that is cut off, or none that is DICOM.
             raise StudyFailure("pacs_image_unreadable") from None
@@ -81,7 +85,7 @@ class DicomWebArchive:
         uid = str(document.SOPInstanceUID)
         try:
             with _translated("pacs"):
-                answer = self._client.store_instances([document])
+                answer = self._send(document)
             if answer.get("FailedSOPSequence"):
                 raise StudyFailure("pacs_refused_the_draft")
         except StudyFailure:
@@ -91,6 +95,16 @@ class DicomWebArchive:
         stored = {str(item.get("ReferencedSOPInstanceUID")) for item in answer.get("ReferencedSOPSequence") or ()}
         if uid not in stored and not self._shows(document.StudyInstanceUID, uid):
             raise Outage("pacs_does_not_show_the_draft")
+
+    def _send(self, document: Dataset) -> Dataset:
+        """Send a draft; the answer, which is empty if it cannot be read."""
+        try:
+            return self._client.store_instances([document])
+        except requests.RequestException:
+            raise
+        except (ValueError, LookupError, SyntaxError):
+            # Of XML it is a SyntaxError.
+            return Dataset()
 
     def _shows(self, study: str, instance: str) -> bool:
         """Whether the PACS has an instance of a study."""
@@ -119,6 +133,12 @@ class DicomWebArchive:
             for uid, row in new.items():
                 yield uid, repr([row.get(tag, {}).get("Value") for tag in SEEN])
             known |= set(new)
+
+
+def _check_uids(*uids: str) -> None:
+    """Raise StudyFailure for a UID that would change the path of a request."""
+    if not all(PATH_SEGMENT.fullmatch(uid) for uid in uids):
+        raise StudyFailure("uid_unusable")
 
 
 def _rows(answer: Any) -> list[Row]:

@@ -33,9 +33,12 @@ class Spool:
     def add(self, file: bytes) -> str:
         """Write a DICOM file; its Study Instance UID. It is on the disk when this returns.
 
-        Raises StudyFailure for a file without UIDs, OSError if the disk is full.
+        Raises StudyFailure for a file without UIDs or with a damaged header, OSError if the disk is full.
         """
-        header = dcmread(BytesIO(file), specific_tags=list(UIDS), stop_before_pixels=True)
+        try:
+            header = _read_header(BytesIO(file))
+        except Exception:  # noqa: BLE001 - whatever a damaged file raises; here it would cost the whole study its draft
+            raise StudyFailure("header_unreadable") from None
         uids = [str(header.get(keyword) or "") for keyword in UIDS]
         if not all(uids):
             raise StudyFailure("uids_missing")
@@ -64,11 +67,7 @@ class Spool:
 
     def study(self, uid: str) -> StudyState:
         """Return the study as far as it has arrived."""
-        headers = []
-        for path in sorted(self._path(uid, "").parent.glob("*.dcm")):
-            header = dcmread(path, stop_before_pixels=True)
-            header.decode()
-            headers.append(header)
+        headers = [_read_header(path) for path in sorted(self._path(uid, "").parent.glob("*.dcm"))]
         return StudyState.of(uid, headers)
 
     def image(self, header: Dataset) -> Dataset:
@@ -100,6 +99,15 @@ class Spool:
     def _path(self, study: str, instance: str) -> Path:
         names = (self._key.digest("spool", name).hex()[:32] for name in (study, instance))
         return self._folder.joinpath(*names).with_suffix(".dcm")
+
+
+def _read_header(file: BytesIO | Path) -> Dataset:
+    """Return all elements before the pixels, each of them read."""
+    header = dcmread(file, stop_before_pixels=True)
+    header.decode()
+    for _ in header.iterall():
+        pass
+    return header
 
 
 def _flush(folder: Path) -> None:

@@ -125,6 +125,11 @@ def test_every_object_has_an_outcome(make_bench: MakeBench, case: str) -> None:
     assert len(bench.pacs.stored) == (expected[0] == "reported")
 
 
+def metadata(file: bytes) -> dict[str, Any]:
+    """Return what a PACS shows of a file, in JSON."""
+    return dcmread(BytesIO(file)).to_json_dict(bulk_data_threshold=1, bulk_data_element_handler=lambda _: "x")
+
+
 UNREADABLE: dict[str, Any] = {
     "a decimal comma": {"00281050": {"vr": "DS", "Value": ["1,5"]}},
     "a number that is a word": {"00200013": {"vr": "IS", "Value": ["first"]}},
@@ -138,13 +143,25 @@ UNREADABLE: dict[str, Any] = {
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_an_element_that_cannot_be_read_costs_nothing_else(case: str) -> None:
     """In the radiograph itself or in another object of the study: the image stays, with its other elements."""
-    row = dcmread(BytesIO(radiograph())).to_json_dict(bulk_data_threshold=1, bulk_data_element_handler=lambda _: "x")
+    row = metadata(radiograph())
     instance = {"00080018": {"vr": "UI", "Value": ["1.2.3"]}}
     state = StudyState.of(STUDY, [read_header(one) for one in (row | UNREADABLE[case], instance | UNREADABLE[case])])
 
     (image,) = state.images
     assert (image.PatientID, image.ViewPosition) == ("4711-0815", "PA")
     assert state.fingerprint(KEY) == StudyState.of(STUDY, [dcmread(BytesIO(radiograph()))]).fingerprint(KEY)
+
+
+def test_half_a_surrogate_pair_in_the_metadata_is_a_state_like_others() -> None:
+    """Archives that garble names write them; JSON allows it, UTF-8 does not."""
+    states = []
+    for name in ("\ud800", "\ud801"):
+        row = dcmread(BytesIO(radiograph())).to_json_dict(
+            bulk_data_threshold=1, bulk_data_element_handler=lambda _: "x"
+        )
+        row["00100010"] = {"vr": "PN", "Value": [{"Alphabetic": name}]}
+        states.append(StudyState.of(STUDY, [read_header(row)]).fingerprint(KEY))
+    assert states[0] != states[1]
 
 
 def test_an_instance_without_uids_is_not_an_image() -> None:

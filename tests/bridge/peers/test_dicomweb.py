@@ -73,6 +73,9 @@ def test_a_login_in_front_of_the_pacs_is_an_outage(
         ("", False, Outage),
         ("{}", False, Outage),
         ("null", False, Outage),
+        ('{"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": ["x"]}}]}}', True, None),
+        ('{"00081198": {"Value": []}}', True, None),
+        ('{"00081198": {"Value": []}}', False, Outage),
     ],
 )
 def test_a_draft_is_stored_if_the_pacs_says_so_or_shows_it(
@@ -85,6 +88,36 @@ def test_a_draft_is_stored_if_the_pacs_says_so_or_shows_it(
         nullcontext() if raised is None else pytest.raises(raised),
     ):
         archive.store(document())
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_xml_that_cannot_be_read_is_no_answer(monkeypatch: pytest.MonkeyPatch, shown: bool) -> None:
+    """Some archives answer a STOW-RS in XML; cut off, it says nothing."""
+    rows = b'[{"00080018": {"vr": "UI", "Value": ["2.25.123"]}}]' if shown else b"[]"
+    kinds = {True: "application/dicom+json", False: "application/dicom+xml"}
+    answer_all(
+        monkeypatch,
+        lambda url: (200, rows if "metadata" in url else b"<a", {"Content-Type": kinds["metadata" in url]}),
+    )
+    archive = DicomWebArchive(DicomWebSettings("http://127.0.0.1:1"))
+    with nullcontext() if shown else pytest.raises(Outage, match="pacs_does_not_show_the_draft"):
+        archive.store(document())
+
+
+@pytest.mark.parametrize("uid", ["", "..", "../patients", "1.2/3", "1.2?a=b", "1.2%2f3", "1.2 3"])
+def test_a_uid_cannot_change_the_path_of_a_request(monkeypatch: pytest.MonkeyPatch, uid: str) -> None:
+    """Neither of a study that a poll finds or a modality sends, nor of an image in the metadata."""
+    asked: list[str] = []
+    answer_all(monkeypatch, lambda url: (asked.append(url) or 200, b"[]", {}))
+    archive = DicomWebArchive(DicomWebSettings("http://127.0.0.1:1"))
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        header = dcmread(BytesIO(ASKED))
+        header[keyword].value = uid
+        with pytest.raises(StudyFailure, match="uid_unusable"):
+            archive.image(header)
+    with pytest.raises(StudyFailure, match="uid_unusable"):
+        archive.study(uid)
+    assert [url for url in asked if "metadata" in url or "instances" in url] == []
 
 
 def test_a_conflict_over_a_draft_that_the_pacs_has_is_success(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -346,6 +346,27 @@ def test_connections_that_ask_for_no_association_block_nobody(tmp_path: Path, se
         assert send(port, radiograph()) == SUCCESS
 
 
+def test_a_damaged_image_does_not_cost_its_study_the_others(tmp_path: Path) -> None:
+    """It is refused when it arrives, or read with whatever its elements are now; one byte is another in each file."""
+    spool = Spool(tmp_path / "spool", SiteKey(b"k" * 32))
+    good = radiograph(1)
+    spool.add(good)
+    damaged, refused = radiograph(2), 0
+    first, last = damaged.index(b"DICM") + 4, len(damaged) - len(dcmread(BytesIO(damaged)).PixelData)
+    for place in range(first, last, 23):
+        file = bytearray(damaged)
+        file[place] ^= 0x5A
+        try:
+            spool.add(bytes(file))
+        except StudyFailure:
+            refused += 1
+        state = spool.study(STUDY)
+        assert f"{STUDY}.1.1" in {str(image.SOPInstanceUID) for image in state.images}
+        assert state.candidates()
+        assert state.fingerprint(SiteKey(b"k" * 32))
+    assert refused > 3
+
+
 @pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "StudyInstanceUID"])
 def test_an_image_that_a_draft_cannot_refer_to_is_not_kept(tmp_path: Path, keyword: str) -> None:
     """The sender learns it at once; a draft would fail on it later."""
