@@ -7,7 +7,7 @@ import ast
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 from coverage import Coverage
 
-ELSEWHERE = "elsewhere"
-"""Context of lines that run outside of a test: on import, or in fixtures, whose results several tests may use."""
+from tests.mutation.warm import share
+
+IMPORT, FIXTURE = "import", "fixture"
+"""Contexts of lines that run outside of a test: on import, or in fixtures, whose results several tests may use."""
 
 
 class Tracing:
@@ -32,9 +34,10 @@ class Tracing:
         self._coverage.set_option("run:disable_warnings", ["no-data-collected", "module-not-measured"])
         self._target = target
         self._seconds: dict[str, float] = defaultdict(float)
+        self._failed: set[str] = set()
         self._test = ""
         self._coverage.start()
-        self._coverage.switch_context(ELSEWHERE)
+        self._coverage.switch_context(IMPORT)
 
     def pytest_collection_finish(self) -> None:
         """Decode pictures in this process, where lines are traced, before a process without tracing decodes them."""
@@ -59,23 +62,36 @@ class Tracing:
         try:
             return (yield)  # type: ignore[return-value]
         finally:
-            self._coverage.switch_context(ELSEWHERE)
+            self._coverage.switch_context(FIXTURE)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Seconds of CPU time of a test, with its fixtures and children: what else the machine does, does not count."""
         start = cpu_seconds()
+        self._coverage.switch_context(FIXTURE)
         try:
             return (yield)  # type: ignore[return-value]
         finally:
             self._seconds[item.nodeid] = cpu_seconds() - start
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a test that fails without any change: a limit of time, which tracing exceeds. No change meets it."""
+        if report.failed:
+            self._failed.add(report.nodeid)
+
     def pytest_sessionfinish(self) -> None:
         """Write what was noted."""
         self._coverage.stop()
         data = self._coverage.get_data()
-        lines = {str(path): data.contexts_by_lineno(path) for path in data.measured_files()}
-        self._target.write_text(json.dumps({"seconds": self._seconds, "lines": lines}))
+        lines = {
+            str(path): {
+                str(line): sorted(set(contexts) - self._failed)
+                for line, contexts in data.contexts_by_lineno(path).items()
+            }
+            for path in data.measured_files()
+        }
+        seconds = {test: spent for test, spent in self._seconds.items() if test not in self._failed}
+        self._target.write_text(json.dumps({"seconds": seconds, "lines": lines, "failed": sorted(self._failed)}))
 
 
 def cpu_seconds() -> float:
@@ -86,9 +102,14 @@ def cpu_seconds() -> float:
 class Chosen:
     """Pytest plugin: runs these tests in this order, and notes the one that fails."""
 
-    def __init__(self, tests: Sequence[str], failed: Path) -> None:
+    def __init__(self, tests: Sequence[str], failed: Path, shared: Path) -> None:
         self._order = {test: i for i, test in enumerate(tests)}
         self._failed = failed
+        self._shared = shared
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Compiled kernels are shared by all runs."""
+        share(self._shared, session.config._tmp_path_factory.getbasetemp(), everything=False)  # type: ignore[attr-defined]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -108,18 +129,43 @@ class Covering:
     """The tests of a folder.
 
     seconds : that each test takes
-    lines   : path, line -> tests that run it, and ELSEWHERE
+    lines   : path, line -> tests that run it, IMPORT and FIXTURE
+    failed  : tests that fail without any change
     noticed : path -> tests that noticed a change of this file, the latest first
     """
 
     seconds: dict[str, float]
     lines: dict[str, dict[str, list[str]]]
+    failed: list[str] = field(default_factory=list)
     noticed: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def read(cls, file: Path) -> "Covering":
-        """What `Tracing` wrote."""
-        return cls(**json.loads(file.read_text()))
+    def read(cls, file: Path, root: Path) -> "Covering":
+        """What `Tracing` wrote, or `write`; paths are under `root`."""
+        noted = json.loads(file.read_text())
+        noted["lines"] = {str(root / path): lines for path, lines in noted["lines"].items()}
+        return cls(**noted)
+
+    def write(self, file: Path, root: Path) -> None:
+        """Keep what was noted for another copy of the tree."""
+        lines = {Path(path).relative_to(root).as_posix(): noted for path, noted in self.lines.items()}
+        file.write_text(json.dumps({"seconds": self.seconds, "lines": lines, "failed": self.failed}))
+
+    def without(self, files: Collection[str]) -> "Covering":
+        """What was noted of the tests of all other files."""
+
+        def keep(tests: Iterable[str]) -> list[str]:
+            return [test for test in tests if test.split("::")[0] not in files]
+
+        lines = {path: {line: keep(tests) for line, tests in noted.items()} for path, noted in self.lines.items()}
+        return Covering({test: self.seconds[test] for test in keep(self.seconds)}, lines, keep(self.failed))
+
+    def __add__(self, other: "Covering") -> "Covering":
+        lines: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        for path, noted in (*self.lines.items(), *other.lines.items()):
+            for line, tests in noted.items():
+                lines[path][line] = sorted({*lines[path][line], *tests})
+        return Covering({**self.seconds, **other.seconds}, lines, sorted({*self.failed, *other.failed}))
 
     def notice(self, path: Path, test: str) -> None:
         """Remember a test that noticed a change of a file; it comes first for the next change."""
@@ -134,8 +180,8 @@ class Covering:
         runs as far as is known (in a process of its own, or compiled) may be noticed by any test.
         """
         contexts = self._contexts(path, line)
-        tests = contexts - {ELSEWHERE}
-        everyone = not tests or ELSEWHERE in contexts
+        tests = contexts - {IMPORT, FIXTURE}
+        everyone = not tests or tests != contexts
         wanted = list(self.seconds) if everyone else [test for test in self.seconds if test in tests]
         of_file: dict[str, float] = defaultdict(float)
         for test in wanted:
@@ -152,6 +198,15 @@ class Covering:
                 continue
             chosen.append(test)
         return chosen
+
+    def on_import(self, path: Path, line: int) -> bool:
+        """Whether the statement that contains this line runs on import."""
+        return IMPORT in self._contexts(path, line)
+
+    def in_fixtures(self, path: Path, line: int) -> bool:
+        """Whether the statement runs outside of tests, or nobody knows where."""
+        contexts = self._contexts(path, line)
+        return not contexts or bool(contexts & {IMPORT, FIXTURE})
 
     def _contexts(self, path: Path, line: int) -> set[str]:
         """Where the statement that contains this line runs."""

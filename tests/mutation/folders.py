@@ -19,6 +19,15 @@ class Folder:
         """Paths of the code, relative to the repository."""
         return sorted(path.relative_to(root).as_posix() for path in (root / self.path).rglob("*.py"))
 
+    def test_files(self, root: Path) -> list[str]:
+        """Paths of the files of tests, relative to the repository."""
+        found = {
+            path
+            for name in self.tests
+            for path in ([root / name] if name.endswith(".py") else (root / name).rglob("test_*.py"))
+        }
+        return sorted(path.relative_to(root).as_posix() for path in found)
+
 
 GENERATION = "tests/model_src/generation"
 METRICS = "tests/training/evaluation/metrics"
@@ -64,7 +73,7 @@ FOLDERS = {
             f"{METRICS}/test_{name}.py"
             for name in (
                 *("values", "labeler", "labeler_check", "labeler_probes", "overlap", "template_captions", "edges"),
-                "authorities",
+                *("authorities", "answers"),
             )
         ),
     ),
