@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from prelim.labels.labeler import _cut, _Phrases
+from tests.training.conftest import CAPTIONS, LABELS
 from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
 from training.evaluation.metrics.answers import answer_measures, are_questions
@@ -30,7 +31,16 @@ from training.evaluation.metrics.overlap import (
     sacrebleu_measures,
 )
 from training.evaluation.metrics.r2gen import tokens
-from training.evaluation.metrics.template_captions import label_scores
+from training.evaluation.metrics.template_captions import TemplateScorer, label_scores
+
+
+def template_scorer(count: int) -> TemplateScorer:
+    """A scorer of so many pictures, each with its own labels and caption."""
+    studies: list[Any] = [
+        SimpleNamespace(labels=labels._asdict(), text=lambda _, caption=captions[0]: caption)
+        for labels, captions in zip(LABELS[:count], CAPTIONS, strict=False)
+    ]
+    return TemplateScorer(dict(zip(LABELS, CAPTIONS, strict=True)), studies, studies)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +54,9 @@ from training.evaluation.metrics.template_captions import label_scores
         lambda: sacrebleu_measures({"s": ["a"]}, ["a", "b"]),
         lambda: rexrank_measures({"s": ["a"]}, ["a", "b"]),
         lambda: label_scores([], [SimpleNamespace(labels=None)]),
+        lambda: template_scorer(2).measures({"s": [""]}),
+        lambda: template_scorer(1).measures({"s": ["", ""]}),
+        lambda: template_scorer(2).counts([""]),
         lambda: optional._chexbert_scores(SimpleNamespace(get_label=lambda _: [1]), ["a"], ["a", "b"]),
         lambda: answer_measures({"s": ["a"]}, ["a"], (), ["", ""]),
         lambda: answer_measures({"s": ["a", "b"]}, ["a"], (), [""]),

@@ -193,15 +193,23 @@ def test_rouge_and_cider_by_hand() -> None:
 def test_meteor_by_hand() -> None:
     """Denkowski and Lavie, 2014: weights .75 and .25 of words, .85 of recall, .6 (chunks / matches)^.2."""
     counts = np.zeros(23)
-    counts[0:4] = [5, 6, 2, 2]  # lengths, and the function words among them
-    counts[4:8] = [2, 2, 1, 1]  # exact: content words of text and reference, function words of each
-    counts[8:12] = [1, 1, 0, 0]  # by stem
-    counts[20:23] = [2, 4, 4]
-    matched = (0.75 * 2 + 0.25 * 1) * 1.0 + 0.75 * 1 * 0.6
-    precision, recall = matched / (0.75 * 3 + 0.25 * 2), matched / (0.75 * 4 + 0.25 * 2)
+    counts[0:4] = [12, 15, 4, 5]  # lengths of text and reference, and the function words among them
+    counts[4:8] = [2, 3, 1, 2]  # exact: content words of text and reference, function words of each
+    counts[8:12] = [1, 2, 0, 1]  # by stem
+    counts[12:16] = [1, 1, 1, 0]  # by synonym
+    counts[16:20] = [0, 2, 1, 1]  # by paraphrase
+    counts[20:23] = [3, 7, 9]
+    weights = (1.0, 0.6, 0.8, 0.6)
+    content, function = ((2, 1, 1, 0), (3, 2, 1, 2)), ((1, 0, 1, 1), (2, 1, 0, 1))
+    of_text, of_reference = (
+        sum(w * (0.75 * c + 0.25 * f) for w, c, f in zip(weights, content[side], function[side], strict=True))
+        for side in (0, 1)
+    )
+    precision, recall = of_text / (0.75 * 8 + 0.25 * 4), of_reference / (0.75 * 10 + 0.25 * 5)
     f_mean = 1 / (0.15 / precision + 0.85 / recall)
 
-    assert meteor(counts) == pytest.approx(f_mean * (1 - 0.6 * (2 / 4) ** 0.2))
+    assert meteor(counts) == pytest.approx(f_mean * (1 - 0.6 * (3 / 8) ** 0.2))
+    assert meteor(np.array([counts, 2 * counts])) == pytest.approx([meteor(counts)] * 2), "each by itself"
     assert meteor(np.zeros(23)) == 0
     assert meteor_counts([]).shape == (0, 23)
     assert _one_line(" a ||| b\nc ") == "a b c"
