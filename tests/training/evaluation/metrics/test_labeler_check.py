@@ -2,13 +2,14 @@
 
 import io
 import json
+import runpy
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from training.evaluation.metrics import coverage, labeler_check
+from training.evaluation.metrics import coverage, f1, labeler_check
 from training.evaluation.metrics.f1 import f1_interval
 
 PAGE = Path(__file__).parents[4] / "docs" / "evaluate.md"
@@ -108,3 +109,15 @@ def test_simulated_intervals_are_those_of_the_page(
     coverage.main()
     assert capsys.readouterr().out.splitlines() == [*head, "| 40 | 50 % | 96 % |", "| 3 | 25 % | 100 % |"]
     assert (coverage.POSITIVES, coverage.REPORTS) == ((5, 10, 20, 40), 300)
+
+
+def test_both_run_as_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files are programs; the simulation begins at once."""
+    monkeypatch.setattr(sys, "argv", ["labeler_check", "--help"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(labeler_check.__file__, run_name="__main__")
+    assert "--gold" in capsys.readouterr().out
+    monkeypatch.setattr(f1, "f1_interval", None)
+    monkeypatch.setattr(f1, "f1", lambda _: sys.exit("simulated"))
+    with pytest.raises(SystemExit, match="simulated"):
+        runpy.run_path(coverage.__file__, run_name="__main__")
