@@ -250,6 +250,7 @@ FORMATS_OF_ONE = [
         ("rexrank", "patient42142_study5", ""),
         ("rexrank", "patient42142_study6", ""),
     ),
+    (("table", "train\\patient7\\study5", ""), ("rexrank", "patient7_study5", ""), ("rexrank", "patient7_study6", "")),
     (
         ("rexgradient", "pGRDN004ABC_aGRDN00DEF_s1.2", ""),
         ("table", "GRDN004ABC_GRDN00DEF", ""),

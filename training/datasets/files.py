@@ -165,7 +165,7 @@ def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False
     """
     kept = {}
     for name, value in sections.items():
-        text = _unpack_list(value) if isinstance(value, str) else value
+        text = unpack_list(value) if isinstance(value, str) else value
         if text is not None and not isinstance(text, str):
             raise DatasetError(f"{place}: {name} is {type(text).__name__}; expected a text or null")
         if text and (answers or read_value(text)) and has_words(text):
@@ -173,7 +173,7 @@ def keep_texts(sections: Mapping[str, Any], place: str, *, answers: bool = False
     return kept
 
 
-def _unpack_list(text: str) -> Any:
+def unpack_list(text: str) -> Any:
     """The text, or, where it is a Python or JSON list of texts such as `['Clear.']`, its only one, else the list."""
     if not re.fullmatch(r"\s*\[\s*(['\"]).*\1\s*,?\s*\]\s*", text, re.DOTALL):
         return text

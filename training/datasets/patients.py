@@ -13,8 +13,12 @@ PUBLISHED = (
 
 
 def find_patient(name: str) -> str | None:
-    """The patient that an id or path of a published data set names; None for any other: a prefix may be a hospital."""
-    return next((found[1] for pattern in PUBLISHED if (found := pattern.search(name))), None)
+    """The patient that an id or path of a published data set names; None for any other: a prefix may be a hospital.
+
+    Windows' separators are read.
+    """
+    path = name.replace("\\", "/")
+    return next((found[1] for pattern in PUBLISHED if (found := pattern.search(path))), None)
 
 
 _MIMIC_STUDY = re.compile(r"(?:^|[/_])s?(5\d{7})(?=[/_.]|$)", re.IGNORECASE)
@@ -36,7 +40,7 @@ def find_published(names: Iterable[str], patient: str | None, source_format: str
 
     returns : such as `mimic study 50414267` and `mimic patient 10000032`; None for what the names do not tell
     """
-    names = list(names)
+    names = [name.replace("\\", "/") for name in names]
     if source_format in OPENI_FORMATS:
         names.insert(0, f"CXR{names[0].upper().removeprefix('CXR')}")
     given = [patient] if patient else []

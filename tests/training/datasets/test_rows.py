@@ -179,6 +179,21 @@ def test_each_image_has_its_own_view(tmp_path: Path, form: str) -> None:
         read_source(write_form(tmp_path, form, [row | {"view": ["PA"]}]))
 
 
+def test_lists_of_images_and_views_in_a_csv(tmp_path: Path) -> None:
+    """Other programs write a list into a cell as text; a name with brackets is one name."""
+    table = (
+        "id,image,view,report\n"
+        "1,\"['a.png', 'b.png']\",\"['PA', 'LATERAL']\",Clear.\n"
+        '2,"[""c.png""]",PA,Edema.\n'
+        "3,[d].png,PA,Mass.\n"
+    )
+    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
+    studies = read_source(Source("table", str(tmp_path / "t.csv")))
+    named = [[image.name for image in study.images] for study in studies]
+    assert named == [["a.png", "b.png"], ["c.png"], ["[d].png"]]
+    assert [study.views for study in studies] == [("PA", "LATERAL"), ("PA",), ("PA",)]
+
+
 @pytest.mark.parametrize("key", ["set", "subset", "partition"])
 @pytest.mark.parametrize("form", ["table", "pairs", "rexrank"])
 def test_a_split_that_is_not_known_is_refused(tmp_path: Path, key: str, form: str) -> None:

@@ -37,6 +37,8 @@ def write_xreport(folder: Path, rows: list[list[str]]) -> Path:
         ("p10_p10000_s0", "10000"),
         ("files/p10/p10000032/s50414267/x.jpg", "10000032"),
         ("train/patient42142/study5", "patient42142"),
+        ("E:\\CheXpert\\train\\patient42142\\study5\\view1.jpg", "patient42142"),
+        ("files\\p10\\p10000032\\s50414267", "10000032"),
         ("CXR2384_IM-0942", "CXR2384"),
         ("pGRDN004AB_aGRDN00D_s1.2.3", "GRDN004AB"),
         ("site1_0001", None),

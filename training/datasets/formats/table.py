@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.datasets.files import PROMPT, collect_labels, keep_texts
+from training.datasets.files import PROMPT, collect_labels, keep_texts, unpack_list
 from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
@@ -82,7 +82,10 @@ def _name_below(root: Path, file: Path, name: str) -> str:
 def _read_row(
     place: str, values: Mapping[str, Any], given: Mapping[str, str], splits: SplitReader, written: Path
 ) -> dict[str, Any]:
-    """The values of a row by COLUMNS, and its labels. Raises DatasetError as `read` does."""
+    """The values of a row by COLUMNS, and its labels; images and views also as a list that was written as text.
+
+    Raises DatasetError as `read` does.
+    """
     if absent := sorted(column for column in given.values() if column not in values):
         raise DatasetError(
             f"{place} has no column {', '.join(absent)} (dataset.columns); its columns are: {', '.join(values)}"
@@ -95,6 +98,8 @@ def _read_row(
     if "patient" not in given:
         row["patient"] = find_patient_value(rest)
     row["split"] = name_split(row["split"], place) if "split" in given else splits.read(rest, place)
+    for name in ("image", "view"):
+        row[name] = unpack_list(row[name]) if isinstance(row[name], str) else row[name]
     row["image"] = _read_images(row["image"], written)
     if not row["image"]:
         raise DatasetError(
