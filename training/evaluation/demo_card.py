@@ -21,6 +21,7 @@ from typing import Any
 
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
+from training.datasets.files import read_json
 from training.datasets.formats.open_radiology import Record, read_records
 from training.datasets.trained_on import name_weights
 from training.evaluation import confidence, input_gate
@@ -266,27 +267,23 @@ def main() -> None:
     arguments = parser.parse_args()
     path = arguments.model / MEASUREMENTS
     if arguments.check:
-        kept = _read(path)
-        found = {name: _read(getattr(arguments, name)) for name in MEASURED}
+        kept = read_json(path)
+        found = {name: read_json(getattr(arguments, name)) for name in MEASURED}
         check_weights({MEASUREMENTS: kept, **found}, arguments.model)
         if differences := find_differences({name: kept[name] for name in MEASURED}, found):
             sys.exit("\n".join(differences))
         return
     if arguments.data:
-        files = {name: _read(getattr(arguments, name)) for name in (*MEASURED, "training")}
+        files = {name: read_json(getattr(arguments, name)) for name in (*MEASURED, "training")}
         check_weights(files, arguments.model)
         records = read_records(arguments.data, "train")
         attribution = (arguments.data / "ATTRIBUTION.md").read_text(encoding="utf-8")
         measured = collect(**files, records=records, attribution=attribution)
         path.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    measured = _read(path)
+    measured = read_json(path)
     check_weights({MEASUREMENTS: measured}, arguments.model)
     card = write_card(read_model_folder(arguments.model), measured)
     (arguments.model / MODEL_CARD).write_text(card, encoding="utf-8")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import inspect
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ from prelim.networks.model_folder import read_model_folder
 from tests.parity.fixture import ATOL
 from training.datasets.delimited import read_rows
 from training.datasets.source import Source
-from training.evaluation import external
+from training.datasets.study import DatasetError
+from training.evaluation import demo_card, external
 from training.evaluation.baselines import pixel_vectors, random_reports
 from training.evaluation.data import read_data
 from training.evaluation.demo_card import MEASUREMENTS
@@ -104,6 +106,15 @@ def test_a_wrong_figure_is_found() -> None:
     assert "'3 of 4.'" in told
     with pytest.raises(ValueError, match="0 parts <!-- y -->"):
         find_part(page, "y")
+
+
+def test_files_of_figures_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that an interruption cut, and one that is not there; terminal.program shows the message in one line."""
+    (tmp_path / "cut.json").write_text('{"weights": ', encoding="utf-8")
+    for name, message in (("cut.json", "cut.json is not JSON"), ("absent.json", "absent.json cannot be read: No such")):
+        monkeypatch.setattr(sys, "argv", ["card", str(DEMO), "--check", "--evaluation", str(tmp_path / name)])
+        with pytest.raises(DatasetError, match=message):
+            demo_card.main()
 
 
 def test_the_readme_says_that_the_demo_is_mostly_wrong_elsewhere() -> None:

@@ -66,7 +66,7 @@ def read_records(folder: Path, split: str) -> list[Record]:
     """The rows of captions.csv that belong to a split, in their order."""
     path = folder / "captions.csv"
     if not path.is_file():
-        raise DatasetError(f"{path} does not exist; give the folder of the data set as data=FOLDER")
+        raise DatasetError(f"{path} does not exist; give the folder of the data set")
     records = []
     splits = set()
     with path.open(newline="", encoding="utf-8") as file:
@@ -85,6 +85,6 @@ def read_templates(folder: Path) -> dict[Labels, tuple[str, ...]]:
     """The right captions of every label combination; templates.json joins the four labels with `|`."""
     path = folder / TEMPLATES
     if not path.is_file():
-        raise DatasetError(f"{path} does not exist; give the folder of the data set as data=FOLDER")
+        raise DatasetError(f"{path} does not exist; give the folder of the data set")
     templates = json.loads(path.read_text(encoding="utf-8"))
     return {Labels(*key.split("|")): tuple(captions) for key, captions in templates.items()}
