@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _write(studies: Path, predictions: Path, output: Output) -> int:
-    entries = json.loads(studies.read_text(encoding="utf-8"))
+    entries = json.loads(studies.read_bytes())
     for table in output.columns("study_id", "report", "message"):
         for row in table.to_pylist():
             if row["report"] is None:

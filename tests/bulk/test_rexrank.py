@@ -1,9 +1,14 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from bulk.rexrank import main
+from bulk.rexrank import _write, main
+from bulk.storage import Location
+from bulk.studies import StudyList
 from tests.tiny_model import png
 
 
@@ -27,3 +32,16 @@ def test_predictions_join_the_studies(tiny_mar: Path, tmp_path: Path, capsys: py
     assert found["s1"]["model_prediction"] == found["s2"]["model_prediction"] != ""
     assert found["s3"]["model_prediction"] == ""
     assert "study s3: the file does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_what_was_read_at_the_start_is_read_at_the_end(tmp_path: Path, encoding: str) -> None:
+    """In the encodings of JSON, with a byte order mark or without: hours of reports must not be lost to one."""
+    file = tmp_path / "in.json"
+    file.write_bytes(json.dumps({"s1": {"image_path": ["ä.png"]}}, ensure_ascii=False).encode(encoding))
+    assert [study.study_id for study in StudyList(Location.of(str(file))).read()] == ["s1"]
+    rows = [{"study_id": "s1", "report": "Ödem.", "message": None}]
+    written: Any = SimpleNamespace(columns=lambda *_: iter([pa.Table.from_pylist(rows)]))
+    assert _write(file, tmp_path / "out.json", written) == 0
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert found == {"s1": {"image_path": ["ä.png"], "model_prediction": "Ödem."}}
