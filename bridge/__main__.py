@@ -4,6 +4,7 @@ python -m bridge bridge.yaml                          # run, until SIGTERM or Ct
 python -m bridge queue bridge.yaml                    # how many studies wait, and what became of the others
 python -m bridge queue bridge.yaml list --state dead
 python -m bridge queue bridge.yaml retry
+python -m bridge agreement bridge.yaml --out FILE     # how drafts and signed reports agree, as counts
 python -m bridge deidentify bridge.yaml FILE... --out FOLDER   # copies without identities, to look for a fault
 """
 
@@ -50,6 +51,10 @@ def _run_command(arguments: list[str]) -> int:
         from bridge.commands.administration import administer
 
         return administer(arguments[1:])
+    if arguments[:1] == ["agreement"]:
+        from bridge.commands.agreement import show_agreement
+
+        return show_agreement(arguments[1:])
     if arguments[:1] == ["deidentify"]:
         from bridge.commands.debug_copies import copy_files
 

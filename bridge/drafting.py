@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from bridge.configuration.settings import Settings
 from bridge.dicom.clinical_context import read_context
 from bridge.dicom.deidentify import write_deidentified
-from bridge.dicom.identity import SiteKey, document_uid
+from bridge.dicom.identity import Identifiers, SiteKey, document_uid
 from bridge.dicom.study_state import StudyState, find_heads
 from bridge.documents.answer import HttpError, read_report
 from bridge.documents.draft import Draft
@@ -23,6 +23,7 @@ from bridge.failures import Outage, StudyFailure
 from bridge.journal import log
 from bridge.peers.interfaces import Destination, DraftReceiver, StudySource
 from bridge.peers.report_client import ReportClient, is_about_options, is_refusal
+from bridge.store.agreement import Agreement
 from bridge.store.queue import DueStudy, Queue
 from prelim_client.answers import Answer, ReportError
 
@@ -72,6 +73,7 @@ class Drafter:
         destination: Destination,
         *,
         outputs: Sequence[DraftReceiver] = (),
+        agreement: Agreement | None = None,
     ) -> None:
         self._settings = settings
         self._queue = queue
@@ -79,6 +81,7 @@ class Drafter:
         self._archive = archive
         self._destination = destination
         self._outputs = outputs
+        self._agreement = agreement
         self._client = ReportClient(settings.server)
         self._kinds = chosen_kinds(settings.report)
         self._readings: OrderedDict[str, KeptAnswer] = OrderedDict()
@@ -247,11 +250,22 @@ class Drafter:
             if document_uid(uid, kind) not in present:
                 self._destination.store(WRITERS[kind](draft, self._settings.report))
         stored = self._queue.add_draft(study.uid, uid, replaced, fingerprint)
+        self._compare_later(draft)
         draft = replace(draft, written=datetime.datetime.fromtimestamp(stored).astimezone())
         for number, output in enumerate(self._outputs):
             if (uid, number) not in delivered:
                 output.send(draft)
                 delivered.add((uid, number))
+
+    def _compare_later(self, draft: Draft) -> None:
+        """Note what the current draft says, for when the study's report is signed."""
+        if self._agreement is None:
+            return
+        known = Identifiers.of(draft.header)
+        if draft.withdrawn:
+            self._agreement.withdraw_draft(known)
+        else:
+            self._agreement.add_draft(known, draft.answer["model"]["sha256"], draft.answer["report"])
 
 
 def _cut_pixels(image: Dataset) -> Dataset:

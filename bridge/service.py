@@ -10,6 +10,7 @@ from bridge.dicom.identity import SiteKey
 from bridge.drafting import Drafter
 from bridge.endpoints.draft_route import listen_for_drafts
 from bridge.endpoints.hook import listen_to_hook
+from bridge.endpoints.signed_reports import SignedReports, listen_for_reports
 from bridge.journal import describe_failure, log
 from bridge.peers.dicomweb import DicomWebArchive
 from bridge.peers.dimse import StoreClient, receive_images
@@ -18,6 +19,7 @@ from bridge.peers.hl7v2 import Hl7Client
 from bridge.peers.interfaces import DraftReceiver, StudySources
 from bridge.peers.orthanc import ChangeFeed
 from bridge.polling import Poll
+from bridge.store.agreement import Agreement
 from bridge.store.queue import Queue, sole_process
 from bridge.store.schema import NotRecorded
 from bridge.store.spool import Spool
@@ -55,8 +57,9 @@ def _start_drafting(settings: Settings, key: SiteKey, stack: contextlib.ExitStac
     outputs: list[DraftReceiver] = [] if settings.hl7 is None else [Hl7Client(settings.hl7)]
     outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
     sources = StudySources(spool, pacs, follows=settings.poll is not None or settings.hook is not None)
-    drafter = Drafter(settings, queue, key, sources, destination, outputs=outputs)
-    loops = [_purging(settings, queue, spool)]
+    agreement = _open_agreement(settings, key, stack)
+    drafter = Drafter(settings, queue, key, sources, destination, outputs=outputs, agreement=agreement)
+    loops = [_purging(settings, queue, spool, agreement)]
     loops += [StudyWorker(settings, queue, key, drafter).step] * settings.queue.workers
     if pacs is not None and settings.poll is not None:
         loops.append(_every(settings.poll.every_s, _poll(settings, queue, pacs)))
@@ -64,6 +67,12 @@ def _start_drafting(settings: Settings, key: SiteKey, stack: contextlib.ExitStac
         stack.enter_context(listen_to_hook(settings, queue))
     if spool is not None:
         stack.enter_context(receive_images(settings, queue, spool))
+    if settings.signed is not None and agreement is not None:
+        reports = SignedReports(settings.signed, agreement, enabled=settings.enabled)
+        if settings.signed.folder is not None:
+            loops.append(reports.read_folder)
+        if settings.signed.port is not None:
+            stack.enter_context(listen_for_reports(settings.signed, reports.take))
     stack.enter_context(_running(loops, stop))
     return queue.counts()["waiting"]
 
@@ -110,7 +119,14 @@ def _poll(settings: Settings, queue: Queue, pacs: DicomWebArchive) -> Poll:
     return Poll(settings.poll, settings.queue.stable_s, queue, pacs, feed)
 
 
-def _purging(settings: Settings, queue: Queue, spool: Spool | None) -> Callable[[], bool]:
+def _open_agreement(settings: Settings, key: SiteKey, stack: contextlib.ExitStack) -> Agreement | None:
+    """Return what drafts and signed reports are compared in, if they are."""
+    if settings.signed is None:
+        return None
+    return stack.enter_context(contextlib.closing(Agreement(settings.state / "agreement.sqlite", key)))
+
+
+def _purging(settings: Settings, queue: Queue, spool: Spool | None, agreement: Agreement | None) -> Callable[[], bool]:
     """Return a step that removes what is past its retention, once an hour."""
 
     def step() -> None:
@@ -118,6 +134,8 @@ def _purging(settings: Settings, queue: Queue, spool: Spool | None) -> Callable[
         if spool is not None and settings.store_scp is not None:
             waiting = [entry.study for entry in queue.list("waiting")]
             removed += spool.purge(settings.store_scp.keep_hours, waiting)
+        if agreement is not None and settings.signed is not None:
+            removed += agreement.purge(settings.signed.pair_days, settings.signed.keep_days)
         if removed:
             log("purged", count=removed)
 

@@ -17,6 +17,7 @@ from bridge.configuration.section import (
     check_url,
 )
 from bridge.configuration.server import LONGEST_WAIT_S, ServerSettings
+from bridge.configuration.signed import SignedSettings
 
 CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 """PS3.5 6.2, CS."""
@@ -268,6 +269,7 @@ class Settings(ConfigSection):
     drafts: DraftsSettings | None = None
     hl7: Hl7Settings | None = None
     fhir: FhirSettings | None = None
+    signed: SignedSettings | None = None
     queue: QueueSettings = field(default_factory=QueueSettings)
     report: ReportSettings = field(default_factory=ReportSettings)
 
@@ -278,6 +280,8 @@ class Settings(ConfigSection):
             raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, both, or only drafts")
         if self.has_archive and self.dicomweb is None and self.store_scu is None:
             raise ConfigError("there is no way out: give dicomweb or store_scu")
+        if self.signed is not None and not self.has_archive:
+            raise ConfigError("signed needs drafts to compare with: give dicomweb or store_scp too")
         if self.poll is not None and self.queue.retention_days <= self.poll.days:
             raise ConfigError(
                 f"queue.retention_days is {self.queue.retention_days}; it must be more than poll.days, "

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom.dataset import Dataset
+
 from bridge.configuration.section import ConfigError
 
 KEY_BYTES = 32
@@ -23,6 +25,30 @@ SERIES = uuid.UUID("8d4a5c2e-3c0f-5b57-9f0e-2b7a1f6f0d11")
 
 DRAFT, MEASUREMENTS, PDF = KINDS = ("sr", "tid1500", "pdf")
 """The documents of a draft: the Basic Text SR, which is the draft itself, and those that a switch adds to it."""
+
+
+@dataclass(frozen=True)
+class Identifiers:
+    """What a study is known by; "" for what is not known.
+
+    study     : Study Instance UID
+    accession : Accession Number, of the RIS
+    placer    : number of the order, of whoever ordered the study
+    """
+
+    study: str = ""
+    accession: str = ""
+    placer: str = ""
+
+    @classmethod
+    def of(cls, header: Dataset) -> "Identifiers":
+        """Read them in the header of an image; the orders are in it or in its Request Attributes Sequence."""
+        orders = [header, *(header.get("RequestAttributesSequence") or ())]
+        accession, placer = (
+            next(filter(None, (str(order.get(keyword) or "").strip() for order in orders)), "")
+            for keyword in ("AccessionNumber", "PlacerOrderNumberImagingServiceRequest")
+        )
+        return cls(str(header.StudyInstanceUID), accession, placer)
 
 
 @dataclass(frozen=True)

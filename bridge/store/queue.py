@@ -10,19 +10,16 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.store.schema import NotRecorded, QueueError, migrate
+from bridge.store.database import Database
+from bridge.store.schema import MIGRATIONS, QueueError
 
 OUTCOMES = ("reported", "skipped", "refused", "dead")
 STATES = ("waiting", *OUTCOMES)
-
-LOCKED_S = 30.0
-"""How long a transaction waits for another program's."""
 
 STATE = "CASE WHEN waiting THEN 'waiting' ELSE outcome END"
 REASON = "CASE WHEN waiting THEN failure ELSE reason END"
@@ -67,7 +64,7 @@ class Entry:
     updated: float
 
 
-class Queue:
+class Queue(Database):
     """The queue in one SQLite file, used by the threads of one process and, at the same time, by the command line.
 
     clock : returns the time in seconds since 1970
@@ -75,35 +72,11 @@ class Queue:
     Raises QueueError for a file that cannot be used, NotRecorded.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self.path = path
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._taken: set[str] = set()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.touch(mode=0o600)
-            self._base = sqlite3.connect(path, timeout=LOCKED_S, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.OperationalError) as error:
-            raise QueueError(f"{path} cannot be opened: {getattr(error, 'strerror', error)}") from None
-        try:
-            self._base.execute("PRAGMA journal_mode = WAL")
-            # NORMAL would lose the last transactions in a power failure.
-            self._base.execute("PRAGMA synchronous = FULL")
-            self._base.execute("PRAGMA foreign_keys = ON")
-            with self._transaction() as base:
-                migrate(base, path.name)
-        except sqlite3.DatabaseError as error:
-            self._base.close()
-            if isinstance(error, sqlite3.OperationalError):
-                raise NotRecorded.of(error) from None
-            raise QueueError(
-                f"{path.name} is damaged: restore a backup, or delete it; polling fills a new one"
-            ) from None
+    migrations = MIGRATIONS
 
-    def close(self) -> None:
-        """Close the file."""
-        self._base.close()
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(path, clock)
+        self._taken: set[str] = set()
 
     def notify(self, study: str, delay: float) -> None:
         """Record that something happened to a study, which makes it due after `delay` seconds.
@@ -278,27 +251,6 @@ class Queue:
         except sqlite3.Error as error:
             path.unlink()
             raise QueueError(f"{path.name} could not be written: {error}; is the disk full?") from None
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run what is inside as one transaction; a transaction inside a transaction is part of it.
-
-        Raises NotRecorded.
-        """
-        with self._lock:
-            if self._base.in_transaction:
-                yield self._base
-                return
-            try:
-                self._base.execute("BEGIN IMMEDIATE")
-                yield self._base
-                self._base.execute("COMMIT")
-            except BaseException as error:
-                if self._base.in_transaction:
-                    self._base.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
-                    raise NotRecorded.of(error) from None
-                raise
 
 
 @contextlib.contextmanager

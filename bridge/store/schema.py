@@ -1,6 +1,7 @@
 """The schema of the queue's database, and how an older one becomes the newest."""
 
 import sqlite3
+from collections.abc import Sequence
 
 MIGRATIONS = (
     """
@@ -43,6 +44,41 @@ MIGRATIONS = (
 """Script number n brings a database of version n - 1 to version n (PRAGMA user_version). Scripts are never edited."""
 
 
+AGREEMENT = (
+    """
+    CREATE TABLE drafted (
+        study TEXT PRIMARY KEY,
+        accession TEXT NOT NULL,
+        placer TEXT NOT NULL,
+        weights TEXT NOT NULL,
+        findings TEXT NOT NULL,
+        updated REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE signed (
+        name TEXT PRIMARY KEY,
+        study TEXT NOT NULL,
+        accession TEXT NOT NULL,
+        placer TEXT NOT NULL,
+        reported TEXT NOT NULL,
+        findings TEXT NOT NULL,
+        updated REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE agreed (
+        day TEXT NOT NULL,
+        weights TEXT NOT NULL,
+        finding TEXT NOT NULL,
+        both INTEGER NOT NULL,
+        draft INTEGER NOT NULL,
+        signed INTEGER NOT NULL,
+        neither INTEGER NOT NULL,
+        PRIMARY KEY (day, weights, finding)
+    ) STRICT;
+    CREATE TABLE counted (name TEXT PRIMARY KEY, count INTEGER NOT NULL) STRICT;
+    """,
+)
+"""The same for the database of signed reports. Study, accession, placer and name are digests with the site's key."""
+
+
 class QueueError(Exception):
     """The queue cannot be opened; the message has no patient data."""
 
@@ -71,18 +107,18 @@ class NotRecorded(Exception):
         return error if code == sqlite3.SQLITE_ERROR else cls("queue_locked" if locked else "queue_unwritable")
 
 
-def migrate(base: sqlite3.Connection, name: str) -> None:
+def migrate(base: sqlite3.Connection, name: str, migrations: Sequence[str] = MIGRATIONS) -> None:
     """Bring the schema to the newest version, inside a transaction of the caller's.
 
     Raises QueueError for the database of a newer bridge; `name` is that of its file.
     """
     (version,) = base.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
+    if version > len(migrations):
         raise QueueError(
-            f"{name} has schema {version}; this version of the bridge knows up to {len(MIGRATIONS)}; "
+            f"{name} has schema {version}; this version of the bridge knows up to {len(migrations)}; "
             "start the newer version, or restore the backup made before the upgrade"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+    for number, script in enumerate(migrations[version:], start=version + 1):
         for statement in filter(str.strip, script.split(";")):
             base.execute(statement)
         base.execute(f"PRAGMA user_version = {number}")

@@ -32,6 +32,7 @@ MISTAKES: dict[str, dict[str, Any]] = {
     "is not a TrueType font": WEB | {"report": {"pdf": True, "fonts": ["none.ttf"]}},
     "TAKEN on 127.0.0.1 cannot be used": WEB | {"hook": {"port": "TAKEN"}},
     "store_scp.port TAKEN on 127.0.0.1 cannot": SCP | {"store_scp": {"peers": ["XRAY1"], "port": "TAKEN"}},
+    "signed.port TAKEN on 127.0.0.1 cannot": WEB | {"signed": {"port": "TAKEN"}},
     "port TAKEN on": {"state": "state", "drafts": {"port": "TAKEN"}},
     "folder/queue.sqlite cannot be opened": WEB | {"state": "folder"},
     "empty is not a token or a password": WEB | {"hook": {"port": 0, "token_file": "empty"}},
@@ -62,7 +63,7 @@ def test_a_locked_queue_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By `sqlite3` at another terminal, or a backup program, for the command line too."""
-    monkeypatch.setattr("bridge.store.queue.LOCKED_S", 0.0)
+    monkeypatch.setattr("bridge.store.database.LOCKED_S", 0.0)
     (tmp_path / "bridge.yaml").write_text(yaml.safe_dump(WEB))
     Queue(tmp_path / "state" / "queue.sqlite").close()
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "queue.sqlite", isolation_level=None)) as other:

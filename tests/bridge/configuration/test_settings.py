@@ -51,6 +51,13 @@ WRONG = {
     "report.series_description cannot be used": {"report": {"series_description": "a\\b"}},
     "report.manufacturer cannot be used": {"report": {"manufacturer": "漢" * 30}},
     "fhir.url is not the address of a server": {"fhir": {"url": "http://"}},
+    "signed has no way in: give port": {"signed": {}},
+    "signed.host is 0.0.0.0, which is not loopback; list signed.senders": {"signed": {"port": 1, "host": "0.0.0.0"}},  # noqa: S104
+    "signed.senders has an entry that is not an IP address": {"signed": {"port": 1, "senders": ["ris"]}},
+    "signed.accession must have one or more fields of OBR": {"signed": {"port": 1, "accession": ["PID-3"]}},
+    "signed.port is 70000": {"signed": {"port": 70000}},
+    "signed.keep_days is 7; allowed: 14.0 to 3650": {"signed": {"port": 1, "keep_days": 7}},
+    "signed needs drafts to compare with": {"dicomweb": ..., "drafts": {}, "signed": {"port": 1}},
     "test.server.images is a bool": {"server": {"images": True}},
     "test.store_scp.tls.key is missing": {"store_scp": {"peers": ["A"], "tls": {"certificate": "a", "ca": "b"}}},
 }

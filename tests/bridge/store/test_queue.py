@@ -94,7 +94,7 @@ def test_a_full_disk_records_nothing_and_loses_nothing(path: Path) -> None:
 
 def test_a_locked_queue_records_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever reported the study is told, and sends it again."""
-    monkeypatch.setattr("bridge.store.queue.LOCKED_S", 0.0)
+    monkeypatch.setattr("bridge.store.database.LOCKED_S", 0.0)
     with open_queue(path) as queue, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(NotRecorded, match="queue_locked"):
@@ -168,7 +168,7 @@ def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.M
     """A script that fails in its middle leaves the version before it."""
     with open_queue(path) as queue:
         queue.notify("1.2", 0)
-    monkeypatch.setattr("bridge.store.schema.MIGRATIONS", (*MIGRATIONS, "CREATE TABLE new (a); SELECT fault;"))
+    monkeypatch.setattr(Queue, "migrations", (*MIGRATIONS, "CREATE TABLE new (a); SELECT fault;"))
     with pytest.raises(sqlite3.OperationalError):
         Queue(path)
     monkeypatch.undo()

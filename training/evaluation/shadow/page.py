@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from prelim.labels.labeler import FINDINGS
 from training.evaluation.metrics.f1 import share_interval
@@ -27,43 +28,46 @@ _NOTE = (
     "UNVERIFIED. Labels are by rules (docs/evaluate.md); sides are not measured. Requests count as independent: where "
     "many are of one patient, intervals are too narrow."
 )
-_Row = Sequence[object]
+Row = Sequence[object]
 
 
-def write_page(
-    path: Path, names: tuple[str, str], pairs: Sequence[Pair], found: Sequence[Difference], alone: tuple[int, int]
-) -> None:
-    """Write the page, one HTML file.
+def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write the page, one HTML file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    path.write_text(f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n', encoding="utf-8")
+
+
+def describe_versions(
+    names: tuple[str, str], pairs: Sequence[Pair], found: Sequence[Difference], alone: tuple[int, int]
+) -> list[str]:
+    """What the page says of two versions, as HTML.
 
     names : of the old and the new version
     found : all differences
     alone : requests that only the old, only the new log has
     """
     measured = [measure_finding(pairs, finding) for finding in FINDINGS]
-    figure = base64.b64encode(plot(pairs, found, measured)).decode()
-    parts = [
+    return [
         f"<h1>{html.escape(names[1])} compared with {html.escape(names[0])}</h1>",
         f"<p>Both have {len(pairs)} requests; {alone[0]} more are of the old version alone, {alone[1]} of the new.</p>",
         f"<p>{_NOTE}</p>",
-        f'<img alt="Differences by finding, time and length of both versions" src="data:image/png;base64,{figure}">',
+        picture(plot(pairs, found, measured), "Differences by finding, time and length of both versions"),
         "<h2>Requests with a difference</h2>",
-        _table(["difference", "requests", "share"], _kinds(pairs, found)),
+        table(["difference", "requests", "share"], _kinds(pairs, found)),
         "<h2>Findings</h2>",
-        _table(
+        table(
             ["finding", "old", "new", "new - old", "appeared", "vanished", "side", "certainty"],
             _findings(found, measured),
         ),
         "<h2>Refusals, length, time</h2>",
-        _table(["", "old", "new", "new - old"], _numbers(pairs)),
+        table(["", "old", "new", "new - old"], _numbers(pairs)),
         "<h2>All differences</h2>",
-        _table(
+        table(
             ["request", "difference", "finding", "old", "new"],
             [(d.request, d.kind, d.finding, d.old, d.new) for d in found],
         ),
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = f'<meta charset="utf-8"><title>Versions compared</title><style>{_STYLE}</style>'
-    path.write_text(f'<!doctype html><html lang="en">{head}{"".join(parts)}</html>\n', encoding="utf-8")
 
 
 def measure_finding(pairs: Sequence[Pair], finding: str) -> tuple[float, float, Interval]:
@@ -88,13 +92,13 @@ def milliseconds(line: dict[str, object]) -> float:
     return float(sum(timing.values())) if isinstance(timing, dict) else float("nan")
 
 
-def _kinds(pairs: Sequence[Pair], found: Sequence[Difference]) -> list[_Row]:
+def _kinds(pairs: Sequence[Pair], found: Sequence[Difference]) -> list[Row]:
     requests = {kind: {d.request for d in found if d.kind == kind} for kind in KINDS}
     rows = [("any", {d.request for d in found}), *requests.items()]
     return [(kind, len(those), _percent(share_interval(len(those), len(pairs)))) for kind, those in rows]
 
 
-def _findings(found: Sequence[Difference], measured: Sequence[tuple[float, float, Interval]]) -> list[_Row]:
+def _findings(found: Sequence[Difference], measured: Sequence[tuple[float, float, Interval]]) -> list[Row]:
     counts = Counter((d.finding, d.kind) for d in found)
     return [
         (finding, f"{old:.1%}", f"{new:.1%}", _percent(difference), *(counts[finding, kind] for kind in KINDS[:4]))
@@ -102,9 +106,9 @@ def _findings(found: Sequence[Difference], measured: Sequence[tuple[float, float
     ]
 
 
-def _numbers(pairs: Sequence[Pair]) -> list[_Row]:
+def _numbers(pairs: Sequence[Pair]) -> list[Row]:
     refused = np.array([["refused" in line for line in (one.old, one.new)] for one in pairs], dtype=np.float64)
-    rows: list[_Row] = []
+    rows: list[Row] = []
     old, new, difference = _compare(refused)
     rows.append(("refused", f"{old:.1%}", f"{new:.1%}", _percent(difference)))
     lengths, times = _lengths_and_times(pairs)
@@ -165,6 +169,11 @@ def plot(
         axes.set(title=title, ylim=(0, 1), ylabel="share of reports below" if axes is time else "")
         axes.legend(frameon=False, fontsize=8)
     figure.tight_layout()
+    return draw(figure)
+
+
+def draw(figure: Figure) -> bytes:
+    """A figure as a PNG."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=110)
     plt.close(figure)
@@ -175,7 +184,13 @@ def _percent(interval: Interval) -> str:
     return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
-def _table(head: Sequence[str], rows: Sequence[_Row]) -> str:
+def table(head: Sequence[str], rows: Sequence[Row]) -> str:
+    """A table as HTML."""
     lines = [("th", head), *(("td", row) for row in rows)]
     cells = ("".join(f"<{tag}>{html.escape(f'{cell}')}</{tag}>" for cell in row) for tag, row in lines)
     return f"<table>{''.join(f'<tr>{line}</tr>' for line in cells)}</table>"
+
+
+def picture(png: bytes, words: str) -> str:
+    """A plot as HTML; `words` say what it shows."""
+    return f'<img alt="{html.escape(words)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
