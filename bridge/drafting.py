@@ -23,7 +23,7 @@ from bridge.failures import Outage, StudyFailure
 from bridge.journal import log
 from bridge.peers.interfaces import Destination, DraftReceiver, StudySource
 from bridge.peers.report_client import ReportClient, is_about_options, is_refusal
-from bridge.store.agreement import Agreement
+from bridge.store.agreement import SignedStore
 from bridge.store.queue import DueStudy, Queue
 from prelim_client.answers import Answer, ReportError
 
@@ -73,7 +73,7 @@ class Drafter:
         destination: Destination,
         *,
         outputs: Sequence[DraftReceiver] = (),
-        agreement: Agreement | None = None,
+        agreement: SignedStore | None = None,
     ) -> None:
         self._settings = settings
         self._queue = queue

@@ -19,7 +19,7 @@ from bridge.peers.hl7v2 import Hl7Client
 from bridge.peers.interfaces import DraftReceiver, StudySources
 from bridge.peers.orthanc import ChangeFeed
 from bridge.polling import Poll
-from bridge.store.agreement import Agreement
+from bridge.store.agreement import SignedStore
 from bridge.store.queue import Queue, sole_process
 from bridge.store.schema import NotRecorded
 from bridge.store.spool import Spool
@@ -119,14 +119,16 @@ def _poll(settings: Settings, queue: Queue, pacs: DicomWebArchive) -> Poll:
     return Poll(settings.poll, settings.queue.stable_s, queue, pacs, feed)
 
 
-def _open_agreement(settings: Settings, key: SiteKey, stack: contextlib.ExitStack) -> Agreement | None:
+def _open_agreement(settings: Settings, key: SiteKey, stack: contextlib.ExitStack) -> SignedStore | None:
     """Return what drafts and signed reports are compared in, if they are."""
     if settings.signed is None:
         return None
-    return stack.enter_context(contextlib.closing(Agreement(settings.state / "agreement.sqlite", key)))
+    return stack.enter_context(contextlib.closing(SignedStore(settings.state / "agreement.sqlite", key)))
 
 
-def _purging(settings: Settings, queue: Queue, spool: Spool | None, agreement: Agreement | None) -> Callable[[], bool]:
+def _purging(
+    settings: Settings, queue: Queue, spool: Spool | None, agreement: SignedStore | None
+) -> Callable[[], bool]:
     """Return a step that removes what is past its retention, once an hour."""
 
     def step() -> None:

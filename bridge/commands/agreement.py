@@ -8,7 +8,7 @@ from pathlib import Path
 from bridge.configuration.section import ConfigError
 from bridge.configuration.settings import read_settings
 from bridge.dicom.identity import SiteKey
-from bridge.store.agreement import Agreement
+from bridge.store.agreement import SignedStore
 
 
 def show_agreement(arguments: list[str]) -> int:
@@ -21,7 +21,7 @@ def show_agreement(arguments: list[str]) -> int:
     path = state / "agreement.sqlite"
     if not path.is_file():
         raise ConfigError(f"there are no signed reports in {state}: add the section signed, and start the bridge once")
-    with contextlib.closing(Agreement(path, SiteKey.load(state / "site.key"))) as agreement:
+    with contextlib.closing(SignedStore(path, SiteKey.load(state / "site.key"))) as agreement:
         summary = agreement.summary()
     for name, count in summary["counts"].items():
         print(f"{name:22} {count}")

@@ -13,7 +13,7 @@ from bridge.configuration.section import ConfigError
 from bridge.configuration.signed import SignedSettings
 from bridge.journal import describe_failure, log
 from bridge.peers.signed_report import BadMessage, acknowledge, parse, read_reports
-from bridge.store.agreement import Agreement
+from bridge.store.agreement import SignedStore
 from bridge.store.schema import NotRecorded
 
 IDLE_S = 3600.0
@@ -29,7 +29,7 @@ REFUSED = "refused"
 class SignedReports:
     """Records the signed reports of messages."""
 
-    def __init__(self, settings: SignedSettings, agreement: Agreement, *, enabled: bool = True) -> None:
+    def __init__(self, settings: SignedSettings, agreement: SignedStore, *, enabled: bool = True) -> None:
         self._settings = settings
         self._agreement = agreement
         self._enabled = enabled

@@ -23,14 +23,14 @@ KINDS = ("study", "accession", "placer")
 CELLS = ("both", "draft", "signed", "neither")
 """Who says that a finding is there."""
 
-Row = Mapping[str, str]
+StoredRow = Mapping[str, str]
 Tally = dict[tuple[str, str, str], Counter[str]]
 """(day, weights, finding) -> number of studies in each of CELLS."""
 
 A_DAY_S = 86400.0
 
 
-class Agreement(Database):
+class SignedStore(Database):
     """Drafts and signed reports in one SQLite file.
 
     clock : returns the time in seconds since 1970
@@ -142,25 +142,25 @@ class Agreement(Database):
             for kind in KINDS
         )
 
-    def _forget(self, row: Row) -> None:
+    def _forget(self, row: StoredRow) -> None:
         if "name" in row:
             self._base.execute("DELETE FROM signed WHERE name = ?", (row["name"],))
         else:
             self._base.execute("DELETE FROM drafted WHERE study = ?", (row["study"],))
 
-    def _rows(self, query: str) -> list[Row]:
+    def _rows(self, query: str) -> list[StoredRow]:
         cursor = self._base.execute(query)
         names = [column[0] for column in cursor.description]
         return [dict(zip(names, row, strict=True)) for row in cursor]
 
-    def _pair(self) -> tuple[list[tuple[Row, Row]], dict[str, list[Row]]]:
+    def _pair(self) -> tuple[list[tuple[StoredRow, StoredRow]], dict[str, list[StoredRow]]]:
         """Return pairs of draft and signed report, and what is left: drafts, reports, and reports that fit several."""
         drafts = self._rows("SELECT * FROM drafted")
-        places: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        places: dict[tuple[str, str], list[StoredRow]] = defaultdict(list)
         for draft, kind in ((draft, kind) for draft in drafts for kind in KINDS):
             places[kind, draft[kind]].append(draft)
-        pairs: dict[str, tuple[Row, Row]] = {}
-        alone: dict[str, list[Row]] = {"reports_alone": [], "reports_of_several": []}
+        pairs: dict[str, tuple[StoredRow, StoredRow]] = {}
+        alone: dict[str, list[StoredRow]] = {"reports_alone": [], "reports_of_several": []}
         for report in self._rows("SELECT * FROM signed ORDER BY reported, updated"):
             found = next(filter(None, (places.get((kind, report[kind])) for kind in KINDS if report[kind])), [])
             if len(found) == 1:
@@ -172,7 +172,7 @@ class Agreement(Database):
         return list(pairs.values()), alone
 
 
-def _tally(pairs: Iterable[tuple[Row, Row]]) -> Tally:
+def _tally(pairs: Iterable[tuple[StoredRow, StoredRow]]) -> Tally:
     tally: Tally = defaultdict(Counter)
     for draft, report in pairs:
         said = [set(json.loads(row["findings"])) for row in (draft, report)]

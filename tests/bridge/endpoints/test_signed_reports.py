@@ -17,7 +17,7 @@ from bridge.__main__ import main
 from bridge.configuration.signed import SignedSettings
 from bridge.dicom.identity import Identifiers, SiteKey
 from bridge.endpoints.signed_reports import SignedReports, listen_for_reports
-from bridge.store.agreement import Agreement
+from bridge.store.agreement import SignedStore
 from bridge.store.schema import NotRecorded
 from tests.bridge.conftest import Bench
 from tests.bridge.signed_messages import EFFUSION, oru
@@ -27,15 +27,15 @@ KNOWN = Identifiers("1.2.3", "ACC-1")
 
 
 @pytest.fixture
-def agreement(tmp_path: Path) -> Iterator[Agreement]:
+def agreement(tmp_path: Path) -> Iterator[SignedStore]:
     """A database with one draft."""
     key = SiteKey.load(tmp_path / "state" / "site.key")
-    with contextlib.closing(Agreement(tmp_path / "state" / "agreement.sqlite", key)) as opened:
+    with contextlib.closing(SignedStore(tmp_path / "state" / "agreement.sqlite", key)) as opened:
         opened.add_draft(KNOWN, "a" * 64, EFFUSION)
         yield opened
 
 
-def counts(agreement: Agreement) -> dict[str, int]:
+def counts(agreement: SignedStore) -> dict[str, int]:
     """The counts that are not zero."""
     return {name: count for name, count in agreement.summary()["counts"].items() if count}
 
@@ -61,7 +61,7 @@ def frame(message: bytes) -> bytes:
     return b"\x0b" + message + b"\x1c\r"
 
 
-def test_messages_over_mllp(agreement: Agreement) -> None:
+def test_messages_over_mllp(agreement: SignedStore) -> None:
     """Good and bad ones over one connection; each is answered, and the next is taken."""
     settings = SignedSettings(port=0)
     bad = [b"garbage", oru(header=[(9, "ADT^A01")]), oru(accession=""), b"MSH|^~\\&|"]
@@ -79,7 +79,7 @@ def test_messages_over_mllp(agreement: Agreement) -> None:
     assert agreement.summary()["days"][0]["findings"]["pleural effusion"] == [0, 1, 0, 0]
 
 
-def test_what_is_no_frame_ends_its_connection_alone(agreement: Agreement) -> None:
+def test_what_is_no_frame_ends_its_connection_alone(agreement: SignedStore) -> None:
     """Too long, not MLLP, or cut off; another connection goes on."""
     settings = SignedSettings(port=0, max_message_kb=1)
     with listen_for_reports(settings, SignedReports(settings, agreement).take) as port:
@@ -90,7 +90,7 @@ def test_what_is_no_frame_ends_its_connection_alone(agreement: Agreement) -> Non
         assert converse(port, frame(oru())) == ["AA"]
 
 
-def test_strangers_are_refused(agreement: Agreement) -> None:
+def test_strangers_are_refused(agreement: SignedStore) -> None:
     """Only listed addresses, and no more connections than allowed."""
     settings = SignedSettings(port=0, senders=("10.0.0.7",))
     with listen_for_reports(settings, SignedReports(settings, agreement).take) as port:
@@ -99,7 +99,7 @@ def test_strangers_are_refused(agreement: Agreement) -> None:
 
 
 def test_a_full_disk_is_a_rejection_that_may_be_sent_again(
-    agreement: Agreement, monkeypatch: pytest.MonkeyPatch
+    agreement: SignedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """AR, and the next message is taken; so it is after a fault of the bridge."""
     reports = SignedReports(SignedSettings(port=0), agreement)
@@ -118,7 +118,7 @@ def test_a_full_disk_is_a_rejection_that_may_be_sent_again(
     assert SignedReports(SignedSettings(port=0), agreement, enabled=False).take(oru()) == ("AR", "switched_off")
 
 
-def test_files_in_a_folder(agreement: Agreement, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_in_a_folder(agreement: SignedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is removed once it is recorded; one that cannot be read is put aside; one that is being written waits."""
     folder = tmp_path / "in"
     folder.mkdir()
@@ -137,7 +137,7 @@ def test_files_in_a_folder(agreement: Agreement, tmp_path: Path, monkeypatch: py
 
 
 def test_a_study_of_the_pacs_is_compared_with_its_signed_report(
-    make_bench: Callable[..., Bench], agreement: Agreement, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_bench: Callable[..., Bench], agreement: SignedStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By its accession number; the command prints counts and writes what the page reads, without patient data."""
     bench = make_bench(radiograph(AccessionNumber="PLANT-77"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bridge.dicom.identity import Identifiers, SiteKey
-from bridge.store.agreement import Agreement
+from bridge.store.agreement import SignedStore
 from bridge.store.labels import FINDINGS, list_findings
 from tests.bridge.conftest import Clock
 
@@ -26,25 +26,25 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def agreement(tmp_path: Path, clock: Clock) -> Iterator[Agreement]:
+def agreement(tmp_path: Path, clock: Clock) -> Iterator[SignedStore]:
     """An empty database."""
-    with contextlib.closing(Agreement(tmp_path / "agreement.sqlite", SiteKey(b"k" * 32), clock)) as opened:
+    with contextlib.closing(SignedStore(tmp_path / "agreement.sqlite", SiteKey(b"k" * 32), clock)) as opened:
         yield opened
 
 
-def findings(agreement: Agreement) -> dict[str, list[int]]:
+def findings(agreement: SignedStore) -> dict[str, list[int]]:
     """Findings of the only day that anybody sees, with the numbers of both, draft, signed, neither."""
     (row,) = agreement.summary()["days"]
     assert set(row["findings"]) == set(FINDINGS)
     return {name: cells for name, cells in row["findings"].items() if cells != [0, 0, 0, row["studies"]]}
 
 
-def counts(agreement: Agreement) -> dict[str, int]:
+def counts(agreement: SignedStore) -> dict[str, int]:
     """The counts that are not zero."""
     return {name: count for name, count in agreement.summary()["counts"].items() if count}
 
 
-def test_a_pair_is_compared_by_finding(agreement: Agreement) -> None:
+def test_a_pair_is_compared_by_finding(agreement: SignedStore) -> None:
     """Both, only the draft, only the signed report, neither; under the day of the signature and the model."""
     agreement.add_draft(KNOWN, WEIGHTS, "Left effusion. Possible pneumonia. No edema.")
     agreement.add_report(KNOWN, MONDAY, "Left effusion. Fracture of a rib. No pneumonia.")
@@ -61,7 +61,7 @@ def test_a_pair_is_compared_by_finding(agreement: Agreement) -> None:
 @pytest.mark.parametrize(
     "known", [Identifiers("1.2.3"), Identifiers("", "ACC-1"), Identifiers("", "", "PL-1"), Identifiers("9.9", "ACC-1")]
 )
-def test_one_identifier_is_enough(agreement: Agreement, known: Identifiers) -> None:
+def test_one_identifier_is_enough(agreement: SignedStore, known: Identifiers) -> None:
     """The study's UID, or else the accession number, or else the placer's number; the report may come first."""
     agreement.add_report(known, MONDAY, TEXT)
     assert counts(agreement) == {"reports_alone": 1}
@@ -69,14 +69,14 @@ def test_one_identifier_is_enough(agreement: Agreement, known: Identifiers) -> N
     assert counts(agreement) == {"pairs": 1}
 
 
-def test_numbers_of_different_kinds_do_not_pair(agreement: Agreement) -> None:
+def test_numbers_of_different_kinds_do_not_pair(agreement: SignedStore) -> None:
     """An accession number may equal another study's placer number."""
     agreement.add_draft(Identifiers("1.2.3", "7", "8"), WEIGHTS, TEXT)
     agreement.add_report(Identifiers("", "8", "7"), MONDAY, TEXT)
     assert counts(agreement) == {"drafts_alone": 1, "reports_alone": 1}
 
 
-def test_a_number_of_several_studies_pairs_none(agreement: Agreement) -> None:
+def test_a_number_of_several_studies_pairs_none(agreement: SignedStore) -> None:
     """Nobody knows which is meant."""
     for study in ("1.2.3", "1.2.4"):
         agreement.add_draft(Identifiers(study, "ACC-1"), WEIGHTS, TEXT)
@@ -84,7 +84,7 @@ def test_a_number_of_several_studies_pairs_none(agreement: Agreement) -> None:
     assert counts(agreement) == {"drafts_alone": 2, "reports_of_several": 1}
 
 
-def test_a_correction_replaces_and_an_older_report_does_not(agreement: Agreement) -> None:
+def test_a_correction_replaces_and_an_older_report_does_not(agreement: SignedStore) -> None:
     """Whatever the order in which they arrive; a withdrawn report is gone."""
     agreement.add_draft(KNOWN, WEIGHTS, "Left effusion.")
     assert agreement.add_report(KNOWN, MONDAY, "Clear lungs.")
@@ -96,7 +96,7 @@ def test_a_correction_replaces_and_an_older_report_does_not(agreement: Agreement
     assert counts(agreement) == {"drafts_alone": 1}
 
 
-def test_a_withdrawn_draft_is_not_compared(agreement: Agreement) -> None:
+def test_a_withdrawn_draft_is_not_compared(agreement: SignedStore) -> None:
     """The study has no draft any longer; a new one counts instead of the old."""
     agreement.add_draft(KNOWN, WEIGHTS, "Clear lungs.")
     agreement.add_draft(KNOWN, WEIGHTS, "Left effusion.")
@@ -106,7 +106,7 @@ def test_a_withdrawn_draft_is_not_compared(agreement: Agreement) -> None:
     assert counts(agreement) == {"reports_alone": 1}
 
 
-def test_old_pairs_become_counts_and_what_is_alone_is_counted(agreement: Agreement, clock: Clock) -> None:
+def test_old_pairs_become_counts_and_what_is_alone_is_counted(agreement: SignedStore, clock: Clock) -> None:
     """The summary stays the same, and no digest is left."""
     for number in range(3):
         known = Identifiers(f"1.2.{number}")
@@ -125,7 +125,7 @@ def test_old_pairs_become_counts_and_what_is_alone_is_counted(agreement: Agreeme
     assert agreement._base.execute("SELECT count(*) FROM drafted").fetchone() == (0,)
 
 
-def test_the_file_has_no_text_and_no_identifier(agreement: Agreement, tmp_path: Path) -> None:
+def test_the_file_has_no_text_and_no_identifier(agreement: SignedStore, tmp_path: Path) -> None:
     """Neither does the summary."""
     known = Identifiers("1.2.826.77", "PLANTACC", "PLANTPLACER")
     agreement.add_draft(known, WEIGHTS, TEXT)
@@ -148,4 +148,4 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "a.sqlite")) as base:
         base.execute("PRAGMA user_version = 99")
     with pytest.raises(Exception, match="has schema 99"):
-        Agreement(tmp_path / "a.sqlite", SiteKey(b"k" * 32))
+        SignedStore(tmp_path / "a.sqlite", SiteKey(b"k" * 32))

@@ -32,7 +32,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Point:
+class ChartPoint:
     """A group in the chart.
 
     low, high : counts from `low` to `high` are in control; None in the baseline
@@ -48,7 +48,7 @@ class Point:
         return self.low is not None and self.high is not None and not self.low <= self.group.count <= self.high
 
 
-def chart(groups: Sequence[Group], baseline: int, alarm: float = ALARM) -> list[Point]:
+def chart(groups: Sequence[Group], baseline: int, alarm: float = ALARM) -> list[ChartPoint]:
     """The groups with the limits that follow from the first ones.
 
     baseline : number of groups that the limits are from
@@ -56,8 +56,8 @@ def chart(groups: Sequence[Group], baseline: int, alarm: float = ALARM) -> list[
     """
     first, later = groups[:baseline], groups[baseline:]
     total, count = sum(group.total for group in first), sum(group.count for group in first)
-    points = [Point(group) for group in first]
-    return points + [Point(group, *limits(count, total, group.total, alarm)) for group in later]
+    points = [ChartPoint(group) for group in first]
+    return points + [ChartPoint(group, *limits(count, total, group.total, alarm)) for group in later]
 
 
 def limits(count: int, total: int, size: int, alarm: float) -> tuple[int, int]:

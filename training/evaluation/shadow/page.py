@@ -28,7 +28,7 @@ _NOTE = (
     "UNVERIFIED. Labels are by rules (docs/evaluate.md); sides are not measured. Requests count as independent: where "
     "many are of one patient, intervals are too narrow."
 )
-Row = Sequence[object]
+TableRow = Sequence[object]
 
 
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
@@ -92,13 +92,13 @@ def milliseconds(line: dict[str, object]) -> float:
     return float(sum(timing.values())) if isinstance(timing, dict) else float("nan")
 
 
-def _kinds(pairs: Sequence[Pair], found: Sequence[Difference]) -> list[Row]:
+def _kinds(pairs: Sequence[Pair], found: Sequence[Difference]) -> list[TableRow]:
     requests = {kind: {d.request for d in found if d.kind == kind} for kind in KINDS}
     rows = [("any", {d.request for d in found}), *requests.items()]
     return [(kind, len(those), _percent(share_interval(len(those), len(pairs)))) for kind, those in rows]
 
 
-def _findings(found: Sequence[Difference], measured: Sequence[tuple[float, float, Interval]]) -> list[Row]:
+def _findings(found: Sequence[Difference], measured: Sequence[tuple[float, float, Interval]]) -> list[TableRow]:
     counts = Counter((d.finding, d.kind) for d in found)
     return [
         (finding, f"{old:.1%}", f"{new:.1%}", _percent(difference), *(counts[finding, kind] for kind in KINDS[:4]))
@@ -106,9 +106,9 @@ def _findings(found: Sequence[Difference], measured: Sequence[tuple[float, float
     ]
 
 
-def _numbers(pairs: Sequence[Pair]) -> list[Row]:
+def _numbers(pairs: Sequence[Pair]) -> list[TableRow]:
     refused = np.array([["refused" in line for line in (one.old, one.new)] for one in pairs], dtype=np.float64)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     old, new, difference = _compare(refused)
     rows.append(("refused", f"{old:.1%}", f"{new:.1%}", _percent(difference)))
     lengths, times = _lengths_and_times(pairs)
@@ -184,7 +184,7 @@ def _percent(interval: Interval) -> str:
     return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
-def table(head: Sequence[str], rows: Sequence[Row]) -> str:
+def table(head: Sequence[str], rows: Sequence[TableRow]) -> str:
     """A table as HTML."""
     lines = [("th", head), *(("td", row) for row in rows)]
     cells = ("".join(f"<{tag}>{html.escape(f'{cell}')}</{tag}>" for cell in row) for tag, row in lines)

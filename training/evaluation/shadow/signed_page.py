@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 
 from prelim.labels.labeler import FINDINGS
 from training.evaluation.metrics.f1 import share_interval
-from training.evaluation.shadow.control import Point, chart
-from training.evaluation.shadow.page import Row, draw, picture, table
+from training.evaluation.shadow.control import ChartPoint, chart
+from training.evaluation.shadow.page import TableRow, draw, picture, table
 from training.evaluation.shadow.signed import BOTH, DRAFT, SIGNED, Signed, Stretch
 
 _NOTE = (
@@ -62,7 +62,7 @@ def _describe_limits(stretches: Sequence[Stretch], baseline: int, alarm: float) 
     )
 
 
-def _alarms(charts: Sequence[Sequence[Point]]) -> list[Row]:
+def _alarms(charts: Sequence[Sequence[ChartPoint]]) -> list[TableRow]:
     found = [(point, finding) for finding, points in zip(FINDINGS, charts, strict=True) for point in points]
     return [
         (point.group.name, finding, point.group.count, point.group.total, f"{point.low} to {point.high}")
@@ -71,9 +71,9 @@ def _alarms(charts: Sequence[Sequence[Point]]) -> list[Row]:
     ]
 
 
-def _findings(stretches: Sequence[Stretch]) -> list[Row]:
+def _findings(stretches: Sequence[Stretch]) -> list[TableRow]:
     cells = np.sum([stretch.cells for stretch in stretches], axis=0) if stretches else np.zeros((len(FINDINGS), 4), int)
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for finding, numbers in zip(FINDINGS, cells, strict=True):
         share = share_interval(int(numbers[DRAFT] + numbers[SIGNED]), int(numbers.sum()))
         differ = f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
@@ -81,7 +81,7 @@ def _findings(stretches: Sequence[Stretch]) -> list[Row]:
     return rows
 
 
-def plot(stretches: Sequence[Stretch], charts: Sequence[Sequence[Point]]) -> bytes:
+def plot(stretches: Sequence[Stretch], charts: Sequence[Sequence[ChartPoint]]) -> bytes:
     """A PNG with one chart a finding. Dotted lines: the first stretch with drafts of another model."""
     figure, axes = plt.subplots(-(-len(FINDINGS) // 3), 3, figsize=(16, 14), sharex=True, squeeze=False)
     changes = [i for i, (a, b) in enumerate(pairwise(stretches), 1) if a.models != b.models]
@@ -98,7 +98,7 @@ def plot(stretches: Sequence[Stretch], charts: Sequence[Sequence[Point]]) -> byt
     return draw(figure)
 
 
-def _plot_one(axes: Axes, finding: str, points: Sequence[Point]) -> None:
+def _plot_one(axes: Axes, finding: str, points: Sequence[ChartPoint]) -> None:
     places = np.arange(len(points))
     totals = np.array([max(point.group.total, 1) for point in points], dtype=np.float64)
     shares = 100 * np.array([point.group.count for point in points]) / totals
