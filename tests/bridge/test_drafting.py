@@ -158,6 +158,24 @@ def test_a_study_that_changes_during_the_work_is_done_again(make_bench: MakeBenc
     assert str(report.PatientName) == "Corrected^Name"
 
 
+def test_a_study_that_is_deleted_during_the_work_stays_away(make_bench: MakeBench) -> None:
+    """A draft would bring it back."""
+    bench = make_bench(radiograph())
+    write = bench.server.report
+
+    def delete_meanwhile(image: bytes) -> tuple[int, object]:
+        bench.pacs.instances.clear()
+        return write(image)
+
+    bench.server.answer = delete_meanwhile
+    bench.queue.notify(STUDY, 0)
+    bench.run()
+    bench.run(seconds=3)
+
+    assert bench.pacs.instances == {}
+    assert bench.state() == ("skipped", "study_is_gone")
+
+
 SKIPPED = {
     "only a lateral": ({"ViewPosition": "LL"}, "no_frontal_image"),
     "a lateral by its code": (

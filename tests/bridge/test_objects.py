@@ -136,7 +136,7 @@ UNREADABLE: dict[str, Any] = {
     "a value that is not a list": {"00181030": {"vr": "LO", "Value": "Thorax"}},
     "a sequence of words": {"00081140": {"vr": "SQ", "Value": ["x"]}},
     "no value representation": {"00181030": {"Value": ["Thorax"]}},
-    "a tag that is none": {"zz": {"vr": "LO", "Value": ["x"]}},
+    "a tag that is not one": {"zz": {"vr": "LO", "Value": ["x"]}},
 }
 
 
