@@ -61,7 +61,7 @@ def unknown_path(path: str, served: str) -> InputError:
 
 
 def check_route(row: Mapping[str, Any], headers: Mapping[str, Any]) -> None:
-    """Raise UnreadableInput if the path has too many parts, or if the form has more parts than there are fields."""
+    """Raise UnreadableInput if the path has too many parts, or the form more parts than a request has fields."""
     if isinstance(headers.get("url_path"), str) and headers["url_path"]:
         raise UnreadableInput(
             "the path continues after the version of the model; send the request to /predictions/MODEL or "

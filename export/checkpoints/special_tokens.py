@@ -73,13 +73,17 @@ def _is_token(value: Any, size: int) -> bool:
 START = "decoder_start_token_id"
 
 
-def _given(config: Section) -> Section:
+def _without_nulls(config: Section) -> Section:
     return {name: value for name, value in config.items() if value is not None}
 
 
 def _stored(facts: Facts, settings: Sequence[SettingsFile]) -> dict[str, Any]:
     """The ids in the files. Texts begin and end as generation_config.json says, by which `generate` goes."""
-    config = {**(facts.config.get("decoder") or {}), **_given(facts.config), **(facts.config.get("text_config") or {})}
+    config = {
+        **(facts.config.get("decoder") or {}),
+        **_without_nulls(facts.config),
+        **(facts.config.get("text_config") or {}),
+    }
     generation = next((file.contents for file in settings if file.name.endswith(GENERATION)), {})
     found = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
     if generation.get("eos_token_id") is not None:

@@ -33,7 +33,7 @@ class Planted:
         return os.mkdir, (str(self.folder),)
 
 
-def cut(path: Path, share: float = 0.6) -> None:
+def truncate(path: Path, share: float = 0.6) -> None:
     """Cut off the end of a file."""
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
 
@@ -41,19 +41,19 @@ def cut(path: Path, share: float = 0.6) -> None:
 def cut_safetensors(path: Path, state: State, share: float = 0.6) -> None:
     """Save as safetensors, and cut off the end."""
     save_file({key: value.contiguous() for key, value in state.items()}, path)
-    cut(path, share)
+    truncate(path, share)
 
 
 def cut_zip(path: Path, state: State) -> None:
     """Save by torch.save, and cut off the end."""
     torch.save(state, path)
-    cut(path)
+    truncate(path)
 
 
 def cut_old(path: Path, state: State) -> None:
     """Save in the old format, and cut off the end."""
     torch.save(state, path, _use_new_zipfile_serialization=False)
-    cut(path)
+    truncate(path)
 
 
 def flip_middle(path: Path, state: State) -> None:

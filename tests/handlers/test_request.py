@@ -146,7 +146,7 @@ WRONG = {
     "messages of another shape": ({"image": IMAGE, "messages": b'[{"role": "user"}]'}, 400, "messages must be"),
     "too many messages": ({"image": IMAGE, "messages": json.dumps(TURNS * 65)}, 413, "65 entries"),
     "options that are a list": ({"image": IMAGE, "options": b"[1]"}, 400, "options is of type list"),
-    "options that are no JSON": ({"image": IMAGE, "options": b"num_beams=3"}, 400, "options is not valid JSON"),
+    "options that are not JSON": ({"image": IMAGE, "options": b"num_beams=3"}, 400, "options is not valid JSON"),
     "a stream of maybe": ({"image": IMAGE, "stream": b"maybe"}, 400, "stream must be true or false"),
     "JSON that is a list": ({"body": b"[1]", "num_beams": b"1"}, 400, "there is no image|list"),
     "JSON that ends early": ({"body": b'{"image": "'}, 400, "the body is not valid JSON"),
@@ -250,7 +250,7 @@ def test_what_the_frontend_leaves_out_is_refused(row: dict[str, Any], headers: d
 
 
 def test_form_with_long_headers_is_read() -> None:
-    """File names, boundaries and a form without a length are no reason to refuse a form."""
+    """A form may have file names, any boundary, and no length."""
     for headers in (FORM | {"Content-Length": str(len(IMAGE) + 1500)}, FORM, FORM | {"Content-Length": "many"}):
         assert read({"image": bytearray(IMAGE)}, headers).request.image == IMAGE
     several = {"image": IMAGE, "seed": b"1", "top_k": b"2"}

@@ -105,7 +105,7 @@ class Labeler:
                 for match in phrases.places(sentence):
                     if history.TOLD.search(sentence[: match.start()]):
                         continue
-                    clause = _cut(sentence, match, rules.CLAUSE_END)
+                    clause = _cut_out_clause(sentence, match, rules.CLAUSE_END)
                     state = _state(sentence, match, clause, finding, alternatives)
                     if state is not None:
                         yield finding, state, clause
@@ -134,7 +134,7 @@ def _state(
 
     clause : the words around the mention up to the ends of its clause
     """
-    before, after = _cut(sentence, match, rules.CLAUSE_END, rules.NEW_STATEMENT)
+    before, after = _cut_out_clause(sentence, match, rules.CLAUSE_END, rules.NEW_STATEMENT)
     if match.group() in mentions.PARTS:
         normal = parts.STILL_NORMAL.search(sentence[match.end() :])
         return State.NEGATIVE if normal else _state_of_part(finding, before, after)
@@ -185,7 +185,7 @@ def _is_denied(finding: str, before: str, after: str) -> bool:
     return any(rule.search(after) for rule in rest)
 
 
-def _cut(sentence: str, match: re.Match[str], *ends: re.Pattern[str]) -> tuple[str, str]:
+def _cut_out_clause(sentence: str, match: re.Match[str], *ends: re.Pattern[str]) -> tuple[str, str]:
     """The words before and after a mention, up to the nearest ends, without phrases that only look like denials."""
     start, end = 0, len(sentence)
     for found in (found for pattern in ends for found in pattern.finditer(sentence)):

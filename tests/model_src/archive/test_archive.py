@@ -1,4 +1,4 @@
-"""An archive is read file by file: what is missing is named, and the decoder has the weights that are stored."""
+"""An archive is read file by file: a missing file is named, and the decoder has the weights that are stored."""
 
 import dataclasses
 from collections.abc import Callable

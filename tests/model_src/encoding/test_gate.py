@@ -53,7 +53,7 @@ def generator(archive: Path, folder: Path, gate: Gate | None, action: str | None
 
 
 def test_an_unlike_image_is_refused_alone(tiny_archive: Path, tmp_path: Path, gate: Gate) -> None:
-    """As a file, from the cache and as features; its neighbors and the text of others stay as they are without it."""
+    """As a file, from the cache and as features; its neighbors' reports stay as they are without it."""
     plain = ReportGenerator.load(tiny_archive, slots=2)
     gated = generator(tiny_archive, tmp_path / "gated", gate)
     gated.warm_up()

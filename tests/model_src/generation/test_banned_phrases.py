@@ -44,7 +44,7 @@ PHRASES = (
     "findings:",
     "clear",
 )
-"""Some of them are words of the small vocabularies, and in the tokens of others."""
+"""Some of them are words of the small vocabularies, and parts of other tokens."""
 
 
 def contains(text: str, phrase: str) -> bool:

@@ -83,7 +83,7 @@ def test_minimum_length_forbids_the_end_of_text() -> None:
 
 @pytest.mark.parametrize(("eos", "kept"), [((3,), 2), ((3, 4), 3)])
 def test_beam_sampling_keeps_enough_candidates(eos: tuple[int, ...], kept: int) -> None:
-    """With beams, one token more than there are ends survives top-k and top-p, as in `generate`."""
+    """With beams, tokens survive top-k and top-p, one more than the ends of text, as in `generate`."""
     for options in ({"top_k": 1}, {"top_k": 0, "top_p": 1e-6}):
         scores = filtered(0, eos, do_sample=True, num_beams=2, **options)
         assert sum(score > -torch.inf for score in scores) == kept

@@ -65,7 +65,7 @@ def test_float_samples_that_all_differ_cost_linear_time_and_memory() -> None:
     """A small float TIFF at the pixel limit, of as many levels as pixels, stays below 2 s of CPU time and 1 GB."""
     data = float_ramp(6300)
     assert len(data) < 2 * 10**6
-    # The least of three runs: neighbors on the same core slow a run down, which is no property of the code.
+    # The least of three runs: neighbors on the same core slow a run down.
     generous = InputConfig(max_cpu_seconds=10)
     cost = min((measure(data, generous) for _ in range(3)), key=lambda cost: cost.cpu_s)
     assert cost.outcome == "rendered"

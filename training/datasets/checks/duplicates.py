@@ -30,7 +30,7 @@ def exact_groups(digests: Sequence[str]) -> list[list[int]]:
 
 
 def is_near_any(bits: np.ndarray, others: np.ndarray) -> bool:
-    """Whether a hash, shape (words,), counts as one picture with any of others, shape (images, words)."""
+    """Whether a hash, shape (words,), counts as one picture with any other hash; `others` has shape (images, words)."""
     return bool((np.bitwise_count(others ^ bits).sum(axis=1) <= DISTANCE).any())
 
 

@@ -86,7 +86,7 @@ def test_a_level_ends_where_its_length_says() -> None:
 
 @pytest.mark.parametrize(("end", "is_end"), [(b"\0" * 8 + b"ab", True), (b"\0" * 7 + b"\1", False)])
 def test_eight_zeros_end_fragments(end: bytes, is_end: bool) -> None:
-    """Seven and another byte are the header of what is no item."""
+    """Seven and another byte are the header of something other than an item."""
     coded = ROWS + element(0x7FE00010, b"OB", item(b"data"), UNDEFINED)
     if is_end:
         assert read(coded + end).body == coded + DELIMITER
@@ -219,6 +219,6 @@ def test_scans_of_a_progressive_jpeg(stream: bytes, lacks: bool) -> None:
 
 
 def test_an_end_marker_may_stand_alone() -> None:
-    """Headers do not depend on what is behind the end."""
+    """Headers do not depend on what follows the end."""
     found = streams.read(jpeg() + b"\0" * 9)
     assert found == dataclasses.replace(streams.read(jpeg()), data=jpeg())

@@ -44,7 +44,7 @@ DECODINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def imported(model: Any, folder: Path) -> Path:
+def import_folder(model: Any, folder: Path) -> Path:
     """The model folder of the import of a model."""
     checkpoint = save_encoder_decoder(model, folder / "checkpoint")
     import_checkpoint("encoder_decoder", [checkpoint], checkpoint, folder / "model", "small")
@@ -99,7 +99,7 @@ def original_ids(model: Any, pixel_values: torch.Tensor, **options: Any) -> list
 def test_served_reports_equal_generate(encoder: str, decoder: str, tmp_path: Path) -> None:
     """Token ids of an archive's reports, in flight together, equal those of `generate` for each image and option."""
     model = small_encoder_decoder(encoder, decoder)
-    folder = imported(model, tmp_path)
+    folder = import_folder(model, tmp_path)
     (tmp_path / "archive").mkdir()
     write_files(read_model_folder(folder), tmp_path / "archive")
     generator = ReportGenerator.load(tmp_path / "archive", slots=3)
@@ -122,7 +122,7 @@ def test_served_reports_equal_generate(encoder: str, decoder: str, tmp_path: Pat
 
 def test_pixels_are_those_of_the_folders_processor(tmp_path: Path) -> None:
     """Pictures of odd sizes get the pixels of ViTImageProcessorPil, within one gray level of its deviation."""
-    folder = imported(small_encoder_decoder("vit", "gpt2"), tmp_path)
+    folder = import_folder(small_encoder_decoder("vit", "gpt2"), tmp_path)
     config = read_network(folder)[0]
     theirs = ViTImageProcessorPil.from_pretrained(tmp_path / "checkpoint")
     for width, height in ((97, 61), (33, 150), (32, 32), (640, 481)):
@@ -138,7 +138,7 @@ def test_special_tokens_are_those_of_generate(tmp_path: Path) -> None:
     """A report begins with decoder_start_token_id, and ends as generation_config.json says."""
     model = small_encoder_decoder("vit", "gpt2", bos_token_id=7, eos_token_id=8)
 
-    tokens = read_network(imported(model, tmp_path))[0].tokenizer
+    tokens = read_network(import_folder(model, tmp_path))[0].tokenizer
 
     assert (tokens.bos_token_id, tokens.eos_token_id) == (START, 2)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prelim.labels.labeler import _cut, _Phrases
+from prelim.labels.labeler import _cut_out_clause, _Phrases
 from tests.training.conftest import CAPTIONS, LABELS
 from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
@@ -153,7 +153,7 @@ def test_the_words_around_a_mention(sentence: str, before: str, after: str) -> N
     """From the last end before it to the first after it."""
     match = re.search("M", sentence)
     assert match is not None
-    cut = _cut(sentence, match, re.compile(","), re.compile("M"))
+    cut = _cut_out_clause(sentence, match, re.compile(","), re.compile("M"))
     assert cut == (before, after)
 
 
