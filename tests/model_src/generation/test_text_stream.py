@@ -41,11 +41,12 @@ def stops(draw: random.Random, text: str) -> tuple[str, ...]:
     return tuple(stop for stop in found if stop)
 
 
-def test_decided_text_is_the_beginning_of_the_report(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.exhaustive)])
+def test_decided_text_is_the_beginning_of_the_report(tokenizer: Tokenizer, count: int) -> None:
     """Random tokens, steps and stop texts: the sent text is always the beginning of the whole text."""
     draw = random.Random(0)
     streams, available, sent = TextStreams(tokenizer), pools(tokenizer), 0
-    for _ in range(500):
+    for _ in range(count):
         chosen = draw.sample(available, draw.randint(1, len(available)))
         ids = [draw.choice(draw.choice(chosen)) for _ in range(draw.randint(0, 50))]
         decoded = tokenizer.decode(ids)
@@ -57,18 +58,19 @@ def test_decided_text_is_the_beginning_of_the_report(tokenizer: Tokenizer) -> No
             text += stream.feed(ids[:done])
             assert whole.startswith(text), (ids, stop)
         sent += len(text)
-    assert sent > 1000
+    assert sent > 2 * count
 
 
+@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kind", ["byte-level", "BERT", "WordPiece", "WordPiece alone"])
-def test_text_is_sent_as_soon_as_it_is_known(kind: str, tmp_path: Path) -> None:
+def test_text_is_sent_as_soon_as_it_is_known(kind: str, count: int, tmp_path: Path) -> None:
     """The sent text is the common beginning of all continuations by up to three tokens."""
     tokenizer = SMALL[kind](tmp_path)
     hyphen = tokenizer.token_to_id("-")
     tokens = list(range(min(tokenizer.get_vocab_size(), 18))) + ([hyphen] if hyphen else [])
     following = [more for length in range(4) for more in itertools.product(tokens, repeat=length)]
     draw = random.Random(1)
-    for _ in range(8):
+    for _ in range(count):
         ids = [draw.choice(tokens) for _ in range(draw.randint(1, 10))]
 
         sent = TextStreams(tokenizer).open().feed(ids)
