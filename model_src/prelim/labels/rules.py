@@ -129,7 +129,8 @@ NEW_STATEMENT = re.compile(
     r"(?!(?: [\w-]+){1,3} (?:(?:have|were)(?: been)? removed|(?:are|have) (?:not|resolved|cleared)))"
     rf"|(?:,|\band\b|\bwith\b)\s*(?:and |with )?(?:an? )?{_AFFIRMED}\b(?!.*\bn?or\b)"
     rf"|\band\s+(?:an? )?{_SIZE} {_SIDE}\b(?!.*\bn?or\b)"
-    r"|,?\s*\b(?:leaving|revealing|unmasking|replaced by|followed by)\b"
+    r"|,?\s*\b(?:leaving|revealing|unmasking|replaced by|followed by|"
+    r"(?:after|following)(?=(?: [\w-]+){1,5} (?:placement|insertion)))\b"
     rf"|\b{_BESIDE} (?:the|this|that|these|those)\b(?=(?: [\w-]+){{0,4}} {_THING}\b)(?!.*(?:,|\bn?or\b))"
     rf"|,\s*(?:no|without)\b"
     r"|(?:,|\band\b)\s*(?:the )?(?:persistence|progression|worsening|recurrence|development|appearance) (?:of|in)\b"
@@ -219,9 +220,7 @@ EXCLUDED_BEFORE = any_of(
     "(?:favou?red|preferred) over",
     r"(?:favou?rs?|prefers?)(?: \w+){1,4} over",
     "(?:more|most) likely than",
-    "as opposed to",
-    "with or without",
-    "without or with",
+    "as opposed to|with(?:out)? or with(?:out)?",
     "(?<=^)(?:please |clinically )?exclude",
     "(?:please|clinically) exclude",
 )
@@ -252,8 +251,7 @@ UNCERTAIN_AFTER = any_of(
     "(?:is|are|remains?) (?:with)?in the (?:\\w+ )?differential",
     "among the (?:\\w+ ){0,2}(?:considerations|possibilities|differentials?)",
     "(?:is|are|was|were) (?:questioned|queried|raised)",
-    "if any",
-    "if present",
+    "if (?:any|present)",
 )
 """These put what is before them in doubt."""
 
