@@ -51,10 +51,11 @@ class ImageFolder:
         Windows' separators, `./`, white space around it, or accents of their own (as a Mac writes them).
 
         Of a name that begins at a root (`C:/data/a/1.png`, `//server/a/1.png`) and is not on this disk, the first
-        folders are cut, as few as are needed for a file to be there (`a/1.png`, then `1.png`); the same are cut of all
-        other such names, so that of two files of one name in two folders none is taken for the other.
+        folders are cut, as few as are needed for a file to be there (`a/1.png`, then `1.png`), and the same of all
+        other such names.
 
-        Raises DatasetError where several files fit: `a` where there are a.png and a.jpg.
+        Raises DatasetError where several files fit: `a` where there are a.png and a.jpg; and where a name would need
+        another cut: of two files of one name in two folders none is taken for the other.
         """
         names = tuple(name.replace("\\", "/") for name in names)
         names = tuple(dict.fromkeys((*names, *map(_tidy, names))))
@@ -78,10 +79,14 @@ class ImageFolder:
         for name in names:
             folders = name.split("/")
             for count in range(1, len(folders) if ABSOLUTE.match(name) else 0):
-                begin = "/".join(folders[:count]).casefold()
-                if self._elsewhere not in (None, begin):
-                    continue
+                begin = "/".join(folders[:count])
                 if file := self._find_below(["/".join(folders[count:]).lstrip("/")]):
+                    cut = begin if self._elsewhere is None else self._elsewhere
+                    if begin.casefold() != cut.casefold():
+                        raise DatasetError(
+                            f"{name} would be {file}, but {begin} was cut of it, and {cut} of other names: it may be "
+                            "another picture; lay the folder of images out as the names say, or shorten the names"
+                        )
                     self._elsewhere = begin
                     return file
         return None

@@ -233,7 +233,12 @@ def test_names_from_the_root_of_another_machine_are_found_below_the_folder(tmp_p
     found = [study.images[0].relative_to(tmp_path / "images").as_posix() for study in read_source(source)]
     assert found == ["a/1.png", "b/1.png", "b/2.jpg"]
     flat = Source("pairs", str(tmp_path), image_folder=str(tmp_path / "images" / "a"))
-    assert [study.images[0].is_file() for study in read_source(flat)] == [True, False, False]
+    with pytest.raises(
+        DatasetError, match=r"b/1.PNG would be .*/a/1.png, but .*set/b was cut of it, and .*set of other"
+    ):
+        read_source(flat)
+    (tmp_path / "pairs.json").write_text(json.dumps([rows[0], rows[2]]), encoding="utf-8")
+    assert [study.images[0].is_file() for study in read_source(flat)] == [True, False]
 
 
 @pytest.mark.parametrize(
