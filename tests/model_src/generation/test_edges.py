@@ -9,6 +9,7 @@ import torch
 
 from prelim.errors import ArchiveError, InvalidOption, TooLarge
 from prelim.generation import engine as engine_module
+from prelim.generation import grammar as grammar_module
 from prelim.generation.columns import KEPT_COLUMNS
 from prelim.generation.confidence import Confidence, read_confidence, read_sentences
 from prelim.generation.decode_request import DecodeRequest
@@ -18,7 +19,8 @@ from prelim.generation.phrase_automaton import Characters, Strings
 from prelim.generation.prompt import PromptConfig, Prompter
 from prelim.generation.text_stages import _begun
 from prelim.generation.token_text import BAR, canonical
-from tests.model_src.generation.reference import BOS, engine, request, run, tiny_decoder, tiny_image
+from tests.model_src.generation.reference import BOS, EOS, engine, request, run, tiny_decoder, tiny_image
+from tests.model_src.generation.test_banned_phrases import WORDS
 from tests.model_src.generation.test_columns import narrow_engine
 from tests.model_src.generation.test_prompt import characters, show
 
@@ -215,3 +217,24 @@ def test_phrases_are_found_as_in_the_whole_text() -> None:
             hits = automaton.hits(state, strings)
             assert {int(i) for i in strings.order[hits]} == {i for i, one in enumerate(expected) if one}
     assert found > 300
+
+
+def test_eight_grammars_are_kept() -> None:
+    """Of nine the one that was not used for longest is compiled again."""
+    grammars = grammar_module.Grammars(WORDS, [EOS])
+    options = [GenerationOptions(grammar=f"(?s).{{{shortest},}}") for shortest in range(9)]
+    kept = [grammars.of(one) for one in options[:8]]
+    assert [grammars.of(one) for one in options[:8]] == kept
+    grammars.of(options[0])
+    grammars.of(options[8])
+    assert grammars.of(options[0]) is kept[0]
+    assert grammars.of(options[1]) is not kept[1]
+
+
+def test_limits_of_grammars() -> None:
+    """Those under which one compiles, and a step over it takes, at most some 10 ms; forms for people are left out."""
+    assert grammar_module._LIMITS == {
+        "max_items_in_row": 500, "initial_lexer_fuel": 200_000, "step_lexer_fuel": 100_000, "step_max_items": 10_000,
+        "max_lexer_states": 10_000, "max_grammar_size": 20_000, "precompute_large_lexemes": False,
+        "verbose_errors": False,
+    }  # fmt: skip
