@@ -17,6 +17,7 @@ WRONG = {
     "test.state is missing": {"state": ...},
     "test.poll.every_s is a str; it must be a float": {"poll": {"every_s": "1"}},
     "test.poll has the unknown key 'seconds'": {"poll": {"seconds": 1}},
+    "poll.orthanc is not the address of a server": {"poll": {"orthanc": "127.0.0.1:8042"}},
     "poll.days is 0; allowed: 1 to 365": {"poll": {"days": 0}},
     "retention_days is 2; it must be more than poll.days, 2": {"poll": {"days": 2}, "queue": {"retention_days": 2}},
     "test.enabled is a int; it must be a bool": {"enabled": 1},
