@@ -18,7 +18,7 @@ from prelim.generation.options import GenerationOptions
 from prelim.generation.phrase_automaton import Characters, Strings
 from prelim.generation.prompt import PromptConfig, Prompter
 from prelim.generation.text_stages import _begun
-from prelim.generation.token_text import BAR, canonical
+from prelim.generation.token_text import BAR, UnknownDecoder, canonical, split_steps
 from tests.model_src.generation.reference import BOS, EOS, engine, request, run, tiny_decoder, tiny_image
 from tests.model_src.generation.test_banned_phrases import WORDS
 from tests.model_src.generation.test_columns import narrow_engine
@@ -238,3 +238,32 @@ def test_limits_of_grammars() -> None:
         "max_lexer_states": 10_000, "max_grammar_size": 20_000, "precompute_large_lexemes": False,
         "verbose_errors": False,
     }  # fmt: skip
+
+
+BYTE_LEVEL, FUSE, STRIP, WORDPIECE, FALLBACK = (
+    {"type": name} for name in ("ByteLevel", "Fuse", "Strip", "WordPiece", "ByteFallback")
+)
+SPACES = {"type": "Replace", "pattern": {"String": "_"}, "content": " "}
+
+
+@pytest.mark.parametrize(
+    ("of_tokens", "joining", "of_text"),
+    [
+        ([], [], []),
+        ([WORDPIECE], [], []),
+        ([BYTE_LEVEL], [], []),
+        ([BYTE_LEVEL], [], [STRIP]),
+        ([SPACES, BYTE_LEVEL], [], [SPACES, STRIP]),
+        ([], [FUSE], [STRIP]),
+        ([SPACES, FALLBACK], [FUSE], [STRIP, SPACES]),
+        ([WORDPIECE], [FUSE], []),
+    ],
+)
+def test_steps_of_a_decoder_are_split(
+    of_tokens: list[dict[str, object]], joining: list[dict[str, object]], of_text: list[dict[str, object]]
+) -> None:
+    """At the one that joins tokens to a text, which for bytes belongs to the first part."""
+    assert split_steps([*of_tokens, *joining, *of_text]) == (of_tokens, of_text)
+    for unknown in ({"type": "CTC"}, {"type": "Replace", "pattern": {"Regex": "_"}, "content": " "}):
+        with pytest.raises(UnknownDecoder, match=f"its decoder has a step {unknown['type']}"):
+            split_steps([WORDPIECE, unknown, FUSE])
