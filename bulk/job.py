@@ -154,7 +154,9 @@ def _ray(address: str | None) -> Iterator[None]:
         try:
             with _no_stderr():
                 ray.init(address, log_to_driver=False, logging_level="error", **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # Ray raises bare ones, for a start that takes over 30 s
+            if address is None:
+                raise JobError(f"Ray did not start on this machine, which may be busy: {_last_line(error)}") from error
             raise JobError(
                 f"no Ray cluster at {address}: {_last_line(error)}; if it wants a token, set RAY_AUTH_MODE=token and "
                 "RAY_AUTH_TOKEN"

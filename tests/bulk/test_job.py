@@ -222,6 +222,21 @@ def test_mistakes_are_one_line(  # noqa: PLR0917 - fixtures
     assert not (tmp_path / "out" / "reports").is_dir() or not list((tmp_path / "out" / "reports").iterdir())
 
 
+def test_ray_that_does_not_start_is_no_traceback(
+    studies: Path, tiny_mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a busy machine, where Ray gives up after half a minute with a bare exception."""
+
+    def init(*_: object, **__: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    assert main(arguments_of(studies, tmp_path / "out", tiny_mar)) == 2
+    said = capsys.readouterr().err.strip()
+    assert "Ray did not start on this machine, which may be busy: The current node timed out" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
 def test_calls_bound_what_a_kill_costs() -> None:
     """At most 64 studies of a worker are in hand."""
     assert CALLS * BLOCK_ROWS <= 64
