@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ NAME = "grammar"
 _COMPILED = 8
 """Grammars that are kept."""
 
+_MASKS = 64
+"""Masks of a grammar that are kept: places of a text with the same next tokens share one."""
+
 _LIMITS = {
     "max_items_in_row": 500,
     "initial_lexer_fuel": 200_000,
@@ -40,6 +43,13 @@ _LIMITS = {
     "verbose_errors": False,
 }
 """Of llguidance: a grammar compiles in at most some 10 ms, and a step over it takes as long at most."""
+
+_COMBINED = 8
+"""Patterns and formats of a schema that combines them. llguidance looks for a text that all of them match, and its
+limits do not count that: 8 take no time, 16 a second and 100 MB."""
+
+_COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "not", "if")
+"""Keywords of a schema that demand more of the same value."""
 
 _NOTHING_FOLLOWS = "NoExtensionBias"
 """The error of llguidance where no token can follow, and the text is not one of the grammar."""
@@ -57,6 +67,7 @@ class Grammar:
 
         limits = LLParserLimits(**_LIMITS)
         self._matcher = LLMatcher(strings, _lark(grammar), log_level=0, limits=limits)
+        self._forbidden: dict[tuple[int, bytes], Tensor] = {}
         if not self.start().allowed.any():
             raise InvalidOption(f"{NAME} allows no first token that this model can write", NAME)
 
@@ -64,27 +75,51 @@ class Grammar:
         """The place of an empty text."""
         return GrammarPlace(self, self._matcher.deep_copy(), self.tokens.start)
 
+    def forbidden(self, context: int, mask: bytes, width: int) -> Tensor:
+        """Which tokens may not follow, bool, shape (width,), by the mask of the matcher. Equal masks are kept as one.
+
+        context : of `WrittenTokens`
+        mask    : a bit for each string; empty where nothing may follow
+        """
+        kept = self._forbidden.get((context, mask))
+        if kept is None or len(kept) != width:
+            kept = torch.ones(width, dtype=torch.bool)
+            if mask:
+                bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")
+                strings = self.tokens.strings_in(context)
+                kept[: len(strings)] = torch.from_numpy(bits[strings] == 0)
+            if len(self._forbidden) >= _MASKS:
+                self._forbidden.clear()
+            self._forbidden[context, mask] = kept
+        return kept
+
 
 class GrammarPlace:
     """How far the text of one row has come; without a matcher it has ended, and nothing may follow."""
 
     def __init__(self, grammar: Grammar, matcher: "LLMatcher | None", context: int) -> None:
         self._grammar, self._matcher, self._context = grammar, matcher, context
-        self._allowed: NDArray[np.bool_] | None = None
+        self._mask: bytes | None = None
 
     @property
     def allowed(self) -> NDArray[np.bool_]:
         """Which tokens may follow, shape (tokens,). Raises InvalidOption where the grammar is at fault."""
-        if self._allowed is None:
-            strings = self._grammar.tokens.strings_in(self._context)
-            mask = b"" if self._matcher is None else self._matcher.compute_bitmask()
-            if self._matcher is None or self._matcher.get_error().startswith(_NOTHING_FOLLOWS):
-                self._allowed = np.zeros(len(strings), dtype=np.bool_)
-            else:
-                _check(self._matcher)
-                bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")
-                self._allowed = bits[strings].astype(np.bool_)
-        return self._allowed
+        width = len(self._grammar.tokens.strings_in(self._context))
+        return ~self.forbidden(width).numpy()
+
+    def forbidden(self, width: int) -> Tensor:
+        """Which tokens may not follow, bool, shape (width,). Raises InvalidOption where the grammar is at fault."""
+        return self._grammar.forbidden(self._context, self._strings(), width)
+
+    def _strings(self) -> bytes:
+        """A bit for each string that may follow; empty where nothing may."""
+        if self._mask is None:
+            self._mask = b"" if self._matcher is None else self._matcher.compute_bitmask()
+            if self._matcher is not None and self._matcher.is_error():
+                if not self._matcher.get_error().startswith(_NOTHING_FOLLOWS):
+                    _check(self._matcher)
+                self._mask = b""
+        return self._mask
 
     def advance(self, token_id: int, *, last: bool) -> "GrammarPlace":
         """The place after one more token. `last`: this place is not needed any more, and gives its matcher away."""
@@ -99,7 +134,11 @@ class GrammarPlace:
 
     def allows(self, token_id: int) -> bool:
         """Whether a token may follow; never one that the tokenizer does not know."""
-        return token_id < len(self.allowed) and bool(self.allowed[token_id])
+        strings, mask = self._grammar.tokens.strings_in(self._context), self._strings()
+        if token_id >= len(strings) or not mask:
+            return False
+        string = int(strings[token_id])
+        return bool(mask[string // 8] >> string % 8 & 1)
 
 
 class GrammarRows:
@@ -110,9 +149,9 @@ class GrammarRows:
 
     def forbid(self, scores: Tensor) -> Tensor:
         """Scores with minus infinity for every token with which no text of the grammar begins."""
-        allowed = torch.from_numpy(np.stack([place.allowed for place in self._places])).to(scores.device)
-        allowed = torch.nn.functional.pad(allowed, (0, scores.shape[1] - allowed.shape[1]))
-        return scores.masked_fill(~allowed, -torch.inf)
+        rows = [place.forbidden(scores.shape[1]) for place in self._places]
+        forbidden = rows[0][None] if all(row is rows[0] for row in rows) else torch.stack(rows)
+        return scores.masked_fill(forbidden.to(scores.device), -torch.inf)
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
         """Take the next token of every row."""
@@ -188,7 +227,30 @@ def _lark(grammar: str) -> str:
         schema = json.loads(grammar)
     except (ValueError, RecursionError) as error:
         raise InvalidOption(f"{NAME} begins with a brace, but is not a JSON schema", NAME) from error
+    _check_combined(schema)
     return f"{_NO_FORCING}start: %json {json.dumps(schema)}"
+
+
+def _check_combined(schema: Any) -> None:
+    """Raise InvalidOption for a schema that combines too many patterns."""
+    patterns: set[str] = set()
+    combines, rest = False, [schema]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict):
+            combines |= not part.keys().isdisjoint(_COMBINING)
+            named = part.get("patternProperties")
+            patterns |= {str(part[name]) for name in ("pattern", "format") if name in part}
+            patterns |= set(named) if isinstance(named, dict) else set()
+            rest += part.values()
+        elif isinstance(part, list):
+            rest += part
+    if combines and len(patterns) > _COMBINED:
+        raise InvalidOption(
+            f"{NAME} has {len(patterns)} patterns and formats and combines schemas; at most {_COMBINED} are possible "
+            f"with {', '.join(_COMBINING)}",
+            NAME,
+        )
 
 
 def _check(matcher: "LLMatcher") -> None:

@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import regex
@@ -307,6 +308,38 @@ def test_grammars_that_cannot_be_used_are_refused_with_the_reason(grammar: str) 
         decode(GenerationOptions(grammar=grammar, max_new_tokens=60))
     assert error.value.field == "grammar"
     assert len(str(error.value)) < 300
+
+
+PATTERNS = [f".*{letter}.{{{20 + i}}}{letter}.*" for i, letter in enumerate("abcdefghijklmnop")]
+
+
+def chain(keyword: str) -> dict[str, Any]:
+    """A schema in which each pattern has the next one inside a combining keyword."""
+    schema: dict[str, Any] = {"type": "string"}
+    definitions = {}
+    for i, pattern in enumerate(PATTERNS):
+        definitions[f"d{i}"] = schema
+        inner = f"#/$defs/d{i}" if keyword == "$ref" else [schema]
+        schema = {"type": "string", "pattern": pattern, keyword: inner}
+    return {"$defs": definitions if keyword == "$ref" else {}, **schema}
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf", "$ref"])
+def test_schemas_that_combine_many_patterns_are_refused(keyword: str) -> None:
+    """Whether any text matches all 16 takes a second and 100 MB, which no limit of llguidance counts."""
+    with pytest.raises(InvalidOption, match="has 16 patterns and formats and combines schemas; at most 8"):
+        Grammars(letters_and_signs(), [EOS]).of(GenerationOptions(grammar=json.dumps(chain(keyword))))
+
+
+def test_schemas_of_many_patterns_that_are_not_combined_are_taken() -> None:
+    """One for each field of a form; and a few that are combined."""
+    schema = {
+        "type": "object",
+        "properties": {f"{i}": {"type": "string", "pattern": "[a-z]" * i} for i in range(1, 20)},
+    }
+    combined = {"type": "string", "allOf": [{"pattern": f"[a-z]{{{i}}}"} for i in range(1, 3)], "pattern": "b"}
+    for one in (schema, combined):
+        assert Grammars(letters_and_signs(), [EOS]).of(GenerationOptions(grammar=json.dumps(one)))
 
 
 def test_a_regular_expression_cannot_leave_its_rule() -> None:
