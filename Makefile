@@ -261,7 +261,7 @@ overload: archive  ## find the saturation rate, then send twice as much for five
 	$(BIN)/python -m loadtests.overload --archive $(ARCHIVE)
 
 test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## all of what `make test` samples: bits in any batch, streams with beams, banned phrases, networks, tokenizers, data sets
-	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src tests/training tests/export
+	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src tests/training tests/export tests/benchmarks
 
 mutate: $(INSTALLED)  ## mutation score: how many small changes of the code the tests notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)
 	$(BIN)/python -m tests.mutation $(FOLDERS) --sample $(SAMPLE) --seed $(SEED)

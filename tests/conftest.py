@@ -20,12 +20,13 @@ import pytest
 from filelock import FileLock
 
 from export.package import write_archive
-from prelim.archive.archive import ARCHIVE_FILES, CONFIG
+from prelim.archive.archive import ARCHIVE_FILES, CONFIG, INSIGHT_SUFFIX
 from prelim.archive.manifest import write_manifest
 from prelim.kernels import KEPT_IN
 from tests.tiny_model import write_tiny_model
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
 
 
 def of_all_processes(factory: pytest.TempPathFactory) -> Path:
@@ -122,11 +123,24 @@ def tiny_dynamic_mar(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def tiny_archive(tiny_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same unpacked, without the serving code."""
+    return fill_once(tmp_path_factory, "archive", lambda folder: unpack_files(tiny_mar, folder))
 
-    def unpack(folder: Path) -> None:
-        with zipfile.ZipFile(tiny_mar) as archive:
-            files = {CONFIG, *ARCHIVE_FILES}
-            archive.extractall(folder, [name for name in archive.namelist() if name.removesuffix(".data") in files])
-        write_manifest(folder)
 
-    return fill_once(tmp_path_factory, "archive", unpack)
+@pytest.fixture(scope="session")
+def demo_mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of models/demo with in-flight batching of eight requests, alone in its store."""
+    store = fill_once(
+        tmp_path_factory,
+        "demo",
+        lambda folder: write_archive(ROOT / "models" / "demo", folder, batching="in-flight", slots=8),
+    )
+    return store / "demo.mar"
+
+
+def unpack_files(mar: Path, folder: Path) -> None:
+    """Unpack what `ReportGenerator` loads."""
+    files = {CONFIG, *ARCHIVE_FILES}
+    with zipfile.ZipFile(mar) as archive:
+        names = (name for name in archive.namelist() if name.removesuffix(".data") in files or INSIGHT_SUFFIX in name)
+        archive.extractall(folder, names)
+    write_manifest(folder)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.machine import ROOT
 from benchmarks.serving.__main__ import bench, offered_rates
-from benchmarks.serving.archives import MODEL_CONFIG, SUBJECTS, TORCHSERVE, Candidate, derive
+from benchmarks.serving.archives import MODEL_CONFIG, SUBJECTS, TORCHSERVE, Candidate, Workshop, derive
 from benchmarks.serving.runs import Figures, Plan, take_medians
 from benchmarks.serving.sweep import VARIANTS, candidates
 from benchmarks.serving.table import draw, table
@@ -19,6 +19,7 @@ from loadtests.load import Load
 from loadtests.outcomes import RequestGroup, Summary
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import check_mar, write_mar
+from prelim.archive.model_config import ModelConfig
 
 FIGURES = Figures(
     offered=2.0,
@@ -132,13 +133,32 @@ def test_chart_is_a_picture(tmp_path: Path) -> None:
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_demo_is_served_in_all_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every candidate of the demo model answers each request with a report of the correct length, here a short one.
+@pytest.mark.parametrize(
+    ("shares", "served"),
+    [
+        ((), ("demo_inflight", "demo_plain8")),
+        pytest.param((0.7,), tuple(one.served for one in SUBJECTS["demo"].candidates), marks=pytest.mark.exhaustive),
+    ],
+    ids=["two", "all"],
+)
+def test_demo_is_served(
+    shares: tuple[float, ...], served: tuple[str, ...], demo_mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Candidates of the demo model answer each request with a report of the correct length, here a short one.
 
-    Each is saturated and gets one of its three rates, besides those of the comparison; alone it gets five requests.
+    Each is saturated; the first two get rates of each other's maximum, and all of them some of their own where shares
+    are given; alone each gets five requests.
     """
-    subject = replace(SUBJECTS["demo"], tokens=16)
-    monkeypatch.setattr("benchmarks.serving.__main__.SHARES", (0.7,))
+
+    def package(workshop: Workshop, precision: str) -> Path:
+        assert precision == ModelConfig.read(ROOT / "models" / "demo" / "model.yaml").precision
+        return workshop._packed.setdefault(precision, demo_mar)
+
+    candidates = tuple(one for one in SUBJECTS["demo"].candidates if one.served in served)
+    subject = replace(SUBJECTS["demo"], tokens=16, candidates=candidates)
+    if not shares:
+        monkeypatch.setattr(Workshop, "_package", package)
+    monkeypatch.setattr("benchmarks.serving.__main__.SHARES", shares)
     monkeypatch.setattr("benchmarks.serving.__main__.ALONE_COUNT", 3)
     found = bench(subject, Plan(rounds=1, closed=3, open=3, patience=0), tmp_path, None)
 
