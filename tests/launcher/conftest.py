@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -97,20 +98,43 @@ def _skip_measuring(arguments: tuple[str, ...]) -> tuple[str, ...]:
     return (*arguments, "--queue", "100") if measured else arguments
 
 
-@pytest.fixture
-def make_clone(tiny_mar: Path, tmp_path: Path) -> Iterator[Callable[..., Clone]]:
-    """Makes clones, whose servers end with the test."""
+@contextmanager
+def clone_maker(archive: Path, parent: Path) -> Iterator[Callable[..., Clone]]:
+    """Gives what makes clones in a folder; their servers end with it."""
     clones: list[Clone] = []
 
     def make(ports: list[int] | None = None) -> Clone:
-        folder = tmp_path / f"a clone {len(clones)}"
+        folder = parent / f"a clone {len(clones)}"
         folder.mkdir()
-        clones.append(Clone(folder, tiny_mar, ports or free_ports(API_COUNT)))
+        clones.append(Clone(folder, archive, ports or free_ports(API_COUNT)))
         return clones[-1]
 
     yield make
     for clone in clones:
         clone.kill()
+
+
+@pytest.fixture
+def make_clone(tiny_mar: Path, tmp_path: Path) -> Iterator[Callable[..., Clone]]:
+    """Makes clones, whose servers end with the test."""
+    with clone_maker(tiny_mar, tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def shared_clone(tiny_mar: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    """One clone for several tests, whose server may outlive them."""
+    with clone_maker(tiny_mar, tmp_path_factory.mktemp("shared")) as make:
+        yield make()
+
+
+@pytest.fixture
+def running(shared_clone: Clone) -> Clone:
+    """It, with a server that runs."""
+    if find_server(shared_clone.temporary) is None:
+        started = shared_clone.launch("start")
+        assert started.returncode == 0, started.stderr
+    return shared_clone
 
 
 @pytest.fixture

@@ -29,8 +29,10 @@ def client(clone: Clone, timeout: float = 120) -> HttpClient:
     return HttpClient(f"http://127.0.0.1:{clone.ports[0]}", read_key(clone.key_file), "tiny", timeout)
 
 
-def test_start_status_report_stop(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server is started once, serves, tells where it is, drains at the end, and leaves nothing behind."""
+def test_start_status_report(shared_clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is started once, serves and tells where it is."""
+    clone = shared_clone
+    clone.launch("stop")
     started = clone.launch("start")
     assert started.returncode == 0, started.stderr
     url = f"http://127.0.0.1:{clone.ports[0]}/predictions/tiny"
@@ -60,6 +62,41 @@ def test_start_status_report_stop(clone: Clone, monkeypatch: pytest.MonkeyPatch)
     assert client(clone).report(png())["model"]["sha256"] == sha256
     assert clone.launch("status").returncode == 0
 
+
+def test_a_second_clone_is_refused(running: Clone, make_clone: Callable[..., Clone]) -> None:
+    """On the same ports, before it does anything; its `torchserve --stop` stops nobody."""
+    second = make_clone(running.ports)
+    keys = running.key_file.read_bytes()
+
+    refused = second.launch("start")
+    stopped = second.shell("source ./env.sh && torchserve --stop")
+
+    assert refused.returncode == 1
+    assert f"port {running.ports[0]} on 127.0.0.1 cannot be used" in refused.stderr
+    assert "inference_address in config.properties" in refused.stderr
+    assert not second.key_file.exists()
+    assert "not currently running" in stopped.stdout
+    assert running.key_file.read_bytes() == keys
+    assert client(running).report(png())["status"] == "UNVERIFIED"
+
+
+def test_leftovers_of_a_crash_are_removed(running: Clone) -> None:
+    """What a killed server has unpacked is gone after the next start, and so is its pid file."""
+    killed = find_server(running.temporary)
+    assert killed is not None
+    killed.kill()
+    stale = running.temporary / "models" / "stale"
+    stale.mkdir(parents=True, exist_ok=True)
+
+    assert running.launch("start").returncode == 0
+
+    assert not stale.exists()
+    assert client(running).report(png())["status"] == "UNVERIFIED"
+
+
+def test_stop_drains_and_leaves_nothing_behind(running: Clone) -> None:
+    """Every request that was asked before is answered."""
+    clone = running
     answers: list[object] = []
     asking = [
         threading.Thread(target=lambda seed=seed: answers.append(client(clone).report(png(seed), num_beams=16)))
@@ -110,25 +147,6 @@ def test_queue_is_measured_once(clone: Clone) -> None:
     assert second.returncode == 1
     assert "runs already" in second.stderr
     assert clone.key_file.read_bytes() == keys
-
-
-def test_clones_do_not_touch_each_other(make_clone: Callable[..., Clone]) -> None:
-    """A second clone on the same ports is refused before it does anything; its `torchserve --stop` stops nobody."""
-    first = make_clone()
-    second = make_clone(first.ports)
-    assert first.launch("start").returncode == 0
-    keys = first.key_file.read_bytes()
-
-    refused = second.launch("start")
-    stopped = second.shell("source ./env.sh && torchserve --stop")
-
-    assert refused.returncode == 1
-    assert f"port {first.ports[0]} on 127.0.0.1 cannot be used" in refused.stderr
-    assert "inference_address in config.properties" in refused.stderr
-    assert not second.key_file.exists()
-    assert "not currently running" in stopped.stdout
-    assert first.key_file.read_bytes() == keys
-    assert client(first).report(png())["status"] == "UNVERIFIED"
 
 
 def test_torchserve_by_itself_keeps_working(clone: Clone) -> None:
@@ -216,21 +234,6 @@ def test_foreground_server_ends_with_ctrl_c(clone: Clone) -> None:
     assert output.endswith("the server has been stopped\n")
     assert len(answers) == 1
     assert clone.leftovers() == []
-
-
-def test_leftovers_of_a_crash_are_removed(clone: Clone) -> None:
-    """What a killed server has unpacked is gone after the next start, and so is its pid file."""
-    assert clone.launch("start").returncode == 0
-    killed = find_server(clone.temporary)
-    assert killed is not None
-    killed.kill()
-    stale = clone.temporary / "models" / "stale"
-    stale.mkdir(parents=True, exist_ok=True)
-
-    assert clone.launch("start").returncode == 0
-
-    assert not stale.exists()
-    assert client(clone).report(png())["status"] == "UNVERIFIED"
 
 
 def test_make_targets_and_settings(clone: Clone) -> None:
