@@ -202,7 +202,7 @@ NEGATED_AFTER = any_of(
 """These deny what is before them in the clause."""
 
 NEGATED_ENTRY = re.compile(
-    r"^\w*(?:(?:,| and| or| &|/)? ?[\w-]+){0,3}\s*(?::|=|--?)\s*"
+    r"^\w*+(?:-\w++)*+(?:(?:,| and| or| &|/)? ?\w++(?:-\w++)*+){0,3}\s*(?::|=|--?)\s*"
     r"(?:none|no|not|nil|absent|negative)\b(?! (?:\w+ )?(?:change|increase|improve))"
     rf"|^\w*\s+(?:(?:line|tube|catheter|drain|device|lead|wire)s? )?(?:now |since |interval )?{_REMOVED}"
 )
