@@ -160,7 +160,7 @@ def test_demo_is_served(
         monkeypatch.setattr(Workshop, "_package", package)
     monkeypatch.setattr("benchmarks.serving.__main__.SHARES", shares)
     monkeypatch.setattr("benchmarks.serving.__main__.ALONE_COUNT", 3)
-    found = bench(subject, Plan(rounds=1, closed=3, open=3, patience=0), tmp_path, None)
+    found = bench(subject, Plan(rounds=1, closed=5, open=5, patience=0), tmp_path, None)
 
     names = [candidate.name for candidate in subject.candidates]
     assert list(found["saturated"]) == names
