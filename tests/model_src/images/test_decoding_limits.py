@@ -45,20 +45,16 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def server() -> psutil.Process:
-    """Return the process that forks the decoders, started if it is not running; it may be in a sandbox."""
+    """Return the process that forks this process's decoders, started if it is not running.
+
+    Servers that other tests have started below this process have such processes too.
+    """
     read_radiograph(make_dicom(), CONFIG)
-    ours = {child.pid for child in psutil.Process().children(recursive=True)}
-    running = psutil.process_iter(["name", "cmdline", "ppid"])  # leaves out those that end meanwhile
-    decoding = {
-        process.pid: process
-        for process in running
-        if process.pid in ours
-        and process.info["name"] != PROGRAM
-        and "prelim.images.decoding_child" in (process.info["cmdline"] or ())
-    }
-    # A child that has just decoded may not be gone yet: it has the same command line, and the server as its parent.
-    (found,) = [process for process in decoding.values() if process.info["ppid"] not in decoding]
-    return found
+    assert DECODING._process is not None
+    process = psutil.Process(DECODING._process.pid)
+    while process.name() == PROGRAM:  # in a sandbox
+        (process,) = process.children()
+    return process
 
 
 def test_float_samples_that_all_differ_cost_linear_time_and_memory() -> None:
