@@ -7,7 +7,7 @@ torch.nn.TransformerDecoder (system 1); Keras transformers (system 4), BERT and 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import check_positions, join
 from prelim.decoders.word_embedding import WordEmbedding, draw_weights
+
+if TYPE_CHECKING:
+    from prelim.kernels.cross_attention_step import CrossAttentionStep
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,
@@ -152,49 +155,54 @@ class DecoderLayer(nn.Module):
 
 
 class CrossAttentionState:
-    """Self-attention cache and the image's keys and values, for a fixed number of slots."""
+    """Self-attention cache and the image's keys and values, for a fixed number of slots.
+
+    images : keys and values of every layer, for all slots; none before the first image
+    """
 
     def __init__(self, cache: KVCache, slots: int) -> None:
         self.cache = cache
         self._slots = slots
-        self._image: list[KeyValue] = []
+        self.images: list[KeyValue] = []
 
     def image(self, slots: slice) -> list[KeyValue]:
         """Keys and values of the images in these slots, for every layer."""
-        return [(key[slots], value[slots]) for key, value in self._image]
+        return [(key[slots], value[slots]) for key, value in self.images]
 
     def store_image(self, slots: slice, image: list[KeyValue]) -> None:
         """Remember new images; all images of a model have the same number of tokens."""
-        if not self._image:
-            self._image = [
+        if not self.images:
+            self.images = [
                 (k.new_zeros(self._slots, *k.shape[1:]), v.new_zeros(self._slots, *v.shape[1:])) for k, v in image
             ]
-        for (key, value), (new_key, new_value) in zip(self._image, image, strict=True):
+        for (key, value), (new_key, new_value) in zip(self.images, image, strict=True):
             key[slots], value[slots] = new_key, new_value
 
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy one slot over another; the first `columns` columns of its cache are in use."""
         self.cache.move(source, target, columns)
-        for key, value in self._image:
+        for key, value in self.images:
             key[target], value[target] = key[source], value[source]
 
     def clear(self, slot: int, columns: int) -> None:
         """Forget a request and its image; the first `columns` columns of its slot's cache are in use."""
         self.cache.clear(slot, columns)
-        for key, value in self._image:
+        for key, value in self.images:
             key[slot], value[slot] = 0, 0
 
 
 class CrossAttentionDecoder(nn.Module):
     """Token and position embeddings, the layers, and the projection to the vocabulary.
 
-    not_compiled   : why the products and attention of `step` are PyTorch's, None where they are compiled (see `pack`)
+    compiled       : replaces everything after the embeddings in `step`, where there is one (see `pack`)
+    not_compiled   : why there is none
     step_attending : makes the attention of `step` from its mask
     """
 
     def __init__(self, config: CrossAttentionConfig) -> None:
         super().__init__()
         self.config = config
+        self.compiled: CrossAttentionStep | None = None
         self.not_compiled: str | None = "it was not packed"
         self.step_attending: type[Attending | StepAttention] = Attending
         self.max_positions = config.max_positions
@@ -234,16 +242,24 @@ class CrossAttentionDecoder(nn.Module):
         attending : attention with the mask of these queries
         returns   : Tensor, shape (sequences, queries, width)
         """
-        x = self.token_embedding(token_ids) * self.config.embedding_scale + self.position_embedding[positions]
-        if self.embedding_norm is not None:
-            x = self.embedding_norm(x)
-        sighted = None
-        if self.config.blank_padding:
-            written = (token_ids != self.config.pad_token_id).to(x.dtype)
-            x, sighted = x * written[..., None], written[:, None, :, None]
+        x, blank = self._embed(token_ids, positions)
+        sighted = None if blank is None else (~blank).to(x.dtype)[:, None, :, None]
         for i, layer in enumerate(self._layers()):
             x = layer(x, image[i], places, i, attending=attending, sighted=sighted)
         return x if self.norm is None else self.norm(x)
+
+    def _embed(self, token_ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the first layer reads, shape (sequences, queries, width), and which tokens are padding that has none.
+
+        The latter is a Tensor of bool, shape (sequences, queries), or None where padding has an embedding.
+        """
+        x = self.token_embedding(token_ids) * self.config.embedding_scale + self.position_embedding[positions]
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        if not self.config.blank_padding:
+            return x, None
+        blank = token_ids == self.config.pad_token_id
+        return x * (~blank).to(x.dtype)[..., None], blank
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
@@ -317,6 +333,9 @@ class CrossAttentionDecoder(nn.Module):
         self, state: CrossAttentionState, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor
     ) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
+        if self.compiled is not None:
+            x, blank = self._embed(token_ids, positions)
+            return self.compiled(x, blank, mask, places.layers, places.columns, state.images, places.slots)
         return self.logits(
             self.hidden_states(token_ids, positions, state.image(places.slots), places, self.step_attending(mask))
         )

@@ -4,15 +4,15 @@ What a layer gives for a row then depends on that row alone, so that a report is
 docs/decisions/0018-batch-invariance.md. Packed weights are a copy in memory, for a worker that shares them with nobody.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from prelim.decoders.causal_lm import CausalLMDecoder
-from prelim.decoders.cross_attention import CrossAttentionDecoder
+from prelim.decoders.cross_attention import CrossAttentionDecoder, DecoderLayer
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.quantized import (
     Int8DynamicEmbedding,
@@ -156,8 +156,8 @@ def pack(decoder: nn.Module, *, shared: bool = False) -> nn.Module:
 
     shared : weights are used where they are stored, else in a packed copy where that is faster
 
-    A causal language model whose layers all have such products decodes by `CompiledStep` from then on. Why a step is
-    not compiled is in the decoder's `not_compiled`.
+    A decoder whose layers all have such products decodes by a compiled step from then on. Why a step is not compiled is
+    in the decoder's `not_compiled`.
     """
     device = next(decoder.parameters()).device
     reason = unavailable() if device.type == "cpu" else f"the decoder is on {device.type}"
@@ -170,10 +170,10 @@ def pack(decoder: nn.Module, *, shared: bool = False) -> nn.Module:
         decoder.not_compiled = reason
         if reason is None:
             decoder.step_attending = StepAttention
-    if isinstance(decoder, CausalLMDecoder) and reason is None:
-        decoder.compiled = _compiled_step(decoder)
-        if decoder.compiled is None:
-            decoder.not_compiled = "its layers have adapters, or widths that are not multiples of 64"
+            compile_step: Any = _causal_lm_step if isinstance(decoder, CausalLMDecoder) else _cross_attention_step
+            decoder.compiled = compile_step(decoder)
+            if decoder.compiled is None:
+                decoder.not_compiled = "its layers have adapters, or widths that are not multiples of 64"
     return decoder
 
 
@@ -193,27 +193,40 @@ def _replace(decoder: nn.Module, make: MakeFunction, *, prefix: bool) -> None:
                 setattr(parent, name, PackedAdapted(layer, make))
 
 
-def _compiled_step(decoder: CausalLMDecoder) -> Any:
-    """The step of a decoder whose products are all compiled, else None."""
-    from prelim.kernels.causal_lm_step import CompiledStep
+_Part = tuple[Any, int, int | None]
+"""A layer, and first and last (exclusive) of its outputs that a step wants."""
+
+
+def _products(parts: Sequence[_Part], words: Any) -> tuple[list[Any], Any] | None:
+    """The products of a step and the one that scores words; None if not all are compiled, or not alike."""
     from prelim.kernels.product import Product
 
-    stack: list[Any] = list(decoder.layers)
-    layers = [(layer.qkv, layer.out, layer.up, layer.down) for layer in stack]
-    words: Any = decoder.words if decoder.lm_head is None else decoder.lm_head
     kinds = PackedLinear | PackedWordEmbedding | Int8DynamicLinear | Int8DynamicEmbedding
-    if not all(isinstance(layer, kinds) for layer in (*sum(layers, ()), words)):
+    if not all(isinstance(layer, kinds) for layer in (*(layer for layer, _, _ in parts), words)):
         return None
-    products = [tuple(layer.product() for layer in of_layer) for of_layer in layers]
-    for product in (*sum(products, ()), words.product()):
-        if not isinstance(product, Product) or product.inputs % GROUP:
-            return None
+    found = [layer.product(start, stop) for layer, start, stop in parts]
+    scores = words.product()
+    if not all(isinstance(product, Product) for product in (*found, scores)):
+        return None
+    return found, scores
+
+
+def _causal_lm_step(decoder: CausalLMDecoder) -> Any:
+    """The step of a decoder whose products are all compiled, else None."""
+    from prelim.kernels.causal_lm_step import CompiledStep
+
+    stack: list[Any] = list(decoder.layers)
+    layers = [linear for layer in stack for linear in (layer.qkv, layer.out, layer.up, layer.down)]
+    words: Any = decoder.words if decoder.lm_head is None else decoder.lm_head
+    found = _products([(layer, 0, None) for layer in layers], words)
+    if found is None or any(product.inputs % GROUP for product in (*found[0], found[1])):
+        return None
     c = decoder.config
     norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2)] + [decoder.norm]
     return CompiledStep(
-        layers=products,
+        layers=[tuple(found[0][i : i + 4]) for i in range(0, len(layers), 4)],
         norms=torch.stack([norm.both() for norm in norms]),
-        words=words.product(),
+        words=found[1],
         heads=c.heads,
         kv_heads=c.kv_heads or c.heads,
         gated=c.gated,
@@ -221,3 +234,49 @@ def _compiled_step(decoder: CausalLMDecoder) -> Any:
         layer_norm=c.norm == "layer_norm",
         eps=c.norm_eps,
     )
+
+
+def _cross_attention_step(decoder: CrossAttentionDecoder) -> Any:
+    """The step of a decoder whose products are all compiled and read the same numbers, else None."""
+    from prelim.kernels.cross_attention_step import CrossAttentionStep
+
+    c, stack = decoder.config, cast("list[DecoderLayer]", list(decoder.layers))
+    inner = stack[0].cross_attention.inner_width
+    parts: list[_Part] = []
+    for layer in stack:
+        text, image = layer.self_attention, layer.cross_attention
+        parts += [(text.in_proj, 0, None), (text.out_proj, 0, None), (image.in_proj, 0, inner)]
+        parts += [(image.out_proj, 0, None), (layer.linear1, 0, None), (layer.linear2, 0, None)]
+    if decoder.lm_hidden is not None:
+        parts.append((decoder.lm_hidden, 0, None))
+    found = _products(parts, decoder.token_embedding if decoder.lm_head is None else decoder.lm_head)
+    if found is None:
+        return None
+    products, words = found
+    if len({product.numbers.name for product in products}) > 1:
+        # Where some are too narrow to be packed, all are used where they are stored.
+        if not all(isinstance(layer, PackedLinear) and isinstance(layer.layer, nn.Linear) for layer, _, _ in parts):
+            return None
+        of_parts = zip(parts, products, strict=True)
+        products = [_compile(layer.layer, at, at + p.outputs, packed=False) for (layer, at, _), p in of_parts]
+    norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2, layer.norm3)]
+    norms = [norms[0], *norms] if decoder.norm is None else [*norms, decoder.norm]
+    return CrossAttentionStep(
+        layers=[tuple(products[i : i + 6]) for i in range(0, 6 * c.layers, 6)],
+        norms=torch.stack([_both(norm) for norm in norms]),
+        head=None if decoder.lm_hidden is None else products[-1],
+        head_norm=None if decoder.lm_norm is None else _both(decoder.lm_norm),
+        words=words,
+        word_bias=decoder.lm_bias,
+        heads=c.heads,
+        head_width=inner // c.heads,
+        activation=c.activation,
+        pre_norm=c.pre_norm,
+        feedforward_relu=c.feedforward_relu,
+        eps=c.norm_eps,
+    )
+
+
+def _both(norm: nn.LayerNorm) -> Tensor:
+    """Weight and bias, shape (2, width)."""
+    return torch.stack([norm.weight, norm.bias])

@@ -1,6 +1,6 @@
 """Compiled kernels, and where their machine code is kept for the next process that needs the same.
 
-A worker compiles its kernels in some five seconds when it first decodes. Where PRELIM_KERNELS names a folder, the
+A worker compiles its kernels in five to eight seconds when it first decodes. Where PRELIM_KERNELS names a folder, the
 machine code is kept there, and the next worker reads it instead: docs/decisions/0043-kept-kernels.md.
 """
 

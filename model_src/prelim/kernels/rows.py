@@ -104,6 +104,18 @@ def gelu(x):
 
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy", inline="always")
+def gelu_tanh(x):
+    """GELU by the hyperbolic tangent. Source: Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2."""
+    return x / (_F(1) + exponential(_F(-1.5957691216057308) * (x + _F(0.044715) * x * x * x)))
+
+
+@njit(inline="always")
+def relu(x):
+    """X, or 0 if it is below; NaN stays NaN."""
+    return _F(0) if x < _F(0) else x
+
+
+@njit(fastmath=FINITE_OR_NOT, error_model="numpy", inline="always")
 def silu(x):
     """X times its logistic function."""
     return x / (_F(1) + exponential(-x))

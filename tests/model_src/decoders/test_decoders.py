@@ -194,11 +194,11 @@ def test_cross_attention_decoder_is_that_of_torch() -> None:
             if hidden[position]:  # torch's layer gives NaN or ours the mean for padding itself
                 torch.testing.assert_close(logits[:, 0], expected[:, position], atol=1e-5, rtol=1e-5)
     state.move(1, 0, 5)
-    for key, value in state._image:
+    for key, value in state.images:
         assert torch.equal(key[0], key[1])
         assert torch.equal(value[0], value[1])
     state.clear(1, 5)
-    for key, value in state._image:
+    for key, value in state.images:
         assert key[1].abs().sum() == value[1].abs().sum() == 0
         assert key[0].abs().sum() > 0
 
