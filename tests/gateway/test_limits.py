@@ -34,7 +34,13 @@ def of_handler(code: int, kind: str, message: str = "m", **more: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("headers", "status"),
-    [({"X": 9000 * "a"}, 431), ({f"X{i}": 7000 * "a" for i in range(6)}, 431)],
+    [
+        ({"X": 9000 * "a"}, 431),
+        ({f"X{i}": 7000 * "a" for i in range(6)}, 431),
+        # The one header of a client that goes on to the server.
+        ({"Content_Type": f"multipart/form-data; boundary={'a' * 8000}"}, 431),
+        ({"Content_Type": f"multipart/form-data; boundary={'a' * 1000}"}, 431),
+    ],
 )
 def test_large_headers_are_refused(site: Site, headers: dict[str, str], status: int) -> None:
     """In one line or in many; the server never sees them."""

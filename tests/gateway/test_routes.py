@@ -20,6 +20,7 @@ CLOSED = (
     *("/explanations/demo", "/invocations", "/v1/models/demo:predict", "/v2/models/demo/infer", "/v1/completions"),
     *("/predictions", "/predictions/", "/predictions/demo/", "/predictions/demo/1.0/", "/predictions/demo/1.0/more"),
     *("/predictions/demo/1.0/v1/models", "/predictions/demo/latest", "/PREDICTIONS/demo", "/predictions/demo;a=b"),
+    *("/predictions/demo%0a", "/predictions/demo/1.0%0a", "/v1/models%0a", "/v1/models/demo%0a"),
     *("/predictions/demo/../../models", "/predictions/demo/%2e%2e/%2e%2e/models", "/predictions/..%2fmodels"),
     *(
         "/predictions/demo%2f1.0%2fextra",
