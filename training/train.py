@@ -89,7 +89,8 @@ class Trainer:
         o, r = settings.optimization, settings.run
         self.settings, self.folder = settings, Path(r.folder)
         self.accelerator = Accelerator(
-            cpu=r.device == "cpu",
+            # Unless it is told so, accelerate does not join processes of torchrun that have no accelerator.
+            cpu=r.device == "cpu" or not torch.accelerator.is_available(),
             mixed_precision=o.mixed_precision,
             # Not every parameter has a part in the loss: system 2 carries a classifier of its own.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],

@@ -131,7 +131,13 @@ def read_curve(run: Path) -> Tensor:
 @pytest.fixture(scope="module")
 def curves(config: Config, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Loss curves of one process and of two, for each system; dropout and augmentation are on."""
-    extras = {"augment": {"rotation": 5.0, "noise": 0.02}, "auxiliary": {"labels": ["finding"]}}
+    # Without an accelerator the default is the CPU, for processes that join as well.
+    device = "cpu" if torch.accelerator.is_available() else ""
+    extras = {
+        "augment": {"rotation": 5.0, "noise": 0.02},
+        "auxiliary": {"labels": ["finding"]},
+        "run": {"device": device},
+    }
     configs: dict[int, list[Path]] = {}
     for processes in (1, 2):
         optimization = {"epochs": 3, "batch_size": 2, "accumulate": 2 // processes, "learning_rate": 1e-3}
