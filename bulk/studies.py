@@ -74,7 +74,7 @@ class StudyList:
     def _read_rexrank(self) -> Iterator[BulkStudy]:
         """The studies of ReXrank's JSON, the key image of each first."""
         try:
-            entries = json.loads(self.location.read())
+            entries = json.loads(self.location.read(), object_pairs_hook=_members)
         except ValueError as error:
             raise JobError(f"{self.location.url} is not JSON: {error}") from error
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
@@ -137,6 +137,16 @@ def _read_csv(location: Location) -> Iterator[pa.RecordBatch]:
 def _read_parquet(location: Location) -> Iterator[pa.RecordBatch]:
     with location.open() as file:
         yield from pq.ParquetFile(file).iter_batches(_ROWS)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError where the parser would silently keep the last of two members of one name."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{doubled!r:.80} occurs twice in one object; ids must be unique")
+    return members
 
 
 def _as_list(names: Any) -> list[Any]:

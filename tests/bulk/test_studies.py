@@ -93,6 +93,7 @@ def test_study_without_an_image_is_a_study(name: str, contents: str, tmp_path: P
         ("s.parquet", "PAR1", "cannot be read"),
         ("s.json", "[]", "not ReXrank's JSON"),
         ("s.json", "{", "not JSON"),
+        ("s.json", '{"a": {"image_path": "1.png"}, "a": {"image_path": "2.png"}}', "'a' occurs twice"),
         ("s.json", '{"": {"image_path": "a.png"}}', "the id is empty"),
         ("s.xlsx", "", "expected a folder, or a .csv, .parquet or .json file"),
     ],
