@@ -141,11 +141,11 @@ def _read_parquet(location: Location) -> Iterator[pa.RecordBatch]:
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object. Raises ValueError where the parser would silently keep the last of two members of one name."""
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        doubled = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{doubled!r:.80} occurs twice in one object; ids must be unique")
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"{name!r:.80} occurs twice in one object; ids must be unique")
+        members[name] = value
     return members
 
 

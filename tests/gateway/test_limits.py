@@ -37,7 +37,7 @@ def of_handler(code: int, kind: str, message: str = "m", **more: Any) -> bytes:
     [
         ({"X": 9000 * "a"}, 431),
         ({f"X{i}": 7000 * "a" for i in range(6)}, 431),
-        # The one header of a client that goes on to the server.
+        # The one header of a client that is passed on to the server.
         ({"Content_Type": f"multipart/form-data; boundary={'a' * 8000}"}, 431),
         ({"Content_Type": f"multipart/form-data; boundary={'a' * 1000}"}, 431),
     ],

@@ -4,18 +4,15 @@ import math
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from tests.mutation.warm import BROKEN, wait
+from tests.mutation.forks import run_in_fork
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OWN = (
@@ -84,33 +81,17 @@ def run_tests(
     modules : file for the names of all modules that were imported
     plugin  : makes a plugin of pytest, in the forked process
     """
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setsid()
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-            if cpu < math.inf:
-                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu), resource.RLIM_INFINITY))
-            file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            import pytest
 
-            status = pytest.main([*PYTEST, *arguments], plugins=None if plugin is None else [plugin()])
-            if modules is not None:
-                modules.write_text("\n".join(name for name in sys.modules if name.split(".")[0] not in OWN))
-            os._exit(int(status))
-        except BaseException:  # noqa: BLE001 - a child must never return into the parent's loop
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(BROKEN)
-    status = wait(child, time.monotonic() + timeout)
-    # Also what the tests have left running.
-    with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    if status is None:
-        os.waitpid(child, 0)
-    return status
+    def work() -> int:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        import pytest
+
+        status = pytest.main([*PYTEST, *arguments], plugins=None if plugin is None else [plugin()])
+        if modules is not None:
+            modules.write_text("\n".join(name for name in sys.modules if name.split(".")[0] not in OWN))
+        return int(status)
+
+    return run_in_fork(work, log, timeout, cpu=cpu)
 
 
 def import_libraries(modules: Path) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tests.mutation.covering import Chosen, Covering, Tracing
 from tests.mutation.folders import Folder
+from tests.mutation.forks import BROKEN
 from tests.mutation.mutants import Mutant, changed_lines
 from tests.mutation.processes import ROOT, import_libraries, run_tests
-from tests.mutation.warm import BROKEN, Warm, changed_function
+from tests.mutation.warm import Warm, changed_function
 
 RESULTS = ROOT / "out" / "mutation"
 SECONDS = 60
@@ -43,7 +44,7 @@ class Result:
 def cover(name: str, folder: Folder, tree: Path) -> Covering:
     """Run the tests of a folder without a change, and note which lines they run.
 
-    What was noted is kept: only files of tests that have changed since run again, all where the code has.
+    The notes are kept: only files of tests that have changed since run again, all where the code has.
     """
     log, modules, noted = (tree.parent / f"{name}.{kind}" for kind in ("log", "modules", "lines"))
     kept, kept_digests = RESULTS / f"{name}.lines", RESULTS / f"{name}.digests"

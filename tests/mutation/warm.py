@@ -6,25 +6,16 @@ import, as a constant or a default does, cannot be changed so, and needs a proce
 
 import gc
 import inspect
-import math
-import os
-import resource
-import signal
 import subprocess
-import sys
 import tempfile
-import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
 import pytest
 
-BROKEN = 99
-"""Exit status of a fork that could not run its tests."""
+from tests.mutation.forks import run_in_fork
 
 Place = tuple[str, int]
 """Qualified name of a function and its first line."""
@@ -114,26 +105,14 @@ class Warm:
         failed, place = log.with_suffix(".failed"), Path(tempfile.mkdtemp(prefix="run-", dir=log.parent))
         failed.unlink(missing_ok=True)
         share(self._shared, place, everything=not in_fixtures)
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setsid()
-                resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu), resource.RLIM_INFINITY))
-                file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                os.dup2(file, 1)
-                os.dup2(file, 2)
-                for function in self._functions[str(path), found[0]]:
-                    function.__code__ = found[1]
-                os._exit(self._run([self._items[test] for test in tests if test in self._items], failed, place))
-            except BaseException:  # noqa: BLE001 - a child must never return into the parent's loop
-                traceback.print_exc()
-                sys.stderr.flush()
-                os._exit(BROKEN)
-        status = wait(child, time.monotonic() + timeout)
-        with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
-        if status is None:
-            os.waitpid(child, 0)
+        items = [self._items[test] for test in tests if test in self._items]
+
+        def work() -> int:
+            for function in self._functions[str(path), found[0]]:
+                function.__code__ = found[1]
+            return self._run(items, failed, place)
+
+        status = run_in_fork(work, log, timeout, cpu=cpu)
         if not in_fixtures:
             keep(place, self._shared)
         # Some tests write thousands of files, and nobody needs to wait until they are gone.
@@ -169,15 +148,3 @@ def keep(place: Path, shared: Path) -> None:
         folder = lock.with_suffix("")
         if folder.is_dir() and not folder.is_symlink() and not (shared / folder.name).exists():
             folder.rename(shared / folder.name)
-
-
-def wait(child: int, end: float) -> int | None:
-    """Exit status of a child, None at the end of the time."""
-    pause = 0.001
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(pause)
-        pause = min(2 * pause, 0.05)
-    return None

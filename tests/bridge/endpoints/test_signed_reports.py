@@ -80,7 +80,7 @@ def test_messages_over_mllp(agreement: SignedStore) -> None:
 
 
 def test_what_is_no_frame_ends_its_connection_alone(agreement: SignedStore) -> None:
-    """Too long, not MLLP, or cut off; another connection goes on."""
+    """Too long, not MLLP, or cut off; another connection is served."""
     settings = SignedSettings(port=0, max_message_kb=1)
     with listen_for_reports(settings, SignedReports(settings, agreement).take) as port:
         assert converse(port, b"GET / HTTP/1.1\r\n\r\n\x1c\r", frame(oru())) == []
@@ -91,7 +91,7 @@ def test_what_is_no_frame_ends_its_connection_alone(agreement: SignedStore) -> N
 
 
 def test_strangers_are_refused(agreement: SignedStore) -> None:
-    """Only listed addresses, and no more connections than allowed."""
+    """Only listed addresses, and at most as many connections as allowed."""
     settings = SignedSettings(port=0, senders=("10.0.0.7",))
     with listen_for_reports(settings, SignedReports(settings, agreement).take) as port:
         assert converse(port, frame(oru())) == []

@@ -19,7 +19,7 @@ from training.evaluation.shadow.signed import BOTH, DRAFT, SIGNED, Signed, Stret
 
 _NOTE = (
     "Labels are by rules, of drafts and of signed reports alike (docs/evaluate.md). The signed report is what somebody "
-    "wrote who may have read the draft; it is no proof of what is in the image."
+    "wrote who may have read the draft; it does not prove what is in the image."
 )
 
 
