@@ -163,9 +163,13 @@ def test_the_time_of_a_pdf_grows_with_its_lines() -> None:
     """Eight times the lines take about eight times the processor; with one paragraph for all it was sixty times."""
 
     def seconds(lines: int) -> float:
-        started = time.process_time()
-        WRITERS[PDF](make_draft(report="a\n" * lines, sections={}), ReportSettings(pdf=True))
-        return time.process_time() - started
+        """Of this thread only: threads that other tests left running are not counted. The least of three runs."""
+        runs = []
+        for _ in range(3):
+            started = time.thread_time()
+            WRITERS[PDF](make_draft(report="a\n" * lines, sections={}), ReportSettings(pdf=True))
+            runs.append(time.thread_time() - started)
+        return min(runs)
 
     seconds(1)
     assert seconds(4000) < 25 * seconds(500)
