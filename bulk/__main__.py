@@ -52,10 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{error}; what has been written to {given.output} is kept", file=sys.stderr)
         return 2
     outcomes = ", ".join(f"{count} {kind}" for kind, count in summary["outcomes"].items())
-    print(
-        f"{summary['studies']} studies: {outcomes}; {summary['new']} in {summary['seconds']} s, "
-        f"{summary['reports_per_s_and_core']} reports/s/core; {given.output}/reports"
-    )
+    done = "nothing was left to do"
+    if summary["new"]:
+        done = f"{summary['new']} in {summary['seconds']} s, {summary['reports_per_s_and_core']} reports/s/core"
+    print(f"{summary['studies']} studies: {outcomes or 'none'}; {done}; {given.output}/reports")
     return 0
 
 

@@ -43,6 +43,8 @@ _MOST_TASKS = 4096
 def run_job(job: Job) -> Mapping[str, Any]:
     """Run a job to its end; returns its summary, which is also in the output.
 
+    There a run that finds nothing to do leaves the speed of the last one.
+
     Raises JobError, ArchiveError and InvalidOption before anything is decoded.
     """
     if job.address is not None:
@@ -56,23 +58,24 @@ def run_job(job: Job) -> Mapping[str, Any]:
         output.forget_errors()
     todo = write_todo(job.source, output, job.limit)
     started = time.monotonic()
-    workers = 0
+    workers = reports = 0
     if todo.blocks:
         with Progress(todo.studies, todo.total) as progress, _ray(job.address):
             cpus = ray.cluster_resources().get("CPU", 1)
             workers = job.workers or max(1, int(cpus // job.threads))
             for counts in _decode(job, todo, run, min(workers, todo.blocks)):
                 progress.add(int(counts["reports"].sum()), int(counts["errors"].sum()))
+                reports += int(counts["reports"].sum())
     seconds = time.monotonic() - started
-    summary = {
-        "studies": todo.total,
+    speed = {
         "new": todo.studies,
         "seconds": round(seconds, 1),
-        "reports_per_s_and_core": round(todo.studies / max(seconds, 1e-9) / max(1, workers * job.threads), 3),
-        **_counts(output),
+        "reports_per_s_and_core": round(reports / max(seconds, 1e-9) / max(1, workers * job.threads), 3),
     }
-    output.end(summary, run)
-    return summary
+    earlier = {} if todo.blocks else {key: value for key, value in output.summary().items() if key in speed}
+    summary = {"studies": todo.total, **_counts(output)}
+    output.end(summary | speed | earlier, run)
+    return summary | speed
 
 
 def _identity(job: Job) -> dict[str, Any]:

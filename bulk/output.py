@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from bulk.errors import JobError
 from bulk.storage import Location
 from bulk.studies import Ids, hash_ids
+from prelim.json_text import RepeatedKeyError, load_json
 from prelim.report import UNVERIFIED
 
 BLOCK_ROWS = 32
@@ -56,6 +57,8 @@ SCHEMA = pa.schema(
 
 GRACE_S = 3
 """Seconds in which a worker that has looked at the owner ends writing its file."""
+
+SUMMARY = "summary.json"
 
 _PARQUET = ".parquet"
 _OWNER = "owner"
@@ -101,13 +104,18 @@ class Output:
         self.work = folder / "work"
 
     def begin(self, job: Mapping[str, Any]) -> None:
-        """Create the folder, or continue in it. Raises JobError if another model or other options wrote it."""
+        """Create the folder, or continue in it. Raises JobError if it has reports of another model or other options."""
         if self._job.is_file():
-            earlier = json.loads(self._job.read())
-            changed = [key for key in job if earlier.get(key) != job[key]]
+            earlier = _read_object(self._job)
+            changed = [key for key in job if earlier is None or earlier.get(key) != job[key]]
             if not changed:
                 return
             if next(self.parts(), None):
+                if earlier is None:
+                    raise JobError(
+                        f"{self._job.url} is damaged, and does not say which model and options wrote the reports next "
+                        "to it; restore it, or choose another folder"
+                    )
                 name, before, now = _first_difference(changed[0], earlier.get(changed[0]), job[changed[0]])
                 raise JobError(
                     f"{self.folder.url} has reports of another job: its {name} is {before!r:.200}, this one's "
@@ -145,16 +153,24 @@ class Output:
         return (part for part in self._reports.files() if part.name.endswith(_PARQUET))
 
     def done(self) -> Ids:
-        """Sorted hashes of the ids that have a row."""
-        hashes = [hash_ids(iter(_column(part, "study_id").to_pylist())) for part in self.parts()]
+        """Sorted hashes of the ids that have a row. Raises JobError for damaged files: the first, and how many."""
+        hashes: list[Ids] = []
+        damaged: list[JobError] = []
+        for part in self.parts():
+            try:
+                hashes.append(hash_ids(iter(_read_part(part, ("study_id",))["study_id"].to_pylist())))
+            except JobError as error:
+                damaged.append(error)
+        if damaged:
+            more = f" (and {len(damaged) - 1} more there)" if damaged[1:] else ""
+            raise JobError(f"{damaged[0]}{more}") from damaged[0]
         return np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
 
     def forget_errors(self) -> int:
         """Remove the rows of studies that got no report, so that they are tried again; how many there were."""
         removed = 0
         for part in self.parts():
-            with part.open() as file:
-                table = pq.read_table(file)
+            table = _read_part(part, SCHEMA.names)
             kept = table.filter(pc.is_null(table["error"]))
             removed += len(table) - len(kept)
             if not len(kept):
@@ -180,15 +196,19 @@ class Output:
         self._part(block).write(_parquet_bytes(table))
 
     def columns(self, *names: str) -> Iterator[pa.Table]:
-        """Some columns of all rows, file by file."""
+        """Some columns of all rows, file by file. Raises JobError for a damaged one."""
         for part in self.parts():
-            with part.open() as file:
-                yield pq.read_table(file, columns=list(names))
+            yield _read_part(part, names)
+
+    def summary(self) -> dict[str, Any]:
+        """What `end` has written; empty where there is none, or it is damaged."""
+        file = self.folder / SUMMARY
+        return (_read_object(file) if file.is_file() else None) or {}
 
     def end(self, summary: Mapping[str, Any], run: str) -> None:
         """Write the summary and remove what only a run needs. Raises JobError as `write_part` does."""
         self.check_owned_by(run)
-        (self.folder / "summary.json").write(json.dumps(dict(summary), indent=1).encode())
+        (self.folder / SUMMARY).write(json.dumps(dict(summary), indent=1).encode())
         self.clean()
 
     def clean(self) -> None:
@@ -210,9 +230,29 @@ def _first_difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
     return name, before, now
 
 
-def _column(part: Location, name: str) -> pa.ChunkedArray:
-    with part.open() as file:
-        return pq.read_table(file, columns=[name])[name]
+def _read_object(file: Location) -> dict[str, Any] | None:
+    """The JSON object in a file; None where it is damaged, as after a loss of power."""
+    try:
+        contents = load_json(file.read())
+    except (ValueError, RepeatedKeyError):
+        return None
+    return contents if isinstance(contents, dict) else None
+
+
+def _read_part(part: Location, names: Sequence[str]) -> pa.Table:
+    """Columns of a file with reports. Raises JobError for a damaged one, and OSError where it cannot be read."""
+    contents = part.read()
+    try:
+        # Arrow raises OSError for some damage; an error of the disk or the network was raised above.
+        table = pq.read_table(pa.BufferReader(contents), columns=list(names))
+        table.validate(full=True)
+        return table.select(list(names)).cast(pa.schema([SCHEMA.field(name) for name in names]))
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise JobError(
+            f"{part.url} is damaged, or no file of a job ({reason:.200}); remove it, and start the job again, which "
+            "writes the reports of its studies once more"
+        ) from error
 
 
 def _parquet_bytes(table: pa.Table) -> bytes:

@@ -124,11 +124,14 @@ class Location:
             system.delete_file(path)
 
     def files(self, *, recursive: bool = False) -> Iterator["Location"]:
-        """The files of the folder in the order of their names, without hidden ones; none if it is not there."""
+        """The files of the folder in the order of their names, without hidden ones; none if it is not there.
+
+        A name that is not UTF-8 has surrogates in place of its bytes, as in `os.listdir`.
+        """
         system, path = self._resolve()
         found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
         start = len(path.rstrip("/")) + 1
-        for name in sorted(info.path[start:] for info in found if info.type == fs.FileType.File):
+        for name in sorted(_path(info)[start:] for info in found if info.type == fs.FileType.File):
             if not any(part.startswith(".") for part in name.split("/")):
                 yield self / name
 
@@ -136,7 +139,8 @@ class Location:
         """Remove what killed processes have left in the folder while they wrote files."""
         system, path = self._resolve()
         for info in system.get_file_info(fs.FileSelector(path, allow_not_found=True)):
-            if info.base_name.startswith(".") and info.base_name.endswith(_TEMPORARY):
+            name = _path(info).rpartition("/")[2]
+            if name.startswith(".") and name.endswith(_TEMPORARY):
                 system.delete_file(info.path)
 
     def name_in(self, folder: "Location") -> str:
@@ -154,6 +158,13 @@ class Location:
         except (ValueError, ImportError) as error:
             raise JobError(f"{self.url} cannot be opened: {error}") from error
         return system, f"{root.rstrip('/')}/{path}" if path else root
+
+
+def _path(info: fs.FileInfo) -> str:
+    try:
+        return str(info.path)
+    except UnicodeDecodeError as error:
+        return error.object.decode(errors="surrogateescape")
 
 
 @cache

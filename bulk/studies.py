@@ -1,6 +1,5 @@
 """What there is to report on: a folder tree, a table (CSV or Parquet), or ReXrank's JSON."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from bulk.errors import JobError
 from bulk.storage import Location
+from prelim.json_text import RepeatedKeyError, load_json
 
 ID_COLUMNS = ("study_id", "id", "uid")
 IMAGE_COLUMNS = ("images", "image", "image_path", "path", "file")
@@ -67,14 +67,22 @@ class StudyList:
         raise JobError(f"{self.location.url}: expected a folder, or a .csv, .parquet or .json file")
 
     def _read_folder(self) -> Iterator[BulkStudy]:
-        """Every file below a folder; its path is the id."""
+        """Every file below a folder; its path is the id. One whose name is not UTF-8 is a study without an image."""
         for file in self.location.files(recursive=True):
-            yield BulkStudy(file.name_in(self.location), (file.url,))
+            name = file.name_in(self.location)
+            if _is_text(name):
+                yield BulkStudy(name, (file.url,))
+            else:
+                yield BulkStudy(name.encode(errors="surrogateescape").decode(errors="backslashreplace"), ())
 
     def _read_rexrank(self) -> Iterator[BulkStudy]:
         """The studies of ReXrank's JSON, the key image of each first."""
         try:
-            entries = json.loads(self.location.read(), object_pairs_hook=_members)
+            entries = load_json(self.location.read())
+        except RepeatedKeyError as error:
+            raise JobError(
+                f"{self.location.url}: {error.key!r:.80} occurs twice in one object; ids must be unique"
+            ) from error
         except ValueError as error:
             raise JobError(f"{self.location.url} is not JSON: {error}") from error
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
@@ -95,14 +103,18 @@ class StudyList:
                 for study_id, names in zip(ids, images, strict=True):
                     number += 1
                     yield self._study(study_id, _as_list(names), f"row {number}")
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise JobError(f"{self.location.url} cannot be read: {error}") from error
 
     def _study(self, study_id: Any, names: Sequence[Any], place: str) -> BulkStudy:
         """A study of a table; without images where one has no name. Raises JobError naming the row without an id."""
         if study_id is None or str(study_id) == "":
             raise JobError(f"{self.location.url}, {place}: the id is empty")
-        if not all(isinstance(name, str) and name for name in names):
+        if not _is_text(str(study_id)):
+            raise JobError(
+                f"{self.location.url}, {place}: the id has half of a surrogate pair, which UTF-8 cannot write"
+            )
+        if not all(isinstance(name, str) and name and _is_text(name) for name in names):
             names = ()
         folder = self.images or self.location.parent
         return BulkStudy(str(study_id), tuple(folder.join(name).url for name in names))
@@ -128,25 +140,32 @@ def check_unique(source: StudyList) -> Ids:
 def _read_csv(location: Location) -> Iterator[pa.RecordBatch]:
     # Ids such as 007 and NA stay as they are written.
     with location.open() as file:
-        names = pa.csv.open_csv(file).schema.names
-    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+        schema = pa.csv.open_csv(file).schema
+    yield _without_rows(schema)
+    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(schema.names, pa.string()))
     with location.open() as file:
         yield from pa.csv.open_csv(file, convert_options=options)
 
 
 def _read_parquet(location: Location) -> Iterator[pa.RecordBatch]:
     with location.open() as file:
-        yield from pq.ParquetFile(file).iter_batches(_ROWS)
+        table = pq.ParquetFile(file)
+        yield _without_rows(table.schema_arrow)
+        yield from table.iter_batches(_ROWS)
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Raises ValueError where the parser would silently keep the last of two members of one name."""
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise ValueError(f"{name!r:.80} occurs twice in one object; ids must be unique")
-        members[name] = value
-    return members
+def _without_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of a table, so that they are checked even where it has no rows."""
+    return pa.RecordBatch.from_pylist([], schema)
+
+
+def _is_text(name: str) -> bool:
+    """Whether UTF-8, and so Parquet, can hold a name of a file or of a study."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_list(names: Any) -> list[Any]:
@@ -157,12 +176,14 @@ def _as_list(names: Any) -> list[Any]:
 def _column(
     batch: pa.RecordBatch, name: str | None, usual: Sequence[str], option: str, location: Location
 ) -> list[Any]:
-    """Values of a column. Raises JobError where the table does not have it."""
+    """Values of a column. Raises JobError where the table does not have it, or has two of the name."""
     found = next((column for column in ([name] if name else usual) if column in batch.schema.names), None)
     if found is None:
         wanted = repr(name) if name else " or ".join(usual)
         raise JobError(
             f"{location.url} has no column {wanted}; it has {', '.join(batch.schema.names)}: name one with {option}"
         )
+    if batch.schema.names.count(found) > 1:
+        raise JobError(f"{location.url} has two columns {found!r}; rename one, or name another with {option}")
     values: list[Any] = batch.column(found).to_pylist()
     return values

@@ -29,6 +29,8 @@ CALLS = 2
 
 MAX_FILE_BYTES = 512 * 2**20
 
+NO_IMAGE = "the input names no image for this study, or one whose name is not UTF-8"
+
 BlockColumns = Mapping[str, npt.NDArray[Any]]
 
 
@@ -101,16 +103,14 @@ class BlockWorker:
     def _row(self, study: BulkStudy) -> ReportRow:
         """The report of one study, or the reason that there is none."""
         if not study.images:
-            return ReportRow(
-                study.study_id, study.images, error="NoImage", message="the input names no image for this study"
-            )
+            return ReportRow(study.study_id, study.images, error="NoImage", message=NO_IMAGE)
         started = time.perf_counter()
         used = study.images[: self._generator.max_images]
         try:
             images = tuple(_read_image(Location(image)) for image in used)
             read = time.perf_counter() - started
             report = self._decoding.submit(self._request(images)).result()
-        except (RequestError, OSError) as error:
+        except (RequestError, OSError, JobError) as error:
             return ReportRow(study.study_id, study.images, error=type(error).__name__, message=_reason(error))
         except Exception as error:  # noqa: BLE001 - one study never ends the job
             return ReportRow(study.study_id, study.images, error="InternalError", message=_place(error))
@@ -134,8 +134,10 @@ def _read_image(file: Location) -> bytes:
     return contents
 
 
-def _reason(error: RequestError | OSError) -> str:
+def _reason(error: RequestError | OSError | JobError) -> str:
     """What an error says. It never quotes the image."""
+    if isinstance(error, JobError):
+        return str(error)
     if isinstance(error, OSError):
         return str(error.strerror or type(error).__name__)
     return str(error) if error.__cause__ is None else _place(error.__cause__)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prelim.errors import InvalidOption, TooLarge, UnreadableInput
+from prelim.json_text import RepeatedKeyError, load_json
 
 MAX_FIELDS = 40
 """Fields of a request, or members of one of its JSON objects. Inputs and options together are fewer."""
@@ -194,19 +195,11 @@ def json_value(name: str, value: Any, max_bytes: int = MAX_TEXT_BYTES) -> Any:
     if containers > MAX_JSON_CONTAINERS:
         raise TooLarge(f"{name} has {containers} lists and objects; at most {MAX_JSON_CONTAINERS} are read")
     try:
-        return json.loads(encoded, object_pairs_hook=_members)
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError
+        return load_json(encoded)
+    except RepeatedKeyError as error:
+        raise UnreadableInput(f"{sanitized(error.key)} is given twice in a JSON object") from None
+    except ValueError as error:
         raise UnreadableInput(f"{name} is not valid JSON") from error
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, in which the parser would silently prefer the last of two members with the same name."""
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise UnreadableInput(f"{sanitized(name)} is given twice in a JSON object")
-        members[name] = value
-    return members
 
 
 def list_of_texts(value: str) -> list[str] | None:

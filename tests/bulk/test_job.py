@@ -24,6 +24,7 @@ from bulk.todo import write_todo
 from bulk.worker import CALLS
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.bulk.reads import Kills, Reads
 from tests.tiny_model import png
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -70,6 +71,11 @@ def written(output: Path) -> int:
     return sum(pq.read_metadata(part).num_rows for part in (output / "reports").glob("*.parquet"))
 
 
+def written_ids(output: Path) -> set[str]:
+    """The studies that have a row now."""
+    return set(pq.read_table(output / "reports", columns=["study_id"])["study_id"].to_pylist())
+
+
 def wait_for_rows(output: Path, rows: int, job: "subprocess.Popen[str]") -> None:
     """Wait until the output has so many rows."""
     for _ in range(3000):
@@ -109,12 +115,13 @@ def read(output: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table of STUDIES studies of 20 images; one image is broken, one is not there."""
+    """A table of STUDIES studies: of 20 images in a row, one is broken, and one is not there."""
     folder = tmp_path_factory.mktemp("studies")
-    for number in range(18):
-        (folder / f"{number}.png").write_bytes(png(number))
-    (folder / "18.png").write_bytes(b"broken")
-    lines = ["id,image", *(f"{number:03d},{number % 20}.png" for number in range(STUDIES))]
+    pictures = [*(png(number) for number in range(18)), b"broken"]
+    for number in range(STUDIES):
+        if number % 20 < len(pictures):
+            (folder / f"{number:03d}.png").write_bytes(pictures[number % 20])
+    lines = ["id,image", *(f"{number:03d},{number:03d}.png" for number in range(STUDIES))]
     (folder / "studies.csv").write_text("\n".join(lines), encoding="utf-8")
     return folder / "studies.csv"
 
@@ -122,17 +129,26 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_job_goes_on_and_writes_each_study_once(
     studies: Path, tiny_mar: Path, tmp_path: Path, run: Callable[..., str]
 ) -> None:
-    """An actor and then the driver are killed; every study has one row, with the ids that the library gives."""
+    """An actor and then the driver are killed; every study has one row, with the ids that the library gives.
+
+    None with a row is decoded again, and of the others at most those that the killed actors had in hand.
+    """
     output = tmp_path / "out"
-    with started(command(studies, output, tiny_mar, "--option", BEAMS)) as job:
-        wait_for_rows(output, 2 * BLOCK_ROWS, job)
-        kill_worker(job.pid)
-        wait_for_rows(output, written(output) + BLOCK_ROWS, job)
-        job.send_signal(signal.SIGKILL)
-        job.wait()
-    rows = written(output)
-    assert rows < STUDIES
-    summary = run(studies, output, tiny_mar, "--option", BEAMS)
+    with Reads(studies.parent) as reads:
+        kills = Kills(reads)
+        with started(command(studies, output, tiny_mar, "--option", BEAMS)) as job:
+            wait_for_rows(output, 2 * BLOCK_ROWS, job)
+            kill_worker(job.pid)
+            kills.note(written_ids(output), 1)
+            wait_for_rows(output, written(output) + BLOCK_ROWS, job)
+            job.send_signal(signal.SIGKILL)
+            job.wait()
+        kills.note(written_ids(output), WORKERS)
+        rows = written(output)
+        assert rows < STUDIES
+        summary = run(studies, output, tiny_mar, "--option", BEAMS)
+        kills.check(CALLS * BLOCK_ROWS)
+        assert sum(name.endswith(".png") for name in reads.counts()) == STUDIES * 19 // 20
 
     found = read(output)
     assert sorted(row["study_id"] for row in found) == [f"{number:03d}" for number in range(STUDIES)]
@@ -147,7 +163,7 @@ def test_killed_job_goes_on_and_writes_each_study_once(
 
     generator = ReportGenerator.load(tiny_mar)
     options = replace(generator.config.generation, num_beams=5)
-    images = [path.read_bytes() for path in (studies.parent / f"{number}.png" for number in range(18))]
+    images = [path.read_bytes() for path in (studies.parent / f"{number:03d}.png" for number in range(18))]
     expected = dict(enumerate(generator.generate([ReportRequest(image=image, options=options) for image in images])))
     for row in found:
         report = expected.get(int(row["study_id"]) % 20)
@@ -178,15 +194,21 @@ def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(
     obstacle.rmdir()
     run(studies, output, tiny_mar, *limited)
     before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
+    speed = json.loads((output / "summary.json").read_bytes())
     again = run(studies, output, tiny_mar, *limited)
-    assert "40 studies: 2 FileNotFoundError, 2 NotAnImage, 36 report; 0 in " in again
+    assert json.loads((output / "summary.json").read_bytes()) == speed
+    assert speed["reports_per_s_and_core"] > 0
+    assert "40 studies: 2 FileNotFoundError, 2 NotAnImage, 36 report; nothing was left to do; " in again
     assert {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()} == before
 
-    (studies.parent / "19.png").write_bytes(png(19))
+    missing = [studies.parent / f"{number}.png" for number in ("019", "039")]
     try:
+        for image in missing:
+            image.write_bytes(png(19))
         retried = run(studies, output, tiny_mar, *limited, "--retry-errors")
     finally:
-        (studies.parent / "19.png").unlink()
+        for image in missing:
+            image.unlink()
     assert "40 studies: 2 NotAnImage, 38 report; 4 in " in retried
 
 

@@ -1,6 +1,9 @@
+import io
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -115,6 +118,67 @@ def test_another_job_may_take_a_folder_without_reports(output: Output) -> None:
     output.write_part("r-0", [report("a")], MODEL, "run")
     output.begin(other)
     with pytest.raises(JobError, match="another job"):
+        output.begin(JOB)
+
+
+def damaged_parquet() -> dict[str, bytes]:
+    """Contents of a part as a full disk or a loss of power leave it, and as another program writes it."""
+    whole = _bytes(pa.Table.from_pylist([report("a").columns() | MODEL], SCHEMA))
+    middle = len(whole) // 2
+    return {
+        "nothing": b"",
+        "cut off": whole[:middle],
+        "zeros": bytes(len(whole)),
+        "zeros in the middle": whole[:20] + bytes(middle) + whole[20 + middle :],
+        "no Parquet": b"[]",
+        "other columns": _bytes(pa.table({"id": ["a"]})),
+        "other values": _bytes(pa.table({"study_id": [["a"]], "error": [None]})),
+        "no ids": _bytes(pa.table({"study_id": pa.array([None], pa.string()), "error": [None]})),
+    }
+
+
+def _bytes(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("contents", damaged_parquet().values(), ids=damaged_parquet())
+def test_damaged_reports_are_said(contents: bytes, output: Output, tmp_path: Path) -> None:
+    """In one line with the file and what to do, whatever reads them; without that file the job continues."""
+    output.write_part("r-0", [report("b")], MODEL, "run")
+    part = tmp_path / "out" / "reports" / "part-r-1.parquet"
+    part.write_bytes(contents)
+    for use in (output.done, output.forget_errors, lambda: list(output.columns("study_id", "error"))):
+        with pytest.raises(
+            JobError, match=r"part-r-1\.parquet is damaged.*remove it, and start the job again"
+        ) as error:
+            use()
+        assert "\n" not in str(error.value)
+    part.unlink()
+    assert len(output.done()) == 1
+
+
+def test_all_damaged_reports_are_said_at_once(output: Output, tmp_path: Path) -> None:
+    """Nobody starts a job again for each."""
+    for number in range(3):
+        (tmp_path / "out" / "reports" / f"part-r-{number}.parquet").touch()
+    with pytest.raises(JobError, match=r"part-r-0.* \(and 2 more there\)$"):
+        output.done()
+
+
+@pytest.mark.parametrize("contents", [b"", b"[]", b"{", b"null", b"\xff", b'{"model": 1, "model": 2}'])
+def test_damaged_record_of_the_job_is_said(contents: bytes, output: Output, tmp_path: Path) -> None:
+    """Where there are reports; without them it is written again. A damaged summary counts as none."""
+    (tmp_path / "out" / "summary.json").write_bytes(contents)
+    assert output.summary() == {}
+    record = tmp_path / "out" / "job.json"
+    record.write_bytes(contents)
+    output.begin(JOB)
+    assert json.loads(record.read_bytes()) == JOB
+    output.write_part("r-0", [report("a")], MODEL, "run")
+    record.write_bytes(contents)
+    with pytest.raises(JobError, match=r"job\.json is damaged.*restore it, or choose another folder"):
         output.begin(JOB)
 
 

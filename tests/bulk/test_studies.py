@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +31,37 @@ def test_hidden_files_are_no_studies(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
 
     assert [study.study_id for study in source(tmp_path).read()] == ["b/d.png"]
+
+
+def test_name_that_is_not_utf_8_is_a_study_without_an_image(tmp_path: Path) -> None:
+    """Parquet cannot hold it; the others of the folder get their reports. Hidden ones are left out, as others are."""
+    for name in (b"a\xff.png", b".\xff", b"b.png"):
+        (tmp_path / os.fsdecode(name)).touch()
+
+    assert list(source(tmp_path).read()) == [
+        BulkStudy("a\\xff.png", ()),
+        BulkStudy("b.png", (f"{tmp_path}/b.png",)),
+    ]
+
+
+def test_columns_of_a_table_without_rows_are_checked(tmp_path: Path) -> None:
+    """One that has them is an empty job; another is a mistake, as it is with rows. Unused columns may be doubled."""
+    pq.write_table(pa.table({"n": pa.array([], pa.int64())}), tmp_path / "s.parquet")
+    with pytest.raises(JobError, match="has no column study_id"):
+        list(source(tmp_path / "s.parquet").read())
+    (tmp_path / "s.csv").write_text("id,image,x,x\n", encoding="utf-8")
+    assert list(source(tmp_path / "s.csv").read()) == []
+
+
+def test_damaged_table_is_said(tmp_path: Path) -> None:
+    """Whatever Arrow raises for it."""
+    pq.write_table(pa.table({"id": ["a" * 50] * 40, "image": ["b"] * 40}), tmp_path / "s.parquet")
+    contents = (tmp_path / "s.parquet").read_bytes()
+    for at in range(4, len(contents) - 8, 40):
+        (tmp_path / "s.parquet").write_bytes(contents[:at] + bytes(40) + contents[at + 40 :])
+        with pytest.raises(JobError, match=r"s\.parquet") as error:
+            check_unique(source(tmp_path / "s.parquet"))
+        assert error.value.__cause__ is None or "cannot be read" in str(error.value)
 
 
 def test_csv_keeps_ids_as_they_are_written(tmp_path: Path) -> None:
@@ -69,6 +101,7 @@ def test_rexrank_takes_the_key_image_first(tmp_path: Path) -> None:
         ("s.csv", "id,image\na,\nb,1.png\n"),
         ("s.json", '{"a": {}, "b": {"image_path": "1.png"}}'),
         ("s.json", '{"a": {"image_path": [3]}, "b": {"image_path": ["1.png"]}}'),
+        ("s.json", '{"a": {"image_path": "\\ud800.png"}, "b": {"image_path": "1.png"}}'),
     ],
 )
 def test_study_without_an_image_is_a_study(name: str, contents: str, tmp_path: Path) -> None:
@@ -90,9 +123,14 @@ def test_study_without_an_image_is_a_study(name: str, contents: str, tmp_path: P
         ("s.csv", "id,scan\na,b.png\n", "name one with --image-column"),
         ("s.csv", "id,image\na,b.png,c.png\n", "cannot be read"),
         ("s.csv", "", "cannot be read"),
+        ("s.csv", "scan,name\n", "has no column study_id"),
+        ("s.csv", "id,image,image\na,b.png,c.png\n", "has two columns 'image'; rename one.*--image-column"),
+        ("s.csv", "id,id,image\na,b,c.png\n", "has two columns 'id'; rename one.*--id-column"),
         ("s.parquet", "PAR1", "cannot be read"),
         ("s.json", "[]", "not ReXrank's JSON"),
         ("s.json", "{", "not JSON"),
+        ("s.json", '{"a": ' + 100_000 * "[", "not JSON: objects or lists are nested too deeply"),
+        ("s.json", '{"\\ud800": {"image_path": "a.png"}}', "half of a surrogate pair"),
         ("s.json", '{"a": {"image_path": "1.png"}, "a": {"image_path": "2.png"}}', "'a' occurs twice"),
         ("s.json", '{"": {"image_path": "a.png"}}', "the id is empty"),
         ("s.xlsx", "", "expected a folder, or a .csv, .parquet or .json file"),

@@ -14,7 +14,7 @@ from bulk.settings import Job
 from bulk.storage import Location
 from bulk.studies import BulkStudy, StudyList
 from bulk.todo import Todo, write_todo
-from bulk.worker import BlockWorker
+from bulk.worker import NO_IMAGE, BlockWorker
 from prelim.errors import InternalError, InvalidOption
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -95,7 +95,8 @@ def test_written_block_is_not_decoded_again(work: Work, monkeypatch: pytest.Monk
         (("missing.png",), "FileNotFoundError", "the file does not exist"),
         ((".",), "FileNotFoundError", "the file does not exist"),
         (("empty.png",), "UnreadableInput", "the file is empty"),
-        ((), "NoImage", "the input names no image for this study"),
+        (("nope://a.png",), "JobError", "nope://a.png cannot be opened: Protocol not known: nope"),
+        ((), "NoImage", NO_IMAGE),
     ],
 )
 def test_study_without_a_file_is_a_row(  # noqa: PLR0917 - fixtures

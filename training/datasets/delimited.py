@@ -5,12 +5,12 @@ import csv
 import gzip
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO, cast
 
 from training.datasets.encodings import find_encoding, refuse_encoding
-from training.datasets.files import find_repeated
 from training.datasets.study import DatasetError
 
 SEPARATOR = re.compile(r'"?sep=([^"\r\n])"?[,;\t|]*[\r\n]*', re.IGNORECASE)
@@ -113,5 +113,6 @@ def _is_quoted(file: TextIO) -> bool:
 
 def check_columns(path: Path, columns: Iterable[str]) -> None:
     """Raises DatasetError for a table with two columns of one name."""
-    if (twice := find_repeated(columns)) is not None:
-        raise DatasetError(f"{path} has two columns {twice!r}; rename one")
+    for column, count in Counter(columns).items():
+        if count > 1:
+            raise DatasetError(f"{path} has two columns {column!r}; rename one")

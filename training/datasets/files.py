@@ -4,11 +4,11 @@ import ast
 import json
 import math
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prelim.json_text import RepeatedKeyError, load_json
 from training.datasets.cleaning import has_words, remove_escapes, remove_markup
 from training.datasets.encodings import find_encoding, refuse_encoding
 from training.datasets.study import DatasetError
@@ -82,49 +82,6 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise DatasetError(f"{place} is {type(record).__name__}; expected an object")
         yield place, record
-
-
-def load_json(text: str) -> Any:
-    """The value of a JSON text. Raises JSONDecodeError, or RepeatedKeyError for an object with two values for one key.
-
-    A text that is nested too deeply, or has an integer of more digits than Python reads, counts as invalid.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_make_object)
-    except RecursionError:
-        raise json.JSONDecodeError("objects or lists are nested too deeply", text, 0) from None
-    except json.JSONDecodeError:
-        raise
-    except ValueError:
-        digits = sys.get_int_max_str_digits()
-        found = re.search(rf"\d{{{digits + 1},}}", text)
-        raise json.JSONDecodeError(
-            f"an integer has over {digits:,} digits", text, found.start() if found else 0
-        ) from None
-
-
-class RepeatedKeyError(Exception):
-    """A JSON object has two values for one key."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if (key := find_repeated([name for name, _ in pairs])) is not None:
-        raise RepeatedKeyError(key)
-    return dict(pairs)
-
-
-def find_repeated(names: Iterable[str]) -> str | None:
-    """The first name that is there a second time; None where none is."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
 
 
 def _find_second(text: str, key: str) -> int:

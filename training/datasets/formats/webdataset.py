@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prelim.json_text import RepeatedKeyError, load_json
 from training.datasets.encodings import decode_text
-from training.datasets.files import PROMPT, RepeatedKeyError, collect_labels, keep_readings, load_json
+from training.datasets.files import PROMPT, collect_labels, keep_readings
 from training.datasets.image_files import IMAGE_SUFFIXES, strip_suffixes, write_image
 from training.datasets.membership import read_membership
 from training.datasets.packed import read_members
