@@ -10,6 +10,8 @@ import argparse
 import os
 import re
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -34,8 +36,7 @@ def main() -> int:
     parser.add_argument("archives", nargs="+", metavar="URL=SHA256")
     arguments = parser.parse_args()
     try:
-        for archive in arguments.archives:
-            url, sha256 = parse_source(archive)
+        for url, sha256 in parse_sources(arguments.archives):
             print(f"{fetch(url, sha256, arguments.folder).name}: sha256 {sha256}", flush=True)
             if PUBLIC_KEY in os.environ:
                 fetch_signature(url, arguments.folder)
@@ -43,6 +44,15 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def parse_sources(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """URLs and hashes. Raises LaunchError, also for two archives of one name, of which the second would be served."""
+    sources = [parse_source(text) for text in texts]
+    for name, count in Counter(_name(url) for url, _ in sources).items():
+        if count > 1:
+            raise LaunchError(f"{count} archives are called {name}; rename all but one")
+    return sources
 
 
 def parse_source(text: str) -> tuple[str, str]:
@@ -58,7 +68,7 @@ def parse_source(text: str) -> tuple[str, str]:
 
 def fetch(url: str, sha256: str, folder: Path) -> Path:
     """The archive's file. Raises LaunchError if it cannot be downloaded or has another hash; then there is no file."""
-    target = folder / Path(urlsplit(url).path).name
+    target = folder / _name(url)
     if target.is_file() and sha256_of(target) == sha256:
         return target
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +84,10 @@ def fetch_signature(url: str, folder: Path) -> Path:
     target = folder / Path(signature.path).name
     _download(signature.geturl(), target)
     return target
+
+
+def _name(url: str) -> str:
+    return Path(urlsplit(url).path).name
 
 
 def _download(url: str, target: Path, sha256: str | None = None) -> None:

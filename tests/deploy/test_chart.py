@@ -19,7 +19,7 @@ from handlers.auditor import KEY as AUDIT_KEY
 from launcher.archives import PUBLIC_KEY
 from launcher.environment import ROOT
 from launcher.gateway.settings import Settings
-from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, run_template, template
+from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, template
 from tests.gateway.conftest import open_site
 from tests.gateway.recorder import Recorder
 
@@ -258,43 +258,6 @@ def test_threads_follow_the_request(size: Size) -> None:
 
 
 # --- planted errors ---------------------------------------------------------------------------------------------------
-
-WRONG_VALUES = {
-    "no archives": "archives: {claim: ''}",
-    "two sources of archives": f"archives: {{claim: a, fetch: [{{url: 'https://h/a.mar', sha256: '{64 * '0'}'}}]}}",
-    "key instead of a name": "archives: {claim: a, publicKey: '-----BEGIN PUBLIC KEY-----'}",
-    "download without a hash": "archives: {fetch: [{url: 'https://h/a.mar'}]}",
-    "hash too short": "archives: {fetch: [{url: 'https://h/a.mar', sha256: abc}]}",
-    "audit log without a key": "audit: {claim: audit}",
-    "key without an audit log": "audit: {secret: audit-key}",
-    "unknown value": "replica: 3",
-    "unknown value inside": "gateway: {request_per_second: 3}",
-    "wrong type": "replicas: '3'",
-    "no replicas": "replicas: 0",
-    "no TLS": "gateway: {tls: {secret: ''}}",
-    "no keys": "gateway: {keys: {secret: ''}}",
-    "route without a parent": "httpRoute: {enabled: true, hostnames: [a], ca: c, hostname: a}",
-    "route without a CA": "httpRoute: {enabled: true, parents: [{name: g}], hostnames: [a], hostname: a}",
-    "Ingress without TLS": "ingress: {enabled: true, host: a}",
-    "monitor without a key": "serviceMonitor: {enabled: true, ca: c, hostname: a}",
-    "model that is a path": "model: ../demo",
-    "memory without a unit": "server: {resources: {requests: {cpu: 1, memory: 3GB}}}",
-    "tag as digest": "image: {digest: latest}",
-}
-
-
-@pytest.mark.parametrize("version", HELMS)
-@pytest.mark.parametrize("text", WRONG_VALUES.values(), ids=WRONG_VALUES)
-def test_wrong_values_are_refused(version: str, text: str, tmp_path: Path) -> None:
-    """By the schema of values, in both majors of Helm."""
-    wrong = yaml.safe_load(text)
-    # What a site has to give is there, unless it is what is wrong.
-    given = {"archives": {"claim": "archives"}} | wrong
-    (tmp_path / "values.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
-    done = run_template(version, tmp_path / "values.yaml")
-    assert done.returncode != 0
-    assert "schema" in done.stderr
-
 
 WRONG_CHARTS: dict[str, tuple[str, str, str]] = {
     "version that is not one": ("Chart.yaml", "version: ", "version: two # "),

@@ -33,15 +33,17 @@ def test_valid(version: str, objects: list[dict[str, Any]]) -> None:
 
 
 def test_runtime_is_the_charts_pod(objects: list[dict[str, Any]]) -> None:
-    """The same image, commands and probes; a runtime has no sidecars, so that its gateway waits for the server."""
+    """The same image, commands and all probes; a runtime has no sidecars, so that its gateway waits for the server."""
     deployment = next(
         thing for thing in template(HELMS[-1], CHART / "ci" / "claim.yaml") if thing["kind"] == "Deployment"
     )["spec"]["template"]["spec"]
     server, gateway = spec(objects, "ServingRuntime")["containers"]
+    ports = {port["name"]: port["containerPort"] for port in server["ports"]}
     for ours, charts in ((server, deployment["initContainers"][-1]), (gateway, deployment["containers"][0])):
         assert ours["image"] == charts["image"] == f"prelim:{prelim.__version__}-cpu"
         assert " ".join(charts["command"]) in " ".join(ours["command"])
         assert ours["resources"] == charts["resources"]
+        assert probes(ours, ports) == probes(charts, ports)
         assert ours["securityContext"].items() >= charts["securityContext"].items()
     assert spec(objects, "InferenceService")["predictor"]["shareProcessNamespace"] is True
     assert gateway["args"][-2:] == deployment["containers"][0]["args"]
@@ -57,6 +59,15 @@ def test_gateway_accepts_its_settings(objects: list[dict[str, Any]], tmp_path: P
     (tmp_path / "gateway.yaml").write_text(data["gateway.yaml"].replace("/etc/", f"{tmp_path}/"))
     settings = Settings.read(tmp_path / "gateway.yaml")
     assert spec(objects, "BackendTLSPolicy")["validation"]["hostname"] in settings.names
+
+
+def probes(container: dict[str, Any], ports: dict[str, int]) -> dict[str, Any]:
+    """Its probes, their ports as numbers: a runtime's gateway has no names for them."""
+    found = {name: dict(value) for name, value in container.items() if name.endswith("Probe")}
+    for probe in found.values():
+        for way in probe.keys() & {"httpGet", "tcpSocket"}:
+            probe[way] = {**probe[way], "port": ports.get(probe[way]["port"], probe[way]["port"])}
+    return found
 
 
 def _rename_container(objects: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from launcher.archives import PUBLIC_KEY
 from launcher.errors import LaunchError
-from launcher.fetch import fetch, fetch_signature, main, parse_source
+from launcher.fetch import fetch, fetch_signature, main, parse_source, parse_sources
 
 CONTENTS = 3 * 2**20 * b"a"
 SHA256 = hashlib.sha256(CONTENTS).hexdigest()
@@ -80,6 +80,12 @@ def test_wrong_source_is_named(text: str) -> None:
     """With what is allowed."""
     with pytest.raises(LaunchError, match="allowed: URL=SHA256"):
         parse_source(text)
+
+
+def test_two_archives_of_one_name_are_refused() -> None:
+    """Before anything is downloaded: the second would be served, under the name of both."""
+    with pytest.raises(LaunchError, match=r"2 archives are called x\.mar"):
+        parse_sources([f"https://a/x.mar={SHA256}", f"https://a/y.mar={SHA256}", f"https://b/c/x.mar={SHA256}"])
 
 
 def test_command(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@
 
 {{- define "prelim.selector" -}}
 app.kubernetes.io/name: prelim
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "prelim.labels" -}}
@@ -29,7 +29,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{/* What every container has in common: no rights, and nothing of the image can be changed. */}}
 {{- define "prelim.container" -}}
-image: {{ include "prelim.image" . }}
+image: {{ include "prelim.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 securityContext:
   allowPrivilegeEscalation: false
