@@ -13,8 +13,9 @@ from pydicom.dataset import Dataset
 from bridge.configuration.settings import Settings
 from bridge.dicom.clinical_context import read_context
 from bridge.dicom.deidentify import write_deidentified
-from bridge.dicom.identity import Identifiers, SiteKey, document_uid
-from bridge.dicom.study_state import StudyState, find_heads
+from bridge.dicom.draft_chain import DraftChain, split_uids
+from bridge.dicom.identity import Identifiers, SiteKey, document_uid, series_uid
+from bridge.dicom.study_state import StudyState
 from bridge.documents.answer import HttpError, read_report
 from bridge.documents.draft import Draft
 from bridge.documents.withdrawal import explain_withdrawal
@@ -95,7 +96,7 @@ class Drafter:
         started = time.monotonic()
         study = self._archive.study(job.study)
         fingerprint = study.fingerprint(self._key)
-        if fingerprint == job.fingerprint and len(find_heads(self._drafts(study))) < 2:
+        if fingerprint == job.fingerprint and len(self._chain(study).heads) < 2:
             return None
         candidates = study.candidates()
         if not candidates:
@@ -129,7 +130,7 @@ class Drafter:
         self._forget(job.study)
         study = self._archive.study(job.study)
         fingerprint = study.fingerprint(self._key)
-        states = {self._queue.state_of_draft(head) for head in find_heads(self._drafts(study))}
+        states = {self._queue.state_of_draft(head) for head in self._chain(study).heads}
         if states != {fingerprint}:
             self._withdraw(study, fingerprint, "dead")
 
@@ -198,16 +199,17 @@ class Drafter:
         except HttpError:
             raise StudyFailure("server_answer_unreadable") from None
 
-    def _drafts(self, study: StudyState) -> dict[str, str]:
-        """Return the drafts in the PACS and in the queue -> the drafts that each of them replaces."""
-        return {**study.drafts, **self._queue.drafts(study.uid)}
+    def _chain(self, study: StudyState) -> DraftChain:
+        """Return the drafts in the PACS and in the queue."""
+        recorded = {document_uid(*one): series_uid(study.uid, one[1]) for one in self._queue.documents(study.uid)}
+        return DraftChain({**study.drafts, **self._queue.drafts(study.uid)}, recorded | study.documents)
 
     def _withdraw(self, study: StudyState, fingerprint: str, why: str) -> None:
         """Replace the study's current draft, if it has one, by a document that says that there is none.
 
         A study that is no longer in the PACS is left alone: a document would bring it back.
         """
-        heads = find_heads(self._drafts(study))
+        heads = self._chain(study).heads
         sources = study.images or [study.own[head] for head in heads if head in study.own]
         if heads and sources:
             draft = Draft(explain_withdrawal(why), [self._header_of_file(sources[0])], {}, withdrawn=True)
@@ -231,25 +233,23 @@ class Drafter:
         It replaces the heads of the chain of drafts in the PACS and in the queue. If the head is what would be written
         now, an earlier process stored it and was killed before it could say so.
         """
-        drafts = self._drafts(study)
-        heads = find_heads(drafts)
+        chain = self._chain(study)
+        heads = chain.heads
         options = json.dumps(draft.options, sort_keys=True)
         images = [] if draft.withdrawn else [str(header.SOPInstanceUID) for header in draft.images]
         weights = draft.answer["model"]["sha256"]
-        replaced = drafts[heads[0]] if len(heads) == 1 else ""
+        replaced = chain.drafts[heads[0]] if len(heads) == 1 else ""
         uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)
         if heads != [uid]:
             replaced = "\\".join(heads)
             uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)
-        series = {head: str(header.SeriesInstanceUID) for head, header in study.own.items()}
-        place = len(set(drafts) - {uid}) + 1
-        draft = replace(draft, uid=uid, replaces=tuple(replaced.split("\\")) if replaced else (), place=place)
-        draft = replace(draft, series=series)
-        present = {*study.own, *study.companions}
+        named = {kind: chain.find_documents(split_uids(replaced), kind) for kind in self._kinds} if replaced else {}
+        draft = replace(draft, uid=uid, replaces=named, place=len(set(chain.drafts) - {uid}) + 1)
+        stored = 0.0
         for kind in self._kinds:
-            if document_uid(uid, kind) not in present:
+            if document_uid(uid, kind) not in study.documents:
                 self._destination.store(WRITERS[kind](draft, self._settings.report))
-        stored = self._queue.add_draft(study.uid, uid, replaced, fingerprint)
+            stored = self._queue.add_document(study.uid, uid, kind, replaced, fingerprint)
         self._compare_later(draft)
         draft = replace(draft, written=datetime.datetime.fromtimestamp(stored).astimezone())
         for number, output in enumerate(self._outputs):

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -51,20 +51,20 @@ class StudyState:
 
     images     : headers of its radiographs, without pixels
     own        : SOP Instance UID of every draft in it -> its header
-    companions : SOP Instance UIDs of the other documents of drafts in it
+    companions : SOP Instance UID of every other document of a draft in it -> its header
     others     : SOP classes of what else is in it, such as key objects, presentation states, reports, videos
     """
 
     uid: str
     images: tuple[Dataset, ...]
     own: Mapping[str, Dataset]
-    companions: frozenset[str] = frozenset()
+    companions: Mapping[str, Dataset] = field(default_factory=dict)
     others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, uid: str, headers: Iterable[Dataset]) -> "StudyState":
         """Sort the headers of a study's instances. One without UIDs, which nobody could fetch, is not an image."""
-        images, own, companions, others = [], {}, [], []
+        images, own, companions, others = [], {}, {}, []
         series = {series_uid(uid, kind) for kind in KINDS if kind != DRAFT}
         for header in headers:
             # Of a damaged file an element can have several values.
@@ -72,18 +72,23 @@ class StudyState:
             if known and _is_draft(header):
                 own[str(header.SOPInstanceUID)] = header
             elif known and header.SeriesInstanceUID in series:
-                companions.append(str(header.SOPInstanceUID))
+                companions[str(header.SOPInstanceUID)] = header
             elif known and header.get("SOPClassUID") in RADIOGRAPHS:
                 images.append(header)
             else:
                 others.append(str(header.get("SOPClassUID") or ""))
         images.sort(key=lambda header: str(header.SOPInstanceUID))
-        return cls(uid, tuple(images), own, frozenset(companions), tuple(others))
+        return cls(uid, tuple(images), own, companions, tuple(others))
 
     @property
     def drafts(self) -> dict[str, str]:
         """SOP Instance UID of every draft -> UIDs of the drafts that it replaces, separated by backslashes."""
         return {uid: _replaced_by(header) for uid, header in self.own.items()}
+
+    @property
+    def documents(self) -> dict[str, str]:
+        """SOP Instance UID of every document of a draft -> its series, another one where a PACS has copied it."""
+        return {uid: str(header.SeriesInstanceUID) for uid, header in {**self.own, **self.companions}.items()}
 
     def fingerprint(self, key: SiteKey) -> str:
         """Return what changes with the radiographs, their views and the identity, but not with our own drafts.
@@ -118,12 +123,6 @@ class StudyState:
         ranked.sort(key=lambda pair: _taken_at(pair[1]), reverse=True)
         ranked.sort(key=lambda pair: pair[0])
         return [image for _, image in ranked[:MAX_CANDIDATES]]
-
-
-def find_heads(drafts: Mapping[str, str]) -> list[str]:
-    """Return the drafts that no other replaces: one, unless studies with drafts were merged."""
-    replaced = {uid for uids in drafts.values() for uid in uids.split("\\")}
-    return sorted(draft for draft in drafts if draft not in replaced)
 
 
 def is_same_image(header: Dataset, image: Dataset) -> bool:

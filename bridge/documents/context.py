@@ -9,7 +9,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from bridge.configuration.settings import ReportSettings
-from bridge.dicom.identity import DRAFT, device_uid, document_uid, series_uid
+from bridge.dicom.identity import device_uid
 from bridge.dicom.study_state import PATIENT, STUDY
 from bridge.documents.draft import Draft, plain
 
@@ -110,13 +110,12 @@ def sign(document: Dataset, draft: Draft, settings: ReportSettings) -> None:
 def list_predecessors(draft: Draft, kind: str, sop_class: str) -> list[Dataset] | None:
     """Return the references of the documents that the draft's document of this kind replaces, or None."""
     documents = []
-    for replaced in draft.replaces:
+    for uid, series in draft.replaces.get(kind, {}).items():
         document = Dataset()
         document.SOPClassUID = sop_class
-        document.SOPInstanceUID = document_uid(replaced, kind)
+        document.SOPInstanceUID = uid
         document.StudyInstanceUID = draft.study_uid
-        derived = series_uid(draft.study_uid, kind)
-        document.SeriesInstanceUID = draft.series.get(replaced, derived) if kind == DRAFT else derived
+        document.SeriesInstanceUID = series
         documents.append(document)
     return documents or None
 

@@ -34,9 +34,9 @@ class Draft:
     images    : headers of the images that were read; none if they were not DICOM
     options   : generation options of the request
     uid       : SOP Instance UID
-    replaces  : SOP Instance UIDs of the drafts that this one replaces: several after studies were merged
+    replaces  : kind of document, see bridge.dicom.identity -> stored documents that this draft's replaces, by their SOP
+                Instance UIDs -> the series of each; several after studies were merged, none for a first draft
     place     : its number among the study's drafts, from 1
-    series    : draft that is replaced -> its series, where a PACS has copied it under other UIDs
     withdrawn : whether the text only says why there is no draft; `images` then say whose study it is
     written   : when the draft was stored
     """
@@ -45,9 +45,8 @@ class Draft:
     images: Sequence[Dataset]
     options: Mapping[str, Any]
     uid: str = ""
-    replaces: tuple[str, ...] = ()
+    replaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     place: int = 1
-    series: Mapping[str, str] = field(default_factory=dict)
     withdrawn: bool = False
     written: datetime.datetime = field(default_factory=lambda: datetime.datetime.now().astimezone())
 

@@ -9,6 +9,7 @@ import requests
 from pydicom.dataset import Dataset
 
 from bridge.configuration.settings import FhirSettings
+from bridge.dicom.identity import DRAFT
 from bridge.documents.draft import NOTICE, Draft, plain
 from bridge.failures import Outage
 from bridge.peers.sessions import Detour, http_failure, open_authorized
@@ -136,7 +137,7 @@ def _provenance(draft: Draft, report: str, device: str, written: str) -> Resourc
     ]
     replaced = [
         {"role": "revision", "what": {"identifier": {"system": DICOM_UID, "value": f"urn:oid:{uid}"}}}
-        for uid in draft.replaces
+        for uid in draft.replaces.get(DRAFT, ())
     ]
     provenance = {
         "resourceType": "Provenance",

@@ -162,14 +162,18 @@ class Queue(Database):
             )
         return changed.rowcount
 
-    def add_draft(self, study: str, uid: str, replaced: str, fingerprint: str = "") -> float:
-        """Record that a draft of a state of a study was stored; when it was recorded first, in seconds since 1970."""
+    def add_document(self, study: str, uid: str, kind: str, replaced: str, fingerprint: str = "") -> float:
+        """Record that a document of a draft of a state of a study was stored; `uid` is the draft's.
+
+        Returns when the first document of this draft was recorded, in seconds since 1970.
+        """
         with self._transaction() as base:
             base.execute(
                 "INSERT INTO draft (uid, study, replaced, sent, fingerprint) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (uid) DO UPDATE SET fingerprint = excluded.fingerprint",
                 (uid, study, replaced, self._clock(), fingerprint),
             )
+            base.execute("INSERT OR IGNORE INTO document (draft, kind) VALUES (?, ?)", (uid, kind))
             (sent,) = base.execute("SELECT sent FROM draft WHERE uid = ?", (uid,)).fetchone()
         return float(sent)
 
@@ -186,6 +190,13 @@ class Queue(Database):
         """
         with self._lock:
             return dict(self._base.execute("SELECT uid, replaced FROM draft WHERE study = ?", (study,)))
+
+    def documents(self, study: str) -> list[tuple[str, str]]:
+        """Return the documents that were stored for a study, each as its draft and its kind."""
+        with self._lock:
+            return self._base.execute(
+                "SELECT draft, kind FROM document JOIN draft ON draft = uid WHERE study = ?", (study,)
+            ).fetchall()
 
     def counts(self) -> dict[str, int]:
         """Return the number of studies in each state."""

@@ -40,6 +40,15 @@ MIGRATIONS = (
     """
     ALTER TABLE draft ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
     """,
+    # 5: which documents of a draft were stored; of the drafts so far only the SR is certain.
+    """
+    CREATE TABLE document (
+        draft TEXT NOT NULL REFERENCES draft (uid) ON DELETE CASCADE,
+        kind TEXT NOT NULL,
+        PRIMARY KEY (draft, kind)
+    ) STRICT;
+    INSERT INTO document SELECT uid, 'sr' FROM draft;
+    """,
 )
 """Script number n brings a database of version n - 1 to version n (PRAGMA user_version). Scripts are never edited."""
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from pydicom import dcmread
 
+from bridge.dicom.identity import KINDS, document_uid, series_uid
 from bridge.documents.draft import Draft
 from bridge.documents.withdrawal import explain_withdrawal
-from tests.bridge.studies import radiograph
+from tests.bridge.studies import STUDY, radiograph
 
 SENTENCES = [
     {"text": "Heart size is normal.", "confidence": 0.42, "confirm": True},
@@ -36,6 +37,6 @@ def make_draft(
         "model": {"name": "demo", "version": "1.0", "architecture": "mobilenet_graph", "sha256": "a" * 64},
     }
     images = [dcmread(BytesIO(radiograph(**(header or {}))))] if dicom else []
-    place = 2 if replaces else 1
-    draft = Draft(usual | answer, images, {"num_beams": 2}, uid, (replaces,) if replaces else (), place)
+    replaced = {kind: {document_uid(replaces, kind): series_uid(STUDY, kind)} for kind in KINDS} if replaces else {}
+    draft = Draft(usual | answer, images, {"num_beams": 2}, uid, replaced, place=2 if replaces else 1)
     return replace(draft, answer=explain_withdrawal("dead"), withdrawn=True) if withdrawn else draft

@@ -30,6 +30,16 @@ def radiograph(number: int = 1, study: str = STUDY, **header: Any) -> bytes:
     return encode(made)
 
 
+def predecessors(document: Dataset) -> list[tuple[str, str, str]]:
+    """Return study, series and SOP Instance UID of the documents that a document replaces."""
+    return [
+        (str(study.StudyInstanceUID), str(series.SeriesInstanceUID), str(replaced.ReferencedSOPInstanceUID))
+        for study in document.get("PredecessorDocumentsSequence") or ()
+        for series in study.ReferencedSeriesSequence
+        for replaced in series.ReferencedSOPSequence
+    ]
+
+
 class MemoryPacs:
     """Archive and destination in one; `fail` makes the next calls raise."""
 
@@ -55,8 +65,9 @@ class MemoryPacs:
         return self.instances[str(header.SOPInstanceUID)]
 
     def store(self, document: Dataset) -> None:
-        """Keep a document; the first of two with one UID stays."""
+        """Keep a document, all of whose predecessors were here; the first of two with one UID stays."""
         self._maybe_fail()
+        assert {uid for *_, uid in predecessors(document)} <= {*self.instances, *self.stored}
         file = BytesIO()
         document.save_as(file, enforce_file_format=True)
         self.stored.append(str(document.SOPInstanceUID))

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from bridge.dicom.study_state import StudyState
 from tests.bridge.conftest import Bench
 from tests.bridge.fake_server import refusal
-from tests.bridge.studies import STUDY, radiograph
+from tests.bridge.studies import OUTAGE, STUDY, predecessors, radiograph
 
 MakeBench = Callable[..., Bench]
 OTHER = f"{STUDY}.8"
@@ -20,16 +20,6 @@ def work(bench: Bench, study: str = STUDY, seconds: float = 0) -> None:
     """Announce a study and work on it."""
     bench.queue.notify(study, 0)
     bench.run(seconds)
-
-
-def predecessors(report: Dataset) -> list[tuple[str, str, str]]:
-    """Return study, series and SOP Instance UID of the documents that a report replaces."""
-    return [
-        (str(study.StudyInstanceUID), str(series.SeriesInstanceUID), str(document.ReferencedSOPInstanceUID))
-        for study in report.get("PredecessorDocumentsSequence") or ()
-        for series in study.ReferencedSeriesSequence
-        for document in series.ReferencedSOPSequence
-    ]
 
 
 def copy_report(bench: Bench, report: Dataset, number: int, study: str) -> Dataset:
@@ -223,3 +213,76 @@ def test_an_answer_without_what_a_draft_needs_is_a_failure(make_bench: MakeBench
 
     assert bench.state() == ("dead", "server_answer_unreadable")
     assert bench.pacs.stored == []
+
+
+def stop_before(bench: Bench, classes: set[str], *, record: bool = True) -> None:
+    """Work on the study, and stop where the first document of these SOP classes would be stored.
+
+    record : else the PACS has taken what comes before, and the bridge was killed before it was recorded
+    """
+    store = bench.pacs.store
+
+    def stop(document: Dataset) -> None:
+        if document.SOPClassUID.name in classes:
+            raise OUTAGE
+        store(document)
+
+    bench.pacs.store = stop  # type: ignore[method-assign]
+    work(bench)
+    bench.pacs.store = store  # type: ignore[method-assign]
+    if not record:
+        bench.queue._base.execute("DELETE FROM draft")
+
+
+SR, MEASURED = "Basic Text SR Storage", "Comprehensive 3D SR Storage"
+ALL_DOCUMENTS = {"tid1500": True, "pdf": True}
+
+
+def named(bench: Bench, kind: str) -> list[list[int]]:
+    """Return for each document of a kind which of them, by their numbers, it replaces."""
+    found = [one for one in bench.pacs.instances.values() if one.SOPClassUID.name == kind]
+    places = {str(one.SOPInstanceUID): number for number, one in enumerate(found)}
+    return [[places[uid] for *_, uid in predecessors(one)] for one in found]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["the PACS shows it", "only the queue knows it"])
+def test_only_documents_that_were_stored_are_named(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, seen: bool
+) -> None:
+    """The first draft's measurement report is never stored, the third one replaces that of the second."""
+    bench = make_bench(radiograph(), report=ALL_DOCUMENTS)
+    if not seen:
+        study = bench.pacs.study
+        monkeypatch.setattr(bench.pacs, "study", lambda uid: StudyState(uid, study(uid).images, {}))
+    stop_before(bench, {MEASURED}, record=not seen)
+    for name in ("B^B", "C^C"):
+        bench.pacs.add(radiograph(PatientName=name))
+        work(bench)
+
+    assert named(bench, SR) == [[], [0], [1]]
+    assert named(bench, MEASURED) == [[], [0]]
+
+
+def test_a_document_replaces_the_last_of_its_kind(make_bench: MakeBench) -> None:
+    """The second draft has no measurement report, so that of the first is replaced by the third's."""
+    bench = make_bench(radiograph(), report=ALL_DOCUMENTS)
+    work(bench)
+    bench.pacs.add(radiograph(PatientName="B^B"))
+    stop_before(bench, {MEASURED}, record=False)
+    bench.pacs.add(radiograph(PatientName="C^C"))
+    work(bench)
+
+    assert named(bench, SR) == [[], [0], [1]]
+    assert named(bench, MEASURED) == [[], [0]]
+
+
+def test_a_document_that_was_switched_on_later_replaces_none(make_bench: MakeBench) -> None:
+    """The first draft of the study has none of its kind."""
+    before = make_bench(radiograph())
+    work(before)
+    bench = make_bench(radiograph(PatientName="B^B"), report=ALL_DOCUMENTS)
+    bench.pacs.instances |= {str(one.SOPInstanceUID): one for one in before.pacs.reports()}
+    work(bench)
+
+    assert named(bench, SR) == [[], [0]]
+    assert named(bench, MEASURED) == [[]]

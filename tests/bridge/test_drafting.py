@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from pydicom.dataset import Dataset
 
-from bridge.dicom.study_state import find_heads
+from bridge.dicom.draft_chain import DraftChain
 from tests.bridge.conftest import Bench
 from tests.bridge.fake_server import refusal
 from tests.bridge.studies import STUDY, radiograph
@@ -117,7 +117,7 @@ def test_a_change_that_is_taken_back_leaves_the_last_draft_current(make_bench: M
         bench.queue.notify(STUDY, 0)
         bench.run()
 
-    (head,) = find_heads(bench.queue.drafts(STUDY))
+    (head,) = DraftChain(bench.queue.drafts(STUDY), {}).heads
     assert len(bench.pacs.reports()) == 3
     assert str(bench.pacs.instances[head].PatientName) == "A^A"
     assert head == bench.pacs.reports()[-1].SOPInstanceUID

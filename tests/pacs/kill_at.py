@@ -15,7 +15,7 @@ PLACES: dict[str, tuple[type, str]] = {
     "take": (Drafter, "draft"),
     "request": (Drafter, "_request"),
     "store": (DicomWebArchive, "store"),
-    "record": (Queue, "add_draft"),
+    "record": (Queue, "add_document"),
 }
 """Stage -> the method at whose beginning the process ends."""
 

@@ -123,7 +123,7 @@ def test_purge_removes_old_outcomes_and_never_what_waits(path: Path) -> None:
         queue.notify("1.2", 0)
         job = queue.take()
         assert job is not None
-        queue.add_draft(job.study, "2.25.1", "")
+        queue.add_document(job.study, "2.25.1", "sr", "")
         queue.finish(job, "reported", "", "f")
     with open_queue(path, now=1000.0 + 400 * 86400) as queue:
         assert queue.purge(30) == 1
@@ -137,7 +137,7 @@ def test_a_backup_is_a_queue_and_does_not_overwrite(path: Path, tmp_path: Path) 
     copy.parent.mkdir()
     with open_queue(path) as queue:
         queue.notify("1.2", 0)
-        queue.add_draft("1.2", "2.25.1", "")
+        queue.add_document("1.2", "2.25.1", "sr", "")
         queue.paused = True
         queue.back_up(copy)
         with pytest.raises(QueueError, match="exists"):
@@ -157,11 +157,13 @@ def test_an_older_schema_is_upgraded_with_its_contents(path: Path, version: int)
             old.executescript(script)
         old.execute(f"PRAGMA user_version = {version}")
         old.execute("INSERT INTO study (uid, due, updated) VALUES ('1.2', 0, 0)")
+        old.execute("INSERT INTO draft (uid, study, replaced, sent) VALUES ('2.25.1', '1.2', '', 0)")
     with open_queue(path) as queue:
         job = queue.take()
         assert job is not None
         queue.retry(job, 5, "pacs_500", counted=True)
         assert [(entry.study, entry.reason, entry.tries) for entry in queue.list("waiting")] == [("1.2", "pacs_500", 1)]
+        assert queue.documents("1.2") == [("2.25.1", "sr")]
 
 
 def test_an_upgrade_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
