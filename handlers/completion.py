@@ -4,6 +4,7 @@ Source: OpenAI API reference, "Create chat completion". Images are `image_url` p
 fetched. Options of ours that OpenAI's format does not have, such as `num_beams`, are members of the body like its own.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from handlers.exchange import Completion, Exchange
 from handlers.fields import MAX_IMAGES, boolean, find_value, from_base64, json_object, sanitized, text
 from handlers.request import OPTIONS, context_of, options_of, queued_ms, read_messages, read_prompt
-from prelim.errors import InvalidOption, TooLarge, UnknownModel, UnreadableInput
+from prelim.errors import InputError, InvalidOption, TooLarge, UnknownModel, UnreadableInput
 from prelim.generation.clinical_context import CONTEXT
 from prelim.generation.options import GenerationOptions
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -65,25 +66,48 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
     members = {name: value for name, value in json_object("the body", rest).items() if value is not None}
     _check_members(members)
     _check_model(members.get("model"), generator)
-    prompt, messages = _texts(members.get("messages"), len(images), generator)
+    stream = boolean("stream", members.get("stream", False))
+    completion = Completion(include_usage=_include_usage(members.get("stream_options"), stream), names=_names(members))
+    with _in_words_of(completion):
+        prompt, messages = _texts(members.get("messages"), len(images), generator)
+        options = _options(members, generator.config.generation)
     if not images:
         raise UnreadableInput("there is no image: send an image_url with a data URI in a message", "messages")
     if len(images) > generator.max_images:
         raise InvalidOption(
             f"messages have {len(images)} images; {generator.config.name} reads {generator.max_images}", "messages"
         )
-    stream = boolean("stream", members.get("stream", False))
     request = ReportRequest(
         image=images[0] if len(images) == 1 else None,
         images=tuple(images) if len(images) > 1 else None,
         prompt=prompt,
         messages=messages,
         context=context_of(members),
-        options=_options(members, generator.config.generation),
+        options=options,
         return_logprobs=boolean("logprobs", members.get("logprobs", False)),
     )
-    completion = Completion(include_usage=_include_usage(members.get("stream_options"), stream))
     return Exchange(request, stream=stream, completion=completion, queued_ms=queued_ms(headers))
+
+
+def _names(members: Mapping[str, Any]) -> dict[str, str]:
+    """Fields of ours -> the members that stand for them in a completion with these members."""
+    names = RENAMED | {"prompt": "messages", "return_logprobs": "logprobs"}
+    if "max_completion_tokens" in members:
+        names["max_new_tokens"] = "max_completion_tokens"
+    if "do_sample" not in members:
+        names["do_sample"] = "temperature"
+    if "grammar" not in members:
+        names["grammar"] = "response_format"
+    return names
+
+
+@contextlib.contextmanager
+def _in_words_of(completion: Completion) -> Iterator[None]:
+    """Let errors about our fields name those of the client."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(*completion.in_client_words(str(error), error.field)) from error.__cause__
 
 
 def _cut_images(body: bytes) -> tuple[list[bytes], bytes]:
@@ -160,14 +184,7 @@ def _options(members: Mapping[str, Any], defaults: GenerationOptions) -> Generat
             given.setdefault("num_beams", 1)
         else:
             del given["temperature"]
-    try:
-        return options_of(given, defaults)
-    except InvalidOption as error:
-        name, ours = "max_completion_tokens", "max_new_tokens"
-        if name not in members:
-            raise
-        # Under the name that the client knows.
-        raise InvalidOption(str(error).replace(ours, name), name if error.field == ours else error.field) from None
+    return options_of(given, defaults)
 
 
 def _grammar(members: Mapping[str, Any]) -> dict[str, Any]:

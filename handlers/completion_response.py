@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from handlers.completion import PARAMETERS, RENAMED
 from handlers.exchange import Completion, Exchange
 from handlers.failure import Failure
 from handlers.response import JSON, Answer, ServedModel, json_bytes, report_contents
 from handlers.route import MODELS
+from prelim.errors import InvalidOption
 from prelim.report import Alternative, Report, Token
 from prelim.report_generator import ReportGenerator
 
@@ -73,13 +73,11 @@ def report_answer(report: Report, exchange: Exchange, model: ServedModel) -> Ans
 def failure_answer(failure: Failure, name: str, exchange: Exchange | None = None) -> Answer:
     """The answer that carries an error; in a stream that has begun it is an event."""
     field, message = failure.field, failure.message
-    if field is None and exchange is not None and failure.code < 500:
-        # Everything else was checked when the request was read.
-        field = "messages"
-    if field is not None and field in PARAMETERS.values() and message.startswith(field):
-        for ours, theirs in (RENAMED | {"do_sample": "temperature"}).items():
-            message = message if ours == field and ours not in RENAMED else message.replace(ours, theirs)
-        field = RENAMED.get(field, field)
+    if exchange is not None and exchange.completion is not None:
+        message, field = exchange.completion.in_client_words(message, field)
+        if field is None and failure.code < 500 and failure.type != InvalidOption.__name__:
+            # Everything but the image was checked when the request was read.
+            field = "messages"
     kind = "invalid_request_error" if failure.code < 500 else "server_error"
     contents = {"error": {"message": message, "type": kind, "param": field, "code": failure.type}}
     contents["error"]["request_id"] = name

@@ -1,7 +1,9 @@
 """One request and how far its answer has got."""
 
+import re
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prelim.report_generator import ReportRequest
@@ -14,11 +16,20 @@ class Completion:
     completion_id : unique
     created       : seconds since 1970
     include_usage : the stream ends with the numbers of tokens
+    names         : fields of ours that the client knows under another name -> that name
     """
 
     completion_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
     include_usage: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def in_client_words(self, message: str, at_fault: str | None) -> tuple[str, str | None]:
+        """A message and the field that it is about, under the names that the client knows."""
+        for ours, theirs in self.names.items():
+            # A name that is also an ordinary word is one where a message begins with it.
+            message = re.sub(rf"\b{ours}\b" if "_" in ours else rf"^{ours}\b", theirs, message)
+        return message, None if at_fault is None else self.names.get(at_fault, at_fault)
 
 
 @dataclass

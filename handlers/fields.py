@@ -216,12 +216,12 @@ def text(name: str, value: Any) -> Any:
     if not isinstance(value, str | bytes | bytearray):
         return value
     if len(value) > MAX_TEXT_BYTES:
-        raise TooLarge(f"{name} has a length of {len(value)}; at most {MAX_TEXT_BYTES} bytes are read")
+        raise TooLarge(f"{name} has a length of {len(value)}; at most {MAX_TEXT_BYTES} bytes are read", name)
     try:
         # Half of a surrogate pair is valid in JSON, and not in the UTF-8 that tokenizers read.
         return (value.encode() if isinstance(value, str) else value).decode()
     except UnicodeError as error:
-        raise UnreadableInput(f"{name} is not UTF-8 text") from error
+        raise UnreadableInput(f"{name} is not UTF-8 text", name) from error
 
 
 def boolean(name: str, value: Any) -> bool:

@@ -119,11 +119,12 @@ class ReportHandler:
         path, name = path_of(headers), find_id(row, headers, request_id)
         if path in (MODELS, f"{MODELS}/{self.model.name}"):
             return completion_response.models_answer(path, self.generator, self.model)
-        refused = attempt(lambda: self.flight.enter(request_id, self._read(row, headers, name)))
-        if not isinstance(refused, Failure):
-            return None
         form: AnswerFormat = completion_response if path.startswith(OPENAI) else response
-        return self._failed(name, refused, form.failure_answer(refused, name))
+        exchange = attempt(lambda: self._read(row, headers, name))
+        if isinstance(exchange, Failure):
+            return self._failed(name, exchange, form.failure_answer(exchange, name))
+        refused = attempt(lambda: self.flight.enter(request_id, exchange))
+        return None if refused is None else self._failed(name, refused, form.failure_answer(refused, name, exchange))
 
     def _read(self, row: Mapping[str, Any], headers: Mapping[str, Any], name: str) -> Exchange:
         if path_of(headers) == COMPLETIONS:
@@ -134,7 +135,7 @@ class ReportHandler:
             num_features = math.prod(self.generator.image_features_shape)
             exchange = read_request(row, headers, self.generator.config.generation, num_features)
         if exchange.stream and not self.settings.in_flight:
-            raise InvalidOption("stream is true, but this model is served with continuousBatching: false")
+            raise InvalidOption("stream is true, but this model is served with continuousBatching: false", "stream")
         exchange.name = name
         if self.auditor is not None:
             exchange.request = self.auditor.repeatable(exchange.request)

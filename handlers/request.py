@@ -213,7 +213,7 @@ def read_prompt(value: Any) -> str | None:
     if not isinstance(prompt, str):
         raise UnreadableInput(f"prompt is of type {type(prompt).__name__}; it must be a string")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise TooLarge(f"prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read")
+        raise TooLarge(f"prompt has {len(prompt)} characters; at most {MAX_PROMPT_CHARACTERS} are read", "prompt")
     return prompt or None
 
 
@@ -223,12 +223,12 @@ def read_messages(value: Any) -> tuple[dict[str, str], ...] | None:
         return None
     turns = json_value("messages", value)
     if isinstance(turns, list) and len(turns) > MAX_MESSAGES:
-        raise TooLarge(f"messages has {len(turns)} entries; at most {MAX_MESSAGES} are read")
+        raise TooLarge(f"messages has {len(turns)} entries; at most {MAX_MESSAGES} are read", "messages")
     if not isinstance(turns, list) or not all(_is_message(turn) for turn in turns):
         raise UnreadableInput('messages must be a list of {"role": text, "content": text}')
     characters = sum(len(text("messages", turn["content"])) for turn in turns)
     if characters > MAX_PROMPT_CHARACTERS:
-        raise TooLarge(f"messages has {characters} characters; at most {MAX_PROMPT_CHARACTERS} are read")
+        raise TooLarge(f"messages has {characters} characters; at most {MAX_PROMPT_CHARACTERS} are read", "messages")
     return tuple(turns) or None
 
 

@@ -11,7 +11,18 @@ from typing import Any
 
 from launcher.environment import ROOT
 from launcher.errors import LaunchError
-from launcher.gateway.errors import ERRORS, SHOWN_AS, UNAVAILABLE, error_page, upstream_directives, write_error
+from launcher.gateway.body_types import body_types
+from launcher.gateway.errors import (
+    ERRORS,
+    SHOWN_AS,
+    UNAVAILABLE,
+    UNKNOWN_MODEL,
+    UNKNOWN_PATH,
+    error_page,
+    unreadable_form,
+    upstream_directives,
+    write_error,
+)
 from launcher.gateway.keys import check_keys, write_private
 from launcher.gateway.settings import Settings
 from launcher.gateway.upstream import Upstream
@@ -43,6 +54,8 @@ def write_folder(
     errors.mkdir(exist_ok=True)
     for code, (kind, message) in ERRORS.items():
         write_error(errors, f"{code}.json", code, kind, message)
+    write_error(errors, "unknown_path.json", 404, *UNKNOWN_PATH)
+    write_error(errors, "unknown_model.json", 404, "UnknownModel", UNKNOWN_MODEL.format(settings.model), param="model")
     ready = {"model": upstream.chat.removeprefix("/predictions/"), "ready": True}
     (errors / "ready.json").write_text(json.dumps(ready) + "\n", encoding="utf-8")
     (folder / "samples").mkdir(exist_ok=True)
@@ -84,10 +97,12 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "burst": settings.burst,
         "open_requests": settings.open_requests,
         "open": "" if settings.keys else 1,
+        "body_types": body_types(),
         "known_hosts": " ".join(f'"{name.lower()}" 1;' for name in settings.names),
         "unavailable": UNAVAILABLE,
         **upstream.directives(settings.server_requests),
         **upstream_directives(),
+        "unreadable_form": unreadable_form(),
         "error_file": f'root "{folder}"; ssi on; ssi_types application/json;',
         "drafts_token": upstream.drafts_token,
         **_shadow(settings),
@@ -99,6 +114,7 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "static_checks": " ".join(
             (
                 'set $route page; set $allowed "GET, HEAD";',
+                "if ($is_host = 0) { return 400; }",
                 "if ($known_host = 0) { return 421; }",
                 "if ($request_method !~ ^(GET|HEAD)$) { return 405; }",
             )

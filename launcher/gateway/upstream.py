@@ -8,6 +8,13 @@ from launcher.gateway.settings import Hosts
 NEXT = ("error", "timeout", "http_503", "non_idempotent")
 """What makes another host answer. A report is a pure function of its request, so that asking twice is safe."""
 
+DEATH_BYTES = 84
+"""Length of TorchServe's answer when a worker has died (0.12.0)."""
+
+UNREADABLE = f'"~^multipart/.* 500 {DEATH_BYTES}$" ""; "~^multipart/.* 500 [0-9]+$" 1; "~^multipart/.* 403 [0-9]*$" 1;'
+"""What TorchServe answers to a form that it cannot read: status and length, after the type of the body. The gateway of
+a host has given it a status of its own."""
+
 DEATHS_OF_WORKERS = "error_page 500 502 507 = @again;"
 DEATHS_OF_HOSTS = "error_page 500 507 = @answer_500; error_page 502 =503 /_errors$shape/503.json;"
 """The gateway of a host has sent the request again already, and nginx to another host (`NEXT`)."""
@@ -52,6 +59,7 @@ class Upstream:
             "servers_grpc": _servers(self.grpc, requests if hosts else None),
             "backend": "https://torchserve" if hosts else "http://inner",
             "backend_grpc": "grpcs://torchserve_grpc" if hosts else "grpc://inner_grpc",
+            "unreadable": "" if hosts else UNREADABLE,
             "deaths": DEATHS_OF_HOSTS if hosts else DEATHS_OF_WORKERS,
             "ready": READY_HOSTS if hosts else READY_DOOR,
             "chat": self.chat,

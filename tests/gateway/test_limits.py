@@ -99,9 +99,9 @@ def ask(site: Site) -> Iterator[Callable[..., tuple[int, dict[str, str], Any]]]:
     """Asks with an answer of the server."""
     usual = site.recorder.answer
 
-    def ask(sent: bytes, path: str) -> tuple[int, dict[str, str], Any]:
+    def ask(sent: bytes, path: str, **headers: str) -> tuple[int, dict[str, str], Any]:
         site.recorder.answer = sent
-        return site.ask("POST", path, b"x", X_Request_Id="mine-1")
+        return site.ask("POST", path, b"x", X_Request_Id="mine-1", **headers)
 
     yield ask
     site.recorder.answer = usual
@@ -120,6 +120,35 @@ def test_torchserves_errors_become_ours(ask: Any, site: Site, sent: bytes, statu
     error = contents["error"]
     assert (found, error["code"], error["param"], error["request_id"]) == (status, kind, None, "mine-1")
     assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
+
+
+OF_FORMS = [
+    torchserves(500, "ErrorDataDecoderException"),
+    torchserves(500, "ArrayIndexOutOfBoundsException"),
+    torchserves(403, "IllegalCharsetNameException"),
+]
+"""What TorchServe answers to a form with a part that it cannot read."""
+
+
+@pytest.mark.parametrize("sent", OF_FORMS)
+def test_form_that_torchserve_cannot_read_is_a_fault_of_the_client(site: Site, ask: Any, sent: bytes) -> None:
+    """It is not sent again, and a gateway in front of this one passes the error on."""
+    for path, kind in (("/predictions/demo", "type"), ("/v1/chat/completions", "code")):
+        site.recorder.seen.clear()
+        status, headers, contents = ask(sent, path, Content_Type="multipart/form-data; boundary=x")
+        assert (status, contents["error"][kind], contents["error"]["request_id"]) == (400, "UnreadableForm", "mine-1")
+        assert json.loads(headers["x-prelim-error"]) == contents
+        assert "DOE" not in json.dumps(contents)
+        assert len(site.recorder.seen) == 1
+
+
+def test_death_with_a_form_is_a_death(site: Site, ask: Any) -> None:
+    """TorchServe's answer differs from that to a form by its length alone."""
+    died = {"code": 500, "type": "InternalServerException", "message": "Worker died."}
+    sent = answer(500, f"{json.dumps(died, indent=2)}\n".encode())
+    status, headers, contents = ask(sent, "/predictions/demo", Content_Type="multipart/form-data; boundary=x")
+    assert (status, contents["error"]["type"], headers.get("x-prelim-error")) == (500, "InternalError", None)
+    assert len(site.recorder.seen) == 2
 
 
 @pytest.mark.parametrize("code", [400, 404, 413, 415, 422, 500, 503, 504])

@@ -39,6 +39,11 @@ CLOSED = (
 )
 
 
+def code_in_openai(path: str) -> str:
+    """What the model's handler says of a path under /v1 that it does not serve."""
+    return "UnknownModel" if path.startswith("/v1/models/") else "UnknownPath"
+
+
 @pytest.mark.parametrize(
     ("path", "target"),
     [
@@ -163,7 +168,7 @@ def test_other_paths_never_reach_the_server(site: Site, method: str, path: str) 
     """They are answered in the shape of the server's errors, whatever their encoding."""
     status, headers, answer = site.ask(method, path, b"" if method == "POST" else None)
     assert status in (400, 403, 404, 405)
-    assert answer["error"]["code"] == ("NotFound" if path.startswith("/v1/") else status)
+    assert answer["error"]["code"] == (code_in_openai(path) if path.startswith("/v1/") else status)
     assert headers["x-request-id"]
     assert site.recorder.seen == []
 
@@ -242,6 +247,10 @@ def test_query_is_refused(site: Site) -> None:
         ("application/json", "application/json"),
         ("application/json; charset=utf-8", "application/json"),
         ("multipart/form-data; boundary=abc", "multipart/form-data; boundary=abc"),
+        ("Multipart/Form-Data; Boundary=abc", "multipart/form-data; boundary=abc"),
+        ("multipart/form-data;boundary=a:b=c ; charset=UTF-8;", "multipart/form-data; boundary=a:b=c"),
+        ('multipart/form-data; x="a;\\";boundary=b"; y=z; boundary="a b"', 'multipart/form-data; boundary="a b"'),
+        ('Application/JSON; charset="utf-8"', "application/json"),
         ("application/x-www-form-urlencoded", "application/octet-stream"),
         ("text/html", "application/octet-stream"),
         ("", "application/octet-stream"),
@@ -251,6 +260,53 @@ def test_body_types_that_torchserve_misreads_are_replaced(site: Site, given: str
     """It reads a web form itself, fails on an image, and quotes it in its answer."""
     site.ask("POST", "/predictions/demo", b"x", Content_Type=given)
     assert [seen.headers["content-type"] for seen in site.recorder.seen] == [passed]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *("", ";", "; boundary", "; boundary=", '; boundary=""', '; boundary="', "; boundary = a", "; boundary=a b"),
+        *("; boundary=a; boundary=b", "; boundary=a; Boundary=a", "; boundary=ä", "; boundary=" + 71 * "a"),
+        *("; boundary=a; charset=nosuch", "; charset=; boundary=a", '; boundary=a; charset=""', "; boundary=a\tb"),
+        *("; boundary=a; charset=utf-16", "; boundary=a; x", '; boundary=a; x="b', '; boundary="a ', '; boundary="a "'),
+        *("x; boundary=a", ", multipart/form-data; boundary=a", ";" + " ;" * 300 + "x", "; x=" + 300 * "a=" + ";"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predictions/demo", "/v1/chat/completions", "/drafts/sr"])
+def test_forms_that_nobody_could_read_stay_here(site: Site, path: str, parameters: str) -> None:
+    """TorchServe answers 403 to an unknown charset, which would look like its key, and fails without a boundary."""
+    status, _, answer = site.ask("POST", path, b"x", Content_Type=f"multipart/form-data{parameters}")
+    kind = answer["error"]["code" if path.startswith("/v1") else "type"]
+    assert (status, kind) == (415, "UnsupportedForm")
+    assert site.recorder.seen == []
+
+
+def test_other_multipart_bodies_are_no_forms(site: Site) -> None:
+    """They cannot be taken apart, and are no images either."""
+    assert site.ask("POST", "/predictions/demo", b"x", Content_Type="multipart/mixed; boundary=a")[0] == 415
+    assert site.recorder.seen == []
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        *(
+            (host, 200)
+            for host in ("127.0.0.1", "127.0.0.1:80", "127.0.0.1:", "LocalHost", "localhost.", "localhost.:1")
+        ),
+        *((host, 400) for host in ("127.0.0.1:80@evil", "127.0.0.1:80:90", "a@127.0.0.1", "a:b@127.0.0.1", ":80")),
+        *((host, 400) for host in ("127.0.0.1:x", "127.0.0.1:123456", "127.0.0.1/x", "127.0.0.1?x", "127.0.0.1#x")),
+        *((host, 400) for host in ("127.0.0.1:80 evil", "127.0.0.1,evil", "127.0.0.1%00", "[::1", "::1", "[::1]x")),
+        *((host, 400) for host in ("[::1%25lo]", "127.0.0.1:80\\@evil", "127.0.0.1:-1", "127.0.0.1:+1", "<127.0.0.1>")),
+        *((host, 421) for host in ("[::1]", "[::ffff:127.0.0.1]:80", "2130706433", "127.1", "evil", "127.0.0.1.evil")),
+    ],
+)
+def test_hosts_are_parsed_strictly(site: Site, host: str, status: int) -> None:
+    """RFC 3986: a name or an address, and perhaps a port. nginx alone reads no further than the first colon."""
+    assert site.ask("POST", "/predictions/demo", b"x", Host=host)[0] == status
+    assert len(site.recorder.seen) == (status == 200)
+    for path in ("/ready", "/"):
+        assert site.ask("GET", path, Host=host)[0] == status
 
 
 def test_page_is_served_with_a_strict_policy(site: Site) -> None:

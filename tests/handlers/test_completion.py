@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from handlers.completion import FIXED, PARAMETERS, UNREAD
+from prelim.errors import InvalidOption
 from prelim.generation.options import GenerationOptions
 from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import Frontend, Job
@@ -253,6 +254,12 @@ def test_context_goes_next_to_the_messages(frontend: Frontend, generator: FakeGe
     assert request.context == {"indication": "cough", "age": "64"}
 
 
+def schema_of(**schema: Any) -> dict[str, Any]:
+    """A response format."""
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
+JSON_OBJECT = {"type": "json_object"}
 SCHEMA = {"type": "object", "properties": {"findings": {"type": "string"}}, "required": ["findings"]}
 
 
@@ -306,6 +313,11 @@ def test_response_formats_are_grammars(
         ({"sex": "x"}, "sex", "sex must be one of M, F, O"),
         ({"indication": "a\nb"}, "indication", "control character"),
         ({"grammar": ["x"]}, "grammar", "must be a regular expression or a JSON schema"),
+        ({"response_format": schema_of(enum=["x" * 8193])}, "response_format", "response_format is '"),
+        ({"max_completion_tokens": "x"}, "max_completion_tokens", "max_completion_tokens is 'x'"),
+        ({"messages": [user(image(), 8001 * "a")]}, "messages", "messages has 8001 characters"),
+        ({"messages": [user(image(), "\ud800")]}, "messages[0].content[1]", "not UTF-8 text"),
+        ({"messages": [user(image()), *[user("a")] * 64]}, "messages", "65 entries"),
         ({"top_logprobs": 3}, "top_logprobs", "not supported"),
         ({"nonsense": 1}, "nonsense", "unknown parameter 'nonsense'; known: model, messages"),
         ({"max_new_tokens": 5}, "max_new_tokens", "unknown parameter"),
@@ -338,8 +350,43 @@ def test_what_is_not_supported_is_named(
     """OpenAI's error shape, with the member that is at fault and its name there."""
     job = submit(frontend, **members)
 
-    assert (job.status, error(job)["type"], error(job)["param"]) == (400, "invalid_request_error", param)
+    assert job.status == (413 if error(job)["code"] == "TooLarge" else 400)
+    assert (error(job)["type"], error(job)["param"]) == ("invalid_request_error", param)
     assert message in error(job)["message"]
+
+
+FOUND_BY_THE_MODEL: list[tuple[InvalidOption, dict[str, Any], str, str | None]] = [
+    (
+        InvalidOption("grammar is x", "grammar"),
+        {"response_format": JSON_OBJECT},
+        "response_format is x",
+        "response_format",
+    ),
+    (InvalidOption("grammar is x", "grammar"), {"grammar": "x"}, "grammar is x", "grammar"),
+    (InvalidOption("max_new_tokens is 9", "max_new_tokens"), {}, "max_tokens is 9", "max_tokens"),
+    (InvalidOption("num_return_sequences 2, max_new_tokens 9", "num_return_sequences"), {}, "n 2, max_tokens 9", "n"),
+    (InvalidOption("the prompt is long", "prompt"), {}, "the prompt is long", "messages"),
+    (InvalidOption("the options allow no further token"), {}, "the options allow no further token", None),
+]
+"""What the model raises, members of the request, message and param of the answer."""
+
+
+@pytest.mark.parametrize("case", FOUND_BY_THE_MODEL)
+def test_what_the_model_cannot_take_is_named(
+    frontend: Frontend,
+    generator: FakeGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[InvalidOption, dict[str, Any], str, str | None],
+) -> None:
+    """By the client's own name, also where the model finds the fault and not the reader of the request."""
+    found, members, message, param = case
+
+    def refuse(*_: object) -> None:
+        raise found
+
+    monkeypatch.setattr(generator, "add", refuse)
+    job = submit(frontend, **members)
+    assert (job.status, error(job)["message"], error(job)["param"]) == (400, message, param)
 
 
 @pytest.mark.parametrize(

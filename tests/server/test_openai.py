@@ -125,6 +125,13 @@ def test_errors(client: openai.OpenAI, png: bytes) -> None:
         ask(client, user(png, "Is the heart large?"))
     with pytest.raises(openai.NotFoundError, match="model is not tiny"):
         client.chat.completions.create(model="gpt-4o", messages=[user(png)])
+    for name in ("a/b", "gpt-4o", "a b", 70 * "a"):
+        with pytest.raises(openai.NotFoundError, match="model is not tiny") as unknown:
+            client.models.retrieve(name)
+        assert (unknown.value.param, unknown.value.code) == ("model", "UnknownModel")
+    with pytest.raises(openai.NotFoundError, match="this path is not served") as path:
+        client.completions.create(model=MODEL, prompt="x")
+    assert path.value.code == "UnknownPath"
     with pytest.raises(openai.APIStatusError, match="looks like text") as unread:
         ask(client, user(b"hello"))
     assert unread.value.status_code == 415

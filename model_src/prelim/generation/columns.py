@@ -42,7 +42,8 @@ def check_columns(prefix: int, options: GenerationOptions, limit: int) -> None:
     if room < 0:
         raise InvalidOption(
             f"image and prompt take {prefix} of the {limit} cache columns that a request may use here; shorten the "
-            "prompt, or ask the operator for a larger max_cache_mb"
+            "prompt, or ask the operator for a larger max_cache_mb",
+            "prompt",
         )
     ways = [f"max_new_tokens up to {room // rows + 2} with {name} {rows}"]
     # At least three tokens: two never need more than `room` leaves.
@@ -50,7 +51,8 @@ def check_columns(prefix: int, options: GenerationOptions, limit: int) -> None:
         ways.append(f"{name} up to {fewer} with max_new_tokens {tokens}")
     raise InvalidOption(
         f"{name} {rows} and max_new_tokens {tokens} can take {needed} cache columns; a request may use {limit} here. "
-        f"Allowed: {', or '.join(ways)}"
+        f"Allowed: {', or '.join(ways)}",
+        name,
     )
 
 

@@ -149,7 +149,8 @@ class Engine(Generic[Request]):
         if room < 1:
             raise TooLarge(
                 f"image and prompt take {prefix} positions; this model has {positions}, so none is left for a report; "
-                "shorten the prompt"
+                "shorten the prompt",
+                "prompt",
             )
         if request.options.max_new_tokens > room:
             raise InvalidOption(

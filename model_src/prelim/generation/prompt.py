@@ -131,7 +131,8 @@ class Prompter:
         if len(first) + len(second) > c.max_tokens:
             raise TooLarge(
                 f"the prompt takes {len(first) + len(second)} tokens; "
-                f"this model reads at most {c.max_tokens}; shorten it"
+                f"this model reads at most {c.max_tokens}; shorten it",
+                "messages" if messages else "prompt",
             )
         bos = () if c.bos_token_id is None else (c.bos_token_id,)
         between = self._encode((c.between_images,)) if images > 1 else []
@@ -201,12 +202,13 @@ class Prompter:
         """
         c = self.config
         if not c.separator:
-            raise InvalidOption("messages are given, but this model is single-turn; use prompt")
+            raise InvalidOption("messages are given, but this model is single-turn; use prompt", "messages")
         roles = [message.get("role") for message in messages]
         if roles != ["user" if turn % 2 == 0 else "assistant" for turn in range(len(roles))] or len(roles) % 2 == 0:
             raise InvalidOption(
                 "messages must be turns of user and assistant, the user's first and last; found: "
-                + ", ".join(role if role in ("user", "assistant", "system") else "another role" for role in roles)
+                + ", ".join(role if role in ("user", "assistant", "system") else "another role" for role in roles),
+                "messages",
             )
         for message in messages:
             self._check_words("messages", message["content"])
@@ -222,7 +224,8 @@ class Prompter:
         """A separator inside the words would let them speak for the other side."""
         if self.config.separator and self.config.separator in words:
             raise InvalidOption(
-                f"{name} has the text {self.config.separator!r}, which separates turns here; leave it out"
+                f"{name} has the text {self.config.separator!r}, which separates turns here; leave it out",
+                name,
             )
 
     def _encode(self, parts: Parts) -> list[int]:
