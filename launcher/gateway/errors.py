@@ -9,7 +9,7 @@ OVERLOADED = "the server is overloaded, with more requests than it can answer in
 UNAVAILABLE = "the server is overloaded or down: try again later"
 
 ERRORS = {
-    400: ("BadRequest", "the request is malformed, as its Host can be, or has a query string: send options as fields"),
+    400: ("BadRequest", "the request or its Host is malformed, or it is a GET with a body, or has a query string"),
     401: ("Unauthorized", "the API key is missing or wrong: send it as `Authorization: Bearer KEY`"),
     403: ("Forbidden", "requests from pages of other sites are refused"),
     404: ("NotFound", "unknown path, model or version: POST to /predictions/MODEL or /v1/chat/completions"),

@@ -151,6 +151,21 @@ def test_a_second_authorization_is_refused(site: Site, other: str, first: bool) 
     assert site.recorder.seen == []
 
 
+@pytest.mark.parametrize("path", [b"/v1/models", b"/v1/models/demo", b"/ready"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_get_with_a_body_is_refused(site: Site, path: bytes, chunked: bool) -> None:
+    """The body could be a request; without one, or with an empty one, a GET passes."""
+    head = b"GET " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer " + site.key.encode() + b"\r\n"
+    framed = (
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
+        if chunked
+        else b"Content-Length: %d\r\n\r\n%b" % (len(HIDDEN), HIDDEN)
+    )
+    assert site.send(head + framed).startswith(b"HTTP/1.1 400 ")
+    assert site.recorder.seen == []
+    assert site.send(head + b"Content-Length: 0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
 def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     """Each on a connection of its own; TorchServe would answer them in order of completion."""
     good = (
