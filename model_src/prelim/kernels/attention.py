@@ -62,8 +62,8 @@ def gather(cached: Cached) -> Any:
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
     def weigh(weights, count):
         """Softmax of the first `count` numbers, in place."""
-        highest = weights[0]
-        for t in range(1, count):
+        highest = _F(-np.inf)
+        for t in range(count):
             highest = max(highest, weights[t])
         for t in range(count):
             weights[t] = exponential(weights[t] - highest)
@@ -80,11 +80,11 @@ def gather(cached: Cached) -> Any:
         queries, out : shape (heads, head_width)
         keys, values : shape (columns, head_width)
         mask         : shape (length,), where it may look, at one column at least
-        room         : shape (2, length), float32
+        room         : two of shape (length,), of int32 and of float32
         """
         heads, width = queries.shape
         scale = _F(1) / np.sqrt(_F(width))
-        columns, weights = carray(address(room.ctypes.data), (room.shape[1],), np.int32), room[1]
+        columns, weights = room
         count = 0
         for t in range(mask.shape[0]):
             if mask[t]:
@@ -122,8 +122,8 @@ def _compiled(cached: Cached) -> Any:
         a = carray(pointer, 1)[0]
         shape = (a.sequences, a.rows, a.kv_heads, a.together, a.width)
         query, out = carray(address(a.query), shape, np.float32), carray(address(a.out), shape, np.float32)
-        mask = carray(address(a.mask), (a.sequences if a.masked else 1, a.rows, a.length), np.bool_)
-        room = np.empty((2, a.length), np.float32)
+        mask = carray(address(a.mask), (a.sequences, a.rows, a.length), np.bool_)
+        room = np.empty(a.length, np.int32), np.empty(a.length, np.float32)
         first, last = share(a.sequences * a.kv_heads)
         for unit in range(first, last):
             sequence, head = unit // a.kv_heads, unit % a.kv_heads
@@ -132,7 +132,7 @@ def _compiled(cached: Cached) -> Any:
             keys = carray(address(key), (a.length, a.key_column), dtype)[:, : a.width]
             values = carray(address(value), (a.length, a.value_column), dtype)[:, : a.width]
             for row in range(a.rows):
-                seen = mask[sequence if a.masked else 0, row]
+                seen = mask[sequence * a.masked, row]
                 gather_row(query[sequence, row, head], keys, values, seen, room, out[sequence, row, head])
 
     return whole

@@ -153,25 +153,26 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
     def step(pointer):
         a = carray(pointer, 1)[0]
         rows = a.slots * a.rows
-        inner, wide = a.heads * a.head_width, (2 if a.gated else 1) * a.feedforward
-        all_heads = a.heads + 2 * a.kv_heads
+        inner, all_heads = a.heads * a.head_width, a.heads + 2 * a.kv_heads
+        heads_width = all_heads * a.head_width
         x = carray(address(a.x), (rows, a.width), np.float32)
-        qkv = carray(address(a.qkv), (rows, all_heads * a.head_width), np.float32)
+        qkv = carray(address(a.qkv), (rows, heads_width), np.float32)
         by_head = carray(address(a.qkv), (a.slots, a.rows, all_heads, a.head_width), np.float32)
         gathered = carray(address(a.gathered), (rows, inner), np.float32)
         gathered_heads = carray(address(a.gathered), (a.slots, a.rows, a.heads, a.head_width), np.float32)
-        deep = max(a.width, inner)
-        values = carray(address(a.values), (rows * deep,), dtype)
-        scales = carray(address(a.scales), (rows * (deep // GROUP),), np.float32)
-        corrections = carray(address(a.corrections), (rows * (deep // GROUP),), np.int32)
-        v_width, v_inner = values[: rows * a.width].reshape(rows, a.width), values[: rows * inner].reshape(rows, inner)
-        groups, inner_groups = a.width // GROUP, inner // GROUP
-        s_width, s_inner = (
-            scales[: rows * groups].reshape(rows, groups),
-            scales[: rows * inner_groups].reshape(rows, inner_groups),
+        # The same memory for rows of both widths, which are not needed at once.
+        v_width, v_inner = (
+            carray(address(a.values), (rows, a.width), dtype),
+            carray(address(a.values), (rows, inner), dtype),
         )
-        c_width = corrections[: rows * groups].reshape(rows, groups)
-        c_inner = corrections[: rows * inner_groups].reshape(rows, inner_groups)
+        s_width, s_inner = (
+            carray(address(a.scales), (rows, a.width // GROUP), np.float32),
+            carray(address(a.scales), (rows, inner // GROUP), np.float32),
+        )
+        c_width, c_inner = (
+            carray(address(a.corrections), (rows, a.width // GROUP), np.int32),
+            carray(address(a.corrections), (rows, inner // GROUP), np.int32),
+        )
         wide_values = carray(address(a.wide_values), (rows, a.feedforward), dtype)
         wide_scales = carray(address(a.wide_scales), (rows, a.feedforward // GROUP), np.float32)
         wide_corrections = carray(address(a.wide_corrections), (rows, a.feedforward // GROUP), np.int32)
@@ -180,13 +181,14 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
         caches = carray(address(a.caches), (a.layers,), np.int64)
         norms = carray(address(a.norms), (2 * a.layers + 1, 2, a.width), np.float32)
         matrices = carray(address(a.matrices), (a.layers, 4, 3), np.int64)
-        room, columns = np.empty(a.width, np.float32), np.empty((2, a.length), np.float32)
+        room = np.empty(a.width, np.float32)
+        columns = np.empty(a.length, np.int32), np.empty(a.length, np.float32)
         for layer in range(a.layers):
             m = matrices[layer]
             normalize(x, norms, 2 * layer, a.layer_norm, a.eps, room, v_width, s_width, c_width)
             _barrier()
-            scale = carray(address(m[0, 1]), (all_heads * a.head_width,), np.float32)
-            bias = carray(address(m[0, 2]), (all_heads * a.head_width,), np.float32)
+            scale = carray(address(m[0, 1]), (heads_width,), np.float32)
+            bias = carray(address(m[0, 2]), (heads_width,), np.float32)
             product(m[0, 0], scale, bias, v_width, s_width, c_width, qkv, False)
             _barrier()
             kept = carray(address(caches[layer]), (2, a.all_slots, a.kv_heads, a.columns, a.head_width), cache_dtype)
@@ -218,7 +220,11 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
             _barrier()
             normalize(x, norms, 2 * layer + 1, a.layer_norm, a.eps, room, v_width, s_width, c_width)
             _barrier()
-            scale, bias = carray(address(m[2, 1]), (wide,), np.float32), carray(address(m[2, 2]), (wide,), np.float32)
+            # Of gates too, if there are some: nothing asks for the length of these two.
+            scale, bias = (
+                carray(address(m[2, 1]), (a.feedforward,), np.float32),
+                carray(address(m[2, 2]), (a.feedforward,), np.float32),
+            )
             activate(
                 *(m[2, 0], scale, bias, v_width, s_width, c_width, a.gated, a.silu),
                 *(wide_values, wide_scales, wide_corrections),

@@ -130,7 +130,7 @@ def multiply(numbers: Numbers) -> Any:
         rows = values.shape[0]
         outputs = out.shape[1]
         sums = np.empty((max_rows, BLOCK), np.float32)
-        first, last = share((outputs + BLOCK - 1) // BLOCK)
+        first, last = share(-(-outputs // BLOCK))
         for block in range(first, last):
             start = block * BLOCK
             width = min(BLOCK, outputs - start)

@@ -102,7 +102,7 @@ def activate(activation: Activation) -> Any:
         """
         rows = a.slots * a.rows
         x, y = matrix(a.part, rows, outputs), matrix(to, rows, pitch)
-        first, last = share((outputs + BLOCK - 1) // BLOCK)
+        first, last = share(-(-outputs // BLOCK))
         for row in range(rows):
             for j in range(first * BLOCK, min(last * BLOCK, outputs)):
                 y[row, j] = function(x[row, j])
@@ -164,7 +164,7 @@ def attend(cached: Cached) -> Any:
         mask = carray(address(mask_at), (a.slots * a.rows, length), np.bool_)
         blank = carray(address(a.blank), (a.slots * a.rows,), np.bool_)
         places = carray(address(a.places), (a.slots * a.rows,), np.int64)
-        room = np.empty((2, length), np.float32)
+        room = np.empty(length, np.int32), np.empty(length, np.float32)
         first, last = share(a.slots * a.heads)
         for unit in range(first, last):
             slot, head = unit // a.heads, unit % a.heads

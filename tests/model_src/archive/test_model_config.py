@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tokenizers import Tokenizer, models
 
 from prelim.archive.model_config import ModelConfig
+from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError
+from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
 from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import CONFIG, write_tiny_model
 
@@ -44,6 +47,19 @@ def test_mistake_is_named_with_the_file(tmp_path: Path, change: dict[str, object
         ModelConfig.read(path)
 
     assert message in str(raised.value)
+
+
+def test_what_a_model_reads_before_the_report() -> None:
+    """The words of its prompt, in the vocabulary of its decoder; without such a section its start token."""
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "a": 1, "b": 2}, unk_token="?"))  # noqa: S106 - a token of text
+    prompt = PromptConfig(before="b", bos_token_id=7)
+    with_prompt = dataclasses.replace(CONFIG, prompt=prompt, decoder={"vocab_size": 2}).prompter(tokenizer)
+    without = dataclasses.replace(CONFIG, prompt=None).prompter(tokenizer)
+
+    assert isinstance(with_prompt, Prompter)
+    assert with_prompt.ids("a", None) == (7, 0, IMAGE, 1)
+    assert isinstance(without, NoPrompt)
+    assert without.ids(None, None) == (CONFIG.tokenizer.bos_token_id,)
 
 
 @pytest.mark.parametrize(

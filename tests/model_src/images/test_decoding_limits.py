@@ -1,5 +1,6 @@
 """Limits of decoding: CPU time, memory, lost children, and a process that ends."""
 
+import atexit
 import os
 import signal
 import subprocess
@@ -169,6 +170,21 @@ def test_the_server_ends_with_its_user() -> None:
     user.wait()
     user.stdout.close()
     assert psutil.wait_procs([child], timeout=20)[1] == []
+
+
+def test_the_end_of_a_program_ends_its_decoder() -> None:
+    """Also one that still decodes, for which the program then does not wait."""
+    registered: list[object] = []
+
+    class Every:
+        def __eq__(self, other: object) -> bool:
+            registered.append(other)
+            return False
+
+        __hash__ = None  # type: ignore[assignment]
+
+    atexit.unregister(Every())  # type: ignore[arg-type]
+    assert DECODING.close in registered
 
 
 def test_a_forked_user_has_a_server_of_its_own() -> None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from prelim import kernels
 from prelim.kernels import KEPT_IN, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason="nothing can be compiled here")
@@ -109,6 +111,21 @@ def test_damaged_code_is_compiled_again(
     path.write_bytes(damage(path.read_bytes()))
 
     assert [once(kind)[0], once(kind)[0]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "allowed"),
+    [
+        *((mode, owner, True) for mode in (0o40700, 0o40755, 0o40711) for owner in (0, 7)),
+        *((mode, 7, False) for mode in (0o40720, 0o40702, 0o40777, 0o100700)),
+        *((0o40700, owner, False) for owner in (1, 6, 8)),
+    ],
+)
+def test_who_may_write_in_the_folder(monkeypatch: pytest.MonkeyPatch, mode: int, owner: int, allowed: bool) -> None:
+    """Who runs this, here 7, and root; neither their group nor others, in no folder of a third."""
+    monkeypatch.setattr("os.geteuid", lambda: 7)
+    monkeypatch.setattr(Path, "stat", lambda _: SimpleNamespace(st_mode=mode, st_uid=owner))
+    assert (kernels._why_not_kept("kept") is None) == allowed
 
 
 def test_folder_of_others_is_not_used(folder: Path) -> None:

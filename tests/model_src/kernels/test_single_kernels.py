@@ -1,7 +1,9 @@
 """Each compiled kernel by itself: attention and products of every kind equal those of PyTorch."""
 
+import ctypes
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -44,6 +46,44 @@ def test_attention_is_that_of_pytorch(heads: int, kv_heads: int, dtype: torch.dt
     before = attend(query, key, value, mask)
     cache[:, :, :, 5] = 1e30
     assert torch.equal(attend(query, key, value, mask), before)
+
+
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("score", [-3e3, 3e3])
+def test_attention_to_scores_of_any_size(score: float, column: int) -> None:
+    """What the largest score of all takes, wherever it stands, is all there is; no exponential is too large."""
+    from prelim.kernels.attention import attend
+
+    key, value = torch.zeros(1, 1, 4, 4), random(1, 1, 4, 4)
+    key[0, 0, :, 0] = score
+    key[0, 0, column, 0] += 200
+    query = torch.zeros(1, 1, 1, 4)
+    query[..., 0] = 2
+    assert torch.equal(attend(query, key, value, None)[0, 0, 0], value[0, 0, column])
+
+
+def test_attention_reads_a_cache_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither keys nor values are copied, which at every step would cost more than reading them; others are."""
+    from prelim.kernels import attention, team
+
+    read: list[tuple[int, int]] = []
+    run = team.run
+
+    def noted(kernel: Any, at: int) -> None:
+        arguments = np.frombuffer(
+            (ctypes.c_char * attention._ARGUMENTS.itemsize).from_address(at), attention._ARGUMENTS
+        )
+        read.append((int(arguments["key"][0]), int(arguments["value"][0])))
+        run(kernel, at)
+
+    monkeypatch.setattr(team, "run", noted)
+    cache, query = random(2, 1, 3, 9, 20), random(1, 3, 2, 20)
+    key, value = cache[..., :7, :]
+    wanted = attention.attend(query, key, value, None)
+    assert read == [(key.data_ptr(), value.data_ptr())]
+    # Of heads that stand side by side, numbers may be further apart than 1.
+    turned = [t.transpose(2, 3).contiguous().transpose(2, 3) for t in (key, value)]
+    assert torch.equal(attention.attend(query, *turned, None), wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])

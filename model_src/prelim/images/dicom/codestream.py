@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from struct import unpack_from
+from struct import Struct, unpack_from
 
 from prelim.errors import Refused, UnreadableInput
 from prelim.images.jpeg_end import END, START_OF_SCAN, read_segments
@@ -41,6 +41,8 @@ JPEG_FRAMES = {
     0xC3: ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
 }
 LOSSLESS_FRAME, JPEG_LS_FRAME = 0xC3, 0xF7
+# Precision, rows, columns and number of components (ISO/IEC 10918-1 B.2.2).
+FRAME_HEADER = Struct(">BHHB")
 START_OF_TILE_PART = 0xFF90
 # DHT, JPG and DAC lie among the frame headers C0 to CF and are none.
 NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
@@ -130,16 +132,11 @@ def _read_jpeg(stream: bytes) -> Codestream:
     """Walk the segments of JPEG (ISO/IEC 10918-1 B.2) or JPEG-LS (ISO/IEC 14495-1 C.2) up to the first scan."""
     frame: tuple[int, int, int, int, int] | None = None
     for marker, start, end in read_segments(stream):
-        if end > len(stream):
-            break
-        if marker == START_OF_SCAN:
-            if frame is None:
-                break
+        if marker == START_OF_SCAN and frame is not None and end <= len(stream):
             return _jpeg_codestream(stream, end, frame)
-        if marker == JPEG_LS_FRAME or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADERS):
-            if end - start < 6:
-                break
-            frame = (marker, *unpack_from(">BHHB", stream, start))
+        is_frame = marker == JPEG_LS_FRAME or (0xC0 <= marker <= 0xCF and marker not in NO_FRAME_HEADERS)
+        if is_frame and start + FRAME_HEADER.size <= min(end, len(stream)):
+            frame = (marker, *FRAME_HEADER.unpack_from(stream, start))
     raise UnreadableInput(NOT_A_CODESTREAM)
 
 

@@ -136,9 +136,6 @@ def _decode_jpeg_ls(codestream: Codestream, header: DicomHeader, warnings: list[
         codestream.syntaxes[0],
         (header.rows, header.columns),
         bits_allocated=header.bits_allocated,
-        # gdcm masks what is above, also values that a coding with loss made.
-        bits_stored=header.bits_allocated,
-        signed=False,
     )
     warnings.append(f"codestream: {PIXEL_DATA} is not quite JPEG-LS; its picture is what an older decoder makes of it")
     return pixels

@@ -6,10 +6,10 @@ import gdcm  # type: ignore[import-untyped]  # SWIG has no stubs
 import numpy as np
 
 
-def decode_by_gdcm(
-    stream: bytes, syntax: str, shape: tuple[int, int], *, bits_allocated: int, bits_stored: int, signed: bool
-) -> np.ndarray:
+def decode_by_gdcm(stream: bytes, syntax: str, shape: tuple[int, int], *, bits_allocated: int) -> np.ndarray:
     """Return samples, (rows, columns) of `bits_allocated` bits, unsigned.
+
+    gdcm would mask what is above the bits stored, also values that lossy coding made, so it gets no such limit.
 
     Raises ValueError if gdcm returns another number of bytes. On some damaged codestreams gdcm 3.2 throws where
     nothing can catch it, and aborts.
@@ -19,7 +19,7 @@ def decode_by_gdcm(
     fragment.SetByteStringValue(stream)
     fragments = gdcm.SequenceOfFragments.New()
     fragments.AddFragment(fragment)
-    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element = gdcm.DataElement()
     element.SetValue(fragments.__ref__())
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
@@ -29,7 +29,7 @@ def decode_by_gdcm(
         gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2"))
     )
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
-    image.SetPixelFormat(gdcm.PixelFormat(1, bits_allocated, bits_stored, bits_stored - 1, int(signed)))
+    image.SetPixelFormat(gdcm.PixelFormat(1, bits_allocated, bits_allocated, bits_allocated - 1))
     # SWIG hands the bytes over as text.
     samples = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), dtype=f"u{bits_allocated // 8}")
     return samples.reshape(rows, columns)

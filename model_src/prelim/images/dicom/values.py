@@ -193,9 +193,10 @@ def read_whole(dataset: Dataset, keyword: str) -> int | None:
     texts = read_texts(dataset, keyword)
     if texts is None:
         return None
-    if len(set(texts)) != 1 or not WHOLE.fullmatch(texts[0]):
+    text, *others = set(texts)
+    if others or not WHOLE.fullmatch(text):
         raise Invalid("is not one whole number")
-    return int(texts[0].split(".")[0])
+    return int(text.partition(".")[0])
 
 
 def read_decimals(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:

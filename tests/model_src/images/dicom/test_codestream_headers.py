@@ -143,6 +143,23 @@ def test_jpeg_without_its_end() -> None:
     assert found.data == jpeg(end=b"")
 
 
+@pytest.mark.parametrize(("size", "whole"), [(5, False), (6, True), (7, True)])
+def test_frame_header_that_is_short(size: int, whole: bool) -> None:
+    """Six bytes say all that is read of it; without them there is no frame, also where more bytes of them follow."""
+    body, scan = (b"\x08\0\x30\0\x28\1\1"[:size], segment(0xDA, b"\1\1\0\0\x3f\0"))
+    start = b"\xff\xd8" + segment(0xC0, body)
+    if whole:
+        # A stream may end where the data of its scan would begin.
+        assert read(start + scan).data == start + scan
+        assert (read(start + scan).rows, read(start + scan).components) == (48, 1)
+        stream = start + scan[:-1]
+    else:
+        stream = start + scan
+    for damaged in (stream, start, start[:-1]):
+        with pytest.raises(UnreadableInput, match="no codestream"):
+            read_codestream(damaged)
+
+
 @pytest.mark.parametrize("marker", [0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
 def test_hierarchical_and_arithmetic_jpeg_are_refused(marker: int) -> None:
     """Valid, and read by no decoder here."""
