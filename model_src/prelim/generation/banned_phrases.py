@@ -102,14 +102,14 @@ class Ban:
 
 def _decode(pending: bytes, data: bytes) -> tuple[str, bytes, bool]:
     """The characters of UTF-8, what is left of an incomplete one at the end, and whether any byte is wrong."""
-    decoder = _Utf8Decoder()
-    decoder.setstate((pending, 0))
+    wrong, decoder = False, _Utf8Decoder()
     try:
-        return decoder.decode(data), decoder.getstate()[0], False
+        text = decoder.decode(pending + data)
     except UnicodeDecodeError:
-        decoder = _Utf8Decoder("replace")
-        decoder.setstate((pending, 0))
-        return decoder.decode(data), decoder.getstate()[0], True
+        wrong, decoder = True, _Utf8Decoder("replace")
+        text = decoder.decode(pending + data)
+    left, _ = decoder.getstate()
+    return text, left, wrong
 
 
 class Vocabulary:
@@ -202,7 +202,7 @@ def _apart(pattern: str, closed: str) -> set[str]:
     found = set()
     for place in range(1, len(pattern)):
         rest = pattern[place:]
-        if pattern[place - 1] == BAR or not is_word(pattern[place - 1]):
+        if not is_word(pattern[place - 1]):
             continue
         if rest.startswith(closed) or closed.startswith(rest):
             found.add(f"{pattern[:place]}{BAR}{rest if rest.startswith(closed) else closed}")

@@ -74,7 +74,7 @@ class BeamSearch:
         self._generator = generator
         self._filter = LogitsFilter(options, stop_rule.eos_token_ids, constraints)
         # So many that `num_beams` unfinished ones are left even if every beam could end.
-        self._num_candidates = max(2, 1 + len(stop_rule.eos_token_ids)) * beams
+        self._num_candidates = (1 + len(stop_rule.eos_token_ids)) * beams
         tokens = torch.zeros(beams, 0, dtype=torch.int64, device=device)
         lengths = torch.zeros(beams, dtype=torch.int64, device=device)
         never = torch.full((beams,), _NEVER, device=device)
@@ -108,8 +108,8 @@ class BeamSearch:
         """
         running, finished = self._running, self._finished
         is_best = self._is_finished & (finished.scores == finished.scores.amax()) & finished.scores.isfinite()
-        rivals = [(running, row) for row in running.scores.isfinite().nonzero()[:, 0].tolist()]
-        rivals += [(finished, row) for row in is_best.nonzero()[:, 0].tolist()]
+        rivals = [(running, row) for row in running.scores.isfinite().nonzero().flatten().tolist()]
+        rivals += [(finished, row) for row in is_best.nonzero().flatten().tolist()]
         sequences = [beams.tokens[row, : beams.lengths[row]].tolist() for beams, row in rivals]
         agreed = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False))
         return [tokens[0] for tokens in agreed]
@@ -120,7 +120,7 @@ class BeamSearch:
         Raises InvalidOption when there is none, or the options make even the best one impossible.
         """
         beams, count = self._finished, self._options.num_return_sequences
-        found = self._is_finished[:count].nonzero()[:, 0].tolist()
+        found = self._is_finished[:count].nonzero().flatten().tolist()
         if not found or not beams.scores[found[0]].isfinite():
             raise no_token_left()
         return tuple(

@@ -128,8 +128,8 @@ class GrammarPlace:
         if self._matcher is None or string in (END, NEVER):
             return GrammarPlace(self._grammar, None, self._context)
         matcher = self._matcher if last else self._matcher.deep_copy()
+        # What goes wrong here is known when it is asked what may follow.
         matcher.consume_token(int(string))
-        _check(matcher)
         return GrammarPlace(self._grammar, matcher, tokens.after(self._context, token_id))
 
     def allows(self, token_id: int) -> bool:
@@ -149,8 +149,8 @@ class GrammarRows:
 
     def forbid(self, scores: Tensor) -> Tensor:
         """Scores with minus infinity for every token with which no text of the grammar begins."""
-        rows = [place.forbidden(scores.shape[1]) for place in self._places]
-        forbidden = rows[0][None] if all(row is rows[0] for row in rows) else torch.stack(rows)
+        first, *others = (place.forbidden(scores.shape[1]) for place in self._places)
+        forbidden = first[None] if all(row is first for row in others) else torch.stack([first, *others])
         return scores.masked_fill(forbidden.to(scores.device), -torch.inf)
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:

@@ -150,7 +150,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     kv_heads, length = key.shape[1:3]
     key, value = (t if t.stride(3) == 1 else t.contiguous() for t in (key, value))
     rows_first = query.transpose(1, 2).float().contiguous()
-    seen = torch.ones(1, rows, length, dtype=torch.bool) if mask is None else mask.contiguous()
+    seen = torch.ones(rows, length, dtype=torch.bool) if mask is None else mask.contiguous()
     out = torch.empty_like(rows_first)
     sizes = sequences, kv_heads, heads // kv_heads, rows, length, width, mask is not None
     addresses = (tensor.data_ptr() for tensor in (rows_first, key, value, seen, out))

@@ -90,8 +90,8 @@ def _activate(numbers: Numbers) -> Any:
                     store(
                         sums[i],
                         to_values[row + i, start : start + BLOCK],
-                        to_scales[row + i, block : block + 1],
-                        to_corrections[row + i, block : block + 1],
+                        to_scales[row + i, block:],
+                        to_corrections[row + i, block:],
                     )
 
     return activate
@@ -271,14 +271,14 @@ class CompiledStep:
         eps: float,
     ) -> None:
         self._products = layers, words
-        self._numbers = layers[0][0].numbers, words.numbers
         self._norms = norms.float().contiguous()
         self._matrices = np.array(
             [[(p.weights, p.scale.data_ptr(), p.bias.data_ptr()) for p in layer] for layer in layers],
             np.int64,
         )
-        qkv, out, _, down = layers[0]
-        self._inner, self._feedforward, self._words = out.inputs, down.inputs, words
+        (qkv, out, _, down), *_ = layers
+        self._numbers, self._word_numbers = qkv.numbers, words.numbers
+        self._qkv, self._inner, self._feedforward, self._words = qkv.outputs, out.inputs, down.inputs, words
         self._fixed = np.zeros(1, _ARGUMENTS)
         values = {
             "layers": len(layers),
@@ -322,20 +322,21 @@ class CompiledStep:
         held = x.float().contiguous().clone(), mask.contiguous(), columns.contiguous()
         count, rows, width = x.shape
         total = count * rows
-        qkv = torch.empty(total, self._products[0][0][0].outputs)
+        qkv = torch.empty(total, self._qkv)
         gathered = torch.empty(total, self._inner)
         logits = torch.empty(count, rows, self._words.outputs)
-        narrow = StoredRows(self._numbers[0], total, max(width, self._inner))
-        wide = StoredRows(self._numbers[0], total, self._feedforward)
+        narrow = StoredRows(self._numbers, total, max(width, self._inner))
+        wide = StoredRows(self._numbers, total, self._feedforward)
         addresses = np.array([layer.data_ptr() for layer in caches], np.int64)
+        cache, *_ = caches
         turns = [turn.float().contiguous() for turn in rotation or ()]
         call = {
             "first_slot": slots.start,
             "slots": count,
             "rows": rows,
             "length": mask.shape[-1],
-            "all_slots": caches[0].shape[1],
-            "columns": caches[0].shape[3],
+            "all_slots": cache.shape[1],
+            "columns": cache.shape[3],
             "rotary": bool(turns),
             "x": held[0].data_ptr(),
             "mask": held[1].data_ptr(),
@@ -353,5 +354,5 @@ class CompiledStep:
         names = ("values", "scales", "corrections")
         for name, address_, wide_address in zip(names, narrow.addresses(), wide.addresses(), strict=True):
             arguments[name], arguments[f"wide_{name}"] = address_, wide_address
-        team.run(_step(*self._numbers, cached_numbers(caches[0].dtype)), arguments.ctypes.data)
+        team.run(_step(self._numbers, self._word_numbers, cached_numbers(cache.dtype)), arguments.ctypes.data)
         return logits

@@ -114,7 +114,8 @@ class CrossAttentionStep:
         eps: float,
     ) -> None:
         products = [*sum(layers, ()), words if head is None else head, words]
-        qkv, out, _, _, up, down = layers[0]
+        (qkv, out, _, _, up, down), *_ = layers
+        head_hidden = 0 if head is None else head.outputs
         self._numbers, self._words, self._width = (qkv.numbers, words.numbers), words, norms.shape[2]
         self._activation = ACTIVATIONS[activation]
         matrices = np.array(
@@ -127,19 +128,18 @@ class CrossAttentionStep:
         deepest = max(product.inputs for product in products)
         # Numbers of 4 bytes for each row.
         room = (
-            *(1, qkv.inputs, max(up.outputs, self._width, 0 if head is None else head.outputs)),
+            *(1, qkv.inputs, max(up.outputs, self._width, head_hidden)),
             *(qkv.outputs, out.inputs, down.inputs, words.inputs),
             *(deepest, deepest // GROUP, deepest // GROUP),
         )
         self._starts = tuple(itertools.accumulate(room, initial=0))
-        self._seen = torch.ones(0, dtype=torch.bool)
         self._kernels: dict[torch.dtype, Kernel] = {}
         fixed = {
             "layers": len(layers),
             "width": self._width,
             "heads": heads,
             "head_width": head_width,
-            "head_hidden": 0 if head is None else head.outputs,
+            "head_hidden": head_hidden,
             "pre_norm": pre_norm,
             "feedforward_relu": feedforward_relu,
             "head_norm": head_norm is not None,
@@ -177,10 +177,11 @@ class CrossAttentionStep:
         slots   : those of cache and images that take part
         """
         count, rows, _ = x.shape
-        total, tokens = count * rows, images[0][0].shape[2]
-        held = x.float().contiguous(), columns.contiguous(), mask.contiguous()
-        if len(self._seen) < total * tokens:
-            self._seen = torch.ones(total * tokens, dtype=torch.bool)
+        (image_keys, _), *_ = images
+        cache, *_ = caches
+        total, tokens = count * rows, image_keys.shape[2]
+        seen = torch.ones(total, tokens, dtype=torch.bool)
+        held = x.float().contiguous(), columns.contiguous(), mask.contiguous(), seen
         logits = torch.empty(count, rows, self._words.outputs)
         # Inputs that no output precedes are zero, and so are the part before the first one and rows that are not blank.
         room = torch.zeros(total * self._starts[-1])
@@ -188,20 +189,19 @@ class CrossAttentionStep:
             room.view(torch.bool)[:total] = blank.flatten()
         first = room.data_ptr()
         addresses: list[int] = []
-        for cache, (keys, values) in zip(caches, images, strict=True):
-            text = cache.data_ptr()
-            addresses += [text, text + cache.nbytes // 2, keys.data_ptr(), values.data_ptr()]
+        for text, (keys, values) in zip(caches, images, strict=True):
+            at = text.data_ptr()
+            addresses += [at, at + text.nbytes // 2, keys.data_ptr(), values.data_ptr()]
         keys_values = np.array(addresses, np.int64)
-        call = slots.start, count, rows, mask.shape[-1], caches[0].shape[3], tokens
-        tensors = (*held, self._seen)
+        call = slots.start, count, rows, mask.shape[-1], cache.shape[3], tokens
         arguments = self._fixed.copy()
         arguments[1 + len(_FIXED) :] = [
             *call,
-            *(tensor.data_ptr() for tensor in tensors),
+            *(tensor.data_ptr() for tensor in held),
             *(keys_values.ctypes.data, logits.data_ptr()),
             *(first + 4 * total * start for start in self._starts[:-1]),
         ]
-        team.run(self._kernel(caches[0].dtype), arguments.ctypes.data)
+        team.run(self._kernel(cache.dtype), arguments.ctypes.data)
         return logits
 
     def _kernel(self, dtype: torch.dtype) -> Kernel:

@@ -60,8 +60,8 @@ def part_product(numbers: Numbers) -> Any:
             store(
                 rows[row, start:stop],
                 values[row, start:stop],
-                scales[row, group : group + 1],
-                corrections[row, group : group + 1],
+                scales[row, group:],
+                corrections[row, group:],
             )
         _barrier()
         return values
@@ -161,9 +161,9 @@ def attend(cached: Cached) -> Any:
         pitch = 3 * inner if text else inner
         shape = (a.first_slot + a.slots, a.heads, columns, width)
         all_keys, all_values = carray(address(keys_at), shape, dtype), carray(address(values_at), shape, dtype)
-        mask = carray(address(mask_at), (a.slots * a.rows, length), np.bool_)
-        blank = carray(address(a.blank), (a.slots * a.rows,), np.bool_)
-        places = carray(address(a.places), (a.slots * a.rows,), np.int64)
+        count = a.slots * a.rows
+        mask = carray(address(mask_at), (count, length), np.bool_)
+        blank, places = carray(address(a.blank), (count,), np.bool_), carray(address(a.places), (count,), np.int64)
         room = np.empty(length, np.int32), np.empty(length, np.float32)
         first, last = share(a.slots * a.heads)
         for unit in range(first, last):
@@ -180,7 +180,7 @@ def attend(cached: Cached) -> Any:
                 query = matrix(a.qkv + 4 * (row * pitch + head * width), 1, width)
                 if blank[row]:
                     # Zeros score everything alike.
-                    query[0, :] = np.float32(0)
+                    query[:] = np.float32(0)
                 out = matrix(a.gathered + 4 * (row * a.inner_inputs + head * width), 1, width)
                 gather_row(query, keys, values, mask[row], room, out)
 

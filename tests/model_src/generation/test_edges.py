@@ -11,7 +11,7 @@ from prelim.errors import ArchiveError, InvalidOption, TooLarge
 from prelim.generation import engine as engine_module
 from prelim.generation import grammar as grammar_module
 from prelim.generation.columns import KEPT_COLUMNS
-from prelim.generation.confidence import Confidence, read_confidence, read_sentences
+from prelim.generation.confidence import INPUTS, Confidence, read_confidence, read_sentences
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
@@ -56,6 +56,14 @@ def test_calibrations_of_other_types(change: dict[str, object], tmp_path: Path) 
             read_confidence(path)
     path.write_text(json.dumps(contents | {"wrong": [1, 1, 2.5]}))
     assert read_confidence(path).wrong == (1, 1, 2.5)
+    four = {name: [0.5] * 4 for name in ("centers", "scales", "weights")}
+    path.write_text(json.dumps(contents | four | {"inputs": [*INPUTS]}))
+    assert read_confidence(path).inputs == INPUTS
+    path.write_text(json.dumps(contents | {"scales": [0, 1]}))
+    with pytest.raises(ArchiveError, match="scales must be above 0"):
+        read_confidence(path)
+    CALIBRATION.write(path)
+    assert path.read_text().startswith('{\n "model": "000')
 
 
 @pytest.mark.parametrize(
@@ -67,6 +75,7 @@ def test_calibrations_of_other_types(change: dict[str, object], tmp_path: Path) 
         (["x A.", " B."], "A. B.", [1, 1]),
         (["A. B.", " C"], "A. B. C", [1, 1, 1]),
         (["A.", " B.", " C."], "written by hand. Twice.", [3, 1]),
+        (["ab", ".", " cd", "."], "xy. zw", [2, 2]),
     ],
 )
 def test_where_the_tokens_of_a_sentence_end(pieces: list[str], report: str, counts: list[int]) -> None:
@@ -74,8 +83,11 @@ def test_where_the_tokens_of_a_sentence_end(pieces: list[str], report: str, coun
     hypothesis = Hypothesis(tuple(range(len(pieces))), (0.0,) * len(pieces), "eos")
     found = read_sentences(report, hypothesis, lambda ids: "".join(pieces[i] for i in ids), None)
     assert [inputs["tokens"] for _, inputs in found] == counts
-    for _, inputs in found:  # of tokens that are certain
-        assert (inputs["surprisal"], inputs["largest"]) == pytest.approx((-13.815510558, -13.815510558))
+    # Of tokens that are certain, and of those that rounding has made more than certain.
+    for logprob in (0.0, 1e-5):
+        hypothesis = Hypothesis(hypothesis.token_ids, (logprob,) * len(pieces), "eos")
+        for _, inputs in read_sentences(report, hypothesis, lambda ids: "".join(pieces[i] for i in ids), None):
+            assert (inputs["surprisal"], inputs["largest"]) == pytest.approx((-13.815510558, -13.815510558))
 
 
 def test_requests_are_told_apart_by_themselves() -> None:
@@ -146,6 +158,26 @@ def test_what_an_engine_refuses() -> None:
         batch.add({"a": request(tiny_image(0), GenerationOptions(banned_phrases=("x",)))})
     column = 2 * 2 * 32 * 4  # keys and values, layers, width, bytes
     assert batch.max_cache_bytes == 8 * batch.max_columns * column
+    with pytest.raises(ValueError, match="has not been prefilled"):
+        engine_module._advance(request(tiny_image(0), options), torch.zeros(1, 4), healthy=True)
+
+
+def test_a_cache_has_as_many_slots_as_requests() -> None:
+    """None that no request has ever been in."""
+    batch = engine(tiny_decoder(), slots=2)
+    batch.add({name: request(tiny_image(0), GenerationOptions(max_new_tokens=9, min_new_tokens=9)) for name in "abc"})
+    batch.step()
+    assert {layer.shape[1] for layer in batch._state.cache.layers} == {2}
+
+
+def test_draws_without_a_seed_differ() -> None:
+    """Each request without one draws as nobody did before."""
+    batch = engine(tiny_decoder())
+    drawing, seeded = (request(tiny_image(0), GenerationOptions(do_sample=True, seed=seed)) for seed in (None, 5))
+    seeds = [batch.select(drawing)._generator.initial_seed() for _ in range(4)]  # type: ignore[attr-defined]
+    assert len(set(seeds)) == 4
+    assert batch.select(seeded)._generator.initial_seed() == 5  # type: ignore[attr-defined]
+    assert batch.select(request(tiny_image(0), GenerationOptions()))._generator is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("reading", "together"), [(0.25, True), (0.3, False)])

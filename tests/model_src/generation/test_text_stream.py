@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from prelim.generation.text_stages import Bytes
 from prelim.generation.text_stream import TextStreams
 from prelim.report import cut_at_stop
 from tests.model_src.generation.tokenizer_kinds import IN_USE, SMALL
@@ -39,6 +41,14 @@ def stops(draw: random.Random, text: str) -> tuple[str, ...]:
         place = draw.randrange(len(text) + 1)
         found.append(text[place : place + draw.randint(1, 8)] + draw.choice(("", "", "x", " ", ".")))
     return tuple(stop for stop in found if stop)
+
+
+def test_characters_of_bytes_are_those_of_gpt2() -> None:
+    """Each byte has one; an added token is its own text."""
+    shown = bytes_to_unicode()
+    assert {character: byte for byte, character in shown.items()} == Bytes._BYTE
+    assert Bytes().encode("".join(shown.values())) == bytes(shown)
+    assert Bytes().encode("–") == "–".encode()
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.exhaustive)])

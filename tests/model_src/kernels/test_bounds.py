@@ -3,8 +3,10 @@
 import ctypes
 import mmap
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prelim.kernels import GROUP, NF4_BLOCK, fits, unavailable
+from tests.model_src.kernels import test_cross_attention_step, test_kernels
 from tests.model_src.kernels.test_rows import each
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
@@ -67,27 +70,28 @@ def test_stored_weights_are_read_where_they_are(
     assert stored_product(weight[:, :20], None, None).inputs == 32
 
 
+@pytest.fixture
+def at_the_end(last_bytes: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Lets a module allocate its tensors at the ends of pages."""
+
+    def ending(make: Callable[..., Tensor], *sizes: Any, **options: Any) -> Tensor:
+        return last_bytes(make(*sizes, **options))
+
+    def at_the_end(module: Any) -> None:
+        made = {name: partial(ending, getattr(torch, name)) for name in ("empty", "zeros", "ones")}
+        monkeypatch.setattr(module, "torch", SimpleNamespace(**{**vars(torch), **made}))
+
+    return at_the_end
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_row_after_the_last_is_read(
-    dtype: torch.dtype, last_bytes: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, last_bytes: Callable[[Tensor], Tensor], at_the_end: Callable[[Any], None]
 ) -> None:
     """Rows of every number, scales of integers, and packed weights may lie at the ends of their pages."""
     from prelim.kernels import product
 
-    class Room:
-        """Replaces StoredRows."""
-
-        def __init__(self, numbers: product.Numbers, rows: int, inputs: int) -> None:
-            groups = inputs // GROUP if numbers.name == "int8" else 0
-            sizes = ((rows * inputs * numbers.item_size, torch.uint8), (rows * groups, torch.float32))
-            room = [last_bytes(torch.zeros(size, dtype=kind)) for size, kind in (*sizes, (rows * groups, torch.int32))]
-            self._room = room
-
-        def addresses(self) -> tuple[int, ...]:
-            """Of values, scales and corrections."""
-            return tuple(room.data_ptr() for room in self._room)
-
-    monkeypatch.setattr(product, "StoredRows", Room)
+    at_the_end(product)
     weight = whole(70, 2 * GROUP, dtype)
     products = [product.stored_product(weight, None, None)]
     if fits(weight):
@@ -102,15 +106,44 @@ def test_no_row_after_the_last_is_read(
             assert ((multiply(x) - wanted).norm() / wanted.norm()) < 0.02
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"])
+def test_steps_have_room_for_all_that_they_write(precision: str, at_the_end: Callable[[Any], None]) -> None:
+    """Whatever a phase leaves for the next one lies in memory that was allocated for it."""
+    from prelim.kernels import causal_lm_step, cross_attention_step, product
+
+    if precision == "int8_dynamic" and not fits(torch.zeros(1, GROUP, dtype=torch.int8)):
+        pytest.skip("this processor does not multiply integers")
+    for module in (causal_lm_step, cross_attention_step, product):
+        at_the_end(module)
+    for dimensions in (test_kernels.LLAMA, test_kernels.WIDE):
+        test_kernels.check(dimensions, precision, slots=2, rows=3)
+    for kind in ("keras", "bert"):
+        test_cross_attention_step.check(kind, precision, (2, 3, 7), 2e-6 if precision == "fp32" else 2e-2)
+
+
+@pytest.mark.parametrize(("things", "threads"), [(0, 3), (1, 1), (7, 1), (2, 3), (7, 3), (64, 7)])
+def test_threads_share_all_things(monkeypatch: pytest.MonkeyPatch, things: int, threads: int) -> None:
+    """Each thing is one thread's, and no thread has two more than another."""
+    from prelim.kernels import product
+
+    monkeypatch.setattr(product, "_team_size", lambda: threads)
+    shares = []
+    for thread in range(threads):
+        monkeypatch.setattr(product, "_thread_number", lambda thread=thread: thread)
+        shares.append(range(*product.share.py_func(things)))
+    assert [thing for share in shares for thing in share] == [*range(things)]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
 def test_weights_of_four_bits_are_read_where_they_are(last_bytes: Callable[[Tensor], Tensor]) -> None:
     """Neither numbers nor scales nor values are read beyond their ends, or copied."""
     from prelim.kernels.product import nf4_product
 
-    packed = last_bytes(torch.arange(6 * NF4_BLOCK // 2).to(torch.uint8))
-    absmax, code = last_bytes(torch.arange(1.0, 7)), torch.linspace(-1, 1, 16)
-    product = nf4_product(packed, absmax, code, (6, NF4_BLOCK), None)
+    packed = last_bytes(torch.arange(8 * NF4_BLOCK // 2).to(torch.uint8))
+    absmax, code = last_bytes(torch.arange(1.0, 9)), torch.linspace(-1, 1, 16)
+    product = nf4_product(packed, absmax, code, (8, NF4_BLOCK), None)
     numbers = torch.stack([packed >> 4, packed & 15], dim=1).flatten().long()
-    matrix = code[numbers].view(6, NF4_BLOCK) * absmax[:, None]
+    matrix = code[numbers].view(8, NF4_BLOCK) * absmax[:, None]
     x = normal(2, NF4_BLOCK)
     torch.testing.assert_close(product(x), x @ matrix.T, atol=1e-4, rtol=1e-5)
     assert product._held[0].data_ptr() == packed.data_ptr()

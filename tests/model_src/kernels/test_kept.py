@@ -98,6 +98,29 @@ def test_other_numbers_and_another_origin_are_compiled(
     assert len(list(folder.iterdir())) == 3
 
 
+def test_where_machine_code_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file here, settings of numba and the processor tell one origin from another; nothing else does."""
+    from prelim.kernels import kept
+
+    def origin() -> str:
+        return str(kept._origin.__wrapped__())
+
+    before, read = origin(), Path.read_bytes
+    assert origin() == before
+    for path in Path(kept.__file__).parent.glob("*.py"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", lambda file, path=path: read(file) + b"#" * (file == path))
+            assert origin() != before, path.name
+    monkeypatch.setenv("OTHER_SETTING", "1")
+    assert origin() == before
+    monkeypatch.setenv("NUMBA_OPT", "1")
+    assert origin() != before
+    monkeypatch.delenv("NUMBA_OPT")
+    codegen = SimpleNamespace(magic_tuple=lambda: ("another", "processor", ""))
+    monkeypatch.setattr(type(kept.cpu_target.target_context), "codegen", lambda _: codegen)
+    assert origin() != before
+
+
 @pytest.mark.parametrize(
     "damage", [lambda code: code[:-1], lambda code: b"", lambda code: code[:99] + b"?" + code[100:]]
 )

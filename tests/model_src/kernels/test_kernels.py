@@ -25,7 +25,7 @@ LLAMA = {"width": 192, "heads": 6, "kv_heads": 2, "head_width": 32, "feedforward
 LLAMA |= {"activation": "silu", "gated": True}
 QWEN2 = {**LLAMA, "attention_bias": True}
 # Its heads together are wider than its layers.
-WIDE = BIOGPT | {"width": 64, "heads": 4, "head_width": 32, "feedforward": 64}
+WIDE = BIOGPT | {"width": 64, "heads": 4, "head_width": 32, "feedforward": 64, "layers": 3}
 
 
 def decoder(dimensions: dict[str, Any], precision: str = "int8_dynamic") -> CausalLMDecoder:
@@ -113,6 +113,11 @@ def test_a_large_input_coarsens_its_group_alone() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 @pytest.mark.parametrize(("slots", "rows"), [(1, 1), (2, 3), (3, 5)])
 def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> None:
+    """For every shape of decoder, slots and rows of each."""
+    check(dimensions, precision, slots, rows)
+
+
+def check(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> None:
     """The compiled step gives the logits of the layers called one by one, and writes the same keys and values."""
     layered, compiled = decoder(dimensions, precision), decoder(dimensions, precision)
     tolerance = {"fp32": 2e-6, "bf16": 2e-2, "int8_dynamic": 5e-3}[precision]
