@@ -99,11 +99,13 @@ def _activate(numbers: Numbers) -> Any:
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
 def _rotate(x, cosine, sine):
+    """Rotate a head in place; cosines and sines are the same in both halves of it."""
     half = x.shape[0] // 2
+    first, second = x[:half], x[half:]
     for j in range(half):
-        a, b = x[j], x[j + half]
-        x[j] = a * cosine[j] - b * sine[j]
-        x[j + half] = b * cosine[j + half] + a * sine[j + half]
+        a, b = first[j], second[j]
+        first[j] = a * cosine[j] - b * sine[j]
+        second[j] = b * cosine[j] + a * sine[j]
 
 
 @cache
