@@ -2,7 +2,7 @@
 
 import re
 
-from prelim.labels.rules import ADVERB, SEEN, any_of
+from prelim.labels.rules import ADVERB, NOT_SEEN, SEEN, any_of
 
 _TOLD = (
     r"history|h/o|p?m?hx|pmh|indications?|reasons? for (?:the )?(?:exam\w*|study)|"
@@ -42,15 +42,37 @@ PRIOR = re.compile(
     r"(?! (?:stud|exam|radiograph|film|chest [xrf]|ct\b|x-?ray|imag|from|and))(?: [\w-]+){0,3}\s*$"
 )
 _EXAMINATION = r"(?:stud(?:y|ies)|exam\w*|radiographs?|films?|ct|x-?rays?|images?|imaging|report)"
-_EARLIER = r"(?:prior|previous|earlier|old|outside|last)"
+_EARLIER = r"(?:prior|previous|earlier|old|outside|last|yesterday's)"
+_ELSEWHERE = (
+    r"(?:(?:outside|transferring|referring|other) (?:hospital|institution|facility|clinic|radiologist|physician))"
+)
 EARLIER_EXAMINATION_BEFORE = re.compile(
-    rf"\b{_EARLIER} (?:\w+ ){{0,2}}{_EXAMINATION} (?:\w+ )?"
-    r"(?:showed|demonstrated|revealed|described|reported|had|noted|suggested)(?: [\w-]+){0,6}\s*$"
+    rf"\b(?:{_EARLIER} (?:\w+ ){{0,2}}{_EXAMINATION}|{_ELSEWHERE}) (?:\w+ )?"
+    r"(?:showed|mentioned|mentions|demonstrated|revealed|described|reported|had|noted|suggested)(?: [\w-]+){0,6}\s*$"
 )
 EARLIER_EXAMINATION_AFTER = re.compile(
     rf"^\w* (?:was|were) (?:\w+ )?{SEEN} (?:on|in|at) (?:the )?(?:\w+ )?{_EARLIER}\b"
 )
 """What an earlier examination showed."""
+
+OTHER_EXAMINATION = any_of(
+    f"(?:outside|prior|previous|earlier|old|last|comparison|recent|scout|yesterday's) (?:\\w+ )?{_EXAMINATION}",
+    "cts?", "tomogra\\w+", "mri", "pet", "ultrasound", "sonogra\\w+",
+    _ELSEWHERE, "elsewhere", "on the (?:prior|previous)",
+)  # fmt: skip
+_AND_NOW = (
+    r"(?:[.;,]|\b(?:but|however|yet|although|though|and|which|that)\b)(?: (?:but|and|however|which|now|today),?)*"
+)
+NOT_HERE = re.compile(
+    rf"{_AND_NOW}(?: (?:it|this|these|they|that|we))? {NOT_SEEN}"
+    rf"|{_AND_NOW} none (?:(?:is|are) )?(?:\w+ )?{SEEN}\b"
+    rf"|{_AND_NOW} (?:we|i) (?:do |did |can |could )?(?:not|cannot) (?:\w+ )?(?:see|find|identify|detect|confirm) "
+    r"(?:it|them|this|one|any)\b"
+    rf"|{_AND_NOW} not (?:(?:on|in) (?:this|these|the (?:current|present|new)|today's)|here|now|today)\b"
+    r"|\b(?:(?:has|have|with) no|without an?) (?:\w+ ){0,2}correlate"
+    r"|\b(?:not|never|cannot be) (?:\w+ )?(?:reproduced|replicated|duplicated)\b"
+)
+"""A finding of another examination that this one does not show; the words after the mention."""
 
 REMOVAL = re.compile(
     r"^\w*\s+(?:(?:line|tube|catheter|drain|device|lead|wire)s? )?(?:removal|extraction|explantation|withdrawal)\b"

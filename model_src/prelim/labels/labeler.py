@@ -110,7 +110,9 @@ class Labeler:
                     if history.TOLD.search(sentence[: match.start()]):
                         continue
                     clause = _cut_out_clause(sentence, match, rules.CLAUSE_END)
-                    state = _state(sentence, match, clause, finding, alternatives)
+                    state: State | None = State.NEGATIVE
+                    if not _is_only_elsewhere(sentence, match):
+                        state = _state(sentence, match, clause, finding, alternatives)
                     if state is not None:
                         yield finding, state, clause
 
@@ -161,6 +163,15 @@ def _state(
     )
     alternative = alone != clause[0] or rules.ALTERNATIVE_AFTER.search(after)
     return State.UNCERTAIN if doubted else alternatives if alternative else State.POSITIVE
+
+
+def _is_only_elsewhere(sentence: str, match: re.Match[str]) -> bool:
+    """Whether another examination showed a finding that this one does not: "described on CT, but is not seen here"."""
+    rest = sentence[match.end() :]
+    here = history.NOT_HERE.search(rest)
+    if not here or history.NEW_SINCE.search(rest):
+        return False
+    return bool(history.OTHER_EXAMINATION.search(f"{sentence[: match.start()]} {rest[: here.start()]}"))
 
 
 def _is_left_open(sentence: str, match: re.Match[str], before: str, after: str) -> bool:

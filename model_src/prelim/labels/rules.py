@@ -40,13 +40,24 @@ _ONE_THERE = (
 _BOTH_THERE = r"(?:both|all) (?:remain|persist|are (?:still )?(?:present|seen|noted|there|visible))(?! normal| clear)"
 """The other side, with the finding left out: "but the left remains", "but there is one on the right"."""
 
+SEEN = (
+    "(?:seen|identified|present|evident|demonstrated|redemonstrated|visuali[sz]ed|visible|appreciated|appreciable|detected|"
+    "detectable|discern(?:ed|ible)|noted|suspected|observed|apparent|found|shown|recogni[sz](?:ed|able)|there)"
+)
+NOT_SEEN = (
+    r"(?:(?:is|are|was|were|has|have|can|could|do|does) )?(?:not|no longer|never|cannot)(?: be| been)?(?: \w+)? "
+    rf"(?:{SEEN}|confirmed|reproduced|replicated|duplicated)"
+    r"(?! (?:on|in) (?:the )?(?:lateral|frontal|pa|ap|other|opposite)\b)"
+)
+"""Words of denial, but for what only one of two views shows."""
+
 SENTENCE_END = re.compile(
     r"(?<!\bvs)(?<!\bVS)(?<!\be\.g)(?<!\bi\.e)(?<!\bDr)[.!?;]+(?=\s|$|(?<=[a-z][.!?;])[A-Z])"
-    rf"(?!(?i:\s+(?:{_REST}|{_OLD_ONE})))|\n\s*\n"
+    rf"(?!(?i:\s+(?:{_REST}|{_OLD_ONE}|(?:it|this|they) {NOT_SEEN}\b)))|\n\s*\n"
 )
 """Decimal points and abbreviations end nothing; a full stop before a capital does, also where the space is missing.
 
-What is said of the other side without the finding belongs to the sentence before.
+What is said of the other side without the finding belongs to the sentence before, as does "it is not seen".
 """
 
 OTHER_SIDE_BEFORE = re.compile(
@@ -59,10 +70,6 @@ OTHER_SIDE_AFTER = re.compile(
 )
 """What is denied on one side is there on the other: "moderate right and no left effusion"."""
 
-SEEN = (
-    "(?:seen|identified|present|evident|demonstrated|redemonstrated|visuali[sz]ed|visible|appreciated|appreciable|detected|"
-    "detectable|discern(?:ed|ible)|noted|suspected|observed|apparent|found|shown|recogni[sz](?:ed|able)|there)"
-)
 _GONE = (
     "(?:resolved|cleared|disappeared|subsided|vanished|dissipated|abated|(?:re|re?ab)sorbed|faded|"
     "gone(?: away)?|melted away)"
