@@ -5,8 +5,8 @@ $ python -m training.validate_data openi_xml NLMCXR_reports.tgz --images NLMCXR_
 $ python -m training.validate_data training/configs/mine.yaml
 
 Every image is decoded whole. Writes validation.json and validation.html (self-contained, with plots) into `--out`, and
-prints the findings. Exits with 1 where images or features cannot be read, too many images are missing, or patients or
-pictures are in more than one split; with 2 where the data set cannot be read at all.
+prints the findings. Exits with 1 where images or features cannot be read, too many images are missing, no study can
+be used, or patients or pictures are in more than one split; with 2 where the data set cannot be read at all.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from training.datasets.checks.texts import WORD, describe_texts, describe_tokens
 from training.datasets.source import Source, read_source
 from training.datasets.splits import assign_splits, find_fixed_splits
 from training.datasets.study import DatasetError, Study
-from training.settings import make_dataset_settings, read_dataset_settings
+from training.settings import DatasetSettings, make_dataset_settings, read_dataset_settings
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,10 @@ def validate(check: Check) -> tuple[dict[str, Any], list[Finding], dict[str, Any
         list(dict.fromkeys(image for study in studies for image in study.images)), check.jobs, source.frame
     )
     with sign_of_life("comparing images and texts"):
-        findings = find_all(studies, facts, texts, check.distance, source)
+        extracted = isinstance(source, DatasetSettings) and bool(source.features)
+        findings = find_all(studies, facts, texts, check.distance, source, extracted=extracted)
     result = {
-        "verdict": _judge(findings, facts),
+        "verdict": _judge(findings, facts, f" of the first {check.limit:,} studies" if check.limit else ""),
         "source": {
             "name": Path(os.path.realpath(source.path)).name,
             "format": source.format,
@@ -122,7 +123,11 @@ def _split(studies: list[Study], source: Source) -> tuple[list[Study], str]:
     return split, f"Splits: {which} drawn by {who} with seed {source.split_seed} ({shares})."
 
 
-def _judge(findings: Sequence[Finding], facts: Sequence[ImageFacts]) -> dict[str, str]:
+def _judge(findings: Sequence[Finding], facts: Sequence[ImageFacts], first: str) -> dict[str, str]:
+    """Level and sentence.
+
+    first : which studies were looked at, where those are not all
+    """
     worst = findings[0].level if findings else "note"
     kinds = ", ".join(finding.kind.replace("_", " ") for finding in findings if finding.level == worst)
     if worst == "error":
@@ -130,8 +135,13 @@ def _judge(findings: Sequence[Finding], facts: Sequence[ImageFacts]) -> dict[str
     seen = sum(fact.state != "missing" for fact in facts)
     among = "" if seen == len(facts) else f" among the {seen:,} of {len(facts):,} images that are here"
     unknown = any(finding.kind == "patients_unknown" for finding in findings)
-    leakage = "No image is in two splits, patients are unknown" if unknown else "No leakage"
-    clean = f"{leakage}; no corrupt image{among}." if facts else f"{leakage}; there are no images."
+    if seen:
+        leakage = "No image is in two splits, patients are unknown" if unknown else "No leakage"
+        clean = f"{leakage}; no corrupt image{among}{first}."
+    else:
+        patients = "Patients are unknown" if unknown else "No patient is in two splits"
+        why = f"none of the {len(facts):,} is here" if facts else "there are none"
+        clean = f"{patients}{first}; images were not checked: {why}."
     return (
         {"level": "good", "text": clean}
         if worst == "note"

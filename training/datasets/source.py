@@ -188,8 +188,8 @@ def _name_patient(study: Study, source: Source) -> str | None:
         patient = study.labels.get(source.patient_column)
         if patient is None:
             raise DatasetError(
-                f"{study.place or study.study_id} has no {source.patient_column!r} (dataset.patient_column); it has: "
-                f"{', '.join(study.labels)}"
+                f"{study.place or study.study_id} has no {source.patient_column!r} (dataset.patient_column), or "
+                f"rows with different values of it; it has: {', '.join(study.labels)}"
             )
         if SHORTENED.fullmatch(patient):
             raise DatasetError(

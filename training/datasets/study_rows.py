@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from training.datasets.files import PROMPT, keep_readings
@@ -20,14 +21,31 @@ QUESTIONS = {"question": PROMPT, "answer": "report"}
 """What data sets of questions call these; an answer counts where there is a question."""
 
 
-def name_questions(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with its question as `prompt` and the answer to it as `report`, where it has none of these names."""
+def name_questions(place: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with its question as `prompt` and the answer to it as `report`, where it has none of these names.
+
+    Raises DatasetError for a question with an answer and another report.
+    """
     named = dict(record)
     if "question" in record:
+        check_one_answer(place, {key: record.get(key) for key in ("answer", "report")})
         for key, name in QUESTIONS.items():
             if key in record and name not in record:
                 named[name] = named.pop(key)
     return named
+
+
+def check_one_answer(place: str, texts: Mapping[str, Any]) -> None:
+    """Raises DatasetError for a question with two different texts: which one answers it is not known.
+
+    texts : by key or column
+    """
+    known = {name: value for name, value in texts.items() if isinstance(value, str) or read_value(value)}
+    if len({" ".join(str(value).split()) for value in known.values()} - {""}) > 1:
+        raise DatasetError(
+            f"{place} has a question and different texts under {' and '.join(known)}; leave out or rename the one that "
+            "does not answer it"
+        )
 
 
 def pair_turns(place: str, turns: Any) -> Iterator[tuple[str, str]]:
@@ -72,10 +90,11 @@ def join_rows(
 
     Raises DatasetError as `pair_views`, `check_one_study` and `keep_readings` do.
     """
-    # One file may be listed twice, for instance once for each license.
-    views = {
-        folder.find(name): view for place, row in rows for name, view in pair_views(row[image], row.get("view"), place)
-    }
+    views = join_views(
+        (folder.find(name), view)
+        for place, row in rows
+        for name, view in pair_views(row[image], row.get("view"), place)
+    )
     texts = [{name: row.get(name) for name in sections} for _, row in rows]
     check_one_study([(place, row[image], text) for (place, row), text in zip(rows, texts, strict=True)], key)
     place, first = rows[0]
@@ -88,6 +107,52 @@ def join_rows(
         "group": first[image][0] if asked else "",
         "place": place,
     }
+
+
+def find_one(values: Iterable[tuple[str, Any]], what: str, key: str, *, first: bool = False) -> str | None:
+    """The one known value of the rows of a study; None where no row has one.
+
+    values : with the place of each
+    what   : the value, for messages
+    key    : what the rows share: what the id is called in the file
+    first  : of several values the first counts
+
+    Raises DatasetError for two rows with different values.
+    """
+    found: dict[str, str] = {}
+    for place, value in values:
+        if (known := read_value(value)) is not None:
+            found.setdefault(known, place)
+    if len(found) > 1 and not first:
+        one, other = list(found.values())[:2]
+        raise DatasetError(
+            f"{one} and {other} are of one {key}, with two values of {what}; correct one, or give each study its own "
+            f"{key}"
+        )
+    return next(iter(found), None)
+
+
+def join_labels(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The labels of the rows of a study; one of which they have different values is unknown."""
+    first: dict[str, str] = {}
+    for labels in parts:
+        first = {**labels, **first}
+    return {
+        name: value
+        for name, value in first.items()
+        if all(read_value(labels.get(name, value)) == read_value(value) for labels in parts)
+    }
+
+
+def join_views(views: Iterable[tuple[Path, str]]) -> dict[Path, str]:
+    """The images of a study with their views; unknown where a file is listed with two.
+
+    One file may be listed twice, for instance once for each license.
+    """
+    found: dict[Path, set[str]] = {}
+    for image, view in views:
+        found.setdefault(image, set()).update([view] if read_value(view) else [])
+    return {image: next(iter(several)) if len(several) == 1 else "" for image, several in found.items()}
 
 
 def separate_questions(study_id: str, rows: Iterable[StudyRow]) -> Iterator[tuple[str, list[StudyRow]]]:

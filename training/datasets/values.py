@@ -67,6 +67,13 @@ def read_value(value: Any) -> str | None:
     return None if text.lower().rstrip(".") in UNKNOWN else text
 
 
+def fold_number(name: str) -> str:
+    """An id as a spreadsheet may write it that takes it for a number: `1` for `01`, `1.0`, `01.0` and ` 1`."""
+    plain = name.strip()
+    number = re.fullmatch(r"0*(\d+)(?:[.,]0*)?", plain)
+    return number[1] if number else plain
+
+
 def fold_key(key: str) -> str:
     """A key as `patientid`, however it is written: `Patient ID`, `patient_id`."""
     return re.sub(r"[\s_-]+", "", key.lower())

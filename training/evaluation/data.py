@@ -70,6 +70,12 @@ def read_data(
     if with_images:
         unseen = sum(not source.choose_images(study) and study.features is None for study in parts[split])
         parts[split], missing = drop_missing_images(parts[split], source)
+        if not parts[split]:
+            raise DatasetError(
+                f"no study of {split!r} has an image that can be used: {missing} images are not on this disk, {unseen} "
+                "studies have none, or none of dataset.views; name their folder with dataset.image_folder (--images), "
+                "or other views"
+            )
     written = {
         name: [(study, texts) for study in studies if (texts := study.texts(source.sections))]
         for name, studies in parts.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 from training.datasets.delimited import find_delimiter, read_rows
 from training.datasets.formats import rexrank
 from training.datasets.study import DatasetError, Study
-from training.datasets.values import read_value
+from training.datasets.values import fold_number, read_value
 
 
 def read_predictions(path: Path) -> dict[str, str]:
@@ -27,17 +27,37 @@ def read_predictions(path: Path) -> dict[str, str]:
 
 
 def sort_predictions(predictions: dict[str, str], studies: Sequence[Study], path: Path) -> list[str]:
-    """The texts in the order of the studies. Raises DatasetError if one is missing; extra ones are ignored.
+    """The texts in the order of the studies; extra ones are ignored.
 
-    An id 12.0, which was read from a column of numbers, is 12, unless both are there.
+    An id 12.0, which was read from a column of numbers, is 12.
+
+    Raises DatasetError if a text is missing, and where two ids differ only in what spreadsheets change (`fold_number`):
+    unless there is a study of each.
     """
-    plain = {read_value(name) or name: text for name, text in predictions.items()}
-    if len(plain) == len(predictions):
-        predictions = plain | predictions
-    lacking = [study.study_id for study in studies if study.study_id not in predictions]
+    names = {study.study_id for study in studies}
+    alike: dict[str, list[str]] = {}
+    for name in predictions:
+        alike.setdefault(fold_number(name), []).append(name)
+    found: dict[str, str] = {}
+    lacking = []
+    for study in studies:
+        given = alike.get(fold_number(study.study_id), [])
+        if len(given) > 1 and not names.issuperset(given):
+            raise DatasetError(
+                f"{path} has the ids {' and '.join(map(repr, given))}, of which a spreadsheet may have made one of the "
+                f"other; keep one for the study {study.study_id!r}, written as in the data set"
+            )
+        exact = [name for name in given if study.study_id in (name, read_value(name))]
+        if exact:
+            found[study.study_id] = predictions[study.study_id if study.study_id in exact else exact[0]]
+        else:
+            lacking.append((study.study_id, given))
     if lacking:
+        name, given = lacking[0]
         raise DatasetError(
-            f"{path} has no text for {len(lacking)} of {len(studies)} studies, the first being {lacking[0]!r}; "
-            f"its own ids are like {next(iter(predictions), '')!r}; a system that wrote nothing gets an empty text"
+            f"{path} has no text for {len(lacking)} of {len(studies)} studies, the first being {name!r}; "
+            f"its own ids are like {(given or [*predictions, ''])[0]!r}"
+            + (" (a spreadsheet drops zeros of a number: format the column as text)" if given else "")
+            + "; a system that wrote nothing gets an empty text"
         )
-    return [predictions[study.study_id] for study in studies]
+    return [found[study.study_id] for study in studies]

@@ -85,7 +85,7 @@ def test_pairs_know_the_usual_names_of_a_patient(tmp_path: Path, key: str) -> No
     [study] = read_source(Source("pairs", str(write_pairs(tmp_path, rows))))
     assert (study.study_id, study.patient_id, len(study.images)) == ("0", "0", 2)
     rows[1][key] = 1
-    with pytest.raises(DatasetError, match=r"entry 0 and .* entry 1 are one study \(uid\) of two patients"):
+    with pytest.raises(DatasetError, match=r"entry 0 and .* entry 1 are of one uid, with two values of patient"):
         read_source(Source("pairs", str(write_pairs(tmp_path, rows))))
 
 

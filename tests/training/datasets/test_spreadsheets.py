@@ -99,8 +99,19 @@ def test_predictions_with_numbers_as_ids_are_found(tmp_path: Path) -> None:
     """A data frame writes the id 12 as 12.0 where one is missing; an id 12.0 of its own stays another."""
     studies = [Study(name, (), {"report": "x"}, None, (), "", None, {}) for name in ("12", "13")]
     assert sort_predictions({"12.0": "a", "13.0": "b"}, studies, tmp_path) == ["a", "b"]
-    with pytest.raises(DatasetError, match="no text for 1 of 2 studies"):
-        sort_predictions({"12": "a", "12.0": "b"}, studies, tmp_path)
+    both = [studies[0], Study("12.0", (), {"report": "x"}, None, (), "", None, {})]
+    assert sort_predictions({"12": "a", "12.0": "b"}, both, tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("other", ["01", "1.0", "01.0", "1,0", " 1", "001"])
+def test_predictions_whose_ids_a_spreadsheet_changed_are_refused(tmp_path: Path, other: str) -> None:
+    """One of two such ids is not taken for the other; that of a number without its zeros is named."""
+    studies = [Study("1", (), {"report": "x"}, None, (), "", None, {})]
+    with pytest.raises(DatasetError, match=rf"has the ids '1' and '{other}', of which a spreadsheet may have made"):
+        sort_predictions({"1": "a", other: "b"}, studies, tmp_path)
+    padded = [Study("007", (), {"report": "x"}, None, (), "", None, {})]
+    with pytest.raises(DatasetError, match=r"its own ids are like '7' \(a spreadsheet drops zeros"):
+        sort_predictions({"8": "a", "7": "b"}, padded, tmp_path)
 
 
 def test_images_of_parquet_go_into_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from training.datasets.checks.calibrate import calibrate
 from training.datasets.checks.duplicates import DISTANCE, exact_groups, near_pairs
 from training.datasets.checks.image_facts import examine_image, examine_images, perceptual_hash
 from training.datasets.source import Source
+from training.settings import DatasetSettings
 from training.validate_data import Check, main, validate
 
 
@@ -93,6 +94,40 @@ def test_damaged_missing_and_refused_files_are_told_apart(rows: list[dict[str, s
     picture(99).save(images / "extra.png")
     found = kinds(tmp_path, rows)
     assert found == {"images_corrupt": 1, "images_missing": 1, "images_refused": 1, "images_unnamed": 1}
+
+
+@pytest.mark.parametrize("state", ["missing", "refused", "view"])
+def test_a_data_set_without_a_usable_image_fails(rows: list[dict[str, str]], tmp_path: Path, state: str) -> None:
+    """Also where all images are allowed to be missing: there is nothing to train on or to score."""
+    for i, row in enumerate(rows):
+        file = tmp_path / "images" / row["file"]
+        if state == "missing":
+            file.unlink()
+        elif state == "refused":
+            Image.new("L", (60, 60), 7 + i).save(file)
+        elif i:
+            file.unlink()
+        row["view"] = "PA" if i else "LATERAL"
+    assert kinds(tmp_path, rows, views=("PA",) if state == "view" else ())["nothing_usable"] == 0
+
+
+def test_what_was_not_checked_is_said(rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """Missing images, studies after a limit, and images that features were taken of: no word of "no leakage"."""
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    source = {"format": "pairs", "path": str(tmp_path), "missing_images": 1.0}
+
+    def judge(limit: int | None = None, **more: object) -> str:
+        result, _, _ = validate(Check(DatasetSettings(**source, **more), limit))  # type: ignore[arg-type]
+        return str(result["verdict"]["text"])
+
+    assert judge() == "No leakage; no corrupt image."
+    assert judge(5) == "No leakage; no corrupt image of the first 5 studies."
+    (tmp_path / "images" / "0.png").unlink()
+    assert judge().startswith("No leakage; no corrupt image among the 7 of 8 images that are here.")
+    shutil.rmtree(tmp_path / "images")
+    assert "leak" not in judge()
+    said = judge(features="features.h5")
+    assert said.startswith("No patient is in two splits; images were not checked: none of the 8 is here.")
 
 
 def test_studies_without_the_wanted_view_are_counted(rows: list[dict[str, str]], tmp_path: Path) -> None:

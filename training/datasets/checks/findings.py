@@ -58,6 +58,8 @@ def find_all(
     texts: Mapping[str, Any],
     distance: int,
     source: Source,
+    *,
+    extracted: bool = False,
 ) -> list[Finding]:
     """Everything found, errors first.
 
@@ -66,6 +68,7 @@ def find_all(
     texts    : from `describe_texts`
     distance : between the hashes of two images that count as one picture
     source   : how many images may be missing, and which views are used
+    extracted : training takes features that were extracted of the images, which may be elsewhere
     """
     owners: dict[Path, list[Study]] = defaultdict(list)
     for study in studies:
@@ -79,6 +82,7 @@ def find_all(
         *_find_duplicates(facts, owners, distance),
         *_find_unnamed(facts),
         *_find_reports(studies, texts),
+        *([] if extracted else _find_usable(studies, facts, texts, source)),
     ]
     return sorted(found, key=lambda finding: LEVELS.index(finding.level))
 
@@ -136,6 +140,20 @@ def _find_features(studies: Sequence[Study]) -> Iterator[Finding]:
         examples = tuple(f"{shape}: {count} files" for shape, count in shapes.most_common(EXAMPLES))
         odd = shapes.total() - shapes.most_common(1)[0][1]
         yield Finding("error", "features_differ", title, odd, len(files), advice, examples)
+
+
+def _find_usable(
+    studies: Sequence[Study], facts: Sequence[ImageFacts], texts: Mapping[str, Any], source: Source
+) -> Iterator[Finding]:
+    intact = {fact.path for fact in facts if fact.state == "intact"}
+    if texts["reports"] and not any(
+        study.text(source.sections)
+        and (study.features is not None or not intact.isdisjoint(source.choose_images(study)))
+        for study in studies
+    ):
+        title = "studies with a text and an image that can be used"
+        advice = "there is nothing to train on or to score: name the folder of the images (--images), or complete it"
+        yield Finding("error", "nothing_usable", title, 0, len(studies), advice)
 
 
 def _find_patients(studies: Sequence[Study]) -> Iterator[Finding]:

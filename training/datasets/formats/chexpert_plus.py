@@ -1,6 +1,6 @@
 """CheXpert Plus: one table, a row an image, with the report of its study cut into sections."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from training.datasets.delimited import read_rows
@@ -9,7 +9,7 @@ from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
 from training.datasets.split_names import name_split
 from training.datasets.study import Study
-from training.datasets.values import read_value
+from training.datasets.study_rows import StudyRow, find_one, join_labels, join_views
 
 SECTIONS = {
     "indication": "section_clinical_history",
@@ -33,23 +33,33 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     """Read df_chexpert_plus_240401.csv; image paths are relative to its folder, or to PNG/ or DICOM/ in it.
 
     A study is a folder (`train/patient42142/study5`) of images; `report` is the whole text, next to its sections.
+
+    Raises DatasetError where two rows of a study name different patients, splits or texts.
     """
     table = find_file(path, "df_chexpert_plus_240401.csv")
     folder = ImageFolder(*((images or table.parent) / name for name in FOLDERS))
     required = ("path_to_image", "frontal_lateral", "ap_pa", "deid_patient_id", "split", *SECTIONS.values())
-    studies: dict[str, list[tuple[str, dict[str, str]]]] = {}
+    studies: dict[str, list[StudyRow]] = {}
     for place, row in read_rows(table, required):
         studies.setdefault(row["path_to_image"].rpartition("/")[0], []).append((place, row))
     for study_id, rows in studies.items():
-        place, first = rows[0]
+        place, _ = rows[0]
+
+        def find(column: str, rows: Sequence[StudyRow] = rows) -> str | None:
+            return find_one(((where, row[column]) for where, row in rows), column, "study in path_to_image")
+
+        views = join_views(
+            (folder.find(row["path_to_image"]), " ".join(filter(None, (row["frontal_lateral"], row["ap_pa"]))))
+            for _, row in rows
+        )
         yield Study(
             study_id=study_id,
-            images=tuple(folder.find(row["path_to_image"]) for _, row in rows),
-            sections=keep_texts({name: first[column] for name, column in SECTIONS.items()}, place),
-            patient_id=read_value(first["deid_patient_id"]) or find_patient(study_id),
-            views=tuple(" ".join(filter(None, (row["frontal_lateral"], row["ap_pa"]))) for _, row in rows),
+            images=tuple(views),
+            sections=keep_texts({name: find(column) for name, column in SECTIONS.items()}, place),
+            patient_id=find("deid_patient_id") or find_patient(study_id),
+            views=tuple(views.values()),
             source="CheXpert Plus",
-            split=name_split(first["split"], place),
-            labels={name: first[name] for name in LABELS if first.get(name)},
+            split=name_split(find("split"), place),
+            labels=join_labels([{name: row[name] for name in LABELS if row.get(name)} for _, row in rows]),
             place=place,
         )

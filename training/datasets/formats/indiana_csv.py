@@ -10,6 +10,7 @@ from training.datasets.image_files import ImageFolder
 from training.datasets.membership import read_membership
 from training.datasets.split_names import SplitReader
 from training.datasets.study import Study
+from training.datasets.study_rows import join_views
 
 SECTIONS = ("indication", "comparison", "findings", "impression")
 
@@ -25,21 +26,22 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     own = reports.parent / "images"
     folder = ImageFolder(images) if images else ImageFolder(own, own / "images_normalized")
     splits = SplitReader()
-    views: dict[str, list[tuple[Path, str]]] = defaultdict(list)
+    projected: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     for _, row in read_rows(projections, ("uid", "filename", "projection")):
         uid, name = row["uid"], row["filename"]
         # 1_IM-0001-4001.dcm.png is CXR1_1_IM-0001-4001.png in the XML of report 1, but has no 1_ in most others.
         openi = name.removesuffix(".dcm.png")
-        views[uid].append((folder.find(name, f"CXR{openi}.png", f"CXR{uid}_{openi}.png"), row["projection"]))
+        projected[uid].append((folder.find(name, f"CXR{openi}.png", f"CXR{uid}_{openi}.png"), row["projection"]))
+    views = {uid: join_views(pairs) for uid, pairs in projected.items()}
     for place, row in read_rows(reports, ("uid", "MeSH", "Problems", *SECTIONS)):
         uid = row["uid"]
         patient, split, _ = read_membership(row, place, splits)
         yield Study(
             study_id=uid,
-            images=tuple(image for image, _ in views[uid]),
+            images=tuple(views.get(uid, ())),
             sections=keep_texts({name: row[name] for name in SECTIONS}, place),
             patient_id=patient or uid,
-            views=tuple(view for _, view in views[uid]),
+            views=tuple(views.get(uid, {}).values()),
             source="Indiana University",
             split=split,
             labels={"mesh": row["MeSH"], "problems": row["Problems"]},

@@ -9,7 +9,7 @@
 The reports are credentialed data: they stay where their license allows, and out of every repository.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from training.datasets.delimited import read_rows
@@ -18,6 +18,7 @@ from training.datasets.image_files import ImageFolder
 from training.datasets.sections import split_sections
 from training.datasets.split_names import name_split
 from training.datasets.study import DatasetError, Study
+from training.datasets.study_rows import StudyRow, find_one
 from training.datasets.values import read_value
 
 REPORTS = ("files", "mimic-cxr-reports/files")
@@ -29,23 +30,23 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 
     Studies of which neither the report nor an image is on this disk are passed over: a part may be downloaded.
 
-    Raises DatasetError for a study with images and without a report.
+    Raises DatasetError for a study with images and without a report, and for rows that contradict each other.
     """
     names = [f"mimic-cxr-2.{minor}.0-{{}}.csv{gz}" for minor in (0, 1) for gz in (".gz", "")]
     splits = find_file(path, *(name.format("split") for name in names))
     root = splits.parent
     metadata = find_file(root, *(name.format("metadata") for name in names))
-    views = {row["dicom_id"]: row["ViewPosition"] for _, row in read_rows(metadata, ("dicom_id", "ViewPosition"))}
+    views = {name: row["ViewPosition"] for name, row in _read_once(metadata, ("dicom_id", "ViewPosition"))}
     sectioned = _read_sectioned(root)
     folder = ImageFolder(images or root / "files")
-    studies: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {}
+    studies: dict[tuple[str, str], list[StudyRow]] = {}
     for place, row in read_rows(splits, ("dicom_id", "study_id", "subject_id", "split")):
         studies.setdefault((row["subject_id"], row["study_id"]), []).append((place, row))
     lacking: list[str] = []
     found = False
     for (subject, study), rows in studies.items():
         name = Path(f"p{subject[:2]}", f"p{subject}", f"s{study}")
-        dicoms = [row["dicom_id"] for _, row in rows]
+        dicoms = list(dict.fromkeys(row["dicom_id"] for _, row in rows))
         files = tuple(folder.find(str(name / f"{dicom}.jpg")) for dicom in dicoms)
         sections = sectioned.get(f"s{study}") if sectioned else _read_report(root, name.with_suffix(".txt"))
         if sections is None:
@@ -62,7 +63,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             patient_id=subject,
             views=tuple(views.get(dicom, "") for dicom in dicoms),
             source="MIMIC-CXR",
-            split=name_split(rows[0][1]["split"], place),
+            split=name_split(find_one(((where, row["split"]) for where, row in rows), "split", "study_id"), place),
             labels={},
             place=place,
         )
@@ -84,12 +85,25 @@ def _read_sectioned(root: Path) -> Mapping[str, Mapping[str, str]]:
         return {}
     columns = ("study", "findings", "impression", "last_paragraph", "comparison")
     sections = {}
-    for _, row in read_rows(table, columns):
+    for study, row in _read_once(table, columns):
         found = {name: row[name] for name in ("findings", "impression", "comparison")}
         # That code's last paragraph is what it took for the report where it found neither.
         lacking = not read_value(row["findings"]) and not read_value(row["impression"])
-        sections[row["study"]] = found | ({"report": row["last_paragraph"]} if lacking else {})
+        sections[study] = found | ({"report": row["last_paragraph"]} if lacking else {})
     return sections
+
+
+def _read_once(table: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a table by the first of its columns. Raises DatasetError for rows that differ in the others."""
+    rows: dict[str, list[StudyRow]] = {}
+    for place, row in read_rows(table, columns):
+        rows.setdefault(row[columns[0]], []).append((place, {column: row[column] for column in columns}))
+    for name, of_name in rows.items():
+        one = {
+            column: find_one(((place, row[column]) for place, row in of_name), column, columns[0])
+            for column in columns[1:]
+        }
+        yield name, {column: value or "" for column, value in one.items()}
 
 
 def _read_report(root: Path, name: Path) -> dict[str, str] | None:

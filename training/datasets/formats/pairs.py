@@ -12,7 +12,7 @@ any of SPLIT_KEYS    : see Study, in any case
 any other value      : a label
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from training.datasets.files import PROMPT, collect_labels, find_file, read_json
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import SplitReader, is_split_key
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import StudyRow, join_rows, name_questions, separate_questions
+from training.datasets.study_rows import StudyRow, find_one, join_labels, join_rows, name_questions, separate_questions
 from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report", "note", "imaging_text")
@@ -36,40 +36,37 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
     splits = SplitReader()
     studies: dict[str, Rows] = {}
     for place, entry in read_records(file, read_json(file), ("file",)):
-        record = name_questions(entry)
+        record = name_questions(place, entry)
         record["file"] = _read_names(place, record["file"])
         record["split"] = splits.read(record, place)
         studies.setdefault(read_value(record.get("uid")) or record["file"][0], []).append((place, record))
     for uid, of_uid in studies.items():
-        patient = _find_one(of_uid, find_patient_value, "patients")
-        split = _find_one(of_uid, lambda record: record["split"], "splits")
+        # A file that is listed twice without a uid counts as what it is listed as first: covid-chestxray has such
+        # files, under two numbers of one patient.
+        unnamed = read_value(of_uid[0][1].get("uid")) is None
+        key = "file" if unnamed else "uid"
+        patients = ((place, find_patient_value(record)) for place, record in of_uid)
+        patient = find_one(patients, "patient", key, first=unnamed)
+        split = find_one(((place, record["split"]) for place, record in of_uid), "split", key)
         for study_id, rows in separate_questions(uid, of_uid):
             _, first = rows[0]
             known = (*SECTIONS, *OTHER, *name_patient_keys(first), *filter(is_split_key, first))
-            asked = read_value(first.get(PROMPT)) is not None
+            prompt = collect_labels({PROMPT: first.get(PROMPT)})
             yield Study(
                 study_id=study_id,
                 patient_id=patient,
                 source=file.parent.name,
                 split=split,
-                labels=collect_labels(first, known),
-                **join_rows(rows, folder, image="file", sections=SECTIONS, key="uid", asked=asked),
+                labels=join_labels([collect_labels(record, (*known, PROMPT)) for _, record in rows]) | prompt,
+                **join_rows(
+                    rows,
+                    folder,
+                    image="file",
+                    sections=SECTIONS,
+                    key="uid",
+                    asked=read_value(first.get(PROMPT)) is not None,
+                ),
             )
-
-
-def _find_one(rows: Rows, find: Callable[[Mapping[str, Any]], str | None], what: str) -> str | None:
-    """The one value that is found in the objects of a study; None where they have none.
-
-    Raises DatasetError where objects of one uid have several. A file that is listed twice without a uid counts as what
-    it is listed as first: covid-chestxray has such files, under two numbers of one patient.
-    """
-    found = {value: place for place, record in rows if (value := find(record)) is not None}
-    if len(found) > 1 and read_value(rows[0][1].get("uid")) is not None:
-        (one, other), places = list(found)[:2], list(found.values())
-        raise DatasetError(
-            f"{places[0]} and {places[1]} are one study (uid) of two {what}, {one!r} and {other!r}; correct one"
-        )
-    return next(iter(found), None)
 
 
 def _read_names(place: str, file: Any) -> list[str]:

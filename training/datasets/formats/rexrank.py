@@ -51,7 +51,7 @@ def read(path: Path, images: Path | None = None) -> Iterator[Study]:
         yield Study(
             study_id=study_id,
             images=tuple(folder.find(names[i]) for i in order),
-            sections=keep_texts({**texts, "report": texts["report"] or entry.get("reports")}, place),
+            sections=keep_texts({**texts, "report": _find_report(place, entry)}, place),
             patient_id=patient,
             views=tuple(views[i] for i in order),
             source=path.stem,
@@ -59,6 +59,14 @@ def read(path: Path, images: Path | None = None) -> Iterator[Study]:
             labels=collect_labels(entry, (*_KNOWN, *keys)),
             place=place,
         )
+
+
+def _find_report(place: str, entry: Mapping[str, Any]) -> Any:
+    """Raises DatasetError for an entry with two different ones."""
+    found = [entry[key] for key in ("report", "reports") if entry.get(key)]
+    if len(found) > 1 and str(found[0]).split() != str(found[1]).split():
+        raise DatasetError(f"{place} has different texts under report and reports; keep one")
+    return found[0] if found else None
 
 
 def read_predictions(path: Path) -> dict[str, str]:

@@ -25,7 +25,16 @@ from training.datasets.image_files import ImageFolder, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import QUESTIONS, StudyRow, expand_conversation, join_rows, separate_questions
+from training.datasets.study_rows import (
+    QUESTIONS,
+    StudyRow,
+    check_one_answer,
+    expand_conversation,
+    find_one,
+    join_labels,
+    join_rows,
+    separate_questions,
+)
 from training.datasets.table_files import find_tables, read_any
 from training.datasets.values import SHORTENED, find_patient_value, name_patient_keys, read_value
 
@@ -92,6 +101,8 @@ def _read_row(
         )
     columns_of = _find_columns(place, values, given)
     _check_digits(place, values, columns_of)
+    if columns_of.get(PROMPT, "").strip().lower() == "question" and "report" not in given:
+        check_one_answer(place, {column: values[column] for column in values if _is_answer(column)})
     row: dict[str, Any] = {name: values.get(columns_of.get(name, name)) for name in COLUMNS}
     row["labels"] = collect_labels(values, {columns_of.get(name, name) for name in COLUMNS})
     rest = {column: value for column, value in values.items() if column not in given.values()}
@@ -107,6 +118,10 @@ def _read_row(
             f"{', '.join(values)}"
         )
     return row
+
+
+def _is_answer(column: str) -> bool:
+    return column.strip().lower() in ("answer", "report")
 
 
 def _find_columns(place: str, values: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, str]:
@@ -138,24 +153,23 @@ def _check_digits(place: str, values: Mapping[str, Any], columns: Mapping[str, s
 def _make_studies(study_id: str, rows: Sequence[StudyRow], folder: ImageFolder, source: str) -> Iterator[Study]:
     """The study of the rows of one id, or one for each question in them.
 
-    An image that is listed twice without an id counts as what it is listed as first, as in the format `pairs`.
+    An image that is listed twice without an id is of the patient that is given first, as in the format `pairs`.
     """
-    place, first = rows[0]
-    for name in ("patient", "split"):
-        if len({read_value(row[name]) for _, row in rows}) > 1 and read_value(first["id"]) is not None:
-            raise DatasetError(f"{place} and {rows[1][0]} are of one id, with two values of {name}; correct one")
+    _, first = rows[0]
     unnamed = read_value(first["id"]) is None
-    patient = read_value(first["patient"]) or find_patient(study_id)
+    key = "image" if unnamed else "id"
+    patient = find_one(((place, row["patient"]) for place, row in rows), "patient", key, first=unnamed)
+    split = find_one(((place, row["split"]) for place, row in rows), "split", key)
     for question_id, part in separate_questions(study_id, rows):
         place, first = part[0]
         prompt = keep_texts({PROMPT: first[PROMPT]}, place)
         joined = join_rows(part, folder, image="image", sections=SECTIONS, key="id", asked=bool(prompt))
         yield Study(
             study_id=question_id,
-            patient_id=patient,
+            patient_id=patient or find_patient(study_id),
             source=source,
-            split=first["split"],
-            labels={**first["labels"], **prompt},
+            split=split,
+            labels={**join_labels([row["labels"] for _, row in part]), **prompt},
             **{**joined, "group": first["image"][0] if unnamed else joined["group"]},
         )
 

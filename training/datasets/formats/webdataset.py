@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ SECTIONS = ("findings", "impression", "indication", "comparison", "report")
 PLAIN = (".txt", ".text", ".caption")
 TEXTS = (*PLAIN, ".json")
 REPORTS = ("report", "caption", "text")
-"""Keys of a JSON that hold the report as a whole, the first that is there."""
+"""Keys of a JSON that hold the report as a whole; `report` counts before the others, which must not differ."""
 
 VIEWS = ("frontal", "lateral", "pa", "ap", "ll", "lat", "oblique")
 
@@ -199,8 +199,24 @@ def _read_texts(place: str, members: dict[str, bytes]) -> dict[str, Any]:
         raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
     if not isinstance(record, dict):
         raise DatasetError(f"{place}: its JSON is {type(record).__name__}; expected an object")
-    record = name_questions(record)
+    record = name_questions(place, record)
     named = {name: texts[f".{name}{suffix}"] for name in SECTIONS for suffix in PLAIN if f".{name}{suffix}" in texts}
-    plain = next((texts[suffix] for suffix in PLAIN if suffix in texts), None)
-    report = plain or named.get("report") or next((record[key] for key in REPORTS if record.get(key)), None)
-    return {**record, **named, "report": report}
+    return {**record, **named, "report": _find_report(place, record, {**texts, **named})}
+
+
+def _find_report(place: str, record: Mapping[str, Any], texts: Mapping[str, str]) -> Any:
+    """The report as a whole: a member of PLAIN, else what the sample has under one of REPORTS.
+
+    Raises DatasetError for different texts of which none is called a report: one may be that of a web page.
+    """
+    said = {**record, **texts}
+    found = {name: said[name] for name in (*PLAIN, *REPORTS) if said.get(name)}
+    if "report" in found:
+        found = {name: text for name, text in found.items() if name not in REPORTS[1:]}
+    (one, report), *others = found.items() or [("", None)]
+    if other := next((name for name, text in others if str(text).split() != str(report).split()), None):
+        raise DatasetError(
+            f"{place} has two different texts, {one} and {other}; leave out the one that is not to be learned, or call "
+            "the other report"
+        )
+    return report
