@@ -161,7 +161,7 @@ check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of t
 	$(BIN)/python -m training.evaluation.external models/demo --templates $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray
 	$(BIN)/python -m training.gate models/demo $(DATA) --covid $(DATA)/../covid_chestxray --iu $(DATA)/../iu_xray --measure
 	$(BIN)/python -m training.confidence models/demo $(DATA) --measure
-	$(BIN)/python -m training.evaluation.demo_card models/demo --check
+	$(BIN)/python -m training.evaluation.demo_card models/demo --data $(DATA) --check
 
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)

@@ -6,7 +6,8 @@ $ python -m training.gate models/demo DATA --covid COVID --iu IU
 $ python -m training.confidence models/demo DATA
 $ python -m training.evaluation.demo_card models/demo --data DATA          # collects measurements.json, writes the card
 $ python -m training.evaluation.demo_card models/demo                      # writes the card from measurements.json
-$ python -m training.evaluation.demo_card models/demo --check              # fails where the first four say otherwise
+$ python -m training.evaluation.demo_card models/demo --data DATA --check  # fails where the first four, the data, the
+                                                                           # recipe or the card say otherwise
 """
 
 import argparse
@@ -28,12 +29,18 @@ from training.evaluation import confidence, input_gate
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
 from training.evaluation.systems import FEATURES
 from training.evaluation.table import figure, markdown
+from training.settings import read_settings
 
 MEASUREMENTS = "measurements.json"
 """What the card is written from, next to it."""
 
 MEASURED = ("evaluation", "external", "gate", "confidence")
-"""Parts of it that the model folder and the data give again; `training` needs a training."""
+"""Parts of it that the model folder and the data give again."""
+
+RECIPE = Path("training/configs/demo.yaml")
+
+UNCHECKED = "training/minutes"
+"""The one figure that only another training gives, `make train-demo`; compared where its run is still there."""
 
 CARD = """# {name} {version}
 
@@ -155,26 +162,36 @@ def collect(
     attribution: str,
 ) -> dict[str, Any]:
     """What the card is written from, as measurements.json has it."""
-    settings = training["settings"]
-    changes = re.search(r"^Changes made .*$", attribution, flags=re.MULTILINE)
-    counts = Counter((record.source, record.license) for record in records)
     return {
         "weights": evaluation["weights"],
-        "training": {
-            "minutes": round(training["seconds"] / 60),
-            "threads": settings["run"]["threads"],
-            **{key: settings["optimization"][key] for key in ("epochs", "seed")},
-            "pretrained": bool(settings["start"]["vision"]),
-            "wordings": list(settings["dataset"]["sections"]),
-        },
-        "pictures": len(records),
-        "sources": [[*source, count] for source, count in counts.most_common()],
-        "changes": changes.group() if changes else "",
-        "attributions": attributions(attribution),
+        "training": {"minutes": round(training["seconds"] / 60), **describe_recipe(training["settings"])},
+        **describe_data(records, attribution),
         "external": external,
         "gate": gate,
         "confidence": confidence,
         "evaluation": evaluation,
+    }
+
+
+def describe_recipe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What the card says of the settings of a run."""
+    return {
+        "threads": settings["run"]["threads"],
+        **{key: settings["optimization"][key] for key in ("epochs", "seed")},
+        "pretrained": bool(settings["start"]["vision"]),
+        "wordings": list(settings["dataset"]["sections"]),
+    }
+
+
+def describe_data(records: Sequence[Record], attribution: str) -> dict[str, Any]:
+    """What the card says of the training pictures, and of ATTRIBUTION.md."""
+    changes = re.search(r"^Changes made .*$", attribution, flags=re.MULTILINE)
+    counts = Counter((record.source, record.license) for record in records)
+    return {
+        "pictures": len(records),
+        "sources": [[*source, count] for source, count in counts.most_common()],
+        "changes": changes.group() if changes else "",
+        "attributions": attributions(attribution),
     }
 
 
@@ -253,11 +270,30 @@ def find_differences(said: Any, measured: Any, place: str = "") -> list[str]:
     return [] if said == measured else [f"{place.lstrip('/')} is {said!r}, measured: {measured!r}"]
 
 
+def check_record(kept: Mapping[str, Any], data: Path, run: Path) -> list[str]:
+    """Where measurements.json and the data, the recipe or the run of the training differ; `MEASURED` is left aside.
+
+    run : training.json of the run, which is passed over where it is not there or gave other weights
+    """
+    found = {
+        "training": describe_recipe(read_settings(RECIPE).as_dict()),
+        **describe_data(read_records(data, "train"), (data / "ATTRIBUTION.md").read_text(encoding="utf-8")),
+    }
+    said = {name: value for name, value in kept.items() if name not in (*MEASURED, "weights")}
+    trained = read_json(run) if run.is_file() else {}
+    if trained.get("weights") == kept["weights"]:
+        found["training"]["minutes"] = round(trained["seconds"] / 60)
+    else:
+        said["training"] = {name: value for name, value in said["training"].items() if name != "minutes"}
+        print(f"{UNCHECKED}: not checked, {run} is not here or of other weights")
+    return find_differences(said, found)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="model folder, which gets the card")
-    parser.add_argument("--data", type=Path, help="folder of open_radiology: collect measurements.json first")
+    parser.add_argument("--data", type=Path, help="folder of open_radiology: collect measurements.json of it")
     parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))
     parser.add_argument("--external", type=Path, default=Path("out/evaluation/external.json"))
     parser.add_argument("--gate", type=Path, default=Path("out/evaluation/gate.json"))
@@ -266,11 +302,19 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="compare measurements.json with what was measured")
     arguments = parser.parse_args()
     path = arguments.model / MEASUREMENTS
+    if arguments.check and not arguments.data:
+        parser.error("--check needs --data")
     if arguments.check:
         kept = read_json(path)
         found = {name: read_json(getattr(arguments, name)) for name in MEASURED}
         check_weights({MEASUREMENTS: kept, **found}, arguments.model)
-        if differences := find_differences({name: kept[name] for name in MEASURED}, found):
+        differences = find_differences({name: kept[name] for name in MEASURED}, found)
+        differences += check_record(kept, arguments.data, arguments.training)
+        if (arguments.model / MODEL_CARD).read_text(encoding="utf-8") != write_card(
+            read_model_folder(arguments.model), kept
+        ):
+            differences.append(f"{MODEL_CARD} is not what this command writes from {MEASUREMENTS}")
+        if differences:
             sys.exit("\n".join(differences))
         return
     if arguments.data:
