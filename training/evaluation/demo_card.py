@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
 from training.datasets.files import read_json
@@ -29,7 +31,6 @@ from training.evaluation import confidence, input_gate
 from training.evaluation.metrics.template_captions import COMMON, GROUP_TITLE, NOT_A_TEMPLATE
 from training.evaluation.systems import FEATURES
 from training.evaluation.table import figure, markdown
-from training.settings import read_settings
 
 MEASUREMENTS = "measurements.json"
 """What the card is written from, next to it."""
@@ -276,7 +277,7 @@ def check_record(kept: Mapping[str, Any], data: Path, run: Path) -> list[str]:
     run : training.json of the run, which is passed over where it is not there or gave other weights
     """
     found = {
-        "training": describe_recipe(read_settings(RECIPE).as_dict()),
+        "training": describe_recipe(yaml.safe_load(RECIPE.read_text(encoding="utf-8"))),
         **describe_data(read_records(data, "train"), (data / "ATTRIBUTION.md").read_text(encoding="utf-8")),
     }
     said = {name: value for name, value in kept.items() if name not in (*MEASURED, "weights")}
