@@ -1,5 +1,6 @@
 """What several test modules need, made once."""
 
+import gc
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -27,6 +28,15 @@ from tests.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep the millions of objects that all tests import out of collections of garbage, which would go through them."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def of_all_processes(factory: pytest.TempPathFactory) -> Path:
