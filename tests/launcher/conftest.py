@@ -26,7 +26,8 @@ class Clone:
     def __init__(self, folder: Path, archive: Path, ports: list[int]) -> None:
         self.folder = folder
         self.ports = ports
-        ignored = shutil.ignore_patterns("__pycache__")
+        # With compiled files, which each of its programs would make again, but for those that are being written.
+        ignored = shutil.ignore_patterns("*.pyc.*")
         for name in CODE:
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         for name in FILES:

@@ -132,13 +132,16 @@ def check(clone: Clone, command: str, sign: str, delay: float) -> None:
         shutil.rmtree(scratch)
 
 
-@pytest.fixture
-def whole_clone(clone: Clone) -> Clone:
-    """A clone with all programs, a model folder, and the archive that make takes for a new one."""
+@pytest.fixture(scope="module")
+def whole_clone(shared_clone: Clone, tiny_model: Path) -> Clone:
+    """A clone with all programs, a model folder, and the archive that make takes for a new one.
+
+    One for all commands, as each of them leaves it as it was.
+    """
     for name in ("training", "benchmarks", "loadtests", "docs"):
-        shutil.copytree(ROOT / name, clone.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "models" / "demo", clone.folder / "models" / "tiny")
-    return clone
+        shutil.copytree(ROOT / name, shared_clone.folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
+    shutil.copytree(tiny_model, shared_clone.folder / "models" / "tiny")
+    return shared_clone
 
 
 SILENT = "python -m|launcher (start|serve)"
