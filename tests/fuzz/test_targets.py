@@ -11,7 +11,7 @@ from launcher.environment import ROOT
 from tests.fuzz.targets import CORPUS, TARGETS
 
 MAX_CPU_S = 2.0
-SECONDS = 2
+SECONDS = 1
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -33,7 +33,7 @@ def test_corpus_has_a_target_for_each_folder() -> None:
 
 @pytest.mark.slow
 def test_fuzzing_finds_nothing_soon(tmp_path: Path) -> None:
-    """Some seconds for each reader of what `make fuzz-coverage` does for ten minutes."""
+    """A second for each reader of what `make fuzz-coverage` does for ten minutes."""
     pytest.importorskip("atheris", reason="atheris has no wheel for this machine")
     command = [sys.executable, "-m", "tests.fuzz.coverage", *TARGETS, "--seconds", f"{SECONDS}", "--out", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
