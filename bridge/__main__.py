@@ -19,6 +19,7 @@ from bridge.configuration.settings import read_settings
 from bridge.journal import silence_libraries
 from bridge.service import serve
 from bridge.store.schema import NotRecorded, QueueError
+from prelim_client import __version__
 
 REMEDIES = {
     "disk_full": "the disk of the state folder is full; free some space",
@@ -60,6 +61,9 @@ def _run_command(arguments: list[str]) -> int:
 
         silence_libraries()
         return copy_files(arguments[1:])
+    if arguments in (["-h"], ["--help"], ["--version"]):
+        print(f"Prelim {__version__}" if arguments == ["--version"] else __doc__)
+        return 0
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print(__doc__, file=sys.stderr)
         return 2

@@ -13,8 +13,9 @@ import argparse
 import sys
 
 from bulk.storage import Location
+from prelim import __version__
 from prelim.errors import PrelimError
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,10 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bulk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _parser() -> CommandLine:
+    parser = CommandLine(__doc__)
+    parser.add_argument("--version", action="version", version=f"Prelim {__version__}")
     parser.add_argument("input", metavar="INPUT", help="folder, .csv, .parquet or .json; a path or a URL")
     parser.add_argument("output", metavar="OUTPUT", help="folder for the reports; a path or a URL")
     parser.add_argument("--model", required=True, help="archive (.mar); a path or URL that every node can read")

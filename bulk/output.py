@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from bulk.errors import JobError
 from bulk.storage import Location
 from bulk.studies import Ids, hash_ids
-from prelim.json_text import RepeatedKeyError, load_json
+from prelim.formats.json_text import RepeatedKey, load_json
 from prelim.report import UNVERIFIED
 
 BLOCK_ROWS = 32
@@ -234,7 +234,7 @@ def _read_object(file: Location) -> dict[str, Any] | None:
     """The JSON object in a file; None where it is damaged, as after a loss of power."""
     try:
         contents = load_json(file.read())
-    except (ValueError, RepeatedKeyError):
+    except (ValueError, RepeatedKey):
         return None
     return contents if isinstance(contents, dict) else None
 

@@ -3,7 +3,6 @@
 python -m bulk.rexrank IN.json OUT.json IMG_ROOT --model model_store/demo.mar
 """
 
-import argparse
 import json
 import sys
 import tempfile
@@ -12,13 +11,14 @@ from pathlib import Path
 from bulk.__main__ import main as run
 from bulk.output import Output
 from bulk.storage import Location
+from terminal.arguments import CommandLine
 
 PREDICTION = "model_prediction"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the predictions; the exit code is 1 if a study has none."""
-    parser = argparse.ArgumentParser(prog="python -m bulk.rexrank", description=__doc__.splitlines()[0])
+    parser = CommandLine(__doc__)
     parser.add_argument("studies", type=Path, metavar="IN.json")
     parser.add_argument("predictions", type=Path, metavar="OUT.json")
     parser.add_argument("images", metavar="IMG_ROOT")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from bulk.errors import JobError
 from bulk.storage import Location
-from prelim.json_text import RepeatedKeyError, load_json
+from prelim.formats.json_text import RepeatedKey, load_json
 
 ID_COLUMNS = ("study_id", "id", "uid")
 IMAGE_COLUMNS = ("images", "image", "image_path", "path", "file")
@@ -79,7 +79,7 @@ class StudyList:
         """The studies of ReXrank's JSON, the key image of each first."""
         try:
             entries = load_json(self.location.read())
-        except RepeatedKeyError as error:
+        except RepeatedKey as error:
             raise JobError(
                 f"{self.location.url}: {error.key!r:.80} occurs twice in one object; ids must be unique"
             ) from error

@@ -9,7 +9,6 @@ SHA256SUMS  : of every other file; its own is printed, to be compared on the oth
 install.sh  : checks the bundle and installs it, without any download
 """
 
-import argparse
 import json
 import re
 import shutil
@@ -31,6 +30,7 @@ from deploy.install import SUMS, sha256_of
 from launcher.archives import check_archive
 from prelim.archive.signature import signature_of
 from prelim.errors import ArchiveError
+from terminal.arguments import CommandLine
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,7 +52,7 @@ exec "${PYTHON:-python3.11}" -B -m deploy.install "$@"
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("folder", type=Path, help="of the bundle; must not exist")
     parser.add_argument("--target", choices=TARGETS, default="cpu")
     parser.add_argument("--archives", type=Path, nargs="+", required=True, help="to be served")

@@ -9,7 +9,6 @@ of the reports of the busiest hour are back within --p95 seconds while one of th
 docs/capacity.md explains the figures, and how to measure your own.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import yaml
 
 from deploy.queueing import Pool, Service
+from terminal.arguments import CommandLine
 
 FIGURES = Path(__file__).with_name("capacity.yaml")
 
@@ -173,9 +173,7 @@ def read_figures(path: Path) -> tuple[list[Host], dict[str, list[float]]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--studies", type=float, required=True, help="a day, on average over a year")
     parser.add_argument("--p95", type=float, default=10.0, help="seconds (%(default)s)")
     parser.add_argument("--profile", default="day_shift", help="of a day, a name in the figures (%(default)s)")

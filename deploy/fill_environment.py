@@ -11,7 +11,6 @@ cpu-torch.lock : the PyTorch build that has CUDA, with those NVIDIA libraries th
                  --torch-index, an index of CPU builds, and --torch-sha256, the CPU build replaces it.
 """
 
-import argparse
 import os
 import re
 import shutil
@@ -22,6 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from launcher.install import compile_bytecode
+from terminal.arguments import CommandLine
 
 LOCKS = Path(__file__).resolve().parent / "image"
 TARGETS = ("cpu", "gpu")
@@ -49,7 +49,7 @@ class InstallError(Exception):
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("folder", type=Path, help="of the environment; must not exist")
     parser.add_argument("--target", choices=TARGETS, required=True)
     add_torch_options(parser)
@@ -59,7 +59,7 @@ def main() -> None:
         fill(arguments.folder, locked, cut=arguments.target == "cpu")
 
 
-def add_torch_options(parser: argparse.ArgumentParser) -> None:
+def add_torch_options(parser: CommandLine) -> None:
     """Add the options that say where PyTorch's CPU build comes from."""
     parser.add_argument("--torch-index", default="", help="index of CPU builds of PyTorch")
     parser.add_argument("--torch-sha256", default="", help="of the wheel in that index")

@@ -9,7 +9,6 @@ the folder, releases/ has the last two, and `current` and `previous` are links t
 release is complete and its archives are accepted. Restart the service afterwards: a server that runs keeps its release.
 """
 
-import argparse
 import fcntl
 import hashlib
 import json
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from deploy.fill_environment import InstallError, fill, run
 from launcher.install import compile_bytecode
+from terminal.arguments import CommandLine
 
 BUNDLE = Path(__file__).resolve().parents[2]
 """The folder of a bundle, where this file is in its tree/deploy/."""
@@ -31,7 +31,7 @@ COMPLETE = ".complete"
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__, prog="./install.sh")
     parser.add_argument("folder", type=Path, nargs="?", help="where it is installed, such as /opt/prelim")
     parser.add_argument("--rollback", action="store_true", help="switch back to the release before")
     parser.add_argument("--check", action="store_true", help="check the files of the bundle")

@@ -6,7 +6,6 @@ Everything comes from the archive: model.yaml, manifest.json and MODEL_CARD.md, 
 is written twice. What a card does not say is not in the bill.
 """
 
-import argparse
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from prelim.archive.manifest import Manifest, sha256_of
 from prelim.archive.mar import check_mar, read_file
 from prelim.errors import ArchiveError
 from prelim.report import NOTICE
+from terminal.arguments import CommandLine
 
 CARD = "MODEL_CARD.md"
 BASELINE = "constant"
@@ -32,7 +32,7 @@ _FIGURE = re.compile(r"([-+]?\d+(?:\.\d+)?)(?: \(([-+]?[\d.]+) to ([-+]?[\d.]+)\
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("archive", type=Path)
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()

@@ -6,7 +6,6 @@ Versions and hashes are those of deploy/image's locks; the licenses are those th
 and Python come from Debian and are not listed: the image's own package manager lists them.
 """
 
-import argparse
 import importlib.metadata
 import json
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import prelim
 from deploy.bom import VERSION, license_of, write_bom
 from deploy.fill_environment import LOCKS, TARGETS, InstallError
+from terminal.arguments import CommandLine
 
 OUT = Path("out")
 
@@ -30,7 +30,7 @@ FROZEN = {
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--target", choices=TARGETS, default="cpu")
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()

@@ -26,7 +26,7 @@ from prelim.audit.check import Line, read_log
 from prelim.audit.key import VARIABLE, AuditKey
 from prelim.audit.machine import describe_processor, library_versions
 from prelim.errors import AuditError, PrelimError
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
 
 _PROGRAM = """
@@ -181,7 +181,7 @@ def _compare(line: Line, again: Mapping[str, Any], sha256: str) -> Replayed:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     verifying = commands.add_parser("verify", help="find whatever was changed in a log")
     replaying = commands.add_parser("replay", help="write a report again")

@@ -37,6 +37,7 @@ from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network, Published, Section
 from prelim.networks.architectures.facts import Facts
 from prelim.networks.model_folder import build_network
+from terminal.arguments import CommandLine
 
 
 def import_checkpoint(
@@ -201,10 +202,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        description="Create a model folder from a published checkpoint. Checkpoint and tokenizer are files, folders or "
-        "names of models on the hub (OWNER/NAME or OWNER/NAME@REVISION)."
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("system", choices=ARCHITECTURES)
     parser.add_argument("checkpoint", nargs="+")
     parser.add_argument(

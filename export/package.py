@@ -10,7 +10,6 @@ Archives are reproducible: time stamps are fixed, files are sorted, and metadata
 from the ONNX files.
 """
 
-import argparse
 import dataclasses
 import json
 import shutil
@@ -36,6 +35,7 @@ from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.networks.trained_decoder import Trainable, for_serving
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,7 +182,7 @@ def _run_archiver(name: str, version: str, extra: Path, serving: Path, exported:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Package a model folder as an archive that TorchServe serves.")
+    parser = CommandLine(__doc__)
     parser.add_argument("model_folder", type=Path)
     parser.add_argument("--store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--batching", choices=("in-flight", "dynamic"), default="in-flight")

@@ -6,7 +6,6 @@ The process runs in isolated mode (no PYTHONPATH, no working directory on the pa
 from the archive is missing here too. The check also fails if a library was imported that serving must not need.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from prelim.archive.mar import unpack_mar
 from prelim.errors import ArchiveError
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 NOT_WHILE_SERVING = ("transformers", "torchvision", "timm", "open_clip", "peft", "onnx", "onnxscript", "matplotlib")
@@ -60,7 +60,7 @@ def verify(archive: Path, image: Path) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Unpack an archive in a clean process and generate one report.")
+    parser = CommandLine(__doc__)
     parser.add_argument("archive", type=Path)
     parser.add_argument("image", type=Path, help="DICOM, PNG, JPEG, WebP or TIFF file")
     arguments = parser.parse_args()

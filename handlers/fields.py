@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prelim.errors import InvalidOption, TooLarge, UnreadableInput
-from prelim.json_text import RepeatedKeyError, load_json
+from prelim.formats.json_text import RepeatedKey, load_json
 
 MAX_FIELDS = 40
 """Fields of a request, or members of one of its JSON objects. Inputs and options together are fewer."""
@@ -196,7 +196,7 @@ def json_value(name: str, value: Any, max_bytes: int = MAX_TEXT_BYTES) -> Any:
         raise TooLarge(f"{name} has {containers} lists and objects; at most {MAX_JSON_CONTAINERS} are read")
     try:
         return load_json(encoded)
-    except RepeatedKeyError as error:
+    except RepeatedKey as error:
         raise UnreadableInput(f"{sanitized(error.key)} is given twice in a JSON object") from None
     except ValueError as error:
         raise UnreadableInput(f"{name} is not valid JSON") from error

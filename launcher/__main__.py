@@ -35,6 +35,7 @@ from launcher.local_server import CONFIG
 from launcher.process import exclusive, is_launching
 from launcher.server import STARTUP_S, Server
 from prelim_client.answers import ReportError
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 Command = Callable[[Server, argparse.Namespace], int]
@@ -43,9 +44,7 @@ Command = Callable[[Server, argparse.Namespace], int]
 def main() -> int:
     """Run one command; its exit code."""
     commands: dict[str, Command] = {"start": start, "serve": serve, "status": status, "check": check, "stop": stop}
-    parser = argparse.ArgumentParser(
-        prog="launcher", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--version", action="version", version=f"Prelim {prelim.__version__}")
     parsers = parser.add_subparsers(dest="command", required=True)
     options = {name: parsers.add_parser(name, help=command.__doc__) for name, command in commands.items()}

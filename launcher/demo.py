@@ -3,7 +3,6 @@
 python -m launcher.demo --store model_store --model demo
 """
 
-import argparse
 import signal
 import sys
 import time
@@ -16,12 +15,13 @@ from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.answers import Answer
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Start a server, ask it for four reports, stop it.")
+    parser = CommandLine(__doc__)
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="folder with the archive")
     parser.add_argument("--model", default="demo", help="name of the archive")
     arguments = parser.parse_args()

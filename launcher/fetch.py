@@ -6,7 +6,6 @@ For a host that has no volume with archives: it runs before the server, which it
 there already with its hash is not downloaded again. If PRELIM_PUBLIC_KEY is set, its signature, URL.sig, comes with it.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -21,6 +20,7 @@ from launcher.archives import PUBLIC_KEY
 from launcher.errors import LaunchError
 from prelim.archive.manifest import sha256_of
 from prelim.archive.signature import SUFFIX
+from terminal.arguments import CommandLine
 
 CHUNK = 2**20
 SECONDS = 60
@@ -29,9 +29,7 @@ SECONDS = 60
 
 def main() -> int:
     """Fetch all; the exit code is 0 if each is there."""
-    parser = argparse.ArgumentParser(
-        prog="launcher.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("archives", nargs="+", metavar="URL=SHA256")
     arguments = parser.parse_args()

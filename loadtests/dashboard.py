@@ -5,7 +5,6 @@
 For documentation, where Grafana is not at hand.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from terminal.arguments import CommandLine
 
 BOARD = Path(__file__).parent.parent / "deploy" / "grafana" / "dashboard.json"
 STEP_S = 5
@@ -90,7 +91,7 @@ def _draw_lines(axes: Any, series: Sequence[Any], defaults: Mapping[str, Any]) -
 
 def main() -> int:
     """Draw; the exit code is 1 if a panel has no data."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("prometheus", help="its address")
     parser.add_argument("file", type=Path, help="the picture")
     parser.add_argument("--minutes", type=float, default=10, help="that are shown, until now (10)")

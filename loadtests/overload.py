@@ -14,7 +14,6 @@ over HTTP and gRPC alike. Exits with 1 unless
 Writes overload.json into --out.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -29,6 +28,7 @@ from loadtests.outcomes import Summary, read_summary, tell
 from loadtests.run import run_load
 from loadtests.site import Site, open_site
 from loadtests.sweep import REQUESTS, Sweep
+from terminal.arguments import CommandLine
 
 MAX_REFUSAL_S = 0.1
 MAX_P95_FACTOR = 1.5
@@ -128,9 +128,7 @@ def find_saturation(site: Site, model: str, out: Path) -> float:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Command line; the exit code is 1 if something does not hold."""
-    parser = argparse.ArgumentParser(
-        prog="loadtests.overload", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--archive", type=Path, default=Path("model_store/demo.mar"), help="(%(default)s)")
     parser.add_argument("--saturation", type=float, default=0, help="requests per second; 0 finds it (%(default)s)")
     parser.add_argument("--seconds", type=float, default=300, help="of twice that rate (%(default)s)")

@@ -7,7 +7,6 @@ The exit code is 0 when the server met --max-failure-rate and --max-p95. The fol
 CSV files, summary.json, and the output of locust in locust.log. All traffic stays on 127.0.0.1.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from typing import Protocol
 from launcher.local_server import LocalServer
 from loadtests.load import Load, add_load_arguments
 from loadtests.outcomes import read_summary, table
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,9 +110,7 @@ def report(out: Path, code: int) -> int:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="loadtests.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--archive", type=Path, required=True, help="the .mar to serve")
     parser.add_argument("--out", type=Path, default=Path("out/loadtest"), help="folder of the results (%(default)s)")
     add_load_arguments(parser)

@@ -14,7 +14,6 @@ Starts the server with its gateway on free ports, finds how many mixed reports i
 Writes soak.csv, soak.png and the outcomes of the requests into --out.
 """
 
-import argparse
 import contextlib
 import csv
 import dataclasses
@@ -35,6 +34,7 @@ from loadtests.outcomes import read_summary, tell
 from loadtests.processes import Sample, take_sample
 from loadtests.run import run_load
 from loadtests.site import Site, open_site
+from terminal.arguments import CommandLine
 
 SHARE = 0.7
 SETTLED = 1 / 3
@@ -169,9 +169,7 @@ def draw(samples: Sequence[Sample], path: Path, frontend_limit: float) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Command line; the exit code is 1 if something does not hold."""
-    parser = argparse.ArgumentParser(
-        prog="loadtests.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--archive", type=Path, default=Path("model_store/demo.mar"), help="(%(default)s)")
     parser.add_argument("--minutes", type=float, default=60, help="(%(default)s)")
     parser.add_argument("--rate", type=float, default=0, help="requests per second; 0: 70 %% of the most (%(default)s)")

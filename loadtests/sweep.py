@@ -11,7 +11,6 @@ rate is the highest one that was held. Each rate has at least 200 requests. Writ
 and prints one line for each scenario and transport.
 """
 
-import argparse
 import csv
 import dataclasses
 import sys
@@ -24,6 +23,7 @@ from loadtests.chart import draw_panels
 from loadtests.load import SCENARIOS, Load
 from loadtests.outcomes import RequestGroup, Summary, read_summary
 from loadtests.run import Target, run_load
+from terminal.arguments import CommandLine
 
 TRANSPORTS = {"HTTP": 0.0, "gRPC": 1.0}
 """Transport -> share of requests over gRPC."""
@@ -172,9 +172,7 @@ def draw_chart(steps: Sequence[RateStep], path: Path) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Command line; the exit code is 1 if no rate was held somewhere."""
-    parser = argparse.ArgumentParser(
-        prog="loadtests.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="HTTP address (%(default)s)")
     parser.add_argument("--grpc-target", default="127.0.0.1:7070", help="gRPC address (%(default)s)")
     parser.add_argument("--key-file", type=Path, default=Path("key_file.json"), help="of the server (%(default)s)")

@@ -8,7 +8,6 @@ that before the file was read, plus the memory files that hand over file and pix
 own, since looking at memory costs CPU time.
 """
 
-import argparse
 import os
 import struct
 import sys
@@ -28,6 +27,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 from benchmarks.memory.process_memory import PeakMemory, memory_of_tree
 from prelim.errors import InputError
 from prelim.images.radiograph import InputConfig, read_radiograph
+from terminal.arguments import CommandLine
 from tests.dicom_files import body_of, compress, compress_by_gdcm, deflate, encapsulate, lut_item, make_dicom
 
 LIMIT = InputConfig().max_pixels
@@ -189,7 +189,7 @@ def costs(files: dict[str, Callable[[], bytes]], config: InputConfig) -> Iterato
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="CPU time and memory of every decoding path.")
+    parser = CommandLine("CPU time and memory of every decoding path.")
     parser.add_argument("--side", type=int, default=SIDE, help="of the square images, in pixels")
     parser.add_argument("--only", default="", help="how the names of the paths begin")
     parser.add_argument("--render", default="voi", help="input.render of model.yaml")

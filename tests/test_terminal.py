@@ -45,6 +45,14 @@ def test_progress_bars_are_calm_without_a_terminal(tmp_path: Path) -> None:
     assert done.stderr.count("images:") <= 3
 
 
+def test_help_names_the_program_as_it_is_called(tmp_path: Path) -> None:
+    """Not the name of its file, which nobody types, and with the line breaks of the docstring."""
+    code = "from terminal.arguments import CommandLine\nCommandLine('first\\n  second').parse_args(['--help'])\n"
+    done = run_module(tmp_path, code)
+
+    assert done.stdout.startswith("usage: python -m package.module [-h]\n\nfirst\n  second\n"), done.stderr
+
+
 def test_interrupt_is_one_line_and_other_errors_are_shown_whole(tmp_path: Path) -> None:
     """The process ends by the signal, as shells and make expect; a fault of the program still has its traceback."""
     # Tests that run in the background of a shell inherit that the signal is ignored.

@@ -25,7 +25,7 @@ from prelim.errors import PrelimError
 from prelim.generation.confidence import Inputs, read_sentences
 from prelim.labels.labeler import Labeler
 from prelim.networks.model_folder import MODEL_CARD, Model, hash_model, read_model_folder
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
 from training.datasets.formats.open_radiology import TEMPLATES, read_templates
 from training.datasets.study import SPLITS
@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("model", type=Path, help="model folder")
     add_source_arguments(parser)
     parser.add_argument("--split", default="val", choices=SPLITS, help="of the data set")

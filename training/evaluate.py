@@ -22,7 +22,7 @@ from typing import Any
 from prelim.archive.archive import CONFIG
 from prelim.errors import PrelimError
 from prelim.networks.model_folder import read_model_folder
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
 from training.datasets import FORMATS
 from training.datasets.formats import rexrank
@@ -192,7 +192,7 @@ def _write(
         print("no examples.png: no image of these studies is on this disk")
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+def add_source_arguments(parser: CommandLine) -> None:
     """Arguments of a command line that `make_source` reads."""
     parser.add_argument("data", type=Path, nargs="?", help="file or folder of the data set (default: of its training)")
     parser.add_argument("--format", choices=FORMATS)
@@ -205,7 +205,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("model", type=Path, help=f"model folder, predictions (.json, .csv), or {ALONE!r}")
     add_source_arguments(parser)
     parser.add_argument("--split", default="test", choices=SPLITS)

@@ -26,7 +26,7 @@ from prelim.decoders.weights_file import write_weights
 from prelim.encoding.onnx_session import OnnxSession
 from prelim.errors import InputError, PrelimError
 from prelim.images.preprocess import preprocess
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 from training.data.features import INDEX, TENSOR, encoder_of, name_image, read_index
 from training.datasets.pictures import read_picture
 from training.datasets.source import Source, read_source
@@ -125,7 +125,7 @@ def _make_source(given: argparse.Namespace) -> Source:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("archive", type=Path, help="a .mar file, or the folder that it is unpacked in")
     parser.add_argument("--config", type=Path, help="YAML file whose section dataset describes the data set")
     parser.add_argument("--format", help="of the data set, as in dataset.format")

@@ -29,7 +29,7 @@ from prelim.decoders.weights_file import read_weights
 from prelim.encoding.gate import Gate, hash_encoder, pool, read_gate
 from prelim.errors import PrelimError
 from prelim.networks.model_folder import MODEL_CARD, read_network
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
 from training.datasets.pictures import read_picture
 from training.datasets.source import Source, drop_missing_images, load_studies
@@ -200,7 +200,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("model", type=Path, help="model folder")
     add_source_arguments(parser)
     parser.add_argument("--rate", type=float, default=0.01, help="false refusals that the limit is set for")

@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from prelim.errors import PrelimError
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
 from training.datasets import FORMATS
 from training.datasets.checks.balance import describe_balance, describe_counts, describe_pixels, splits_of
@@ -193,7 +193,7 @@ def _find_tokenizer(config: Path) -> str | None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("source", nargs="+", help="CONFIG.yaml with dataset.format and dataset.path, or FORMAT PATH")
     parser.add_argument("--images", help="folder of the images, where it is not the format's own")
     parser.add_argument("--limit", type=positive, help="check only this many studies, from the first on")

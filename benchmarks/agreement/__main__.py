@@ -7,7 +7,6 @@ Writes agreement.json and agreement.md into --out. A precision that changes more
 model under greedy decoding cannot be a default. Images and reports come from ../shared if it exists.
 """
 
-import argparse
 import dataclasses
 import itertools
 import json
@@ -31,6 +30,7 @@ from prelim.errors import ArchiveError
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import GenerationOptions
 from prelim.networks.trained_decoder import serving_decoder
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 LIMIT = 0.02
@@ -201,9 +201,7 @@ def _line(row: Agreement) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.agreement", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument(
         "models", nargs="*", default=["models/demo", SMOLLM2], help=f"model folders, and {SMOLLM2} (%(default)s)"
     )

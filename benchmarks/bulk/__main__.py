@@ -10,7 +10,6 @@ last. CPU seconds are those of the job's processes or the server's, without the 
 into --out.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -28,6 +27,7 @@ from benchmarks.serving.archives import DYNAMIC, derive
 from launcher.local_server import LocalServer
 from loadtests.payloads import make_small_image
 from prelim_client.http_client import HttpClient
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 OPTIONS: Mapping[str, Any] = {"num_beams": 3}
@@ -151,9 +151,7 @@ def table(found: Mapping[str, Sequence[Rate]], cores: int) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.bulk", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--archive", type=Path, default=Path("model_store/demo.mar"), help="(%(default)s)")
     parser.add_argument("--images", type=int, default=1000, help="files of a turn (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds in which all take turns (%(default)s)")

@@ -7,7 +7,6 @@ The rows name one small image, and reports have two tokens: the job has as many 
 Prints the memory after each tenth of the rows, and draws it into --chart.
 """
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from benchmarks.bulk.job_watch import JobSample, read_summary, watch_job
 from loadtests.chart import draw_panels
 from loadtests.payloads import make_small_image
+from terminal.arguments import CommandLine
 
 SETTLED = 0.1
 """Share of the rows after which everything that does not grow with them is in memory."""
@@ -67,9 +67,7 @@ def draw(samples: Sequence[JobSample], path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.bulk.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--archive", type=Path, default=Path("model_store/demo.mar"), help="(%(default)s)")
     parser.add_argument("--rows", type=int, default=100_000, help="(%(default)s)")
     parser.add_argument("--chart", type=Path, default=Path("out/bench/bulk-memory.png"), help="the PNG (%(default)s)")

@@ -9,7 +9,6 @@ other load affects all of them alike. Run it on an otherwise idle machine; rows 
 The exit code is 1 when ours and `generate` decode different token ids in fp32.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import json
@@ -30,6 +29,7 @@ from benchmarks.decode.rounds import Point, measure
 from benchmarks.decode.table import DecodeRow, markdown, markdown_table, rows
 from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint, work
+from terminal.arguments import CommandLine
 
 STORE = ROOT / "build" / "bench" / "checkpoints"
 POINTS = ("1x1", "1x3", "4x3", "8x3", "1x5")
@@ -152,9 +152,7 @@ def _write(out: Path, record: dict[str, Any], tables: dict[tuple[str, Point], li
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["biogpt", "llama135m", "demo"])
     parser.add_argument("--points", nargs="+", default=POINTS, help="images x beams (%(default)s)")
     parser.add_argument(

@@ -9,7 +9,6 @@ of the export, remove build/bench/encoders. All run in one process and take turn
 Writes encoder.json and encoder.md into --out.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -36,6 +35,7 @@ from benchmarks.models.shapes import Shape
 from prelim.archive.archive import CONNECTOR, VISION
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network
+from terminal.arguments import CommandLine
 from terminal.program import run_child, sign_of_life
 
 STORE = ROOT / "build" / "bench" / "encoders"
@@ -156,9 +156,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.encoder", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="(all)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="batch sizes (1 4)")
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds after the warm-up (%(default)s)")

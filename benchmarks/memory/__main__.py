@@ -15,7 +15,6 @@ PSS is the real memory of the processes: a page shared by n of them counts 1/n i
 times. The cost of a further worker is the growth of PSS; "resident" in a limit for one worker means RSS, the larger.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -38,6 +37,7 @@ from benchmarks.models.random_checkpoint import CHECKPOINTS, write_random_tokeni
 from launcher.local_server import LocalServer
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.http_client import HttpClient
+from terminal.arguments import CommandLine
 from terminal.program import patience_with, sign_of_life
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,9 +191,7 @@ def table(weights: int, steps: Sequence[MeasuredCommand], served: Sequence[Serve
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--system", choices=CHECKPOINTS, default="biomedclip_qformer_biogpt", help="with random weights")
     what.add_argument("--model", type=Path, help="a model folder, instead of random weights")

@@ -3,7 +3,6 @@
 python -m benchmarks.models.random_checkpoint biomedclip_qformer_biogpt final_model.pth
 """
 
-import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from prelim.archive.archive import TOKENIZER
 from prelim.networks.architectures import ARCHITECTURES
+from terminal.arguments import CommandLine
 
 BIOGPT_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
@@ -91,7 +91,7 @@ def write_random_tokenizer(folder: Path, vocab_size: int = 42384) -> None:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Save a checkpoint of published size with random weights.")
+    parser = CommandLine(__doc__)
     parser.add_argument("system", choices=CHECKPOINTS)
     parser.add_argument("path", type=Path)
     arguments = parser.parse_args()

@@ -10,7 +10,6 @@ then gets Poisson arrivals at 30, 70 and 100 % of its maximum throughput, and th
 maximum. Load comes from Locust on the same cores. Writes serving.json, serving.md and the chart into --out.
 """
 
-import argparse
 import dataclasses
 import json
 import os
@@ -29,6 +28,7 @@ from benchmarks.serving.archives import SUBJECTS, Candidate, Subject, Workshop
 from benchmarks.serving.runs import Plan, Runs, measure_alone, take_medians
 from benchmarks.serving.table import draw, markdown
 from launcher.local_server import LocalServer
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 STORE = ROOT / "build" / "bench" / "checkpoints"
@@ -98,9 +98,7 @@ def offered_rates(candidates: Sequence[Candidate], most: Mapping[str, float]) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=["small", "demo"], help="(small demo)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds in which all take turns (%(default)s)")
     parser.add_argument("--closed", type=float, default=30, help="seconds of saturation (%(default)s)")

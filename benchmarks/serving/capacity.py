@@ -8,7 +8,6 @@ host has in deploy/capacity.yaml. From them deploy.queueing computes the p50 and
 then are measured with Poisson arrivals. Writes capacity.json, capacity.md and the chart into --out.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -31,6 +30,7 @@ from loadtests.chart import draw_panels
 from loadtests.load import FEWEST_TOKENS, Load
 from loadtests.payloads import make_small_image
 from prelim_client.http_client import HttpClient
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 IN_FLIGHT = (1, 2, 4, 8)
@@ -121,9 +121,7 @@ def bench(name: str, plan: Plan, out: Path) -> tuple[dict[str, Any], list[dict[s
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.serving.capacity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--model", choices=SUBJECTS, default="demo", help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="rounds in which all take turns (%(default)s)")
     parser.add_argument("--closed", type=float, default=30, help="seconds of each closed loop (%(default)s)")

@@ -7,7 +7,6 @@ One server serves the variants of a setting, which take turns. All get the same 
 maximum throughput. Writes serving_sweep.json and serving_sweep.md into --out.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from benchmarks.serving.archives import DYNAMIC, SUBJECTS, Candidate, Workshop
 from benchmarks.serving.runs import Plan, Runs, measure_alone, take_medians
 from benchmarks.serving.table import alone_table, table
 from launcher.local_server import LocalServer
+from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
 VARIANTS: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]] = {
@@ -72,9 +72,7 @@ def sweep(workshop: Workshop, vary: str, share: float, plan: Plan, out: Path) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.serving.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("--vary", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="(all)")
     parser.add_argument("--model", choices=SUBJECTS, default="small", help="(%(default)s)")
     parser.add_argument(

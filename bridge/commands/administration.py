@@ -1,6 +1,5 @@
 """`python -m bridge queue CONFIG`: look at the queue, retry, pause, purge, back up; also while the bridge runs."""
 
-import argparse
 import contextlib
 import math
 import time
@@ -10,6 +9,7 @@ from bridge.configuration.settings import read_settings
 from bridge.dicom.identity import SiteKey
 from bridge.store.queue import OUTCOMES, STATES, Queue
 from bridge.store.schema import QueueError
+from terminal.arguments import CommandLine
 
 
 def administer(arguments: list[str]) -> int:
@@ -84,8 +84,8 @@ def _days(text: str) -> float:
     return days
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bridge queue", description=__doc__)
+def _parser() -> CommandLine:
+    parser = CommandLine(__doc__, prog="python -m bridge queue")
     parser.add_argument("config", type=Path, help="the bridge's configuration file")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("status", help="count the studies in each state (default)")

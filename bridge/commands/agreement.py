@@ -1,6 +1,5 @@
 """`python -m bridge agreement CONFIG [--out FILE]`: how drafts and signed reports agree, as counts."""
 
-import argparse
 import contextlib
 import json
 from pathlib import Path
@@ -9,6 +8,7 @@ from bridge.configuration.section import ConfigError
 from bridge.configuration.settings import read_settings
 from bridge.dicom.identity import SiteKey
 from bridge.store.agreement import SignedStore
+from terminal.arguments import CommandLine
 
 
 def show_agreement(arguments: list[str]) -> int:
@@ -34,8 +34,8 @@ def show_agreement(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bridge agreement", description=__doc__)
+def _parser() -> CommandLine:
+    parser = CommandLine(__doc__, prog="python -m bridge agreement")
     parser.add_argument("config", type=Path, help="the bridge's configuration file")
     parser.add_argument("--out", type=Path, help="file for python -m training.evaluation.shadow --signed")
     return parser

@@ -1,10 +1,9 @@
-"""`python -m bridge deidentify CONFIG FILE... --out FOLDER`: copies of DICOM files for somebody who looks for a fault.
+"""`python -m bridge deidentify CONFIG FILE... --out FOLDER`: Copies of DICOM files without identities, to find a fault.
 
 They have the elements of the allow-list and nothing else, UIDs replaced with the site's key, and names that follow from
 these. Messages count the files and never name them: stations write patients' names into file names.
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from bridge.configuration.section import ConfigError
 from bridge.configuration.settings import read_settings
 from bridge.dicom.deidentify import write_deidentified
 from bridge.dicom.identity import SiteKey
+from terminal.arguments import CommandLine
 
 
 class Unnamed(Exception):
@@ -74,8 +74,8 @@ def _files(source: Path) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bridge deidentify", description=__doc__.partition(":")[2])
+def _parser() -> CommandLine:
+    parser = CommandLine(__doc__.partition(": ")[2], prog="python -m bridge deidentify")
     parser.add_argument("config", type=Path, help="the bridge's configuration file; its state folder has the key")
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="DICOM files, or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder of the copies")

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import requests
 
+from prelim_client import __version__
 from prelim_client.answers import Answer, KeyFileError, ReportError, read_key
 from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prelim-report", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"Prelim {__version__}")
     parser.add_argument("images", nargs="+", type=Path, help="files (DICOM, PNG, JPEG, WebP, TIFF) or folders of them")
     parser.add_argument(
         "--option",

@@ -6,7 +6,6 @@ python -m launcher.gateway check --settings site.yaml      # whether nginx takes
 python -m launcher.gateway add-key --settings site.yaml reading-room
 """
 
-import argparse
 import signal
 import sys
 import time
@@ -20,13 +19,12 @@ from launcher.gateway.nginx import DRAIN_S
 from launcher.gateway.settings import Settings
 from launcher.local_server import CONFIG
 from launcher.server import Server
+from terminal.arguments import CommandLine
 
 
 def main() -> int:
     """Run one command; its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="launcher.gateway", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(__doc__)
     parser.add_argument("command", choices=("serve", "check", "add-key"))
     parser.add_argument("client", nargs="?", help="for add-key: name of the client")
     parser.add_argument("--settings", type=Path, default=ROOT / "deploy" / "nginx" / "gateway.yaml")

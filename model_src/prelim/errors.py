@@ -22,6 +22,7 @@ PrelimError
   JobError             a bulk job cannot run as it was asked for (bulk.errors)
   DatasetError         a data set cannot be used (training.datasets.study)
   SettingsError        a setting of a training run cannot be used (training.settings)
+  SignedError          counts of signed reports cannot be read (training.evaluation.shadow.signed)
 """
 
 

@@ -167,8 +167,8 @@ class ReportGenerator:
                 f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
             )
         options = request.options or self.config.generation
-        draft = PendingReport(None, self._prompt_ids(request), options, request=request, images=self._images)
-        self._engine.add({request_id: draft})
+        pending = PendingReport(None, self._prompt_ids(request), options, request=request, images=self._images)
+        self._engine.add({request_id: pending})
 
     def step(self, max_steps: int = 1) -> dict[str, Report | RequestError]:
         """Let waiting requests in and decode up to `max_steps` (1 or more) tokens of each; stops when one has ended.
@@ -181,7 +181,7 @@ class ReportGenerator:
             if ended or not self._engine.active:
                 break
             ended = self._engine.step()
-        return {request_id: isolate(partial(self._report, draft)) for request_id, draft in ended.items()}
+        return {request_id: isolate(partial(self._report, pending)) for request_id, pending in ended.items()}
 
     def generate(self, requests: Sequence[ReportRequest]) -> list[Report | RequestError]:
         """Reports for all requests, in their order. A request that fails has its error instead of a report.
@@ -205,12 +205,12 @@ class ReportGenerator:
 
         All that this has returned is a beginning of the report's text; the rest comes with the report.
         """
-        draft = self._engine.find(request_id)
-        if draft.selection is None or self._prompter.answers_at_end:
+        pending = self._engine.find(request_id)
+        if pending.selection is None or self._prompter.answers_at_end:
             return ""
-        if draft.stream is None:
-            draft.stream = self._streams.open(draft.options.stop)
-        return draft.stream.feed(draft.selection.decided())
+        if pending.stream is None:
+            pending.stream = self._streams.open(pending.options.stop)
+        return pending.stream.feed(pending.selection.decided())
 
     def cancel(self, request_id: str) -> None:
         """Forget a request and free its slot; unknown ones are ignored."""
@@ -262,25 +262,25 @@ class ReportGenerator:
         """Tokens that stand before the report."""
         return self._prompter.ids(request.prompt, request.messages, request.num_images, request.context)
 
-    def _report(self, draft: PendingReport) -> Report:
+    def _report(self, pending: PendingReport) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""
         try:
-            hypotheses = draft.hypotheses
+            hypotheses = pending.hypotheses
         except NonFiniteOutput as error:
-            if draft.request.image_features is None:
+            if pending.request.image_features is None:
                 raise
             raise InvalidOption(f"image_features: {error}; send what the model's vision encoder gives") from None
         now = time.perf_counter()
-        stop = draft.options.stop
+        stop = pending.options.stop
         texts = [
             self._prompter.answer(cut_at_stop(self._detokenize(hypothesis.token_ids), stop))
             for hypothesis in hypotheses
         ]
         findings, impression = sections(texts[0])
         preprocess, vision = (
-            sum(getattr(image, stage) for image in draft.prepared) for stage in ("preprocess", "vision")
+            sum(getattr(image, stage) for image in pending.prepared) for stage in ("preprocess", "vision")
         )
-        queue = draft.started - draft.arrived - preprocess - vision
+        queue = pending.started - pending.arrived - preprocess - vision
         return Report(
             text=texts[0],
             findings=findings,
@@ -294,39 +294,39 @@ class ReportGenerator:
                     h.avg_logprob,
                     h.finish_reason,
                     len(h.token_ids),
-                    self._tokens(draft, h),
+                    self._tokens(pending, h),
                     h.token_ids,
                     h.logprobs,
                 )
                 for text, h in zip(texts[1:], hypotheses[1:], strict=True)
             ),
-            warnings=draft.warnings if texts[0].strip() else (*draft.warnings, EMPTY_REPORT),
-            insights=draft.insights,
-            pictures=draft.pictures,
-            sentences=self._sentences(draft, hypotheses[0], texts[0]),
-            tokens=self._tokens(draft, hypotheses[0]),
+            warnings=pending.warnings if texts[0].strip() else (*pending.warnings, EMPTY_REPORT),
+            insights=pending.insights,
+            pictures=pending.pictures,
+            sentences=self._sentences(pending, hypotheses[0], texts[0]),
+            tokens=self._tokens(pending, hypotheses[0]),
             logprobs=hypotheses[0].logprobs,
-            num_prompt_tokens=self._engine.prefix_length(draft),
+            num_prompt_tokens=self._engine.prefix_length(pending),
             timing_ms={
                 "queue": 1000 * queue,
                 "preprocess": 1000 * preprocess,
                 "vision": 1000 * vision,
-                "decode": 1000 * (now - draft.started),
+                "decode": 1000 * (now - pending.started),
             },
         )
 
-    def _sentences(self, draft: PendingReport, hypothesis: Hypothesis, text: str) -> tuple[Sentence, ...] | None:
+    def _sentences(self, pending: PendingReport, hypothesis: Hypothesis, text: str) -> tuple[Sentence, ...] | None:
         """The sentences of a report with their confidence; None where the model is not calibrated."""
         if self._confidence is None:
             return None
-        distances = [image.distance for image in draft.prepared if image.distance is not None]
+        distances = [image.distance for image in pending.prepared if image.distance is not None]
         # The warm-up has no gate, and no distance that means anything.
         read = read_sentences(text, hypothesis, self._detokenize, max(distances, default=0.0))
         return self._confidence.sentences(read, self.config.confirm_below)
 
-    def _tokens(self, draft: PendingReport, hypothesis: Hypothesis) -> tuple[Token, ...]:
+    def _tokens(self, pending: PendingReport, hypothesis: Hypothesis) -> tuple[Token, ...]:
         """The tokens of a sequence, where they were requested."""
-        if not draft.request.return_logprobs:
+        if not pending.request.return_logprobs:
             return ()
         texts = (self._tokenizer.id_to_token(token_id) or "" for token_id in hypothesis.token_ids)
         return tuple(map(Token, texts, hypothesis.logprobs))

@@ -7,7 +7,6 @@ Inputs that fail go to tests/fuzz/corpus, where a test replays them for ever; th
 take new branches are kept in out/fuzz, and are where the next run begins.
 """
 
-import argparse
 import hashlib
 import resource
 import sys
@@ -15,6 +14,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import atheris
+
+from terminal.arguments import CommandLine
 
 # Ours, and not pydicom, whose exceptions are all caught: instrumented it is so slow that seeds take minutes.
 with atheris.instrument_imports(include=["handlers", "prelim.images", "bridge", "multipart"]):
@@ -28,7 +29,7 @@ MAX_MB = 4096
 
 def main() -> int:
     """Command line; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("targets", nargs="+", choices=TARGETS, metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--seconds", type=int, default=600, help="of each (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"), help="folder of what was found (%(default)s)")

@@ -6,7 +6,6 @@ Prints what became of them as JSON. Exits with 1 if a good report differs from i
 takes more than 2 s of CPU time or fails in the server, or memory grows by more than 1.5 GB, or by 5 % in the end.
 """
 
-import argparse
 import base64
 import ctypes
 import gc
@@ -21,6 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from terminal.arguments import CommandLine
 from tests.handlers.frontend import Frontend, Job
 from tests.handlers.malformed import JSON_TYPE, Request, body, malformed_request
 from tests.tiny_model import png
@@ -179,7 +179,7 @@ def memory(what: str) -> int:
 
 def main() -> int:
     """Run as the arguments say, print the outcome."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("folder", type=Path, help="of the unpacked archive")
     parser.add_argument("--malformed", type=int, default=1000)
     parser.add_argument("--good", type=int, default=100)

@@ -7,7 +7,6 @@ One host is asked at its own gateway, two through the gateway in front of them, 
 reach less than 1.7 times the throughput of one, or a report took under half a second.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -22,6 +21,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.serving.__main__ import STORE
 from benchmarks.serving.archives import SUBJECTS, Workshop
 from launcher.process import worker_seconds
+from terminal.arguments import CommandLine
 from tests.hosts.conftest import Farm, FarmBuilder, outcomes
 from tests.hosts.network import Network, is_possible
 
@@ -37,7 +37,7 @@ SETTLING = 0.2
 
 def main() -> int:
     """Measure; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of each load")
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()

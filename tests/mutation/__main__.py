@@ -8,7 +8,6 @@ the change is in what runs on import, all third-party libraries: a run costs lit
 that run the changed line.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from terminal.arguments import CommandLine
 from tests.mutation.folders import FOLDERS
 from tests.mutation.mutants import Mutant, sample
 from tests.mutation.processes import ROOT, copy_tree, move_into
@@ -36,7 +36,7 @@ def row(name: str, results: Sequence[Result]) -> str:
 
 def main() -> None:
     """Run mutants of each folder and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("folders", nargs="*", help=f"of {', '.join(FOLDERS)}; default: all")
     parser.add_argument("--sample", type=int, default=100, help="changes in each folder")
     parser.add_argument("--seed", type=int, default=1)

@@ -7,7 +7,6 @@ Exit code 1 if an output differs. Recorded outputs that are not covered are list
 reason.
 """
 
-import argparse
 import contextlib
 import importlib
 import io
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from terminal.arguments import CommandLine
 from tests.parity.fixture import Fixture, Result, compare
 
 
@@ -66,7 +66,7 @@ def list_skipped(path: Path, *, full: bool = False) -> list[str]:
 
 def main() -> int:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Compare our systems with fixtures of the original implementations.")
+    parser = CommandLine("Compare our systems with fixtures of the original implementations.")
     parser.add_argument("fixture", type=Path, nargs="+")
     parser.add_argument(
         "--full", action="store_true", help="include full-size models: minutes, and about 7 GB of memory"

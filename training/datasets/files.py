@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prelim.json_text import RepeatedKeyError, load_json
+from prelim.formats.json_text import RepeatedKey, load_json
 from training.datasets.cleaning import has_words, remove_escapes, remove_markup
 from training.datasets.encodings import find_encoding, refuse_encoding
 from training.datasets.study import DatasetError
@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
         return load_json(text)
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path} is not JSON: {error}; repair it or fetch it again") from error
-    except RepeatedKeyError as error:
+    except RepeatedKey as error:
         line = text[: _find_second(text, error.key)].count("\n") + 1
         raise DatasetError(
             f"{path}, line {line}: the key {error.key!r} is there twice in one object; remove or rename one"
@@ -77,7 +77,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             record = load_json(line)
         except json.JSONDecodeError as error:
             raise DatasetError(f"{place} is not JSON: {error.msg}; repair it or fetch it again") from error
-        except RepeatedKeyError as error:
+        except RepeatedKey as error:
             raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
         if not isinstance(record, dict):
             raise DatasetError(f"{place} is {type(record).__name__}; expected an object")

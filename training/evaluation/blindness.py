@@ -3,7 +3,6 @@
 $ python -m training.evaluation.blindness ../shared/data/iu_xray/r2gen_annotation.json --format r2gen
 """
 
-import argparse
 import random
 import re
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prelim.labels.labeler import Labeler
+from terminal.arguments import CommandLine
 from training.datasets import FORMATS
 from training.datasets.source import Source
 from training.datasets.study import SPLITS, DatasetError
@@ -74,7 +74,7 @@ def tabulate(figures: Mapping[str, Mapping[str, float]]) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument("--split", default="test", choices=SPLITS)

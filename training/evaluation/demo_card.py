@@ -10,7 +10,6 @@ $ python -m training.evaluation.demo_card models/demo --data DATA --check  # fai
                                                                            # recipe or the card say otherwise
 """
 
-import argparse
 import json
 import math
 import re
@@ -24,6 +23,7 @@ import yaml
 
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import NOTICE
+from terminal.arguments import CommandLine
 from training.datasets.files import read_json
 from training.datasets.formats.open_radiology import Record, read_records
 from training.datasets.trained_on import name_weights
@@ -292,7 +292,7 @@ def check_record(kept: Mapping[str, Any], data: Path, run: Path) -> list[str]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("model", type=Path, help="model folder, which gets the card")
     parser.add_argument("--data", type=Path, help="folder of open_radiology: collect measurements.json of it")
     parser.add_argument("--evaluation", type=Path, default=Path("out/evaluation/evaluation.json"))

@@ -7,7 +7,6 @@ $ python -m training.evaluation.documented --check labeler     # one part
 A part lies between `<!-- NAME -->` and `<!-- end of NAME -->`. It takes the data of ../shared/data (--data).
 """
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prelim.labels.labeler import FINDINGS
+from terminal.arguments import CommandLine
 from training.datasets.source import Source
 from training.evaluation.blindness import SIDES, measure, tabulate
 from training.evaluation.data import EvaluationData, read_data
@@ -146,7 +146,7 @@ def _read_cells(text: str, without: Collection[str]) -> dict[tuple[str, ...], st
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is wrong")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))

@@ -10,7 +10,6 @@ Pictures that open_radiology has too, in any split, are left out: covid-chestxra
 source of open_radiology.
 """
 
-import argparse
 import csv
 import json
 from collections import Counter
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from prelim.networks.model_folder import read_model_folder
+from terminal.arguments import CommandLine
 from training.datasets.checks.duplicates import is_near_any
 from training.datasets.delimited import read_rows
 from training.datasets.formats.open_radiology import read_templates
@@ -174,7 +174,7 @@ def measure(model: Path, templates: Path, covid: Path, iu: Path) -> Mapping[str,
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--templates", type=Path, required=True, help="folder of open_radiology")
     parser.add_argument("--covid", type=Path, required=True, help="folder of covid-chestxray")

@@ -6,7 +6,6 @@ A pair across splits or patients is a false alarm where the data set is known to
 that. Prints one line for each hash and distance.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from terminal.arguments import positive
+from terminal.arguments import CommandLine, positive
 from training.datasets import read_studies
 from training.datasets.checks.duplicates import near_pairs
 from training.datasets.study import DatasetError
@@ -99,7 +98,7 @@ def _words(found: imagehash.ImageHash) -> np.ndarray:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("format")
     parser.add_argument("path", type=Path)
     parser.add_argument("--images", type=Path, help="folder of the images")

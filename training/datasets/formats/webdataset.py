@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prelim.json_text import RepeatedKeyError, load_json
+from prelim.formats.json_text import RepeatedKey, load_json
 from training.datasets.encodings import decode_text
 from training.datasets.files import PROMPT, collect_labels, keep_readings
 from training.datasets.image_files import IMAGE_SUFFIXES, strip_suffixes, write_image
@@ -195,7 +195,7 @@ def _read_texts(place: str, members: dict[str, bytes]) -> dict[str, Any]:
         texts = {kind: decode_text(data) for kind, data in members.items() if kind.endswith(PLAIN)}
     except ValueError as error:
         raise DatasetError(f"{place}: its text is not UTF-8 or not JSON: {error}; write the tar file again") from error
-    except RepeatedKeyError as error:
+    except RepeatedKey as error:
         raise DatasetError(f"{place}: the key {error.key!r} is there twice; remove or rename one") from error
     if not isinstance(record, dict):
         raise DatasetError(f"{place}: its JSON is {type(record).__name__}; expected an object")

@@ -8,7 +8,6 @@ it (held out) were not read, with one exception: when their F1 fell, what the ru
 changed was traced, three words of one included, and one rule was corrected ("atelectasis or possibly ...").
 """
 
-import argparse
 import csv
 import json
 import tarfile
@@ -18,6 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from prelim.labels.labeler import NO_FINDING, Labeler
+from terminal.arguments import CommandLine
 from training.evaluation.metrics.f1 import f1_interval, hits
 
 SAME = {
@@ -129,7 +129,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     shared = Path("../shared/data")
     parser.add_argument("--gold", type=Path, default=shared / "negbio_gold", help="folder of NegBio's gold labels")
     parser.add_argument(

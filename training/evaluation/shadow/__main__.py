@@ -18,6 +18,7 @@ from typing import Any
 from prelim.audit.check import Line, read_log
 from prelim.audit.key import VARIABLE, AuditKey
 from prelim.errors import AuditError
+from terminal.arguments import CommandLine
 from training.evaluation.shadow.control import ALARM
 from training.evaluation.shadow.page import describe_versions, write_page
 from training.evaluation.shadow.pairs import differences, pair
@@ -50,7 +51,7 @@ def compare_versions(old_folder: Path, new_folder: Path, keys: Sequence[Path]) -
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     parser.add_argument("old", type=Path, nargs="?", help="audit log of the version that serves")
     parser.add_argument("new", type=Path, nargs="?", help="audit log of the version that is tried out")
     parser.add_argument("--key", type=Path, action="append", help="file of the key; twice, if the logs have two")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prelim.errors import PrelimError
 from prelim.labels.labeler import FINDINGS
 from training.evaluation.shadow.control import Group
 
@@ -16,7 +17,7 @@ BOTH, DRAFT, SIGNED, NEITHER = range(4)
 """Who says that a finding is there."""
 
 
-class SignedError(Exception):
+class SignedError(PrelimError):
     """The file is not what `python -m bridge agreement --out` writes."""
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 
-class RepeatedKeyError(Exception):
+class RepeatedKey(Exception):
     """A JSON object has two values for one key. Each reader has an error of its own for it.
 
     key : as it is written there
@@ -20,7 +20,7 @@ class RepeatedKeyError(Exception):
 def load_json(text: str | bytes | bytearray) -> Any:
     """The value of a JSON text; bytes are UTF-8, or UTF-16 or UTF-32, with a byte order mark or without.
 
-    Raises RepeatedKeyError for an object with two values for one key, and ValueError for a text that is not valid:
+    Raises RepeatedKey for an object with two values for one key, and ValueError for a text that is not valid:
     UnicodeDecodeError, or JSONDecodeError, also for one that is nested too deeply or has an integer of more digits
     than Python reads.
     """
@@ -45,6 +45,6 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, value in pairs:
         if key in members:
-            raise RepeatedKeyError(key)
+            raise RepeatedKey(key)
         members[key] = value
     return members

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prelim.json_text import RepeatedKeyError, load_json
+from prelim.formats.json_text import RepeatedKey, load_json
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
@@ -18,7 +18,7 @@ def test_value_is_the_parsers(encoding: str) -> None:
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 1}', '[{"b": {"a": 1, "c": 2, "a": 3}}]', '{"a": 1, "\\u0061": 2}'])
 def test_two_values_for_one_key_are_refused(text: str) -> None:
     """At any depth, however the key is written."""
-    with pytest.raises(RepeatedKeyError) as error:
+    with pytest.raises(RepeatedKey) as error:
         load_json(text)
     assert error.value.key == "a"
 

@@ -1,0 +1,1 @@
+"""Formats of texts that others have written."""
