@@ -26,7 +26,7 @@ from export.checkpoints.published_weights import convert_weights, fit_shapes, ga
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import model_config, preprocessor_config
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
-from export.checkpoints.tied_words import tie_words, untie_words
+from export.checkpoints.tied_embeddings import tie_embeddings, untie_embeddings
 from export.tokenizers.read import read_tokenizer, vocabulary_size
 from export.tokenizers.tokenizer_source import tokenizer_source
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
@@ -75,10 +75,10 @@ def import_checkpoint(
     record = ImportRecord()
     gathered = gather_weights(published, sources, record)
     check_system(system, gathered.tensors)
-    config_json = untie_words(published, gathered, model_config(published, system, gathered.settings), record)
+    config_json = untie_embeddings(published, gathered, model_config(published, system, gathered.settings), record)
     facts = Facts(options or {}, config_json, preprocessor_config(gathered.settings))
     converted, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
-    weights: Weights = tie_words(converted, facts, record)
+    weights: Weights = tie_embeddings(converted, facts, record)
     sections, weights = _sections(system, weights, facts)
     own_tokens = special_tokens(published, sections["decoder"], facts, gathered.settings, record)
     sections = {**sections, "decoder": {**sections["decoder"], **adapter}, **own_tokens}
@@ -90,10 +90,10 @@ def import_checkpoint(
     network = _empty_network(config)
     weights = fit_shapes(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
     check_fit(published, network, weights)
-    words = None if vocabulary is None else _read_words(published, vocabulary, config, record)
+    served = None if vocabulary is None else _read_tokenizer(published, vocabulary, config, record)
     record.assume_published(published, facts, own_tokens.keys() - {"prompt"})
     _check_edited(out / CONFIG, config, overwrite=overwrite)
-    _write(out, config, weights, words)
+    _write(out, config, weights, served)
     write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
     print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored, {len(record.assumed)} assumptions")
 
@@ -117,13 +117,15 @@ def _sections(system: str, weights: Weights, facts: Facts) -> tuple[Mapping[str,
     return sections, weights
 
 
-def _read_words(published: Published, vocabulary: ImportSource, config: ModelConfig, record: ImportRecord) -> Tokenizer:
+def _read_tokenizer(
+    published: Published, vocabulary: ImportSource, config: ModelConfig, record: ImportRecord
+) -> Tokenizer:
     """Read the tokenizer. Raises ArchiveError if the decoder has fewer tokens."""
     foreign = published.vocabulary not in (None, config.decoder["vocab_size"])
-    words = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
-    size = vocabulary_size(published.tokenizer, vocabulary.path, words)
+    tokenizer = read_tokenizer(published.tokenizer, vocabulary.path, () if foreign else published.added_tokens)
+    size = vocabulary_size(published.tokenizer, vocabulary.path, tokenizer)
     check_vocabulary(size, config.decoder["vocab_size"], record)
-    return words
+    return tokenizer
 
 
 def _check_out(out: Path) -> None:
@@ -179,14 +181,14 @@ def _is_same(path: Path, config: ModelConfig) -> bool:
         return False
 
 
-def _write(out: Path, config: ModelConfig, weights: Mapping[str, Any], words: Tokenizer | None) -> None:
+def _write(out: Path, config: ModelConfig, weights: Mapping[str, Any], tokenizer: Tokenizer | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     # One that says the same may have comments.
     if not _is_same(out / CONFIG, config):
         config.write(out / CONFIG)
     write_weights(out / WEIGHTS, weights)
-    if words is not None:
-        words.save(str(out / TOKENIZER))
+    if tokenizer is not None:
+        tokenizer.save(str(out / TOKENIZER))
 
 
 def _option(text: str) -> tuple[str, Any]:

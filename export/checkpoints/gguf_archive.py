@@ -87,7 +87,7 @@ def read_gguf_settings(path: Path) -> dict[str, Any]:
     if missing := sorted(_NEEDED.keys() - metadata.keys()):
         raise ArchiveError(f"{path} lacks {', '.join(missing)}")
     names = {**_NEEDED, **_OPTIONAL}
-    # llama.cpp scores words by their embeddings where a file has no output.weight.
+    # llama.cpp scores tokens by their embeddings where a file has no output.weight.
     settings = {"model_type": ARCHITECTURE, "tie_word_embeddings": "output.weight" not in tensors}
     return {**settings, **{ours: metadata[name] for name, ours in names.items() if name in metadata}}
 

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer
 from export.checkpoints.file_kind import check_whole
 from export.checkpoints.settings import GGUF, read_json
 from export.tokenizers import bert, biogpt, encoder_decoder, llama
-from export.tokenizers.added_words import ADDED_WORDS, add_words, added_words
+from export.tokenizers.added_tokens import ADDED_TOKENS, add_tokens
 from prelim.archive.archive import TOKENIZER, load_tokenizer
 from prelim.errors import ArchiveError
 
@@ -36,9 +36,9 @@ def find_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
 
 
 def all_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
-    """The tokenizer's files of `find_files`, and those with added words; empty if there are none."""
+    """The tokenizer's files of `find_files`, and those with added tokens; empty if there are none."""
     files = find_files(kind, names)
-    return (*files, *(name for name in ADDED_WORDS if name in names)) if files else ()
+    return (*files, *(name for name in ADDED_TOKENS if name in names)) if files else ()
 
 
 def expected_files(kind: str) -> str:
@@ -65,9 +65,9 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
     path         : a folder with its files, or one of them
     added_tokens : special tokens to add with the next ids if the tokenizer lacks them
 
-    Raises ArchiveError if a file is missing or cannot be read, or if an added word cannot get its id.
+    Raises ArchiveError if a file is missing or cannot be read, or if an added token cannot get its id.
     """
-    files = [file for file in tokenizer_files(kind, path) if file.name not in ADDED_WORDS]
+    files = [file for file in tokenizer_files(kind, path) if file.name not in ADDED_TOKENS]
     readable, convert = CONVERTERS.get(kind, ((), load_tokenizer))
     for file in files:
         check_whole(file, smallest=1)
@@ -84,7 +84,7 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
     else:
         tokenizer = load_tokenizer(files[0].parent)
     if path.suffix != GGUF:
-        add_words(tokenizer, added_words(files[0].parent), files[0].parent)
+        add_tokens(tokenizer, added_tokens(files[0].parent), files[0].parent)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     return tokenizer
 
@@ -98,5 +98,5 @@ def vocabulary_size(kind: str, path: Path, tokenizer: Tokenizer) -> int:
     folder = path if path.is_dir() else path.parent
     if kind == "biogpt" and (folder / biogpt.VOCABULARY).is_file() and path.suffix != GGUF:
         published = read_json(folder / biogpt.VOCABULARY)
-        ids = {**published, **{word: i for word, i in ids.items() if i in tokenizer.get_added_tokens_decoder()}}
+        ids = {**published, **{token: i for token, i in ids.items() if i in tokenizer.get_added_tokens_decoder()}}
     return 1 + max(ids.values(), default=-1)

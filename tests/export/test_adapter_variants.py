@@ -39,7 +39,7 @@ def train(model: Any) -> None:
 
 
 def tied(**config: Any) -> Callable[[Path], Files]:
-    """An adapter of a model with tied words; the reference is the trained model, which peft may merge wrongly."""
+    """An adapter of a model with tied embeddings; the reference is the trained model, which peft may merge wrongly."""
 
     def write(folder: Path) -> Files:
         model = causal_lm("llama", tie_word_embeddings=True)

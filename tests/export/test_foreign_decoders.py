@@ -275,7 +275,7 @@ VARIANTS = {
     "heads that do not fit": Variant(
         saved("llama", {"num_attention_heads": 5, "head_dim": None}), refused="num_attention_heads is 5"
     ),
-    "untied words missing": Variant(
+    "untied embeddings missing": Variant(
         saved("llama", {"tie_word_embeddings": False}, tie_word_embeddings=True), refused=r"missing: lm_head\.weight"
     ),
     "words tied wrongly": Variant(saved("llama", {"tie_word_embeddings": True}), refused="lm_head.weight differs"),

@@ -62,7 +62,7 @@ def starting_model(settings: Settings, texts: Iterable[str]) -> StartingModel:
     if tokenizer.get_vocab_size() > decoder["vocab_size"]:
         raise SettingsError(
             f"the tokenizer has {tokenizer.get_vocab_size()} tokens, model.decoder.vocab_size is "
-            f"{decoder['vocab_size']}; give the decoder as many words, or another start.tokenizer"
+            f"{decoder['vocab_size']}; give the decoder as many tokens, or another start.tokenizer"
         )
     config = ModelConfig.from_mapping(description, "model")
     if settings.start.weights:
@@ -162,7 +162,7 @@ def _prompt_texts(settings: Settings, description: Mapping[str, Any]) -> list[st
 
 
 def _set_special_tokens(description: dict[str, Any], generation: Mapping[str, Any]) -> None:
-    """Ids of the published tokenizer mean other words in one made here, and its stop text is not one word.
+    """Ids of the published tokenizer mean other tokens in one made here, and its stop text is not one token.
 
     generation : as settings give it, whose stop text stays
     """

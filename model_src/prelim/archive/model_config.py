@@ -53,7 +53,7 @@ class ModelConfig:
     preprocess   : how they become pixel_values
     generation   : defaults of the generation options
     precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with them
-    prompt       : the words around the image, for decoders that read it as a prefix
+    prompt       : the text around the image, for decoders that read it as a prefix
     confirm_below : of models with confidence.json: sentences with a lower confidence are to be confirmed. At 0.9 these
                    are 90 % of the wrong ones
     """

@@ -19,7 +19,7 @@ from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import check_positions, insert_images, join
-from prelim.decoders.word_embedding import WordEmbedding, draw_weights
+from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
 
 if TYPE_CHECKING:
     from prelim.kernels.causal_lm_step import CompiledStep
@@ -37,11 +37,11 @@ class CausalLMConfig:
     norm            : one of NORMS
     activation      : one of ACTIVATIONS
     gated           : the feed-forward multiplies what it activates with a second projection
-    embedding_scale : factor of word embeddings; those of the image are taken as they come
+    embedding_scale : factor of token embeddings; those of the image are taken as they come
     position_offset : row of the position table for position 0; None: positions are rotary
     rotary_scale    : factor of the sines and cosines
     attention_bias, out_bias, feedforward_bias : which projections have one
-    tied            : words are scored by their embeddings
+    tied            : tokens are scored by their embeddings
     adapters        : rank of the low-rank adapter of each kind of layer that has one: qkv, out, up, down
     """
 
@@ -178,7 +178,8 @@ class CausalLMDecoder(nn.Module):
         c = config
         self.config = c
         self.max_positions = c.max_positions
-        self.words = WordEmbedding(c.vocab_size, c.width)
+        # Its name is a key of the files of archives.
+        self.words = TokenEmbedding(c.vocab_size, c.width)
         head_width = c.head_width or c.width // c.heads
         if c.position_offset is None:
             self.positions = None

@@ -17,7 +17,7 @@ from prelim.decoders.attention import Attending, Attention, KeyValue
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import check_positions, join
-from prelim.decoders.word_embedding import WordEmbedding, draw_weights
+from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
 
 if TYPE_CHECKING:
     from prelim.kernels.cross_attention_step import CrossAttentionStep
@@ -48,7 +48,7 @@ class CrossAttentionConfig:
     pre_norm         : each part of a layer normalizes what it reads, and a norm follows the last layer; otherwise each
                        part's sum is normalized
     embedding_norm   : a norm follows the embeddings
-    tied             : words are scored by their embeddings
+    tied             : tokens are scored by their embeddings
     hide_padding     : padding that the model itself wrote is hidden from later tokens, as in systems 1 and 4
     """
 
@@ -80,7 +80,9 @@ class CrossAttentionConfig:
         if self.head_norm and self.head_hidden is None:
             raise ValueError("head_norm needs head_hidden")
         if self.tied and self.head_hidden not in (None, self.width):
-            raise ValueError(f"head_hidden is {self.head_hidden}; with tied words it must be the width, {self.width}")
+            raise ValueError(
+                f"head_hidden is {self.head_hidden}; with tied embeddings it must be the width, {self.width}"
+            )
 
 
 class DecoderLayer(nn.Module):
@@ -208,7 +210,7 @@ class CrossAttentionDecoder(nn.Module):
         self.max_positions = config.max_positions
         # The published implementations of systems 1 and 4 mask padding by its id, also where the model wrote it.
         self.hidden_from_all: int | None = config.pad_token_id if config.hide_padding else None
-        self.token_embedding = WordEmbedding(config.vocab_size, config.width)
+        self.token_embedding = TokenEmbedding(config.vocab_size, config.width)
         self.position_embedding = nn.Parameter(draw_weights(config.max_positions, config.width, std=0.02))
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self.embedding_norm = nn.LayerNorm(config.width, config.norm_eps) if config.embedding_norm else None

@@ -23,7 +23,7 @@ from prelim.decoders.quantized import (
     ProductFunction,
 )
 from prelim.decoders.step_attention import StepAttention
-from prelim.decoders.word_embedding import WordEmbedding
+from prelim.decoders.token_embedding import TokenEmbedding
 from prelim.kernels import GROUP, fits, unavailable
 
 STEP_ROWS = 16
@@ -122,28 +122,28 @@ class _Matrix:
         self.weight = weight
 
 
-class PackedWordEmbedding(nn.Module):
-    """Word embeddings that score words by a product; rows are looked up where they are stored."""
+class PackedTokenEmbedding(nn.Module):
+    """Token embeddings that score tokens by a product; rows are looked up where they are stored."""
 
-    def __init__(self, words: WordEmbedding | Int8Embedding, make: MakeFunction) -> None:
+    def __init__(self, table: TokenEmbedding | Int8Embedding, make: MakeFunction) -> None:
         super().__init__()
-        self.words = words
+        self.table = table
         self._make = make
         self._product: ProductFunction | None = None
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Embeddings, shape (..., width)."""
-        embeddings: Tensor = self.words(token_ids)
+        embeddings: Tensor = self.table(token_ids)
         return embeddings
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
+        """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
         return self.product()(hidden)
 
     def product(self) -> ProductFunction:
-        """The product that scores words."""
+        """The product that scores tokens."""
         if self._product is None:
-            self._product = self._make(self.words, 0, len(self.words.weight))
+            self._product = self._make(self.table, 0, len(self.table.weight))
         return self._product
 
 
@@ -183,10 +183,10 @@ def _replace(decoder: nn.Module, make: MakeFunction, *, prefix: bool) -> None:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, _DYNAMIC) or (make is _reorder and isinstance(layer, _FEW_BITS)):
                 continue
-            if make is _reorder and isinstance(layer, nn.Linear | WordEmbedding) and layer.weight.dtype not in _DTYPES:
+            if make is _reorder and isinstance(layer, nn.Linear | TokenEmbedding) and layer.weight.dtype not in _DTYPES:
                 continue
-            if isinstance(layer, WordEmbedding | Int8Embedding):
-                setattr(parent, name, PackedWordEmbedding(layer, make))
+            if isinstance(layer, TokenEmbedding | Int8Embedding):
+                setattr(parent, name, PackedTokenEmbedding(layer, make))
             elif isinstance(layer, nn.Linear | Int8Linear | NF4Linear):
                 setattr(parent, name, PackedLinear(layer, make, prefix=prefix))
             elif isinstance(layer, AdaptedLinear) and make is not _reorder:
@@ -197,15 +197,15 @@ _Part = tuple[Any, int, int | None]
 """A layer, and first and last (exclusive) of its outputs that a step wants."""
 
 
-def _products(parts: Sequence[_Part], words: Any) -> tuple[list[Any], Any] | None:
-    """The products of a step and the one that scores words; None if not all are compiled, or not alike."""
+def _products(parts: Sequence[_Part], vocabulary: Any) -> tuple[list[Any], Any] | None:
+    """The products of a step and the one that scores tokens; None if not all are compiled, or not alike."""
     from prelim.kernels.product import Product
 
-    kinds = PackedLinear | PackedWordEmbedding | Int8DynamicLinear | Int8DynamicEmbedding
-    if not all(isinstance(layer, kinds) for layer in (*(layer for layer, _, _ in parts), words)):
+    kinds = PackedLinear | PackedTokenEmbedding | Int8DynamicLinear | Int8DynamicEmbedding
+    if not all(isinstance(layer, kinds) for layer in (*(layer for layer, _, _ in parts), vocabulary)):
         return None
     found = [layer.product(start, stop) for layer, start, stop in parts]
-    scores = words.product()
+    scores = vocabulary.product()
     if not all(isinstance(product, Product) for product in (*found, scores)):
         return None
     return found, scores
@@ -217,8 +217,8 @@ def _causal_lm_step(decoder: CausalLMDecoder) -> Any:
 
     stack: list[Any] = list(decoder.layers)
     layers = [linear for layer in stack for linear in (layer.qkv, layer.out, layer.up, layer.down)]
-    words: Any = decoder.words if decoder.lm_head is None else decoder.lm_head
-    found = _products([(layer, 0, None) for layer in layers], words)
+    vocabulary: Any = decoder.words if decoder.lm_head is None else decoder.lm_head
+    found = _products([(layer, 0, None) for layer in layers], vocabulary)
     if found is None or any(product.inputs % GROUP for product in (*found[0], found[1])):
         return None
     c = decoder.config
@@ -226,7 +226,7 @@ def _causal_lm_step(decoder: CausalLMDecoder) -> Any:
     return CompiledStep(
         layers=[tuple(found[0][i : i + 4]) for i in range(0, len(layers), 4)],
         norms=torch.stack([norm.both() for norm in norms]),
-        words=found[1],
+        vocabulary=found[1],
         heads=c.heads,
         kv_heads=c.kv_heads or c.heads,
         gated=c.gated,
@@ -252,7 +252,7 @@ def _cross_attention_step(decoder: CrossAttentionDecoder) -> Any:
     found = _products(parts, decoder.token_embedding if decoder.lm_head is None else decoder.lm_head)
     if found is None:
         return None
-    products, words = found
+    products, vocabulary = found
     if len({product.numbers.name for product in products}) > 1:
         # Where some are too narrow to be packed, all are used where they are stored.
         if not all(isinstance(layer, PackedLinear) and isinstance(layer.layer, nn.Linear) for layer, _, _ in parts):
@@ -266,8 +266,8 @@ def _cross_attention_step(decoder: CrossAttentionDecoder) -> Any:
         norms=torch.stack([_both(norm) for norm in norms]),
         head=None if decoder.lm_hidden is None else products[-1],
         head_norm=None if decoder.lm_norm is None else _both(decoder.lm_norm),
-        words=words,
-        word_bias=decoder.lm_bias,
+        vocabulary=vocabulary,
+        vocab_bias=decoder.lm_bias,
         heads=c.heads,
         head_width=inner // c.heads,
         activation=c.activation,

@@ -13,8 +13,8 @@ from prelim.decoders.quantized import (
     Int8Linear,
     NF4Linear,
 )
+from prelim.decoders.token_embedding import TokenEmbedding
 from prelim.decoders.weights_file import LazyTensor, Weights, materialize
-from prelim.decoders.word_embedding import WordEmbedding
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Precision:
     dtype     : of every tensor that is not quantized, and of what flows between layers
     linear    : replaces linear layers
     embedding : replaces embeddings that also score tokens
-    scores    : the layer that scores words is quantized too
+    scores    : the layer that scores tokens is quantized too
     """
 
     dtype: torch.dtype
@@ -38,7 +38,7 @@ PRECISIONS = {
     "bf16": Precision(torch.bfloat16),
     "int8": Precision(torch.bfloat16, Int8Linear, Int8Embedding),
     "int8_dynamic": Precision(torch.float32, Int8DynamicLinear, Int8DynamicEmbedding),
-    # As QLoRA does it, the scores of words stay in 16 bits.
+    # As QLoRA does it, the scores of tokens stay in 16 bits.
     "nf4": Precision(torch.bfloat16, NF4Linear, scores=False),
 }
 
@@ -67,7 +67,7 @@ def _replacement(layer: nn.Module, wanted: Precision, *, tied: bool, scores: boo
     with torch.device("meta"):
         if isinstance(layer, nn.Linear) and wanted.linear is not None and (wanted.scores or not scores):
             return wanted.linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        if isinstance(layer, WordEmbedding) and wanted.embedding is not None and tied:
+        if isinstance(layer, TokenEmbedding) and wanted.embedding is not None and tied:
             return wanted.embedding(layer.num_embeddings, layer.embedding_dim)
     return None
 

@@ -1,4 +1,4 @@
-"""Linear layers and word embeddings with fewer than 16 bits a weight.
+"""Linear layers and token embeddings with fewer than 16 bits a weight.
 
 Each class says with `stored` how the weights of the layer that it stands for are stored, and computes with those.
 """
@@ -72,12 +72,12 @@ class Int8Linear(nn.Module):
 
 
 class Int8Embedding(nn.Module):
-    """Word embeddings of 8 bits, by which words are scored as `Int8Linear` does it."""
+    """Token embeddings of 8 bits, by which tokens are scored as `Int8Linear` does it."""
 
-    def __init__(self, words: int, width: int) -> None:
+    def __init__(self, vocab_size: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(words, width, dtype=torch.int8), requires_grad=False)
-        self.scale = nn.Parameter(torch.ones(words, dtype=torch.bfloat16), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(vocab_size, width, dtype=torch.int8), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(vocab_size, dtype=torch.bfloat16), requires_grad=False)
 
     stored = staticmethod(_int8)
 
@@ -86,7 +86,7 @@ class Int8Embedding(nn.Module):
         return self.weight[token_ids] * self.scale[token_ids][..., None]
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
+        """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
         return _int8_product(hidden, self.weight, self.scale)
 
 
@@ -161,18 +161,18 @@ class Int8DynamicLinear(Int8Linear):
 
 
 class Int8DynamicEmbedding(Int8Embedding):
-    """Word embeddings of 8 bits, by which words are scored as `Int8DynamicLinear` does it."""
+    """Token embeddings of 8 bits, by which tokens are scored as `Int8DynamicLinear` does it."""
 
-    def __init__(self, words: int, width: int) -> None:
-        super().__init__(words, width)
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__(vocab_size, width)
         self._product: ProductFunction | None = None
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
+        """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
         return self.product()(hidden)
 
     def product(self) -> ProductFunction:
-        """The product that scores words, packed when it is first wanted."""
+        """The product that scores tokens, packed when it is first wanted."""
         if self._product is None:
             self._product = _product(self.weight, self.scale, None)
         return self._product

@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_BEAMS = 16
 MAX_NEW_TOKENS = 1024
 MAX_TOP_K = 1_000_000
-"""More words than any vocabulary has."""
+"""More tokens than any vocabulary has."""
 MAX_STOP_STRINGS = 16
 MAX_STOP_LENGTH = 64
 MAX_BANNED_PHRASES = 64
@@ -43,7 +43,7 @@ class GenerationOptions:
     max_new_tokens       : at most so many tokens
     num_return_sequences : how many reports; beams: the best; sampling: independent draws
     stop                 : texts that end the report when they appear (`stop_strings` of `generate`)
-    banned_phrases       : texts that no report contains at the limits of words, in upper or lower case
+    banned_phrases       : texts that no report contains as whole words, in upper or lower case
     grammar              : what the whole text of a report must match, a regular expression, or a JSON schema if it
                            begins with a brace; nothing if it is empty
 

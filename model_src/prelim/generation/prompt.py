@@ -1,4 +1,4 @@
-"""What a decoder reads before it writes: the image, and the words around it."""
+"""What a decoder reads before it writes: the image, and the text around it."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -135,20 +135,23 @@ def _attend(cached: Cached) -> Any:
     return attend
 
 
-_SIZES = ("layers", "width", "heads", "kv_heads", "head_width", "feedforward", "words", "gated", "silu", "layer_norm")
+_SIZES = (
+    *("layers", "width", "heads", "kv_heads", "head_width", "feedforward", "vocab_size"),
+    *("gated", "silu", "layer_norm"),
+)
 _CALL = ("first_slot", "slots", "rows", "length", "all_slots", "columns", "rotary")
 _ADDRESSES = (
     *("x", "qkv", "gathered", "logits", "places", "mask", "caches", "cosine", "sine"),
     *("values", "scales", "corrections", "wide_values", "wide_scales", "wide_corrections"),
-    *("norms", "matrices", "word_weights", "word_scales", "word_bias"),
+    *("norms", "matrices", "vocab_weights", "vocab_scales", "vocab_bias"),
 )
 _ARGUMENTS = np.dtype([(name, np.int64) for name in (*_SIZES, *_CALL, *_ADDRESSES)] + [("eps", np.float32)], align=True)
 
 
 @kernel
-def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
+def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached) -> Any:
     product, normalize, activate, attend = multiply(numbers), _normalize(numbers), _activate(numbers), _attend(cached)
-    score_words = multiply(word_numbers)
+    score_tokens = multiply(vocab_numbers)
     store, dtype, cache_dtype = numbers.store, numbers.dtype, cached.dtype
 
     @cfunc(types.void(types.CPointer(from_dtype(_ARGUMENTS))))
@@ -240,10 +243,10 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached) -> Any:
             _barrier()
         normalize(x, norms, 2 * a.layers, a.layer_norm, a.eps, room, v_width, s_width, c_width)
         _barrier()
-        logits = carray(address(a.logits), (rows, a.words), np.float32)
-        scale = carray(address(a.word_scales), (a.words,), np.float32)
-        bias = carray(address(a.word_bias), (a.words,), np.float32)
-        score_words(a.word_weights, scale, bias, v_width, s_width, c_width, logits, False)
+        logits = carray(address(a.logits), (rows, a.vocab_size), np.float32)
+        scale = carray(address(a.vocab_scales), (a.vocab_size,), np.float32)
+        bias = carray(address(a.vocab_bias), (a.vocab_size,), np.float32)
+        score_tokens(a.vocab_weights, scale, bias, v_width, s_width, c_width, logits, False)
 
     return step
 
@@ -253,7 +256,7 @@ class CompiledStep:
 
     layers     : the products of every layer: before and after attention, first and second of the feed-forward
     norms      : Tensor, shape (2 * layers + 1, 2, width): weights and biases, the last that of the last norm
-    words      : the product that scores words; it reads rows of the same numbers
+    vocabulary : the product that scores tokens; it reads rows of the same numbers
     gated      : the first product of the feed-forward gives gates, and then what they gate
     silu       : the activation is SiLU, else GELU
     layer_norm : the norms are layer norms, else RMS norms
@@ -264,7 +267,7 @@ class CompiledStep:
         *,
         layers: list[tuple[Product, ...]],
         norms: Tensor,
-        words: Product,
+        vocabulary: Product,
         heads: int,
         kv_heads: int,
         gated: bool,
@@ -272,15 +275,15 @@ class CompiledStep:
         layer_norm: bool,
         eps: float,
     ) -> None:
-        self._products = layers, words
+        self._products = layers, vocabulary
         self._norms = norms.float().contiguous()
         self._matrices = np.array(
             [[(p.weights, p.scale.data_ptr(), p.bias.data_ptr()) for p in layer] for layer in layers],
             np.int64,
         )
         (qkv, out, _, down), *_ = layers
-        self._numbers, self._word_numbers = qkv.numbers, words.numbers
-        self._qkv, self._inner, self._feedforward, self._words = qkv.outputs, out.inputs, down.inputs, words
+        self._numbers, self._word_numbers = qkv.numbers, vocabulary.numbers
+        self._qkv, self._inner, self._feedforward, self._vocabulary = qkv.outputs, out.inputs, down.inputs, vocabulary
         self._fixed = np.zeros(1, _ARGUMENTS)
         values = {
             "layers": len(layers),
@@ -289,15 +292,15 @@ class CompiledStep:
             "kv_heads": kv_heads,
             "head_width": out.inputs // heads,
             "feedforward": down.inputs,
-            "words": words.outputs,
+            "vocab_size": vocabulary.outputs,
             "gated": gated,
             "silu": silu,
             "layer_norm": layer_norm,
             "norms": self._norms.data_ptr(),
             "matrices": self._matrices.ctypes.data,
-            "word_weights": words.weights,
-            "word_scales": words.scale.data_ptr(),
-            "word_bias": words.bias.data_ptr(),
+            "vocab_weights": vocabulary.weights,
+            "vocab_scales": vocabulary.scale.data_ptr(),
+            "vocab_bias": vocabulary.bias.data_ptr(),
             "eps": eps,
         }
         for name, value in values.items():
@@ -312,7 +315,7 @@ class CompiledStep:
         columns: Tensor,
         slots: slice,
     ) -> Tensor:
-        """Scores of all words, shape (slots, rows, words).
+        """Scores of all tokens, shape (slots, rows, vocab_size).
 
         x        : Tensor, shape (slots, rows, width), embeddings of the tokens
         rotation : cosines and sines, each of shape (slots, rows, 1, head_width)
@@ -326,7 +329,7 @@ class CompiledStep:
         total = count * rows
         qkv = torch.empty(total, self._qkv)
         gathered = torch.empty(total, self._inner)
-        logits = torch.empty(count, rows, self._words.outputs)
+        logits = torch.empty(count, rows, self._vocabulary.outputs)
         narrow = StoredRows(self._numbers, total, max(width, self._inner))
         wide = StoredRows(self._numbers, total, self._feedforward)
         addresses = np.array([layer.data_ptr() for layer in caches], np.int64)

@@ -31,7 +31,7 @@ _barrier = team.barrier
 
 _SIZES = ("layers", "width", "heads", "head_width", "head_hidden")
 _FLAGS = ("pre_norm", "feedforward_relu", "head_norm")
-_INPUTS = ("width_inputs", "inner_inputs", "word_inputs")
+_INPUTS = ("width_inputs", "inner_inputs", "vocab_inputs")
 _FIXED = (*_SIZES, *_FLAGS, *_INPUTS, "norms", "head_norms", "matrices")
 _CALL = ("first_slot", "slots", "rows", "length", "columns", "tokens")
 _TENSORS = ("x", "places", "mask", "seen", "keys_values", "logits")
@@ -45,8 +45,8 @@ QKV, TEXT_OUT, QUERY, IMAGE_OUT, UP, DOWN = range(6)
 
 
 @kernel
-def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached, activation: Activation) -> Any:
-    product, score_words = part_product(numbers), part_product(word_numbers)
+def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached, activation: Activation) -> Any:
+    product, score_tokens = part_product(numbers), part_product(vocab_numbers)
     attend_to, activated = attend(cached), activate(activation)
 
     @cfunc(types.void(types.CPointer(from_dtype(_ARGUMENTS))))
@@ -77,7 +77,7 @@ def _step(numbers: Numbers, word_numbers: Numbers, cached: Cached, activation: A
         if a.head_norm:
             normalize_head(a)
             _barrier()
-        score_words(a, a.scored if a.head_hidden else a.y, matrices[last + 1], a.logits)
+        score_tokens(a, a.scored if a.head_hidden else a.y, matrices[last + 1], a.logits)
 
     return step
 
@@ -89,10 +89,10 @@ class CrossAttentionStep:
                        queries alone) and after, and the two of the feed-forward
     norms            : Tensor, shape (3 * layers + 1, 2, width): weights and biases in the order in which they are
                        applied. With `pre_norm` the last one follows the last layer; otherwise the first one is not used
-    head             : the product before the words, if there is one
+    head             : the product before the vocabulary's, if there is one
     head_norm        : Tensor, shape (2, head_hidden), if there is one
-    words            : the product that scores words
-    word_bias        : Tensor, shape (words,), in place of the product's
+    vocabulary       : the product that scores tokens
+    vocab_bias       : Tensor, shape (vocab_size,), in place of the product's
     activation       : one of ACTIVATIONS
     feedforward_relu : as in `CrossAttentionConfig`
     """
@@ -104,8 +104,8 @@ class CrossAttentionStep:
         norms: Tensor,
         head: Product | None,
         head_norm: Tensor | None,
-        words: Product,
-        word_bias: Tensor | None,
+        vocabulary: Product,
+        vocab_bias: Tensor | None,
         heads: int,
         head_width: int,
         activation: str,
@@ -113,15 +113,15 @@ class CrossAttentionStep:
         feedforward_relu: bool,
         eps: float,
     ) -> None:
-        products = [*sum(layers, ()), words if head is None else head, words]
+        products = [*sum(layers, ()), vocabulary if head is None else head, vocabulary]
         (qkv, out, _, _, up, down), *_ = layers
         head_hidden = 0 if head is None else head.outputs
-        self._numbers, self._words, self._width = (qkv.numbers, words.numbers), words, norms.shape[2]
+        self._numbers, self._vocabulary, self._width = (qkv.numbers, vocabulary.numbers), vocabulary, norms.shape[2]
         self._activation = ACTIVATIONS[activation]
         matrices = np.array(
             [(p.weights, p.scale.data_ptr(), p.bias.data_ptr(), p.inputs, p.outputs) for p in products], np.int64
         )
-        bias = words.bias if word_bias is None else word_bias.float().contiguous()
+        bias = vocabulary.bias if vocab_bias is None else vocab_bias.float().contiguous()
         matrices[-1, 2] = bias.data_ptr()
         tables = norms.float().contiguous(), norms if head_norm is None else head_norm.float().contiguous(), bias
         self._held = products, matrices, tables
@@ -129,7 +129,7 @@ class CrossAttentionStep:
         # Numbers of 4 bytes for each row.
         room = (
             *(1, qkv.inputs, max(up.outputs, self._width, head_hidden)),
-            *(qkv.outputs, out.inputs, down.inputs, words.inputs),
+            *(qkv.outputs, out.inputs, down.inputs, vocabulary.inputs),
             *(deepest, deepest // GROUP, deepest // GROUP),
         )
         self._starts = tuple(itertools.accumulate(room, initial=0))
@@ -145,7 +145,7 @@ class CrossAttentionStep:
             "head_norm": head_norm is not None,
             "width_inputs": qkv.inputs,
             "inner_inputs": out.inputs,
-            "word_inputs": words.inputs,
+            "vocab_inputs": vocabulary.inputs,
             "norms": tables[0].data_ptr(),
             "head_norms": tables[1].data_ptr(),
             "matrices": matrices.ctypes.data,
@@ -166,7 +166,7 @@ class CrossAttentionStep:
         images: Sequence[tuple[Tensor, Tensor]],
         slots: slice,
     ) -> Tensor:
-        """Scores of all words, shape (slots, rows, words).
+        """Scores of all tokens, shape (slots, rows, vocab_size).
 
         x       : Tensor, shape (slots, rows, width), what the first layer reads; the step changes it
         blank   : Tensor of bool, shape (slots, rows), True for rows that get the mean of what they may look at
@@ -182,7 +182,7 @@ class CrossAttentionStep:
         total, tokens = count * rows, image_keys.shape[2]
         seen = torch.ones(total, tokens, dtype=torch.bool)
         held = x.float().contiguous(), columns.contiguous(), mask.contiguous(), seen
-        logits = torch.empty(count, rows, self._words.outputs)
+        logits = torch.empty(count, rows, self._vocabulary.outputs)
         # Inputs that no output precedes are zero, and so are the part before the first one and rows that are not blank.
         room = torch.zeros(total * self._starts[-1])
         if blank is not None:

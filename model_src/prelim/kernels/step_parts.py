@@ -136,9 +136,9 @@ def settle(a, done):
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
 def normalize_head(a):
-    """The rows `scored` by the norm before the words, where they are."""
+    """The rows `scored` by the norm before the vocabulary's product, where they are."""
     rows = a.slots * a.rows
-    x, norm = matrix(a.scored, rows, a.word_inputs), matrix(a.head_norms, 2, a.head_hidden)
+    x, norm = matrix(a.scored, rows, a.vocab_inputs), matrix(a.head_norms, 2, a.head_hidden)
     first, last = share(rows)
     for row in range(first, last):
         layer_norm(x[row, : a.head_hidden], norm[0], norm[1], a.eps, x[row])

@@ -57,8 +57,8 @@ class TransformersCrossAttention(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of the next token, shape (..., vocab_size), for hidden states of shape (..., width)."""
         x = hidden if self.transform is None else self.transform(hidden)
-        words = self.body.get_input_embeddings() if self.lm_head is None else self.lm_head
-        return nn.functional.linear(x, words.weight, self.lm_bias)
+        head = self.body.get_input_embeddings() if self.lm_head is None else self.lm_head
+        return nn.functional.linear(x, head.weight, self.lm_bias)
 
     def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
@@ -96,8 +96,8 @@ class TransformersCrossAttention(nn.Module):
         )
         state = dict(self.state_dict())
         weights = self._bert(state) if bert else self._gpt2(state)
-        words = self.body.get_input_embeddings().weight
-        bias = words.new_zeros(c.vocab_size, device="cpu") if self.lm_bias is None else state["lm_bias"]
+        table = self.body.get_input_embeddings().weight
+        bias = table.new_zeros(c.vocab_size, device="cpu") if self.lm_bias is None else state["lm_bias"]
         weights["lm_bias" if self.lm_head is None else "lm_head.bias"] = bias
         if self.lm_head is not None:
             weights["lm_head.weight"] = state["lm_head.weight"]

@@ -134,8 +134,8 @@ def test_shared_report_texts_equal_the_original(shared: Path, every: int) -> Non
         assert ours.decode([2, 0, *ids, 2]) == expected.decode([2, 0, *ids, 2], skip_special_tokens=True), text
 
 
-def test_added_words_follow_the_published_vocabulary(tmp_path: Path) -> None:
-    """An added word has its id, before those of pieces without one, and the size is that of vocabulary and words."""
+def test_added_tokens_follow_the_published_vocabulary(tmp_path: Path) -> None:
+    """An added token has its id, before those of pieces without one, and the size counts both."""
     folder = small_vocabulary(tmp_path)
     size = len(json.loads((folder / VOCABULARY).read_text()))
     assert vocabulary_size("biogpt", folder, read_tokenizer("biogpt", folder)) == size

@@ -1,4 +1,4 @@
-"""Published tokenizers: added words are kept, and what is not a tokenizer or does not fit the decoder is refused."""
+"""Published tokenizers: added tokens are kept, and what is not a tokenizer or does not fit the decoder is refused."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def write_words(folder: Path, added: int = 0) -> Path:
     return folder
 
 
-def test_added_words_are_kept(tmp_path: Path) -> None:
+def test_added_tokens_are_kept(tmp_path: Path) -> None:
     """Words of added_tokens.json and of tokenizer_config.json have their ids; contradicting ids are refused."""
     folder = write_words(tmp_path / "words", added=2)
     listed = {"22": {"content": "<finding>", "special": True}, "2": {"content": "[CLS]", "special": True}}
@@ -39,7 +39,7 @@ def test_added_words_are_kept(tmp_path: Path) -> None:
     assert tokenizer.encode("a<word1>b<finding>", add_special_tokens=False).ids == [5, 21, 6, 22]
     (folder / "tokenizer_config.json").unlink()
     (folder / "added_tokens.json").write_text(json.dumps({"<word0>": 30}), encoding="utf-8")
-    with pytest.raises(ArchiveError, match="added word '<word0>' has the id 30"):
+    with pytest.raises(ArchiveError, match="added token '<word0>' has the id 30"):
         read_tokenizer("bert-base-uncased", folder)
 
 

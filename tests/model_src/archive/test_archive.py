@@ -77,7 +77,7 @@ def test_decoder_has_the_stored_weights(folder: Path, packed: bool) -> None:
 
     torch.manual_seed(0)
     expected: Any = build_decoder(MODEL_CONFIG.decoder)
-    assert torch.equal(decoder.token_embedding.words.weight, expected.token_embedding.weight)
+    assert torch.equal(decoder.token_embedding.table.weight, expected.token_embedding.weight)
     assert torch.equal(decoder.layers[1].linear1.weight, expected.layers[1].linear1.weight)
     assert not decoder.training
     assert not any(parameter.requires_grad for parameter in decoder.parameters())

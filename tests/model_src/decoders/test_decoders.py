@@ -16,6 +16,7 @@ from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttention
 from prelim.decoders.decoder import IMAGE, PADDING
 from prelim.decoders.precision import quantize, stored_weights
 from prelim.decoders.quantized import Int8Embedding, Int8Linear, NF4Linear
+from prelim.decoders.token_embedding import TokenEmbedding
 from prelim.decoders.weights_file import (
     ALIGNMENT,
     LazyTensor,
@@ -25,7 +26,6 @@ from prelim.decoders.weights_file import (
     read_weights,
     write_weights,
 )
-from prelim.decoders.word_embedding import WordEmbedding
 from prelim.errors import ArchiveError
 from prelim.networks.trained_decoder import for_serving
 from prelim.networks.transformers_lm import TransformersLM
@@ -116,17 +116,17 @@ def test_precisions_are_near_float32(name: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize(("precision", "kinds"), [
-    ("fp32", (nn.Linear, WordEmbedding, nn.Linear)),
-    ("int8", (Int8Linear, WordEmbedding, Int8Linear)),
-    ("nf4", (NF4Linear, WordEmbedding, nn.Linear)),
+    ("fp32", (nn.Linear, TokenEmbedding, nn.Linear)),
+    ("int8", (Int8Linear, TokenEmbedding, Int8Linear)),
+    ("nf4", (NF4Linear, TokenEmbedding, nn.Linear)),
 ])  # fmt: skip
 def test_which_layers_have_fewer_bits(precision: str, kinds: tuple[type, ...]) -> None:
-    """Embeddings only where they also score words; the scores of words stay in 16 bits with nf4."""
+    """Embeddings only where they also score tokens; the scores of tokens stay in 16 bits with nf4."""
     section = {"vocab_size": 64, "width": 64, "layers": 1, "heads": 2, "feedforward": 64, "max_positions": 8}
     decoder: Any = quantize(CausalLMDecoder(CausalLMConfig(**section)), precision)
     assert tuple(map(type, (decoder.layers[0].qkv, decoder.words, decoder.lm_head))) == kinds
     tied: Any = quantize(CausalLMDecoder(CausalLMConfig(**section, tied=True)), precision)
-    assert type(tied.words) is (Int8Embedding if precision == "int8" else WordEmbedding)
+    assert type(tied.words) is (Int8Embedding if precision == "int8" else TokenEmbedding)
     assert tied.lm_head is None
 
 
@@ -230,7 +230,7 @@ def test_defaults_of_dimensions() -> None:
      ({"activation": "relu"}, "activation is 'relu'"),
      ({"kind": "cross_attention", "activation": "silu"}, "activation is 'silu'; known: relu, gelu, gelu_tanh"),
      ({"kind": "cross_attention", "head_norm": True}, "head_norm needs head_hidden"),
-     ({"kind": "cross_attention", "tied": True, "head_hidden": 4}, "head_hidden is 4; with tied words")],
+     ({"kind": "cross_attention", "tied": True, "head_hidden": 4}, "head_hidden is 4; with tied embeddings")],
 )  # fmt: skip
 def test_unknown_kinds_are_named(change: dict[str, str], message: str) -> None:
     """With those that are known."""

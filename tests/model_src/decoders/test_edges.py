@@ -89,7 +89,7 @@ def test_a_layer_of_int8_by_hand() -> None:
 
 
 def test_precisions() -> None:
-    """What flows between layers, and whether the words are scored with few bits."""
+    """What flows between layers, and whether tokens are scored with few bits."""
     found = {
         name: (precision.dtype, precision.linear is not None, precision.scores)
         for name, precision in PRECISIONS.items()

@@ -19,11 +19,11 @@ from prelim.decoders.quantized import (
     _int8_weight,
 )
 from prelim.decoders.step_attention import StepAttention
+from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
 from prelim.decoders.weights_file import (
     LazyTensor,
     materialize,
 )
-from prelim.decoders.word_embedding import WordEmbedding, draw_weights
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -193,10 +193,10 @@ def test_parts_and_adapters_of_linear_layers() -> None:
     torch.testing.assert_close(adapted(x), adapted.base(x) + x @ (adapted.up @ adapted.down).T)
 
 
-def test_word_embeddings() -> None:
+def test_token_embeddings() -> None:
     """Scores are products with the embeddings; weights are drawn with the standard deviation that is asked for."""
     torch.manual_seed(0)
-    words = WordEmbedding(50, 40)
+    words = TokenEmbedding(50, 40)
     assert words.weight.std().item() == pytest.approx(1, rel=0.1)
     assert draw_weights(50, 40, std=0.1).std().item() == pytest.approx(0.1, rel=0.1)
     hidden = random(3, 40)

@@ -69,7 +69,7 @@ class Batch:
         self.mask.scatter_(3, self.columns[:, None, :, None], True)
 
     def step(self, network: CrossAttentionDecoder, chosen: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Logits of these requests in the first slots, shape (slots, rows, words), and the cache, of all slots."""
+        """Logits of these requests in the first slots, shape (slots, rows, vocab_size), and the cache, of all slots."""
         state = network.new_state(len(chosen) + 1)
         state.cache.reserve(len(chosen) + 1, self.length + 3)
         for layer, cache in enumerate(state.cache.layers):

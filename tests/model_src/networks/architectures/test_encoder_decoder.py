@@ -160,7 +160,7 @@ def without_words(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", [old_tied_keys, without_words])
-def test_tied_words_under_each_name(change: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
+def test_tied_embeddings_under_each_name(change: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
     """One table is found under either of its names, and a copy is left out."""
     save_encoder_decoder(small_encoder_decoder("vit", "gpt2"), tmp_path / "checkpoint")
     path = tmp_path / "checkpoint" / "model.safetensors"
@@ -173,7 +173,7 @@ def test_tied_words_under_each_name(change: Callable[[dict[str, Any]], dict[str,
     assert torch.equal(state["decoder.body.wte.weight"], weights["decoder.transformer.wte.weight"])
 
 
-def test_a_head_that_differs_from_tied_words_is_refused(tmp_path: Path) -> None:
+def test_a_head_that_differs_from_tied_embeddings_is_refused(tmp_path: Path) -> None:
     """Two tables cannot be one."""
     save_encoder_decoder(small_encoder_decoder("vit", "gpt2"), tmp_path / "checkpoint")
     path = tmp_path / "checkpoint" / "model.safetensors"

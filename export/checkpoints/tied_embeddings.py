@@ -15,10 +15,10 @@ from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Published
 from prelim.networks.architectures.facts import Facts
 
-HEAD, WORDS = "decoder.lm_head.weight", "decoder.body.embed_tokens.weight"
+HEAD, EMBEDDINGS = "decoder.lm_head.weight", "decoder.body.embed_tokens.weight"
 
 
-def untie_words(
+def untie_embeddings(
     published: Published, gathered: Gathered, config: Mapping[str, Any], record: ImportRecord
 ) -> Mapping[str, Any]:
     """Give both tables to a model whose adapter trained only one of two tied ones; `peft` leaves the other as it was.
@@ -34,17 +34,17 @@ def untie_words(
     found = our_weights(published, gathered.tensors)[0]
     adapted = HEAD.removesuffix(".weight") in adapted_layers(found)
     tied = [key for key in trained for pattern in published.tied if re.search(pattern, key)]
-    if gathered.adapter_config.get("ensure_weight_tying") or not (adapted or tied or ours & {HEAD, WORDS}):
+    if gathered.adapter_config.get("ensure_weight_tying") or not (adapted or tied or ours & {HEAD, EMBEDDINGS}):
         return config
-    head, words = (found.get(name, base.get(other)) for name, other in ((HEAD, WORDS), (WORDS, HEAD)))
-    if published.tied and words is not None and WORDS in base and not _equal(words, base[WORDS]):
+    head, embeddings = (found.get(name, base.get(other)) for name, other in ((HEAD, EMBEDDINGS), (EMBEDDINGS, HEAD)))
+    if published.tied and embeddings is not None and EMBEDDINGS in base and not _equal(embeddings, base[EMBEDDINGS]):
         raise ArchiveError(
             "the adapter trained the token embeddings or lm_head, which are one tensor in this system, and peft keeps "
             "the other as it was; train it with ensure_weight_tying"
         )
-    if published.tied or head is None or words is None or (not adapted and _equal(head, words)):
+    if published.tied or head is None or embeddings is None or (not adapted and _equal(head, embeddings)):
         return config
-    missing = {name: value for name, value in ((HEAD, head), (WORDS, words)) if name not in found}
+    missing = {name: value for name, value in ((HEAD, head), (EMBEDDINGS, embeddings)) if name not in found}
     if not missing and not (config.get("text_config") or config).get("tie_word_embeddings"):
         return config
     gathered.tensors.update({published.published_key(name): value for name, value in missing.items()})
@@ -58,8 +58,8 @@ def _equal(one: Tensor | LazyTensor, other: Tensor | LazyTensor) -> bool:
     return one is other or torch.equal(materialize(one), materialize(other))
 
 
-def tie_words(weights: Weights, facts: Facts, record: ImportRecord) -> dict[str, Tensor | LazyTensor]:
-    """Give a language model with tied words its one tensor, whichever of the two names it was saved under.
+def tie_embeddings(weights: Weights, facts: Facts, record: ImportRecord) -> dict[str, Tensor | LazyTensor]:
+    """Give a language model with tied embeddings its one tensor, whichever of the two names it was saved under.
 
     Raises ArchiveError if the two are different tensors.
     """
@@ -68,11 +68,11 @@ def tie_words(weights: Weights, facts: Facts, record: ImportRecord) -> dict[str,
     found = dict(weights)
     if not tied or HEAD not in found:
         return found
-    if WORDS not in found:
-        found[WORDS] = found.pop(HEAD)
+    if EMBEDDINGS not in found:
+        found[EMBEDDINGS] = found.pop(HEAD)
         record.note("lm_head.weight is also used for the token embeddings, because config.json ties them")
         return found
-    if not torch.equal(materialize(found[HEAD]), materialize(found[WORDS])):
+    if not torch.equal(materialize(found[HEAD]), materialize(found[EMBEDDINGS])):
         raise ArchiveError(
             "tie_word_embeddings is true in config.json, but lm_head.weight differs from embed_tokens.weight; give the "
             "config.json of this checkpoint, or --set decoder.tie_word_embeddings=false"

@@ -1,4 +1,4 @@
-"""Tables that are looked up: word embeddings, by which words can also be scored."""
+"""Tables that are looked up: token embeddings, by which tokens can also be scored."""
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,15 @@ def draw_weights(*shape: int, std: float = 1.0) -> Tensor:
     return numbers if numbers.is_meta else nn.init.normal_(numbers, std=std)
 
 
-class WordEmbedding(nn.Embedding):
-    """torch.nn.Embedding, for decoders that score the next word by its embedding.
+class TokenEmbedding(nn.Embedding):
+    """torch.nn.Embedding, for decoders that score the next token by its embedding.
 
     Source: Press and Wolf, "Using the Output Embedding to Improve Language Models", 2017.
     """
 
-    def __init__(self, words: int, width: int) -> None:
-        super().__init__(words, width, _weight=draw_weights(words, width))
+    def __init__(self, vocab_size: int, width: int) -> None:
+        super().__init__(vocab_size, width, _weight=draw_weights(vocab_size, width))
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Scores of all words, shape (..., words), for hidden states of shape (..., width)."""
+        """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
         return linear(hidden, self.weight)
