@@ -91,9 +91,7 @@ def read_request(
         return_logprobs=flags["return_logprobs"],
         return_image=flags["return_image"],
     )
-    request.check_image(SENT)
-    if request.prompt is not None and request.messages is not None:
-        raise UnreadableInput("prompt and messages are both given; send one of them")
+    request.check(SENT)
     return Exchange(
         request=request,
         grpc=grpc,

@@ -16,7 +16,7 @@ ADDED_TOKENS = (OLD, NEW)
 _PROPERTIES = ("lstrip", "rstrip", "single_word", "normalized")
 
 
-def added_tokens(folder: Path) -> dict[int, AddedToken]:
+def find_added_tokens(folder: Path) -> dict[int, AddedToken]:
     """The added tokens of a folder by id. Raises ArchiveError if their files cannot be read."""
     tokens: dict[int, AddedToken] = {}
     try:

@@ -15,7 +15,7 @@ from sacremoses import MosesDetokenizer, MosesTokenizer
 from sacremoses.util import CJKChars
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from export.tokenizers.added_tokens import added_tokens
+from export.tokenizers.added_tokens import find_added_tokens
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
@@ -70,7 +70,7 @@ def biogpt_tokenizer(folder: Path) -> Tokenizer:
     """
     ids: dict[str, int] = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
     # They follow the published vocabulary, before the ids of pieces below.
-    ids |= {token.content: i for i, token in added_tokens(folder).items()}
+    ids |= {token.content: i for i, token in find_added_tokens(folder).items()}
     lines = (folder / MERGES).read_text(encoding="utf-8").split("\n")[:-1]
     merges = [(first, second) for first, second, *_ in (line.split() for line in lines)]
     for piece in (piece for first, second in merges for piece in (first, second, first + second)):

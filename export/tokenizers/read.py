@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer
 from export.checkpoints.file_kind import check_whole
 from export.checkpoints.settings import GGUF, read_json
 from export.tokenizers import bert, biogpt, encoder_decoder, llama
-from export.tokenizers.added_tokens import ADDED_TOKENS, add_tokens
+from export.tokenizers.added_tokens import ADDED_TOKENS, add_tokens, find_added_tokens
 from prelim.archive.archive import TOKENIZER, load_tokenizer
 from prelim.errors import ArchiveError
 
@@ -84,7 +84,7 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
     else:
         tokenizer = load_tokenizer(files[0].parent)
     if path.suffix != GGUF:
-        add_tokens(tokenizer, added_tokens(files[0].parent), files[0].parent)
+        add_tokens(tokenizer, find_added_tokens(files[0].parent), files[0].parent)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in added_tokens])
     return tokenizer
 

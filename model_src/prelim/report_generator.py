@@ -154,10 +154,10 @@ class ReportGenerator:
     def add(self, request_id: str, request: ReportRequest) -> None:
         """Let a request wait for a slot, in which its image is read.
 
-        Raises InputError for a prompt or an option that this model cannot take, and where there is not one image;
+        Raises InputError as `ReportRequest.check` does, and for a prompt or an option that this model cannot take;
         ValueError for the id of a request that has not ended.
         """
-        request.check_image()
+        request.check()
         if not 1 <= request.num_images <= self.max_images:
             raise InvalidOption(
                 f"images has {request.num_images} entries; {self.config.name} reads 1 to {self.max_images}"

@@ -170,6 +170,7 @@ def test_wrong_request_is_explained(generator: ReportGenerator, request_: Report
             "image and image_features are both given",
         ),
         (ReportRequest(image=png(), images=(png(),)), "image and images are both given"),
+        (ReportRequest(image=png(), prompt="?", messages=()), "prompt and messages are both given"),
     ],
 )
 def test_image_comes_in_one_way(generator: ReportGenerator, request_: ReportRequest, message: str) -> None:

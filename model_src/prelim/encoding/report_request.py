@@ -49,16 +49,18 @@ class ReportRequest:
             if image is not None and not isinstance(image, bytes):
                 raise UnreadableInput(f"an image is of type {type(image).__name__}; give the bytes of its file")
 
-    def check_image(self, sent: str = "image, images or image_features") -> None:
-        """Raise UnreadableInput unless there is an image, in one way.
+    def check(self, sent: str = "image, images or image_features") -> None:
+        """Raise UnreadableInput unless there is an image, in one way, and at most one of prompt and messages.
 
-        sent : the ways in which it can be sent, for the message
+        sent : the ways in which an image can be sent, for the message
         """
         ways = [name for name in ("image", "images", "image_features") if getattr(self, name) is not None][:2]
         if not ways or self.image == b"" or self.images == ():
             raise UnreadableInput(f"there is no image: send it as {sent}")
         if len(ways) > 1:
             raise UnreadableInput(f"{' and '.join(ways)} are both given; send one of them")
+        if self.prompt is not None and self.messages is not None:
+            raise UnreadableInput("prompt and messages are both given; send one of them")
 
     @property
     def num_images(self) -> int:

@@ -123,9 +123,9 @@ class GenerationOptions:
 
         Raises InvalidOption: for an unknown name, listing the known ones, and for a value that is not allowed.
         """
-        unknown = sorted(set(mapping) - set(_PARSERS))
-        if unknown:
-            raise InvalidOption(f"unknown option {unknown[0]!r:.40}; known: {', '.join(sorted(_PARSERS))}", unknown[0])
+        unknown = min(set(mapping) - set(_PARSERS), default=None)
+        if unknown is not None:
+            raise InvalidOption(f"unknown option {unknown!r:.40}; known: {', '.join(_PARSERS)}", unknown)
         values: dict[str, Any] = {name: _PARSERS[name](name, value) for name, value in mapping.items()}
         return dataclasses.replace(defaults or cls(), **values)
 

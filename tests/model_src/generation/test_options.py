@@ -50,7 +50,7 @@ WRONG = [
     ({"stop": ["x"] * 17}, "stop"),
     ({"stop": {"a": 1}}, "stop"),
     ({"stop": [1]}, "stop"),
-    ({"beams": 3}, "unknown option 'beams'; known: banned_phrases, do_sample"),
+    ({"beams": 3}, "unknown option 'beams'; known: num_beams, do_sample"),
 ]
 
 
