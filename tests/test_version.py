@@ -33,6 +33,7 @@ def test_client_has_the_version_of_the_server() -> None:
     assert prelim_client.__version__ == prelim.__version__
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("program", ["launcher", "prelim_client", "bridge", "bulk"])
 def test_programs_of_a_site_tell_their_version(
     program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -75,7 +75,7 @@ class ForcingEngine(Engine[DecodeRequest]):
     """The serving engine, for requests of both kinds."""
 
     def select(self, request: DecodeRequest) -> TokenSelection:
-        """Return what takes the given tokens, or chooses tokens by the options where none are given."""
+        """What takes the given tokens, or chooses tokens by the options where none are given."""
         return request.forced if isinstance(request, ForcedRequest) else super().select(request)
 
 

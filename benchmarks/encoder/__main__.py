@@ -72,7 +72,7 @@ _DECODER = Shape(
 
 
 def export_networks(name: str, store: Path) -> Path:
-    """Return a folder with model.yaml, weights and exported networks; make it if it does not exist."""
+    """A folder with model.yaml, weights and exported networks; made if it does not exist."""
     encoder, folder = ENCODERS[name], store / name
     if all((folder / file).is_file() for file in PARTS.values()):
         return folder

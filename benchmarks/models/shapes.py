@@ -152,7 +152,7 @@ def build_untrained(shape: Shape) -> Any:
 
 
 def checkpoint(shape: Shape, store: Path) -> Path:
-    """Return the folder of a checkpoint of this shape with random weights; make it if it does not exist.
+    """The folder of a checkpoint of this shape with random weights; made if it does not exist.
 
     It contains shape.json and model.safetensors. For a language model it is a checkpoint of `transformers`, with
     config.json and a tokenizer of made-up tokens, so that every peer reads the same weights.

@@ -95,7 +95,7 @@ def _write(answer: Answer, path: Path) -> None:
 
 
 def _attempt(ask: Ask, image: Path, fields: dict[str, Any]) -> Answer | str:
-    """Return the answer, or an error message of one line."""
+    """The answer, or an error message of one line."""
     try:
         return ask(image.read_bytes(), fields)
     except ReportError as error:

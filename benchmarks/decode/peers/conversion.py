@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def convert_once(checkpoint: Path, name: str, convert: Callable[[Path], None]) -> Path:
-    """Return the folder `name` of a checkpoint; `convert` fills it if it does not exist."""
+    """The folder `name` of a checkpoint; filled by `convert` if it does not exist."""
     folder = checkpoint / name
     if not folder.is_dir():
         unfinished = checkpoint / f"{name}.unfinished"

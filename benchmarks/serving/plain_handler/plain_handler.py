@@ -41,12 +41,12 @@ class PlainHandler(BaseHandler):
         self.initialized = True
 
     def preprocess(self, requests: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, int, list[int]]:
-        """Return pixel_values of all images, the number of beams, and the length of each report."""
+        """The pixel_values of all images, the number of beams, and the length of each report."""
         pixel_values = np.stack([self.read(request["image"]) for request in requests])
         return pixel_values, int(requests[0]["num_beams"]), [int(request["max_new_tokens"]) for request in requests]
 
     def read(self, image: bytes) -> np.ndarray:
-        """Return pixel_values of an 8-bit image, resized to a square."""
+        """The pixel_values of an 8-bit image, resized to a square."""
         size = self.settings["size"]
         resampling = Image.Resampling[self.settings["interpolation"].upper()]
         resized = Image.open(io.BytesIO(image)).convert("RGB").resize((size, size), resampling)

@@ -60,7 +60,7 @@ class Gate:
         return distances
 
     def check(self, distance: float, config: ModelConfig) -> tuple[str, ...]:
-        """Return warnings for an image that is unlike those of the training, if its model is to warn of one.
+        """Warnings for an image that is unlike those of the training, if its model is to warn of one.
 
         distance : of its features
 

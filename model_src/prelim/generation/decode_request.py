@@ -44,7 +44,7 @@ class DecodeRequest:
         return 0 if self.image_embeds is None else len(self.image_embeds)
 
     def embed(self) -> Tensor:
-        """Return image_embeds; called once, when there is a slot.
+        """The image_embeds; called once, when there is a slot.
 
         A subclass may compute them here, and raise RequestError where that fails.
         """

@@ -200,7 +200,7 @@ class Engine(Generic[Request]):
         return logits[:, None]
 
     def select(self, request: Request) -> TokenSelection:
-        """Return what chooses the tokens of a request, by its options. A subclass may choose otherwise."""
+        """What chooses the tokens of a request, by its options. A subclass may choose otherwise."""
         options, device = request.options, self._decoder.device
         history = torch.tensor(self._decoder.history(request.prompt_ids), dtype=torch.int64, device=device)
         rule = StopRule(self._eos_token_ids, options.max_new_tokens, options.stop, self._detokenize)

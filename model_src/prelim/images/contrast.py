@@ -9,7 +9,7 @@ LOW_PERCENTILE, HIGH_PERCENTILE = 0.005, 0.995
 
 
 def weighted_percentiles(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Return percentiles 0.5 and 99.5 of `values` that occur `counts` times, or their extremes if those are equal."""
+    """Percentiles 0.5 and 99.5 of `values` that occur `counts` times, or their extremes if those are equal."""
     order = np.argsort(values, kind="stable")
     order = order[counts[order] > 0]
     share = np.cumsum(counts[order]) / counts.sum()
@@ -28,7 +28,7 @@ def scale_between(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def minmax_equalize(values: np.ndarray, counts: np.ndarray, invert: bool) -> np.ndarray:
-    """Return the gray in [0, 1], in steps of 1/255, by the recipe of MIMIC-CXR-JPG: min-max, invert, equalize.
+    """The gray in [0, 1], in steps of 1/255, by the recipe of MIMIC-CXR-JPG: min-max, invert, equalize.
 
     values, counts : (n,), the values that can occur and how often they do
     """
@@ -41,7 +41,7 @@ def minmax_equalize(values: np.ndarray, counts: np.ndarray, invert: bool) -> np.
 
 
 def equalizing_levels(histogram: np.ndarray) -> np.ndarray:
-    """Return the new level, (256,) uint8, of every level with this histogram, (256,), as cv2.equalizeHist does.
+    """The new level, (256,) uint8, of every level with this histogram, (256,), as cv2.equalizeHist does.
 
     The lowest level that occurs becomes 0, and the rest follow the cumulated histogram without it.
     """

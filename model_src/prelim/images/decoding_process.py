@@ -56,7 +56,7 @@ class DecodingProcess:
         return not self._command and sandboxed((), SOURCE) != []
 
     def decode(self, data: bytes, kind: str, config: InputConfig) -> tuple[dict[str, Any], np.ndarray]:
-        """Return the header of a radiograph, as `decoding_child` writes it, and pixels, (rows, columns) float32.
+        """The header of a radiograph, as `decoding_child` writes it, and pixels, (rows, columns) float32.
 
         Raises the InputError of the decoder; TooLarge (413) over the limits of memory and CPU time; UnreadableInput
         (400) if the file ended its process; Overloaded (503) if there is no process to decode it.
@@ -73,7 +73,7 @@ class DecodingProcess:
             os.close(reply)
 
     def _run(self, packet: bytes, image: int, reply: int) -> int:
-        """Return the wait status of the child; a process that has ended since the last file is started again."""
+        """The wait status of the child; a process that has ended since the last file is started again."""
         for _ in range(2):
             try:
                 control = self._control or self._start()
@@ -128,7 +128,7 @@ class DecodingProcess:
 
 
 def memory_file(content: bytes) -> int:
-    """Return a file descriptor of a file that is never on a disk."""
+    """A file descriptor of a file that is never on a disk."""
     file = os.memfd_create("image")
     with open(file, "wb", closefd=False) as writer:
         writer.write(content)
@@ -137,7 +137,7 @@ def memory_file(content: bytes) -> int:
 
 
 def read_reply(reply: int, kind: str) -> tuple[dict[str, Any], np.ndarray]:
-    """Return what `decoding_child.write_reply` wrote; the pixels are the memory file itself and no copy."""
+    """What `decoding_child.write_reply` wrote; the pixels are the memory file itself and no copy."""
     memory = mmap.mmap(reply, 0)
     (length,) = struct.unpack_from("<Q", memory)
     outcome = json.loads(memory[8 : 8 + length])
@@ -152,7 +152,7 @@ def read_reply(reply: int, kind: str) -> tuple[dict[str, Any], np.ndarray]:
 
 
 def lost(status: int, kind: str, config: InputConfig) -> InputError:
-    """Return the error for a file whose child ended with this wait status."""
+    """The error for a file whose child ended with this wait status."""
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
         return TooLarge(
             f"{subject(kind)} takes too much CPU time to decode; allowed: {config.max_cpu_seconds} s; send it "
@@ -162,7 +162,7 @@ def lost(status: int, kind: str, config: InputConfig) -> InputError:
 
 
 def subject(kind: str) -> str:
-    """Return the subject of an error message about a file of this kind."""
+    """The subject of an error message about a file of this kind."""
     return "(7FE0,0010) Pixel Data" if kind == "DICOM" else f"the {kind} image"
 
 

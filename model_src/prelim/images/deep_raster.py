@@ -49,7 +49,7 @@ class DeepSamples:
 
 
 def read_deep_png(data: bytes, orientation: object) -> DeepSamples | None:
-    """Return the samples of a PNG of 16 bits, or None if it has fewer; its size must have been checked.
+    """The samples of a PNG of 16 bits, or None if it has fewer; its size must have been checked.
 
     Raises UnreadableInput (400) if it is damaged.
     """
@@ -64,7 +64,7 @@ def read_deep_png(data: bytes, orientation: object) -> DeepSamples | None:
 
 
 def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
-    """Return the samples of a TIFF, or None if they are of at most 8 unsigned bits, which Pillow decodes as a rule.
+    """The samples of a TIFF, or None if they are of at most 8 unsigned bits, which Pillow decodes as a rule.
 
     Raises UnreadableInput (400) if it is damaged, TooLarge (413) over `max_pixels`, Refused (422) for several pages
     and for what TIFF allows and is not read here.
@@ -95,7 +95,7 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
 
 
 def count_frames(file: TiffFile, page: TiffPage) -> int:
-    """Return how many pictures a file has, 2 for more: pages, except reduced ones, or slices that have no page."""
+    """How many pictures a file has, 2 for more: pages, except reduced ones, or slices that have no page."""
     pages = map(file.pages.get, range(len(file.pages)))
     whole = (one for one in pages if not (isinstance(one, TiffPage) and one.subfiletype & REDUCED))
     # ImageJ and tifffile write slices without a page for each.
@@ -136,7 +136,7 @@ def check_supported(page: TiffPage, shallow: bool) -> None:
 
 
 def code(value: int) -> str:
-    """Return "LERC (34887)" for a code that tifffile knows, and the number for any other."""
+    """Name and number of a code that tifffile knows, such as "LERC (34887)", and the number of any other."""
     name = getattr(value, "name", None)
     return f"{name} ({int(value)})" if name else str(int(value))
 
@@ -166,7 +166,7 @@ def check_segments(page: TiffPage, data: bytes) -> None:
 
 
 def to_gray(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """Return one channel, (rows, columns), of (rows, columns, channels): color as luma, alpha on black.
+    """One channel, (rows, columns), of (rows, columns, channels): color as luma, alpha on black.
 
     Equal red, green and blue are returned as they are.
     """
@@ -185,7 +185,7 @@ def to_gray(channels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
 
 
 def turn(samples: np.ndarray, orientation: object) -> np.ndarray:
-    """Return samples upright, by the Orientation of Exif and TIFF; a value that is not defined changes nothing."""
+    """Samples upright, by the Orientation of Exif and TIFF; a value that is not defined changes nothing."""
     turns, mirrored = ORIENTATIONS.get(orientation, (0, False)) if isinstance(orientation, int) else (0, False)
     samples = np.rot90(samples, turns)
     return np.ascontiguousarray(samples[:, ::-1] if mirrored else samples)

@@ -25,12 +25,12 @@ MARKER_SHARE = 0.9
 
 
 def pieces(size: int) -> Iterator[slice]:
-    """Return consecutive slices of at most PIECE that cover `size` items."""
+    """Consecutive slices of at most PIECE that cover `size` items."""
     return (slice(start, start + PIECE) for start in range(0, size, PIECE))
 
 
 def count_levels(codes: np.ndarray, levels: int) -> np.ndarray:
-    """Return (levels,) int64, how often each of the codes 0 to levels - 1 occurs; codes of any shape, unsigned."""
+    """(levels,) int64, how often each of the codes 0 to levels - 1 occurs; codes of any shape, unsigned."""
     flat, counts = codes.reshape(-1), np.zeros(levels, dtype=np.int64)
     for piece in pieces(flat.size):
         counts += np.bincount(flat[piece], minlength=levels)
@@ -38,7 +38,7 @@ def count_levels(codes: np.ndarray, levels: int) -> np.ndarray:
 
 
 def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Return table[codes] as float32; table (levels,) float32, codes of any shape, unsigned."""
+    """The gray `table[codes]` as float32; table (levels,) float32, codes of any shape, unsigned."""
     flat, gray = codes.reshape(-1), np.empty(codes.size, dtype=np.float32)
     for piece in pieces(flat.size):
         gray[piece] = table[flat[piece]]
@@ -46,7 +46,7 @@ def look_up(table: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def luma(channels: np.ndarray) -> np.ndarray:
-    """Return ITU-R 601-2 luma, (n,), of (n, 3 or more) samples; that of equal ones is the same, exactly."""
+    """ITU-R 601-2 luma, (n,), of (n, 3 or more) samples; that of equal ones is the same, exactly."""
     red, green, blue = (channels[:, index] for index in range(3))
     if channels.dtype in (np.uint8, np.uint16):
         # As Pillow's convert("L"): the three weights add up to 2 ** 16.
@@ -57,7 +57,7 @@ def luma(channels: np.ndarray) -> np.ndarray:
 
 
 def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.ndarray, bool]:
-    """Return samples scaled to [0, 1] as float32, and whether their own range and not that of their type decided.
+    """Samples scaled to [0, 1] as float32, and whether their own range and not that of their type decided.
 
     samples : any shape, (u)int8 to (u)int32 or float32. Of floats, NaN is black, infinity as white or black as can be
 
@@ -88,7 +88,7 @@ def scale_samples(samples: np.ndarray, render: str, invert: bool) -> tuple[np.nd
 
 
 def _without_marker(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return counts without a level that holds nearly all samples of the upper half, if others have a range.
+    """Counts without a level that holds nearly all samples of the upper half, if others have a range.
 
     A picture of 12 bits in a file of 16 may have a burned-in marker of 65535. In one that uses the upper half, the
     samples there are spread over many levels.
@@ -105,7 +105,7 @@ def _without_marker(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _without_top(finite: np.ndarray) -> np.ndarray:
-    """Return samples without their highest level if that is a marker, as in `_without_marker`; samples (n,).
+    """Samples without their highest level if that is a marker, as in `_without_marker`; samples (n,).
 
     Their type has no range that means anything, so the upper half is that of their own range.
     """
@@ -118,7 +118,7 @@ def _without_top(finite: np.ndarray) -> np.ndarray:
 
 
 def finite_samples(samples: np.ndarray) -> np.ndarray:
-    """Return a copy of all finite samples, (n,); UnreadableInput (400) if there are none."""
+    """A copy of all finite samples, (n,); UnreadableInput (400) if there are none."""
     flat = samples.reshape(-1)
     is_finite = np.isfinite(flat)
     if not is_finite.any():
@@ -128,7 +128,7 @@ def finite_samples(samples: np.ndarray) -> np.ndarray:
 
 
 def sample_percentiles(samples: np.ndarray) -> tuple[float, float]:
-    """Return percentiles 0.5 and 99.5 of the finite samples, or their extremes if those are equal, in linear time.
+    """Percentiles 0.5 and 99.5 of the finite samples, or their extremes if those are equal, in linear time.
 
     A marker of one level, beyond all that the picture has, does not count.
     """
@@ -141,7 +141,7 @@ def sample_percentiles(samples: np.ndarray) -> tuple[float, float]:
 
 
 def scale_linearly(samples: np.ndarray, low: float, high: float, invert: bool) -> np.ndarray:
-    """Return samples with [low, high] mapped to [0, 1], clipped, as float32; NaN becomes 0."""
+    """Samples with [low, high] mapped to [0, 1], clipped, as float32; NaN becomes 0."""
     flat, gray = samples.reshape(-1), np.empty(samples.size, dtype=np.float32)
     for piece in pieces(flat.size):
         scaled = scale_between(flat[piece].astype(np.float64), low, high)
@@ -150,6 +150,6 @@ def scale_linearly(samples: np.ndarray, low: float, high: float, invert: bool) -
 
 
 def quantize(gray: np.ndarray) -> np.ndarray:
-    """Return gray in [0, 1] as the nearest of 256 levels, uint8."""
+    """Gray in [0, 1] as the nearest of 256 levels, uint8."""
     gray *= 255
     return np.rint(gray, out=gray).astype(np.uint8)

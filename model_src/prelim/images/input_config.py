@@ -39,10 +39,10 @@ class Accepts:
 
     A file that contradicts one of these lists is refused; one that does not say gets a warning. None accepts anything.
 
-    body_parts   terms of (0018,0015) Body Part Examined (PS3.16 annex L), e.g. ("CHEST",)
-    views        terms of (0018,5101) View Position, e.g. ("PA", "AP")
-    sop_classes  keywords of (0008,0016) SOP Class UID, e.g. ("ComputedRadiographyImageStorage",). A class For
-                 Processing is accepted only if it is listed
+    body_parts  : terms of (0018,0015) Body Part Examined (PS3.16 annex L), e.g. ("CHEST",)
+    views       : terms of (0018,5101) View Position, e.g. ("PA", "AP")
+    sop_classes : keywords of (0008,0016) SOP Class UID, e.g. ("ComputedRadiographyImageStorage",). A class For
+                  Processing is accepted only if it is listed
 
     Raises ArchiveError if a value is not allowed.
     """
@@ -74,19 +74,19 @@ class Accepts:
 class InputConfig:
     """Section `input` of model.yaml.
 
-    modalities  accepted (0008,0060) Modality of a DICOM file; "MG" is accepted only if listed
-    render      "voi": the gray scale that the file itself asks for (PS3.4 N.2);
-                "minmax_equalize": the recipe of the MIMIC-CXR-JPG and CheXpert JPEGs, which ignores the window:
-                min-max, inverted if MONOCHROME1, histogram equalization. 8-bit PNG, JPEG, WebP and TIFF files are
-                taken as rendered already
-    accepts     what the pictures may be of, by their headers
-    burned_in   "refuse" or "warn": what happens to a file whose (0028,0301) Burned In Annotation is YES
-    unlike_training  "refuse", "warn" or "ignore": what happens to an image that the model's gate (encoding.gate) finds
-                unlike those of its training. None: "refuse" where the model has a gate
-    max_bytes   of the file, and of a deflated data set after inflating
-    max_pixels  rows x columns. The default takes every X-ray detector on the market (a 24 x 30 cm mammogram at
-                50 micrometers has 29 million) and rejects decompression bombs
-    max_cpu_seconds  of the process that decodes a file; for JPEG 2000 0.2 s for a million pixels, if that is more
+    modalities : accepted (0008,0060) Modality of a DICOM file; "MG" is accepted only if listed
+    render     : "voi": the gray scale that the file itself asks for (PS3.4 N.2);
+                 "minmax_equalize": the recipe of the MIMIC-CXR-JPG and CheXpert JPEGs, which ignores the window:
+                 min-max, inverted if MONOCHROME1, histogram equalization. 8-bit PNG, JPEG, WebP and TIFF files are
+                 taken as rendered already
+    accepts    : what the pictures may be of, by their headers
+    burned_in  : "refuse" or "warn": what happens to a file whose (0028,0301) Burned In Annotation is YES
+    unlike_training : "refuse", "warn" or "ignore": what happens to an image that the model's gate (encoding.gate) finds
+                 unlike those of its training. None: "refuse" where the model has a gate
+    max_bytes  : of the file, and of a deflated data set after inflating
+    max_pixels : rows x columns. The default takes every X-ray detector on the market (a 24 x 30 cm mammogram at
+                 50 micrometers has 29 million) and rejects decompression bombs
+    max_cpu_seconds : of the process that decodes a file; for JPEG 2000 0.2 s for a million pixels, if that is more
 
     Raises ArchiveError if a value is not allowed.
     """
@@ -123,7 +123,7 @@ class InputConfig:
 
 
 def _accepts(section: object) -> Accepts:
-    """Return section `accepts` of a YAML file."""
+    """Section `accepts` of a YAML file."""
     known = [part.name for part in fields(Accepts)]
     if not isinstance(section, Mapping):
         raise ArchiveError(f"input.accepts is {section!r}; allowed: a mapping with {', '.join(known)}")

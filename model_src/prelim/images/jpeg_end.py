@@ -27,7 +27,7 @@ COEFFICIENTS = 64
 
 
 def end_of_picture(data: bytes) -> tuple[bytes, bool]:
-    """Return a JPEG file up to the end marker of its first picture, and whether it has that marker.
+    """A JPEG file up to the end marker of its first picture, and whether it has that marker.
 
     One that has none gets one; one without a scan is returned as it is.
     """
@@ -40,7 +40,7 @@ def end_of_picture(data: bytes) -> tuple[bytes, bool]:
 
 
 def first_scan(data: bytes) -> int | None:
-    """Return where the data of the first scan begin, or None if the segments before it are damaged."""
+    """Where the data of the first scan begin, or None if the segments before it are damaged."""
     for marker, _, end in read_segments(data):
         if marker == START_OF_SCAN:
             return end
@@ -48,7 +48,7 @@ def first_scan(data: bytes) -> int | None:
 
 
 def read_segments(data: bytes, position: int = 2) -> Iterator[tuple[int, int, int]]:
-    """Return the marker of each segment from `position` on, and where its contents begin and end (ITU-T T.81 B.1.1.4).
+    """The marker of each segment from `position` on, and where its contents begin and end (ITU-T T.81 B.1.1.4).
 
     It ends where something else than a marker follows. The last segment may be cut, and the reader has to stop at the
     first scan, whose data are not a segment.
@@ -64,7 +64,7 @@ def read_segments(data: bytes, position: int = 2) -> Iterator[tuple[int, int, in
 
 
 def is_whole(data: bytes) -> bool:
-    """Return whether a JPEG file has the data of all of its picture, and no others.
+    """Whether a JPEG file has the data of all of its picture, and no others.
 
     data : DCT coded, sequential or progressive, of 8 bits; it ends with its end marker
 
@@ -82,7 +82,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def lacks_scans(data: bytes) -> bool:
-    """Return whether a progressive JPEG file ends before its last bits (ITU-T T.81 G.1.1.1): it decodes to a blur."""
+    """Whether a progressive JPEG file ends before its last bits (ITU-T T.81 G.1.1.1): it decodes to a blur."""
     missing: dict[int, set[int]] = {}
     for marker, start, end in read_all_segments(data):
         if marker == PROGRESSIVE_FRAME:
@@ -96,7 +96,7 @@ def lacks_scans(data: bytes) -> bool:
 
 
 def read_all_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Return the segments as `read_segments` does, and those after the data of each scan."""
+    """The segments as `read_segments` does, and those after the data of each scan."""
     position: int | None = 2
     while position is not None:
         following = None
@@ -109,6 +109,6 @@ def read_all_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def end_of_scan(data: bytes, start: int) -> int:
-    """Return where the data of a scan end, which begin at `start`."""
+    """Where the data of a scan end, which begin at `start`."""
     following = NEXT_SEGMENT.search(data, start)
     return following.start() if following else len(data)

@@ -67,12 +67,12 @@ class Scan:
 
 
 def ceil_divide(number: int, divisor: int) -> int:
-    """Return the quotient, rounded up."""
+    """The quotient, rounded up."""
     return -(-number // divisor)
 
 
 def read_scans(data: bytes) -> Iterator[Scan]:
-    """Return the scans of a JPEG file that can be decoded."""
+    """The scans of a JPEG file that can be decoded."""
     interval, frame = 0, b""
     for marker, start, end in read_all_segments(data):
         if marker in FRAMES:
@@ -84,7 +84,7 @@ def read_scans(data: bytes) -> Iterator[Scan]:
 
 
 def has_all_data(data: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> bool:
-    """Return whether a JPEG file has the data of all of its picture, and of one component no others.
+    """Whether a JPEG file has the data of all of its picture, and of one component no others.
 
     data   : DCT coded with 12 bits, or lossless; it ends with its end marker
     pixels : decoded from it by `decode`
@@ -102,7 +102,7 @@ def has_all_data(data: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
 
 
 def lacks_restarts(data: bytes, scan: Scan) -> bool:
-    """Return whether restart markers are missing or in the wrong order (ITU-T T.81 B.1.1.3, B.2.4.4).
+    """Whether restart markers are missing or in the wrong order (ITU-T T.81 B.1.1.3, B.2.4.4).
 
     One more after the last interval is allowed, as some encoders write it.
     """
@@ -114,7 +114,7 @@ def lacks_restarts(data: bytes, scan: Scan) -> bool:
 
 
 def has_surplus(data: bytes, scans: list[Scan], pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> bool:
-    """Return whether an interval has data at its end that no part of the picture is from.
+    """Whether an interval has data at its end that no part of the picture is from.
 
     Of one component in one scan; what else there is has no simple order.
     """
@@ -133,7 +133,7 @@ def has_surplus(data: bytes, scans: list[Scan], pixels: np.ndarray, decode: Call
 
 
 def changed_intervals(pixels: np.ndarray, others: np.ndarray, scan: Scan) -> np.ndarray:
-    """Return whether each interval of the only component has pixels that differ."""
+    """Whether each interval of the only component has pixels that differ."""
     rows, columns = (ceil_divide(side, scan.unit) for side in pixels.shape)
     differing = np.zeros((rows * scan.unit, columns * scan.unit), dtype=bool)
     differing[: pixels.shape[0], : pixels.shape[1]] = pixels != others
@@ -142,7 +142,7 @@ def changed_intervals(pixels: np.ndarray, others: np.ndarray, scan: Scan) -> np.
 
 
 def with_filler(data: bytes, scans: list[Scan], filler: bytes, dropped: int = 0) -> bytes:
-    """Return a JPEG file with other bytes at the end of each interval, instead of the last ones of long intervals."""
+    """A JPEG file with other bytes at the end of each interval, instead of the last ones of long intervals."""
     parts, position = [], 0
     for scan in scans:
         parts.append(data[position : scan.start])
@@ -156,7 +156,7 @@ def with_filler(data: bytes, scans: list[Scan], filler: bytes, dropped: int = 0)
 
 
 def intervals(data: bytes, scan: Scan) -> Iterator[tuple[bytes, bytes]]:
-    """Return the data of each interval, and the marker after it, which is empty after the last."""
+    """The data of each interval, and the marker after it, which is empty after the last."""
     position = scan.start
     for match in RESTART.finditer(data, scan.start, scan.end):
         yield data[position : match.start()], match[0]

@@ -17,7 +17,7 @@ MAX_CHUNKS = 100_000
 
 
 def read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Return the kind of each chunk and all its bytes (ISO/IEC 15948 5.3) up to IEND; the last may be cut short.
+    """The kind of each chunk and all its bytes (ISO/IEC 15948 5.3) up to IEND; the last may be cut short.
 
     Raises UnreadableInput (400) for too many chunks.
     """
@@ -35,7 +35,7 @@ def read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def keep_picture(data: bytes) -> tuple[bytes, bytes]:
-    """Return a PNG file with the chunks that decide its picture alone, and its Exif block, b"" without a sound one."""
+    """A PNG file with the chunks that decide its picture alone, and its Exif block, b"" without a sound one."""
     parts, exif = [SIGNATURE], b""
     for kind, chunk in read_chunks(data):
         # Bit 5 of the first letter says whether a decoder may leave a chunk out (5.4).

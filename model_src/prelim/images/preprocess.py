@@ -26,17 +26,17 @@ INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 class PreprocessConfig:
     """Section `preprocess` of model.yaml.
 
-    size           side of the square that the network gets, in pixels
-    channels       3: the gray value repeated; 1
-    resize         "stretch": both sides to `resize_to`, the aspect is lost;
-                   "shortest_edge": the shorter side to `resize_to`, the aspect is kept;
-                   "pad": the longer side to `resize_to`, the rest black
-    resize_to      None: `size`. A center crop to `size` follows
-    crop           where an odd number of pixels is cropped: "even" rounds the half to an even number, as torchvision
-                   does; "floor" rounds it down, as the image processors of transformers do
-    interpolation  "bilinear" or "bicubic"
-    antialias      False: what tf.image.resize does by default; bilinear only
-    mean, std      one value a channel, subtracted and divided after scaling to [0, 1]; the default is ImageNet's
+    size          : side of the square that the network gets, in pixels
+    channels      : 1, or 3: the gray value repeated
+    resize        : "stretch": both sides to `resize_to`, the aspect is lost;
+                    "shortest_edge": the shorter side to `resize_to`, the aspect is kept;
+                    "pad": the longer side to `resize_to`, the rest black
+    resize_to     : None: `size`. A center crop to `size` follows
+    crop          : where an odd number of pixels is cropped: "even" rounds the half to an even number, as torchvision
+                    does; "floor" rounds it down, as the image processors of transformers do
+    interpolation : "bilinear" or "bicubic"
+    antialias     : False: what tf.image.resize does by default; bilinear only
+    mean, std     : one value a channel, subtracted and divided after scaling to [0, 1]; the default is ImageNet's
 
     Raises ArchiveError if a value is not allowed.
     """
@@ -81,7 +81,7 @@ class PreprocessConfig:
 
 
 def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> np.ndarray:
-    """Return pixel_values, (channels, size, size) float32, of a radiograph.
+    """The pixel_values, (channels, size, size) float32, of a radiograph.
 
     With `antialias` it goes through 8 bits, which is what the training code read from its image files; without, it
     stays in float32, since tf.image.resize takes no detour through integers either.
@@ -93,7 +93,7 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> np.ndarray:
 
 
 def preprocess_image(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """Return pixel_values, (channels, size, size) float32, of an 8-bit image of mode "L" or "RGB".
+    """The pixel_values, (channels, size, size) float32, of an 8-bit image of mode "L" or "RGB".
 
     A color image keeps its colors if `channels` is 3.
     """
@@ -120,7 +120,7 @@ def as_png(pixel_values: np.ndarray, config: PreprocessConfig) -> bytes:
 
 
 def _resized_size(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:
-    """Return width and height after resizing, rounded as torchvision's Resize rounds: toward zero."""
+    """Width and height after resizing, rounded as torchvision's Resize rounds: toward zero."""
     target = config.resize_to or config.size
     if config.resize == "stretch":
         return target, target
@@ -129,14 +129,14 @@ def _resized_size(width: int, height: int, config: PreprocessConfig) -> tuple[in
 
 
 def _crop_box(width: int, height: int, config: PreprocessConfig) -> tuple[int, int, int, int]:
-    """Return left, top, right, bottom of the center crop."""
+    """Left, top, right, bottom of the center crop."""
     rounded = CROPS[config.crop]
     left, top = rounded((width - config.size) / 2), rounded((height - config.size) / 2)
     return left, top, left + config.size, top + config.size
 
 
 def _resize_floats(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """Return (size, size) float32: (rows, columns) resized as tf.image.resize does, bilinear, then cropped."""
+    """(size, size) float32: (rows, columns) resized as tf.image.resize does, bilinear, then cropped."""
     rows, columns = pixels.shape
     width, height = _resized_size(columns, rows, config)
     left, top, right, bottom = _crop_box(width, height, config)
@@ -152,7 +152,7 @@ def _resize_floats(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
 
 
 def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two source indices of every target index and the weight of the second (half-pixel centers)."""
+    """The two source indices of every target index and the weight of the second (half-pixel centers)."""
     position = (np.arange(new, dtype=np.float32) + np.float32(0.5)) * np.float32(old / new) - np.float32(0.5)
     floor = np.floor(position)
     first = np.clip(floor, 0, old - 1).astype(np.intp)
@@ -161,6 +161,6 @@ def _neighbors(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _normalize(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """Return (channels, size, size) from (size, size, 1 or channels) in [0, 1]."""
+    """(channels, size, size) from (size, size, 1 or channels) in [0, 1]."""
     values = (pixels - np.asarray(config.mean, dtype=np.float32)) / np.asarray(config.std, dtype=np.float32)
     return np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32)

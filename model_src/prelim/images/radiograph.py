@@ -128,7 +128,7 @@ def render(data: bytes, kind: str, config: InputConfig) -> Radiograph:
 
 
 def recognize(data: bytes) -> str:
-    """Return "PNG", "JPEG", "WEBP", "TIFF" or "DICOM"; raise NotAnImage (415) that says what else it looks like."""
+    """The format, "PNG", "JPEG", "WEBP", "TIFF" or "DICOM"; NotAnImage (415) says what else the file looks like."""
     # First, because PS3.10 7.1 lets the preamble of a DICOM file hold the header of another format.
     if looks_like_dicom(data):
         return "DICOM"

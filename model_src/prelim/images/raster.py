@@ -39,7 +39,7 @@ BAND = 256
 
 
 def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return pixels, (rows, columns) float32 in [0, 1], high is white, and warnings.
+    """Pixels, (rows, columns) float32 in [0, 1], high is white, and warnings.
 
     kind : "PNG", "JPEG", "WEBP" or "TIFF"
 
@@ -87,7 +87,7 @@ def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[st
 
 
 def _open_picture(data: bytes, kind: str, config: InputConfig, warnings: list[str]) -> Image.Image:
-    """Return the one picture of a file, its size checked, not yet decoded."""
+    """The one picture of a file, its size checked, not yet decoded."""
     with fence(f"the {kind} image"):
         image = _open(data, kind, config)
         columns, rows = image.size
@@ -112,7 +112,7 @@ def _open(data: bytes, kind: str, config: InputConfig) -> Image.Image:
 
 
 def read_orientation(source: Image.Image | bytes) -> object:
-    """Return Orientation (Exif 2.32 4.6.4) of an image or of an Exif block, 1 if there is none that can be read."""
+    """Orientation (Exif 2.32 4.6.4) of an image or of an Exif block, 1 if there is none that can be read."""
     try:
         if isinstance(source, bytes):
             exif = Image.Exif()
@@ -126,7 +126,7 @@ def read_orientation(source: Image.Image | bytes) -> object:
 
 
 def _with_scaled_transparency(image: Image.Image, data: bytes) -> Image.Image:
-    """Return a gray PNG of less than 8 bits with its transparent level scaled as Pillow scales its samples.
+    """A gray PNG of less than 8 bits with its transparent level scaled as Pillow scales its samples.
 
     ISO/IEC 15948 11.3.2.1: tRNS has the level as a sample of the file.
     """
@@ -161,7 +161,7 @@ def check_jpeg(data: bytes) -> None:
 
 
 def webp_size(data: bytes) -> tuple[int, int]:
-    """Return width and height from the first chunk of a WebP file (RFC 9649, 2.5 to 2.7)."""
+    """Width and height from the first chunk of a WebP file (RFC 9649, 2.5 to 2.7)."""
     chunk, head = data[12:16], data[20:30]
     if len(head) == 10:
         if chunk == b"VP8X":
@@ -184,7 +184,7 @@ def _has_colors(image: Image.Image) -> bool:
 
 
 def _to_gray(image: Image.Image) -> np.ndarray:
-    """Return (rows, columns) float32 in [0, 1]: alpha on black, color as ITU-R 601-2 luma, equal R, G, B as they are.
+    """(rows, columns) float32 in [0, 1]: alpha on black, color as ITU-R 601-2 luma, equal R, G, B as they are.
 
     A band of rows at a time, since an image of every step between would take four bytes a pixel.
     """

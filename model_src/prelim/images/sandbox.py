@@ -28,7 +28,7 @@ TRIAL_S = 20
 
 
 def sandboxed(command: Sequence[str], source: Path) -> list[str]:
-    """Return the command, in a sandbox if there is one.
+    """The command, in a sandbox if there is one.
 
     source : folder of the package `prelim`
     """

@@ -282,7 +282,7 @@ class CompiledStep:
             np.int64,
         )
         (qkv, out, _, down), *_ = layers
-        self._numbers, self._word_numbers = qkv.numbers, vocabulary.numbers
+        self._numbers, self._vocab_numbers = qkv.numbers, vocabulary.numbers
         self._qkv, self._inner, self._feedforward, self._vocabulary = qkv.outputs, out.inputs, down.inputs, vocabulary
         self._fixed = np.zeros(1, _ARGUMENTS)
         values = {
@@ -359,5 +359,5 @@ class CompiledStep:
         names = ("values", "scales", "corrections")
         for name, address_, wide_address in zip(names, narrow.addresses(), wide.addresses(), strict=True):
             arguments[name], arguments[f"wide_{name}"] = address_, wide_address
-        team.run(_step(self._numbers, self._word_numbers, cached_numbers(cache.dtype)), arguments.ctypes.data)
+        team.run(_step(self._numbers, self._vocab_numbers, cached_numbers(cache.dtype)), arguments.ctypes.data)
         return logits

@@ -141,13 +141,13 @@ MIN_REST = 3
 
 
 def fold(word: str) -> str:
-    """Return a word in capitals without accents: "MUÑECA" as "MUNECA", "Fuß" as "FUSS"."""
+    """A word in capitals without accents: "MUÑECA" as "MUNECA", "Fuß" as "FUSS"."""
     letters = unicodedata.normalize("NFKD", word.upper().translate(_NO_ACCENT))
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
 def spell(terms: Iterable[str], spellings: Mapping[str, str]) -> dict[str, str]:
-    """Return word -> term for terms and for their spellings, an umlaut with and without its E."""
+    """Word -> term for terms and for their spellings, an umlaut with and without its E."""
     words = {word: term for term, text in spellings.items() for word in text.split()}
     return {
         **{term: term for term in terms},
@@ -157,7 +157,7 @@ def spell(terms: Iterable[str], spellings: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_terms(words: Sequence[str], known: Mapping[str, str]) -> list[str]:
-    """Return the terms that words say, longest phrases first; words that are not known say nothing.
+    """The terms that words say, longest phrases first; words that are not known say nothing.
 
     words : folded, in the order of the label
     known : as `spell` returns it
@@ -176,7 +176,7 @@ def find_terms(words: Sequence[str], known: Mapping[str, str]) -> list[str]:
 
 
 def _term(phrase: str, known: Mapping[str, str]) -> str | None:
-    """Return the term of a phrase as it is, without a number ("HAND2V"), or without a side ("RKNEE", "LLAT")."""
+    """The term of a phrase as it is, without a number ("HAND2V"), or without a side ("RKNEE", "LLAT")."""
     for stem in (phrase, _NUMBER.sub("", phrase)):
         if stem in known:
             return known[stem]

@@ -55,10 +55,10 @@ MAX_TILES = 65535
 class Codestream:
     """One codestream, and what it claims for itself.
 
-    data        from its first marker to its last, without padding; `complete`: it has its last marker
-    precision   bits of a sample; `signed`: whether samples may be negative, which only JPEG 2000 knows
-    reversible  decoded, it gives the samples that were encoded
-    syntaxes    the transfer syntaxes that it belongs to
+    data       : from its first marker to its last, without padding; `complete`: it has its last marker
+    precision  : bits of a sample; `signed`: whether samples may be negative, which only JPEG 2000 knows
+    reversible : decoded, it gives the samples that were encoded
+    syntaxes   : the transfer syntaxes that it belongs to
     """
 
     family: Family
@@ -74,7 +74,7 @@ class Codestream:
 
 
 def join_fragments(value: bytes) -> bytes:
-    """Return all fragments of a value of encapsulated pixel data as one stream (PS3.5 A.4).
+    """All fragments of a value of encapsulated pixel data as one stream (PS3.5 A.4).
 
     The image has one frame, so all fragments belong to it, whatever the Basic Offset Table says.
 
@@ -96,12 +96,12 @@ def join_fragments(value: bytes) -> bytes:
 
 
 def is_codestream(data: bytes) -> bool:
-    """Return whether bytes begin as JPEG, JPEG-LS, a JPEG 2000 codestream or its JP2 file do."""
+    """Whether bytes begin as JPEG, JPEG-LS, a JPEG 2000 codestream or its JP2 file do."""
     return data.startswith((b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "))
 
 
 def read_codestream(stream: bytes) -> Codestream | None:
-    """Return what the headers of a stream say, or None if it is neither JPEG nor JPEG-LS nor JPEG 2000.
+    """What the headers of a stream say, or None if it is neither JPEG nor JPEG-LS nor JPEG 2000.
 
     Raises UnreadableInput (400) for headers that are damaged, Refused (422) for valid ones that no decoder reads.
     """
@@ -207,7 +207,7 @@ def _read_jpeg2000(stream: bytes) -> Codestream:
 
 
 def _end_of_tiles(stream: bytes, position: int, tiles: int) -> int | None:
-    """Return where the last tile-part ends, or None if the stream ends before (A.4.2: SOT)."""
+    """Where the last tile-part ends, or None if the stream ends before (A.4.2: SOT)."""
     seen = set()
     while position + 12 <= len(stream) and unpack_from(">H", stream, position)[0] == START_OF_TILE_PART:
         tile, length = unpack_from(">HL", stream, position + 4)

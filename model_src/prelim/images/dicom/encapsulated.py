@@ -45,9 +45,9 @@ OTHER_FILES = {
 class Samples:
     """Decoded pixel data.
 
-    pixels      : (rows, columns, samples) of any whole type
-    precision   bits that a sample has in the codestream
-    overshoots  the coding has loss, so that values beyond Bits Stored are errors of it and not other data
+    pixels     : (rows, columns, samples) of any whole type
+    precision  : bits that a sample has in the codestream
+    overshoots : the coding has loss, so that values beyond Bits Stored are errors of it and not other data
     """
 
     pixels: np.ndarray
@@ -91,7 +91,7 @@ def _decode_other(stream: bytes, header: DicomHeader, syntax: str) -> Samples:
 
 
 def _other_syntax(kind: str, syntaxes: tuple[str, ...], said: str) -> str:
-    """Return the warning that pixels are of another transfer syntax than the file says."""
+    """The warning that pixels are of another transfer syntax than the file says."""
     return (
         f"transfer_syntax: {PIXEL_DATA} is {kind} of {' or '.join(map(standard_name, syntaxes[:2]))}; "
         f"(0002,0010) Transfer Syntax UID says {standard_name(said)}"
@@ -119,7 +119,7 @@ _TRUNCATED = f"{PIXEL_DATA} lacks a part of its picture: it is truncated or dama
 
 
 def _decode_jpeg(stream: bytes, components: int) -> np.ndarray:
-    """Return the components as they are coded, without a guess whether three of them are RGB or YBR."""
+    """The components as they are coded, without a guess whether three of them are RGB or YBR."""
     space = None if components == 1 else "YCBCR"
     return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=space, outcolorspace=space))
 

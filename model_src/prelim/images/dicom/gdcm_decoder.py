@@ -7,7 +7,7 @@ import numpy as np
 
 
 def decode_by_gdcm(stream: bytes, syntax: str, shape: tuple[int, int], *, bits_allocated: int) -> np.ndarray:
-    """Return samples, (rows, columns) of `bits_allocated` bits, unsigned.
+    """Samples, (rows, columns) of `bits_allocated` bits, unsigned.
 
     gdcm would mask what is above the bits stored, also values that lossy coding made, so it gets no such limit.
 

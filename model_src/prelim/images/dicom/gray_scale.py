@@ -22,9 +22,9 @@ CONTRADICTION = 16
 class LookupTable:
     """A Modality LUT (PS3.3 C.11.1.1) or VOI LUT (PS3.3 C.11.2.1.1).
 
-    first    the input value that maps to the first entry
-    entries  : (n,) float64, the output values
-    bits     of the output range, as declared by (0028,3002) LUT Descriptor
+    first   : the input value that maps to the first entry
+    entries : (n,) float64, the output values
+    bits    : of the output range, as declared by (0028,3002) LUT Descriptor
     """
 
     first: int
@@ -82,10 +82,10 @@ class Window:
 class GrayScale:
     """Everything of a DICOM header that decides how a stored value looks.
 
-    padding   lowest and highest stored value that is no image, or None (PS3.3 C.7.5.1.1.2)
-    modality  the Modality LUT; None: `slope` and `intercept`
-    voi       the first VOI LUT, else the first window, else None
-    invert    by (2050,0020) Presentation LUT Shape, else by MONOCHROME1
+    padding  : lowest and highest stored value that is no image, or None (PS3.3 C.7.5.1.1.2)
+    modality : the Modality LUT; None: `slope` and `intercept`
+    voi      : the first VOI LUT, else the first window, else None
+    invert   : by (2050,0020) Presentation LUT Shape, else by MONOCHROME1
     """
 
     bits_stored: int
@@ -99,7 +99,7 @@ class GrayScale:
 
 
 def gray_table(scale: GrayScale, counts: np.ndarray, render: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return the gray of every storable code, and warnings.
+    """The gray of every storable code, and warnings.
 
     counts : (2 ** bits_stored,) int, how many pixels have each code; a code is the stored value without its sign, so
              that a signed -1 is the highest code
@@ -144,7 +144,7 @@ def gray_table(scale: GrayScale, counts: np.ndarray, render: str) -> tuple[np.nd
 
 
 def _output_maximum(table: LookupTable) -> float:
-    """Return the top of a VOI LUT's range: by its declared bits, unless its entries contradict them.
+    """The top of a VOI LUT's range: by its declared bits, unless its entries contradict them.
 
     Files exist that declare 16 bits for 12-bit entries, which would be black, and 8 bits for 16-bit entries. Entries
     that use only a part of their bits do not contradict them: they are meant to be dark.

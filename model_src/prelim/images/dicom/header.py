@@ -25,11 +25,11 @@ COLOR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 class DicomHeader:
     """What is needed of a header that passed.
 
-    samples     of a pixel: 1, or 3 for gray stored as color
-    by_plane    the samples of native data come color after color (PS3.3 C.7.6.3.1.3)
-    paired      two pixels of native data share their chroma: Y Y B R (PS3.3 C.7.6.3.1.2, YBR_FULL_422)
-    spacing     row and column spacing in mm, or None
-    warnings    free of patient data
+    samples    : of a pixel: 1, or 3 for gray stored as color
+    by_plane   : the samples of native data come color after color (PS3.3 C.7.6.3.1.3)
+    paired     : two pixels of native data share their chroma: Y Y B R (PS3.3 C.7.6.3.1.2, YBR_FULL_422)
+    spacing    : row and column spacing in mm, or None
+    warnings   : free of patient data
     """
 
     rows: int
@@ -47,7 +47,7 @@ class DicomHeader:
 
 
 def check_header(values: HeaderValues, config: InputConfig) -> DicomHeader:
-    """Return the header of a radiograph that this model may answer.
+    """The header of a radiograph that this model may answer.
 
     Raises Refused (422) with its name for everything readable that must not be answered, UnreadableInput (400) for
     values that contradict the standard or each other, TooLarge (413) over `max_pixels`.
@@ -120,7 +120,7 @@ def _check_burned_in(values: HeaderValues, config: InputConfig, warnings: list[s
 
 
 def _samples(values: HeaderValues) -> int:
-    """Return how many samples a pixel has, by Photometric Interpretation and Samples per Pixel, which must agree."""
+    """How many samples a pixel has, by Photometric Interpretation and Samples per Pixel, which must agree."""
     photometric, samples = values.photometric, values.samples_per_pixel
     if photometric not in (*MONOCHROME, *COLOR):
         raise Refused(
@@ -136,7 +136,7 @@ def _samples(values: HeaderValues) -> int:
 
 
 def _bits_stored(values: HeaderValues, allocated: int) -> int:
-    """Return Bits Stored, after a look at all tags that say where in its bytes a sample lies (PS3.5 8.1.1)."""
+    """Bits Stored, after a look at all tags that say where in its bytes a sample lies (PS3.5 8.1.1)."""
     stored = values.bits_stored
     if stored is None:
         stored = allocated if values.high_bit is None else values.high_bit + 1

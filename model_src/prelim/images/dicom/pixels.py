@@ -29,7 +29,7 @@ COLOR_SHARE = 0.01
 
 
 def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeader]:
-    """Return pixels, (rows, columns) float32 in [0, 1], high is white, and the header with all warnings.
+    """Pixels, (rows, columns) float32 in [0, 1], high is white, and the header with all warnings.
 
     Raises InputError as `read_radiograph` says.
     """
@@ -57,7 +57,7 @@ def read_dicom(data: bytes, config: InputConfig) -> tuple[np.ndarray, DicomHeade
 
 
 def read_samples(element: RawDataElement, data_set: DataSet, header: DicomHeader) -> Samples:
-    """Return the samples of Pixel Data, which may be compressed whatever the length of the element says."""
+    """The samples of Pixel Data, which may be compressed whatever the length of the element says."""
     value, syntax = element.value or b"", data_set.transfer_syntax
     # Converters exist that copy a codestream, with its items or alone, and keep the header of native pixels.
     missing = _native_size(header) - len(value)
@@ -71,13 +71,13 @@ def read_samples(element: RawDataElement, data_set: DataSet, header: DicomHeader
 
 
 def _native_size(header: DicomHeader) -> int:
-    """Return how many bytes the samples have without compression."""
+    """How many bytes the samples have without compression."""
     samples = 2 if header.paired else header.samples
     return header.rows * header.columns * samples * header.bits_allocated // 8
 
 
 def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
-    """Return the samples of uncompressed pixel data (PS3.5 8.1 and 8.2).
+    """The samples of uncompressed pixel data (PS3.5 8.1 and 8.2).
 
     Raises UnreadableInput (400) if they are too short, Refused (422) if nobody knows how they are encoded.
     """
@@ -123,7 +123,7 @@ def read_native(value: RawValue, header: DicomHeader, syntax: str) -> Samples:
 
 
 def stored_codes(samples: Samples, header: DicomHeader) -> np.ndarray:
-    """Return codes, (rows, columns, samples) uint8 or uint16: the stored bits, without sign.
+    """Codes, (rows, columns, samples) uint8 or uint16: the stored bits, without sign.
 
     What lies above Bits Stored is other data, and cut off. Only where the coding has loss it is a value beyond the
     range, as black and white edges have: the nearest that can be stored is meant.
@@ -149,7 +149,7 @@ def stored_codes(samples: Samples, header: DicomHeader) -> np.ndarray:
 
 
 def gray_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
-    """Return the luma, (rows, columns), of a picture whose components say nearly the same, or have no chroma.
+    """The luma, (rows, columns), of a picture whose components say nearly the same, or have no chroma.
 
     Raises Refused (422) if the picture has colors.
     """
@@ -176,7 +176,7 @@ def gray_of(codes: np.ndarray, header: DicomHeader) -> np.ndarray:
 
 
 def _share_apart(others: np.ndarray, one: np.ndarray, bits: int) -> float:
-    """Return the share of pixels in which another component differs by more than COLOR_LEVELS of 256.
+    """The share of pixels in which another component differs by more than COLOR_LEVELS of 256.
 
     others : (rows, columns, 2)
     one    : (rows, columns)

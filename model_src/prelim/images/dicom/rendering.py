@@ -17,7 +17,7 @@ MAX_OBLONG = 0.01
 
 
 def read_gray_scale(values: HeaderValues, bits_stored: int, warnings: list[str]) -> GrayScale:
-    """Return the gray scale of a monochrome image; append a warning for each value that cannot be used.
+    """The gray scale of a monochrome image, with a warning for each value that cannot be used.
 
     Raises Refused (422) for a Presentation LUT Shape that is valid and not supported.
     """
@@ -43,12 +43,12 @@ def read_gray_scale(values: HeaderValues, bits_stored: int, warnings: list[str])
 
 
 def full_range(bits_stored: int) -> GrayScale:
-    """Return the gray scale of samples that are gray already: 0 is black, the largest is white."""
+    """The gray scale of samples that are gray already: 0 is black, the largest is white."""
     return GrayScale(bits_stored, signed=False, invert=False, voi=Window(2.0 ** (bits_stored - 1), 2.0**bits_stored))
 
 
 def _is_inverted(values: HeaderValues, warnings: list[str]) -> bool:
-    """Return whether low values are white: (2050,0020) decides if present, else MONOCHROME1 (PS3.3 C.7.6.3.1.2)."""
+    """Whether low values are white: (2050,0020) decides if present, else MONOCHROME1 (PS3.3 C.7.6.3.1.2)."""
     shape = values.presentation_shape
     if shape == "LIN OD":
         raise Refused(
@@ -70,12 +70,12 @@ def _padding(values: HeaderValues, signed: bool) -> tuple[int, int] | None:
 
 
 def as_signed(value: int, signed: bool) -> int:
-    """Return the value of a tag of VR "US or SS": files exist that write a negative one as US."""
+    """The value of a tag of VR "US or SS": files exist that write a negative one as US."""
     return value - 2**16 if signed and value >= 2**15 else value
 
 
 def _number(values: HeaderValues, name: str, warnings: list[str]) -> float | None:
-    """Return the first number of a tag, or None if it is absent or so large that it makes one gray of all pixels."""
+    """The first number of a tag, or None if it is absent or so large that it makes one gray of all pixels."""
     numbers = getattr(values, name)
     if not numbers:
         return None
@@ -86,7 +86,7 @@ def _number(values: HeaderValues, name: str, warnings: list[str]) -> float | Non
 
 
 def _table(values: HeaderValues, name: str, warnings: list[str]) -> LookupTable | None:
-    """Return a table, or None if it is absent or has one output value."""
+    """A table, or None if it is absent or has one output value."""
     table: LookupTable | None = getattr(values, name)
     if table is not None and table.entries.min() == table.entries.max():
         warnings.append(ignore_tag(name, "has one value in all its entries"))
@@ -99,7 +99,7 @@ def _with_sign(table: LookupTable | None, signed: bool) -> LookupTable | None:
 
 
 def _window(values: HeaderValues, warnings: list[str]) -> Window | None:
-    """Return the first window, or None if there is none that can be applied."""
+    """The first window, or None if there is none that can be applied."""
     center, width = _number(values, "window_center", warnings), _number(values, "window_width", warnings)
     if center is None or width is None:
         return None
@@ -116,7 +116,7 @@ def _window(values: HeaderValues, warnings: list[str]) -> Window | None:
 
 
 def read_spacing(values: HeaderValues, warnings: list[str]) -> tuple[float, float] | None:
-    """Return row and column spacing in mm and warn of pixels that are not square.
+    """Row and column spacing in mm, with a warning of pixels that are not square.
 
     At the patient if that is known, else at the detector, else on the film that was scanned (PS3.3 10.7.1).
     """

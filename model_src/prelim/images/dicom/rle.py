@@ -16,7 +16,7 @@ from prelim.images.dicom.codestream import PIXEL_DATA
 
 
 def is_rle(stream: bytes, samples: int, bits_allocated: int) -> bool:
-    """Return whether a stream begins with the header of an RLE frame of such an image (PS3.5 G.5)."""
+    """Whether a stream begins with the header of an RLE frame of such an image (PS3.5 G.5)."""
     segments = samples * bits_allocated // 8
     if len(stream) < 64:
         return False
@@ -25,7 +25,7 @@ def is_rle(stream: bytes, samples: int, bits_allocated: int) -> bool:
 
 
 def decode_rle(stream: bytes, rows: int, columns: int, samples: int, bits_allocated: int) -> np.ndarray:
-    """Return (rows, columns, samples) uint8 or uint16.
+    """(rows, columns, samples) uint8 or uint16.
 
     Raises UnreadableInput (400) if a segment is missing or short.
     """
@@ -46,7 +46,7 @@ def decode_rle(stream: bytes, rows: int, columns: int, samples: int, bits_alloca
 
 
 def _unpack_bits(segment: bytes, size: int) -> bytes:
-    """Return the first `size` bytes of an RLE segment (PS3.5 G.3.2)."""
+    """The first `size` bytes of an RLE segment (PS3.5 G.3.2)."""
     unpacked, position = bytearray(), 0
     while len(unpacked) < size and position + 1 < len(segment):
         header = segment[position]

@@ -65,12 +65,12 @@ class _Element:
 
 
 def looks_like_dicom(data: bytes) -> bool:
-    """Return whether the bytes are a DICOM file, or a DICOM data set without preamble and meta information."""
+    """Whether the bytes are a DICOM file, or a DICOM data set without preamble and meta information."""
     return data[PREAMBLE : PREAMBLE + 4] == b"DICM" or _bare_encoding(data) is not None
 
 
 def _bare_encoding(data: bytes) -> str | None:
-    """Return the transfer syntax of a data set that starts with group 0002 or 0008, or None if it does not."""
+    """The transfer syntax of a data set that starts with group 0002 or 0008, or None if it does not."""
     if len(data) < 8:
         return None
     is_explicit = data[4:6] in LONG_VRS or data[4:6] in SHORT_VRS
@@ -109,7 +109,7 @@ def read_data_set(data: bytes, max_bytes: int) -> DataSet:
 
 
 def _read_meta(data: bytes, position: int) -> tuple[str, int]:
-    """Return the transfer syntax ("" if there is none) and where the data set starts (PS3.10 7.1)."""
+    """The transfer syntax ("" if there is none) and where the data set starts (PS3.10 7.1)."""
     syntax = ""
     walk = _Walk(data, implicit=False, little=True)
     for _ in range(MAX_ELEMENTS):
@@ -123,12 +123,12 @@ def _read_meta(data: bytes, position: int) -> tuple[str, int]:
 
 
 def _has_vr(data: bytes, position: int) -> bool:
-    """Return whether two capitals follow the tag."""
+    """Whether two capitals follow the tag."""
     return all(0x41 <= byte <= 0x5A for byte in data[position + 4 : position + 6])
 
 
 def _is_lower(data: bytes, position: int) -> bool:
-    """Return whether two small letters follow the tag."""
+    """Whether two small letters follow the tag."""
     return data[position + 4 : position + 6].isalpha() and data[position + 4 : position + 6].islower()
 
 
@@ -189,7 +189,7 @@ class _Walk:
         return _Element(tag, vr, length, start)
 
     def _damaged_vr(self, position: int, tag: int) -> bytes:
-        """Return what to take for a VR that is not two capitals, or b"" if the element is one without a VR.
+        """What to take for a VR that is not two capitals, or b"" if the element is one without a VR.
 
         Some writers switch to implicit VR inside of a data set, others leave the VR blank or write small letters.
         Which it is, the next element tells.
@@ -208,7 +208,7 @@ class _Walk:
         return vr
 
     def _has_element(self, position: int, tag: int, vr: bytes) -> bool:
-        """Return whether the data end here, or an element with a higher tag (PS3.5 7.1) and a VR follows.
+        """Whether the data end here, or an element with a higher tag (PS3.5 7.1) and a VR follows.
 
         vr : damaged, as other elements of the file may have it
         """
@@ -219,7 +219,7 @@ class _Walk:
         return group == 0xFFFE or (group << 16 | number > tag and (explicit or _is_lower(self.data, position)))
 
     def repaired(self, end: int) -> bytes:
-        """Return the data up to here, with VRs that pydicom can read."""
+        """The data up to here, with VRs that pydicom can read."""
         if not self.vrs:
             return self.data[:end]
         data = bytearray(self.data[:end])
@@ -228,7 +228,7 @@ class _Walk:
         return bytes(data)
 
     def to_end_of_pixel_data(self) -> int:
-        """Return where Pixel Data of the top level ends, or the end of the data set if it has none."""
+        """Where Pixel Data of the top level ends, or the end of the data set if it has none."""
         # Every open sequence or item: where it ends (None: at its delimiter) and whether its elements have no VR.
         levels: list[tuple[int | None, bool]] = []
         position, number = 0, 0
@@ -260,14 +260,14 @@ class _Walk:
         return element.length == UNDEFINED or element.tag in (ITEM, *LUT_SEQUENCES)
 
     def _level_is_implicit(self, position: int, levels: list[tuple[int | None, bool]]) -> bool:
-        """Return whether the elements that follow have no VR; some writers switch to implicit inside of sequences."""
+        """Whether the elements that follow have no VR; some writers switch to implicit inside of sequences."""
         outer = levels[-1][1] if levels else self.implicit
         if outer or position + 8 > len(self.data) or self.pair(self.data, position)[0] == 0xFFFE:
             return outer
         return not _has_vr(self.data, position)
 
     def _skip_fragments(self, position: int) -> int:
-        """Return where encapsulated pixel data end (PS3.5 A.4)."""
+        """Where encapsulated pixel data end (PS3.5 A.4)."""
         for _ in range(MAX_ELEMENTS):
             if not self.data[position : position + 8].strip(b"\0"):
                 # The end of the file, or zeros that fill it up.

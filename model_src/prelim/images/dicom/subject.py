@@ -84,7 +84,7 @@ def check_subject(values: HeaderValues, config: InputConfig) -> list[str]:
 
 
 def find_regions(values: HeaderValues) -> list[Evidence]:
-    """Return the regions of the body that the tags name; words and codes that are not known say nothing."""
+    """The regions of the body that the tags name; words and codes that are not known say nothing."""
     label = values.body_part or ()
     terms = find_terms([word for word in label if word not in DIRECTIONS], REGION_OF_WORD)
     found = [Evidence("BodyPartExamined", term) for term in terms or find_terms(label, REGION_OF_WORD)]
@@ -97,7 +97,7 @@ def find_regions(values: HeaderValues) -> list[Evidence]:
 
 
 def find_views(values: HeaderValues) -> list[Evidence]:
-    """Return the views that the tags name; some stations write them next to the body part ("CHEST LAT")."""
+    """The views that the tags name; some stations write them next to the body part ("CHEST LAT")."""
     found = [Evidence("ViewPosition", term) for term in find_terms(values.view_position or (), VIEW_OF_POSITION)]
     views = _coded_terms(values.view_codes, VIEW_OF_CODE, VIEW_OF_POSITION)
     found += [Evidence("ViewCodeSequence", term) for term in views]
@@ -109,7 +109,7 @@ def find_views(values: HeaderValues) -> list[Evidence]:
 
 
 def _coded_terms(concepts: Iterable[Concept] | None, codes: Mapping[str, str], words: Mapping[str, str]) -> list[str]:
-    """Return the terms of coded concepts: by the code, else by what the file says that it means."""
+    """The terms of coded concepts: by the code, else by what the file says that it means."""
     terms = []
     for concept in concepts or ():
         term = codes.get(concept.code or "")

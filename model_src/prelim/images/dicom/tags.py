@@ -71,8 +71,8 @@ def optional(keyword: str, read: Callable[[Dataset, str], Any]) -> Any:
 class HeaderValues:
     """What is read of a header, once; None for every tag that is absent, empty, or optional and invalid.
 
-    overlays  the file has overlays (60xx)
-    warnings  one for every optional tag that is invalid, free of patient data
+    overlays : the file has overlays (60xx)
+    warnings : one for every optional tag that is invalid, free of patient data
     """
 
     # The pixels
@@ -129,7 +129,7 @@ TAGS: dict[str, Tag] = {
 
 
 def parse(data_set: DataSet) -> Dataset:
-    """Return the elements of TAGS and no others: names, numbers and dates of patients never become values."""
+    """The elements of TAGS and no others: names, numbers and dates of patients never become values."""
     tags = [tag_of(tag.keyword) for tag in TAGS.values()]
     with fence("the DICOM header"):
         return read_dataset(
@@ -141,7 +141,7 @@ def parse(data_set: DataSet) -> Dataset:
 
 
 def read_header_values(dataset: Dataset) -> HeaderValues:
-    """Return the values of all TAGS.
+    """The values of all TAGS.
 
     Raises UnreadableInput (400) for an invalid value of a tag that is needed or decisive. Whether the needed ones are
     there is asked later, by `require`: a report without pixels is not a damaged image.
@@ -160,7 +160,7 @@ def read_header_values(dataset: Dataset) -> HeaderValues:
 
 
 def ignore_tag(name: str, reason: str) -> str:
-    """Return the warning that the tag of this field is invalid; `reason` goes after the name of the tag."""
+    """The warning that the tag of this field is invalid; `reason` goes after the name of the tag."""
     return f"invalid_value: {describe_tag(TAGS[name].keyword)} {reason}; the image is shown as if it were absent"
 
 

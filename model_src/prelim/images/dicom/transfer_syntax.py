@@ -36,7 +36,7 @@ STANDARD_ROOT = "1.2.840.10008."
 
 
 def is_known(syntax: str) -> bool:
-    """Return whether this is a transfer syntax of the standard, or a private one that is read here."""
+    """Whether this is a transfer syntax of the standard, or a private one that is read here."""
     if syntax in YOUNG_NAMES or syntax in NATIVE:
         return True
     with fence("a UID"):
@@ -44,7 +44,7 @@ def is_known(syntax: str) -> bool:
 
 
 def unsupported(syntax: str) -> Refused:
-    """Return the error for a transfer syntax that is not read here, by its name.
+    """The error for a transfer syntax that is not read here, by its name.
 
     Only the root of a private UID is repeated, which is its vendor's; any more could name a patient's image.
     """

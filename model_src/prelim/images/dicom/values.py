@@ -64,13 +64,13 @@ class Concept:
 
 
 def describe_tag(keyword: str) -> str:
-    """Return "(0028,0004) Photometric Interpretation" for "PhotometricInterpretation"."""
+    """Number and name of a tag: "(0028,0004) Photometric Interpretation" for "PhotometricInterpretation"."""
     tag = tag_of(keyword)
     return f"({tag >> 16:04X},{tag & 0xFFFF:04X}) {dictionary_description(tag)}"
 
 
 def tag_of(keyword: str) -> int:
-    """Return the number of a tag; KeyError for a keyword that is not in the standard."""
+    """The number of a tag; KeyError for a keyword that is not in the standard."""
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(keyword)
@@ -78,14 +78,14 @@ def tag_of(keyword: str) -> int:
 
 
 def standard_name(uid: str) -> str:
-    """Return the name and number of a UID of the standard; any other could be that of a patient's image."""
+    """The name and number of a UID of the standard; any other could be that of a patient's image."""
     with fence("a UID"):
         name = UID(uid).name
         return f"'{name}' ({uid})" if name != uid else "not in the standard" if uid else "absent"
 
 
 def read_raw(dataset: Dataset, keyword: str) -> RawValue | None:
-    """Return the bytes of a tag; None if it is absent or empty."""
+    """The bytes of a tag; None if it is absent or empty."""
     tag = tag_of(keyword)
     if tag not in dataset:
         return None
@@ -105,12 +105,12 @@ def read_raw(dataset: Dataset, keyword: str) -> RawValue | None:
 
 
 def read_presence(dataset: Dataset, keyword: str) -> bool | None:
-    """Return True if the tag is there, whatever its value."""
+    """True if the tag is there, whatever its value."""
     return True if tag_of(keyword) in dataset else None
 
 
 def read_texts(dataset: Dataset, keyword: str) -> list[str] | None:
-    """Return the values of a tag of text, without padding and without empty values at the end."""
+    """The values of a tag of text, without padding and without empty values at the end."""
     raw = read_raw(dataset, keyword)
     if raw is None:
         return None
@@ -123,7 +123,7 @@ def read_texts(dataset: Dataset, keyword: str) -> list[str] | None:
 
 
 def _decode(data: bytes) -> str:
-    """Return text as UTF-8 if it is that, else as Latin-1; words of other character sets are not known anyway."""
+    """Text as UTF-8 if it is that, else as Latin-1; words of other character sets are not known anyway."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -131,7 +131,7 @@ def _decode(data: bytes) -> str:
 
 
 def read_code(dataset: Dataset, keyword: str) -> str | None:
-    """Return the first code in capitals, although the standard has no small letters (PS3.5 6.2: CS).
+    """The first code in capitals, although the standard has no small letters (PS3.5 6.2: CS).
 
     What is not a code is never returned: in a damaged file it may be the patient's name, a few tags further on.
     """
@@ -145,7 +145,7 @@ def read_code(dataset: Dataset, keyword: str) -> str | None:
 
 
 def read_words(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
-    """Return the words of a label such as "Thorax p.a./lat", folded; they may be anything, even a name."""
+    """The words of a label such as "Thorax p.a./lat", folded; they may be anything, even a name."""
     values = read_texts(dataset, keyword)
     if values is None:
         return None
@@ -155,12 +155,12 @@ def read_words(dataset: Dataset, keyword: str) -> tuple[str, ...] | None:
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Return the words of a text, folded."""
+    """The words of a text, folded."""
     return tuple(re.findall(r"[^\W_]+", fold(text.replace(".", ""))))
 
 
 def read_uid(dataset: Dataset, keyword: str) -> str | None:
-    """Return a UID."""
+    """A UID."""
     values = read_texts(dataset, keyword)
     if values is None:
         return None
@@ -170,7 +170,7 @@ def read_uid(dataset: Dataset, keyword: str) -> str | None:
 
 
 def read_numbers(dataset: Dataset, keyword: str) -> np.ndarray | None:
-    """Return the values of a binary tag, (n,)."""
+    """The values of a binary tag, (n,)."""
     raw = read_raw(dataset, keyword)
     if raw is None:
         return None
@@ -181,7 +181,7 @@ def read_numbers(dataset: Dataset, keyword: str) -> np.ndarray | None:
 
 
 def read_whole(dataset: Dataset, keyword: str) -> int | None:
-    """Return one whole number, which some writers repeat."""
+    """One whole number, which some writers repeat."""
     raw = read_raw(dataset, keyword)
     if raw is None:
         return None
@@ -200,7 +200,7 @@ def read_whole(dataset: Dataset, keyword: str) -> int | None:
 
 
 def read_decimals(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
-    """Return the numbers of a tag up to the first value that is invalid."""
+    """The numbers of a tag up to the first value that is invalid."""
     raw = read_raw(dataset, keyword)
     if raw is None:
         return None
@@ -219,7 +219,7 @@ def read_decimals(dataset: Dataset, keyword: str) -> tuple[float, ...] | None:
 
 
 def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...] | None:
-    """Return the items of a sequence."""
+    """The items of a sequence."""
     tag = tag_of(keyword)
     if tag not in dataset:
         return None
@@ -240,7 +240,7 @@ def read_items(dataset: Dataset, keyword: str) -> tuple[Dataset, ...] | None:
 
 
 def read_coded_concepts(dataset: Dataset, keyword: str) -> tuple[Concept, ...] | None:
-    """Return the items of a code sequence (PS3.3 table 8.8-1)."""
+    """The items of a code sequence (PS3.3 table 8.8-1)."""
     items = read_items(dataset, keyword)
     if items is None:
         return None
@@ -251,7 +251,7 @@ def read_coded_concepts(dataset: Dataset, keyword: str) -> tuple[Concept, ...] |
 
 
 def read_concept(item: Dataset) -> Concept | None:
-    """Return the concept of one item, by its code and its meaning; None without both."""
+    """The concept of one item, by its code and its meaning; None without both."""
     code = None
     scheme = read_texts(item, "CodingSchemeDesignator")
     if scheme is None or SNOMED.fullmatch(scheme[0].upper()):
@@ -264,7 +264,7 @@ def read_concept(item: Dataset) -> Concept | None:
 
 
 def read_table(dataset: Dataset, keyword: str) -> LookupTable | None:
-    """Return the table of the first item of a LUT sequence (PS3.3 C.11.1.1).
+    """The table of the first item of a LUT sequence (PS3.3 C.11.1.1).
 
     Its `first` is as it is stored: whether it is signed depends on other tags.
     """
@@ -275,7 +275,7 @@ def read_table(dataset: Dataset, keyword: str) -> LookupTable | None:
 
 
 def read_entries(dataset: Dataset, descriptor: str, data: str) -> LookupTable:
-    """Return a table from the tags of its descriptor and of its entries; raises Invalid unless both are usable."""
+    """A table from the tags of its descriptor and of its entries; raises Invalid unless both are usable."""
     numbers, raw = read_numbers(dataset, descriptor), read_raw(dataset, data)
     if numbers is None or len(numbers) != 3 or raw is None:
         raise Invalid("has no table")
