@@ -49,12 +49,6 @@ NOT_SERVED = ("networks", "__pycache__")
 _SEED = 0
 
 
-def write_files(model: Model, folder: Path) -> None:
-    """Write an archive without its code; `ReportGenerator` can load it."""
-    write_model_files(model, folder)
-    write_manifest(folder)
-
-
 def write_model_files(model: Model, folder: Path) -> None:
     """Write an archive's networks, weights, tokenizer, gate, calibration and model.yaml, without code or manifest."""
     require_gate(model.config, model.gate, model.config.name)

@@ -1,10 +1,12 @@
-"""Archives with other files in them."""
+"""Archives with other files in them, and without code."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from export.package import write_model_files
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
+from prelim.networks.model_folder import Model
 
 
 def rewrite(archive: Path, change: Callable[[Path], None]) -> None:
@@ -15,3 +17,9 @@ def rewrite(archive: Path, change: Callable[[Path], None]) -> None:
     change(folder)
     write_manifest(folder)
     write_mar(folder, archive)
+
+
+def write_files(model: Model, folder: Path) -> None:
+    """Write an archive without its code; `ReportGenerator` can load it."""
+    write_model_files(model, folder)
+    write_manifest(folder)

@@ -19,8 +19,8 @@ from openpyxl import Workbook
 from PIL import Image
 from pyarrow import parquet
 
-from export.package import write_files
 from prelim.networks.model_folder import read_model_folder
+from tests.archives import write_files
 from tests.dicom_files import make_dicom, phantom
 from tests.tiny_model import png
 from tests.training.small_systems import sections

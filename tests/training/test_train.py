@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from export.package import write_files
 from prelim.networks.model_folder import read_model_folder
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.tiny_model import png
 from tests.training.small_systems import IU_XRAY, MODELS, small_run
 from training.datasets.trained_on import name_weights

@@ -14,13 +14,13 @@ from benchmarks.models.random_model import write_random_model
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint
 from benchmarks.serving.plain_handler.package import write_plain_archive
 from benchmarks.serving.plain_handler.plain_handler import PlainHandler
-from export.package import write_files
 from prelim.archive.archive import WEIGHTS
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import read_model_folder
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.tiny_model import png
 
 _WIDTHS = {

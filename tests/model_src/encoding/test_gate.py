@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.package import write_files
 from prelim.archive.archive import GATE, WEIGHTS, read_archive
 from prelim.archive.manifest import write_manifest
 from prelim.decoders.weights_file import read_weights
@@ -17,6 +16,7 @@ from prelim.errors import ArchiveError, UnlikeTraining
 from prelim.networks.model_folder import read_model_folder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.tiny_model import png, seen
 from training.evaluation.input_gate import fit, set_limit
 

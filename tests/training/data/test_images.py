@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.package import write_files
 from prelim.archive.archive import read_archive
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import read_model_folder
+from tests.archives import write_files
 from tests.training.small_systems import MODELS
 from training.data.augment import augment
 from training.data.features import INDEX, name_image, read_index

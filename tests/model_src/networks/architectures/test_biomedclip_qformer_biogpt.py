@@ -10,7 +10,6 @@ from torch import Tensor
 
 from export.export_onnx import export_onnx
 from export.import_checkpoint import import_checkpoint
-from export.package import write_files
 from prelim.archive.archive import CONFIG, WEIGHTS
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import read_weights
@@ -20,6 +19,7 @@ from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import Model, build_network
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.model_src.networks.architectures.small_biogpt import (
     PARTS,
     SYSTEM,

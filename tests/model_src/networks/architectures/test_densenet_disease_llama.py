@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from export.package import write_files
 from prelim.archive.archive import VISION
 from prelim.decoders.decoder import IMAGE
 from prelim.encoding.onnx_session import OnnxSession
@@ -16,6 +15,7 @@ from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import Model
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.model_src.networks.architectures.small_llama import DISEASES, WORDS, originals_report, small_model
 from tests.tiny_model import png, seen
 

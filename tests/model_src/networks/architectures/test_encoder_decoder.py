@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from transformers import VisionEncoderDecoderModel, ViTImageProcessorPil
 
 from export.import_checkpoint import import_checkpoint
-from export.package import write_files
 from export.tokenizers.read import read_tokenizer
 from prelim.decoders.weights_file import materialize
 from prelim.errors import ArchiveError
@@ -25,6 +24,7 @@ from prelim.networks.model_folder import read_model_folder, read_network
 from prelim.networks.trained_decoder import for_serving
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.model_src.networks.architectures.small_encoder_decoder import (
     ENCODERS,
     SIDE,

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from export.import_checkpoint import import_checkpoint
-from export.package import write_files
 from prelim.errors import ArchiveError, InputError
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess
@@ -18,6 +17,7 @@ from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import MODEL_CARD, read_model_folder, read_network
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.model_src.networks.architectures.small_llava import SIDE, originals_ids, save_llava, small_llava
 from tests.tiny_model import png
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from export.export_onnx import export_onnx
-from export.package import write_files
 from export.tokenizers.llama import llama_tokenizer
 from prelim.archive.model_config import ModelConfig
 from prelim.encoding.onnx_session import Array
@@ -17,6 +16,7 @@ from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import Model, build_network
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.model_src.networks.architectures.small_xraygpt import PARTS, published_rule, small_model
 from tests.tiny_model import png, seen
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from export.export_onnx import export_onnx
-from export.package import write_files
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
 from tests.forcing import logits_after_each
 from tests.tiny_model import seen
 from tests.tiny_xreport import BOS, EOS, SIZE, greedy_of_the_original, small_model, tiny_network
