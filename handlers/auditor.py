@@ -80,7 +80,7 @@ class Auditor:
         if (folder, key, findings) == (None, None, None):
             return None
         if not folder or not key:
-            raise AuditError(f"{FOLDER} is {folder!r} and {KEY} is {key!r}; set both, to a folder and a file, or none")
+            raise AuditError(f"{FOLDER} is {folder!r} and {KEY} is {key!r}; set both (a folder and a file) or neither")
         for name, path in ((FOLDER, folder), (KEY, key)):
             # A worker is started in the folder of its archive.
             if not Path(path).is_absolute():
@@ -106,8 +106,8 @@ class Auditor:
         except AuditError as error:
             log("not_recorded", request=exchange.name, reason=str(error))
             raise NotAudited(
-                "the report could not be entered in the audit log of this site, and no report is given without; try "
-                "again later"
+                "the report could not be entered in this site's audit log, and no report is returned without its line; "
+                "try again later"
             ) from None
 
     def refuse(self, name: str, failure: Failure) -> None:

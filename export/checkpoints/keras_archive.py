@@ -116,7 +116,7 @@ def _inputs(layers: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     # The batch dimension, the first, is None.
     shapes = [[side or 0 for side in layer["config"].get("batch_shape", ())] for layer in inputs]
     if any(not isinstance(side, int) or side < 0 for shape in shapes for side in shape):
-        raise ValueError(f"an InputLayer of {MODEL} has a batch_shape that is not one")
+        raise ValueError(f"an InputLayer of {MODEL} has an invalid batch_shape")
     return {f"InputLayer.{place}": torch.empty(shape) for place, shape in enumerate(shapes) if shape}
 
 

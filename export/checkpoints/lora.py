@@ -160,7 +160,9 @@ class AdapterSettings:
         try:
             return next((found[p] for p in found if re.match(rf"(.*\.)?({p})$", name)), self.config.get(general))
         except re.error as error:
-            raise ArchiveError(f"adapter_config.json has a pattern in {patterns} that is not one: {error}") from error
+            raise ArchiveError(
+                f"adapter_config.json has a pattern in {patterns} that is not a regular expression: {error}"
+            ) from error
 
     def _stored(self, name: str, default: Any) -> Any:
         """A value of adapter_config.json, which omits defaults of its time; None if there is no such file."""

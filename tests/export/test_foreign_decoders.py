@@ -351,7 +351,8 @@ VARIANTS = {
         adapted(settings={"alpha_pattern": ["q_proj"]}), refused="alpha_pattern = .*must map"
     ),
     "invalid pattern": Variant(
-        adapted(settings={"alpha_pattern": {"q_proj(": 2}}), refused="a pattern in alpha_pattern that is not one"
+        adapted(settings={"alpha_pattern": {"q_proj(": 2}}),
+        refused="a pattern in alpha_pattern that is not a regular expression",
     ),
     "stale copy in another shard": Variant(stale_copy),
     "two adapters": Variant(two_adapters, refused="is a second adapter"),
