@@ -5,16 +5,20 @@ Its rules are those of docs/decisions/0008-in-flight-batching-over-http-and-grpc
 
 import itertools
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ts.context import Context, RequestProcessor
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 from handlers.report_handler import ReportHandler
 
-METRICS = Path(__file__).resolve().parent.parent.parent / "handlers" / "metrics.yaml"
+HANDLERS = Path(__file__).resolve().parents[2] / "handlers"
+METRICS = HANDLERS / "metrics.yaml"
+LOG4J = HANDLERS / "log4j2.xml"
 HTTP = {"explain": "False", "url_path": "", "Host": "127.0.0.1"}
 
 
@@ -117,3 +121,17 @@ class Frontend:
             del self.jobs[request_id]
         else:
             job.cached_in_backend = True
+
+
+def image(word: bytes, **options: object) -> dict[str, object]:
+    """An HTTP item with an image and options as multipart parts."""
+    return {"image": bytearray(word)} | {name: str(value).encode() for name, value in options.items()}
+
+
+def events(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """The lines of the handler's log about an event; all of its lines are of the form that log4j2.xml passes on."""
+    handler = re.search(r'name="handler">MODEL_LOG (.*)</Property>', LOG4J.read_text(encoding="utf-8"))
+    assert handler is not None
+    written = [record.getMessage() for record in caplog.records if record.name == "handlers.journal"]
+    assert all(re.fullmatch(handler[1], line) for line in written)
+    return [line for line in map(json.loads, written) if line["event"] == event]

@@ -3,28 +3,19 @@
 import inspect
 import json
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import handlers.report_handler
 from handlers.report_handler import ReportGenerator
-from launcher.environment import ROOT
 from prelim.errors import ArchiveError
 from prelim.images.decoding_process import DECODING
 from tests.handlers.fake_generator import FakeGenerator
-from tests.handlers.frontend import Frontend, Job
+from tests.handlers.frontend import Frontend, Job, events, image
 
 INTERNAL = "InternalError"
-LOG4J = ROOT / "handlers" / "log4j2.xml"
-
-
-def image(word: bytes, **options: object) -> dict[str, object]:
-    """An HTTP item with an image and options as multipart parts."""
-    return {"image": bytearray(word)} | {name: str(value).encode() for name, value in options.items()}
 
 
 def test_handler_module_defines_one_class() -> None:
@@ -364,111 +355,3 @@ def test_header_does_not_make_a_request_a_description(serve: Callable[..., Front
     frontend.call()
 
     assert job.body["status"] == "UNVERIFIED"
-
-
-def test_metrics_are_written(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
-    """Times, tokens, rejections and cancellations are written with the units that are declared."""
-    caplog.set_level(logging.INFO)
-    frontend.submit(image(b"good"))
-    frontend.submit(image(b"broken"))
-    frontend.run()
-    frontend.submit(image(b"gone", max_new_tokens=100))
-    frontend.call()
-    frontend.jobs.clear()
-    frontend.submit(image(b"good"))
-    frontend.run()
-
-    written = [line for line in caplog.messages if line.startswith("[METRICS]")]
-    for expected in (
-        "prelim_decode_seconds.Seconds:0.003|#ModelName:fake,Level:Model|#type:HISTOGRAM",
-        "prelim_tokens_generated_total.Count:6|",
-        "prelim_rejected_total.Count:1|#Status:415,Reason:NotAnImage,ModelName:fake,Level:Model|#type:COUNTER",
-        "prelim_report_seconds.Seconds:",
-        "prelim_cancelled_total.Count:1|",
-        "prelim_batch_occupancy_ratio.Ratio:0.25|",
-        "prelim_active_requests.Count:1|",
-        "prelim_active_requests.Count:0|",
-    ):
-        assert any(expected in line for line in written), expected
-
-
-@pytest.mark.parametrize("reason", [None, "the processor has no AVX2"])
-def test_a_step_that_is_not_compiled_is_reported(
-    serve: Callable[..., Frontend], generator: FakeGenerator, caplog: pytest.LogCaptureFixture, reason: str | None
-) -> None:
-    """The start logs the reason, and a gauge is 0 instead of 1."""
-    caplog.set_level(logging.INFO)
-    generator.not_compiled = reason
-    serve()
-
-    assert any(f"prelim_compiled_step.Count:{int(reason is None)}|" in line for line in caplog.messages)
-    assert any("prelim_slots.Count:4|" in line for line in caplog.messages)
-    # A counter that began with its first increase would hide it from Prometheus.
-    assert any("prelim_non_finite_total.Count:0|" in line for line in caplog.messages)
-    assert [line["reason"] for line in events(caplog, "not_compiled")] == ([reason] if reason else [])
-
-
-def events(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
-    """The lines of the handler's log about an event; all of its lines are of the form that log4j2.xml passes on."""
-    handler = re.search(r'name="handler">MODEL_LOG (.*)</Property>', LOG4J.read_text(encoding="utf-8"))
-    assert handler is not None
-    written = [record.getMessage() for record in caplog.records if record.name == "handlers.journal"]
-    assert all(re.fullmatch(handler[1], line) for line in written)
-    return [line for line in map(json.loads, written) if line["event"] == event]
-
-
-@pytest.mark.parametrize("given", ["case-7", 64 * "a", "", "two words", 65 * "a", "caf\u00e9"])
-def test_id_of_a_request_is_in_log_and_error(frontend: Frontend, caplog: pytest.LogCaptureFixture, given: str) -> None:
-    """The header's over HTTP, the input's over gRPC, where it is well formed; otherwise TorchServe's."""
-    caplog.set_level(logging.INFO)
-    good = frontend.submit(image(b"good"), {"X-Request-Id": given})
-    chat = frontend.submit({"body": bytearray(b"broken")}, {"x-request-id": given, "url_path": "v1/chat/completions"})
-    broken = frontend.submit({"body": bytearray(b"broken")}, {"x-request-id": given})
-    over_grpc = [frontend.submit_grpc(image=word, request_id=given.encode()) for word in (b"good", b"broken")]
-    frontend.run()
-
-    assert (good.status, over_grpc[0].body["status"]) == (200, "UNVERIFIED")
-    lines = events(caplog, "answer")
-    assert sorted(line["code"] for line in lines) == [200, 200, 400, 415, 415]
-    assert all(line["request"] == given or line["request"].startswith("request-") for line in lines)
-    assert {line["request"] == given for line in lines} == {given in ("case-7", 64 * "a")}
-    names = {job.body["error"]["request_id"] for job in (broken, chat, over_grpc[1])}
-    assert names <= {line["request"] for line in lines}
-    assert json.loads(broken.response_headers["X-Prelim-Error"]) == broken.body
-    assert "X-Prelim-Error" not in good.response_headers
-
-
-def test_field_request_id_is_unknown_over_http(frontend: Frontend) -> None:
-    """There is a header for it."""
-    job = frontend.submit(image(b"good", request_id="a"))
-    frontend.run()
-    assert job.status == 400
-
-
-def test_every_answer_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
-    """One line for each request, with its id, status, and how many tokens or what kind of error."""
-    caplog.set_level(logging.INFO)
-    for word in (b"good", b"broken"):
-        frontend.submit(image(word))
-    ids = list(frontend.jobs)
-    frontend.run()
-
-    good, broken = ([line for line in events(caplog, "answer") if line["request"] == one] for one in ids)
-    assert [(line["code"], line["tokens"], line["finish_reason"]) for line in good] == [(200, 6, "length")]
-    assert [(line["code"], line["reason"]) for line in broken] == [(415, "NotAnImage")]
-
-
-def test_nothing_of_a_request_is_logged(frontend: Frontend, caplog: pytest.LogCaptureFixture) -> None:
-    """Logs hold request ids, codes and counts; no header, no field, no text."""
-    caplog.set_level(logging.DEBUG)
-    name_in_request = "Mueller"
-    frontend.submit(
-        image(name_in_request.encode(), prompt=name_in_request),
-        {"Authorization": name_in_request, "X-Name": name_in_request},
-    )
-    frontend.submit({"body": bytearray(b"broken")}, {"Authorization": name_in_request})
-    frontend.submit({name_in_request: bytearray(b"broken"), "image": bytearray(b"x")})
-    frontend.run()
-
-    assert caplog.messages
-    assert name_in_request not in caplog.text

@@ -17,7 +17,7 @@ from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutp
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
-from prelim.report import Report, cut_at_stop, sections
+from prelim.report import Report
 from prelim.report_generator import EMPTY_REPORT, ReportGenerator, ReportRequest
 from tests.tiny_model import png
 
@@ -182,13 +182,6 @@ def test_image_comes_in_one_way(generator: ReportGenerator, request_: ReportRequ
         raise error
 
 
-@pytest.mark.parametrize("images", [{"image": "chest.jpg"}, {"image": Path("chest.jpg")}, {"images": (png(), "a")}])
-def test_path_instead_of_bytes_is_explained(images: Any) -> None:
-    """When the request is made."""
-    with pytest.raises(UnreadableInput, match=r"an image is of type \w+; give the bytes of its file"):
-        ReportRequest(**images)
-
-
 def test_requests_in_flight_are_not_lost(generator: ReportGenerator) -> None:
     """An id is used once at a time, and `generate` returns only its own reports."""
     expected = one(generator, ReportRequest(image=png(1))).token_ids
@@ -336,26 +329,6 @@ def test_reports_are_unverified(generator: ReportGenerator) -> None:
     assert report.status == "UNVERIFIED"
     assert set(report.timing_ms) == {"queue", "preprocess", "vision", "decode"}
     assert all(value >= 0 for value in report.timing_ms.values())
-
-
-@pytest.mark.parametrize(
-    ("text", "findings", "impression"),
-    [
-        ("no headings at all", None, None),
-        ("Findings: clear lungs. Impression: normal chest.", "clear lungs.", "normal chest."),
-        ("IMPRESSION : normal", None, "normal"),
-        ("findings: a findings: b", "a", None),
-    ],
-)
-def test_sections_are_found_by_their_headings(text: str, findings: str | None, impression: str | None) -> None:
-    """Sections are what follows their heading; without a heading there is none."""
-    assert sections(text) == (findings, impression)
-
-
-def test_text_is_cut_before_the_first_stop() -> None:
-    """What a stop text ends is the text before it."""
-    assert cut_at_stop("clear lungs ### doctor: ###", ("doctor", "###")) == "clear lungs"
-    assert cut_at_stop("clear lungs", ("###",)) == "clear lungs"
 
 
 def test_return_image_is_what_the_network_reads(generator: ReportGenerator) -> None:
