@@ -282,7 +282,7 @@ def test_forms_that_nobody_could_read_stay_here(site: Site, path: str, parameter
 
 
 def test_other_multipart_bodies_are_no_forms(site: Site) -> None:
-    """They cannot be taken apart, and are no images either."""
+    """They cannot be taken apart, nor are they images."""
     assert site.ask("POST", "/predictions/demo", b"x", Content_Type="multipart/mixed; boundary=a")[0] == 415
     assert site.recorder.seen == []
 
