@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from prelim.errors import InvalidOption
 from tests.handlers.chat import PATH, assistant, error, events, image, submit, user
 from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import Frontend
@@ -148,48 +147,6 @@ def test_failure_in_a_stream_that_has_begun(frontend: Frontend, generator: FakeG
     last = b"".join(job.chunks).split(b"\n\n")[-2]
     assert json.loads(last.removeprefix(b"data: "))["error"]["type"] == "server_error"
     assert b"[DONE]" not in b"".join(job.chunks)
-
-
-def schema_of(**schema: Any) -> dict[str, Any]:
-    """A response format."""
-    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-
-
-JSON_OBJECT = {"type": "json_object"}
-
-
-FOUND_BY_THE_MODEL: list[tuple[InvalidOption, dict[str, Any], str, str | None]] = [
-    (
-        InvalidOption("grammar is x", "grammar"),
-        {"response_format": JSON_OBJECT},
-        "response_format is x",
-        "response_format",
-    ),
-    (InvalidOption("grammar is x", "grammar"), {"grammar": "x"}, "grammar is x", "grammar"),
-    (InvalidOption("max_new_tokens is 9", "max_new_tokens"), {}, "max_tokens is 9", "max_tokens"),
-    (InvalidOption("num_return_sequences 2, max_new_tokens 9", "num_return_sequences"), {}, "n 2, max_tokens 9", "n"),
-    (InvalidOption("the prompt is long", "prompt"), {}, "the prompt is long", "messages"),
-    (InvalidOption("the options allow no further token"), {}, "the options allow no further token", None),
-]
-"""What the model raises, members of the request, message and param of the answer."""
-
-
-@pytest.mark.parametrize("case", FOUND_BY_THE_MODEL)
-def test_what_the_model_cannot_take_is_named(
-    frontend: Frontend,
-    generator: FakeGenerator,
-    monkeypatch: pytest.MonkeyPatch,
-    case: tuple[InvalidOption, dict[str, Any], str, str | None],
-) -> None:
-    """By the client's own name, also where the model finds the fault and not the reader of the request."""
-    found, members, message, param = case
-
-    def refuse(*_: object) -> None:
-        raise found
-
-    monkeypatch.setattr(generator, "add", refuse)
-    job = submit(frontend, **members)
-    assert (job.status, error(job)["message"], error(job)["param"]) == (400, message, param)
 
 
 @pytest.mark.parametrize(("name", "status"), [("fake", 200), ("fake/7", 200), (None, 200), ("gpt-4o", 404), (7, 404)])

@@ -7,13 +7,21 @@ from typing import Any
 import pytest
 
 from handlers.completion import FIXED, PARAMETERS, UNREAD
+from prelim.errors import InvalidOption
 from prelim.generation.options import GenerationOptions
 from tests.handlers.chat import PATH, assistant, error, image, submit, uri, url, user
 from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import Frontend
 
+JSON_OBJECT = {"type": "json_object"}
+
 LARGE = bytes(200_000)
 """More than the JSON of a request may have, an image not counted."""
+
+
+def schema_of(**schema: Any) -> dict[str, Any]:
+    """A response format."""
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
 
 
 @pytest.mark.parametrize(
@@ -238,3 +246,37 @@ def test_every_parameter_has_one_meaning() -> None:
     """No name is read, fixed and unread at once."""
     assert not PARAMETERS.keys() & FIXED.keys()
     assert not (PARAMETERS.keys() | FIXED.keys()) & set(UNREAD)
+
+
+FOUND_BY_THE_MODEL: list[tuple[InvalidOption, dict[str, Any], str, str | None]] = [
+    (
+        InvalidOption("grammar is x", "grammar"),
+        {"response_format": JSON_OBJECT},
+        "response_format is x",
+        "response_format",
+    ),
+    (InvalidOption("grammar is x", "grammar"), {"grammar": "x"}, "grammar is x", "grammar"),
+    (InvalidOption("max_new_tokens is 9", "max_new_tokens"), {}, "max_tokens is 9", "max_tokens"),
+    (InvalidOption("num_return_sequences 2, max_new_tokens 9", "num_return_sequences"), {}, "n 2, max_tokens 9", "n"),
+    (InvalidOption("the prompt is long", "prompt"), {}, "the prompt is long", "messages"),
+    (InvalidOption("the options allow no further token"), {}, "the options allow no further token", None),
+]
+"""What the model raises, members of the request, message and param of the answer."""
+
+
+@pytest.mark.parametrize("case", FOUND_BY_THE_MODEL)
+def test_what_the_model_cannot_take_is_named(
+    frontend: Frontend,
+    generator: FakeGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[InvalidOption, dict[str, Any], str, str | None],
+) -> None:
+    """By the client's own name, also where the model finds the fault and not the reader of the request."""
+    found, members, message, param = case
+
+    def refuse(*_: object) -> None:
+        raise found
+
+    monkeypatch.setattr(generator, "add", refuse)
+    job = submit(frontend, **members)
+    assert (job.status, error(job)["message"], error(job)["param"]) == (400, message, param)
