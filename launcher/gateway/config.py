@@ -24,7 +24,7 @@ from launcher.gateway.errors import (
     write_error,
 )
 from launcher.gateway.keys import check_keys, write_private
-from launcher.gateway.settings import Settings
+from launcher.gateway.settings import Settings, as_host
 from launcher.gateway.upstream import Upstream
 from launcher.ports import read_properties
 
@@ -98,7 +98,7 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "open_requests": settings.open_requests,
         "open": "" if settings.keys else 1,
         "body_types": body_types(),
-        "known_hosts": " ".join(f'"{name.lower()}" 1;' for name in settings.names),
+        "known_hosts": " ".join(f'"{host}" 1;' for host in sorted({as_host(name) for name in settings.names})),
         "unavailable": UNAVAILABLE,
         **upstream.directives(settings.server_requests),
         **upstream_directives(),

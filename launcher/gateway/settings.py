@@ -1,6 +1,7 @@
 """The gateway's settings, deploy/nginx/gateway.yaml."""
 
 import dataclasses
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,22 @@ from prelim_client.loopback import is_loopback
 
 _ADDRESS = re.compile(r"(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:]+\]):\d{1,5}")
 _NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{1,253}")
+_HOST = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _MODEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 LISTS, FILES = ("names", "routes"), ("keys", "drafts_token", "routes")
 
 OWN = "own"
 """The gateway starts a bridge of its own."""
+
+
+def as_host(name: str) -> str | None:
+    """A host name or IP address as nginx has it of a request's Host, or None for anything else."""
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    try:
+        return f"[{ipaddress.IPv6Address(bare)}]" if "%" not in bare else None
+    except ValueError:
+        return name.lower().removesuffix(".") if _HOST.fullmatch(name) else None
 
 
 @dataclass(frozen=True)
@@ -114,8 +125,10 @@ class Settings:
                 raise LaunchError(f"{name} is {address!r}; allowed: an IP address and a port, such as 127.0.0.1:8088")
             if not is_loopback(address) and (self.tls is None or self.keys is None):
                 raise LaunchError(f"{name} is {address}, which is not loopback: set tls and keys")
-        if not self.names or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in self.names):
-            raise LaunchError(f"names is {list(self.names)!r}; allowed: a list of host names")
+        if not self.names or not all(isinstance(name, str) and as_host(name) for name in self.names):
+            raise LaunchError(
+                f"names is {list(self.names)!r}; allowed: a list of host names and addresses, without ports"
+            )
         if not isinstance(self.model, str) or not _MODEL.fullmatch(self.model):
             raise LaunchError(f"model is {self.model!r}; allowed: the name of a served model")
         if self.drafts not in (None, OWN) and (not isinstance(self.drafts, str) or not _ADDRESS.fullmatch(self.drafts)):

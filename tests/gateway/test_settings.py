@@ -9,7 +9,7 @@ import pytest
 
 from launcher.errors import LaunchError
 from launcher.gateway.keys import add_key, check_keys, read_token
-from launcher.gateway.settings import Settings
+from launcher.gateway.settings import Settings, as_host
 from tests.gateway.conftest import open_site, write_certificate
 from tests.gateway.recorder import Recorder
 
@@ -22,6 +22,18 @@ def test_committed_settings_are_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        *(("Reports.Test.", "reports.test"), ("10.0.0.1", "10.0.0.1"), ("a_b", "a_b")),
+        *(("::1", "[::1]"), ("[::1]", "[::1]"), ("[2001:DB8:0::1]", "[2001:db8::1]")),
+    ],
+)
+def test_a_name_is_written_as_the_host_of_a_request(name: str, host: str) -> None:
+    """In small letters, without the last dot, an address of IPv6 in brackets and short."""
+    assert as_host(name) == host
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("listen: 0.0.0.0:8443", "not loopback: set tls and keys"),
@@ -30,6 +42,7 @@ def test_committed_settings_are_the_defaults() -> None:
         ("listen: 8080", "listen is"),
         ("names: [a, 'b; return 200']", "names is"),
         ("names: []", "names is"),
+        *((f"names: ['{name}']", "without ports") for name in ("a:80", "[a]", "[::1", "fe80::1%lo", "a..b", "a@b", "")),
         ("names: localhost", "names is 'localhost'; allowed: a list"),
         ("routes: missing.conf", "routes is 'missing.conf'; allowed: a list"),
         ("routes: [1]", r"routes is \[1\]; allowed: names of files"),
