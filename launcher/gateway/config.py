@@ -98,7 +98,7 @@ def render(folder: Path, settings: Settings, upstream: Upstream, log: Path) -> s
         "open_requests": settings.open_requests,
         "open": "" if settings.keys else 1,
         "body_types": body_types(),
-        "known_hosts": " ".join(f'"{host}" 1;' for host in sorted({as_host(name) for name in settings.names})),
+        "known_hosts": " ".join(f'"{host}" 1;' for host in dict.fromkeys(map(as_host, settings.names))),
         "unavailable": UNAVAILABLE,
         **upstream.directives(settings.server_requests),
         **upstream_directives(),
