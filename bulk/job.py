@@ -62,7 +62,7 @@ def run_job(job: Job) -> Mapping[str, Any]:
     if todo.blocks:
         with Progress(todo.studies, todo.total) as progress, _ray(job.address):
             cpus = ray.cluster_resources().get("CPU", 1)
-            workers = job.workers or max(1, int(cpus // job.threads))
+            workers = _count_workers(job, int(cpus))
             for counts in _decode(job, todo, run, min(workers, todo.blocks)):
                 progress.add(int(counts["reports"].sum()), int(counts["errors"].sum()))
                 reports += int(counts["reports"].sum())
@@ -76,6 +76,16 @@ def run_job(job: Job) -> Mapping[str, Any]:
     summary = {"studies": todo.total, **_counts(output)}
     output.end(summary | speed | earlier, run)
     return summary | speed
+
+
+def _count_workers(job: Job, cpus: int) -> int:
+    """How many workers to start. Raises JobError where this machine has not enough processors for one."""
+    # A cluster may add larger nodes when it is asked for them.
+    if job.address is None and job.threads > cpus:
+        raise JobError(
+            f"--threads is {job.threads}, but this machine has {cpus} processors, and a worker would never start"
+        )
+    return job.workers or max(1, cpus // job.threads)
 
 
 def _identity(job: Job) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def _decode(job: Job, todo: Todo, run: str, workers: int) -> Iterator[Mapping[st
 
 def _check_apart(source: Location, output: Location) -> None:
     """Raise JobError if the reports would be studies of the next run."""
-    if f"{output.url}/".startswith(f"{source.url.rstrip('/')}/"):
+    if source.contains(output):
         raise JobError(f"the output {output.url} is in the input folder; choose a folder outside of it")
 
 
@@ -136,7 +146,7 @@ def _check_reachable(address: str) -> None:
         raise JobError(f"the address {address!r:.100} is not HOST:PORT or ray://HOST:PORT")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise JobError(f"no Ray cluster at {address}: {error}") from error
 
 

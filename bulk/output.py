@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from bulk.errors import JobError
 from bulk.storage import Location
-from bulk.studies import Ids, hash_ids
+from bulk.studies import Ids, hash_ids, is_text
 from prelim.formats.json_text import RepeatedKey, load_json
 from prelim.report import UNVERIFIED
 
@@ -109,6 +109,7 @@ class Output:
             earlier = _read_object(self._job)
             changed = [key for key in job if earlier is None or earlier.get(key) != job[key]]
             if not changed:
+                self._make_folders()
                 return
             if next(self.parts(), None):
                 if earlier is None:
@@ -121,11 +122,17 @@ class Output:
                     f"{self.folder.url} has reports of another job: its {name} is {before!r:.200}, this one's "
                     f"{now!r:.200}; choose another folder"
                 )
-        elif self.folder.is_folder() and next(self.folder.files(recursive=True), None):
+        elif self.folder.is_file():
+            raise JobError(f"{self.folder.url} is a file; choose a folder for the reports")
+        elif self.folder.has_files():
             raise JobError(f"{self.folder.url} has other files; choose an empty folder, or one that does not exist")
+        self._make_folders()
+        self._job.write(json.dumps(dict(job), indent=1, sort_keys=True).encode())
+
+    def _make_folders(self) -> None:
+        """Make what a copy of the output, or a bucket, may lack: a folder without files."""
         self._reports.make_folder()
         self.work.make_folder()
-        self._job.write(json.dumps(dict(job), indent=1, sort_keys=True).encode())
 
     def own(self, run: str) -> None:
         """Make a run the owner; what an earlier one was about to write has been written when this returns."""
@@ -150,10 +157,13 @@ class Output:
 
     def parts(self) -> Iterator[Location]:
         """The files with reports."""
-        return (part for part in self._reports.files() if part.name.endswith(_PARQUET))
+        return (part for part in self._reports.files() if part.name.endswith(_PARQUET) and is_text(part.name))
 
     def done(self) -> Ids:
-        """Sorted hashes of the ids that have a row. Raises JobError for damaged files: the first, and how many."""
+        """Sorted hashes of the ids that have a row.
+
+        Raises JobError for damaged files, the first and how many, and for a second row of a study.
+        """
         hashes: list[Ids] = []
         damaged: list[JobError] = []
         for part in self.parts():
@@ -164,7 +174,10 @@ class Output:
         if damaged:
             more = f" (and {len(damaged) - 1} more there)" if damaged[1:] else ""
             raise JobError(f"{damaged[0]}{more}") from damaged[0]
-        return np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
+        done = np.sort(np.concatenate(hashes)) if hashes else np.empty(0, np.uint64)
+        if twice := int((done[1:] == done[:-1]).sum()):
+            raise JobError(f"{self._reports.url} has a second row for {twice} studies; remove what was copied there")
+        return done
 
     def forget_errors(self) -> int:
         """Remove the rows of studies that got no report, so that they are tried again; how many there were."""

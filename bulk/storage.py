@@ -1,5 +1,6 @@
 """Paths that may be in a bucket: one class over PyArrow's and fsspec's file systems."""
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -65,6 +66,28 @@ class Location:
     def is_folder(self) -> bool:
         """Whether a folder is there."""
         return self.info().type == fs.FileType.Directory
+
+    def contains(self, other: "Location") -> bool:
+        """Whether another location is this one or below it, however either is written."""
+        (system, path), (other_system, other_path) = self._resolve(), other._resolve()
+        if isinstance(system, fs.LocalFileSystem):
+            path, other_path = os.path.realpath(path), os.path.realpath(other_path)
+        return bool(system.equals(other_system)) and f"{other_path}/".startswith(f"{path.rstrip('/')}/")
+
+    def has_files(self) -> bool:
+        """Whether a file is anywhere below the folder, hidden ones left out; looks only as far as the first."""
+        system, path = self._resolve()
+        folders = [path]
+        while folders:
+            for info in system.get_file_info(fs.FileSelector(folders.pop(), allow_not_found=True)):
+                name = _path(info)
+                if name.rpartition("/")[2].startswith("."):
+                    continue
+                if info.type == fs.FileType.File:
+                    return True
+                if info.type == fs.FileType.Directory:
+                    folders.append(name)
+        return False
 
     def make_folder(self) -> None:
         """Create the folder and those above it, if they are not there."""

@@ -17,6 +17,7 @@ from prelim.formats.json_text import RepeatedKey, load_json
 
 ID_COLUMNS = ("study_id", "id", "uid")
 IMAGE_COLUMNS = ("images", "image", "image_path", "path", "file")
+_TABLES = ("csv", "parquet", "json")
 _ROWS = 4096
 """Rows of a table in memory at a time."""
 
@@ -55,22 +56,29 @@ class StudyList:
 
         Raises JobError naming the row, where an id is missing, and the file, where it cannot be read.
         """
+        suffix = self.location.name.rpartition(".")[2].lower()
         if self.location.is_folder():
+            if suffix in _TABLES:
+                raise JobError(f"{self.location.url} is a folder; give one of its files, or a folder of images")
             return self._read_folder()
         if not self.location.is_file():
             raise JobError(f"{self.location.url} does not exist; give a folder, or a .csv, .parquet or .json file")
-        suffix = self.location.name.rsplit(".", 1)[-1].lower()
-        if suffix == "json":
-            return self._read_rexrank()
-        if suffix in ("csv", "parquet"):
-            return self._read_table(suffix)
-        raise JobError(f"{self.location.url}: expected a folder, or a .csv, .parquet or .json file")
+        if suffix not in _TABLES:
+            raise JobError(f"{self.location.url}: expected a folder, or a .csv, .parquet or .json file")
+        if self.images is not None and "://" not in self.images.url and not self.images.is_folder():
+            raise JobError(f"{self.images.url}, which the names of images start at, is no folder")
+        return self._read_rexrank() if suffix == "json" else self._read_table(suffix)
 
     def _read_folder(self) -> Iterator[BulkStudy]:
-        """Every file below a folder; its path is the id. One whose name is not UTF-8 is a study without an image."""
+        """Every file below a folder; its path is the id. One whose name is not UTF-8 is a study without an image.
+
+        Raises JobError where there is none, as below the place of a volume that is not mounted.
+        """
+        if not self.location.has_files():
+            raise JobError(f"{self.location.url} has no files; give a folder with images")
         for file in self.location.files(recursive=True):
             name = file.name_in(self.location)
-            if _is_text(name):
+            if is_text(name):
                 yield BulkStudy(name, (file.url,))
             else:
                 yield BulkStudy(name.encode(errors="surrogateescape").decode(errors="backslashreplace"), ())
@@ -108,13 +116,18 @@ class StudyList:
 
     def _study(self, study_id: Any, names: Sequence[Any], place: str) -> BulkStudy:
         """A study of a table; without images where one has no name. Raises JobError naming the row without an id."""
-        if study_id is None or str(study_id) == "":
+        if study_id is None or study_id == "":
             raise JobError(f"{self.location.url}, {place}: the id is empty")
-        if not _is_text(str(study_id)):
+        if not isinstance(study_id, str | int):
+            raise JobError(
+                f"{self.location.url}, {place}: the id is {study_id!r:.80} ({type(study_id).__name__}); write ids as "
+                "text or whole numbers"
+            )
+        if not is_text(str(study_id)):
             raise JobError(
                 f"{self.location.url}, {place}: the id has half of a surrogate pair, which UTF-8 cannot write"
             )
-        if not all(isinstance(name, str) and name and _is_text(name) for name in names):
+        if not all(isinstance(name, str) and name and "\0" not in name and is_text(name) for name in names):
             names = ()
         folder = self.images or self.location.parent
         return BulkStudy(str(study_id), tuple(folder.join(name).url for name in names))
@@ -159,7 +172,7 @@ def _without_rows(schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema)
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Whether UTF-8, and so Parquet, can hold a name of a file or of a study."""
     try:
         name.encode()

@@ -19,7 +19,7 @@ from bulk.settings import Job
 from bulk.storage import Location
 from bulk.studies import BulkStudy
 from bulk.todo import Todo
-from prelim.errors import RequestError, UnreadableInput
+from prelim.errors import InputError, RequestError, UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -56,9 +56,18 @@ class BlockWorker:
             "model_version": config.version,
             "model_sha256": self._generator.sha256,
         }
+        self._check()
         self._decoding = DecodingThread(self._generator)
         # Threads read files while others wait for their reports, and bound how many images are in memory.
         self._studies = ThreadPoolExecutor(max_workers=2 * job.slots, thread_name_prefix="study")
+
+    def _check(self) -> None:
+        """Raise JobError for a prompt and options with which no study would get a report."""
+        try:
+            self._generator.add("check", self._request((b"none",)))
+        except InputError as error:
+            raise JobError(f"no study can get a report: {error}") from error
+        self._generator.cancel("check")
 
     def __call__(self, batch: BlockColumns) -> BlockColumns:
         """Write the blocks of a batch; returns for each how many reports and errors are new."""

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bulk.__main__ import main
+from bulk.errors import JobError
+from bulk.job import _count_workers
 from bulk.output import BLOCK_ROWS, Output
+from bulk.settings import Job
 from bulk.storage import Location
 from bulk.studies import StudyList
 from bulk.todo import write_todo
@@ -222,6 +225,9 @@ def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(
         (["{studies}", "out", "--model", "{mar}", "--option", "num_beams=99"], "num_beams is"),
         (["{studies}", "out", "--model", "{mar}", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
         (["{studies}", "out", "--model", "{mar}", "--address", "head"], "is not HOST:PORT"),
+        (["{studies}", "out", "--model", "{mar}", "--address", "\u00e9..:1"], "no Ray cluster at"),
+        (["{studies}", "out", "--model", "{mar}", "--slots", "257"], "--slots is 257; allowed: 1 to 256"),
+        (["{folder}", "file://{folder}/out", "--model", "{mar}"], "is in the input folder"),
     ],
 )
 def test_mistakes_are_one_line(  # noqa: PLR0917 - fixtures
@@ -257,6 +263,15 @@ def test_ray_that_does_not_start_is_no_traceback(
     said = capsys.readouterr().err.strip()
     assert "Ray did not start on this machine, which may be busy: The current node timed out" in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_workers_fit_the_machine(studies: Path, tiny_mar: Path) -> None:
+    """Ray would wait for ever for processors that it does not have; a cluster may still get them."""
+    job = Job(StudyList(Location.of(str(studies))), Location.of(str(tiny_mar)), Location("/out"), threads=3)
+    assert [_count_workers(job, 7), _count_workers(replace(job, workers=5), 7)] == [2, 5]
+    with pytest.raises(JobError, match="--threads is 3, but this machine has 2 processors"):
+        _count_workers(job, 2)
+    assert _count_workers(replace(job, address="ray://head:10001"), 2) == 1
 
 
 def test_calls_bound_what_a_kill_costs() -> None:

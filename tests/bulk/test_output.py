@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -183,11 +185,35 @@ def test_damaged_record_of_the_job_is_said(contents: bytes, output: Output, tmp_
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
-    """They might be the images."""
-    (tmp_path / "a.png").write_bytes(b"")
+    """They might be the images. A file is no folder."""
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "b" / "c" / "a.png").write_bytes(b"")
 
     with pytest.raises(JobError, match="has other files"):
         Output(Location.of(str(tmp_path))).begin(JOB)
+    with pytest.raises(JobError, match=r"a\.png is a file; choose a folder"):
+        Output(Location.of(f"{tmp_path}/b/c/a.png")).begin(JOB)
+
+
+def test_folders_that_a_copy_left_out_are_made_again(output: Output, tmp_path: Path) -> None:
+    """Buckets, archives and git have no folders without files."""
+    for name in ("reports", "work"):
+        shutil.rmtree(tmp_path / "out" / name)
+    output.begin(JOB)
+    output.own("run")
+    output.write_part("r-0", [report("a")], MODEL, "run")
+    assert ids(output) == ["a"]
+
+
+def test_second_row_of_a_study_is_said(output: Output, tmp_path: Path) -> None:
+    """A copy of a file with reports: the output has each study once. A file of no readable name is nobody's."""
+    output.write_part("r-0", [report("a"), report("b")], MODEL, "run")
+    folder = tmp_path / "out" / "reports"
+    (folder / os.fsdecode(b"\xff.parquet")).touch()
+    assert len(output.done()) == 2
+    shutil.copy(folder / "part-r-0.parquet", folder / "copy.parquet")
+    with pytest.raises(JobError, match="has a second row for 2 studies; remove what was copied there"):
+        output.done()
 
 
 def listed(todo: Todo) -> list[list[str]]:

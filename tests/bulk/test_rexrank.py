@@ -34,13 +34,31 @@ def test_predictions_join_the_studies(tiny_mar: Path, tmp_path: Path, capsys: py
     assert "study s3: the file does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("paths", "reason"),
+    [
+        (("in.csv", "out.json"), "in.csv is not called .json"),
+        (("in.json", "no/out.json"), "out.json cannot be written"),
+        (("in.json", "."), "cannot be written; give a file"),
+    ],
+)
+def test_what_would_lose_the_reports_is_said_before(
+    paths: tuple[str, str], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not after hours of work."""
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / paths[0]), str(tmp_path / paths[1]), "images", "--model", "nothing.mar"])
+    assert reason in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_what_was_read_at_the_start_is_read_at_the_end(tmp_path: Path, encoding: str) -> None:
     """In the encodings of JSON, with a byte order mark or without: hours of reports must not be lost to one."""
     file = tmp_path / "in.json"
     file.write_bytes(json.dumps({"s1": {"image_path": ["ä.png"]}}, ensure_ascii=False).encode(encoding))
     assert [study.study_id for study in StudyList(Location.of(str(file))).read()] == ["s1"]
-    rows = [{"study_id": "s1", "report": "Ödem.", "message": None}]
+    # The second is of another list, whose reports are in the same folder.
+    rows = [{"study_id": study_id, "report": "Ödem.", "message": None} for study_id in ("s1", "s9")]
     written: Any = SimpleNamespace(columns=lambda *_: iter([pa.Table.from_pylist(rows)]))
     assert _write(file, tmp_path / "out.json", written) == 0
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))

@@ -28,6 +28,23 @@ def test_written_files_are_read_and_listed(folder: Location) -> None:
     assert not (folder / "b").is_file()
 
 
+def test_location_contains_what_is_below_it(folder: Location) -> None:
+    """Itself too; not a folder whose name begins alike."""
+    assert folder.contains(folder)
+    assert folder.contains(folder / "a" / "b")
+    assert not (folder / "a").contains(folder / "ab")
+    assert not (folder / "a").contains(folder)
+
+
+def test_location_is_the_same_however_it_is_written(tmp_path: Path) -> None:
+    """As a path, as a URL, and through a link."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    for written in (f"file://{tmp_path}/a", f"{tmp_path}/link/a", f"{tmp_path}/b/../a"):
+        assert Location.of(str(tmp_path)).contains(Location.of(written))
+        assert Location.of(written).contains(Location.of(f"{tmp_path}/a"))
+    assert not Location.of(str(tmp_path)).contains(Location.of(f"memory:/{tmp_path}/a"))
+
+
 def test_removed_files_are_gone(folder: Location) -> None:
     """To remove what is not there is no error."""
     file = folder / "a"

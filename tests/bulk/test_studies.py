@@ -1,6 +1,8 @@
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,9 +92,10 @@ def test_rexrank_takes_the_key_image_first(tmp_path: Path) -> None:
     """The others follow in their order."""
     entries = {"s1": {"image_path": ["a.png", "b.png"], "key_image_path": "b.png"}, "s2": {"image_path": ["c.png"]}}
     (tmp_path / "s.json").write_text(json.dumps(entries), encoding="utf-8")
-    found = list(StudyList(Location.of(f"{tmp_path}/s.json"), images=Location("/images")).read())
+    (images := tmp_path / "images").mkdir()
+    found = list(StudyList(Location.of(f"{tmp_path}/s.json"), images=Location.of(str(images))).read())
 
-    assert found == [BulkStudy("s1", ("/images/b.png", "/images/a.png")), BulkStudy("s2", ("/images/c.png",))]
+    assert found == [BulkStudy("s1", (f"{images}/b.png", f"{images}/a.png")), BulkStudy("s2", (f"{images}/c.png",))]
 
 
 @pytest.mark.parametrize(
@@ -102,6 +105,7 @@ def test_rexrank_takes_the_key_image_first(tmp_path: Path) -> None:
         ("s.json", '{"a": {}, "b": {"image_path": "1.png"}}'),
         ("s.json", '{"a": {"image_path": [3]}, "b": {"image_path": ["1.png"]}}'),
         ("s.json", '{"a": {"image_path": "\\ud800.png"}, "b": {"image_path": "1.png"}}'),
+        ("s.csv", "id,image\na,x\0.png\nb,1.png\n"),
     ],
 )
 def test_study_without_an_image_is_a_study(name: str, contents: str, tmp_path: Path) -> None:
@@ -153,6 +157,25 @@ def test_ids_are_unique(tmp_path: Path) -> None:
 
 
 def test_missing_input_is_said(tmp_path: Path) -> None:
-    """With what is expected."""
+    """With what is expected: also a folder of tables, a folder without files, and no folder of the images."""
     with pytest.raises(JobError, match="does not exist; give a folder"):
         source(tmp_path / "nothing").read()
+    (tmp_path / "s.parquet" / ".hidden").mkdir(parents=True)
+    with pytest.raises(JobError, match=r"s\.parquet is a folder; give one of its files"):
+        source(tmp_path / "s.parquet").read()
+    (tmp_path / "s.parquet" / ".hidden" / "a.png").touch()
+    with pytest.raises(JobError, match="has no files; give a folder with images"):
+        list(source(tmp_path).read())
+    (tmp_path / "s.csv").write_text("id,image\n", encoding="utf-8")
+    with pytest.raises(JobError, match=r"nothing, which the names of images start at, is no folder"):
+        StudyList(Location.of(f"{tmp_path}/s.csv"), images=Location.of(f"{tmp_path}/nothing")).read()
+
+
+@pytest.mark.parametrize(
+    "ids", [[1.0, float("nan")], [b"a", b"b"], [datetime(2026, 1, 1, tzinfo=UTC), None]], ids=["float", "bytes", "time"]
+)
+def test_ids_are_text_or_whole_numbers(ids: list[Any], tmp_path: Path) -> None:
+    """What pandas makes of a column in which one is missing is no id: 1.0 was 1, and NaN nothing."""
+    pq.write_table(pa.table({"id": ids, "image": ["a.png", "b.png"]}), tmp_path / "s.parquet")
+    with pytest.raises(JobError, match=r"s\.parquet, row 1: the id is .*; write ids as text or whole numbers"):
+        list(source(tmp_path / "s.parquet").read())

@@ -9,6 +9,7 @@ import pytest
 
 from bulk.attempts import Attempts
 from bulk.decoding import DecodingThread
+from bulk.errors import JobError
 from bulk.output import Output
 from bulk.settings import Job
 from bulk.storage import Location
@@ -136,6 +137,15 @@ def test_wrong_option_is_refused_at_once(work: Work) -> None:
     """Not study by study."""
     with pytest.raises(InvalidOption, match="num_beams"):
         replace(work, job=replace(work.job, options={"num_beams": "0"})).worker()
+
+
+@pytest.mark.parametrize(
+    ("change", "field"), [({"prompt": "What?"}, "prompt"), ({"options": {"grammar": "{"}}, "grammar")]
+)
+def test_what_no_study_could_use_is_refused_at_once(work: Work, change: dict[str, Any], field: str) -> None:
+    """What only the model can tell, such as that it reads no prompt: an archive would become errors, row by row."""
+    with pytest.raises(JobError, match=f"no study can get a report: .*{field}"):
+        replace(work, job=replace(work.job, **change)).worker()
 
 
 def test_study_that_kills_workers_gets_an_error(work: Work) -> None:

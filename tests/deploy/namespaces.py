@@ -45,9 +45,9 @@ class Program:
 
     @property
     def main(self) -> psutil.Process:
-        """The program itself: with a process namespace it is the only child of `unshare`."""
+        """The program itself: with a process namespace it is the only child of what makes or enters that."""
         process = psutil.Process(self._process.pid)
-        return process.children()[0] if process.name() == "unshare" else process
+        return process.children()[0] if process.name() in {"unshare", "nsenter"} else process
 
     def wait_for(self, text: str, seconds: float = 300) -> None:
         """Wait until it prints a text."""
@@ -93,11 +93,19 @@ def loopback_only() -> Iterator[list[str]]:
         holder.stdin.close()
 
 
-def in_container(
-    root: Path, temporary: Path, store: Path, config: Mapping[str, Any], command: Sequence[str]
+def in_container(  # noqa: PLR0917 - places and a command
+    root: Path,
+    temporary: Path,
+    store: Path,
+    config: Mapping[str, Any],
+    command: Sequence[str],
+    first: Program | None = None,
 ) -> list[str]:
-    """The command that runs another one on a read-only root, as an ordinary user and as process 1.
+    """The command that runs another one on a read-only root, as an ordinary user.
 
+    It is process 1, or one of the processes of a container that runs.
+
+    first     : that container; None: it has processes of its own
     root      : files of the image
     temporary : mounted at /tmp, the only place that can be written
     store     : mounted read-only at /var/lib/prelim/model_store
@@ -106,4 +114,7 @@ def in_container(
     values = {"root": root, "temporary": temporary, "store": store, "folder": config["WorkingDir"]}
     quoted = {name: shlex.quote(str(value)) for name, value in values.items()}
     script = MOUNTS.format(**quoted, user=USER, command=shlex.join([*config["Env"], *command]))
-    return ["unshare", "--mount", "--pid", "--fork", "--ipc", "--uts", "sh", "-euc", script]
+    inside = ["--ipc", "--uts", "sh", "-euc", script]
+    if first is None:
+        return ["unshare", "--mount", "--pid", "--fork", *inside]
+    return ["nsenter", f"--pid=/proc/{first.main.pid}/ns/pid", "--", "unshare", "--mount", *inside]

@@ -62,9 +62,11 @@ def temporary(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def started(image: Image, temporary: Path, network: list[str], command: list[str], output: Path) -> Iterator[Program]:
-    """A container of the image in a network, with the archives of `make archive`."""
-    inside = in_container(image.root, temporary, ROOT / "model_store", image.config, command)
+def started(  # noqa: PLR0917 - places and a command
+    image: Image, temporary: Path, network: list[str], command: list[str], output: Path, first: Program | None = None
+) -> Iterator[Program]:
+    """A container of the image in a network, with the archives of `make archive`; see `in_container`."""
+    inside = in_container(image.root, temporary, ROOT / "model_store", image.config, command, first)
     program = Program([*network, *inside], output)
     try:
         yield program
@@ -75,7 +77,7 @@ def started(image: Image, temporary: Path, network: list[str], command: list[str
 def test_command_of_the_image_answers(image: Image, temporary: Path, tmp_path: Path) -> None:
     """A report from the server and, through the gateway in a second container, a report and DICOM documents.
 
-    They share /tmp and the network, which has only loopback, as containers of a pod do.
+    They share /tmp, processes and the network, which has only loopback, as the containers of a pod do.
     """
     assert image.config["User"] == f"{USER}:{USER}"
     command, site = image.config["Cmd"], "http://127.0.0.1:8088"
@@ -90,7 +92,7 @@ def test_command_of_the_image_answers(image: Image, temporary: Path, tmp_path: P
         report = [*network, *CLIENT, dicom, "--url", "http://127.0.0.1:8080", "--key-file", keys]
         assert run(report).startswith("UNVERIFIED")
 
-        with started(image, temporary, network, gateway_command, tmp_path / "gateway.log") as gateway:
+        with started(image, temporary, network, gateway_command, tmp_path / "gateway.log", server) as gateway:
             gateway.wait_for(f"open {site}")
             curl = [*network, *CURL]
             answer = run([*curl, "--upload-file", dicom, "-X", "POST", f"{site}/predictions/demo"])
