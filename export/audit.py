@@ -236,7 +236,7 @@ def _read_texts(file: Path) -> dict[str, Any]:
         raise AuditError(f"{file}, of --texts, cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise AuditError(f"{file}, of --texts, is not JSON in UTF-8: {error}") from None
-    known = ("prompt", "messages", "context", *sorted(TEXTS))
+    known = ("prompt", "messages", "context", "roles", *sorted(TEXTS))
     if not isinstance(texts, dict) or (unknown := sorted(texts.keys() - set(known))):
         found = f"has the field {unknown[0]!r}" if isinstance(texts, dict) else "is not an object"
         raise AuditError(f"{file}, of --texts, {found}; allowed are the fields {', '.join(known)}")

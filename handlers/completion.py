@@ -11,7 +11,7 @@ from typing import Any
 
 from handlers.exchange import Completion, Exchange
 from handlers.fields import MAX_IMAGES, boolean, find_value, from_base64, json_object, sanitized, text
-from handlers.request import OPTIONS, context_of, options_of, queued_ms, read_messages, read_prompt
+from handlers.request import OPTIONS, context_of, options_of, queued_ms, read_messages, read_prompt, read_roles
 from prelim.errors import InputError, InvalidOption, TooLarge, UnknownModel, UnreadableInput
 from prelim.generation.clinical_context import CONTEXT
 from prelim.generation.options import GenerationOptions
@@ -41,7 +41,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
 UNREAD = ("user", "metadata", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
 """Members that are not about the answer."""
 
-OTHERS = ("model", "messages", "stream", "stream_options", "logprobs", "response_format", *CONTEXT)
+OTHERS = ("model", "messages", "stream", "stream_options", "logprobs", "response_format", "roles", *CONTEXT)
 
 _DATA_URI = re.compile(
     rb'"(?:url"[ \t\r\n]*:[ \t\r\n]*"(?=data:)|[a-z_]{1,32}"[ \t\r\n]*:[ \t\r\n]*"(?=data:[^",]{0,255};base64,))',
@@ -73,13 +73,15 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
         options = _options(members, generator.config.generation)
     if not images:
         raise UnreadableInput("there is no image: send an image_url with a data URI in a message", "messages")
-    if len(images) > generator.max_images:
+    roles = read_roles(members.get("roles"))
+    if roles is None and len(images) > generator.max_images:
         raise InvalidOption(
             f"messages have {len(images)} images; {generator.config.name} reads {generator.max_images}", "messages"
         )
     request = ReportRequest(
         image=images[0] if len(images) == 1 else None,
         images=tuple(images) if len(images) > 1 else None,
+        roles=roles,
         prompt=prompt,
         messages=messages,
         context=context_of(members),

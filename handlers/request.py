@@ -1,7 +1,7 @@
 """What a request says: the fields of an HTTP body or of a gRPC input map, checked and converted.
 
 An image comes as raw body, as multipart part `image`, as base64 in JSON, or as gRPC input `image` or `data`. Several
-come as `images`, a JSON list of base64, or as parts or inputs `image`, `image_2`, ...
+come as `images`, a JSON list of base64, or as parts or inputs `image`, `image_2`, ...; `roles` says what each is.
 Options have their own fields, or are together in `options`. The same fields mean the same everywhere.
 """
 
@@ -48,7 +48,7 @@ FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention", "r
 SENT = 'the body, as a part `image` of a form, or as JSON {"image": base64} or {"image_features": [[...]]}'
 """The ways to send an image, for messages."""
 
-INPUTS = ("image", "images", *NUMBERED, "image_features", "prompt", "messages", *CONTEXT, "options", *FLAGS)
+INPUTS = ("image", "images", *NUMBERED, "roles", "image_features", "prompt", "messages", *CONTEXT, "options", *FLAGS)
 OPTIONS = tuple(option.name for option in dataclasses.fields(GenerationOptions))
 
 
@@ -82,6 +82,7 @@ def read_request(
     request = ReportRequest(
         image=_image(fields) if images is None else None,
         images=images,
+        roles=read_roles(fields.get("roles")),
         image_features=_features(fields.get("image_features"), num_features),
         prompt=read_prompt(fields.get("prompt")),
         messages=read_messages(fields.get("messages")),
@@ -175,6 +176,17 @@ def _images(fields: Mapping[str, Any]) -> tuple[bytes, ...] | None:
     if not all(isinstance(fields[name], bytes | bytearray) for name in names):
         raise UnreadableInput(f"{numbered[0]} is not a file; in JSON send images, a list of base64 texts")
     return tuple(bytes(fields[name]) for name in names)
+
+
+def read_roles(value: Any) -> tuple[str, ...] | None:
+    """What each image is, of a JSON list of texts; None where nothing is said. Raises InvalidOption."""
+    if value is None:
+        return None
+    given = text("roles", value)
+    roles = list_of_texts(given) if isinstance(given, str) else given
+    if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+        raise InvalidOption("roles must be a JSON list of texts, one for each image", "roles")
+    return tuple(roles)
 
 
 def _image(fields: Mapping[str, Any]) -> bytes | None:

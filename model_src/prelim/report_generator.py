@@ -158,10 +158,7 @@ class ReportGenerator:
         ValueError for the id of a request that has not ended.
         """
         request.check()
-        if not 1 <= request.num_images <= self.max_images:
-            raise InvalidOption(
-                f"images has {request.num_images} entries; {self.config.name} reads 1 to {self.max_images}"
-            )
+        request = request.in_order(self._prompter.roles)
         if request.return_attention and not self._images.has_insights:
             raise InvalidOption(
                 f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
@@ -239,8 +236,15 @@ class ReportGenerator:
 
     def _max_columns(self, decoder: Decoder[Any], max_cache_mb: float | None) -> int:
         """Columns of the KV cache that one request may use."""
-        largest = ReportRequest(images=(b"",) * self.max_images)
-        prefix = decoder.prefix_length(self._images.num_tokens * self.max_images, self._prompt_ids(largest))
+        roles = self._prompter.roles
+        largest = (
+            ReportRequest(images=(b"",) * self.max_images),
+            ReportRequest(images=(b"",) * len(roles), roles=roles),
+        )
+        prefix = max(
+            decoder.prefix_length(self._images.num_tokens * request.num_images, self._prompt_ids(request))
+            for request in largest
+        )
         needed = columns_needed(prefix, self.config.generation)
         if max_cache_mb is None:
             return max(DEFAULT_COLUMNS, needed)
@@ -255,12 +259,12 @@ class ReportGenerator:
 
     @property
     def max_images(self) -> int:
-        """Largest number of images of one request."""
+        """Largest number of images of a request that names no roles."""
         return self._prompter.max_images
 
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
         """Tokens that stand before the report."""
-        return self._prompter.ids(request.prompt, request.messages, request.num_images, request.context)
+        return self._prompter.ids(request.prompt, request.messages, request.num_images, request.context, request.roles)
 
     def _report(self, pending: PendingReport) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""

@@ -73,6 +73,15 @@ def test_context_goes_next_to_the_messages(frontend: Frontend, generator: FakeGe
     assert request.context == {"indication": "cough", "age": "64"}
 
 
+def test_roles_go_next_to_the_messages(frontend: Frontend, generator: FakeGenerator) -> None:
+    """As in `extra_body`; the model's own limit for images without roles does not count."""
+    generator.max_images = 1
+    submit(frontend, messages=[user(image(b"a"), image(b"b"))], roles=["lateral", "frontal"])
+
+    (request,) = generator.seen.values()
+    assert (request.images, request.roles) == ((b"a", b"b"), ("lateral", "frontal"))
+
+
 SCHEMA = {"type": "object", "properties": {"findings": {"type": "string"}}, "required": ["findings"]}
 
 

@@ -31,6 +31,18 @@ def test_several_images_mean_the_same_in_every_way(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    "roles", [b'["lateral", "frontal"]', '["lateral", "frontal"]', ["lateral", "frontal"]], ids=["form", "text", "JSON"]
+)
+def test_roles_say_what_each_image_is(roles: Any) -> None:
+    """In a form or gRPC a JSON list, in a JSON body a list."""
+    request = read({"image": b"a", "image_2": b"b", "roles": roles}).request
+
+    assert request.roles == ("lateral", "frontal")
+    assert request.in_order(("frontal", "lateral")).images == (b"b", b"a")
+    assert read({"image": b"a"}).request.roles is None
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"image": b"a", "images": b'["YQ=="]'}, "images and image are both given"),
@@ -46,6 +58,9 @@ def test_several_images_mean_the_same_in_every_way(row: dict[str, Any]) -> None:
         ({"body": b'{"images": ["YQ=="], "images": ["YQ=="]}'}, "images|given twice"),
         ({"body": b'{"options": {"images": ["YQ=="]}, "image": "YQ=="}'}, "images must be given once"),
         ({"body": {"images": "YQ=="}}, "must be a JSON list"),
+        ({"image": b"a", "image_2": b"b", "roles": b"lateral"}, "roles must be a JSON list of texts"),
+        ({"image": b"a", "image_2": b"b", "roles": b'["frontal", 2]'}, "roles must be a JSON list of texts"),
+        ({"image": b"a", "image_2": b"b", "roles": b'["frontal"]'}, "roles has 1 entries for 2 images"),
         ({"body": {"images": 3}}, "images is of type int"),
         ({"body": {"image": "YQ==", "image_2": "YQ=="}}, "in JSON send images"),
     ],

@@ -228,7 +228,7 @@ def test_several_images_of_one_request(systems: LocalServer, generators: dict[st
     others = [in_json(*encoded[::-1]), in_json(encoded[0]), in_json(encoded[1])]
     assert expected not in others
     refused = http.post(files[0], image_2=files[1], image_3=IMAGES[2])
-    assert (refused.status_code, "images has 3 entries; llava reads 1 to 2" in refused.text) == (400, True)
+    assert (refused.status_code, "images has 3 entries; this model reads 1 to 2" in refused.text) == (400, True)
 
 
 def in_options(fields: dict[str, Any]) -> dict[str, Any]:

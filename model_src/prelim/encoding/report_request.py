@@ -1,8 +1,8 @@
 """What a report is asked for, and the report in the making, whose images are read and encoded in its slot."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
 from prelim.errors import UnreadableInput
 from prelim.generation.decode_request import DecodeRequest
+from prelim.generation.image_roles import check_roles
 from prelim.generation.options import GenerationOptions
 from prelim.generation.text_stream import TextStream
 
@@ -22,7 +23,8 @@ class ReportRequest:
     """What a report is asked for.
 
     image          : a file's bytes: DICOM, PNG, JPEG, WebP or TIFF
-    images         : instead of `image`, several files of one study, in the order in which the model reads them
+    images         : instead of `image`, several files; without roles, in the order in which the model reads them
+    roles          : of each image, see `generation.image_roles`; None where they have none
     image_features : instead of an image, what the vision encoder gave for it, shape (num_tokens, width)
     prompt         : text for models that take one
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
@@ -35,6 +37,7 @@ class ReportRequest:
 
     image: bytes | None = None
     images: tuple[bytes, ...] | None = None
+    roles: tuple[str, ...] | None = None
     image_features: Array | None = None
     prompt: str | None = None
     messages: Messages | None = None
@@ -61,6 +64,16 @@ class ReportRequest:
             raise UnreadableInput(f"{' and '.join(ways)} are both given; send one of them")
         if self.prompt is not None and self.messages is not None:
             raise UnreadableInput("prompt and messages are both given; send one of them")
+        if self.roles is not None:
+            check_roles(self.roles, self.num_images)
+
+    def in_order(self, roles: Sequence[str]) -> "ReportRequest":
+        """The request with its images in the order of their roles; those that are not among `roles` come last."""
+        if self.images is None or self.roles is None:
+            return self
+        rank = {role: place for place, role in enumerate(roles)}
+        pairs = sorted(zip(self.roles, self.images, strict=True), key=lambda pair: rank.get(pair[0], len(rank)))
+        return replace(self, roles=tuple(role for role, _ in pairs), images=tuple(image for _, image in pairs))
 
     @property
     def num_images(self) -> int:

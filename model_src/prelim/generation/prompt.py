@@ -1,7 +1,7 @@
 """What a decoder reads before it writes: the image, and the text around it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -10,11 +10,15 @@ from tokenizers import Tokenizer
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError, InvalidOption, TooLarge
 from prelim.generation.clinical_context import CONTEXT
+from prelim.generation.image_roles import FRONTAL, FURTHER
 
 Messages = Sequence[Mapping[str, str]]
 Context = Mapping[str, str]
 """Of CONTEXT, what `read_context` gives."""
 NO_CONTEXT: Context = MappingProxyType({})
+ACCEPTED = (*CONTEXT, *FURTHER)
+"""What a model may accept next to the image that it reports."""
+Roles = Sequence[str]
 Parts = Sequence[str]
 """A text in parts, in turn the model's own and the request's words."""
 
@@ -28,12 +32,13 @@ class PromptConfig:
     bos_token_id : first token of all; None where the model was trained without
     before       : text before the image
     after        : text after the image; {prompt} stands where the request's prompt goes
-    accepts      : which of CONTEXT a request may have, and how the prompt says it: " Indication: {indication}." follows
-                   the request's words, in this order
+    accepts      : which of ACCEPTED a request may have, and how the prompt says it, in this order. A text such as
+                   " Indication: {indication}." follows the request's words; with "Lateral: {lateral}" an image of that
+                   role follows the frontal one
     start_ids    : tokens between image and `after`, where there is a prompt
     default      : prompt of a request that has none
     max_tokens   : limit on the tokens of the text
-    max_images   : largest number of images of a request
+    max_images   : largest number of images of a request that names no roles
     between_images : text between two images
     system, user, assistant, separator, before_image, after_image : for models that hold a conversation: the text
                    that opens it, the names of the two who speak, what ends each turn, and the text around the image
@@ -58,12 +63,33 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.accepts, Mapping):
-            raise ArchiveError(f"prompt.accepts is {self.accepts!r:.80}; allowed: a mapping of {', '.join(CONTEXT)}")
+            raise ArchiveError(f"prompt.accepts is {self.accepts!r:.80}; allowed: a mapping of {', '.join(ACCEPTED)}")
         for name, words in self.accepts.items():
-            if name not in CONTEXT:
-                raise ArchiveError(f"prompt.accepts has {name!r:.40}; allowed: {', '.join(CONTEXT)}")
+            if name not in ACCEPTED:
+                raise ArchiveError(f"prompt.accepts has {name!r:.40}; allowed: {', '.join(ACCEPTED)}")
             if not isinstance(words, str) or words.count(f"{{{name}}}") != 1:
                 raise ArchiveError(f"prompt.accepts.{name} must be a text that has {{{name}}} once")
+
+
+def _known(accepts: Iterable[str]) -> str:
+    """What a model accepts, for messages."""
+    return f"it accepts {', '.join(accepts) or 'none'}"
+
+
+def _check_images(images: int, roles: Roles | None, prompter: "NoPrompt | Prompter") -> None:
+    """Raises InvalidOption for more images than the model reads, and for roles that it does not accept."""
+    if roles is None:
+        if 1 <= images <= prompter.max_images:
+            return
+        named = f", or {', '.join(prompter.roles)} by their roles" if len(prompter.roles) > 1 else ""
+        raise InvalidOption(
+            f"images has {images} entries; this model reads 1 to {prompter.max_images}{named}", "images"
+        )
+    if refused := [role for role in roles if role not in prompter.roles]:
+        raise InvalidOption(
+            f"roles has {refused[0]}, but this model does not read it: {_known(prompter.accepts)}; leave it out",
+            "roles",
+        )
 
 
 class NoPrompt:
@@ -76,15 +102,22 @@ class NoPrompt:
     answers_at_end = False
     max_images = 1
     accepts: tuple[str, ...] = ()
+    roles: tuple[str, ...] = (FRONTAL,)
 
     def __init__(self, name: str, bos_token_id: int) -> None:
         self._name = name
         self._ids = (bos_token_id,)
 
     def ids(
-        self, prompt: str | None, messages: Messages | None, images: int = 1, context: Context = NO_CONTEXT
+        self,
+        prompt: str | None,
+        messages: Messages | None,
+        images: int = 1,
+        context: Context = NO_CONTEXT,
+        roles: Roles | None = None,
     ) -> tuple[int, ...]:
-        """The start token: images are not part of the prompt. Raises InvalidOption for words of any kind."""
+        """The start token: the image is not part of the prompt. Raises InvalidOption for words and further images."""
+        _check_images(images, roles, self)
         for name, value in (("prompt", prompt), ("messages", messages), *context.items()):
             if value:
                 raise InvalidOption(f"{name} is set, but {self._name} takes none; leave it out", name)
@@ -118,14 +151,22 @@ class Prompter:
         tokenizer.encode_special_tokens = True
 
     def ids(
-        self, prompt: str | None, messages: Messages | None, images: int = 1, context: Context = NO_CONTEXT
+        self,
+        prompt: str | None,
+        messages: Messages | None,
+        images: int = 1,
+        context: Context = NO_CONTEXT,
+        roles: Roles | None = None,
     ) -> tuple[int, ...]:
         """Token ids with one IMAGE for each image, where its embeddings go.
 
-        Raises InvalidOption for a conversation that the model cannot hold and a context that it does not accept,
-        TooLarge for too many tokens.
+        roles : of the images, in the order of `self.roles`; None where they have none
+
+        Raises InvalidOption for a conversation that the model cannot hold, and for a context and images that it does
+        not accept; TooLarge for too many tokens.
         """
         c = self.config
+        _check_images(images, roles, self)
         start = c.start_ids if not messages and (prompt or c.default or context) else ()
         first, second = (self._encode(parts) for parts in self.parts(prompt, messages, context))
         if len(first) + len(second) > c.max_tokens:
@@ -135,8 +176,18 @@ class Prompter:
                 "messages" if messages else "prompt",
             )
         bos = () if c.bos_token_id is None else (c.bos_token_id,)
-        between = self._encode((c.between_images,)) if images > 1 else []
-        return (*bos, *first, IMAGE, *(images - 1) * (*between, IMAGE), *start, *second)
+        return (*bos, *first, *self._image_ids(images, roles), *start, *second)
+
+    def _image_ids(self, images: int, roles: Roles | None) -> list[int]:
+        """The places of the images, with the words around them."""
+        ids = [IMAGE]
+        if roles is None:
+            between = self._encode((self.config.between_images,)) if images > 1 else []
+            return ids + (images - 1) * [*between, IMAGE]
+        for role in roles[1:]:
+            before, after = (self._encode((words,)) for words in self.config.accepts[role].split(f"{{{role}}}"))
+            ids += [*before, IMAGE, *after]
+        return ids
 
     def parts(
         self, prompt: str | None, messages: Messages | None, context: Context = NO_CONTEXT
@@ -157,9 +208,8 @@ class Prompter:
         """The words of a context, in turn the model's own and the request's. Raises InvalidOption."""
         accepts = self.config.accepts
         if refused := [name for name in context if name not in accepts]:
-            known = f"it accepts {', '.join(accepts)}" if accepts else "it accepts none"
             raise InvalidOption(
-                f"{refused[0]} is set, but this model does not read it: {known}; leave it out", refused[0]
+                f"{refused[0]} is set, but this model does not read it: {_known(accepts)}; leave it out", refused[0]
             )
         said = [""]
         for name in accepts:
@@ -171,13 +221,18 @@ class Prompter:
 
     @property
     def max_images(self) -> int:
-        """Largest number of images of one request."""
+        """Largest number of images of a request that names no roles."""
         return self.config.max_images
 
     @property
     def accepts(self) -> tuple[str, ...]:
-        """Which of CONTEXT a request may have."""
+        """Which of ACCEPTED a request may have."""
         return tuple(self.config.accepts)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles that images may have, in the order in which the model reads them."""
+        return (FRONTAL, *(name for name in self.config.accepts if name in FURTHER))
 
     @property
     def takes_messages(self) -> bool:

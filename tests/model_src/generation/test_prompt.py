@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError, InvalidOption, TooLarge
 from prelim.generation.clinical_context import read_context
+from prelim.generation.image_roles import check_roles
 from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
 
 CHAT = PromptConfig(
@@ -156,6 +157,58 @@ def test_images_stand_together_with_a_text_between_them(images: int, text: str) 
 
     assert show(prompter.ids(None, None, images)) == text
     assert prompter.max_images == 3
+
+
+VIEWS = PromptConfig(
+    before="a", after="b", accepts={"prior": "(was {prior})", "age": " {age}", "lateral": "+{lateral}"}
+)
+
+
+@pytest.mark.parametrize(
+    ("roles", "text"),
+    [
+        (("frontal",), "a[IMAGE]b"),
+        (("frontal", "lateral"), "a[IMAGE]+[IMAGE]b"),
+        (("frontal", "prior"), "a[IMAGE](was [IMAGE])b"),
+        (("frontal", "prior", "lateral"), "a[IMAGE](was [IMAGE])+[IMAGE]b"),
+    ],
+)
+def test_images_with_roles_have_words_of_their_own(roles: tuple[str, ...], text: str) -> None:
+    """In the order of model.yaml; texts of the context stay where they are."""
+    prompter = Prompter(dataclasses.replace(VIEWS, after="{prompt}b"), characters())
+
+    assert show(prompter.ids(None, None, len(roles), {}, roles)) == text
+    assert show(prompter.ids(None, None, len(roles), {"age": "64"}, roles)) == text.replace("b", " 64b")
+    assert prompter.roles == ("frontal", "prior", "lateral")
+
+
+def test_roles_that_a_model_does_not_read_are_refused_by_name() -> None:
+    """By one with a prompt and by one without, which reads a frontal image."""
+    none = NoPrompt("demo", 2)
+    for prompter in (Prompter(CHAT, characters()), none):
+        with pytest.raises(InvalidOption, match="roles has lateral, but this model does not read it") as refused:
+            prompter.ids(None, None, 2, {}, ("frontal", "lateral"))
+        assert refused.value.field == "roles"
+        with pytest.raises(InvalidOption, match=r"images has 2 entries; this model reads 1 to 1$"):
+            prompter.ids(None, None, 2)
+    assert none.ids(None, None, 1, {}, ("frontal",)) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        (("frontal", "frontal"), "roles has frontal twice"),
+        (("lateral", "prior"), "roles has no frontal"),
+        (("frontal", "oblique"), "roles has 'oblique'; known: frontal, lateral, prior"),
+        (("frontal",), "roles has 1 entries for 2 images"),
+        ((), "roles has 0 entries for 2 images"),
+    ],
+)
+def test_wrong_roles_are_explained(roles: tuple[str, ...], message: str) -> None:
+    """Each image has one of its own, and there is a frontal one."""
+    with pytest.raises(InvalidOption, match=message) as refused:
+        check_roles(roles, 2)
+    assert refused.value.field == "roles"
 
 
 def test_defaults_of_a_prompt() -> None:

@@ -1,15 +1,19 @@
 """LLaVA: a folder of `transformers` is imported exactly, and served reports equal `generate`."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from export.import_checkpoint import import_checkpoint
+from prelim.archive.archive import CONFIG
+from prelim.archive.manifest import write_manifest
 from prelim.errors import ArchiveError, InputError
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess
@@ -42,10 +46,16 @@ def folder(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def generator(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportGenerator:
-    """Its archive, served."""
-    archive = tmp_path_factory.mktemp("archive")
-    write_files(read_model_folder(folder), archive)
+def archive(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of its archive."""
+    path = tmp_path_factory.mktemp("archive")
+    write_files(read_model_folder(folder), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def generator(archive: Path) -> ReportGenerator:
+    """The archive, served."""
     return ReportGenerator.load(archive, slots=3)
 
 
@@ -185,8 +195,10 @@ def test_several_images_equal_generate(original: Any, folder: Path, generator: R
     ("request_", "message"),
     [
         (ReportRequest(images=()), "there is no image"),
-        (ReportRequest(images=(b"",) * 3), "images has 3 entries; llava reads 1 to 2"),
+        (ReportRequest(images=(b"",) * 3), "images has 3 entries; this model reads 1 to 2"),
         (ReportRequest(images=(b"",), image=b"a"), "image and images are both given"),
+        (ReportRequest(images=(b"",) * 2, roles=("frontal", "prior")), "roles has prior, but this model"),
+        (ReportRequest(images=(b"",) * 2, roles=("frontal",)), "roles has 1 entries for 2 images"),
     ],
 )
 def test_numbers_of_images_that_are_refused(generator: ReportGenerator, request_: ReportRequest, message: str) -> None:
@@ -195,3 +207,30 @@ def test_numbers_of_images_that_are_refused(generator: ReportGenerator, request_
 
     assert isinstance(error, InputError)
     assert message in str(error)
+
+
+def test_images_with_roles_are_read_in_the_order_of_the_prompt(
+    archive: Path, generator: ReportGenerator, tmp_path: Path
+) -> None:
+    """However they are sent; with the words of two images without roles the report is theirs."""
+    shutil.copytree(archive, tmp_path, dirs_exist_ok=True)
+    config = yaml.safe_load((tmp_path / CONFIG).read_text(encoding="utf-8"))
+    config["prompt"] |= {"max_images": 1, "accepts": {"lateral": "\n{lateral}", "prior": " before: {prior}"}}
+    (tmp_path / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
+    write_manifest(tmp_path)
+    with_roles = ReportGenerator.load(tmp_path, slots=3)
+    frontal, lateral, prior = (png(seed) for seed in range(3))
+
+    def report(of: ReportGenerator, images: tuple[bytes, ...], *roles: str) -> Report | Exception:
+        return of.generate([ReportRequest(images=images, roles=roles or None, prompt=PROMPT, options=OPTIONS)])[0]
+
+    all_three = report(with_roles, (frontal, lateral, prior), "frontal", "lateral", "prior")
+    again = report(with_roles, (prior, frontal, lateral), "prior", "frontal", "lateral")
+    two = report(with_roles, (lateral, frontal), "lateral", "frontal")
+    without = report(generator, (frontal, lateral))
+    assert isinstance(all_three, Report)
+    assert isinstance(again, Report)
+    assert isinstance(two, Report)
+    assert isinstance(without, Report)
+    assert all_three.token_ids == again.token_ids != two.token_ids == without.token_ids
+    assert "reads 1 to 1, or frontal, lateral, prior by their roles" in str(report(with_roles, (frontal, lateral)))

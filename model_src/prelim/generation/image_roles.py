@@ -1,0 +1,26 @@
+"""What each of several images of one request is to the report: the view that is reported, a lateral view, a prior."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from prelim.errors import InvalidOption
+
+FRONTAL = "frontal"
+FURTHER = ("lateral", "prior")
+"""Of the same study, and of an earlier one; a model accepts those for which its prompt has words."""
+ROLES = (FRONTAL, *FURTHER)
+
+
+def check_roles(roles: Sequence[str], num_images: int) -> None:
+    """Check that each image has a role of its own, and that one of them is the frontal view.
+
+    Raises InvalidOption.
+    """
+    if len(roles) != num_images:
+        raise InvalidOption(f"roles has {len(roles)} entries for {num_images} images; send one for each image", "roles")
+    if unknown := [role for role in roles if role not in ROLES]:
+        raise InvalidOption(f"roles has {unknown[0]!r:.40}; known: {', '.join(ROLES)}", "roles")
+    if doubled := [role for role, count in Counter(roles).items() if count > 1]:
+        raise InvalidOption(f"roles has {doubled[0]} twice; each role is that of one image", "roles")
+    if FRONTAL not in roles:
+        raise InvalidOption(f"roles has no {FRONTAL}, the image that is reported", "roles")
