@@ -68,6 +68,35 @@ def test_grpc_needs_a_key_and_has_one_method(gateway: Gateway, key: tuple[Path, 
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        'form-data; name="image"\r\nContent-Type: image/png; charset=nosuch',
+        'form-data; name="image"\r\nContent-Type: image/png; charset=',
+        "form-data; name=\"image\"; filename*=nosuch''a.png",
+        'form-data; name="image"\r\nContent-Type: multipart/mixed',
+        "form-data",
+        'attachment; name="image"',
+    ],
+)
+def test_form_with_a_part_that_cannot_be_read(
+    server: LocalServer, gateway: Gateway, key: tuple[Path, str], part: str
+) -> None:
+    """TorchServe answers 403 or 500 before a worker knows of it: a fault of the client, which is asked about once."""
+    log = server.folder / "logs" / "access.log"
+    before = len(log.read_text(encoding="utf-8").splitlines())
+    form = f"--b\r\nContent-Disposition: {part}\r\n\r\nx\r\n--b--\r\n".encode()
+    address = gateway.settings.listen.rpartition(":")
+    connection = http.client.HTTPConnection(address[0], int(address[2]), timeout=60)
+    headers = {"Authorization": f"Bearer {key[1]}", "Content-Type": "Multipart/Form-Data; Boundary=b"}
+    connection.request("POST", f"/predictions/{CONFIG.name}", form, headers)
+    response = connection.getresponse()
+    error = json.loads(response.read())["error"]
+    connection.close()
+    assert (response.status, error["type"]) == (400, "UnreadableForm")
+    assert len(log.read_text(encoding="utf-8").splitlines()) <= before + 1
+
+
 def test_access_log_of_torchserve_shows_no_attack(server: LocalServer, gateway: Gateway, key: tuple[Path, str]) -> None:
     """Of smuggled requests and closed paths it has nothing; of the rest exactly the requests that were answered."""
     host, _, port = gateway.settings.listen.rpartition(":")

@@ -10,6 +10,7 @@ import grpc
 import pytest
 import requests
 
+from launcher.gateway.upstream import DEATH_BYTES
 from launcher.local_server import LocalServer
 from prelim_client.answers import ReportError
 from prelim_client.grpc_client import GrpcClient
@@ -77,6 +78,8 @@ def test_worker_dies_during_a_decode(server: LocalServer, http: HttpClient, grpc
     assert isinstance(refused, requests.Response)
     assert refused.status_code in (500, 507)
     assert "Worker died." in refused.text
+    # By which the gateway tells it from an answer to a form that TorchServe cannot read.
+    assert len(refused.content) == DEATH_BYTES
     # As long as a worker takes to start, on a machine that runs other tests.
     assert answered - killed < 60
     assert all(isinstance(answer, dict) for answer, _ in served)
