@@ -145,7 +145,7 @@ bench-bulk: archive
 bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk: bench-%: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$* --date $(shell date +%F) $(if $(SHORT),$(SHORT_$*)) $(BENCH)
 
-# Of these data and this start alone: the recipe is also used with others.
+# Holds only for these data and this start; the recipe is used with others too.
 DEMO_LICENSE = "weights: CC BY 4.0 and, of the encoder at its start, Apache-2.0 (attributions in MODEL_CARD.md)"
 train-demo: $(PRETRAINED)  ## train models/demo on DATA, print its scores, write its model card
 	$(BIN)/python -m training.train training/configs/demo.yaml dataset.path=$(DATA) model.licence='$(DEMO_LICENSE)'
@@ -166,8 +166,8 @@ check-figures: $(INSTALLED)  ## measure the figures of docs/evaluate.md and of t
 validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page in out/data
 	$(BIN)/python -m training.validate_data $(FORMAT) $(DATA)
 
-# What serving never imports: the archiver; the downloads of tokenizers; what matplotlib needs, of which a font
-# is read; the command lines of Sigstore and of model-signing.
+# What serving never imports: the archiver; what downloads tokenizers; the dependencies of matplotlib, of which only a
+# font is read; the command lines of Sigstore and of model-signing.
 UNSERVED = torch-model-archiver anyio click h11 hf-xet httpcore2 httpx2 huggingface-hub truststore \
 	contourpy cycler fonttools kiwisolver pyparsing \
 	asn1crypto dnspython email-validator markdown-it-py mdurl pygments rich
@@ -178,8 +178,8 @@ locks: $(INSTALLED)  ## regenerate all lock files from pyproject.toml
 		$(UNSERVED:%=--no-emit-package %) -o deploy/image/gpu.lock
 	$(BIN)/python -m deploy.locks
 
-# Not searched: what is random to look at (locks, data), and for words: names of secrets and of password files are no
-# secrets. Left are keys and tokens of known shapes, and passwords in URLs.
+# Files that look random (locks, data) are not searched, nor is anything searched for words: the name of a secret or of
+# a password file is not a secret. What remains are keys and tokens of known formats, and passwords in URLs.
 UNSEARCHED = \.(lock|safetensors|png|jpg)$$|tokenizer\.json$$|trained_on\.json$$|measurements\.json$$
 SECRETS = --no-verify --exclude-files '$(UNSEARCHED)' --disable-plugin Base64HighEntropyString \
 	--disable-plugin HexHighEntropyString --disable-plugin KeywordDetector
@@ -199,7 +199,7 @@ format: $(INSTALLED)  ## rewrite the code in the project's style
 # Tests that need more than Python packages have their own targets.
 NOT_ELSEWHERE = not exhaustive and not pacs and not gateway and not browser and not image and not deploy and not hosts and not soak
 
-# With one thread each. On two cores two compute, and one mostly waits for servers (tests/groups.py).
+# Processes with one thread each: on two cores two compute, and one mostly waits for servers (tests/groups.py).
 test: $(INSTALLED) $(SMOLLM2)  ## all tests, including those that start the server
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(NOT_ELSEWHERE)"
 
@@ -260,7 +260,7 @@ overload: archive  ## find the saturation rate, then send twice as much for five
 	launcher/install_debian.sh /usr/sbin/nginx nginx-light
 	$(BIN)/python -m loadtests.overload --archive $(ARCHIVE)
 
-test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## all of what `make test` samples: bits in any batch, streams with beams, banned phrases, networks, tokenizers, data sets
+test-exhaustive: $(INSTALLED) $(SMOLLM2)  ## everything that `make test` only samples: bits in any batch, streams with beams, banned phrases, networks, tokenizers, data sets
 	$(BIN)/python -m pytest -n $(JOBS) -m exhaustive tests/model_src tests/training tests/export tests/benchmarks
 
 mutate: $(INSTALLED)  ## mutation score: how many small changes of the code the tests notice (FOLDERS="generation ..." SAMPLE=100 SEED=1)

@@ -2,7 +2,7 @@
 
     python -m loadtests.dashboard http://127.0.0.1:9090 dashboard.png --minutes 10
 
-For documentation, where Grafana is not at hand.
+For documentation, where Grafana is not available.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Trains and evaluates the demo model. Imports prelim; never imported while serving."""
+"""Reads data sets, trains models and evaluates them. Imports prelim; never imported while serving."""
 
 import os
 

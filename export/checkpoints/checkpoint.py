@@ -102,7 +102,7 @@ def _check_length(path: Path) -> None:
         header = file.read(length) if length < size else b""
     ends = [int(end) for end in re.findall(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d+)\s*\]', header)]
     whole = 8 + length + max(ends, default=0)
-    # A header of more than 100 MB is none: the first bytes are then not a length.
+    # No header has more than 100 MB: the first bytes are then not its length.
     if whole > size and length < _LONGEST_HEADER:
         raise ArchiveError(f"{path} is cut off: {size} bytes of {whole} or more; download it again")
 

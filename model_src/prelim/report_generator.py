@@ -45,7 +45,7 @@ class ReportGenerator:
     """Writes reports with one model, many at once.
 
     Requests enter with `add` at any time, `step` decodes up to `slots` of them together and returns those that have
-    ended. `generate` does both for a caller that has all its requests at hand.
+    ended. `generate` does both for a caller that has all its requests already.
 
     archive : an unpacked archive
     device  : "cpu" or "cuda"

@@ -21,7 +21,7 @@ FRAMES = (0xC0, 0xC1, PROGRESSIVE_FRAME, LOSSLESS_FRAME)
 RESTART = re.compile(rb"\xff+([\xd0-\xd7])")
 BLOCK = 8
 
-# Bytes that no end of an interval is, and their complement.
+# Bytes with which no interval ends, and their complement.
 FILLERS = (b"\x95\x2a" * 32, b"\x6a\xd5" * 32)
 # Data that are replaced to see whether they matter, and the shortest interval where that is tried.
 TAIL = 16

@@ -123,7 +123,7 @@ def silu(x):
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy", inline="always")
 def _one_by_root(square):
-    """One divided by the root; NaN for squares that float32 has no number for, lest the row become zeros."""
+    """One divided by the root; NaN for squares beyond float32, so that the row does not become zeros."""
     return _F(1) / np.sqrt(square) if square < _F(np.inf) else _F(np.nan)
 
 

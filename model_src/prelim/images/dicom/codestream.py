@@ -44,7 +44,7 @@ LOSSLESS_FRAME, JPEG_LS_FRAME = 0xC3, 0xF7
 # Precision, rows, columns and number of components (ISO/IEC 10918-1 B.2.2).
 FRAME_HEADER = Struct(">BHHB")
 START_OF_TILE_PART = 0xFF90
-# DHT, JPG and DAC lie among the frame headers C0 to CF and are none.
+# DHT, JPG and DAC have codes among those of the frame headers, C0 to CF, but are not frame headers.
 NO_FRAME_HEADERS = (0xC4, 0xC8, 0xCC)
 
 # ISO/IEC 15444-1 A.4.2 numbers tiles with 16 bits; a decoder allocates for every tile that is declared.
@@ -221,6 +221,6 @@ def _end_of_tiles(stream: bytes, position: int, tiles: int) -> int | None:
         position += length
         if stream[position : position + 2] == END or (len(seen) == tiles and not stream[position:].strip(b"\0")):
             return position
-    # Lengths that are wrong, and an end nevertheless.
+    # The lengths are wrong, and yet the end is there.
     stripped = stream.rstrip(b"\0")
     return len(stripped) - 2 if stripped.endswith(END) else None

@@ -92,7 +92,7 @@ def find_regions(values: HeaderValues) -> list[Evidence]:
     found += [Evidence("AnatomicRegionSequence", term) for term in regions]
     if values.sop_class is not None and UID(values.sop_class).keyword in MAMMOGRAPHY:
         found.append(Evidence("SOPClassUID", "BREAST"))
-    # Mammograms exist that are stored as computed radiography of nothing in particular.
+    # Some mammograms are stored as computed radiography that names no body part.
     return found + [Evidence(view.keyword, "BREAST") for view in find_views(values) if view.term in BREAST_VIEWS]
 
 
