@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from prelim.errors import PrelimError
+from prelim.errors import PrelimError, reason_of
 from training.datasets.source import Source
 from training.datasets.study import DatasetError
 
@@ -213,7 +213,7 @@ def _read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{path} cannot be read: {error}; give a YAML file") from error
+        raise SettingsError(f"{path} cannot be read: {reason_of(error)}; give a YAML file") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} is {type(values).__name__}; it must be a mapping of sections")
     return values

@@ -25,6 +25,17 @@ PrelimError
   SignedError          counts of signed reports cannot be read (training.evaluation.shadow.signed)
 """
 
+import errno
+import os
+
+
+def reason_of(error: Exception) -> str:
+    """Why a file cannot be read: of the system's errors without number and file name, which the message has already."""
+    if isinstance(error, FileNotFoundError):
+        # That of safetensors has neither a number nor a reason, but the file name.
+        return os.strerror(errno.ENOENT)
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
 
 class PrelimError(Exception):
     """Root of what the library, the handler, export, training and bulk jobs raise on purpose.

@@ -4,7 +4,12 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from prelim import errors
+from prelim.archive.model_config import ModelConfig
+from prelim.decoders.weights_file import read_weights
+from prelim.generation.confidence import read_confidence
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("model_src", "handlers", "export", "training", "bulk")
@@ -30,3 +35,12 @@ def test_every_error_has_the_one_root_and_is_in_the_tree_that_is_documented() ->
     assert {name: base for name, base in bases.items() if base not in {*bases, "Exception"}} == {}
     assert [name for name, base in bases.items() if base == "Exception"] == ["PrelimError"]
     assert sorted(bases) == sorted([*documented, "PrelimError"])
+
+
+def test_a_file_is_named_once_with_the_reason(tmp_path: Path) -> None:
+    """A missing file gives one message, whatever was to be read; what libraries raise is passed on."""
+    missing = tmp_path / "model.yaml"
+    for read in (ModelConfig.read, read_weights, read_confidence):
+        with pytest.raises(errors.ArchiveError, match=rf"{missing} cannot be read: No such file or directory(;.*)?$"):
+            read(missing)
+    assert errors.reason_of(OSError("no name")) == errors.reason_of(ValueError("no name")) == "no name"

@@ -15,7 +15,7 @@ from torch import nn
 from prelim.archive.archive import CONFIG, TOKENIZER, load_tokenizer
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import read_weights
-from prelim.errors import ArchiveError
+from prelim.errors import ArchiveError, reason_of
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import build_network, read_network
@@ -100,7 +100,7 @@ def load_pretrained(vision: nn.Module, path: Path) -> None:
     except ArchiveError as error:
         raise SettingsError(f"start.vision: {error}") from error
     except (OSError, pickle.UnpicklingError, RuntimeError) as error:
-        raise SettingsError(f"start.vision: {path} cannot be read: {error}") from error
+        raise SettingsError(f"start.vision: {path} cannot be read: {reason_of(error)}") from error
     own = vision.state_dict()
     if not own.keys() <= found.keys():
         for ours, (theirs, value) in zip(own, found.items(), strict=False):

@@ -18,7 +18,7 @@ from prelim.decoders import empty_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
 from prelim.decoders.weights_file import load_weights, read_weights
-from prelim.errors import ArchiveError
+from prelim.errors import ArchiveError, reason_of
 
 CONFIG = "model.yaml"
 WEIGHTS = "model.safetensors"
@@ -95,4 +95,4 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # `tokenizers` raises bare Exception for a damaged file
-        raise ArchiveError(f"{path} cannot be read: {error}") from error
+        raise ArchiveError(f"{path} cannot be read: {reason_of(error)}") from error

@@ -10,7 +10,7 @@ import yaml
 from tokenizers import Tokenizer
 
 from prelim.decoders.precision import PRECISIONS
-from prelim.errors import ArchiveError, InvalidOption
+from prelim.errors import ArchiveError, InvalidOption, reason_of
 from prelim.generation.options import GenerationOptions
 from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
 from prelim.images.preprocess import PreprocessConfig
@@ -89,7 +89,7 @@ class ModelConfig:
         try:
             contents = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ArchiveError(f"{path} cannot be read: {error}") from error
+            raise ArchiveError(f"{path} cannot be read: {reason_of(error)}") from error
         return cls.from_mapping(contents, str(path))
 
     @classmethod

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from prelim.errors import ArchiveError
+from prelim.errors import ArchiveError, reason_of
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector of today's CPUs."""
@@ -113,7 +113,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ArchiveError(f"{path} cannot be read: {error}") from error
+        raise ArchiveError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from prelim.errors import ArchiveError
+from prelim.errors import ArchiveError, reason_of
 from prelim.generation.hypothesis import Hypothesis
 
 MAKE = "`python -m training.confidence MODEL DATA` makes one"
@@ -106,7 +106,7 @@ def read_confidence(path: Path) -> Confidence:
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ArchiveError(f"{path} cannot be read: {error}; {MAKE}") from error
+        raise ArchiveError(f"{path} cannot be read: {reason_of(error)}; {MAKE}") from error
     names = [field.name for field in fields(Confidence)]
     if not isinstance(contents, dict) or sorted(contents) != sorted(names) or not isinstance(contents["model"], str):
         raise ArchiveError(f"{path} must have {', '.join(names)}; {MAKE}")
