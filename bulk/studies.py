@@ -66,7 +66,7 @@ class StudyList:
         if suffix not in _TABLES:
             raise JobError(f"{self.location.url}: expected a folder, or a .csv, .parquet or .json file")
         if self.images is not None and "://" not in self.images.url and not self.images.is_folder():
-            raise JobError(f"{self.images.url}, which the names of images start at, is no folder")
+            raise JobError(f"{self.images.url}, which the names of images start at, is not a folder")
         return self._read_rexrank() if suffix == "json" else self._read_table(suffix)
 
     def _read_folder(self) -> Iterator[BulkStudy]:

@@ -185,7 +185,7 @@ def test_damaged_record_of_the_job_is_said(contents: bytes, output: Output, tmp_
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
-    """They might be the images. A file is no folder."""
+    """They might be the images. A file is not a folder."""
     (tmp_path / "b" / "c").mkdir(parents=True)
     (tmp_path / "b" / "c" / "a.png").write_bytes(b"")
 

@@ -167,7 +167,7 @@ def test_missing_input_is_said(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="has no files; give a folder with images"):
         list(source(tmp_path).read())
     (tmp_path / "s.csv").write_text("id,image\n", encoding="utf-8")
-    with pytest.raises(JobError, match=r"nothing, which the names of images start at, is no folder"):
+    with pytest.raises(JobError, match=r"nothing, which the names of images start at, is not a folder"):
         StudyList(Location.of(f"{tmp_path}/s.csv"), images=Location.of(f"{tmp_path}/nothing")).read()
 
 
@@ -175,7 +175,7 @@ def test_missing_input_is_said(tmp_path: Path) -> None:
     "ids", [[1.0, float("nan")], [b"a", b"b"], [datetime(2026, 1, 1, tzinfo=UTC), None]], ids=["float", "bytes", "time"]
 )
 def test_ids_are_text_or_whole_numbers(ids: list[Any], tmp_path: Path) -> None:
-    """What pandas makes of a column in which one is missing is no id: 1.0 was 1, and NaN nothing."""
+    """What pandas makes of a column in which one is missing is not an id: 1.0 was 1, and NaN nothing."""
     pq.write_table(pa.table({"id": ids, "image": ["a.png", "b.png"]}), tmp_path / "s.parquet")
     with pytest.raises(JobError, match=r"s\.parquet, row 1: the id is .*; write ids as text or whole numbers"):
         list(source(tmp_path / "s.parquet").read())

@@ -102,7 +102,7 @@ def test_an_image_without_an_id_in_two_splits_is_refused(tmp_path: Path, form: s
 
 
 def test_a_patient_column_of_two_values_is_refused(tmp_path: Path) -> None:
-    """Where `dataset.patient_column` names a column that is no usual key."""
+    """Where `dataset.patient_column` names a column that is not a usual key."""
     rows = [{"id": "s", "image": f"{name}.png", "report": "Clear.", "chart": name} for name in "ab"]
     source = write_form(tmp_path, "table", rows)
     with pytest.raises(DatasetError, match="rows with different values of it"):
