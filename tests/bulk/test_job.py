@@ -18,7 +18,7 @@ import pytest
 
 from bulk.__main__ import main
 from bulk.errors import JobError
-from bulk.job import _count_workers
+from bulk.job import _count_workers, _ray
 from bulk.output import BLOCK_ROWS, Output
 from bulk.settings import Job
 from bulk.storage import Location
@@ -89,8 +89,29 @@ def wait_for_rows(output: Path, rows: int, job: "subprocess.Popen[str]") -> None
     pytest.fail(f"{rows} rows were not written in time")
 
 
+@pytest.fixture(scope="module")
+def _one_ray() -> Iterator[None]:
+    """One Ray for all jobs of this process: its start takes longer than they do."""
+    with _ray(None):
+        yield
+
+
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def asked(_one_ray: None, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The addresses at which jobs of this process have asked for Ray; each got the one that runs."""
+    found: list[str | None] = []
+
+    @contextmanager
+    def running(address: str | None) -> Iterator[None]:
+        found.append(address)
+        yield
+
+    monkeypatch.setattr("bulk.job._ray", running)
+    return found
+
+
+@pytest.fixture
+def run(asked: list[str | None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a job to its end, in this process, and returns what it prints."""
 
     def job(*arguments: Any) -> str:
@@ -175,8 +196,13 @@ def test_killed_job_goes_on_and_writes_each_study_once(
             assert (tuple(row["token_ids"]), row["report"]) == (report.token_ids, report.text)
 
 
-def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(
-    studies: Path, tiny_mar: Path, tmp_path: Path, run: Callable[..., str], capsys: pytest.CaptureFixture[str]
+def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(  # noqa: PLR0917 - fixtures
+    studies: Path,
+    tiny_mar: Path,
+    tmp_path: Path,
+    run: Callable[..., str],
+    asked: list[str | None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A full disk, or here a folder where its file should be, ends the job with one line; then it can be run again.
 
@@ -198,7 +224,9 @@ def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(
     run(studies, output, tiny_mar, *limited)
     before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
     speed = json.loads((output / "summary.json").read_bytes())
+    assert asked == [None, None]
     again = run(studies, output, tiny_mar, *limited)
+    assert asked == [None, None]
     assert json.loads((output / "summary.json").read_bytes()) == speed
     assert speed["reports_per_s_and_core"] > 0
     assert "40 studies: 2 FileNotFoundError, 2 NotAnImage, 36 report; nothing was left to do; " in again
