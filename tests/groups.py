@@ -12,6 +12,8 @@ FIRST = "gw0"
 """The process that xdist starts first."""
 
 SERVER = "tests/server/"
+SHARING = (SERVER, "tests/training/evaluation/")
+"""Folders whose tests share a server, or METEOR's program, each of which takes long to start."""
 
 WAITING = (
     SERVER,
@@ -26,9 +28,9 @@ WAITING = (
 
 
 def group(nodeid: str) -> str:
-    """A file, whose tests share fixtures; or all tests of the server, which share servers."""
+    """A file, whose tests share fixtures; or all tests of a folder that share what is started for them."""
     file = nodeid.partition("::")[0]
-    return SERVER if file.startswith(SERVER) else file
+    return next((folder for folder in SHARING if file.startswith(folder)), file)
 
 
 class GroupScheduling(LoadScopeScheduling):
