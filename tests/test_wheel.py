@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("model_src", "pyproject.toml", "README.md", "LICENSE")
@@ -62,7 +63,26 @@ def test_five_lines_of_the_readme_write_a_report(python: Path, demo_mar: Path, t
     (tmp_path / "docs" / "images").mkdir(parents=True)
     shutil.copy(ROOT / "docs" / "images" / "chest.jpg", tmp_path / "docs" / "images")
 
+    code += """
+import json
+from dataclasses import asdict
+known = {name: getattr(report, name) for name in ("finish_reason", "num_tokens", "avg_logprob", "warnings")}
+known["alternatives"] = list(report.alternatives)
+known["sentences"] = [asdict(sentence) for sentence in report.sentences]
+known["sections"] = {"findings": report.findings, "impression": report.impression}
+print(json.dumps(known))
+"""
     done = subprocess.run([python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"UNVERIFIED {json.loads(answer)['report']}\n"
+    printed, values = done.stdout.splitlines()
+    shown, given = json.loads(answer), json.loads(values)
+    assert printed == f"UNVERIFIED {shown['report']}"
+    # All but what is of the archive, and times, which are of a machine.
+    description = yaml.safe_load((ROOT / "models" / "demo" / "model.yaml").read_text(encoding="utf-8"))
+    [said], [found] = shown.pop("sentences"), given.pop("sentences")
+    assert (said["text"], said["confirm"]) == (found["text"], found["confirm"])
+    assert said["confidence"] == pytest.approx(found["confidence"], abs=0.01)
+    assert shown.pop("avg_logprob") == pytest.approx(given.pop("avg_logprob"), abs=1e-4)
+    assert {name: shown[name] for name in given} == given
+    assert shown["model"]["version"] == str(description["version"])

@@ -135,11 +135,13 @@ def _judge(findings: Sequence[Finding], facts: Sequence[ImageFacts], first: str)
     seen = sum(fact.state != "missing" for fact in facts)
     among = "" if seen == len(facts) else f" among the {seen:,} of {len(facts):,} images that are here"
     unknown = any(finding.kind == "patients_unknown" for finding in findings)
+    alike = any(finding.kind == "patients_alike" for finding in findings)
+    who = "patients are unknown" if unknown else "patients may be"
     if seen:
-        leakage = "No image is in two splits, patients are unknown" if unknown else "No leakage"
+        leakage = f"No image is in two splits, {who}" if unknown or alike else "No leakage"
         clean = f"{leakage}; no corrupt image{among}{first}."
     else:
-        patients = "Patients are unknown" if unknown else "No patient is in two splits"
+        patients = who.capitalize() if unknown else f"{'Patients may be' if alike else 'No patient is'} in two splits"
         why = f"none of the {len(facts):,} is here" if facts else "there are none"
         clean = f"{patients}{first}; images were not checked: {why}."
     return (

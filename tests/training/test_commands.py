@@ -271,6 +271,17 @@ def test_the_lines_of_the_documentation_are_settings(monkeypatch: pytest.MonkeyP
         assert read_command_line(words).run.out == "models/mine"
 
 
+def test_torchrun_reads_its_line_of_the_documentation() -> None:
+    """As it is written: its own options, the module, and the words for it; no process is started."""
+    from torch.distributed.run import get_args_parser
+
+    text = (Path(__file__).parents[2] / "docs" / "train.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^\.venv/bin/torchrun (.*)$", text, flags=re.MULTILINE)
+    read = get_args_parser().parse_args(line.split())
+    assert (read.module, read.training_script, read.nproc_per_node) == (True, "training.train", "2")
+    assert read_command_line(read.training_script_args).run.out == "models/mine"
+
+
 def test_images_in_a_folder_of_their_own_are_encoded(
     tmp_path: Path, encoder: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

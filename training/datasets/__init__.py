@@ -137,6 +137,11 @@ def _check(study: Study, path: Path) -> None:
                 f"{study.place or path}: the id {name!r} has lost its last digits in a spreadsheet, and others may be "
                 "the same now; read the original with that column as text, and save it again"
             )
+    names = (study.study_id, study.patient_id or "", *map(str, study.images))
+    if halved := next((name for name in names if any("\ud800" <= sign <= "\udfff" for sign in str(name))), None):
+        raise DatasetError(
+            f"{study.place or path}: {halved!a} has half a character, which no file can be written with; correct it"
+        )
     longest = max((len(part.encode()) for image in study.images for part in image.parts), default=0)
     if longest > MAX_NAME:
         raise DatasetError(

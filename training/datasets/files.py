@@ -14,8 +14,8 @@ from training.datasets.encodings import find_encoding, refuse_encoding
 from training.datasets.study import DatasetError
 from training.datasets.values import read_value
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff]")
-"""Control characters such as NUL; tabs and line ends are text."""
+CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufeff\ud800-\udfff]")
+"""Control characters such as NUL, and halves of characters; tabs and line ends are text."""
 
 PROMPT = "prompt"
 """The label that holds what is asked about the images."""
@@ -176,7 +176,7 @@ def collect_labels(record: Mapping[str, Any], known: Iterable[str] = ()) -> dict
     """What else a record says, as texts: every value that is a text or a number, but for the keys that are `known`."""
     skipped = set(known)
     return {
-        key: str(value).strip()
+        key: CONTROLS.sub("", str(value)).strip()
         for key, value in record.items()
         if key not in skipped
         and isinstance(value, str | int | float)

@@ -15,6 +15,9 @@ from training.datasets.study_rows import StudyRow
 KINDS = ("csv", "tsv", "xlsx", "parquet", "jsonl", "ndjson", "json")
 """Suffixes without the dot; also followed by `.gz` where it is text."""
 
+TEXT = "txt"
+"""Excel's "Unicode text" and other tables; in a folder such files are notes, so that it has to be given itself."""
+
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(?=\.)")
 
 DIGITS = 15
@@ -82,7 +85,7 @@ def read_any(file: Path) -> Iterator[StudyRow]:
     """The rows of a table of any kind as (place, values by column); a blank cell is None."""
     kind = _name_kind(file)
     rows: Iterator[StudyRow]
-    if kind in ("csv", "tsv"):
+    if kind in ("csv", "tsv", TEXT):
         delimiter = "\t" if kind == "tsv" else find_delimiter(file)
         rows = read_rows(file, (), delimiter)
     elif kind == "xlsx":
@@ -94,7 +97,7 @@ def read_any(file: Path) -> Iterator[StudyRow]:
     elif kind == "json":
         rows = read_records(file, read_json(file), ())
     else:
-        raise DatasetError(f"{file} is not a table; allowed: .{', .'.join(KINDS)}")
+        raise DatasetError(f"{file} is not a table; allowed: .{', .'.join((*KINDS, TEXT))}")
     for place, row in rows:
         yield place, {column: _read_cell(value) for column, value in row.items()}
 

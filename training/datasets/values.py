@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,6 +50,9 @@ WHOLE = re.compile(r"^(0|[1-9]\d*)\.0+$")
 SHORTENED = re.compile(r"\d(?:[.,]\d+)?E\+\d+", re.IGNORECASE)
 """A long number as a spreadsheet shows and saves it: its last digits are lost."""
 
+WIDTHLESS = re.compile("[\u200b-\u200f\u2060\ufeff]")
+"""Characters that nobody sees, as copies from web pages and spreadsheets have them."""
+
 PATIENT_KEYS = ("patientid", "patient", "subjectid", "subject")
 """Keys of a record that name its patient, as `fold_key` writes them."""
 
@@ -56,14 +60,14 @@ PATIENT_KEYS = ("patientid", "patient", "subjectid", "subject")
 def read_value(value: Any) -> str | None:
     """A value as text without white space at its ends; None where it says that it is unknown.
 
-    Zero is a value, true and false are not ids. Whole numbers have no point, also as text: a spreadsheet's 12.0 is the
-    id 12.
+    Zero is a value; true, false, lists and objects are not ids. Whole numbers have no point, also as text: a
+    spreadsheet's 12.0 is the id 12. Accents are composed, and characters without width are left out.
     """
-    if isinstance(value, bool):
+    if isinstance(value, bool | list | dict):
         return None
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
         value = int(value)
-    text = WHOLE.sub(r"\1", str(value).strip())
+    text = WHOLE.sub(r"\1", unicodedata.normalize("NFC", WIDTHLESS.sub("", str(value))).strip())
     return None if text.lower().rstrip(".") in UNKNOWN else text
 
 

@@ -72,8 +72,8 @@ def describe(study: Study) -> Iterator[tuple[str, str]]:
         yield "age", next((band for end, band in BANDS if age < end), "")
     if study.views and study.views[0]:
         yield "view", study.views[0]
-    if study.source:
-        yield "source", study.source
+    if source := labels.get("source") or study.source:
+        yield "source", source
 
 
 def _read_age(text: str) -> int | None:

@@ -252,3 +252,24 @@ def test_an_integer_that_python_does_not_read_names_the_file(tmp_path: Path, nam
     (tmp_path / name).write_text('{"a": 1, "id": ' + "7" * 4301 + "}", encoding="utf-8")
     with pytest.raises(DatasetError, match=rf"{name}.* is not JSON: an integer has over 4,300 digits"):
         read_source(Source("table" if name.endswith("l") else "pairs", str(tmp_path / name)))
+
+
+def test_lists_and_objects_are_no_ids(tmp_path: Path) -> None:
+    """A patient who is a list is unknown, and rows whose ids are objects have none."""
+    rows: list[dict[str, Any]] = [{"id": {"a": 1}, "image": "a.png", "report": "Clear.", "patient": ["a", "b"]}]
+    [study] = read_source(write_rows(tmp_path, rows))
+    assert (study.study_id, study.patient_id) == ("a.png", None)
+
+
+@pytest.mark.parametrize("column", ["id", "patient", "image", "report", "note"])
+def test_half_a_character_is_refused_in_a_name_and_left_out_of_a_text(tmp_path: Path, column: str) -> None:
+    """JSON can write one (a backslash and `ud800`), and no file can."""
+    row = {"id": "s", "patient": "p", "image": "a.png", "report": "Clear.", "note": "x"}
+    (tmp_path / "t.jsonl").write_text(json.dumps({**row, column: f"{row[column]}\ud800"}), encoding="utf-8")
+    source = Source("table", str(tmp_path / "t.jsonl"))
+    if column in ("report", "note"):
+        [study] = read_source(source)
+        assert (study.sections, study.labels) == ({"report": "Clear."}, {"note": "x"})
+    else:
+        with pytest.raises(DatasetError, match=r"line 1: .*ud800.* has half a character"):
+            read_source(source)

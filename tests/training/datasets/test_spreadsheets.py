@@ -122,6 +122,29 @@ def test_images_of_parquet_go_into_a_folder_that_is_not_there_yet(tmp_path: Path
     assert study.images[0].parent == tmp_path / "new" / "folder"
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_unicode_text_of_excel_is_a_table(tmp_path: Path, encoding: str) -> None:
+    """UTF-16 with tabs in a .txt file; in a folder a .txt file is a note."""
+    text = 'id\timage\treport\r\n007\ta.png\t"Größe normal; ""klar"", no\teffusion."\r\n'
+    [study] = read_table(tmp_path / "t.txt", text, encoding)
+    assert (study.study_id, study.sections) == ("007", {"report": 'Größe normal; "klar", no\teffusion.'})
+    with pytest.raises(DatasetError, match="is a folder without a table"):
+        read_studies("table", tmp_path)
+
+
+@pytest.mark.parametrize("sign", [";", "; ", "|", " | ", "\n", ", "])
+def test_several_images_in_a_cell_are_images_of_one_study(tmp_path: Path, sign: str) -> None:
+    """With a view each; a name with such a sign alone stays a name."""
+    row = {"id": "s", "image": f"a.png{sign}b/c.JPG", "view": f"PA{sign}LATERAL", "report": "Clear."}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    [study] = read_studies("table", tmp_path / "t.jsonl")
+    assert [image.relative_to(tmp_path).as_posix() for image in study.images] == ["a.png", "b/c.JPG"]
+    assert study.views == ("PA", "LATERAL")
+    (tmp_path / "t.jsonl").write_text(json.dumps({**row, "image": f"scan{sign.strip() or '_'}2.png"}), encoding="utf-8")
+    [study] = read_studies("table", tmp_path / "t.jsonl")
+    assert len(study.images) == 1
+
+
 def write_coco(path: Path, images: list[dict[str, Any]], captions: list[tuple[Any, str]]) -> None:
     """A file of captions with all that COCO has."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,26 @@ def test_damaged_missing_and_refused_files_are_told_apart(rows: list[dict[str, s
     assert found == {"images_corrupt": 1, "images_missing": 1, "images_refused": 1, "images_unnamed": 1}
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        ("P0", "p0", "patients_alike"),
+        ("7", "007", "patients_alike"),
+        ("7", "7.0", "patient_leakage"),
+        ("p\u200b0", "p0", "patient_leakage"),
+        ("\u00e9", "e\u0301", "patient_leakage"),
+    ],
+)
+def test_one_patient_written_in_two_ways(
+    rows: list[dict[str, str]], tmp_path: Path, one: str, other: str, kind: str
+) -> None:
+    """Is one where nobody sees the difference; else it may be, which is said instead of "no leakage"."""
+    rows[0]["patientid"], rows[7]["patientid"] = one, other
+    assert kinds(tmp_path, rows) == {kind: 1}
+    result, _, _ = validate(Check(Source("pairs", str(tmp_path))))
+    assert "No leakage" not in result["verdict"]["text"]
+
+
 @pytest.mark.parametrize("state", ["missing", "refused", "view"])
 def test_a_data_set_without_a_usable_image_fails(rows: list[dict[str, str]], tmp_path: Path, state: str) -> None:
     """Also where all images are allowed to be missing: there is nothing to train on or to score."""
@@ -246,6 +266,25 @@ def test_a_data_set_without_any_text_is_an_error(
     said = capsys.readouterr().out
     assert "no study has a text" in said
     assert "Do not train on this yet: reports empty" in said
+
+
+def test_vindr_has_labels_and_no_reports(
+    rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tables, which are laid out here as they are published, are refused, and the table of formats says so."""
+    table = tmp_path / "image_labels_train.csv"
+    lines = ["image_id,rad_id,Aortic enlargement,Atelectasis,No finding", *(f"{i},R1,0,1,0" for i in range(len(rows)))]
+    table.write_text("\n".join(lines), encoding="utf-8")
+    config = tmp_path / "vindr.yaml"
+    columns = "{id: image_id, image: image_id}"
+    config.write_text(
+        f"dataset: {{format: table, path: {table}, image_folder: {tmp_path / 'images'}, columns: {columns}}}",
+        encoding="utf-8",
+    )
+    assert run([str(config), "--out", str(tmp_path / "out"), "--jobs", "1"], monkeypatch) == 1
+    assert "no study has a text" in capsys.readouterr().out
+    page = (Path(__file__).parents[3] / "docs" / "training-data.md").read_text(encoding="utf-8")
+    assert "| none | VinDr-CXR" in page
 
 
 def test_calibration_finds_made_copies(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import png
 from training.datasets.formats import rexrank
+from training.datasets.source import Source
 from training.datasets.study import DatasetError, Study
 from training.evaluate import main
-from training.evaluation.data import EvaluationData
+from training.evaluation.data import EvaluationData, read_data
 from training.evaluation.examples_figure import plot_examples
 from training.evaluation.metrics.measure import Bootstrap
 from training.evaluation.metrics.optional import EXTRAS, extra_measures
@@ -252,6 +253,37 @@ def test_reports_of_another_language_get_no_clinical_scores(
     assert "micro F1" not in text
     assert "No clinical labels: the rules read English, and most references are" in text
     assert "an unknown number of patients" in text
+
+
+def test_chinese_reports_are_scored_by_their_characters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the command: no clinical scores, no METEOR, sacreBLEU with its own tokenizer, and a perfect score."""
+    texts = ("心影大小正常，双肺清晰，未见胸腔积液。", "左侧胸腔积液，心影轻度增大，未见气胸。")
+    rows = [{"file": f"{i}.png", "report": texts[i % 2], "split": ("train", "val", "test")[i % 3]} for i in range(30)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    said = tmp_path / "said.csv"
+    lines = [f"{i}.png,{texts[i % 2]}" for i in range(2, 30, 3)]
+    said.write_text("\n".join(["id,text", *lines]), encoding="utf-8")
+    run_command(monkeypatch, said, tmp_path, "--format", "pairs", "--out", tmp_path)
+    text = capsys.readouterr().out
+    assert "micro F1" not in text
+    assert "No clinical labels: the rules read English, and most references are in another language (zh)" in text
+    assert "sacreBLEU zh" in text
+    assert "| METEOR |" not in text
+    figures = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["sections"][0]["figures"]
+    assert figures["said"]["BLEU-4"][0] == pytest.approx(1)
+
+
+def test_a_split_of_which_no_image_is_here_is_no_score(tmp_path: Path) -> None:
+    """Also where all images may be missing."""
+    rows = [{"file": f"{i}.png", "report": REPORTS[i % 3], "split": "test"} for i in range(3)]
+    (tmp_path / "pairs.json").write_text(json.dumps(rows), encoding="utf-8")
+    source = Source("pairs", str(tmp_path), missing_images=1.0)
+    with pytest.raises(
+        DatasetError, match=r"no study of 'test' has an image that can be used: 3 images are not on this"
+    ):
+        read_data(source, "test", with_images=True)
 
 
 def test_a_model_sees_the_view_that_is_asked_for(

@@ -47,3 +47,21 @@ def test_small_groups_are_remarked_on() -> None:
     [page] = tabulate_subgroups({"system": "m", "subgroups": groups})
     assert "| sex: female | 30 | 3 | 0.500 (0.500 to 0.500) |" in page
     assert page.endswith("have intervals that are too narrow, and of one patient none: sex: female (3).")
+
+
+def test_groups_of_views_and_sources_are_scored() -> None:
+    """Each with the reports of its own; the source is that of the study, or what the data set calls so."""
+    studies = [
+        Study(
+            f"s{i}", (Path(f"{i}.png"),), {}, f"p{i}", (("PA", "AP")[i % 2],), "t", None,
+            {"source": ("Oslo", "Lima", "Kyiv")[i % 3]},
+        )
+        for i in range(60)
+    ]  # fmt: skip
+    scores = [0.1 * (i % 2) + 0.2 * (i % 3) for i in range(60)]
+    groups = score_subgroups(studies, {"BLEU-4": Measure.of_reports("BLEU-4", scores)}, 20)
+    found = {name: {value: row["figures"]["BLEU-4"][0] for value, row in of.items()} for name, of in groups.items()}
+    assert found["view"] == pytest.approx({"AP": 0.3, "PA": 0.2})
+    assert found["source"] == pytest.approx({"Oslo": 0.05, "Lima": 0.25, "Kyiv": 0.45})
+    plain = Study("s", (), {}, None, (), "Open-i", None, {})
+    assert dict(describe(plain)) == {"source": "Open-i"}

@@ -16,6 +16,7 @@ from training.datasets.image_files import explain_missing, list_images
 from training.datasets.source import Source
 from training.datasets.splits import find_fixed_splits
 from training.datasets.study import DatasetError, Study
+from training.datasets.values import fold_number
 
 LEVELS = ("error", "warning", "note")
 
@@ -164,6 +165,16 @@ def _find_patients(studies: Sequence[Study]) -> Iterator[Finding]:
         title = "patients in more than one split"
         advice = "dataset.splits=disjoint leaves them out of training, dataset.splits=drawn splits all by patient"
         yield Finding("error", "patient_leakage", title, len(leaking), total, advice, examples)
+    alike: dict[str, dict[str, str]] = defaultdict(dict)
+    for study in studies:
+        if study.patient_id is not None:
+            alike[fold_number(study.patient_id).casefold()][study.patient_id] = str(study.split)
+    across = [names for names in alike.values() if len(names) > 1 and len(set(names.values())) > 1]
+    if across:
+        title = "patients in different splits whose names differ only in case or zeros"
+        advice = "one person may be in several splits: write each patient in one way"
+        examples = tuple(", ".join(f"{name} ({split})" for name, split in names.items()) for names in across[:EXAMPLES])
+        yield Finding("warning", "patients_alike", title, len(across), None, advice, examples)
     unknown = sum(study.patient_id is None for study in studies)
     if unknown:
         title = "studies whose patient is unknown"

@@ -11,6 +11,7 @@ PATIENT_KEYS or SPLIT_KEYS, nor `question` (the prompt) and next to it `answer` 
 Rows of one id are one study: those with other texts for the same images, and lists of texts (parquet, JSON), are
 further references; turns of `conversations` (LLaVA) are rows. Rows without an id are of the study that their image
 names. Where `prompt` is set, every question of a study is a study of its own.
+A cell may name several images of a study, with their views: `a.png;b.png` and `PA;LATERAL`.
 Parquet may hold the images themselves, as bytes or as `{bytes, path}`: they are written to `image_folder`, or next to
 the table. A folder may hold the parts of a table, each with its split in its name or folder
 (`training.datasets.table_files.find_tables`); images are then also looked for next to the table that names them.
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from training.datasets.files import PROMPT, collect_labels, keep_texts, unpack_list
-from training.datasets.image_files import ImageFolder, write_image
+from training.datasets.image_files import ImageFolder, is_image, write_image
 from training.datasets.patients import find_patient
 from training.datasets.split_names import SplitReader, name_split
 from training.datasets.study import DatasetError, Study
@@ -39,6 +40,9 @@ from training.datasets.table_files import find_tables, read_any
 from training.datasets.values import SHORTENED, find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report")
+SEPARATORS = (";", "|", "\n", ",")
+"""Between the names of several images in one cell, and their views."""
+
 COLUMNS = ("id", "image", *SECTIONS, "patient", "view", "split", PROMPT)
 
 
@@ -111,6 +115,10 @@ def _read_row(
     row["split"] = name_split(row["split"], place) if "split" in given else splits.read(rest, place)
     for name in ("image", "view"):
         row[name] = unpack_list(row[name]) if isinstance(row[name], str) else row[name]
+    if separator := _find_separator(row["image"]):
+        for name in ("image", "view"):
+            if isinstance(row[name], str) and separator in row[name]:
+                row[name] = [part.strip() for part in row[name].split(separator)]
     row["image"] = _read_images(row["image"], written)
     if not row["image"]:
         raise DatasetError(
@@ -118,6 +126,15 @@ def _read_row(
             f"{', '.join(values)}"
         )
     return row
+
+
+def _find_separator(cell: Any) -> str | None:
+    """What separates the names in a cell with several: each has the suffix of an image. None for any other cell."""
+    if not isinstance(cell, str):
+        return None
+    return next(
+        (sign for sign in SEPARATORS if sign in cell and all(is_image(name.strip()) for name in cell.split(sign))), None
+    )
 
 
 def _is_answer(column: str) -> bool:
