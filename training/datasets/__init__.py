@@ -5,6 +5,7 @@ $ python -m training.validate_data r2gen path/to/annotation.json
 A further format is one file with a function `read` and one line in FORMATS. docs/training-data.md has the table.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -73,6 +74,9 @@ WRITES_IMAGES = ("radimagenet_vqa", "webdataset")
 """Formats whose images are inside their files: the folder of images is where they are written to."""
 
 
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""What JSON can have in a name and a file cannot."""
+
 MAX_NAME = 255
 """Bytes that a file name can have."""
 
@@ -128,7 +132,7 @@ def read_studies(
 
 
 def _check(study: Study, path: Path) -> None:
-    """Raises DatasetError for ids that are missing or lost their digits, and image names that no file system takes."""
+    """Raises DatasetError for ids that are missing or lost their digits, and names that no file system takes."""
     if read_value(study.study_id) is None:
         raise DatasetError(f"{study.place or path} has no id: it is {study.study_id!r}; give every study its own")
     for name in (study.study_id, study.patient_id):
@@ -138,9 +142,9 @@ def _check(study: Study, path: Path) -> None:
                 "the same now; read the original with that column as text, and save it again"
             )
     names = (study.study_id, study.patient_id or "", *map(str, study.images))
-    if halved := next((name for name in names if any("\ud800" <= sign <= "\udfff" for sign in str(name))), None):
+    if odd := next((name for name in names if UNWRITABLE.search(str(name))), None):
         raise DatasetError(
-            f"{study.place or path}: {halved!a} has half a character, which no file can be written with; correct it"
+            f"{study.place or path}: {odd!a} has NUL or half a character, which no name of a file can have; correct it"
         )
     longest = max((len(part.encode()) for image in study.images for part in image.parts), default=0)
     if longest > MAX_NAME:

@@ -58,6 +58,9 @@ class SplitReader:
 
         Raises DatasetError for a split that is not known, and for a key with a split in one record, and not in another.
         """
+        for key, item in record.items():
+            if is_split_key(key) and isinstance(item, list | dict):
+                name_split(item, place)
         found = read_record(record)
         for key in SPLIT_KEYS:
             value = found.get(key)
@@ -91,7 +94,7 @@ def name_split(name: Any, place: str) -> str | None:
 
     Raises DatasetError for others.
     """
-    plain = read_value(name)
+    plain = str(name) if isinstance(name, list | dict) else read_value(name)
     if plain is None:
         return None
     split = SPLIT_NAMES.get(_fold(plain))

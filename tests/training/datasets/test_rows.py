@@ -261,15 +261,39 @@ def test_lists_and_objects_are_no_ids(tmp_path: Path) -> None:
     assert (study.study_id, study.patient_id) == ("a.png", None)
 
 
+@pytest.mark.parametrize("key", ["split", "Split", "splits"])
+def test_a_split_that_is_a_list_is_refused(tmp_path: Path, key: str) -> None:
+    """It would be drawn again; under a key that names no split it is nothing."""
+    source = write_rows(tmp_path, [{"image": "a.png", "report": "Clear.", key: ["train"]}])
+    if key == "splits":
+        assert read_source(source)[0].split is None
+    else:
+        with pytest.raises(DatasetError, match=r"line 1: the split is \['train'\]; allowed"):
+            read_source(source)
+
+
+@pytest.mark.parametrize("place", ["images", "annotations"])
+def test_ids_of_coco_are_numbers_or_texts(tmp_path: Path, place: str) -> None:
+    """A list is one line, not a traceback."""
+    contents = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [{"image_id": 1, "caption": "Clear."}]}
+    contents[place][0]["id" if place == "images" else "image_id"] = [1]
+    (tmp_path / "annotations.json").write_text(json.dumps(contents), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"entry 0: the id of an image is \[1\]; it must be a number or a text"):
+        read_source(Source("coco", str(tmp_path)))
+
+
+@pytest.mark.parametrize("sign", ["\ud800", "\0"])
 @pytest.mark.parametrize("column", ["id", "patient", "image", "report", "note"])
-def test_half_a_character_is_refused_in_a_name_and_left_out_of_a_text(tmp_path: Path, column: str) -> None:
-    """JSON can write one (a backslash and `ud800`), and no file can."""
+def test_what_no_file_name_can_have_is_refused_in_names_and_left_out_of_texts(
+    tmp_path: Path, column: str, sign: str
+) -> None:
+    """JSON can write NUL and half a character."""
     row = {"id": "s", "patient": "p", "image": "a.png", "report": "Clear.", "note": "x"}
-    (tmp_path / "t.jsonl").write_text(json.dumps({**row, column: f"{row[column]}\ud800"}), encoding="utf-8")
+    (tmp_path / "t.jsonl").write_text(json.dumps({**row, column: f"{row[column]}{sign}"}), encoding="utf-8")
     source = Source("table", str(tmp_path / "t.jsonl"))
     if column in ("report", "note"):
         [study] = read_source(source)
         assert (study.sections, study.labels) == ({"report": "Clear."}, {"note": "x"})
     else:
-        with pytest.raises(DatasetError, match=r"line 1: .*ud800.* has half a character"):
+        with pytest.raises(DatasetError, match=r"line 1: .*(ud800|x00).* has NUL or half a character"):
             read_source(source)

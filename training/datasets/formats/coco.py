@@ -41,9 +41,14 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
 def _read_contents(file: Path) -> dict[str, Any]:
     contents: dict[str, Any] = read_json(file)
     check_keys(str(file), contents, ("images", "annotations"))
-    for _ in read_records(file, contents["images"], ("id", "file_name")):
-        pass
+    for place, record in read_records(file, contents["images"], ("id", "file_name")):
+        _check_id(place, record["id"])
     return contents
+
+
+def _check_id(place: str, name: Any) -> None:
+    if not isinstance(name, int | str):
+        raise DatasetError(f"{place}: the id of an image is {name!r}; it must be a number or a text")
 
 
 def _read_file(
@@ -55,7 +60,8 @@ def _read_file(
     near = (file.parent, file.parent / "images", file.parent.parent / own, file.parent.parent / "images")
     folder = ImageFolder(*([images] if images else near))
     captions: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-    for _, record in read_records(file, contents["annotations"], ("image_id", "caption")):
+    for place, record in read_records(file, contents["annotations"], ("image_id", "caption")):
+        _check_id(place, record["image_id"])
         captions[record["image_id"]].append({"report": record["caption"]})
     places: dict[Any, str] = {}
     for place, record in read_records(file, contents["images"], ("id", "file_name")):
