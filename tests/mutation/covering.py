@@ -173,15 +173,18 @@ class Covering:
         if test in self.seconds:
             latest[:] = [test, *(other for other in latest if other != test)]
 
-    def tests_of(self, path: Path, line: int, seconds: float) -> list[str]:
+    def tests_of(self, path: Path, line: int, seconds: float, *, once: bool = False) -> list[str]:
         """Tests that may notice a change of a line, in the order in which to run them, at most so many seconds of them.
 
         First those that noticed other changes of the file, then file by file, the fastest first. A line that no test
-        runs as far as is known (in a process of its own, or compiled) may be noticed by any test.
+        runs as far as is known (in a process of its own, or compiled) may be noticed by any test, and so may one that
+        runs for the first test alone, as what a test imports does.
+
+        once : so does all that is in this file
         """
         contexts = self._contexts(path, line)
         tests = contexts - {IMPORT, FIXTURE}
-        everyone = not tests or tests != contexts
+        everyone = once or not tests or tests != contexts or not in_body(path.read_text(), line)
         wanted = list(self.seconds) if everyone else [test for test in self.seconds if test in tests]
         of_file: dict[str, float] = defaultdict(float)
         for test in wanted:
@@ -193,10 +196,10 @@ class Covering:
         )
         chosen: list[str] = []
         for test in [*latest, *rest]:
-            seconds -= self.seconds[test]
-            if chosen and seconds < 0:
-                continue
-            chosen.append(test)
+            # One that takes longer than what is left leaves its time to others.
+            if not chosen or self.seconds[test] <= seconds:
+                seconds -= self.seconds[test]
+                chosen.append(test)
         return chosen
 
     def on_import(self, path: Path, line: int) -> bool:
@@ -213,6 +216,12 @@ class Covering:
         lines = self.lines.get(str(path), {})
         first, last = statement(path.read_text(), line)
         return {context for number in range(first, last + 1) for context in lines.get(str(number), ())}
+
+
+def in_body(source: str, line: int) -> bool:
+    """Whether a line is in the body of a function."""
+    functions = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    return any(node.body[0].lineno <= line <= (node.end_lineno or 0) for node in functions)
 
 
 def statement(source: str, line: int) -> tuple[int, int]:

@@ -10,10 +10,12 @@ class Folder:
 
     path  : of the code; all its .py files belong to it
     tests : that protect it
+    once  : most of it runs once in a process, for the first test that needs it, and the others use what came of it
     """
 
     path: str
     tests: tuple[str, ...]
+    once: bool = False
 
     def files(self, root: Path) -> list[str]:
         """Paths of the code, relative to the repository."""
@@ -45,7 +47,7 @@ FOLDERS = {
             "tests/model_src/networks/test_teacher_forcing.py",
         ),
     ),
-    "kernels": Folder("model_src/prelim/kernels", ("tests/model_src/kernels",)),
+    "kernels": Folder("model_src/prelim/kernels", ("tests/model_src/kernels",), once=True),
     "images": Folder("model_src/prelim/images", ("tests/model_src/images",)),
     "archive": Folder(
         "model_src/prelim/archive",

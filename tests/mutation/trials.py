@@ -135,7 +135,7 @@ class Trials:
             function = changed_function(path, source, code, mutant.line)
             if function is None or self.covering.on_import(path, mutant.line) or not warm.can_change(path, function):
                 continue
-            tests = self.covering.tests_of(path, mutant.line, SECONDS)
+            tests = self.covering.tests_of(path, mutant.line, SECONDS, once=self.folder.once)
             usual = sum(self.covering.seconds[test] for test in tests)
             start = time.monotonic()
             # A process that a test starts reads the file.
@@ -161,7 +161,7 @@ class Trials:
         path, failed = self.tree / mutant.path, self.tree.parent / f"{self.name}.failed"
         source = path.read_text()
         start = time.monotonic()
-        tests = self.covering.tests_of(path, mutant.line, SECONDS)
+        tests = self.covering.tests_of(path, mutant.line, SECONDS, once=self.folder.once)
         failed.unlink(missing_ok=True)
         _write(path, mutant.code(source))
         status: int | None = 0

@@ -34,20 +34,22 @@ def whole(outputs: int, inputs: int, dtype: torch.dtype) -> Tensor:
 
 @pytest.fixture
 def last_bytes() -> Iterator[Callable[[Tensor], Tensor]]:
-    """Copies a tensor to the end of a page, after which the process may not read."""
+    """Copies a tensor to the end of pages, or to their start; the process may not read before and after them."""
     held = []
     protect = ctypes.CDLL(None, use_errno=True).mprotect
 
-    def copy(tensor: Tensor) -> Tensor:
+    def copy(tensor: Tensor, *, at_start: bool = False) -> Tensor:
         if not tensor.numel():
             return tensor
         data = tensor.contiguous().view(torch.uint8).flatten()
         size = -(-len(data) // mmap.PAGESIZE) * mmap.PAGESIZE
-        pages = mmap.mmap(-1, size + mmap.PAGESIZE)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-        assert protect(ctypes.c_void_p(start + size), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+        pages = mmap.mmap(-1, size + 2 * mmap.PAGESIZE)
+        first = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+        for guard in (first, first + mmap.PAGESIZE + size):
+            assert protect(ctypes.c_void_p(guard), ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
         held.append(pages)
-        copied = torch.frombuffer(pages, dtype=torch.uint8, count=len(data), offset=size - len(data))
+        offset = mmap.PAGESIZE + (0 if at_start else size - len(data))
+        copied = torch.frombuffer(pages, dtype=torch.uint8, count=len(data), offset=offset)
         copied.copy_(data)
         return copied.view(tensor.dtype).view(tensor.shape)
 
@@ -71,27 +73,27 @@ def test_stored_weights_are_read_where_they_are(
 
 
 @pytest.fixture
-def at_the_end(last_bytes: Callable[[Tensor], Tensor], monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Lets a module allocate its tensors at the ends of pages."""
+def fenced(last_bytes: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets a module allocate its tensors at the ends of pages, or at their starts."""
 
-    def ending(make: Callable[..., Tensor], *sizes: Any, **options: Any) -> Tensor:
-        return last_bytes(make(*sizes, **options))
+    def fence(module: Any, *, at_start: bool = False) -> None:
+        def make(name: str, *sizes: Any, **options: Any) -> Tensor:
+            return last_bytes(getattr(torch, name)(*sizes, **options), at_start=at_start)
 
-    def at_the_end(module: Any) -> None:
-        made = {name: partial(ending, getattr(torch, name)) for name in ("empty", "zeros", "ones")}
+        made = {name: partial(make, name) for name in ("empty", "zeros", "ones")}
         monkeypatch.setattr(module, "torch", SimpleNamespace(**{**vars(torch), **made}))
 
-    return at_the_end
+    return fence
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_row_after_the_last_is_read(
-    dtype: torch.dtype, last_bytes: Callable[[Tensor], Tensor], at_the_end: Callable[[Any], None]
+    dtype: torch.dtype, last_bytes: Callable[[Tensor], Tensor], fenced: Callable[..., None]
 ) -> None:
     """Rows of every number, scales of integers, and packed weights may lie at the ends of their pages."""
     from prelim.kernels import product
 
-    at_the_end(product)
+    fenced(product)
     weight = whole(70, 2 * GROUP, dtype)
     products = [product.stored_product(weight, None, None)]
     if fits(weight):
@@ -106,15 +108,16 @@ def test_no_row_after_the_last_is_read(
             assert ((multiply(x) - wanted).norm() / wanted.norm()) < 0.02
 
 
+@pytest.mark.parametrize("at_start", [False, True])
 @pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"])
-def test_steps_have_room_for_all_that_they_write(precision: str, at_the_end: Callable[[Any], None]) -> None:
+def test_steps_have_room_for_all_that_they_write(precision: str, at_start: bool, fenced: Callable[..., None]) -> None:
     """Whatever a phase leaves for the next one lies in memory that was allocated for it."""
     from prelim.kernels import causal_lm_step, cross_attention_step, product
 
     if precision == "int8_dynamic" and not fits(torch.zeros(1, GROUP, dtype=torch.int8)):
         pytest.skip("this processor does not multiply integers")
     for module in (causal_lm_step, cross_attention_step, product):
-        at_the_end(module)
+        fenced(module, at_start=at_start)
     for dimensions in (test_kernels.LLAMA, test_kernels.WIDE):
         test_kernels.check(dimensions, precision, slots=2, rows=3)
     for kind in ("keras", "bert"):
