@@ -45,6 +45,9 @@ FOLDERS = {
             "tests/export/checkpoints/test_weights_file.py",
             "tests/export/test_precision.py",
             "tests/model_src/networks/test_teacher_forcing.py",
+            # What `pack` makes of them.
+            "tests/model_src/kernels/test_kernels.py",
+            "tests/model_src/kernels/test_cross_attention_step.py",
         ),
     ),
     "kernels": Folder("model_src/prelim/kernels", ("tests/model_src/kernels",), once=True),

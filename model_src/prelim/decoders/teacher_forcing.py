@@ -52,7 +52,7 @@ def insert_images(embed: Callable[[Tensor], Tensor], image_embeds: Tensor, token
 
     Raises ValueError where there is no IMAGE.
     """
-    places = (token_ids[0] == IMAGE).nonzero()[:, 0].tolist()
+    places = (token_ids[0] == IMAGE).nonzero().flatten().tolist()
     if not places:
         raise ValueError("the prompt has no place for the image")
     parts, start = [], 0

@@ -126,6 +126,15 @@ def test_a_file_lies_on_whole_cache_lines(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.parametrize(("size", "order"), [(63, "ba"), (64, "ab"), (65, "ba"), (128, "ab")])
+def test_whole_lines_come_first(tmp_path: Path, size: int, order: str) -> None:
+    """Any remainder comes after them, then the order of names counts."""
+    write_weights(tmp_path / "w", {"a": torch.zeros(size, dtype=torch.int8), "b": torch.zeros(64, dtype=torch.int8)})
+    data = (tmp_path / "w").read_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert "".join(sorted(header, key=lambda name: header[name]["data_offsets"][0])) == order
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_not_finite_are_not_written(tmp_path: Path, number: float) -> None:
     """With the name of the tensor; a file that is there already stays."""

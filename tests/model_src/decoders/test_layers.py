@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
 from prelim.decoders.attention import EVERYWHERE, Attending, Attention
+from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.linear import AdaptedLinear, Linear
 from prelim.decoders.packed import STEP_ROWS, PackedLinear
@@ -320,3 +321,24 @@ def test_four_bits() -> None:
         NF4Linear(inputs, outputs, bias=True)
     with pytest.raises(ValueError, match="64 weights together; 3 x 32"):
         NF4Linear(32, 3, bias=False)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 2, 4), (4, 4, 3, 5)], ids=str)
+def test_heads_share_keys_whatever_else_is_equal(shape: tuple[int, int, int, int]) -> None:
+    """Sequences, queries and positions may be as many as the heads of queries or of keys."""
+    sequences, heads, queries, positions = shape
+    query, key, value = (
+        random(sequences, count, length, 8, seed=i).double()
+        for i, (count, length) in enumerate([(heads, queries), (2, positions), (2, positions)])
+    )
+    repeated = (t.repeat_interleave(heads // 2, dim=1) for t in (key, value))
+    torch.testing.assert_close(
+        Attending()(query, key, value), torch.nn.functional.scaled_dot_product_attention(query, *repeated)
+    )
+
+
+def test_positions_begin_small() -> None:
+    """As those of BERT and GPT-2: with a standard deviation of 0.02."""
+    torch.manual_seed(0)
+    config = CrossAttentionConfig(8, 64, 1, 2, 8, 64)
+    assert float(CrossAttentionDecoder(config).position_embedding.detach().std()) == pytest.approx(0.02, rel=0.1)
