@@ -18,7 +18,7 @@ import yaml
 
 from terminal.arguments import CommandLine
 from tests.mutation.folders import FOLDERS
-from tests.mutation.mutants import Mutant, sample
+from tests.mutation.mutants import Mutant, sample, squeezed
 from tests.mutation.processes import ROOT, copy_tree, move_into
 from tests.mutation.trials import RESULTS, Result, Trials, show
 from training.evaluation.metrics.f1 import share_interval
@@ -47,7 +47,7 @@ def main() -> None:
         if name not in FOLDERS:
             parser.error(f"folder {name!r} is unknown; known: {', '.join(FOLDERS)}")
     equivalent = {
-        (entry["file"], entry["before"], after): entry["reason"]
+        (entry["file"], squeezed(entry["before"]), squeezed(after)): entry["reason"]
         for entry in yaml.safe_load((ROOT / "tests/mutation/equivalent.yaml").read_text()) or ()
         for after in ([entry["after"]] if isinstance(entry["after"], str) else entry["after"])
     }

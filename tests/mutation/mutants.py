@@ -151,3 +151,8 @@ def changed_lines(before: str, after: str) -> tuple[str, str]:
         "\n".join(re.sub(r"\s+", " ", line[2:]).strip() for line in lines if line.startswith(sign)) for sign in "-+"
     )
     return old, new
+
+
+def squeezed(code: str) -> str:
+    """Code without spaces, of which changes have more than a person would write."""
+    return "".join(code.split())

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.mutation.covering import Chosen, Covering, Tracing
 from tests.mutation.folders import Folder
 from tests.mutation.forks import BROKEN
-from tests.mutation.mutants import Mutant, changed_lines
+from tests.mutation.mutants import Mutant, changed_lines, squeezed
 from tests.mutation.processes import ROOT, import_libraries, run_tests
 from tests.mutation.warm import Warm, changed_function
 
@@ -77,7 +77,7 @@ class Trials:
 
     tree       : copy that is changed
     kept       : file for the results of the process that has imported everything
-    equivalent : file, line before, line after -> reason
+    equivalent : file, line before, line after, both without spaces -> reason
     """
 
     def __init__(self, name: str, folder: Folder, tree: Path, equivalent: dict[tuple[str, ...], str]) -> None:
@@ -204,7 +204,7 @@ def _files(tests: Sequence[str]) -> list[str]:
 
 def _reason(equivalent: dict[tuple[str, ...], str], path: str, before: str, after: str) -> str:
     """Why no test can notice a change, "" where one can."""
-    keys = ((file, before, changed) for file in (path, "*") for changed in (after, "*"))
+    keys = ((file, squeezed(before), squeezed(changed)) for file in (path, "*") for changed in (after, "*"))
     return next((equivalent[key] for key in keys if key in equivalent), "")
 
 

@@ -83,8 +83,7 @@ class TokenTexts:
         if not self.words_only:
             self.closed = tuple(closed for step in of_text if (closed := _closed_up(step)))
         special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-        count = tokenizer.get_vocab_size()
-        count = 1 + max(tokenizer.get_vocab().values(), default=count - 1)
+        count = 1 + max(tokenizer.get_vocab().values(), default=-1)
         tokens = [tokenizer.id_to_token(i) for i in range(min(count, vocab_size or count))]
         shown = [None if token is None or token in special else token for token in tokens]
         self.first = tuple(_pieces(shown, of_tokens, ()))

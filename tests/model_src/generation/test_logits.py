@@ -73,6 +73,27 @@ def test_filter_applies_what_the_options_say() -> None:
     assert filtered(no_repeat_ngram_size=1) == [4, 3, 2, 1, no]
 
 
+def test_options_at_their_edges() -> None:
+    """A penalty and a temperature of 2, the best token alone, a text that is one n-gram, a sum that is p exactly."""
+    no = -torch.inf
+    assert filtered(do_sample=True, temperature=2.0, top_k=0) == [2, 1.5, 1, 0.5, 0]
+    assert filtered(do_sample=True, top_k=1) == [4, no, no, no, no]
+    scores = torch.tensor([[0.0, -300.0]])
+    for p in (1.0, 0.9):
+        all_but_few = LogitsFilter(GenerationOptions(do_sample=True, top_k=0, top_p=p), torch.tensor([3]))
+        assert all_but_few(scores, torch.tensor([[0]]), 1)[0].tolist() == [0, -300 if p == 1 else no]
+    penalized = LogitsFilter(GenerationOptions(repetition_penalty=2.0), torch.tensor([3]))
+    assert penalized(torch.tensor([[3.0, -3.0, 1.0]]), torch.tensor([[0, 1]]), 2)[0].tolist() == [1.5, -6, 1]
+    assert no_repeat_ngram(torch.zeros(1, 3), torch.tensor([[2, 2, 2]]), 3)[0].tolist() == [0, 0, no]
+    assert sorted(top_p_of_two(0.5)) == [no, 0]
+    assert top_p_of_two(0.6) == [0, 0]
+
+
+def top_p_of_two(p: float) -> list[float]:
+    """What is left of two tokens that are equally likely."""
+    return top_p(torch.zeros(1, 2), p, 1)[0].tolist()  # type: ignore[no-any-return]
+
+
 def test_minimum_length_forbids_the_end_of_text() -> None:
     """Before `min_new_tokens` tokens every end-of-text token is forbidden; from then on it is allowed."""
     no = -torch.inf

@@ -41,6 +41,14 @@ def show(ids: tuple[int, ...]) -> str:
     return "".join("[IMAGE]" if i == IMAGE else chr(i) if 32 <= i < 127 else f"[{i}]" for i in ids)
 
 
+def test_words_that_the_decoder_has_not() -> None:
+    """Pieces from the size of its vocabulary on are the unknown token, and all others are as they are."""
+    tokenizer = Tokenizer(models.WordLevel({"?": 0, "a": 1, "b": 2, "c": 3}, unk_token="?"))  # noqa: S106
+    for size, ids in ((None, (1, 2, 3)), (4, (1, 2, 3)), (3, (1, 2, 0)), (2, (1, 0, 0))):
+        found = [Prompter(PromptConfig(before=word, after=""), tokenizer, size).ids(None, None) for word in "abc"]
+        assert found == [(token_id, IMAGE) for token_id in ids]
+
+
 def test_prompt_stands_in_its_template() -> None:
     """The request's prompt, or the default one, stands where the template says, the start token first."""
     prompter = Prompter(CHAT, characters())
