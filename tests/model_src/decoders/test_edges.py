@@ -2,16 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from prelim.decoders.attention import Attending
 from prelim.decoders.decoder import IMAGE, PADDING
+from prelim.decoders.linear import AdaptedLinear
+from prelim.decoders.packed import PackedAdapted, PackedLinear, PackedWordEmbedding, _reorder, _replace
 from prelim.decoders.precision import PRECISIONS, Precision
 from prelim.decoders.quantized import (
+    Int8DynamicLinear,
     Int8Linear,
     NF4Linear,
+    _Fbgemm,
     _int8_scale,
     _int8_weight,
 )
@@ -25,6 +31,7 @@ from prelim.decoders.weights_file import (
     read_weights,
     write_weights,
 )
+from prelim.decoders.word_embedding import WordEmbedding
 from prelim.errors import ArchiveError
 
 
@@ -218,3 +225,41 @@ def test_attention_to_everywhere() -> None:
     torch.testing.assert_close(Attending(hidden)(query, key, value), value)
     with pytest.raises(ValueError, match=r"dropout is 0\.1"):
         StepAttention(None)(query, key, value, 0.1)
+
+
+@pytest.mark.parametrize("levels", [127, 63])
+def test_rows_are_rounded_to_the_levels_that_a_processor_has(monkeypatch: pytest.MonkeyPatch, levels: int) -> None:
+    """By FBGEMM: a row of whole parts of its largest number, of which there are so many, is multiplied exactly."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: levels == 127)
+    weight = torch.randint(-127, 128, (5, 8), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
+    scale, bias = torch.tensor([1.0, 0.5, 2, 4, 0.25]).bfloat16(), torch.arange(5.0)
+    parts = torch.arange(-levels, levels + 1)[: 2 * levels // 7 * 7].view(-1, 7)
+    x = torch.cat([torch.full((len(parts), 1), float(levels)), parts], dim=1) / levels * 3
+    wanted = x.double() @ (weight.double() * scale.double()[:, None]).T
+    for product, added in ((_Fbgemm(weight, scale, None), 0), (_Fbgemm(weight, scale, bias), bias)):
+        torch.testing.assert_close(product(x), (wanted + added).float(), atol=1e-4, rtol=1e-5)
+    assert _Fbgemm(weight, scale, bias)(torch.zeros(1, 8)).tolist() == [[0, 1, 2, 3, 4]]
+
+
+def test_which_layers_are_replaced() -> None:
+    """Those that a product can be made of; others are as they were, and their neighbors are looked at too."""
+    layers = {
+        "dynamic": Int8DynamicLinear(64, 8, bias=False),
+        "wide": nn.Linear(64, 8).double(),
+        "bits": Int8Linear(64, 8, bias=False),
+        "words": WordEmbedding(5, 64),
+        "wide words": WordEmbedding(5, 64).double(),
+        "plain": nn.Linear(64, 8),
+        "norm": nn.LayerNorm(64),
+        "adapted": AdaptedLinear(nn.Linear(64, 8), 2),
+    }
+    kinds = (PackedLinear, PackedWordEmbedding, PackedAdapted)
+
+    def replaced(make: Any, order: list[str]) -> set[str]:
+        decoder = nn.ModuleDict({name: layers[name] for name in order})
+        _replace(decoder, make, prefix=False)
+        return {name for name, layer in decoder.items() if isinstance(layer, kinds)}
+
+    for order in ([*layers], [*layers][::-1]):
+        assert replaced(_reorder, order) == {"words", "plain"}
+        assert replaced(lambda *_: None, order) == {"wide", "bits", "words", "wide words", "plain", "adapted"}

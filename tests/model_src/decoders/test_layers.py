@@ -1,5 +1,8 @@
 """Attention, cache and layers of every precision, by PyTorch's operations: values of PyTorch and of a hand."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from prelim.decoders.attention import EVERYWHERE, Attending, Attention
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.linear import AdaptedLinear, Linear
-from prelim.decoders.packed import STEP_ROWS, PackedLinear
+from prelim.decoders.packed import STEP_ROWS, PackedAdapted, PackedLinear, PackedWordEmbedding
 from prelim.decoders.quantized import (
     FEW_ROWS,
     Int8Embedding,
@@ -342,3 +345,27 @@ def test_positions_begin_small() -> None:
     torch.manual_seed(0)
     config = CrossAttentionConfig(8, 64, 1, 2, 8, 64)
     assert float(CrossAttentionDecoder(config).position_embedding.detach().std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_products_are_of_all_outputs() -> None:
+    """Of a layer, of both halves of its adapter and of words, made once; a part has its own outputs alone."""
+    torch.manual_seed(0)
+    made: list[tuple[int, int]] = []
+
+    def make(layer: Any, start: int, stop: int) -> Callable[[Tensor], Tensor]:
+        made.append((start, stop))
+        bias = getattr(layer, "bias", None)
+        return lambda x: linear(x, layer.weight[start:stop], None if bias is None else bias[start:stop])
+
+    plain, words, x = nn.Linear(16, 8), WordEmbedding(5, 16), random(3, 2, 16)
+    adapted = AdaptedLinear(plain, 4)
+    nn.init.normal_(adapted.down)
+    nn.init.normal_(adapted.up)
+    packed, packed_words = PackedLinear(plain, make, prefix=False), PackedWordEmbedding(words, make)
+    with torch.no_grad():
+        torch.testing.assert_close(PackedAdapted(adapted, make)(x), adapted(x))
+        for _ in range(2):
+            torch.testing.assert_close(packed(x), plain(x))
+            torch.testing.assert_close(packed.part(x, 2, 5), plain(x)[..., 2:5])
+            torch.testing.assert_close(packed_words.scores(x), words.scores(x))
+    assert made == [(0, 4), (0, 8), (0, 8), (2, 5), (0, 5)]
