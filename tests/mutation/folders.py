@@ -62,7 +62,16 @@ FOLDERS = {
             f"tests/handlers/test_{name}.py"
             for name in (
                 *("field_limits", "answers", "settings", "request", "images", "insights", "report_handler", "limits"),
-                *("completion", "clock", "only_worker", "return_image", "edges"),
+                *(
+                    "completion",
+                    "clock",
+                    "only_worker",
+                    "return_image",
+                    "edges",
+                    "auditor",
+                    "completion_request",
+                    "records",
+                ),
             )
         ),
     ),
