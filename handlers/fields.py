@@ -90,7 +90,7 @@ def _starts_with_brace(value: str | bytes | bytearray) -> bool:
 
 
 def _json_fields(value: Any, max_bytes: int) -> dict[str, Any]:
-    images, rest = _cut_images(_encoded(value) if isinstance(value, str) else value)
+    images, rest = _cut_images(_encoded(value))
     image, rest = _cut_image(rest)
     contents = json_object("the body", rest, max_bytes)
     if images is not None:

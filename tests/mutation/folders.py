@@ -64,12 +64,12 @@ FOLDERS = {
                 *("field_limits", "answers", "settings", "request", "images", "insights", "report_handler", "limits"),
                 *(
                     "completion",
+                    "completion_request",
                     "clock",
                     "only_worker",
                     "return_image",
                     "edges",
                     "auditor",
-                    "completion_request",
                     "records",
                 ),
             )
