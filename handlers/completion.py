@@ -78,9 +78,10 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
         raise InvalidOption(
             f"messages have {len(images)} images; {generator.config.name} reads {generator.max_images}", "messages"
         )
+    first, *others = images
     request = ReportRequest(
-        image=images[0] if len(images) == 1 else None,
-        images=tuple(images) if len(images) > 1 else None,
+        image=None if others else first,
+        images=tuple(images) if others else None,
         roles=roles,
         prompt=prompt,
         messages=messages,

@@ -55,7 +55,7 @@ class ReportHandler:
             self.generator = ReportGenerator.load(
                 Path(properties["model_dir"]),
                 device=device,
-                slots=max(1, properties.get("batch_size") or 1),
+                slots=properties.get("batch_size") or 1,
                 threads=self.settings.threads,
                 share_weights=self.settings.share_weights,
                 max_cache_mb=self.settings.max_cache_mb,

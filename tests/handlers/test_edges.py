@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,13 +10,15 @@ import pytest
 from ts.metrics.metric_cache_errors import MetricsCacheKeyError
 
 from handlers import flight as flight_module
-from handlers.failure import INTERNAL
+from handlers import report_handler
+from handlers.exchange import Exchange
+from handlers.failure import INTERNAL, Failure
 from handlers.fields import from_base64, json_value, list_of_images, list_of_texts
 from handlers.flight import Flight
 from handlers.journal import log
 from handlers.metrics import Metrics
 from handlers.route import check_route, find_id, path_of
-from prelim.errors import InvalidOption, TooLarge, UnreadableInput
+from prelim.errors import ArchiveError, InvalidOption, TooLarge, UnreadableInput
 
 
 def test_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
@@ -190,3 +193,83 @@ def test_a_metric_that_is_not_declared_is_named() -> None:
 
     with pytest.raises(RuntimeError, match=r"prelim_queue_seconds is not declared; .*metrics_config"):
         Metrics(SimpleNamespace(get_metric=get_metric), "m")
+
+
+@pytest.mark.parametrize(("batch_size", "slots"), [(None, 1), (0, 1), (1, 1), (3, 3)])
+def test_slots_are_those_of_a_batch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, batch_size: int | None, slots: int
+) -> None:
+    """One where TorchServe names none; a model that cannot be loaded is a RuntimeError with the reason."""
+    asked: list[int] = []
+
+    def load(*_: Any, **options: Any) -> None:
+        asked.append(options["slots"])
+        raise ArchiveError("no model")
+
+    monkeypatch.setattr(report_handler.ReportGenerator, "load", load)
+    monkeypatch.setattr(report_handler.torch, "set_num_threads", lambda _: None)
+    properties = {"model_dir": str(tmp_path), "batch_size": batch_size}
+    with pytest.raises(RuntimeError, match="no model"):
+        report_handler.ReportHandler().initialize(
+            SimpleNamespace(system_properties=properties, model_yaml_config={"continuousBatching": False})
+        )
+    assert asked == [slots]
+
+
+def test_when_a_connection_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After more than the seconds that are set, and never over gRPC; how long a request has been here, in ms."""
+    handler, now = report_handler.ReportHandler(), [110.0]
+    handler.settings = SimpleNamespace(heartbeat_s=10)  # type: ignore[assignment]
+    monkeypatch.setattr(report_handler.time, "monotonic", lambda: now[0])
+    over_http, over_grpc = (Exchange(None, arrived=100.0, grpc=grpc) for grpc in (False, True))  # type: ignore[arg-type]
+    assert (handler._chunk("a", over_http), over_http.seconds) == (b"", 10)
+    now[0] = 110.12346
+    assert (handler._chunk("a", over_http), handler._chunk("b", over_grpc)) == (b"\n", b"")
+    assert over_http.seconds == 10.123
+
+
+def test_what_is_measured_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of each part, the wait in front of the server included, tokens, errors, and how full a batch is."""
+    written: dict[str, list[tuple[float, list[str]]]] = {}
+
+    def get_metric(name: str, _: object) -> Any:
+        return SimpleNamespace(
+            add_or_update=lambda value, dimensions: written.setdefault(name, []).append((value, dimensions))
+        )
+
+    monkeypatch.setattr("handlers.exchange.time.monotonic", lambda: 103.0)
+    metrics = Metrics(SimpleNamespace(get_metric=get_metric), "m")
+    report: Any = SimpleNamespace(timing_ms={"preprocess": 20, "queue": 30.0004, "decode": 1500}, num_tokens=7)
+    metrics.report(report, Exchange(None, arrived=100.5, queued_ms=2000.0))  # type: ignore[arg-type]
+    metrics.failure(Failure(400, "InvalidOption", "wrong"))
+    metrics.failure(Failure(500, "NonFiniteOutput", "NaN"))
+    metrics.canceled(2)
+    metrics.batch(3, 4)
+    metrics.active(5)
+    own = ["m", "Model"]
+    assert written == {
+        "prelim_preprocess_seconds": [(0.02, own)],
+        "prelim_vision_seconds": [(0.0, own)],
+        "prelim_decode_seconds": [(1.5, own)],
+        "prelim_queue_seconds": [(2.03, own)],
+        "prelim_report_seconds": [(4.5, own)],
+        "prelim_tokens_generated_total": [(7, own)],
+        "prelim_rejected_total": [(1, ["400", "InvalidOption", *own]), (1, ["500", "NonFiniteOutput", *own])],
+        "prelim_non_finite_total": [(1, own)],
+        "prelim_cancelled_total": [(2, own)],
+        "prelim_batch_occupancy_ratio": [(0.75, own)],
+        "prelim_active_requests": [(5, own)],
+    }
+    written.clear()
+    for compiled in (True, False):
+        metrics.describe(6, compiled=compiled)
+    assert [value for value, _ in written["prelim_compiled_step"]] == [1, 0]
+    assert [value for value, _ in written["prelim_slots"]] == [6, 6]
+    zeros = {name for name, values in written.items() if {value for value, _ in values} == {0}}
+    assert zeros == {
+        *("prelim_tokens_generated_total", "prelim_non_finite_total", "prelim_cancelled_total"),
+        *("prelim_active_requests", "prelim_rejected_total"),
+    }
+    assert {tuple(dimensions) for _, dimensions in written["prelim_rejected_total"]} == {
+        ("500", "InternalError", *own), ("500", "NonFiniteOutput", *own), ("504", "DeadlineExceeded", *own),
+    }  # fmt: skip

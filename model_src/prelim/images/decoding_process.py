@@ -85,7 +85,8 @@ class DecodingProcess:
             except OSError:
                 status = b""
             if len(status) == 4:
-                return int(struct.unpack("<i", status)[0])
+                (of_child,) = struct.unpack("<i", status)
+                return int(of_child)
             self.close()
         raise Overloaded("the process that decodes images has ended; send the image again")
 

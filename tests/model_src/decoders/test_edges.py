@@ -11,7 +11,7 @@ from torch import nn
 from prelim.decoders.attention import Attending
 from prelim.decoders.decoder import IMAGE, PADDING
 from prelim.decoders.linear import AdaptedLinear
-from prelim.decoders.packed import PackedAdapted, PackedLinear, PackedWordEmbedding, _reorder, _replace
+from prelim.decoders.packed import PackedAdapted, PackedLinear, PackedTokenEmbedding, _reorder, _replace
 from prelim.decoders.precision import PRECISIONS, Precision
 from prelim.decoders.quantized import (
     Int8DynamicLinear,
@@ -23,6 +23,7 @@ from prelim.decoders.quantized import (
 )
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import TooManyPositions, check_positions, insert_images, join
+from prelim.decoders.token_embedding import TokenEmbedding
 from prelim.decoders.weights_file import (
     ALIGNMENT,
     LazyTensor,
@@ -31,7 +32,6 @@ from prelim.decoders.weights_file import (
     read_weights,
     write_weights,
 )
-from prelim.decoders.word_embedding import WordEmbedding
 from prelim.errors import ArchiveError
 
 
@@ -247,13 +247,13 @@ def test_which_layers_are_replaced() -> None:
         "dynamic": Int8DynamicLinear(64, 8, bias=False),
         "wide": nn.Linear(64, 8).double(),
         "bits": Int8Linear(64, 8, bias=False),
-        "words": WordEmbedding(5, 64),
-        "wide words": WordEmbedding(5, 64).double(),
+        "words": TokenEmbedding(5, 64),
+        "wide words": TokenEmbedding(5, 64).double(),
         "plain": nn.Linear(64, 8),
         "norm": nn.LayerNorm(64),
         "adapted": AdaptedLinear(nn.Linear(64, 8), 2),
     }
-    kinds = (PackedLinear, PackedWordEmbedding, PackedAdapted)
+    kinds = (PackedLinear, PackedTokenEmbedding, PackedAdapted)
 
     def replaced(make: Any, order: list[str]) -> set[str]:
         decoder = nn.ModuleDict({name: layers[name] for name in order})

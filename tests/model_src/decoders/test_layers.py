@@ -12,7 +12,7 @@ from prelim.decoders.attention import EVERYWHERE, Attending, Attention
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.linear import AdaptedLinear, Linear
-from prelim.decoders.packed import STEP_ROWS, PackedAdapted, PackedLinear, PackedWordEmbedding
+from prelim.decoders.packed import STEP_ROWS, PackedAdapted, PackedLinear, PackedTokenEmbedding
 from prelim.decoders.quantized import (
     FEW_ROWS,
     Int8Embedding,
@@ -357,11 +357,11 @@ def test_products_are_of_all_outputs() -> None:
         bias = getattr(layer, "bias", None)
         return lambda x: linear(x, layer.weight[start:stop], None if bias is None else bias[start:stop])
 
-    plain, words, x = nn.Linear(16, 8), WordEmbedding(5, 16), random(3, 2, 16)
+    plain, words, x = nn.Linear(16, 8), TokenEmbedding(5, 16), random(3, 2, 16)
     adapted = AdaptedLinear(plain, 4)
     nn.init.normal_(adapted.down)
     nn.init.normal_(adapted.up)
-    packed, packed_words = PackedLinear(plain, make, prefix=False), PackedWordEmbedding(words, make)
+    packed, packed_words = PackedLinear(plain, make, prefix=False), PackedTokenEmbedding(words, make)
     with torch.no_grad():
         torch.testing.assert_close(PackedAdapted(adapted, make)(x), adapted(x))
         for _ in range(2):

@@ -146,6 +146,20 @@ def test_a_server_that_does_not_start_is_503(tmp_path: Path) -> None:
     process.close()
 
 
+def test_a_server_is_started_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for a file that finds none, and once more if that one has ended."""
+    process, starts = DecodingProcess(), []
+
+    def start() -> None:
+        starts.append(None)
+        raise OSError
+
+    monkeypatch.setattr(process, "_start", start)
+    with pytest.raises(Overloaded, match="has ended"):
+        process.decode(b"", "PNG", CONFIG)
+    assert len(starts) == 2
+
+
 def test_a_decoder_that_gets_no_cpu_time_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that waits for ever is killed with its server after WAIT_S, which is a 503."""
     monkeypatch.setattr(decoding_process, "WAIT_S", 1.0)
