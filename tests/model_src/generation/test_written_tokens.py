@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from prelim.errors import InvalidOption
-from prelim.generation.banned_phrases import _apart, _cut_by_stop, _decode
+from prelim.generation.banned_phrases import Vocabulary, _apart, _cut_by_stop, _decode
+from prelim.generation.constraint import Constraints
 from prelim.generation.grammar import _MASKS, Grammars, _check
 from prelim.generation.options import GenerationOptions
-from prelim.generation.token_text import BAR, Piece, UnknownDecoder, canonical
+from prelim.generation.token_text import BAR, Piece, TokenTexts, UnknownDecoder, canonical
 from prelim.generation.written_tokens import Added, _joined_signs, _word
 from tests.model_src.generation.reference import EOS
 from tests.model_src.generation.test_banned_phrases import vocabulary
@@ -163,3 +164,36 @@ def test_schemas_that_json_cannot_say() -> None:
     for schema in ({"a": {1, 2}}, {("a",): 1}, circle, deep):
         with pytest.raises(InvalidOption, match="grammar is not a JSON schema"):
             GenerationOptions.from_mapping({"grammar": schema})
+
+
+def test_grammars_of_any_script() -> None:
+    """Letters of every script may be in one; half of a surrogate pair, which is no text, may not."""
+    grammars = Grammars(vocabulary("\u00e9t\u00e9", "\u5fc3", "ete"), [EOS])
+    found = grammars.of(GenerationOptions(grammar="\u00e9t\u00e9|\u5fc3"))
+    assert found is not None
+    assert found.start().allowed.nonzero()[0].tolist() == [4, 5]
+    with pytest.raises(InvalidOption, match="half of a surrogate pair"):
+        grammars.of(GenerationOptions(grammar="\ud83d"))
+
+
+def test_what_cannot_be_kept_to_is_known_before() -> None:
+    """A phrase and a grammar are both checked where a request enters."""
+    tokenizer = vocabulary("a")
+    constraints = Constraints(tokenizer, [EOS])
+    for options, name in (({"banned_phrases": ("\u00ad",)}, "banned_phrases"), ({"grammar": "("}, "grammar")):
+        with pytest.raises(InvalidOption) as raised:
+            constraints.check(GenerationOptions(**options))  # type: ignore[arg-type]
+        assert raised.value.field == name
+    constraints.check(GenerationOptions(banned_phrases=("a",), grammar="a"))
+    texts = Vocabulary(TokenTexts(tokenizer))
+    for first in (True, False):
+        pieces = [texts.piece(token_id, first=first) for token_id in range(tokenizer.get_vocab_size() + 2)]
+        assert (pieces[4] or "").strip() == "a"
+        assert pieces[-2:] == [None, None]
+
+
+def test_the_first_unknown_option_is_named() -> None:
+    """In alphabetical order, in the message and as the field."""
+    with pytest.raises(InvalidOption, match="unknown option 'aa'; known: ") as raised:
+        GenerationOptions.from_mapping({"zz": 1, "aa": 2, "num_beams": 1})
+    assert raised.value.field == "aa"
