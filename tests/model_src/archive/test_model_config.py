@@ -28,6 +28,7 @@ def test_reading_gives_what_was_written(tmp_path: Path) -> None:
         ({"color": 1}, "unknown key 'color'; known: name, version"),
         ({"tokenizer": {"bos_token_id": 1, "eos_token_id": 2}}, "section tokenizer lacks the key 'pad_token_id'"),
         ({"tokenizer": None}, "section tokenizer is NoneType"),
+        ({"tokenizer": {"bos_token_id": 1, "eos_token_id": [], "pad_token_id": 0}}, "eos_token_id is an empty list"),
         ({"input": {"modalitys": ["CR"]}}, "section input has the unknown key 'modalitys'"),
         ({"input": {"modalities": "CR"}}, "modalities"),
         ({"input": {"render": "pretty"}}, "render"),
