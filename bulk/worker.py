@@ -56,18 +56,20 @@ class BlockWorker:
             "model_version": config.version,
             "model_sha256": self._generator.sha256,
         }
-        self._check()
+        # Raised by the first call: of an error in the constructor Ray prints pages.
+        self._refusal = self._find_refusal()
         self._decoding = DecodingThread(self._generator)
         # Threads read files while others wait for their reports, and bound how many images are in memory.
         self._studies = ThreadPoolExecutor(max_workers=2 * job.slots, thread_name_prefix="study")
 
-    def _check(self) -> None:
-        """Raise JobError for a prompt and options with which no study would get a report."""
+    def _find_refusal(self) -> str | None:
+        """Why no study would get a report with this prompt and these options."""
         try:
             self._generator.add("check", self._request((b"none",)))
         except InputError as error:
-            raise JobError(f"no study can get a report: {error}") from error
+            return str(error)
         self._generator.cancel("check")
+        return None
 
     def __call__(self, batch: BlockColumns) -> BlockColumns:
         """Write the blocks of a batch; returns for each how many reports and errors are new."""
@@ -76,6 +78,8 @@ class BlockWorker:
 
     def _write(self, number: int) -> tuple[int, int]:
         """Write one block. Raises JobError where that fails, or where the folder is another run's by now."""
+        if self._refusal is not None:
+            raise JobError(f"no study can get a report: {self._refusal}")
         try:
             return self._write_once(number)
         except OSError as error:

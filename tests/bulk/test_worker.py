@@ -145,7 +145,7 @@ def test_wrong_option_is_refused_at_once(work: Work) -> None:
 def test_what_no_study_could_use_is_refused_at_once(work: Work, change: dict[str, Any], field: str) -> None:
     """What only the model can tell, such as that it reads no prompt: an archive would become errors, row by row."""
     with pytest.raises(JobError, match=f"no study can get a report: .*{field}"):
-        replace(work, job=replace(work.job, **change)).worker()
+        replace(work, job=replace(work.job, **change)).worker()({"block": np.array([0])})
 
 
 def test_study_that_kills_workers_gets_an_error(work: Work) -> None:
