@@ -7,13 +7,20 @@ import pytest
 
 import prelim
 from prelim.images.decoding_child import write_radiograph
-from prelim.images.decoding_process import SOURCE, memory_file, read_reply
+from prelim.images.decoding_process import SOURCE, DecodingProcess, memory_file, read_reply
 from prelim.images.radiograph import Radiograph
+from prelim.images.sandbox import sandboxed
 
 
 def test_child_imports_this_package() -> None:
     """From where it lies, also without an environment that has it."""
     assert (SOURCE / "prelim" / "__init__.py").samefile(prelim.__file__)
+
+
+def test_only_the_own_child_is_in_a_sandbox() -> None:
+    """And only where this machine has one; another command runs as it is."""
+    assert DecodingProcess().is_sandboxed == (sandboxed((), SOURCE) != [])
+    assert not DecodingProcess(("python",)).is_sandboxed
 
 
 @pytest.mark.parametrize("extra", range(4))

@@ -191,6 +191,14 @@ def test_other_kinds_are_named(data: bytes, kind: str) -> None:
     assert caught.value.status == 415
 
 
+def test_text_is_what_is_printable() -> None:
+    """In ASCII, with tabs and line ends."""
+    for byte in range(256):
+        kind = "text" if byte in b"\t\r\n" or (chr(byte).isprintable() and byte < 128) else "unknown"
+        with pytest.raises(NotAnImage, match=f"looks like (an )?{kind}"):
+            read(b"sixteen letters " + bytes([byte]) + b"more")
+
+
 def test_size_limits() -> None:
     """No bytes are a 400; more bytes or pixels than configured are a 413."""
     with pytest.raises(UnreadableInput):

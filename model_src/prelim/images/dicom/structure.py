@@ -129,7 +129,7 @@ def _has_vr(data: bytes, position: int) -> bool:
 
 def _is_lower(data: bytes, position: int) -> bool:
     """Whether two small letters follow the tag."""
-    return data[position + 4 : position + 6].isalpha() and data[position + 4 : position + 6].islower()
+    return all(0x61 <= byte <= 0x7A for byte in data[position + 4 : position + 6])
 
 
 def _inflate(data: bytes, start: int, max_bytes: int) -> bytes:

@@ -203,6 +203,8 @@ def progressive(*scans: bytes, components: bytes = b"\1", frame: int = 0xC2) -> 
         (progressive(scan(0, 0, components=b"\1\2"), scan(1, 63), scan(1, 63, 0, b"\2"), components=b"\1\2"), False),
         (progressive(scan(0, 0, components=b"\1\2"), scan(1, 63), components=b"\1\2"), True),
         (progressive(scan(0, 0, components=b"\2\1"), scan(1, 63, 0, b"\2\1"), components=b"\1\2"), False),
+        # A scan's first coefficient is not the name of a component.
+        (progressive(scan(0, 0, components=b"\1\5"), scan(1, 63, 0, b"\5"), components=b"\1\5"), True),
         (progressive(scan(0, 63), scan(0, 63, 0, b"\7")), False),
         (progressive(scan(0, 63, 0, b"\7")), True),
         (progressive(), True),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
@@ -240,6 +240,10 @@ def test_items_of_sequences() -> None:
     made.ViewCodeSequence = Sequence()
     assert values.read_items(made, "ViewCodeSequence") is None
     assert values.read_table(made, "VOILUTSequence") is None
+    for vr, nothing in (("UN", b""), ("LO", None)):
+        empty = Dataset()
+        empty["ViewCodeSequence"] = DataElement(tag_for_keyword("ViewCodeSequence") or 0, vr, nothing)
+        assert values.read_items(empty, "ViewCodeSequence") is None
     made.ViewCodeSequence = Sequence([concept(CodeValue="1"), concept(CodeValue="2")])
     assert len(values.read_items(made, "ViewCodeSequence") or ()) == 2
     for vr, data in (("SQ", b"\1\2\3\4"), ("UN", b"\1\2\3\4"), ("LO", b"text")):

@@ -14,7 +14,7 @@ from tests.training.conftest import LABELS as COMBINATIONS
 from training.datasets.templates import Labels
 from training.evaluation.metrics import meteor as meteor_program
 from training.evaluation.metrics import optional
-from training.evaluation.metrics.clinical import FIVE, GROUPS, clinical_measures, label_counts
+from training.evaluation.metrics.clinical import FIVE, GROUPS, clinical_measures, describe_absent, label_counts
 from training.evaluation.metrics.f1 import f1, hits, macro_f1, micro_f1
 from training.evaluation.metrics.labeler_check import markdown, read_gold
 from training.evaluation.metrics.measure import Bootstrap, Measure, mean
@@ -31,6 +31,12 @@ from training.evaluation.metrics.overlap import (
 from training.evaluation.metrics.perplexity import perplexity, perplexity_measure
 from training.evaluation.metrics.r2gen import Protocol, tokens
 from training.evaluation.metrics.template_captions import COMMON, MEASURES, label_scores, right_group, right_place
+
+
+def test_labels_without_a_reference_are_said() -> None:
+    """Macro F1 counts them as 0."""
+    assert describe_absent({"edema": 2, "fracture": 1}) == ""
+    assert describe_absent({"edema": 2, "fracture": 0}).endswith("here 1 of 2: fracture")
 
 
 def test_mean_is_a_sum_over_a_number() -> None:
