@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -15,15 +15,6 @@ from training.evaluation.metrics.overlap import Measures, Systems, cider_scores
 
 COMMON = 20
 """Distinct captions are counted over the pictures of this many label combinations, the commonest of training."""
-
-
-class Labeled(Protocol):
-    """Whatever has the four labels of a picture."""
-
-    @property
-    def labels(self) -> Labels:
-        """The labels."""
-        ...
 
 
 def right_place(said: Labels, true: Labels) -> bool:
@@ -45,14 +36,6 @@ MEASURES: dict[str, Callable[[Labels, Labels], bool]] = {
     "finding_group": right_group,
     "all_labels": lambda said, true: said == true,
 }
-
-
-def label_scores(said: Sequence[Labels], records: Sequence[Labeled]) -> dict[str, float]:
-    """The fraction of pictures for which each measure holds."""
-    return {
-        name: round(sum(measure(s, r.labels) for s, r in zip(said, records, strict=True)) / len(records), 4)
-        for name, measure in MEASURES.items()
-    }
 
 
 class TemplateScorer:
