@@ -76,18 +76,23 @@ class Location:
 
     def has_files(self) -> bool:
         """Whether a file is anywhere below the folder, hidden ones left out; looks only as far as the first."""
+        return next(self._walk(), None) is not None
+
+    def _walk(self) -> Iterator[str]:
+        """Paths of the files below the folder, folder by folder, without hidden ones. Raises OSError."""
         system, path = self._resolve()
+        if isinstance(system, fs.LocalFileSystem):
+            yield from _walk_disk(path)
+            return
         folders = [path]
         while folders:
             for info in system.get_file_info(fs.FileSelector(folders.pop(), allow_not_found=True)):
-                name = _path(info)
-                if name.rpartition("/")[2].startswith("."):
+                if _is_hidden(info.base_name):
                     continue
                 if info.type == fs.FileType.File:
-                    return True
-                if info.type == fs.FileType.Directory:
-                    folders.append(name)
-        return False
+                    yield info.path
+                elif info.type == fs.FileType.Directory:
+                    folders.append(info.path)
 
     def make_folder(self) -> None:
         """Create the folder and those above it, if they are not there."""
@@ -152,9 +157,14 @@ class Location:
         A name that is not UTF-8 has surrogates in place of its bytes, as in `os.listdir`.
         """
         system, path = self._resolve()
-        found = system.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=recursive))
         start = len(path.rstrip("/")) + 1
-        for name in sorted(_path(info)[start:] for info in found if info.type == fs.FileType.File):
+        if recursive and isinstance(system, fs.LocalFileSystem):
+            found = list(self._walk())
+        else:
+            # One request lists all that a bucket has below a folder.
+            selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
+            found = [_path(info) for info in system.get_file_info(selector) if info.type == fs.FileType.File]
+        for name in sorted(name[start:] for name in found):
             if not any(part.startswith(".") for part in name.split("/")):
                 yield self / name
 
@@ -181,6 +191,26 @@ class Location:
         except (ValueError, ImportError) as error:
             raise JobError(f"{self.url} cannot be opened: {error}") from error
         return system, f"{root.rstrip('/')}/{path}" if path else root
+
+
+def _walk_disk(top: str) -> Iterator[str]:
+    """As `Location._walk`; a link to a folder that it lies in is not followed: two of them would have no end."""
+
+    def fail(error: OSError) -> None:
+        if error.filename != top or not isinstance(error, FileNotFoundError):
+            raise error
+
+    def leads_back(folder: str, name: str) -> bool:
+        return f"{os.path.realpath(folder)}/".startswith(f"{os.path.realpath(f'{folder}/{name}')}/")
+
+    for folder, folders, names in os.walk(top, onerror=fail, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name) and not leads_back(folder, name)]
+        paths = (f"{folder}/{name}" for name in names if not _is_hidden(name))
+        yield from filter(os.path.isfile, paths)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _path(info: fs.FileInfo) -> str:

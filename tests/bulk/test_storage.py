@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,6 +27,24 @@ def test_written_files_are_read_and_listed(folder: Location) -> None:
     assert [file.read() for file in folder.files()] == [b"a"]
     assert (folder / "b").is_folder()
     assert not (folder / "b").is_file()
+
+
+def test_links_back_are_not_followed(tmp_path: Path) -> None:
+    """Two in one folder would have no end; other links are followed, also to a folder without a readable name."""
+    other = tmp_path / "other"
+    inner = tmp_path / "images" / "inner"
+    for made in (other, inner):
+        made.mkdir(parents=True)
+    for link, target in (("up", inner.parent), ("self", inner), ("out", other), ("none", other / "gone")):
+        (inner / link).symlink_to(target)
+    images = Location.of(str(inner.parent))
+    assert not images.has_files()
+    assert list((images / "nothing").files(recursive=True)) == []
+
+    (other / os.fsdecode(b"\xff")).mkdir()
+    (other / os.fsdecode(b"\xff") / "a.png").touch()
+    assert images.has_files()
+    assert [file.name_in(images) for file in images.files(recursive=True)] == ["inner/out/\udcff/a.png"]
 
 
 def test_location_contains_what_is_below_it(folder: Location) -> None:
