@@ -162,16 +162,16 @@ def _number(name: str, value: Any) -> float:
     return number
 
 
-def _boolean(name: str, value: Any) -> bool:
+def _boolean(name: str, value: Any, allowed: str = "true or false") -> bool:
     if isinstance(value, str) and value.strip().lower() in ("true", "1", "false", "0"):
         return value.strip().lower() in ("true", "1")
     if isinstance(value, bool):
         return value
-    raise InvalidOption(f"{name} is {value!r:.40}; it must be true or false", name)
+    raise InvalidOption(f"{name} is {value!r:.40}; it must be {allowed}", name)
 
 
 def _early_stopping(name: str, value: Any) -> bool | str:
-    return "never" if value == "never" else _boolean(name, value)
+    return "never" if value == "never" else _boolean(name, value, "true, false or never")
 
 
 def _texts(name: str, value: Any) -> tuple[str, ...]:

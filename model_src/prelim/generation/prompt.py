@@ -82,9 +82,8 @@ def _check_images(images: int, roles: Roles | None, prompter: "NoPrompt | Prompt
         if 1 <= images <= prompter.max_images:
             return
         named = f", or {', '.join(prompter.roles)} by their roles" if len(prompter.roles) > 1 else ""
-        raise InvalidOption(
-            f"images has {images} entries; this model reads 1 to {prompter.max_images}{named}", "images"
-        )
+        most = "1" if prompter.max_images == 1 else f"1 to {prompter.max_images}"
+        raise InvalidOption(f"images has {images} entries; this model reads {most}{named}", "images")
     if refused := [role for role in roles if role not in prompter.roles]:
         raise InvalidOption(
             f"roles has {refused[0]}, but this model does not read it: {_known(prompter.accepts)}; leave it out",

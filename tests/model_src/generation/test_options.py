@@ -37,7 +37,7 @@ WRONG = [
     ({"seed": "9" * 400}, "seed"),
     ({"repetition_penalty": 0}, "repetition_penalty"),
     ({"length_penalty": 11}, "length_penalty"),
-    ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes'; it must be true or false"),
+    ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes'; it must be true, false or never"),
     ({"do_sample": "maybe"}, "do_sample"),
     ({"do_sample": 2}, "do_sample"),
     ({"max_new_tokens": 0}, "max_new_tokens"),

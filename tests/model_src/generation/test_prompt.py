@@ -197,7 +197,7 @@ def test_roles_that_a_model_does_not_read_are_refused_by_name() -> None:
         with pytest.raises(InvalidOption, match="roles has lateral, but this model does not read it") as refused:
             prompter.ids(None, None, 2, {}, ("frontal", "lateral"))
         assert refused.value.field == "roles"
-        with pytest.raises(InvalidOption, match=r"images has 2 entries; this model reads 1 to 1$"):
+        with pytest.raises(InvalidOption, match=r"images has 2 entries; this model reads 1$"):
             prompter.ids(None, None, 2)
     assert none.ids(None, None, 1, {}, ("frontal",)) == (2,)
 

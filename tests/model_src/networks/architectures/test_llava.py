@@ -233,4 +233,4 @@ def test_images_with_roles_are_read_in_the_order_of_the_prompt(
     assert isinstance(two, Report)
     assert isinstance(without, Report)
     assert all_three.token_ids == again.token_ids != two.token_ids == without.token_ids
-    assert "reads 1 to 1, or frontal, lateral, prior by their roles" in str(report(with_roles, (frontal, lateral)))
+    assert "reads 1, or frontal, lateral, prior by their roles" in str(report(with_roles, (frontal, lateral)))
