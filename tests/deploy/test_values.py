@@ -130,7 +130,7 @@ CONTRADICTIONS = {
 """What a schema cannot say, and the line that says it."""
 
 
-def given(text: str) -> dict[str, Any]:
+def parse_values(text: str) -> dict[str, Any]:
     """Values of a site, with the archives that it has to name."""
     return merged({"archives": {"claim": "archives"}}, yaml.safe_load(text))
 
@@ -147,9 +147,9 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 @pytest.mark.parametrize("text", WRONG_VALUES.values(), ids=WRONG_VALUES)
 def test_wrong_values_are_refused(text: str) -> None:
     """By the schema, for the value that is wrong; without it they are accepted."""
-    assert SCHEMA.is_valid(merged(DEFAULTS, given("{}")))
+    assert SCHEMA.is_valid(merged(DEFAULTS, parse_values("{}")))
     (wrong,) = yaml.safe_load(text)
-    errors = list(SCHEMA.iter_errors(merged(DEFAULTS, given(text))))
+    errors = list(SCHEMA.iter_errors(merged(DEFAULTS, parse_values(text))))
     assert errors
     assert all(wrong in [*error.absolute_path, *error.message.split("'")] for error in errors)
 
@@ -159,7 +159,7 @@ def test_helm_applies_the_schema(version: str, tmp_path: Path) -> None:
     """In both majors, whose regular expressions are not Python's: everything wrong is said at once."""
     wrong: dict[str, Any] = {}
     for text in WRONG_VALUES.values():
-        wrong = merged(wrong, given(text))
+        wrong = merged(wrong, parse_values(text))
     (tmp_path / "values.yaml").write_text(json.dumps(wrong), encoding="utf-8")
     done = run_template(version, tmp_path / "values.yaml")
     assert done.returncode != 0
@@ -171,8 +171,8 @@ def test_helm_applies_the_schema(version: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", CONTRADICTIONS)
 def test_contradictions_are_one_line(version: str, text: str, tmp_path: Path) -> None:
     """The schema accepts them; a template says which values do not fit."""
-    assert SCHEMA.is_valid(merged(DEFAULTS, given(text)))
-    (tmp_path / "values.yaml").write_text(json.dumps(given(text)), encoding="utf-8")
+    assert SCHEMA.is_valid(merged(DEFAULTS, parse_values(text)))
+    (tmp_path / "values.yaml").write_text(json.dumps(parse_values(text)), encoding="utf-8")
     done = run_template(version, tmp_path / "values.yaml")
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if "Error: " in line]
@@ -205,7 +205,7 @@ def paths(values: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def test_nothing_that_templates_read_may_be_removed() -> None:
     """Helm removes a value that is null; a template would fail at it with a nil pointer. Limits may go."""
-    values = merged(DEFAULTS, given("{}"))
+    values = merged(DEFAULTS, parse_values("{}"))
     for path in paths(values):
         without = copy.deepcopy(values)
         *outer, last = path

@@ -167,7 +167,7 @@ def test_schemas_that_json_cannot_say() -> None:
 
 
 def test_grammars_of_any_script() -> None:
-    """Letters of every script may be in one; half of a surrogate pair, which is no text, may not."""
+    """Letters of every script may be in one; half of a surrogate pair, which is not text, may not."""
     grammars = Grammars(vocabulary("\u00e9t\u00e9", "\u5fc3", "ete"), [EOS])
     found = grammars.of(GenerationOptions(grammar="\u00e9t\u00e9|\u5fc3"))
     assert found is not None

@@ -41,7 +41,7 @@ DEMO_REPORTS = 4
 """That `make demo` asks for (`test_the_demo_asks_for_as_many_reports_as_the_readme_says`)."""
 
 OF_TRANSFORMERS = ("encoder_decoder", "llava")
-"""Architectures that are no published system of their own."""
+"""Architectures that do not belong to a published system of their own."""
 
 
 def default(function: Callable[..., object], name: str) -> object:
@@ -148,7 +148,7 @@ NOT_COUNTED = {
         "it writes one sentence of their kind",
     ],
 }
-"""Phrases in which such a word is no figure."""
+"""Phrases in which such a word is not a figure."""
 
 
 def find_unproven(text: str, claims: list[str]) -> list[str]:
