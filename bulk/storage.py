@@ -159,13 +159,13 @@ class Location:
         system, path = self._resolve()
         start = len(path.rstrip("/")) + 1
         if recursive and isinstance(system, fs.LocalFileSystem):
-            found = list(self._walk())
+            found = list(_walk_disk(path))
         else:
             # One request lists all that a bucket has below a folder.
             selector = fs.FileSelector(path, allow_not_found=True, recursive=recursive)
             found = [_path(info) for info in system.get_file_info(selector) if info.type == fs.FileType.File]
         for name in sorted(name[start:] for name in found):
-            if not any(part.startswith(".") for part in name.split("/")):
+            if not any(map(_is_hidden, name.split("/"))):
                 yield self / name
 
     def remove_unfinished(self) -> None:

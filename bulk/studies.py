@@ -74,14 +74,15 @@ class StudyList:
 
         Raises JobError where there is none, as below the place of a volume that is not mounted.
         """
-        if not self.location.has_files():
-            raise JobError(f"{self.location.url} has no files; give a folder with images")
+        file = None
         for file in self.location.files(recursive=True):
             name = file.name_in(self.location)
             if is_text(name):
                 yield BulkStudy(name, (file.url,))
             else:
                 yield BulkStudy(name.encode(errors="surrogateescape").decode(errors="backslashreplace"), ())
+        if file is None:
+            raise JobError(f"{self.location.url} has no files; give a folder with images")
 
     def _read_rexrank(self) -> Iterator[BulkStudy]:
         """The studies of ReXrank's JSON, the key image of each first."""

@@ -82,7 +82,7 @@ def parse(data: bytes) -> hl7.Message:
 
 
 def _is_file(line: str, separator: str) -> bool:
-    """Whether a segment is an observation is a file and not a text: a PDF or a picture, which can have megabytes."""
+    """Whether a segment is an observation of a file instead of a text: a PDF or a picture, which can have megabytes."""
     fields = line.split(separator, 3)
     return fields[0] == "OBX" and len(fields) > 2 and fields[2] in ("ED", "RP")
 

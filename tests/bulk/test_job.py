@@ -97,7 +97,7 @@ def _one_ray() -> Iterator[None]:
 
 
 @pytest.fixture
-def asked(_one_ray: None, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+def addresses(_one_ray: None, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     """The addresses at which jobs of this process have asked for Ray; each got the one that runs."""
     found: list[str | None] = []
 
@@ -111,7 +111,7 @@ def asked(_one_ray: None, monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 
 @pytest.fixture
-def run(asked: list[str | None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def run(addresses: list[str | None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a job to its end, in this process, and returns what it prints."""
 
     def job(*arguments: Any) -> str:
@@ -201,7 +201,7 @@ def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(  # noqa:
     tiny_mar: Path,
     tmp_path: Path,
     run: Callable[..., str],
-    asked: list[str | None],
+    addresses: list[str | None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A full disk, or here a folder where its file should be, ends the job with one line; then it can be run again.
@@ -224,9 +224,9 @@ def test_job_that_cannot_write_is_run_again_and_then_has_nothing_to_do(  # noqa:
     run(studies, output, tiny_mar, *limited)
     before = {part.name: part.stat().st_mtime_ns for part in (output / "reports").iterdir()}
     speed = json.loads((output / "summary.json").read_bytes())
-    assert asked == [None, None]
+    assert addresses == [None, None]
     again = run(studies, output, tiny_mar, *limited)
-    assert asked == [None, None]
+    assert addresses == [None, None]
     assert json.loads((output / "summary.json").read_bytes()) == speed
     assert speed["reports_per_s_and_core"] > 0
     assert "40 studies: 2 FileNotFoundError, 2 NotAnImage, 36 report; nothing was left to do; " in again

@@ -132,6 +132,11 @@ def find_one(values: Iterable[tuple[str, Any]], what: str, key: str, *, first: b
     return next(iter(found), None)
 
 
+def find_column(rows: Sequence[StudyRow], column: str, key: str, *, first: bool = False) -> str | None:
+    """The one known value of a column in the rows of a study; as `find_one`, which it asks."""
+    return find_one(((place, row[column]) for place, row in rows), column, key, first=first)
+
+
 def join_labels(parts: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """The labels of the rows of a study; one of which they have different values is unknown."""
     first: dict[str, str] = {}

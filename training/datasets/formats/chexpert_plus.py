@@ -1,6 +1,6 @@
 """CheXpert Plus: one table, a row an image, with the report of its study cut into sections."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from training.datasets.delimited import read_rows
@@ -9,7 +9,7 @@ from training.datasets.image_files import ImageFolder
 from training.datasets.patients import find_patient
 from training.datasets.split_names import name_split
 from training.datasets.study import Study
-from training.datasets.study_rows import StudyRow, find_one, join_labels, join_views
+from training.datasets.study_rows import StudyRow, find_column, join_labels, join_views
 
 SECTIONS = {
     "indication": "section_clinical_history",
@@ -25,6 +25,8 @@ SECTIONS = {
 """Column by section."""
 
 LABELS = ("age", "sex", "race", "ethnicity")
+KEY = "study in path_to_image"
+"""What the rows of a study share, for messages."""
 FOLDERS = ("", "PNG", "DICOM")
 """In the folder of the table, as the data set is published."""
 
@@ -44,10 +46,6 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         studies.setdefault(row["path_to_image"].rpartition("/")[0], []).append((place, row))
     for study_id, rows in studies.items():
         place, _ = rows[0]
-
-        def find(column: str, rows: Sequence[StudyRow] = rows) -> str | None:
-            return find_one(((where, row[column]) for where, row in rows), column, "study in path_to_image")
-
         views = join_views(
             (folder.find(row["path_to_image"]), " ".join(filter(None, (row["frontal_lateral"], row["ap_pa"]))))
             for _, row in rows
@@ -55,11 +53,11 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         yield Study(
             study_id=study_id,
             images=tuple(views),
-            sections=keep_texts({name: find(column) for name, column in SECTIONS.items()}, place),
-            patient_id=find("deid_patient_id") or find_patient(study_id),
+            sections=keep_texts({name: find_column(rows, column, KEY) for name, column in SECTIONS.items()}, place),
+            patient_id=find_column(rows, "deid_patient_id", KEY) or find_patient(study_id),
             views=tuple(views.values()),
             source="CheXpert Plus",
-            split=name_split(find("split"), place),
+            split=name_split(find_column(rows, "split", KEY), place),
             labels=join_labels([{name: row[name] for name in LABELS if row.get(name)} for _, row in rows]),
             place=place,
         )

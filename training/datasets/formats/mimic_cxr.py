@@ -18,7 +18,7 @@ from training.datasets.image_files import ImageFolder
 from training.datasets.sections import split_sections
 from training.datasets.split_names import name_split
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import StudyRow, find_one
+from training.datasets.study_rows import StudyRow, find_column
 from training.datasets.values import read_value
 
 REPORTS = ("files", "mimic-cxr-reports/files")
@@ -63,7 +63,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
             patient_id=subject,
             views=tuple(views.get(dicom, "") for dicom in dicoms),
             source="MIMIC-CXR",
-            split=name_split(find_one(((where, row["split"]) for where, row in rows), "split", "study_id"), place),
+            split=name_split(find_column(rows, "split", "study_id"), place),
             labels={},
             place=place,
         )
@@ -99,10 +99,7 @@ def _read_once(table: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
     for place, row in read_rows(table, columns):
         rows.setdefault(row[columns[0]], []).append((place, {column: row[column] for column in columns}))
     for name, of_name in rows.items():
-        one = {
-            column: find_one(((place, row[column]) for place, row in of_name), column, columns[0])
-            for column in columns[1:]
-        }
+        one = {column: find_column(of_name, column, columns[0]) for column in columns[1:]}
         yield name, {column: value or "" for column, value in one.items()}
 
 

@@ -8,7 +8,7 @@ from training.datasets.files import find_file, keep_texts
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import SplitReader
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import StudyRow, find_one, join_labels, join_views
+from training.datasets.study_rows import StudyRow, find_column, find_one, join_labels, join_views
 from training.datasets.values import read_value
 
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv"
@@ -29,10 +29,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         studies.setdefault(row["StudyID"], []).append((place, row))
     for study_id, rows in studies.items():
         place, _ = rows[0]
-        patient, report = (
-            find_one(((where, row[column]) for where, row in rows), column, "StudyID")
-            for column in ("PatientID", "Report")
-        )
+        patient, report = (find_column(rows, column, "StudyID") for column in ("PatientID", "Report"))
         views = join_views(
             (folder.find(f"{row['ImageDir']}/{row['ImageID']}", row["ImageID"]), row["Projection"]) for _, row in rows
         )

@@ -20,7 +20,15 @@ from training.datasets.files import PROMPT, collect_labels, find_file, read_json
 from training.datasets.image_files import ImageFolder
 from training.datasets.split_names import SplitReader, is_split_key
 from training.datasets.study import DatasetError, Study
-from training.datasets.study_rows import StudyRow, find_one, join_labels, join_rows, name_questions, separate_questions
+from training.datasets.study_rows import (
+    StudyRow,
+    find_column,
+    find_one,
+    join_labels,
+    join_rows,
+    name_questions,
+    separate_questions,
+)
 from training.datasets.values import find_patient_value, name_patient_keys, read_value
 
 SECTIONS = ("findings", "impression", "indication", "comparison", "report", "note", "imaging_text")
@@ -47,7 +55,7 @@ def read(path: Path, images: Path | None) -> Iterator[Study]:
         key = "file" if unnamed else "uid"
         patients = ((place, find_patient_value(record)) for place, record in of_uid)
         patient = find_one(patients, "patient", key, first=unnamed)
-        split = find_one(((place, record["split"]) for place, record in of_uid), "split", key)
+        split = find_column(of_uid, "split", key)
         for study_id, rows in separate_questions(uid, of_uid):
             _, first = rows[0]
             known = (*SECTIONS, *OTHER, *name_patient_keys(first), *filter(is_split_key, first))

@@ -31,7 +31,7 @@ from training.datasets.study_rows import (
     StudyRow,
     check_one_answer,
     expand_conversation,
-    find_one,
+    find_column,
     join_labels,
     join_rows,
     separate_questions,
@@ -175,8 +175,8 @@ def _make_studies(study_id: str, rows: Sequence[StudyRow], folder: ImageFolder, 
     _, first = rows[0]
     unnamed = read_value(first["id"]) is None
     key = "image" if unnamed else "id"
-    patient = find_one(((place, row["patient"]) for place, row in rows), "patient", key, first=unnamed)
-    split = find_one(((place, row["split"]) for place, row in rows), "split", key)
+    patient = find_column(rows, "patient", key, first=unnamed)
+    split = find_column(rows, "split", key)
     for question_id, part in separate_questions(study_id, rows):
         place, first = part[0]
         prompt = keep_texts({PROMPT: first[PROMPT]}, place)
