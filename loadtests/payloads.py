@@ -28,6 +28,7 @@ SMALL_SIDE = 256
 """Pixels of the small image, for loads in which the image does not matter."""
 
 _BITS = 15
+_PREAMBLE = 128
 _SOP_INSTANCE_UID = UID("2.25.1")
 
 
@@ -51,6 +52,19 @@ class Payload:
     label: str
     data: bytes
     refusal: Refusal | None = None
+
+    def marked(self, mark: str) -> bytes:
+        """The same picture as a file of its own, so that a server has no features of it yet.
+
+        mark : at most 16 ASCII characters
+        """
+        if self.refusal is not None:
+            return self.data
+        if self.data[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
+            # Nobody reads the preamble (PS3.10, section 7.1).
+            return self.data[: _PREAMBLE - 16] + mark.encode().rjust(16, b"\0") + self.data[_PREAMBLE:]
+        # Nobody reads what comes after the end of a PNG or JPEG.
+        return self.data + mark.encode()
 
 
 def read_chest_radiograph() -> np.ndarray:

@@ -137,15 +137,15 @@ class Sender:
         if request.client == SLOW:
             return self._trickle(request)
         if request.transport == "gRPC":
-            return self._grpc.report(request.payload.data, **request.options)
+            return self._grpc.report(request.data, **request.options)
         if request.body == "json":
-            return self._http.report_json(request.payload.data, options=dict(request.options))
-        return self._http.report(request.payload.data, **request.options)
+            return self._http.report_json(request.data, options=dict(request.options))
+        return self._http.report(request.data, **request.options)
 
     def _trickle(self, request: PlannedRequest) -> Answer:
         """Send the bare image in pieces, with pauses."""
-        with self._open(request) as connection:
-            data = request.payload.data
+        data = request.data
+        with self._open(len(data)) as connection:
             size = -(-len(data) // PIECES)
             for begin in range(0, len(data), size):
                 connection.send(data[begin : begin + size])
@@ -156,19 +156,20 @@ class Sender:
     def _hang_up(self, request: PlannedRequest) -> None:
         """Send the bare image and close the connection soon after."""
         self._connect()
-        with self._open(request) as connection:
-            connection.send(request.payload.data)
+        data = request.data
+        with self._open(len(data)) as connection:
+            connection.send(data)
             time.sleep(PATIENCE_S)
 
     @contextlib.contextmanager
-    def _open(self, request: PlannedRequest) -> Iterator[http.client.HTTPConnection]:
-        """A connection on which the header of a request has been sent. Raises requests.ConnectionError."""
+    def _open(self, size: int) -> Iterator[http.client.HTTPConnection]:
+        """Connect and send the header of a request of `size` bytes. Raises requests.ConnectionError."""
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=self.timeout)
         try:
             connection.putrequest("POST", f"/predictions/{self.model}")
             connection.putheader("Authorization", f"Bearer {self._key}")
-            connection.putheader("Content-Length", str(len(request.payload.data)))
+            connection.putheader("Content-Length", str(size))
             connection.endheaders()
             yield connection
         except (OSError, http.client.HTTPException) as error:

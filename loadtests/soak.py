@@ -9,7 +9,7 @@ Starts the server with its gateway on free ports, finds how many mixed reports i
 - memory of the worker does not rise by more than 2 %, nor descriptors, threads and temporary files by more than 5 %,
 - memory of the frontend stays below what `vmargs` in config.properties allow Java,
 - logs are of bounded size and closed to other users, and
-- nothing failed; at most 1 % of the requests, in bursts of arrivals, were refused.
+- nothing failed; at most 5 % of the requests, in bursts of arrivals, were refused.
 
 Writes soak.csv, soak.png and the outcomes of the requests into --out.
 """
@@ -52,7 +52,9 @@ MAX_LOG_MB = 55.0
 JAVA_ITSELF_MB = 400.0
 """Memory of Java besides heap and buffers: classes, compiled code, stacks of threads, the collector's tables."""
 
-MAX_SHED = 0.01
+MAX_SHED = 0.05
+"""At 70 % load 2 % of random arrivals find eight places taken (by processor sharing), more if large images meet."""
+
 CALIBRATION_S = 60.0
 PIECE_S = 600.0
 

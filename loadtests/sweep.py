@@ -36,6 +36,9 @@ REQUESTS = 200
 
 MAX_FAILURE_RATE = 0.001
 LONE_FACTOR = 5
+FIRST_SHARE = 0.2
+"""The first rate, as a share of what one request after the other makes."""
+
 STEP = 1.25
 MAX_STEPS = 20
 
@@ -84,7 +87,7 @@ class Sweep:
         """Yield rates until one is not held."""
         lone = self._lone(scenario, transport)
         objective = self.objective or LONE_FACTOR * lone
-        rate = 0.5 / lone
+        rate = FIRST_SHARE / lone
         for number in range(MAX_STEPS):
             # The mean number of arrivals is a fifth above the fewest that count, so that chance does not take them.
             seconds = 1.2 * self.requests / rate

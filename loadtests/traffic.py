@@ -52,10 +52,11 @@ class PlannedRequest:
     at        : planned arrival, seconds after the start of the run
     transport : "HTTP" or "gRPC"
     body      : encoding: "raw", "multipart" or "json" over HTTP, "inputs" over gRPC
-    payload   : the file
+    payload   : the picture, or what is sent instead of one
     decoding  : one of DECODINGS
     options   : generation options
     client    : USUAL, SLOW or GONE; the latter two are over HTTP, with a raw body
+    seed      : of the load
     """
 
     number: int
@@ -66,6 +67,12 @@ class PlannedRequest:
     decoding: str
     options: Mapping[str, Any]
     client: str = USUAL
+    seed: int = 0
+
+    @property
+    def data(self) -> bytes:
+        """Its file, which is not sent twice."""
+        return self.payload.marked(f"{self.seed} {self.number}")
 
     @property
     def due(self) -> float:
@@ -128,11 +135,10 @@ def _draw_work(number: int, load: Load, image: Payload, generator: np.random.Gen
         at=0.0,
         transport="gRPC" if grpc else "HTTP",
         body="inputs" if grpc else "multipart",
-        # Bytes after the end of a PNG leave the picture unchanged but make a different file, so that a server's
-        # cache of image features is not used.
-        payload=Payload(f"{image.label} {number}", image.data + f"{load.seed} {number}".encode()),
+        payload=image,
         decoding="3 beams",
         options={**DECODINGS["3 beams"], "min_new_tokens": tokens, "max_new_tokens": tokens},
+        seed=load.seed,
     )
 
 
@@ -160,6 +166,7 @@ def _draw_mixed(
         payload=_pick(files, generator),
         decoding=decoding,
         options={} if decoding == DEFAULTS else {**DECODINGS[decoding], **lengths},
+        seed=load.seed,
     )
 
 

@@ -6,8 +6,9 @@
     python -m benchmarks.serving --chart docs/images/latency-over-throughput.png
 
 One server serves all candidates of a model, which take turns; waiting candidates are idle. Each is first saturated,
-then gets Poisson arrivals at 30, 70 and 100 % of its maximum throughput, and the first two at 70 % of each other's
-maximum. Load comes from Locust on the same cores. Writes serving.json, serving.md and the chart into --out.
+then gets Poisson arrivals at 30, 70 and 100 % of its maximum throughput. The first one and each other also get 70 % of
+each other's maximum, so that they compare at the same rates. Load comes from Locust on the same cores. Writes
+serving.json, serving.md and the chart into --out.
 """
 
 import dataclasses
@@ -90,9 +91,10 @@ def offered_rates(candidates: Sequence[Candidate], most: Mapping[str, float]) ->
         if candidate.offered
         for share in SHARES
     ]
-    first, second, *_ = candidates
-    for candidate, other in ((first, second), (second, first)):
-        rates.append((candidate, f"{COMMON:.0%} of {other.name}", COMMON * most[other.name]))
+    first, *others = (candidate for candidate in candidates if candidate.offered)
+    for other in others:
+        for given, of in ((first, other), (other, first)):
+            rates.append((given, f"{COMMON:.0%} of {of.name}", COMMON * most[of.name]))
     return rates
 
 

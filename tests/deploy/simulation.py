@@ -54,13 +54,18 @@ class _Host:
         return number
 
 
-def simulate(service: Service, hosts: int, arrivals: float, *, requests: int, seed: int = 0) -> Floats:
-    """Seconds from arrival to report of each request, without the first tenth; shape (requests,)."""
+def simulate(
+    service: Service, hosts: int, arrivals: float, *, requests: int, room: int | None = None, seed: int = 0
+) -> Floats:
+    """Seconds from arrival to report of each request, without the first tenth; shape (requests,).
+
+    room : requests that a host takes; NaN are the seconds of one that every host refuses
+    """
     random = np.random.default_rng(seed)
     times = np.cumsum(random.exponential(1 / arrivals, requests))
     works = random.choice(service.work, requests)
     pool = [_Host(service) for _ in range(hosts)]
-    ended = np.empty(requests)
+    ended = np.full(requests, np.nan)
 
     def run_until(now: float) -> None:
         while (first := min(pool, key=_Host.next_end)).next_end() <= now:
@@ -71,7 +76,8 @@ def simulate(service: Service, hosts: int, arrivals: float, *, requests: int, se
     for number, (now, work) in enumerate(zip(times, works, strict=True)):
         run_until(now)
         host = min(pool, key=lambda host: host.open)
-        host.advance(now)
-        host.add(work, number)
+        if room is None or host.open < room:
+            host.advance(now)
+            host.add(work, number)
     run_until(_NEVER)
     return (ended - times)[requests // 10 :]

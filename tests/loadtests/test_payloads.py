@@ -90,3 +90,14 @@ def test_broken_files_are_refused_as_they_say() -> None:
             read_radiograph(payload.data, InputConfig())
 
         assert (raised.value.status, type(raised.value).__name__) == (payload.refusal.code, payload.refusal.type)
+
+
+@pytest.mark.parametrize("payload", make_images(3, seed=0), ids=lambda payload: payload.label)
+def test_marked_files_differ_and_show_the_same_picture(payload: Payload) -> None:
+    """A mark makes another file of the picture, which the server reads as the same."""
+    marked = [payload.marked(mark) for mark in ("0 1", "0 2")]
+    pictures = [read_radiograph(data, InputConfig()) for data in (payload.data, *marked)]
+
+    assert len({payload.data, *marked}) == 3
+    assert all(np.array_equal(picture.pixels, pictures[0].pixels) for picture in pictures[1:])
+    assert all(picture.warnings == pictures[0].warnings for picture in pictures[1:])

@@ -63,14 +63,17 @@ def test_closed_loop_has_no_offered_rate() -> None:
 
 
 def test_offered_rates_are_shares_of_maximum_throughput() -> None:
-    """Each candidate gets shares of its own maximum, and the first two also 70 % of each other's."""
-    first, second, third = (Candidate(name, name, "fp32", {}) for name in "abc")
-    rates = offered_rates([first, second, replace(third, offered=False)], {"a": 10.0, "b": 4.0, "c": 1.0})
+    """Each candidate gets shares of its own maximum; the first and each other get 70 % of each other's."""
+    first, second, third, fourth = (Candidate(name, name, "fp32", {}) for name in "abcd")
+    most = {"a": 10.0, "b": 4.0, "c": 1.0, "d": 2.0}
+    rates = offered_rates([first, second, replace(third, offered=False), fourth], most)
 
     assert [(candidate.name, share, pytest.approx(rate)) for candidate, share, rate in rates] == [
         *(("a", "30%", 3.0), ("a", "70%", 7.0), ("a", "100%", 10.0)),
         *(("b", "30%", 1.2), ("b", "70%", 2.8), ("b", "100%", 4.0)),
+        *(("d", "30%", 0.6), ("d", "70%", 1.4), ("d", "100%", 2.0)),
         *(("a", "70% of b", 2.8), ("b", "70% of a", 7.0)),
+        *(("a", "70% of d", 1.4), ("d", "70% of a", 7.0)),
     ]
 
 
