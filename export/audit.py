@@ -37,6 +37,7 @@ sys.path.insert(0, asked["folder"])
 import numpy as np, torch
 from prelim.audit.key import AuditKey
 from prelim.audit.record import TEXTS, record_report
+from prelim.generation.image_roles import default_options
 from prelim.generation.options import GenerationOptions
 from prelim.report_generator import ReportGenerator, ReportRequest
 key = AuditKey.read(Path(asked["key"]))
@@ -44,10 +45,10 @@ torch.set_num_threads(asked["threads"])
 generator = ReportGenerator.load(
     Path(asked["folder"]), device=asked["device"], threads=asked["threads"], share_weights=asked["share_weights"]
 )
-defaults = generator.config.generation
 for one in asked["reports"]:
     texts = {name: tuple(value) if isinstance(value, list) else value for name, value in one["texts"].items()}
-    lists = {name: texts.pop(name, getattr(defaults, name)) for name in TEXTS}
+    usual = default_options(generator.config.generation, texts.get("roles"))
+    lists = {name: texts.pop(name, getattr(usual, name)) for name in TEXTS}
     files = [Path(file) for file in one["images"]]
     if one["features"]:
         images = {"image_features": np.load(files[0], allow_pickle=False)}
@@ -60,7 +61,7 @@ for one in asked["reports"]:
     if isinstance(report, Exception):
         print(json.dumps({"error": f"{type(report).__name__}: {report}"}))
     else:
-        print(json.dumps(record_report(request, report, defaults, key)))
+        print(json.dumps(record_report(request, report, generator.config.generation, key)))
 """
 
 

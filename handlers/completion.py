@@ -14,6 +14,7 @@ from handlers.fields import MAX_IMAGES, boolean, find_value, from_base64, json_o
 from handlers.request import OPTIONS, context_of, options_of, queued_ms, read_messages, read_prompt, read_roles
 from prelim.errors import InputError, InvalidOption, TooLarge, UnknownModel, UnreadableInput
 from prelim.generation.clinical_context import CONTEXT
+from prelim.generation.image_roles import default_options
 from prelim.generation.options import GenerationOptions
 from prelim.report_generator import ReportGenerator, ReportRequest
 
@@ -70,10 +71,10 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
     completion = Completion(include_usage=_include_usage(members.get("stream_options"), stream), names=_names(members))
     with _in_words_of(completion):
         prompt, messages = _texts(members.get("messages"), len(images), generator)
-        options = _options(members, generator.config.generation)
+        roles = read_roles(members.get("roles"))
+        options = _options(members, default_options(generator.config.generation, roles))
     if not images:
         raise UnreadableInput("there is no image: send an image_url with a data URI in a message", "messages")
-    roles = read_roles(members.get("roles"))
     if roles is None and len(images) > generator.max_images:
         raise InvalidOption(
             f"messages have {len(images)} images; {generator.config.name} reads {generator.max_images}", "messages"
@@ -89,6 +90,7 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
         options=options,
         return_logprobs=boolean("logprobs", members.get("logprobs", False)),
     )
+    request.check()
     return Exchange(request, stream=stream, completion=completion, queued_ms=queued_ms(headers))
 
 

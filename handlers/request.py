@@ -27,7 +27,8 @@ from handlers.fields import (
 )
 from handlers.route import REQUEST_ID, check_route, fields_of_route, is_grpc
 from prelim.errors import InvalidOption, Refused, TooLarge, UnreadableInput
-from prelim.generation.clinical_context import CONTEXT, read_context
+from prelim.generation.clinical_context import CONTEXT
+from prelim.generation.image_roles import default_options
 from prelim.generation.options import MAX_BANNED_PHRASES, MAX_STOP_STRINGS, GenerationOptions
 from prelim.report_generator import ReportRequest
 
@@ -74,7 +75,8 @@ def read_request(
     if unknown is not None:
         known = ", ".join((*INPUTS, *OPTIONS))
         raise UnreadableInput(f"unknown field {sanitized(unknown)}; known: {known}")
-    options = options_of(_options(fields), defaults)
+    roles = read_roles(fields.get("roles"))
+    options = options_of(_options(fields), default_options(defaults, roles))
     flags = {name: boolean(name, fields.get(name, False)) for name in FLAGS}
     if flags["stream"] and grpc:
         raise InvalidOption("stream is true, but gRPC answers whole reports; use HTTP or leave stream out")
@@ -82,7 +84,7 @@ def read_request(
     request = ReportRequest(
         image=_image(fields) if images is None else None,
         images=images,
-        roles=read_roles(fields.get("roles")),
+        roles=roles,
         image_features=_features(fields.get("image_features"), num_features),
         prompt=read_prompt(fields.get("prompt")),
         messages=read_messages(fields.get("messages")),
@@ -122,9 +124,9 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
     return together | apart
 
 
-def context_of(fields: Mapping[str, Any]) -> dict[str, str]:
+def context_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What a request says of the patient and the examination. Raises InputError."""
-    return read_context({name: text(name, fields[name]) for name in CONTEXT if name in fields})
+    return {name: text(name, fields[name]) for name in CONTEXT if name in fields}
 
 
 def options_of(given: Mapping[str, Any], defaults: GenerationOptions) -> GenerationOptions:

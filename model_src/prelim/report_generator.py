@@ -29,6 +29,7 @@ from prelim.generation.confidence import DISTANCE, Confidence, Sentence, read_co
 from prelim.generation.constraint import Constraints
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
+from prelim.generation.image_roles import default_options
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import isolate
 from prelim.generation.text_stream import TextStreams
@@ -163,7 +164,7 @@ class ReportGenerator:
             raise InvalidOption(
                 f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
             )
-        options = request.options or self.config.generation
+        options = request.options or default_options(self.config.generation, request.roles)
         pending = PendingReport(None, self._prompt_ids(request), options, request=request, images=self._images)
         self._engine.add({request_id: pending})
 
@@ -264,7 +265,8 @@ class ReportGenerator:
 
     def _prompt_ids(self, request: ReportRequest) -> tuple[int, ...]:
         """Tokens that stand before the report."""
-        return self._prompter.ids(request.prompt, request.messages, request.num_images, request.context, request.roles)
+        words = request.context_words
+        return self._prompter.ids(request.prompt, request.messages, request.num_images, words, request.roles)
 
     def _report(self, pending: PendingReport) -> Report:
         """Write the report of a request that has ended. Raises the error that ended it."""

@@ -70,7 +70,7 @@ def test_context_goes_next_to_the_messages(frontend: Frontend, generator: FakeGe
     submit(frontend, indication="cough", age=64)
 
     (request,) = generator.seen.values()
-    assert request.context == {"indication": "cough", "age": "64"}
+    assert request.context_words == {"indication": "cough", "age": "64"}
 
 
 def test_roles_go_next_to_the_messages(frontend: Frontend, generator: FakeGenerator) -> None:
@@ -80,6 +80,19 @@ def test_roles_go_next_to_the_messages(frontend: Frontend, generator: FakeGenera
 
     (request,) = generator.seen.values()
     assert (request.images, request.roles) == ((b"a", b"b"), ("lateral", "frontal"))
+
+
+@pytest.mark.parametrize(("role", "banned"), [("prior", ()), ("lateral", ("unchanged",))])
+def test_a_prior_lifts_the_ban_of_its_phrases(
+    serve: Callable[..., Frontend], generator: FakeGenerator, role: str, banned: tuple[str, ...]
+) -> None:
+    """As in a request for a report."""
+    generator.config.generation = GenerationOptions(max_new_tokens=6, banned_phrases=("unchanged",))
+    submit(serve(), messages=[user(image(b"a"), image(b"b"))], roles=["frontal", role])
+
+    (request,) = generator.seen.values()
+    assert request.options is not None
+    assert request.options.banned_phrases == banned
 
 
 SCHEMA = {"type": "object", "properties": {"findings": {"type": "string"}}, "required": ["findings"]}

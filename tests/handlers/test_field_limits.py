@@ -190,8 +190,8 @@ def test_context_of_a_request() -> None:
     words = {"indication": "cough", "age": "64", "sex": "female"}
     body = json.dumps({"image": base64.b64encode(IMAGE).decode(), "indication": "cough", "age": 64, "sex": "F"})
     for row in ({"image": IMAGE, "indication": b"cough", "age": b"64", "sex": b"F"}, {"body": body}):
-        assert read(row).request.context == words
-    assert read({"image": IMAGE}).request.context == {}
+        assert read(row).request.context_words == words
+    assert read({"image": IMAGE}).request.context_words == {}
     with pytest.raises(InvalidOption, match="age must be whole years"):
         read({"image": IMAGE, "age": b"064Y"})
 

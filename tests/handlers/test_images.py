@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from handlers.request import read_request
 from prelim.errors import InputError
-from tests.handlers.test_request import IMAGE, read
+from prelim.generation.options import GenerationOptions
+from tests.handlers.test_request import HTTP, IMAGE, NUM_FEATURES, read
 
 IMAGES = (IMAGE, b"second", b"third")
 ENCODED = [base64.b64encode(image).decode() for image in IMAGES]
@@ -40,6 +42,25 @@ def test_roles_say_what_each_image_is(roles: Any) -> None:
     assert request.roles == ("lateral", "frontal")
     assert request.in_order(("frontal", "lateral")).images == (b"b", b"a")
     assert read({"image": b"a"}).request.roles is None
+
+
+@pytest.mark.parametrize(
+    ("given", "banned"),
+    [
+        ({"roles": ["frontal", "prior"]}, ()),
+        ({"roles": ["frontal", "lateral"]}, ("unchanged",)),
+        ({"roles": ["frontal", "lateral"], "comparison": "Radiograph of last week"}, ("unchanged",)),
+        ({}, ("unchanged",)),
+        ({"roles": ["frontal", "prior"], "banned_phrases": ["recommend"]}, ("recommend",)),
+        ({"banned_phrases": []}, ()),
+    ],
+)
+def test_phrases_about_priors_are_banned_unless_there_is_one(given: dict[str, Any], banned: tuple[str, ...]) -> None:
+    """The list in model.yaml is for requests without an image of a prior; a list of the request always counts."""
+    row = {"body": {"images": ENCODED[:2], **given}}
+    exchange = read_request(row, HTTP, GenerationOptions(banned_phrases=("unchanged",)), NUM_FEATURES)
+    assert exchange.request.options is not None
+    assert exchange.request.options.banned_phrases == banned
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import numpy as np
 
 from prelim.audit.key import AuditKey
 from prelim.encoding.report_request import ReportRequest
+from prelim.generation.image_roles import default_options
 from prelim.generation.options import GenerationOptions
 from prelim.report import Alternative, Report
 
@@ -39,14 +40,15 @@ def text_digests(request: ReportRequest, defaults: GenerationOptions, key: Audit
     defaults : of the model; a text that is the same there is left out
     """
     given = {field.name: getattr(request, field.name) for field in dataclasses.fields(ReportRequest)}
+    given["context"] = request.context_words
     texts = {
         name: value
         for name, value in given.items()
         if name not in (*_IMAGES, "options") and not name.startswith(_ABOUT_THE_ANSWER) and value not in (None, {})
     }
-    options = _options(request, defaults)
-    for name, value in dataclasses.asdict(options).items():
-        if name in TEXTS and value != getattr(defaults, name):
+    usual = default_options(defaults, request.roles)
+    for name, value in dataclasses.asdict(_options(request, defaults)).items():
+        if name in TEXTS and value != getattr(usual, name):
             texts[name] = value
     return {name: key.digest(name, _json(value)) for name, value in texts.items()}
 
@@ -90,7 +92,7 @@ def record_report(
 
 
 def _options(request: ReportRequest, defaults: GenerationOptions) -> GenerationOptions:
-    return defaults if request.options is None else request.options
+    return default_options(defaults, request.roles) if request.options is None else request.options
 
 
 def _json(value: Any) -> bytes:

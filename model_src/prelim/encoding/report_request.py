@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
 from prelim.errors import UnreadableInput
+from prelim.generation.clinical_context import read_context
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.image_roles import check_roles
 from prelim.generation.options import GenerationOptions
@@ -28,7 +30,7 @@ class ReportRequest:
     image_features : instead of an image, what the vision encoder gave for it, shape (num_tokens, width)
     prompt         : text for models that take one
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
-    context        : what is known of the patient and the examination, see `generation.clinical_context.read_context`
+    context        : what is known of the patient and the examination: fields of `generation.clinical_context.CONTEXT`
     options        : how to decode; None takes the model's defaults
     return_attention : the model's auxiliary outputs, such as attention maps, come with the report
     return_image     : the images as the network reads them come with the report, as PNG
@@ -41,7 +43,7 @@ class ReportRequest:
     image_features: Array | None = None
     prompt: str | None = None
     messages: Messages | None = None
-    context: Mapping[str, str] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
     options: GenerationOptions | None = None
     return_attention: bool = False
     return_logprobs: bool = False
@@ -56,6 +58,8 @@ class ReportRequest:
         """Raise UnreadableInput unless there is an image, in one way, and at most one of prompt and messages.
 
         sent : the ways in which an image can be sent, for the message
+
+        Raises InvalidOption for roles that do not fit the images, and for a context that cannot be read.
         """
         ways = [name for name in ("image", "images", "image_features") if getattr(self, name) is not None][:2]
         if not ways or self.image == b"" or self.images == ():
@@ -66,6 +70,7 @@ class ReportRequest:
             raise UnreadableInput("prompt and messages are both given; send one of them")
         if self.roles is not None:
             check_roles(self.roles, self.num_images)
+        read_context(self.context)
 
     def in_order(self, roles: Sequence[str]) -> "ReportRequest":
         """The request with its images in the order of their roles; those that are not among `roles` come last."""
@@ -74,6 +79,11 @@ class ReportRequest:
         rank = {role: place for place, role in enumerate(roles)}
         pairs = sorted(zip(self.roles, self.images, strict=True), key=lambda pair: rank.get(pair[0], len(rank)))
         return replace(self, roles=tuple(role for role, _ in pairs), images=tuple(image for _, image in pairs))
+
+    @property
+    def context_words(self) -> dict[str, str]:
+        """The context as words of a prompt. Raises InvalidOption as `read_context` does."""
+        return read_context(self.context)
 
     @property
     def num_images(self) -> int:

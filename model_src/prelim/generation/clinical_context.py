@@ -10,6 +10,8 @@ TEXTS = ("indication", "comparison", "technique")
 CONTEXT = ("indication", "comparison", "age", "sex", "technique")
 """Fields of a request; a model accepts those for which its prompt has words."""
 MAX_CONTEXT_CHARACTERS = 1000
+JOINERS = "\u200c\u200d"
+"""Cannot be seen either, but Persian and the scripts of India cannot be written without them."""
 MAX_AGE = 120
 SEXES = {"M": "male", "F": "female", "O": "other"}
 """Values of PS3.3 C.7.1.1 -> the words of a prompt."""
@@ -20,6 +22,10 @@ def read_context(given: Mapping[str, Any]) -> dict[str, str]:
 
     Raises InvalidOption, which names the field and never repeats its value.
     """
+    if not isinstance(given, Mapping):
+        raise InvalidOption(f"context is of type {type(given).__name__}; it must be a mapping of fields", "context")
+    if unknown := [name for name in given if name not in CONTEXT]:
+        raise InvalidOption(f"context has {unknown[0]!r:.40}; known: {', '.join(CONTEXT)}", "context")
     readers = {"age": _age, "sex": _sex}
     words = {name: readers.get(name, _text)(name, given[name]) for name in CONTEXT if given.get(name) is not None}
     return {name: word for name, word in words.items() if word}
@@ -30,7 +36,7 @@ def _text(name: str, value: Any) -> str:
         raise InvalidOption(f"{name} is of type {type(value).__name__}; it must be a text", name)
     if len(value) > MAX_CONTEXT_CHARACTERS:
         raise InvalidOption(f"{name} has {len(value)} characters; at most {MAX_CONTEXT_CHARACTERS} are read", name)
-    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in value):
+    if any(unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp") for one in value if one not in JOINERS):
         raise InvalidOption(f"{name} has a line break or another control character; send it as one line", name)
     return value.strip()
 
@@ -46,6 +52,7 @@ def _age(name: str, value: Any) -> str:
 
 
 def _sex(name: str, value: Any) -> str:
-    if value not in (*SEXES, ""):
+    code = value.strip() if isinstance(value, str) else "?"
+    if code not in (*SEXES, ""):
         raise InvalidOption(f"{name} must be one of {', '.join(SEXES)}", name)
-    return SEXES.get(value, "")
+    return SEXES.get(code, "")

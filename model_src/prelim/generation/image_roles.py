@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from prelim.errors import InvalidOption
+from prelim.generation.options import GenerationOptions
 
-FRONTAL = "frontal"
-FURTHER = ("lateral", "prior")
+FRONTAL, PRIOR = "frontal", "prior"
+FURTHER = ("lateral", PRIOR)
 """Of the same study, and of an earlier one; a model accepts those for which its prompt has words."""
 ROLES = (FRONTAL, *FURTHER)
 
@@ -24,3 +26,11 @@ def check_roles(roles: Sequence[str], num_images: int) -> None:
         raise InvalidOption(f"roles has {doubled[0]} twice; each role is that of one image", "roles")
     if FRONTAL not in roles:
         raise InvalidOption(f"roles has no {FRONTAL}, the image that is reported", "roles")
+
+
+def default_options(options: GenerationOptions, roles: Sequence[str] | None) -> GenerationOptions:
+    """A model's default options for a request whose images have these roles.
+
+    Its banned phrases are those that speak of an earlier examination: a report on a prior may have them.
+    """
+    return replace(options, banned_phrases=()) if roles and PRIOR in roles else options

@@ -7,6 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from prelim.decoders.decoder import IMAGE
+from prelim.encoding.report_request import ReportRequest
 from prelim.errors import ArchiveError, InvalidOption, TooLarge
 from prelim.generation.clinical_context import read_context
 from prelim.generation.image_roles import check_roles
@@ -106,6 +107,9 @@ def test_what_a_model_accepts_is_checked_when_it_is_read(accepts: Any) -> None:
         ({"age": 64, "sex": "F"}, {"age": "64", "sex": "female"}),
         ({"age": "064", "sex": "M", "technique": " AP "}, {"age": "64", "sex": "male", "technique": "AP"}),
         ({"age": "", "sex": "", "indication": " ", "comparison": None}, {}),
+        ({"age": " ", "sex": " ", "technique": "\u3000"}, {}),
+        ({"sex": " M "}, {"sex": "male"}),
+        *(({"indication": words}, {"indication": words}) for words in ("発熱", "חום", "می\u200cکند", "क्\u200dष")),
         ({"indication": "x" * 1000}, {"indication": "x" * 1000}),
     ],
 )
@@ -125,9 +129,10 @@ def test_context_is_read(given: dict[str, Any], words: dict[str, str]) -> None:
         {"age": "١"},
         {"sex": "PLANT"},
         {"sex": 1},
+        {"sex": ["M"]},
         {"indication": "x" * 1001},
         {"technique": 1},
-        *({"comparison": f"PLANT{character}"} for character in "\n\x00\x7f\x85\u202e\u2028\ud800"),
+        *({"comparison": f"PLANT{character}"} for character in "\n\x00\x7f\x85\u200b\u202e\u2028\ud800"),
     ],
 )
 def test_context_is_bounded(given: dict[str, Any]) -> None:
@@ -136,6 +141,13 @@ def test_context_is_bounded(given: dict[str, Any]) -> None:
         read_context(given)
     assert refused.value.field == next(iter(given))
     assert "PLANT" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", [None, [("age", 64)], "indication", {"weight": 80}, {5: "x"}])
+def test_a_context_of_other_fields_is_explained(given: Any) -> None:
+    """In the library too, where nobody has sorted the fields before: not a TypeError in the middle of a prompt."""
+    with pytest.raises(InvalidOption, match=r"context (is of type|has)"):
+        ReportRequest(image=b"x", context=given).check()
 
 
 def test_start_ids_come_only_with_a_prompt() -> None:

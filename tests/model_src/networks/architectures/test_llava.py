@@ -1,6 +1,8 @@
 """LLaVA: a folder of `transformers` is imported exactly, and served reports equal `generate`."""
 
+import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -234,3 +236,14 @@ def test_images_with_roles_are_read_in_the_order_of_the_prompt(
     assert isinstance(without, Report)
     assert all_three.token_ids == again.token_ids != two.token_ids == without.token_ids
     assert "reads 1, or frontal, lateral, prior by their roles" in str(report(with_roles, (frontal, lateral)))
+
+    # A phrase that the model's own options ban is about priors: a report on one may have it.
+    word = next(iter(re.findall(r"[a-z]{2,}", all_three.text)))
+    banned = dataclasses.replace(OPTIONS, banned_phrases=(word,))
+    with_roles.config = dataclasses.replace(with_roles.config, generation=banned)
+    for roles, has_prior in ((("frontal", "lateral", "prior"), True), (("frontal", "lateral"), False)):
+        images = (frontal, lateral, prior)[: len(roles)]
+        (of_defaults,) = with_roles.generate([ReportRequest(images=images, roles=roles, prompt=PROMPT)])
+        assert isinstance(of_defaults, Report)
+        assert (of_defaults.token_ids == all_three.token_ids) == has_prior
+        assert has_prior or word not in re.findall(r"\w+", of_defaults.text)
