@@ -11,22 +11,18 @@ from dataclasses import dataclass, field, replace
 from pydicom.dataset import Dataset
 
 from bridge.configuration.settings import Settings
-from bridge.dicom.clinical_context import read_context
-from bridge.dicom.deidentify import write_deidentified
 from bridge.dicom.draft_chain import DraftChain, split_uids
 from bridge.dicom.identity import Identifiers, SiteKey, document_uid, series_uid
 from bridge.dicom.study_state import StudyState
-from bridge.documents.answer import HttpError, read_report
 from bridge.documents.draft import Draft
 from bridge.documents.withdrawal import explain_withdrawal
 from bridge.documents.writers import WRITERS, chosen_kinds
-from bridge.failures import Outage, StudyFailure
+from bridge.failures import Outage
 from bridge.journal import log
-from bridge.peers.interfaces import Destination, DraftReceiver, StudySource
-from bridge.peers.report_client import ReportClient, is_about_options, is_refusal
+from bridge.peers.interfaces import Destination, DraftReceiver, PriorSource, StudySource
+from bridge.reading import StudyReader, StudyReading, header_of
 from bridge.store.agreement import SignedStore
 from bridge.store.queue import DueStudy, Queue
-from prelim_client.answers import Answer, ReportError
 
 MAX_KEPT = 1000
 """Answers kept for studies whose draft could not be delivered yet."""
@@ -42,19 +38,14 @@ class StudyOutcome:
 
 
 @dataclass(frozen=True)
-class KeptAnswer:
-    """What the server said of a study in one state, kept until it is delivered: an outage of a receiver costs nothing.
+class KeptReading:
+    """What the server says of a study, kept until it is delivered: an outage of a receiver costs nothing.
 
-    answer    : of the server, or None if it refused
-    read      : headers of the images that it read, from their files
-    refused   : why it refused the first image, or ""
     delivered : (draft, number of the output) of what was sent
     """
 
     fingerprint: str
-    answer: Answer | None
-    read: list[Dataset]
-    refused: str
+    reading: StudyReading
     delivered: set[tuple[str, int]] = field(default_factory=set)
 
 
@@ -75,6 +66,7 @@ class Drafter:
         *,
         outputs: Sequence[DraftReceiver] = (),
         agreement: SignedStore | None = None,
+        priors: PriorSource | None = None,
     ) -> None:
         self._settings = settings
         self._queue = queue
@@ -83,9 +75,9 @@ class Drafter:
         self._destination = destination
         self._outputs = outputs
         self._agreement = agreement
-        self._client = ReportClient(settings.server)
+        self._reader = StudyReader(settings.server, key, archive, priors)
         self._kinds = chosen_kinds(settings.report)
-        self._readings: OrderedDict[str, KeptAnswer] = OrderedDict()
+        self._readings: OrderedDict[str, KeptReading] = OrderedDict()
         self._lock = threading.Lock()
 
     def draft(self, job: DueStudy) -> StudyOutcome | None:
@@ -103,20 +95,23 @@ class Drafter:
             reason = study.why_skipped()
             self._withdraw(study, fingerprint, reason)
             return StudyOutcome("skipped", reason, fingerprint)
-        reading = self._read(study.uid, fingerprint, candidates)
+        kept = self._read(study, fingerprint, candidates)
+        reading = kept.reading
         if self._archive.study(job.study).fingerprint(self._key) != fingerprint:
             raise Changed
         if reading.answer is None:
             self._withdraw(study, fingerprint, "refused")
             self._forget(study.uid)
             return StudyOutcome("refused", reading.refused, fingerprint)
-        self._deliver(study, fingerprint, Draft(reading.answer, reading.read, self._options), reading.delivered)
+        draft = Draft(reading.answer, reading.images, self._options, prior=reading.prior)
+        self._deliver(study, fingerprint, draft, kept.delivered)
         self._forget(study.uid)
         log(
             "draft_stored",
             study=self._key.pseudonym(study.uid),
             seconds=round(time.monotonic() - started, 3),
-            images=len(reading.read),
+            images=len(draft.evidence),
+            **({"prior": reading.outcome} if reading.outcome else {}),
             weights=reading.answer["model"]["sha256"][:16],
             warnings=len(reading.answer["warnings"]),
         )
@@ -138,66 +133,24 @@ class Drafter:
     def _options(self) -> dict[str, object]:
         return self._settings.server.options
 
-    def _read(self, uid: str, fingerprint: str, candidates: list[Dataset]) -> KeptAnswer:
+    def _read(self, study: StudyState, fingerprint: str, candidates: list[Dataset]) -> KeptReading:
         """Return what the server says of a study's images; it is asked once for each state.
 
         Raises Outage, StudyFailure.
         """
         with self._lock:
-            reading = self._readings.get(uid)
-        if reading is None or reading.fingerprint != fingerprint:
-            reading = KeptAnswer(fingerprint, *self._ask(candidates))
+            kept = self._readings.get(study.uid)
+        if kept is None or kept.fingerprint != fingerprint:
+            kept = KeptReading(fingerprint, self._reader.read(study, candidates))
             with self._lock:
-                self._readings[uid] = reading
+                self._readings[study.uid] = kept
                 while len(self._readings) > MAX_KEPT:
                     self._readings.popitem(last=False)
-        return reading
+        return kept
 
     def _forget(self, uid: str) -> None:
         with self._lock:
             self._readings.pop(uid, None)
-
-    def _ask(self, candidates: list[Dataset]) -> tuple[Answer | None, list[Dataset], str]:
-        """Return the server's answer with the headers of the images that it read, or why it refused the first of them.
-
-        An image that is refused is left out, and the next is tried: whether a picture without a view is a chest, only
-        the server decides.
-        """
-        refusals: list[str] = []
-        wanted = self._settings.server.images
-        remaining = list(candidates)
-        while remaining:
-            read = remaining[:wanted]
-            try:
-                return *self._request(read), ""
-            except ReportError as error:
-                if not is_refusal(error):
-                    raise _translate(error) from None
-                refusals.append(f"{error.code}_{_refusal_name(error)}")
-            # Which of several images was refused is not in the answer: go on with one at a time.
-            if len(read) > 1:
-                wanted = 1
-            else:
-                remaining = remaining[1:]
-        return None, [], refusals[0]
-
-    def _request(self, headers: list[Dataset]) -> tuple[Answer, list[Dataset]]:
-        """Request a report on images, sent as DICOM with the header cut to the allow-list.
-
-        Returns the headers of the files too: a PACS garbles names of some character sets in its metadata.
-
-        Raises ReportError, Outage, StudyFailure.
-        """
-        images = [self._archive.image(header) for header in headers]
-        files = [write_deidentified(image, self._key) for image in images]
-        # The study's name in the bridge's log is the request's in the server's.
-        name = self._key.pseudonym(str(headers[0].StudyInstanceUID))
-        context = read_context(images[0], self._settings.server.context)
-        answer = self._client.report(files, self._options, request_id=name, context=context)
-        try:
-            return read_report(answer), [_cut_pixels(image) for image in images]
-        except HttpError:
-            raise StudyFailure("server_answer_unreadable") from None
 
     def _chain(self, study: StudyState) -> DraftChain:
         """Return the drafts in the PACS and in the queue."""
@@ -221,7 +174,7 @@ class Drafter:
         Raises Outage.
         """
         try:
-            return _cut_pixels(self._archive.image(header))
+            return header_of(self._archive.image(header))
         except Outage:
             raise
         except Exception:  # noqa: BLE001 - whatever a damaged file raises; it may be why the study is dead
@@ -236,7 +189,7 @@ class Drafter:
         chain = self._chain(study)
         heads = chain.heads
         options = json.dumps(draft.options, sort_keys=True)
-        images = [] if draft.withdrawn else [str(header.SOPInstanceUID) for header in draft.images]
+        images = [] if draft.withdrawn else [str(header.SOPInstanceUID) for header in draft.evidence]
         weights = draft.answer["model"]["sha256"]
         replaced = chain.drafts[heads[0]] if len(heads) == 1 else ""
         uid = self._key.draft_uid(fingerprint, images, options, weights, replaced)
@@ -266,29 +219,3 @@ class Drafter:
             self._agreement.withdraw_draft(known)
         else:
             self._agreement.add_draft(known, draft.answer["model"]["sha256"], draft.answer["report"])
-
-
-def _cut_pixels(image: Dataset) -> Dataset:
-    """Return the header of an image, its text decoded."""
-    header = image[:0x7FE00000]
-    assert isinstance(header, Dataset)  # noqa: S101 - a slice of a data set is one
-    header.decode()
-    return header
-
-
-def _translate(error: ReportError) -> Outage | StudyFailure:
-    """Return what an error of the server that is not about the image means."""
-    if is_about_options(error):
-        return Outage("server_options_refused")
-    if error.code < 400:
-        # Success without a report: a login page, or another program at this address.
-        return Outage("server_no_report")
-    if error.code in (401, 403, 404, 405, 408, 429, 502, 503, 504):
-        return Outage(f"server_{error.code}")
-    return StudyFailure(f"server_{error.code}")
-
-
-def _refusal_name(error: ReportError) -> str:
-    """Return the name at the head of a refusal's message ("body_part: ..."), or else its type."""
-    name, colon, _ = error.message.partition(":")
-    return name if colon and name.isidentifier() and name.isascii() and len(name) < 40 else error.type[:40]

@@ -19,7 +19,7 @@ from terminal.log_lines import format_line
 FIELDS: Final = frozenset(
     [
         *("study", "outcome", "reason", "attempts", "retry_s", "seconds", "bytes", "images", "weights", "warnings"),
-        *("place", "port", "count", "request"),
+        *("place", "port", "count", "request", "prior"),
     ]
 )
 WORD = re.compile(r"[A-Za-z0-9_.:,+-]{1,80}")

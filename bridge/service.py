@@ -58,7 +58,7 @@ def _start_drafting(settings: Settings, key: SiteKey, stack: contextlib.ExitStac
     outputs += [] if settings.fhir is None else [FhirClient(settings.fhir)]
     sources = StudySources(spool, pacs, follows=settings.poll is not None or settings.hook is not None)
     agreement = _open_agreement(settings, key, stack)
-    drafter = Drafter(settings, queue, key, sources, destination, outputs=outputs, agreement=agreement)
+    drafter = Drafter(settings, queue, key, sources, destination, outputs=outputs, agreement=agreement, priors=pacs)
     loops = [_purging(settings, queue, spool, agreement)]
     loops += [StudyWorker(settings, queue, key, drafter).step] * settings.queue.workers
     if pacs is not None and settings.poll is not None:

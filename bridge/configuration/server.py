@@ -19,7 +19,8 @@ OPTIONS = frozenset(
 )
 """The server's generation options. Another field, such as a second image, would change what the draft is about."""
 
-CONTEXT_FIELDS = ("indication", "age", "sex", "technique")
+COMPARISON, LATERAL, PRIOR = "comparison", "lateral", "prior"
+CONTEXT_FIELDS = ("indication", COMPARISON, "age", "sex", "technique", LATERAL, PRIOR)
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -30,8 +31,9 @@ class ServerSettings(ConfigSection):
 
     options : generation options sent with every image (num_beams, ...), and `prompt` for a model that takes one
     images  : the largest number of frontal images read together for one report
-    context : which of CONTEXT_FIELDS are sent from the study's headers; the model must accept them. Indication and
-              technique are free texts, which can name a patient
+    context : which of CONTEXT_FIELDS are sent; the model must accept them. Indication and technique are free texts of
+              the study's headers, which can name a patient. `lateral` is an image of the study, `prior` one of the
+              patient's latest earlier study in the PACS, and `comparison` says how much earlier that was
     """
 
     url: str = "http://127.0.0.1:8080"
@@ -50,6 +52,11 @@ class ServerSettings(ConfigSection):
             raise ConfigError("server.model is not the name of a model; allowed: letters, digits, _ . -")
         if unknown := [name for name in self.context if name not in CONTEXT_FIELDS]:
             raise ConfigError(f"server.context has {unknown[0]!r:.40}; allowed: {', '.join(CONTEXT_FIELDS)}")
+        if self.images > 1 and (roles := [name for name in (LATERAL, PRIOR) if name in self.context]):
+            raise ConfigError(
+                f"server.images is {self.images} and server.context has {roles[0]}; the server reads several frontal "
+                "images, or one with a lateral and a prior: change one of the two"
+            )
         for name, value in self.options.items():
             if name not in {*OPTIONS, "prompt"}:
                 known = ", ".join(sorted(OPTIONS))

@@ -16,7 +16,7 @@ from bridge.configuration.section import (
     check_title,
     check_url,
 )
-from bridge.configuration.server import LONGEST_WAIT_S, ServerSettings
+from bridge.configuration.server import COMPARISON, LONGEST_WAIT_S, PRIOR, ServerSettings
 from bridge.configuration.signed import SignedSettings
 
 CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
@@ -280,6 +280,11 @@ class Settings(ConfigSection):
             raise ConfigError("there is no way in: give dicomweb (with poll or hook), store_scp, both, or only drafts")
         if self.has_archive and self.dicomweb is None and self.store_scu is None:
             raise ConfigError("there is no way out: give dicomweb or store_scu")
+        if self.dicomweb is None and (missing := {COMPARISON, PRIOR} & set(self.server.context)):
+            raise ConfigError(
+                f"server.context has {min(missing)}, for which the PACS is asked by QIDO-RS: give dicomweb, "
+                "or leave it out"
+            )
         if self.signed is not None and not self.has_archive:
             raise ConfigError("signed needs drafts to compare with: give dicomweb or store_scp too")
         if self.poll is not None and self.queue.retention_days <= self.poll.days:

@@ -18,6 +18,9 @@ SEXES = ("M", "F", "O")
 LONGEST = 1000
 """Characters of a text, as the server reads them."""
 
+JOINERS = "\u200c\u200d"
+"""Cannot be seen, but Persian and the scripts of India cannot be written without them; the server takes them too."""
+
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
@@ -28,12 +31,13 @@ def read_context(header: Dataset, wanted: Sequence[str]) -> dict[str, str]:
     found["sex"] = found["sex"] if found["sex"] in SEXES else ""
     for name, keywords in FREE_TEXTS.items():
         found[name] = next(filter(None, (_line(header.get(keyword)) for keyword in keywords)), "")
-    return {name: found[name] for name in wanted if found[name]}
+    return {name: found[name] for name in wanted if found.get(name)}
 
 
 def _line(value: object) -> str:
     """Return a text without line breaks and other characters that cannot be seen."""
-    words = "".join(character if character.isprintable() else " " for character in str(value or "")).split()
+    shown = (one if one.isprintable() or one in JOINERS else " " for one in str(value or ""))
+    words = "".join(shown).split()
     return " ".join(words)[:LONGEST].strip()
 
 

@@ -13,22 +13,12 @@ from pydicom.uid import (
     DigitalXRayImageStorageForProcessing,
 )
 
-from bridge.dicom.anatomy_words import (
-    CHEST_CODES,
-    CHEST_WORDS,
-    FRONTAL_CODES,
-    FRONTAL_WORDS,
-    REGION_CODES,
-    REGION_WORDS,
-    VIEW_CODES,
-    VIEW_WORDS,
-    split_words,
-)
 from bridge.dicom.identity import DRAFT, KINDS, SiteKey, device_uid, series_uid
+from bridge.dicom.subject import RAW, codes_of, is_lateral, rank_frontal
 
 RADIOGRAPHS = (ComputedRadiographyImageStorage, DigitalXRayImageStorageForPresentation)
-RAW_RADIOGRAPH, RAW = DigitalXRayImageStorageForProcessing, "FOR PROCESSING"
-"""Detector data before processing, by class and by Presentation Intent Type."""
+RAW_RADIOGRAPH = DigitalXRayImageStorageForProcessing
+"""Detector data before processing."""
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
@@ -119,10 +109,17 @@ class StudyState:
         and other projections are left out. Of several frontal images PA comes before AP, and later ones first, which
         are usually the repeats of rejected ones.
         """
-        ranked = [(rank, image) for image in self.images if (rank := _rank(image)) is not None]
-        ranked.sort(key=lambda pair: _taken_at(pair[1]), reverse=True)
+        ranked = [(rank, image) for image in self._latest_first if (rank := rank_frontal(image)) is not None]
         ranked.sort(key=lambda pair: pair[0])
         return [image for _, image in ranked[:MAX_CANDIDATES]]
+
+    def lateral(self) -> Dataset | None:
+        """Return the lateral image to read next to a frontal one, the latest, or None."""
+        return next(filter(is_lateral, self._latest_first), None)
+
+    @property
+    def _latest_first(self) -> list[Dataset]:
+        return sorted(self.images, key=_taken_at, reverse=True)
 
 
 def is_same_image(header: Dataset, image: Dataset) -> bool:
@@ -165,31 +162,8 @@ def _replaced_by(header: Dataset) -> str:
 
 
 def _describe_picture(image: Dataset) -> list[str]:
-    codes = [f"{keyword}={sorted(_codes(image, keyword))}" for keyword in PICTURE_CODES]
+    codes = [f"{keyword}={sorted(codes_of(image, keyword))}" for keyword in PICTURE_CODES]
     return [f"{keyword}={image.get(keyword) or ''}" for keyword in PICTURE] + codes
-
-
-def _codes(image: Dataset, keyword: str) -> set[str]:
-    return {str(item.get("CodeValue", "")) for item in image.get(keyword) or ()}
-
-
-def _rank(image: Dataset) -> tuple[int, int] | None:
-    """Return the places of body part and view, 0 for the best, or None for an image that is not read.
-
-    Body part: chest, unknown, other. View: PA, another frontal one, unknown.
-    """
-    if image.get("PresentationIntentType") == RAW:
-        return None
-    # Some stations write the view next to the body part ("CHEST LAT").
-    words = set(split_words(f"{image.get('ViewPosition', '')} {image.get('BodyPartExamined', '')}"))
-    views, codes = words & VIEW_WORDS, _codes(image, "ViewCodeSequence") & VIEW_CODES
-    if views - FRONTAL_WORDS or codes - FRONTAL_CODES:
-        return None
-    regions = (words & REGION_WORDS) | (_codes(image, "AnatomicRegionSequence") & REGION_CODES)
-    body_part = (0 if regions & (CHEST_WORDS | CHEST_CODES) else 2) if regions else 1
-    if not views and not codes:
-        return body_part, 2
-    return body_part, 0 if "PA" in views else 1
 
 
 def _taken_at(image: Dataset) -> tuple[str, str, str]:

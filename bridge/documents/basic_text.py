@@ -12,6 +12,8 @@ from bridge.documents.draft import BANNER, NOTICE, SECTIONS, TITLE, Draft
 from bridge.documents.structured_report import COMMENT, ENGLISH, algorithm, observer, write_structured_report
 
 SOURCE = CodedConcept("121080", "DCM", "Best illustration of finding")
+BASELINE = CodedConcept("121079", "DCM", "Baseline")
+"""PS3.16 CID 7003; the second of an image that others are compared with."""
 
 
 def write_basic_text(draft: Draft, settings: ReportSettings) -> Dataset:
@@ -38,8 +40,13 @@ def _content(draft: Draft, settings: ReportSettings) -> ContainerContentItem:
         item = TextContentItem(concept, BANNER + text, relationship_type="CONTAINS")
         if not draft.withdrawn:
             item.ContentSequence = ContentSequence(
-                ImageContentItem(SOURCE, image.SOPClassUID, image.SOPInstanceUID, relationship_type="INFERRED FROM")
-                for image in draft.images
+                ImageContentItem(
+                    BASELINE if image is draft.prior else SOURCE,
+                    image.SOPClassUID,
+                    image.SOPInstanceUID,
+                    relationship_type="INFERRED FROM",
+                )
+                for image in draft.evidence_of(name)
             )
         section = ContainerContentItem(heading, relationship_type="CONTAINS")
         section.ContentSequence = ContentSequence([item])

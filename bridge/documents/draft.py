@@ -16,11 +16,16 @@ BANNER = "[UNVERIFIED DRAFT] "
 CONFIRM = "Sentences to confirm first, with the model's confidence in each (0 to 1):"
 
 TITLE = CodedConcept("18748-4", "LN", "Diagnostic imaging study")
+COMPARISON = "comparison"
 SECTIONS = {
+    COMPARISON: (
+        CodedConcept("55114-3", "LN", "Prior Procedure Descriptions"),
+        CodedConcept("121065", "DCM", "Procedure Description"),
+    ),
     "findings": (CodedConcept("59776-5", "LN", "Findings"), CodedConcept("121071", "DCM", "Finding")),
     "impression": (CodedConcept("19005-8", "LN", "Impressions"), CodedConcept("121073", "DCM", "Impression")),
 }
-"""Section of an answer -> code of its heading (PS3.16 CID 7001) and of its text (CID 7002)."""
+"""Section of a draft -> code of its heading (PS3.16 CID 7001) and of its text (CID 7002)."""
 
 CONTROL = {code: None for code in (*range(32), *range(127, 160)) if code != 10} | {9: " "}
 """Control characters, which neither DICOM text (PS3.5 6.1.3) nor XML nor HL7 takes; line feed stays."""
@@ -31,13 +36,14 @@ class Draft:
     """A report of the server, and where it belongs.
 
     answer    : of the server
-    images    : headers of the images that were read; none if they were not DICOM
+    images    : headers of the images of the study that were read; none if they were not DICOM
     options   : generation options of the request
     uid       : SOP Instance UID
     replaces  : kind of document, see bridge.dicom.identity -> stored documents that this draft's replaces, by their SOP
                 Instance UIDs -> the series of each; several after studies were merged, none for a first draft
     place     : its number among the study's drafts, from 1
     withdrawn : whether the text only says why there is no draft; `images` then say whose study it is
+    prior     : header of an image of an earlier study of the patient that was read with `images`, or None
     written   : when the draft was stored
     """
 
@@ -48,6 +54,7 @@ class Draft:
     replaces: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     place: int = 1
     withdrawn: bool = False
+    prior: Dataset | None = None
     written: datetime.datetime = field(default_factory=lambda: datetime.datetime.now().astimezone())
 
     @property
@@ -60,11 +67,28 @@ class Draft:
         """The header that patient and study are taken from."""
         return self.images[0] if self.images else Dataset()
 
+    @property
+    def evidence(self) -> list[Dataset]:
+        """The headers of all images that were read."""
+        return [*self.images, *([] if self.prior is None else [self.prior])]
+
+    def evidence_of(self, section: str) -> list[Dataset]:
+        """The headers of the images that a section is about."""
+        return [image for image in self.evidence if image is self.prior or section != COMPARISON]
+
     def sections(self) -> list[tuple[str, str]]:
-        """Return (section, text); a report without sections is findings."""
+        """Return (section, text), first what the images were compared with; a report without sections is findings."""
         parts = [(name, plain(self.answer["sections"].get(name) or "")) for name in SECTIONS]
         found = [(name, text) for name, text in parts if text]
-        return found or [("findings", plain(self.answer["report"]) or "(no text)")]
+        found = found or [("findings", plain(self.answer["report"]) or "(no text)")]
+        if self.prior is None:
+            return found
+        date = str(self.prior.StudyDate)
+        when = f"{date[:4]}-{date[4:6]}-{date[6:]}"
+        return [
+            (COMPARISON, f"Chest radiograph of {when}, read by the software with the images of this study."),
+            *found,
+        ]
 
     def doubts(self) -> str:
         """Return the sentences that someone should look at first, a line each; "" if there are none."""

@@ -55,7 +55,7 @@ def _group(draft: Draft, settings: ReportSettings) -> MeasurementsAndQualitative
         algorithm_id=algorithm(draft, settings),
         measurements=[Measurement(LOG_PROBABILITY, round(draft.answer["avg_logprob"], 6), NO_UNITS)],
         source_images=[
-            SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in draft.images
+            SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in draft.evidence
         ],
     )
 

@@ -85,7 +85,9 @@ def print_pages(draft: Draft, header: Dataset, settings: ReportSettings) -> byte
 def _origin(draft: Draft) -> list[str]:
     """Return what the text comes from."""
     warnings = [f"Warning: {' '.join(plain(warning).split())}" for warning in draft.answer["warnings"]]
-    images = [f"Image {image.SOPInstanceUID}" for image in draft.images]
+    images = [
+        f"{'Earlier image' if image is draft.prior else 'Image'} {image.SOPInstanceUID}" for image in draft.evidence
+    ]
     return [f"Model {model_name(draft)}, sha256 {draft.answer['model']['sha256']}", *warnings, *images]
 
 

@@ -46,7 +46,7 @@ def write_pdf(draft: Draft, settings: ReportSettings) -> Dataset:
     document.DocumentTitle = settings.series_description
     document.ConceptNameCodeSequence = [TITLE]
     document.VerificationFlag = "UNVERIFIED"
-    document.SourceInstanceSequence = [_reference(image) for image in draft.images]
+    document.SourceInstanceSequence = [_reference(image) for image in draft.evidence]
     document.MIMETypeOfEncapsulatedDocument = "application/pdf"
     pages = print_pages(draft, source, settings)
     document.EncapsulatedDocument = pages + b"\x00" * (len(pages) % 2)

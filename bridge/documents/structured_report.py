@@ -34,7 +34,7 @@ def write_structured_report(
     """
     model = draft.answer["model"]
     document = form(
-        evidence=[identify(image) for image in draft.images],
+        evidence=[identify(image) for image in draft.evidence],
         content=content,
         series_instance_uid=series_uid(draft.study_uid, kind),
         series_number=settings.series_number + KINDS.index(kind),

@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import requests
@@ -24,6 +24,9 @@ STUDY_UID, INSTANCE_UID = "0020000D", "00080018"
 ANY_SYNTAX = (("application/dicom", "*"),)
 SEEN = ("00100010", "00100020", "00100021", "00100030", "00100040", "00080050", "00080090", "00201208", "00080061")
 """Patient, accession number, referring physician, number of instances, modalities: a poll compares them."""
+WHOSE = ("00080020", "00080030", "00100020")
+"""Date, time, Patient ID."""
+RADIOGRAPHY = ("CR", "DX")
 
 
 class DicomWebArchive:
@@ -117,21 +120,30 @@ class DicomWebArchive:
         """Yield (Study Instance UID, what a poll compares) of the studies of the last days."""
         today = datetime.datetime.now().astimezone().date()
         span = f"{today - datetime.timedelta(days=days - 1):%Y%m%d}-{today + datetime.timedelta(days=1):%Y%m%d}"
-        filters = {"StudyDate": span, "ModalitiesInStudy": modality}
+        for uid, row in self._search(SEEN, {"StudyDate": span, "ModalitiesInStudy": modality}):
+            yield uid, repr([row.get(tag, {}).get("Value") for tag in SEEN])
+
+    def studies_of(self, patient: str, until: datetime.date) -> Iterator[Dataset]:
+        """Yield patient, date and time of the studies with radiographs under a Patient ID up to a day."""
+        for modality in RADIOGRAPHY:
+            filters = {"PatientID": patient, "StudyDate": f"-{until:%Y%m%d}", "ModalitiesInStudy": modality}
+            yield from (read_header(row) for _, row in self._search(WHOSE, filters))
+
+    def _search(self, fields: Sequence[str], filters: Mapping[str, str]) -> Iterator[tuple[str, Row]]:
+        """Yield the Study Instance UID and the row of each study that is found."""
         known: set[str] = set()
         while True:
             with _translated("pacs"):
                 rows = _rows(
                     self._client.search_for_studies(
-                        fields=list(SEEN), search_filters=filters, limit=PAGE, offset=len(known)
+                        fields=list(fields), search_filters=dict(filters), limit=PAGE, offset=len(known)
                     )
                 )
             # Some archives ignore the offset and send the first page for ever.
             new = {uid: row for row in rows if (uid := uid_of(row, STUDY_UID)) and uid not in known}
             if not new:
                 return
-            for uid, row in new.items():
-                yield uid, repr([row.get(tag, {}).get("Value") for tag in SEEN])
+            yield from new.items()
             known |= set(new)
 
 

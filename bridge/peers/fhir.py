@@ -131,10 +131,7 @@ def _device(draft: Draft, own: str) -> Resource:
 
 def _provenance(draft: Draft, report: str, device: str, written: str) -> Resource:
     """Return who wrote the report from what: the device, the images, and the draft that is replaced."""
-    images = [
-        {"role": "source", "what": {"identifier": {"system": DICOM_UID, "value": f"urn:oid:{image.SOPInstanceUID}"}}}
-        for image in draft.images
-    ]
+    images = [{"role": "source", "what": _image(image, draft)} for image in draft.evidence]
     replaced = [
         {"role": "revision", "what": {"identifier": {"system": DICOM_UID, "value": f"urn:oid:{uid}"}}}
         for uid in draft.replaces.get(DRAFT, ())
@@ -148,6 +145,14 @@ def _provenance(draft: Draft, report: str, device: str, written: str) -> Resourc
     }
     # FHIR has no empty lists.
     return provenance | ({"entity": images + replaced} if images else {})
+
+
+def _image(image: Dataset, draft: Draft) -> Resource:
+    """Return the reference of an image that was read; that of a prior says of which study it is."""
+    reference = {"identifier": {"system": DICOM_UID, "value": f"urn:oid:{image.SOPInstanceUID}"}}
+    if image is not draft.prior:
+        return reference
+    return reference | {"display": f"image of the earlier study urn:oid:{image.StudyInstanceUID}, {_date(image)}"}
 
 
 def _date(image: Dataset) -> str:

@@ -1,5 +1,7 @@
 """Where studies come from and where drafts go, as the work on a study sees it."""
 
+import datetime
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +21,13 @@ class StudySource(Protocol):
 
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels."""
+
+
+class PriorSource(StudySource, Protocol):
+    """Where earlier studies of a patient are found."""
+
+    def studies_of(self, patient: str, until: datetime.date) -> Iterator[Dataset]:
+        """Yield what is known of the studies with radiographs under a Patient ID up to a day."""
 
 
 class Destination(Protocol):

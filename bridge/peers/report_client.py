@@ -1,7 +1,7 @@
 """Requests of reports from the server."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -38,11 +38,13 @@ class ReportClient:
         request_id: str | None = None,
         *,
         context: Mapping[str, Any] = NO_CONTEXT,
+        roles: Sequence[str] | None = None,
     ) -> Answer:
         """Request a report on images, which are sent as they are.
 
         request_id : in the server's log too
         context    : what the study says besides, see bridge.dicom.clinical_context
+        roles      : of each image, see docs/serve.md; None where they have none
 
         Raises ReportError, Outage; Abandoned if the report is no longer wanted.
         """
@@ -58,7 +60,8 @@ class ReportClient:
             if len(files) == 1:
                 return client.report(files[0], **options, **context)
             images = [base64.b64encode(file).decode("ascii") for file in files]
-            return client.report_json(images=images, options=options, **context)
+            named: dict[str, Any] = {} if roles is None else {"roles": list(roles)}
+            return client.report_json(images=images, options=options, **named, **context)
         except requests.RequestException as error:
             raise Outage(f"server_{type(error).__name__}") from None
 
@@ -66,6 +69,14 @@ class ReportClient:
 def is_refusal(error: ReportError) -> bool:
     """Whether the server's answer is about the image and would be the same next time."""
     return error.code in REFUSALS and not is_about_options(error)
+
+
+def is_about_words(error: ReportError, names: Iterable[str]) -> bool:
+    """Whether the server's answer is about what texts of the context say, by their names, or that they are too long.
+
+    That the model reads no such field is not about its words.
+    """
+    return error.message.startswith(("the prompt takes ", *(f"{name} has " for name in names)))
 
 
 def is_about_options(error: ReportError) -> bool:

@@ -91,7 +91,7 @@ def make_bench(tmp_path: Path, server: FakeServer) -> Iterator[Callable[..., Ben
         queues.append(queue)
         key = SiteKey.load(settings.state / "site.key")
         pacs = MemoryPacs(*files)
-        worker = StudyWorker(settings, queue, key, Drafter(settings, queue, key, pacs, pacs), clock)
+        worker = StudyWorker(settings, queue, key, Drafter(settings, queue, key, pacs, pacs, priors=pacs), clock)
         return Bench(pacs, server, queue, worker, clock, key)
 
     yield make

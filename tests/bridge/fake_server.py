@@ -1,5 +1,6 @@
 """A server with the contract of the real one, without a model: answers by the bytes that it gets."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -52,8 +53,9 @@ class FakeServer:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def report(self, image: bytes) -> tuple[int, Any]:
-        """A report whose text follows from the picture, which may be a part of a form."""
-        pixels = dcmread(BytesIO(image[image.index(b"DICM") - 128 :])).PixelData
+        """A report whose text follows from the picture, which may be a part of a form, or the first of several."""
+        file = files_of(image)[0] if image.startswith(b"{") else image[image.index(b"DICM") - 128 :]
+        pixels = dcmread(BytesIO(file)).PixelData
         return 200, {
             "report": f"Heart size {hashlib.sha256(pixels).hexdigest()[:8]}. No effusion.",
             "sections": {"findings": "Heart size normal. µ-opacity: none.", "impression": "No acute disease."},
@@ -74,6 +76,11 @@ class FakeServer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def files_of(body: bytes) -> list[bytes]:
+    """Return the images of a request with several."""
+    return [base64.b64decode(image) for image in json.loads(body)["images"]]
 
 
 def refusal(status: int, kind: str, message: str) -> tuple[int, Any]:

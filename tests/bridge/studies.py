@@ -1,6 +1,8 @@
 """Studies made for tests, and a PACS in memory that behaves as a DICOMweb archive does."""
 
+import datetime
 import time
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -47,6 +49,7 @@ class MemoryPacs:
         self.instances: dict[str, Dataset] = {}
         self.fail: list[Exception] = []
         self.stored: list[str] = []
+        self.searched: list[str] = []
         for file in files:
             self.add(file)
 
@@ -63,6 +66,12 @@ class MemoryPacs:
     def image(self, header: Dataset) -> Dataset:
         """Return an image with its pixels."""
         return self.instances[str(header.SOPInstanceUID)]
+
+    def studies_of(self, patient: str, until: datetime.date) -> Iterator[Dataset]:
+        """Yield a row for each radiograph under a Patient ID; as some PACS do, also for what was not asked for."""
+        self._maybe_fail()
+        self.searched.append(patient)
+        yield from self.instances.values()
 
     def store(self, document: Dataset) -> None:
         """Keep a document, all of whose predecessors were here; the first of two with one UID stays."""

@@ -1,6 +1,7 @@
 """A real bridge process with every output switched on: PDF, measurement report, HL7 v2 and FHIR."""
 
 import contextlib
+import json
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -12,9 +13,10 @@ from hl7apy.parser import parse_message
 from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, EncapsulatedPDFStorage
 
+from tests.bridge.drafts import COMPARED, EARLIER
 from tests.bridge.peers.test_fhir import validate
 from tests.bridge.receivers import fhir_server, ris
-from tests.bridge.studies import radiograph
+from tests.bridge.studies import STUDY, radiograph
 from tests.pacs.conftest import Department, check_file, wait_for
 
 pytestmark = pytest.mark.pacs
@@ -34,23 +36,33 @@ JAPANESE = {"PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう", "Sp
 
 
 def test_a_study_gets_every_document_and_message(make_department: MakeDepartment) -> None:
-    """Three valid documents in the PACS, one valid message in the RIS, one valid transaction in the FHIR server."""
-    department = make_department(**OUTPUTS)
+    """Three valid documents in the PACS, one valid message in the RIS, one valid transaction in the FHIR server.
+
+    The patient has an earlier study, which the PACS finds by its ID.
+    """
+    department = make_department(**OUTPUTS, server={"context": ["comparison", "lateral", "prior"]})
+    earlier = radiograph(study=EARLIER, **(JAPANESE | {"StudyDate": "20260608"}))
     with ris(port=RIS_PORT) as (_, messages), fhir_server(port=FHIR_PORT) as (_, bundles):
-        department.send(radiograph(**JAPANESE))
-        wait_for(lambda: "reported  1\n" in department.bridge.queue("status").stdout)
+        department.send(earlier, radiograph(**JAPANESE), radiograph(2, **(JAPANESE | {"ViewPosition": "LL"})))
+        wait_for(lambda: "reported  2\n" in department.bridge.queue("status").stdout)
 
     documents = department.pacs.documents()
-    assert sorted(documents.values()) == CLASSES
+    assert sorted(documents.values()) == sorted(CLASSES * 2)
     for uid in documents:
         path = department.folder / "document.dcm"
         path.write_bytes(department.pacs.file(uid))
         assert check_file(path) == []
-    (message,), (bundle,) = messages, bundles
-    assert parse_message(message, validation_level=VALIDATION_LEVEL.TOLERANT).validate()
-    assert str(hl7.parse(message).segment("OBR")[25]) == "P"
-    assert "山田^太郎" in message
-    assert validate(bundle) == []
+    for message, bundle in zip(messages, bundles, strict=True):
+        assert parse_message(message, validation_level=VALIDATION_LEVEL.TOLERANT).validate()
+        assert str(hl7.parse(message).segment("OBR")[25]) == "P"
+        assert "山田^太郎" in message
+        assert validate(bundle) == []
+    (compared,) = [json.loads(body) for body in department.server.received if body.startswith(b"{")]
+    assert compared["roles"] == ["frontal", "prior", "lateral"]
+    (report,) = department.pacs.reports(STUDY)
+    (prior,) = dcmread(BytesIO(department.pacs.file(report))).PertinentOtherEvidenceSequence
+    assert prior.StudyInstanceUID == EARLIER
+    assert sum(COMPARED in message for message in messages) == 1
 
 
 def test_receivers_that_are_away_get_the_draft_later_and_once(make_department: MakeDepartment) -> None:

@@ -155,6 +155,9 @@ def test_words_and_codes_are_those_of_the_server() -> None:
     frontal = {"AP", "PA", "FRONTAL"}
     assert {word for word, view in VIEW_OF_WORD.items() if view in frontal} == anatomy_words.FRONTAL_WORDS
     assert {code for code, view in VIEW_OF_CODE.items() if view in frontal} == anatomy_words.FRONTAL_CODES
+    lateral = {"LL", "RL", "LATERAL"}
+    assert {word for word, view in VIEW_OF_WORD.items() if view in lateral} == anatomy_words.LATERAL_WORDS
+    assert {code for code, view in VIEW_OF_CODE.items() if view in lateral} == anatomy_words.LATERAL_CODES
 
 
 @pytest.mark.parametrize("keyword", sorted(set(ALLOWED) - {"AnatomicRegionSequence", "ViewCodeSequence"}))

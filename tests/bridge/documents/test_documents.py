@@ -18,7 +18,8 @@ from bridge.dicom.identity import DRAFT, MEASUREMENTS, PDF
 from bridge.documents.draft import BANNER, CONFIRM, NOTICE
 from bridge.documents.fonts import load_fonts
 from bridge.documents.writers import WRITERS, chosen_kinds
-from tests.bridge.drafts import DOUBT, SENTENCES, make_draft
+from tests.bridge.drafts import COMPARED, DOUBT, EARLIER, PRIOR, SENTENCES, make_draft
+from tests.bridge.studies import STUDY
 
 SPARSE = ("PatientName", "PatientID", "PatientSex", "PatientBirthDate", "StudyID", "StudyTime", "AccessionNumber")
 IODS = {DRAFT: "BasicTextSR", MEASUREMENTS: "Comprehensive3DSR", PDF: "EncapsulatedPDF"}
@@ -44,6 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"name": "胸部写真" * 6, "version": "版" * 30, "architecture": "a", "sha256": "f" * 64},
     },
     "sentences to confirm": {"sentences": SENTENCES},
+    "compared with a prior": {"prior": True},
     "tabs": {"sections": {"findings": "a\tb", "impression": "\tc"}},
     "withdrawn": {"withdrawn": True, "replaces": "2.25.7"},
     "laterality": {"header": {"Laterality": ""}},
@@ -102,7 +104,7 @@ def test_pixelmed_finds_no_error(tmp_path: Path, kind: str) -> None:
     """PixelMed's validator checks the content tree against TID 2000 and TID 1500, which the header does not change."""
     if shutil.which("DicomSRValidator") is None:
         pytest.skip("PixelMed's DicomSRValidator is not installed; `make test-pacs` installs it")
-    file = write(tmp_path, kind, CASES["replacing another"])
+    file = write(tmp_path, kind, CASES["replacing another"] | CASES["compared with a prior"])
     limits = ("TotalOpLimit=1000000", "ExprOpLimit=100000", "ExprGrpLimit=100000")
     # A JVM that ends after two seconds has no use for its second compiler and its collector of many threads.
     options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *(f"-Djdk.xml.xpath{limit}" for limit in limits)]
@@ -150,6 +152,40 @@ def test_sentences_to_confirm_are_in_every_document(tmp_path: Path) -> None:
     document = dcmread(write(tmp_path, PDF, {"sentences": SENTENCES}))
     text = " ".join(pypdfium2.PdfDocument(document.EncapsulatedDocument)[0].get_textpage().get_text_range().split())
     assert f"To confirm {CONFIRM} {DOUBT}" in text
+
+
+def test_every_document_names_the_prior(tmp_path: Path) -> None:
+    """With its date in words, and as evidence of another study; a draft without one says nothing of it."""
+    for kind in (DRAFT, MEASUREMENTS):
+        document = WRITERS[kind](make_draft(prior=True), ReportSettings())
+        (other,) = document.PertinentOtherEvidenceSequence
+        (own,) = document.CurrentRequestedProcedureEvidenceSequence
+        assert (own.StudyInstanceUID, other.StudyInstanceUID) == (STUDY, EARLIER)
+        assert document.StudyInstanceUID == STUDY
+        assert [text for text in texts_of(document) if COMPARED in text] == [BANNER + COMPARED]
+        alone = WRITERS[kind](make_draft(), ReportSettings())
+        assert "PertinentOtherEvidenceSequence" not in alone
+        assert not any(COMPARED in text for text in texts_of(alone))
+    document = dcmread(write(tmp_path, PDF, {"prior": True}))
+    text = " ".join(pypdfium2.PdfDocument(document.EncapsulatedDocument)[0].get_textpage().get_text_range().split())
+    assert [item.ReferencedSOPInstanceUID for item in document.SourceInstanceSequence] == [f"{STUDY}.1.1", PRIOR]
+    assert f"Prior Procedure Descriptions {COMPARED}" in text
+    assert f"Earlier image {PRIOR}" in text
+
+
+def test_sections_are_inferred_from_what_they_are_about() -> None:
+    """Findings from the image and the prior, which is their baseline; the comparison from the prior alone."""
+    document = WRITERS[DRAFT](make_draft(prior=True), ReportSettings())
+    sections = [item for item in document.ContentSequence if item.ValueType == "CONTAINER"]
+    references = [
+        [
+            (str(one.ReferencedSOPSequence[0].ReferencedSOPInstanceUID), one.ConceptNameCodeSequence[0].CodeMeaning)
+            for one in section.ContentSequence[0].ContentSequence
+        ]
+        for section in sections
+    ]
+    image, prior = (f"{STUDY}.1.1", "Best illustration of finding"), (PRIOR, "Baseline")
+    assert references == [[prior], [image, prior], [image, prior]]
 
 
 def texts_of(document: Dataset) -> list[str]:

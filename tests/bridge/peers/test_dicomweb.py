@@ -1,11 +1,13 @@
 """What the answers of a PACS mean for a study."""
 
+import datetime
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from pydicom import dcmread
@@ -147,6 +149,23 @@ def test_a_study_without_a_uid_does_not_hide_the_others(monkeypatch: pytest.Monk
     rows = f'[{{"0020000D": {value}}}, {{}}, {{"0020000D": {{"vr": "UI", "Value": ["1.2.3"]}}}}]'.encode()
     with answering(monkeypatch, lambda _: (200, rows)) as archive:
         assert [uid for uid, _ in archive.recent_studies(2, "CR")] == ["1.2.3"]
+
+
+def test_earlier_studies_are_asked_for_by_patient_and_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each modality once, in a query that an ID cannot leave; each row with what tells whose and when it was."""
+    asked: list[str] = []
+    row = '[{"0020000D": {"vr": "UI", "Value": ["1.2.3"]}, "00100020": {"vr": "LO", "Value": ["7&limit=9"]}}]'
+
+    def answer(url: str) -> tuple[int, bytes]:
+        asked.append(url)
+        return 200, row.encode() if "offset=0" in url or "offset" not in url else b"[]"
+
+    with answering(monkeypatch, answer) as archive:
+        rows = list(archive.studies_of("7&limit=9", datetime.date(2026, 6, 20)))
+    queries = [parse_qs(urlsplit(url).query) for url in asked]
+    assert {(query["PatientID"][0], query["StudyDate"][0]) for query in queries} == {("7&limit=9", "-20260620")}
+    assert {query["ModalitiesInStudy"][0] for query in queries} == {"CR", "DX"}
+    assert {(str(row.StudyInstanceUID), str(row.PatientID)) for row in rows} == {("1.2.3", "7&limit=9")}
 
 
 @pytest.mark.parametrize("limit", ["LONGEST_ANSWER_S", "LARGEST_ANSWER"])

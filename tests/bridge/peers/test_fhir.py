@@ -11,8 +11,9 @@ import pytest
 from bridge.configuration.settings import FhirSettings
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.fhir import FhirClient, write_bundle
-from tests.bridge.drafts import DOUBT, SENTENCES, make_draft
+from tests.bridge.drafts import COMPARED, DOUBT, EARLIER, PRIOR, SENTENCES, make_draft
 from tests.bridge.receivers import DETOURS, answer_all, fhir_server
+from tests.bridge.studies import STUDY
 
 VALIDATOR = Path(__file__).resolve().parents[3] / "build" / "fhir"
 SCRIPT = """
@@ -27,6 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "replacing another": {"replaces": "2.25.7"},
     "no identity": {"header": {"drop": ("PatientID", "PatientName", "AccessionNumber", "StudyDate")}},
     "sentences to confirm": {"sentences": SENTENCES},
+    "compared with a prior": {"prior": True},
     "an invalid date": {"header": {"StudyDate": "20261399"}},
     "an image that is not DICOM": {"dicom": False},
     "a Japanese name": {"header": {"PatientName": "Yamada^Tarou=山田^太郎", "SpecificCharacterSet": "ISO_IR 192"}},
@@ -80,6 +82,17 @@ def test_the_report_is_preliminary_and_says_who_wrote_it() -> None:
     assert provenance["target"] == [{"reference": f"DiagnosticReport/{report['id']}"}]
     assert provenance["agent"][0]["who"] == {"reference": f"Device/{device['id']}"}
     assert [entity["role"] for entity in provenance["entity"]] == ["source", "revision"]
+
+
+def test_the_prior_is_a_source_and_not_the_study_of_the_report() -> None:
+    """A report that named the earlier study as its own would be filed there."""
+    found = resources(write_bundle(make_draft(prior=True)))
+    sources = [entity["what"] for entity in found["Provenance"]["entity"]]
+
+    assert [one["identifier"]["value"] for one in sources] == [f"urn:oid:{STUDY}.1.1", f"urn:oid:{PRIOR}"]
+    assert sources[1]["display"] == f"image of the earlier study urn:oid:{EARLIER}, 2026-06-08"
+    assert EARLIER not in json.dumps(found["DiagnosticReport"])
+    assert f"Comparison: {COMPARED}" in found["DiagnosticReport"]["conclusion"]
 
 
 def test_sending_twice_puts_the_same_resources() -> None:

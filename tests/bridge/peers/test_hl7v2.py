@@ -16,7 +16,7 @@ from bridge.documents.draft import Draft
 from bridge.failures import Outage, StudyFailure
 from bridge.peers.hl7v2 import Hl7Client, write_message
 from tests.bridge.conftest import Bench
-from tests.bridge.drafts import DOUBT, SENTENCES, make_draft
+from tests.bridge.drafts import COMPARED, DOUBT, SENTENCES, make_draft
 from tests.bridge.receivers import ris
 from tests.bridge.studies import STUDY, radiograph
 
@@ -47,6 +47,16 @@ def test_sentences_to_confirm_are_the_last_observation() -> None:
     assert parsed.unescape(str(last[5])).replace("\r", "\n").endswith(DOUBT)
     assert str(last[11]) == "P"
     assert len(parsed.segments("OBX")) == 4
+
+
+def test_the_comparison_is_an_observation_before_the_findings() -> None:
+    """Under its LOINC code, preliminary like them."""
+    message = write_message(make_draft(prior=True), SETTINGS)
+    (segment,) = [one for one in hl7.parse(message).segments("OBX") if "55114-3" in str(one[3])]
+
+    assert parse_message(message, validation_level=VALIDATION_LEVEL.TOLERANT).validate()
+    assert str(segment[5]) == f"[UNVERIFIED DRAFT] {COMPARED}"
+    assert (str(segment[1]), str(segment[11])) == ("2", "P")
 
 
 @pytest.mark.parametrize("place", ["report", "name"])
