@@ -113,7 +113,7 @@ NO_PRIORS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "the same day without a time": ({}, {"StudyDate": "20260620", "StudyTime": ""}, "none"),
     "no date there": ({}, {"StudyDate": ""}, "none"),
     "no date here": ({"StudyDate": ""}, {}, "study_undated"),
-    "a date that is none": ({"StudyDate": "20260631"}, {}, "study_undated"),
+    "an invalid date": ({"StudyDate": "20260631"}, {}, "study_undated"),
     "a knee": ({}, {"BodyPartExamined": "KNEE"}, "none"),
     "a lateral": ({}, {"ViewPosition": "LL"}, "none"),
     "no body part": ({}, {"BodyPartExamined": ""}, "none"),
@@ -346,7 +346,7 @@ def test_images_of_two_patients_in_one_study_are_not_read_together(
     ],
 )
 def test_laterals(header: dict[str, Any], expected: bool) -> None:
-    """By the tags that say that an image is not frontal; decubitus, oblique and unnamed views are no laterals."""
+    """By the tags that say that an image is not frontal; decubitus, oblique and unnamed views are not laterals."""
     assert is_lateral(dcmread(BytesIO(radiograph(**header)))) == expected
 
 
@@ -357,7 +357,7 @@ def test_an_image_of_another_body_part_has_no_prior() -> None:
 
 
 def test_headers_without_anything_contradict_nobody_and_are_nobodys() -> None:
-    """Absence is no contradiction, and no evidence either."""
+    """What is absent contradicts nothing and proves nothing."""
     whole = dcmread(BytesIO(radiograph()))
     assert not contradict(Dataset(), whole)
     assert not is_same_patient(Dataset(), Dataset())
