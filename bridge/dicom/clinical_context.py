@@ -8,12 +8,15 @@ import re
 from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from bridge.dicom.identity import orders_of
 
 FREE_TEXTS = {
     "indication": ("ReasonForTheRequestedProcedure", "ReasonForStudy", "AdmittingDiagnosesDescription"),
     "technique": ("StudyDescription", "PerformedProcedureStepDescription", "SeriesDescription"),
 }
-"""Field -> elements that can have it; the first that is not empty counts."""
+"""Field -> elements that can have it, in the header or in an item of its orders; the first that is not empty counts."""
 SEXES = ("M", "F", "O")
 LONGEST = 1000
 """Characters of a text, as the server reads them."""
@@ -29,14 +32,20 @@ def read_context(header: Dataset, wanted: Sequence[str]) -> dict[str, str]:
     """Return the wanted fields of a request that the header has, as texts of one line."""
     found = {"age": _age(header), "sex": str(header.get("PatientSex") or "").strip()}
     found["sex"] = found["sex"] if found["sex"] in SEXES else ""
+    orders = orders_of(header)
     for name, keywords in FREE_TEXTS.items():
-        found[name] = next(filter(None, (_line(header.get(keyword)) for keyword in keywords)), "")
+        lines = (_line(order.get(keyword)) for keyword in keywords for order in orders)
+        found[name] = next(filter(None, lines), "")
     return {name: found[name] for name in wanted if found.get(name)}
 
 
 def _line(value: object) -> str:
-    """Return a text without line breaks and other characters that cannot be seen."""
-    shown = (one if one.isprintable() or one in JOINERS else " " for one in str(value or ""))
+    """Return a text without line breaks and other characters that cannot be seen.
+
+    A backslash that was typed makes several values of a text (PS3.5 6.2, LO).
+    """
+    text = ", ".join(map(str, value)) if isinstance(value, MultiValue) else str(value or "")
+    shown = (one if one.isprintable() or one in JOINERS else " " for one in text)
     words = "".join(shown).split()
     return " ".join(words)[:LONGEST].strip()
 

@@ -42,13 +42,17 @@ class Identifiers:
 
     @classmethod
     def of(cls, header: Dataset) -> "Identifiers":
-        """Read them in the header of an image; the orders are in it or in its Request Attributes Sequence."""
-        orders = [header, *(header.get("RequestAttributesSequence") or ())]
+        """Read them in the header of an image."""
         accession, placer = (
-            next(filter(None, (str(order.get(keyword) or "").strip() for order in orders)), "")
+            next(filter(None, (str(order.get(keyword) or "").strip() for order in orders_of(header))), "")
             for keyword in ("AccessionNumber", "PlacerOrderNumberImagingServiceRequest")
         )
         return cls(str(header.StudyInstanceUID), accession, placer)
+
+
+def orders_of(header: Dataset) -> list[Dataset]:
+    """Return where a header can say what was ordered: itself, and the items of its Request Attributes Sequence."""
+    return [header, *(header.get("RequestAttributesSequence") or ())]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from bridge.configuration.section import ConfigError
 from bridge.configuration.server import CONTEXT_FIELDS, ServerSettings
@@ -37,6 +38,9 @@ from tests.bridge.studies import STUDY, radiograph
             {"indication": "می\u200cکند 1"},
         ),
         ({"PatientBirthDate": "", "PatientSex": "", "StudyDescription": "XR CHEST AP"}, {"technique": "XR CHEST AP"}),
+        ({"PatientAge": ["064Y", "065Y"], "PatientBirthDate": ["19600620", ""], "PatientSex": ["F", "M"]}, {}),
+        ({"PatientBirthDate": "", "PatientSex": "", "ReasonForStudy": "fever\\cough"}, {"indication": "fever, cough"}),
+        ({"PatientBirthDate": "", "PatientSex": "", "ReasonForStudy": "x" * 1001}, {"indication": "x" * 1000}),
     ],
 )
 def test_fields_of_a_header(header: dict[str, Any], context: dict[str, str]) -> None:
@@ -46,6 +50,14 @@ def test_fields_of_a_header(header: dict[str, Any], context: dict[str, str]) -> 
         if keyword not in header and keyword in made:
             del made[keyword]
     assert read_context(made, CONTEXT_FIELDS) == context
+
+
+def test_the_indication_of_the_order_is_found() -> None:
+    """Modalities write it into the Request Attributes Sequence (PS3.3 Table 10-9), which can have several items."""
+    orders = [Dataset(), Dataset()]
+    orders[1].ReasonForTheRequestedProcedure = "fever"
+    made = dcmread(BytesIO(radiograph(RequestAttributesSequence=orders, AdmittingDiagnosesDescription="fall")))
+    assert read_context(made, ("indication",)) == {"indication": "fever"}
 
 
 @pytest.mark.parametrize("wanted", [(), ("sex",), ("indication", "age")])
