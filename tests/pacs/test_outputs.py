@@ -52,17 +52,18 @@ def test_a_study_gets_every_document_and_message(make_department: MakeDepartment
         path = department.folder / "document.dcm"
         path.write_bytes(department.pacs.file(uid))
         assert check_file(path) == []
-    for message, bundle in zip(messages, bundles, strict=True):
+    for message in messages:
         assert parse_message(message, validation_level=VALIDATION_LEVEL.TOLERANT).validate()
         assert str(hl7.parse(message).segment("OBR")[25]) == "P"
         assert "山田^太郎" in message
-        assert validate(bundle) == []
     (compared,) = [json.loads(body) for body in department.server.received if body.startswith(b"{")]
     assert compared["roles"] == ["frontal", "prior", "lateral"]
-    (report,) = department.pacs.reports(STUDY)
-    (prior,) = dcmread(BytesIO(department.pacs.file(report))).PertinentOtherEvidenceSequence
-    assert prior.StudyInstanceUID == EARLIER
+    drafts = [dcmread(BytesIO(department.pacs.file(uid))) for uid in department.pacs.reports()]
+    named = [one.PertinentOtherEvidenceSequence for one in drafts if one.StudyInstanceUID == STUDY]
+    assert [[prior.StudyInstanceUID for prior in priors] for priors in named] == [[EARLIER], [EARLIER]]
     assert sum(COMPARED in message for message in messages) == 1
+    # Last: it skips the test where its validator is not installed.
+    assert [validate(bundle) for bundle in bundles] == [[], []]
 
 
 def test_receivers_that_are_away_get_the_draft_later_and_once(make_department: MakeDepartment) -> None:
