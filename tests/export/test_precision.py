@@ -81,7 +81,7 @@ def first_logits(decoder: Any, images: int = 3) -> Tensor:
     prompt = 2 if isinstance(decoder, CrossAttentionDecoder) else IMAGE
     state = decoder.new_state(images)
     state.cache.reserve(images, 8)
-    places = state.cache.prefix_places(slice(0, images), decoder.prefix_length(6, (prompt,)))
+    places = state.cache.prefix_places(slice(0, images), 6 if prompt == IMAGE else 1)
     embeds = torch.randn(images, 6, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         return decoder.prefill(state, places, embeds, torch.full((images, 1), prompt)).float()

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 
-from prelim.decoders.decoder import PADDING
+from prelim.decoders.decoder import PADDING, expand_images
 from prelim.encoding.gate import mean_features
 from prelim.generation.constraint import Constraints
 from prelim.generation.decode_request import DecodeRequest
@@ -125,7 +125,7 @@ class ModelRunner:
         """Nats and tokens of each reference by teacher forcing, and how many were cut."""
         device = image_embeds.device
         rooms = [
-            self._decoder.max_positions - self._decoder.prefix_length(image_embeds.shape[1], prompt) + 1
+            self._decoder.max_positions - len(expand_images(prompt, (image_embeds.shape[1],))) + 1
             for prompt in prompt_ids
         ]
         end = self._model.config.tokenizer.eos_token_ids[0]

@@ -42,6 +42,8 @@ class CausalLMConfig:
     rotary_scale    : factor of the sines and cosines
     attention_bias, out_bias, feedforward_bias : which projections have one
     tied            : tokens are scored by their embeddings
+    image_token_id  : id of each token of an image where `generate` gets the prompt as ids, which then count in
+                      repetition penalties; None where it gets embeddings
     adapters        : rank of the low-rank adapter of each kind of layer that has one: qkv, out, up, down
     """
 
@@ -64,12 +66,15 @@ class CausalLMConfig:
     out_bias: bool = False
     feedforward_bias: bool = False
     tied: bool = False
+    image_token_id: int | None = None
     adapters: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, allowed in (("norm", NORMS), ("activation", tuple(ACTIVATIONS))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(allowed)}")
+        if self.image_token_id is not None and not 0 <= self.image_token_id < self.vocab_size:
+            raise ValueError(f"image_token_id is {self.image_token_id!r}; allowed: 0 to {self.vocab_size - 1}")
 
 
 class _Norm(nn.Module):
@@ -211,13 +216,10 @@ class CausalLMDecoder(nn.Module):
         )
         return CausalLMState(cache)
 
-    def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
-        """Columns of a prefix: the tokens of all images, which replace IMAGE, and the other tokens of the prompt."""
-        return num_tokens - prompt_ids.count(IMAGE) + len(prompt_ids)
-
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """Nothing: `generate` does not see the ids of a prompt that is given as embeddings."""
-        return ()
+        """The prompt, if it was given to `generate` as ids; nothing if as embeddings, whose ids it does not see."""
+        image = self.config.image_token_id
+        return () if image is None else tuple(image if token_id == IMAGE else token_id for token_id in prompt_ids)
 
     def prefill(self, state: CausalLMState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""

@@ -312,10 +312,6 @@ class CrossAttentionDecoder(nn.Module):
         )
         return CrossAttentionState(cache, slots)
 
-    def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
-        """Columns of a prefix: the prompt alone, the image has keys and values of its own."""
-        return len(prompt_ids)
-
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
         """All of the prompt, as `generate` counts it for encoder-decoder models."""
         return prompt_ids

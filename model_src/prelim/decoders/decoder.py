@@ -1,5 +1,7 @@
 """What the engine needs of a decoder."""
 
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Protocol, TypeVar
 
 import torch
@@ -8,10 +10,32 @@ from torch import Tensor
 from prelim.decoders.kv_cache import KVCache, Places
 
 IMAGE = -1
-"""Placeholder in a prompt for the embeddings of one image, for decoders that read images as a prefix."""
+"""Placeholder in a prompt for the embeddings of an image, for decoders that read images as a prefix.
+
+It stands for all tokens of one image, or, after `expand_images`, for one of them.
+"""
 
 PADDING = -100
 """Fills the rows of a batch of token ids that are shorter than the longest one; cross-entropy ignores it."""
+
+
+def expand_images(prompt_ids: tuple[int, ...], image_tokens: Sequence[int]) -> tuple[int, ...]:
+    """A prompt in which IMAGE stands for one token, of one in which it stands for an image.
+
+    image_tokens : number of tokens of each image, in their order in the prompt
+
+    Raises ValueError where the prompt has another number of places, unless it has none.
+    """
+    if IMAGE not in prompt_ids:
+        return prompt_ids
+    if prompt_ids.count(IMAGE) != len(image_tokens):
+        raise ValueError(f"the prompt has {prompt_ids.count(IMAGE)} places for {len(image_tokens)} images")
+    lengths = iter(image_tokens)
+    return tuple(
+        expanded
+        for token_id in prompt_ids
+        for expanded in (repeat(IMAGE, next(lengths)) if token_id == IMAGE else (token_id,))
+    )
 
 
 class DecoderState(Protocol):
@@ -48,18 +72,19 @@ class Decoder(Protocol[State]):
     def new_state(self, slots: int) -> State:
         """An empty cache with room for `slots` requests."""
 
-    def prefix_length(self, num_tokens: int, prompt_ids: tuple[int, ...]) -> int:
-        """How many cache columns images of `num_tokens` tokens in total and this prompt take."""
-
     def history(self, prompt_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """The prompt tokens that repetition penalties take into account."""
+        """The ids that repetition penalties and the ban of repeated n-grams take into account.
+
+        prompt_ids : with IMAGE for each token of an image
+        """
 
     def prefill(self, state: State, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Read the prefix of new requests into their slots.
 
         places       : of the prefix in `state.cache`; its columns are its positions too
         image_embeds : Tensor, shape (slots, num_tokens, width), of all images of a request, one after the other
-        prompt_ids   : Tensor of int64, shape (slots, prompt_length); IMAGE is at the same places in all of them
+        prompt_ids   : Tensor of int64, shape (slots, prompt_length), with IMAGE for each token of an image, at the
+                       same places in all of them
         returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
         """
 
@@ -77,8 +102,8 @@ class Decoder(Protocol[State]):
         """Score given reports: what `prefill` and `step` would compute while writing them, without a cache.
 
         image_embeds : Tensor, shape (batch, num_tokens, width)
-        prompt_ids   : Tensor of int64, shape (batch, prompt_length), padded on the right with PADDING; IMAGE is at
-                       the same place in all rows
+        prompt_ids   : Tensor of int64, shape (batch, prompt_length), padded on the right with PADDING; IMAGE, for
+                       an equal share of num_tokens, is at the same places in all rows
         report_ids   : Tensor of int64, shape (batch, report_length), padded on the right with PADDING
         returns      : logits, Tensor, shape (batch, report_length, vocab_size); logits[:, i] scores report_ids[:, i]
                        given the image, the prompt and report_ids[:, :i]. They mean nothing where report_ids is PADDING

@@ -44,22 +44,23 @@ class ForcedText:
 
 
 def insert_images(embed: Callable[[Tensor], Tensor], image_embeds: Tensor, token_ids: Tensor) -> Tensor:
-    """Embed tokens, with the tokens of images where IMAGE is.
+    """Embed tokens, with the tokens of images where IMAGE is, an equal share for each.
 
     embed        : Tensor of int64, shape (batch, length) -> embeddings, shape (batch, length, width)
     image_embeds : Tensor, shape (batch, num_tokens, width), of all images, one after the other
     token_ids    : Tensor of int64, shape (batch, length), IMAGE at the same positions in every row
 
-    Raises ValueError where there is no IMAGE.
+    Raises ValueError where there is no IMAGE, or the tokens cannot be shared.
     """
-    places = (token_ids[0] == IMAGE).nonzero().flatten().tolist()
-    if not places:
-        raise ValueError("the prompt has no place for the image")
-    parts, start = [], 0
-    for place, image in zip(places, image_embeds.chunk(len(places), dim=1), strict=True):
-        parts += [embed(token_ids[:, start:place]), image]
-        start = place + 1
-    return torch.cat([*parts, embed(token_ids[:, start:])], dim=1)
+    places, num_tokens = token_ids[0] == IMAGE, image_embeds.shape[1]
+    count = int(places.sum())
+    if num_tokens % count if count else num_tokens:
+        found = f"{count} places" if count else "no place"
+        raise ValueError(f"the prompt has {found} for the images' {num_tokens} tokens")
+    whole = token_ids.repeat_interleave(torch.where(places, num_tokens // max(count, 1), 1), dim=1)
+    of_images = whole[0] == IMAGE
+    embeds = embed(whole.masked_fill(of_images, 0))
+    return embeds.index_copy(1, of_images.nonzero().flatten(), image_embeds.to(embeds.dtype))
 
 
 def join(prompt_ids: Tensor, report_ids: Tensor, pad_token_id: int) -> ForcedText:

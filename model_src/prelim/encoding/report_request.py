@@ -115,9 +115,9 @@ class PendingReport(DecodeRequest):
     stream: TextStream | None = None
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of image_embeds, of all images together."""
-        return self.images.num_tokens * self.request.num_images
+    def image_tokens(self) -> tuple[int, ...]:
+        """Number of tokens of each image."""
+        return (self.images.num_tokens,) * self.request.num_images
 
     def embed(self) -> Tensor:
         """Read, preprocess and encode the images. Raises InputError where one cannot be read or is refused."""

@@ -1,10 +1,12 @@
 """The record of one request, from entering the engine to leaving it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from prelim.decoders.decoder import IMAGE, expand_images
 from prelim.errors import RequestError
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
@@ -17,7 +19,7 @@ class DecodeRequest:
     """One report to decode. Callers set the first three fields, `embed` sets `reading`, and the engine the others.
 
     image_embeds : Tensor, shape (num_tokens, decoder width); None where `embed` computes it
-    prompt_ids   : tokens before the first generated one, the decoder's start token included; IMAGE is where the
+    prompt_ids   : tokens before the first generated one, the decoder's start token included; IMAGE is where an
                    image's embeddings go, in decoders that read them as a prefix
     options      : how to choose the tokens
     request_id   : name of the request in its engine
@@ -39,9 +41,15 @@ class DecodeRequest:
     outcome: Outcome | None = field(default=None, init=False)
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of image_embeds, known before these are computed."""
-        return 0 if self.image_embeds is None else len(self.image_embeds)
+    def image_tokens(self) -> tuple[int, ...]:
+        """Number of tokens of each image, known before image_embeds are computed: equal shares of these."""
+        images = max(self.prompt_ids.count(IMAGE), 1)
+        return (0 if self.image_embeds is None else len(self.image_embeds) // images,) * images
+
+    @cached_property
+    def prefix_ids(self) -> tuple[int, ...]:
+        """The prompt with IMAGE for each token of an image; as many cache columns and positions does it take."""
+        return expand_images(self.prompt_ids, self.image_tokens)
 
     def embed(self) -> Tensor:
         """The image_embeds; called once, when there is a slot.

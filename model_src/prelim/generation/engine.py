@@ -143,7 +143,7 @@ class Engine(Generic[Request]):
     def _check(self, request: Request) -> None:
         """Raise what keeps a request out of the engine."""
         self._constrain(request.options)
-        prefix = self.prefix_length(request)
+        prefix = len(request.prefix_ids)
         positions = self._decoder.max_positions
         room = positions - prefix + 1
         if room < 1:
@@ -159,10 +159,6 @@ class Engine(Generic[Request]):
                 "max_new_tokens",
             )
         check_columns(prefix, request.options, self.max_columns)
-
-    def prefix_length(self, request: Request) -> int:
-        """Positions that the image and the prompt of a request take."""
-        return self._decoder.prefix_length(request.num_tokens, request.prompt_ids)
 
     def _fill_slots(self) -> None:
         """Let waiting requests in, one by one: matrix kernels choose the order of their sums by the number of rows."""
@@ -184,13 +180,13 @@ class Engine(Generic[Request]):
         image_embeds = request.embed()
         if not image_embeds.isfinite().all():
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
-        device, slot, prefix = self._decoder.device, len(self._running), self.prefix_length(request)
+        device, slot, prefix = self._decoder.device, len(self._running), len(request.prefix_ids)
         request.selection = self.select(request)
         request.position = prefix - 1
         self._columns.grow(prefix)
         self._state.cache.reserve(slot + 1, self._columns.total)
         places = self._state.cache.prefix_places(slice(slot, slot + 1), prefix)
-        prompt_ids = torch.tensor([request.prompt_ids], device=device)
+        prompt_ids = torch.tensor([request.prefix_ids], device=device)
         try:
             logits = self._decoder.prefill(self._state, places, image_embeds[None].to(device), prompt_ids)
         except Exception:
@@ -202,7 +198,7 @@ class Engine(Generic[Request]):
     def select(self, request: Request) -> TokenSelection:
         """What chooses the tokens of a request, by its options. A subclass may choose otherwise."""
         options, device = request.options, self._decoder.device
-        history = torch.tensor(self._decoder.history(request.prompt_ids), dtype=torch.int64, device=device)
+        history = torch.tensor(self._decoder.history(request.prefix_ids), dtype=torch.int64, device=device)
         rule = StopRule(self._eos_token_ids, options.max_new_tokens, options.stop, self._detokenize)
         generator = None
         if options.do_sample:

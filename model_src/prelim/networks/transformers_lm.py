@@ -29,7 +29,8 @@ class TransformersLM(nn.Module):
     """A BioGPT- or Llama-style language model.
 
     section : the section `decoder` of model.yaml without its `kind`: `model_type` of `transformers`, and the values of
-              that model's configuration; optionally `adapter` with its `rank` and the names of the adapted `layers`
+              that model's configuration; optionally `adapter` with its `rank` and the names of the adapted `layers`,
+              and `image_token_id` as in `CausalLMConfig`
 
     Raises ValueError for an unknown model type.
     """
@@ -38,6 +39,7 @@ class TransformersLM(nn.Module):
         super().__init__()
         values = dict(section)
         adapter = values.pop("adapter", None)
+        self._image_token_id = values.pop("image_token_id", None)
         self.config = AutoConfig.for_model(values.pop("model_type"), **values)
         self.config.use_cache = False
         self.body: Any = AutoModel.from_config(self.config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
@@ -55,7 +57,7 @@ class TransformersLM(nn.Module):
 
         image_embeds : Tensor, shape (batch, num_tokens, width), of all images, one after the other
         token_ids    : Tensor of int64, shape (batch, length), IMAGE at the same positions in every row
-        returns      : Tensor, shape (batch, num_tokens + length - images, width)
+        returns      : Tensor, shape (batch, num_tokens + length - count of IMAGE, width)
         """
         embedding = self.body.get_input_embeddings()
         return insert_images(embedding, image_embeds.to(embedding.weight.dtype), token_ids)
@@ -93,7 +95,7 @@ class TransformersLM(nn.Module):
                 ranks[layer.split(".")[-1]] = len(adapter[0])
                 for leaf in [leaf for leaf in ("weight", "bias") if f"{layer}.{leaf}" in weights]:
                     weights[f"{layer}.base.{leaf}"] = weights.pop(f"{layer}.{leaf}")
-        config = replace(config, adapters=ranks)
+        config = replace(config, adapters=ranks, image_token_id=self._image_token_id)
         if self.lm_head is not None:
             weights["lm_head.weight"] = state["lm_head.weight"]
         if hasattr(self.body, "rotary_emb"):

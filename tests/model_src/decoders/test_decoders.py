@@ -74,8 +74,6 @@ def test_causal_lm_is_that_of_transformers(name: str) -> None:
         theirs.get_output_embeddings().load_state_dict(lm.lm_head.state_dict())
     decoder = unpacked(lm)
     image, prompt = random(1, 3, 32), torch.tensor([[5, IMAGE, 7, 8]])
-    prefix = decoder.prefix_length(3, (5, IMAGE, 7, 8))
-    assert prefix == 6
     assert decoder.history((5, IMAGE, 7, 8)) == ()
     state = decoder.new_state(2)
     state.cache.reserve(2, 10)
@@ -182,7 +180,7 @@ def test_cross_attention_decoder_is_that_of_torch() -> None:
         torch.testing.assert_close(forced, expected[:, : forced.shape[1]], atol=1e-5, rtol=1e-5)
         state = decoder.new_state(2)
         state.cache.reserve(2, 5)
-        assert (decoder.prefix_length(3, (2, 7)), decoder.history((2, 7))) == (2, (2, 7))
+        assert decoder.history((2, 7)) == (2, 7)
         first = decoder.prefill(state, state.cache.prefix_places(slice(1, 2), 2), image, ids[:, :2])
         torch.testing.assert_close(first, expected[:, 1], atol=1e-5, rtol=1e-5)
         hidden = [True, True, False, True, True]

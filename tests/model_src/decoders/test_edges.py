@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from prelim.decoders.attention import Attending
-from prelim.decoders.decoder import IMAGE, PADDING
+from prelim.decoders.decoder import IMAGE, PADDING, expand_images
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.packed import PackedAdapted, PackedLinear, PackedTokenEmbedding, _reorder, _replace
 from prelim.decoders.precision import PRECISIONS, Precision
@@ -202,8 +202,21 @@ def test_images_stand_where_the_prompt_has_them() -> None:
     assert insert_images(embed, images, tokens)[..., 0].tolist() == [
         [1, -8, -7, 2, 3, -6, -5], [4, -4, -3, 5, 6, -2, -1],
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="no place for the image"):
+    one_each = torch.tensor([[IMAGE, 1, IMAGE, IMAGE, 2, IMAGE]] * 2)
+    assert insert_images(embed, images, one_each)[1, :, 0].tolist() == [-4, 1, -3, -2, 2, -1]
+    with pytest.raises(ValueError, match="no place for the images' 4 tokens"):
         insert_images(embed, images, torch.tensor([[1, 2]]))
+    with pytest.raises(ValueError, match="3 places for the images' 4 tokens"):
+        insert_images(embed, images, torch.tensor([[IMAGE] * 3]))
+
+
+def test_images_of_a_prompt_are_as_long_as_each_of_them_is() -> None:
+    """A prompt without a place stays as it is, of decoders that look at the image by cross-attention."""
+    assert expand_images((1, IMAGE, 2, IMAGE, 3), (2, 3)) == (1, IMAGE, IMAGE, 2, IMAGE, IMAGE, IMAGE, 3)
+    assert expand_images((IMAGE, 1), (0,)) == (1,)
+    assert expand_images((1, 2), (7,)) == (1, 2)
+    with pytest.raises(ValueError, match="2 places for 1 images"):
+        expand_images((IMAGE, IMAGE), (7,))
 
 
 def test_as_many_positions_as_the_decoder_has() -> None:

@@ -105,14 +105,15 @@ def generate(decoder: CrossAttentionDecoder, image: Tensor, options: GenerationO
         **({"stop_strings": list(options.stop), "tokenizer": _letters_tokenizer()} if options.stop else {}),
         **generate_arguments(options),
     )
-    return [_without_filling(row) for row in tokens[:, 1:].tolist()]
+    return [without_filling(row) for row in tokens[:, 1:].tolist()]
 
 
-def _without_filling(row: list[int]) -> list[int]:
-    """A row up to its end of text; `generate` fills with PAD, or with EOS where PAD is 0 and beams are used."""
-    if EOS in row:
-        return row[: row.index(EOS) + 1]
-    return row[: len(row) - next((i for i, token in enumerate(reversed(row)) if token != PAD), len(row))]
+def without_filling(row: list[int], eos: int | list[int] = EOS, pad: int = PAD) -> list[int]:
+    """A row up to its end of text; `generate` fills with `pad`, or with `eos` where that is 0 and beams are used."""
+    ends = [place for place, token in enumerate(row) if token in (eos if isinstance(eos, list) else [eos])]
+    if ends:
+        return row[: ends[0] + 1]
+    return row[: len(row) - next((i for i, token in enumerate(reversed(row)) if token != pad), len(row))]
 
 
 def _letters_tokenizer() -> PreTrainedTokenizerFast:

@@ -16,7 +16,8 @@ from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
 from prelim.generation.phrase_automaton import Characters, Strings
-from prelim.generation.prompt import PromptConfig, Prompter
+from prelim.generation.prompt import Prompter
+from prelim.generation.prompt_config import PromptConfig
 from prelim.generation.text_stages import _begun
 from prelim.generation.token_text import BAR, UnknownDecoder, canonical, split_steps
 from tests.model_src.generation.reference import BOS, EOS, engine, request, run, tiny_decoder, tiny_image
@@ -96,7 +97,7 @@ def test_requests_are_told_apart_by_themselves() -> None:
     assert first != second
     assert len({first, second}) == 2
     assert (first.position, first.reading, first.request_id, len(first.tokens)) == (0, 0.0, "", 0)
-    assert (first.num_tokens, DecodeRequest(None, (BOS,), GenerationOptions()).num_tokens) == (6, 0)
+    assert (first.image_tokens, DecodeRequest(None, (BOS,), GenerationOptions()).image_tokens) == ((6,), (0,))
     with pytest.raises(ValueError, match="has not ended"):
         _ = first.hypotheses
     with pytest.raises(ValueError, match="has no image_embeds"):
@@ -132,8 +133,8 @@ def test_positions_that_a_prefix_leaves(
 ) -> None:
     """The first token is chosen at the last position of the prefix."""
     batch = engine(tiny_decoder())
-    monkeypatch.setattr(batch, "prefix_length", lambda _: prefix)
     one = {"a": request(tiny_image(0), GenerationOptions(max_new_tokens=tokens))}
+    monkeypatch.setattr(one["a"], "prefix_ids", (BOS,) * prefix)
     if message is None:
         batch.add(one)
         assert batch.active == {"a"}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
-from prelim.decoders.decoder import IMAGE, PADDING
+from prelim.decoders.decoder import IMAGE, PADDING, expand_images
 from prelim.decoders.teacher_forcing import TooManyPositions, join
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
@@ -141,7 +141,7 @@ def test_texts_differ_from_their_first_different_token(system: System, kind: str
 def test_the_last_position_is_used_and_none_after_it(system: System, kind: str) -> None:
     """A text fills all positions, its last token being scored and not read; one more token is an error that says so."""
     decoder, image, prompts = system.decoders[kind], system.image_embeds[:1], pad(system.prompts[:1])
-    prefix = system.decoders["served"].prefix_length(image.shape[1], system.prompts[0])
+    prefix = len(expand_images(system.prompts[0], (image.shape[1],)))
     fits = [5] * (system.max_positions - prefix + 1)
     with torch.inference_mode():
         assert decoder.teacher_forcing(image, prompts, pad([fits])).isfinite().all()
