@@ -59,6 +59,7 @@ class ReportHandler:
                 threads=self.settings.threads,
                 share_weights=self.settings.share_weights,
                 max_cache_mb=self.settings.max_cache_mb,
+                max_new_tokens=self.settings.max_new_tokens,
             )
             generator, config = self.generator, self.generator.config
             self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)

@@ -20,6 +20,7 @@ class Settings:
     share_weights    : workers use one copy of the weights instead of packing one each
     request_deadline_s : seconds from its arrival after which a request fails, the wait for a slot included
     max_cache_mb     : bound of the KV cache in units of 2**20 bytes; None: see ReportGenerator
+    max_new_tokens   : limit on that option of a request; None: see ReportGenerator
     in_flight        : TorchServe's continuousBatching
     response_timeout : seconds after which TorchServe kills a worker that has not answered
     """
@@ -30,6 +31,7 @@ class Settings:
     share_weights: bool
     request_deadline_s: float
     max_cache_mb: float | None
+    max_new_tokens: int | None
     in_flight: bool
     response_timeout: float
 
@@ -52,6 +54,7 @@ class Settings:
             "share_weights": None,
             "request_deadline_s": 300,
             "max_cache_mb": None,
+            "max_new_tokens": None,
         }
         given = contents.get("prelim") or {}
         unknown = sorted(set(given) - set(section))
@@ -73,6 +76,7 @@ class Settings:
             share_weights=share_weights,
             request_deadline_s=section["request_deadline_s"],
             max_cache_mb=section["max_cache_mb"],
+            max_new_tokens=section["max_new_tokens"],
             in_flight=contents.get("continuousBatching", False) is True,
             response_timeout=contents.get("responseTimeout", 120),
         )
@@ -81,12 +85,12 @@ class Settings:
                 f"{FILE}: maxWorkers is {workers} with continuousBatching: true, under which TorchServe lets requests "
                 "to several workers hang; set it to 1, or package with --batching dynamic"
             )
-        names = ("steps_per_handle", "heartbeat_s", "threads", "response_timeout", "request_deadline_s", "max_cache_mb")
-        for name in names:
+        whole = ("steps_per_handle", "threads", "max_new_tokens")
+        for name in (*whole, "heartbeat_s", "response_timeout", "request_deadline_s", "max_cache_mb"):
             value = getattr(settings, name)
-            if name == "max_cache_mb" and value is None:
+            if name.startswith("max_") and value is None:
                 continue
-            number = int if name in ("steps_per_handle", "threads") else int | float
+            number = int if name in whole else int | float
             if isinstance(value, bool) or not isinstance(value, number) or value < 1:
                 raise ArchiveError(f"{FILE}: {name} is {value!r}; it must be a number of at least 1")
         return settings

@@ -20,7 +20,7 @@ from prelim.archive.archive import (
     unpack_archive,
 )
 from prelim.archive.model_config import ModelConfig
-from prelim.decoders.decoder import Decoder
+from prelim.decoders.decoder import Decoder, expand_images
 from prelim.encoding.image_encoder import ImageEncoder
 from prelim.encoding.report_request import PendingReport, ReportRequest
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, RequestError
@@ -30,7 +30,7 @@ from prelim.generation.constraint import Constraints
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.image_roles import default_options
-from prelim.generation.options import GenerationOptions
+from prelim.generation.options import MAX_NEW_TOKENS, USUAL_NEW_TOKENS, GenerationOptions
 from prelim.generation.outcome import isolate
 from prelim.generation.text_stream import TextStreams
 from prelim.report import Alternative, Report, Token, cut_at_stop, sections
@@ -57,10 +57,13 @@ class ReportGenerator:
     max_cache_mb : bound of the KV cache's memory in units of 2**20 bytes, from which follows how many beams and
               tokens a request may ask for; None: DEFAULT_COLUMNS columns for each slot, more where the model's
               default options need them
+    max_new_tokens : limit on that option of a request, for which the cache has room with one row; None:
+              USUAL_NEW_TOKENS, or the model's default if that is more
 
     not_compiled : why decoding steps are not compiled, None where they are
 
-    Raises ArchiveError when `max_cache_mb` is too small for the model's default options.
+    Raises ArchiveError when `max_cache_mb` is too small for the model's default options or for `max_new_tokens`, and
+    when that is below the model's default.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class ReportGenerator:
         threads: int | None = None,
         share_weights: bool = False,
         max_cache_mb: float | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
         self.config: ModelConfig = archive.config
         self.sha256 = archive.sha256
@@ -88,6 +92,7 @@ class ReportGenerator:
         except InvalidOption as error:
             raise ArchiveError(f"{archive.folder / CONFIG}, section generation: {error}") from error
         self._confidence = self._calibration(archive)
+        self.max_new_tokens = self._limit(max_new_tokens)
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
         self._engine: Engine[PendingReport] = Engine(
@@ -96,7 +101,7 @@ class ReportGenerator:
             eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
             detokenize=self._detokenize,
-            max_columns=self._max_columns(decoder, max_cache_mb),
+            max_columns=self._max_columns(decoder, max_cache_mb, max_new_tokens or 1),
             constraints=constraints,
         )
 
@@ -165,6 +170,12 @@ class ReportGenerator:
                 f"return_attention is true, but {self.config.name} has no attention map to return; leave it out"
             )
         options = request.options or default_options(self.config.generation, request.roles)
+        if options.max_new_tokens > self.max_new_tokens:
+            raise InvalidOption(
+                f"max_new_tokens is {options.max_new_tokens}; allowed here: 1 to {self.max_new_tokens}; for more ask "
+                "the operator for a larger max_new_tokens",
+                "max_new_tokens",
+            )
         pending = PendingReport(None, self._prompt_ids(request), options, request=request, images=self._images)
         self._engine.add({request_id: pending})
 
@@ -235,18 +246,34 @@ class ReportGenerator:
             raise ArchiveError(f"{archive.folder / CONFIDENCE} has the input {DISTANCE}, but the archive has no gate")
         return confidence
 
-    def _max_columns(self, decoder: Decoder[Any], max_cache_mb: float | None) -> int:
-        """Columns of the KV cache that one request may use."""
+    def _limit(self, max_new_tokens: int | None) -> int:
+        """Largest `max_new_tokens` of a request. Raises ArchiveError if the model's default is larger."""
+        default = self.config.generation.max_new_tokens
+        if max_new_tokens is None:
+            return max(USUAL_NEW_TOKENS, default)
+        if not default <= max_new_tokens <= MAX_NEW_TOKENS:
+            raise ArchiveError(
+                f"max_new_tokens is {max_new_tokens}; allowed: {default}, the default of {self.config.name}, to "
+                f"{MAX_NEW_TOKENS}"
+            )
+        return max_new_tokens
+
+    def _max_columns(self, decoder: Decoder[Any], max_cache_mb: float | None, new_tokens: int) -> int:
+        """Columns of the KV cache that one request may use, with room for a row of `new_tokens`."""
         roles = self._prompter.roles
+        together = [tuple(joined.split("+")) for joined in self._prompter.combinations] or [roles]
         largest = (
             ReportRequest(images=(b"",) * self.max_images),
-            ReportRequest(images=(b"",) * len(roles), roles=roles),
+            *(ReportRequest(images=(b"",) * len(some), roles=some) for some in together),
         )
         prefix = max(
-            decoder.prefix_length(self._images.num_tokens * request.num_images, self._prompt_ids(request))
+            len(expand_images(self._prompt_ids(request), (self._images.num_tokens,) * request.num_images))
             for request in largest
         )
-        needed = columns_needed(prefix, self.config.generation)
+        needed = max(
+            columns_needed(prefix, options)
+            for options in (self.config.generation, GenerationOptions(max_new_tokens=new_tokens))
+        )
         if max_cache_mb is None:
             return max(DEFAULT_COLUMNS, needed)
         column_mb = self.slots * decoder.new_state(self.slots).cache.column_bytes / _MB
@@ -254,7 +281,8 @@ class ReportGenerator:
         if columns < needed:
             raise ArchiveError(
                 f"max_cache_mb is {max_cache_mb:g}; {self.slots} slots with the default options of "
-                f"{self.config.name} can need {math.ceil(needed * column_mb)}; raise it, or lower batchSize"
+                f"{self.config.name} and max_new_tokens can need {math.ceil(needed * column_mb)}; raise it, or lower "
+                "batchSize or max_new_tokens"
             )
         return columns
 
@@ -312,7 +340,7 @@ class ReportGenerator:
             sentences=self._sentences(pending, hypotheses[0], texts[0]),
             tokens=self._tokens(pending, hypotheses[0]),
             logprobs=hypotheses[0].logprobs,
-            num_prompt_tokens=self._engine.prefix_length(pending),
+            num_prompt_tokens=len(pending.prefix_ids),
             timing_ms={
                 "queue": 1000 * queue,
                 "preprocess": 1000 * preprocess,

@@ -129,7 +129,7 @@ def test_response_formats_are_grammars(
 @pytest.mark.parametrize(
     ("members", "param", "message"),
     [
-        ({"max_tokens": 5000}, "max_tokens", "max_tokens is 5000; allowed: 1 to 1024"),
+        ({"max_tokens": 20000}, "max_tokens", "max_tokens is 20000; allowed: 1 to 16384"),
         ({"n": 2}, "n", "n is 2; allowed: 1 with greedy search; for more set num_beams or temperature"),
         ({"n": "two"}, "n", "n is 'two'; it must be a number"),
         ({"temperature": -1}, "temperature", "allowed: 0.000001 to 100"),

@@ -291,7 +291,9 @@ def test_settings_and_their_defaults(config: dict[str, Any] | None, expected: tu
     assert (*found, s.response_timeout) == expected
 
 
-@pytest.mark.parametrize("name", ["heartbeat_s", "request_deadline_s", "max_cache_mb", "steps_per_handle", "threads"])
+@pytest.mark.parametrize(
+    "name", ["heartbeat_s", "request_deadline_s", "max_cache_mb", "max_new_tokens", "steps_per_handle", "threads"]
+)
 @pytest.mark.parametrize("value", [0, 0.99, True, "1"])
 def test_settings_below_one(name: str, value: Any) -> None:
     """Numbers of at least 1."""

@@ -52,6 +52,7 @@ def test_several_workers_share_weights() -> None:
         ({"prelim": {"request_deadline_s": 0}}, "request_deadline_s is 0"),
         ({"prelim": {"request_deadline_s": None}}, "request_deadline_s is None"),
         ({"prelim": {"max_cache_mb": "much"}}, "max_cache_mb is 'much'"),
+        ({"prelim": {"max_new_tokens": 2048.0}}, "max_new_tokens is 2048.0"),
         ({"prelim": {"steps_per_handle": 0}}, "steps_per_handle is 0"),
         ({"prelim": {"steps_per_handle": 2.5}}, "steps_per_handle is 2.5"),
         ({"prelim": {"heartbeat_s": "10"}}, "heartbeat_s is '10'"),

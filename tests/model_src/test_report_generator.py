@@ -266,6 +266,27 @@ def test_cache_bound_follows_from_its_setting(tiny_archive: Path) -> None:
         ReportGenerator.load(tiny_archive, slots=4, max_cache_mb=0.01)
 
 
+def test_longest_report_is_a_setting(tiny_archive: Path, generator: ReportGenerator) -> None:
+    """The cache has room for one row of it, within its own bound; unset it is 1,024."""
+
+    def refused(by: ReportGenerator, tokens: int) -> str:
+        error = by.generate([ReportRequest(image=png(), options=GenerationOptions(max_new_tokens=tokens))])[0]
+        assert isinstance(error, InvalidOption)
+        return str(error)
+
+    longer = ReportGenerator.load(tiny_archive, slots=1, max_new_tokens=5000)
+    assert longer.max_columns > 5000 > generator.max_columns
+    assert "allowed here: 1 to 1024" in refused(generator, 1025)
+    assert "allowed here: 1 to 5000" in refused(longer, 5001)
+    assert "has 48" in refused(longer, 5000)
+    assert "has 48" in refused(generator, 1024)
+    for tokens, message in ((3, "max_new_tokens is 3; allowed: "), (16385, " to 16384")):
+        with pytest.raises(ArchiveError, match=message):
+            ReportGenerator.load(tiny_archive, max_new_tokens=tokens)
+    with pytest.raises(ArchiveError, match=r"max_cache_mb is 0.5; .* and max_new_tokens can need"):
+        ReportGenerator.load(tiny_archive, slots=4, max_cache_mb=0.5, max_new_tokens=5000)
+
+
 @pytest.mark.parametrize("steps", [1, 3, 8])
 def test_new_text_makes_the_beginning_of_the_report(generator: ReportGenerator, steps: int) -> None:
     """With greedy search and sampling, with stop texts that cross calls, and with other requests."""

@@ -13,7 +13,7 @@ from prelim.generation.logits import LogitsFilter, largest
 from prelim.generation.options import GenerationOptions
 from prelim.generation.selection import NextTokens, no_token_left
 
-_NEVER = -1.0e30
+_NEVER = -1.0e37
 """Added to a score so that it is never chosen; finite, so that sums of scores stay finite.
 
 `generate` adds -1e9, which small temperatures and negative length penalties take real scores below: the empty

@@ -14,7 +14,10 @@ _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 """As in JSON, and with a sign or a bare point; Python also reads underscores and the digits of other scripts."""
 
 MAX_BEAMS = 16
-MAX_NEW_TOKENS = 1024
+MAX_NEW_TOKENS = 16_384
+"""What no setting exceeds; `ReportGenerator` has the limit of a request."""
+USUAL_NEW_TOKENS = 1024
+"""Largest `max_new_tokens` of a request unless set otherwise."""
 MAX_TOP_K = 1_000_000
 """More tokens than any vocabulary has."""
 MAX_STOP_STRINGS = 16
@@ -40,7 +43,7 @@ class GenerationOptions:
     early_stopping       : True stops at num_beams finished beams; False at a heuristic; "never" when no better
                            beam is possible
     min_new_tokens       : no end of text before so many tokens
-    max_new_tokens       : at most so many tokens
+    max_new_tokens       : at most so many tokens, which is bounded by a setting of the server too
     num_return_sequences : how many reports; beams: the best; sampling: independent draws
     stop                 : texts that end the report when they appear (`stop_strings` of `generate`)
     banned_phrases       : texts that no report contains as whole words, in upper or lower case
@@ -49,7 +52,7 @@ class GenerationOptions:
 
     The bounds keep every score within float32: the sum of MAX_NEW_TOKENS log-probabilities of -1000, each multiplied
     by the largest `repetition_penalty`, divided by the smallest `temperature` and scaled by the longest length to the
-    power of `length_penalty`, is above -1e30.
+    power of `length_penalty`, is above -1e37.
 
     Raises InvalidOption when a value is not allowed.
     """

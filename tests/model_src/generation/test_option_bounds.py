@@ -46,7 +46,7 @@ BOUNDS: list[tuple[str, Any, Any]] = [
     ("length_penalty", 5.0, 5.01),
     ("length_penalty", -5.0, -5.01),
     ("max_new_tokens", 1, 0),
-    ("max_new_tokens", 1024, 1025),
+    ("max_new_tokens", 16384, 16385),
     ("min_new_tokens", 0, -1),
     ("min_new_tokens", 256, 257),
     ("stop", ("x",) * 16, ("x",) * 17),
