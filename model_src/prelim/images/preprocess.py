@@ -17,7 +17,7 @@ from PIL import Image
 from prelim.errors import ArchiveError
 from prelim.images.radiograph import Radiograph
 
-RESIZES = ("stretch", "shortest_edge", "pad")
+RESIZES = ("stretch", "shortest_edge", "pad", "pad_mean")
 CROPS: Mapping[str, Callable[[float], int]] = {"even": round, "floor": math.floor}
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -30,12 +30,14 @@ class PreprocessConfig:
     channels      : 1, or 3: the gray value repeated
     resize        : "stretch": both sides to `resize_to`, the aspect is lost;
                     "shortest_edge": the shorter side to `resize_to`, the aspect is kept;
-                    "pad": the longer side to `resize_to`, the rest black
+                    "pad": the longer side to `resize_to`, the rest black;
+                    "pad_mean": to a square in the color of `mean`, then its sides to `resize_to`
     resize_to     : None: `size`. A center crop to `size` follows
     crop          : where an odd number of pixels is cropped: "even" rounds the half to an even number, as torchvision
                     does; "floor" rounds it down, as the image processors of transformers do
     interpolation : "bilinear" or "bicubic"
     antialias     : False: what tf.image.resize does by default; bilinear only
+    full_range    : gray levels are stretched, so that the darkest pixel of each image is black and the brightest white
     mean, std     : one value a channel, subtracted and divided after scaling to [0, 1]; the default is ImageNet's
 
     Raises ArchiveError if a value is not allowed.
@@ -48,6 +50,7 @@ class PreprocessConfig:
     interpolation: str = "bilinear"
     antialias: bool = True
     crop: str = "even"
+    full_range: bool = False
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
@@ -69,15 +72,27 @@ class PreprocessConfig:
             )
         if self.crop not in CROPS:
             raise ArchiveError(f"preprocess.crop is {self.crop!r}; allowed: {', '.join(CROPS)}")
-        if not self.antialias and self.interpolation != "bilinear":
-            raise ArchiveError(
-                f"preprocess.interpolation is {self.interpolation!r} with antialias false; allowed: bilinear"
-            )
+        if not self.antialias:
+            self._check_floats()
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels or not np.isfinite(values).all():
                 raise ArchiveError(f"preprocess.{name} is {values!r}; allowed: {self.channels} numbers, one a channel")
         if min(self.std) <= 0:
             raise ArchiveError(f"preprocess.std is {self.std!r}; allowed: numbers above 0")
+
+    def _check_floats(self) -> None:
+        """Raise ArchiveError for what is only done with 8 bits."""
+        allowed: dict[str, tuple[object, ...]] = {
+            "interpolation": ("bilinear",),
+            "full_range": (False,),
+            "resize": tuple(resize for resize in RESIZES if resize != "pad_mean"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ArchiveError(
+                    f"preprocess.{name} is {getattr(self, name)!r} with antialias false; allowed: "
+                    f"{', '.join(map(str, values))}"
+                )
 
 
 def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> np.ndarray:
@@ -95,12 +110,16 @@ def preprocess(radiograph: Radiograph, config: PreprocessConfig) -> np.ndarray:
 def preprocess_image(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """The pixel_values, (channels, size, size) float32, of an 8-bit image of mode "L" or "RGB".
 
-    A color image keeps its colors if `channels` is 3.
+    A color image keeps its colors if `channels` is 3 and `full_range` is false.
     """
+    if config.full_range:
+        image = _stretch_levels(image)
     image = image.convert("L" if config.channels == 1 else "RGB")
     if not config.antialias:
         planes = [np.asarray(band, dtype=np.float32) / np.float32(255) for band in image.split()]
         return _normalize(np.stack([_resize_floats(plane, config) for plane in planes], axis=-1), config)
+    if config.resize == "pad_mean":
+        image = _pad_to_square(image, config)
     width, height = _resized_size(image.width, image.height, config)
     if (width, height) != image.size:
         image = image.resize((width, height), INTERPOLATIONS[config.interpolation])
@@ -108,6 +127,22 @@ def preprocess_image(image: Image.Image, config: PreprocessConfig) -> np.ndarray
     # Pillow fills what lies outside of the image with 0, which is the black that "pad" needs.
     pixels = np.asarray(image.crop((left, top, right, bottom)), dtype=np.float32) / np.float32(255)
     return _normalize(pixels.reshape(config.size, config.size, -1), config)
+
+
+def _stretch_levels(image: Image.Image) -> Image.Image:
+    """Gray levels from 0 to 255, rounded down; an image of one gray level becomes black."""
+    levels = np.asarray(image.convert("L"), dtype=np.float64)
+    levels = levels - levels.min()
+    return Image.fromarray((levels / (levels.max() or 1.0) * 255).astype(np.uint8))
+
+
+def _pad_to_square(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+    """The image in the middle of a square. Source: Liu et al., "Visual Instruction Tuning", 2023, in their code."""
+    side = max(image.size)
+    color = tuple(int(255 * value) for value in config.mean)
+    square = Image.new(image.mode, (side, side), color if config.channels > 1 else color[0])
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def as_png(pixel_values: np.ndarray, config: PreprocessConfig) -> bytes:

@@ -181,3 +181,37 @@ def test_equals_originals(system: int, name: str, size: tuple[int, int]) -> None
         ("abs_max", np.abs(pixel_values).max()),
     ):
         assert value == pytest.approx(recorded[statistic], abs=1e-4), statistic
+
+
+@pytest.mark.parametrize("size", [(300, 260), (260, 301), (225, 1000), (64, 64)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_square_in_the_color_of_the_mean(size: tuple[int, int], mode: str) -> None:
+    """As large as the longer side, the image in its middle, before it is resized."""
+    config = PreprocessConfig(size=224, resize="pad_mean", interpolation="bicubic", **CLIP)
+    image = random_image(*size, mode)
+    side = max(size)
+    square = Image.new("RGB", (side, side), (122, 116, 104))
+    square.paste(image.convert("RGB"), ((side - size[0]) // 2, (side - size[1]) // 2))
+    stretched = PreprocessConfig(size=224, interpolation="bicubic", **CLIP)
+
+    assert np.array_equal(preprocess_image(image, config), preprocess_image(square, stretched))
+    gray = PreprocessConfig(size=64, channels=1, resize="pad_mean", mean=(0.5,), std=(1.0,))
+    assert preprocess_image(random_image(64, 32, "L"), gray)[0, 0, 0] == np.float32(127 / 255 - 0.5)
+
+
+def test_full_range_of_gray_levels() -> None:
+    """The darkest pixel becomes black and the brightest white, levels between are rounded down; one level is black."""
+    config = PreprocessConfig(size=2, channels=1, full_range=True, mean=(0.0,), std=(1.0,))
+    pixels = np.array([[10, 20], [31, 40]], dtype=np.uint8)
+
+    found = preprocess_image(Image.fromarray(pixels), config)
+
+    assert np.rint(found * 255).astype(int).tolist() == [[[0, 85], [178, 255]]]
+    assert not preprocess_image(Image.fromarray(np.full((2, 2), 7, dtype=np.uint8)), config).any()
+
+
+@pytest.mark.parametrize(("name", "value"), [("full_range", True), ("resize", "pad_mean")])
+def test_floats_are_neither_padded_nor_stretched(name: str, value: object) -> None:
+    """Both are what code for 8 bits does."""
+    with pytest.raises(ArchiveError, match=f"preprocess.{name} is {value!r} with antialias false"):
+        PreprocessConfig(size=4, antialias=False, **{name: value})

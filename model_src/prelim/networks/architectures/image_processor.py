@@ -9,19 +9,26 @@ from prelim.networks.architectures.architecture import Section
 from prelim.networks.architectures.facts import Facts
 
 CLIP = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor")
+OF_TOWERS = (*CLIP, "SiglipImageProcessor", "BitImageProcessor")
 VIT = ("ViTImageProcessor", "ViTFeatureExtractor", "DeiTImageProcessor", "DeiTFeatureExtractor")
 """Classes of processors, also with the ending `Fast` or `Pil`."""
 
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 """Numbers of Pillow's filters."""
 
-_CROPPING = ("DeiT",)
-"""Beginnings of those classes of VIT that crop unless the settings say otherwise."""
+_CROPPING = ("CLIP", "Llava", "Bit", "DeiT")
+"""Beginnings of the classes that crop unless the settings say otherwise."""
+
+_PADDING = "Llava"
+"""Beginning of the class that can pad to a square in the color of the mean."""
+
+_OWN: Mapping[str, Section] = {"SiglipImageProcessor": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
+"""Classes with other defaults than the published models."""
 
 _CLASS = ("image_processor_type", "feature_extractor_type")
 _READ = {
     *("size", "crop_size", "resample", "image_mean", "image_std", "rescale_factor"),
-    *("do_resize", "do_center_crop", "do_rescale", "do_normalize"),
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_pad"),
 }
 _NEUTRAL = {
     *(*_CLASS, "processor_class", "do_convert_rgb", "_valid_processor_keys", "data_format", "input_data_format"),
@@ -39,21 +46,25 @@ def read_processor(
     side      : pixels of the square that the vision tower takes
     published : the section of the published model
     classes   : of processors that are allowed
-    crop      : whether the first of them crops where the settings do not say
+    crop      : whether the processor crops if the settings name neither that nor a class
 
     Raises ArchiveError naming the setting that is not supported.
     """
     stored = facts.preprocessor
     if not stored:
         return {**published, "size": side}
-    _check_class(stored, classes)
-    cropping = {} if crop else {"do_center_crop": any(_class(stored).startswith(name) for name in _CROPPING)}
-    for name, value in stored.items():
-        if name not in _READ | _NEUTRAL and value not in (None, False):
-            raise _unsupported(name, value, "leave it out")
+    name = _check_class(stored, classes)
+    published = {**published, **_OWN.get(name, {})}
+    cropping = {} if crop and not name else {"do_center_crop": name.startswith(_CROPPING)}
+    for setting, value in stored.items():
+        if setting not in _READ | _NEUTRAL and value not in (None, False):
+            raise _unsupported(setting, value, "leave it out")
+    padding = _flag("do_pad", stored.get("do_pad") or False)
+    if padding and not name.startswith(_PADDING):
+        raise _unsupported("do_pad", True, "false")
     flags = {
-        name: _flag(name, facts.value(f"preprocess.{name}", True, stored=_stored_flag(name, {**cropping, **stored})))
-        for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        flag: _flag(flag, facts.value(f"preprocess.{flag}", True, stored=_stored_flag(flag, {**cropping, **stored})))
+        for flag in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     }
     if not flags["do_resize"]:
         raise _unsupported("do_resize", False, "true")
@@ -63,9 +74,11 @@ def read_processor(
         published["interpolation"],
         stored=None if resample is None else _choice("resample", resample, _INTERPOLATIONS),
     )
-    mean, std = (_channels(name, published[name], facts) for name in ("mean", "std"))
+    mean, std = (_channels(values, published[values], facts) for values in ("mean", "std"))
     if min(std) <= 0:
         raise _unsupported("image_std", std, "numbers above 0")
+    if padding and not flags["do_normalize"]:
+        raise _unsupported("do_normalize", False, "true with do_pad")
     if not flags["do_normalize"]:
         mean, std = [0.0] * 3, [1.0] * 3
     # Pixels are scaled to [0, 1] here, by the published factor.
@@ -74,11 +87,14 @@ def read_processor(
         raise _unsupported("rescale_factor", factor, "a number above 0")
     scale = 255 * factor if flags["do_rescale"] else 255.0
     if not math.isclose(scale, 1, rel_tol=1e-6):
+        if padding:
+            raise _unsupported("do_pad", True, "false with another scale")
         mean, std = [value / scale for value in mean], [value / scale for value in std]
     return {
         **published,
         "size": side,
         **_geometry(side, stored, facts, crop=flags["do_center_crop"]),
+        **({"resize": "pad_mean"} if padding else {}),
         "interpolation": interpolation,
         "mean": mean,
         "std": std,
@@ -113,15 +129,13 @@ def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool)
     return {"resize": "stretch" if square else "shortest_edge", **({"resize_to": edge} if edge != side else {})}
 
 
-def _check_class(stored: Mapping[str, Any], classes: Sequence[str]) -> None:
-    for key in _CLASS:
-        name = stored.get(key)
-        if name is not None and str(name).removesuffix("Fast").removesuffix("Pil") not in classes:
-            raise _unsupported(key, name, ", ".join(classes))
-
-
-def _class(stored: Mapping[str, Any]) -> str:
-    return next((str(stored[key]) for key in _CLASS if stored.get(key) is not None), "")
+def _check_class(stored: Mapping[str, Any], classes: Sequence[str]) -> str:
+    """The class that the settings name; empty if they name none. Raises ArchiveError if it is not allowed."""
+    names = {key: str(stored[key]).removesuffix("Fast").removesuffix("Pil") for key in _CLASS if stored.get(key)}
+    for key, name in names.items():
+        if name not in classes:
+            raise _unsupported(key, stored[key], ", ".join(classes))
+    return next(iter(names.values()), "")
 
 
 def _stored_flag(name: str, stored: Mapping[str, Any]) -> Any:

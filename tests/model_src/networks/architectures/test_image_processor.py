@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessor
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from export.checkpoints.settings import preprocessor_config, read_settings
 from prelim.errors import ArchiveError
@@ -17,7 +20,7 @@ from prelim.images.input_config import InputConfig
 from prelim.images.preprocess import PreprocessConfig, preprocess
 from prelim.images.radiograph import read_radiograph
 from prelim.networks.architectures.facts import Facts
-from prelim.networks.architectures.image_processor import read_processor
+from prelim.networks.architectures.image_processor import OF_TOWERS, read_processor
 from prelim.networks.architectures.llava import PREPROCESS
 from tests.model_src.networks.architectures.small_llava import PROCESSOR, SIDE
 
@@ -37,6 +40,27 @@ READ: dict[str, dict[str, Any]] = {
     "other factor, not normalized": {"rescale_factor": 1 / 127.5, "do_normalize": False},
     "bilinear": {"resample": 2},
     "class": {"image_processor_type": "CLIPImageProcessorFast", "do_convert_rgb": True},
+    "padded": {"image_processor_type": "LlavaImageProcessor", "do_pad": True},
+    "padded, odd margin": {
+        "image_processor_type": "LlavaImageProcessorFast",
+        "do_pad": True,
+        "size": {"shortest_edge": SIDE + 3},
+    },
+    "not padded": {"image_processor_type": "LlavaImageProcessor", "do_pad": False},
+    "SigLIP": {
+        "image_processor_type": "SiglipImageProcessor",
+        "size": {"height": SIDE, "width": SIDE},
+        "crop_size": None,
+        "image_mean": None,
+        "image_std": None,
+    },
+    "Rad-DINO": {"image_processor_type": "BitImageProcessor", "image_mean": [0.5307] * 3, "image_std": [0.2583] * 3},
+}
+PROCESSORS = {
+    "LlavaImageProcessor": LlavaImageProcessorPil,
+    "LlavaImageProcessorFast": LlavaImageProcessorPil,
+    "SiglipImageProcessor": SiglipImageProcessorPil,
+    "BitImageProcessor": BitImageProcessorPil,
 }
 
 
@@ -54,7 +78,7 @@ def read(folder: Path, facts: list[Facts] | None = None) -> PreprocessConfig:
     found = Facts(preprocessor=preprocessor_config(read_settings(folder, "model")))
     if facts is not None:
         facts.append(found)
-    return PreprocessConfig(**read_processor(SIDE, PREPROCESS, found))
+    return PreprocessConfig(**read_processor(SIDE, PREPROCESS, found, classes=OF_TOWERS))
 
 
 def write(folder: Path, settings: dict[str, Any], name: str = "preprocessor_config.json") -> None:
@@ -66,7 +90,7 @@ def write(folder: Path, settings: dict[str, Any], name: str = "preprocessor_conf
 @pytest.mark.parametrize("size", [(64, 64), (80, 60), (61, 97)])
 def test_pixel_values_are_those_of_transformers(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     """Within a gray level, the difference of two implementations of bicubic interpolation."""
-    settings = {**PROCESSOR, **READ[name]}
+    settings = {key: value for key, value in {**PROCESSOR, **READ[name]}.items() if value is not None}
     write(tmp_path, settings)
     config = read(tmp_path)
     radiograph = read_radiograph(image(*size), InputConfig())
@@ -74,7 +98,8 @@ def test_pixel_values_are_those_of_transformers(name: str, size: tuple[int, int]
     found = torch.from_numpy(preprocess(radiograph, config))
 
     gray = Image.fromarray(np.rint(radiograph.pixels * 255).astype(np.uint8)).convert("RGB")
-    expected = CLIPImageProcessor.from_pretrained(tmp_path)(gray, return_tensors="pt")["pixel_values"][0]
+    processor = PROCESSORS.get(settings.get("image_processor_type", ""), CLIPImageProcessorPil)
+    expected = processor.from_pretrained(tmp_path)(gray, return_tensors="pt")["pixel_values"][0]
     levels = (found - expected).abs() * torch.tensor(config.std)[:, None, None] / GRAY_LEVEL
     assert found.shape == expected.shape
     assert levels.max() <= 1.01
@@ -93,7 +118,7 @@ REFUSED: dict[str, Any] = {
     "image_std": [0, 0, 0],
     "size": {"shortest_edge": SIDE, "longest_edge": 2 * SIDE},
     "crop_size": {"height": SIDE, "width": SIDE + 1},
-    "image_processor_type": "SiglipImageProcessor",
+    "image_processor_type": "ViTImageProcessor",
     "auto_map": {"AutoImageProcessor": "code.Processor"},
 }
 
