@@ -12,6 +12,7 @@ An argument that is not a local file or folder is the name of a model on the hub
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import model_config, preprocessor_config
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
 from export.checkpoints.tied_embeddings import tie_embeddings, untie_embeddings
+from export.tokenizers.chat_template import ImageWords, templated_prompt
 from export.tokenizers.read import read_tokenizer, vocabulary_size
 from export.tokenizers.tokenizer_source import tokenizer_source
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
@@ -81,6 +83,7 @@ def import_checkpoint(
     weights: Weights = tie_embeddings(converted, facts, record)
     sections, weights = _sections(system, weights, facts)
     own_tokens = special_tokens(published, sections["decoder"], facts, gathered.settings, record)
+    by_template = "image_token_id" in sections["decoder"] and facts.value("prompt.chat_template", True, stored=True)
     sections = {**sections, "decoder": {**sections["decoder"], **adapter}, **own_tokens}
     if unknown := facts.unknown_options():
         raise ArchiveError(f"--set {unknown[0]}: {system} has no such value; known: {', '.join(sorted(facts.asked))}")
@@ -90,8 +93,13 @@ def import_checkpoint(
     network = _empty_network(config)
     weights = fit_shapes(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
     check_fit(published, network, weights)
-    served = None if vocabulary is None else _read_tokenizer(published, vocabulary, config, record)
-    record.assume_published(published, facts, own_tokens.keys() - {"prompt"})
+    served, templated = None, config
+    if vocabulary is not None:
+        served = _read_tokenizer(published, vocabulary, config, record)
+        templated = _with_template(published, vocabulary, config, served, record) if by_template else config
+    stored = own_tokens.keys() - {"prompt"} | ({"prompt"} if templated is not config else set())
+    record.assume_published(published, facts, stored)
+    config = templated
     _check_edited(out / CONFIG, config, overwrite=overwrite)
     _write(out, config, weights, served)
     write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
@@ -126,6 +134,24 @@ def _read_tokenizer(
     size = vocabulary_size(published.tokenizer, vocabulary.path, tokenizer)
     check_vocabulary(size, config.decoder["vocab_size"], record)
     return tokenizer
+
+
+def _with_template(
+    published: Published, vocabulary: ImportSource, config: ModelConfig, served: Tokenizer, record: ImportRecord
+) -> ModelConfig:
+    """The prompt of the folder's chat template, if it has one. Raises ArchiveError if it cannot be served."""
+    if config.prompt is None:
+        return config
+    prompt = templated_prompt(
+        config.prompt,
+        vocabulary.path if vocabulary.path.is_dir() else vocabulary.path.parent,
+        served,
+        image_token_id=config.decoder["image_token_id"],
+        vocab_size=config.decoder["vocab_size"],
+        image=None if published.image_words is None else ImageWords(*published.image_words),
+        record=record,
+    )
+    return config if prompt is None else replace(config, prompt=prompt)
 
 
 def _check_out(out: Path) -> None:

@@ -13,7 +13,7 @@ from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG
 from prelim.archive.model_config import ModelConfig
 from prelim.generation.options import GenerationOptions
-from prelim.generation.prompt import PromptConfig
+from prelim.generation.prompt_config import PromptConfig
 from prelim.networks.architectures import ARCHITECTURES
 
 SYSTEM = "densenet_disease_llama"

@@ -7,8 +7,9 @@ from tokenizers import AddedToken, Tokenizer
 
 from export.checkpoints.file_kind import check_whole
 from export.checkpoints.settings import GGUF, read_json
-from export.tokenizers import bert, biogpt, encoder_decoder, llama
+from export.tokenizers import bert, biogpt, encoder_decoder, folder, llama
 from export.tokenizers.added_tokens import ADDED_TOKENS, add_tokens, find_added_tokens
+from export.tokenizers.chat_template import TEMPLATES
 from prelim.archive.archive import TOKENIZER, load_tokenizer
 from prelim.errors import ArchiveError
 
@@ -20,9 +21,13 @@ CONVERTERS: Mapping[str, tuple[tuple[tuple[str, ...], ...], Callable[[Path], Tok
         encoder_decoder.encoder_decoder_tokenizer,
     ),
     "llama2": (((llama.FILE,),), llama.llama_tokenizer),
+    "transformers": (((TOKENIZER,), (llama.FILE,)), folder.folder_tokenizer),
 }
 """`Published.tokenizer` of a system -> the sets of files that its converter can read, the preferred one first, and the
 converter."""
+
+
+_FURTHER = (*ADDED_TOKENS, *TEMPLATES)
 
 
 def find_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
@@ -36,9 +41,9 @@ def find_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
 
 
 def all_files(kind: str, names: Collection[str]) -> tuple[str, ...]:
-    """The tokenizer's files of `find_files`, and those with added tokens; empty if there are none."""
+    """The tokenizer's files of `find_files`, and of added tokens and chat templates; empty if there are none."""
     files = find_files(kind, names)
-    return (*files, *(name for name in ADDED_TOKENS if name in names)) if files else ()
+    return (*files, *(name for name in _FURTHER if name in names)) if files else ()
 
 
 def expected_files(kind: str) -> str:
@@ -67,7 +72,7 @@ def read_tokenizer(kind: str, path: Path, added_tokens: Sequence[str] = ()) -> T
 
     Raises ArchiveError if a file is missing or cannot be read, or if an added token cannot get its id.
     """
-    files = [file for file in tokenizer_files(kind, path) if file.name not in ADDED_TOKENS]
+    files = [file for file in tokenizer_files(kind, path) if file.name not in _FURTHER]
     readable, convert = CONVERTERS.get(kind, ((), load_tokenizer))
     for file in files:
         check_whole(file, smallest=1)

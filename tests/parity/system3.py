@@ -18,7 +18,8 @@ from prelim.decoders.weights_file import load_weights
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.prompt import PromptConfig, Prompter
+from prelim.generation.prompt import Prompter
+from prelim.generation.prompt_config import PromptConfig
 from prelim.images.preprocess import PreprocessConfig, preprocess_image
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.model_folder import read_network

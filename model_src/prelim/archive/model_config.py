@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError, InvalidOption, reason_of
 from prelim.generation.options import GenerationOptions
-from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
+from prelim.generation.prompt import NoPrompt, Prompter
+from prelim.generation.prompt_config import PromptConfig
 from prelim.images.preprocess import PreprocessConfig
 from prelim.images.radiograph import InputConfig
 
@@ -110,7 +111,8 @@ class ModelConfig:
         """What this model reads before the report, by its tokenizer."""
         if self.prompt is None:
             return NoPrompt(self.name, self.tokenizer.bos_token_id)
-        return Prompter(self.prompt, tokenizer, self.decoder.get("vocab_size"))
+        one_text = self.decoder.get("image_token_id") is not None
+        return Prompter(self.prompt, tokenizer, self.decoder.get("vocab_size"), one_text=one_text)
 
     def write(self, path: Path) -> None:
         """Write model.yaml; what `read` gives for it equals this."""

@@ -1,74 +1,25 @@
 """What a decoder reads before it writes: the image, and the text around it."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from tokenizers import Tokenizer
 
 from prelim.decoders.decoder import IMAGE
-from prelim.errors import ArchiveError, InvalidOption, TooLarge
-from prelim.generation.clinical_context import CONTEXT
-from prelim.generation.image_roles import FRONTAL, FURTHER
+from prelim.errors import InvalidOption, TooLarge
+from prelim.generation.image_roles import FRONTAL, FURTHER, ROLES
+from prelim.generation.prompt_config import PromptConfig
 
 Messages = Sequence[Mapping[str, str]]
 Context = Mapping[str, str]
 """Of CONTEXT, what `read_context` gives."""
 NO_CONTEXT: Context = MappingProxyType({})
-ACCEPTED = (*CONTEXT, *FURTHER)
-"""What a model may accept next to the image that it reports."""
 Roles = Sequence[str]
 Parts = Sequence[str]
 """A text in parts, in turn the model's own and the request's words."""
-
-
-@dataclass(frozen=True)
-class PromptConfig:
-    """Section `prompt` of model.yaml, for decoders that read the image as a prefix; others have no such section.
-
-    Special tokens are known by their text, as in "<|im_start|>user", in all of these but not in what a request says.
-
-    bos_token_id : first token of all; None where the model was trained without
-    before       : text before the image
-    after        : text after the image; {prompt} stands where the request's prompt goes
-    accepts      : which of ACCEPTED a request may have, and how the prompt says it, in this order. A text such as
-                   " Indication: {indication}." follows the request's words; with "Lateral: {lateral}" an image of that
-                   role follows the frontal one
-    start_ids    : tokens between image and `after`, where there is a prompt
-    default      : prompt of a request that has none
-    max_tokens   : limit on the tokens of the text
-    max_images   : largest number of images of a request that names no roles
-    between_images : text between two images
-    system, user, assistant, separator, before_image, after_image : for models that hold a conversation: the text
-                   that opens it, the names of the two who speak, what ends each turn, and the text around the image
-                   in the first turn. Without `separator` a model takes no `messages`
-    """
-
-    bos_token_id: int | None = None
-    before: str = ""
-    after: str = "{prompt}"
-    accepts: Mapping[str, str] = field(default_factory=dict)
-    start_ids: tuple[int, ...] = ()
-    default: str = ""
-    max_tokens: int = 512
-    max_images: int = 1
-    between_images: str = ""
-    system: str = ""
-    user: str = ""
-    assistant: str = ""
-    separator: str = ""
-    before_image: str = ""
-    after_image: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.accepts, Mapping):
-            raise ArchiveError(f"prompt.accepts is {self.accepts!r:.80}; allowed: a mapping of {', '.join(ACCEPTED)}")
-        for name, words in self.accepts.items():
-            if name not in ACCEPTED:
-                raise ArchiveError(f"prompt.accepts has {name!r:.40}; allowed: {', '.join(ACCEPTED)}")
-            if not isinstance(words, str) or words.count(f"{{{name}}}") != 1:
-                raise ArchiveError(f"prompt.accepts.{name} must be a text that has {{{name}}} once")
 
 
 def _known(accepts: Iterable[str]) -> str:
@@ -89,6 +40,10 @@ def _check_images(images: int, roles: Roles | None, prompter: "NoPrompt | Prompt
             f"roles has {refused[0]}, but this model does not read it: {_known(prompter.accepts)}; leave it out",
             "roles",
         )
+    if prompter.combinations and "+".join(roles) not in prompter.combinations:
+        raise InvalidOption(
+            f"roles are {', '.join(roles)}; this model reads {', or '.join(prompter.combinations)} together", "roles"
+        )
 
 
 class NoPrompt:
@@ -102,6 +57,7 @@ class NoPrompt:
     max_images = 1
     accepts: tuple[str, ...] = ()
     roles: tuple[str, ...] = (FRONTAL,)
+    combinations: tuple[str, ...] = ()
 
     def __init__(self, name: str, bos_token_id: int) -> None:
         self._name = name
@@ -134,20 +90,25 @@ class Prompter:
 
     vocab_size : of the decoder; a piece of a word whose id is not below it becomes the unknown token. None where
                  tokenizer and decoder have the same vocabulary
+    one_text   : the model was trained on the whole prompt as one text, with special tokens for the images, instead of
+                 a text before and another after: what a tokenizer puts before the first word of a text is only there
     """
 
     takes_prompts = True
 
-    def __init__(self, config: PromptConfig, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+    def __init__(
+        self, config: PromptConfig, tokenizer: Tokenizer, vocab_size: int | None = None, *, one_text: bool = False
+    ) -> None:
         self.config = config
         self._tokenizer = tokenizer
+        self._continuing = _continuing(tokenizer) if one_text else tokenizer
         self._vocab_size = vocab_size
         added = tokenizer.get_added_tokens_decoder().items()
         self._special = {token.content: token_id for token_id, token in added if token.special}
         # Longest first, because one special token may be a prefix of another.
         texts = sorted(self._special, key=len, reverse=True)
         self._special_text = re.compile("(" + "|".join(map(re.escape, texts)) + ")") if texts else None
-        tokenizer.encode_special_tokens = True
+        tokenizer.encode_special_tokens = self._continuing.encode_special_tokens = True
 
     def ids(
         self,
@@ -167,26 +128,48 @@ class Prompter:
         c = self.config
         _check_images(images, roles, self)
         start = c.start_ids if not messages and (prompt or c.default or context) else ()
-        first, second = (self._encode(parts) for parts in self.parts(prompt, messages, context))
-        if len(first) + len(second) > c.max_tokens:
+        before, *others = self.texts(prompt, messages, images, context, roles)
+        first, rest = self._encode(before, begins=True), [self._encode(text) for text in others]
+        length = sum(map(len, (first, *rest)))
+        if length > c.max_tokens:
             raise TooLarge(
-                f"the prompt takes {len(first) + len(second)} tokens; "
-                f"this model reads at most {c.max_tokens}; shorten it",
+                f"the prompt takes {length} tokens; this model reads at most {c.max_tokens}; shorten it",
                 "messages" if messages else "prompt",
             )
-        bos = () if c.bos_token_id is None else (c.bos_token_id,)
-        return (*bos, *first, *self._image_ids(images, roles), *start, *second)
+        ids = [*(() if c.bos_token_id is None else (c.bos_token_id,)), *first]
+        for text in rest[:-1]:
+            ids += [IMAGE, *text]
+        return (*ids, IMAGE, *start, *rest[-1])
 
-    def _image_ids(self, images: int, roles: Roles | None) -> list[int]:
-        """The places of the images, with the words around them."""
-        ids = [IMAGE]
+    def texts(
+        self,
+        prompt: str | None,
+        messages: Messages | None,
+        images: int = 1,
+        context: Context = NO_CONTEXT,
+        roles: Roles | None = None,
+    ) -> list[Parts]:
+        """The texts around the images, one more than these. Raises InvalidOption as `ids` does."""
+        before, after = self.parts(prompt, messages, context)
+        inner = self._around_images(images, roles)
+        texts = [before, *((words,) for words in inner[1:-1]), after]
+        texts[0] = [*before[:-1], before[-1] + inner[0]]
+        texts[-1] = [inner[-1] + after[0], *after[1:]]
+        return texts
+
+    def _around_images(self, images: int, roles: Roles | None) -> list[str]:
+        """The model's words before the first image, between two of them, and after the last one."""
+        c = self.config
+        if c.views:
+            words = c.views["+".join(roles or (FRONTAL,))]
+            return re.split("|".join(re.escape(f"{{{role}}}") for role in ROLES), words)
         if roles is None:
-            between = self._encode((self.config.between_images,)) if images > 1 else []
-            return ids + (images - 1) * [*between, IMAGE]
+            return ["", *(images - 1) * [c.between_images], ""]
+        around = ["", ""]
         for role in roles[1:]:
-            before, after = (self._encode((words,)) for words in self.config.accepts[role].split(f"{{{role}}}"))
-            ids += [*before, IMAGE, *after]
-        return ids
+            before, after = c.accepts[role].split(f"{{{role}}}")
+            around = [*around[:-1], around[-1] + before, after]
+        return around
 
     def parts(
         self, prompt: str | None, messages: Messages | None, context: Context = NO_CONTEXT
@@ -196,12 +179,10 @@ class Prompter:
         if messages:
             return self._conversation(messages, said)
         words = prompt or self.config.default
+        if self.config.strip_words:
+            words = words.strip()
         self._check_words("prompt", words)
-        first, *others = self.config.after.split("{prompt}")
-        after = [first]
-        for other in others:
-            after += [words, *said[:-1], said[-1] + other]
-        return (self.config.before,), after
+        return _fill(self.config.before, words, said), _fill(self.config.after, words, said)
 
     def _said(self, context: Context) -> Parts:
         """The words of a context, in turn the model's own and the request's. Raises InvalidOption."""
@@ -212,10 +193,11 @@ class Prompter:
             )
         said = [""]
         for name in accepts:
-            if name in context:
-                self._check_words(name, context[name])
+            words = context.get(name) or ("" if name in FURTHER else self.config.missing)
+            if words:
+                self._check_words(name, words)
                 before, after = accepts[name].split(f"{{{name}}}")
-                said = [*said[:-1], said[-1] + before, context[name], after]
+                said = [*said[:-1], said[-1] + before, words, after]
         return said
 
     @property
@@ -226,12 +208,19 @@ class Prompter:
     @property
     def accepts(self) -> tuple[str, ...]:
         """Which of ACCEPTED a request may have."""
-        return tuple(self.config.accepts)
+        return (*self.config.accepts, *(role for role in self.roles[1:] if role not in self.config.accepts))
 
     @property
     def roles(self) -> tuple[str, ...]:
         """Roles that images may have, in the order in which the model reads them."""
+        if self.config.views:
+            return tuple(role for role in ROLES if any(role in joined.split("+") for joined in self.config.views))
         return (FRONTAL, *(name for name in self.config.accepts if name in FURTHER))
+
+    @property
+    def combinations(self) -> tuple[str, ...]:
+        """Roles, joined by "+", that the images of a request may have together; empty: any of `roles`."""
+        return tuple(self.config.views)
 
     @property
     def takes_messages(self) -> bool:
@@ -282,8 +271,11 @@ class Prompter:
                 name,
             )
 
-    def _encode(self, parts: Parts) -> list[int]:
-        """Token ids of a text, cut at the special tokens that the model's own parts name."""
+    def _encode(self, parts: Parts, *, begins: bool = False) -> list[int]:
+        """Token ids of a text, cut at the special tokens that the model's own parts name.
+
+        begins : the prompt begins with it
+        """
         ids: list[int] = []
         text = ""
         for i, part in enumerate(parts):
@@ -292,15 +284,45 @@ class Prompter:
                 if j % 2 == 0:
                     text += piece
                 else:
-                    ids += [*self._text_ids(text), self._special[piece]]
+                    ids += [*self._text_ids(text, begins=begins and not ids), self._special[piece]]
                     text = ""
-        return ids + self._text_ids(text)
+        return ids + self._text_ids(text, begins=begins and not ids)
 
-    def _text_ids(self, text: str) -> list[int]:
+    def _text_ids(self, text: str, *, begins: bool) -> list[int]:
         """Token ids of a text in which nothing is a special token."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        tokenizer = self._tokenizer if begins else self._continuing
+        ids = tokenizer.encode(text, add_special_tokens=False).ids if text else []
         if self._vocab_size is None or max(ids, default=-1) < self._vocab_size:
             return ids
         unknown = self._tokenizer.token_to_id(self._tokenizer.model.unk_token)
         known = (token_id if token_id < self._vocab_size else unknown for token_id in ids)
         return [token_id for token_id in known if token_id is not None]
+
+
+def _fill(template: str, words: str, said: Parts) -> Parts:
+    """A text of the model with the request's words, each followed by its context."""
+    first, *others = template.split("{prompt}")
+    parts = [first]
+    for other in others:
+        parts += [words, *said[:-1], said[-1] + other]
+    return parts
+
+
+_FIRST, _NEVER = "first", "never"
+
+
+def _continuing(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer for a later text: without the space that some put before the first word of all."""
+    if tokenizer.pre_tokenizer is None or not _drop_first(json.loads(tokenizer.pre_tokenizer.__getstate__())):
+        return tokenizer
+    described = json.loads(tokenizer.to_str())
+    _drop_first(described["pre_tokenizer"])
+    return Tokenizer.from_str(json.dumps(described))
+
+
+def _drop_first(step: dict[str, Any]) -> bool:
+    """Let a pre-tokenizer, or one of a sequence, never put such a space; whether one did."""
+    changed = step.get("prepend_scheme") == _FIRST
+    if changed:
+        step["prepend_scheme"] = _NEVER
+    return any([changed, *(_drop_first(inner) for inner in step.get("pretokenizers", ()))])

@@ -12,7 +12,8 @@ from transformers import BioGptTokenizer
 from export.tokenizers.biogpt import MERGES, SPECIAL, VOCABULARY, biogpt_tokenizer
 from export.tokenizers.read import read_tokenizer, vocabulary_size
 from prelim.decoders.decoder import IMAGE
-from prelim.generation.prompt import PromptConfig, Prompter
+from prelim.generation.prompt import Prompter
+from prelim.generation.prompt_config import PromptConfig
 
 ODD = (
     "",

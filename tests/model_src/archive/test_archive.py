@@ -27,7 +27,7 @@ from prelim.decoders import build_decoder
 from prelim.decoders.weights_file import write_weights
 from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
-from prelim.generation.prompt import PromptConfig
+from prelim.generation.prompt_config import PromptConfig
 from tests.tiny_model import CONFIG as MODEL_CONFIG
 
 

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, models
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError
-from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
+from prelim.generation.prompt import NoPrompt, Prompter
+from prelim.generation.prompt_config import PromptConfig
 from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import CONFIG, write_tiny_model
 

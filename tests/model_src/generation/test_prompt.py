@@ -11,7 +11,8 @@ from prelim.encoding.report_request import ReportRequest
 from prelim.errors import ArchiveError, InvalidOption, TooLarge
 from prelim.generation.clinical_context import read_context
 from prelim.generation.image_roles import check_roles
-from prelim.generation.prompt import NoPrompt, PromptConfig, Prompter
+from prelim.generation.prompt import NoPrompt, Prompter
+from prelim.generation.prompt_config import PromptConfig
 
 CHAT = PromptConfig(
     bos_token_id=1,
