@@ -213,6 +213,8 @@ _NAMES = {
     "MistralForCausalLM": "mistral",
     "Qwen2ForCausalLM": "qwen2",
     "LlavaForConditionalGeneration": "llava",
+    "LlavaMistralForCausalLM": "llava_mistral",
+    "Maira2ForConditionalGeneration": "maira2",
     "VisionEncoderDecoderModel": "vision-encoder-decoder",
 }
 _CLASSES = {name.lower(): kind for name, kind in _NAMES.items()}

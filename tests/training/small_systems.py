@@ -71,6 +71,28 @@ MODELS: dict[str, dict[str, Any]] = {
         "decoder": _LLAMA,
         "preprocess": {"size": 28},
     },
+    "llava_mistral": {
+        "vision": {"image_size": 28, "width": 32, "layers": 2, "heads": 4, "feedforward": 48, "features": [2]},
+        "connector": {"in_width": 32, "out_width": 64, "layers": 3},
+        "decoder": {**_LLAMA, "model_type": "mistral"},
+        "preprocess": {"size": 28},
+    },
+    "maira2": {
+        "vision": {
+            "model_type": "dinov2",
+            "image_size": 28,
+            "width": 32,
+            "layers": 2,
+            "heads": 4,
+            "feedforward": 64,
+            "activation": "gelu",
+            "features": [2],
+            "final_norm": True,
+        },
+        "connector": {"in_width": 32, "out_width": 64, "layers": 4},
+        "decoder": _LLAMA,
+        "preprocess": {"size": 28},
+    },
     "mobilenet_graph": {
         "vision": {},
         "connector": {"width": 64},

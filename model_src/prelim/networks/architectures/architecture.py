@@ -64,6 +64,8 @@ class Published:
     vocabulary     : vocabulary size of the published decoder, including added tokens; a decoder with another
                      vocabulary has its own special tokens
     added_tokens   : special tokens that the original adds to its tokenizer
+    image_words    : what a chat template writes for an image, and the text that stands in a prompt for it, with {image}
+                     where the image's own tokens go; None: the template writes the image's token itself
     lora_alpha : of the published adapter, used if there is no adapter_config.json
     origin     : name and location of the original, for the model card
     fixed      : faults of the original that are fixed here, for the model card
@@ -86,6 +88,7 @@ class Published:
     tied: Mapping[str, str] = field(default_factory=dict)
     vocabulary: int | None = None
     added_tokens: tuple[str, ...] = ()
+    image_words: tuple[str, str] | None = None
     lora_alpha: float | None = None
     fixed: tuple[str, ...] = ()
 

@@ -6,22 +6,22 @@ words.
 Source: Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 2024.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from prelim.errors import ArchiveError
-from prelim.networks.architectures import llama
-from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
-from prelim.networks.architectures.facts import Facts, numbered
-from prelim.networks.architectures.image_processor import read_processor
+from prelim.networks.architectures import llama, towers
+from prelim.networks.architectures.architecture import Architecture, Published, Renames, Section, Shapes
+from prelim.networks.architectures.facts import Facts
+from prelim.networks.architectures.image_processor import OF_TOWERS, read_processor
 
 VISION = {"num_attention_heads": 16, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 VICUNA = {**llama.PUBLISHED, "max_position_embeddings": 4096}
-VOCABULARY = 32064
+VOCABULARY, IMAGE_TOKEN = 32064, 32000
 FEATURE_LAYER = -2
-TOWER = "clip_vision_model"
 PREPROCESS = {
     "size": 336,
     "resize": "shortest_edge",
@@ -30,118 +30,93 @@ PREPROCESS = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
 }
-_LAYER = r"^(model\.)?vision_tower\.(vision_model\.)?encoder\.layers\."
-STRATEGIES = ("default", "full")
 
 
-def _vision(**dimensions: Any) -> nn.Module:
-    # Imported here because `transformers` takes seconds to import.
-    from prelim.networks.vision.clip import ClipTower
+KEYS: Renames = (
+    (r"^model\.(vision_tower|multi_modal_projector|language_model)\.", r"\1."),
+    *towers.KEYS,
+    (r"^multi_modal_projector\.", "connector."),
+    (r"^language_model\.(model\.)?(embed_tokens|layers|norm)\.", r"decoder.body.\2."),
+    (r"^(language_model\.)?lm_head\.", "decoder.lm_head."),
+)
+THEIRS: Renames = (
+    *towers.THEIRS,
+    (r"^connector\.", "multi_modal_projector."),
+    (r"^decoder\.body\.", "language_model.model."),
+    (r"^decoder\.lm_head\.", "language_model.lm_head."),
+)
 
-    return ClipTower(**dimensions)
 
-
-def _connector(**dimensions: Any) -> nn.Module:
+def build_connector(**dimensions: Any) -> nn.Module:
+    """Build the connector from its section of model.yaml."""
     from prelim.networks.connectors.mlp import MLPConnector
 
     return MLPConnector(**dimensions)
 
 
-def _features(layers: int, config: Mapping[str, Any], facts: Facts | None = None) -> list[int]:
-    """The layers whose outputs are used, counted from the input of the first, of a tower of `layers` layers."""
+def connector_section(shapes: Shapes) -> Section:
+    """Section `connector` of model.yaml without the activation."""
+    layers = sum(re.fullmatch(r"connector\.linear_\d+\.weight", key) is not None for key in shapes)
+    out_width, in_width = shapes["connector.linear_1.weight"]
+    return {
+        "in_width": in_width,
+        "out_width": out_width,
+        **({} if layers == 2 else {"layers": layers}),
+        "bias": "connector.linear_1.bias" in shapes,
+    }
+
+
+def _feature_layer(config: Mapping[str, Any]) -> Any:
     stored = config.get("vision_feature_layer")
-    layer = FEATURE_LAYER if stored is None else stored
-    if facts is not None:
-        layer = facts.value("vision.feature_layer", [FEATURE_LAYER], stored=stored)
-    found = layer if isinstance(layer, list) else [layer]
-    if not found or any(
-        not isinstance(index, int) or isinstance(index, bool) or not -layers - 1 <= index <= layers for index in found
-    ):
-        raise ArchiveError(
-            f"vision_feature_layer is {layer!r}; allowed: integers from {-layers - 1} to {layers}, or a list of them"
-        )
-    return [index if index >= 0 else layers + 1 + index for index in found]
+    return FEATURE_LAYER if stored is None else stored
+
+
+def image_token_id(facts: Facts, published: int) -> Any:
+    """The token that a prompt has for each token of an image. Raises ArchiveError if it is not an id."""
+    stored = facts.config.get("image_token_index", facts.config.get("image_token_id"))
+    token_id = facts.value("decoder.image_token_id", published, stored=stored)
+    if not isinstance(token_id, int) or isinstance(token_id, bool):
+        raise ArchiveError(f"image_token_index is {token_id!r}; allowed: the id of a token")
+    return token_id
 
 
 def _unused(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, str]:
     """Layers after the last one that is used; how many there are depends on the tower."""
-    layers = numbered(shapes, ".layer_norm1.weight")
-    beyond = range(max(_features(layers, config)), layers) if layers else range(0)
-    reason = "the image features are from an earlier layer"
-    return {rf"{_LAYER}{layer}\.": reason for layer in beyond}
+    return towers.unused_layers(towers.count_layers(shapes), _feature_layer(config))
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     config = facts.config
-    width, channels, patch, _ = shapes["vision.embeddings.patch_embedding.weight"]
-    side = round((shapes["vision.embeddings.position_embedding.weight"][0] - 1) ** 0.5)
-    layers = numbered(shapes, ".layer_norm1.weight")
     stored = config.get("vision_config") or {}
-    if stored.get("model_type", TOWER) != TOWER:
-        raise ArchiveError(f"config.json has a vision tower of model_type {stored['model_type']!r}; supported: {TOWER}")
-    # A value that the file lacks is the default of the model type, not that of the published model.
-    default = {**VISION, "num_attention_heads": 12} if stored else {}
-    heads, activation, norm_eps = (
-        facts.value(f"vision.{name}", value, stored=stored.get(name, default.get(name)))
-        for name, value in VISION.items()
-    )
+    layers = towers.count_layers(shapes)
+    layer = facts.value("vision.feature_layer", [FEATURE_LAYER], stored=config.get("vision_feature_layer"))
     # Layers after the last one that is used are not among our weights.
-    features = _features(stored.get("num_hidden_layers") or layers + 1, config, facts)
-    features = [min(index, layers) for index in features]
-    if channels != 3:
-        raise ArchiveError(f"the vision tower takes {channels} channels; supported: 3")
-    strategy = facts.value("vision.select_strategy", "default", stored=config.get("vision_feature_select_strategy"))
-    if strategy not in STRATEGIES:
-        raise ArchiveError(f"vision_feature_select_strategy is {strategy!r}; supported: {', '.join(STRATEGIES)}")
+    used = towers.used_layers(stored.get("num_hidden_layers") or layers + 1, layer)
+    vision = towers.tower_section(shapes, facts, stored, VISION, [min(index, layers) for index in used])
     return {
-        "vision": {
-            "image_size": side * patch,
-            "patch_size": patch,
-            "width": width,
-            "layers": layers,
-            "heads": heads,
-            "feedforward": shapes["vision.layers.0.mlp.fc1.weight"][0],
-            "activation": activation,
-            "norm_eps": norm_eps,
-            "features": features,
-            "class_token": strategy == "full",
-        },
+        "vision": vision,
         "connector": {
-            "in_width": shapes["connector.linear_1.weight"][1],
-            "out_width": shapes["connector.linear_1.weight"][0],
+            **connector_section(shapes),
             "activation": facts.value("connector.activation", "gelu", stored=config.get("projector_hidden_act")),
-            "bias": "connector.linear_1.bias" in shapes,
         },
-        "decoder": llama.decoder_section(shapes, facts, VICUNA, config.get("text_config") or {}),
-        "preprocess": read_processor(side * patch, PREPROCESS, facts),
+        "decoder": {
+            **llama.decoder_section(shapes, facts, VICUNA, config.get("text_config") or {}),
+            "image_token_id": image_token_id(facts, IMAGE_TOKEN),
+        },
+        "preprocess": read_processor(vision["image_size"], PREPROCESS, facts, classes=OF_TOWERS),
     }
 
 
 ARCHITECTURE = Architecture(
-    vision=_vision,
-    connector=_connector,
+    vision=towers.build_tower,
+    connector=build_connector,
     published=Published(
-        keys=(
-            (r"^model\.(vision_tower|multi_modal_projector|language_model)\.", r"\1."),
-            (r"^vision_tower\.(vision_model\.)?", "vision."),
-            (r"^vision\.pre_layrnorm\.", "vision.pre_norm."),
-            (r"^vision\.encoder\.layers\.", "vision.layers."),
-            (r"^multi_modal_projector\.", "connector."),
-            (r"^language_model\.(model\.)?(embed_tokens|layers|norm)\.", r"decoder.body.\2."),
-            (r"^(language_model\.)?lm_head\.", "decoder.lm_head."),
-        ),
-        theirs=(
-            (r"^vision\.pre_norm\.", "vision.pre_layrnorm."),
-            (r"^vision\.layers\.", "vision.encoder.layers."),
-            (r"^vision\.", "vision_tower.vision_model."),
-            (r"^connector\.", "multi_modal_projector."),
-            (r"^decoder\.body\.", "language_model.model."),
-            (r"^decoder\.lm_head\.", "language_model.lm_head."),
-        ),
+        keys=KEYS,
+        theirs=THEIRS,
         ignored={
             **llama.IGNORED,
-            r"(^|\.)vision_tower\.(vision_model\.)?post_layernorm\.": "norm after the last layer, which is not used",
-            r"(^|\.)vision_tower\.(vision_model\.)?embeddings\.position_ids$": "indices, which are computed",
+            **towers.IGNORED,
+            **towers.LAST_NORM,
         },
         ignored_in=_unused,
         defaults={
@@ -161,7 +136,7 @@ ARCHITECTURE = Architecture(
             },
         },
         dimensions=_dimensions,
-        tokenizer="llama2",
+        tokenizer="transformers",
         origin="LLaVA 1.5 (Liu et al., 2024) in the form of transformers' LlavaForConditionalGeneration",
         size={
             "vision": {},

@@ -1,6 +1,7 @@
-"""The connector of LLaVA 1.5: two linear layers on every image token.
+"""The connector of LLaVA's family: linear layers on every image token, two in LLaVA 1.5, four in MAIRA-2.
 
-Source: Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 2024.
+Source: Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 2024; Bannur et al., "MAIRA-2: Grounded
+Radiology Report Generation", 2024.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +20,20 @@ ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class MLPConnector(nn.Module):
-    """Linear, activation, linear; one image token for each token of the encoder."""
+    """Linear layers with an activation between two of them; one image token for each token of the encoder."""
 
-    def __init__(self, in_width: int, out_width: int, *, activation: str = "gelu", bias: bool = True) -> None:
+    def __init__(
+        self, in_width: int, out_width: int, *, layers: int = 2, activation: str = "gelu", bias: bool = True
+    ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"connector.activation is {activation!r}; known: {', '.join(ACTIVATIONS)}")
-        self.linear_1 = nn.Linear(in_width, out_width, bias=bias)
-        self.linear_2 = nn.Linear(out_width, out_width, bias=bias)
+        if layers < 1:
+            raise ValueError(f"connector.layers is {layers}; allowed: 1 or more")
+        # Their names are keys of the files of archives.
+        self._names = [f"linear_{i + 1}" for i in range(layers)]
+        for i, name in enumerate(self._names):
+            setattr(self, name, nn.Linear(out_width if i else in_width, out_width, bias=bias))
         self._activation = ACTIVATIONS[activation]
 
     def forward(self, image_features: Tensor) -> Tensor:
@@ -35,4 +42,7 @@ class MLPConnector(nn.Module):
         image_features : Tensor, shape (batch, num_tokens, in_width)
         returns        : image_embeds, Tensor, shape (batch, num_tokens, out_width)
         """
-        return self.linear_2(self._activation(self.linear_1(image_features)))
+        x: Tensor = getattr(self, self._names[0])(image_features)
+        for name in self._names[1:]:
+            x = getattr(self, name)(self._activation(x))
+        return x

@@ -1,16 +1,25 @@
 """A small LLaVA with random weights, as `transformers` saves it, and its own generation."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    Dinov2Config,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    SiglipVisionConfig,
+)
 
+from prelim.generation.options import GenerationOptions
+from tests.model_src.generation.reference import generate_arguments, without_filling
 from tests.model_src.networks.architectures.small_xraygpt import LETTERS, SPECIAL, letters_tokenizer
 
+EOS_TOKEN = 2
 IMAGE_TOKEN = len(SPECIAL) + len(LETTERS)
 PAD_TOKEN = IMAGE_TOKEN + 1
 VOCABULARY = PAD_TOKEN + 5
@@ -36,6 +45,8 @@ VISION: dict[str, Any] = {
     "image_size": SIDE,
     "patch_size": PATCH,
 }
+SIGLIP = SiglipVisionConfig(**VISION)
+DINOV2 = Dinov2Config(**{**VISION, "mlp_ratio": 2, "layerscale_value": 0.7})
 PROCESSOR: dict[str, Any] = {
     "size": {"shortest_edge": SIDE},
     "crop_size": {"height": SIDE, "width": SIDE},
@@ -84,20 +95,37 @@ def llava_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def originals_ids(model: Any, pixel_values: torch.Tensor, before: str, after: str, **options: Any) -> list[int]:
-    """Token ids by `generate`, the image's tokens between the two texts.
+def originals_ids(
+    model: Any, pixel_values: torch.Tensor, before: str, after: str, options: GenerationOptions, **others: Any
+) -> list[list[int]]:
+    """`originals_rows` with all images between two texts, one line each."""
+    return originals_rows(model, pixel_values, [before, *["\n"] * (len(pixel_values) - 1), after], options, **others)
 
-    pixel_values : Tensor, shape (images, 3, SIDE, SIDE); all images between the texts, one line each
+
+def originals_rows(
+    model: Any, pixel_values: torch.Tensor, texts: Sequence[str], options: GenerationOptions, **others: Any
+) -> list[list[int]]:
+    """Token ids by `generate` of each sequence that it returns.
+
+    pixel_values : Tensor, shape (images, 3, SIDE, SIDE)
+    texts        : around the images, one more than these
+    others       : arguments of `generate`
     """
     tokenizer = llava_tokenizer()
     tokenizer.encode_special_tokens = True
-    image = [IMAGE_TOKEN] * (SIDE // PATCH) ** 2
-    line = tokenizer.encode("\n", add_special_tokens=False).ids
-    images = [*image, *(token for _ in pixel_values[1:] for token in (*line, *image))]
-    first, second = (tokenizer.encode(text, add_special_tokens=False).ids for text in (before, after))
-    ids = torch.tensor([[1, *first, *images, *second]])
+    with torch.inference_mode():
+        image = [IMAGE_TOKEN] * len(model.model.get_image_features(pixel_values[:1]).pooler_output[0])
+    first, *others = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    ids = torch.tensor([[1, *first, *(token for text in others for token in (*image, *text))]])
+    if options.seed is not None:
+        torch.manual_seed(options.seed)
     with torch.inference_mode():
         found = model.generate(
-            input_ids=ids, pixel_values=pixel_values, attention_mask=torch.ones_like(ids), do_sample=False, **options
+            input_ids=ids,
+            pixel_values=pixel_values,
+            attention_mask=torch.ones_like(ids),
+            **generate_arguments(options),
+            **others,
         )
-    return found[0, ids.shape[1] :].tolist()
+    ends = others.get("eos_token_id", EOS_TOKEN)
+    return [without_filling(row, ends, PAD_TOKEN) for row in found[:, ids.shape[1] :].tolist()]

@@ -24,7 +24,14 @@ from prelim.networks.model_folder import MODEL_CARD, read_model_folder, read_net
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.archives import write_files
-from tests.model_src.networks.architectures.small_llava import SIDE, originals_ids, save_llava, small_llava
+from tests.model_src.networks.architectures.small_llava import (
+    DINOV2,
+    SIDE,
+    SIGLIP,
+    originals_ids,
+    save_llava,
+    small_llava,
+)
 from tests.tiny_model import png
 
 PROMPT = "Is the heart enlarged?"
@@ -87,6 +94,10 @@ def new_keys(folder: Path) -> None:
         {"projector_hidden_act": "relu", "multimodal_projector_bias": False},
         {"text": {"model_type": "mistral", "sliding_window": None}},
         {"text": {"model_type": "qwen2"}},
+        {"vision_config": SIGLIP, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"},
+        {"vision_config": SIGLIP, "vision_feature_layer": [2, 4]},
+        {"vision_config": DINOV2, "vision_feature_layer": -1},
+        {"vision_config": DINOV2, "vision_feature_layer": -3, "vision_feature_select_strategy": "full"},
     ],
 )
 def test_folder_is_imported_exactly(rename: Callable[[Path], None], changed: dict[str, Any], tmp_path: Path) -> None:
@@ -134,25 +145,93 @@ def pixels(folder: Path, images: list[bytes]) -> torch.Tensor:
     return torch.stack([torch.from_numpy(array) for array in arrays])
 
 
+CASES: dict[str, tuple[int, dict[str, Any]]] = {
+    "greedy": (1, {}),
+    "another image": (1, {}),
+    "penalty": (1, {"repetition_penalty": 1.3}),
+    "ban": (1, {"no_repeat_ngram_size": 2}),
+    "two beams": (1, {"num_beams": 2, "repetition_penalty": 1.5}),
+    "three beams": (2, {"num_beams": 3, "no_repeat_ngram_size": 3, "num_return_sequences": 2}),
+    "four beams": (2, {"num_beams": 4, "early_stopping": True, "length_penalty": 0.5, "repetition_penalty": 0.9}),
+    "five beams": (1, {"num_beams": 5, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "min_new_tokens": 12}),
+    "sampling": (1, {"do_sample": True, "seed": 3, "top_p": 0.9, "repetition_penalty": 1.2}),
+    "beam sampling": (2, {"do_sample": True, "seed": 4, "num_beams": 2, "no_repeat_ngram_size": 4}),
+}
+"""Number of images, and options."""
+
+
 def test_served_reports_equal_generate(original: Any, folder: Path, generator: ReportGenerator) -> None:
-    """Greedy token ids equal those of `generate` with the image's tokens between the same texts."""
-    images = [png(seed) for seed in range(4)]
-    requests = [ReportRequest(image=image, prompt=PROMPT, options=OPTIONS) for image in images]
-
-    reports = generator.generate(requests)
-
+    """Token ids alone and in flight equal those of `generate`, which counts the prompt's ids in its penalties."""
+    requests, expected = {}, {}
     after = AFTER.replace("{prompt}", PROMPT)
-    expected = [originals_ids(original, pixels(folder, [image]), BEFORE, after, max_new_tokens=40) for image in images]
-    found = [list(report.token_ids) for report in reports if isinstance(report, Report)]
-    assert found == expected
-    assert len({tuple(ids) for ids in found}) > 1
+    for seed, (name, (count, changed)) in enumerate(CASES.items()):
+        images = tuple(png(seed + i) for i in range(count))
+        options = GenerationOptions(max_new_tokens=40, **changed)
+        requests[name] = ReportRequest(images=images, prompt=PROMPT, options=options)
+        expected[name] = originals_ids(original, pixels(folder, list(images)), BEFORE, after, options)
+
+    together = generator.generate(list(requests.values()))
+    alone = [generator.generate([request])[0] for request in requests.values()]
+    for reports in (together, alone):
+        for name, report in zip(requests, reports, strict=True):
+            assert isinstance(report, Report)
+            found = [report.token_ids, *(other.token_ids for other in report.alternatives)]
+            assert list(map(list, found)) == expected[name], name
+    assert all(len({*ids}) >= 10 for rows in expected.values() for ids in rows)
+
+
+def test_several_end_tokens_equal_generate(original: Any, tmp_path: Path) -> None:
+    """Those of generation_config.json end a report, greedy and with beams."""
+    (greedy,) = originals_ids(original, torch.zeros(1, 3, SIDE, SIDE), BEFORE, "x", GenerationOptions(max_new_tokens=9))
+    ends = [2, greedy[5], greedy[7]]
+    save_llava(original, tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "generation_config.json"
+    path.write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
+
+    import_checkpoint("llava", [tmp_path / "checkpoint"], tmp_path / "checkpoint", tmp_path / "model", "llava")
+
+    write_files(read_model_folder(tmp_path / "model"), tmp_path / "archive")
+    served = ReportGenerator.load(tmp_path / "archive")
+    after = AFTER.replace("{prompt}", PROMPT)
+    lengths = set()
+    for beams in (1, 3):
+        for seed in range(3):
+            options = GenerationOptions(max_new_tokens=40, num_beams=beams)
+            request = ReportRequest(image=png(seed), prompt=PROMPT, options=options)
+            expected = originals_ids(
+                original, pixels(tmp_path / "model", [png(seed)]), BEFORE, after, options, eos_token_id=ends
+            )
+            (report,) = served.generate([request])
+            assert isinstance(report, Report)
+            assert [list(report.token_ids)] == expected
+            lengths.add(report.token_ids[-1])
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("name", ["penalty", "ban", "five beams"])
+def test_prompt_that_does_not_count_is_noticed(
+    original: Any, folder: Path, archive: Path, name: str, tmp_path: Path
+) -> None:
+    """Served as if `generate` had been given embeddings, the reports are others."""
+    shutil.copytree(archive, tmp_path, dirs_exist_ok=True)
+    config = yaml.safe_load((tmp_path / CONFIG).read_text(encoding="utf-8"))
+    del config["decoder"]["image_token_id"]
+    (tmp_path / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
+    write_manifest(tmp_path)
+    options = GenerationOptions(max_new_tokens=40, **CASES[name][1])
+
+    (report,) = ReportGenerator.load(tmp_path).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
+
+    expected = originals_ids(original, pixels(folder, [png(2)]), BEFORE, AFTER.replace("{prompt}", PROMPT), options)
+    assert isinstance(report, Report)
+    assert list(report.token_ids) != expected[0]
 
 
 @pytest.mark.parametrize(
     ("part", "changes", "message"),
     [
         ("text_config", {"model_type": "gemma"}, "language model of model_type 'gemma'"),
-        ("vision_config", {"model_type": "siglip_vision_model"}, "vision tower of model_type 'siglip_vision_model'"),
+        ("vision_config", {"model_type": "siglip2_vision_model"}, "tower of model_type 'siglip2_vision_model'"),
         ("vision_config", {"hidden_act": "none"}, "activation is 'none'"),
         (None, {"model_type": "llava_next"}, "model_type is 'llava_next'"),
         (None, {"projector_hidden_act": "none"}, "activation is 'none'"),
@@ -188,8 +267,9 @@ def test_several_images_equal_generate(original: Any, folder: Path, generator: R
     assert isinstance(first, Report)
     after = AFTER.replace("{prompt}", PROMPT)
     for report, of_report in ((both, images), (swapped, images[::-1]), (first, images[:1])):
-        expected = originals_ids(original, pixels(folder, list(of_report)), BEFORE, after, max_new_tokens=40)
-        assert list(report.token_ids) == expected
+        assert [list(report.token_ids)] == originals_ids(
+            original, pixels(folder, list(of_report)), BEFORE, after, OPTIONS
+        )
     assert both.token_ids != swapped.token_ids
 
 
