@@ -83,7 +83,8 @@ def transformers_tokenizer(folder: Path) -> Any:
     try:
         if (folder / _SETTINGS).is_file():
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        by_file: Any = PreTrainedTokenizerFast
+        return by_file(tokenizer_file=str(folder / "tokenizer.json"))
     except Exception as error:
         raise ArchiveError(f"{folder} has a tokenizer that transformers cannot read: {error}") from error
 

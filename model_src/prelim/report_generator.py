@@ -280,8 +280,8 @@ class ReportGenerator:
         columns = int(max_cache_mb / column_mb)
         if columns < needed:
             raise ArchiveError(
-                f"max_cache_mb is {max_cache_mb:g}; {self.slots} slots with the default options of "
-                f"{self.config.name} and max_new_tokens can need {math.ceil(needed * column_mb)}; raise it, or lower "
+                f"max_cache_mb is {max_cache_mb:g}; {self.slots} slots with max_new_tokens or the default options "
+                f"of {self.config.name} can need {math.ceil(needed * column_mb)}; raise it, or lower "
                 "batchSize or max_new_tokens"
             )
         return columns

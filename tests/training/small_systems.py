@@ -74,7 +74,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "llava_mistral": {
         "vision": {"image_size": 28, "width": 32, "layers": 2, "heads": 4, "feedforward": 48, "features": [2]},
         "connector": {"in_width": 32, "out_width": 64, "layers": 3},
-        "decoder": {**_LLAMA, "model_type": "mistral"},
+        "decoder": {**_LLAMA, "model_type": "mistral", "num_key_value_heads": 2},
         "preprocess": {"size": 28},
     },
     "maira2": {

@@ -218,7 +218,7 @@ def test_defaults_of_dimensions() -> None:
     assert asdict(CausalLMConfig(**section)) == section | {
         "kv_heads": None, "head_width": None, "norm": "layer_norm", "norm_eps": 1e-5, "activation": "gelu",
         "gated": False, "embedding_scale": 1.0, "position_offset": None, "rotary_scale": 1.0, "attention_bias": False,
-        "out_bias": False, "feedforward_bias": False, "tied": False, "adapters": {},
+        "out_bias": False, "feedforward_bias": False, "tied": False, "image_token_id": None, "adapters": {},
     }  # fmt: skip
 
 

@@ -196,7 +196,9 @@ def test_square_in_the_color_of_the_mean(size: tuple[int, int], mode: str) -> No
 
     assert np.array_equal(preprocess_image(image, config), preprocess_image(square, stretched))
     gray = PreprocessConfig(size=64, channels=1, resize="pad_mean", mean=(0.5,), std=(1.0,))
-    assert preprocess_image(random_image(64, 32, "L"), gray)[0, 0, 0] == np.float32(127 / 255 - 0.5)
+    assert preprocess_image(random_image(64, 32, "L"), gray)[0, 0, 0] == np.float32(127) / np.float32(255) - np.float32(
+        0.5
+    )
 
 
 def test_full_range_of_gray_levels() -> None:

@@ -32,10 +32,10 @@ PREPROCESS = {
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     config = facts.config
     stored = {"model_type": towers.DINOV2, **(config.get("vision_config") or {})}
-    layers = towers.count_layers(shapes)
-    vision = towers.tower_section(shapes, facts, stored, RAD_DINO, [_stage(stored, layers)], final_norm=True)
     if stored["model_type"] != towers.DINOV2:
         raise ArchiveError(f"config.json has a vision tower of model_type {stored['model_type']!r}; supported: dinov2")
+    layers = towers.count_layers(shapes)
+    vision = towers.tower_section(shapes, facts, stored, RAD_DINO, [_stage(stored, layers)], final_norm=True)
     if config.get("vision_feature_layer", -1) not in (-1, 0):
         raise ArchiveError(f"vision_feature_layer is {config['vision_feature_layer']!r}; supported: -1, the only stage")
     connector = llava.connector_section(shapes)

@@ -51,7 +51,7 @@ THEIRS: Renames = (
 IGNORED = {
     r"(^|\.)vision_tower\.(vision_model\.)?embeddings\.position_ids$": "indices, which are computed",
     r"(^|\.)vision_tower\.(vision_model\.)?head\.": "pooling layer, which the decoder does not read",
-    r"(^|\.)vision_tower\.embeddings\.mask_token$": "only for training",
+    r"(^|\.)vision_tower\.(vision_model\.)?embeddings\.mask_token$": "only for training",
 }
 LAST_NORM = {
     r"(^|\.)vision_tower\.(vision_model\.)?(post_)?layernorm\.": "norm after the last layer, which is not used"

@@ -115,8 +115,8 @@ def originals_rows(
     tokenizer.encode_special_tokens = True
     with torch.inference_mode():
         image = [IMAGE_TOKEN] * len(model.model.get_image_features(pixel_values[:1]).pooler_output[0])
-    first, *others = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
-    ids = torch.tensor([[1, *first, *(token for text in others for token in (*image, *text))]])
+    first, *further = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    ids = torch.tensor([[1, *first, *(token for text in further for token in (*image, *text))]])
     if options.seed is not None:
         torch.manual_seed(options.seed)
     with torch.inference_mode():

@@ -153,7 +153,7 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "two beams": (1, {"num_beams": 2, "repetition_penalty": 1.5}),
     "three beams": (2, {"num_beams": 3, "no_repeat_ngram_size": 3, "num_return_sequences": 2}),
     "four beams": (2, {"num_beams": 4, "early_stopping": True, "length_penalty": 0.5, "repetition_penalty": 0.9}),
-    "five beams": (1, {"num_beams": 5, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "min_new_tokens": 12}),
+    "five beams": (1, {"num_beams": 5, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2}),
     "sampling": (1, {"do_sample": True, "seed": 3, "top_p": 0.9, "repetition_penalty": 1.2}),
     "beam sampling": (2, {"do_sample": True, "seed": 4, "num_beams": 2, "no_repeat_ngram_size": 4}),
 }
@@ -166,7 +166,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
     after = AFTER.replace("{prompt}", PROMPT)
     for seed, (name, (count, changed)) in enumerate(CASES.items()):
         images = tuple(png(seed + i) for i in range(count))
-        options = GenerationOptions(max_new_tokens=40, **changed)
+        options = GenerationOptions(**{"max_new_tokens": 40, "min_new_tokens": 20, **changed})
         requests[name] = ReportRequest(images=images, prompt=PROMPT, options=options)
         expected[name] = originals_ids(original, pixels(folder, list(images)), BEFORE, after, options)
 
@@ -177,7 +177,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
             assert isinstance(report, Report)
             found = [report.token_ids, *(other.token_ids for other in report.alternatives)]
             assert list(map(list, found)) == expected[name], name
-    assert all(len({*ids}) >= 10 for rows in expected.values() for ids in rows)
+    assert min(len({*ids}) for rows in expected.values() for ids in rows) >= 10
 
 
 def test_several_end_tokens_equal_generate(original: Any, tmp_path: Path) -> None:
@@ -190,6 +190,7 @@ def test_several_end_tokens_equal_generate(original: Any, tmp_path: Path) -> Non
 
     import_checkpoint("llava", [tmp_path / "checkpoint"], tmp_path / "checkpoint", tmp_path / "model", "llava")
 
+    (tmp_path / "archive").mkdir()
     write_files(read_model_folder(tmp_path / "model"), tmp_path / "archive")
     served = ReportGenerator.load(tmp_path / "archive")
     after = AFTER.replace("{prompt}", PROMPT)
@@ -208,7 +209,7 @@ def test_several_end_tokens_equal_generate(original: Any, tmp_path: Path) -> Non
     assert len(lengths) > 1
 
 
-@pytest.mark.parametrize("name", ["penalty", "ban", "five beams"])
+@pytest.mark.parametrize("name", ["penalty", "five beams"])
 def test_prompt_that_does_not_count_is_noticed(
     original: Any, folder: Path, archive: Path, name: str, tmp_path: Path
 ) -> None:
@@ -218,7 +219,7 @@ def test_prompt_that_does_not_count_is_noticed(
     del config["decoder"]["image_token_id"]
     (tmp_path / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
     write_manifest(tmp_path)
-    options = GenerationOptions(max_new_tokens=40, **CASES[name][1])
+    options = GenerationOptions(**{"max_new_tokens": 40, **CASES[name][1]})
 
     (report,) = ReportGenerator.load(tmp_path).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
 

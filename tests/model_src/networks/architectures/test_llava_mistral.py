@@ -100,7 +100,11 @@ def test_folder_is_imported_exactly(original: Any, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"num_beams": 3, "no_repeat_ngram_size": 2}, {"repetition_penalty": 1.3, "do_sample": True, "seed": 2}],
+    [
+        {"no_repeat_ngram_size": 3, "min_new_tokens": 25},
+        {"num_beams": 3, "no_repeat_ngram_size": 2, "min_new_tokens": 20},
+        {"repetition_penalty": 1.3, "do_sample": True, "seed": 2, "min_new_tokens": 20},
+    ],
 )
 def test_served_reports_equal_generate(original: Any, folder: Path, changed: dict[str, Any], tmp_path: Path) -> None:
     """LLaVA's code gives `generate` embeddings, so that the prompt does not count in penalties."""

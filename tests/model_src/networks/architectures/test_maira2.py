@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tokenizers import processors
 from torch import nn
 from transformers import Dinov2Backbone, Dinov2Config
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -103,7 +104,9 @@ def save_maira2(model: Any, folder: Path) -> Path:
     processor = {**PROCESSOR, "image_processor_type": "BitImageProcessor"}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": TEMPLATE}), encoding="utf-8")
-    llava_tokenizer().save(str(folder / "tokenizer.json"))
+    tokenizer = llava_tokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -189,7 +192,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
     config, _ = read_network(folder)
     for seed, (roles, context, changed, texts) in enumerate(CASES):
         images = tuple(png(seed + i) for i in range(len(roles)))
-        options = GenerationOptions(max_new_tokens=40, **changed)
+        options = GenerationOptions(max_new_tokens=40, min_new_tokens=20, **changed)
         requests.append(ReportRequest(images=images, roles=roles, context=context, options=options))
         around = [f"You are an assistant. USER: {texts[0]}", *texts[1:-1], f"{texts[-1] % ASKED} ASSISTANT: "]
         pixels = [preprocess(read_radiograph(image, config.input), config.preprocess) for image in images]
@@ -199,7 +202,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
     reports = generator.generate(requests)
 
     assert [list(report.token_ids) for report in reports if isinstance(report, Report)] == expected
-    assert all(len({*ids}) >= 10 for ids in expected)
+    assert min(len({*ids}) for ids in expected) >= 10
 
 
 def test_images_that_the_prompt_has_no_words_for(generator: ReportGenerator) -> None:
