@@ -219,7 +219,7 @@ def test_prompt_that_does_not_count_is_noticed(
     del config["decoder"]["image_token_id"]
     (tmp_path / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
     write_manifest(tmp_path)
-    options = GenerationOptions(**{"max_new_tokens": 40, **CASES[name][1]})
+    options = GenerationOptions(**{"max_new_tokens": 40, "min_new_tokens": 20, **CASES[name][1]})
 
     (report,) = ReportGenerator.load(tmp_path).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
 
