@@ -7,7 +7,7 @@ Source: Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 20
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import nn
@@ -17,6 +17,7 @@ from prelim.networks.architectures import llama, towers
 from prelim.networks.architectures.architecture import Architecture, Published, Renames, Section, Shapes
 from prelim.networks.architectures.facts import Facts
 from prelim.networks.architectures.image_processor import OF_TOWERS, read_processor
+from prelim.networks.architectures.settings_check import check_known, check_visible
 
 VISION = {"num_attention_heads": 16, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 VICUNA = {**llama.PUBLISHED, "max_position_embeddings": 4096}
@@ -73,7 +74,8 @@ def _feature_layer(config: Mapping[str, Any]) -> Any:
 
 def image_token_id(facts: Facts, published: int) -> Any:
     """The token that a prompt has for each token of an image. Raises ArchiveError if it is not an id."""
-    stored = facts.config.get("image_token_index", facts.config.get("image_token_id"))
+    named = (facts.config.get(name) for name in ("image_token_index", "image_token_id"))
+    stored = next((value for value in named if value is not None), None)
     token_id = facts.value("decoder.image_token_id", published, stored=stored)
     if not isinstance(token_id, int) or isinstance(token_id, bool):
         raise ArchiveError(f"image_token_index is {token_id!r}; allowed: the id of a token")
@@ -83,6 +85,39 @@ def image_token_id(facts: Facts, published: int) -> Any:
 def _unused(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, str]:
     """Layers after the last one that is used; how many there are depends on the tower."""
     return towers.unused_layers(towers.count_layers(shapes), _feature_layer(config))
+
+
+_KNOWN = (
+    *("text_config", "vision_config", "quantization_config", "image_token_index", "image_token_id", "image_seq_length"),
+    *("projector_hidden_act", "multimodal_projector_bias", "vision_feature_layer", "vision_feature_select_strategy"),
+    *("tie_word_embeddings", "ignore_index", "vocab_size", "hidden_size"),
+)
+"""Settings of config.json outside of its sections."""
+
+
+def text_section(
+    shapes: Shapes, facts: Facts, published: Mapping[str, Any], token_id: int, known: Collection[str] = ()
+) -> Section:
+    """Section `decoder` of model.yaml, after all settings of config.json outside of its sections are checked.
+
+    published : the published model's values of what the shapes do not show
+    token_id  : of an image in the published model
+    known     : further settings outside of the sections, which are read elsewhere
+
+    Raises ArchiveError for a setting that is not understood, or contradicts the weights.
+    """
+    config = facts.config
+    check_known("", config, {*_KNOWN, *known})
+    check_visible("", config, {"multimodal_projector_bias": "connector.linear_1.bias" in shapes})
+    text = {**(config.get("text_config") or {})}
+    whole, own = config.get("tie_word_embeddings"), text.get("tie_word_embeddings")
+    if None not in (whole, own) and whole != own:
+        raise ArchiveError(
+            f"config.json: tie_word_embeddings is {whole!r}, and {own!r} in text_config; they must agree"
+        )
+    if text and whole is not None:
+        text["tie_word_embeddings"] = whole
+    return {**llama.decoder_section(shapes, facts, published, text), "image_token_id": image_token_id(facts, token_id)}
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
@@ -99,10 +134,7 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
             **connector_section(shapes),
             "activation": facts.value("connector.activation", "gelu", stored=config.get("projector_hidden_act")),
         },
-        "decoder": {
-            **llama.decoder_section(shapes, facts, VICUNA, config.get("text_config") or {}),
-            "image_token_id": image_token_id(facts, IMAGE_TOKEN),
-        },
+        "decoder": text_section(shapes, facts, VICUNA, IMAGE_TOKEN),
         "preprocess": read_processor(vision["image_size"], PREPROCESS, facts, classes=OF_TOWERS),
     }
 

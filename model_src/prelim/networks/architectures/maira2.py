@@ -46,10 +46,7 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     return {
         "vision": vision,
         "connector": {**connector, "activation": activation},
-        "decoder": {
-            **llama.decoder_section(shapes, facts, VICUNA, config.get("text_config") or {}),
-            "image_token_id": llava.image_token_id(facts, IMAGE_TOKEN),
-        },
+        "decoder": llava.text_section(shapes, facts, VICUNA, IMAGE_TOKEN, ("projector_n_layers",)),
         "preprocess": read_processor(vision["image_size"], PREPROCESS, facts, classes=OF_TOWERS),
     }
 

@@ -8,6 +8,7 @@ from torch import nn
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Renames, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
+from prelim.networks.architectures.settings_check import check_known, check_visible
 
 CLIP, SIGLIP, DINOV2 = "clip_vision_model", "siglip_vision_model", "dinov2"
 
@@ -17,6 +18,13 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     DINOV2: {"num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-6},
 }
 """`model_type` of a tower -> settings that the shapes do not show, with the defaults of transformers."""
+
+_SHAPES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_channels", "image_size", "patch_size"),
+    *("vision_use_head", "mlp_ratio", "qkv_bias", "layerscale_value", "use_swiglu_ffn", "use_mask_token"),
+)
+_BACKBONE = ("out_features", "out_indices", "stage_names", "apply_layernorm", "reshape_hidden_states")
+"""Settings that the weights show, or whose part is not used; and those of feature maps, which are read by MAIRA-2."""
 
 _STRATEGIES = ("default", "full")
 _NORMS = ("layer_norm1.weight", "norm1.weight")
@@ -114,6 +122,7 @@ def tower_section(
     kind = stored.get("model_type", CLIP)
     if kind not in SETTINGS:
         raise ArchiveError(f"config.json has a vision tower of model_type {kind!r}; supported: {', '.join(SETTINGS)}")
+    check_known("vision_config.", stored, {*SETTINGS[kind], *_SHAPES, *_BACKBONE})
     # A value that the file lacks is the default of the model type, not that of the published model.
     default = SETTINGS[kind] if stored else {}
     settings = {
@@ -128,6 +137,13 @@ def tower_section(
         raise ArchiveError(f"the vision tower takes {channels} channels; supported: 3")
     if stored.get("use_swiglu_ffn"):
         raise ArchiveError(f"vision_config.use_swiglu_ffn is {stored['use_swiglu_ffn']!r}; supported: false")
+    feedforward = shapes["vision.layers.0.mlp.fc1.weight"][0]
+    biased = "vision.layers.0.attention.q_proj.bias" in shapes
+    own = (
+        {"mlp_ratio": feedforward / width, "qkv_bias": biased} if kind == DINOV2 else {"intermediate_size": feedforward}
+    )
+    visible = {"hidden_size": width, "num_channels": channels, "image_size": side * patch, "patch_size": patch}
+    check_visible("vision_config.", stored, {**visible, **own})
     strategy = facts.value(
         "vision.select_strategy", "default", stored=facts.config.get("vision_feature_select_strategy")
     )
@@ -139,12 +155,12 @@ def tower_section(
         "width": width,
         "layers": count_layers(shapes),
         "heads": settings["num_attention_heads"],
-        "feedforward": shapes["vision.layers.0.mlp.fc1.weight"][0],
+        "feedforward": feedforward,
         "activation": settings["hidden_act"],
         "norm_eps": settings["layer_norm_eps"],
         "features": list(features),
         "class_token": strategy == "full",
     }
     if kind == DINOV2:
-        section["qkv_bias"] = "vision.layers.0.attention.q_proj.bias" in shapes
+        section["qkv_bias"] = biased
     return {**({} if kind == CLIP else {"model_type": kind}), **section, **({"final_norm": True} if final_norm else {})}

@@ -1,0 +1,59 @@
+"""Which settings of a config.json are understood: a folder with any other one is refused by the setting's name."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from prelim.errors import ArchiveError
+
+_FIXED: Mapping[str, Any] = {
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+    "cross_attention_hidden_size": None,
+    "tie_encoder_decoder": False,
+    "chunk_size_feed_forward": 0,
+    "pruned_heads": {},
+}
+"""Settings of every network of transformers with the only value that is supported."""
+
+_NEUTRAL = re.compile(
+    # Training, tasks that a network was trained on before, outputs besides the last layer, and versions.
+    r"((hidden|attention|attention_probs|embd|resid|classifier)_?(pdrop|dropout)(_prob)?|dropout|drop_path_rate"
+    r"|initializer_(range|factor)|num_labels|id2label|label2id|problem_type|finetuning_task|task_specific_params"
+    r"|output_(attentions|hidden_states|scores)|return_dict(_in_generate)?|torchscript|torch_dtype|dtype|use_bfloat16"
+    r"|tf_legacy_loss|transformers_version|_name_or_path|_commit_hash|_attn_implementation(_autoset|_internal)?"
+    r"|architectures|model_type|use_cache|tokenizer_class|prefix|gradient_checkpointing|processor_class"
+    r"|projection_dim|pretraining_tp|(bos|eos|pad|sep|decoder_start)_token_id"
+    # Defaults of generation, which old versions keep here.
+    r"|max_length|min_length|do_sample|early_stopping|num_beams|num_beam_groups|diversity_penalty|temperature|top_k"
+    r"|top_p|typical_p|repetition_penalty|length_penalty|no_repeat_ngram_size|encoder_no_repeat_ngram_size"
+    r"|bad_words_ids|num_return_sequences|forced_(bos|eos)_token_id|remove_invalid_values"
+    r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens)"
+)
+"""Settings that do not change what a network computes for a report."""
+
+
+def check_known(where: str, stored: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise ArchiveError for a setting that is not understood.
+
+    where : the section of config.json with a point at its end; empty for the file itself
+    known : those that are read elsewhere
+    """
+    for name, value in stored.items():
+        if name in _FIXED:
+            if value is not None and value != _FIXED[name]:
+                raise ArchiveError(f"config.json: {where}{name} is {value!r}; supported: {_FIXED[name]!r}")
+        elif name not in known and not _NEUTRAL.fullmatch(name):
+            raise ArchiveError(f"config.json: {where}{name} is {value!r}, and this setting is not supported")
+
+
+def check_visible(where: str, stored: Mapping[str, Any], visible: Mapping[str, Any]) -> None:
+    """Raise ArchiveError for a setting that contradicts the shapes of the weights.
+
+    visible : what the shapes say
+    """
+    for name, value in visible.items():
+        found = stored.get(name)
+        if found is not None and found != value:
+            raise ArchiveError(f"config.json: {where}{name} is {found!r}, but the weights have {value!r}")
