@@ -82,7 +82,8 @@ def transformers_tokenizer(folder: Path) -> Any:
 
     try:
         if (folder / _SETTINGS).is_file():
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            # A local folder has no revision.
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)  # nosec B615
         by_file: Any = PreTrainedTokenizerFast
         return by_file(tokenizer_file=str(folder / "tokenizer.json"))
     except Exception as error:
