@@ -133,3 +133,9 @@ def _heads(shapes: Shapes, heads: int, head_dim: int | None) -> dict[str, int]:
         )
     section = {"num_attention_heads": heads, "num_key_value_heads": keys * heads // queries}
     return section if queries == width else {**section, "head_dim": queries // heads}
+
+
+def known_settings() -> set[str]:
+    """Settings of config.json that are read, or that the shapes of the weights show."""
+    heads = ("num_attention_heads", "num_key_value_heads", "head_dim")
+    return {*_CONFIG, *_VISIBLE, *heads, "vocab_size", "tie_word_embeddings", "quantization_config"}

@@ -37,7 +37,7 @@ KEYS: Renames = (
     (r"^model\.(vision_tower|multi_modal_projector|language_model)\.", r"\1."),
     *towers.KEYS,
     (r"^multi_modal_projector\.", "connector."),
-    (r"^language_model\.(model\.)?(embed_tokens|layers|norm)\.", r"decoder.body.\2."),
+    (r"^language_model\.(model\.)?(embed_tokens|layers|norm|final_layernorm)\.", r"decoder.body.\2."),
     (r"^(language_model\.)?lm_head\.", "decoder.lm_head."),
 )
 THEIRS: Renames = (
@@ -110,6 +110,9 @@ def text_section(
     check_known("", config, {*_KNOWN, *known})
     check_visible("", config, {"multimodal_projector_bias": "connector.linear_1.bias" in shapes})
     text = {**(config.get("text_config") or {})}
+    if text.get("model_type", "llama") in llama.MODEL_TYPES:
+        check_known("text_config.", text, llama.known_settings())
+        check_visible("text_config.", text, {"vocab_size": shapes["decoder.body.embed_tokens.weight"][0]})
     whole, own = config.get("tie_word_embeddings"), text.get("tie_word_embeddings")
     if None not in (whole, own) and whole != own:
         raise ArchiveError(

@@ -17,7 +17,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from export.checkpoints.settings import preprocessor_config, read_settings
 from prelim.errors import ArchiveError
 from prelim.images.input_config import InputConfig
-from prelim.images.preprocess import PreprocessConfig, preprocess
+from prelim.images.preprocess import PreprocessConfig, preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
 from prelim.networks.architectures.facts import Facts
 from prelim.networks.architectures.image_processor import OF_TOWERS, read_processor
@@ -103,6 +103,42 @@ def test_pixel_values_are_those_of_transformers(name: str, size: tuple[int, int]
     levels = (found - expected).abs() * torch.tensor(config.std)[:, None, None] / GRAY_LEVEL
     assert found.shape == expected.shape
     assert levels.max() <= 1.01
+
+
+REAL: dict[str, dict[str, Any]] = {
+    "CLIP": {"image_processor_type": "CLIPImageProcessor"},
+    "LLaVA, padded": {"image_processor_type": "LlavaImageProcessor", "do_pad": True},
+    "SigLIP": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}},
+    "Rad-DINO": {"image_processor_type": "BitImageProcessor", "image_mean": [0.5307] * 3, "image_std": [0.2583] * 3},
+}
+
+
+SAMPLED, *OTHERS = REAL
+
+
+@pytest.mark.parametrize("name", [SAMPLED, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)])
+def test_real_radiographs_are_preprocessed_as_by_transformers(name: str, shared: Path, tmp_path: Path) -> None:
+    """Oblong ones of different sizes, of shared data, within a gray level of the folder's processor on Pillow."""
+    side = 384
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    settings = {**PROCESSOR, **sizes, **REAL[name]}
+    write(tmp_path, settings)
+    found = Facts(preprocessor=preprocessor_config(read_settings(tmp_path, "model")))
+    config = PreprocessConfig(**read_processor(side, PREPROCESS, found, classes=OF_TOWERS))
+    processor = PROCESSORS.get(settings["image_processor_type"], CLIPImageProcessorPil).from_pretrained(tmp_path)
+    seen: set[tuple[int, int]] = set()
+    for path in sorted((shared / "data" / "open_radiology" / "images").iterdir()):
+        with Image.open(path) as opened:
+            gray = opened.convert("L")
+        if gray.size in seen or gray.width == gray.height:
+            continue
+        seen.add(gray.size)
+        expected = processor(gray.convert("RGB"), return_tensors="np")["pixel_values"][0]
+        difference = np.abs(preprocess_image(gray, config) - expected) * np.array(config.std)[:, None, None]
+        assert difference.max() <= 1.01 * GRAY_LEVEL, path.name
+        if len(seen) == (30 if name != SAMPLED else 5):
+            break
+    assert len(seen) >= 5
 
 
 REFUSED: dict[str, Any] = {

@@ -16,16 +16,19 @@ from safetensors.torch import load_file, save_file
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG
 from prelim.archive.manifest import write_manifest
+from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError, InputError
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import MODEL_CARD, read_model_folder, read_network
+from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.archives import write_files
 from tests.model_src.networks.architectures.small_llava import (
     DINOV2,
+    IMAGE_TOKEN,
     SIDE,
     SIGLIP,
     originals_ids,
@@ -180,6 +183,52 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
     assert min(len({*ids}) for rows in expected.values() for ids in rows) >= 10
 
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "SigLIP and Qwen2": {
+        "text": {"model_type": "qwen2"},
+        "vision_config": SIGLIP,
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+    },
+    "DINOv2 and Llama": {"vision_config": DINOV2, "vision_feature_layer": -1},
+    "CLIP and Mistral": {"text": {"model_type": "mistral", "sliding_window": None}, "vision_feature_layer": [-2, 1]},
+}
+
+
+SAMPLED, *OTHERS = FAMILIES
+
+
+@pytest.mark.parametrize("name", [SAMPLED, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)])
+def test_other_towers_and_language_models_equal_generate(name: str, tmp_path: Path) -> None:
+    """Imported, packaged and decoded in flight, with logits of the original up to rounding."""
+    original = small_llava(**FAMILIES[name])
+    save_llava(original, tmp_path / "checkpoint")
+    import_checkpoint("llava", [tmp_path / "checkpoint"], tmp_path / "checkpoint", tmp_path / "model", "llava")
+    (tmp_path / "archive").mkdir()
+    write_files(read_model_folder(tmp_path / "model"), tmp_path / "archive")
+    after = AFTER.replace("{prompt}", PROMPT)
+    requests, expected = [], []
+    for seed, (count, changed) in enumerate(CASES.values()):
+        images = tuple(png(seed + i) for i in range(count))
+        options = GenerationOptions(**{"max_new_tokens": 30, "min_new_tokens": 20, **changed})
+        requests.append(ReportRequest(images=images, prompt=PROMPT, options=options))
+        expected += [originals_ids(original, pixels(tmp_path / "model", list(images)), BEFORE, after, options)[0]]
+
+    reports = ReportGenerator.load(tmp_path / "archive", slots=3).generate(requests)
+
+    assert [list(report.token_ids) for report in reports if isinstance(report, Report)] == expected
+    assert min(len({*ids}) for ids in expected) >= 10
+    _, network = read_network(tmp_path / "model")
+    ids, report_ids = torch.tensor([[1, IMAGE, 9, 8]]), torch.tensor([expected[0]])
+    values = pixels(tmp_path / "model", [png(0)])
+    with torch.inference_mode():
+        embeds = network.connector(network.vision(values))
+        found = serving_decoder(network.decoder).teacher_forcing(embeds, ids, report_ids)
+        whole = torch.tensor([[1, *[IMAGE_TOKEN] * embeds.shape[1], 9, 8, *expected[0]]])
+        theirs = original(input_ids=whole, pixel_values=values).logits[:, -1 - report_ids.shape[1] : -1]
+    assert (found - theirs).abs().max() < 1e-4
+
+
 def test_several_end_tokens_equal_generate(original: Any, tmp_path: Path) -> None:
     """Those of generation_config.json end a report, greedy and with beams."""
     (greedy,) = originals_ids(original, torch.zeros(1, 3, SIDE, SIDE), BEFORE, "x", GenerationOptions(max_new_tokens=9))
@@ -252,6 +301,9 @@ def test_prompt_that_does_not_count_is_noticed(
         ("vision_config", {"rope_theta": 100.0}, "rope_theta is 100.0, and this setting is not supported"),
         ("vision_config", {"chunk_size_feed_forward": 2}, "chunk_size_feed_forward is 2"),
         ("text_config", {"num_hidden_layers": 3}, "num_hidden_layers = 3"),
+        ("text_config", {"vocab_size": 99}, "vocab_size is 99, but the weights have"),
+        ("text_config", {"logit_scale": 2.0}, "logit_scale is 2.0, and this setting is not supported"),
+        ("text_config", {"is_decoder": True}, "text_config.is_decoder is True"),
         ("text_config", {"num_attention_heads": 5}, "num_attention_heads is 5"),
     ],
 )

@@ -246,6 +246,18 @@ def test_other_parts_are_refused_by_name(
         import_checkpoint("maira2", [tmp_path / "checkpoint"], None, tmp_path / "model", "maira2")
 
 
+def test_template_can_be_left_out(original: Any, tmp_path: Path) -> None:
+    """Then the prompt is the published one."""
+    save_maira2(original, tmp_path / "checkpoint")
+    arguments = ("maira2", [tmp_path / "checkpoint"], tmp_path / "checkpoint", tmp_path / "model", "maira2")
+
+    import_checkpoint(*arguments, options={"prompt.chat_template": False})
+
+    prompt = read_network(tmp_path / "model")[0].prompt
+    assert prompt is not None
+    assert (prompt.before, prompt.after, prompt.bos_token_id) == ("", " {prompt}", 1)
+
+
 def test_published_size() -> None:
     """37 x 37 patches, three images of which leave room for prompt and report."""
     vision = ARCHITECTURE.published.size["vision"]
