@@ -1,12 +1,15 @@
 """The causal language model that is served: an image prefix, one fused projection before attention, our cache.
 
-Source of the layers: BioGPT (Luo et al., 2022), which is GPT-2's pre-norm transformer, and Llama (Touvron et al.,
-2023): RMS norm, rotary positions, grouped heads, gated feed-forward. Published weights are read by `TransformersLM`,
-with which this one agrees.
+Source of the layers: BioGPT (Luo et al., 2022), which is GPT-2's pre-norm transformer (Radford et al., 2019); Llama
+(Touvron et al., 2023): RMS norm, rotary positions, grouped heads, gated feed-forward; Mistral (Jiang et al., 2023):
+sliding windows; Phi (Li et al., 2023): attention and feed-forward side by side; Qwen3 (2025): norms of queries and
+keys; Gemma 3 (2025): norms after attention and feed-forward, two rotary tables, images whose tokens see each other.
+Published weights are read by `TransformersLM`, with which this one agrees.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +20,7 @@ from prelim.decoders.attention import Attending
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.linear import AdaptedLinear
+from prelim.decoders.sight import near, prefix_sight
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import check_positions, insert_images, join
 from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
@@ -24,7 +28,11 @@ from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
 if TYPE_CHECKING:
     from prelim.kernels.causal_lm_step import CompiledStep
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": gelu, "silu": silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "silu": silu,
+    "gelu_tanh": partial(gelu, approximate="tanh"),
+}
 NORMS = ("layer_norm", "rms_norm")
 
 
@@ -40,10 +48,17 @@ class CausalLMConfig:
     embedding_scale : factor of token embeddings; those of the image are taken as they come
     position_offset : row of the position table for position 0; None: positions are rotary
     rotary_scale    : factor of the sines and cosines
-    attention_bias, out_bias, feedforward_bias : which projections have one
+    attention_bias, out_bias, feedforward_bias, head_bias : which projections have one; the last scores tokens
     tied            : tokens are scored by their embeddings
     image_token_id  : id of each token of an image where `generate` gets the prompt as ids, which then count in
                       repetition penalties; None where it gets embeddings
+    parallel        : attention and feed-forward read the same and are added at once
+    post_norms      : what attention and feed-forward give is normalized too, before it is added
+    query_key_norms : queries and keys are normalized, each head by itself
+    window          : positions that a token of the layers `window_layers` sees, itself the last; None: all before it
+    window_layers   : the numbers of these layers
+    window_rotary   : they have a rotary table of their own
+    mutual_images   : the tokens of an image see each other, also those after them
     adapters        : rank of the low-rank adapter of each kind of layer that has one: qkv, out, up, down
     """
 
@@ -65,8 +80,16 @@ class CausalLMConfig:
     attention_bias: bool = False
     out_bias: bool = False
     feedforward_bias: bool = False
+    head_bias: bool = False
     tied: bool = False
     image_token_id: int | None = None
+    parallel: bool = False
+    post_norms: bool = False
+    query_key_norms: bool = False
+    window: int | None = None
+    window_layers: Sequence[int] = ()
+    window_rotary: bool = False
+    mutual_images: bool = False
     adapters: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,15 +98,27 @@ class CausalLMConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known: {', '.join(allowed)}")
         if self.image_token_id is not None and not 0 <= self.image_token_id < self.vocab_size:
             raise ValueError(f"image_token_id is {self.image_token_id!r}; allowed: 0 to {self.vocab_size - 1}")
+        if self.parallel and self.post_norms:
+            raise ValueError("parallel and post_norms are both set; no layer has both")
+        if (self.window is None) != (not self.window_layers) or (self.window is not None and self.window < 1):
+            raise ValueError(
+                f"window is {self.window!r} with {len(self.window_layers)} window_layers; allowed: a number of "
+                "positions and the numbers of layers, or neither"
+            )
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """Of every layer: 0, or 1 where it sees a window only."""
+        return tuple(int(layer in self.window_layers) for layer in range(self.layers))
 
 
 class _Norm(nn.Module):
     """Layer norm with a bias, or RMS norm without (Zhang and Sennrich, 2019)."""
 
-    def __init__(self, config: CausalLMConfig) -> None:
+    def __init__(self, config: CausalLMConfig, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(config.width))
-        self.bias = nn.Parameter(torch.zeros(config.width)) if config.norm == "layer_norm" else None
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if config.norm == "layer_norm" else None
         self.eps = config.norm_eps
 
     def both(self) -> Tensor:
@@ -96,6 +131,18 @@ class _Norm(nn.Module):
         return layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines of rotary positions, each of shape (sequences, queries, 1, head_width)."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How layers of one kind read the tokens of a forward pass; rotation is None where positions are learned."""
+
+    rotation: Rotation | None
+    attending: Attending | StepAttention
+
+
 class _Layer(nn.Module):
     """Attention and feed-forward, each normalized before and added after (pre-norm)."""
 
@@ -106,45 +153,58 @@ class _Layer(nn.Module):
         self.head_width = c.head_width or c.width // c.heads
         self.gated = c.gated
         self.activation = ACTIVATIONS[c.activation]
-        self.norm1 = _Norm(c)
+        self.norm1 = _Norm(c, c.width)
         self.qkv = nn.Linear(c.width, (self.heads + 2 * self.kv_heads) * self.head_width, bias=c.attention_bias)
+        self.query_norm = _Norm(c, self.head_width) if c.query_key_norms else None
+        self.key_norm = _Norm(c, self.head_width) if c.query_key_norms else None
         self.out = nn.Linear(self.heads * self.head_width, c.width, bias=c.out_bias)
-        self.norm2 = _Norm(c)
+        self.post_norm1 = _Norm(c, c.width) if c.post_norms else None
+        self.norm2 = None if c.parallel else _Norm(c, c.width)
         self.up = nn.Linear(c.width, (2 if c.gated else 1) * c.feedforward, bias=c.feedforward_bias)
         self.down = nn.Linear(c.feedforward, c.width, bias=c.feedforward_bias)
+        self.post_norm2 = _Norm(c, c.width) if c.post_norms else None
         for name, rank in c.adapters.items():
             setattr(self, name, AdaptedLinear(getattr(self, name), rank))
 
-    def forward(
-        self,
-        x: Tensor,
-        rotation: tuple[Tensor, Tensor] | None,
-        places: Places | None,
-        layer: int,
-        attending: Attending | StepAttention,
-    ) -> Tensor:
+    def forward(self, x: Tensor, reading: _Reading, places: Places | None, layer: int) -> Tensor:
         """One layer, shape (sequences, queries, width) in and out.
 
-        rotation : cosines and sines of rotary positions, each of shape (sequences, queries, 1, head_width)
-        places   : of these tokens in the cache; None attends among these tokens alone
-        layer    : its number
+        places : of these tokens in the cache; None attends among these tokens alone
+        layer  : its number
         """
-        sequences, queries, _ = x.shape
-        qkv = self.qkv(self.norm1(x)).view(sequences, queries, -1, self.head_width)
-        if rotation is not None:
-            turning = qkv[:, :, : self.heads + self.kv_heads]
-            turning.copy_(_rotate(turning, *rotation))
+        normed = self.norm1(x)
+        attended = self._attend(normed, reading, places, layer)
+        if self.norm2 is None:
+            return x + attended + self._feed_forward(normed)
+        x = x + (attended if self.post_norm1 is None else self.post_norm1(attended))
+        fed = self._feed_forward(self.norm2(x))
+        return x + (fed if self.post_norm2 is None else self.post_norm2(fed))
+
+    def _attend(self, normed: Tensor, reading: _Reading, places: Places | None, layer: int) -> Tensor:
+        sequences, queries, _ = normed.shape
+        qkv = self.qkv(normed).view(sequences, queries, -1, self.head_width)
+        turning = qkv[:, :, : self.heads + self.kv_heads]
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = turning.split((self.heads, self.kv_heads), dim=2)
+            query.copy_(self.query_norm(query))
+            key.copy_(self.key_norm(key))
+        if reading.rotation is not None:
+            turning.copy_(_rotate(turning, *reading.rotation))
         key_value = qkv[:, :, self.heads :].unflatten(2, (2, self.kv_heads)).permute(2, 0, 3, 1, 4)
         keys, values = key_value if places is None else places.store(key_value, layer)
-        gathered = attending(qkv[:, :, : self.heads].transpose(1, 2), keys, values)
-        x = x + self.out(gathered.transpose(1, 2).reshape(sequences, queries, -1))
-        y = self.up(self.norm2(x))
+        gathered = reading.attending(qkv[:, :, : self.heads].transpose(1, 2), keys, values)
+        attended: Tensor = self.out(gathered.transpose(1, 2).reshape(sequences, queries, -1))
+        return attended
+
+    def _feed_forward(self, normed: Tensor) -> Tensor:
+        y = self.up(normed)
         if self.gated:
             gate, y = y.chunk(2, dim=-1)
             y = self.activation(gate) * y
         else:
             y = self.activation(y)
-        return x + self.down(y)
+        fed: Tensor = self.down(y)
+        return fed
 
 
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -154,14 +214,28 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 class CausalLMState:
-    """The cache is all that a causal language model remembers."""
+    """The cache, and the position of each of its columns where layers see a window: columns are used again.
+
+    positions : Tensor of int64, shape (slots, columns); empty where no layer has a window
+    """
 
     def __init__(self, cache: KVCache) -> None:
         self.cache = cache
+        self.positions = torch.zeros(0, 0, dtype=torch.int64, device=cache.layers[0].device)
+
+    def remember(self, places: Places, positions: Tensor) -> None:
+        """Note the positions, shape (slots, queries), of tokens that are written to these places."""
+        slots, columns = self.positions.shape
+        more_slots, more_columns = max(places.slots.stop - slots, 0), max(places.length - columns, 0)
+        if more_slots or more_columns:
+            self.positions = nn.functional.pad(self.positions, (0, more_columns, 0, more_slots))
+        self.positions[places.slots].scatter_(1, places.columns, positions)
 
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy one slot over another; the first `columns` columns of its cache are in use."""
         self.cache.move(source, target, columns)
+        if len(self.positions):
+            self.positions[target] = self.positions[source]
 
     def clear(self, slot: int, columns: int) -> None:
         """Forget a request; the first `columns` columns of its slot's cache are in use."""
@@ -189,12 +263,14 @@ class CausalLMDecoder(nn.Module):
         if c.position_offset is None:
             self.positions = None
             self.inverse_frequencies = nn.Parameter(torch.ones(head_width // 2))
+            if c.window_rotary:
+                self.window_frequencies = nn.Parameter(torch.ones(head_width // 2))
         else:
             rows = c.max_positions + c.position_offset
             self.positions = nn.Embedding(rows, c.width, _weight=draw_weights(rows, c.width))
         self.layers = nn.ModuleList(_Layer(c) for _ in range(c.layers))
-        self.norm = _Norm(c)
-        self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=False)
+        self.norm = _Norm(c, c.width)
+        self.lm_head = None if c.tied else nn.Linear(c.width, c.vocab_size, bias=c.head_bias)
         self.compiled: CompiledStep | None = None
         self.not_compiled: str | None = "it was not packed"
         self.step_attending: type[Attending | StepAttention] = Attending
@@ -224,8 +300,10 @@ class CausalLMDecoder(nn.Module):
     def prefill(self, state: CausalLMState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
         embeds = self._embed_prefix(image_embeds, prompt_ids)
-        hidden = self._hidden(embeds, places.columns, places, Attending(causal=True))
-        return self._score(hidden[:, -1])
+        if self.config.window is not None:
+            state.remember(places, places.columns)
+        attending = self._prefix_attending(image_embeds.shape[1], prompt_ids)
+        return self._score(self._hidden(embeds, places.columns, places, attending)[:, -1])
 
     def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
@@ -233,16 +311,27 @@ class CausalLMDecoder(nn.Module):
         embeds = self._embed_prefix(image_embeds, text.token_ids)
         check_positions(embeds.shape[1], self.max_positions)
         positions = torch.arange(embeds.shape[1], device=embeds.device).expand(len(embeds), -1)
-        return self._score(text.scoring(self._hidden(embeds, positions, None, Attending(causal=True))))
+        attending = self._prefix_attending(image_embeds.shape[1], text.token_ids)
+        return self._score(text.scoring(self._hidden(embeds, positions, None, attending)))
 
     def step(self, state: CausalLMState, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
         embeds = self._embed(token_ids)
+        masks = [mask]
+        if self.config.window is not None:
+            state.remember(places, positions)
+            there = state.positions[places.slots, None, None, : mask.shape[-1]]
+            masks.append(mask & near(positions[:, None, :, None], there, self.config.window))
         if self.compiled is not None:
-            return self.compiled(
-                *self._add_positions(embeds, positions), mask, places.layers, places.columns, places.slots
-            )
-        return self._score(self._hidden(embeds, positions, places, self.step_attending(mask)))
+            x, rotations = self._add_positions(embeds, positions)
+            return self.compiled(x, rotations, masks, places.layers, places.columns, places.slots)
+        return self._score(self._hidden(embeds, positions, places, [self.step_attending(mask) for mask in masks]))
+
+    def _prefix_attending(self, num_tokens: int, token_ids: Tensor) -> list[Attending]:
+        """Of every kind of layer; `num_tokens` are of all images, whose places are in `token_ids`."""
+        c = self.config
+        sights = prefix_sight(num_tokens, token_ids, c.window, mutual=c.mutual_images)
+        return [Attending(sight, causal=sight is None) for sight in sights]
 
     def _embed_prefix(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
         """Embeddings of tokens, Tensor of shape (batch, length, width), those of the images where IMAGE is."""
@@ -255,22 +344,33 @@ class CausalLMDecoder(nn.Module):
         return self.words.scores(hidden) if self.lm_head is None else self.lm_head(hidden)
 
     def _hidden(
-        self, x: Tensor, positions: Tensor, places: Places | None, attending: Attending | StepAttention
+        self,
+        x: Tensor,
+        positions: Tensor,
+        places: Places | None,
+        attending: Sequence[Attending | StepAttention],
     ) -> Tensor:
-        x, rotation = self._add_positions(x, positions)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, rotation, places, i, attending)
+        """Hidden states, shape (sequences, queries, width); `attending` is of every kind of layer."""
+        x, rotations = self._add_positions(x, positions)
+        turning: Sequence[Rotation | None] = rotations or [None] * len(attending)
+        readings = [_Reading(*each) for each in zip(turning, attending, strict=True)]
+        for i, (layer, kind) in enumerate(zip(self.layers, self.config.kinds, strict=True)):
+            x = layer(x, readings[kind], places, i)
         return self.norm(x)
 
-    def _add_positions(self, x: Tensor, positions: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Embeddings with their positions, or with the rotation (cosines and sines) that encodes these."""
-        if self.positions is None:
-            return x, self._rotation(positions, x.dtype)
-        return x + self.positions(positions + (self.config.position_offset or 0)), None
+    def _add_positions(self, x: Tensor, positions: Tensor) -> tuple[Tensor, list[Rotation]]:
+        """Embeddings with their positions, or with the rotations, of every kind of layer, that encode these."""
+        if self.positions is not None:
+            return x + self.positions(positions + (self.config.position_offset or 0)), []
+        rotations = [self._rotation(self.inverse_frequencies, positions, x.dtype)]
+        if self.config.window_rotary:
+            rotations.append(self._rotation(self.window_frequencies, positions, x.dtype))
+        elif self.config.window is not None:
+            rotations *= 2
+        return x, rotations
 
-    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, each of shape (sequences, queries, 1, head_width)."""
-        angles = positions[:, :, None, None].float() * self.inverse_frequencies.float()
+    def _rotation(self, frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> Rotation:
+        angles = positions[:, :, None, None].float() * frequencies.float()
         angles = torch.cat([angles, angles], dim=-1)
         scale = self.config.rotary_scale
         return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)

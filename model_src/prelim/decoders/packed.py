@@ -213,7 +213,7 @@ def _products(parts: Sequence[_Part], vocabulary: Any) -> tuple[list[Any], Any] 
 
 def _causal_lm_step(decoder: CausalLMDecoder) -> Any:
     """The step of a decoder whose products are all compiled, else None."""
-    from prelim.kernels.causal_lm_step import CompiledStep
+    from prelim.kernels.causal_lm_step import CompiledStep, StepShape
 
     stack: list[Any] = list(decoder.layers)
     layers = [linear for layer in stack for linear in (layer.qkv, layer.out, layer.up, layer.down)]
@@ -222,17 +222,27 @@ def _causal_lm_step(decoder: CausalLMDecoder) -> Any:
     if found is None or any(product.inputs % GROUP for product in (*found[0], found[1])):
         return None
     c = decoder.config
-    norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2)] + [decoder.norm]
+    # Where attention and feed-forward read the same, the second norm of a layer is not used.
+    norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2 or layer.norm1)] + [decoder.norm]
+    # Nothing has been computed before the first norm, so the first of these is not used.
+    posts = [decoder.norm, *(norm for layer in stack for norm in (layer.post_norm1, layer.post_norm2))]
+    heads = [torch.stack([layer.query_norm.both(), layer.key_norm.both()]) for layer in stack if c.query_key_norms]
     return CompiledStep(
         layers=[tuple(found[0][i : i + 4]) for i in range(0, len(layers), 4)],
         norms=torch.stack([norm.both() for norm in norms]),
+        post_norms=torch.stack([norm.both() for norm in posts]) if c.post_norms else None,
+        head_norms=torch.stack(heads) if heads else None,
         vocabulary=found[1],
-        heads=c.heads,
-        kv_heads=c.kv_heads or c.heads,
-        gated=c.gated,
-        silu=c.activation == "silu",
-        layer_norm=c.norm == "layer_norm",
-        eps=c.norm_eps,
+        shape=StepShape(
+            heads=c.heads,
+            kv_heads=c.kv_heads or c.heads,
+            kinds=c.kinds,
+            gated=c.gated,
+            activation=c.activation,
+            layer_norm=c.norm == "layer_norm",
+            parallel=c.parallel,
+            eps=c.norm_eps,
+        ),
     )
 
 

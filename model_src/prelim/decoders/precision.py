@@ -44,7 +44,7 @@ PRECISIONS = {
 
 
 _QUANTIZED = (Int8Linear, Int8Embedding, NF4Linear)
-_EXACT = ("inverse_frequencies",)
+_EXACT = ("inverse_frequencies", "window_frequencies")
 """Tensors that lose their meaning when they are rounded."""
 
 

@@ -218,7 +218,9 @@ def test_defaults_of_dimensions() -> None:
     assert asdict(CausalLMConfig(**section)) == section | {
         "kv_heads": None, "head_width": None, "norm": "layer_norm", "norm_eps": 1e-5, "activation": "gelu",
         "gated": False, "embedding_scale": 1.0, "position_offset": None, "rotary_scale": 1.0, "attention_bias": False,
-        "out_bias": False, "feedforward_bias": False, "tied": False, "image_token_id": None, "adapters": {},
+        "out_bias": False, "feedforward_bias": False, "head_bias": False, "tied": False, "parallel": False,
+        "post_norms": False, "query_key_norms": False, "window": None, "window_layers": (), "window_rotary": False,
+        "mutual_images": False, "image_token_id": None, "adapters": {},
     }  # fmt: skip
 
 
@@ -300,8 +302,26 @@ def test_rotary_positions_by_hand() -> None:
     """A vector keeps its length, and its product with another depends on their distance alone (Su et al., 2021)."""
     decoder = CausalLMDecoder(CausalLMConfig(8, 8, 1, 2, 8, 16, rotary_scale=0.5))
     decoder.inverse_frequencies.data = torch.tensor([1.0, 0.1])
-    cosine, sine = decoder._rotation(torch.tensor([[3]]), torch.float32)
+    cosine, sine = decoder._rotation(decoder.inverse_frequencies, torch.tensor([[3]]), torch.float32)
 
     angles = [3.0, 0.3, 3.0, 0.3]
     assert cosine.flatten().tolist() == pytest.approx([0.5 * math.cos(a) for a in angles])
     assert sine.flatten().tolist() == pytest.approx([0.5 * math.sin(a) for a in angles])
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"parallel": True, "post_norms": True}, "no layer has both"),
+        ({"window": 4}, "window is 4 with 0 window_layers"),
+        ({"window_layers": [0]}, "window is None with 1 window_layers"),
+        ({"window": 0, "window_layers": [0]}, "window is 0"),
+        ({"activation": "relu"}, "activation is 'relu'; known: gelu, silu, gelu_tanh"),
+    ],
+)
+def test_parts_that_contradict_each_other(parts: dict[str, Any], message: str) -> None:
+    """They are refused where the dimensions are read."""
+    section = {"vocab_size": 1, "width": 2, "layers": 3, "heads": 4, "feedforward": 5, "max_positions": 6}
+
+    with pytest.raises(ValueError, match=message):
+        CausalLMConfig(**section, **parts)

@@ -1,5 +1,7 @@
 """With a causal language model and an image prefix the engine writes the token ids of `generate`."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -39,13 +41,54 @@ DIMENSIONS: dict[str, dict[str, Any]] = {
     },
 }
 DIMENSIONS["mistral"] = {**DIMENSIONS["llama"], "model_type": "mistral", "sliding_window": 64, "head_dim": 16}
+DIMENSIONS["mistral, short window"] = {**DIMENSIONS["mistral"], "sliding_window": 6}
 DIMENSIONS["qwen2"] = {**DIMENSIONS["llama"], "model_type": "qwen2"}
+DIMENSIONS["qwen2, windows"] = {
+    **DIMENSIONS["qwen2"],
+    "use_sliding_window": True,
+    "sliding_window": 5,
+    "max_window_layers": 1,
+}
+DIMENSIONS["qwen3"] = {**DIMENSIONS["llama"], "model_type": "qwen3", "head_dim": 12}
+DIMENSIONS["phi"] = {**DIMENSIONS["llama"], "model_type": "phi", "partial_rotary_factor": 0.5}
+DIMENSIONS["phi, norms"] = {**DIMENSIONS["phi"], "qk_layernorm": True, "num_key_value_heads": 4}
+DIMENSIONS["gpt2"] = {
+    "model_type": "gpt2",
+    "vocab_size": 60,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_inner": 48,
+    "n_positions": 80,
+}
+DIMENSIONS["gemma3"] = {
+    **DIMENSIONS["llama"],
+    "model_type": "gemma3_text",
+    "tie_word_embeddings": True,
+    "num_hidden_layers": 3,
+    "head_dim": 12,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 6,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "rope_parameters": {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e2},
+    },
+    "pad_token_id": 0,
+}
+DIMENSIONS["gemma3, windows only"] = {
+    **DIMENSIONS["gemma3"],
+    "num_hidden_layers": 2,
+    "layer_types": None,
+    "query_pre_attn_scalar": 12,
+}
 OPTIONS = {
     "greedy": {},
     "beams": {"num_beams": 3},
     "system 0": {"num_beams": 5, "repetition_penalty": 1.5, "length_penalty": 2.0, "no_repeat_ngram_size": 3},
     "system 2": {"num_beams": 5, "early_stopping": True, "no_repeat_ngram_size": 2},
     "system 3": {"do_sample": True, "top_p": 0.9, "seed": 3},
+    "no token twice": {"num_beams": 2, "no_repeat_ngram_size": 1, "min_new_tokens": 12},
     "beam sampling": {"do_sample": True, "num_beams": 3, "seed": 4, "num_return_sequences": 2},
 }
 
@@ -60,6 +103,11 @@ def tiny_decoder(model_type: str) -> TransformersLM:
     for name, parameter in decoder.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.5)
+        elif parameter.ndim == 1:
+            parameter.data += torch.randn_like(parameter) * 0.3
+    if decoder.lm_head is None:
+        # Otherwise a token's own score outweighs what was read before it.
+        decoder.body.get_input_embeddings().weight.data *= 0.1
     return decoder.eval()
 
 
@@ -102,22 +150,75 @@ def test_token_ids_equal_generate(model_type: str, name: str) -> None:
         with torch.inference_mode():
             embeds = decoder.embed(image[None], torch.tensor([prompt]))
         assert actual[f"{i}"] == generate(decoder, embeds.clone(), options), prompt
+        if options.no_repeat_ngram_size == 1:
+            assert len(set(actual[f"{i}"][0])) >= 10
+
+
+def logits(served: Any) -> Tensor:
+    """Logits of a report given by a prompt and an image, shape (1, 12, vocab_size)."""
+    image, report = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(1)), torch.arange(12)[None] * 5 % 60
+    with torch.inference_mode():
+        scores: Tensor = served.teacher_forcing(image, torch.tensor([[7, IMAGE, 8]]), report)
+    return scores
+
+
+@pytest.mark.parametrize("model_type", DIMENSIONS)
+def test_logits_equal_those_of_transformers(model_type: str) -> None:
+    """To 1e-4, of a text that is longer than the windows."""
+    decoder = tiny_decoder(model_type)
+
+    torch.testing.assert_close(logits(serving_decoder(decoder)), logits(decoder), rtol=0, atol=1e-4)
+
+
+def wrong_window(served: Any, by: int) -> None:
+    """Let windows be longer."""
+    served.config = replace(served.config, window=served.config.window + by)
+
+
+def swapped_tables(served: Any) -> None:
+    """Let layers read each other's rotary table."""
+    served.inverse_frequencies, served.window_frequencies = served.window_frequencies, served.inverse_frequencies
+
+
+FAULTS = {
+    "window too long": partial(wrong_window, by=1),
+    "window too short": partial(wrong_window, by=-1),
+    "tables swapped": swapped_tables,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_wrong_parts_are_seen(fault: str) -> None:
+    """A window that is off by one, and the wrong rotary table, give other token ids: these comparisons would fail."""
+    decoder, found = tiny_decoder("gemma3"), []
+    for breaks in (lambda _: None, FAULTS[fault]):
+        served: Any = serving_decoder(decoder)
+        breaks(served)
+        engine = Engine(served, slots=1, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str)
+        image = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+        request = DecodeRequest(image, (IMAGE, 7), GenerationOptions(max_new_tokens=20, **OPTIONS["no token twice"]))
+        found.append((run(engine, {"": request}), logits(served)))
+
+    (ids, scores), (other_ids, other_scores) = found
+    assert ids != other_ids
+    assert (scores - other_scores).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(
-    ("model_type", "window", "positions"),
+    ("model_type", "setting"),
     [
-        ("mistral", {"sliding_window": 24}, 24),
-        ("mistral", {"sliding_window": None}, 80),
-        ("qwen2", {"sliding_window": 24, "use_sliding_window": True, "max_window_layers": 1}, 24),
-        ("qwen2", {"sliding_window": 24, "use_sliding_window": True, "max_window_layers": 2}, 80),
-        ("qwen2", {"sliding_window": 24, "use_sliding_window": False}, 80),
+        ("gemma3", {"final_logit_softcapping": 30.0}),
+        ("gemma3", {"attn_logit_softcapping": 50.0}),
+        ("gemma3", {"use_bidirectional_attention": True}),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("gpt2", {"scale_attn_weights": False}),
+        ("phi", {"tie_word_embeddings": True}),
+        ("mistral", {"hidden_act": "relu"}),
     ],
 )
-def test_texts_end_where_a_sliding_window_begins_to_matter(
-    model_type: str, window: dict[str, Any], positions: int
-) -> None:
-    """Attention to a window is served up to the length at which it is attention to everything before."""
-    decoder = TransformersLM({**DIMENSIONS[model_type], **window})
+def test_settings_that_are_not_served_are_named(model_type: str, setting: dict[str, Any]) -> None:
+    """What would be computed wrongly is refused."""
+    (name,) = setting
 
-    assert serving_decoder(decoder.eval()).max_positions == positions
+    with pytest.raises(ValueError, match="activation" if name == "hidden_act" else name):
+        TransformersLM({**DIMENSIONS[model_type], **setting}).served()

@@ -118,7 +118,7 @@ def test_steps_have_room_for_all_that_they_write(precision: str, at_start: bool,
         pytest.skip("this processor does not multiply integers")
     for module in (causal_lm_step, cross_attention_step, product):
         fenced(module, at_start=at_start)
-    for dimensions in (test_kernels.LLAMA, test_kernels.WIDE):
+    for dimensions in (test_kernels.LLAMA, test_kernels.WIDE, test_kernels.PHI, test_kernels.GEMMA3):
         test_kernels.check(dimensions, precision, slots=2, rows=3)
     for kind in ("keras", "bert"):
         test_cross_attention_step.check(kind, precision, (2, 3, 7), 2e-6 if precision == "fp32" else 2e-2)

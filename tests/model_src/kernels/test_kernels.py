@@ -26,6 +26,13 @@ LLAMA |= {"activation": "silu", "gated": True}
 QWEN2 = {**LLAMA, "attention_bias": True}
 # Its heads together are wider than its layers.
 WIDE = BIOGPT | {"width": 64, "heads": 4, "head_width": 32, "feedforward": 64, "layers": 3}
+QWEN3 = LLAMA | {"query_key_norms": True, "window": 4, "window_layers": [0, 1]}
+PHI = BIOGPT | {"position_offset": None, "parallel": True, "activation": "gelu_tanh", "tied": False, "head_bias": True}
+PHI |= {"query_key_norms": True, "kv_heads": 2}
+GEMMA3 = LLAMA | {"activation": "gelu_tanh", "query_key_norms": True, "post_norms": True, "embedding_scale": 3.0}
+GEMMA3 |= {"tied": True, "layers": 3, "window": 4, "window_layers": [0, 2], "window_rotary": True}
+DECODERS = {"biogpt": BIOGPT, "llama": LLAMA, "qwen2": QWEN2, "wide heads": WIDE}
+DECODERS |= {"qwen3": QWEN3, "phi": PHI, "gemma3": GEMMA3}
 
 
 def decoder(dimensions: dict[str, Any], precision: str = "int8_dynamic") -> CausalLMDecoder:
@@ -109,7 +116,7 @@ def test_a_large_input_coarsens_its_group_alone() -> None:
     )  # of the first group: half a unit of 1000 / 127 for each input
 
 
-@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA, QWEN2, WIDE], ids=["biogpt", "llama", "qwen2", "wide heads"])
+@pytest.mark.parametrize("dimensions", DECODERS.values(), ids=DECODERS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 @pytest.mark.parametrize(("slots", "rows"), [(1, 1), (2, 3), (3, 5)])
 def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> None:
@@ -130,13 +137,14 @@ def check(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> 
     history = history.to(layered.norm.weight.dtype)
     token_ids = torch.randint(0, c.vocab_size, (slots, rows))
     columns_of = torch.stack([torch.randperm(length)[:rows] for _ in range(slots)])
-    positions = torch.full((slots, rows), 20)
+    positions, earlier = torch.full((slots, rows), 20), torch.randint(14, 20, (slots + 1, columns))
     mask = torch.rand(slots, 1, rows, length) < 0.6
     mask.scatter_(3, columns_of[:, None, :, None], True)
     results = []
     for network in (layered, compiled):
         state = network.new_state(slots + 1)
         state.cache.layers = [layer.clone() for layer in history]
+        state.positions = earlier.clone()
         with torch.inference_mode():
             logits = network.step(
                 state, state.cache.places(slice(0, slots), columns_of, length), token_ids, positions, mask
@@ -154,7 +162,7 @@ def check(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> 
         assert torch.allclose(*first, atol=1e-5), "the first layer reads the same numbers"
 
 
-@pytest.mark.parametrize("dimensions", [BIOGPT, LLAMA, QWEN2], ids=["biogpt", "llama", "qwen2"])
+@pytest.mark.parametrize("dimensions", DECODERS.values(), ids=DECODERS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
 def test_slots_are_independent_in_the_compiled_step(dimensions: dict[str, Any], precision: str) -> None:
     """A slot's logits are the same, bit for bit, alone and with others."""
@@ -180,10 +188,11 @@ def test_slots_are_independent_in_the_compiled_step(dimensions: dict[str, Any], 
         assert torch.equal(logits([slot])[0], together[slot])
 
 
+@pytest.mark.parametrize("dimensions", [LLAMA, PHI, GEMMA3], ids=["llama", "phi", "gemma3"])
 @pytest.mark.parametrize("precision", ["fp32", "int8_dynamic"])
-def test_a_step_on_several_threads(same_on_all_threads: Any, precision: str) -> None:
+def test_a_step_on_several_threads(same_on_all_threads: Any, precision: str, dimensions: dict[str, Any]) -> None:
     """Each phase begins when all threads have ended the one before."""
-    network = decoder(LLAMA, precision)
+    network = decoder(dimensions, precision)
     pack(network)
     columns, mask = torch.arange(5, 8).expand(2, 3), torch.ones(2, 1, 3, 8, dtype=torch.bool)
 
@@ -217,5 +226,5 @@ def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatc
     for network in (here, elsewhere):
         places = cache.prefix_places(slice(0, 1), 4)
         with torch.inference_mode():
-            results.append(network._score(network._hidden(x, places.columns, places, Attending(causal=True))))
+            results.append(network._score(network._hidden(x, places.columns, places, [Attending(causal=True)])))
     assert (results[0] - results[1]).norm() / results[0].norm() < 0.05

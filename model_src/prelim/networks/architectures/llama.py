@@ -1,4 +1,4 @@
-"""Keys and dimensions shared by the systems with a Llama-style decoder: Llama, Mistral, Qwen2."""
+"""Keys and dimensions shared by the systems with a Llama-style decoder: Llama, Mistral, Qwen2, Qwen3, Phi."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Renames, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
 
-MODEL_TYPES = ("llama", "mistral", "qwen2")
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "phi")
 
 KEYS: Renames = (
-    (r"^model\.(embed_tokens|layers|norm)\.", r"decoder.body.\1."),
+    (r"^model\.(embed_tokens|layers|norm|final_layernorm)\.", r"decoder.body.\1."),
     (r"^lm_head\.", "decoder.lm_head."),
 )
 """Key of LlamaForCausalLM in `transformers` -> our key."""
@@ -41,12 +41,17 @@ _CONFIG = (
     "use_sliding_window",
     "max_window_layers",
     "layer_types",
+    "layer_norm_eps",
+    "partial_rotary_factor",
+    "qk_layernorm",
 )
 """Settings in config.json that cannot be inferred from the shapes of the weights; others are computed here."""
 
 _VISIBLE = ("hidden_size", "intermediate_size", "num_hidden_layers")
 _BODY = "decoder.body."
 _ATTENTION = f"{_BODY}layers.0.self_attn."
+_PHI = "mlp.fc1.weight"
+"""Of the first half of Phi's feed-forward, which has no gates."""
 
 
 def decoder_section(
@@ -66,10 +71,14 @@ def decoder_section(
             f"{', '.join(MODEL_TYPES)}"
         )
     vocab_size, width = shapes[f"{_BODY}embed_tokens.weight"]
+    of_phi = f"{_BODY}layers.0.{_PHI}" in shapes
+    if of_phi and not config:
+        raise ArchiveError("these are the weights of a Phi, whose settings are not in them; give its config.json")
+    first = _PHI if of_phi else "mlp.gate_proj.weight"
     visible = {
         "hidden_size": width,
-        "intermediate_size": shapes[f"{_BODY}layers.0.mlp.gate_proj.weight"][0],
-        "num_hidden_layers": numbered(shapes, ".mlp.gate_proj.weight"),
+        "intermediate_size": shapes[f"{_BODY}layers.0.{first}"][0],
+        "num_hidden_layers": numbered(shapes, f".{first}"),
     }
     for name in _VISIBLE:
         if config.get(name, visible[name]) != visible[name]:
@@ -80,11 +89,7 @@ def decoder_section(
     section = {"kind": "transformers", "vocab_size": vocab_size, **visible}
     if config:
         return {**section, **_from_config(shapes, facts, config)}
-    # Qwen2 is the only one of the three with a bias in some of the projections.
-    visible_type = (
-        "qwen2" if f"{_ATTENTION}q_proj.bias" in shapes and f"{_ATTENTION}o_proj.bias" not in shapes else None
-    )
-    section["model_type"] = facts.value("decoder.model_type", "llama", stored=visible_type)
+    section["model_type"] = facts.value("decoder.model_type", "llama", stored=_visible_type(shapes))
     given = {name: facts.value(f"decoder.{name}", value) for name, value in published.items()}
     tied = "decoder.lm_head.weight" not in shapes
     if tied:
@@ -93,6 +98,13 @@ def decoder_section(
     biases = {name: True for name, there in biased.items() if there and section["model_type"] == "llama"}
     heads = _heads(shapes, given["num_attention_heads"], None)
     return {**section, **given, **heads, **biases, "tie_word_embeddings": tied}
+
+
+def _visible_type(shapes: Shapes) -> str | None:
+    """Qwen3 is the only one with norms of its queries, and Qwen2 with a bias in some of the projections."""
+    if f"{_ATTENTION}q_norm.weight" in shapes:
+        return "qwen3"
+    return "qwen2" if f"{_ATTENTION}q_proj.bias" in shapes and f"{_ATTENTION}o_proj.bias" not in shapes else None
 
 
 _BIASES = {"attention_bias": "self_attn.o_proj", "mlp_bias": "mlp.down_proj"}
