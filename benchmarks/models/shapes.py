@@ -79,6 +79,24 @@ _DEMO = {
     "pad_token_id": PAD,
 }
 
+# As in prelim.networks.architectures.xreport, with this file's token for padding.
+_XREPORT = {
+    "kind": "cross_attention",
+    "vocab_size": 30523,
+    "width": 256,
+    "layers": 3,
+    "heads": 4,
+    "head_width": 256,
+    "feedforward": 256,
+    "head_hidden": 1024,
+    "max_positions": 159,
+    "norm_eps": 1e-4,
+    "embedding_scale": 16.0,
+    "blank_padding": True,
+    "feedforward_relu": True,
+    "pad_token_id": PAD,
+}
+
 SHAPES: Mapping[str, Shape] = {
     # System 0: 347 M parameters.
     "biogpt": Shape("biogpt", _BIOGPT),
@@ -98,6 +116,8 @@ SHAPES: Mapping[str, Shape] = {
         },
     ),
     "demo": Shape("demo", _DEMO, image_tokens=36, prompt=0),
+    # System 4.
+    "xreport": Shape("xreport", _XREPORT, image_tokens=98, prompt=0),
 }
 """Name on the command line -> shape."""
 
