@@ -4,6 +4,7 @@
     python -m export.package models/demo --batching dynamic       # without in-flight batching
     python -m export.package models/demo --batching dynamic --workers 2
     python -m export.package models/demo --store elsewhere --slots 16
+    python -m export.package models/mine --images radiographs     # where model.yaml has `precision: auto`
     python -m export.package models/demo --sign archives.pem      # and model_store/demo.mar.sig
 
 Archives are reproducible: time stamps are fixed, files are sorted, and metadata of the exporting machine is removed
@@ -23,16 +24,19 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from export.choose_precision import choose_precision, describe
 from export.export_onnx import export_onnx
 from prelim.archive.archive import CONFIDENCE, CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUFFIX, TOKENIZER, VISION
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
-from prelim.archive.model_config import ModelConfig
+from prelim.archive.model_config import AUTO, ModelConfig
 from prelim.archive.signature import Signer
+from prelim.decoders.precision import Moments
 from prelim.decoders.weights_file import write_weights
 from prelim.encoding.gate import require_gate
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.card_section import write_section
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.networks.trained_decoder import Trainable, for_serving
 from terminal.arguments import CommandLine
@@ -49,8 +53,11 @@ NOT_SERVED = ("networks", "__pycache__")
 _SEED = 0
 
 
-def write_model_files(model: Model, folder: Path) -> None:
-    """Write an archive's networks, weights, tokenizer, gate, calibration and model.yaml, without code or manifest."""
+def write_model_files(model: Model, folder: Path, moments: Moments | None = None) -> None:
+    """Write an archive's networks, weights, tokenizer, gate, calibration and model.yaml, without code or manifest.
+
+    moments : by which weights of 8 bits are rounded
+    """
     require_gate(model.config, model.gate, model.config.name)
     p = model.config.preprocess
     generator = torch.Generator().manual_seed(_SEED)
@@ -74,7 +81,7 @@ def write_model_files(model: Model, folder: Path) -> None:
         export_onnx(
             insight, features.clone(), folder / f"{name}{INSIGHT_SUFFIX}", inputs="image_features", outputs=name
         )
-    write_decoder(model, folder).write(folder / CONFIG)
+    write_decoder(model, folder, moments).write(folder / CONFIG)
     model.tokenizer.save(str(folder / TOKENIZER))
     if model.gate is not None:
         model.gate.write(folder / GATE)
@@ -82,16 +89,17 @@ def write_model_files(model: Model, folder: Path) -> None:
         model.confidence.write(folder / CONFIDENCE)
 
 
-def write_decoder(model: Model, folder: Path) -> ModelConfig:
+def write_decoder(model: Model, folder: Path, moments: Moments | None = None) -> ModelConfig:
     """Write the decoder's weights in the precision of model.yaml.
 
+    moments : by which weights of 8 bits are rounded
     returns : model.yaml of the archive, with the dimensions of the served decoder
 
     Raises ArchiveError if the decoder cannot be served in this precision.
     """
     config = model.config
     try:
-        section, _, weights = for_serving(cast("Trainable", model.network.decoder), config.precision)
+        section, _, weights = for_serving(cast("Trainable", model.network.decoder), config.precision, moments)
     except ValueError as error:
         raise ArchiveError(f"precision {config.precision}: {error}") from error
     write_weights(folder / DECODER, weights)
@@ -110,12 +118,35 @@ class _Insight(nn.Module):
         return getattr(self.connector, self.method)(image_features)
 
 
-def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int, workers: int = 1) -> Path:
+def settle_precision(model: Model, images: Path | None) -> tuple[Model, Moments | None]:
+    """The model with a precision in place of `auto`, the figures by which it was chosen, and the moments to round by.
+
+    images : folder of radiographs
+
+    Raises ArchiveError as `choose_precision` does, and for a model whose confidence is of some precision.
+    """
+    if model.config.precision != AUTO:
+        return model, None
+    if model.confidence is not None:
+        raise ArchiveError(
+            f"precision is {AUTO}, but confidence.json is of one precision; name that, or remove the file"
+        )
+    choice = choose_precision(model, images)
+    chosen = choice.chosen
+    print(f"precision {chosen.precision}, {describe(chosen)}")
+    config = dataclasses.replace(model.config, precision=chosen.precision, chosen_precision=chosen)
+    return dataclasses.replace(model, config=config), choice.moments
+
+
+def write_archive(
+    model_folder: Path, store: Path, *, batching: str, slots: int, workers: int = 1, images: Path | None = None
+) -> Path:
     """Build the .mar of a model folder.
 
     batching : "in-flight" or "dynamic"
     slots    : maximum number of requests decoded together
     workers  : number of worker processes, which share the weights; more than one only with dynamic batching
+    images   : folder of radiographs, for models whose precision is `auto`
     returns  : path of the archive, `<store>/<name>.mar` or `<store>/<name>_dynamic.mar`
 
     Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, for
@@ -129,15 +160,17 @@ def write_archive(model_folder: Path, store: Path, *, batching: str, slots: int,
         raise ArchiveError(
             f"workers is {workers} with in-flight batching; only dynamic batching supports more than one"
         )
-    model = read_model_folder(model_folder, decoder_as_stored=True)
+    model, moments = settle_precision(read_model_folder(model_folder, decoder_as_stored=True), images)
     name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
     with tempfile.TemporaryDirectory() as temporary:
         extra, exported = Path(temporary, "extra"), Path(temporary, "exported")
         extra.mkdir()
         exported.mkdir()
-        write_model_files(model, extra)
+        write_model_files(model, extra, moments)
         if (model_folder / MODEL_CARD).is_file():
             shutil.copy(model_folder / MODEL_CARD, extra)
+            if model.config.chosen_precision is not None:
+                write_section(extra / MODEL_CARD, "precision", f"{describe(model.config.chosen_precision)}\n")
         shutil.copytree(ROOT / "handlers", extra / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(LIBRARY, extra / "prelim", ignore=shutil.ignore_patterns(*NOT_SERVED))
         serving = Path(temporary, "model-config.yaml")
@@ -185,6 +218,9 @@ def main() -> None:
         "--workers", type=int, default=1, help="worker processes; more than one only with --batching dynamic"
     )
     parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="radiographs by which `precision: auto` is chosen, at most 100"
+    )
+    parser.add_argument(
         "--sign", type=Path, metavar="KEY", help="sign the archive: an elliptic curve key in PEM (docs/operate.md)"
     )
     arguments = parser.parse_args()
@@ -197,6 +233,7 @@ def main() -> None:
                 batching=arguments.batching,
                 slots=arguments.slots,
                 workers=arguments.workers,
+                images=arguments.images,
             )
     except ArchiveError as error:
         sys.exit(f"{error}")

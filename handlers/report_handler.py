@@ -75,6 +75,8 @@ class ReportHandler:
         self.metrics.describe(generator.slots, compiled=generator.not_compiled is None or on_gpu)
         if generator.not_compiled is not None:
             log("not_compiled", reason=generator.not_compiled)
+        if generator.other_family is not None and not on_gpu:
+            log("other_processor", chosen_for=generator.other_family, precision=config.precision)
         self.initialized = True
         log(
             "ready",

@@ -20,10 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from prelim.archive.archive import CONFIDENCE
+from prelim.archive.model_config import AUTO
 from prelim.encoding.gate import pool
-from prelim.errors import PrelimError
+from prelim.errors import ArchiveError, PrelimError
 from prelim.generation.confidence import Inputs, read_sentences
 from prelim.labels.labeler import Labeler
+from prelim.networks.card_section import write_section
 from prelim.networks.model_folder import MODEL_CARD, Model, hash_model, read_model_folder
 from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
@@ -32,7 +34,6 @@ from training.datasets.study import SPLITS
 from training.datasets.templates import LabelReader
 from training.datasets.trained_on import name_weights, read_trained_on
 from training.evaluate import add_source_arguments, check_model_folder, make_source
-from training.evaluation.card_section import write_section
 from training.evaluation.confidence import (
     IsWrong,
     Sentences,
@@ -81,6 +82,8 @@ def _run(arguments: argparse.Namespace) -> None:
     trained_on = read_trained_on(folder)
     source = make_source(arguments, trained_on)
     model = read_model_folder(folder, calibrated=arguments.measure)
+    if model.config.precision == AUTO:
+        raise ArchiveError(f"precision is {AUTO}; a calibration is of one precision: name it in model.yaml")
     with sign_of_life("reading the data"):
         data = read_data(source, arguments.split, with_images=True, trained_on=trained_on)
     sentences = read(model, data, Path(source.path), arguments)

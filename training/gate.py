@@ -28,6 +28,7 @@ from prelim.archive.model_config import ModelConfig
 from prelim.decoders.weights_file import read_weights
 from prelim.encoding.gate import Gate, hash_encoder, pool, read_gate
 from prelim.errors import PrelimError
+from prelim.networks.card_section import write_section
 from prelim.networks.model_folder import MODEL_CARD, read_network
 from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
@@ -36,7 +37,6 @@ from training.datasets.source import Source, drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
 from training.datasets.trained_on import name_weights, read_trained_on, split_known
 from training.evaluate import add_source_arguments, check_model_folder, make_source
-from training.evaluation.card_section import write_section
 from training.evaluation.encoding import ServedEncoder
 from training.evaluation.external import read_known, read_other_radiographs
 from training.evaluation.foreign_images import write_altered_images, write_foreign_images

@@ -12,7 +12,7 @@ import itertools
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,21 +20,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.agreement.reading import Reading, open_engine, read
 from benchmarks.decode.table import number
 from benchmarks.machine import commit, describe_machine
-from benchmarks.models.real_models import SMOLLM2, Prefix, RealModel, real_model
+from benchmarks.models.real_models import SMOLLM2, load_model
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
-from prelim.generation.decode_request import DecodeRequest
-from prelim.generation.options import GenerationOptions
+from prelim.networks.agreement import LIMIT, Prefix, Reading, RealModel, read, write
+from prelim.networks.moments import input_moments
 from prelim.networks.trained_decoder import serving_decoder
 from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
-
-LIMIT = 0.02
-"""Share of tokens that a precision may change under greedy decoding and still be a default."""
 
 BEAMS = (1, 3)
 SLOW = {"nf4": 4}
@@ -115,8 +111,8 @@ def compare(
     )
 
 
-def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
-    """Compare every precision with fp32, greedy and with beams."""
+def measure(model: RealModel, precisions: Sequence[str], *, rounded: bool = False) -> list[Agreement]:
+    """Compare every precision with fp32, greedy and with beams; `rounded` as in `_decoders`."""
     exact = serving_decoder(model.decoder, "fp32")
     texts: dict[int, list[Text]] = {}
     for beams in BEAMS:
@@ -127,23 +123,31 @@ def measure(model: RealModel, precisions: Sequence[str]) -> list[Agreement]:
     table = []
     for precision, beams in itertools.product(precisions, BEAMS):
         with sign_of_life(f"{model.name}, {precision}, beams {beams}"):
-            decoder = serving_decoder(model.decoder, precision)
-            some = texts[beams][:: SLOW.get(precision, 1)]
-            prefixes = [text.prefix for text in some]
-            readings = read(decoder, model, prefixes, [text.token_ids for text in some])
-            written = write(decoder, model, prefixes, beams)
+            some: list[Text] = []
+            readings, written = [], []
+            for decoder, part in _decoders(model, precision, texts[beams][:: SLOW.get(precision, 1)], rounded=rounded):
+                prefixes = [text.prefix for text in part]
+                some += part
+                readings += read(decoder, model, prefixes, [text.token_ids for text in part])
+                written += write(decoder, model, prefixes, beams)
             table.append(compare(precision, beams, some, readings, written))
     return table
 
 
-def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], beams: int) -> list[tuple[int, ...]]:
-    """Token ids that a decoder generates after each prefix, end of text included."""
-    options = GenerationOptions(num_beams=beams, max_new_tokens=model.new_tokens)
-    requests = {
-        f"{i}": DecodeRequest(prefix.image_embeds, prefix.prompt_ids, options) for i, prefix in enumerate(prefixes)
-    }
-    done = open_engine(decoder, model).decode(requests)
-    return [done[key][0].token_ids for key in requests]
+def _decoders(
+    model: RealModel, precision: str, texts: Sequence[Text], *, rounded: bool
+) -> Iterator[tuple[Decoder[Any], Sequence[Text]]]:
+    """Decoders, and the texts that each is compared by.
+
+    rounded : weights of 8 bits are rounded by what layers read; each decoder by one half of the texts, for the other
+    """
+    if not rounded:
+        yield serving_decoder(model.decoder, precision), texts
+        return
+    halves = texts[::2], texts[1::2]
+    for own, other in (halves, halves[::-1]):
+        moments = input_moments(model.decoder, [text.prefix for text in other], [text.token_ids for text in other])
+        yield serving_decoder(model.decoder, precision, moments=moments), own
 
 
 def worst(tables: Mapping[str, Sequence[Agreement]]) -> dict[str, float]:
@@ -211,6 +215,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tokens", type=int, default=48, help=f"maximum length of a text of {SMOLLM2} in tokens (%(default)s)"
     )
+    parser.add_argument(
+        "--rounded",
+        action="store_true",
+        help="round 8-bit weights by what layers read, as packaging does with --images",
+    )
     parser.add_argument("--date", help="date to write into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     given = parser.parse_args(arguments)
@@ -224,17 +233,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "models": {},
         "left_out": [],
+        "rounded": given.rounded,
     }
     tables: dict[str, list[Agreement]] = {}
     for name in given.models:
         try:
-            model = real_model(name, given.images, given.prompts, given.tokens)
+            model = load_model(name, given.images, given.prompts, given.tokens)
         except FileNotFoundError as error:
             record["left_out"].append(str(error))
             continue
         except ArchiveError as error:
             sys.exit(str(error))
-        tables[model.name] = measure(model, given.precisions)
+        tables[model.name] = measure(model, given.precisions, rounded=given.rounded)
         rows = [dataclasses.asdict(row) | {"share": row.share} for row in tables[model.name]]
         record["models"][model.name] = {"about": model.about, "rows": rows}
     if not tables:

@@ -11,12 +11,14 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from benchmarks.machine import Machine
 from benchmarks.models.shapes import Shape, Work
+from prelim.kernels import GROUP, fits
 
 _REPETITIONS = 8
 _BUFFER_BYTES = 1 << 29
@@ -97,16 +99,16 @@ def _products() -> dict[str, tuple[Callable[[], Tensor], ...]]:
     matrix = torch.randn(_SIDE, _SIDE)
     half = matrix.bfloat16()
     bytes_ = torch.randint(-128, 128, (_SIDE, _SIDE), dtype=torch.int8)
-    weight = torch.quantize_per_tensor(matrix, 0.05, 0, torch.qint8)
-    packed = torch.ops.quantized.linear_prepack(weight, None)
+    # numba takes a second to import, and only this needs it.
+    from prelim.kernels.product import packed_product
+
+    units = torch.ones(_SIDE, _SIDE // GROUP, dtype=torch.bfloat16)
+    ours = [packed_product(bytes_, units, None)] if fits(bytes_) else []
     return {
         "fp32": (lambda: matrix @ matrix.T,),
         "bf16": (lambda: half @ half.T,),
-        # FBGEMM with prepacked weights (includes quantizing its input, 1/2000 of the time), and oneDNN.
-        "int8": (
-            lambda: torch.ops.quantized.linear_dynamic(matrix, packed),
-            lambda: torch._int_mm(bytes_, bytes_.T),
-        ),
+        # oneDNN, and our own kernel (includes quantizing its input, 1/2000 of the time).
+        "int8": (lambda: torch._int_mm(bytes_, bytes_.T), *(partial(product, matrix) for product in ours)),
     }
 
 

@@ -5,21 +5,18 @@ Random weights cannot show the quality of precisions: where all tokens are nearl
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from benchmarks.machine import ROOT
 from benchmarks.models import smollm2
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim.decoders.decoder import IMAGE
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
+from prelim.networks.agreement import Prefix, RealModel, real_model
 from prelim.networks.model_folder import read_model_folder
 
 DATA = ROOT.parent / "shared" / "data"
@@ -28,41 +25,10 @@ DATA = ROOT.parent / "shared" / "data"
 SMOLLM2 = "smollm2"
 """Name of SmolLM2 on the command line, instead of a model folder."""
 
-_ENCODED_TOGETHER = 16
 _SMALLEST_PART = 0.6
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """The input of a decoder before generation.
-
-    image_embeds : Tensor, shape (num_tokens, width)
-    prompt_ids   : as in `DecodeRequest`
-    """
-
-    image_embeds: Tensor
-    prompt_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class RealModel:
-    """A trained decoder and prefixes of the same form as when it is served.
-
-    about      : description of the model and its prefixes, for the table
-    decoder    : in float32, as in a model folder
-    new_tokens : maximum length of a text, in tokens
-    """
-
-    name: str
-    about: str
-    decoder: nn.Module
-    prefixes: Sequence[Prefix]
-    eos_token_id: int
-    pad_token_id: int
-    new_tokens: int
-
-
-def real_model(name: str, images: int, prompts: int, new_tokens: int) -> RealModel:
+def load_model(name: str, images: int, prompts: int, new_tokens: int) -> RealModel:
     """Load a model folder or SmolLM2.
 
     name       : path of the folder, or SMOLLM2
@@ -87,21 +53,8 @@ def _smollm2(count: int, new_tokens: int) -> RealModel:
 
 
 def _of_folder(folder: Path, count: int) -> RealModel:
-    model = read_model_folder(folder)
-    config, network = model.config, model.network
-    prompt = config.prompter(model.tokenizer).ids(None, None)
     where, files = _images(count)
-    pixels = [preprocess(read_radiograph(file, config.input), config.preprocess) for file in files]
-    prefixes: list[Prefix] = []
-    with torch.inference_mode():
-        for start in range(0, len(pixels), _ENCODED_TOGETHER):
-            pixel_values = torch.from_numpy(np.stack(pixels[start : start + _ENCODED_TOGETHER]))
-            prefixes += [Prefix(embeds, prompt) for embeds in network.connector(network.vision(pixel_values))]
-    tokens, new_tokens = config.tokenizer, config.generation.max_new_tokens
-    about = f"{config.name} {config.version}, {len(prefixes)} images ({where}), up to {new_tokens} tokens each"
-    return RealModel(
-        config.name, about, network.decoder, prefixes, tokens.eos_token_ids[0], tokens.pad_token_id, new_tokens
-    )
+    return real_model(read_model_folder(folder), files, where)
 
 
 def _images(count: int) -> tuple[str, list[bytes]]:

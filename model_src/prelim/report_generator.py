@@ -33,6 +33,7 @@ from prelim.generation.image_roles import default_options
 from prelim.generation.options import MAX_NEW_TOKENS, USUAL_NEW_TOKENS, GenerationOptions
 from prelim.generation.outcome import isolate
 from prelim.generation.text_stream import TextStreams
+from prelim.kernels import family
 from prelim.report import Alternative, Report, Token, cut_at_stop, sections
 
 __all__ = ["EMPTY_REPORT", "ReportGenerator", "ReportRequest"]
@@ -61,6 +62,7 @@ class ReportGenerator:
               USUAL_NEW_TOKENS, or the model's default if that is more
 
     not_compiled : why decoding steps are not compiled, None where they are
+    other_family : the kind of processor for which the precision was chosen, None if it is this one's
 
     Raises ArchiveError when `max_cache_mb` is too small for the model's default options or for `max_new_tokens`, and
     when that is below the model's default.
@@ -95,6 +97,8 @@ class ReportGenerator:
         self.max_new_tokens = self._limit(max_new_tokens)
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
+        chosen = self.config.chosen_precision
+        self.other_family = None if chosen is None or chosen.family == family() else chosen.family
         self._engine: Engine[PendingReport] = Engine(
             decoder,
             slots=slots,

@@ -16,13 +16,15 @@ from prelim.archive.archive import DECODER, load_decoder, read_archive
 from prelim.archive.manifest import write_manifest
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
-from prelim.decoders.precision import PRECISIONS
+from prelim.decoders.packed import pack
+from prelim.decoders.precision import PRECISIONS, quantize
 from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear, NF4Linear
 from prelim.decoders.weights_file import materialize
 from prelim.errors import ArchiveError
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.kernels import rotated
 from prelim.networks.model_folder import read_model_folder
 from prelim.networks.trained_decoder import for_serving, serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
@@ -148,24 +150,27 @@ def test_batch_does_not_change_reports(build: Callable[[], Any], precision: str)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])
-@pytest.mark.parametrize("layer_class", [Int8Linear, Int8DynamicLinear])
-def test_int8_is_within_half_a_unit(layer_class: type[Int8Linear], rows: int) -> None:
+@pytest.mark.parametrize("precision", ["int8", "int8_dynamic"])
+def test_int8_is_within_half_a_unit(precision: str, rows: int) -> None:
     """Stored weights have an error of at most half a unit, and all kernels use exactly these, whole or in part."""
     torch.manual_seed(0)
-    weight, bias = torch.randn(96, 64) * torch.logspace(-6, 3, 96)[:, None], torch.randn(96)
+    weight, bias = torch.randn(96, 128) * torch.logspace(-6, 3, 96)[:, None], torch.randn(96)
     weight[5] = 0
-    layer = layer_class(64, 96, bias=True)
-    stored = {name: materialize(tensor) for name, tensor in layer_class.stored(weight).items()}
-    layer.load_state_dict({**stored, "bias": bias}, assign=True)
-    scale = stored["scale"].float()[:, None]
+    decoder: Any = quantize(nn.ModuleDict({"layer": nn.Linear(128, 96)}), precision)
+    stored = {name: materialize(tensor) for name, tensor in decoder["layer"].stored(weight).items()}
+    decoder["layer"].load_state_dict({**stored, "bias": bias}, assign=True)
+    scale = stored["scale"].float().repeat_interleave(64, dim=1)
     restored = stored["weight"].float() * scale
 
-    assert ((restored - weight).abs() <= scale * 0.501).all()
-    x = torch.randn(rows, 64)
+    turn = rotated if precision == "int8_dynamic" else lambda tensor: tensor
+    assert ((restored - turn(weight)).abs() <= scale * 0.501).all()
+    restored = turn(restored)
+    x = torch.randn(rows, 128)
     expected = nn.functional.linear(x, restored, bias)
     with torch.inference_mode():
-        dtype = PRECISIONS["int8" if layer_class is Int8Linear else "int8_dynamic"].dtype
-        actual = layer.to(dtype)(x.to(dtype)).float()
+        dtype = PRECISIONS[precision].dtype
+        layer: Any = pack(decoder.to(dtype))["layer"]
+        actual = layer(x.to(dtype)).float()
         part = layer.part(x.to(dtype), 10, 30).float()
     size = weight.norm(dim=1) + bias.abs()
     assert ((actual - expected).abs() / size).max() < 0.1

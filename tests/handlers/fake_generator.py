@@ -18,12 +18,17 @@ class FakeGenerator:
 
     def __init__(self, slots: int = 4) -> None:
         self.config = SimpleNamespace(
-            name="fake", version="7", architecture="words", generation=GenerationOptions(max_new_tokens=6)
+            name="fake",
+            version="7",
+            architecture="words",
+            precision="int8",
+            generation=GenerationOptions(max_new_tokens=6),
         )
         self.sha256 = "0" * 64
         self.image_features_shape = (49, 576)
         self.slots = slots
         self.not_compiled: str | None = None
+        self.other_family: str | None = None
         self.max_images = 4
         self.takes_prompts = self.takes_messages = True
         self.accepts = ("indication", "age")

@@ -52,6 +52,19 @@ def test_a_step_that_is_not_compiled_is_reported(
     assert [line["reason"] for line in events(caplog, "not_compiled")] == ([reason] if reason else [])
 
 
+@pytest.mark.parametrize("other", [None, "x86-64 with AVX512-VNNI"])
+def test_a_precision_for_other_processors_is_reported(
+    serve: Callable[..., Frontend], generator: FakeGenerator, caplog: pytest.LogCaptureFixture, other: str | None
+) -> None:
+    """The start says which kind of processor it was chosen for, where this is another."""
+    caplog.set_level(logging.INFO)
+    generator.other_family = other
+    serve()
+
+    lines = [(line["chosen_for"], line["precision"]) for line in events(caplog, "other_processor")]
+    assert lines == ([(other, "int8")] if other else [])
+
+
 @pytest.mark.parametrize("given", ["case-7", 64 * "a", "", "two words", 65 * "a", "caf\u00e9"])
 def test_id_of_a_request_is_in_log_and_error(frontend: Frontend, caplog: pytest.LogCaptureFixture, given: str) -> None:
     """The header's over HTTP, the input's over gRPC, where it is well formed; otherwise TorchServe's."""

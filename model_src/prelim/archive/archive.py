@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from prelim.archive.manifest import Manifest, read_manifest
 from prelim.archive.mar import unpack_mar
-from prelim.archive.model_config import ModelConfig
+from prelim.archive.model_config import AUTO, ModelConfig
 from prelim.decoders import empty_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
@@ -71,7 +71,10 @@ def _archive(folder: Path, manifest: Manifest) -> Archive:
     for name in (CONFIG, *ARCHIVE_FILES):
         if name not in manifest.files:
             raise ArchiveError(f"{folder} lacks {name}; build the archive with `make archive`")
-    return Archive(folder, ModelConfig.read(folder / CONFIG), manifest.files, manifest.sha256)
+    config = ModelConfig.read(folder / CONFIG)
+    if config.precision == AUTO:
+        raise ArchiveError(f"{folder / CONFIG}: precision is {AUTO}; an archive has one, which packaging chooses")
+    return Archive(folder, config, manifest.files, manifest.sha256)
 
 
 def load_decoder(archive: Archive, device: str = "cpu", *, packed: bool = False) -> Decoder[Any]:

@@ -39,6 +39,27 @@ class SpecialTokens:
         return (self.eos_token_id,) if isinstance(self.eos_token_id, int) else self.eos_token_id
 
 
+AUTO = "auto"
+"""The precision of a model folder whose archive gets the fastest one that keeps what the model writes."""
+
+
+@dataclass(frozen=True)
+class ChosenPrecision:
+    """Section `chosen_precision` of an archive's model.yaml: what `precision: auto` became when it was packaged.
+
+    precision : the first that changes few enough tokens
+    family    : the kind of processor that it was chosen for and measured on, of `prelim.kernels.family`
+    images, tokens : images that fp32 wrote for, and all tokens of these texts
+    changed   : precision -> share of the tokens that it changes, of those that were tried
+    """
+
+    precision: str
+    family: str
+    images: int
+    tokens: int
+    changed: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The contents of model.yaml.
@@ -53,7 +74,9 @@ class ModelConfig:
     input        : which images are accepted and how they are rendered
     preprocess   : how they become pixel_values
     generation   : defaults of the generation options
-    precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with them
+    precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with
+                   them; or AUTO, which packaging replaces by one
+    chosen_precision : how it did, in archives
     prompt       : the text around the image, for decoders that read it as a prefix
     confirm_below : of models with confidence.json: sentences with a lower confidence are to be confirmed. At 0.9 these
                    are 90 % of the wrong ones
@@ -71,14 +94,15 @@ class ModelConfig:
     preprocess: PreprocessConfig
     generation: GenerationOptions
     precision: str = "fp32"
+    chosen_precision: ChosenPrecision | None = None
     prompt: PromptConfig | None = None
     confirm_below: float = 0.9
 
     def __post_init__(self) -> None:
         if not isinstance(self.confirm_below, int | float) or not 0 < self.confirm_below < 1:
             raise ArchiveError(f"confirm_below is {self.confirm_below!r}; allowed: above 0 and below 1")
-        if self.precision not in PRECISIONS:
-            raise ArchiveError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
+        if self.precision not in (allowed := (*PRECISIONS, AUTO)):
+            raise ArchiveError(f"precision is {self.precision!r}; allowed: {', '.join(allowed)}")
 
     @classmethod
     def read(cls, path: Path) -> "ModelConfig":
@@ -100,8 +124,9 @@ class ModelConfig:
             values = dict(_check(cls, contents))
             for name, section in _SECTIONS.items():
                 values[name] = section(**_check(section, values.get(name), name))
-            if values.get("prompt") is not None:
-                values["prompt"] = PromptConfig(**_check(PromptConfig, values["prompt"], "prompt"))
+            for name, section in _OPTIONAL.items():
+                if values.get(name) is not None:
+                    values[name] = section(**_check(section, values[name], name))
             values["generation"] = GenerationOptions.from_mapping(values.get("generation") or {})
             return cls(**values)
         except (TypeError, ValueError, InvalidOption, ArchiveError) as error:
@@ -124,6 +149,7 @@ class ModelConfig:
 
 
 _SECTIONS: dict[str, Any] = {"tokenizer": SpecialTokens, "input": InputConfig, "preprocess": PreprocessConfig}
+_OPTIONAL: dict[str, Any] = {"prompt": PromptConfig, "chosen_precision": ChosenPrecision}
 
 
 def _check(cls: Any, values: Any, section: str = "") -> Mapping[str, Any]:

@@ -24,12 +24,14 @@ from prelim.decoders.quantized import (
 )
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.token_embedding import TokenEmbedding
-from prelim.kernels import GROUP, fits, unavailable
+from prelim.kernels import GROUP, fits, packs, unavailable
 
 STEP_ROWS = 16
 """At most so many rows of a request take part in a step; more queries than that are a prefix."""
 
 _DTYPES = (torch.float32, torch.bfloat16)
+_DYNAMIC = (Int8DynamicLinear, Int8DynamicEmbedding)
+_FEW_BITS = (Int8Linear, Int8Embedding, NF4Linear)
 
 MakeFunction = Callable[[Any, int, int], ProductFunction]
 """Layer, first and last (exclusive) of the outputs -> their product."""
@@ -55,9 +57,12 @@ def _compile(layer: Any, start: int, stop: int, *, packed: bool) -> ProductFunct
         if layer.shape[1] % GROUP == 0:
             return product.nf4_product(numbers, absmax, code, (stop - start, layer.shape[1]), bias)
         return product.stored_product(layer.dequantized()[start:stop], None, bias)
-    weight, scale = layer.weight[start:stop], getattr(layer, "scale", None)
-    make = product.packed_product if packed and fits(weight) else product.stored_product
-    return make(weight, None if scale is None else scale[start:stop], bias)
+    weight: Tensor = layer.weight[start:stop]
+    if isinstance(layer, _DYNAMIC):
+        make = product.packed_product if fits(weight) else product.turned_product
+        return make(weight, layer.scale[start:stop], bias)
+    scale = layer.scale[start:stop] if hasattr(layer, "scale") else None
+    return (product.packed_product if packed and fits(weight) else product.stored_product)(weight, scale, bias)
 
 
 class PackedLinear(nn.Module):
@@ -147,10 +152,6 @@ class PackedTokenEmbedding(nn.Module):
         return self._product
 
 
-_DYNAMIC = (Int8DynamicLinear, Int8DynamicEmbedding)
-_FEW_BITS = (Int8Linear, Int8Embedding, NF4Linear)
-
-
 def pack(decoder: nn.Module, *, shared: bool = False) -> nn.Module:
     """The decoder with layers that multiply each row by itself, where this processor has kernels for it.
 
@@ -181,14 +182,15 @@ def _replace(decoder: nn.Module, make: MakeFunction, *, prefix: bool) -> None:
     """Replace layers by products, innermost first."""
     for parent in reversed(list(decoder.modules())):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, _DYNAMIC) or (make is _reorder and isinstance(layer, _FEW_BITS)):
+            if make is _reorder and isinstance(layer, _FEW_BITS):
                 continue
             if make is _reorder and isinstance(layer, nn.Linear | TokenEmbedding) and layer.weight.dtype not in _DTYPES:
                 continue
             if isinstance(layer, TokenEmbedding | Int8Embedding):
                 setattr(parent, name, PackedTokenEmbedding(layer, make))
             elif isinstance(layer, nn.Linear | Int8Linear | NF4Linear):
-                setattr(parent, name, PackedLinear(layer, make, prefix=prefix))
+                own = not packs(torch.int8) if isinstance(layer, _DYNAMIC) else prefix
+                setattr(parent, name, PackedLinear(layer, make, prefix=own))
             elif isinstance(layer, AdaptedLinear) and make is not _reorder:
                 setattr(parent, name, PackedAdapted(layer, make))
 
@@ -201,7 +203,7 @@ def _products(parts: Sequence[_Part], vocabulary: Any) -> tuple[list[Any], Any] 
     """The products of a step and the one that scores tokens; None if not all are compiled, or not alike."""
     from prelim.kernels.product import Product
 
-    kinds = PackedLinear | PackedTokenEmbedding | Int8DynamicLinear | Int8DynamicEmbedding
+    kinds = PackedLinear | PackedTokenEmbedding
     if not all(isinstance(layer, kinds) for layer in (*(layer for layer, _, _ in parts), vocabulary)):
         return None
     found = [layer.product(start, stop) for layer, start, stop in parts]
@@ -215,13 +217,16 @@ def _causal_lm_step(decoder: CausalLMDecoder) -> Any:
     """The step of a decoder whose products are all compiled, else None."""
     from prelim.kernels.causal_lm_step import CompiledStep, StepShape
 
+    c = decoder.config
     stack: list[Any] = list(decoder.layers)
+    # A step has no room for inputs that a product has added.
+    if any(width % GROUP for width in (c.width, c.heads * stack[0].head_width, c.feedforward)):
+        return None
     layers = [linear for layer in stack for linear in (layer.qkv, layer.out, layer.up, layer.down)]
     vocabulary: Any = decoder.words if decoder.lm_head is None else decoder.lm_head
     found = _products([(layer, 0, None) for layer in layers], vocabulary)
-    if found is None or any(product.inputs % GROUP for product in (*found[0], found[1])):
+    if found is None:
         return None
-    c = decoder.config
     # Where attention and feed-forward read the same, the second norm of a layer is not used.
     norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2 or layer.norm1)] + [decoder.norm]
     # Nothing has been computed before the first norm, so the first of these is not used.

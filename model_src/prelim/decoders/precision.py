@@ -1,5 +1,6 @@
 """In what precision a decoder's weights are stored and computed with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,6 +44,13 @@ PRECISIONS = {
 }
 
 
+FASTEST_FIRST = {
+    "x86-64 with AVX512-VNNI": ("int8_dynamic", "bf16"),
+    "with compiled steps": ("int8", "bf16"),
+    "without compiled steps": ("bf16",),
+}
+"""Precisions that are faster than fp32 by the kind of processor, `prelim.kernels.family`."""
+
 _QUANTIZED = (Int8Linear, Int8Embedding, NF4Linear)
 _EXACT = ("inverse_frequencies", "window_frequencies")
 """Tensors that lose their meaning when they are rounded."""
@@ -72,19 +80,28 @@ def _replacement(layer: nn.Module, wanted: Precision, *, tied: bool, scores: boo
     return None
 
 
-def stored_weights(decoder: nn.Module, weights: Weights, precision: str) -> dict[str, Tensor | LazyTensor]:
+Moments = Mapping[str, Tensor]
+"""Layer -> the sum of x x' over all x that it read, shape (inputs, inputs)."""
+
+
+def stored_weights(
+    decoder: nn.Module, weights: Weights, precision: str, moments: Moments | None = None
+) -> dict[str, Tensor | LazyTensor]:
     """The weights of a decoder as they are stored.
 
     decoder : as `quantize` made it
     weights : of the decoder as it was before
+    moments : of the layers whose integers are rounded by what they read; others are rounded to the nearest
     """
+    moments = moments or {}
     dtype = PRECISIONS[precision].dtype
     quantized = {f"{name}.": layer for name, layer in decoder.named_modules() if isinstance(layer, _QUANTIZED)}
     stored: dict[str, Tensor | LazyTensor] = {}
     for name, tensor in weights.items():
         layer = name.removesuffix("weight")
         if layer != name and layer in quantized:
-            stored |= {layer + leaf: part for leaf, part in quantized[layer].stored(tensor).items()}
+            parts = quantized[layer].stored(tensor, moments.get(layer.removesuffix(".")))
+            stored |= {layer + leaf: part for leaf, part in parts.items()}
         else:
             stored[name] = tensor if name in _EXACT else _as(tensor, dtype)
     return stored

@@ -3,28 +3,40 @@
 Each class says with `stored` how the weights of the layer that it stands for are stored, and computes with those.
 """
 
-import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
+from prelim.decoders.rounding import round_by_moments
 from prelim.decoders.weights_file import LazyTensor, Weights, materialize
-from prelim.kernels import NF4_BLOCK, fits
+from prelim.kernels import GROUP, NF4_BLOCK, rotated
 
 ProductFunction = Callable[[Tensor], Tensor]
 """Rows of shape (..., inputs) -> (..., outputs)."""
 
-FEW_ROWS = 24
-"""Up to so many rows PyTorch's kernel for 8-bit weights beats making 16-bit ones of them first (measured on a CPU)."""
+
+def _whole(inputs: int) -> int:
+    """Inputs of whole groups."""
+    return -(-inputs // GROUP) * GROUP
+
+
+def _filled(weight: Tensor) -> Tensor:
+    """In float32, with zeros up to whole groups."""
+    return pad(weight.float(), (0, _whole(weight.shape[1]) - weight.shape[1]))
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """As rotated inputs are multiplied with it, whole groups."""
+    return rotated(_filled(weight))
 
 
 def _int8_scale(weight: Tensor) -> Tensor:
-    """What one unit of each row's integers is worth: bfloat16, so that no kernel has to round it further."""
-    peak = weight.float().abs().amax(dim=1)
+    """What one unit of each group's integers is worth: bfloat16, so that no kernel has to round it further."""
+    peak = _filled(weight).view(len(weight), -1, GROUP).abs().amax(dim=2)
     scale = (peak / 127).to(torch.bfloat16)
     # Rounded down, the largest weight would no longer fit.
     too_small = scale.float() * 127 < peak
@@ -32,31 +44,52 @@ def _int8_scale(weight: Tensor) -> Tensor:
     return scale.where(scale > 0, 1)
 
 
-def _int8_weight(weight: Tensor) -> Tensor:
-    scale = _int8_scale(weight).float()
-    return (weight.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+def _int8_weight(weight: Tensor, moments: Tensor | None = None) -> Tensor:
+    units = _int8_scale(weight).float().repeat_interleave(GROUP, dim=1)[:, : weight.shape[1]]
+    if moments is not None:
+        return round_by_moments(weight.float(), units, moments)
+    return (weight.float() / units).round().clamp(-127, 127).to(torch.int8)
 
 
-def _int8(weight: Tensor | LazyTensor) -> Weights:
-    """A matrix as integers of -127 to 127 with one scale a row."""
-    shape = tuple(weight.shape)
+def _restored(weight: Tensor, scale: Tensor) -> Tensor:
+    """The numbers that integers stand for, in float32."""
+    return weight * scale.float().repeat_interleave(GROUP, dim=-1)[..., : weight.shape[-1]]
+
+
+def _int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights:
+    """A matrix as integers of -127 to 127, with a scale for every GROUP neighboring inputs of a row.
+
+    moments : of what is multiplied with it; without, integers are the nearest
+    """
+    outputs, inputs = weight.shape
+    groups = _whole(inputs) // GROUP
     return {
-        "weight": LazyTensor(shape, torch.int8, lambda: _int8_weight(materialize(weight))),
-        "scale": LazyTensor(shape[:1], torch.bfloat16, lambda: _int8_scale(materialize(weight))),
+        "weight": LazyTensor((outputs, inputs), torch.int8, lambda: _int8_weight(materialize(weight), moments)),
+        "scale": LazyTensor((outputs, groups), torch.bfloat16, lambda: _int8_scale(materialize(weight))),
     }
+
+
+def _turned_int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights:
+    """The same of what rotated inputs are multiplied with."""
+    shape = (weight.shape[0], _whole(weight.shape[1]))
+    # Both sides of the moments are those of rotated inputs.
+    moments = None if moments is None else _turned(_turned(moments).T)
+    return _int8(LazyTensor(shape, torch.float32, lambda: _turned(materialize(weight))), moments)
 
 
 class Int8Linear(nn.Module):
     """A linear layer whose weights have 8 bits, and what it reads 16: the weights stay in their file, and are shared.
 
     weight : Tensor of int8, shape (outputs, inputs)
-    scale  : Tensor of bfloat16, shape (outputs,)
+    scale  : Tensor of bfloat16, shape (outputs, inputs / GROUP, rounded up)
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs, dtype=torch.int8), requires_grad=False)
-        self.scale = nn.Parameter(torch.ones(outputs, dtype=torch.bfloat16), requires_grad=False)
+        self.scale = nn.Parameter(
+            torch.ones(outputs, _whole(inputs) // GROUP, dtype=torch.bfloat16), requires_grad=False
+        )
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     stored = staticmethod(_int8)
@@ -65,117 +98,76 @@ class Int8Linear(nn.Module):
         """The layer, shape (..., outputs), for x of shape (..., inputs)."""
         return self.part(x, 0, len(self.weight))
 
+    def matrix(self, start: int, stop: int) -> Tensor:
+        """The weights of outputs `start` to `stop`, shape (stop - start, inputs), in float32."""
+        return _restored(self.weight[start:stop], self.scale[start:stop])
+
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone, shape (..., stop - start)."""
-        y = _int8_product(x, self.weight[start:stop], self.scale[start:stop])
+        y = linear(x, self.matrix(start, stop).to(x.dtype))
         return y if self.bias is None else y + self.bias[start:stop]
 
 
 class Int8Embedding(nn.Module):
     """Token embeddings of 8 bits, by which tokens are scored as `Int8Linear` does it."""
 
+    dtype = torch.bfloat16
+
     def __init__(self, vocab_size: int, width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(vocab_size, width, dtype=torch.int8), requires_grad=False)
-        self.scale = nn.Parameter(torch.ones(vocab_size, dtype=torch.bfloat16), requires_grad=False)
+        self.scale = nn.Parameter(
+            torch.ones(vocab_size, _whole(width) // GROUP, dtype=torch.bfloat16), requires_grad=False
+        )
 
     stored = staticmethod(_int8)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Embeddings, shape (..., width)."""
-        return self.weight[token_ids] * self.scale[token_ids][..., None]
+        return self.rows(token_ids).to(self.dtype)
+
+    def rows(self, token_ids: Tensor | slice) -> Tensor:
+        """Embeddings, shape (..., width), in float32."""
+        return _restored(self.weight[token_ids], self.scale[token_ids])
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
-        return _int8_product(hidden, self.weight, self.scale)
-
-
-def _int8_product(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """X in 16 bits times the transposed weights."""
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
-    # The kernel loads whole registers and does not check alignment; it crashes on unaligned input.
-    fits = rows.shape[1] % 32 == rows.data_ptr() % 16 == weight.data_ptr() % 16 == 0
-    if len(rows) <= FEW_ROWS and x.device.type == "cpu" and fits:
-        y = torch._weight_int8pack_mm(rows, weight, scale)
-    else:
-        y = linear(rows, weight.to(x.dtype)) * scale
-    return y.view(*x.shape[:-1], -1)
-
-
-class _Fbgemm:
-    """A product with 8-bit weights by FBGEMM, for processors that `prelim.kernels` has nothing for.
-
-    What is multiplied with the weights is rounded to 8 bits too, each row by its own largest value: so no row depends
-    on which others are computed with it. Source: Khudia et al., "FBGEMM", 2021; Dettmers et al., "LLM.int8()", 2022,
-    section 2, for scales by row.
-    """
-
-    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
-        zero_points = torch.zeros(len(scale), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # That quantized tensors will go from a later PyTorch: docs/decisions/0010-int8-on-a-cpu.md.
-            warnings.simplefilter("ignore", UserWarning)
-            quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero_points, 0)
-        self._packed = torch.ops.quantized.linear_prepack(quantized, None)
-        self._bias = bias
-        # Without VNNI the kernel adds two products in 16 bits, for which what is multiplied must have 7.
-        self._levels = 127 if torch.cpu._is_vnni_supported() else 63
-
-    def __call__(self, x: Tensor) -> Tensor:
-        # A row of zeros becomes NaN, which the kernel reads as some integer; times the peak of zero it is zero again.
-        peak = x.abs().amax(dim=-1, keepdim=True)
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x / peak, 1 / self._levels, self._levels + 1, self._packed
-        )
-        return y.mul_(peak) if self._bias is None else torch.addcmul(self._bias, y, peak)
-
-
-def _product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> ProductFunction:
-    """Weights packed for the fastest product that there is: a copy, of this process alone."""
-    if not fits(weight):
-        return _Fbgemm(weight, scale, bias)
-    # numba takes a second to import, and only this precision needs it.
-    from prelim.kernels.product import packed_product
-
-    return packed_product(weight, scale, bias)
+        return linear(hidden, self.rows(slice(None)).to(hidden.dtype))
 
 
 class Int8DynamicLinear(Int8Linear):
-    """A linear layer that multiplies integers: weights and what it reads have 8 bits. The fastest on a CPU."""
+    """A linear layer that multiplies integers, once it is packed: what it reads has 8 bits too. The fastest on a CPU.
+
+    Where no kernel multiplies integers, what it reads stays as it is.
+
+    weight : of whole groups, each rotated (`prelim.kernels.rotation`)
+    """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
-        super().__init__(inputs, outputs, bias=bias)
-        self._products: dict[tuple[int, int], ProductFunction] = {}
+        super().__init__(_whole(inputs), outputs, bias=bias)
+        self._inputs = inputs
 
-    def part(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Outputs `start` to `stop` alone, shape (..., stop - start)."""
-        return self.product(start, stop)(x)
+    stored = staticmethod(_turned_int8)
 
-    def product(self, start: int = 0, stop: int | None = None) -> ProductFunction:
-        """The product that gives outputs `start` to `stop`, packed when it is first wanted."""
-        stop = len(self.weight) if stop is None else stop
-        if (start, stop) not in self._products:
-            bias = None if self.bias is None else self.bias[start:stop]
-            self._products[start, stop] = _product(self.weight[start:stop], self.scale[start:stop], bias)
-        return self._products[start, stop]
+    def matrix(self, start: int, stop: int) -> Tensor:
+        """The weights of outputs `start` to `stop`, shape (stop - start, inputs), in float32."""
+        return _turned(super().matrix(start, stop))[:, : self._inputs]
 
 
 class Int8DynamicEmbedding(Int8Embedding):
     """Token embeddings of 8 bits, by which tokens are scored as `Int8DynamicLinear` does it."""
 
+    dtype = torch.float32
+
     def __init__(self, vocab_size: int, width: int) -> None:
-        super().__init__(vocab_size, width)
-        self._product: ProductFunction | None = None
+        super().__init__(vocab_size, _whole(width))
+        self._width = width
 
-    def scores(self, hidden: Tensor) -> Tensor:
-        """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
-        return self.product()(hidden)
+    stored = staticmethod(_turned_int8)
 
-    def product(self) -> ProductFunction:
-        """The product that scores tokens, packed when it is first wanted."""
-        if self._product is None:
-            self._product = _product(self.weight, self.scale, None)
-        return self._product
+    def rows(self, token_ids: Tensor | slice) -> Tensor:
+        """Embeddings, shape (..., width), in float32."""
+        return rotated(super().rows(token_ids))[..., : self._width]
 
 
 class NF4Linear(nn.Module):
@@ -198,8 +190,8 @@ class NF4Linear(nn.Module):
         self._state: Any = None
 
     @staticmethod
-    def stored(weight: Tensor | LazyTensor) -> Weights:
-        """How a matrix is stored."""
+    def stored(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights:
+        """How a matrix is stored; what it is multiplied with decides nothing."""
         numbers = weight.shape[0] * weight.shape[1]
         return {
             "weight": LazyTensor((numbers // 2, 1), torch.uint8, partial(_nf4, weight, 0)),

@@ -64,18 +64,31 @@ def unavailable() -> str | None:
     return None
 
 
-def fits(weight: Tensor) -> bool:
-    """Whether this processor has kernels for packed weights of shape (outputs, inputs), int8, bfloat16 or float32."""
+def packs(dtype: torch.dtype) -> bool:
+    """Whether this processor has kernels for packed weights of a dtype: int8, bfloat16 or float32."""
     has_numbers = {
         torch.float32: torch.cpu._is_avx512_supported,
         torch.bfloat16: torch.cpu._is_avx512_bf16_supported,
         torch.int8: torch.cpu._is_vnni_supported,
-    }.get(weight.dtype)
-    return (
-        has_numbers is not None
-        and has_numbers()
-        and torch.cpu._is_avx512_supported()
-        and weight.device.type == "cpu"
-        and weight.shape[1] % GROUP == 0
-        and unavailable() is None
-    )
+    }.get(dtype)
+    return has_numbers is not None and has_numbers() and torch.cpu._is_avx512_supported() and unavailable() is None
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Tensor of float32, shape (..., inputs), inputs a multiple of GROUP, each group rotated; twice gives x again."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < GROUP:
+        matrix = torch.cat([torch.cat([matrix, matrix], dim=1), torch.cat([matrix, -matrix], dim=1)])
+    return (x.unflatten(-1, (-1, GROUP)) @ (matrix.to(x.device) / GROUP**0.5)).flatten(-2)
+
+
+def family() -> str:
+    """The kind of processor, by what is compiled for it: a key of `prelim.decoders.precision.FASTEST_FIRST`."""
+    if packs(torch.int8):
+        return "x86-64 with AVX512-VNNI"
+    return "with compiled steps" if unavailable() is None else "without compiled steps"
+
+
+def fits(weight: Tensor) -> bool:
+    """Whether this processor has a kernel for these weights, shape (outputs, inputs), when they are packed."""
+    return weight.device.type == "cpu" and weight.shape[1] % GROUP == 0 and packs(weight.dtype)

@@ -48,9 +48,9 @@ def normalize(numbers: Numbers) -> Any:
 
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
-def _finish(sums, weight_scales, bias, start):
+def _finish(sums, bias, start):
     for j in range(BLOCK):
-        sums[j] = sums[j] * weight_scales[start + j] + bias[start + j]
+        sums[j] += bias[start + j]
 
 
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
@@ -73,9 +73,7 @@ def activate(numbers: Numbers) -> Any:
     store, sums_of, max_rows = numbers.store, numbers.sums, numbers.max_rows
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
-    def activated(
-        weights, weight_scales, bias, values, scales, corrections, gated, kind, to_values, to_scales, to_corrections
-    ):
+    def activated(weights, bias, values, scales, corrections, gated, kind, to_values, to_scales, to_corrections):
         """The calling thread's share of the first half of the feed-forward, as the second half reads."""
         rows = values.shape[0]
         width = to_values.shape[1]
@@ -90,9 +88,9 @@ def activate(numbers: Numbers) -> Any:
                     sums_of(weights, start, BLOCK, values, scales, corrections, row, count, gates)
                 sums_of(weights, second, BLOCK, values, scales, corrections, row, count, sums)
                 for i in range(count):
-                    _finish(sums[i], weight_scales, bias, second)
+                    _finish(sums[i], bias, second)
                     if gated:
-                        _finish(gates[i], weight_scales, bias, start)
+                        _finish(gates[i], bias, start)
                     _apply(kind, gates[i] if gated else sums[i])
                     if gated:
                         for j in range(BLOCK):

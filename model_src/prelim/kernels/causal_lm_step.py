@@ -30,7 +30,7 @@ _CALL = ("first_slot", "slots", "rows", "length", "all_slots", "columns", "rotar
 _ADDRESSES = (
     *("x", "qkv", "gathered", "part", "logits", "places", "masks", "caches", "cosines", "sines"),
     *("values", "scales", "corrections", "wide_values", "wide_scales", "wide_corrections"),
-    *("norms", "post_norms", "head_norms", "kinds", "matrices", "vocab_weights", "vocab_scales", "vocab_bias"),
+    *("norms", "post_norms", "head_norms", "kinds", "matrices", "vocab_weights", "vocab_bias"),
 )
 _ARGUMENTS = np.dtype([(name, np.int64) for name in (*_SIZES, *_CALL, *_ADDRESSES)] + [("eps", np.float32)], align=True)
 
@@ -80,7 +80,7 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached) -> Any:
         head_norms = carray(address(a.head_norms), (a.layers, 2, 2, a.head_width), np.float32)
         part = carray(address(a.part), (rows, a.width), np.float32)
         added, adding = part if a.post else x, not a.post
-        matrices = carray(address(a.matrices), (a.layers, 4, 3), np.int64)
+        matrices = carray(address(a.matrices), (a.layers, 4, 2), np.int64)
         room = np.empty(a.width, np.float32)
         columns = np.empty(a.length, np.int32), np.empty(a.length, np.float32)
         for layer in range(a.layers):
@@ -93,15 +93,13 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached) -> Any:
                 *(room, v_width, s_width, c_width),
             )
             _barrier()
-            scale = carray(address(m[0, 1]), (heads_width,), np.float32)
-            bias = carray(address(m[0, 2]), (heads_width,), np.float32)
-            product(m[0, 0], scale, bias, v_width, s_width, c_width, qkv, False)
-            # Of gates too, if there are some: nothing asks for the length of these two.
-            up_scale = carray(address(m[2, 1]), (a.feedforward,), np.float32)
-            up_bias = carray(address(m[2, 2]), (a.feedforward,), np.float32)
+            bias = carray(address(m[0, 1]), (heads_width,), np.float32)
+            product(m[0, 0], bias, v_width, s_width, c_width, qkv, False)
+            # Of gates too, if there are some: nothing asks for its length.
+            up_bias = carray(address(m[2, 1]), (a.feedforward,), np.float32)
             if a.parallel:
                 activated(
-                    *(m[2, 0], up_scale, up_bias, v_width, s_width, c_width, a.gated, a.activation),
+                    *(m[2, 0], up_bias, v_width, s_width, c_width, a.gated, a.activation),
                     *(wide_values, wide_scales, wide_corrections),
                 )
             _barrier()
@@ -133,11 +131,8 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached) -> Any:
             for row in range(first, last):
                 store(gathered[row], v_inner[row], s_inner[row], c_inner[row])
             _barrier()
-            scale, bias = (
-                carray(address(m[1, 1]), (a.width,), np.float32),
-                carray(address(m[1, 2]), (a.width,), np.float32),
-            )
-            product(m[1, 0], scale, bias, v_inner, s_inner, c_inner, added, adding)
+            bias = carray(address(m[1, 1]), (a.width,), np.float32)
+            product(m[1, 0], bias, v_inner, s_inner, c_inner, added, adding)
             _barrier()
             if not a.parallel:
                 normalized(
@@ -146,24 +141,20 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached) -> Any:
                 )
                 _barrier()
                 activated(
-                    *(m[2, 0], up_scale, up_bias, v_width, s_width, c_width, a.gated, a.activation),
+                    *(m[2, 0], up_bias, v_width, s_width, c_width, a.gated, a.activation),
                     *(wide_values, wide_scales, wide_corrections),
                 )
                 _barrier()
-            scale, bias = (
-                carray(address(m[3, 1]), (a.width,), np.float32),
-                carray(address(m[3, 2]), (a.width,), np.float32),
-            )
-            product(m[3, 0], scale, bias, wide_values, wide_scales, wide_corrections, added, adding)
+            bias = carray(address(m[3, 1]), (a.width,), np.float32)
+            product(m[3, 0], bias, wide_values, wide_scales, wide_corrections, added, adding)
             _barrier()
         normalized(
             *(x, norms, 2 * a.layers, a.post, part, post_norms, a.layer_norm, a.eps, room, v_width, s_width, c_width)
         )
         _barrier()
         logits = carray(address(a.logits), (rows, a.vocab_size), np.float32)
-        scale = carray(address(a.vocab_scales), (a.vocab_size,), np.float32)
         bias = carray(address(a.vocab_bias), (a.vocab_size,), np.float32)
-        score_tokens(a.vocab_weights, scale, bias, v_width, s_width, c_width, logits, False)
+        score_tokens(a.vocab_weights, bias, v_width, s_width, c_width, logits, False)
 
     return step
 
@@ -214,7 +205,7 @@ class CompiledStep:
         self._products = layers, vocabulary
         self._norms = [None if norm is None else norm.float().contiguous() for norm in (norms, post_norms, head_norms)]
         self._matrices = np.array(
-            [[(p.weights, p.scale.data_ptr(), p.bias.data_ptr()) for p in layer] for layer in layers],
+            [[(p.weights, p.bias.data_ptr()) for p in layer] for layer in layers],
             np.int64,
         )
         self._kinds = np.array(shape.kinds, np.int64)
@@ -242,7 +233,6 @@ class CompiledStep:
             "kinds": self._kinds.ctypes.data,
             "matrices": self._matrices.ctypes.data,
             "vocab_weights": vocabulary.weights,
-            "vocab_scales": vocabulary.scale.data_ptr(),
             "vocab_bias": vocabulary.bias.data_ptr(),
             "eps": shape.eps,
         }

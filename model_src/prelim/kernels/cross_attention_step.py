@@ -53,7 +53,7 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached, activation: 
     def step(pointer):
         a = carray(pointer, 1)[0]
         last = 6 * a.layers
-        matrices = carray(address(a.matrices), (last + 2, 5), np.int64)
+        matrices = carray(address(a.matrices), (last + 2, 4), np.int64)
         keys_values = carray(address(a.keys_values), (a.layers, 4), np.int64)
         settle(a, 0)
         _barrier()
@@ -62,7 +62,7 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached, activation: 
             reads = a.wide if kind == DOWN else a.gathered if kind in (TEXT_OUT, IMAGE_OUT) else a.y
             product(a, reads, matrices[number], a.qkv if kind in (QKV, QUERY) else a.part)
             if kind == UP:
-                activated(a, matrices[number, 4], a.wide if number < last else a.scored, matrices[number + 1, 3])
+                activated(a, matrices[number, 3], a.wide if number < last else a.scored, matrices[number + 1, 2])
             _barrier()
             if kind in (QKV, QUERY):
                 text = kind == QKV
@@ -118,11 +118,9 @@ class CrossAttentionStep:
         head_hidden = 0 if head is None else head.outputs
         self._numbers, self._vocabulary, self._width = (qkv.numbers, vocabulary.numbers), vocabulary, norms.shape[2]
         self._activation = ACTIVATIONS[activation]
-        matrices = np.array(
-            [(p.weights, p.scale.data_ptr(), p.bias.data_ptr(), p.inputs, p.outputs) for p in products], np.int64
-        )
+        matrices = np.array([(p.weights, p.bias.data_ptr(), p.inputs, p.outputs) for p in products], np.int64)
         bias = vocabulary.bias if vocab_bias is None else vocab_bias.float().contiguous()
-        matrices[-1, 2] = bias.data_ptr()
+        matrices[-1, 1] = bias.data_ptr()
         tables = norms.float().contiguous(), norms if head_norm is None else head_norm.float().contiguous(), bias
         self._held = products, matrices, tables
         deepest = max(product.inputs for product in products)

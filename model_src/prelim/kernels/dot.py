@@ -1,9 +1,9 @@
 """The inner product that decoding spends its time in: a few rows of numbers with a block of weights.
 
 The weights of BLOCK outputs stand together as the processor reads them: for every 32 bits of inputs (four integers of
-8 bits, two bfloat16, one float32), four registers of 16 outputs each, every output's weights side by side. So a whole
-matrix is one stream of memory. Integers of weights have 128 added, for the instruction multiplies unsigned with signed
-ones.
+8 bits, two bfloat16, one float32), four registers of 16 outputs each, every output's weights side by side; after every
+GROUP inputs of integers, the scales of all outputs for these. So a whole matrix is one stream of memory. Integers of
+weights have 128 added, for the instruction multiplies unsigned with signed ones.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VPDPBUSD, VDPBF16PS, VFMADD; the
 blocking is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, for so few rows
@@ -29,6 +29,9 @@ MAX_ROWS = {"int8": 3, "bf16": 6, "fp32": 6}
 ITEM_SIZE = {"int8": 1, "bf16": 2, "fp32": 4}
 """Bytes of a number."""
 
+SCALE_SIZE = {"int8": 2, "bf16": 0, "fp32": 0}
+"""Bytes of the scale that GROUP weights of an output share."""
+
 _FMA = "llvm.fma.v16f32"
 _LANES = 16
 _REGISTERS = BLOCK // _LANES
@@ -47,25 +50,30 @@ class _BFloat(ir.HalfType):
 _BFloat._create_instance()
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _POINTER = ir.PointerType()
-_FLOATS, _INTS = ir.VectorType(_F32, _LANES), ir.VectorType(_I32, _LANES)
+_FLOATS, _INTS, _SHORTS = (ir.VectorType(kind, _LANES) for kind in (_F32, _I32, ir.IntType(16)))
 _OPERANDS = {"int8": ir.VectorType(_I8, 4 * _LANES), "bf16": ir.VectorType(_BFloat(), 2 * _LANES), "fp32": _FLOATS}
 _SUMS = {"int8": _INTS, "bf16": _FLOATS, "fp32": _FLOATS}
 _INSTRUCTIONS = {"int8": "llvm.x86.avx512.vpdpbusd.512", "bf16": "llvm.x86.avx512bf16.dpbf16ps.512", "fp32": _FMA}
 
 
-def pack(weight: Tensor) -> Tensor:
+def pack(weight: Tensor, scale: Tensor | None = None) -> Tensor:
     """Weights as they are read here, those of missing outputs of the last block zero.
 
     weight  : Tensor of int8, bfloat16 or float32, shape (outputs, inputs), inputs a multiple of GROUP
+    scale   : Tensor of bfloat16, shape (outputs, inputs / GROUP), of integers only
     returns : Tensor of uint8, one-dimensional
     """
     outputs, inputs = weight.shape
     together = 4 // weight.element_size()
     padded = torch.nn.functional.pad(weight, (0, 0, 0, -outputs % BLOCK))
     blocks = padded.view(-1, _REGISTERS, _LANES, inputs // together, together).permute(0, 3, 1, 2, 4)
-    packed = blocks.contiguous().view(torch.uint8).flatten()
+    packed = blocks.contiguous().view(torch.uint8)
+    if scale is None:
+        return packed.flatten()
+    scales = torch.nn.functional.pad(scale, (0, 0, 0, -outputs % BLOCK)).view(-1, BLOCK, inputs // GROUP)
     # Adding 128 to a signed byte flips its highest bit.
-    return packed.bitwise_xor_(0x80) if weight.dtype == torch.int8 else packed
+    groups = packed.bitwise_xor_(0x80).view(len(scales), inputs // GROUP, -1)
+    return torch.cat([groups, scales.transpose(1, 2).contiguous().view(torch.uint8)], dim=2).flatten()
 
 
 def _spread(b: Any, value: Any, vector: Any) -> Any:
@@ -79,6 +87,12 @@ def _at(b: Any, pointer: Any, offset: Any) -> Any:
     return b.gep(pointer, [offset], source_etype=_I8)
 
 
+def _bfloats(b: Any, pointer: Any, register: int) -> Any:
+    """A register of float32 from bfloat16 in memory."""
+    bits = b.load(_at(b, pointer, _I64(register * 2 * _LANES)), typ=_SHORTS, align=2 * _LANES)
+    return b.bitcast(b.shl(b.zext(bits, _INTS), ir.Constant(_INTS, [16] * _LANES)), _FLOATS)
+
+
 def _declare(module: Any, name: str, result: Any, *operands: Any) -> Any:
     return module.declare_intrinsic(name, (), ir.FunctionType(result, operands))
 
@@ -86,9 +100,9 @@ def _declare(module: Any, name: str, result: Any, *operands: Any) -> Any:
 def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     """The function for so many rows in the LLVM module, written at its first call.
 
-    Arguments: weights of the block; rows of numbers, inputs a row; groups; scales and corrections of the groups, one
-    row after the other (of integers only); where the BLOCK sums of each row go; half a block of weights that are wanted
-    next.
+    Arguments: weights of the block; rows of numbers, inputs a row; groups; the rows' scales and corrections of the
+    groups, one row after the other (of integers only); where the BLOCK sums of each row go; half a block of weights
+    that are wanted next.
     """
     name = f"prelim_dot_{numbers}_{rows}" + "_ahead" * ahead
     if name in module.globals:
@@ -168,13 +182,16 @@ def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
 
     # the group's sums in float32
     b.position_at_end(group_end)
-    added = summed
+    added, after = summed, next_weight
     if integers:
         scale = [_spread(b, b.load(_at(b, scales, place[row]), typ=_F32), _FLOATS) for row in range(rows)]
-        added = {cell: b.call(fma, [b.sitofp(summed[cell], _FLOATS), scale[cell[0]], total[cell]]) for cell in cells}
+        of_weights = [_bfloats(b, next_weight, register) for register in range(_REGISTERS)]
+        unit = {(row, register): b.fmul(scale[row], of_weights[register]) for row, register in cells}
+        added = {cell: b.call(fma, [b.sitofp(summed[cell], _FLOATS), unit[cell], total[cell]]) for cell in cells}
+        after = _at(b, next_weight, _I64(BLOCK * SCALE_SIZE[numbers]))
     next_group = b.add(group, _I64(1))
     group.add_incoming(next_group, group_end)
-    weight.add_incoming(next_weight, group_end)
+    weight.add_incoming(after, group_end)
     value.add_incoming(next_value, group_end)
     fetched.add_incoming(next_fetch, group_end)
     for cell in cells:

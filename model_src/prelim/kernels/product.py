@@ -11,9 +11,9 @@ from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
 from prelim.kernels import GROUP, stored, team
-from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, dot, pack
+from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, SCALE_SIZE, dot, pack
 from prelim.kernels.kept import kernel
-from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantize, round_to_bfloat16
+from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantize, rotate, round_to_bfloat16
 from prelim.kernels.strip import INPUTS
 
 _barrier, _thread_number, _team_size = team.barrier, team.thread_number, team.team_size
@@ -67,6 +67,9 @@ STORED = {
 }
 """By the dtype of the weights; rows stay as they are."""
 
+TURNED = Numbers("stored_turned", np.float32, rotate, stored.MAX_ROWS)
+"""Rows are rotated, and not rounded."""
+
 
 @cache
 def packed_sums(name: str) -> Any:
@@ -74,7 +77,7 @@ def packed_sums(name: str) -> Any:
 
     name : of the numbers
     """
-    size = ITEM_SIZE[name]
+    size, scale_size = ITEM_SIZE[name], SCALE_SIZE[name]
     integers = name == "int8"
     max_rows = MAX_ROWS[name]
     alone = {rows: dot(name, rows, ahead=False) for rows in range(1, max_rows + 1)}
@@ -87,6 +90,7 @@ def packed_sums(name: str) -> Any:
         """Sums of outputs `start` to `start + BLOCK` for `rows` rows from `row` on, into `sums`, (MAX_ROWS, BLOCK).
 
         weights             : address of all weights
+        start               : a multiple of BLOCK
         values              : shape (all rows, inputs)
         scales, corrections : shape (all rows, inputs / GROUP), of integers
         """
@@ -96,8 +100,8 @@ def packed_sums(name: str) -> Any:
         scale = scales.ctypes.data + row * groups * 4
         correction = corrections.ctypes.data + row * groups * 4
         out = sums.ctypes.data
-        weights += start * inputs * size
-        block = BLOCK * inputs * size
+        block = BLOCK * (inputs * size + groups * scale_size)
+        weights += start // BLOCK * block
         # The first rows wait for the block to come from memory; with the next ones, the next block comes.
         following = weights + block + (row // max_rows - 1) * (block // 2)
         if rows == max_rows and 0 < row <= 2 * max_rows:
@@ -125,7 +129,7 @@ def multiply(numbers: Numbers) -> Any:
     max_rows, sums_of = numbers.max_rows, numbers.sums
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
-    def product(weights, weight_scales, bias, values, scales, corrections, out, add):
+    def product(weights, bias, values, scales, corrections, out, add):
         """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
         rows = values.shape[0]
         outputs = out.shape[1]
@@ -140,17 +144,17 @@ def multiply(numbers: Numbers) -> Any:
                 for i in range(count):
                     if add:
                         for j in range(width):
-                            out[row + i, start + j] += sums[i, j] * weight_scales[start + j] + bias[start + j]
+                            out[row + i, start + j] += sums[i, j] + bias[start + j]
                     else:
                         for j in range(width):
-                            out[row + i, start + j] = sums[i, j] * weight_scales[start + j] + bias[start + j]
+                            out[row + i, start + j] = sums[i, j] + bias[start + j]
 
     return product
 
 
 _ARGUMENTS = np.dtype(
     [(name, np.int64) for name in ("rows", "inputs", "outputs", "x", "values", "scales", "corrections")]
-    + [(name, np.int64) for name in ("weights", "weight_scales", "bias", "out")]
+    + [(name, np.int64) for name in ("weights", "bias", "out")]
 )
 
 
@@ -170,10 +174,9 @@ def _compiled(numbers: Numbers) -> Any:
         for row in range(first, last):
             store(x[row], values[row], scales[row], corrections[row])
         _barrier()
-        weight_scales = carray(address(a.weight_scales), (a.outputs,), np.float32)
         bias = carray(address(a.bias), (a.outputs,), np.float32)
         out = carray(address(a.out), (a.rows, a.outputs), np.float32)
-        product(a.weights, weight_scales, bias, values, scales, corrections, out, False)
+        product(a.weights, bias, values, scales, corrections, out, False)
 
     return whole
 
@@ -203,7 +206,6 @@ class Product:
     numbers : what rows are turned into
     weights : address of the weights, as `numbers` reads them
     held    : what is at that address
-    scale   : Tensor, shape (outputs,), or None for weights that have none
     bias    : Tensor, shape (outputs,), or None
     """
 
@@ -213,12 +215,10 @@ class Product:
         shape: tuple[int, int],
         weights: int,
         held: Sequence[Any],
-        scale: Tensor | None,
         bias: Tensor | None,
     ) -> None:
         self.numbers, self.weights, self._held = numbers, weights, held
         self.outputs, self.inputs = shape
-        self.scale = torch.ones(self.outputs) if scale is None else scale.float().contiguous()
         self.bias = torch.zeros(self.outputs) if bias is None else bias.float().contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -228,8 +228,8 @@ class Product:
         rows = torch.nn.functional.pad(x.reshape(-1, x.shape[-1]).float(), (0, padding)).contiguous()
         room = StoredRows(self.numbers, len(rows), self.inputs)
         out = torch.empty(len(rows), self.outputs)
-        of_weights = self.weights, self.scale.data_ptr(), self.bias.data_ptr()
         sizes = len(rows), self.inputs, self.outputs
+        of_weights = self.weights, self.bias.data_ptr()
         arguments = np.array((*sizes, rows.data_ptr(), *room.addresses(), *of_weights, out.data_ptr()), np.int64)
         team.run(_compiled(self.numbers), arguments.ctypes.data)
         return out.view(*x.shape[:-1], self.outputs).to(x.dtype)
@@ -239,22 +239,43 @@ def packed_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) ->
     """The product with a packed copy of the weights, which is of this process alone; rows are rounded to their dtype.
 
     weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
+    scale  : Tensor of numbers of bfloat16, shape (outputs, inputs / GROUP), of integers only
     """
-    packed = pack(weight)
+    packed = pack(weight, None if scale is None else scale.bfloat16())
     shape = (weight.shape[0], weight.shape[1])
-    return Product(PACKED[weight.dtype], shape, packed.data_ptr(), (packed,), scale, bias)
+    return Product(PACKED[weight.dtype], shape, packed.data_ptr(), (packed,), bias)
 
 
 def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
     """The product with the weights where they are; where rows of them do not fill registers, with a copy.
 
     weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
+    scale  : Tensor of numbers of bfloat16, shape (outputs, inputs / GROUP, rounded up), of integers only
     """
     # `pad` copies also where nothing is added.
     missing = -weight.shape[1] % INPUTS
     weight = torch.nn.functional.pad(weight, (0, missing)) if missing else weight.contiguous()
     shape = (weight.shape[0], weight.shape[1])
-    return Product(STORED[weight.dtype], shape, weight.data_ptr(), (weight,), scale, bias)
+    if scale is None:
+        return Product(STORED[weight.dtype], shape, weight.data_ptr(), (weight,), bias)
+    return _of_parts(STORED[weight.dtype], shape, (weight, scale.bfloat16().contiguous()), bias)
+
+
+def turned_product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Product:
+    """The product of rotated rows with the weights where they are.
+
+    weight : Tensor of int8, shape (outputs, inputs), inputs a multiple of GROUP
+    scale  : Tensor of numbers of bfloat16, shape (outputs, inputs / GROUP)
+    """
+    return _of_parts(
+        TURNED, (weight.shape[0], weight.shape[1]), (weight.contiguous(), scale.bfloat16().contiguous()), bias
+    )
+
+
+def _of_parts(numbers: Numbers, shape: tuple[int, int], held: tuple[Tensor, ...], bias: Tensor | None) -> Product:
+    """The product with weights that lie in several places."""
+    parts = np.array([tensor.data_ptr() for tensor in held], np.int64)
+    return Product(numbers, shape, parts.ctypes.data, (*held, parts), bias)
 
 
 def nf4_product(packed: Tensor, absmax: Tensor, code: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Product:
@@ -268,5 +289,4 @@ def nf4_product(packed: Tensor, absmax: Tensor, code: Tensor, shape: tuple[int, 
     byte = torch.arange(256)
     pairs = torch.stack([code[byte >> 4], code[byte & 15]], dim=1).float().contiguous()
     held = packed.contiguous(), absmax.contiguous(), pairs
-    parts = np.array([tensor.data_ptr() for tensor in held], np.int64)
-    return Product(STORED[torch.uint8], shape, parts.ctypes.data, (*held, parts), None, bias)
+    return _of_parts(STORED[torch.uint8], shape, held, bias)

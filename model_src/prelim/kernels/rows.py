@@ -8,6 +8,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from prelim.kernels import GROUP
+from prelim.kernels.rotation import rotate_group, round_group
 
 FINITE_OR_NOT = {"contract"}
 """Liberties of the compiler with floating point: NaN and infinity keep their meaning, so that they reach the logits."""
@@ -16,9 +17,6 @@ SUMS = {"contract", "reassoc"}
 """The same, and sums may take another order, which depends on their number of terms alone."""
 
 _F = np.float32
-_LEVELS = _F(127)
-_SMALLEST = _F(1e-36)
-"""Groups whose largest number is smaller count as zeros: 127 divided by it is not a float32."""
 
 
 @intrinsic
@@ -155,29 +153,23 @@ def rms_norm(x, weight, eps, y):
         y[j] = x[j] * factor * weight[j]
 
 
-@njit(fastmath=FINITE_OR_NOT, error_model="numpy")
+@njit
 def quantize(x, values, scales, corrections):
-    """Integers of -127 to 127 for x, shape (inputs,), with one scale for GROUP of them.
+    """Integers of -127 to 127 for x, shape (inputs,), with one scale for GROUP of them, each group rotated.
 
-    A group that has a NaN or an infinity gets it as its scale, and becomes NaN where it is multiplied.
+    A group that has a NaN or an infinity gets a scale that is not finite, and becomes NaN where it is multiplied.
 
     corrections : what `dot` starts from, because its weights have 128 added
     """
     for g in range(x.shape[0] // GROUP):
-        # As integers, the bits of numbers without a sign have the order of the numbers, with infinity and NaN on top.
-        bits = np.int32(0)
-        for j in range(GROUP):
-            bits = max(bits, _bits_of_float(x[g * GROUP + j]) & np.int32(0x7FFFFFFF))
-        peak = _float_of_bits(bits)
-        factor = _LEVELS / peak if _SMALLEST < peak < _F(np.inf) else _F(0)
-        total = np.int32(0)
-        for j in range(GROUP):
-            # Infinity and NaN times zero are NaN, which no integer stands for.
-            value = np.int32(np.rint(x[g * GROUP + j] * factor)) if factor > 0 else np.int32(0)
-            values[g * GROUP + j] = value
-            total += value
-        scales[g] = peak / _LEVELS
-        corrections[g] = -128 * total
+        round_group(x[g * GROUP :], values[g * GROUP :], scales[g:], corrections[g:])
+
+
+@njit
+def rotate(x, values, scales, corrections):
+    """X, shape (inputs,), each group rotated; scales and corrections are of integers only."""
+    for g in range(x.shape[0] // GROUP):
+        rotate_group(x[g * GROUP :], values[g * GROUP :])
 
 
 @njit

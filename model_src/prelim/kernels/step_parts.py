@@ -11,7 +11,7 @@ from prelim.kernels import GROUP, team
 from prelim.kernels.attention import Cached, gather
 from prelim.kernels.dot import BLOCK
 from prelim.kernels.product import Numbers, multiply, share
-from prelim.kernels.rows import FINITE_OR_NOT, address, gelu, gelu_tanh, layer_norm, relu
+from prelim.kernels.rows import FINITE_OR_NOT, address, copy, gelu, gelu_tanh, layer_norm, relu
 
 _barrier = team.barrier
 
@@ -66,24 +66,23 @@ def part_product(numbers: Numbers) -> Any:
         _barrier()
         return values
 
-    ready = as_they_are if dtype is np.float32 else stored
+    ready = as_they_are if store is copy else stored
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
     def product(a, reads, of, to):
         """The product of one matrix.
 
         reads : address of rows of as many numbers as the matrix has inputs
-        of    : weights, scales and bias of the matrix (addresses), its inputs and outputs
+        of    : weights and bias of the matrix (addresses), its inputs and outputs
         to    : address of what it gives, shape (rows, outputs)
         """
-        count, inputs, outputs = a.slots * a.rows, of[3], of[4]
+        count, inputs, outputs = a.slots * a.rows, of[2], of[3]
         values = carray(address(a.values), (count, inputs), dtype)
         scales = matrix(a.scales, count, inputs // GROUP)
         corrections = carray(address(a.corrections), (count, inputs // GROUP), np.int32)
         values = ready(matrix(reads, count, inputs), values, scales, corrections)
-        scale = carray(address(of[1]), (outputs,), np.float32)
-        bias = carray(address(of[2]), (outputs,), np.float32)
-        multiplied(of[0], scale, bias, values, scales, corrections, matrix(to, count, outputs), False)
+        bias = carray(address(of[1]), (outputs,), np.float32)
+        multiplied(of[0], bias, values, scales, corrections, matrix(to, count, outputs), False)
 
     return product
 

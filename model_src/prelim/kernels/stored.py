@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
-from prelim.kernels import NF4_BLOCK
+from prelim.kernels import GROUP, NF4_BLOCK
 from prelim.kernels.dot import BLOCK
 from prelim.kernels.rows import address, of_bfloat16
 from prelim.kernels.strip import STRIP, STRIP_ROWS, strip_dot
@@ -36,10 +36,16 @@ def _bf16(weights, first, inputs, count, room):
 
 @njit(inline="always")
 def _int8(weights, first, inputs, count, room):
-    stored = carray(address(weights + first * inputs), (count, inputs), np.int8)
+    """Weights is the address of two others: of the integers and their scales."""
+    groups = -(-inputs // GROUP)
+    parts = carray(address(weights), (2,), np.int64)
+    stored = carray(address(parts[0] + first * inputs), (count, inputs), np.int8)
+    scales = carray(address(parts[1] + 2 * first * groups), (count, groups), np.uint16)
     for i in range(count):
-        for j in range(inputs):
-            room[i, j] = np.float32(stored[i, j])
+        for group in range(groups):
+            scale = of_bfloat16(scales[i, group])
+            for j in range(group * GROUP, min(group * GROUP + GROUP, inputs)):
+                room[i, j] = np.float32(stored[i, j]) * scale
 
 
 @njit(inline="always")
@@ -58,7 +64,13 @@ def _nf4(weights, first, inputs, count, room):
                 room[i, group * NF4_BLOCK + j] *= scales[i, group]
 
 
-_WIDEN = {"stored_fp32": _fp32, "stored_bf16": _bf16, "stored_int8": _int8, "stored_nf4": _nf4}
+_WIDEN = {
+    "stored_fp32": _fp32,
+    "stored_bf16": _bf16,
+    "stored_int8": _int8,
+    "stored_turned": _int8,
+    "stored_nf4": _nf4,
+}
 
 KINDS = tuple(_WIDEN)
 

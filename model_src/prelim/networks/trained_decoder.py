@@ -9,7 +9,7 @@ from prelim import decoders
 from prelim.decoders import empty_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
-from prelim.decoders.precision import stored_weights
+from prelim.decoders.precision import Moments, stored_weights
 from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 
 KINDS = (*decoders.KINDS, "transformers")
@@ -51,28 +51,42 @@ class Trainable(Protocol):
         """
 
 
-def for_serving(decoder: Trainable, precision: str) -> tuple[dict[str, Any], nn.Module, dict[str, Tensor | LazyTensor]]:
+def for_serving(
+    decoder: Trainable, precision: str, moments: Moments | None = None
+) -> tuple[dict[str, Any], nn.Module, dict[str, Tensor | LazyTensor]]:
     """Convert a decoder to the form stored in an archive.
 
+    moments : as `stored_weights` takes them
     returns : section `decoder` of model.yaml, the served decoder without weights, and its stored weights
 
     Raises ValueError if the decoder cannot be served in this precision.
     """
     section, weights = decoder.served()
     empty = empty_decoder(section, precision)
-    return section, empty, stored_weights(empty, weights, precision)
+    return section, empty, stored_weights(empty, weights, precision, moments)
+
+
+def materialized(weights: Weights) -> dict[str, Tensor]:
+    """All tensors in memory."""
+    return {name: materialize(tensor) for name, tensor in weights.items()}
 
 
 def serving_decoder(
-    decoder: nn.Module, precision: str = "fp32", *, packed: bool = True, device: str = "cpu"
+    decoder: nn.Module,
+    precision: str = "fp32",
+    *,
+    packed: bool = True,
+    device: str = "cpu",
+    moments: Moments | None = None,
 ) -> Decoder[Any]:
     """Convert a decoder in memory to the form that is served from an archive.
 
-    packed : pack the weights for the processor; see `pack`
+    packed  : pack the weights for the processor; see `pack`
+    moments : as `stored_weights` takes them
 
     Raises ValueError as `for_serving` does.
     """
-    _, served, weights = for_serving(cast("Trainable", decoder), precision)
-    served.load_state_dict({name: materialize(tensor) for name, tensor in weights.items()}, assign=True)
+    _, served, weights = for_serving(cast("Trainable", decoder), precision, moments)
+    served.load_state_dict(materialized(weights), assign=True)
     served = served.eval().requires_grad_(False).to(device)
     return cast("Decoder[Any]", pack(served, shared=not packed))

@@ -12,11 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
+from prelim.decoders.causal_lm import CausalLMConfig
 from prelim.decoders.sight import prefix_sight
 from prelim.decoders.teacher_forcing import check_positions, insert_images, join
-from prelim.decoders.weights_file import LazyTensor
+from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.kernels import GROUP
 from prelim.networks.adapters import adapt, join_adapters
 from prelim.networks.causal_lm_sources import sources, with_rotary
+
+_Weights = dict[str, Tensor | LazyTensor]
 
 
 class TransformersLM(nn.Module):
@@ -80,7 +84,7 @@ class TransformersLM(nn.Module):
         sights = prefix_sight(num_tokens, token_ids, self.config.sliding_window, mutual=True)
         return dict(zip(("full_attention", "sliding_attention"), sights, strict=False))
 
-    def served(self) -> tuple[dict[str, Any], dict[str, Tensor | LazyTensor]]:
+    def served(self) -> tuple[dict[str, Any], _Weights]:
         """Section `decoder` and weights of the equivalent CausalLMDecoder.
 
         Raises ValueError for an unsupported model type or type of rotary positions.
@@ -107,4 +111,35 @@ class TransformersLM(nn.Module):
         if hasattr(self.body, "rotary_emb"):
             config, frequencies = with_rotary(config, self.body.rotary_emb)
             weights |= frequencies
+        config, weights = _fill_feedforward(config, weights)
         return {"kind": "causal_lm", **asdict(config)}, weights
+
+
+def _fill_feedforward(config: CausalLMConfig, weights: _Weights) -> tuple[CausalLMConfig, _Weights]:
+    """A feed-forward with zeros up to the next width for which a step is compiled; what it gives is the same.
+
+    With adapters no step is compiled, and nothing is added.
+    """
+    missing = -config.feedforward % GROUP
+    if not missing or config.adapters:
+        return config, weights
+    filled = dict(weights)
+    for name, tensor in weights.items():
+        if name.endswith((".up.weight", ".up.bias")):
+            filled[name] = _filled(tensor, 0, 2 if config.gated else 1, missing)
+        elif name.endswith(".down.weight"):
+            filled[name] = _filled(tensor, 1, 1, missing)
+    return replace(config, feedforward=config.feedforward + missing), filled
+
+
+def _filled(tensor: Tensor | LazyTensor, axis: int, parts: int, missing: int) -> LazyTensor:
+    """So many zeros after each of equal parts of one axis, lazily."""
+    shape = list(tensor.shape)
+    shape[axis] += parts * missing
+
+    def make() -> Tensor:
+        chunks = materialize(tensor).chunk(parts, dim=axis)
+        zeros = chunks[0].new_zeros([missing if i == axis else size for i, size in enumerate(tensor.shape)])
+        return torch.cat([half for chunk in chunks for half in (chunk, zeros)], dim=axis)
+
+    return LazyTensor(tuple(shape), tensor.dtype, make)

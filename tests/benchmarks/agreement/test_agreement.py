@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from benchmarks.agreement import __main__ as agreement
-from benchmarks.agreement.__main__ import LIMIT, SLOW, Agreement, Text, compare, main, markdown, measure, worst, write
-from benchmarks.agreement.reading import Reading, read
-from benchmarks.models.real_models import Prefix, RealModel
+from benchmarks.agreement.__main__ import SLOW, Agreement, Text, compare, main, markdown, measure, worst
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
+from prelim.networks.agreement import LIMIT, Prefix, Reading, RealModel, read, write
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 

@@ -14,20 +14,16 @@ from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.linear import AdaptedLinear, Linear
 from prelim.decoders.packed import STEP_ROWS, PackedAdapted, PackedLinear, PackedTokenEmbedding
 from prelim.decoders.quantized import (
-    FEW_ROWS,
     Int8Embedding,
     Int8Linear,
     NF4Linear,
-    _int8_product,
     _int8_scale,
     _int8_weight,
 )
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
-from prelim.decoders.weights_file import (
-    LazyTensor,
-    materialize,
-)
+from prelim.decoders.weights_file import LazyTensor, materialize
+from prelim.kernels import GROUP
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -210,12 +206,12 @@ def test_token_embeddings() -> None:
 
 
 def test_units_of_int8_by_hand() -> None:
-    """The largest weight of a row becomes 127 or a little less; a row of zeros has the scale 1."""
+    """The largest weight of a group becomes 127 or a little less; a group of zeros has the scale 1."""
     weight = torch.tensor([[127.0, -63.5, 1.0], [0.0, 0.0, 0.0], [-254.0, 2.0, 3.0], [1.0, 0.3, -0.7]])
 
     scale, numbers = _int8_scale(weight), _int8_weight(weight)
 
-    assert scale[:3].tolist() == [1, 1, 2]
+    assert scale[:3].tolist() == [[1], [1], [2]]
     assert numbers[:3].tolist() == [[127, -64, 1], [0, 0, 0], [-127, 1, 2]]
     # 1 / 127 is rounded down in bfloat16: the next larger number is taken, so that 1 still fits.
     assert 1 / 127 <= scale[3].item() <= 1 / 127 * (1 + 2**-7)
@@ -224,33 +220,6 @@ def test_units_of_int8_by_hand() -> None:
         unit = _int8_scale(torch.tensor([[peak]])).item()
         assert unit * 127 >= peak * (1 - 1e-6)
         assert unit * 127 <= peak * (1 + 2**-6)
-
-
-@pytest.mark.parametrize("rows", [1, 24, 25])
-@pytest.mark.parametrize("inputs", [64, 40])
-def test_products_of_int8(rows: int, inputs: int) -> None:
-    """By the kernel for few rows, and by making 16 bits of the weights: the same numbers times the same scales."""
-    weight = torch.randint(-127, 128, (32, inputs), dtype=torch.int8, generator=torch.Generator().manual_seed(0))
-    scale, x = torch.full((32,), 0.5, dtype=torch.bfloat16), random(rows, inputs).bfloat16()
-
-    y = _int8_product(x[None], weight, scale)
-
-    assert y.shape == (1, rows, 32)
-    wanted = x.float() @ weight.float().T * 0.5
-    assert ((y[0].float() - wanted).norm() / wanted.norm()) < 0.01
-
-
-def test_which_product_of_int8_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's kernel reads the weights once for few rows; for many, restoring them first is faster."""
-    taken: list[int] = []
-    kernel = torch._weight_int8pack_mm
-    monkeypatch.setattr(torch, "_weight_int8pack_mm", lambda x, *rest: taken.append(len(x)) or kernel(x, *rest))
-    layer = Int8Linear(64, 32, bias=False)
-
-    for rows in (1, FEW_ROWS, FEW_ROWS + 1):
-        layer(random(rows, 64).bfloat16())
-
-    assert taken == [1, FEW_ROWS]
 
 
 @pytest.mark.parametrize("prefix", [False, True])
@@ -277,7 +246,7 @@ def test_layers_of_few_bits() -> None:
     stored = {name: materialize(tensor) for name, tensor in Int8Linear.stored(weight).items()}
     layer.load_state_dict({**stored, "bias": bias.bfloat16()}, assign=True)
     words.load_state_dict(stored, assign=True)
-    restored = stored["weight"].float() * stored["scale"].float()[:, None]
+    restored = stored["weight"].float() * stored["scale"].float()
     x = random(3, 64, seed=2).bfloat16()
 
     torch.testing.assert_close(layer(x).float(), x.float() @ restored.T + bias, atol=0.1, rtol=0.05)
@@ -288,8 +257,25 @@ def test_layers_of_few_bits() -> None:
     lazy = Int8Linear.stored(LazyTensor((32, 64), torch.float32, lambda: weight))
     assert {name: (tensor.shape, tensor.dtype) for name, tensor in lazy.items()} == {
         "weight": ((32, 64), torch.int8),
-        "scale": ((32,), torch.bfloat16),
+        "scale": ((32, 1), torch.bfloat16),
     }
+
+
+@pytest.mark.parametrize("inputs", [40, 64, 100, 192])
+def test_each_group_of_integers_has_its_own_unit(inputs: int) -> None:
+    """A large weight coarsens the GROUP neighbors that share its scale, and no others; the last group may be short."""
+    weight = random(3, inputs)
+    weight[:, 5] = 100
+    stored = {name: materialize(tensor) for name, tensor in Int8Linear.stored(weight).items()}
+    layer = Int8Linear(inputs, 3, bias=False)
+    layer.load_state_dict(stored, assign=True)
+
+    error = (layer(torch.eye(inputs)).T - weight).abs()
+
+    assert stored["weight"].shape == weight.shape
+    assert stored["scale"].shape == (3, -(-inputs // GROUP))
+    assert error[:, :GROUP].max() > 0.3
+    assert inputs <= GROUP or error[:, GROUP:].max() < 0.02
 
 
 @pytest.mark.parametrize("inputs", [32, 64, 80, 96, 160, 576, 608, 1056])

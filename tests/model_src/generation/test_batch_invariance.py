@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.models.real_models import SMOLLM2, Prefix, RealModel, real_model
+from benchmarks.models.real_models import SMOLLM2, load_model
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.packed import STEP_ROWS, pack
 from prelim.decoders.precision import PRECISIONS, stored_weights
@@ -15,6 +15,7 @@ from prelim.decoders.weights_file import materialize
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import MAX_BEAMS
 from prelim.kernels import unavailable
+from prelim.networks.agreement import Prefix, RealModel
 from prelim.networks.trained_decoder import empty_decoder, serving_decoder
 from tests.batches import OPTIONS, alone, decode, draw_options
 
@@ -117,7 +118,7 @@ def test_a_step_has_no_more_rows_than_layers_take_one_by_one() -> None:
 def speaking(smollm2_read_once: None) -> RealModel:
     """SmolLM2 and twenty prompts."""
     try:
-        return real_model(SMOLLM2, 1, 20, 24)
+        return load_model(SMOLLM2, 1, 20, 24)
     except FileNotFoundError as error:
         pytest.skip(str(error))
 

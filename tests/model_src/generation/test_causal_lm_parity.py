@@ -13,6 +13,7 @@ from prelim.decoders.decoder import IMAGE
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.kernels import unavailable
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.networks.transformers_lm import TransformersLM
 from tests.model_src.generation.reference import generate_arguments, run
@@ -93,10 +94,10 @@ OPTIONS = {
 }
 
 
-def tiny_decoder(model_type: str) -> TransformersLM:
+def tiny_decoder(model_type: str, **more: Any) -> TransformersLM:
     """A random decoder whose choices depend on what it has read."""
     torch.manual_seed(0)
-    decoder = TransformersLM(DIMENSIONS[model_type])
+    decoder = TransformersLM({**DIMENSIONS[model_type], **more})
     for parameter in decoder.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=2.0 / parameter.shape[-1] ** 0.5)
@@ -202,6 +203,22 @@ def test_wrong_parts_are_seen(fault: str) -> None:
     (ids, scores), (other_ids, other_scores) = found
     assert ids != other_ids
     assert (scores - other_scores).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("model_type", ["biogpt", "llama"])
+def test_a_feedforward_of_any_width_is_filled(model_type: str) -> None:
+    """With zeros, up to a width for which a step is compiled; the logits are those of the network."""
+    decoder = tiny_decoder(model_type, hidden_size=64, intermediate_size=86)
+    image, prompt, report = torch.randn(1, 3, 64), torch.tensor([[IMAGE, 7]]), torch.tensor([[5, 6, 7, 8]])
+    served = serving_decoder(decoder)
+
+    assert served.config.feedforward == 128
+    assert (served.compiled is None) == (unavailable() is not None)
+    with torch.inference_mode():
+        wanted = decoder.teacher_forcing(image, prompt, report)
+        torch.testing.assert_close(served.teacher_forcing(image, prompt, report), wanted, atol=1e-5, rtol=1e-5)
+    adapted = {"rank": 2, "layers": ["fc1" if model_type == "biogpt" else "up_proj"]}
+    assert serving_decoder(tiny_decoder(model_type, intermediate_size=86, adapter=adapted)).config.feedforward == 86
 
 
 @pytest.mark.parametrize(

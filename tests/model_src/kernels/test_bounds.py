@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prelim.kernels import GROUP, NF4_BLOCK, fits, unavailable
+from prelim.kernels import GROUP, NF4_BLOCK, fits, rotated, unavailable
 from tests.model_src.kernels import test_cross_attention_step, test_kernels
 from tests.model_src.kernels.test_rows import each
 
@@ -30,6 +30,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def whole(outputs: int, inputs: int, dtype: torch.dtype) -> Tensor:
     """Random weights."""
     return normal(outputs, inputs).mul(40).clamp(-127, 127).to(dtype)
+
+
+def units(weight: Tensor) -> Tensor:
+    """Scales of 1."""
+    return torch.ones(len(weight), weight.shape[1] // GROUP, dtype=torch.bfloat16)
 
 
 @pytest.fixture
@@ -66,10 +71,15 @@ def test_stored_weights_are_read_where_they_are(
     from prelim.kernels.product import stored_product
 
     weight, x = last_bytes(whole(outputs, GROUP, dtype)), normal(26, GROUP)
-    product = stored_product(weight, None, None)
-    assert product.weights == weight.data_ptr()
+    scale = last_bytes(units(weight)) if dtype == torch.int8 else None
+    product = stored_product(weight, scale, None)
+    read = product.weights
+    if scale is not None:
+        read, of_scales = (ctypes.c_int64 * 2).from_address(product.weights)
+        assert of_scales == scale.data_ptr()
+    assert read == weight.data_ptr()
     assert (product(x) - x @ weight.float().T).abs().max() < 1e-2
-    assert stored_product(weight[:, :20], None, None).inputs == 32
+    assert stored_product(weight[:, :20], scale, None).inputs == 32
 
 
 @pytest.fixture
@@ -95,16 +105,16 @@ def test_no_row_after_the_last_is_read(
 
     fenced(product)
     weight = whole(70, 2 * GROUP, dtype)
-    products = [product.stored_product(weight, None, None)]
+    scale = units(weight) if dtype == torch.int8 else None
+    products = [product.stored_product(weight, scale, None)]
     if fits(weight):
-        packed = last_bytes(product.pack(weight))
-        products.append(
-            product.Product(product.PACKED[dtype], (70, 2 * GROUP), packed.data_ptr(), (packed,), None, None)
-        )
+        packed = last_bytes(product.pack(weight, scale))
+        products.append(product.Product(product.PACKED[dtype], (70, 2 * GROUP), packed.data_ptr(), (packed,), None))
     for rows in range(1, 8):
         x = normal(rows, 2 * GROUP, seed=rows)
-        wanted = x @ weight.float().T
         for multiply in products:
+            read = rotated(x) if multiply.numbers.name == "int8" else x
+            wanted = read @ weight.float().T
             assert ((multiply(x) - wanted).norm() / wanted.norm()) < 0.02
 
 
@@ -180,8 +190,10 @@ def test_integers_by_hand() -> None:
     from prelim.kernels.rows import quantize
 
     x = torch.zeros(4 * GROUP)
-    x[:5] = torch.tensor([127.0, -127.0, 0.5, 1.5, -3.2])
+    # Rotated once more, these are exact.
+    x[:5] = torch.tensor([127.0, -127.0, 0.5, 1.5, -3.25])
     x[GROUP : GROUP + 2] = torch.tensor([-2.0, 1.0])
+    x = rotated(x)
     x[2 * GROUP + 3 : 2 * GROUP + 5] = torch.tensor([torch.inf, 5])
     x[3 * GROUP + 3 : 3 * GROUP + 5] = torch.tensor([torch.nan, 5])
     values, scales, corrections = np.ones(4 * GROUP, np.int8), np.zeros(4, np.float32), np.zeros(4, np.int32)

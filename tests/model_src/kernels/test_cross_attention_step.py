@@ -151,9 +151,8 @@ def test_what_is_not_finite_reaches_the_logits_of_its_request() -> None:
     assert got[1].isnan().all()
 
 
-def test_integers_of_odd_widths_are_multiplied_by_the_layers() -> None:
-    """There the step is not compiled, and the reason is named."""
-    network = decoder("no width a multiple of 8", "int8_dynamic")
-    pack(network)
-    assert network.compiled is None
-    assert network.not_compiled == "its layers have adapters, or widths that are not multiples of 64"
+def test_integers_of_odd_widths() -> None:
+    """Their last groups are filled with zeros."""
+    if not fits(torch.zeros(1, GROUP, dtype=torch.int8)):
+        pytest.skip("this processor does not multiply integers")
+    check("no width a multiple of 8", "int8_dynamic", (2, 3, 7), 2e-2)

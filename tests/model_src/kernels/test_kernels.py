@@ -13,7 +13,7 @@ from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import stored_weights
 from prelim.decoders.weights_file import materialize
-from prelim.kernels import GROUP, fits
+from prelim.kernels import GROUP, fits, rotated
 
 pytestmark = pytest.mark.skipif(
     not fits(torch.zeros(1, GROUP)), reason="this processor has no AVX512-VNNI, or PyTorch no OpenMP of GNU"
@@ -47,6 +47,11 @@ def decoder(dimensions: dict[str, Any], precision: str = "int8_dynamic") -> Caus
     return served.eval().requires_grad_(False)
 
 
+def scales(weight: Tensor) -> Tensor:
+    """Random scales of the weights' groups."""
+    return torch.rand(len(weight), weight.shape[1] // GROUP).bfloat16()
+
+
 def random_rows(rows: int, inputs: int) -> Tensor:
     """Rows of very different sizes, one of them zero."""
     x = torch.randn(rows, inputs) * torch.logspace(-3, 3, rows)[:, None]
@@ -57,18 +62,20 @@ def random_rows(rows: int, inputs: int) -> Tensor:
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 12])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (64, 128), (150, 192), (257, 64)])
 def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs: int) -> None:
-    """Integers times integers, times the scales of groups and outputs, plus the bias, for any number of rows."""
+    """Rotated rows, as integers, times integers, times the scales of both groups, plus the bias."""
     from prelim.kernels.product import packed_product
 
     torch.manual_seed(rows)
     weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
-    scale, bias, x = torch.rand(outputs), torch.randn(outputs), random_rows(rows, inputs)
-    groups = x.double().view(rows, -1, GROUP)
+    scale, bias, x = scales(weight), torch.randn(outputs), random_rows(rows, inputs)
+    restored = weight.double() * scale.double().repeat_interleave(GROUP, dim=1)
+    turned = rotated(x).double()
+    groups = turned.view(rows, -1, GROUP)
     unit = groups.abs().amax(-1, keepdim=True) / 127
     rounded = torch.where(unit > 0, (groups / unit).round() * unit, 0).view(rows, inputs)
-    wanted = rounded @ weight.double().T * scale + bias
+    wanted = rounded @ restored.T + bias
     y = packed_product(weight, scale, bias)(x)
-    size = (x.double().abs() @ weight.double().abs().T * scale).amax(-1, keepdim=True) + 1
+    size = (turned.abs() @ restored.abs().T).amax(-1, keepdim=True) + 1
     # A number half-way between two integers may be rounded to either: one unit of one input.
     assert ((y - wanted).abs() / size).max() < 1e-2 / inputs**0.5
     assert torch.equal(y[-1], bias)
@@ -94,7 +101,8 @@ def test_rows_are_independent() -> None:
     from prelim.kernels.product import packed_product
 
     torch.manual_seed(1)
-    product = packed_product(torch.randint(-127, 128, (200, 256), dtype=torch.int8), torch.rand(200), None)
+    weight = torch.randint(-127, 128, (200, 256), dtype=torch.int8)
+    product = packed_product(weight, scales(weight), None)
     x = random_rows(9, 256)
     together = product(x)
     for row in range(9):
@@ -107,10 +115,10 @@ def test_a_large_input_coarsens_its_group_alone() -> None:
 
     torch.manual_seed(2)
     weight, x = torch.randint(-127, 128, (64, 256), dtype=torch.int8), torch.randn(1, 256)
-    product = packed_product(weight, torch.ones(64), None)
+    product = packed_product(weight, torch.ones_like(scales(weight)), None)
     loud = x.clone()
     loud[0, 0] = 1000
-    difference = (product(loud) - product(x))[0] - (loud - x) @ weight.float().T
+    difference = (product(loud) - product(x))[0] - rotated(loud - x) @ weight.float().T
     assert (
         difference.abs().max() < 64 * 127 * 1000 / 127
     )  # of the first group: half a unit of 1000 / 127 for each input
@@ -130,6 +138,10 @@ def check(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> 
     tolerance = {"fp32": 2e-6, "bf16": 2e-2, "int8_dynamic": 5e-3}[precision]
     pack(compiled)
     assert compiled.compiled is not None
+    if precision == "int8_dynamic":
+        # Only products of packed layers round what they read.
+        pack(layered)
+        layered.compiled, layered.step_attending = None, Attending
     torch.manual_seed(3)
     c = layered.config
     length, columns = 9, 16
@@ -210,15 +222,18 @@ def test_a_step_on_several_threads(same_on_all_threads: Any, precision: str, dim
     same_on_all_threads(compute)
 
 
-def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On another processor the layers go on with PyTorch's operations, near what the kernels give."""
+@pytest.mark.parametrize("compiled", [False, True])
+def test_other_processors(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    """Without AVX2, PyTorch's operations, without VNNI, rows that are not rounded: near what the kernels here give."""
     here = decoder(BIOGPT)
     pack(here)
-    monkeypatch.setattr("prelim.decoders.quantized.fits", lambda weight: False)
-    monkeypatch.setattr("prelim.decoders.packed.unavailable", lambda: "the processor has no AVX2")
+    if compiled:
+        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    else:
+        monkeypatch.setattr("prelim.decoders.packed.unavailable", lambda: "the processor has no AVX2")
     elsewhere = decoder(BIOGPT)
     pack(elsewhere)
-    assert elsewhere.compiled is None
+    assert (elsewhere.compiled is not None) == compiled
     x = torch.randn(1, 4, 128)
     cache = KVCache(layers=2, heads=4, head_width=32, dtype=torch.float32, device=torch.device("cpu"))
     cache.reserve(1, 4)
@@ -228,3 +243,5 @@ def test_without_instructions_nothing_is_compiled(monkeypatch: pytest.MonkeyPatc
         with torch.inference_mode():
             results.append(network._score(network._hidden(x, places.columns, places, [Attending(causal=True)])))
     assert (results[0] - results[1]).norm() / results[0].norm() < 0.05
+    if compiled:
+        check(LLAMA, "int8_dynamic", 2, 3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prelim.kernels import GROUP, unavailable
+from prelim.kernels import GROUP, rotated, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
@@ -115,25 +115,43 @@ def test_integers_keep_what_is_not_finite(number: float) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 2 * GROUP)
     x[1, 70] = number
-    product = packed_product(torch.randint(-127, 128, (70, 2 * GROUP), dtype=torch.int8), torch.rand(70), None)
+    weight = torch.randint(-127, 128, (70, 2 * GROUP), dtype=torch.int8)
+    product = packed_product(weight, torch.rand(70, 2).bfloat16(), None)
     y = product(x)
     assert not y[1].isfinite().any()
     assert y[[0, 2]].isfinite().all()
 
 
 def test_integers_of_every_size() -> None:
-    """Rows as large or as small as float32 allows are rounded to half a unit, those below 1e-36 to zero."""
+    """Rotated groups up to 2^123, whose sums are of float32, are rounded to half a unit, those below 1e-36 to zero."""
     from prelim.kernels.rows import quantize
 
     torch.manual_seed(0)
-    for exponent in range(-149, 127, 3):
+    for exponent in range(-149, 124, 3):
         x = torch.randn(GROUP).clamp(-1.9, 1.9) * 2.0**exponent
+        turned = rotated(x)
         values, scales, corrections = np.zeros(GROUP, np.int8), np.zeros(1, np.float32), np.zeros(1, np.int32)
         quantize(x.numpy(), values, scales, corrections)
-        unit = float(x.abs().max()) / 127
+        unit = float(turned.abs().max()) / 127
         back = torch.from_numpy(values).double() * float(scales[0])
         assert corrections[0] == -128 * int(values.astype(np.int32).sum())
-        assert (back - x.double()).abs().max() <= max(0.51 * unit, 1e-36), exponent
+        assert (back - turned.double()).abs().max() <= max(0.51 * unit, 1e-36), exponent
+
+
+def test_a_rotation_is_its_own_inverse() -> None:
+    """It keeps lengths, spreads what is large over its group alone, and is the same in compiled code."""
+    from prelim.kernels.rows import rotate
+
+    torch.manual_seed(0)
+    x, y = torch.randn(3 * GROUP), torch.empty(3 * GROUP)
+    x[GROUP + 7] = 1000
+    turned = rotated(x)
+    rotate(x.numpy(), y.numpy(), np.zeros(0, np.float32), np.zeros(0, np.int32))
+
+    torch.testing.assert_close(y, turned, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(rotated(turned), x, atol=1e-3, rtol=1e-5)
+    assert 120 < turned[GROUP : 2 * GROUP].abs().min() < turned.abs().max() < 130
+    assert turned[:GROUP].abs().max() < 5
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from prelim.kernels import GROUP, NF4_BLOCK, fits, unavailable
+from prelim.kernels import GROUP, NF4_BLOCK, fits, rotated, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
 
@@ -17,6 +17,13 @@ pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can 
 def random(*shape: int, seed: int = 0) -> Tensor:
     """Normal random numbers."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def units(weight: Tensor) -> Tensor | None:
+    """Random scales of groups of integers."""
+    if weight.dtype != torch.int8:
+        return None
+    return (torch.rand(len(weight), -(-weight.shape[1] // GROUP)) + 0.5).bfloat16()
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (3, 1)])
@@ -87,16 +94,17 @@ def test_attention_reads_a_cache_where_it_is(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
-@pytest.mark.parametrize(("outputs", "inputs"), [(1, 16), (5, 40), (70, 64)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 16), (5, 40), (70, 64), (3, 160)])
 def test_products_with_weights_where_they_are(dtype: torch.dtype, outputs: int, inputs: int) -> None:
     """Any number of rows, of which 24 share a widened strip; inputs that do not fill a register are padded."""
     from prelim.kernels.product import stored_product
 
     weight = random(outputs, inputs) * (40 if dtype == torch.int8 else 1)
     weight = weight.clamp(-127, 127).to(dtype)
-    scale = torch.rand(outputs) + 0.5 if dtype == torch.int8 else None
-    bias = random(outputs, seed=1)
-    matrix = weight.double() * (1 if scale is None else scale.double()[:, None])
+    scale, bias = units(weight), random(outputs, seed=1)
+    matrix = weight.double()
+    if scale is not None:
+        matrix *= scale.double().repeat_interleave(GROUP, dim=1)[:, :inputs]
     product, plain = stored_product(weight, scale, bias), stored_product(weight, scale, None)
     for rows in (1, 2, 3, 4, 5, 6, 7, 8, 12, 23, 24, 25, 50):
         x = random(rows, inputs, seed=rows)
@@ -111,6 +119,21 @@ def test_products_with_weights_where_they_are(dtype: torch.dtype, outputs: int, 
     assert product(x.bfloat16()).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("rows", [1, 3, 25])
+def test_products_of_rotated_rows(rows: int) -> None:
+    """For processors that multiply no integers: rows are rotated as the weights are, and not rounded."""
+    from prelim.kernels.product import turned_product
+
+    weight = (random(70, 2 * GROUP) * 40).clamp(-127, 127).to(torch.int8)
+    scale, x, bias = units(weight), random(rows, 2 * GROUP, seed=rows), random(70, seed=1)
+    assert scale is not None
+    product = turned_product(weight, scale, bias)
+
+    wanted = x @ rotated(weight * scale.float().repeat_interleave(GROUP, dim=1)).T + bias
+    torch.testing.assert_close(product(x), wanted, atol=1e-2, rtol=1e-4)
+    assert torch.equal(product(x[-1:])[0], product(x)[-1])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
 def test_products_on_several_threads(same_on_all_threads: Any, dtype: torch.dtype) -> None:
     """Every output is computed, and not before all rows are ready; also where there are fewer blocks than threads."""
@@ -119,7 +142,7 @@ def test_products_on_several_threads(same_on_all_threads: Any, dtype: torch.dtyp
     for outputs in (10 * GROUP + 5, 9):
         weight = (random(outputs, 4 * GROUP) * 40).clamp(-127, 127).to(dtype)
         for product in (stored_product, *([packed_product] if fits(weight) else [])):
-            multiply = product(weight, None, None)
+            multiply = product(weight, units(weight), None)
             same_on_all_threads(lambda i, multiply=multiply: multiply(random(9, 4 * GROUP, seed=i)))
 
 

@@ -1,22 +1,83 @@
-"""A decoder's next-token choices along given texts, by the same prefill and steps that write a report."""
+"""How many tokens a precision changes: its choices along the texts that fp32 writes, by the same prefill and steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.models.real_models import Prefix, RealModel
 from prelim.decoders.decoder import Decoder
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
 from prelim.generation.selection import NextTokens, TokenSelection
+from prelim.images.preprocess import preprocess
+from prelim.images.radiograph import read_radiograph
+from prelim.networks.model_folder import Model
+
+_ENCODED_TOGETHER = 16
+
+LIMIT = 0.02
+"""Share of tokens that a precision may change under greedy decoding and still be a default."""
 
 SLOTS = 8
 """Texts that are decoded together."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The input of a decoder before generation.
+
+    image_embeds : Tensor, shape (num_tokens, width)
+    prompt_ids   : as in `DecodeRequest`
+    """
+
+    image_embeds: Tensor
+    prompt_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RealModel:
+    """A trained decoder and prefixes of the same form as when it is served.
+
+    about      : description of the model and its prefixes, for tables
+    decoder    : in float32, as in a model folder
+    new_tokens : maximum length of a text, in tokens
+    """
+
+    name: str
+    about: str
+    decoder: nn.Module
+    prefixes: Sequence[Prefix]
+    eos_token_id: int
+    pad_token_id: int
+    new_tokens: int
+
+
+def real_model(model: Model, images: Sequence[bytes], where: str) -> RealModel:
+    """A model with its default prompt and these images.
+
+    images : files
+    where  : what they are, for tables
+
+    Raises InputError for a file that cannot be read.
+    """
+    config, network = model.config, model.network
+    prompt = config.prompter(model.tokenizer).ids(None, None)
+    pixels = [preprocess(read_radiograph(file, config.input), config.preprocess) for file in images]
+    prefixes: list[Prefix] = []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), _ENCODED_TOGETHER):
+            pixel_values = torch.from_numpy(np.stack(pixels[start : start + _ENCODED_TOGETHER]))
+            prefixes += [Prefix(embeds, prompt) for embeds in network.connector(network.vision(pixel_values))]
+    tokens, new_tokens = config.tokenizer, config.generation.max_new_tokens
+    about = f"{config.name} {config.version}, {len(prefixes)} images ({where}), up to {new_tokens} tokens each"
+    return RealModel(
+        config.name, about, network.decoder, prefixes, tokens.eos_token_ids[0], tokens.pad_token_id, new_tokens
+    )
 
 
 @dataclass(frozen=True)
@@ -101,3 +162,13 @@ def read(
     }
     open_engine(decoder, model).decode(requests)
     return [request.forced.reading() for request in requests.values()]
+
+
+def write(decoder: Decoder[Any], model: RealModel, prefixes: Sequence[Prefix], beams: int) -> list[tuple[int, ...]]:
+    """Token ids that a decoder generates after each prefix, end of text included."""
+    options = GenerationOptions(num_beams=beams, max_new_tokens=model.new_tokens)
+    requests = {
+        f"{i}": DecodeRequest(prefix.image_embeds, prefix.prompt_ids, options) for i, prefix in enumerate(prefixes)
+    }
+    done = open_engine(decoder, model).decode(requests)
+    return [done[key][0].token_ids for key in requests]
