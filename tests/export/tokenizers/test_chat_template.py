@@ -1,6 +1,7 @@
 """Section `prompt` of a folder's chat template gives the token ids that `transformers` gives."""
 
 import json
+import shutil
 import string
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from export.checkpoints.record import ImportRecord
 from export.tokenizers.chat_template import ImageWords, find_template, templated_prompt, transformers_tokenizer
+from export.tokenizers.read import read_tokenizer
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError
 from prelim.generation.prompt import Prompter
@@ -176,3 +178,31 @@ def test_where_a_template_is_found(tmp_path: Path) -> None:
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": 3}), encoding="utf-8")
     with pytest.raises(ArchiveError, match="chat_template is int; expected a text"):
         find_template(tmp_path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("legacy", [True, False])
+def test_prompt_with_the_vocabulary_of_llama_2_in_shared_data(legacy: bool, shared: Path, tmp_path: Path) -> None:
+    """Read as transformers reads it, which puts a space before the first word of all, or of every piece of a text."""
+    shutil.copy(shared / "data" / "tokenizers" / "llama2" / "tokenizer.model", tmp_path)
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": legacy,
+        "add_bos_token": True,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "added_tokens_decoder": {"32000": {"content": "<image>", "special": True, "normalized": False}},
+        "chat_template": VICUNA,
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    served = read_tokenizer("transformers", tmp_path)
+
+    prompt = templated_prompt(
+        PUBLISHED, tmp_path, served, image_token_id=32000, vocab_size=32064, image=None, record=ImportRecord()
+    )
+
+    assert prompt is not None
+    ids = Prompter(prompt, served, 32064, one_text=True).ids("Why?", None)
+    assert ids[:4] == (1, 3148, 1001, 29901)
+    assert (prompt.before, prompt.after) == ("USER: ", "\n{prompt} ASSISTANT:")
