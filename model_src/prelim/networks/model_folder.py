@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from tokenizers import Tokenizer
@@ -102,13 +103,29 @@ def hash_model(folder: Path, config: ModelConfig) -> str:
     """The sha256 of all that a report's log-probabilities and its image's distance depend on, as hexadecimal digits."""
     contents = config.to_mapping()
     described = {
-        name: contents[name] for name in ("vision", "connector", "decoder", "preprocess", "precision", "prompt")
+        name: _as_calibrated(name, contents[name])
+        for name in ("vision", "connector", "decoder", "preprocess", "precision", "prompt")
     }
     digest = hashlib.sha256(json.dumps(described | {"render": config.input.render}, sort_keys=True).encode())
     for name in (WEIGHTS, TOKENIZER, GATE):
         if (folder / name).is_file():
             digest.update(bytes.fromhex(sha256_of(folder / name)))
     return digest.hexdigest()
+
+
+_LATER: Mapping[str, Mapping[str, Any]] = {
+    "preprocess": {"full_range": False},
+    "prompt": {"strip_words": False, "missing": "", "views": {}},
+}
+"""Settings that are newer than the first calibrations, with their defaults."""
+
+
+def _as_calibrated(section: str, contents: Any) -> Any:
+    """A section without newer settings that have their defaults, so that they do not change the hash of a model."""
+    later = _LATER.get(section, {})
+    if not isinstance(contents, Mapping):
+        return contents
+    return {name: value for name, value in contents.items() if name not in later or value != later[name]}
 
 
 def _own_confidence(folder: Path, config: ModelConfig) -> Confidence | None:
