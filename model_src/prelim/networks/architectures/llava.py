@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from prelim.errors import ArchiveError
@@ -120,7 +121,10 @@ def text_section(
         )
     if text and whole is not None:
         text["tie_word_embeddings"] = whole
-    return {**llama.decoder_section(shapes, facts, published, text), "image_token_id": image_token_id(facts, token_id)}
+    # Layers of the tower have names that layers of a Phi have, too.
+    own_shapes = {key: shape for key, shape in shapes.items() if key.startswith("decoder.")}
+    section = llama.decoder_section(own_shapes, facts, published, text)
+    return {**section, "image_token_id": image_token_id(facts, token_id)}
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
@@ -142,6 +146,15 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     }
 
 
+def _layout(weights: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """Phi's own head has a bias, and that of a LLaVA has none."""
+    kind = (facts.config.get("text_config") or {}).get("model_type")
+    head = weights.get("decoder.lm_head.weight")
+    if kind != "phi" or head is None or "decoder.lm_head.bias" in weights:
+        return dict(weights)
+    return {**weights, "decoder.lm_head.bias": torch.zeros(head.shape[0])}
+
+
 ARCHITECTURE = Architecture(
     vision=towers.build_tower,
     connector=build_connector,
@@ -154,6 +167,7 @@ ARCHITECTURE = Architecture(
             **towers.LAST_NORM,
         },
         ignored_in=_unused,
+        layout=_layout,
         defaults={
             "licence": "Llama 2 Community License (llava-hf/llava-1.5-7b-hf)",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 32001},

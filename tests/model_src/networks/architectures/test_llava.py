@@ -97,6 +97,7 @@ def new_keys(folder: Path) -> None:
         {"projector_hidden_act": "relu", "multimodal_projector_bias": False},
         {"text": {"model_type": "mistral", "sliding_window": None}},
         {"text": {"model_type": "qwen2"}},
+        {"text": {"model_type": "phi"}},
         {"vision_config": SIGLIP, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"},
         {"vision_config": SIGLIP, "vision_feature_layer": [2, 4]},
         {"vision_config": DINOV2, "vision_feature_layer": -1},
@@ -184,12 +185,13 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
 
 
 FAMILIES: dict[str, dict[str, Any]] = {
-    "SigLIP and Qwen2": {
-        "text": {"model_type": "qwen2"},
+    "SigLIP and Phi": {
+        "text": {"model_type": "phi"},
         "vision_config": SIGLIP,
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
     },
+    "CLIP and Qwen2": {"text": {"model_type": "qwen2"}},
     "DINOv2 and Llama": {"vision_config": DINOV2, "vision_feature_layer": -1},
     "CLIP and Mistral": {"text": {"model_type": "mistral", "sliding_window": None}, "vision_feature_layer": [-2, 1]},
 }
