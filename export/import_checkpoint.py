@@ -12,7 +12,7 @@ An argument that is not a local file or folder is the name of a model on the hub
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import yaml
 from tokenizers import Tokenizer
 
 from export.checkpoints.fit import check_fit, check_system, missing_part
+from export.checkpoints.generation_defaults import generation_defaults
 from export.checkpoints.import_source import ImportSource, checkpoint_source
 from export.checkpoints.model_card import write_card
 from export.checkpoints.published_weights import convert_weights, fit_shapes, gather_weights
@@ -75,6 +76,54 @@ def import_checkpoint(
     sources = [checkpoint_source(given) for given in checkpoint]
     _check_sources(out, [*sources, *([] if vocabulary is None else [vocabulary])])
     record = ImportRecord()
+    described = describe(system, sources, name, record, keep_adapter=keep_adapter, options=options)
+    config, weights = described.config, described.weights
+    served, templated = None, config
+    if vocabulary is not None:
+        served = _read_tokenizer(published, vocabulary, config, record)
+        if described.by_template:
+            templated = _with_template(published, vocabulary, config, served, record)
+    record.assume_published(
+        published, described.facts, described.stored | ({"prompt"} if templated is not config else set())
+    )
+    config = templated
+    _check_edited(out / CONFIG, config, overwrite=overwrite)
+    _write(out, config, weights, served)
+    write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
+    print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored, {len(record.assumed)} assumptions")
+
+
+@dataclass(frozen=True)
+class Described:
+    """A model as the files of its checkpoint describe it.
+
+    config  : contents of model.yaml
+    network : without weights
+    weights : under our keys, in the layout that is written; nothing of them is read yet
+    facts   : what was asked about the checkpoint
+    stored  : sections of model.yaml that its settings files gave
+    by_template : the prompt is that of the tokenizer's chat template
+    """
+
+    config: ModelConfig
+    network: Network
+    weights: Weights
+    facts: Facts
+    stored: set[str]
+    by_template: bool
+
+
+def describe(
+    system: str,
+    sources: Sequence[ImportSource],
+    name: str,
+    record: ImportRecord,
+    *,
+    keep_adapter: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Described:
+    """Find out what model the sources contain; arguments and errors are those of `import_checkpoint`."""
+    published = ARCHITECTURES[system].published
     gathered = gather_weights(published, sources, record)
     check_system(system, gathered.tensors)
     config_json = untie_embeddings(published, gathered, model_config(published, system, gathered.settings), record)
@@ -84,26 +133,18 @@ def import_checkpoint(
     sections, weights = _sections(system, weights, facts)
     own_tokens = special_tokens(published, sections["decoder"], facts, gathered.settings, record)
     by_template = "image_token_id" in sections["decoder"] and facts.value("prompt.chat_template", True, stored=True)
-    sections = {**sections, "decoder": {**sections["decoder"], **adapter}, **own_tokens}
+    own_generation = generation_defaults(published, sections["decoder"], facts, gathered.settings, record)
+    sections = {**sections, "decoder": {**sections["decoder"], **adapter}, **own_tokens, **own_generation}
     if unknown := facts.unknown_options():
         raise ArchiveError(f"--set {unknown[0]}: {system} has no such value; known: {', '.join(sorted(facts.asked))}")
     config = ModelConfig.from_mapping(
         {"name": name, "version": "1.0", "architecture": system, **published.defaults, **sections}, f"{system}"
     )
-    network = _empty_network(config)
+    network = empty_network(config)
     weights = fit_shapes(published, weights, {key: value.shape for key, value in network.state_dict().items()}, record)
     check_fit(published, network, weights)
-    served, templated = None, config
-    if vocabulary is not None:
-        served = _read_tokenizer(published, vocabulary, config, record)
-        templated = _with_template(published, vocabulary, config, served, record) if by_template else config
-    stored = own_tokens.keys() - {"prompt"} | ({"prompt"} if templated is not config else set())
-    record.assume_published(published, facts, stored)
-    config = templated
-    _check_edited(out / CONFIG, config, overwrite=overwrite)
-    _write(out, config, weights, served)
-    write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
-    print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored, {len(record.assumed)} assumptions")
+    stored = {*own_tokens, *own_generation} - {"prompt"}
+    return Described(config, network, weights, facts, stored, by_template=bool(by_template))
 
 
 def _sections(system: str, weights: Weights, facts: Facts) -> tuple[Mapping[str, Section], Weights]:
@@ -169,7 +210,7 @@ def _check_sources(out: Path, sources: Sequence[ImportSource]) -> None:
         raise ArchiveError(f"--out {out} would replace {replaced}, which is imported; give another folder")
 
 
-def _empty_network(config: ModelConfig) -> Network:
+def empty_network(config: ModelConfig) -> Network:
     """The network without weights. Raises ArchiveError if it cannot be built or served."""
     # Only the shapes are needed; the meta device allocates nothing.
     with torch.device("meta"):
@@ -217,7 +258,7 @@ def _write(out: Path, config: ModelConfig, weights: Mapping[str, Any], tokenizer
         tokenizer.save(str(out / TOKENIZER))
 
 
-def _option(text: str) -> tuple[str, Any]:
+def read_option(text: str) -> tuple[str, Any]:
     """NAME=VALUE of the command line; the value is read as YAML."""
     name, separator, value = text.partition("=")
     if not separator:
@@ -244,7 +285,7 @@ def main() -> None:
     parser.add_argument(
         "--set",
         action="append",
-        type=_option,
+        type=read_option,
         default=[],
         dest="options",
         metavar="NAME=VALUE",

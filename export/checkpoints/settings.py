@@ -104,6 +104,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return contents
 
 
+def stored_model_type(path: Path) -> Any:
+    """`model_type` of the config.json of a checkpoint; None if there is none. Raises ArchiveError as `read_json`."""
+    configs = [file for file in read_settings(path, path.name) if file.is_config]
+    return _model_type(configs[0]) if configs else None
+
+
 def preprocessor_config(found: Sequence[SettingsFile]) -> Mapping[str, Any]:
     """The image processor's settings; empty if there are none.
 
@@ -137,6 +143,11 @@ def _image_processor(file: SettingsFile) -> Mapping[str, Any] | None:
     if not isinstance(inner, dict):
         raise ArchiveError(f"{file.name}: image_processor is {inner!r}; expected an object")
     return inner
+
+
+def generation_config(found: Sequence[SettingsFile]) -> Mapping[str, Any] | None:
+    """The contents of the first generation_config.json; None if there is none."""
+    return next((file.contents for file in found if file.file_name == GENERATION), None)
 
 
 def model_config(published: Published, system: str, found: Sequence[SettingsFile]) -> Mapping[str, Any]:
@@ -214,6 +225,7 @@ _NAMES = {
     "PhiForCausalLM": "phi",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "BlipForConditionalGeneration": "blip",
     "LlavaForConditionalGeneration": "llava",
     "LlavaMistralForCausalLM": "llava_mistral",
     "Maira2ForConditionalGeneration": "maira2",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from export.checkpoints.record import ImportRecord
-from export.checkpoints.settings import GENERATION, SettingsFile
+from export.checkpoints.settings import SettingsFile, generation_config
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Published, Section
 from prelim.networks.architectures.facts import Facts
@@ -26,7 +26,7 @@ def special_tokens(
     for a token at the start or end that the decoder does not have.
     """
     foreign = published.vocabulary not in (None, decoder.get("vocab_size"))
-    found = _stored(facts, settings)
+    found = _stored(published, facts, settings)
     if not foreign:
         # The published padding is a token of its own, which the published config.json does not name.
         found.pop("pad_token_id", None)
@@ -77,17 +77,18 @@ def _without_nulls(config: Section) -> Section:
     return {name: value for name, value in config.items() if value is not None}
 
 
-def _stored(facts: Facts, settings: Sequence[SettingsFile]) -> dict[str, Any]:
+def _stored(published: Published, facts: Facts, settings: Sequence[SettingsFile]) -> dict[str, Any]:
     """The ids in the files. Texts begin and end as generation_config.json says, by which `generate` goes."""
     config = {
         **(facts.config.get("decoder") or {}),
         **_without_nulls(facts.config),
         **(facts.config.get("text_config") or {}),
     }
-    generation = next((file.contents for file in settings if file.name.endswith(GENERATION)), {})
+    generation = generation_config(settings) or {}
     found = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
-    if generation.get("eos_token_id") is not None:
-        found["eos_token_id"] = generation["eos_token_id"]
+    end = config if published.ends_by != "eos_token_id" else generation
+    if end.get(published.ends_by) is not None:
+        found["eos_token_id"] = end[published.ends_by]
     # The first token that a decoder with cross-attention reads.
     for contents in (config, generation):
         for name in ("bos_token_id", START):
