@@ -42,6 +42,31 @@ MODELS: dict[str, dict[str, Any]] = {
         },
         "preprocess": {"size": 32},
     },
+    "blip": {
+        "vision": {
+            "model_type": "blip_vision_model",
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 48,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        "connector": {"in_width": 32, "out_width": 32},
+        "decoder": {
+            "kind": "transformers",
+            "model_type": "bert",
+            "add_cross_attention": True,
+            "cross_attention_hidden_size": 32,
+            "type_vocab_size": 1,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 96,
+            "max_position_embeddings": 120,
+        },
+        "preprocess": {"size": 32},
+    },
     "encoder_decoder": {
         "vision": {
             "model_type": "vit",

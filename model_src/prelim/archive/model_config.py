@@ -77,7 +77,7 @@ class ModelConfig:
     precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with
                    them; or AUTO, which packaging replaces by one
     chosen_precision : how it did, in archives
-    prompt       : the text around the image, for decoders that read it as a prefix
+    prompt       : the words that the decoder reads before it writes, and the place of the image among them
     confirm_below : of models with confidence.json: sentences with a lower confidence are to be confirmed. At 0.9 these
                    are 90 % of the wrong ones
     """
@@ -137,7 +137,8 @@ class ModelConfig:
         if self.prompt is None:
             return NoPrompt(self.name, self.tokenizer.bos_token_id)
         one_text = self.decoder.get("image_token_id") is not None
-        return Prompter(self.prompt, tokenizer, self.decoder.get("vocab_size"), one_text=one_text)
+        apart = self.decoder.get("kind") == "cross_attention" or bool(self.decoder.get("add_cross_attention"))
+        return Prompter(self.prompt, tokenizer, self.decoder.get("vocab_size"), one_text=one_text, apart=apart)
 
     def write(self, path: Path) -> None:
         """Write model.yaml; what `read` gives for it equals this."""

@@ -86,14 +86,24 @@ class Attention(nn.Module):
     width      : of what goes in and comes out
     head_width : of one head; None shares the width among the heads
     dropout    : rate at which attention weights are dropped in training
+    memory_width : of what is attended to, if it is another one; keys and values then have a projection of their own
     """
 
-    def __init__(self, width: int, heads: int, head_width: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_width: int | None = None,
+        dropout: float = 0.0,
+        memory_width: int | None = None,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.inner_width = heads * (head_width or width // heads)
         self.dropout = dropout
-        self.in_proj = Linear(width, 3 * self.inner_width)
+        apart = memory_width not in (None, width)
+        self.in_proj = Linear(width, (1 if apart else 3) * self.inner_width)
+        self.memory_proj = nn.Linear(memory_width or width, 2 * self.inner_width) if apart else None
         self.out_proj = nn.Linear(self.inner_width, width)
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +117,10 @@ class Attention(nn.Module):
 
     def key_value(self, memory: Tensor) -> KeyValue:
         """Keys and values of what is attended to, for cross-attention; the same for every step and every beam."""
-        k, v = self.in_proj.part(memory, self.inner_width, 3 * self.inner_width).chunk(2, dim=-1)
+        if self.memory_proj is not None:
+            k, v = self.memory_proj(memory).chunk(2, dim=-1)
+        else:
+            k, v = self.in_proj.part(memory, self.inner_width, 3 * self.inner_width).chunk(2, dim=-1)
         return self._split_heads(k), self._split_heads(v)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, attending: Gathering) -> Tensor:

@@ -49,6 +49,7 @@ class CrossAttentionConfig:
                        part's sum is normalized
     embedding_norm   : a norm follows the embeddings
     tied             : tokens are scored by their embeddings
+    image_width      : of image_embeds; None: `width`
     hide_padding     : padding that the model itself wrote is hidden from later tokens, as in systems 1 and 4
     """
 
@@ -72,6 +73,7 @@ class CrossAttentionConfig:
     pre_norm: bool = False
     embedding_norm: bool = False
     tied: bool = False
+    image_width: int | None = None
     hide_padding: bool = True
 
     def __post_init__(self) -> None:
@@ -92,7 +94,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         c = config
         self.self_attention = Attention(c.width, c.heads, c.head_width, c.dropout)
-        self.cross_attention = Attention(c.width, c.heads, c.head_width, c.dropout)
+        self.cross_attention = Attention(c.width, c.heads, c.head_width, c.dropout, c.image_width)
         self.linear1 = nn.Linear(c.width, c.feedforward)
         self.linear2 = nn.Linear(c.feedforward, c.width)
         self.norm1 = nn.LayerNorm(c.width, c.norm_eps)
@@ -223,7 +225,7 @@ class CrossAttentionDecoder(nn.Module):
     def image_key_values(self, image_embeds: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of every layer, computed once per image and shared by its beams.
 
-        image_embeds : Tensor, shape (images, num_tokens, width)
+        image_embeds : Tensor, shape (images, num_tokens, image_width)
         """
         return [layer.image_key_value(image_embeds) for layer in self._layers()]
 

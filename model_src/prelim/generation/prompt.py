@@ -92,14 +92,22 @@ class Prompter:
                  tokenizer and decoder have the same vocabulary
     one_text   : the model was trained on the whole prompt as one text, with special tokens for the images, instead of
                  a text before and another after: what a tokenizer puts before the first word of a text is only there
+    apart      : the decoder reads the image by cross-attention, so that it has no place among the tokens
     """
 
     takes_prompts = True
 
     def __init__(
-        self, config: PromptConfig, tokenizer: Tokenizer, vocab_size: int | None = None, *, one_text: bool = False
+        self,
+        config: PromptConfig,
+        tokenizer: Tokenizer,
+        vocab_size: int | None = None,
+        *,
+        one_text: bool = False,
+        apart: bool = False,
     ) -> None:
         self.config = config
+        self._apart = apart
         self._tokenizer = tokenizer
         self._continuing = _continuing(tokenizer) if one_text else tokenizer
         self._vocab_size = vocab_size
@@ -118,7 +126,7 @@ class Prompter:
         context: Context = NO_CONTEXT,
         roles: Roles | None = None,
     ) -> tuple[int, ...]:
-        """Token ids with one IMAGE for each image, where its embeddings go.
+        """Token ids with one IMAGE for each image, where its embeddings go if they are read with the tokens.
 
         roles : of the images, in the order of `self.roles`; None where they have none
 
@@ -139,7 +147,8 @@ class Prompter:
         ids = [*(() if c.bos_token_id is None else (c.bos_token_id,)), *first]
         for text in rest[:-1]:
             ids += [IMAGE, *text]
-        return (*ids, IMAGE, *start, *rest[-1])
+        ids += [IMAGE, *start, *rest[-1]]
+        return tuple(token for token in ids if token != IMAGE or not self._apart)
 
     def texts(
         self,

@@ -16,7 +16,9 @@ _PLACE = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class PromptConfig:
-    """Section `prompt` of model.yaml, for decoders that read the image as a prefix; others have no such section.
+    """Section `prompt` of model.yaml; a model without it reads no words.
+
+    A decoder that reads the image by cross-attention begins its report with these tokens, and has no place for it.
 
     Special tokens are known by their text, as in "<|im_start|>user", in all of these but not in what a request says.
 

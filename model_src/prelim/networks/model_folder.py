@@ -54,7 +54,7 @@ def build_network(config: ModelConfig, *, empty_decoder: bool = False) -> Networ
                 raise ArchiveError(f"{CONFIG}: {part}.{name} is {value!r}; allowed: integers of at least 1")
     try:
         return ARCHITECTURES[config.architecture].build(parts, empty_decoder=empty_decoder)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, StrictDataclassError) as error:
         raise ArchiveError(f"{CONFIG} does not describe a {config.architecture}: {error}") from error
 
 

@@ -32,7 +32,7 @@ class TransformersCrossAttention(nn.Module):
     """A BERT- or GPT-2-style decoder with cross-attention.
 
     section : the section `decoder` of model.yaml without its `kind`: `model_type` of `transformers`, and the values of
-              that model's configuration
+              that model's configuration; `cross_attention_hidden_size` of a BERT is the width of image_embeds
 
     Raises ValueError for an unknown model type.
     """
@@ -50,6 +50,11 @@ class TransformersCrossAttention(nn.Module):
         with torch.device("cpu"):
             self.body: Any = AutoModel.from_config(self.config, attn_implementation="sdpa", **options)  # type: ignore[no-untyped-call]
         width, vocab_size = self.config.hidden_size, self.config.vocab_size
+        self.image_width: int = values.get("cross_attention_hidden_size") or width
+        if self.image_width != width:
+            for layer in self.body.encoder.layer:
+                attention = layer.crossattention.self
+                attention.key, attention.value = (nn.Linear(self.image_width, width) for _ in range(2))
         self.transform = BertPredictionHeadTransform(self.config) if kind == "bert" else None  # type: ignore[no-untyped-call]
         self.lm_bias = nn.Parameter(torch.zeros(vocab_size)) if kind == "bert" else None
         self.lm_head = None if self.config.tie_word_embeddings else nn.Linear(width, vocab_size, bias=False)
@@ -74,10 +79,11 @@ class TransformersCrossAttention(nn.Module):
         Raises ValueError for an activation that it does not have.
         """
         c = self.config
-        activation = c.hidden_act if c.model_type == "bert" else c.activation_function
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation is {activation!r}; known: {', '.join(ACTIVATIONS)}")
         bert = c.model_type == "bert"
+        setting = "hidden_act" if bert else "activation_function"
+        activation = getattr(c, setting)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"{setting} is {activation!r}; known: {', '.join(ACTIVATIONS)}")
         config = CrossAttentionConfig(
             vocab_size=c.vocab_size,
             width=c.hidden_size,
@@ -92,6 +98,7 @@ class TransformersCrossAttention(nn.Module):
             embedding_norm=bert,
             pre_norm=not bert,
             tied=self.lm_head is None,
+            image_width=None if self.image_width == c.hidden_size else self.image_width,
             hide_padding=False,
         )
         state = dict(self.state_dict())
@@ -129,6 +136,9 @@ class TransformersCrossAttention(nn.Module):
                     weights[f"layers.{i}.{ours}.{leaf}"] = state[f"{theirs}.{name}.{leaf}"]
                 for ours, name in (("self_attention", "attention"), ("cross_attention", "crossattention")):
                     parts = [state[f"{theirs}.{name}.self.{part}.{leaf}"] for part in ("query", "key", "value")]
+                    if name == "crossattention" and self.image_width != self.config.hidden_size:
+                        weights[f"layers.{i}.{ours}.memory_proj.{leaf}"] = _join(parts[1:])
+                        parts = parts[:1]
                     weights[f"layers.{i}.{ours}.in_proj.{leaf}"] = _join(parts)
         return weights
 

@@ -2,6 +2,7 @@
 
 from prelim.networks.architectures import (
     biomedclip_qformer_biogpt,
+    blip,
     densenet_disease_llama,
     encoder_decoder,
     llava,
@@ -15,6 +16,7 @@ from prelim.networks.architectures.architecture import Architecture
 
 ARCHITECTURES: dict[str, Architecture] = {
     "biomedclip_qformer_biogpt": biomedclip_qformer_biogpt.ARCHITECTURE,
+    "blip": blip.ARCHITECTURE,
     "densenet_disease_llama": densenet_disease_llama.ARCHITECTURE,
     "encoder_decoder": encoder_decoder.ARCHITECTURE,
     "llava": llava.ARCHITECTURE,

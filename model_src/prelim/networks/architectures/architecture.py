@@ -61,6 +61,7 @@ class Published:
     ignored_in : returns further ignored keys, like `ignored`, that depend on the shapes of the checkpoint under its own
                  keys, and on its config.json
     tied       : pattern of an ignored key -> our key with the same values, which the import checks
+    ends_by    : name in config.json of the token that ends a report
     vocabulary     : vocabulary size of the published decoder, including added tokens; a decoder with another
                      vocabulary has its own special tokens
     added_tokens   : special tokens that the original adds to its tokenizer
@@ -86,6 +87,7 @@ class Published:
     layout: Callable[[Mapping[str, Any], Facts], dict[str, Any]] | None = None
     resized: Mapping[str, Callable[[Tensor, tuple[int, ...]], Tensor]] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
+    ends_by: str = "eos_token_id"
     vocabulary: int | None = None
     added_tokens: tuple[str, ...] = ()
     image_words: tuple[str, str] | None = None

@@ -1,14 +1,18 @@
 """A vision encoder and a BERT or GPT-2 with cross-attention (VisionEncoderDecoderModel of transformers).
 
-There is no one published size: fine-tunes of ViT, DeiT, Swin or Swin V2 with GPT-2, DistilGPT-2 or BERT, such as the
-baselines of CheXpert Plus (Swin V2 and a BERT of two layers). The sizes come from config.json, which is needed.
+There is no one published size: fine-tunes of ViT, DeiT, DINOv2, CvT, Swin or Swin V2 with GPT-2, DistilGPT-2 or BERT,
+such as the baselines of CheXpert Plus (Swin V2 and a BERT of two layers) and CvT2DistilGPT2. The sizes come from
+config.json, which is needed.
+
+Transformers itself can save a CvT in this model and cannot run it, because a CvT gives maps of features. Here, as in
+CvT2DistilGPT2, each place of the last map is an image token; its class token is not read.
 
 Source: Rothe et al., "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks", TACL 2020; Chambon et al.,
-"CheXpert Plus", 2024.
+"CheXpert Plus", 2024; Nicolson et al., "Improving Chest X-Ray Report Generation by Leveraging Warm Starting", 2023.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,107 +21,25 @@ from torch import Tensor, nn
 from prelim.decoders.weights_file import materialize
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import CHEST_RADIOGRAPHS, Architecture, Published, Section, Shapes
+from prelim.networks.architectures.encoder_decoder_settings import (
+    DECODERS,
+    ENCODERS,
+    check_settings,
+    check_width,
+    read_part,
+    read_sides,
+)
 from prelim.networks.architectures.facts import Facts
-from prelim.networks.architectures.image_processor import VIT, read_processor
+from prelim.networks.architectures.image_processor import BIT, VIT, processed_side, read_processor
 
 PREPROCESS = {
     "size": 224,
     "resize": "stretch",
     "interpolation": "bilinear",
+    "crop": "floor",
     "mean": [0.5, 0.5, 0.5],
     "std": [0.5, 0.5, 0.5],
 }
-
-_VIT: Mapping[str, Any] = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
-    "qkv_bias": True,
-}
-_SWIN: Mapping[str, Any] = {
-    "image_size": 224,
-    "patch_size": 4,
-    "num_channels": 3,
-    "embed_dim": 96,
-    "depths": [2, 2, 6, 2],
-    "num_heads": [3, 6, 12, 24],
-    "window_size": 7,
-    "mlp_ratio": 4.0,
-    "qkv_bias": True,
-    "hidden_act": "gelu",
-    "use_absolute_embeddings": False,
-    "layer_norm_eps": 1e-5,
-}
-ENCODERS: Mapping[str, Mapping[str, Any]] = {
-    "vit": _VIT,
-    "deit": _VIT,
-    "swin": _SWIN,
-    "swinv2": {**_SWIN, "pretrained_window_sizes": [0, 0, 0, 0]},
-}
-"""`model_type` of an encoder -> settings that change what it computes, with the defaults of transformers."""
-
-_BERT: Mapping[str, Any] = {
-    "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "max_position_embeddings": 512,
-    "layer_norm_eps": 1e-12,
-    "tie_word_embeddings": True,
-}
-_GPT2: Mapping[str, Any] = {
-    "vocab_size": 50257,
-    "n_embd": 768,
-    "n_layer": 12,
-    "n_head": 12,
-    "n_inner": None,
-    "n_positions": 1024,
-    "activation_function": "gelu_new",
-    "layer_norm_epsilon": 1e-5,
-    "tie_word_embeddings": True,
-}
-DECODERS: Mapping[str, Mapping[str, Any]] = {"bert": _BERT, "gpt2": _GPT2}
-"""`model_type` of a decoder -> settings that change what it computes, with the defaults of transformers."""
-
-_FIXED: Mapping[str, Any] = {
-    "add_cross_attention": True,
-    "is_decoder": True,
-    "cross_attention_hidden_size": None,
-    "position_embedding_type": "absolute",
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-    "reorder_and_upcast_attn": False,
-    "tie_encoder_decoder": False,
-    "pruned_heads": {},
-    "chunk_size_feed_forward": 0,
-    "quantization_config": None,
-}
-"""Settings with the only value that is supported."""
-
-_NEUTRAL = re.compile(
-    # Training, tasks that a checkpoint was trained on before, outputs besides the last layer, and versions.
-    r"(hidden_dropout_prob|attention_probs_dropout_prob|drop_path_rate|(attn|embd|resid|summary_first)_?(pdrop|dropout)"
-    r"|classifier_dropout|initializer_range|initializer_factor|summary_\w+|num_labels|(id2label|label2id|problem_type)"
-    r"|finetuning_task|task_specific_params|output_(attentions|hidden_states|scores)|return_dict(_in_generate)?"
-    r"|torchscript|torch_dtype|dtype|use_bfloat16|tf_legacy_loss|transformers_version|_name_or_path|_commit_hash"
-    r"|_attn_implementation(_autoset)?|architectures|model_type|use_cache|is_encoder_decoder|tokenizer_class|prefix"
-    r"|type_vocab_size|encoder_stride|pooler_\w+|out_features|out_indices|stage_names|num_layers|path_norm|tie_word_embeddings"
-    r"|gradient_checkpointing|n_ctx|directionality|sep_token_id|(bos|eos|pad|decoder_start)_token_id|processor_class"
-    # Defaults of generation, which old versions keep here: `generation` of model.yaml.
-    r"|max_length|min_length|do_sample|early_stopping|num_beams|num_beam_groups|diversity_penalty|temperature|top_k"
-    r"|top_p|typical_p|repetition_penalty|length_penalty|no_repeat_ngram_size|encoder_no_repeat_ngram_size"
-    r"|bad_words_ids|num_return_sequences|forced_(bos|eos)_token_id|remove_invalid_values"
-    r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens)"
-)
-"""Settings that do not change what the network computes for a report."""
 
 
 def _vision(**dimensions: Any) -> nn.Module:
@@ -139,76 +61,86 @@ class Projection(nn.Module):
         return image_features.clone() if self.project is None else self.project(image_features)
 
 
-def _read(part: str, known: Mapping[str, Mapping[str, Any]], facts: Facts) -> tuple[str, dict[str, Any]]:
-    """`model_type` and settings of a part; what config.json lacks is the default of transformers.
-
-    Raises ArchiveError for a network that is not supported, and for a setting that is not understood.
-    """
-    stored: Mapping[str, Any] = facts.config.get(part) or {}
-    if not stored:
-        raise ArchiveError(f"config.json has no section {part}; give the config.json of the VisionEncoderDecoderModel")
-    kind: Any = stored.get("model_type")
-    if kind not in known:
-        raise ArchiveError(f"config.json: {part} is of model_type {kind!r}; supported: {', '.join(known)}")
-    _check_settings(f"{part}.", stored, {*known[kind], "hidden_size"})
-    settings: dict[str, Any] = {}
-    for name, default in known[kind].items():
-        value = default if stored.get(name) is None else stored[name]
-        settings[name] = (
-            value
-            if value is None
-            else facts.value(f"{'vision' if part == 'encoder' else part}.{name}", default, stored=value)
-        )
-    return kind, settings
-
-
-def _check_settings(where: str, stored: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise ArchiveError for a setting that is not understood, or has another value than the supported one."""
-    for name, value in stored.items():
-        if name in _FIXED:
-            if value is not None and value != _FIXED[name]:
-                raise ArchiveError(f"config.json: {where}{name} is {value!r}; supported: {_FIXED[name]!r}")
-        elif name not in known and not _NEUTRAL.fullmatch(name):
-            raise ArchiveError(f"config.json: {where}{name} is {value!r}, and this setting is not supported")
-
-
-def _side(stored: Any) -> int:
-    """Pixels of a side. Raises ArchiveError unless images and patches are squares."""
-    sides = stored if isinstance(stored, list) else [stored, stored]
-    if len(set(map(str, sides))) != 1 or not isinstance(sides[0], int):
-        raise ArchiveError(f"config.json: images and patches must be squares, and one is {stored!r}")
-    return sides[0]
-
-
 _WIDTH_AND_HEADS = {"bert": ("hidden_size", "num_attention_heads"), "gpt2": ("n_embd", "n_head")}
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     if not facts.config:
         raise ArchiveError("this system needs the config.json of the checkpoint; give the whole folder")
-    _check_settings("", {**facts.config, "add_cross_attention": None, "is_decoder": None}, ("encoder", "decoder"))
-    encoder, vision = _read("encoder", ENCODERS, facts)
-    decoder, text = _read("decoder", DECODERS, facts)
-    side = vision["image_size"] = _side(vision["image_size"])
-    vision["patch_size"] = _side(vision["patch_size"])
+    check_settings("", {**facts.config, "add_cross_attention": None, "is_decoder": None}, ("encoder", "decoder"))
+    encoder, vision = read_part("encoder", "vision", ENCODERS, facts)
+    decoder, text = read_part("decoder", "decoder", DECODERS, facts)
     if vision["num_channels"] != 3:
         raise ArchiveError(f"config.json: encoder.num_channels is {vision['num_channels']!r}; supported: 3")
-    if encoder == "swinv2" and len(vision["pretrained_window_sizes"]) < len(vision["depths"]):
-        raise ArchiveError("config.json: encoder.pretrained_window_sizes has fewer entries than depths")
-    stages = vision.get("depths", ())
-    in_width = vision["embed_dim"] * 2 ** (len(stages) - 1) if stages else vision["hidden_size"]
+    in_width = _CHECKS.get(encoder, _check_vit)(vision, facts)
+    check_width("encoder", in_width, facts)
+    # Positions of a DINOv2 are interpolated, and a CvT has none.
+    side = _any_side(facts, vision) if encoder in _ANY_SIDE else 0
     width, heads = (text[name] for name in _WIDTH_AND_HEADS[decoder])
+    check_width("decoder", width, facts)
     if width % heads:
         raise ArchiveError(f"config.json: decoder.{_WIDTH_AND_HEADS[decoder][1]} is {heads}; the width is {width}")
     return {
         "vision": {"model_type": encoder, **vision},
         "connector": {"in_width": in_width, "out_width": width},
         "decoder": {"kind": "transformers", "model_type": decoder, "add_cross_attention": True, **text},
-        "preprocess": read_processor(side, PREPROCESS, facts, classes=VIT, crop=False),
+        "preprocess": read_processor(side or vision["image_size"], PREPROCESS, facts, classes=_CLASSES, crop=False),
     }
 
 
-_VIT_LAYER = r"vision\.body\.layers\.(\d+)\."
+_CLASSES = (*VIT, *BIT)
+_ANY_SIDE = ("dinov2", "cvt")
+"""Encoders that take images of the processor's size."""
+
+
+def _any_side(facts: Facts, vision: Mapping[str, Any]) -> int:
+    return processed_side(facts, _CLASSES, vision.get("image_size", PREPROCESS["size"]))
+
+
+def _check_vit(vision: dict[str, Any], facts: Facts) -> int:
+    """The width of the tokens of an encoder with patches, whose sides become numbers."""
+    vision |= read_sides("encoder", vision)
+    width: int = vision["hidden_size"]
+    return width
+
+
+def _check_swin(vision: dict[str, Any], facts: Facts) -> int:
+    vision |= read_sides("encoder", vision)
+    stages = len(vision["depths"])
+    if len(vision.get("pretrained_window_sizes", vision["depths"])) < stages:
+        raise ArchiveError("config.json: encoder.pretrained_window_sizes has fewer entries than depths")
+    width: int = vision["embed_dim"] * 2 ** (stages - 1)
+    return width
+
+
+def _check_cvt(vision: dict[str, Any], facts: Facts) -> int:
+    stages = len(vision["depth"])
+    for name, value in vision.items():
+        if isinstance(value, list) and len(value) != stages:
+            raise ArchiveError(f"config.json: encoder.{name} is {value!r}; it must have {stages} entries, as depth has")
+    stored = facts.config["encoder"]
+    method = stored.get("qkv_projection_method") or []
+    if any(one != "dw_bn" for one in method):
+        raise ArchiveError(
+            f"config.json: encoder.qkv_projection_method is {method!r}; supported: 'dw_bn' in every stage"
+        )
+    if any(vision["cls_token"][:-1]):
+        raise ArchiveError(f"config.json: encoder.cls_token is {vision['cls_token']!r}; supported: in the last stage")
+    width: int = vision["embed_dim"][-1]
+    return width
+
+
+_CHECKS: Mapping[str, Callable[[dict[str, Any], Facts], int]] = {
+    "swin": _check_swin,
+    "swinv2": _check_swin,
+    "cvt": _check_cvt,
+}
+"""`model_type` of an encoder -> check of its settings, which returns the width of its tokens; _check_vit for others.
+
+Each raises ArchiveError for settings that do not fit together."""
+
+
+_VIT_LAYER = r"vision\.body\.(?:encoder\.layer|layers)\.(\d+)\."
 _SWIN_BLOCK = r"vision\.body\.encoder\.layers\.(\d+)\.blocks\.(\d+)\."
 _SWIN_NAMES = {
     "attention.self.query": "attention.q_proj",
@@ -223,12 +155,16 @@ _SWIN_NAMES = {
 
 
 def _layout(weights: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    """Rename the layers of a Swin, and complete tied weights.
+    """Rename the layers of a Swin or DINOv2, and complete tied weights.
 
     Raises ArchiveError if two tied weights differ.
     """
     ours = dict(weights)
-    if (facts.config.get("encoder") or {}).get("model_type") == "swin":
+    kind = (facts.config.get("encoder") or {}).get("model_type")
+    if kind == "dinov2":
+        # Its layers kept the name that those of a ViT lost.
+        ours = {re.sub(r"^vision\.body\.layers\.", "vision.body.encoder.layer.", key): ours[key] for key in ours}
+    if kind == "swin":
         for key in list(ours):
             found = re.match(_SWIN_BLOCK, key)
             for saved, name in _SWIN_NAMES.items():
@@ -236,18 +172,28 @@ def _layout(weights: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
                     ours[found[0] + name + key[found.end() + len(saved) :]] = ours.pop(key)
                     break
     decoder = facts.config.get("decoder") or {}
-    tied = decoder.get("tie_word_embeddings", True)
+    return complete_head(ours, decoder.get("model_type", "bert"), tied=decoder.get("tie_word_embeddings", True))
+
+
+def complete_head(weights: Mapping[str, Any], kind: str, *, tied: bool) -> dict[str, Any]:
+    """The weights with one bias of the head, and with one table where the head is tied to the embeddings.
+
+    kind : `bert` or `gpt2`
+
+    Raises ArchiveError if two tied weights differ.
+    """
+    ours = dict(weights)
     bias = ours.pop("decoder.lm_head.bias", None)
     if bias is not None and ("decoder.lm_bias" not in ours or not tied):
         # BERT has two, which are one where words are tied; version 5 of transformers adds this one otherwise.
         ours["decoder.lm_bias"] = bias
     head = ours.get("decoder.lm_head.weight")
     if head is not None and tied:
-        words = _WORDS[decoder["model_type"]]
+        words = _WORDS[kind]
         if words in ours and not torch.equal(materialize(head), materialize(ours[words])):
             raise ArchiveError(
-                "the decoder's head differs from its token embeddings, but decoder.tie_word_embeddings of config.json "
-                "is true, or missing; if they were trained apart, set it to false there"
+                "the decoder's head differs from its token embeddings, but tie_word_embeddings of the decoder in "
+                "config.json is true, or missing; if they were trained apart, set it to false there"
             )
         ours[words] = ours.pop("decoder.lm_head.weight")
     return ours
@@ -284,8 +230,8 @@ ARCHITECTURE = Architecture(
             (rf"^{_VIT_LAYER}attention\.k_proj\.", r"encoder.encoder.layer.\1.attention.attention.key."),
             (rf"^{_VIT_LAYER}attention\.v_proj\.", r"encoder.encoder.layer.\1.attention.attention.value."),
             (rf"^{_VIT_LAYER}attention\.o_proj\.", r"encoder.encoder.layer.\1.attention.output.dense."),
-            (rf"^{_VIT_LAYER}mlp\.fc1\.", r"encoder.encoder.layer.\1.intermediate.dense."),
-            (rf"^{_VIT_LAYER}mlp\.fc2\.", r"encoder.encoder.layer.\1.output.dense."),
+            (r"^vision\.body\.layers\.(\d+)\.mlp\.fc1\.", r"encoder.encoder.layer.\1.intermediate.dense."),
+            (r"^vision\.body\.layers\.(\d+)\.mlp\.fc2\.", r"encoder.encoder.layer.\1.output.dense."),
             (rf"^{_VIT_LAYER}", r"encoder.encoder.layer.\1."),
             *(
                 (rf"^{_SWIN_BLOCK}{re.escape(name)}", rf"encoder.encoder.layers.\1.blocks.\2.{saved}")

@@ -11,6 +11,8 @@ from prelim.networks.architectures.facts import Facts
 CLIP = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor")
 OF_TOWERS = (*CLIP, "SiglipImageProcessor", "BitImageProcessor")
 VIT = ("ViTImageProcessor", "ViTFeatureExtractor", "DeiTImageProcessor", "DeiTFeatureExtractor")
+BIT = ("BitImageProcessor",)
+BLIP = ("BlipImageProcessor",)
 """Classes of processors, also with the ending `Fast` or `Pil`."""
 
 _INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
@@ -99,6 +101,22 @@ def read_processor(
         "mean": mean,
         "std": std,
     }
+
+
+def processed_side(facts: Facts, classes: Sequence[str], default: Any) -> int:
+    """Pixels of the square that a processor makes, for an encoder that takes any; `default` without a processor.
+
+    Raises ArchiveError naming the setting that is not a square.
+    """
+    stored = facts.preprocessor
+    cropped = stored.get("do_center_crop", _check_class(stored, classes).startswith(_CROPPING))
+    name = "crop_size" if cropped else "size"
+    size = stored.get(name, default)
+    sides = set(size.values()) if isinstance(size, Mapping) else {size}
+    if len(sides) != 1 or not all(map(_is_edge, sides)):
+        raise _unsupported(name, size, "one number, or height and width that are equal")
+    side: int = sides.pop()
+    return side
 
 
 def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool) -> Section:

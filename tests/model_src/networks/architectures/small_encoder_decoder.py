@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     BertConfig,
+    CvtConfig,
     DeiTConfig,
+    Dinov2Config,
     GPT2Config,
     SwinConfig,
     Swinv2Config,
@@ -15,6 +18,7 @@ from transformers import (
     VisionEncoderDecoderModel,
     ViTConfig,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from tests.model_src.networks.architectures.small_xraygpt import LETTERS, SPECIAL, letters_tokenizer
 
@@ -33,6 +37,11 @@ ENCODERS: dict[str, Any] = {
     "vit": ViTConfig(hidden_size=24, **_TRANSFORMER),
     # As wide as the decoders: without a projection.
     "deit": DeiTConfig(hidden_size=32, **_TRANSFORMER),
+    "dinov2": Dinov2Config(
+        hidden_size=24, mlp_ratio=2, **{k: v for k, v in _TRANSFORMER.items() if k != "intermediate_size"}
+    ),
+    # `hidden_size` is what VisionEncoderDecoderModel asks for.
+    "cvt": CvtConfig(embed_dim=[8, 16, 24], num_heads=[1, 2, 2], depth=[1, 2, 3], hidden_size=24),
     "swin": SwinConfig(depths=[1, 2], **_WINDOWS),
     "swinv2": Swinv2Config(depths=[2, 1], **_WINDOWS),
 }
@@ -68,9 +77,21 @@ def small_encoder_decoder(encoder: str, decoder: str, **changed: Any) -> Any:
     return model
 
 
-def save_encoder_decoder(model: Any, folder: Path) -> Path:
-    """Save model, image processor and tokenizer, as a fine-tune does."""
+def image_inputs(model: Any, pixel_values: Tensor) -> dict[str, Any]:
+    """What the model of transformers reads: pixels, or a CvT's features as tokens, which it does not make itself."""
+    if model.config.encoder.model_type != "cvt":
+        return {"pixel_values": pixel_values}
+    features = model.encoder(pixel_values).last_hidden_state.flatten(2).transpose(1, 2)
+    return {"encoder_outputs": BaseModelOutput(last_hidden_state=features)}
+
+
+def save_encoder_decoder(model: Any, folder: Path, **generation: Any) -> Path:
+    """Save model, image processor and tokenizer, as a fine-tune does.
+
+    generation : further settings of generation_config.json
+    """
     model.generation_config.update(decoder_start_token_id=START, eos_token_id=END, pad_token_id=END)
+    model.generation_config.update(**generation)
     model.save_pretrained(folder)
     processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": SIDE, "width": SIDE}, "resample": 2}
     processor |= {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.3, 0.2, 0.2]}

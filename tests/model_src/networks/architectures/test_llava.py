@@ -129,7 +129,7 @@ def test_card_says_what_was_ignored_and_assumed(folder: Path) -> None:
     assert "the image features are from an earlier layer" in card
     assert "vision_tower.encoder.layers.3." in card
     assert "assumed: the decoder's last 4 rows are padding" in card
-    assert "assumed: input, prompt, generation of model.yaml as in the published model" in card
+    assert "assumed: input, prompt of model.yaml as in the published model" in card
     assert "assumed: vision." not in card
     assert "assumed: decoder." not in card
 

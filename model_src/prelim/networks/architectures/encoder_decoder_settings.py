@@ -1,0 +1,234 @@
+"""Settings of the parts of encoder-decoders of transformers: which are read, change nothing, or are refused."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from prelim.errors import ArchiveError
+from prelim.networks.architectures.facts import Facts
+
+_VIT: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "image_size": 224,
+    "patch_size": 16,
+    "num_channels": 3,
+    "qkv_bias": True,
+}
+_SWIN: Mapping[str, Any] = {
+    "image_size": 224,
+    "patch_size": 4,
+    "num_channels": 3,
+    "embed_dim": 96,
+    "depths": [2, 2, 6, 2],
+    "num_heads": [3, 6, 12, 24],
+    "window_size": 7,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "hidden_act": "gelu",
+    "use_absolute_embeddings": False,
+    "layer_norm_eps": 1e-5,
+}
+_DINOV2: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "mlp_ratio": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "image_size": 224,
+    "patch_size": 14,
+    "num_channels": 3,
+    "qkv_bias": True,
+}
+_CVT: Mapping[str, Any] = {
+    "num_channels": 3,
+    "patch_sizes": [7, 3, 3],
+    "patch_stride": [4, 2, 2],
+    "patch_padding": [2, 1, 1],
+    "embed_dim": [64, 192, 384],
+    "num_heads": [1, 3, 6],
+    "depth": [1, 2, 10],
+    "mlp_ratio": [4.0, 4.0, 4.0],
+    "qkv_bias": [True, True, True],
+    "cls_token": [False, False, True],
+    "kernel_qkv": [3, 3, 3],
+    "padding_kv": [1, 1, 1],
+    "stride_kv": [2, 2, 2],
+    "padding_q": [1, 1, 1],
+    "stride_q": [1, 1, 1],
+}
+ENCODERS: Mapping[str, Mapping[str, Any]] = {
+    "vit": _VIT,
+    "deit": _VIT,
+    "dinov2": _DINOV2,
+    "cvt": _CVT,
+    "swin": _SWIN,
+    "swinv2": {**_SWIN, "pretrained_window_sizes": [0, 0, 0, 0]},
+}
+"""`model_type` of an encoder -> settings that change what it computes, with the defaults of transformers."""
+
+_BERT: Mapping[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "layer_norm_eps": 1e-12,
+    "type_vocab_size": 2,
+    "tie_word_embeddings": True,
+}
+_GPT2: Mapping[str, Any] = {
+    "vocab_size": 50257,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_inner": None,
+    "n_positions": 1024,
+    "activation_function": "gelu_new",
+    "layer_norm_epsilon": 1e-5,
+    "tie_word_embeddings": True,
+}
+BLIP_VISION: Mapping[str, Mapping[str, Any]] = {
+    "blip_vision_model": {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 384,
+        "patch_size": 16,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+    }
+}
+BLIP_TEXT: Mapping[str, Mapping[str, Any]] = {
+    "blip_text_model": {
+        "vocab_size": 30524,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "intermediate_size": 3072,
+        "hidden_act": "gelu",
+        "max_position_embeddings": 512,
+        "layer_norm_eps": 1e-12,
+    }
+}
+DECODERS: Mapping[str, Mapping[str, Any]] = {"bert": _BERT, "gpt2": _GPT2}
+"""`model_type` of a decoder -> settings that change what it computes, with the defaults of transformers."""
+
+_FIXED: Mapping[str, Any] = {
+    "add_cross_attention": True,
+    "is_decoder": True,
+    "cross_attention_hidden_size": None,
+    "position_embedding_type": "absolute",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "tie_encoder_decoder": False,
+    "pruned_heads": {},
+    "chunk_size_feed_forward": 0,
+    "quantization_config": None,
+    "use_swiglu_ffn": False,
+}
+"""Settings with the only value that is supported."""
+
+_NEUTRAL = re.compile(
+    # Training, tasks that a checkpoint was trained on before, outputs besides the last layer, and versions.
+    r"(hidden_dropout_prob|attention_probs_dropout_prob|drop_path_rate|(attn|embd|resid|summary_first)_?(pdrop|dropout)"
+    r"|classifier_dropout|initializer_range|initializer_factor|summary_\w+|num_labels|(id2label|label2id|problem_type)"
+    r"|finetuning_task|task_specific_params|output_(attentions|hidden_states|scores)|return_dict(_in_generate)?"
+    r"|torchscript|torch_dtype|dtype|use_bfloat16|tf_legacy_loss|transformers_version|_name_or_path|_commit_hash"
+    r"|_attn_implementation(_autoset)?|architectures|model_type|use_cache|is_encoder_decoder|tokenizer_class|prefix"
+    r"|encoder_stride|pooler_\w+|out_features|out_indices|stage_names|num_layers|path_norm|tie_word_embeddings"
+    r"|gradient_checkpointing|n_ctx|directionality|sep_token_id|(bos|eos|pad|decoder_start)_token_id|processor_class"
+    # Defaults of generation, which old versions keep here: `generation` of model.yaml.
+    r"|max_length|min_length|do_sample|early_stopping|num_beams|num_beam_groups|diversity_penalty|temperature|top_k"
+    r"|top_p|typical_p|repetition_penalty|length_penalty|no_repeat_ngram_size|encoder_no_repeat_ngram_size"
+    r"|bad_words_ids|num_return_sequences|forced_(bos|eos)_token_id|remove_invalid_values"
+    r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens)"
+)
+"""Settings that do not change what the network computes for a report."""
+
+_DERIVED = ("hidden_size",)
+"""Settings that others determine."""
+
+_NEUTRAL_IN: Mapping[str, Collection[str]] = {
+    # Masks and scales at the start of training, and maps of features.
+    "dinov2": ("use_mask_token", "layerscale_value", "apply_layernorm", "reshape_hidden_states"),
+    # Its norms have an epsilon of their own.
+    "blip_vision_model": ("attention_dropout", "dropout", "projection_dim"),
+    "blip_text_model": ("projection_dim", "label_smoothing", "dropout", "encoder_hidden_size"),
+    "cvt": ("attention_drop_rate", "drop_rate", "layer_norm_eps", "qkv_projection_method"),
+}
+"""The same, of one `model_type`."""
+
+
+def read_part(
+    part: str, section: str, known: Mapping[str, Mapping[str, Any]], facts: Facts
+) -> tuple[str, dict[str, Any]]:
+    """`model_type` and settings of a part; what config.json lacks is the default of transformers.
+
+    part    : of config.json
+    section : of model.yaml
+    known   : tables of settings; without a `model_type` there must be one
+
+    Raises ArchiveError for a network that is not supported, and for a setting that is not understood.
+    """
+    stored: Mapping[str, Any] = facts.config.get(part) or {}
+    if not stored:
+        raise ArchiveError(f"config.json has no section {part}; give the config.json of the whole model")
+    kind: Any = stored.get("model_type", next(iter(known)) if len(known) == 1 else None)
+    if kind not in known:
+        raise ArchiveError(f"config.json: {part} is of model_type {kind!r}; supported: {', '.join(known)}")
+    check_settings(f"{part}.", stored, {*known[kind], *_NEUTRAL_IN.get(kind, ()), *_DERIVED})
+    settings: dict[str, Any] = {}
+    for name, default in known[kind].items():
+        value = default if stored.get(name) is None else stored[name]
+        settings[name] = value if value is None else facts.value(f"{section}.{name}", default, stored=value)
+    _check_activation(part, settings)
+    return kind, settings
+
+
+def _check_activation(part: str, settings: Mapping[str, Any]) -> None:
+    """Raise ArchiveError for an activation that transformers does not have."""
+    # Imported here because `transformers` takes seconds to import.
+    from transformers.activations import ACT2FN
+
+    activation = settings.get("hidden_act")
+    if activation is not None and activation not in ACT2FN:
+        raise ArchiveError(f"config.json: {part}.hidden_act is {activation!r}, which transformers does not have")
+
+
+def check_width(part: str, width: int, facts: Facts) -> None:
+    """Raise ArchiveError if config.json gives a part another width than its other settings do."""
+    stored = facts.config[part].get("hidden_size")
+    if stored not in (None, width):
+        raise ArchiveError(f"config.json: {part}.hidden_size is {stored!r}; its other settings give {width}")
+
+
+def check_settings(where: str, stored: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise ArchiveError for a setting that is not understood, or has another value than the supported one."""
+    for name, value in stored.items():
+        if name in _FIXED:
+            if value is not None and value != _FIXED[name]:
+                raise ArchiveError(f"config.json: {where}{name} is {value!r}; supported: {_FIXED[name]!r}")
+        elif name not in known and not _NEUTRAL.fullmatch(name):
+            raise ArchiveError(f"config.json: {where}{name} is {value!r}, and this setting is not supported")
+
+
+def read_sides(part: str, settings: Mapping[str, Any]) -> dict[str, int]:
+    """Pixels of the sides of images and patches. Raises ArchiveError unless these are squares."""
+    return {name: _side(f"{part}.{name}", settings[name]) for name in ("image_size", "patch_size")}
+
+
+def _side(name: str, stored: Any) -> int:
+    sides = stored if isinstance(stored, list) else [stored, stored]
+    if len(set(map(str, sides))) != 1 or not isinstance(sides[0], int):
+        raise ArchiveError(f"config.json: {name} is {stored!r}; images and patches must be squares")
+    return sides[0]
