@@ -1,0 +1,214 @@
+"""Print what a model needs and how fast it is, from the shapes in its files, before anything is loaded.
+
+    python -m export.plan FOLDER                              # a checkpoint that is a whole system, or a model folder
+    python -m export.plan OWNER/NAME --precision int8
+    python -m export.plan final_model.pth --system biomedclip_qformer_biogpt
+    python -m export.plan FOLDER --gflops 60 --gbs 12         # of another machine; without them this one is measured
+
+Memory is that of one worker with all its weights packed, while it decodes `--requests` reports at a time; the server
+around it takes FRONTEND more. Times are lower bounds: the operations of the networks at the rate of a large matrix
+product, and for each decoding step the larger of its operations and its bytes at the memory's bandwidth.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from export.checkpoints.import_source import checkpoint_source
+from export.checkpoints.record import ImportRecord
+from export.checkpoints.settings import stored_model_type
+from export.footprint import Footprint, footprint
+from export.import_checkpoint import describe, empty_network, read_option
+from prelim.archive.archive import CONFIG
+from prelim.archive.model_config import ModelConfig
+from prelim.decoders.precision import PRECISIONS
+from prelim.errors import ArchiveError
+from prelim.networks.architectures import ARCHITECTURES
+from terminal.arguments import CommandLine, positive
+
+WORKER = 560e6
+"""Bytes of a worker without a model: Python, PyTorch, ONNX Runtime, compiled steps."""
+
+PACKAGING = 900e6
+"""The same of `export.package`, with transformers and the exporter of PyTorch."""
+
+FRONTEND = 450e6
+"""Bytes of TorchServe's frontend, in Java."""
+
+_SIDE, _BUFFER, _REPETITIONS = 1024, 1 << 26, 5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """operations : multiplications and additions a second of a product of float32; bandwidth : bytes read a second."""
+
+    operations: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes and seconds of a model.
+
+    archive   : its file
+    packaging : peak memory of `export.package`
+    worker    : peak memory of a worker
+    image     : time of encoding one image
+    step      : time of a decoding step of one report with the default options
+    report    : time of a report with the default options, alone
+    """
+
+    archive: float
+    packaging: float
+    worker: float
+    image: float
+    step: float
+    report: float
+
+
+def plan(needs: Footprint, machine: Machine, requests: int) -> Plan:
+    """The plan of a model on a machine, with so many requests at a time."""
+    weights = needs.encoder + needs.decoder
+    step = max(
+        (needs.step_bytes + needs.columns / 2 + needs.image_columns) / machine.bandwidth,
+        needs.rows * needs.step_operations / machine.operations,
+    )
+    image = needs.image_operations / machine.operations
+    return Plan(
+        archive=weights,
+        packaging=PACKAGING + 3 * needs.encoder + needs.decoder + 2 * needs.largest,
+        worker=WORKER
+        + needs.encoder
+        + needs.decoder
+        + needs.packed
+        + needs.activations
+        + requests * (needs.columns + needs.image_columns),
+        image=image,
+        step=step,
+        report=image + needs.tokens * step,
+    )
+
+
+def measure_machine() -> Machine:
+    """Measure the machine that this runs on, in about a second."""
+    matrix, buffer = torch.randn(_SIDE, _SIDE), torch.ones(_BUFFER)
+    return Machine(2 * _SIDE**3 / _best(lambda: matrix @ matrix.T), 4 * _BUFFER / _best(buffer.sum))
+
+
+def _best(function: Callable[[], object]) -> float:
+    """Seconds of the fastest of several calls, after a first one."""
+    function()
+    seconds = []
+    for _ in range(_REPETITIONS):
+        began = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def footprint_of(
+    given: Sequence[str], system: str | None, precision: str | None, options: Mapping[str, object] | None = None
+) -> tuple[ModelConfig, Footprint]:
+    """The model that files describe, and its footprint.
+
+    given     : sources of an import, or one model folder
+    system    : a name in ARCHITECTURES; None: that of the model_type in config.json
+    precision : one of PRECISIONS; None: that of the model folder
+
+    Raises ArchiveError as the import does, and if no system is given and none is found.
+    """
+    folder = Path(given[0])
+    if (folder / CONFIG).is_file():
+        config = ModelConfig.read(folder / CONFIG)
+        network = empty_network(config)
+    else:
+        sources = [checkpoint_source(one) for one in given]
+        kind = stored_model_type(sources[0].path)
+        whole = {name: a.published for name, a in ARCHITECTURES.items() if a.published.whole_config}
+        found = [name for name, published in whole.items() if kind in published.model_types]
+        if system is None and not found:
+            raise ArchiveError(f"no system here has the model_type {kind!r}; give it with --system")
+        # What an import would print is of no interest yet.
+        with contextlib.redirect_stdout(io.StringIO()):
+            described = describe(system or found[0], sources, "planned", ImportRecord(), options=options)
+        config, network = described.config, described.network
+    if precision is not None:
+        config = dataclasses.replace(config, precision=precision)
+    try:
+        return config, footprint(config, network)
+    except ValueError as error:
+        raise ArchiveError(f"precision {config.precision}: {error}") from error
+
+
+def table(config: ModelConfig, needs: Footprint, planned: Plan, requests: int) -> str:
+    """The plan as Markdown."""
+    many = "" if requests == 1 else f", {requests} requests at a time"
+    lines = [
+        f"{config.architecture}, {config.precision}: {needs.image_tokens} image tokens; reports of {needs.tokens} "
+        f"tokens with {needs.rows} beam{'s' if needs.rows > 1 else ''}{many}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| archive, and disk space of each host | {_gigabytes(planned.archive)} |",
+        f"| peak memory of packaging | {_gigabytes(planned.packaging)} |",
+        f"| peak memory of a worker | {_gigabytes(planned.worker)} |",
+        f"| and of the server around it | {_gigabytes(FRONTEND)} |",
+        f"| one image, at least | {planned.image:.3g} s |",
+        f"| one decoding step, at least | {1e3 * planned.step:.3g} ms |",
+        f"| one report alone, at least | {planned.report:.3g} s |",
+    ]
+    return "\n".join(lines)
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def main() -> None:
+    """Command line."""
+    parser = CommandLine(__doc__.replace("FRONTEND", _gigabytes(FRONTEND)))
+    parser.add_argument("checkpoint", nargs="+", help="what the import would be given, or a model folder")
+    parser.add_argument("--system", choices=ARCHITECTURES, help="default: that of the model_type in config.json")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: that of model.yaml, or fp32")
+    parser.add_argument("--requests", type=positive, default=1, help="decoded at a time (%(default)s)")
+    parser.add_argument("--gflops", type=_rate, help="1e9 operations a second of a product of float32")
+    parser.add_argument("--gbs", type=_rate, help="1e9 bytes a second that memory gives")
+    parser.add_argument("--set", action="append", type=read_option, default=[], dest="options", metavar="NAME=VALUE")
+    arguments = parser.parse_args()
+    try:
+        config, needs = footprint_of(
+            arguments.checkpoint, arguments.system, arguments.precision, dict(arguments.options)
+        )
+    except ArchiveError as error:
+        sys.exit(f"{error}")
+    if arguments.gflops and arguments.gbs:
+        machine = Machine(1e9 * arguments.gflops, 1e9 * arguments.gbs)
+    else:
+        here = measure_machine()
+        machine = Machine(
+            1e9 * arguments.gflops if arguments.gflops else here.operations,
+            1e9 * arguments.gbs if arguments.gbs else here.bandwidth,
+        )
+    print(table(config, needs, plan(needs, machine, arguments.requests), arguments.requests))
+
+
+def _rate(given: str) -> float:
+    try:
+        value = float(given)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number above 0")
+    return value
+
+
+if __name__ == "__main__":
+    main()
