@@ -2,6 +2,7 @@
 
     python -m benchmarks.memory                                         # system 0, bf16, 1 and 2 workers
     python -m benchmarks.memory --workers 1 2 4 --precision fp32
+    python -m benchmarks.memory --system vit_gpt2 --workers 1 --precision fp32 --tokens 60
     python -m benchmarks.memory --model models/demo                     # an existing model folder
 
 The archive uses dynamic batching: with several workers TorchServe's in-flight batching lets requests hang
@@ -33,7 +34,7 @@ import psutil
 
 from benchmarks.machine import commit
 from benchmarks.memory.process_memory import Memory, PeakMemory
-from benchmarks.models.random_checkpoint import CHECKPOINTS, write_random_tokenizer
+from benchmarks.models.random_checkpoint import CHECKPOINTS, ENCODER_DECODERS, write_random_tokenizer
 from launcher.local_server import LocalServer
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.http_client import HttpClient
@@ -90,8 +91,19 @@ def run(name: str, module: str, *arguments: str | int | Path) -> MeasuredCommand
 
 
 def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[MeasuredCommand]]:
-    """Make a model folder of published size with random weights, imported from a checkpoint in the original format."""
-    checkpoint, model = folder / "final_model.pth", folder / system
+    """Make a model folder of published size with random weights, imported from a checkpoint in the original format.
+
+    tokenizer : of system 0; the vision encoder-decoders have a made-up vocabulary
+    """
+    model = folder / system
+    if system in ENCODER_DECODERS:
+        checkpoint = folder / "checkpoint"
+        made = run("random checkpoint", "benchmarks.models.random_checkpoint", system, checkpoint)
+        given = ("encoder_decoder", checkpoint, "--tokenizer", checkpoint, "--out", model)
+        imported = run("import", "export.import_checkpoint", *given)
+        shutil.rmtree(checkpoint)
+        return model, [made, imported]
+    checkpoint = folder / "final_model.pth"
     made = run("random checkpoint", "benchmarks.models.random_checkpoint", system, checkpoint)
     if not tokenizer.is_dir():
         print(f"{tokenizer} does not exist: using a made-up vocabulary", file=sys.stderr)
@@ -193,7 +205,12 @@ def main() -> None:
     """Command line."""
     parser = CommandLine(__doc__)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--system", choices=CHECKPOINTS, default="biomedclip_qformer_biogpt", help="with random weights")
+    what.add_argument(
+        "--system",
+        choices=[*CHECKPOINTS, *ENCODER_DECODERS],
+        default="biomedclip_qformer_biogpt",
+        help="with random weights",
+    )
     what.add_argument("--model", type=Path, help="a model folder, instead of random weights")
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER, help="published tokenizer (%(default)s)")
     parser.add_argument("--precision", default="bf16", help="precision of the decoder, as in model.yaml (%(default)s)")

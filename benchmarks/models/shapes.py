@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from benchmarks.models.random_checkpoint import BIOGPT_SPECIAL, write_random_tokenizer
 from prelim.archive.archive import TOKENIZER
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
+from prelim.networks.trained_decoder import build_decoder
 
 BOS, PAD, EOS = 0, 1, 2
 SHAPE_FILE = "shape.json"
@@ -42,6 +43,11 @@ class Shape:
     @property
     def is_prefix(self) -> bool:
         """Whether the image is a prefix of the text, as embeddings of a language model."""
+        return self.of_library and not self.section.get("add_cross_attention")
+
+    @property
+    def of_library(self) -> bool:
+        """Whether its network is one of `transformers`."""
         return bool(self.section["kind"] == "transformers")
 
 
@@ -77,6 +83,27 @@ _DEMO = {
     "feedforward": 512,
     "max_positions": 64,
     "pad_token_id": PAD,
+}
+_GPT2 = {
+    "kind": "transformers",
+    "model_type": "gpt2",
+    "add_cross_attention": True,
+    "vocab_size": 50257,
+    "n_embd": 768,
+    "n_layer": 12,
+    "n_head": 12,
+    "n_positions": 1024,
+}
+_BERT = {
+    "kind": "transformers",
+    "model_type": "bert",
+    "add_cross_attention": True,
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
 }
 
 # As in prelim.networks.architectures.xreport, with this file's token for padding.
@@ -118,6 +145,9 @@ SHAPES: Mapping[str, Shape] = {
     "demo": Shape("demo", _DEMO, image_tokens=36, prompt=0),
     # System 4.
     "xreport": Shape("xreport", _XREPORT, image_tokens=98, prompt=0),
+    # Of a ViT-GPT2 at 224 pixels, and of CheXpert Plus's Swin V2 at 256.
+    "gpt2": Shape("gpt2", _GPT2, image_tokens=197, prompt=0),
+    "bert2": Shape("bert2", _BERT, image_tokens=64, prompt=0),
 }
 """Name on the command line -> shape."""
 
@@ -144,6 +174,8 @@ def work(shape: Shape) -> Work:
     """The work of one step."""
     with torch.device("meta"):
         network = build_untrained(shape)
+        if shape.of_library and not shape.is_prefix:
+            network = CrossAttentionDecoder(_served(shape))
     parameters = sum(p.numel() for p in network.parameters())
     matrix = sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear))
     if isinstance(network, CrossAttentionDecoder):
@@ -152,6 +184,7 @@ def work(shape: Shape) -> Work:
         # Keys and values of the image are computed once, so a step does not use two thirds of that projection.
         matrix -= c.layers * 2 * inner * c.width
         scores = c.vocab_size * (c.head_hidden or c.width)
+        matrix += scores if c.tied else 0
         return Work(parameters, matrix, scores, 2 * c.layers * inner, 2 * c.layers * inner)
     language: Any = network.config
     head_width = language.hidden_size // language.num_attention_heads
@@ -160,11 +193,21 @@ def work(shape: Shape) -> Work:
     return Work(parameters, matrix, scores, 2 * language.num_hidden_layers * heads * head_width, 0)
 
 
+def _served(shape: Shape) -> CrossAttentionConfig:
+    """Dimensions of the decoder that serves a BERT or GPT-2 with cross-attention."""
+    network: Any = build_decoder(shape.section)
+    section = dict(network.served()[0])
+    section.pop("kind")
+    return CrossAttentionConfig(**section)
+
+
 def build_untrained(shape: Shape) -> Any:
-    """Build the network of a shape: from `transformers` for a language model, else the cross-attention decoder."""
+    """Build the network of a shape: one of `transformers`, or our cross-attention decoder."""
     dimensions = {name: value for name, value in shape.section.items() if name not in ("kind", "model_type")}
-    if not shape.is_prefix:
+    if not shape.of_library:
         return CrossAttentionDecoder(CrossAttentionConfig(**dimensions)).eval()
+    if not shape.is_prefix:
+        dimensions["is_decoder"] = True
     special = {"bos_token_id": BOS, "pad_token_id": PAD, "eos_token_id": EOS}
     config = AutoConfig.for_model(shape.section["model_type"], **dimensions, **special)
     model: Any = AutoModelForCausalLM
@@ -190,7 +233,7 @@ def checkpoint(shape: Shape, store: Path) -> Path:
             # Embeddings smaller than layers, or a model that ties them to its head repeats the last token forever.
             gain = 1.0 if "position" in name else 0.1 if "embed" in name else 2.0
             nn.init.normal_(parameter, std=gain / math.sqrt(parameter.shape[-1]))
-    if shape.is_prefix:
+    if shape.of_library:
         network.save_pretrained(folder)
         _write_tokenizer(folder, shape.section["vocab_size"])
     else:

@@ -7,7 +7,14 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, MarianConfig, MarianMTModel
+from transformers import (
+    AutoModelForCausalLM,
+    MarianConfig,
+    MarianMTModel,
+    VisionEncoderDecoderModel,
+    ViTConfig,
+    ViTModel,
+)
 from transformers.modeling_outputs import BaseModelOutput
 
 from benchmarks.models.shapes import BOS, EOS, PAD, WEIGHTS, read_shape
@@ -17,7 +24,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Peer:
-    """Language models unchanged; the cross-attention decoder as Marian's decoder, which computes the same."""
+    """Language models unchanged; with cross-attention in a VisionEncoderDecoderModel, and our decoder as Marian's."""
 
     precisions = tuple(_DTYPES)
 
@@ -27,7 +34,7 @@ class Peer:
         self._folder = folder
         self._shape = read_shape(folder)
         self.note = "same weights, sdpa attention, dynamic cache"
-        if not self._shape.is_prefix:
+        if not self._shape.of_library:
             self.note += "; the decoder is Marian's"
         self._models: dict[str, Any] = {}
 
@@ -38,6 +45,11 @@ class Peer:
         dimensions = {name: value for name, value in self._shape.section.items() if name != "kind"}
         if self._shape.is_prefix:
             model: Any = AutoModelForCausalLM.from_pretrained(self._folder, dtype=_DTYPES[precision])
+        elif self._shape.of_library:
+            decoder = AutoModelForCausalLM.from_pretrained(self._folder, dtype=_DTYPES[precision])
+            # Its output is given, so that it is never run.
+            encoder = ViTModel(ViTConfig(hidden_size=decoder.config.hidden_size, num_hidden_layers=0))
+            model = VisionEncoderDecoderModel(encoder=encoder, decoder=decoder)
         else:
             model = marian(CrossAttentionConfig(**dimensions), load_file(self._folder / WEIGHTS))
         self._models[precision] = model.to(_DTYPES[precision]).eval().requires_grad_(False)
@@ -50,7 +62,7 @@ class Peer:
                 embeds = model.get_input_embeddings()(ids)
                 inputs = {"inputs_embeds": embeds, "attention_mask": torch.ones_like(ids)}
             else:
-                image = model.model.decoder.embed_tokens(ids)
+                image = model.get_decoder().get_input_embeddings()(ids)
                 inputs = {
                     "encoder_outputs": BaseModelOutput(last_hidden_state=image),
                     "attention_mask": torch.ones_like(ids),

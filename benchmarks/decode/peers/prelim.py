@@ -52,6 +52,8 @@ class Peer:
     def _image_embeds(self, ids: list[int]) -> Tensor:
         """Token embeddings replace the image, so that peers that accept only token ids read the same prefix."""
         if not self._shape.is_prefix:
-            return self._network.token_embedding(torch.tensor(ids))
+            network = self._network
+            words = network.body.get_input_embeddings() if self._shape.of_library else network.token_embedding
+            return words(torch.tensor(ids))
         nothing = torch.empty(1, 0, self._shape.section["hidden_size"])
         return self._network.embed(nothing, torch.tensor([[IMAGE, *ids]]))[0]

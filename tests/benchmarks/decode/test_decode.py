@@ -32,11 +32,24 @@ LLAMA = BIOGPT | {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "tie_word_embeddings": True,
 }
+GPT2 = {
+    "kind": "transformers",
+    "model_type": "gpt2",
+    "add_cross_attention": True,
+    "vocab_size": 300,
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 80,
+}
+BERT = BIOGPT | {"model_type": "bert", "add_cross_attention": True}
 TINY = {
     "biogpt": Shape("tiny_biogpt", BIOGPT, image_tokens=5, prompt=2),
     "llama": Shape("tiny_llama", LLAMA, image_tokens=5, prompt=2),
     # Few image tokens: with random weights attention over many is close to their mean, which is similar for all images.
     "demo": dataclasses.replace(SHAPES["demo"], image_tokens=5),
+    "gpt2": Shape("tiny_gpt2", GPT2, image_tokens=5, prompt=0),
+    "bert": Shape("tiny_bert", BERT, image_tokens=5, prompt=0),
 }
 MACHINE = Machine(read=2e9, copy=1e9, operations={"fp32": 1e9, "bf16": 4e9, "int8": 8e9})
 WORK = Work(parameters=1100, matrix=1000, scores=200, key_value=10, image_column=0)
