@@ -47,7 +47,7 @@ _SIDE, _BUFFER, _REPETITIONS = 1024, 1 << 26, 5
 
 
 @dataclass(frozen=True)
-class Machine:
+class Speeds:
     """operations : multiplications and additions a second of a product of float32; bandwidth : bytes read a second."""
 
     operations: float
@@ -55,7 +55,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ModelPlan:
     """Bytes and seconds of a model.
 
     archive   : its file
@@ -74,7 +74,7 @@ class Plan:
     report: float
 
 
-def plan(needs: Footprint, machine: Machine, requests: int) -> Plan:
+def plan(needs: Footprint, machine: Speeds, requests: int) -> ModelPlan:
     """The plan of a model on a machine, with so many requests at a time."""
     weights = needs.encoder + needs.decoder
     step = max(
@@ -82,7 +82,7 @@ def plan(needs: Footprint, machine: Machine, requests: int) -> Plan:
         needs.rows * needs.step_operations / machine.operations,
     )
     image = needs.image_operations / machine.operations
-    return Plan(
+    return ModelPlan(
         archive=weights,
         packaging=PACKAGING + 3 * needs.encoder + needs.decoder + 2 * needs.largest,
         worker=WORKER
@@ -97,10 +97,10 @@ def plan(needs: Footprint, machine: Machine, requests: int) -> Plan:
     )
 
 
-def measure_machine() -> Machine:
+def measure_machine() -> Speeds:
     """Measure the machine that this runs on, in about a second."""
     matrix, buffer = torch.randn(_SIDE, _SIDE), torch.ones(_BUFFER)
-    return Machine(2 * _SIDE**3 / _best(lambda: matrix @ matrix.T), 4 * _BUFFER / _best(buffer.sum))
+    return Speeds(2 * _SIDE**3 / _best(lambda: matrix @ matrix.T), 4 * _BUFFER / _best(buffer.sum))
 
 
 def _best(function: Callable[[], object]) -> float:
@@ -148,7 +148,7 @@ def footprint_of(
         raise ArchiveError(f"precision {config.precision}: {error}") from error
 
 
-def table(config: ModelConfig, needs: Footprint, planned: Plan, requests: int) -> str:
+def table(config: ModelConfig, needs: Footprint, planned: ModelPlan, requests: int) -> str:
     """The plan as Markdown."""
     many = "" if requests == 1 else f", {requests} requests at a time"
     lines = [
@@ -190,10 +190,10 @@ def main() -> None:
     except ArchiveError as error:
         sys.exit(f"{error}")
     if arguments.gflops and arguments.gbs:
-        machine = Machine(1e9 * arguments.gflops, 1e9 * arguments.gbs)
+        machine = Speeds(1e9 * arguments.gflops, 1e9 * arguments.gbs)
     else:
         here = measure_machine()
-        machine = Machine(
+        machine = Speeds(
             1e9 * arguments.gflops if arguments.gflops else here.operations,
             1e9 * arguments.gbs if arguments.gbs else here.bandwidth,
         )

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from export import plan
 from export.footprint import Footprint, footprint
 from export.package import write_decoder
-from export.plan import Machine, footprint_of
+from export.plan import Speeds, footprint_of
 from prelim.archive.archive import DECODER
 from prelim.archive.model_config import ModelConfig
 from prelim.errors import ArchiveError
@@ -28,7 +28,7 @@ from tests.model_src.networks.architectures.small_encoder_decoder import (
 from tests.model_src.networks.architectures.small_llava import save_llava, small_llava
 from tests.training.small_systems import MODELS
 
-MACHINE = Machine(operations=1e9, bandwidth=1e8)
+SPEEDS = Speeds(operations=1e9, bandwidth=1e8)
 
 
 def small_config(system: str, **values: Any) -> ModelConfig:
@@ -84,8 +84,8 @@ def needs(**values: Any) -> Footprint:
 
 def test_a_step_is_bound_by_memory_or_by_arithmetic() -> None:
     """The larger of the two is taken, and a report has an image and its steps."""
-    read = plan.plan(needs(step_bytes=10**8, step_operations=10**6, tokens=5, image_operations=10**9), MACHINE, 1)
-    computed = plan.plan(needs(step_bytes=10**6, step_operations=10**9, rows=3), MACHINE, 1)
+    read = plan.plan(needs(step_bytes=10**8, step_operations=10**6, tokens=5, image_operations=10**9), SPEEDS, 1)
+    computed = plan.plan(needs(step_bytes=10**6, step_operations=10**9, rows=3), SPEEDS, 1)
 
     assert (read.step, read.image, read.report) == (1.0, 1.0, 6.0)
     assert computed.step == 3.0
@@ -93,7 +93,7 @@ def test_a_step_is_bound_by_memory_or_by_arithmetic() -> None:
 
 def test_each_request_has_a_cache() -> None:
     """Further requests cost their columns alone."""
-    one, four = (plan.plan(needs(columns=10**6, image_columns=10**5), MACHINE, count) for count in (1, 4))
+    one, four = (plan.plan(needs(columns=10**6, image_columns=10**5), SPEEDS, count) for count in (1, 4))
 
     assert four.worker - one.worker == pytest.approx(3 * 1.1e6)
     assert four.packaging == one.packaging

@@ -87,7 +87,8 @@ def system(request: pytest.FixtureRequest) -> System:
     image_embeds = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     prompts: Sequence[tuple[int, ...]] = [(BOS,)] * len(TOKENS)
     if "prompt" in ARCHITECTURES[request.param].published.defaults:
-        prompts = [(BOS, IMAGE), (BOS, IMAGE, 7, 8, 9), (BOS, IMAGE, 10)]
+        image = () if sections["decoder"].get("add_cross_attention") else (IMAGE,)
+        prompts = [(BOS, *image), (BOS, *image, 7, 8, 9), (BOS, *image, 10)]
     served = serving_decoder(randomize(network.decoder))
     written = decode(served, image_embeds, prompts)
     decoders = {"trained": network.decoder, "served": served}

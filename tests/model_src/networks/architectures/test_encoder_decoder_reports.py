@@ -31,12 +31,21 @@ from tests.tiny_model import png
 
 NEW_TOKENS = {"min_new_tokens": 20, "max_new_tokens": 32}
 DECODINGS: dict[str, dict[str, Any]] = {
-    "greedy": {"repetition_penalty": 1.5, "no_repeat_ngram_size": 3},
-    "2 beams": {"num_beams": 2, "length_penalty": 2.0, "repetition_penalty": 1.5},
+    "greedy": {"repetition_penalty": 2.0, "no_repeat_ngram_size": 2},
+    "2 beams": {"num_beams": 2, "length_penalty": 2.0, "repetition_penalty": 1.5, "no_repeat_ngram_size": 2},
     "3 beams": {"num_beams": 3, "repetition_penalty": 2.0, "no_repeat_ngram_size": 2},
-    "5 beams": {"num_beams": 5, "repetition_penalty": 2.0, "no_repeat_ngram_size": 3, "early_stopping": True},
-    "sampling": {"do_sample": True, "seed": 3, "temperature": 0.8, "top_k": 20, "top_p": 0.9},
+    "5 beams": {"num_beams": 5, "repetition_penalty": 2.0, "no_repeat_ngram_size": 2, "early_stopping": True},
+    "sampling": {
+        "do_sample": True,
+        "seed": 3,
+        "temperature": 1.5,
+        "top_k": 40,
+        "top_p": 0.95,
+        "repetition_penalty": 2.0,
+    },
 }
+"""With penalties that give many different tokens, as random weights do not by themselves."""
+
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ViT, GPT-2": ("vit", "gpt2", {}),
     "DINOv2, GPT-2 with a head": ("dinov2", "gpt2", {"tie_word_embeddings": False, "activation_function": "gelu"}),
