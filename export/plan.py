@@ -35,7 +35,7 @@ from prelim.networks.architectures import ARCHITECTURES
 from terminal.arguments import CommandLine, positive
 
 WORKER = 880e6
-"""Bytes of a worker without a model: Python, PyTorch, ONNX Runtime, compiled steps; with the demo model it has 909e6."""
+"""Bytes of a worker without a model: Python, PyTorch, ONNX Runtime, compiled steps; the demo model has 909e6."""
 
 PACKAGING = 900e6
 """The same of `export.package`, with transformers and the exporter of PyTorch."""
