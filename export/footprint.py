@@ -71,10 +71,8 @@ def footprint(config: ModelConfig, network: Network) -> Footprint:
     step_bytes = sum(map(_bytes, matrices))
     served = cast("Any", decoder)
     cache = served.new_state(1).cache
-    prefix = served.prefix_length(encoded.tokens, (0,))
-    image_columns = 0
-    if isinstance(decoder, CrossAttentionDecoder):
-        image_columns = encoded.tokens * cache.column_bytes
+    apart = isinstance(decoder, CrossAttentionDecoder)
+    prefix = 1 if apart else encoded.tokens + 1
     networks = [network.vision, network.connector]
     return Footprint(
         encoder=sum(_bytes(part) for part in networks),
@@ -83,7 +81,7 @@ def footprint(config: ModelConfig, network: Network) -> Footprint:
         largest=max([*sizes, *(_tensor(t) for part in networks for t in part.state_dict().values())]),
         activations=encoded.activations,
         columns=columns_needed(prefix, config.generation) * cache.column_bytes,
-        image_columns=image_columns,
+        image_columns=encoded.tokens * cache.column_bytes if apart else 0,
         image_tokens=encoded.tokens,
         image_operations=encoded.operations,
         step_bytes=step_bytes,

@@ -147,7 +147,8 @@ def test_a_length_that_cannot_be_served_is_shortened_in_the_record() -> None:
     assert defaults({"max_length": 500}, record=record)["max_new_tokens"] == 200
     assert "generation.max_new_tokens = 200" in record.assumed[0]
     assert defaults({}, decoder={**CROSS, "n_positions": 80})["max_new_tokens"] == 80
-    assert defaults({"max_new_tokens": 5000}, decoder=CAUSAL)["max_new_tokens"] == MAX_NEW_TOKENS
+    assert defaults({"max_new_tokens": 5000}, decoder=CAUSAL)["max_new_tokens"] == 4096
+    assert defaults({"max_new_tokens": 10**9}, decoder={})["max_new_tokens"] == MAX_NEW_TOKENS
 
 
 def test_lengths_with_a_prompt_are_not_applied() -> None:

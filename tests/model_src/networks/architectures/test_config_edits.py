@@ -149,7 +149,7 @@ FAMILIES: Mapping[str, Family] = {
         original=lambda path: LlavaForConditionalGeneration.from_pretrained(path).eval(),
         logits=llava_logits,
         refused=(
-            ("vision_config.model_type", "siglip_vision_model"),
+            ("vision_config.model_type", "beit"),
             ("vision_feature_layer", 9),
             ("vision_feature_select_strategy", "cls"),
             ("text_config.model_type", "gemma"),
