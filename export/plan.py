@@ -28,7 +28,7 @@ from export.checkpoints.settings import stored_model_type
 from export.footprint import Footprint, footprint
 from export.import_checkpoint import describe, empty_network, read_option
 from prelim.archive.archive import CONFIG
-from prelim.archive.model_config import ModelConfig
+from prelim.archive.model_config import AUTO, ModelConfig
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
@@ -142,6 +142,8 @@ def footprint_of(
         config, network = described.config, described.network
     if precision is not None:
         config = dataclasses.replace(config, precision=precision)
+    if config.precision == AUTO:
+        raise ArchiveError(f"precision is {AUTO}, which packaging chooses by reports; give one with --precision")
     try:
         return config, footprint(config, network)
     except ValueError as error:
