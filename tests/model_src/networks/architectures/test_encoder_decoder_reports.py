@@ -63,7 +63,7 @@ def serve(folder: Path, slots: int = 3) -> ReportGenerator:
     return ReportGenerator.load(archive, slots=slots)
 
 
-def imported(checkpoint: Path) -> Path:
+def import_model(checkpoint: Path) -> Path:
     """The model folder of a checkpoint with its tokenizer."""
     import_checkpoint("encoder_decoder", [checkpoint], checkpoint, checkpoint.parent / "model", "small")
     return checkpoint.parent / "model"
@@ -96,7 +96,7 @@ def test_served_reports_equal_generate(name: str, tmp_path: Path) -> None:
     """Token ids of an archive's reports, alone and in flight together, equal those of `generate`."""
     encoder, decoder, changed = MODELS[name]
     model = small_encoder_decoder(encoder, decoder, **changed)
-    folder = imported(save_encoder_decoder(model, tmp_path / "checkpoint"))
+    folder = import_model(save_encoder_decoder(model, tmp_path / "checkpoint"))
     generator = serve(folder)
     images = [png(seed) for seed in range(2)]
     cases = [(image, DECODINGS[decoding]) for image in images for decoding in DECODINGS]
@@ -132,7 +132,7 @@ OWN: dict[str, dict[str, Any]] = {
 def test_reports_without_options_equal_generate_without_options(own: str, tmp_path: Path) -> None:
     """The folder's generation_config.json gives the defaults of the served model."""
     save_encoder_decoder(small_encoder_decoder("vit", "gpt2"), tmp_path / "checkpoint", **OWN[own])
-    folder = imported(tmp_path / "checkpoint")
+    folder = import_model(tmp_path / "checkpoint")
     images = [png(seed) for seed in range(2)]
 
     found = token_ids(serve(folder).generate([ReportRequest(image=image) for image in images]))
@@ -172,7 +172,7 @@ def with_processor(name: str, folder: Path) -> tuple[Any, Any]:
     path = folder / "checkpoint" / "preprocessor_config.json"
     stored = {**json.loads(path.read_text(encoding="utf-8")), **settings}
     path.write_text(json.dumps({**stored, "image_processor_type": f"{name}ImageProcessor"}), encoding="utf-8")
-    return kind.from_pretrained(folder / "checkpoint"), read_network(imported(folder / "checkpoint"))[0]
+    return kind.from_pretrained(folder / "checkpoint"), read_network(import_model(folder / "checkpoint"))[0]
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
