@@ -132,7 +132,7 @@ def test_other_values_are_refused_by_name(generation: dict[str, Any], message: s
 
 
 def test_values_for_sampling_may_be_anything_in_a_folder_that_does_not_sample() -> None:
-    """`temperature: 0.0` stands in many folders with greedy reports."""
+    """`temperature: 0.0` is in many folders with greedy reports."""
     record = ImportRecord()
 
     assert defaults({"temperature": 0.0}, record=record) == defaults({})
