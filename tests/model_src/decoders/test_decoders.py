@@ -213,7 +213,7 @@ def test_defaults_of_dimensions() -> None:
         "dropout": 0.1, "pad_token_id": 0, "hidden_dropout": None, "head_width": None, "norm_eps": 1e-5,
         "embedding_scale": 1.0, "blank_padding": False, "feedforward_relu": False, "head_hidden": None,
         "head_norm": False, "activation": "relu", "pre_norm": False, "embedding_norm": False, "tied": False,
-        "hide_padding": True,
+        "image_width": None, "hide_padding": True,
     }  # fmt: skip
     assert asdict(CausalLMConfig(**section)) == section | {
         "kv_heads": None, "head_width": None, "norm": "layer_norm", "norm_eps": 1e-5, "activation": "gelu",
