@@ -57,9 +57,10 @@ def _serve(server: Server, settings: Settings, wait: float, drain: float) -> int
         gateway.start(wait)
         print(f"open {gateway.url} in a browser; gRPC: {settings.listen_grpc}; Ctrl-C stops the gateway", flush=True)
         print("`make stop` stops the server itself", flush=True)
+        said = ""
         try:
             while gateway.is_alive():
-                _follow(gateway)
+                said = _follow(gateway, said)
                 time.sleep(0.5)
         except KeyboardInterrupt:
             print("the gateway has been stopped")
@@ -67,12 +68,18 @@ def _serve(server: Server, settings: Settings, wait: float, drain: float) -> int
     raise LaunchError("nginx has ended")
 
 
-def _follow(gateway: Gateway) -> None:
+def _follow(gateway: Gateway, said: str) -> str:
+    """Let the gateway look after its server; returns what cannot be written, which is not said again."""
     try:
         if gateway.follow():
             print("nginx reads the changed keys and certificates", flush=True)
     except LaunchError as error:
         print(f"the change is not used: {error}", file=sys.stderr, flush=True)
+    except OSError as error:
+        if (now := f"a change is not used yet: {error.strerror}") != said:
+            print(now, file=sys.stderr, flush=True)
+        return now
+    return ""
 
 
 def _add_key(settings: Settings, client: str | None) -> int:

@@ -4,6 +4,7 @@ The launcher closes it before it stops TorchServe. The gateway closes it when To
 opens it when the model is ready and nginx has TorchServe's key.
 """
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -43,9 +44,11 @@ class Door:
             return None
 
     def close(self, kind: str, message: str) -> None:
-        """Refuse new requests with 503 and this error. Without effect where there has been no gateway."""
-        if self._file.parent.is_dir():
-            write_error(self._file.parent, CLOSED, 503, kind, message)
+        """Refuse new requests with 503 and this error. Without effect without a gateway, and on a full disk."""
+        # A server must stop, and its gateway go on, where nothing can be written.
+        with contextlib.suppress(OSError):
+            if self._file.parent.is_dir():
+                write_error(self._file.parent, CLOSED, 503, kind, message)
 
     def open(self) -> None:
         """Let requests pass."""

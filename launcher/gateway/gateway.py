@@ -127,7 +127,8 @@ class Gateway:
 
         returns : whether one of them has changed
 
-        Raises LaunchError, once, for changed files that cannot be used; nginx keeps what it has.
+        Raises LaunchError, once, for changed files that cannot be used, and OSError while what has changed cannot be
+        written, as on a full disk; nginx keeps what it has.
         """
         if self._nginx is None:
             return False
@@ -157,8 +158,9 @@ class Gateway:
             while (requests_in_hand(self.folder) or 0) > self._room.waiting and time.monotonic() < deadline:
                 time.sleep(0.02)
             self.server.renew_key()
-            self._key = current_key(self.server)
-            write_key(self.folder, self._key)
+            key = current_key(self.server)
+            write_key(self.folder, key)
+            self._key = key
             self._nginx.reload_and_wait()
             log(self.server.folder, "gateway", "key_renewed")
         finally:
@@ -167,8 +169,12 @@ class Gateway:
     def _follow_files(self) -> bool:
         files, key = self._stamp_files(), self._current_key()
         if files != self._files:
-            self._files = files
-            write_client_keys(self.folder, self.settings)
+            before, self._files = self._files, files
+            try:
+                write_client_keys(self.folder, self.settings)
+            except OSError:
+                self._files = before
+                raise
             Nginx.check(self.folder / "nginx.conf")
         elif not key or key == self._key:
             return False
@@ -212,8 +218,8 @@ class Gateway:
         else:
             upstream = self._find_upstream(described)
         if upstream != self._upstream and self._nginx is not None:
-            self._upstream = upstream
             self._write(upstream)
+            self._upstream = upstream
             self._nginx.reload_and_wait()
 
     def _open(self) -> None:

@@ -4,6 +4,7 @@ The counts are those of the access log, read as it grows: requests that are refu
 of TorchServe.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -58,8 +59,10 @@ class Meter:
         self._written = time.monotonic()
         is_full = self._read()
         new = self._folder / f".{PAGE}.new"
-        new.write_text("\n".join([*self._lines(read_gauges()), ""]), encoding="utf-8")
-        new.replace(self._folder / PAGE)
+        # On a full disk the page before remains.
+        with contextlib.suppress(OSError):
+            new.write_text("\n".join([*self._lines(read_gauges()), ""]), encoding="utf-8")
+            new.replace(self._folder / PAGE)
         if is_full:
             # What nginx still writes to the old file, in the moment before it opens the new one, is not counted.
             set_aside(self._log)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,13 @@ class Running:
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     """A gateway with one client."""
+    with running_in(tmp_path) as running:
+        yield running
+
+
+@contextmanager
+def running_in(tmp_path: Path) -> Iterator[Running]:
+    """A gateway whose files are in a folder."""
     if not has_nginx():
         pytest.skip("nginx is not installed; `make test-gateway` installs it")
     recorder = Recorder()

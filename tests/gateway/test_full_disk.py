@@ -2,13 +2,19 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from launcher.drain import drain
 from launcher.errors import LaunchError
+from launcher.gateway.__main__ import _follow
+from launcher.gateway.door import STOPPED
 from launcher.gateway.gateway import Gateway
+from launcher.gateway.keys import add_key
+from launcher.gateway.metrics import INTERVAL_S
 from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
@@ -16,6 +22,7 @@ from loadtests.site import following
 from prelim_client.http_client import HttpClient
 from tests.gateway.conftest import eventually, has_nginx, open_site
 from tests.gateway.recorder import Recorder
+from tests.gateway.test_follow import running_in
 from tests.tiny_model import CONFIG, png
 
 pytestmark = pytest.mark.gateway
@@ -70,6 +77,28 @@ def test_gateway_without_room_says_so_and_goes_on(disk: Path) -> None:
         filling.unlink()
         assert site.ask("POST", "/predictions/demo", large)[0] == 200
     recorder.close()
+
+
+def test_gateway_looks_after_its_server_without_room(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes on, and a server can be stopped; a change is used when there is room, and said once until then."""
+    with running_in(disk) as running:
+        gateway, keys = running.gateway, running.gateway.settings.keys
+        assert keys is not None
+        second = add_key(keys, "second")
+        filling = fill(disk)
+        time.sleep(INTERVAL_S)
+        said = _follow(gateway, "")
+        assert "No space left on device" in said
+        assert _follow(gateway, said) == said
+        assert capsys.readouterr().err.count("No space left on device") == 1
+        assert running.status(running.site.key) == 200
+        running.server.drain = lambda seconds: 0
+        assert drain(running.server, 5) == 0
+        filling.unlink()
+        assert _follow(gateway, said) == ""
+        assert eventually(lambda: running.status(second) == 200)
+        gateway.door.close(*STOPPED)
+        assert running.status(second) == 503
 
 
 @pytest.mark.server
