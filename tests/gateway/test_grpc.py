@@ -175,6 +175,23 @@ def test_fast_client_is_slowed_down(start: Callable[..., Site], called: Called) 
     assert set(codes) == {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
+def test_log_has_the_code_of_a_refusal(start: Callable[..., Site], called: Called) -> None:
+    """That of HTTP for the same, by which alerts count them."""
+    site = start(server_requests=1)
+    called.go_on.clear()
+    with futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(call, site)
+        assert called.entered.wait(20)
+        failure(site)
+        called.go_on.set()
+        first.result()
+    failure(site, key="tests")
+    failure(site, path=CLOSED[0])
+    failure(site, large=9000 * "a")
+    assert eventually(lambda: len(site.log) == 5)
+    assert sorted(json.loads(line)["code"] for line in site.log) == [200, 401, 404, 413, 503]
+
+
 def test_large_message_is_refused(start: Callable[..., Site], called: Called) -> None:
     """Over the size that HTTP has."""
     with pytest.raises(grpc.RpcError) as refused:

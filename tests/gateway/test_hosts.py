@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from launcher.gateway.door import CLOSED, STOPPING
+from launcher.gateway.errors import write_error
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
 from launcher.gateway.settings import Hosts, Settings
@@ -15,7 +18,7 @@ from launcher.ports import free_ports
 from tests.gateway.conftest import TORCHSERVE_KEY, Site, eventually, open_site, write_certificate
 from tests.gateway.recorder import Recorder
 from tests.gateway.test_follow import FakeServer
-from tests.gateway.test_grpc import Called, call, called  # noqa: F401 - a fixture
+from tests.gateway.test_grpc import Called, call, called, refused  # noqa: F401 - a fixture
 from tests.gateway.test_limits import answer, of_handler
 
 pytestmark = pytest.mark.gateway
@@ -143,6 +146,21 @@ def test_grpc_passes(called: Called, tmp_path: Path) -> None:  # noqa: F811
     with (front := farm.front()).nginx, farm.hosts[0].nginx, farm.hosts[1].nginx:
         assert call(front, b"request") == b"request"
     assert called.seen[-1][1]["authorization"] == f"Bearer {TORCHSERVE_KEY}"
+    for host in farm.hosts:
+        host.recorder.close()
+
+
+def test_call_goes_to_the_other_host_where_a_door_is_closed(called: Called, tmp_path: Path) -> None:  # noqa: F811
+    """Over gRPC as over HTTP; if both are closed, the client is told when to try again."""
+    farm = open_farm(tmp_path, upstream_grpc=called.port)  # type: ignore[attr-defined]
+    doors = [host.folder / "nginx" / "_errors" for host in farm.hosts]
+    with (front := farm.front()).nginx, farm.hosts[0].nginx, farm.hosts[1].nginx:
+        write_error(doors[0], CLOSED, 503, *STOPPING)
+        assert [call(front, b"x") for _ in range(COUNT)] == COUNT * [b"x"]
+        write_error(doors[1], CLOSED, 503, *STOPPING)
+        code, _, metadata = refused(front)
+        assert (code, metadata["grpc-retry-pushback-ms"]) == (grpc.StatusCode.UNAVAILABLE, "5000")
+        assert len(called.seen) == COUNT
     for host in farm.hosts:
         host.recorder.close()
 
