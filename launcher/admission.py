@@ -4,6 +4,7 @@ TorchServe refuses a request at once when its queue is full, and has no other wa
 set before the models are loaded, so what a model can do is measured once for each archive and machine, and kept.
 """
 
+import contextlib
 import itertools
 import json
 import platform
@@ -99,9 +100,10 @@ class Records:
             return None
 
     def write(self, found: Mapping[CheckedArchive, Throughput]) -> None:
-        """Add measurements."""
+        """Add measurements. On a full disk they are not kept, and the next start measures again."""
         known = self._all() | {self._name(archive): asdict(one) for archive, one in found.items()}
-        self._file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):
+            self._file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
     def _all(self) -> dict[str, dict[str, Any]]:
         try:

@@ -47,6 +47,14 @@ def test_measurement_belongs_to_archives_and_machine(tmp_path: Path, monkeypatch
     assert records.read([first]) is None
 
 
+def test_measurement_that_cannot_be_kept_is_made_again(tmp_path: Path) -> None:
+    """As on a full disk: that does not end the start, which would leave a server behind."""
+    records = Records(tmp_path / "missing" / "throughput.json")
+    archive = CheckedArchive(Path("a.mar"), "a", "1")
+    records.write({archive: FAST})
+    assert records.read([archive]) is None
+
+
 def test_no_setting_hides_the_measured_queue() -> None:
     """An archive's own jobQueueSize would win over what the launcher sets."""
     assert "\njobQueueSize:" not in (ROOT / "handlers" / "model-config.yaml").read_text(encoding="utf-8")
