@@ -54,6 +54,11 @@ class DraftBridge:
         writer = start_writer(self._log)
         # A session of its own: Ctrl-C must reach it only through this process.
         command = [sys.executable, "-m", "bridge", str(config)]
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[1:] == command[1:]:
+                    # Of a gateway that was killed.
+                    terminate(process, 10)
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdout=writer.stdin, stderr=writer.stdin, start_new_session=True
         )

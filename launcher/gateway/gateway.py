@@ -17,7 +17,7 @@ from launcher.gateway.door import HELD, LOAD_FAILED, NO_WORKER, STARTING, STOPPE
 from launcher.gateway.drafts import DraftBridge
 from launcher.gateway.keys import current_key, expiring, expiry, read_token
 from launcher.gateway.metrics import Meter
-from launcher.gateway.nginx import DRAIN_S, Nginx, requests_in_hand
+from launcher.gateway.nginx import DRAIN_S, Nginx, end_orphan, requests_in_hand
 from launcher.gateway.page import describe_page, write_samples
 from launcher.gateway.settings import OWN, Settings
 from launcher.gateway.upstream import Upstream, upstream_of_hosts
@@ -98,7 +98,7 @@ class Gateway:
             self._key = self._current_key()
             self._files = self._stamp_files()
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            if requests_in_hand(self.folder) is not None:
+            if requests_in_hand(self.folder) is not None and not end_orphan(self.folder):
                 raise LaunchError("a gateway of this server runs already")
             for left in self.folder.glob("*.sock"):
                 # Of a gateway that was killed: nginx cannot listen on them.

@@ -14,9 +14,12 @@ import psutil
 
 from launcher.errors import LaunchError
 from launcher.gateway.config import find_nginx
+from launcher.process import terminate
 from launcher.server import PRIVATE
 
 STATUS = "status.sock"
+PID, PARENT = "nginx.pid", "parent.pid"
+"""Files with the ids of nginx and of the process that started it."""
 
 DRAIN_S = 60.0
 """Seconds that open requests have when the gateway or the server stops, unless `--drain` says otherwise."""
@@ -32,7 +35,8 @@ class Nginx:
 
     def __init__(self, config: Path) -> None:
         self.check(config)
-        self._pid_file = config.parent / "nginx.pid"
+        self._pid_file = config.parent / PID
+        (config.parent / PARENT).write_text(f"{os.getpid()}", encoding="ascii")
         # A session of its own: Ctrl-C must reach nginx only through this process, which lets it finish requests.
         self._process = subprocess.Popen(
             _command(config),
@@ -144,6 +148,17 @@ def requests_in_hand(folder: Path) -> int | None:
         # One of them is this question.
         return int(writing[1]) - 1 if writing else 0
     return None
+
+
+def end_orphan(folder: Path) -> bool:
+    """End the nginx of a gateway that was killed, which nobody looks after; returns whether there was one."""
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        nginx = psutil.Process(int((folder / PID).read_text(encoding="ascii")))
+        # Whoever lost its parent has another.
+        if nginx.ppid() != int((folder / PARENT).read_text(encoding="ascii")):
+            terminate(nginx)
+            return True
+    return False
 
 
 def _command(config: Path) -> list[str]:

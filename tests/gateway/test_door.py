@@ -1,5 +1,6 @@
 """The door of the gateway: closed before TorchServe stops, opened when it can serve."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from launcher.errors import LaunchError
 from launcher.gateway import gateway as gateway_module
 from launcher.gateway.door import STARTING, STOPPED, STOPPING, Door
 from launcher.gateway.gateway import Gateway
-from launcher.gateway.nginx import requests_in_hand
+from launcher.gateway.nginx import PARENT, PID, requests_in_hand
+from launcher.process import has_ended
 from prelim_client.answers import ReportError
 from prelim_client.readiness import wait_until_ready
 from tests.gateway.conftest import eventually
@@ -154,7 +156,7 @@ def test_gateway_that_was_killed_leaves_nothing_in_the_way(running: Running) -> 
     with pytest.raises(LaunchError, match="runs already"):
         second.start()
     assert running.status(site.key) == 200
-    nginx = psutil.Process(int((running.gateway.folder / "nginx.pid").read_text()))
+    nginx = psutil.Process(int((running.gateway.folder / PID).read_text()))
     family = [nginx, *nginx.children()]
     for process in family:
         process.kill()
@@ -162,3 +164,16 @@ def test_gateway_that_was_killed_leaves_nothing_in_the_way(running: Running) -> 
     with second:
         second.start()
         assert running.status(site.key) == 200
+
+
+def test_nginx_of_a_gateway_that_was_killed_is_ended(running: Running) -> None:  # noqa: F811
+    """It lives on without anyone who opens its door or renews its key, so another gateway takes its place."""
+    parent, pid = (running.gateway.folder / name for name in (PARENT, PID))
+    nginx = psutil.Process(int(pid.read_text()))
+    assert int(parent.read_text()) == os.getpid() == nginx.ppid()
+    parent.write_text(f"{os.getpid() + 1}")
+    with Gateway(running.server, running.gateway.settings) as second:
+        second.start()
+        assert running.status(running.site.key) == 200
+        assert int(pid.read_text()) != nginx.pid
+        assert has_ended(nginx)
