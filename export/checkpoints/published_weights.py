@@ -236,7 +236,9 @@ def convert_weights(
 def _check_delta(weights: Weights) -> None:
     """Raise ArchiveError if a language model is the difference of two, as Vicuna was first published."""
     norm = weights.get(FINAL_NORM)
-    if norm is not None and materialize(norm).float().abs().mean() < DELTA:
+    # Gemma's norms multiply with 1 + weight.
+    whole = any(key.endswith("pre_feedforward_layernorm.weight") for key in weights)
+    if norm is not None and not whole and materialize(norm).float().abs().mean() < DELTA:
         raise ArchiveError(
             "the final norm of the language model is almost 0: these are delta weights, the difference of two models; "
             "add them to the base model first, for Vicuna with fastchat.model.apply_delta"

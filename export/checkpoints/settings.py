@@ -226,6 +226,7 @@ _NAMES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "BlipForConditionalGeneration": "blip",
+    "Gemma3ForConditionalGeneration": "gemma3",
     "LlavaForConditionalGeneration": "llava",
     "LlavaMistralForCausalLM": "llava_mistral",
     "Maira2ForConditionalGeneration": "maira2",

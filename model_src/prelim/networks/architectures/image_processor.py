@@ -10,6 +10,7 @@ from prelim.networks.architectures.facts import Facts
 
 CLIP = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor")
 OF_TOWERS = (*CLIP, "SiglipImageProcessor", "BitImageProcessor")
+GEMMA3 = ("Gemma3ImageProcessor",)
 VIT = ("ViTImageProcessor", "ViTFeatureExtractor", "DeiTImageProcessor", "DeiTFeatureExtractor")
 BIT = ("BitImageProcessor",)
 BLIP = ("BlipImageProcessor",)

@@ -110,12 +110,14 @@ def tower_section(
     features: Sequence[int],
     *,
     final_norm: bool = False,
+    class_token: bool | None = None,
 ) -> Section:
     """Section `vision` of model.yaml.
 
     stored    : the tower's config.json; empty if there is none
     published : its settings in the published model
     features  : layers whose outputs are used
+    class_token : the features have the first token; None: as vision_feature_select_strategy says
 
     Raises ArchiveError for another network, and for values that do not fit the shapes.
     """
@@ -144,11 +146,6 @@ def tower_section(
     )
     visible = {"hidden_size": width, "num_channels": channels, "image_size": side * patch, "patch_size": patch}
     check_visible("vision_config.", stored, {**visible, **own})
-    strategy = facts.value(
-        "vision.select_strategy", "default", stored=facts.config.get("vision_feature_select_strategy")
-    )
-    if strategy not in _STRATEGIES:
-        raise ArchiveError(f"vision_feature_select_strategy is {strategy!r}; supported: {', '.join(_STRATEGIES)}")
     section = {
         "image_size": side * patch,
         "patch_size": patch,
@@ -159,8 +156,17 @@ def tower_section(
         "activation": settings["hidden_act"],
         "norm_eps": settings["layer_norm_eps"],
         "features": list(features),
-        "class_token": strategy == "full",
+        "class_token": _with_class_token(facts) if class_token is None else class_token,
     }
     if kind == DINOV2:
         section["qkv_bias"] = biased
     return {**({} if kind == CLIP else {"model_type": kind}), **section, **({"final_norm": True} if final_norm else {})}
+
+
+def _with_class_token(facts: Facts) -> bool:
+    """Whether the features have the first token. Raises ArchiveError for an unknown strategy."""
+    stored = facts.config.get("vision_feature_select_strategy")
+    strategy = facts.value("vision.select_strategy", "default", stored=stored)
+    if strategy not in _STRATEGIES:
+        raise ArchiveError(f"vision_feature_select_strategy is {strategy!r}; supported: {', '.join(_STRATEGIES)}")
+    return bool(strategy == "full")

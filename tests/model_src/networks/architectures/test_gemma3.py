@@ -1,0 +1,314 @@
+"""Gemma 3: a folder of `transformers` is imported exactly, and served reports equal `generate`."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from export.import_checkpoint import import_checkpoint
+from prelim.archive.archive import CONFIG, DECODER
+from prelim.archive.manifest import write_manifest
+from prelim.decoders.decoder import IMAGE
+from prelim.errors import ArchiveError
+from prelim.generation.options import GenerationOptions
+from prelim.images.preprocess import preprocess
+from prelim.images.radiograph import read_radiograph
+from prelim.networks.model_folder import MODEL_CARD, read_model_folder, read_network
+from prelim.networks.trained_decoder import serving_decoder
+from prelim.report import Report
+from prelim.report_generator import ReportGenerator, ReportRequest
+from tests.archives import write_files
+from tests.model_src.networks.architectures.small_gemma3 import (
+    IMAGE_TOKEN,
+    SIDE,
+    TOKENS,
+    VISION,
+    VOCABULARY,
+    WINDOW,
+    originals_rows,
+    prompt_ids,
+    save_gemma3,
+    small_gemma3,
+)
+from tests.tiny_model import png
+
+PROMPT = "Is the heart enlarged?"
+
+
+@pytest.fixture(scope="module")
+def original() -> Any:
+    """The model of `transformers`."""
+    return small_gemma3()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder."""
+    return save_gemma3(original, tmp_path_factory.mktemp("gemma3") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def folder(checkpoint: Path) -> Path:
+    """The model folder of its import."""
+    import_checkpoint("gemma3", [checkpoint], checkpoint, checkpoint.parent / "model", "gemma3")
+    return checkpoint.parent / "model"
+
+
+@pytest.fixture(scope="module")
+def archive(folder: Path) -> Path:
+    """The files of its archive."""
+    path = folder.parent / "archive"
+    path.mkdir()
+    write_files(read_model_folder(folder), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def generator(archive: Path) -> ReportGenerator:
+    """The archive, served."""
+    return ReportGenerator.load(archive, slots=3)
+
+
+def published_keys(folder: Path) -> None:
+    """Rename the weights as google/gemma-3-4b-it has them."""
+    path = folder / "model.safetensors"
+    renamed = {}
+    for key, value in load_file(path).items():
+        inner = key.removeprefix("model.").replace("language_model.model.", "language_model.")
+        inner = inner.replace("language_model.", "language_model.model.")
+        renamed[
+            inner.replace("vision_tower.", "vision_tower.vision_model.").replace("vision_model." * 2, "vision_model.")
+        ] = value
+    save_file(renamed, path)
+
+
+def with_head(folder: Path) -> None:
+    """Save the tied head too."""
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    (words,) = (value for key, value in weights.items() if key.endswith("embed_tokens.weight"))
+    save_file({**weights, "lm_head.weight": words.clone()}, path)
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "one layer": {"text": {"num_hidden_layers": 1, "layer_types": ["full_attention"]}},
+    "six layers by pattern": {"text": {"num_hidden_layers": 6, "layer_types": None}},
+    "window of an image": {"text": {"sliding_window": TOKENS}},
+    "long window": {"text": {"sliding_window": 200}},
+    "biases": {"text": {"attention_bias": True}},
+    "other scale": {"text": {"query_pre_attn_scalar": 12, "head_dim": 16}},
+    "one head of keys": {"text": {"num_key_value_heads": 1}},
+    "64 tokens an image": {"mm_tokens_per_image": 64},
+    "4 tokens an image": {"mm_tokens_per_image": 4},
+    "another tower": {"vision_config": {**VISION, "num_hidden_layers": 3, "layer_norm_eps": 1e-3}},
+}
+
+
+@pytest.mark.parametrize("rename", [lambda _: None, published_keys, with_head])
+@pytest.mark.parametrize("name", CHANGES)
+def test_folder_is_imported_exactly(rename: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    """Image embeddings, and logits as they are trained and as they are served, are those of `transformers`."""
+    original = small_gemma3(**CHANGES[name])
+    rename(save_gemma3(original, tmp_path / "checkpoint"))
+    (tmp_path / "checkpoint" / "preprocessor_config.json").unlink()
+
+    import_checkpoint("gemma3", [tmp_path / "checkpoint"], None, tmp_path / "model", "gemma3")
+
+    _, network = read_network(tmp_path / "model")
+    pixel_values = torch.randn(2, 3, SIDE, SIDE)
+    report = torch.arange(6, 26)[None] * 7 % VOCABULARY
+    with torch.inference_mode():
+        expected = torch.stack(list(original.model.get_image_features(pixel_values).pooler_output))
+        found = network.connector(network.vision(pixel_values))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        image = [IMAGE_TOKEN] * expected.shape[1]
+        ids = torch.tensor([[1, 5, *image, 6, 7, *image, 8]])
+        logits = logits_of_report(original, ids, pixel_values, report)
+        prompt = torch.tensor([[1, 5, IMAGE, 6, 7, IMAGE, 8]])
+        for decoder in (network.decoder, serving_decoder(network.decoder)):
+            scores = decoder.teacher_forcing(found.flatten(0, 1)[None], prompt, report)
+            torch.testing.assert_close(scores, logits, rtol=0, atol=1e-4)
+
+
+def logits_of_report(original: Any, ids: Tensor, pixel_values: Tensor, report: Tensor) -> Tensor:
+    """Logits of `transformers` for a given report after a prompt."""
+    whole = torch.cat([ids, report[:, :-1]], dim=1)
+    given = {"input_ids": whole, "pixel_values": pixel_values, "token_type_ids": (whole == IMAGE_TOKEN).long()}
+    scores: Tensor = original(**given).logits[:, ids.shape[1] - 1 :]
+    return scores
+
+
+def test_card_says_what_was_assumed(folder: Path) -> None:
+    """Nothing that the folder says is assumed."""
+    card = (folder / MODEL_CARD).read_text(encoding="utf-8")
+
+    assert "assumed: vision." not in card
+    assert "assumed: decoder." not in card
+    assert "assumed: preprocess." not in card
+
+
+def pixels(folder: Path, images: tuple[bytes, ...]) -> Tensor:
+    """pixel_values of some files."""
+    config = read_network(folder)[0]
+    arrays = [preprocess(read_radiograph(image, config.input), config.preprocess) for image in images]
+    return torch.stack([torch.from_numpy(array) for array in arrays])
+
+
+CASES: dict[str, tuple[int, dict[str, Any]]] = {
+    "greedy": (1, {}),
+    "three images": (3, {}),
+    "penalty": (1, {"repetition_penalty": 1.3}),
+    "ban": (2, {"no_repeat_ngram_size": 2}),
+    "two beams": (1, {"num_beams": 2, "repetition_penalty": 1.5}),
+    "three beams": (2, {"num_beams": 3, "no_repeat_ngram_size": 3, "num_return_sequences": 2}),
+    "four beams": (2, {"num_beams": 4, "early_stopping": True, "length_penalty": 0.5, "repetition_penalty": 1.1}),
+    "five beams": (1, {"num_beams": 5, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2}),
+    "sampling": (1, {"do_sample": True, "seed": 3, "top_p": 0.9, "repetition_penalty": 1.2}),
+    "beam sampling": (2, {"do_sample": True, "seed": 4, "num_beams": 2, "no_repeat_ngram_size": 4}),
+}
+"""Number of images, and options."""
+
+
+def options_of(name: str) -> GenerationOptions:
+    """The options of a case; reports are longer than the windows."""
+    return GenerationOptions(**{"max_new_tokens": 40, "min_new_tokens": 20, **CASES[name][1]})
+
+
+def test_served_reports_equal_generate(
+    original: Any, checkpoint: Path, folder: Path, generator: ReportGenerator
+) -> None:
+    """Token ids alone and in flight equal those of `generate`, which counts the prompt's ids in its penalties."""
+    requests, expected = {}, {}
+    for seed, (name, (count, _)) in enumerate(CASES.items()):
+        images, options = tuple(png(seed + i) for i in range(count)), options_of(name)
+        requests[name] = ReportRequest(images=images, prompt=PROMPT, options=options)
+        ids = prompt_ids(checkpoint, PROMPT, count)
+        expected[name] = originals_rows(original, pixels(folder, images), ids, options)
+
+    together = generator.generate(list(requests.values()))
+    alone = [generator.generate([request])[0] for request in requests.values()]
+    for reports in (together, alone):
+        for name, report in zip(requests, reports, strict=True):
+            assert isinstance(report, Report), report
+            found = [report.token_ids, *(other.token_ids for other in report.alternatives)]
+            assert list(map(list, found)) == expected[name], name
+    assert min(len({*ids}) for rows in expected.values() for ids in rows) >= 10
+
+
+def causal(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Let the tokens of an image see only what is before them."""
+    config["decoder"]["mutual_images"] = False
+
+
+def longer(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """A window that is too long by one."""
+    config["decoder"]["window"] = WINDOW + 1
+
+
+def shorter(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """A window that is too short by one."""
+    config["decoder"]["window"] = WINDOW - 1
+
+
+def swapped(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Layers with and without a window read each other's rotary table."""
+    one, other = "inverse_frequencies", "window_frequencies"
+    weights[one], weights[other] = weights[other], weights[one]
+
+
+@pytest.mark.parametrize("change", [causal, longer, shorter, swapped])
+def test_wrong_parts_are_noticed(
+    original: Any, checkpoint: Path, archive: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]
+) -> None:
+    """With a part that differs, served reports are not those of `generate`."""
+    changed = archive.parent / change.__name__
+    shutil.copytree(archive, changed)
+    config = yaml.safe_load((changed / CONFIG).read_text(encoding="utf-8"))
+    weights = load_file(changed / DECODER)
+    change(config, weights)
+    save_file(weights, changed / DECODER)
+    (changed / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
+    write_manifest(changed)
+    options = options_of("penalty")
+
+    (report,) = ReportGenerator.load(changed).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
+
+    expected = originals_rows(
+        original, pixels(archive.parent / "model", (png(2),)), prompt_ids(checkpoint, PROMPT, 1), options
+    )
+    assert isinstance(report, Report)
+    assert list(report.token_ids) != expected[0]
+
+
+EDITS: list[tuple[str | None, dict[str, Any], str]] = [
+    (None, {"model_type": "gemma3n"}, "model_type is 'gemma3n'"),
+    (None, {"architectures": ["Gemma3ForSequenceClassification"]}, "Gemma3ForSequenceClassification"),
+    (None, {"mm_tokens_per_image": 15}, "mm_tokens_per_image is 15"),
+    (None, {"mm_tokens_per_image": 9}, "mm_tokens_per_image is 9"),
+    (None, {"image_token_index": 9999}, "image_token_id is 9999"),
+    (None, {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
+    (None, {"vision_soft_tokens": 3}, "vision_soft_tokens is 3, and this setting is not supported"),
+    (None, {"quantization_config": {"quant_method": "fp8"}}, "quant_method is 'fp8'"),
+    ("text_config", {"model_type": "gemma2"}, "text_config is of model_type 'gemma2'"),
+    ("text_config", {"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
+    ("text_config", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
+    ("text_config", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+    ("text_config", {"hidden_activation": "relu"}, "activation is 'relu'"),
+    ("text_config", {"layer_types": ["chunked_attention"] * 3}, "chunked_attention"),
+    ("text_config", {"num_hidden_layers": 4, "layer_types": None}, "missing: "),
+    ("text_config", {"head_dim": 16}, "has shape"),
+    ("text_config", {"num_experts": 4}, "text_config.num_experts is 4, and this setting is not supported"),
+    ("text_config", {"query_pre_attn_scalar": "x"}, "text_config is not that of a gemma3_text"),
+    (
+        "text_config",
+        {"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}},
+        "rope_type 'dynamic'",
+    ),
+    ("vision_config", {"model_type": "clip_vision_model"}, "vision_config is of model_type 'clip_vision_model'"),
+    ("vision_config", {"hidden_act": "none"}, "activation is 'none'"),
+    ("vision_config", {"num_register_tokens": 4}, "vision_config.num_register_tokens is 4"),
+]
+
+
+@pytest.mark.parametrize(("part", "changes", "message"), EDITS, ids=[message for _, _, message in EDITS])
+def test_other_settings_are_refused_by_name(
+    checkpoint: Path, part: str | None, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """A network that this project does not have is not taken for another."""
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    (config if part is None else config[part]).update(changes)
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+    with pytest.raises(ArchiveError, match=message):
+        import_checkpoint("gemma3", [tmp_path / "checkpoint"], None, tmp_path / "model", "gemma3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"do_pan_and_scan": True}, "do_pan_and_scan = True"),
+        ({"image_processor_type": "SiglipImageProcessor"}, "image_processor_type = 'SiglipImageProcessor'"),
+        ({"size": {"height": 16, "width": 16}}, "size = "),
+        ({"image_seq_length": 4}, "image_seq_length is 4"),
+    ],
+)
+def test_other_preprocessing_is_refused_by_name(
+    checkpoint: Path, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """Crops of pan and scan would be further images."""
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+    with pytest.raises(ArchiveError, match=message):
+        import_checkpoint("gemma3", [tmp_path / "checkpoint"], None, tmp_path / "model", "gemma3")
