@@ -33,6 +33,6 @@ class PooledTower(FeatureTower):
         pixel_values : Tensor, shape (batch, 3, image_size, image_size)
         returns      : image_features, Tensor, shape (batch, tokens_per_side ** 2, width)
         """
-        patches = super().forward(pixel_values).transpose(1, 2).unflatten(2, (self._side, self._side))
-        pooled: Tensor = self._pool(patches)
+        patches: Tensor = super().forward(pixel_values).transpose(1, 2)
+        pooled: Tensor = self._pool(patches.reshape(*patches.shape[:2], self._side, self._side))
         return pooled.flatten(2).transpose(1, 2)
