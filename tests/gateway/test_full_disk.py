@@ -80,7 +80,7 @@ def test_gateway_without_room_says_so_and_goes_on(disk: Path) -> None:
 
 
 def test_gateway_looks_after_its_server_without_room(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It goes on, and a server can be stopped; a change is used when there is room, and said once until then."""
+    """It continues, and a server can be stopped; a change is used when there is room, and said once until then."""
     with running_in(disk) as running:
         gateway, keys = running.gateway, running.gateway.settings.keys
         assert keys is not None

@@ -11,7 +11,7 @@ from prelim.decoders.decoder import IMAGE
 
 
 def near(positions: Tensor, others: Tensor, window: int) -> Tensor:
-    """Whether others are no further back than a window reaches, whose last position is the token's own."""
+    """Whether others are at most as far back as a window reaches, whose last position is the token's own."""
     return positions - others < window
 
 
