@@ -94,15 +94,7 @@ ARCHITECTURE = Architecture(
         size={
             "vision": {},
             "connector": {"width": 4096},
-            "decoder": {
-                "kind": "transformers",
-                "model_type": "llama",
-                "vocab_size": LLAMA_VOCABULARY + 1,
-                "hidden_size": 4096,
-                "intermediate_size": 11008,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-            },
+            "decoder": {**llama.SEVEN_BILLION, "vocab_size": LLAMA_VOCABULARY + 1},
         },
         model_types=llama.MODEL_TYPES,
         structure=("the disease attention reads DenseNet's last feature map without a ReLU",),

@@ -6,6 +6,7 @@ from typing import Any
 
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.facts import Facts
+from prelim.networks.architectures.settings_check import COMMON, check_known
 
 _VIT: Mapping[str, Any] = {
     "hidden_size": 768,
@@ -123,37 +124,23 @@ DECODERS: Mapping[str, Mapping[str, Any]] = {"bert": _BERT, "gpt2": _GPT2}
 """`model_type` of a decoder -> settings that change what it computes, with the defaults of transformers."""
 
 _FIXED: Mapping[str, Any] = {
+    **COMMON,
     "add_cross_attention": True,
     "is_decoder": True,
-    "cross_attention_hidden_size": None,
     "position_embedding_type": "absolute",
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
     "reorder_and_upcast_attn": False,
-    "tie_encoder_decoder": False,
-    "pruned_heads": {},
-    "chunk_size_feed_forward": 0,
     "quantization_config": None,
     "use_swiglu_ffn": False,
 }
 """Settings with the only value that is supported."""
 
 _NEUTRAL = re.compile(
-    # Training, tasks that a checkpoint was trained on before, outputs besides the last layer, and versions.
-    r"(hidden_dropout_prob|attention_probs_dropout_prob|drop_path_rate|(attn|embd|resid|summary_first)_?(pdrop|dropout)"
-    r"|classifier_dropout|initializer_range|initializer_factor|summary_\w+|num_labels|(id2label|label2id|problem_type)"
-    r"|finetuning_task|task_specific_params|output_(attentions|hidden_states|scores)|return_dict(_in_generate)?"
-    r"|torchscript|torch_dtype|dtype|use_bfloat16|tf_legacy_loss|transformers_version|_name_or_path|_commit_hash"
-    r"|_attn_implementation(_autoset)?|architectures|model_type|use_cache|is_encoder_decoder|tokenizer_class|prefix"
-    r"|encoder_stride|pooler_\w+|out_features|out_indices|stage_names|num_layers|path_norm|tie_word_embeddings"
-    r"|gradient_checkpointing|n_ctx|directionality|sep_token_id|(bos|eos|pad|decoder_start)_token_id|processor_class"
-    # Defaults of generation, which old versions keep here: `generation` of model.yaml.
-    r"|max_length|min_length|do_sample|early_stopping|num_beams|num_beam_groups|diversity_penalty|temperature|top_k"
-    r"|top_p|typical_p|repetition_penalty|length_penalty|no_repeat_ngram_size|encoder_no_repeat_ngram_size"
-    r"|bad_words_ids|num_return_sequences|forced_(bos|eos)_token_id|remove_invalid_values"
-    r"|exponential_decay_length_penalty|suppress_tokens|begin_suppress_tokens)"
+    r"summary_\w+|pooler_\w+|is_encoder_decoder|encoder_stride|out_features|out_indices|stage_names|num_layers"
+    r"|path_norm|tie_word_embeddings|n_ctx|directionality"
 )
-"""Settings that do not change what the network computes for a report."""
+"""Settings that change nothing in these parts: heads and outputs that are not used, and repetitions."""
 
 _DERIVED = ("hidden_size",)
 """Settings that others determine."""
@@ -161,9 +148,8 @@ _DERIVED = ("hidden_size",)
 _NEUTRAL_IN: Mapping[str, Collection[str]] = {
     # Masks and scales at the start of training, and maps of features.
     "dinov2": ("use_mask_token", "layerscale_value", "apply_layernorm", "reshape_hidden_states"),
+    "blip_text_model": ("label_smoothing", "encoder_hidden_size"),
     # Its norms have an epsilon of their own.
-    "blip_vision_model": ("attention_dropout", "dropout", "projection_dim"),
-    "blip_text_model": ("projection_dim", "label_smoothing", "dropout", "encoder_hidden_size"),
     "cvt": ("attention_drop_rate", "drop_rate", "layer_norm_eps", "qkv_projection_method"),
 }
 """The same, of one `model_type`."""
@@ -214,12 +200,7 @@ def check_width(part: str, width: int, facts: Facts) -> None:
 
 def check_settings(where: str, stored: Mapping[str, Any], known: Collection[str]) -> None:
     """Raise ArchiveError for a setting that is not understood, or has another value than the supported one."""
-    for name, value in stored.items():
-        if name in _FIXED:
-            if value is not None and value != _FIXED[name]:
-                raise ArchiveError(f"config.json: {where}{name} is {value!r}; supported: {_FIXED[name]!r}")
-        elif name not in known and not _NEUTRAL.fullmatch(name):
-            raise ArchiveError(f"config.json: {where}{name} is {value!r}, and this setting is not supported")
+    check_known(where, stored, {*known, *filter(_NEUTRAL.fullmatch, stored)}, _FIXED)
 
 
 def read_sides(part: str, settings: Mapping[str, Any]) -> dict[str, int]:

@@ -28,6 +28,16 @@ PUBLISHED: Mapping[str, Any] = {
 }
 """Llama-2-7B's values of what shapes do not show."""
 
+SEVEN_BILLION: Mapping[str, Any] = {
+    "kind": "transformers",
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+"""Section `decoder` of a Llama or Vicuna with 7 billion parameters, without the size of its vocabulary."""
+
 _CONFIG = (
     "max_position_embeddings",
     "rms_norm_eps",

@@ -190,15 +190,7 @@ ARCHITECTURE = Architecture(
         size={
             "vision": {},
             "connector": {"in_width": 1024, "out_width": 4096},
-            "decoder": {
-                "kind": "transformers",
-                "model_type": "llama",
-                "vocab_size": VOCABULARY,
-                "hidden_size": 4096,
-                "intermediate_size": 11008,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-            },
+            "decoder": {**llama.SEVEN_BILLION, "vocab_size": VOCABULARY},
         },
         model_types=("llava",),
         whole_config=True,

@@ -6,10 +6,7 @@ from typing import Any
 
 from prelim.errors import ArchiveError
 
-_FIXED: Mapping[str, Any] = {
-    "add_cross_attention": False,
-    "is_decoder": False,
-    "is_encoder_decoder": False,
+COMMON: Mapping[str, Any] = {
     "cross_attention_hidden_size": None,
     "tie_encoder_decoder": False,
     "chunk_size_feed_forward": 0,
@@ -17,15 +14,23 @@ _FIXED: Mapping[str, Any] = {
 }
 """Settings of every network of transformers with the only value that is supported."""
 
+ALONE: Mapping[str, Any] = {
+    **COMMON,
+    "add_cross_attention": False,
+    "is_decoder": False,
+    "is_encoder_decoder": False,
+}
+"""The same of a network that is not part of an encoder-decoder."""
+
 _NEUTRAL = re.compile(
     # Training, tasks that a network was trained on before, outputs besides the last layer, and versions.
-    r"((hidden|attention|attention_probs|embd|resid|classifier)_?(pdrop|dropout)(_prob)?|dropout|drop_path_rate"
+    r"((hidden|attention|attention_probs|attn|embd|resid|classifier)_?(pdrop|dropout)(_prob)?|dropout|drop_path_rate"
     r"|initializer_(range|factor)|num_labels|id2label|label2id|problem_type|finetuning_task|task_specific_params"
     r"|output_(attentions|hidden_states|scores)|return_dict(_in_generate)?|torchscript|torch_dtype|dtype|use_bfloat16"
     r"|tf_legacy_loss|transformers_version|_name_or_path|_commit_hash|_attn_implementation(_autoset|_internal)?"
     r"|architectures|model_type|use_cache|tokenizer_class|prefix|gradient_checkpointing|processor_class"
     r"|projection_dim|pretraining_tp|(bos|eos|pad|sep|decoder_start)_token_id"
-    # Defaults of generation, which old versions keep here.
+    # Defaults of generation, which old versions keep here: `generation` of model.yaml.
     r"|max_length|min_length|do_sample|early_stopping|num_beams|num_beam_groups|diversity_penalty|temperature|top_k"
     r"|top_p|typical_p|repetition_penalty|length_penalty|no_repeat_ngram_size|encoder_no_repeat_ngram_size"
     r"|bad_words_ids|num_return_sequences|forced_(bos|eos)_token_id|remove_invalid_values"
@@ -34,16 +39,19 @@ _NEUTRAL = re.compile(
 """Settings that do not change what a network computes for a report."""
 
 
-def check_known(where: str, stored: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise ArchiveError for a setting that is not understood.
+def check_known(
+    where: str, stored: Mapping[str, Any], known: Collection[str], fixed: Mapping[str, Any] = ALONE
+) -> None:
+    """Raise ArchiveError for a setting that is not understood, or has another value than the supported one.
 
     where : the section of config.json with a point at its end; empty for the file itself
-    known : those that are read elsewhere
+    known : those that are read elsewhere, or change nothing in this network
+    fixed : those with one supported value, and this value
     """
     for name, value in stored.items():
-        if name in _FIXED:
-            if value is not None and value != _FIXED[name]:
-                raise ArchiveError(f"config.json: {where}{name} is {value!r}; supported: {_FIXED[name]!r}")
+        if name in fixed:
+            if value is not None and value != fixed[name]:
+                raise ArchiveError(f"config.json: {where}{name} is {value!r}; supported: {fixed[name]!r}")
         elif name not in known and not _NEUTRAL.fullmatch(name):
             raise ArchiveError(f"config.json: {where}{name} is {value!r}, and this setting is not supported")
 

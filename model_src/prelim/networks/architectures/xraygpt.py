@@ -209,15 +209,7 @@ ARCHITECTURE = Architecture(
         size={
             "vision": {},
             "connector": {"in_width": 1408, "out_width": 4096},
-            "decoder": {
-                "kind": "transformers",
-                "model_type": "llama",
-                "vocab_size": VICUNA_VOCABULARY,
-                "hidden_size": 4096,
-                "intermediate_size": 11008,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-            },
+            "decoder": {**llama.SEVEN_BILLION, "vocab_size": VICUNA_VOCABULARY},
         },
         model_types=llama.MODEL_TYPES,
         structure=(
