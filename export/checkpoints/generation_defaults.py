@@ -72,11 +72,12 @@ def generation_defaults(
     """Section `generation` of a folder that describes the whole system.
 
     decoder : section of model.yaml
-    returns : the section under its name; empty for a system with a decoder of its own choice, and without a config.json
+    returns : the section under its name; empty without a config.json, for a system with a decoder of its own choice, and
+              for one that infers the section from its weights
 
     Raises ArchiveError for a setting that changes the report and is not supported.
     """
-    if not published.whole_config or not facts.config:
+    if not published.whole_config or not facts.config or "generation" not in published.defaults:
         return {}
     stored = _stored(facts, settings)
     sampling = stored.values.get("do_sample") is True
