@@ -72,8 +72,8 @@ def generation_defaults(
     """Section `generation` of a folder that describes the whole system.
 
     decoder : section of model.yaml
-    returns : the section under its name; empty without a config.json, for a system with a decoder of its own choice, and
-              for one that infers the section from its weights
+    returns : the section under its name; empty without a config.json, for a system with a decoder of its own choice,
+              and for one that infers the section from its weights
 
     Raises ArchiveError for a setting that changes the report and is not supported.
     """
