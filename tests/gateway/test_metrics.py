@@ -70,13 +70,17 @@ def test_named_metrics_exist(server: LocalServer, gateway: Gateway, key: tuple[P
     with pytest.raises(ReportError):
         client.report(b"not an image")
 
-    def page() -> str:
-        gateway.follow()
-        return scrape(gateway, key[1])
+    pages: list[str] = []
 
-    assert eventually(lambda: 'prelim_gateway_requests_total{route="predictions",code="200"}' in page())
-    pages = server.metrics() + page()
-    series = samples(pages)
+    def is_there() -> bool:
+        # A busy TorchServe may not describe its workers in time, which the next look puts right.
+        gateway.follow()
+        pages.append(scrape(gateway, key[1]))
+        report = 'prelim_gateway_requests_total{route="predictions",code="200"}'
+        return report in pages[-1] and samples(pages[-1])["prelim_gateway_ready_workers"] == 1
+
+    assert eventually(is_there)
+    series = samples(server.metrics() + pages[-1])
     # Histograms are named in the runbook as a whole.
     names = {name.partition("{")[0] for name in series}
     names |= {name.removesuffix("_bucket") for name in names}
@@ -84,7 +88,7 @@ def test_named_metrics_exist(server: LocalServer, gateway: Gateway, key: tuple[P
     ours = [name for name in series if name.startswith("prelim_")]
     assert {label for name in ours for label in re.findall(r'[{,](\w+)="', name)} <= LABELS
     assert set(HELP) <= names
-    assert series["prelim_gateway_open"] == series["prelim_gateway_ready_workers"] == 1
+    assert series["prelim_gateway_open"] == 1
     assert series["prelim_gateway_places"] > 0
     assert series["prelim_gateway_key_expires_timestamp_seconds"] > 1.7e9
     assert any(name.startswith('prelim_rejected_total{Status="415",Reason="NotAnImage"') for name in series)
@@ -110,12 +114,14 @@ def test_one_id_from_gateway_to_worker(server: LocalServer, gateway: Gateway, ke
     def lines(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (gateway.log.parent / name).read_text(encoding="utf-8").splitlines()]
 
-    assert eventually(lambda: made["draft"] in {line.get("request") for line in lines("gateway.log")})
-    assert set(made.values()) <= {line["request"] for line in lines("gateway.log")}
+    def requests_in(name: str) -> set[str]:
+        return {str(line.get("request")) for line in lines(name) if name != "server.log" or line["event"] == "answer"}
+
+    # Lines come after the answers that they are about.
+    assert eventually(lambda: set(made.values()) <= requests_in("gateway.log") & requests_in("server.log"))
+    assert eventually(lambda: made["draft"] in requests_in("bridge.log"))
     answers = {line["request"]: line for line in lines("server.log") if line["event"] == "answer"}
-    assert set(made.values()) <= answers.keys()
     assert (answers[made["form"]]["code"], answers[made["broken"]]["reason"]) == (200, "NotAnImage")
-    assert made["draft"] in {line.get("request") for line in lines("bridge.log")}
 
 
 def test_counts_follow_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
