@@ -22,6 +22,9 @@ from prelim.networks.trained_decoder import serving_decoder
 MOST_IMAGES = 100
 """More images of a folder are left out, evenly."""
 
+_FEWEST_IMAGES = 2
+"""One for rounding, one for measuring."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -39,7 +42,7 @@ def choose_precision(model: Model, folder: Path | None) -> Choice:
     if folder is None:
         raise ArchiveError(f"precision is {AUTO}, which is chosen by reports: pass --images FOLDER with radiographs")
     files = sorted(path for path in folder.glob("*") if path.is_file())
-    if len(files) < len(("rounding", "measuring")):
+    if len(files) < _FEWEST_IMAGES:
         raise ArchiveError(f"--images {folder} has {len(files)} files; it needs two radiographs or more, better 100")
     chosen = [files[i * len(files) // MOST_IMAGES] for i in range(MOST_IMAGES)] if len(files) > MOST_IMAGES else files
     try:

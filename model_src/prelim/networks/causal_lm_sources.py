@@ -148,14 +148,26 @@ def _refuse(config: Any, allowed: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {getattr(config, name)!r}; supported: {value!r}")
 
 
+def _sizes(c: Any) -> dict[str, Any]:
+    """Dimensions that every configuration has under the same names."""
+    return {
+        "vocab_size": c.vocab_size,
+        "width": c.hidden_size,
+        "layers": c.num_hidden_layers,
+        "heads": c.num_attention_heads,
+        "max_positions": c.max_position_embeddings,
+    }
+
+
+def _head_width(c: Any) -> int:
+    width: int = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    return width
+
+
 def _biogpt(c: Any) -> tuple[CausalLMConfig, WeightSources]:
     config = CausalLMConfig(
-        vocab_size=c.vocab_size,
-        width=c.hidden_size,
-        layers=c.num_hidden_layers,
-        heads=c.num_attention_heads,
+        **_sizes(c),
         feedforward=c.intermediate_size,
-        max_positions=c.max_position_embeddings,
         norm="layer_norm",
         norm_eps=1e-5,
         activation=_activation(c.hidden_act),
@@ -187,12 +199,8 @@ def _biogpt(c: Any) -> tuple[CausalLMConfig, WeightSources]:
 def _gpt2(c: Any) -> tuple[CausalLMConfig, WeightSources]:
     _refuse(c, {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False})
     config = CausalLMConfig(
-        vocab_size=c.vocab_size,
-        width=c.hidden_size,
-        layers=c.num_hidden_layers,
-        heads=c.num_attention_heads,
+        **_sizes(c),
         feedforward=c.n_inner or 4 * c.hidden_size,
-        max_positions=c.max_position_embeddings,
         norm_eps=c.layer_norm_epsilon,
         activation=_activation(c.activation_function),
         position_offset=0,
@@ -215,16 +223,12 @@ def _gpt2(c: Any) -> tuple[CausalLMConfig, WeightSources]:
 def _phi(c: Any) -> tuple[CausalLMConfig, WeightSources]:
     # Its head has a bias of its own, also where words are tied.
     _refuse(c, {"tie_word_embeddings": False})
-    width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+    width = _head_width(c)
     config = CausalLMConfig(
-        vocab_size=c.vocab_size,
-        width=c.hidden_size,
-        layers=c.num_hidden_layers,
-        heads=c.num_attention_heads,
+        **_sizes(c),
         kv_heads=c.num_key_value_heads,
         head_width=width,
         feedforward=c.intermediate_size,
-        max_positions=c.max_position_embeddings,
         norm_eps=c.layer_norm_eps,
         activation=_activation(c.hidden_act),
         attention_bias=True,
@@ -270,16 +274,11 @@ def _llama(c: Any, biased: Mapping[str, bool], **parts: Any) -> tuple[CausalLMCo
 
     biased : whether the layers qkv, out, up and down have a bias
     """
-    head_width = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
     config = CausalLMConfig(
-        vocab_size=c.vocab_size,
-        width=c.hidden_size,
-        layers=c.num_hidden_layers,
-        heads=c.num_attention_heads,
+        **_sizes(c),
         kv_heads=c.num_key_value_heads,
-        head_width=head_width,
+        head_width=_head_width(c),
         feedforward=c.intermediate_size,
-        max_positions=c.max_position_embeddings,
         norm="rms_norm",
         norm_eps=c.rms_norm_eps,
         gated=True,

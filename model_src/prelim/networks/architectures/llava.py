@@ -49,6 +49,16 @@ THEIRS: Renames = (
 )
 
 
+def connector_layer(found: re.Match[str]) -> str:
+    """Our key of a layer of a projector, whose layers are numbered with the activations between them."""
+    return f"connector.linear_{int(found[1] or 0) // 2 + 1}."
+
+
+def numbered_layer(found: re.Match[str]) -> str:
+    """The number of a layer of such a projector, by our key."""
+    return f"{2 * (int(found[1]) - 1)}."
+
+
 def build_connector(**dimensions: Any) -> nn.Module:
     """Build the connector from its section of model.yaml."""
     from prelim.networks.connectors.mlp import MLPConnector
@@ -68,11 +78,6 @@ def connector_section(shapes: Shapes) -> Section:
     }
 
 
-def _feature_layer(config: Mapping[str, Any]) -> Any:
-    stored = config.get("vision_feature_layer")
-    return FEATURE_LAYER if stored is None else stored
-
-
 def image_token_id(facts: Facts, published: int) -> Any:
     """The token that a prompt has for each token of an image. Raises ArchiveError if it is not an id."""
     named = (facts.config.get(name) for name in ("image_token_index", "image_token_id"))
@@ -83,9 +88,10 @@ def image_token_id(facts: Facts, published: int) -> Any:
     return token_id
 
 
-def _unused(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, str]:
-    """Layers after the last one that is used; how many there are depends on the tower."""
-    return towers.unused_layers(towers.count_layers(shapes), _feature_layer(config))
+def unused(shapes: Shapes, config: Mapping[str, Any], setting: str = "vision_feature_layer") -> dict[str, str]:
+    """Layers after the last one that is used, which a setting names; how many there are depends on the tower."""
+    stored = config.get(setting)
+    return towers.unused_layers(towers.count_layers(shapes), FEATURE_LAYER if stored is None else stored)
 
 
 _KNOWN = (
@@ -166,7 +172,7 @@ ARCHITECTURE = Architecture(
             **towers.IGNORED,
             **towers.LAST_NORM,
         },
-        ignored_in=_unused,
+        ignored_in=unused,
         layout=_layout,
         defaults={
             "licence": "Llama 2 Community License (llava-hf/llava-1.5-7b-hf)",

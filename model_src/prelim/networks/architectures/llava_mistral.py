@@ -7,6 +7,7 @@ Source: Li et al., "LLaVA-Med: Training a Large Language-and-Vision Assistant fo
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from prelim.errors import ArchiveError
@@ -70,18 +71,8 @@ def _activation(config: Mapping[str, Any]) -> str:
     return "gelu"
 
 
-def _linear(found: re.Match[str]) -> str:
-    """Layers of the projector are numbered with the activations between them."""
-    return f"connector.linear_{int(found[1] or 0) // 2 + 1}."
-
-
 def _numbered(found: re.Match[str]) -> str:
-    return f"model.mm_projector.{2 * (int(found[1]) - 1)}."
-
-
-def _unused(shapes: Shapes, config: Mapping[str, Any]) -> dict[str, str]:
-    layer = config.get("mm_vision_select_layer")
-    return towers.unused_layers(towers.count_layers(shapes), llava.FEATURE_LAYER if layer is None else layer)
+    return f"model.mm_projector.{llava.numbered_layer(found)}"
 
 
 ARCHITECTURE = Architecture(
@@ -91,7 +82,7 @@ ARCHITECTURE = Architecture(
         keys=(
             (r"^model\.vision_tower\.vision_tower\.", "vision_tower."),
             *towers.KEYS,
-            (r"^model\.mm_projector\.(?:(\d+)\.)?", _linear),
+            (r"^model\.mm_projector\.(?:(\d+)\.)?", llava.connector_layer),
             *llama.KEYS,
         ),
         theirs=(
@@ -101,7 +92,7 @@ ARCHITECTURE = Architecture(
             *llama.THEIRS,
         ),
         ignored={**llama.IGNORED, **towers.IGNORED, **towers.LAST_NORM},
-        ignored_in=_unused,
+        ignored_in=partial(llava.unused, setting="mm_vision_select_layer"),
         defaults={
             "licence": "Apache License 2.0; research only (microsoft/llava-med-v1.5-mistral-7b)",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},

@@ -68,20 +68,15 @@ def _unused(shapes: Shapes, config: Section) -> dict[str, str]:
     return towers.unused_layers(layers, _stage(config.get("vision_config") or {}, layers)) if layers else {}
 
 
-def _linear(found: re.Match[str]) -> str:
-    """Layers of the projector are numbered with the activations between them."""
-    return f"connector.linear_{int(found[1]) // 2 + 1}."
-
-
 def _numbered(found: re.Match[str]) -> str:
-    return f"multi_modal_projector.layers.{2 * (int(found[1]) - 1)}."
+    return f"multi_modal_projector.layers.{llava.numbered_layer(found)}"
 
 
 ARCHITECTURE = Architecture(
     vision=towers.build_tower,
     connector=llava.build_connector,
     published=Published(
-        keys=((r"^(?:model\.)?multi_modal_projector\.layers\.(\d+)\.", _linear), *llava.KEYS),
+        keys=((r"^(?:model\.)?multi_modal_projector\.layers\.(\d+)\.", llava.connector_layer), *llava.KEYS),
         theirs=((r"^connector\.linear_(\d+)\.", _numbered), *llava.THEIRS),
         ignored={**llama.IGNORED, **towers.IGNORED},
         ignored_in=_unused,

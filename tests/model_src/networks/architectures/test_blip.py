@@ -9,12 +9,10 @@ from transformers import BlipForConditionalGeneration
 
 from export.import_checkpoint import import_checkpoint
 from prelim.generation.options import GenerationOptions
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
-from prelim.networks.model_folder import read_model_folder, read_network
+from prelim.networks.model_folder import read_network
 from prelim.report import Report
-from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.archives import write_files
+from prelim.report_generator import ReportRequest
+from tests.model_src.networks.architectures.imported_folder import import_folder, pixel_values, serve
 from tests.model_src.networks.architectures.small_blip import (
     END,
     PAD,
@@ -57,10 +55,7 @@ def test_served_reports_equal_generate_with_and_without_a_prompt(tmp_path: Path)
     """The prompt is the beginning of the text, and penalties count it."""
     model = small_blip()
     save_blip(model, tmp_path / "checkpoint")
-    import_checkpoint("blip", [tmp_path / "checkpoint"], tmp_path / "checkpoint", tmp_path / "model", "small")
-    (tmp_path / "archive").mkdir()
-    write_files(read_model_folder(tmp_path / "model"), tmp_path / "archive")
-    config = read_network(tmp_path / "model")[0]
+    folder = import_folder("blip", tmp_path / "checkpoint")
     cases = [
         (png(seed), prompt, decoding)
         for seed in range(2)
@@ -72,15 +67,12 @@ def test_served_reports_equal_generate_with_and_without_a_prompt(tmp_path: Path)
         for image, prompt, decoding in cases
     ]
 
-    reports = ReportGenerator.load(tmp_path / "archive", slots=3).generate(requests)
+    reports = serve(folder).generate(requests)
 
     found = [list(report.token_ids) for report in reports if isinstance(report, Report)]
-    pixels = [
-        torch.from_numpy(preprocess(read_radiograph(i, config.input), config.preprocess))[None] for i, *_ in cases
-    ]
     expected = [
-        captions(model, one, prompt, do_sample=False, **NEW_TOKENS, **decoding)
-        for one, (_, prompt, decoding) in zip(pixels, cases, strict=True)
+        captions(model, pixel_values(folder, [image]), prompt, do_sample=False, **NEW_TOKENS, **decoding)
+        for image, prompt, decoding in cases
     ]
     assert found == expected
     assert min(len(set(ids)) for ids in found) >= 10

@@ -16,6 +16,7 @@ from prelim.decoders.weights_file import materialize
 from prelim.errors import ArchiveError
 from prelim.networks.model_folder import read_network
 from prelim.networks.trained_decoder import for_serving
+from tests.model_src.networks.architectures.imported_folder import import_folder
 from tests.model_src.networks.architectures.small_encoder_decoder import (
     ENCODERS,
     SIDE,
@@ -27,11 +28,9 @@ from tests.model_src.networks.architectures.small_encoder_decoder import (
 )
 
 
-def import_folder(model: Any, folder: Path) -> Path:
+def import_model(model: Any, folder: Path) -> Path:
     """The model folder of the import of a model."""
-    checkpoint = save_encoder_decoder(model, folder / "checkpoint")
-    import_checkpoint("encoder_decoder", [checkpoint], checkpoint, folder / "model", "small")
-    return folder / "model"
+    return import_folder("encoder_decoder", save_encoder_decoder(model, folder / "checkpoint"))
 
 
 def all_logits(network: Any, decoder: Any, pixel_values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -75,7 +74,7 @@ def test_folder_is_imported_exactly(encoder: str, decoder: str, other: bool, tmp
 def test_the_other_gelu_is_seen(tmp_path: Path) -> None:
     """Equal logits mean something: those of the two GELUs differ by more than what is tolerated."""
     original = small_encoder_decoder("vit", "gpt2")
-    network = read_network(import_folder(original, tmp_path))[1]
+    network = read_network(import_model(original, tmp_path))[1]
     pixel_values, ids = torch.randn(2, 3, SIDE, SIDE), torch.randint(3, VOCABULARY, (2, 9))
     for layer in original.decoder.transformer.h:
         layer.mlp.act = torch.nn.GELU()
@@ -97,7 +96,7 @@ def test_special_tokens_are_those_of_generate(tmp_path: Path) -> None:
     """A report begins with decoder_start_token_id, and ends as generation_config.json says."""
     model = small_encoder_decoder("vit", "gpt2", bos_token_id=7, eos_token_id=8)
 
-    tokens = read_network(import_folder(model, tmp_path))[0].tokenizer
+    tokens = read_network(import_model(model, tmp_path))[0].tokenizer
 
     assert (tokens.bos_token_id, tokens.eos_token_id) == (START, 2)
 

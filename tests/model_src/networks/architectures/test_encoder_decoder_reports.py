@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessorPil, DeiTImageProcessorPil, VisionEncoderDecoderModel, ViTImageProcessorPil
 
-from export.import_checkpoint import import_checkpoint
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import read_radiograph
-from prelim.networks.model_folder import read_model_folder, read_network
+from prelim.networks.model_folder import read_network
 from prelim.report import Report
-from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.archives import write_files
+from prelim.report_generator import ReportRequest
+from tests.model_src.networks.architectures.imported_folder import import_folder, pixel_values, serve
 from tests.model_src.networks.architectures.small_encoder_decoder import (
     END,
     SIDE,
@@ -55,26 +54,6 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def serve(folder: Path, slots: int = 3) -> ReportGenerator:
-    """The archive of a model folder, served."""
-    archive = folder.parent / "archive"
-    archive.mkdir()
-    write_files(read_model_folder(folder), archive)
-    return ReportGenerator.load(archive, slots=slots)
-
-
-def import_model(checkpoint: Path) -> Path:
-    """The model folder of a checkpoint with its tokenizer."""
-    import_checkpoint("encoder_decoder", [checkpoint], checkpoint, checkpoint.parent / "model", "small")
-    return checkpoint.parent / "model"
-
-
-def pixels(folder: Path, image: bytes) -> torch.Tensor:
-    """pixel_values of a file, for one image."""
-    config = read_network(folder)[0]
-    return torch.from_numpy(preprocess(read_radiograph(image, config.input), config.preprocess))[None]
-
-
 @torch.inference_mode()
 def original_ids(model: Any, pixel_values: torch.Tensor, **options: Any) -> list[int]:
     """Token ids by `generate`, without the start; `seed` is that of the generator for all of torch."""
@@ -96,7 +75,7 @@ def test_served_reports_equal_generate(name: str, tmp_path: Path) -> None:
     """Token ids of an archive's reports, alone and in flight together, equal those of `generate`."""
     encoder, decoder, changed = MODELS[name]
     model = small_encoder_decoder(encoder, decoder, **changed)
-    folder = import_model(save_encoder_decoder(model, tmp_path / "checkpoint"))
+    folder = import_folder("encoder_decoder", save_encoder_decoder(model, tmp_path / "checkpoint"))
     generator = serve(folder)
     images = [png(seed) for seed in range(2)]
     cases = [(image, DECODINGS[decoding]) for image in images for decoding in DECODINGS]
@@ -106,7 +85,7 @@ def test_served_reports_equal_generate(name: str, tmp_path: Path) -> None:
 
     found = token_ids(generator.generate(requests))
 
-    expected = [original_ids(model, pixels(folder, i), **NEW_TOKENS, **o) for i, o in cases]
+    expected = [original_ids(model, pixel_values(folder, [i]), **NEW_TOKENS, **o) for i, o in cases]
     assert found == expected
     assert min(len(set(ids)) for ids in found) >= 10
     assert len({tuple(ids) for ids in found}) > len(DECODINGS)
@@ -132,13 +111,13 @@ OWN: dict[str, dict[str, Any]] = {
 def test_reports_without_options_equal_generate_without_options(own: str, tmp_path: Path) -> None:
     """The folder's generation_config.json gives the defaults of the served model."""
     save_encoder_decoder(small_encoder_decoder("vit", "gpt2"), tmp_path / "checkpoint", **OWN[own])
-    folder = import_model(tmp_path / "checkpoint")
+    folder = import_folder("encoder_decoder", tmp_path / "checkpoint")
     images = [png(seed) for seed in range(2)]
 
     found = token_ids(serve(folder).generate([ReportRequest(image=image) for image in images]))
 
     original: Any = VisionEncoderDecoderModel.from_pretrained(tmp_path / "checkpoint").eval()
-    assert found == [original_ids(original, pixels(folder, image)) for image in images]
+    assert found == [original_ids(original, pixel_values(folder, [image])) for image in images]
     assert max(len(set(ids)) for ids in found) >= 10
 
 
@@ -172,7 +151,9 @@ def with_processor(name: str, folder: Path) -> tuple[Any, Any]:
     path = folder / "checkpoint" / "preprocessor_config.json"
     stored = {**json.loads(path.read_text(encoding="utf-8")), **settings}
     path.write_text(json.dumps({**stored, "image_processor_type": f"{name}ImageProcessor"}), encoding="utf-8")
-    return kind.from_pretrained(folder / "checkpoint"), read_network(import_model(folder / "checkpoint"))[0]
+    return kind.from_pretrained(folder / "checkpoint"), read_network(
+        import_folder("encoder_decoder", folder / "checkpoint")
+    )[0]
 
 
 @pytest.mark.parametrize("name", PROCESSORS)

@@ -18,13 +18,11 @@ from prelim.archive.manifest import write_manifest
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
-from prelim.networks.model_folder import MODEL_CARD, read_model_folder, read_network
+from prelim.networks.model_folder import MODEL_CARD, read_network
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.archives import write_files
+from tests.model_src.networks.architectures.imported_folder import import_folder, package, pixel_values
 from tests.model_src.networks.architectures.small_gemma3 import (
     IMAGE_TOKEN,
     SIDE,
@@ -57,17 +55,13 @@ def checkpoint(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(checkpoint: Path) -> Path:
     """The model folder of its import."""
-    import_checkpoint("gemma3", [checkpoint], checkpoint, checkpoint.parent / "model", "gemma3")
-    return checkpoint.parent / "model"
+    return import_folder("gemma3", checkpoint)
 
 
 @pytest.fixture(scope="module")
 def archive(folder: Path) -> Path:
     """The files of its archive."""
-    path = folder.parent / "archive"
-    path.mkdir()
-    write_files(read_model_folder(folder), path)
-    return path
+    return package(folder)
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +149,6 @@ def test_card_says_what_was_assumed(folder: Path) -> None:
     assert "assumed: preprocess." not in card
 
 
-def pixels(folder: Path, images: tuple[bytes, ...]) -> Tensor:
-    """pixel_values of some files."""
-    config = read_network(folder)[0]
-    arrays = [preprocess(read_radiograph(image, config.input), config.preprocess) for image in images]
-    return torch.stack([torch.from_numpy(array) for array in arrays])
-
-
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "greedy": (1, {}),
     "three images": (3, {}),
@@ -191,7 +178,7 @@ def test_served_reports_equal_generate(
         images, options = tuple(png(seed + i) for i in range(count)), options_of(name)
         requests[name] = ReportRequest(images=images, prompt=PROMPT, options=options)
         ids = prompt_ids(checkpoint, PROMPT, count)
-        expected[name] = originals_rows(original, pixels(folder, images), ids, options)
+        expected[name] = originals_rows(original, pixel_values(folder, images), ids, options)
 
     together = generator.generate(list(requests.values()))
     alone = [generator.generate([request])[0] for request in requests.values()]
@@ -242,7 +229,7 @@ def test_wrong_parts_are_noticed(
     (report,) = ReportGenerator.load(changed).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
 
     expected = originals_rows(
-        original, pixels(archive.parent / "model", (png(2),)), prompt_ids(checkpoint, PROMPT, 1), options
+        original, pixel_values(archive.parent / "model", (png(2),)), prompt_ids(checkpoint, PROMPT, 1), options
     )
     assert isinstance(report, Report)
     assert list(report.token_ids) != expected[0]

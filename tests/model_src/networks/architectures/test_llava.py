@@ -19,13 +19,11 @@ from prelim.archive.manifest import write_manifest
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError, InputError
 from prelim.generation.options import GenerationOptions
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
-from prelim.networks.model_folder import MODEL_CARD, read_model_folder, read_network
+from prelim.networks.model_folder import MODEL_CARD, read_network
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.archives import write_files
+from tests.model_src.networks.architectures.imported_folder import import_folder, package, pixel_values, serve
 from tests.model_src.networks.architectures.small_llava import (
     DINOV2,
     IMAGE_TOKEN,
@@ -53,16 +51,13 @@ def folder(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of its import."""
     path = tmp_path_factory.mktemp("llava")
     save_llava(original, path / "checkpoint")
-    import_checkpoint("llava", [path / "checkpoint"], path / "checkpoint", path / "model", "llava")
-    return path / "model"
+    return import_folder("llava", path / "checkpoint")
 
 
 @pytest.fixture(scope="module")
-def archive(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(folder: Path) -> Path:
     """The files of its archive."""
-    path = tmp_path_factory.mktemp("archive")
-    write_files(read_model_folder(folder), path)
-    return path
+    return package(folder)
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +137,6 @@ def test_preprocessing_is_that_of_the_folder(folder: Path) -> None:
     assert (config.mean, config.std) == ((0.5, 0.4, 0.3), (0.3, 0.2, 0.2))
 
 
-def pixels(folder: Path, images: list[bytes]) -> torch.Tensor:
-    """pixel_values of some files."""
-    config = read_network(folder)[0]
-    arrays = [preprocess(read_radiograph(image, config.input), config.preprocess) for image in images]
-    return torch.stack([torch.from_numpy(array) for array in arrays])
-
-
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "greedy": (1, {}),
     "another image": (1, {}),
@@ -172,7 +160,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
         images = tuple(png(seed + i) for i in range(count))
         options = GenerationOptions(**{"max_new_tokens": 40, "min_new_tokens": 20, **changed})
         requests[name] = ReportRequest(images=images, prompt=PROMPT, options=options)
-        expected[name] = originals_ids(original, pixels(folder, list(images)), BEFORE, after, options)
+        expected[name] = originals_ids(original, pixel_values(folder, images), BEFORE, after, options)
 
     together = generator.generate(list(requests.values()))
     alone = [generator.generate([request])[0] for request in requests.values()]
@@ -205,24 +193,22 @@ def test_other_towers_and_language_models_equal_generate(name: str, tmp_path: Pa
     """Imported, packaged and decoded in flight, with logits of the original up to rounding."""
     original = small_llava(**FAMILIES[name])
     save_llava(original, tmp_path / "checkpoint")
-    import_checkpoint("llava", [tmp_path / "checkpoint"], tmp_path / "checkpoint", tmp_path / "model", "llava")
-    (tmp_path / "archive").mkdir()
-    write_files(read_model_folder(tmp_path / "model"), tmp_path / "archive")
+    folder = import_folder("llava", tmp_path / "checkpoint")
     after = AFTER.replace("{prompt}", PROMPT)
     requests, expected = [], []
     for seed, (count, changed) in enumerate(CASES.values()):
         images = tuple(png(seed + i) for i in range(count))
         options = GenerationOptions(**{"max_new_tokens": 30, "min_new_tokens": 20, **changed})
         requests.append(ReportRequest(images=images, prompt=PROMPT, options=options))
-        expected += [originals_ids(original, pixels(tmp_path / "model", list(images)), BEFORE, after, options)[0]]
+        expected += [originals_ids(original, pixel_values(folder, images), BEFORE, after, options)[0]]
 
-    reports = ReportGenerator.load(tmp_path / "archive", slots=3).generate(requests)
+    reports = serve(folder).generate(requests)
 
     assert [list(report.token_ids) for report in reports if isinstance(report, Report)] == expected
     assert min(len({*ids}) for ids in expected) >= 10
-    _, network = read_network(tmp_path / "model")
+    _, network = read_network(folder)
     ids, report_ids = torch.tensor([[1, IMAGE, 9, 8]]), torch.tensor([expected[0]])
-    values = pixels(tmp_path / "model", [png(0)])
+    values = pixel_values(folder, [png(0)])
     with torch.inference_mode():
         embeds = network.connector(network.vision(values))
         found = serving_decoder(network.decoder).teacher_forcing(embeds, ids, report_ids)
@@ -239,20 +225,17 @@ def test_several_end_tokens_equal_generate(original: Any, tmp_path: Path) -> Non
     path = tmp_path / "checkpoint" / "generation_config.json"
     path.write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
 
-    import_checkpoint("llava", [tmp_path / "checkpoint"], tmp_path / "checkpoint", tmp_path / "model", "llava")
+    folder = import_folder("llava", tmp_path / "checkpoint")
 
-    (tmp_path / "archive").mkdir()
-    write_files(read_model_folder(tmp_path / "model"), tmp_path / "archive")
-    served = ReportGenerator.load(tmp_path / "archive")
+    served = serve(folder)
     after = AFTER.replace("{prompt}", PROMPT)
     lengths = set()
     for beams in (1, 3):
         for seed in range(3):
             options = GenerationOptions(max_new_tokens=40, num_beams=beams)
             request = ReportRequest(image=png(seed), prompt=PROMPT, options=options)
-            expected = originals_ids(
-                original, pixels(tmp_path / "model", [png(seed)]), BEFORE, after, options, eos_token_id=ends
-            )
+            seen = pixel_values(folder, [png(seed)])
+            expected = originals_ids(original, seen, BEFORE, after, options, eos_token_id=ends)
             (report,) = served.generate([request])
             assert isinstance(report, Report)
             assert [list(report.token_ids)] == expected
@@ -274,7 +257,9 @@ def test_prompt_that_does_not_count_is_noticed(
 
     (report,) = ReportGenerator.load(tmp_path).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
 
-    expected = originals_ids(original, pixels(folder, [png(2)]), BEFORE, AFTER.replace("{prompt}", PROMPT), options)
+    expected = originals_ids(
+        original, pixel_values(folder, [png(2)]), BEFORE, AFTER.replace("{prompt}", PROMPT), options
+    )
     assert isinstance(report, Report)
     assert list(report.token_ids) != expected[0]
 
@@ -340,7 +325,7 @@ def test_several_images_equal_generate(original: Any, folder: Path, generator: R
     after = AFTER.replace("{prompt}", PROMPT)
     for report, of_report in ((both, images), (swapped, images[::-1]), (first, images[:1])):
         assert [list(report.token_ids)] == originals_ids(
-            original, pixels(folder, list(of_report)), BEFORE, after, OPTIONS
+            original, pixel_values(folder, of_report), BEFORE, after, OPTIONS
         )
     assert both.token_ids != swapped.token_ids
 

@@ -11,13 +11,11 @@ from safetensors.torch import save_file
 from export.import_checkpoint import import_checkpoint
 from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
-from prelim.networks.model_folder import read_model_folder, read_network
+from prelim.networks.model_folder import read_network
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.archives import write_files
 from tests.model_src.generation.reference import generate_arguments, without_filling
+from tests.model_src.networks.architectures.imported_folder import import_folder, pixel_values, serve
 from tests.model_src.networks.architectures.small_llava import (
     EOS_TOKEN,
     PAD_TOKEN,
@@ -79,8 +77,13 @@ def folder(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of its import."""
     path = tmp_path_factory.mktemp("llava_mistral")
     save_original(original, path / "checkpoint")
-    import_checkpoint("llava_mistral", [path / "checkpoint"], path / "checkpoint", path / "model", "med")
-    return path / "model"
+    return import_folder("llava_mistral", path / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> ReportGenerator:
+    """Its archive, served."""
+    return serve(folder)
 
 
 def test_folder_is_imported_exactly(original: Any, folder: Path) -> None:
@@ -106,15 +109,15 @@ def test_folder_is_imported_exactly(original: Any, folder: Path) -> None:
         {"repetition_penalty": 1.3, "do_sample": True, "seed": 2, "min_new_tokens": 20},
     ],
 )
-def test_served_reports_equal_generate(original: Any, folder: Path, changed: dict[str, Any], tmp_path: Path) -> None:
+def test_served_reports_equal_generate(
+    original: Any, folder: Path, generator: ReportGenerator, changed: dict[str, Any]
+) -> None:
     """LLaVA's code gives `generate` embeddings, so that the prompt does not count in penalties."""
-    write_files(read_model_folder(folder), tmp_path)
     options = GenerationOptions(max_new_tokens=30, **changed)
-    config, _ = read_network(folder)
 
-    (report,) = ReportGenerator.load(tmp_path).generate([ReportRequest(image=png(3), prompt=PROMPT, options=options)])
+    (report,) = generator.generate([ReportRequest(image=png(3), prompt=PROMPT, options=options)])
 
-    pixels = torch.from_numpy(preprocess(read_radiograph(png(3), config.input), config.preprocess))[None]
+    seen = pixel_values(folder, [png(3)])
     tokenizer = llava_tokenizer()
     texts = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("[INST] ", f"\n{PROMPT} [/INST]"))
     before, after = (torch.tensor([ids]) for ids in texts)
@@ -122,7 +125,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, changed: dic
     if options.seed is not None:
         torch.manual_seed(options.seed)
     with torch.inference_mode():
-        image = original.model.get_image_features(pixels).pooler_output[0][None]
+        image = original.model.get_image_features(seen).pooler_output[0][None]
         embeds = torch.cat([embed(torch.tensor([[1]])), embed(before), image, embed(after)], dim=1)
         found = original.generate(
             inputs_embeds=embeds,

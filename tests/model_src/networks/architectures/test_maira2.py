@@ -16,13 +16,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from export.import_checkpoint import import_checkpoint
 from prelim.errors import ArchiveError, InputError
 from prelim.generation.options import GenerationOptions
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
 from prelim.networks.architectures.maira2 import ARCHITECTURE
-from prelim.networks.model_folder import read_model_folder, read_network
+from prelim.networks.model_folder import read_network
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.archives import write_files
+from tests.model_src.networks.architectures.imported_folder import import_folder, pixel_values, serve
 from tests.model_src.networks.architectures.small_llava import (
     IMAGE_TOKEN,
     PROCESSOR,
@@ -121,16 +119,13 @@ def folder(original: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder of its import."""
     path = tmp_path_factory.mktemp("maira2")
     save_maira2(original, path / "checkpoint")
-    import_checkpoint("maira2", [path / "checkpoint"], path / "checkpoint", path / "model", "maira2")
-    return path / "model"
+    return import_folder("maira2", path / "checkpoint")
 
 
 @pytest.fixture(scope="module")
-def generator(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ReportGenerator:
+def generator(folder: Path) -> ReportGenerator:
     """Its archive, served."""
-    path = tmp_path_factory.mktemp("archive")
-    write_files(read_model_folder(folder), path)
-    return ReportGenerator.load(path, slots=3)
+    return serve(folder)
 
 
 def test_folder_is_imported_exactly(original: Any, folder: Path) -> None:
@@ -189,15 +184,12 @@ CASES: list[tuple[tuple[str, ...], dict[str, str], dict[str, Any], list[str]]] =
 def test_served_reports_equal_generate(original: Any, folder: Path, generator: ReportGenerator) -> None:
     """With the words that MAIRA-2 has for its one, two or three images, in the turns of the folder's template."""
     requests, expected = [], []
-    config, _ = read_network(folder)
     for seed, (roles, context, changed, texts) in enumerate(CASES):
         images = tuple(png(seed + i) for i in range(len(roles)))
         options = GenerationOptions(max_new_tokens=40, min_new_tokens=20, **changed)
         requests.append(ReportRequest(images=images, roles=roles, context=context, options=options))
         around = [f"You are an assistant. USER: {texts[0]}", *texts[1:-1], f"{texts[-1] % ASKED} ASSISTANT: "]
-        pixels = [preprocess(read_radiograph(image, config.input), config.preprocess) for image in images]
-        pixel_values = torch.stack([torch.from_numpy(array) for array in pixels])
-        expected.append(originals_rows(original, pixel_values, around, options)[0])
+        expected.append(originals_rows(original, pixel_values(folder, images), around, options)[0])
 
     reports = generator.generate(requests)
 
