@@ -34,6 +34,9 @@ ORIENTATION = 0x0112
 COLOR_LEVELS = 24
 COLOR_SHARE = 0.01
 
+# Pillow's modes without a color, whatever the pixels.
+GRAY_MODES = ("1", "L", "LA", "La")
+
 # Rows that are converted at a time.
 BAND = 256
 
@@ -175,12 +178,16 @@ def webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _has_colors(image: Image.Image) -> bool:
+    if image.mode in GRAY_MODES:
+        return False
     # A grid of about a million pixels tells color from gray as well as all of them.
     step = max(1, max(image.size) // 1000)
     small = image.resize((image.width // step, image.height // step), Image.Resampling.NEAREST)
-    sample = np.asarray(_on_black(small).convert("RGB"))
-    chroma = sample.max(axis=-1).astype(np.int16) - sample.min(axis=-1)
-    return bool((chroma > COLOR_LEVELS).mean() > COLOR_SHARE)
+    # By planes: NumPy takes the extremes along an axis of three some fifty times slower.
+    red, green, blue = (np.asarray(plane) for plane in _on_black(small).convert("RGB").split())
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    return bool((highest - lowest > COLOR_LEVELS).mean() > COLOR_SHARE)
 
 
 def _to_gray(image: Image.Image) -> np.ndarray:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from prelim.errors import UnreadableInput
 from prelim.images.input_config import InputConfig
-from prelim.images.raster import MAX_JPEG_SCANS, _has_colors, _to_gray, read_raster, webp_size
+from prelim.images.raster import GRAY_MODES, MAX_JPEG_SCANS, _has_colors, _to_gray, read_raster, webp_size
 
 
 def webp(chunk: bytes, head: bytes) -> bytes:
@@ -63,6 +63,16 @@ def test_more_than_one_percent_of_colors_is_not_noise(apart: int, colored: int, 
     pixels.reshape(-1, 3)[:colored, channel] = 100 + min(apart, 155)
 
     assert _has_colors(Image.fromarray(pixels)) is found
+
+
+@pytest.mark.parametrize("mode", GRAY_MODES)
+def test_gray_modes_have_no_colors_in_rgb(mode: str) -> None:
+    """So that nobody has to look at their pixels."""
+    picture = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("L").convert("LA")
+    red, green, blue = picture.convert(mode).convert("LA" if "A" in mode.upper() else mode).convert("RGB").split()
+
+    assert red.tobytes() == green.tobytes() == blue.tobytes()
+    assert not _has_colors(picture.convert(mode))
 
 
 def test_colors_of_a_large_picture_are_looked_for_on_a_grid() -> None:
