@@ -5,8 +5,8 @@
     python -m export.audit replay /var/lib/prelim/audit ID chest.dcm model_store/demo.mar
 
 The key is that of PRELIM_AUDIT_KEY or of --key. `replay` runs the code of the archive in a process of its own, and says
-whether the report is equal in all bits. A request with texts needs --texts, a JSON file with the fields of these texts:
-{"prompt": "...", "messages": [...], "stop": ["..."], "banned_phrases": ["..."]}.
+whether the report is equal in all bits. A request with texts needs --texts, a JSON file with those of its fields that
+are texts, as they were sent: {"prompt": "...", "indication": "...", "messages": [...], "stop": ["..."], ...}.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ from prelim.archive.archive import unpack_archive
 from prelim.audit.check import Line, read_log
 from prelim.audit.key import VARIABLE, AuditKey
 from prelim.audit.machine import describe_processor, library_versions
-from prelim.errors import AuditError, PrelimError
+from prelim.errors import AuditError, InvalidOption, PrelimError
+from prelim.generation.clinical_context import CONTEXT, read_context
+from prelim.generation.options import TEXTS, GenerationOptions
 from terminal.arguments import CommandLine, positive
 from terminal.program import sign_of_life
 
@@ -36,7 +38,7 @@ asked = json.load(sys.stdin)
 sys.path.insert(0, asked["folder"])
 import numpy as np, torch
 from prelim.audit.key import AuditKey
-from prelim.audit.record import TEXTS, record_report
+from prelim.audit.record import TEXTS, image_digests, numbers_of, record_report, text_digests
 from prelim.generation.image_roles import default_options
 from prelim.generation.options import GenerationOptions
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -45,10 +47,9 @@ torch.set_num_threads(asked["threads"])
 generator = ReportGenerator.load(
     Path(asked["folder"]), device=asked["device"], threads=asked["threads"], share_weights=asked["share_weights"]
 )
-for one in asked["reports"]:
-    texts = {name: tuple(value) if isinstance(value, list) else value for name, value in one["texts"].items()}
-    usual = default_options(generator.config.generation, texts.get("roles"))
-    lists = {name: texts.pop(name, getattr(usual, name)) for name in TEXTS}
+defaults = generator.config.generation
+
+def write_again(one):
     files = [Path(file) for file in one["images"]]
     if one["features"]:
         images = {"image_features": np.load(files[0], allow_pickle=False)}
@@ -56,12 +57,29 @@ for one in asked["reports"]:
         images = {"image": files[0].read_bytes()}
     else:
         images = {"images": tuple(file.read_bytes() for file in files)}
-    request = ReportRequest(**images, **texts, options=GenerationOptions(**one["options"], **lists))
+    texts = {name: tuple(value) if isinstance(value, list) else value for name, value in one["texts"].items()}
+    usual = default_options(defaults, texts.get("roles"))
+    given = {name: texts.pop(name) for name in TEXTS if name in texts}
+    numbers = GenerationOptions(**one["options"], **{name: getattr(usual, name) for name in TEXTS})
+    request = ReportRequest(**images, **texts, options=GenerationOptions.from_mapping(given, numbers))
+    yield {
+        "images": image_digests(request, key),
+        "options": numbers_of(request, defaults),
+        "texts": text_digests(request, defaults, key),
+    }
     (report,) = generator.generate([request])
     if isinstance(report, Exception):
-        print(json.dumps({"error": f"{type(report).__name__}: {report}"}))
-    else:
-        print(json.dumps(record_report(request, report, generator.config.generation, key)))
+        raise report
+    yield record_report(request, report, defaults, key)
+
+for one in asked["reports"]:
+    written = {}
+    try:
+        for part in write_again(one):
+            written |= part
+    except Exception as error:
+        written["error"] = f"{type(error).__name__}: {error}"
+    print(json.dumps(written))
 """
 
 
@@ -153,7 +171,8 @@ def replay(lines: Sequence[Line], originals: Sequence[Original], archive: Path, 
 def _prepare(line: Line, original: Original) -> dict[str, Any]:
     missing = sorted(line["texts"].keys() - original.texts.keys())
     if missing:
-        raise AuditError(f"{line['request']} was made with {', '.join(missing)}; give them in the file of --texts")
+        names = ", ".join(" or ".join(CONTEXT) if name == "context" else name for name in missing)
+        raise AuditError(f"{line['request']} was made with {names}; give them in the file of --texts")
     images = [str(file.resolve()) for file in original.images]
     return {"images": images, "texts": original.texts, **{name: line[name] for name in ("features", "options")}}
 
@@ -167,8 +186,9 @@ def _compare(line: Line, again: Mapping[str, Any], sha256: str) -> Replayed:
         if libraries.get(name) != line["libraries"].get(name)
     ]
     found = {
-        "another image": "error" not in again and again["images"] != line["images"],
-        "other options": "error" not in again and any(again[name] != line[name] for name in ("options", "texts")),
+        # Files from which no request can be made are not those of the report.
+        "another image": again.get("images") != line["images"],
+        "other options": any(again.get(name, line[name]) != line[name] for name in ("options", "texts")),
         f"another archive: {sha256}, recorded {recorded}": sha256 != recorded,
         f"another processor: {processor}, recorded {line['processor']}": processor != line["processor"],
         f"other libraries: {', '.join(changed)}": bool(changed),
@@ -193,10 +213,10 @@ def main() -> None:
     verifying.add_argument(
         "--noted", type=_note, action="append", default=[], metavar="LINE:HASH", help="noted earlier"
     )
-    replaying.add_argument("id", help="X-Request-Id of the request")
+    replaying.add_argument("id", help="request_id of the answer")
     replaying.add_argument("images", type=Path, nargs="+", metavar="image", help="its files; .npy for image_features")
     replaying.add_argument("archive", type=Path)
-    replaying.add_argument("--texts", type=Path, help="JSON with prompt, messages and other texts of the request")
+    replaying.add_argument("--texts", type=Path, help="JSON with the fields of the request that are texts")
     replaying.add_argument("--line", type=positive, help="number of the line, for a request with several")
     arguments = parser.parse_args()
     if arguments.key is None:
@@ -229,19 +249,45 @@ def _note(given: str) -> tuple[int, str]:
 
 def _read_texts(file: Path) -> dict[str, Any]:
     """The texts of a request by the names of their fields. Raises AuditError for a file without them."""
-    from prelim.audit.record import TEXTS  # with PyTorch, which nothing else needs here
-
     try:
         texts = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise AuditError(f"{file}, of --texts, cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise AuditError(f"{file}, of --texts, is not JSON in UTF-8: {error}") from None
-    known = ("prompt", "messages", "context", "roles", *sorted(TEXTS))
+    known = (*_KINDS, *CONTEXT, *sorted(TEXTS))
     if not isinstance(texts, dict) or (unknown := sorted(texts.keys() - set(known))):
         found = f"has the field {unknown[0]!r}" if isinstance(texts, dict) else "is not an object"
         raise AuditError(f"{file}, of --texts, {found}; allowed are the fields {', '.join(known)}")
-    return texts
+    context = {name: texts.pop(name) for name in CONTEXT if name in texts}
+    try:
+        read_context(context)
+        GenerationOptions.from_mapping({name: texts[name] for name in TEXTS & texts.keys()})
+    except InvalidOption as error:
+        raise AuditError(f"{file}, of --texts: {error}") from None
+    for name, (is_kind, what) in _KINDS.items():
+        if name in texts and not is_kind(texts[name]):
+            raise AuditError(f"{file}, of --texts: {name} must be {what}")
+    return texts | ({"context": context} if context else {})
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, dict) and one.keys() == {"role", "content"} and _is_list_of_texts([*one.values()])
+        for one in value
+    )
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "prompt": (lambda value: isinstance(value, str), "a text"),
+    "messages": (_are_messages, "a list of objects with role and content"),
+    "roles": (_is_list_of_texts, "a list of texts"),
+}
+"""Texts of a request that are neither context nor options, what each is, and that in words."""
 
 
 def _replay(arguments: argparse.Namespace) -> int:

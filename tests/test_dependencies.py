@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from prelim.audit.machine import LIBRARIES
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "model_src/prelim"
 NETWORKS = f"{LIBRARY}/networks"
@@ -94,6 +96,11 @@ def test_imports_are_declared(folder: str) -> None:
     always = library.union(*(REQUIREMENTS[extra] for extra in INSTALLED_WITH[folder]))
     lazily = always.union(*(REQUIREMENTS[extra] for extra in LAZILY.get(folder, ())))
     assert undeclared(files, always, lazily) == set()
+
+
+def test_the_audit_log_records_what_computes_a_report() -> None:
+    """Every library that the library needs, but for those that only read settings and show progress."""
+    assert REQUIREMENTS[""] - {"pyyaml", "tqdm"} <= set(LIBRARIES)
 
 
 def test_imports_of_the_client_are_declared() -> None:

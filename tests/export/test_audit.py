@@ -119,10 +119,15 @@ def test_what_differs_is_named(site: Site, tiny_archive: Path, tmp_path: Path) -
         (line | {"processor": "Z80", "libraries": line["libraries"] | {"torch": "1.0"}}, original),
         (line | {"digests": line["digests"] | {"logprobs": "0" * 64}}, original),
         (lines[stopped] | {"texts": {"stop": "0" * 64}}, site.originals[stopped]),
-        record_features(site, tiny_archive, tmp_path / "features.npy"),
+        (features := record_features(site, tiny_archive, tmp_path / "features.npy")),
+        (line, replace(original, images=[site.key])),
+        (features[0], original),
+        (lines[stopped], replace(site.originals[stopped], texts={"stop": "effusion"})),
     ]
 
-    image, weights, elsewhere, changed, texts, features = replay(*zip(*cases, strict=True), site.archive, site.key)
+    replayed = replay(*zip(*cases, strict=True), site.archive, site.key)
+
+    image, weights, elsewhere, changed, texts, *others = replayed
 
     assert image.difference in ("token_ids", "logprobs")
     assert image.causes == ("another image",)
@@ -132,7 +137,10 @@ def test_what_differs_is_named(site: Site, tiny_archive: Path, tmp_path: Path) -
     assert "other libraries: torch 1.0 was " in f"{elsewhere}"
     assert f"{changed}" == "logprobs differ: archive, processor, image and options are the same"
     assert f"{texts}" == "equal in all bits, although there is other options"
-    assert f"{features}" == "equal in all bits"
+    again, unreadable, no_features, one_text = others
+    assert f"{again}" == f"{one_text}" == "equal in all bits"
+    assert f"{unreadable}".startswith("no report now (NotAnImage: ")
+    assert unreadable.causes == no_features.causes == ("another image",)
 
 
 def record_features(site: Site, archive: Path, file: Path) -> tuple[dict[str, Any], Original]:
@@ -231,7 +239,8 @@ def test_mistakes_of_the_command_line_are_one_line(site: Site, tmp_path: Path, m
     monkeypatch.setenv("PRELIM_AUDIT_KEY", str(site.key))
     index = next(i for i, line in enumerate(site.lines) if not line["texts"])
     name, (image,) = site.lines[index]["request"], site.originals[index].images
-    for contents in ("[", "3", '{"promt": "x"}'):
+    wrong = ("[", "33", '{"promt": "x"}', '{"stop": 3}', '{"age": 200}', '{"messages": ["x"]}', '{"prompt": null}')
+    for contents in wrong:
         (tmp_path / f"{len(contents)}.json").write_text(contents, encoding="utf-8")
     (tmp_path / "cp1252.json").write_bytes('{"prompt": "Ödem"}'.encode("cp1252"))
     replay = ("replay", site.folder, name)
@@ -239,10 +248,16 @@ def test_mistakes_of_the_command_line_are_one_line(site: Site, tmp_path: Path, m
         ((*replay, image, site.archive, "--texts", tmp_path / "absent"), "absent, of --texts, cannot be read: No such"),
         ((*replay, image, site.archive, "--texts", tmp_path), "of --texts, cannot be read: Is a directory"),
         ((*replay, image, site.archive, "--texts", tmp_path / "cp1252.json"), "is not JSON in UTF-8"),
+        ((*replay, image, site.archive, "--texts", tmp_path / "1.json"), "is not JSON in UTF-8"),
+        ((*replay, image, site.archive, "--texts", tmp_path / "2.json"), "is not an object"),
         (
             (*replay, image, site.archive, "--texts", tmp_path / "14.json"),
             "has the field 'promt'; allowed are",
         ),
+        ((*replay, image, site.archive, "--texts", tmp_path / "11.json"), "stop is 3; it must be a string or a list"),
+        ((*replay, image, site.archive, "--texts", tmp_path / "12.json"), "age must be whole years"),
+        ((*replay, image, site.archive, "--texts", tmp_path / "19.json"), "messages must be a list of objects with"),
+        ((*replay, image, site.archive, "--texts", tmp_path / "16.json"), "prompt must be a text"),
         ((*replay, tmp_path / "absent", site.archive), "absent is not a file; give every image of the request"),
         (("verify", site.folder, "--noted", f"1:{'0' * 8}", "--noted", f"1:{'1' * 8}"), "two hashes for one line"),
     ):

@@ -8,21 +8,19 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 
 from prelim.audit.key import AuditKey
 from prelim.encoding.report_request import ReportRequest
 from prelim.generation.image_roles import default_options
-from prelim.generation.options import GenerationOptions
+from prelim.generation.options import TEXTS, GenerationOptions
 from prelim.report import Alternative, Report
 
 _IMAGES = ("image", "images", "image_features")
 _ABOUT_THE_ANSWER = "return_"
 _WARNING = re.compile(r"(?:image \d+: )?(\w+)")
-TEXTS = frozenset(name for name, kind in get_type_hints(GenerationOptions).items() if kind in (str, tuple[str, ...]))
-"""Options that are texts."""
 
 
 def image_digests(request: ReportRequest, key: AuditKey) -> list[str]:
@@ -96,4 +94,5 @@ def _options(request: ReportRequest, defaults: GenerationOptions) -> GenerationO
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
+    # A message is the same whichever of its members was sent first.
+    return json.dumps(value, sort_keys=True).encode()

@@ -207,4 +207,8 @@ _PARSERS_OF_TYPES = {
     tuple[str, ...]: _texts,
     str: _grammar,
 }
-_PARSERS = {name: _PARSERS_OF_TYPES[kind] for name, kind in get_type_hints(GenerationOptions).items()}
+_KINDS = get_type_hints(GenerationOptions)
+_PARSERS = {name: _PARSERS_OF_TYPES[kind] for name, kind in _KINDS.items()}
+
+TEXTS = frozenset(name for name, kind in _KINDS.items() if kind in (str, tuple[str, ...]))
+"""Options that are texts."""

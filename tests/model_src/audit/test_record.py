@@ -19,3 +19,12 @@ def test_only_texts_that_a_request_gives_have_digests(roles: tuple[str, ...] | N
     images = (b"a",) * len(roles or "a")
     request = ReportRequest(images=images, roles=roles, options=options)
     assert set(text_digests(request, DEFAULTS, AuditKey(b"k" * 32))) == ({"roles"} if roles else set())
+
+
+def test_members_of_a_message_have_no_order() -> None:
+    """A client writes them as it likes, and whoever replays its report cannot know how."""
+    turns = ({"role": "user", "content": "effusion?"}, {"content": "effusion?", "role": "user"})
+    digests = [
+        text_digests(ReportRequest(image=b"a", messages=(turn,)), DEFAULTS, AuditKey(b"k" * 32)) for turn in turns
+    ]
+    assert digests[0] == digests[1]
