@@ -138,3 +138,22 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert "Both have 200 requests; 0 more are of the old version alone, 1 of the new." in page
     assert "data:image/png;base64," in page
     assert all(f"<td>{request}</td>" in page for request in {*planted, "r0"})
+
+
+def test_logs_of_two_keys(tmp_path: Path) -> None:
+    """A version does not differ from itself, although digests of equal texts do; the page says what is not compared."""
+    texts = {f"r{i}": text for i, text in enumerate(TEXTS)}
+    keys = [tmp_path / "one.key", tmp_path / "other.key"]
+    for path, letter in zip(keys, (b"k", b"o"), strict=True):
+        path.write_bytes(letter * 32)
+        path.chmod(0o600)
+        key = AuditKey.read(path)
+        log = AuditLog(tmp_path / path.stem, key)
+        for name, text in texts.items():
+            written = line(name, text) | {"digests": {"text": key.digest("text", text.encode())}}
+            log.append({field: value for field, value in written.items() if field != "line"})
+
+    page = "".join(shadow.compare_versions(tmp_path / "one", tmp_path / "other", keys))
+
+    assert "<td>wording</td><td>0</td>" in page
+    assert "The logs have two keys" in page

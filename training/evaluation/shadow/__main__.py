@@ -5,7 +5,8 @@ $ python -m training.evaluation.shadow --signed agreement.json --out build/shado
 
 OLD and NEW are folders of audit logs with findings (PRELIM_AUDIT_FINDINGS=yes), of the server that serves and of the
 one that gets copies of its requests (docs/gateway.md). Requests are paired by their ids. The key is that of
-PRELIM_AUDIT_KEY, or --key; a second --key is for NEW. The file of --signed is what the bridge writes (docs/pacs.md).
+PRELIM_AUDIT_KEY, or --key; a second --key is for NEW, whose other wordings of the same findings are not seen then. The
+file of --signed is what the bridge writes (docs/pacs.md).
 """
 
 import argparse
@@ -26,9 +27,9 @@ from training.evaluation.shadow.signed import Signed, SignedError
 from training.evaluation.shadow.signed_page import describe_agreement
 
 
-def read_records(folder: Path, key: Path) -> list[Line]:
+def read_records(folder: Path, key: AuditKey) -> list[Line]:
     """The lines of a log, which are checked. Raises AuditError."""
-    return [line for line, _ in read_log(folder, AuditKey.read(key))]
+    return [line for line, _ in read_log(folder, key)]
 
 
 def describe(lines: Sequence[Line]) -> str:
@@ -39,14 +40,16 @@ def describe(lines: Sequence[Line]) -> str:
 
 def compare_versions(old_folder: Path, new_folder: Path, keys: Sequence[Path]) -> list[str]:
     """The part of the page on two versions. Raises AuditError."""
-    old, new = (read_records(folder, key) for folder, key in ((old_folder, keys[0]), (new_folder, keys[-1])))
+    old_key, new_key = (AuditKey.read(key) for key in (keys[0], keys[-1]))
+    old, new = read_records(old_folder, old_key), read_records(new_folder, new_key)
     pairs = pair(old, new)
     if not pairs:
         raise AuditError("no request is in both logs: give both servers the same X-Request-Id, as the gateway does")
-    found = [difference for one in pairs for difference in differences(one)]
+    one_key = old_key.is_same(new_key)
+    found = [difference for one in pairs for difference in differences(one, one_key=one_key)]
     print(f"{len(pairs)} requests, {len(found)} differences")
     alone = (len(old) - len(pairs), len(new) - len(pairs))
-    return describe_versions((describe(old), describe(new)), pairs, found, alone)
+    return describe_versions((describe(old), describe(new)), pairs, found, alone, one_key=one_key)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -28,6 +28,7 @@ _NOTE = (
     "UNVERIFIED. Labels are by rules (docs/evaluate.md); sides are not measured. Requests count as independent: where "
     "many are of one patient, intervals are too narrow."
 )
+_TWO_KEYS = " The logs have two keys, so that other wordings of the same findings are not seen."
 TableRow = Sequence[object]
 
 
@@ -39,19 +40,25 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
 
 
 def describe_versions(
-    names: tuple[str, str], pairs: Sequence[Pair], found: Sequence[Difference], alone: tuple[int, int]
+    names: tuple[str, str],
+    pairs: Sequence[Pair],
+    found: Sequence[Difference],
+    alone: tuple[int, int],
+    *,
+    one_key: bool = True,
 ) -> list[str]:
     """What the page says of two versions, as HTML.
 
     names : of the old and the new version
     found : all differences
     alone : requests that only the old, only the new log has
+    one_key : see `differences`
     """
     measured = [measure_finding(pairs, finding) for finding in FINDINGS]
     return [
         f"<h1>{html.escape(names[1])} compared with {html.escape(names[0])}</h1>",
         f"<p>Both have {len(pairs)} requests; {alone[0]} more are of the old version alone, {alone[1]} of the new.</p>",
-        f"<p>{_NOTE}</p>",
+        f"<p>{_NOTE}{'' if one_key else _TWO_KEYS}</p>",
         picture(plot(pairs, found, measured), "Differences by finding, time and length of both versions"),
         "<h2>Requests with a difference</h2>",
         table(["difference", "requests", "share"], _kinds(pairs, found)),

@@ -53,10 +53,10 @@ def pair(old: Iterable[Line], new: Iterable[Line]) -> list[Pair]:
     return [Pair(request, line, found[1][request]) for request, line in found[0].items() if request in found[1]]
 
 
-def differences(one: Pair) -> list[Difference]:
+def differences(one: Pair, *, one_key: bool = True) -> list[Difference]:
     """All differences between the two answers to one request.
 
-    Texts are compared by their digests, which are equal for equal texts only where both logs have one key.
+    one_key : both logs have the same key; else the digests of equal texts differ, and wordings cannot be compared
     """
     if not one.both_answered:
         old, new = (line["refused"]["type"] if "refused" in line else "report" for line in (one.old, one.new))
@@ -68,7 +68,7 @@ def differences(one: Pair) -> list[Difference]:
         for finding in sorted(old.keys() | new.keys())
         if (kind := _kind(old.get(finding, ""), new.get(finding, "")))
     ]
-    if not found and one.old["digests"]["text"] != one.new["digests"]["text"]:
+    if not found and one_key and one.old["digests"]["text"] != one.new["digests"]["text"]:
         return [Difference(one.request, "wording", "", "", "")]
     return found
 
