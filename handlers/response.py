@@ -97,6 +97,7 @@ def report_contents(report: Report, exchange: Exchange, model: ServedModel) -> d
         "model": dataclasses.asdict(model),
         "warnings": list(report.warnings),
         "timing_ms": timing_ms(report, exchange),
+        "request_id": exchange.name,
     }
     if report.sentences is not None:
         contents["sentences"] = [dataclasses.asdict(sentence) for sentence in report.sentences]

@@ -39,7 +39,7 @@ def exchange_of(**changes: Any) -> Exchange:
 
 def test_answer_has_every_part() -> None:
     """The whole JSON object of a report."""
-    answer = report_answer(report(), exchange_of(return_token_ids=True), MODEL)
+    answer = report_answer(report(), exchange_of(name="r1", return_token_ids=True), MODEL)
 
     assert (answer.code, answer.content_type, answer.phrase) == (200, "application/json", "OK")
     assert answer.body.endswith(b"}\n")
@@ -54,6 +54,7 @@ def test_answer_has_every_part() -> None:
         "model": {"name": "m", "version": "1", "architecture": "a", "sha256": "0" * 64},
         "warnings": ["w"],
         "timing_ms": {"preprocess": 2.0, "vision": 3.0, "decode": 4.0, "queue": 11.0},
+        "request_id": "r1",
         "token_ids": [4, 5, 3],
     }
     sure = report(sentences=(Sentence("abc.", 0.95, confirm=False), Sentence("def", 0.25, confirm=True)))

@@ -63,6 +63,8 @@ def test_every_report_has_a_line(audited: Frontend, folder: Path, key: Path) -> 
     written = {line["request"]: line for line in lines(folder, key)}
     assert [job.status for job in jobs] == [200, 200, 200, 200, 415]
     assert written.keys() == {"plain", "streamed", "grpc", "completion"}
+    answers = [json.loads(b"".join(job.chunks).splitlines()[-1]) for job in jobs[:4]]
+    assert [one.get("prelim", one)["request_id"] for one in answers] == ["plain", "streamed", "grpc", "completion"]
     assert len({line["digests"]["text"] for line in written.values()}) == 1
     assert len({tuple(line["images"]) for line in written.values()}) == 1
     assert written["plain"]["model"] == {"name": "fake", "version": "7", "sha256": "0" * 64}

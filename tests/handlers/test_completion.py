@@ -28,6 +28,7 @@ def test_completion_has_every_part(frontend: Frontend) -> None:
         "model": report.body["model"],
         "warnings": [],
         "timing_ms": {"queue": 0, "preprocess": 1, "vision": 2, "decode": 3},
+        "request_id": "request-0",
     }
     word = {"token": "word", "logprob": -0.5, "bytes": None, "top_logprobs": []}
     assert body == {

@@ -39,6 +39,7 @@ KEYS = {
     "model",
     "warnings",
     "timing_ms",
+    "request_id",
 }
 
 
