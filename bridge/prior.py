@@ -6,11 +6,14 @@ report is written without.
 
 import datetime
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 
 from bridge.dicom.patient import is_same_patient
+from bridge.dicom.study_state import StudyState
 from bridge.dicom.subject import is_as_certain
 from bridge.failures import StudyError, StudyFailure
 from bridge.journal import describe_failure, log
@@ -41,6 +44,52 @@ class Prior:
 
     image: Dataset | None
     outcome: str
+
+
+class AskedOnce:
+    """A PACS that is asked each question once, while images of one study are tried one after another.
+
+    A failure is an answer too. Of images it keeps the last one, where a search ends.
+    """
+
+    def __init__(self, pacs: PriorSource) -> None:
+        self._pacs = pacs
+        self._known: dict[tuple[object, ...], Any] = {}
+        self._image: tuple[str, Dataset] | None = None
+
+    def studies_of(self, patient: str, until: datetime.date) -> Iterator[Dataset]:
+        """Yield what is known of the studies with radiographs under a Patient ID up to a day."""
+
+        def ask() -> list[Dataset]:
+            return list(itertools.islice(self._pacs.studies_of(patient, until), MOST_ROWS))
+
+        yield from self._ask((patient, until), ask)
+
+    def study(self, uid: str) -> StudyState:
+        """Return the present state of a study."""
+        state: StudyState = self._ask((uid,), lambda: self._pacs.study(uid))
+        return state
+
+    def image(self, header: Dataset) -> Dataset:
+        """Return an image with its pixels."""
+        uid = str(header.SOPInstanceUID)
+        if self._image is None or self._image[0] != uid:
+            self._image = uid, self._ask(("image", uid), lambda: self._pacs.image(header), keep=False)
+        return self._image[1]
+
+    def _ask(self, question: tuple[object, ...], ask: Callable[[], Any], *, keep: bool = True) -> Any:
+        """Return the answer. `keep`: also one that is not a failure."""
+        known = self._known.get(question)
+        if known is None:
+            try:
+                known = ask()
+            except StudyError as error:
+                known = error
+            if keep or isinstance(known, StudyError):
+                self._known[question] = known
+        if isinstance(known, StudyError):
+            raise known
+        return known
 
 
 def find_prior(pacs: PriorSource, image: Dataset) -> Prior:

@@ -17,7 +17,7 @@ from bridge.failures import Outage, StudyFailure
 from bridge.journal import describe_failure, log
 from bridge.peers.interfaces import PriorSource, StudySource
 from bridge.peers.report_client import ReportClient, is_about_options, is_about_words, is_refusal
-from bridge.prior import FOUND, REFUSED, describe_interval, find_prior
+from bridge.prior import FOUND, REFUSED, AskedOnce, describe_interval, find_prior
 from prelim_client.answers import Answer, ReportError
 
 FRONTAL = "frontal"
@@ -99,9 +99,11 @@ class StudyReader:
         refusals: list[str] = []
         wanted = self._settings.images
         remaining = list(candidates)
+        lateral = self._lateral(study)
+        pacs = None if self._pacs is None else AskedOnce(self._pacs)
         while remaining:
             pictures = self._of_one_patient(remaining[:wanted])
-            further, outcome = self._further(study, pictures[0].header)
+            further, outcome = self._further(pictures[0].header, lateral, pacs)
             # Which of several images was refused is not in the answer: try with fewer.
             for roles in _fewer_and_fewer(further):
                 try:
@@ -126,27 +128,35 @@ class StudyReader:
     def _picture(self, image: Dataset) -> Picture:
         return Picture(header_of(image), write_deidentified(image, self._key))
 
-    def _further(self, study: StudyState, image: Dataset) -> tuple[dict[str, Picture], str]:
+    def _lateral(self, study: StudyState) -> Picture | None:
+        """Return the lateral view of a study, or None if there is none, or it cannot be read.
+
+        Raises Outage.
+        """
+        header = study.lateral() if LATERAL in self._settings.context else None
+        try:
+            return None if header is None else self._usable(self._archive.image(header))
+        except StudyFailure:
+            return None
+
+    def _further(
+        self, image: Dataset, lateral: Picture | None, pacs: PriorSource | None
+    ) -> tuple[dict[str, Picture], str]:
         """Return the images that go with a frontal one, by their roles, and what became of the search for a prior.
 
-        Whatever is wrong with them, the report can be written without. Raises Outage if the study cannot be read.
+        Whatever is wrong with them, the report can be written without.
         """
         further: dict[str, Picture] = {}
         outcome = ""
-        if self._pacs is not None:
-            prior = find_prior(self._pacs, image)
+        if pacs is not None:
+            prior = find_prior(pacs, image)
             outcome = prior.outcome
             if prior.image is not None and (picture := self._usable(prior.image)) is not None:
                 further[PRIOR] = picture
             elif prior.image is not None:
                 outcome = UNUSABLE
-        header = study.lateral() if LATERAL in self._settings.context else None
-        try:
-            lateral = None if header is None else self._archive.image(header)
-        except StudyFailure:
-            lateral = None
-        if lateral is not None and not contradict(image, lateral) and (picture := self._usable(lateral)) is not None:
-            further[LATERAL] = picture
+        if lateral is not None and not contradict(image, lateral.header):
+            further[LATERAL] = lateral
         return further, outcome
 
     def _usable(self, image: Dataset) -> Picture | None:

@@ -1,7 +1,7 @@
 """What documents take from an answer of the server, checked: it may come from a browser, or from a changed server."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bridge.documents.draft import plain
@@ -12,7 +12,8 @@ MAX_REPORT = 20_000
 """Characters of a report and its sections: a dozen pages. A PDF takes about a second of a processor for them."""
 MAX_WORDS = 1000
 MAX_LOGPROB = 1e6
-MAX_SENTENCES = 500
+MAX_SENTENCES = 2000
+"""A model that repeats itself can write one for each token."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -43,7 +44,7 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     texts = [sections.get(name) for name in ("findings", "impression")] if isinstance(sections, Mapping) else [0]
     if not all(text is None or isinstance(text, str) for text in texts):
         raise _bad("report.sections must have findings and impression, each a string or null")
-    if max(len(given["report"]), sum(len(text) for text in texts if isinstance(text, str))) > MAX_REPORT:
+    if max(len(given["report"]), _total(texts)) > MAX_REPORT:
         raise HttpError(413, "TooLarge", f"report.report and report.sections may have {MAX_REPORT} characters")
     warnings = given.get("warnings", [])
     if not isinstance(warnings, list) or len(warnings) > 100 or not all(map(_is_text, warnings)):
@@ -58,6 +59,8 @@ def read_report(given: Mapping[str, Any]) -> Answer:
             f"report.sentences must be a list of at most {MAX_SENTENCES} objects with text, confidence (0 to 1) and "
             "confirm"
         )
+    if _total(one["text"] for one in sentences) > MAX_REPORT:
+        raise HttpError(413, "TooLarge", f"report.sentences may have {MAX_REPORT} characters")
     return {
         "report": given["report"],
         "sections": dict(zip(("findings", "impression"), texts, strict=True)),
@@ -69,10 +72,17 @@ def read_report(given: Mapping[str, Any]) -> Answer:
 
 
 def _is_sentence(given: object) -> bool:
-    if not isinstance(given, Mapping) or not _is_text(given.get("text")) or not isinstance(given.get("confirm"), bool):
+    if not isinstance(given, Mapping) or not isinstance(given.get("text"), str):
+        return False
+    if not isinstance(given.get("confirm"), bool):
         return False
     confidence = given.get("confidence")
     return isinstance(confidence, int | float) and not isinstance(confidence, bool) and 0 <= confidence <= 1
+
+
+def _total(texts: Iterable[object]) -> int:
+    """Return how many characters the texts have together."""
+    return sum(len(text) for text in texts if isinstance(text, str))
 
 
 def _is_text(value: object) -> bool:

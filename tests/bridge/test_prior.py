@@ -317,6 +317,37 @@ def test_a_frontal_image_that_is_refused_is_the_reason(make_bench: MakeBench) ->
     assert bench.state() == ("refused", "422_alone")
 
 
+@pytest.mark.parametrize("failure", [None, OUTAGE, FAILURE])
+def test_images_that_are_refused_cost_no_further_search(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+) -> None:
+    """The PACS is asked for priors, for the prior and for the lateral once, however many frontal images are tried."""
+    frontals = [radiograph(number, **NOW) for number in (1, 3, 4)]
+    lateral = radiograph(2, **(NOW | {"ViewPosition": "LL"}))
+    bench = make_bench(*frontals, lateral, prior(), server_options=EVERYTHING)
+    bench.server.answer = lambda _: refusal(422, "Refused", "body_part: no")
+    asked: list[str] = []
+
+    def count(name: str, usual: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(what: Any, *rest: Any) -> Any:
+            uid = what if name == "study" else str(getattr(what, "SOPInstanceUID", what))
+            asked.append(uid)
+            if failure is not None and uid in ("4711-0815", PRIOR):
+                raise failure
+            return usual(what, *rest)
+
+        return ask
+
+    for name in ("studies_of", "study", "image"):
+        monkeypatch.setattr(bench.pacs, name, count(name, getattr(bench.pacs, name)))
+    bench.queue.notify(STUDY, 0)
+    bench.run()
+
+    assert bench.state() == ("refused", "422_body_part")
+    assert asked.count("4711-0815") == asked.count(f"{STUDY}.1.2") == 1
+    assert asked.count(EARLIER) == asked.count(PRIOR) == (failure is None)
+
+
 @pytest.mark.parametrize("options", [{"context": ["lateral"]}, {"images": 2}])
 def test_images_of_two_patients_in_one_study_are_not_read_together(
     make_bench: MakeBench, options: dict[str, Any]

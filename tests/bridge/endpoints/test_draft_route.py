@@ -148,7 +148,7 @@ WRONG_REPORTS: dict[str, Any] = {
     "report.avg_logprob": GOOD | {"avg_logprob": "PLANT"},
     "report.sentences": GOOD | {"sentences": [{"text": "PLANT", "confidence": 1.5, "confirm": True}]},
     "confidence (0 to 1)": GOOD | {"sentences": [{"text": "PLANT", "confidence": True, "confirm": True}]},
-    "at most 500 objects": GOOD | {"sentences": {"text": "PLANT"}},
+    "at most 2000 objects": GOOD | {"sentences": {"text": "PLANT"}},
 }
 
 
