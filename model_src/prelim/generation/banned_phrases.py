@@ -24,6 +24,9 @@ NAME = "banned_phrases"
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
+_STEPS = 4096
+"""Steps from a place by a token that are kept for each list."""
+
 _COMPILED = 8
 """Lists of phrases that are kept; one of the longest takes 4 MB."""
 
@@ -53,6 +56,8 @@ class Ban:
         self._texts = texts
         self._characters = Characters(patterns)
         self._banned: dict[Place, Tensor] = {}
+        self._sets: dict[bytes, Tensor] = {}
+        self._advance = lru_cache(_STEPS)(self._read)
 
     @property
     def start(self) -> Place:
@@ -61,13 +66,21 @@ class Ban:
 
     def advance(self, place: Place, token_id: int) -> Place:
         """The place after one more token."""
+        return self._advance(place, token_id)
+
+    def _read(self, place: Place, token_id: int) -> Place:
         return self._step(place, self._texts.piece(token_id, first=place.empty))[0]
 
     def banned(self, place: Place) -> Tensor:
-        """Tokens that would complete a phrase, int64, shape (tokens,). Computed once for each place."""
-        if place not in self._banned:
-            self._banned[place] = torch.from_numpy(self._find(place))
-        return self._banned[place]
+        """Tokens that would complete a phrase, int64, shape (tokens,). Computed once for each place.
+
+        Places with the same tokens share one tensor.
+        """
+        found = self._banned.get(place)
+        if found is None:
+            tokens = self._find(place)
+            found = self._banned[place] = self._sets.setdefault(tokens.tobytes(), torch.from_numpy(tokens))
+        return found
 
     def _find(self, place: Place) -> np.ndarray:
         strings, others = self._texts.strings(first=place.empty)
@@ -191,7 +204,9 @@ class Bans:
 def _cut_by_stop(phrase: str, stop: tuple[str, ...]) -> set[str]:
     """Patterns of a phrase inside a longer word whose rest a stop text cuts off."""
     last = canonical(phrase).endswith(BAR)
-    return {canonical(phrase + text).removesuffix(BAR) for text in stop if last and is_word(fold(text[0])[:1] or " ")}
+    # What cannot be seen in front of it begins no word, and ends none.
+    shown = (("".join(map(fold, text)) or " ", text) for text in stop)
+    return {canonical(phrase + text).removesuffix(BAR) for first, text in shown if last and is_word(first[0])}
 
 
 def _apart(pattern: str, closed: str) -> set[str]:
@@ -218,8 +233,11 @@ class BannedRows:
 
     def forbid(self, scores: Tensor) -> Tensor:
         """Scores, shape (rows, vocab_size), with minus infinity for every token that would complete a phrase."""
+        rows = [self._ban.banned(place) for place in self._places]
+        if all(row is rows[0] for row in rows):
+            return scores.index_fill(1, rows[0] if scores.is_cpu else rows[0].to(scores.device), -torch.inf)
         width = scores.shape[1]
-        forbidden = [self._ban.banned(place) + row * width for row, place in enumerate(self._places)]
+        forbidden = [banned + row * width for row, banned in enumerate(rows)]
         return scores.flatten().index_fill(0, torch.cat(forbidden).to(scores.device), -torch.inf).view_as(scores)
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:

@@ -67,7 +67,7 @@ class Grammar:
 
         limits = LLParserLimits(**_LIMITS)
         self._matcher = LLMatcher(strings, _lark(grammar), log_level=0, limits=limits)
-        self._forbidden: dict[tuple[int, bytes], Tensor] = {}
+        self._forbidden: dict[tuple[int, int, bytes], Tensor] = {}
         if not self.start().allowed.any():
             raise InvalidOption(f"{NAME} allows no first token that this model can write", NAME)
 
@@ -81,8 +81,8 @@ class Grammar:
         context : of `WrittenTokens`
         mask    : a bit for each string; empty where nothing may follow
         """
-        kept = self._forbidden.get((context, mask))
-        if kept is None or len(kept) != width:
+        kept = self._forbidden.get((context, width, mask))
+        if kept is None:
             kept = torch.ones(width, dtype=torch.bool)
             if mask:
                 bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")
@@ -90,7 +90,7 @@ class Grammar:
                 kept[: len(strings)] = torch.from_numpy(bits[strings] == 0)
             if len(self._forbidden) >= _MASKS:
                 self._forbidden.clear()
-            self._forbidden[context, mask] = kept
+            self._forbidden[context, width, mask] = kept
         return kept
 
 
@@ -124,21 +124,21 @@ class GrammarPlace:
     def advance(self, token_id: int, *, last: bool) -> "GrammarPlace":
         """The place after one more token. `last`: this place is not needed any more, and gives its matcher away."""
         tokens = self._grammar.tokens
-        string = tokens.strings_in(self._context)[token_id] if self.allows(token_id) else NEVER
-        if self._matcher is None or string in (END, NEVER):
+        string = tokens.string_of(self._context, token_id)
+        if self._matcher is None or string in (END, NEVER) or not self._allows(string):
             return GrammarPlace(self._grammar, None, self._context)
         matcher = self._matcher if last else self._matcher.deep_copy()
         # What goes wrong here is known when it is asked what may follow.
-        matcher.consume_token(int(string))
+        matcher.consume_token(string)
         return GrammarPlace(self._grammar, matcher, tokens.after(self._context, token_id))
 
     def allows(self, token_id: int) -> bool:
         """Whether a token may follow; never one that the tokenizer does not know."""
-        strings, mask = self._grammar.tokens.strings_in(self._context), self._strings()
-        if token_id >= len(strings) or not mask:
-            return False
-        string = int(strings[token_id])
-        return bool(mask[string // 8] >> string % 8 & 1)
+        return self._allows(self._grammar.tokens.string_of(self._context, token_id))
+
+    def _allows(self, string: int) -> bool:
+        mask = self._strings()
+        return bool(mask and mask[string >> 3] >> (string & 7) & 1)
 
 
 class GrammarRows:
@@ -149,21 +149,19 @@ class GrammarRows:
 
     def forbid(self, scores: Tensor) -> Tensor:
         """Scores with minus infinity for every token with which no text of the grammar begins."""
-        first, *others = (place.forbidden(scores.shape[1]) for place in self._places)
-        forbidden = first[None] if all(row is first for row in others) else torch.stack([first, *others])
-        return scores.masked_fill(forbidden.to(scores.device), -torch.inf)
+        width = scores.shape[1]
+        rows = [place.forbidden(width) for place in self._places]
+        forbidden = rows[0] if all(row is rows[0] for row in rows) else torch.stack(rows)
+        return scores.masked_fill(forbidden if scores.is_cpu else forbidden.to(scores.device), -torch.inf)
 
     def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
         """Take the next token of every row."""
         before = self._places if parents is None else [self._places[i] for i in parents.tolist()]
-        chosen = list(zip(before, tokens.tolist(), strict=True))
-        different = dict.fromkeys(chosen)
-        left = [place for place, _ in different]
-        after: dict[tuple[GrammarPlace, int], GrammarPlace] = {}
-        for place, token_id in different:
-            left.remove(place)
-            after[place, token_id] = place.advance(token_id, last=place not in left)
-        self._places = [after[pair] for pair in chosen]
+        last = {place: row for row, place in enumerate(before)}
+        self._places = [
+            place.advance(token_id, last=last[place] == row)
+            for row, (place, token_id) in enumerate(zip(before, tokens.tolist(), strict=True))
+        ]
 
 
 class Grammars:

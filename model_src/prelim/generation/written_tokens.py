@@ -46,7 +46,7 @@ class WrittenTokens:
         contexts = _word_contexts(texts) if texts.words_only else _contexts(texts, _of_text(tokenizer))
         numbers = {b"<end>": END, b"<never>": NEVER}
         self._strings: list[NDArray[np.int64]] = []
-        self._after: list[NDArray[np.int64]] = []
+        places_after: list[NDArray[np.int64]] = []
         for added in contexts:
             strings = np.full(len(added), NEVER, dtype=np.int64)
             after = np.zeros(len(added), dtype=np.int64)
@@ -56,8 +56,16 @@ class WrittenTokens:
                     after[token_id] = entry[1]
             strings[[token_id for token_id in eos_token_ids if token_id < len(added)]] = END
             self._strings.append(strings)
-            self._after.append(after)
+            places_after.append(after)
         self.strings = tuple(numbers)
+        # Of these single numbers are read, which are Python's own.
+        self._string_numbers = [memoryview(strings) for strings in self._strings]
+        self._contexts_after = [memoryview(after) for after in places_after]
+
+    def string_of(self, context: int, token_id: int) -> int:
+        """The string of one token in a context; NEVER for ids that the tokenizer does not know."""
+        numbers = self._string_numbers[context]
+        return numbers[token_id] if token_id < len(numbers) else NEVER
 
     def strings_in(self, context: int) -> NDArray[np.int64]:
         """The string of every token in a context, shape (tokens,)."""
@@ -65,7 +73,7 @@ class WrittenTokens:
 
     def after(self, context: int, token_id: int) -> int:
         """The context after a token that is a string in this one."""
-        return int(self._after[context][token_id])
+        return self._contexts_after[context][token_id]
 
 
 Added = tuple[bytes, int] | None

@@ -270,10 +270,11 @@ def test_a_word_that_begins_with_a_phrase_is_possible() -> None:
 
 def test_text_that_a_stop_text_cuts_off_completes_no_phrase() -> None:
     """What is left of a longer word after the cut is not a banned phrase."""
-    tokenizer = vocabulary("interval", "##s", "intervals", "intervalx")
-    ban = Bans(tokenizer).of(GenerationOptions(banned_phrases=("interval",), stop=("sx", "s", "no")))
-    assert ban is not None
-    assert [tokenizer.id_to_token(i) for i in ban.banned(ban.start).tolist()] == ["interval", "intervals"]
+    tokenizer = vocabulary("interval", "##s", "intervals", "intervalx", "interval\u00adxy")
+    for stop, cut in (("s", "intervals"), ("\u00adxy", "interval\u00adxy")):
+        ban = Bans(tokenizer).of(GenerationOptions(banned_phrases=("interval",), stop=("sx", stop, "no")))
+        assert ban is not None
+        assert [tokenizer.id_to_token(i) for i in ban.banned(ban.start).tolist()] == ["interval", cut]
 
 
 @pytest.mark.parametrize(
