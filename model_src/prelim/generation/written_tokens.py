@@ -59,8 +59,8 @@ class WrittenTokens:
             places_after.append(after)
         self.strings = tuple(numbers)
         # Of these single numbers are read, which are Python's own.
-        self._string_numbers = [memoryview(strings) for strings in self._strings]
-        self._contexts_after = [memoryview(after) for after in places_after]
+        self._string_numbers = [strings.data for strings in self._strings]
+        self._contexts_after = [after.data for after in places_after]
 
     def string_of(self, context: int, token_id: int) -> int:
         """The string of one token in a context; NEVER for ids that the tokenizer does not know."""
