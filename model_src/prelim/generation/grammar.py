@@ -54,6 +54,9 @@ _COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "not", "if")
 _NOTHING_FOLLOWS = "NoExtensionBias"
 """The error of llguidance where no token can follow, and the text is not one of the grammar."""
 
+_VERBOSE = re.compile(r"\(\?[a-zA-Z]*x[a-zA-Z-]*[:)]")
+"""What switches on the flag that allows comments."""
+
 _NO_FORCING = '%llguidance {"no_forcing": true}\n'
 """Otherwise only one of the ways to write a text in tokens would be allowed where the text is certain."""
 
@@ -220,6 +223,11 @@ def _lark(grammar: str) -> str:
     if not grammar.startswith("{"):
         from llguidance import regex_to_lark
 
+        # Neither survives as what it is: the one is dropped, and line breaks, which end comments there, are escaped.
+        if (len(grammar) - len(grammar.rstrip("\\"))) % 2:
+            raise InvalidOption(f"{NAME} cannot be used: it ends with a backslash that escapes nothing", NAME)
+        if "\n" in grammar and _VERBOSE.search(grammar):
+            raise InvalidOption(f"{NAME} cannot be used: with the flag x it must be one line", NAME)
         return f"{_NO_FORCING}start: /{regex_to_lark(grammar, use_ascii='')}/"
     try:
         schema = json.loads(grammar)

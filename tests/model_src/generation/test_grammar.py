@@ -290,6 +290,8 @@ HOSTILE = {
     "(": "unclosed group",
     "(?=a)b": "look-around",
     r"(a)\1": "backreferences",
+    "is\\": "ends with a backslash",
+    "(?x) is # a comment\n ": "with the flag x it must be one line",
     "{": "not a JSON schema",
     '{"type": "text"}': "Invalid type",
     '{"$ref": "https://example.org/x.json"}': "https",
