@@ -13,6 +13,7 @@ import torch
 from prelim.archive.archive import (
     CONFIDENCE,
     CONFIG,
+    DECODER,
     Archive,
     load_decoder,
     load_tokenizer,
@@ -39,6 +40,10 @@ from prelim.report import Alternative, Report, Token, cut_at_stop, sections
 __all__ = ["EMPTY_REPORT", "ReportGenerator", "ReportRequest"]
 
 _MB = 2**20
+
+SMALL_DECODER = 2**24
+"""Bytes of weights that stay in a core's cache. A second thread would make a step hardly shorter, and much longer where
+the other cores have something to do, such as to read the next image."""
 
 EMPTY_REPORT = "empty_report: the model wrote no text with these options"
 
@@ -107,6 +112,7 @@ class ReportGenerator:
             detokenize=self._detokenize,
             max_columns=self._max_columns(decoder, max_cache_mb, max_new_tokens or 1),
             constraints=constraints,
+            threads=1 if (archive.folder / DECODER).stat().st_size <= SMALL_DECODER else None,
         )
 
     @classmethod
@@ -318,7 +324,8 @@ class ReportGenerator:
         preprocess, vision = (
             sum(getattr(image, stage) for image in pending.prepared) for stage in ("preprocess", "vision")
         )
-        queue = pending.started - pending.arrived - preprocess - vision
+        # The next image is read while one is encoded.
+        queue = max(0.0, pending.started - pending.arrived - preprocess - vision)
         return Report(
             text=texts[0],
             findings=findings,

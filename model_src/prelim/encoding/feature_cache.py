@@ -1,6 +1,7 @@
 """Image features that are kept between requests, so that several questions about one image encode it once."""
 
 import hashlib
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -28,24 +29,29 @@ class FeatureCache:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._encoded: OrderedDict[str, Encoded] = OrderedDict()
+        self._lock = threading.Lock()
 
     def find(self, digest: str) -> Encoded | None:
         """The features of an image; None if the cache does not have them."""
-        if digest in self._encoded:
-            self._encoded.move_to_end(digest)
-        return self._encoded.get(digest)
+        with self._lock:
+            if digest in self._encoded:
+                self._encoded.move_to_end(digest)
+            return self._encoded.get(digest)
 
     def keep(self, digest: str, encoded: Encoded) -> None:
         """Keep the features of an image, and evict the least recently used."""
         # A copy, because a row of a batch would keep the whole batch in memory.
-        self._encoded[digest] = Encoded(encoded.image_features.copy(), encoded.warnings)
-        self._encoded.move_to_end(digest)
-        while len(self._encoded) > self._capacity:
-            self._encoded.popitem(last=False)
+        copy = Encoded(encoded.image_features.copy(), encoded.warnings)
+        with self._lock:
+            self._encoded[digest] = copy
+            self._encoded.move_to_end(digest)
+            while len(self._encoded) > self._capacity:
+                self._encoded.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all images."""
-        self._encoded.clear()
+        with self._lock:
+            self._encoded.clear()
 
 
 def digest_of(image: bytes) -> str:

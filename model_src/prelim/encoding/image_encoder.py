@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ class ImageEncoder:
         }
         self._gate = archived_gate(archive, self._vision.output_shape)
         self._kept = FeatureCache()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
 
     @property
     def image_features_shape(self) -> tuple[int, ...]:
@@ -87,6 +89,10 @@ class ImageEncoder:
     def num_tokens(self) -> int:
         """Tokens of image_embeds."""
         return self._connector.output_shape[0]
+
+    def start(self, image: bytes | None, image_features: Array | None) -> Future[PreparedImage]:
+        """Begin to `prepare`, one image after the other, in a thread that mostly waits for the process that decodes."""
+        return self._reader.submit(self.prepare, image, image_features)
 
     def prepare(self, image: bytes | None, image_features: Array | None) -> PreparedImage:
         """Read and preprocess an image that is not in the cache of features, or check a client's features.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -98,6 +99,7 @@ class PendingReport(DecodeRequest):
     request : what is asked for
     images  : reads and encodes its images
     arrived : when it was added
+    being_read : its images, from `read` on
     prepared   : its images, once they have been read
     insights : what the model says of the image besides the report, where that was asked for
     pictures : PNG of the images as the network reads them, where that was asked for
@@ -108,6 +110,7 @@ class PendingReport(DecodeRequest):
     request: ReportRequest
     images: ImageEncoder
     arrived: float = field(default_factory=time.perf_counter)
+    being_read: list[Future[PreparedImage]] = field(default_factory=list)
     prepared: list[PreparedImage] = field(default_factory=list)
     insights: Mapping[str, Array] = field(default_factory=dict)
     pictures: tuple[bytes, ...] = ()
@@ -119,24 +122,36 @@ class PendingReport(DecodeRequest):
         """Number of tokens of each image."""
         return (self.images.num_tokens,) * self.request.num_images
 
+    def read(self) -> None:
+        """Begin to read and preprocess the images, which happens in the order of these calls."""
+        if not self.being_read:
+            self.being_read = [self.images.start(image, self.request.image_features) for image in self._files]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all images have been read, or one cannot be."""
+        return all(image.done() for image in self.being_read)
+
     def embed(self) -> Tensor:
-        """Read, preprocess and encode the images. Raises InputError where one cannot be read or is refused."""
+        """Encode the images once they are read. Raises InputError where one cannot be read or is refused."""
+        self.read()
         image_embeds = []
-        for image in self.request.images or (self.request.image,):
-            began = time.perf_counter()
-            try:
-                prepared = self.images.prepare(image, self.request.image_features)
-            finally:
-                self.reading += time.perf_counter() - began
+        for file, image in zip(self._files, self.being_read, strict=True):
+            prepared = image.result()
             self.prepared.append(prepared)
             # Before it is encoded, which drops its pixels.
-            if self.request.return_image and image is not None:
-                self.pictures = (*self.pictures, self.images.picture(prepared, image))
+            if self.request.return_image and file is not None:
+                self.pictures = (*self.pictures, self.images.picture(prepared, file))
             image_embeds.append(self.images.embed(prepared))
         if self.request.return_attention:
             self.insights = self.images.insights(self.prepared[0])
         self.started = time.perf_counter()
         return torch.cat(image_embeds)
+
+    @property
+    def _files(self) -> tuple[bytes | None, ...]:
+        """The images, None where there are features instead."""
+        return self.request.images or (self.request.image,)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from prelim.generation.selection import TokenSelection
 
 @dataclass(eq=False)
 class DecodeRequest:
-    """One report to decode. Callers set the first three fields, `embed` sets `reading`, and the engine the others.
+    """One report to decode. Callers set the first three fields, and the engine the others.
 
     image_embeds : Tensor, shape (num_tokens, decoder width); None where `embed` computes it
     prompt_ids   : tokens before the first generated one, the decoder's start token included; IMAGE is where an
@@ -26,7 +26,6 @@ class DecodeRequest:
     selection    : chooses its tokens; None while it waits for a slot
     tokens       : Tensor of int64, shape (rows,), which the next step reads
     position     : of these tokens
-    reading      : seconds that `embed` took to read its images, in which no other request was decoded
     outcome      : its sequences or its error; None until it has ended
     """
 
@@ -37,7 +36,6 @@ class DecodeRequest:
     selection: TokenSelection | None = field(default=None, init=False)
     tokens: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), init=False)
     position: int = field(default=0, init=False)
-    reading: float = field(default=0.0, init=False)
     outcome: Outcome | None = field(default=None, init=False)
 
     @property
@@ -51,8 +49,16 @@ class DecodeRequest:
         """The prompt with IMAGE for each token of an image; as many cache columns and positions does it take."""
         return expand_images(self.prompt_ids, self.image_tokens)
 
+    def read(self) -> None:
+        """Begin to read the images, beside what else goes on; called more than once, from before there is a slot."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether `embed` need not wait until its images are read."""
+        return True
+
     def embed(self) -> Tensor:
-        """The image_embeds; called once, when there is a slot.
+        """The image_embeds; called once, after `read`, when there is a slot.
 
         A subclass may compute them here, and raise RequestError where that fails.
         """

@@ -1,9 +1,10 @@
 """The in-flight batch: requests enter and leave at any step, each with its own options."""
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -23,8 +24,8 @@ from prelim.generation.selection import NextTokens, TokenSelection
 
 Request = TypeVar("Request", bound=DecodeRequest)
 
-SLOW_READING = 0.25
-"""Seconds. After images that take longer to read, running requests are decoded for as long before the next enters."""
+READ_AHEAD = 2
+"""Waiting requests whose images are read while others are decoded; each holds its pixels."""
 
 
 class Engine(Generic[Request]):
@@ -40,6 +41,7 @@ class Engine(Generic[Request]):
     detokenize    : token ids -> text, for stop texts
     max_columns   : cache columns that a request may use; with `slots` it bounds the memory of the cache
     constraints   : of the tokenizer, for options with banned phrases or a grammar
+    threads       : of PyTorch while the engine works; None leaves what is set
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Engine(Generic[Request]):
         detokenize: Callable[[Sequence[int]], str],
         max_columns: int = DEFAULT_COLUMNS,
         constraints: Constraints | None = None,
+        threads: int | None = None,
     ) -> None:
         self.slots = slots
         self.max_columns = max_columns
@@ -60,6 +63,7 @@ class Engine(Generic[Request]):
         self._pad_token_id = pad_token_id
         self._detokenize = detokenize
         self._constraints = constraints
+        self._threads = threads
         self.reset()
 
     @torch.inference_mode()
@@ -68,7 +72,6 @@ class Engine(Generic[Request]):
         self._waiting: dict[str, Request] = {}
         self._running: list[Request] = []
         self._ended: dict[str, Request] = {}
-        self._closed_until = 0.0
         self._state = self._decoder.new_state(self.slots)
         self._columns = Columns(self.slots, self.max_columns, self._decoder.device)
 
@@ -105,9 +108,10 @@ class Engine(Generic[Request]):
     @torch.inference_mode()
     def step(self) -> dict[str, Request]:
         """Fill free slots, decode one token for every row of every request, and return the requests that end."""
-        self._fill_slots()
-        if self._running:
-            self._choose(0, self._forward())
+        with _set_threads(self._threads):
+            self._fill_slots()
+            if self._running:
+                self._choose(0, self._forward())
         ended, self._ended = self._ended, {}
         return ended
 
@@ -161,19 +165,23 @@ class Engine(Generic[Request]):
         check_columns(prefix, request.options, self.max_columns)
 
     def _fill_slots(self) -> None:
-        """Let waiting requests in, one by one: matrix kernels choose the order of their sums by the number of rows."""
-        while self._waiting and len(self._running) < self.slots:
-            if self._running and time.monotonic() < self._closed_until:
+        """Let waiting requests in, one by one: matrix kernels choose the order of their sums by the number of rows.
+
+        One whose images are still being read keeps itself and the next ones out while there is something to decode.
+        """
+        while self._waiting:
+            for waiting in islice(self._waiting.values(), READ_AHEAD):
+                waiting.read()
+            request = next(iter(self._waiting.values()))
+            if len(self._running) == self.slots or (self._running and not request.is_read):
                 break
-            request = self._waiting.pop(next(iter(self._waiting)))
+            del self._waiting[request.request_id]
             logits = isolate(partial(self._prefill, request))
             if isinstance(logits, RequestError):
                 self._end(request, logits)
             else:
                 self._running.append(request)
                 self._choose(len(self._running) - 1, logits)
-            if request.reading > SLOW_READING:
-                self._closed_until = time.monotonic() + request.reading
 
     def _prefill(self, request: Request) -> Tensor:
         """Read the prefix of a request into the next slot: logits of its first token, shape (1, 1, vocab_size)."""
@@ -275,6 +283,17 @@ class Engine(Generic[Request]):
             self._running.pop()
         if indices and self._columns.shrink():
             self._state.cache.narrow(KEPT_COLUMNS)
+
+
+@contextmanager
+def _set_threads(threads: int | None) -> Iterator[None]:
+    """Let PyTorch use so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _advance(request: DecodeRequest, logits: Tensor, healthy: bool) -> NextTokens | tuple[Hypothesis, ...]:

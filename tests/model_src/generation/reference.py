@@ -51,9 +51,9 @@ def letters(token_ids: Any) -> str:
     return "".join(chr(ord("A") + token) for token in token_ids if token > EOS)
 
 
-def engine(decoder: CrossAttentionDecoder, slots: int = 8) -> Engine:
+def engine(decoder: CrossAttentionDecoder, slots: int = 8, threads: int | None = None) -> Engine:
     """An engine over the tiny decoder."""
-    return Engine(decoder, slots=slots, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=letters)
+    return Engine(decoder, slots=slots, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=letters, threads=threads)
 
 
 def request(image: Tensor, options: GenerationOptions) -> DecodeRequest:

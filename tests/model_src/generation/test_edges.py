@@ -20,7 +20,7 @@ from prelim.generation.prompt import Prompter
 from prelim.generation.prompt_config import PromptConfig
 from prelim.generation.text_stages import _begun
 from prelim.generation.token_text import BAR, UnknownDecoder, canonical, split_steps
-from tests.model_src.generation.reference import BOS, EOS, engine, request, run, tiny_decoder, tiny_image
+from tests.model_src.generation.reference import BOS, EOS, engine, request, tiny_decoder, tiny_image
 from tests.model_src.generation.test_banned_phrases import WORDS
 from tests.model_src.generation.test_columns import narrow_engine
 from tests.model_src.generation.test_prompt import characters, show
@@ -96,7 +96,7 @@ def test_requests_are_told_apart_by_themselves() -> None:
     first, second = (request(tiny_image(0), GenerationOptions()) for _ in range(2))
     assert first != second
     assert len({first, second}) == 2
-    assert (first.position, first.reading, first.request_id, len(first.tokens)) == (0, 0.0, "", 0)
+    assert (first.position, first.is_read, first.request_id, len(first.tokens)) == (0, True, "", 0)
     assert (first.image_tokens, DecodeRequest(None, (BOS,), GenerationOptions()).image_tokens) == ((6,), (0,))
     with pytest.raises(ValueError, match="has not ended"):
         _ = first.hypotheses
@@ -179,31 +179,6 @@ def test_draws_without_a_seed_differ() -> None:
     assert len(set(seeds)) == 4
     assert batch.select(seeded)._generator.initial_seed() == 5  # type: ignore[attr-defined]
     assert batch.select(request(tiny_image(0), GenerationOptions()))._generator is None  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(("reading", "together"), [(0.25, True), (0.3, False)])
-def test_images_that_are_slow_to_read(monkeypatch: pytest.MonkeyPatch, reading: float, together: bool) -> None:
-    """Those that took more than a quarter of a second keep the next ones out for as long as they took."""
-
-    class Slow(DecodeRequest):
-        def embed(self) -> torch.Tensor:
-            self.reading = reading
-            return super().embed()
-
-    clock = [100.0]
-    monkeypatch.setattr(engine_module.time, "monotonic", lambda: clock[0])
-    batch, options = engine(tiny_decoder()), GenerationOptions(max_new_tokens=9, min_new_tokens=9)
-    batch.add({name: Slow(tiny_image(0), (BOS,), options) for name in "abc"})
-    batch.step()
-    assert batch.running == (set("abc") if together else {"a"})
-    clock[0] += reading - 0.01
-    batch.step()
-    assert batch.running == (set("abc") if together else {"a"})
-    clock[0] += 0.01
-    batch.step()
-    assert batch.running == (set("abc") if together else set("ab"))
-    done = run(engine(tiny_decoder()), {"a": request(tiny_image(0), options)})
-    assert len(done["a"][0]) == 9
 
 
 def test_words_of_a_request_are_words_wherever_they_stand() -> None:

@@ -8,6 +8,7 @@ from prelim.decoders.cross_attention import CrossAttentionState
 from prelim.decoders.kv_cache import KVCache
 from prelim.errors import InvalidOption
 from prelim.generation.decode_request import DecodeRequest
+from prelim.generation.engine import READ_AHEAD
 from prelim.generation.options import GenerationOptions
 from tests.model_src.generation.reference import (
     BOS,
@@ -63,29 +64,81 @@ def test_entering_at_any_step_changes_nothing() -> None:
     assert alone == done
 
 
-class SlowToRead(DecodeRequest):
-    """A request whose image takes long to read, or says so."""
+class Reading(DecodeRequest):
+    """A request whose image is read once `arrive` is called, or `embed` waits for it."""
+
+    begun, arrived = False, False
+
+    def read(self) -> None:
+        """Note that it has begun."""
+        self.begun = True
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it has arrived."""
+        return self.arrived
 
     def embed(self) -> Tensor:
         """Return image_embeds."""
-        self.reading = 1e6
+        assert self.begun
         return super().embed()
 
 
-def test_slow_images_let_running_requests_decode() -> None:
-    """After one, no other image is read while there is something to decode; ordinary ones enter together."""
+def test_images_are_read_while_others_are_decoded() -> None:
+    """Those of the next requests; they enter in their order, once read, and nothing but they is waited for."""
     options = GenerationOptions(max_new_tokens=9, min_new_tokens=9)
-    batch = engine(tiny_decoder())
-    batch.add({"running": request(tiny_image(0), options), "next": request(tiny_image(1), options)})
+    batch = engine(tiny_decoder(), slots=4)
+    batch.add({"running": request(tiny_image(0), options)})
     batch.step()
-    assert batch.running == {"running", "next"}
-    batch.add({f"slow {i}": SlowToRead(tiny_image(i), (BOS,), options) for i in range(2)})
+    reading = {name: Reading(tiny_image(i), (BOS,), options) for i, name in enumerate("abc")}
+    batch.add(reading)
+    batch.step()
+    assert [one.begun for one in reading.values()] == [True] * READ_AHEAD + [False] * (3 - READ_AHEAD)
+    reading["b"].arrived = True
+    batch.step()
+    assert batch.running == {"running"}
+    reading["a"].arrived = True
+    batch.step()
+    assert batch.running == {"running", "a", "b"}
 
-    entered = []
+    ended = []
     while batch.active:
-        entered += [(key, len(batch.running)) for key in sorted(batch.step())]
+        ended += [(key, len(batch.running)) for key in sorted(batch.step())]
 
-    assert entered == [("next", 1), ("running", 1), ("slow 0", 0), ("slow 1", 0)]
+    assert ended == [("running", 2), ("a", 0), ("b", 0), ("c", 0)]
+    alone = {key: run(engine(tiny_decoder()), {"": request(tiny_image(i), options)})[""] for i, key in enumerate("abc")}
+    assert {key: [list(h.token_ids) for h in one.hypotheses] for key, one in reading.items()} == alone
+
+
+def test_images_of_requests_that_wait_for_a_slot_are_read() -> None:
+    """So that they can enter at once."""
+    options = GenerationOptions(max_new_tokens=9, min_new_tokens=9)
+    batch = engine(tiny_decoder(), slots=1)
+    batch.add({"running": request(tiny_image(0), options)})
+    waiting = Reading(tiny_image(1), (BOS,), options)
+    batch.add({"waiting": waiting})
+    batch.step()
+    assert (batch.running, waiting.begun) == ({"running"}, True)
+
+
+@pytest.mark.parametrize("threads", [1, None])
+def test_threads_of_an_engine_are_its_own(threads: int | None) -> None:
+    """While it works, whatever happens."""
+    decoder, seen = tiny_decoder(), []
+    before, step = torch.get_num_threads(), decoder.step
+    torch.set_num_threads(2)
+    try:
+
+        def note(*arguments: object) -> Tensor:
+            seen.append(torch.get_num_threads())
+            return step(*arguments)  # type: ignore[arg-type]
+
+        decoder.step = note  # type: ignore[method-assign]
+        run(engine(decoder, threads=threads), {"": request(tiny_image(0), GenerationOptions(max_new_tokens=4))})
+        assert set(seen) == {threads or 2}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_room_of_dropped_beams_is_used_again() -> None:
