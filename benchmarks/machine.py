@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import psutil
 from tqdm import tqdm
 
 from prelim.audit.machine import INSTRUCTIONS, read_cpuinfo
+from prelim.networks.machine import Machine
 from terminal.program import sign_of_life
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,29 +26,6 @@ QUIET_CORES = 0.1
 """A figure is marked when other processes use more cores than this."""
 
 _LOOK_S = 2.0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Peak performance, the best of several measurements with all threads.
-
-    read, copy : memory bandwidth in bytes a second; a copy counts bytes read and bytes written
-    operations : multiplications and additions a second of a matrix product, by the type of its elements
-    """
-
-    read: float
-    copy: float
-    operations: Mapping[str, float]
-
-    @property
-    def bandwidth(self) -> float:
-        """The best bandwidth seen, bytes a second."""
-        return max(self.read, self.copy)
-
-    def best(self, other: "Machine") -> "Machine":
-        """The better of two measurements, figure by figure."""
-        operations = {kind: max(value, other.operations[kind]) for kind, value in self.operations.items()}
-        return Machine(max(self.read, other.read), max(self.copy, other.copy), operations)
 
 
 def measure_machine(threads: int) -> Machine:

@@ -112,6 +112,12 @@ def _elements(layer: Any) -> int:
     return math.prod(shape)
 
 
+_ATTENTION = (
+    torch.ops.aten.scaled_dot_product_attention.default,
+    torch.ops.aten._scaled_dot_product_attention_math.default,
+)
+
+
 @dataclass(frozen=True)
 class _Encoded:
     tokens: int
@@ -142,6 +148,10 @@ class _LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _ATTENTION:
+            # One operation here, and several with results of their own in ONNX Runtime.
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
         for tensor in made if isinstance(made, tuple | list) else (made,):
             if isinstance(tensor, Tensor):

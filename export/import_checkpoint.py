@@ -127,7 +127,7 @@ def describe(
     gathered = gather_weights(published, sources, record)
     check_system(system, gathered.tensors)
     config_json = untie_embeddings(published, gathered, model_config(published, system, gathered.settings), record)
-    facts = Facts(options or {}, config_json, preprocessor_config(gathered.settings))
+    facts = Facts(options or {}, config_json, preprocessor_config(gathered.settings, published.own_code))
     converted, adapter = convert_weights(published, gathered, facts, record, keep_adapter=keep_adapter)
     weights: Weights = tie_embeddings(converted, facts, record)
     sections, weights = _sections(system, weights, facts)

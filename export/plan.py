@@ -3,7 +3,9 @@
     python -m export.plan FOLDER                              # a checkpoint that is a whole system, or a model folder
     python -m export.plan OWNER/NAME --precision int8
     python -m export.plan final_model.pth --system biomedclip_qformer_biogpt
+    python -m export.plan --system maira2                     # a system in its published size
     python -m export.plan FOLDER --gflops 60 --gbs 12         # of another machine; without them this one is measured
+    python -m export.plan FOLDER --json                       # the figures alone, in bytes and seconds
 
 Memory is that of one worker with all its weights packed, while it decodes `--requests` reports at a time; the server
 around it takes FRONTEND more. Times are lower bounds: the operations of the networks at the rate of a large matrix
@@ -14,13 +16,11 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import json
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from export.checkpoints.import_source import checkpoint_source
 from export.checkpoints.record import ImportRecord
@@ -32,6 +32,7 @@ from prelim.archive.model_config import AUTO, ModelConfig
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.machine import PRODUCTS, Machine, family, measure_machine
 from terminal.arguments import CommandLine, positive
 
 WORKER = 880e6
@@ -43,15 +44,8 @@ PACKAGING = 900e6
 FRONTEND = 450e6
 """Bytes of TorchServe's frontend, in Java."""
 
-_SIDE, _BUFFER, _REPETITIONS = 1024, 1 << 26, 5
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """operations : multiplications and additions a second of a product of float32; bandwidth : bytes read a second."""
-
-    operations: float
-    bandwidth: float
+_FASTER = {"fp32": 1, "bf16": 2, "int8": 4}
+"""How many times as fast products of a type are taken to be as those of float32, where only these are given."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +68,14 @@ class ModelPlan:
     report: float
 
 
-def plan(needs: Footprint, machine: Speeds, requests: int) -> ModelPlan:
-    """The plan of a model on a machine, with so many requests at a time."""
+def plan(needs: Footprint, machine: Machine, precision: str, requests: int) -> ModelPlan:
+    """The plan of a model whose decoder has a precision on a machine, with so many requests at a time."""
     weights = needs.encoder + needs.decoder
     step = max(
         (needs.step_bytes + needs.columns / 2 + needs.image_columns) / machine.bandwidth,
-        needs.rows * needs.step_operations / machine.operations,
+        needs.rows * needs.step_operations / machine.rate(precision),
     )
-    image = needs.image_operations / machine.operations
+    image = needs.image_operations / machine.rate("fp32")
     return ModelPlan(
         archive=weights,
         packaging=PACKAGING + 3 * needs.encoder + needs.decoder + 2 * needs.largest,
@@ -97,37 +91,26 @@ def plan(needs: Footprint, machine: Speeds, requests: int) -> ModelPlan:
     )
 
 
-def measure_machine() -> Speeds:
-    """Measure the machine that this runs on, in about a second."""
-    matrix, buffer = torch.randn(_SIDE, _SIDE), torch.ones(_BUFFER)
-    return Speeds(2 * _SIDE**3 / _best(lambda: matrix @ matrix.T), 4 * _BUFFER / _best(buffer.sum))
-
-
-def _best(function: Callable[[], object]) -> float:
-    """Seconds of the fastest of several calls, after a first one."""
-    function()
-    seconds = []
-    for _ in range(_REPETITIONS):
-        began = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
-
-
 def footprint_of(
     given: Sequence[str], system: str | None, precision: str | None, options: Mapping[str, object] | None = None
 ) -> tuple[ModelConfig, Footprint]:
     """The model that files describe, and its footprint.
 
-    given     : sources of an import, or one model folder
+    given     : sources of an import, or one model folder; none: the system in its published size
     system    : a name in ARCHITECTURES; None: that of the model_type in config.json
     precision : one of PRECISIONS; None: that of the model folder
 
     Raises ArchiveError as the import does, and if no system is given and none is found.
     """
-    folder = Path(given[0])
-    if (folder / CONFIG).is_file():
-        config = ModelConfig.read(folder / CONFIG)
+    if not given:
+        if system is None:
+            raise ArchiveError("neither files nor --system are given")
+        published = ARCHITECTURES[system].published
+        sections = {"name": system, "version": "1.0", "architecture": system, **published.defaults, **published.size}
+        config = ModelConfig.from_mapping(sections, system)
+        network = empty_network(config)
+    elif (Path(given[0]) / CONFIG).is_file():
+        config = ModelConfig.read(Path(given[0]) / CONFIG)
         network = empty_network(config)
     else:
         sources = [checkpoint_source(one) for one in given]
@@ -177,13 +160,18 @@ def _gigabytes(size: float) -> str:
 def main() -> None:
     """Command line."""
     parser = CommandLine(__doc__.replace("FRONTEND", _gigabytes(FRONTEND)))
-    parser.add_argument("checkpoint", nargs="+", help="what the import would be given, or a model folder")
+    parser.add_argument("checkpoint", nargs="*", help="what the import would be given, or a model folder")
     parser.add_argument("--system", choices=ARCHITECTURES, help="default: that of the model_type in config.json")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: that of model.yaml, or fp32")
     parser.add_argument("--requests", type=positive, default=1, help="decoded at a time (%(default)s)")
-    parser.add_argument("--gflops", type=_rate, help="1e9 operations a second of a product of float32")
+    parser.add_argument(
+        "--gflops",
+        type=_rate,
+        help="1e9 operations a second of a product of float32; 16 and 8 bits: 2 and 4 times it",
+    )
     parser.add_argument("--gbs", type=_rate, help="1e9 bytes a second that memory gives")
     parser.add_argument("--set", action="append", type=read_option, default=[], dest="options", metavar="NAME=VALUE")
+    parser.add_argument("--json", action="store_true", help="the figures in bytes and seconds")
     arguments = parser.parse_args()
     try:
         config, needs = footprint_of(
@@ -191,15 +179,22 @@ def main() -> None:
         )
     except ArchiveError as error:
         sys.exit(f"{error}")
-    if arguments.gflops and arguments.gbs:
-        machine = Speeds(1e9 * arguments.gflops, 1e9 * arguments.gbs)
+    planned = plan(
+        needs, _machine(arguments.gflops, arguments.gbs, config.precision), config.precision, arguments.requests
+    )
+    if arguments.json:
+        print(json.dumps({**dataclasses.asdict(planned), "frontend": FRONTEND}))
     else:
-        here = measure_machine()
-        machine = Speeds(
-            1e9 * arguments.gflops if arguments.gflops else here.operations,
-            1e9 * arguments.gbs if arguments.gbs else here.bandwidth,
-        )
-    print(table(config, needs, plan(needs, machine, arguments.requests), arguments.requests))
+        print(table(config, needs, planned, arguments.requests))
+
+
+def _machine(gflops: float | None, gbs: float | None, precision: str) -> Machine:
+    """The machine with these rates; what is not given is measured."""
+    kinds = {"fp32", PRODUCTS[family(precision)]}
+    here = None if gflops and gbs else measure_machine(kinds)
+    operations = {kind: 1e9 * gflops * _FASTER[kind] for kind in kinds} if gflops else here.operations
+    bandwidth = 1e9 * gbs if gbs else here.bandwidth
+    return Machine(bandwidth, bandwidth, operations)
 
 
 def _rate(given: str) -> float:

@@ -24,11 +24,12 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.decode.contender import OURS, PEERS, Contender, PeerFailed
-from benchmarks.decode.floor import COSTS, family, floor
+from benchmarks.decode.floor import COSTS, floor
 from benchmarks.decode.rounds import Point, measure
 from benchmarks.decode.table import DecodeRow, markdown, markdown_table, rows
 from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint, work
+from prelim.networks.machine import family
 from terminal.arguments import CommandLine
 
 STORE = ROOT / "build" / "bench" / "checkpoints"

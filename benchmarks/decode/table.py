@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.decode.contender import OURS
-from benchmarks.decode.floor import Floor, family
+from benchmarks.decode.floor import Floor
 from benchmarks.decode.rounds import Point, Series, count_differing
 from benchmarks.machine import QUIET_CORES, where_and_when
+from prelim.networks.machine import family
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@
     python -m benchmarks.memory --system vit_gpt2 --workers 1 --precision fp32 --tokens 60
     python -m benchmarks.memory --model models/demo                     # an existing model folder
 
+Next to the measured figures are those that `python -m export.plan` has for the model, before anything is loaded.
+
 The archive uses dynamic batching: with several workers TorchServe's in-flight batching lets requests hang
 (docs/decisions/0009-workers-share-onnx-weights.md).
 
@@ -24,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,6 +116,18 @@ def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[M
     return model, [made, imported]
 
 
+def read_plan(model: Path, tokens: int) -> dict[str, float]:
+    """What `export.plan` says about a model folder: bytes, and seconds with this machine's rates.
+
+    tokens : of a report, in place of the model's own length
+    """
+    command = [sys.executable, "-m", "export.plan", str(model), "--json"]
+    with sign_of_life("planning"):
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    planned: dict[str, float] = json.loads(done.stdout)
+    return {**planned, "report": planned["image"] + tokens * planned["step"]}
+
+
 def with_precision(model: Path, precision: str, folder: Path) -> Path:
     """Copy a model folder, linking its weights, with another precision in model.yaml."""
     import yaml
@@ -201,6 +215,25 @@ def table(weights: int, steps: Sequence[MeasuredCommand], served: Sequence[Serve
     return "\n".join(lines)
 
 
+def comparison(planned: Mapping[str, float], weights: int, packaging: MeasuredCommand, one: Served) -> str:
+    """Plan and measured figures side by side, of one worker.
+
+    weights : in the archive
+    """
+    whole = planned["worker"] + planned["frontend"]
+    gigabytes = [
+        ("archive", planned["archive"], weights),
+        ("peak memory of packaging", planned["packaging"], packaging.peak_rss),
+        ("peak memory of a worker", planned["worker"], one.peak.largest),
+        ("while answering, with the server around it", whole, one.peak.rss),
+    ]
+    lines = ["", "| | plan | measured | plan / measured |", "|---|---|---|---|"]
+    lines += [f"| {what} | {a / 1e9:.2f} GB | {b / 1e9:.2f} GB | {a / b:.2f} |" for what, a, b in gigabytes]
+    report = planned["report"]
+    lines.append(f"| one report, at least | {report:.2f} s | {one.steady_s:.2f} s | {report / one.steady_s:.2f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Command line."""
     parser = CommandLine(__doc__)
@@ -230,6 +263,7 @@ def main() -> None:
         if model is None:
             model, steps = make_model(arguments.system, arguments.tokenizer, folder)
         model = with_precision(model, arguments.precision, folder)
+        planned = read_plan(model, arguments.tokens)
         store = folder / "store"
         # Packaged for the largest number, so that workers share the decoder's weights from the first one on.
         serving = ("--batching", "dynamic", "--workers", arguments.workers[-1], "--store", store)
@@ -239,6 +273,7 @@ def main() -> None:
         with sign_of_life("serving"):
             served = serve(archive, arguments.workers, arguments.rounds, arguments.tokens)
     print(table(weights, steps, served))
+    print(comparison(planned, weights, steps[-1], served[0]))
     machine = {
         "cores": psutil.cpu_count(),
         "memory": psutil.virtual_memory().total,
@@ -250,6 +285,7 @@ def main() -> None:
         "model": model.name,
         "machine": machine,
         "weights": weights,
+        "planned": planned,
         "steps": steps,
         "served": served,
     }

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -18,18 +18,21 @@ class Memory:
     rss       : a page shared by two of them counts twice
     pss       : a page shared by n processes counts 1/n in each, so the sum is the real memory
     anonymous : the part of pss not backed by a file, which workers never share
+    largest   : most that one of them has had since it began, in rss
     """
 
     rss: int = 0
     pss: int = 0
     anonymous: int = 0
+    largest: int = 0
 
     def __add__(self, other: "Memory") -> "Memory":
-        return Memory(self.rss + other.rss, self.pss + other.pss, self.anonymous + other.anonymous)
+        largest = max(self.largest, other.largest)
+        return Memory(self.rss + other.rss, self.pss + other.pss, self.anonymous + other.anonymous, largest)
 
     def highest(self, other: "Memory") -> "Memory":
         """The maximum of each figure."""
-        return Memory(max(self.rss, other.rss), max(self.pss, other.pss), max(self.anonymous, other.anonymous))
+        return Memory(*map(max, astuple(self), astuple(other)))
 
 
 def memory_of_tree(pid: int) -> Memory:
@@ -43,10 +46,11 @@ def memory_of_tree(pid: int) -> Memory:
     for process in processes:
         try:
             counted = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="ascii")
+            counted += Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue  # it has exited
-        found = {name: 1024 * int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", counted, re.MULTILINE)}
-        total += Memory(found.get("Rss", 0), found.get("Pss", 0), found.get("Pss_Anon", 0))
+        found = {name: 1024 * int(value) for name, value in re.findall(r"^(\w+):\s+(\d+) kB", counted, re.MULTILINE)}
+        total += Memory(*(found.get(name, 0) for name in ("Rss", "Pss", "Pss_Anon", "VmHWM")))
     return total
 
 

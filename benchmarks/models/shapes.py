@@ -74,6 +74,42 @@ _LLAMA = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "tie_word_embeddings": True,
 }
+# Two of the 32 layers of Vicuna-7B in a LLaVA, and of Mistral-7B.
+_VICUNA = {
+    **_LLAMA,
+    "vocab_size": 32064,
+    "hidden_size": 4096,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": False,
+}
+_MISTRAL = {
+    **_VICUNA,
+    "model_type": "mistral",
+    "vocab_size": 32000,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "sliding_window": None,
+}
+# Four of the 34 layers of Gemma 3 4B, and a quarter of its vocabulary.
+_GEMMA3 = {
+    "kind": "transformers",
+    "model_type": "gemma3_text",
+    "vocab_size": 65536,
+    "hidden_size": 2560,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "intermediate_size": 10240,
+    "max_position_embeddings": 8192,
+    "sliding_window": 1024,
+    "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
+    "tie_word_embeddings": True,
+}
 _DEMO = {
     "kind": "cross_attention",
     "vocab_size": 149,
@@ -142,6 +178,10 @@ SHAPES: Mapping[str, Shape] = {
             "intermediate_size": 2736,
         },
     ),
+    # Of a LLaVA, a LLaVA-Med and a MedGemma, with few layers, so that they fit.
+    "vicuna": Shape("vicuna", _VICUNA, image_tokens=576, prompt=32),
+    "mistral": Shape("mistral", _MISTRAL, image_tokens=576, prompt=32),
+    "gemma3": Shape("gemma3", _GEMMA3, image_tokens=256, prompt=32),
     "demo": Shape("demo", _DEMO, image_tokens=36, prompt=0),
     # System 4.
     "xreport": Shape("xreport", _XREPORT, image_tokens=98, prompt=0),
@@ -187,7 +227,7 @@ def work(shape: Shape) -> Work:
         matrix += scores if c.tied else 0
         return Work(parameters, matrix, scores, 2 * c.layers * inner, 2 * c.layers * inner)
     language: Any = network.config
-    head_width = language.hidden_size // language.num_attention_heads
+    head_width = getattr(language, "head_dim", None) or language.hidden_size // language.num_attention_heads
     heads = getattr(language, "num_key_value_heads", None) or language.num_attention_heads
     scores = network.get_output_embeddings().weight.numel()
     return Work(parameters, matrix, scores, 2 * language.num_hidden_layers * heads * head_width, 0)

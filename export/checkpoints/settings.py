@@ -1,7 +1,7 @@
 """Reads the JSON settings of checkpoints: config.json, adapter_config.json, generation_config.json, ..."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,13 +110,15 @@ def stored_model_type(path: Path) -> Any:
     return _model_type(configs[0]) if configs else None
 
 
-def preprocessor_config(found: Sequence[SettingsFile]) -> Mapping[str, Any]:
+def preprocessor_config(found: Sequence[SettingsFile], own_code: Collection[str] = ()) -> Mapping[str, Any]:
     """The image processor's settings; empty if there are none.
+
+    own_code : as in `Published`
 
     Raises ArchiveError if they are in two files that differ.
     """
     settings = [
-        (file.name, contents)
+        (file.name, _without_own_code(contents, own_code))
         for file in found
         if file.file_name in PREPROCESSOR and (contents := _image_processor(file)) is not None
     ]
@@ -158,7 +160,9 @@ def model_config(published: Published, system: str, found: Sequence[SettingsFile
     configs = [file for file in found if file.is_config]
     for file in configs:
         _check_config(published, system, file)
-    chosen = [{**file.contents, "model_type": _model_type(file)} for file in configs]
+    chosen = [
+        {**_without_own_code(file.contents, published.own_code), "model_type": _model_type(file)} for file in configs
+    ]
     for other in chosen[1:]:
         differing = sorted(name for name in other if other[name] != chosen[0].get(name, other[name]))
         if differing:
@@ -178,7 +182,7 @@ def _check_config(published: Published, system: str, file: SettingsFile) -> None
             f"{file.name}: model_type is {kind!r}, whose network is another one; {system} takes "
             f"{', '.join(allowed) if allowed else 'no config.json'}"
         )
-    if contents.get("auto_map"):
+    if _without_own_code(contents, published.own_code).get("auto_map"):
         raise ArchiveError(f"{file.name}: auto_map names code of the model's own, which is not executed")
     for name in _OBJECTS:
         if not isinstance(contents.get(name) or {}, dict):
@@ -189,6 +193,17 @@ def _check_config(published: Published, system: str, file: SettingsFile) -> None
             f"{file.name}: quant_method is {method!r}; supported: {', '.join(DEQUANTIZED)}. Give the weights in 16 or "
             "32 bits"
         )
+
+
+def _without_own_code(contents: Mapping[str, Any], own_code: Collection[str]) -> Mapping[str, Any]:
+    """Settings without auto_map if all that it names is computed here.
+
+    After loading from the hub the names begin with that of the model, and `--`.
+    """
+    named = contents.get("auto_map")
+    if not isinstance(named, dict) or not all(str(name).rpartition("--")[2] in own_code for name in named.values()):
+        return contents
+    return {name: value for name, value in contents.items() if name != "auto_map"}
 
 
 _OBJECTS = (

@@ -13,11 +13,12 @@ from safetensors import safe_open
 from export import plan
 from export.footprint import Footprint, footprint
 from export.package import write_decoder
-from export.plan import Speeds, footprint_of
+from export.plan import footprint_of
 from prelim.archive.archive import DECODER
 from prelim.archive.model_config import ModelConfig
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.machine import Machine
 from prelim.networks.model_folder import Model, build_network
 from tests.model_src.networks.architectures.small_encoder_decoder import (
     SIDE,
@@ -28,7 +29,7 @@ from tests.model_src.networks.architectures.small_encoder_decoder import (
 from tests.model_src.networks.architectures.small_llava import save_llava, small_llava
 from tests.training.small_systems import MODELS
 
-SPEEDS = Speeds(operations=1e9, bandwidth=1e8)
+SPEEDS = Machine(read=1e8, copy=1e8, operations={"fp32": 1e9, "int8": 4e9})
 
 
 def small_config(system: str, **values: Any) -> ModelConfig:
@@ -76,6 +77,22 @@ def test_operations_are_those_of_the_products() -> None:
     assert needs.step_operations == 2 * (2 * (attention + feedforward) + 64**2 + 60 * 64)
 
 
+def test_attention_holds_its_weights_twice() -> None:
+    """Scores of all pairs of tokens, before and after softmax, are in memory while an image is encoded."""
+    tower = {"model_type": "siglip_vision_model", "image_size": 256, "patch_size": 8, "width": 8, "heads": 2}
+    vision = {**tower, "layers": 1, "feedforward": 8, "features": [1], "class_token": True}
+    config = small_config("llava")
+    sections = {**config.to_mapping(), "vision": vision, "connector": {**config.connector, "in_width": 8}}
+    whole = ModelConfig.from_mapping(
+        {**sections, "preprocess": {**sections["preprocess"], "size": 256, "resize_to": None}}, "llava"
+    )
+
+    needs_of_it = footprint(whole, build_network(whole))
+
+    scores = 2 * (256 // 8) ** 4 * 4
+    assert 2 * scores < needs_of_it.activations < 2.2 * scores
+
+
 def needs(**values: Any) -> Footprint:
     """A footprint of which only some values matter."""
     zeros = {field.name: 0 for field in dataclasses.fields(Footprint)}
@@ -84,16 +101,17 @@ def needs(**values: Any) -> Footprint:
 
 def test_a_step_is_bound_by_memory_or_by_arithmetic() -> None:
     """The larger of the two is taken, and a report has an image and its steps."""
-    read = plan.plan(needs(step_bytes=10**8, step_operations=10**6, tokens=5, image_operations=10**9), SPEEDS, 1)
-    computed = plan.plan(needs(step_bytes=10**6, step_operations=10**9, rows=3), SPEEDS, 1)
+    fast = needs(step_bytes=10**8, step_operations=10**6, tokens=5, image_operations=10**9)
+    slow = needs(step_bytes=10**6, step_operations=10**9, rows=3)
+    read = plan.plan(fast, SPEEDS, "int8", 1)
 
     assert (read.step, read.image, read.report) == (1.0, 1.0, 6.0)
-    assert computed.step == 3.0
+    assert [plan.plan(slow, SPEEDS, precision, 1).step for precision in ("fp32", "int8_dynamic")] == [3.0, 0.75]
 
 
 def test_each_request_has_a_cache() -> None:
     """Further requests cost their columns alone."""
-    one, four = (plan.plan(needs(columns=10**6, image_columns=10**5), SPEEDS, count) for count in (1, 4))
+    one, four = (plan.plan(needs(columns=10**6, image_columns=10**5), SPEEDS, "fp32", count) for count in (1, 4))
 
     assert four.worker - one.worker == pytest.approx(3 * 1.1e6)
     assert four.packaging == one.packaging
@@ -136,6 +154,11 @@ def test_command_prints_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     plan.main()
 
     printed = capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["plan", str(tmp_path), "--gflops", "10", "--gbs", "5", "--json"])
+    plan.main()
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["frontend"] == plan.FRONTEND
+    assert 0 < figures["image"] < figures["report"]
     assert f"{(SIDE // 8) ** 2 + 1} image tokens; reports of 80 tokens with 3 beams, 2 requests at a time" in printed
     assert "| peak memory of a worker | 0." in printed
     assert VOCABULARY < 200

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prelim.decoders.causal_lm import ACTIVATIONS as SERVED_ACTIVATIONS
 from prelim.decoders.causal_lm import CausalLMConfig
 from prelim.decoders.weights_file import LazyTensor
 
@@ -81,7 +82,7 @@ def rotary(embedding: Any) -> dict[str, tuple[Tensor, float]]:
     kinds = embedding.rope_type if isinstance(embedding.rope_type, Mapping) else {"": embedding.rope_type}
     for kind in kinds.values():
         if kind not in FIXED_ROPE:
-            raise ValueError(f"rope_type {kind!r} cannot be served; known: {', '.join(FIXED_ROPE)}")
+            raise ValueError(f"rope_parameters has rope_type {kind!r}; known: {', '.join(FIXED_ROPE)}")
     if "" in kinds:
         return {"full_attention": (embedding.inv_freq, float(embedding.attention_scaling))}
     return {
@@ -137,8 +138,13 @@ def _layer_sources(
     }
 
 
-def _activation(name: str) -> str:
-    return ACTIVATIONS.get(name, name)
+def _activation(config: Any, setting: str = "hidden_act") -> str:
+    """Our name of an activation, by the setting that names it. Raises ValueError if it is not served."""
+    name = getattr(config, setting)
+    ours = ACTIVATIONS.get(name, name)
+    if ours not in SERVED_ACTIVATIONS:
+        raise ValueError(f"{setting} is {name!r}; supported: {', '.join([*ACTIVATIONS, *SERVED_ACTIVATIONS])}")
+    return ours
 
 
 def _refuse(config: Any, allowed: Mapping[str, Any]) -> None:
@@ -170,7 +176,7 @@ def _biogpt(c: Any) -> tuple[CausalLMConfig, WeightSources]:
         feedforward=c.intermediate_size,
         norm="layer_norm",
         norm_eps=1e-5,
-        activation=_activation(c.hidden_act),
+        activation=_activation(c),
         embedding_scale=c.hidden_size**0.5 if c.scale_embedding else 1.0,
         position_offset=BIOGPT_OFFSET,
         attention_bias=True,
@@ -202,7 +208,7 @@ def _gpt2(c: Any) -> tuple[CausalLMConfig, WeightSources]:
         **_sizes(c),
         feedforward=c.n_inner or 4 * c.hidden_size,
         norm_eps=c.layer_norm_epsilon,
-        activation=_activation(c.activation_function),
+        activation=_activation(c, "activation_function"),
         position_offset=0,
         attention_bias=True,
         out_bias=True,
@@ -230,7 +236,7 @@ def _phi(c: Any) -> tuple[CausalLMConfig, WeightSources]:
         head_width=width,
         feedforward=c.intermediate_size,
         norm_eps=c.layer_norm_eps,
-        activation=_activation(c.hidden_act),
+        activation=_activation(c),
         attention_bias=True,
         out_bias=True,
         feedforward_bias=True,
@@ -269,10 +275,13 @@ _LLAMA: Names = {
 _HEAD_NORMS: Names = {"query_norm": ["self_attn.q_norm"], "key_norm": ["self_attn.k_norm"]}
 
 
-def _llama(c: Any, biased: Mapping[str, bool], **parts: Any) -> tuple[CausalLMConfig, WeightSources]:
+def _llama(
+    c: Any, biased: Mapping[str, bool], activation: str | None = None, **parts: Any
+) -> tuple[CausalLMConfig, WeightSources]:
     """Llama, and what differs from it in its biases and in what `parts` of `CausalLMConfig` say.
 
-    biased : whether the layers qkv, out, up and down have a bias
+    biased     : whether the layers qkv, out, up and down have a bias
+    activation : None: that of the setting hidden_act
     """
     config = CausalLMConfig(
         **_sizes(c),
@@ -286,8 +295,8 @@ def _llama(c: Any, biased: Mapping[str, bool], **parts: Any) -> tuple[CausalLMCo
         out_bias=biased["out"],
         feedforward_bias=biased["up"],
         tied=c.tie_word_embeddings,
-        **_window(c),
-        **{"activation": _activation(getattr(c, "hidden_act", "")), **parts},
+        activation=activation or _activation(c),
+        **parts,
     )
     found = {"words.weight": WeightSource(["embed_tokens.weight"]), "norm.weight": WeightSource(["norm.weight"])}
     found |= _layer_sources(_LLAMA, "weight", config.layers)
@@ -295,8 +304,8 @@ def _llama(c: Any, biased: Mapping[str, bool], **parts: Any) -> tuple[CausalLMCo
 
 
 def _window(c: Any) -> dict[str, Any]:
-    """Dimensions of a sliding window that is shorter than the longest text."""
-    window = getattr(c, "sliding_window", None)
+    """Dimensions of a sliding window, of the networks that have one: a Llama ignores these settings."""
+    window = c.sliding_window
     kinds = getattr(c, "layer_types", None) or ["sliding_attention"] * c.num_hidden_layers
     layers = [layer for layer, kind in enumerate(kinds) if kind == "sliding_attention"]
     if unknown := sorted(set(kinds) - {"sliding_attention", "full_attention"}):
@@ -305,7 +314,7 @@ def _window(c: Any) -> dict[str, Any]:
 
 
 def _qwen3(c: Any) -> tuple[CausalLMConfig, WeightSources]:
-    config, found = _llama(c, _biases(c), query_key_norms=True)
+    config, found = _llama(c, _biases(c), query_key_norms=True, **_window(c))
     return config, found | _layer_sources(_HEAD_NORMS, "weight", config.layers)
 
 
@@ -314,10 +323,11 @@ def _gemma3(c: Any) -> tuple[CausalLMConfig, WeightSources]:
     config, found = _llama(
         c,
         _biases(c),
-        activation=_activation(c.hidden_activation),
+        activation=_activation(c, "hidden_activation"),
         embedding_scale=c.hidden_size**0.5,
         query_key_norms=True,
         post_norms=True,
+        **_window(c),
     )
     whole = partial(_whole_norm, 1.0)
     norms = {
@@ -348,9 +358,9 @@ _SERVED: dict[str, Callable[[Any], tuple[CausalLMConfig, WeightSources]]] = {
     "gemma3_text": _gemma3,
     "gpt2": _gpt2,
     "llama": lambda c: _llama(c, _biases(c)),
-    "mistral": lambda c: _llama(c, {"qkv": False, "out": False, "up": False}),
+    "mistral": lambda c: _llama(c, {"qkv": False, "out": False, "up": False}, **_window(c)),
     "phi": _phi,
-    "qwen2": lambda c: _llama(c, {"qkv": True, "out": False, "up": False}),
+    "qwen2": lambda c: _llama(c, {"qkv": True, "out": False, "up": False}, **_window(c)),
     "qwen3": _qwen3,
 }
 """Model type of `transformers` -> dimensions and sources of the equivalent CausalLMDecoder."""

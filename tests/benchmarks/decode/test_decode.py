@@ -13,8 +13,9 @@ from benchmarks.decode.floor import COSTS, floor
 from benchmarks.decode.peers import generate, prelim
 from benchmarks.decode.rounds import CpuSeconds, Point, Series, prefixes
 from benchmarks.decode.table import markdown_table, rows
-from benchmarks.machine import IDLE, Machine
+from benchmarks.machine import IDLE
 from benchmarks.models.shapes import SHAPES, Shape, Work, checkpoint, work
+from prelim.networks.machine import Machine
 
 BIOGPT = {
     "kind": "transformers",

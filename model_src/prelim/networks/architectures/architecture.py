@@ -62,6 +62,7 @@ class Published:
                  keys, and on its config.json
     tied       : pattern of an ignored key -> our key with the same values, which the import checks
     ends_by    : name in config.json of the token that ends a report
+    own_code   : classes that a folder's auto_map names and this system computes instead, as module.Class
     vocabulary     : vocabulary size of the published decoder, including added tokens; a decoder with another
                      vocabulary has its own special tokens
     added_tokens   : special tokens that the original adds to its tokenizer
@@ -82,6 +83,7 @@ class Published:
     structure: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
     whole_config: bool = False
+    own_code: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     ignored_in: Callable[[Shapes, Section], Mapping[str, str]] | None = None
     layout: Callable[[Mapping[str, Any], Facts], dict[str, Any]] | None = None

@@ -6,7 +6,7 @@ from typing import Any
 
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.facts import Facts
-from prelim.networks.architectures.settings_check import COMMON, check_known
+from prelim.networks.architectures.settings_check import COMMON, check_activation, check_known
 
 _VIT: Mapping[str, Any] = {
     "hidden_size": 768,
@@ -177,18 +177,9 @@ def read_part(
     for name, default in known[kind].items():
         value = default if stored.get(name) is None else stored[name]
         settings[name] = value if value is None else facts.value(f"{section}.{name}", default, stored=value)
-    _check_activation(part, settings)
+    if settings.get("hidden_act") is not None:
+        check_activation(f"{part}.hidden_act", settings["hidden_act"])
     return kind, settings
-
-
-def _check_activation(part: str, settings: Mapping[str, Any]) -> None:
-    """Raise ArchiveError for an activation that transformers does not have."""
-    # Imported here because `transformers` takes seconds to import.
-    from transformers.activations import ACT2FN
-
-    activation = settings.get("hidden_act")
-    if activation is not None and activation not in ACT2FN:
-        raise ArchiveError(f"config.json: {part}.hidden_act is {activation!r}, which transformers does not have")
 
 
 def check_width(part: str, width: int, facts: Facts) -> None:

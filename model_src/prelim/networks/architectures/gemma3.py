@@ -17,9 +17,9 @@ from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import llava, towers
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
-from prelim.networks.architectures.facts import Facts
+from prelim.networks.architectures.facts import Facts, numbered
 from prelim.networks.architectures.image_processor import GEMMA3, read_processor
-from prelim.networks.architectures.settings_check import check_known
+from prelim.networks.architectures.settings_check import check_known, check_visible
 
 VOCABULARY, IMAGE_TOKEN = 262208, 262144
 TEXT = "gemma3_text"
@@ -77,16 +77,23 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
             f"config.json: vision_config is of model_type {stored['model_type']!r}; supported: {towers.SIGLIP}"
         )
     check_known("", config, _WHOLE)
-    if config.get("tie_word_embeddings") is False:
-        raise ArchiveError("config.json: tie_word_embeddings is False; supported: True")
+    # Transformers unties null too.
+    if not (tied := config.get("tie_word_embeddings", True)):
+        raise ArchiveError(f"config.json: tie_word_embeddings is {tied!r}; supported: True")
     layers = towers.count_layers(shapes)
+    if config.get("vision_config"):
+        towers.check_layers(stored, layers, -1)
     vision = towers.tower_section(shapes, facts, stored, VISION, [layers], final_norm=True, class_token=True)
     in_width, out_width = shapes["connector.projection.weight"]
-    decoder = _decoder(facts)
+    decoder = _decoder(shapes, facts)
     return {
         "vision": {**vision, "tokens_per_side": _tokens_per_side(vision, facts)},
         "connector": {"in_width": in_width, "out_width": out_width, "norm_eps": vision["norm_eps"]},
-        "decoder": {**decoder, "image_token_id": llava.image_token_id(facts, IMAGE_TOKEN), "mutual_images": True},
+        "decoder": {
+            **decoder,
+            "image_token_id": llava.image_token_id(facts, IMAGE_TOKEN, decoder["vocab_size"]),
+            "mutual_images": True,
+        },
         "preprocess": read_processor(vision["image_size"], PREPROCESS, facts, classes=GEMMA3, crop=False),
     }
 
@@ -109,10 +116,10 @@ def _tokens_per_side(vision: Section, facts: Facts) -> int:
     return round(tokens**0.5)
 
 
-def _decoder(facts: Facts) -> Section:
+def _decoder(shapes: Shapes, facts: Facts) -> Section:
     """Section `decoder` of model.yaml; what config.json lacks is the default of transformers.
 
-    Raises ArchiveError for a setting that is not supported.
+    Raises ArchiveError for a setting that is not supported, or contradicts the weights.
     """
     # Imported here because `transformers` takes seconds to import.
     from huggingface_hub.errors import StrictDataclassError
@@ -129,6 +136,11 @@ def _decoder(facts: Facts) -> Section:
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
         raise ArchiveError(f"config.json: text_config is not that of a {TEXT}: {error}") from error
     values = {name: getattr(config, name) for name in _TEXT}
+    check_visible("text_config.", values, _visible(shapes))
+    if unknown := sorted({*values["layer_types"]} - {"full_attention", "sliding_attention"}):
+        raise ArchiveError(
+            f"config.json: text_config.layer_types has {unknown[0]!r}; supported: full_attention, sliding_attention"
+        )
     return {
         "kind": "transformers",
         "model_type": TEXT,
@@ -137,6 +149,24 @@ def _decoder(facts: Facts) -> Section:
             for name, value in values.items()
         },
         "tie_word_embeddings": True,
+    }
+
+
+def _visible(shapes: Shapes) -> dict[str, Any]:
+    """Settings of the decoder that the weights show."""
+    attention = "decoder.body.layers.0.self_attn."
+    rows = {name: shapes[f"{attention}{name}_proj.weight"][0] for name in "qk"}
+    vocab_size, width = shapes["decoder.body.embed_tokens.weight"]
+    (head_width,) = shapes[f"{attention}q_norm.weight"]
+    return {
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "intermediate_size": shapes["decoder.body.layers.0.mlp.gate_proj.weight"][0],
+        "num_hidden_layers": numbered(shapes, ".mlp.gate_proj.weight"),
+        "head_dim": head_width,
+        "num_attention_heads": rows["q"] // head_width,
+        "num_key_value_heads": rows["k"] // head_width,
+        "attention_bias": f"{attention}q_proj.bias" in shapes,
     }
 
 
@@ -199,7 +229,14 @@ ARCHITECTURE = Architecture(
         image_words=(_IMAGE, f"{_BEFORE}{{image}}{_AFTER}"),
         origin="Gemma 3 and MedGemma in the form of transformers' Gemma3ForConditionalGeneration",
         size={
-            "vision": {"model_type": towers.SIGLIP, "image_size": 896, "width": 1152, "layers": 27, "features": [27]},
+            "vision": {
+                "model_type": towers.SIGLIP,
+                "image_size": 896,
+                "width": 1152,
+                "layers": 27,
+                "feedforward": 4304,
+                "features": [27],
+            },
             "connector": {"in_width": 1152, "out_width": 2560},
             "decoder": {
                 "kind": "transformers",

@@ -25,8 +25,24 @@ _CROPPING = ("CLIP", "Llava", "Bit", "DeiT")
 _PADDING = "Llava"
 """Beginning of the class that can pad to a square in the color of the mean."""
 
-_OWN: Mapping[str, Section] = {"SiglipImageProcessor": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}}
-"""Classes with other defaults than the published models."""
+_EDGE = ("CLIP", "Llava", "Bit", "Siglip")
+"""Beginnings of the classes for which a size of one number is that of the shorter edge; for others it is a square."""
+
+_LARGER = {"DeiT": 256}
+"""Beginnings of the classes that resize to another size than that of the tower unless the settings say otherwise."""
+
+_HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+_OF_CLIP = {
+    "mean": [0.48145466, 0.4578275, 0.40821073],
+    "std": [0.26862954, 0.26130258, 0.27577711],
+    "interpolation": "bicubic",
+}
+_DEFAULTS: Mapping[str, Section] = {
+    **dict.fromkeys(("CLIP", "Llava", "Bit", "Blip"), _OF_CLIP),
+    **{start: {**_HALF, "interpolation": "bicubic"} for start in ("Siglip", "DeiT")},
+    **{start: {**_HALF, "interpolation": "bilinear"} for start in ("ViT", "Gemma3")},
+}
+"""Beginnings of classes -> what transformers takes for settings that a file lacks."""
 
 _CLASS = ("image_processor_type", "feature_extractor_type")
 _READ = {
@@ -57,8 +73,9 @@ def read_processor(
     if not stored:
         return {**published, "size": side}
     name = _check_class(stored, classes)
-    published = {**published, **_OWN.get(name, {})}
+    published = {**published, **next((own for start, own in _DEFAULTS.items() if name.startswith(start)), {})}
     cropping = {} if crop and not name else {"do_center_crop": name.startswith(_CROPPING)}
+    square = _flag("default_to_square", stored.get("default_to_square", not (name.startswith(_EDGE) if name else crop)))
     for setting, value in stored.items():
         if setting not in _READ | _NEUTRAL and value not in (None, False):
             raise _unsupported(setting, value, "leave it out")
@@ -96,7 +113,7 @@ def read_processor(
     return {
         **published,
         "size": side,
-        **_geometry(side, stored, facts, crop=flags["do_center_crop"]),
+        **_geometry(side, stored, facts, crop=flags["do_center_crop"], square=square, name=name),
         **({"resize": "pad_mean"} if padding else {}),
         "interpolation": interpolation,
         "mean": mean,
@@ -120,10 +137,12 @@ def processed_side(facts: Facts, classes: Sequence[str], default: Any) -> int:
     return side
 
 
-def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool) -> Section:
-    """`resize` and `resize_to`."""
-    size = facts.value("preprocess.resize_to", side, stored=stored.get("size"))
-    size = {"shortest_edge": size} if _is_edge(size) else size
+def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool, square: bool, name: str) -> Section:
+    """`resize` and `resize_to`; `square` says what a size of one number is."""
+    default = next((edge for start, edge in _LARGER.items() if name.startswith(start)), side)
+    size = facts.value("preprocess.resize_to", default, stored=stored.get("size"))
+    if _is_edge(size):
+        size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if not isinstance(size, Mapping):
         raise _unsupported("size", size, "shortest_edge, or height and width")
     size = {name: edge for name, edge in size.items() if edge is not None}

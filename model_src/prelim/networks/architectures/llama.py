@@ -140,18 +140,23 @@ def _from_config(shapes: Shapes, facts: Facts, config: Mapping[str, Any]) -> dic
     return {
         "model_type": model_type,
         **stored,
-        **_heads(shapes, heads, config.get("head_dim")),
+        **_heads(shapes, heads, config.get("head_dim"), config.get("num_key_value_heads")),
         "tie_word_embeddings": tied,
     }
 
 
-def _heads(shapes: Shapes, heads: int, head_dim: int | None) -> dict[str, int]:
+def _heads(shapes: Shapes, heads: int, head_dim: int | None, key_heads: int | None = None) -> dict[str, int]:
     queries, width = shapes[f"{_ATTENTION}q_proj.weight"]
     keys = shapes[f"{_ATTENTION}k_proj.weight"][0]
     if not isinstance(heads, int) or heads < 1 or queries % heads or (head_dim or queries // heads) * heads != queries:
         raise ArchiveError(
             f"num_attention_heads is {heads}{f' of width {head_dim}' if head_dim else ''}, which does not fit the "
             f"{queries} rows of q_proj; give the decoder's config.json, or --set decoder.num_attention_heads=NUMBER"
+        )
+    if key_heads not in (None, keys * heads // queries):
+        raise ArchiveError(
+            f"config.json: num_key_value_heads is {key_heads!r}, but with num_attention_heads {heads} the weights have "
+            f"{keys * heads // queries}"
         )
     section = {"num_attention_heads": heads, "num_key_value_heads": keys * heads // queries}
     return section if queries == width else {**section, "head_dim": queries // heads}

@@ -78,20 +78,34 @@ def connector_section(shapes: Shapes) -> Section:
     }
 
 
-def image_token_id(facts: Facts, published: int) -> Any:
+def projector_activation(facts: Facts) -> Any:
+    """The activation between the layers of a projector. Raises ArchiveError if it is not supported."""
+    from prelim.networks.connectors.mlp import ACTIVATIONS
+
+    activation = facts.value("connector.activation", "gelu", stored=facts.config.get("projector_hidden_act"))
+    if activation not in ACTIVATIONS:
+        raise ArchiveError(f"config.json: projector_hidden_act is {activation!r}; supported: {', '.join(ACTIVATIONS)}")
+    return activation
+
+
+def image_token_id(facts: Facts, published: int, vocab_size: int) -> Any:
     """The token that a prompt has for each token of an image. Raises ArchiveError if it is not an id."""
     named = (facts.config.get(name) for name in ("image_token_index", "image_token_id"))
     stored = next((value for value in named if value is not None), None)
     token_id = facts.value("decoder.image_token_id", published, stored=stored)
-    if not isinstance(token_id, int) or isinstance(token_id, bool):
-        raise ArchiveError(f"image_token_index is {token_id!r}; allowed: the id of a token")
+    if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < vocab_size:
+        raise ArchiveError(f"image_token_index is {token_id!r}; allowed: the id of a token, 0 to {vocab_size - 1}")
     return token_id
 
 
 def unused(shapes: Shapes, config: Mapping[str, Any], setting: str = "vision_feature_layer") -> dict[str, str]:
     """Layers after the last one that is used, which a setting names; how many there are depends on the tower."""
+    return towers.unused_layers(towers.count_layers(shapes), _feature_layer(config, setting))
+
+
+def _feature_layer(config: Mapping[str, Any], setting: str = "vision_feature_layer") -> Any:
     stored = config.get(setting)
-    return towers.unused_layers(towers.count_layers(shapes), FEATURE_LAYER if stored is None else stored)
+    return FEATURE_LAYER if stored is None else stored
 
 
 _KNOWN = (
@@ -130,13 +144,15 @@ def text_section(
     # Layers of the tower have names that layers of a Phi have, too.
     own_shapes = {key: shape for key, shape in shapes.items() if key.startswith("decoder.")}
     section = llama.decoder_section(own_shapes, facts, published, text)
-    return {**section, "image_token_id": image_token_id(facts, token_id)}
+    return {**section, "image_token_id": image_token_id(facts, token_id, section["vocab_size"])}
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     config = facts.config
     stored = config.get("vision_config") or {}
     layers = towers.count_layers(shapes)
+    if stored:
+        towers.check_layers(stored, layers, _feature_layer(config))
     layer = facts.value("vision.feature_layer", [FEATURE_LAYER], stored=config.get("vision_feature_layer"))
     # Layers after the last one that is used are not among our weights.
     used = towers.used_layers(stored.get("num_hidden_layers") or layers + 1, layer)
@@ -145,7 +161,7 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
         "vision": vision,
         "connector": {
             **connector_section(shapes),
-            "activation": facts.value("connector.activation", "gelu", stored=config.get("projector_hidden_act")),
+            "activation": projector_activation(facts),
         },
         "decoder": text_section(shapes, facts, VICUNA, IMAGE_TOKEN),
         "preprocess": read_processor(vision["image_size"], PREPROCESS, facts, classes=OF_TOWERS),

@@ -35,17 +35,18 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     if stored["model_type"] != towers.DINOV2:
         raise ArchiveError(f"config.json has a vision tower of model_type {stored['model_type']!r}; supported: dinov2")
     layers = towers.count_layers(shapes)
-    vision = towers.tower_section(shapes, facts, stored, RAD_DINO, [_stage(stored, layers)], final_norm=True)
+    vision = towers.tower_section(
+        shapes, facts, stored, RAD_DINO, [_stage(config.get("vision_config") or {}, layers)], final_norm=True
+    )
     if config.get("vision_feature_layer", -1) not in (-1, 0):
         raise ArchiveError(f"vision_feature_layer is {config['vision_feature_layer']!r}; supported: -1, the only stage")
     connector = llava.connector_section(shapes)
     count = config.get("projector_n_layers")
     if count is not None and count != connector.get("layers", 2):
         raise ArchiveError(f"projector_n_layers is {count!r}, but the weights have {connector.get('layers', 2)}")
-    activation = facts.value("connector.activation", "gelu", stored=config.get("projector_hidden_act"))
     return {
         "vision": vision,
-        "connector": {**connector, "activation": activation},
+        "connector": {**connector, "activation": llava.projector_activation(facts)},
         "decoder": llava.text_section(shapes, facts, VICUNA, IMAGE_TOKEN, ("projector_n_layers",)),
         "preprocess": read_processor(vision["image_size"], PREPROCESS, facts, classes=OF_TOWERS),
     }
@@ -57,10 +58,17 @@ def _stage(stored: Section, layers: int) -> int:
         raise ArchiveError(
             "vision_config has reshape_hidden_states true or apply_layernorm false; supported: false and true"
         )
-    stages = stored.get("out_features") or [f"stage{layers}"]
-    if len(stages) != 1 or stages[0] not in [f"stage{layer}" for layer in range(1, layers + 1)]:
+    count = stored.get("num_hidden_layers", towers.LAYERS) if stored else layers
+    indices = stored.get("out_indices")
+    stages = stored.get("out_features") or [f"stage{index}" for index in indices or [count]]
+    if not isinstance(stages, list) or len(stages) != 1 or stages[0] not in [f"stage{i}" for i in range(1, layers + 1)]:
         raise ArchiveError(f"vision_config.out_features is {stages!r}; supported: one stage of stage1 to stage{layers}")
-    return int(stages[0].removeprefix("stage"))
+    stage = int(stages[0].removeprefix("stage"))
+    if indices not in (None, [stage]):
+        raise ArchiveError(f"vision_config.out_indices is {indices!r}; expected [{stage}], as out_features says")
+    if stored:
+        towers.check_layers(stored, stage, stage)
+    return stage
 
 
 def _unused(shapes: Shapes, config: Section) -> dict[str, str]:
@@ -127,6 +135,11 @@ ARCHITECTURE = Architecture(
             "decoder": {**llama.SEVEN_BILLION, "vocab_size": VOCABULARY},
         },
         model_types=("maira2",),
+        own_code=(
+            "configuration_maira2.Maira2Config",
+            "modeling_maira2.Maira2ForConditionalGeneration",
+            "processing_maira2.Maira2Processor",
+        ),
         whole_config=True,
         vocabulary=VOCABULARY,
         structure=("the report of the prior study is not given to the model: its prompt says N/A",),

@@ -65,3 +65,15 @@ def check_visible(where: str, stored: Mapping[str, Any], visible: Mapping[str, A
         found = stored.get(name)
         if found is not None and found != value:
             raise ArchiveError(f"config.json: {where}{name} is {found!r}, but the weights have {value!r}")
+
+
+def check_activation(name: str, activation: Any) -> None:
+    """Raise ArchiveError for an activation that transformers does not have.
+
+    name : of the setting in config.json
+    """
+    # Imported here because `transformers` takes seconds to import.
+    from transformers.activations import ACT2FN
+
+    if activation not in ACT2FN:
+        raise ArchiveError(f"config.json: {name} is {activation!r}, which transformers does not have")

@@ -8,7 +8,7 @@ from torch import nn
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Renames, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
-from prelim.networks.architectures.settings_check import check_known, check_visible
+from prelim.networks.architectures.settings_check import check_activation, check_known, check_visible
 
 CLIP, SIGLIP, DINOV2 = "clip_vision_model", "siglip_vision_model", "dinov2"
 
@@ -21,10 +21,13 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 _SHAPES = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_channels", "image_size", "patch_size"),
-    *("vision_use_head", "mlp_ratio", "qkv_bias", "layerscale_value", "use_swiglu_ffn", "use_mask_token"),
+    *("vision_use_head", "vocab_size", "mlp_ratio", "qkv_bias", "layerscale_value", "use_swiglu_ffn", "use_mask_token"),
 )
 _BACKBONE = ("out_features", "out_indices", "stage_names", "apply_layernorm", "reshape_hidden_states")
 """Settings that the weights show, or whose part is not used; and those of feature maps, which are read by MAIRA-2."""
+
+LAYERS = 12
+"""`num_hidden_layers` of each where a config.json lacks it."""
 
 _STRATEGIES = ("default", "full")
 _NORMS = ("layer_norm1.weight", "norm1.weight")
@@ -80,6 +83,25 @@ def count_layers(shapes: Shapes) -> int:
     return max(numbered(shapes, f".{norm}") for norm in _NORMS)
 
 
+def check_layers(stored: Mapping[str, Any], layers: int, layer: Any) -> None:
+    """Raise ArchiveError if the last layer that is used is another one by a config.json than by the weights.
+
+    stored : the tower's config.json
+    layers : of the weights, up to the last one that is used
+    layer  : vision_feature_layer
+    """
+    count = stored.get("num_hidden_layers", LAYERS)
+    if not _is_count(count) or count < layers or max(used_layers(count, layer)) != layers:
+        raise ArchiveError(
+            f"config.json: vision_config.num_hidden_layers is {count!r}, but the weights have {layers} layers up to "
+            "the last one that is used"
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def used_layers(layers: int, layer: Any) -> list[int]:
     """The layers whose outputs are used, counted from the input of the first, of a tower of `layers` layers.
 
@@ -131,6 +153,7 @@ def tower_section(
         name: facts.value(f"vision.{name}", value, stored=stored.get(name, default.get(name)))
         for name, value in published.items()
     }
+    check_activation("vision_config.hidden_act", settings["hidden_act"])
     patches = "patch_embeddings.projection" if kind == DINOV2 else "patch_embedding"
     positions = "position_embeddings" if kind == DINOV2 else "position_embedding.weight"
     width, channels, patch, _ = shapes[f"vision.embeddings.{patches}.weight"]

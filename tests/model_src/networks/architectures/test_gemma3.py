@@ -235,51 +235,6 @@ def test_wrong_parts_are_noticed(
     assert list(report.token_ids) != expected[0]
 
 
-EDITS: list[tuple[str | None, dict[str, Any], str]] = [
-    (None, {"model_type": "gemma3n"}, "model_type is 'gemma3n'"),
-    (None, {"architectures": ["Gemma3ForSequenceClassification"]}, "Gemma3ForSequenceClassification"),
-    (None, {"mm_tokens_per_image": 15}, "mm_tokens_per_image is 15"),
-    (None, {"mm_tokens_per_image": 9}, "mm_tokens_per_image is 9"),
-    (None, {"image_token_index": 9999}, "image_token_id is 9999"),
-    (None, {"tie_word_embeddings": False}, "tie_word_embeddings is False"),
-    (None, {"vision_soft_tokens": 3}, "vision_soft_tokens is 3, and this setting is not supported"),
-    (None, {"quantization_config": {"quant_method": "fp8"}}, "quant_method is 'fp8'"),
-    ("text_config", {"model_type": "gemma2"}, "text_config is of model_type 'gemma2'"),
-    ("text_config", {"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
-    ("text_config", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
-    ("text_config", {"use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
-    ("text_config", {"hidden_activation": "relu"}, "activation is 'relu'"),
-    ("text_config", {"layer_types": ["chunked_attention"] * 3}, "chunked_attention"),
-    ("text_config", {"num_hidden_layers": 4, "layer_types": None}, "missing: "),
-    ("text_config", {"head_dim": 16}, "has shape"),
-    ("text_config", {"num_experts": 4}, "text_config.num_experts is 4, and this setting is not supported"),
-    ("text_config", {"query_pre_attn_scalar": "x"}, "text_config is not that of a gemma3_text"),
-    (
-        "text_config",
-        {"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}},
-        "rope_type 'dynamic'",
-    ),
-    ("vision_config", {"model_type": "clip_vision_model"}, "vision_config is of model_type 'clip_vision_model'"),
-    ("vision_config", {"hidden_act": "none"}, "activation is 'none'"),
-    ("vision_config", {"num_register_tokens": 4}, "vision_config.num_register_tokens is 4"),
-]
-
-
-@pytest.mark.parametrize(("part", "changes", "message"), EDITS, ids=[message for _, _, message in EDITS])
-def test_other_settings_are_refused_by_name(
-    checkpoint: Path, part: str | None, changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    """A network that this project does not have is not taken for another."""
-    shutil.copytree(checkpoint, tmp_path / "checkpoint")
-    path = tmp_path / "checkpoint" / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    (config if part is None else config[part]).update(changes)
-    path.write_text(json.dumps(config), encoding="utf-8")
-
-    with pytest.raises(ArchiveError, match=message):
-        import_checkpoint("gemma3", [tmp_path / "checkpoint"], None, tmp_path / "model", "gemma3")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,4 +1,4 @@
-"""preprocessor_config.json of a LLaVA is read exactly, or refused by the name of the setting."""
+"""preprocessor_config.json is read exactly, or refused by the name of the setting."""
 
 import io
 import json
@@ -10,18 +10,22 @@ import pytest
 import torch
 from PIL import Image
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from export.checkpoints.settings import preprocessor_config, read_settings
 from prelim.errors import ArchiveError
 from prelim.images.input_config import InputConfig
 from prelim.images.preprocess import PreprocessConfig, preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
+from prelim.networks.architectures import blip, encoder_decoder, gemma3, llava
 from prelim.networks.architectures.facts import Facts
-from prelim.networks.architectures.image_processor import OF_TOWERS, read_processor
-from prelim.networks.architectures.llava import PREPROCESS
+from prelim.networks.architectures.image_processor import BIT, BLIP, GEMMA3, OF_TOWERS, VIT, read_processor
 from tests.model_src.networks.architectures.small_llava import PROCESSOR, SIDE
 
 GRAY_LEVEL = 1 / 255
@@ -57,11 +61,30 @@ READ: dict[str, dict[str, Any]] = {
     "Rad-DINO": {"image_processor_type": "BitImageProcessor", "image_mean": [0.5307] * 3, "image_std": [0.2583] * 3},
 }
 PROCESSORS = {
-    "LlavaImageProcessor": LlavaImageProcessorPil,
-    "LlavaImageProcessorFast": LlavaImageProcessorPil,
-    "SiglipImageProcessor": SiglipImageProcessorPil,
-    "BitImageProcessor": BitImageProcessorPil,
+    "CLIP": CLIPImageProcessorPil,
+    "Llava": LlavaImageProcessorPil,
+    "Siglip": SiglipImageProcessorPil,
+    "Bit": BitImageProcessorPil,
+    "ViT": ViTImageProcessorPil,
+    "DeiT": DeiTImageProcessorPil,
+    "Blip": BlipImageProcessorPil,
+    "Gemma3": Gemma3ImageProcessorPil,
 }
+"""Beginning of the class that a file names -> that class on Pillow."""
+
+SYSTEMS: dict[str, dict[str, Any]] = {
+    "llava": {"published": llava.PREPROCESS, "classes": OF_TOWERS},
+    "encoder_decoder": {"published": encoder_decoder.PREPROCESS, "classes": (*VIT, *BIT), "crop": False},
+    "blip": {"published": blip.PREPROCESS, "classes": BLIP, "crop": False},
+    "gemma3": {"published": gemma3.PREPROCESS, "classes": GEMMA3, "crop": False},
+}
+"""System -> arguments of `read_processor`."""
+
+
+def theirs(folder: Path, settings: dict[str, Any]) -> Any:
+    """The processor of a folder."""
+    named = settings.get("image_processor_type", settings.get("feature_extractor_type", "CLIP"))
+    return next(one for start, one in PROCESSORS.items() if named.startswith(start)).from_pretrained(folder)
 
 
 def image(width: int, height: int) -> bytes:
@@ -73,12 +96,14 @@ def image(width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def read(folder: Path, facts: list[Facts] | None = None) -> PreprocessConfig:
+def read(
+    folder: Path, facts: list[Facts] | None = None, *, system: str = "llava", side: int = SIDE
+) -> PreprocessConfig:
     """The section `preprocess` for the settings of a folder."""
     found = Facts(preprocessor=preprocessor_config(read_settings(folder, "model")))
     if facts is not None:
         facts.append(found)
-    return PreprocessConfig(**read_processor(SIDE, PREPROCESS, found, classes=OF_TOWERS))
+    return PreprocessConfig(**read_processor(side, facts=found, **SYSTEMS[system]))
 
 
 def write(folder: Path, settings: dict[str, Any], name: str = "preprocessor_config.json") -> None:
@@ -98,20 +123,27 @@ def test_pixel_values_are_those_of_transformers(name: str, size: tuple[int, int]
     found = torch.from_numpy(preprocess(radiograph, config))
 
     gray = Image.fromarray(np.rint(radiograph.pixels * 255).astype(np.uint8)).convert("RGB")
-    processor = PROCESSORS.get(settings.get("image_processor_type", ""), CLIPImageProcessorPil)
-    expected = processor.from_pretrained(tmp_path)(gray, return_tensors="pt")["pixel_values"][0]
+    expected = theirs(tmp_path, settings)(gray, return_tensors="pt")["pixel_values"][0]
     levels = (found - expected).abs() * torch.tensor(config.std)[:, None, None] / GRAY_LEVEL
     assert found.shape == expected.shape
     assert levels.max() <= 1.01
 
 
-REAL: dict[str, dict[str, Any]] = {
-    "CLIP": {"image_processor_type": "CLIPImageProcessor"},
-    "LLaVA, padded": {"image_processor_type": "LlavaImageProcessor", "do_pad": True},
-    "SigLIP": {"image_processor_type": "SiglipImageProcessor", "size": {"height": 384, "width": 384}},
-    "Rad-DINO": {"image_processor_type": "BitImageProcessor", "image_mean": [0.5307] * 3, "image_std": [0.2583] * 3},
+SQUARE = {"height": 384, "width": 384}
+CROPPED: dict[str, Any] = {"size": {"shortest_edge": 384}, "crop_size": SQUARE}
+RAD_DINO = {"image_mean": [0.5307] * 3, "image_std": [0.2583] * 3}
+REAL: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "Gemma 3": ("gemma3", 896, {"image_processor_type": "Gemma3ImageProcessor", "size": {"height": 896, "width": 896}}),
+    "CLIP": ("llava", 384, {"image_processor_type": "CLIPImageProcessor", **CROPPED}),
+    "LLaVA, padded": ("llava", 384, {"image_processor_type": "LlavaImageProcessor", "do_pad": True, **CROPPED}),
+    "SigLIP": ("llava", 384, {"image_processor_type": "SiglipImageProcessor", "size": SQUARE}),
+    "Rad-DINO": ("llava", 384, {"image_processor_type": "BitImageProcessor", **CROPPED, **RAD_DINO}),
+    "ViT": ("encoder_decoder", 224, {"feature_extractor_type": "ViTFeatureExtractor", "size": 224}),
+    "DeiT": ("encoder_decoder", 224, {"image_processor_type": "DeiTImageProcessor"}),
+    "DINOv2": ("encoder_decoder", 384, {"image_processor_type": "BitImageProcessor", **CROPPED}),
+    "BLIP": ("blip", 384, {"image_processor_type": "BlipImageProcessor", "size": 384}),
 }
-
+"""System, side and settings; what they lack is transformers' own default."""
 
 SAMPLED, *OTHERS = REAL
 
@@ -119,26 +151,47 @@ SAMPLED, *OTHERS = REAL
 @pytest.mark.parametrize("name", [SAMPLED, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)])
 def test_real_radiographs_are_preprocessed_as_by_transformers(name: str, shared: Path, tmp_path: Path) -> None:
     """Oblong ones of different sizes, of shared data, within a gray level of the folder's processor on Pillow."""
-    side = 384
-    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
-    settings = {**PROCESSOR, **sizes, **REAL[name]}
+    system, side, settings = REAL[name]
     write(tmp_path, settings)
-    found = Facts(preprocessor=preprocessor_config(read_settings(tmp_path, "model")))
-    config = PreprocessConfig(**read_processor(side, PREPROCESS, found, classes=OF_TOWERS))
-    processor = PROCESSORS.get(settings["image_processor_type"], CLIPImageProcessorPil).from_pretrained(tmp_path)
-    seen: set[tuple[int, int]] = set()
-    for path in sorted((shared / "data" / "open_radiology" / "images").iterdir()):
+    config = read(tmp_path, system=system, side=side)
+    processor = theirs(tmp_path, settings)
+    for path in oblong(shared / "data" / "open_radiology" / "images", 5 if name == SAMPLED else 30):
         with Image.open(path) as opened:
             gray = opened.convert("L")
-        if gray.size in seen or gray.width == gray.height:
-            continue
-        seen.add(gray.size)
         expected = processor(gray.convert("RGB"), return_tensors="np")["pixel_values"][0]
         difference = np.abs(preprocess_image(gray, config) - expected) * np.array(config.std)[:, None, None]
         assert difference.max() <= 1.01 * GRAY_LEVEL, path.name
-        if len(seen) == (30 if name != SAMPLED else 5):
+
+
+def oblong(folder: Path, count: int) -> list[Path]:
+    """Pictures of so many sizes, none of them a square, from all over a folder."""
+    found: dict[tuple[int, int], Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: path.name[::-1]):
+        with Image.open(path) as opened:
+            if opened.width != opened.height:
+                found.setdefault(opened.size, path)
+        if len(found) == count:
             break
-    assert len(seen) >= 5
+    assert len(found) == count
+    return list(found.values())
+
+
+@pytest.mark.parametrize("start", PROCESSORS)
+def test_what_a_file_lacks_is_the_default_of_its_class(start: str, tmp_path: Path) -> None:
+    """Interpolation, mean and deviation; and a size of one number is that of a square or of an edge."""
+    settings = {"image_processor_type": f"{start}ImageProcessor"}
+    if start != "DeiT":
+        settings |= {"size": SIDE, **({"crop_size": SIDE} if start in ("CLIP", "Llava", "Bit") else {})}
+    if start == "Siglip":
+        settings["size"] = {"height": SIDE, "width": SIDE}
+    write(tmp_path, settings)
+    system = {"ViT": "encoder_decoder", "DeiT": "encoder_decoder", "Blip": "blip", "Gemma3": "gemma3"}.get(start)
+    config = read(tmp_path, system=system or "llava", side=224 if start == "DeiT" else SIDE)
+    gray = Image.open(io.BytesIO(image(61, 97)))
+
+    expected = theirs(tmp_path, settings)(gray.convert("RGB"), return_tensors="np")["pixel_values"][0]
+
+    assert np.abs((preprocess_image(gray, config) - expected) * np.array(config.std)[:, None, None]).max() <= 1.01 / 255
 
 
 REFUSED: dict[str, Any] = {
@@ -175,7 +228,7 @@ def test_absent_settings_are_assumed(tmp_path: Path) -> None:
 
     config = read(tmp_path, facts)
 
-    assert config.mean == tuple(PREPROCESS["mean"])
+    assert config.mean == tuple(llava.PREPROCESS["mean"])
     assert {"preprocess.mean", "preprocess.std", "preprocess.crop_size"} <= facts[0].assumed.keys()
     assert "preprocess.resize_to" not in facts[0].assumed
 

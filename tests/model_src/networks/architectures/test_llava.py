@@ -17,7 +17,7 @@ from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG
 from prelim.archive.manifest import write_manifest
 from prelim.decoders.decoder import IMAGE
-from prelim.errors import ArchiveError, InputError
+from prelim.errors import InputError
 from prelim.generation.options import GenerationOptions
 from prelim.networks.model_folder import MODEL_CARD, read_network
 from prelim.networks.trained_decoder import serving_decoder
@@ -262,49 +262,6 @@ def test_prompt_that_does_not_count_is_noticed(
     )
     assert isinstance(report, Report)
     assert list(report.token_ids) != expected[0]
-
-
-@pytest.mark.parametrize(
-    ("part", "changes", "message"),
-    [
-        ("text_config", {"model_type": "gemma"}, "language model of model_type 'gemma'"),
-        ("vision_config", {"model_type": "siglip2_vision_model"}, "tower of model_type 'siglip2_vision_model'"),
-        ("vision_config", {"hidden_act": "none"}, "activation is 'none'"),
-        (None, {"model_type": "llava_next"}, "model_type is 'llava_next'"),
-        (None, {"projector_hidden_act": "none"}, "activation is 'none'"),
-        (None, {"image_grid_pinpoints": [[336, 672]]}, "image_grid_pinpoints is "),
-        (None, {"multimodal_projector_bias": False}, "multimodal_projector_bias is False, but the weights have True"),
-        (None, {"tie_word_embeddings": True}, "tie_word_embeddings is True, and False in text_config"),
-        (None, {"is_encoder_decoder": True}, "is_encoder_decoder is True"),
-        (None, {"image_token_index": 9999}, "image_token_id is 9999"),
-        (None, {"image_token_index": None, "image_token_id": "x"}, "image_token_index is 'x'"),
-        (None, {"vision_feature_layer": 9}, "vision_feature_layer is 9"),
-        (None, {"vision_feature_select_strategy": "cls"}, "vision_feature_select_strategy is 'cls'"),
-        ("vision_config", {"num_channels": 1}, "num_channels is 1, but the weights have 3"),
-        ("vision_config", {"image_size": 56}, "image_size is 56, but the weights have 28"),
-        ("vision_config", {"patch_size": 14}, "patch_size is 14, but the weights have 7"),
-        ("vision_config", {"intermediate_size": 41}, "intermediate_size is 41, but the weights have 40"),
-        ("vision_config", {"hidden_size": 48}, "hidden_size is 48, but the weights have 24"),
-        ("vision_config", {"rope_theta": 100.0}, "rope_theta is 100.0, and this setting is not supported"),
-        ("vision_config", {"chunk_size_feed_forward": 2}, "chunk_size_feed_forward is 2"),
-        ("text_config", {"num_hidden_layers": 3}, "num_hidden_layers = 3"),
-        ("text_config", {"vocab_size": 99}, "vocab_size is 99, but the weights have"),
-        ("text_config", {"logit_scale": 2.0}, "logit_scale is 2.0, and this setting is not supported"),
-        ("text_config", {"is_decoder": True}, "text_config.is_decoder is True"),
-        ("text_config", {"num_attention_heads": 5}, "num_attention_heads is 5"),
-    ],
-)
-def test_other_parts_are_refused_by_name(
-    original: Any, part: str | None, changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    """A network that this project does not have is not taken for another."""
-    path = save_llava(original, tmp_path / "checkpoint") / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    (config if part is None else config[part]).update(changes)
-    path.write_text(json.dumps(config), encoding="utf-8")
-
-    with pytest.raises(ArchiveError, match=message):
-        import_checkpoint("llava", [tmp_path / "checkpoint"], None, tmp_path / "model", "llava")
 
 
 def test_several_images_equal_generate(original: Any, folder: Path, generator: ReportGenerator) -> None:

@@ -1,0 +1,303 @@
+"""Folders of several families, and edits of their config.json: which are refused, and which are computed.
+
+A family joins with an entry of FAMILIES.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    BlipForConditionalGeneration,
+    Gemma3ForConditionalGeneration,
+    LlavaForConditionalGeneration,
+    VisionEncoderDecoderModel,
+)
+
+from prelim.decoders.decoder import IMAGE
+from prelim.networks.trained_decoder import serving_decoder
+from tests.model_src.networks.architectures import small_blip as blip
+from tests.model_src.networks.architectures import small_encoder_decoder as ved
+from tests.model_src.networks.architectures import small_gemma3 as gemma3
+from tests.model_src.networks.architectures import small_llava as llava
+from tests.model_src.networks.architectures import small_maira2 as maira2
+
+Edit = tuple[str, Any]
+"""Path of a setting in config.json, its parts joined by dots, and its new value; DROP leaves it out."""
+
+DROP = object()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Folders of one kind.
+
+    save     : writes a folder
+    original : reads it with transformers
+    logits   : of that model and of the imported network, for some fixed inputs
+    refused  : edits that must be refused by the setting's name
+    computed : edits after which both models must give the same logits
+    within   : largest difference of these
+    """
+
+    save: Callable[[Path], Any]
+    original: Callable[[Path], Any]
+    logits: Callable[[Any, Any], tuple[Tensor, Tensor]]
+    refused: tuple[Edit, ...]
+    computed: tuple[Edit, ...]
+    within: float = 1e-9
+
+
+def ved_logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
+    """By teacher forcing."""
+    torch.manual_seed(1)
+    pixels, ids = torch.randn(2, 3, ved.SIDE, ved.SIDE), torch.randint(3, ved.VOCABULARY, (2, 9))
+    embeds = network.connector(network.vision(pixels))
+    found = network.decoder.teacher_forcing(embeds, ids[:, :1], torch.cat([ids[:, 1:], ids[:, :1]], dim=1))
+    return original(**ved.image_inputs(original, pixels), decoder_input_ids=ids).logits, found
+
+
+def blip_logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
+    """By teacher forcing, in 64 bits: BLIP's own attention sums in another order."""
+    torch.manual_seed(1)
+    original, network = original.double(), network.double()
+    pixels, ids = torch.randn(2, 3, blip.SIDE, blip.SIDE).double(), torch.randint(3, blip.VOCABULARY, (2, 9))
+    embeds = network.connector(network.vision(pixels))
+    found = network.decoder.teacher_forcing(embeds, ids[:, :1], torch.cat([ids[:, 1:], ids[:, :1]], dim=1))
+    return original(pixel_values=pixels, input_ids=ids).logits, found
+
+
+def with_images(
+    image_token: int, vocabulary: int, side: int, **types: bool
+) -> Callable[[Any, Any], tuple[Tensor, Tensor]]:
+    """Image embeddings, and logits of a text with two images, as they are trained and as they are served."""
+
+    def logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(1)
+        pixels, report = torch.randn(2, 3, side, side), torch.arange(20)[None] * 7 % (vocabulary - 7)
+        images = torch.stack(list(original.model.get_image_features(pixels).pooler_output))
+        image = [image_token] * images.shape[1]
+        ids = torch.tensor([[1, 5, *image, 6, 7, *image, 8]])
+        whole = torch.cat([ids, report[:, :-1]], dim=1)
+        given = {"token_type_ids": (whole == image_token).long()} if types else {}
+        expected = original(input_ids=whole, pixel_values=pixels, **given).logits[:, ids.shape[1] - 1 :]
+        embeds, prompt = network.connector(network.vision(pixels)), torch.tensor([[1, 5, IMAGE, 6, 7, IMAGE, 8]])
+        found = [
+            decoder.teacher_forcing(embeds.flatten(0, 1)[None], prompt, report)
+            for decoder in (network.decoder, serving_decoder(network.decoder))
+        ]
+        parts = ((images, expected, expected), (embeds, *found))
+        theirs, ours = (torch.cat([part.flatten() for part in three]) for three in parts)
+        return theirs, ours
+
+    return logits
+
+
+FAMILIES: Mapping[str, Family] = {
+    "encoder_decoder": Family(
+        save=lambda path: ved.save_encoder_decoder(ved.small_encoder_decoder("swinv2", "bert"), path),
+        original=lambda path: VisionEncoderDecoderModel.from_pretrained(path).eval(),
+        logits=ved_logits,
+        refused=(
+            ("model_type", "blip"),
+            ("vision_scale", 2),
+            ("tie_encoder_decoder", True),
+            ("encoder.model_type", "beit"),
+            ("encoder.use_mask_token", True),
+            ("encoder.num_channels", 1),
+            ("encoder.image_size", [32, 64]),
+            ("encoder.hidden_size", 99),
+            ("encoder.pretrained_window_sizes", [0]),
+            ("encoder.window_shift", 2),
+            ("decoder.model_type", "roberta"),
+            ("decoder.hidden_act", "quick_gelu"),
+            ("decoder.num_attention_heads", 5),
+            ("decoder.cross_attention_hidden_size", 16),
+            ("decoder.add_cross_attention", False),
+            ("decoder.position_embedding_type", "relative_key"),
+            ("decoder.layer_scale", 0.1),
+            ("decoder.rope_theta", 10000.0),
+            ("decoder.pruned_heads", {"0": [1]}),
+        ),
+        computed=(
+            ("decoder.layer_norm_eps", 1e-3),
+            ("decoder.hidden_act", "relu"),
+            ("decoder.num_attention_heads", 2),
+            ("decoder.layer_norm_eps", DROP),
+            ("decoder.attention_probs_dropout_prob", 0.4),
+            ("encoder.layer_norm_eps", 1e-3),
+            ("encoder.window_size", 2),
+            ("encoder.hidden_act", "relu"),
+            ("encoder.pretrained_window_sizes", [8, 8]),
+            ("encoder.drop_path_rate", 0.5),
+        ),
+    ),
+    "blip": Family(
+        save=lambda path: blip.save_blip(blip.small_blip(), path),
+        original=lambda path: BlipForConditionalGeneration.from_pretrained(path).eval(),
+        logits=blip_logits,
+        refused=(
+            ("model_type", "blip-2"),
+            ("itm_weight", 0.5),
+            ("tie_encoder_decoder", True),
+            ("vision_config.model_type", "clip_vision_model"),
+            ("vision_config.image_size", [32, 64]),
+            ("vision_config.hidden_act", "none"),
+            ("vision_config.rope_theta", 100.0),
+            ("text_config.model_type", "bert"),
+            ("text_config.hidden_act", "quick_gelu"),
+            ("text_config.num_attention_heads", 5),
+            ("text_config.is_decoder", False),
+            ("text_config.chunk_size_feed_forward", 2),
+            ("text_config.position_embedding_type", "relative_key"),
+            ("text_config.layer_scale", 0.1),
+        ),
+        computed=(
+            ("text_config.layer_norm_eps", 1e-3),
+            ("text_config.num_attention_heads", 4),
+            ("text_config.hidden_dropout_prob", 0.4),
+            ("vision_config.layer_norm_eps", 1e-3),
+            ("vision_config.num_attention_heads", 4),
+            ("vision_config.hidden_act", "relu"),
+        ),
+    ),
+    "gemma3": Family(
+        save=lambda path: gemma3.save_gemma3(gemma3.small_gemma3(), path),
+        original=lambda path: Gemma3ForConditionalGeneration.from_pretrained(path).eval(),
+        logits=with_images(gemma3.IMAGE_TOKEN, gemma3.VOCABULARY, gemma3.SIDE, types=True),
+        refused=(
+            ("model_type", "gemma3n"),
+            ("architectures", ["Gemma3ForSequenceClassification"]),
+            ("mm_tokens_per_image", 15),
+            ("image_token_index", 9999),
+            ("tie_word_embeddings", False),
+            ("tie_word_embeddings", None),
+            ("vision_soft_tokens", 3),
+            ("quantization_config.quant_method", "fp8"),
+            ("text_config.model_type", "gemma2"),
+            ("text_config.final_logit_softcapping", 30.0),
+            ("text_config.attn_logit_softcapping", 50.0),
+            ("text_config.use_bidirectional_attention", True),
+            ("text_config.hidden_activation", "relu6"),
+            ("text_config.layer_types", ["chunked_attention"] * 3),
+            ("text_config.num_hidden_layers", 2),
+            ("text_config.num_attention_heads", 8),
+            ("text_config.num_key_value_heads", 1),
+            ("text_config.head_dim", 16),
+            ("text_config.attention_bias", True),
+            ("text_config.num_experts", 4),
+            ("text_config.query_pre_attn_scalar", "x"),
+            ("text_config.rope_parameters", {"full_attention": {"rope_type": "dynamic", "factor": 2.0}}),
+            ("vision_config.model_type", "clip_vision_model"),
+            ("vision_config.hidden_act", "none"),
+            ("vision_config.num_hidden_layers", 1),
+            ("vision_config.num_hidden_layers", DROP),
+            ("vision_config.image_size", 64),
+            ("vision_config.num_register_tokens", 4),
+        ),
+        computed=(
+            ("text_config.rms_norm_eps", 1e-3),
+            ("text_config.sliding_window", 3),
+            ("text_config.query_pre_attn_scalar", 9),
+            ("text_config.layer_types", ["full_attention", "sliding_attention", "full_attention"]),
+            ("text_config.hidden_activation", "gelu"),
+            ("vision_config.num_attention_heads", 4),
+            ("vision_config.layer_norm_eps", 1e-3),
+        ),
+        within=1e-4,
+    ),
+    "llava": Family(
+        save=lambda path: llava.save_llava(llava.small_llava(), path),
+        original=lambda path: LlavaForConditionalGeneration.from_pretrained(path).eval(),
+        logits=with_images(llava.IMAGE_TOKEN, llava.VOCABULARY, llava.SIDE),
+        refused=(
+            ("model_type", "llava_next"),
+            ("architectures", ["LlavaNextForConditionalGeneration"]),
+            ("auto_map", {"AutoModel": "modeling.Model"}),
+            ("is_encoder_decoder", True),
+            ("tie_word_embeddings", True),
+            ("image_token_index", -1),
+            ("image_grid_pinpoints", [[336, 672]]),
+            ("projector_hidden_act", "tanh"),
+            ("multimodal_projector_bias", False),
+            ("vision_feature_layer", 9),
+            ("vision_feature_select_strategy", "cls"),
+            ("vision_config.model_type", "beit"),
+            ("vision_config.hidden_act", "none"),
+            ("vision_config.num_hidden_layers", 3),
+            ("vision_config.num_hidden_layers", 6),
+            ("vision_config.num_hidden_layers", DROP),
+            ("vision_config.intermediate_size", 41),
+            ("vision_config.hidden_size", 48),
+            ("vision_config.image_size", 56),
+            ("vision_config.patch_size", 14),
+            ("vision_config.chunk_size_feed_forward", 2),
+            ("vision_config.num_channels", 1),
+            ("vision_config.layer_scale", 0.1),
+            ("text_config.model_type", "gemma"),
+            ("text_config.num_hidden_layers", 3),
+            ("text_config.num_attention_heads", 5),
+            ("text_config.num_key_value_heads", 4),
+            ("text_config.vocab_size", 10),
+            ("text_config.hidden_act", "tanh"),
+            ("text_config.rope_parameters", {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
+            ("text_config.residual_multiplier", 0.2),
+            ("text_config.tie_word_embeddings", True),
+        ),
+        computed=(
+            ("text_config.rms_norm_eps", 1e-3),
+            ("text_config.rope_parameters", {"rope_type": "default", "rope_theta": 500.0}),
+            ("text_config.pretraining_tp", 2),
+            ("text_config.sliding_window", 3),
+            ("vision_config.num_attention_heads", 4),
+            ("vision_config.hidden_act", "gelu"),
+            ("vision_config.vocab_size", 32000),
+            ("vision_feature_layer", 2),
+            ("projector_hidden_act", "relu"),
+        ),
+        within=1e-4,
+    ),
+    "maira2": Family(
+        save=lambda path: maira2.save_maira2(maira2.small_maira2(), path),
+        original=maira2.read_maira2,
+        logits=with_images(llava.IMAGE_TOKEN, llava.VOCABULARY, llava.SIDE),
+        refused=(
+            ("model_type", "maira3"),
+            ("auto_map", {"AutoModel": "modeling_maira2.Other"}),
+            ("image_token_index", 10_000),
+            ("projector_n_layers", 3),
+            ("projector_hidden_act", "tanh"),
+            ("projector_norm", True),
+            ("vision_feature_layer", -2),
+            ("vision_feature_select_strategy", "none"),
+            ("vision_config.model_type", "clip_vision_model"),
+            ("vision_config.out_features", ["stage2", "stage4"]),
+            ("vision_config.out_features", ["stem"]),
+            ("vision_config.out_indices", [2]),
+            ("vision_config.num_hidden_layers", 3),
+            ("vision_config.num_hidden_layers", 2),
+            ("vision_config.reshape_hidden_states", True),
+            ("vision_config.apply_layernorm", False),
+            ("vision_config.use_swiglu_ffn", True),
+            ("vision_config.qkv_bias", False),
+            ("vision_config.mlp_ratio", 4),
+            ("vision_config.num_register_tokens", 4),
+            ("text_config.model_type", "phi3"),
+            ("text_config.num_key_value_heads", 1),
+            ("text_config.attention_multiplier", 0.1),
+        ),
+        computed=(
+            ("vision_config.layer_norm_eps", 1e-3),
+            ("vision_config.hidden_act", "relu"),
+            ("vision_config.num_attention_heads", 4),
+            ("vision_config.layerscale_value", 0.1),
+            ("vision_config.out_features", ["stage3"]),
+            ("projector_hidden_act", "relu"),
+            ("text_config.rms_norm_eps", 1e-3),
+        ),
+        within=1e-4,
+    ),
+}
