@@ -191,10 +191,12 @@ def main() -> None:
 def _machine(gflops: float | None, gbs: float | None, precision: str) -> Machine:
     """The machine with these rates; what is not given is measured."""
     kinds = {"fp32", PRODUCTS[family(precision)]}
-    here = None if gflops and gbs else measure_machine(kinds)
-    operations = {kind: 1e9 * gflops * _FASTER[kind] for kind in kinds} if gflops else here.operations
+    given = {kind: 1e9 * (gflops or 0) * _FASTER[kind] for kind in kinds}
+    if gflops and gbs:
+        return Machine(1e9 * gbs, 1e9 * gbs, given)
+    here = measure_machine(kinds)
     bandwidth = 1e9 * gbs if gbs else here.bandwidth
-    return Machine(bandwidth, bandwidth, operations)
+    return Machine(bandwidth, bandwidth, given if gflops else here.operations)
 
 
 def _rate(given: str) -> float:

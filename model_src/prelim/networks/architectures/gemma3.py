@@ -236,6 +236,8 @@ ARCHITECTURE = Architecture(
                 "layers": 27,
                 "feedforward": 4304,
                 "features": [27],
+                "class_token": True,
+                "final_norm": True,
             },
             "connector": {"in_width": 1152, "out_width": 2560},
             "decoder": {

@@ -28,8 +28,8 @@ _PADDING = "Llava"
 _EDGE = ("CLIP", "Llava", "Bit", "Siglip")
 """Beginnings of the classes for which a size of one number is that of the shorter edge; for others it is a square."""
 
-_LARGER = {"DeiT": 256}
-"""Beginnings of the classes that resize to another size than that of the tower unless the settings say otherwise."""
+_SIZES, _SIZE = {"DeiT": 256, "Blip": 384}, 224
+"""Beginnings of classes -> the size that transformers takes for a file without one, and that of other classes."""
 
 _HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 _OF_CLIP = {
@@ -139,7 +139,7 @@ def processed_side(facts: Facts, classes: Sequence[str], default: Any) -> int:
 
 def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool, square: bool, name: str) -> Section:
     """`resize` and `resize_to`; `square` says what a size of one number is."""
-    default = next((edge for start, edge in _LARGER.items() if name.startswith(start)), side)
+    default = next((edge for start, edge in _SIZES.items() if name.startswith(start)), _SIZE)
     size = facts.value("preprocess.resize_to", default, stored=stored.get("size"))
     if _is_edge(size):
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
