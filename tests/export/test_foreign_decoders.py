@@ -286,7 +286,7 @@ VARIANTS = {
         saved("llama", {"tie_word_embeddings": False}, tie_word_embeddings=True), refused=r"missing: lm_head\.weight"
     ),
     "words tied wrongly": Variant(saved("llama", {"tie_word_embeddings": True}), refused="lm_head.weight differs"),
-    "another activation": Variant(saved("llama", hidden_act="relu"), refused="activation is 'relu'"),
+    "another activation": Variant(saved("llama", hidden_act="relu"), refused="hidden_act is 'relu'"),
     "dynamic positions": Variant(
         saved("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),
         refused="rope_type 'dynamic'",

@@ -1,0 +1,38 @@
+"""The table of docs/import.md has the figures of `export.plan`."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from export.plan import footprint_of, plan
+from prelim.networks.machine import Machine
+
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "import.md"
+GBS, GFLOPS = 37.5, 200
+ROW = re.compile(
+    r"^\| [^|]+ \| `(\w+)` \| `(\w+)` \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ", re.MULTILINE
+)
+ROWS = ROW.findall(TABLE.read_text(encoding="utf-8"))
+
+
+def figures(system: str, precision: str) -> list[str]:
+    """What a row says: disk, memory of a worker and of packaging, time of an image and of a step."""
+    _, needs = footprint_of([], system, precision)
+    operations = {kind: times * GFLOPS * 1e9 for kind, times in (("fp32", 1), ("bf16", 2), ("int8", 4))}
+    found = plan(needs, Machine(GBS * 1e9, GBS * 1e9, operations), precision, 1)
+    sizes = [f"{size / 1e9:.1f} GB" for size in (found.archive, found.worker, found.packaging)]
+    return [*sizes, f"{found.image:.1f} s", f"{1e3 * found.step:.0f} ms"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} {row[1]}")
+def test_rows_are_those_of_the_plan(row: tuple[str, ...]) -> None:
+    """For the systems in their published size, and the machine that the text names."""
+    system, precision, *written = row
+
+    assert written == figures(system, precision)
+
+
+def test_table_has_the_systems_of_transformers() -> None:
+    """Each with the command that imports it."""
+    assert {row[0] for row in ROWS} == {"encoder_decoder", "blip", "llava", "maira2", "llava_mistral", "gemma3"}
