@@ -57,7 +57,10 @@ def describe(archive: Path) -> dict[str, Any]:
         "version": config["version"],
         "hashes": [{"alg": "SHA-256", "content": sha256_of(archive)}],
         "licenses": [license_of(config["licence"])],
-        "properties": [{"name": "prelim:manifest-sha256", "value": manifest.sha256}],
+        "properties": [
+            {"name": "prelim:manifest-sha256", "value": manifest.sha256},
+            {"name": "prelim:use", "value": config["use"]},
+        ],
         "modelCard": describe_model(config, card, [data["bom-ref"] for data in datasets]),
     }
     files = list(list_files(manifest))

@@ -7,6 +7,10 @@
 Every key of the checkpoint is used, or printed as ignored with the reason; a missing or mis-shaped key is an error.
 What the files do not show is given by an option (--set decoder.heads=8), or printed and written to the card as assumed.
 An argument that is not a local file or folder is the name of a model on the hub: OWNER/NAME or OWNER/NAME@REVISION.
+
+    --license "Llama 2 Community License" --use research --terms LICENSE.txt USE_POLICY.md
+
+states the terms of the weights, where the folder does not. Missing ones are a GAP on the model card.
 """
 
 import argparse
@@ -28,18 +32,22 @@ from export.checkpoints.published_weights import convert_weights, fit_shapes, ga
 from export.checkpoints.record import ImportRecord
 from export.checkpoints.settings import model_config, preprocessor_config
 from export.checkpoints.special_tokens import check_vocabulary, special_tokens
+from export.checkpoints.terms import GivenTerms, find_documents, settle_terms
 from export.checkpoints.tied_embeddings import tie_embeddings, untie_embeddings
 from export.tokenizers.chat_template import ImageWords, templated_prompt
+from export.tokenizers.output_marks import find_output
 from export.tokenizers.read import read_tokenizer, vocabulary_size
 from export.tokenizers.tokenizer_source import tokenizer_source
 from prelim.archive.archive import CONFIG, TOKENIZER, WEIGHTS
 from prelim.archive.model_config import ModelConfig
+from prelim.archive.terms import USES
 from prelim.decoders.weights_file import Weights, write_weights
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network, Published, Section
 from prelim.networks.architectures.facts import Facts
 from prelim.networks.model_folder import build_network
+from prelim.networks.terms import find_gaps, write_terms
 from terminal.arguments import CommandLine
 
 
@@ -53,6 +61,7 @@ def import_checkpoint(
     keep_adapter: bool = False,
     overwrite: bool = False,
     options: Mapping[str, Any] | None = None,
+    terms: GivenTerms | None = None,
 ) -> None:
     """Write the model folder of a published checkpoint; an existing model card is not overwritten.
 
@@ -64,9 +73,10 @@ def import_checkpoint(
     keep_adapter : keep low-rank adapters separate instead of merging them into their layers
     overwrite    : replace a model.yaml that differs from the one of this import
     options      : name in model.yaml, such as `decoder.heads` -> value that the files do not show
+    terms        : of the weights, where the folder does not state them or others hold
 
-    Raises ArchiveError for an unknown system, a file that is unavailable or unreadable, missing or mis-shaped keys, and
-    a model that is not the system's.
+    Raises ArchiveError for an unknown system, a file that is unavailable or unreadable, missing or mis-shaped keys, a
+    model that is not the system's, and a use that the license does not allow.
     """
     if system not in ARCHITECTURES:
         raise ArchiveError(f"system is {system!r}; known: {', '.join(ARCHITECTURES)}")
@@ -74,7 +84,11 @@ def import_checkpoint(
     published = ARCHITECTURES[system].published
     vocabulary = None if tokenizer is None else tokenizer_source(published.tokenizer, tokenizer)
     sources = [checkpoint_source(given) for given in checkpoint]
-    _check_sources(out, [*sources, *([] if vocabulary is None else [vocabulary])])
+    everything = [*sources, *([] if vocabulary is None else [vocabulary])]
+    _check_sources(out, everything)
+    terms = terms or GivenTerms()
+    folders = [(source.label, source.folder) for source in sources if source.folder is not None]
+    license_name, use, assumed_terms = settle_terms(published, terms, folders)
     record = ImportRecord()
     described = describe(system, sources, name, record, keep_adapter=keep_adapter, options=options)
     config, weights = described.config, described.weights
@@ -83,14 +97,34 @@ def import_checkpoint(
         served = _read_tokenizer(published, vocabulary, config, record)
         if described.by_template:
             templated = _with_template(published, vocabulary, config, served, record)
+        if published.whole_config:
+            places = [source.folder for source in everything if source.folder is not None]
+            templated = replace(templated, output=find_output(places, served, templated.prompt, record))
     record.assume_published(
-        published, described.facts, described.stored | ({"prompt"} if templated is not config else set())
+        published, described.facts, described.stored | ({"prompt"} if templated.prompt is not config.prompt else set())
     )
-    config = templated
+    for text in assumed_terms:
+        record.assume(text)
+    config = replace(templated, licence=license_name, use=use)
     _check_edited(out / CONFIG, config, overwrite=overwrite)
     _write(out, config, weights, served)
-    write_card(out, published, weights, record, [*sources, *([] if vocabulary is None else [vocabulary])])
+    write_terms(
+        out,
+        license_name,
+        find_documents(terms, [source.folder for source in everything if source.folder is not None]),
+        CHANGE,
+    )
+    write_card(out, published, weights, record, everything)
+    for gap in find_gaps(license_name, use, out):
+        print(f"GAP: {gap}")
     print(f"{out}: {len(weights)} tensors used, {len(record.ignored)} ignored, {len(record.assumed)} assumptions")
+
+
+CHANGE = (
+    "The import of Prelim changed the published files: names, layout and file format of the weights. MODEL_CARD.md has "
+    "the details."
+)
+"""For terms that ask for a mark of modification."""
 
 
 @dataclass(frozen=True)
@@ -292,6 +326,13 @@ def main() -> None:
         help="a value that the files do not show, such as decoder.heads=8; without it the published model's is assumed",
     )
     parser.add_argument("--name", help="name of the model; default: the name of the folder")
+    parser.add_argument("--license", help="of the weights, by its name")
+    parser.add_argument(
+        "--use", choices=USES, help="what the license allows; default: its limit, if it has a known one"
+    )
+    parser.add_argument(
+        "--terms", type=Path, nargs="+", default=[], metavar="FILE", help="documents that must travel with the weights"
+    )
     arguments = parser.parse_args()
     try:
         import_checkpoint(
@@ -303,6 +344,7 @@ def main() -> None:
             keep_adapter=arguments.keep_adapter,
             overwrite=arguments.overwrite,
             options=dict(arguments.options),
+            terms=GivenTerms(arguments.license, arguments.use, tuple(arguments.terms)),
         )
     except ArchiveError as error:
         sys.exit(f"{error}")

@@ -31,6 +31,7 @@ from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
 from prelim.archive.model_config import AUTO, ModelConfig
 from prelim.archive.signature import Signer
+from prelim.archive.terms import TERMS
 from prelim.decoders.precision import Moments
 from prelim.decoders.weights_file import write_weights
 from prelim.encoding.gate import require_gate
@@ -38,6 +39,7 @@ from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.card_section import write_section
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
+from prelim.networks.terms import check_use, describe_terms, find_gaps, list_documents
 from prelim.networks.trained_decoder import Trainable, for_serving
 from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
@@ -149,9 +151,9 @@ def write_archive(
     images   : folder of radiographs, for models whose precision is `auto`
     returns  : path of the archive, `<store>/<name>.mar` or `<store>/<name>_dynamic.mar`
 
-    Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, for
-    numbers of slots or workers that are not possible, and for several workers with in-flight batching, which
-    TorchServe does not support (docs/decisions/0009).
+    Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, for a
+    use that the license does not allow, for numbers of slots or workers that are not possible, and for several workers
+    with in-flight batching, which TorchServe does not support (docs/decisions/0009).
     """
     for what, number, most in (("slots", slots, MAX_SLOTS), ("workers", workers, MAX_WORKERS)):
         if not 1 <= number <= most:
@@ -161,14 +163,19 @@ def write_archive(
             f"workers is {workers} with in-flight batching; only dynamic batching supports more than one"
         )
     model, moments = settle_precision(read_model_folder(model_folder, decoder_as_stored=True), images)
+    check_use(model.config.licence, model.config.use, f"{model_folder / CONFIG}: use")
     name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
     with tempfile.TemporaryDirectory() as temporary:
         extra, exported = Path(temporary, "extra"), Path(temporary, "exported")
         extra.mkdir()
         exported.mkdir()
         write_model_files(model, extra, moments)
+        _copy_terms(model.config, model_folder, extra)
         if (model_folder / MODEL_CARD).is_file():
             shutil.copy(model_folder / MODEL_CARD, extra)
+            write_section(
+                extra / MODEL_CARD, "terms", describe_terms(model.config.licence, model.config.use, model_folder)
+            )
             if model.config.chosen_precision is not None:
                 write_section(extra / MODEL_CARD, "precision", f"{describe(model.config.chosen_precision)}\n")
         shutil.copytree(ROOT / "handlers", extra / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
@@ -179,6 +186,15 @@ def write_archive(
         store.mkdir(parents=True, exist_ok=True)
         write_manifest(exported / name)
         return write_mar(exported / name, store / f"{name}.mar")
+
+
+def _copy_terms(config: ModelConfig, model_folder: Path, extra: Path) -> None:
+    """Copy the documents that travel with the weights, and print what is missing."""
+    for document in list_documents(model_folder):
+        (extra / TERMS).mkdir(exist_ok=True)
+        shutil.copyfile(document, extra / TERMS / document.name)
+    for gap in find_gaps(config.licence, config.use, model_folder):
+        print(f"GAP: {gap}")
 
 
 def _serving_config(batching: str, slots: int, workers: int) -> str:

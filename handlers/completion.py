@@ -42,7 +42,10 @@ FIXED: dict[str, tuple[Any, ...]] = {
 UNREAD = ("user", "metadata", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
 """Members that are not about the answer."""
 
-OTHERS = ("model", "messages", "stream", "stream_options", "logprobs", "response_format", "roles", *CONTEXT)
+OTHERS = (
+    *("model", "messages", "stream", "stream_options", "logprobs", "response_format", "roles", "return_reasoning"),
+    *CONTEXT,
+)
 
 _DATA_URI = re.compile(
     rb'"(?:url"[ \t\r\n]*:[ \t\r\n]*"(?=data:)|[a-z_]{1,32}"[ \t\r\n]*:[ \t\r\n]*"(?=data:[^",]{0,255};base64,))',
@@ -89,6 +92,7 @@ def read_completion(row: Mapping[str, Any], headers: Mapping[str, Any], generato
         context=context_of(members),
         options=options,
         return_logprobs=boolean("logprobs", members.get("logprobs", False)),
+        return_reasoning=boolean("return_reasoning", members.get("return_reasoning", False)),
     )
     request.check()
     return Exchange(request, stream=stream, completion=completion, queued_ms=queued_ms(headers))

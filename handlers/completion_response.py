@@ -19,7 +19,7 @@ from prelim.report_generator import ReportGenerator
 
 EVENTS = "text/event-stream"
 
-ABOUT = ("status", "sections", "sentences", "model", "warnings", "timing_ms", "request_id")
+ABOUT = ("status", "sections", "sentences", "regions", "reasoning", "model", "warnings", "timing_ms", "request_id")
 """Members of an answer to /predictions that OpenAI's objects have no place for."""
 
 

@@ -62,7 +62,7 @@ class ReportHandler:
                 max_new_tokens=self.settings.max_new_tokens,
             )
             generator, config = self.generator, self.generator.config
-            self.model = ServedModel(config.name, config.version, config.architecture, generator.sha256)
+            self.model = ServedModel.of(config, generator.sha256)
             self.auditor = Auditor.of_site(os.environ, self.model, config.generation, self.settings, device)
         except (ArchiveError, AuditError) as error:
             raise RuntimeError(str(error)) from None

@@ -43,7 +43,7 @@ MAX_QUEUE_S = 3600.0
 NUMBERED = tuple(f"image_{i}" for i in range(2, MAX_IMAGES + 1))
 """Form parts and gRPC inputs with further images; TorchServe passes on only the last of several parts of one name."""
 
-FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention", "return_image")
+FLAGS = ("stream", "return_token_ids", "return_logprobs", "return_attention", "return_image", "return_reasoning")
 """What else a request may ask for: true or false, as a field or in `options`."""
 
 SENT = 'the body, as a part `image` of a form, or as JSON {"image": base64} or {"image_features": [[...]]}'
@@ -93,6 +93,7 @@ def read_request(
         return_attention=flags["return_attention"],
         return_logprobs=flags["return_logprobs"],
         return_image=flags["return_image"],
+        return_reasoning=flags["return_reasoning"],
     )
     request.check(SENT)
     return Exchange(

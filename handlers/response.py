@@ -14,7 +14,9 @@ from typing import Any, Protocol
 
 from handlers.exchange import Exchange
 from handlers.failure import Failure
-from prelim.report import Report
+from prelim.archive.model_config import ModelConfig
+from prelim.archive.terms import GAP
+from prelim.report import Alternative, Region, Report
 
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
@@ -25,12 +27,22 @@ _LINE_ENDS = str.maketrans({end: f"\\u{ord(end):04x}" for end in "\x85\u2028\u20
 
 @dataclass(frozen=True)
 class ServedModel:
-    """Which model wrote a report: the `model` of an answer."""
+    """Which model wrote a report: the `model` of an answer.
+
+    `licence` and `use` are those of its weights, as in its model.yaml.
+    """
 
     name: str
     version: str
     architecture: str
     sha256: str
+    licence: str = GAP
+    use: str = GAP
+
+    @classmethod
+    def of(cls, config: ModelConfig, sha256: str) -> "ServedModel":
+        """The model of an archive with this model.yaml and manifest."""
+        return cls(config.name, config.version, config.architecture, sha256, config.licence, config.use)
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ def text_chunk(text: str, exchange: Exchange, model: ServedModel) -> bytes:
 
 def report_contents(report: Report, exchange: Exchange, model: ServedModel) -> dict[str, Any]:
     """What every answer says of a report, whatever the request asked for."""
-    contents = {
+    contents: dict[str, Any] = {
         "report": report.text,
         "sections": {"findings": report.findings, "impression": report.impression},
         "status": report.status,
@@ -101,6 +113,20 @@ def report_contents(report: Report, exchange: Exchange, model: ServedModel) -> d
     }
     if report.sentences is not None:
         contents["sentences"] = [dataclasses.asdict(sentence) for sentence in report.sentences]
+    sequences: list[Report | Alternative] = [report, *report.alternatives]
+    for sequence, of_sequence in zip(sequences, [contents, *contents["alternatives"]], strict=True):
+        if sequence.regions is not None:
+            of_sequence["regions"] = [region_contents(region) for region in sequence.regions]
+        if sequence.reasoning is not None:
+            of_sequence["reasoning"] = sequence.reasoning
+    return contents
+
+
+def region_contents(region: Region) -> dict[str, Any]:
+    """What is answered of a region; pixels to a hundredth."""
+    contents = dataclasses.asdict(region)
+    contents["picture_box"] = _round(list(region.picture_box))
+    contents["box"] = None if region.box is None else [round(side, 2) for side in region.box]
     return contents
 
 

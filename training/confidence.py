@@ -68,7 +68,9 @@ def read(model: Model, data: EvaluationData, folder: Path, arguments: argparse.N
     studies = zip(data.studies, run.reports, run.written, judges(data, folder), strict=True)
     for i, (study, report, hypothesis, is_wrong) in enumerate(studies):
         distance = None if distances is None else distances[i]
-        for sentence, of_sentence in read_sentences(report, hypothesis, runner.detokenize, distance):
+        for sentence, of_sentence in read_sentences(
+            report, hypothesis, runner.detokenize, distance, runner.places(hypothesis)
+        ):
             if (judged := is_wrong(sentence)) is not None:
                 inputs.append(of_sentence)
                 wrong.append(judged)

@@ -29,10 +29,12 @@ from tqdm import tqdm
 
 from prelim.decoders.decoder import PADDING
 from prelim.errors import PrelimError
+from prelim.networks.terms import write_terms
 from training.data.batches import Batch
 from training.data.seeds import seed_of
 from training.datasets.trained_on import name_weights, write_trained_on
 from training.network.optimization import Average, learning_rate, make_optimizer
+from training.network.starting_model import CHANGE, starting_documents
 from training.network.trainable import adapter_section, parameter_count, plain_weights, train_mode
 from training.run.board import Board
 from training.run.curves import plot_curves
@@ -255,6 +257,7 @@ def finish(settings: Settings, prepared: Prepared, average: Average | None, prog
     if settings.lora.rank:
         weights = plain_weights(objective.network, keep_adapters=settings.lora.keep)
     write_folder(out, description, weights, prepared.model.tokenizer, settings.run.dtype)
+    write_terms(out, prepared.model.config.licence, starting_documents(settings), CHANGE)
     write_trained_on(out, record_studies(settings, prepared))
     write_card(settings, prepared.model.config, progress, prepared.counts, parameter_count(objective.network))
     summary = {

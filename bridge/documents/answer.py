@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bridge.documents.draft import plain
+from bridge.documents.draft import NOT_STATED, plain
 from prelim_client.answers import Answer
 
 MODEL = ("name", "version", "architecture")
@@ -14,6 +14,7 @@ MAX_WORDS = 1000
 MAX_LOGPROB = 1e6
 MAX_SENTENCES = 2000
 """A model that repeats itself can write one for each token."""
+MAX_IMAGES, MAX_SIDE = 100, 1e6
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -34,11 +35,7 @@ def read_report(given: Mapping[str, Any]) -> Answer:
     """
     if given.get("status") != "UNVERIFIED":
         raise _bad('report.status must be "UNVERIFIED": send the answer of the server as it is')
-    model, sections = given.get("model"), given.get("sections") or {}
-    if not isinstance(model, Mapping) or not all(_is_text(model.get(name)) and plain(model[name]) for name in MODEL):
-        raise _bad("report.model must have name, version and architecture, as strings that are not blank")
-    if not isinstance(model.get("sha256"), str) or not SHA256.fullmatch(model["sha256"]):
-        raise _bad("report.model.sha256 must have 64 hexadecimal digits")
+    model, sections = _read_model(given.get("model")), given.get("sections") or {}
     if not isinstance(given.get("report"), str):
         raise _bad("report.report must be a string")
     texts = [sections.get(name) for name in ("findings", "impression")] if isinstance(sections, Mapping) else [0]
@@ -61,14 +58,33 @@ def read_report(given: Mapping[str, Any]) -> Answer:
         )
     if _total(one["text"] for one in sentences) > MAX_REPORT:
         raise HttpError(413, "TooLarge", f"report.sentences may have {MAX_REPORT} characters")
+    regions = given.get("regions") or []
+    if not isinstance(regions, list) or len(regions) > MAX_SENTENCES or not all(map(_is_region, regions)):
+        raise _bad(
+            f"report.regions must be a list of at most {MAX_SENTENCES} objects with text, image (from 1) and box (four "
+            "numbers, or null)"
+        )
     return {
         "report": given["report"],
         "sections": dict(zip(("findings", "impression"), texts, strict=True)),
-        "model": {name: model[name] for name in (*MODEL, "sha256")},
+        "model": model,
         "warnings": warnings,
         "avg_logprob": float(probability),
         "sentences": [{name: one[name] for name in ("text", "confidence", "confirm")} for one in sentences],
+        "regions": [{name: one[name] for name in ("text", "image", "box")} for one in regions],
     }
+
+
+def _read_model(model: object) -> dict[str, str]:
+    """Return what documents say of the model. Raises HttpError naming the field."""
+    if not isinstance(model, Mapping) or not all(_is_text(model.get(name)) and plain(model[name]) for name in MODEL):
+        raise _bad("report.model must have name, version and architecture, as strings that are not blank")
+    if not isinstance(model.get("sha256"), str) or not SHA256.fullmatch(model["sha256"]):
+        raise _bad("report.model.sha256 must have 64 hexadecimal digits")
+    use = model.get("use", NOT_STATED)
+    if not _is_text(use) or not plain(use):
+        raise _bad("report.model.use must be a string that is not blank")
+    return {name: model[name] for name in (*MODEL, "sha256")} | {"use": use}
 
 
 def _is_sentence(given: object) -> bool:
@@ -83,6 +99,19 @@ def _is_sentence(given: object) -> bool:
 def _total(texts: Iterable[object]) -> int:
     """Return how many characters the texts have together."""
     return sum(len(text) for text in texts if isinstance(text, str))
+
+
+def _is_region(given: object) -> bool:
+    if not isinstance(given, Mapping) or not isinstance(given.get("text"), str):
+        return False
+    image, box = given.get("image"), given.get("box")
+    if not isinstance(image, int) or isinstance(image, bool) or not 1 <= image <= MAX_IMAGES:
+        return False
+    return box is None or (isinstance(box, list) and len(box) == 4 and all(map(_is_side, box)))
+
+
+def _is_side(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_SIDE
 
 
 def _is_text(value: object) -> bool:

@@ -51,7 +51,6 @@ def _content(draft: Draft, settings: ReportSettings) -> ContainerContentItem:
         section = ContainerContentItem(heading, relationship_type="CONTAINS")
         section.ContentSequence = ContentSequence([item])
         content.append(section)
-    if doubts := draft.doubts():
-        content.append(TextContentItem(COMMENT, BANNER + doubts, relationship_type="CONTAINS"))
+    content += [TextContentItem(COMMENT, BANNER + text, relationship_type="CONTAINS") for _, text in draft.remarks()]
     root.ContentSequence = content
     return root

@@ -13,7 +13,17 @@ NOTICE = (
     "It is not a diagnosis. The interpreting physician must read the images and write the report."
 )
 BANNER = "[UNVERIFIED DRAFT] "
+PLACES = (
+    "Where the software sees what a phrase says, in pixels of the image as it is stored (column, row of the upper left "
+    "and the lower right corner):"
+)
 CONFIRM = "Sentences to confirm first, with the model's confidence in each (0 to 1):"
+
+LONGEST_PHRASE = 100
+"""Characters of a phrase that are repeated next to each of its boxes."""
+
+NOT_STATED = "GAP"
+"""Use of a model whose license nobody has stated, as the server writes it."""
 
 TITLE = CodedConcept("18748-4", "LN", "Diagnostic imaging study")
 COMPARISON = "comparison"
@@ -76,6 +86,11 @@ class Draft:
         """The headers of the images that a section is about."""
         return [image for image in self.evidence if image is self.prior or section != COMPARISON]
 
+    @property
+    def use(self) -> str:
+        """What the license of the model allows."""
+        return plain(str(self.answer["model"].get("use", NOT_STATED)))
+
     def sections(self) -> list[tuple[str, str]]:
         """Return (section, text), first what the images were compared with; a report without sections is findings."""
         parts = [(name, plain(self.answer["sections"].get(name) or "")) for name in SECTIONS]
@@ -95,6 +110,27 @@ class Draft:
         doubted = [one for one in self.answer.get("sentences", ()) if one["confirm"]]
         lines = [f"- {' '.join(plain(one['text']).split())} (confidence {one['confidence']:.2f})" for one in doubted]
         return "\n".join([CONFIRM, *lines]) if lines else ""
+
+    def places(self) -> str:
+        """Return where the phrases of the report are in the images, a line for each box; "" if there are none."""
+        found = [one for one in self.answer.get("regions", ()) if one["box"] is not None]
+        lines = [f"- {_shorten(plain(one['text']))}: {_corners(one['box'])}, image {one['image']}" for one in found]
+        return "\n".join([PLACES, *lines]) if lines else ""
+
+    def remarks(self) -> list[tuple[str, str]]:
+        """Return what is said about the text, each with its heading: what to confirm, and where it is in the images."""
+        return [(name, text) for name, text in (("To confirm", self.doubts()), ("Places", self.places())) if text]
+
+
+def _shorten(phrase: str) -> str:
+    """Return a phrase in one line; the report has all of it."""
+    line = " ".join(phrase.split())
+    return line if len(line) <= LONGEST_PHRASE else f"{line[:LONGEST_PHRASE]}..."
+
+
+def _corners(box: Sequence[float]) -> str:
+    left, top, right, bottom = (round(side) for side in box)
+    return f"({left}, {top}) to ({right}, {bottom})"
 
 
 def plain(text: str) -> str:

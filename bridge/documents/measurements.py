@@ -67,8 +67,7 @@ def _tracking(draft: Draft) -> TrackingIdentifier:
 def _evaluations(draft: Draft) -> ContainerContentItem:
     """Return the texts (TID 1500, rows 12 to 14)."""
     texts = [(COMMENT, NOTICE), *((SECTIONS[name][1], BANNER + text) for name, text in draft.sections())]
-    if doubts := draft.doubts():
-        texts.append((COMMENT, BANNER + doubts))
+    texts += [(COMMENT, BANNER + text) for _, text in draft.remarks()]
     container = ContainerContentItem(EVALUATIONS, relationship_type="CONTAINS")
     container.ContentSequence = ContentSequence(
         TextContentItem(concept, text, relationship_type="CONTAINS") for concept, text in texts

@@ -65,8 +65,8 @@ def print_pages(draft: Draft, header: Dataset, settings: ReportSettings) -> byte
             story.append(paragraph(f"Version {draft.place}; replaces the earlier draft of this study.", BODY))
         for name, text in draft.sections():
             story += [paragraph(SECTIONS[name][0].meaning, HEADING), *lines(text), Spacer(0, BODY.spaceAfter)]
-        if doubts := draft.doubts():
-            story += [paragraph("To confirm", HEADING), *lines(doubts), Spacer(0, BODY.spaceAfter)]
+        for heading, text in draft.remarks():
+            story += [paragraph(heading, HEADING), *lines(text), Spacer(0, BODY.spaceAfter)]
         story.append(Spacer(0, 5 * mm))
         story += [paragraph(line, SMALL) for line in _origin(draft)]
         file = BytesIO()
@@ -88,7 +88,8 @@ def _origin(draft: Draft) -> list[str]:
     images = [
         f"{'Earlier image' if image is draft.prior else 'Image'} {image.SOPInstanceUID}" for image in draft.evidence
     ]
-    return [f"Model {model_name(draft)}, sha256 {draft.answer['model']['sha256']}", *warnings, *images]
+    model = f"Model {model_name(draft)}, use: {draft.use}, sha256 {draft.answer['model']['sha256']}"
+    return [model, *warnings, *images]
 
 
 def _show(header: Dataset, keyword: str) -> str:

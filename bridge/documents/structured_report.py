@@ -72,11 +72,12 @@ def observer(draft: Draft, settings: ReportSettings) -> ObserverContext:
 def algorithm(draft: Draft, settings: ReportSettings) -> AlgorithmIdentification:
     """Return the model, its options and the server's warnings as Algorithm Identification (TID 4019)."""
     model = draft.answer["model"]
+    about = [f"architecture={model['architecture']}", f"use={draft.use}"]
     options = [f"{name}={json.dumps(value)}" for name, value in sorted(draft.options.items())]
     warnings = [f"warning: {warning}" for warning in draft.answer["warnings"]]
     return AlgorithmIdentification(
         name=plain(model["name"]),
         version=plain(f"{model['version']} sha256:{model['sha256']}"),
-        parameters=[plain(text) for text in (f"architecture={model['architecture']}", *options, *warnings)],
+        parameters=[plain(text) for text in (*about, *options, *warnings)],
         manufacturer=settings.manufacturer,
     )

@@ -84,7 +84,7 @@ def _report(draft: Draft, own: str, written: str) -> Resource:
     """Return the report. R4 takes no Device as its performer; the author is in the Provenance."""
     image = draft.header
     sections = [f"{name.capitalize()}: {text}" for name, text in draft.sections()]
-    text = "\n\n".join([NOTICE, *sections, *filter(None, [draft.doubts()])])
+    text = "\n\n".join([NOTICE, *sections, *(text for _, text in draft.remarks())])
     report: Resource = {
         "resourceType": "DiagnosticReport",
         "id": own,
@@ -125,7 +125,7 @@ def _device(draft: Draft, own: str) -> Resource:
         "serialNumber": model["sha256"],
         "deviceName": [{"name": model["name"], "type": "model-name"}],
         "version": [{"value": str(model["version"])}],
-        "note": [{"text": f"architecture {model['architecture']}; not a medical device"}],
+        "note": [{"text": f"architecture {model['architecture']}; use: {draft.use}; not a medical device"}],
     }
 
 

@@ -134,8 +134,7 @@ def _observations(draft: Draft) -> list[Sequence[str]]:
         for name, text in draft.sections()
         for heading, _ in (SECTIONS[name],)
     ]
-    if doubts := draft.doubts():
-        texts.append((comment, BANNER + doubts))
+    texts += [(comment, BANNER + text) for _, text in draft.remarks()]
     device = _escape(f"{model['name']} {model['version']} {model['sha256'][:16]}")
     return [
         ["OBX", str(number), "TX", code, str(number), _escape(text), *[""] * 5, PRELIMINARY, *[""] * 6, device]

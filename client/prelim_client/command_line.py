@@ -208,7 +208,8 @@ def _print_stream(lines: Iterator[Answer]) -> Answer:
 
 def _print_report(answer: Answer, seconds: float) -> None:
     model, timing = answer["model"], answer["timing_ms"]
-    print(f"{answer['status']}: preliminary report by {model['name']} {model['version']} ({model['architecture']})\n")
+    by = f"{model['name']} {model['version']} ({model['architecture']}, use: {model.get('use', 'not stated')})"
+    print(f"{answer['status']}: preliminary report by {by}\n")
     print(answer["report"])
     for number, alternative in enumerate(answer["alternatives"], start=2):
         print(f"\nalternative {number}: {alternative['report']}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from export.checkpoints import hub
 from export.checkpoints.checkpoint import WEIGHTS, checkpoint_files, find_weights
 from export.checkpoints.settings import SETTINGS
+from export.checkpoints.terms import terms_files
 from prelim.errors import ArchiveError
 
 
@@ -23,6 +24,11 @@ class ImportSource:
     path: Path
     files: tuple[Path, ...]
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it is; None for a single file, whose neighbors may belong to anything."""
+        return self.path if self.path.is_dir() else None
+
     def file_label(self, file: Path) -> str:
         """The name of one of its files for the model card."""
         return self.label if file == self.path else f"{self.label}/{file.name}"
@@ -37,7 +43,7 @@ def checkpoint_source(given: str | Path) -> ImportSource:
 
     def choose(names: Collection[str]) -> list[str]:
         weights = find_weights(names)
-        return [*weights, *(name for name in SETTINGS if name in names)] if weights else []
+        return [*weights, *(name for name in SETTINGS if name in names), *terms_files(names)] if weights else []
 
     label, path = locate(given, choose, wanted)
     return ImportSource(label, path, tuple(checkpoint_files(path)))

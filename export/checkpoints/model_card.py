@@ -16,11 +16,10 @@ from export.checkpoints.record import ImportRecord
 from prelim.archive.archive import CONFIG
 from prelim.decoders.weights_file import PROGRESS_FROM, Weights
 from prelim.networks.architectures.architecture import Published
+from prelim.networks.card_section import GAP
 from prelim.networks.model_folder import MODEL_CARD
+from prelim.networks.terms import describe_terms
 from prelim.report import NOTICE
-
-GAP = "**GAP, for the owner to fill:**"
-"""Marks information that cannot be found in the files."""
 
 SHOWN_KEYS = 3
 """Maximum number of ignored keys listed for each reason."""
@@ -37,7 +36,11 @@ Architecture `{architecture}` of this project, after {origin}.
 `python -m tests.parity` compares the architecture's code with recorded outputs of the original code, but not with these
 weights. {parameters:,} parameters, stored as {dtypes}.
 
-License of the weights: {licence}.
+## Terms
+
+<!-- terms -->
+{terms}
+<!-- end of terms -->
 
 ## Intended use
 
@@ -123,7 +126,8 @@ def write_card(
         for file in source.files
     ]
     text = CARD.format(
-        **{key: config[key] for key in ("name", "version", "architecture", "licence")},
+        **{key: config[key] for key in ("name", "version", "architecture")},
+        terms=describe_terms(config["licence"], config["use"], folder),
         notice=NOTICE,
         gap=GAP,
         origin=published.origin,

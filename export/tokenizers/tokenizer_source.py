@@ -1,8 +1,10 @@
 """Locates the files of a tokenizer, locally or on the hub."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from export.checkpoints.import_source import ImportSource, locate
+from export.checkpoints.terms import README, terms_files
 from export.tokenizers.read import all_files, expected_files, tokenizer_files
 
 
@@ -12,5 +14,11 @@ def tokenizer_source(kind: str, given: str | Path) -> ImportSource:
     Raises ArchiveError if it does not exist or cannot be downloaded.
     """
     wanted = f"tokenizer files ({expected_files(kind)})"
-    label, path = locate(given, lambda names: all_files(kind, names), wanted)
+
+    def choose(names: Collection[str]) -> list[str]:
+        files = list(all_files(kind, names))
+        documents = [name for name in terms_files(names) if name != README]
+        return [*files, *documents] if files else []
+
+    label, path = locate(given, choose, wanted)
     return ImportSource(label, path, tuple(tokenizer_files(kind, path)))

@@ -29,10 +29,29 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Region:
+    """Where the model sees what a phrase of the report says.
+
+    text        : the phrase
+    start, end  : of the phrase, in characters of the report
+    box         : left, top, right, bottom in pixels of the stored image; None if only its features were sent
+    picture_box : the same in parts of the side of the picture that the network reads
+    image       : the number of the image, from 1, in the order in which the model reads them
+    """
+
+    text: str
+    start: int
+    end: int
+    box: tuple[float, float, float, float] | None
+    picture_box: tuple[float, float, float, float]
+    image: int = 1
+
+
+@dataclass(frozen=True)
 class Alternative:
     """Another report for the same image, less likely than the first or another draw.
 
-    avg_logprob, finish_reason, num_tokens, tokens, token_ids, logprobs : as in `Report`
+    avg_logprob, finish_reason, num_tokens, tokens, token_ids, logprobs, regions, reasoning : as in `Report`
     """
 
     text: str
@@ -42,6 +61,8 @@ class Alternative:
     tokens: tuple[Token, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    regions: tuple[Region, ...] | None = None
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +73,16 @@ class Report:
     findings, impression : its sections, None where the text has no such heading
     finish_reason        : "eos" the model ended it, "length" max_new_tokens did, "stop" a stop text did
     token_ids            : the generated tokens, the end-of-text token included
-    avg_logprob          : mean log-probability of a token, in nats
+    avg_logprob          : mean log-probability of a token of the report, in nats; those of reasoning do not count
     alternatives         : the other sequences that num_return_sequences asked for
     warnings             : remarks of the reader of the image file
     pictures             : PNG of each image as the network reads it, where that was requested
     insights             : further outputs of the model, by name, where they were requested
     sentences            : of `text`, each with its confidence, None where the model is not calibrated
-    tokens               : what `token_ids` are, with their log-probabilities, where they were requested
+    regions              : boxes of phrases, None where the model writes none
+    reasoning            : what the model thought before it reported, where that was requested
+    tokens               : what `token_ids` are, with their log-probabilities, where they were requested; those of
+                           reasoning with it
     logprobs             : log-probability of each of `token_ids`, in nats
     num_prompt_tokens    : positions that image and prompt take
     timing_ms            : milliseconds in `queue`, `preprocess`, `vision` and `decode`
@@ -76,6 +100,8 @@ class Report:
     insights: Mapping[str, Array] = field(default_factory=dict)
     pictures: tuple[bytes, ...] = ()
     sentences: tuple[Sentence, ...] | None = None
+    regions: tuple[Region, ...] | None = None
+    reasoning: str | None = None
     tokens: tuple[Token, ...] = ()
     logprobs: tuple[float, ...] = ()
     num_prompt_tokens: int = 0
@@ -95,9 +121,3 @@ def sections(text: str) -> tuple[str | None, str | None]:
     for heading, body in zip(parts[1::2], parts[2::2], strict=True):
         found.setdefault(heading.lower(), body.strip())
     return found.get("findings"), found.get("impression")
-
-
-def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
-    """The text before the first stop text in it."""
-    places = [place for place in (text.find(s) for s in stop) if place >= 0]
-    return text[: min(places)].rstrip() if places else text

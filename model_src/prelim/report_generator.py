@@ -1,7 +1,6 @@
 """The straight line, in one place: bytes -> radiograph -> pixel_values -> image_features -> image_embeds -> report."""
 
 import math
-import time
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,18 +23,18 @@ from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder, expand_images
 from prelim.encoding.image_encoder import ImageEncoder
 from prelim.encoding.report_request import PendingReport, ReportRequest
-from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, RequestError
+from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
-from prelim.generation.confidence import DISTANCE, Confidence, Sentence, read_confidence, read_sentences
+from prelim.generation.confidence import DISTANCE, Confidence, read_confidence
 from prelim.generation.constraint import Constraints
 from prelim.generation.engine import Engine
-from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.image_roles import default_options
 from prelim.generation.options import MAX_NEW_TOKENS, USUAL_NEW_TOKENS, GenerationOptions
 from prelim.generation.outcome import isolate
-from prelim.generation.text_stream import TextStreams
+from prelim.generation.report_reader import ReportReader
 from prelim.kernels import family
-from prelim.report import Alternative, Report, Token, cut_at_stop, sections
+from prelim.report import Report
+from prelim.report_writer import EMPTY_REPORT, ReportWriter
 
 __all__ = ["EMPTY_REPORT", "ReportGenerator", "ReportRequest"]
 
@@ -44,8 +43,6 @@ _MB = 2**20
 SMALL_DECODER = 2**24
 """Bytes of weights that stay in a core's cache. A second thread would make a step hardly shorter, and much longer where
 the other cores have something to do, such as to read the next image."""
-
-EMPTY_REPORT = "empty_report: the model wrote no text with these options"
 
 
 class ReportGenerator:
@@ -90,15 +87,19 @@ class ReportGenerator:
         threads = threads or torch.get_num_threads()
         self._images = ImageEncoder(archive, device, threads, packed=not share_weights)
         self._tokenizer = load_tokenizer(archive.folder)
-        self._streams = TextStreams(self._tokenizer)
+        self._reader = ReportReader(self._tokenizer, self.config.output)
         self._prompter = self.config.prompter(self._tokenizer)
         tokens = self.config.tokenizer
-        constraints = Constraints(self._tokenizer, tokens.eos_token_ids, self.config.decoder.get("vocab_size"))
+        constraints = Constraints(
+            self._tokenizer, tokens.eos_token_ids, self.config.decoder.get("vocab_size"), self.config.output
+        )
         try:
             constraints.check(self.config.generation)
         except InvalidOption as error:
             raise ArchiveError(f"{archive.folder / CONFIG}, section generation: {error}") from error
-        self._confidence = self._calibration(archive)
+        self._writer = ReportWriter(
+            self.config, self._tokenizer, self._reader, self._prompter.answer, self._calibration(archive)
+        )
         self.max_new_tokens = self._limit(max_new_tokens)
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
@@ -109,7 +110,7 @@ class ReportGenerator:
             slots=slots,
             eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
-            detokenize=self._detokenize,
+            detokenize=self._reader.report_so_far,
             max_columns=self._max_columns(decoder, max_cache_mb, max_new_tokens or 1),
             constraints=constraints,
             threads=1 if (archive.folder / DECODER).stat().st_size <= SMALL_DECODER else None,
@@ -200,7 +201,7 @@ class ReportGenerator:
             if ended or not self._engine.active:
                 break
             ended = self._engine.step()
-        return {request_id: isolate(partial(self._report, pending)) for request_id, pending in ended.items()}
+        return {request_id: isolate(partial(self._writer.write, pending)) for request_id, pending in ended.items()}
 
     def generate(self, requests: Sequence[ReportRequest]) -> list[Report | RequestError]:
         """Reports for all requests, in their order. A request that fails has its error instead of a report.
@@ -228,7 +229,7 @@ class ReportGenerator:
         if pending.selection is None or self._prompter.answers_at_end:
             return ""
         if pending.stream is None:
-            pending.stream = self._streams.open(pending.options.stop)
+            pending.stream = self._reader.open(pending.options.stop)
         return pending.stream.feed(pending.selection.decided())
 
     def cancel(self, request_id: str) -> None:
@@ -305,76 +306,3 @@ class ReportGenerator:
         """Tokens that stand before the report."""
         words = request.context_words
         return self._prompter.ids(request.prompt, request.messages, request.num_images, words, request.roles)
-
-    def _report(self, pending: PendingReport) -> Report:
-        """Write the report of a request that has ended. Raises the error that ended it."""
-        try:
-            hypotheses = pending.hypotheses
-        except NonFiniteOutput as error:
-            if pending.request.image_features is None:
-                raise
-            raise InvalidOption(f"image_features: {error}; send what the model's vision encoder gives") from None
-        now = time.perf_counter()
-        stop = pending.options.stop
-        texts = [
-            self._prompter.answer(cut_at_stop(self._detokenize(hypothesis.token_ids), stop))
-            for hypothesis in hypotheses
-        ]
-        findings, impression = sections(texts[0])
-        preprocess, vision = (
-            sum(getattr(image, stage) for image in pending.prepared) for stage in ("preprocess", "vision")
-        )
-        # The next image is read while one is encoded.
-        queue = max(0.0, pending.started - pending.arrived - preprocess - vision)
-        return Report(
-            text=texts[0],
-            findings=findings,
-            impression=impression,
-            finish_reason=hypotheses[0].finish_reason,
-            token_ids=hypotheses[0].token_ids,
-            avg_logprob=hypotheses[0].avg_logprob,
-            alternatives=tuple(
-                Alternative(
-                    text,
-                    h.avg_logprob,
-                    h.finish_reason,
-                    len(h.token_ids),
-                    self._tokens(pending, h),
-                    h.token_ids,
-                    h.logprobs,
-                )
-                for text, h in zip(texts[1:], hypotheses[1:], strict=True)
-            ),
-            warnings=pending.warnings if texts[0].strip() else (*pending.warnings, EMPTY_REPORT),
-            insights=pending.insights,
-            pictures=pending.pictures,
-            sentences=self._sentences(pending, hypotheses[0], texts[0]),
-            tokens=self._tokens(pending, hypotheses[0]),
-            logprobs=hypotheses[0].logprobs,
-            num_prompt_tokens=len(pending.prefix_ids),
-            timing_ms={
-                "queue": 1000 * queue,
-                "preprocess": 1000 * preprocess,
-                "vision": 1000 * vision,
-                "decode": 1000 * (now - pending.started),
-            },
-        )
-
-    def _sentences(self, pending: PendingReport, hypothesis: Hypothesis, text: str) -> tuple[Sentence, ...] | None:
-        """The sentences of a report with their confidence; None where the model is not calibrated."""
-        if self._confidence is None:
-            return None
-        distances = [image.distance for image in pending.prepared if image.distance is not None]
-        # The warm-up has no gate, and no distance that means anything.
-        read = read_sentences(text, hypothesis, self._detokenize, max(distances, default=0.0))
-        return self._confidence.sentences(read, self.config.confirm_below)
-
-    def _tokens(self, pending: PendingReport, hypothesis: Hypothesis) -> tuple[Token, ...]:
-        """The tokens of a sequence, where they were requested."""
-        if not pending.request.return_logprobs:
-            return ()
-        texts = (self._tokenizer.id_to_token(token_id) or "" for token_id in hypothesis.token_ids)
-        return tuple(map(Token, texts, hypothesis.logprobs))
-
-    def _detokenize(self, token_ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True)

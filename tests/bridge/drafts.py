@@ -42,7 +42,13 @@ def make_draft(
         "sections": {"findings": "Heart size is normal.", "impression": "No acute disease."},
         "avg_logprob": -0.2,
         "warnings": ["burned_in_unknown: (0028,0301) Burned In Annotation is absent"],
-        "model": {"name": "demo", "version": "1.0", "architecture": "mobilenet_graph", "sha256": "a" * 64},
+        "model": {
+            "name": "demo",
+            "version": "1.0",
+            "architecture": "mobilenet_graph",
+            "sha256": "a" * 64,
+            "use": "research",
+        },
     }
     images = [dcmread(BytesIO(radiograph(**(header or {}))))] if dicom else []
     replaced = {kind: {document_uid(replaces, kind): series_uid(STUDY, kind)} for kind in KINDS} if replaces else {}

@@ -21,6 +21,8 @@ class FakeGenerator:
             name="fake",
             version="7",
             architecture="words",
+            licence="none",
+            use="research",
             precision="int8",
             generation=GenerationOptions(max_new_tokens=6),
         )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from handlers.metrics import KINDS, Metrics
 from handlers.response import Answer, ServedModel, failure_answer, model_answer, report_answer, text_chunk, timing_ms
 from prelim.errors import NonFiniteOutput, UnreadableInput
 from prelim.generation.confidence import Sentence
-from prelim.report import Alternative, Report
+from prelim.report import Alternative, Region, Report
 from prelim.report_generator import ReportRequest
 
 IMAGE = b"\x89PNG"
@@ -51,12 +52,26 @@ def test_answer_has_every_part() -> None:
         "num_tokens": 3,
         "avg_logprob": -0.25,
         "alternatives": [{"report": "other", "avg_logprob": -1.5}],
-        "model": {"name": "m", "version": "1", "architecture": "a", "sha256": "0" * 64},
+        "model": {"name": "m", "version": "1", "architecture": "a", "sha256": "0" * 64}
+        | {"licence": "GAP", "use": "GAP"},
         "warnings": ["w"],
         "timing_ms": {"preprocess": 2.0, "vision": 3.0, "decode": 4.0, "queue": 11.0},
         "request_id": "r1",
         "token_ids": [4, 5, 3],
     }
+    seen = Region("abc", 0, 3, (1.005, 2.0, 30.25, 40.0), (0.1, 0.2, 0.3, 0.4))
+    other = Alternative("other", -1.5, "eos", 2, regions=(), reasoning="why")
+    full = json.loads(
+        report_answer(report(regions=(seen,), reasoning="so", alternatives=(other,)), exchange_of(), MODEL).body
+    )
+    assert full["regions"] == [
+        {"text": "abc", "start": 0, "end": 3, "box": [1.0, 2.0, 30.25, 40.0]}
+        | {"picture_box": [0.1, 0.2, 0.3, 0.4], "image": 1}
+    ]
+    assert full["reasoning"] == "so"
+    assert full["alternatives"][0] == {"report": "other", "avg_logprob": -1.5, "regions": [], "reasoning": "why"}
+    features = report(regions=(replace(seen, box=None),))
+    assert json.loads(report_answer(features, exchange_of(), MODEL).body)["regions"][0]["box"] is None
     sure = report(sentences=(Sentence("abc.", 0.95, confirm=False), Sentence("def", 0.25, confirm=True)))
     assert json.loads(report_answer(sure, exchange_of(), MODEL).body)["sentences"] == [
         {"text": "abc.", "confidence": 0.95, "confirm": False},

@@ -73,6 +73,13 @@ def test_context_goes_next_to_the_messages(frontend: Frontend, generator: FakeGe
     assert request.context_words == {"indication": "cough", "age": "64"}
 
 
+def test_reasoning_is_asked_for_next_to_the_messages(frontend: Frontend, generator: FakeGenerator) -> None:
+    """And is not without it."""
+    submit(frontend)
+    submit(frontend, return_reasoning=True)
+    assert [request.return_reasoning for request in generator.seen.values()] == [False, True]
+
+
 def test_roles_go_next_to_the_messages(frontend: Frontend, generator: FakeGenerator) -> None:
     """As in `extra_body`; the model's own limit for images without roles does not count."""
     generator.max_images = 1
@@ -139,6 +146,7 @@ def test_response_formats_are_grammars(
         ({"stop": ["x"] * 17}, "stop", "at most"),
         ({"min_new_tokens": 9, "max_tokens": 5}, "min_new_tokens", "0 to max_tokens"),
         ({"logprobs": "yes"}, "logprobs", "true or false"),
+        ({"return_reasoning": "yes"}, "return_reasoning", "true or false"),
         ({"frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "grammar"}}, "response_format", "response_format must be"),

@@ -345,7 +345,10 @@ def test_description_names_the_model(serve: Callable[..., Frontend]) -> None:
     job = frontend.submit({}, {"describe": "True"})
     frontend.call()
 
-    assert job.body == {"name": "fake", "version": "7", "architecture": "words", "sha256": "0" * 64}
+    assert job.body == {"name": "fake", "version": "7", "architecture": "words", "sha256": "0" * 64} | {
+        "licence": "none",
+        "use": "research",
+    }
 
 
 def test_header_does_not_make_a_request_a_description(serve: Callable[..., Frontend]) -> None:

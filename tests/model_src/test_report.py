@@ -2,7 +2,8 @@
 
 import pytest
 
-from prelim.report import cut_at_stop, sections
+from prelim.generation.text_stages import cut_at_stop
+from prelim.report import sections
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_http_and_grpc_answer_on_defaults(http: HttpClient, grpc_client: GrpcCli
     assert {answer["status"] for answer in answers} == {"UNVERIFIED"}
     assert len({answer["report"] for answer in answers}) == 1
     assert set(answers[0]["timing_ms"]) == {"preprocess", "vision", "decode", "queue"}
-    assert set(answers[0]["model"]) == {"name", "version", "architecture", "sha256"}
+    assert set(answers[0]["model"]) == {"name", "version", "architecture", "sha256", "licence", "use"}
 
 
 def test_dicom_is_answered(http: HttpClient, grpc_client: GrpcClient) -> None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from prelim.networks.card_section import GAP
 from prelim.networks.model_folder import read_model_folder
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.archives import write_files
@@ -18,7 +19,6 @@ from tests.tiny_model import png
 from tests.training.small_systems import IU_XRAY, MODELS, small_run
 from training.datasets.trained_on import name_weights
 from training.network.optimization import learning_rate
-from training.run.model_card import GAP
 from training.settings import OptimizationSettings, Settings, SettingsError
 from training.train import main, read_command_line, train
 
@@ -153,7 +153,28 @@ def test_the_license_of_weights_is_the_owners_to_say(small: Small) -> None:
     assert "License of the weights: GAP" in (Path(settings.run.out) / "MODEL_CARD.md").read_text(encoding="utf-8")
     given = replace(small(folder="given"), model={**settings.model, "licence": "CC BY-NC-ND 4.0"})
     train(given)
-    assert read_model_folder(Path(given.run.out)).config.licence == "CC BY-NC-ND 4.0"
+    config = read_model_folder(Path(given.run.out)).config
+    assert (config.licence, config.use) == ("CC BY-NC-ND 4.0", "non-commercial")
+
+
+def test_terms_of_the_weights_that_training_began_with_go_on(small: Small) -> None:
+    """Their limit, their documents, and a mark of the change; a wider use is refused."""
+    first = small(optimization={"epochs": 1})
+    license_name = "Gemma Terms of Use; research only"
+    first = replace(first, model={**first.model, "licence": license_name})
+    train(first)
+    (Path(first.run.out) / "terms" / "AGREEMENT").write_text("terms", encoding="utf-8")
+    then = replace(small(folder="then"), model={}, start=replace(first.start, weights=first.run.out))
+    train(then)
+    out = Path(then.run.out)
+    config = read_model_folder(out).config
+    assert config.licence.startswith("GAP")
+    assert license_name in config.licence
+    assert config.use == "research"
+    assert {path.name for path in (out / "terms").iterdir()} == {"AGREEMENT", "MODIFIED.txt", "NOTICE.txt"}
+    assert "GAP, for the owner to fill:** the license of the weights" in (out / "MODEL_CARD.md").read_text("utf-8")
+    with pytest.raises(SettingsError, match=r"model\.use is 'within-terms', but the license"):
+        train(replace(then, model={"use": "within-terms"}))
 
 
 @pytest.mark.parametrize("system", MODELS)

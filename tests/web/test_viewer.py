@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.conftest import Site
-from tests.web.conftest import MODES, open_page
+from tests.web.conftest import MODES, PREDICT, REPORT, open_page, stream, wait_for_state
 
 pytestmark = pytest.mark.browser
 pytest.importorskip("playwright", reason="the group dev is not installed")
@@ -47,6 +47,24 @@ def test_picture_is_the_servers_until_the_window_moves(viewer: Any) -> None:
     assert max(abs(a - b) for a, b in zip(read_row(viewer), expected, strict=True)) <= 1
     assert read_row(viewer)[:1] + read_row(viewer)[127:] == [0] + 129 * [255]
     viewer.locator("#reset").click()
+    assert read_row(viewer) == list(range(256))
+
+
+def test_boxes_of_a_report_are_on_the_picture(viewer: Any, site: Site) -> None:
+    """With numbers that the text has too; the window does not remove them, another image does."""
+    boxes = [[0.25, 0.25, 0.5, 0.75], [0.6, 0.1, 0.9, 0.9]]
+    regions = [{"text": f"Phrase {i}.", "picture_box": box, "box": None, "image": 1} for i, box in enumerate(boxes)]
+    site.recorder.answers[PREDICT] = stream(REPORT | {"regions": regions})
+    viewer.locator("#write").click()
+    wait_for_state(viewer, "finished")
+    pixel = "([x, y]) => Array.from(document.querySelector('#picture').getContext('2d').getImageData(x, y, 1, 1).data)"
+    edges = [(64, 32), (128, 32), (96, 16), (230, 32)]
+    assert all(viewer.evaluate(pixel, edge) == [255, 176, 0, 255] for edge in edges)
+    assert viewer.locator("#text").inner_text().endswith("Boxes on the image: 1 Phrase 0.; 2 Phrase 1.")
+    set_slider(viewer, "level", 64)
+    assert all(viewer.evaluate(pixel, edge) == [255, 176, 0, 255] for edge in edges)
+    viewer.locator("#file").set_input_files({"name": "b", "mimeType": "", "buffer": b"y"})
+    wait_for_state(viewer, "Ready")
     assert read_row(viewer) == list(range(256))
 
 

@@ -132,7 +132,7 @@ without {laterals[left_out]} that open_radiology has: {views}.
 
 CC BY 4.0: https://creativecommons.org/licenses/by/4.0/, CC BY 3.0: https://creativecommons.org/licenses/by/3.0/,
 CC0 1.0: https://creativecommons.org/publicdomain/zero/1.0/, Apache-2.0: https://www.apache.org/licenses/LICENSE-2.0 and
-`models/demo/LICENSE-Apache-2.0.txt`.
+`models/demo/terms/LICENSE-Apache-2.0.txt`.
 {licence}.
 """
 

@@ -16,9 +16,9 @@ from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
+from prelim.generation.report_reader import ReportReader
 from prelim.networks.model_folder import Model
 from prelim.networks.trained_decoder import serving_decoder
-from prelim.report import cut_at_stop
 from training.evaluation.encoding import ServedEncoder
 
 
@@ -58,8 +58,13 @@ class ModelRunner:
         model.network.connector.to(device)
         self._decoder = serving_decoder(model.network.decoder, precision, packed=False, device=device)
         self._prompter = model.config.prompter(model.tokenizer)
+        self._reader = ReportReader(model.tokenizer, model.config.output)
+        self.detokenize = self._reader.detokenize
         self._constraints = Constraints(
-            model.tokenizer, model.config.tokenizer.eos_token_ids, model.config.decoder.get("vocab_size")
+            model.tokenizer,
+            model.config.tokenizer.eos_token_ids,
+            model.config.decoder.get("vocab_size"),
+            model.config.output,
         )
 
     def features(self, images: Sequence[Path]) -> Tensor:
@@ -90,8 +95,7 @@ class ModelRunner:
             chosen = options or self._model.config.generation
             best = self._write(image_embeds, prompt_ids, chosen)
             written += best
-            texts = (cut_at_stop(self.detokenize(hypothesis.token_ids), chosen.stop) for hypothesis in best)
-            reports += map(self._prompter.answer, texts)
+            reports += (self._reader.read(one.token_ids, chosen.stop, self._prompter.answer).text for one in best)
             features.append(torch.from_numpy(mean_features(image_features.cpu().numpy())))
             told = self._score_references(image_embeds, prompt_ids, golds)
             nats += told[0]
@@ -109,7 +113,7 @@ class ModelRunner:
             slots=len(image_embeds),
             eos_token_ids=tokens.eos_token_ids,
             pad_token_id=tokens.pad_token_id,
-            detokenize=self.detokenize,
+            detokenize=self._reader.report_so_far,
             constraints=self._constraints,
         )
         requests = {
@@ -142,6 +146,8 @@ class ModelRunner:
             sum(len(row) > room for row, room in zip(whole, rooms, strict=True)),
         )
 
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Text of tokens."""
-        return self._model.tokenizer.decode(list(token_ids), skip_special_tokens=True)
+    def places(self, hypothesis: Hypothesis) -> tuple[int, ...] | None:
+        """Where the characters of a report are in the text of its tokens, for models that write more than reports."""
+        if self._model.config.output is None:
+            return None
+        return self._reader.read(hypothesis.token_ids, self._model.config.generation.stop, self._prompter.answer).places

@@ -19,11 +19,15 @@ from prelim.errors import ArchiveError, reason_of
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import build_network, read_network
+from prelim.networks.terms import check_documents, check_use, list_documents, widest_use
 from training.network.wordpiece import BOS, EOS, PAD, make_tokenizer
 from training.settings import Settings, SettingsError
 
 NO_LICENSE = "GAP: not stated; it depends on the data and on the weights that training began with (model.licence)"
 """Of trained weights, unless the user gives model.licence."""
+
+CHANGE = "Training changed the weights: MODEL_CARD.md says from which ones it began."
+"""For terms that ask for a mark of modification."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +136,24 @@ def _description(settings: Settings) -> dict[str, Any]:
             )
         known = {"version": "1.0", **ARCHITECTURES[name].published.defaults}
     name = Path(settings.run.out).resolve().name
-    # The license of what training began with says nothing about the licenses of the data that it learned from.
-    merged = _merge({**known, "name": name, "licence": NO_LICENSE}, given)
-    first = {key: merged[key] for key in ("name", "version", "licence", "architecture") if key in merged}
+    # The license of what training began with says nothing about the licenses of the data that it learned from, but
+    # what it limits is limited.
+    began = f"{NO_LICENSE}; that of these weights: {known['licence']}" if settings.start.weights else NO_LICENSE
+    license_name = str(given.get("licence", began))
+    merged = _merge({**known, "name": name, "licence": license_name, "use": widest_use(license_name)}, given)
+    try:
+        check_use(license_name, merged["use"], "model.use")
+        # Not after hours of training.
+        check_documents(Path(settings.run.out), starting_documents(settings))
+    except ArchiveError as error:
+        raise SettingsError(str(error)) from error
+    first = {key: merged[key] for key in ("name", "version", "licence", "use", "architecture") if key in merged}
     return copy.deepcopy(first | merged)
+
+
+def starting_documents(settings: Settings) -> list[Path]:
+    """The documents that travel with the weights that training began with."""
+    return list_documents(Path(settings.start.weights)) if settings.start.weights else []
 
 
 def _merge(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from pathlib import Path
 import yaml
 
 from prelim.archive.model_config import ModelConfig
+from prelim.networks.card_section import GAP
 from prelim.networks.model_folder import MODEL_CARD
+from prelim.networks.terms import describe_terms
 from prelim.report import NOTICE
 from training.run.run_state import RunProgress
 from training.settings import Settings
-
-GAP = "**GAP, for the owner to fill:**"
-"""Marks everything that training does not know."""
 
 CARD = """# {name} {version}
 
@@ -28,7 +27,11 @@ Writes a report for a radiology image.
 Architecture `{architecture}` of this project; {parameters:,} numbers, stored as {dtype}; training changed {trained:,}.
 Initialized with {start}.
 
-License of the weights: {licence}.
+## Terms
+
+<!-- terms -->
+{terms}
+<!-- end of terms -->
 
 ## Intended use
 
@@ -100,7 +103,8 @@ def write_card(
             f"({right:.1%} of tokens right, each told the ones before)"
         )
     text = CARD.format(
-        **{key: getattr(config, key) for key in ("name", "version", "architecture", "licence")},
+        **{key: getattr(config, key) for key in ("name", "version", "architecture")},
+        terms=describe_terms(config.licence, config.use, path.parent),
         notice=NOTICE,
         gap=GAP,
         parameters=parameters[1],

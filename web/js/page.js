@@ -107,6 +107,7 @@ function readOptions() {
 async function write() {
   if (read === null) return;
   clearReport();
+  viewer.mark([]);
   show("report", true);
   reveal("state");
   const succeeded = await run("Writing…", async (signal) => {
@@ -118,6 +119,7 @@ async function write() {
     signal.throwIfAborted();
     draft = { image, answer, options };
     showReport(answer, read.timing_ms);
+    viewer.mark((answer.regions ?? []).map((region) => region.picture_box));
     show("actions", true);
     if (isDefault() && served.prelim.takes_messages) { chat = new Chat(image, served.id); show("chat", true); }
     return isEmpty(answer) ? "The draft is empty." : "Draft finished.";

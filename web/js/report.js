@@ -6,6 +6,8 @@ import { explainWarning } from "./words.js";
 const TIMES = { queue: "Wait", preprocess: "Read image", vision: "Encode", decode: "Write" };
 // The server keeps these: they take no time for an image that it has read before.
 const KEPT = ["preprocess", "vision"];
+// What the license of the model allows.
+const USES = { research: "research only", "non-commercial": "non-commercial", "clinical-evaluation": "evaluation in a clinic", "within-terms": "within its terms" };
 const seconds = (part, ms) => (ms === 0 && KEPT.includes(part) ? "cached" : `${(ms / 1000).toFixed(2)} s`);
 
 export const isEmpty = ({ report, sections: parts }) => ![report, ...Object.values(parts)].some((text) => text?.trim());
@@ -55,14 +57,15 @@ export function showWarnings(warnings, notes) {
 // read: timing of the request that read the image; the server keeps what it read for the next one
 export function showReport(answer, read) {
   find("text").replaceChildren(...sections(answer));
+  if (answer.regions?.length) find("text").append(create("p", `Boxes on the image: ${answer.regions.map(({ text }, i) => `${i + 1} ${text}`).join("; ")}`, "detail"));
   if (answer.finish_reason === "length") find("text").append(create("p", "Cut off here: it reached the longest length.", "detail"));
   if (answer.sentences?.some(({ confirm }) => confirm)) find("text").append(create("p", "Marked sentences are those that are wrong most often. Look at them first; the others can be wrong too.", "detail"));
   find("alternatives").replaceChildren(...answer.alternatives.map(alternative));
-  const { name, version, sha256 } = answer.model;
+  const { name, version, sha256, use } = answer.model;
   const times = { ...answer.timing_ms };
   for (const part of KEPT) times[part] ||= read[part];
   const facts = {
-    Model: `${name} ${version}`, Archive: sha256.slice(0, 12), Length: `${answer.num_tokens} tokens`, "Mean log-probability": answer.avg_logprob.toFixed(2),
+    Model: `${name} ${version}`, Use: USES[use] ?? "not stated", Archive: sha256.slice(0, 12), Length: `${answer.num_tokens} tokens`, "Mean log-probability": answer.avg_logprob.toFixed(2),
     ...Object.fromEntries(Object.entries(TIMES).map(([part, label]) => [label, seconds(part, times[part])])),
   };
   find("facts").replaceChildren(...Object.entries(facts).map(([label, value]) => {

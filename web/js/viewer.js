@@ -9,6 +9,17 @@ function windowTable(level, width) {
   return Uint8ClampedArray.from({ length: 256 }, (_, x) => 255 * ((x - (level - 0.5)) / (width - 1) + 0.5));
 }
 
+function outline(context, [left, top, right, bottom], label) {
+  const { width, height } = context.canvas;
+  const size = Math.max(9, width / 24);
+  const [x, y] = [left * width, top * height];
+  context.lineWidth = Math.max(1, width / 200);
+  context.strokeStyle = context.fillStyle = "#ffb000";
+  context.font = `bold ${size}px sans-serif`;
+  context.strokeRect(x, y, (right - left) * width, (bottom - top) * height);
+  context.fillText(label, x, y > size ? y - context.lineWidth : y + size);
+}
+
 // frame: the element that clips and takes the pointer and keys; its canvas has the picture
 // sliders: {level, width, zoom}, each {input, output}
 export class Viewer {
@@ -17,6 +28,7 @@ export class Viewer {
     this.canvas = frame.querySelector("canvas");
     this.sliders = sliders;
     this.pixels = null;
+    this.boxes = [];
     this.pointers = new Map();
     for (const name of Object.keys(START)) sliders[name].input.addEventListener("input", ({ target }) => this.change({ [name]: Number(target.value) }));
     frame.addEventListener("keydown", (event) => this.press(event));
@@ -36,6 +48,7 @@ export class Viewer {
     await image.decode();
     const { naturalWidth: width, naturalHeight: height } = image;
     Object.assign(this.canvas, { width, height });
+    this.boxes = [];
     const context = this.canvas.getContext("2d", { willReadFrequently: true });
     context.drawImage(image, 0, 0);
     this.pixels = context.getImageData(0, 0, width, height);
@@ -73,8 +86,13 @@ export class Viewer {
       for (let c = 0; c < 3; c += 1) shown[i + c] = table[data[i + c]];
       shown[i + 3] = data[i + 3];
     }
-    this.canvas.getContext("2d").putImageData(new ImageData(shown, width, height), 0, 0);
+    const context = this.canvas.getContext("2d");
+    context.putImageData(new ImageData(shown, width, height), 0, 0);
+    this.boxes.forEach((box, i) => outline(context, box, `${i + 1}`));
   }
+
+  // Shows numbered boxes: left, top, right, bottom, in parts of the picture's sides.
+  mark(boxes) { this.boxes = boxes; this.paint(); }
 
   // What is under the pointer stays there.
   zoomAt({ clientX, clientY }, factor) {

@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 from tokenizers import Tokenizer
 
+from prelim.archive.terms import GAP, USES
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError, InvalidOption, reason_of
 from prelim.generation.options import GenerationOptions
+from prelim.generation.output_config import OutputConfig
 from prelim.generation.prompt import NoPrompt, Prompter
 from prelim.generation.prompt_config import PromptConfig
 from prelim.images.preprocess import PreprocessConfig
@@ -80,6 +82,8 @@ class ModelConfig:
     prompt       : the words that the decoder reads before it writes, and the place of the image among them
     confirm_below : of models with confidence.json: sentences with a lower confidence are to be confirmed. At 0.9 these
                    are 90 % of the wrong ones
+    output       : what the model writes besides its report; None: nothing
+    use          : one of USES: what the license allows, as whoever imported or trained the model states it
     """
 
     name: str
@@ -97,8 +101,14 @@ class ModelConfig:
     chosen_precision: ChosenPrecision | None = None
     prompt: PromptConfig | None = None
     confirm_below: float = 0.9
+    output: OutputConfig | None = None
+    use: str = GAP
 
     def __post_init__(self) -> None:
+        if not isinstance(self.licence, str) or not self.licence.strip():
+            raise ArchiveError(f"licence = {self.licence!r:.40}; allowed: the name of a license, or {GAP}")
+        if self.use not in USES:
+            raise ArchiveError(f"use is {self.use!r:.40}; allowed: {', '.join(USES)}")
         if not isinstance(self.confirm_below, int | float) or not 0 < self.confirm_below < 1:
             raise ArchiveError(f"confirm_below is {self.confirm_below!r}; allowed: above 0 and below 1")
         if self.precision not in (allowed := (*PRECISIONS, AUTO)):
@@ -150,7 +160,11 @@ class ModelConfig:
 
 
 _SECTIONS: dict[str, Any] = {"tokenizer": SpecialTokens, "input": InputConfig, "preprocess": PreprocessConfig}
-_OPTIONAL: dict[str, Any] = {"prompt": PromptConfig, "chosen_precision": ChosenPrecision}
+_OPTIONAL: dict[str, Any] = {
+    "prompt": PromptConfig,
+    "chosen_precision": ChosenPrecision,
+    "output": OutputConfig,
+}
 
 
 def _check(cls: Any, values: Any, section: str = "") -> Mapping[str, Any]:

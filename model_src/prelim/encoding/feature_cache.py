@@ -3,9 +3,10 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prelim.encoding.onnx_session import Array
+from prelim.images.placement import Placement
 
 CAPACITY = 32
 """Images. ViT-g's features take 1.4 MB each."""
@@ -17,10 +18,12 @@ class Encoded:
 
     image_features : shape (num_tokens, width)
     warnings       : remarks of the reader of the file
+    placement      : where the picture that the model reads is in the file's image
     """
 
     image_features: Array
     warnings: tuple[str, ...]
+    placement: Placement | None = None
 
 
 class FeatureCache:
@@ -41,7 +44,7 @@ class FeatureCache:
     def keep(self, digest: str, encoded: Encoded) -> None:
         """Keep the features of an image, and evict the least recently used."""
         # A copy, because a row of a batch would keep the whole batch in memory.
-        copy = Encoded(encoded.image_features.copy(), encoded.warnings)
+        copy = replace(encoded, image_features=encoded.image_features.copy())
         with self._lock:
             self._encoded[digest] = copy
             self._encoded.move_to_end(digest)

@@ -15,6 +15,7 @@ from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
 from prelim.encoding.gate import archived_gate, pool
 from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.errors import InvalidOption, NonFiniteOutput
+from prelim.images.placement import Placement
 from prelim.images.preprocess import as_png, preprocess
 from prelim.images.radiograph import read_radiograph
 
@@ -35,6 +36,7 @@ class PreparedImage:
     digest         : name of the image in the cache of features; empty for a client's features
     warnings       : remarks of the reader of the file, and of the gate
     distance       : from the images of the training, by the gate; None without one
+    placement      : where its picture is in the stored image; None for a client's features
     preprocess, vision : seconds that reading and encoding took
     """
 
@@ -43,6 +45,7 @@ class PreparedImage:
     digest: str = ""
     warnings: tuple[str, ...] = ()
     distance: float | None = None
+    placement: Placement | None = None
     preprocess: float = 0.0
     vision: float = 0.0
 
@@ -108,12 +111,24 @@ class ImageEncoder:
         digest = digest_of(image)
         encoded = self._kept.find(digest)
         if encoded is not None:
-            return PreparedImage(image_features=encoded.image_features, digest=digest, warnings=encoded.warnings)
+            return PreparedImage(
+                image_features=encoded.image_features,
+                digest=digest,
+                warnings=encoded.warnings,
+                placement=encoded.placement,
+            )
         began = time.perf_counter()
         radiograph = read_radiograph(image, self._config.input)
         pixel_values = preprocess(radiograph, self._config.preprocess)
+        rows, columns = radiograph.pixels.shape
         took = time.perf_counter() - began
-        return PreparedImage(pixel_values, digest=digest, warnings=radiograph.warnings, preprocess=took)
+        return PreparedImage(
+            pixel_values,
+            digest=digest,
+            warnings=radiograph.warnings,
+            placement=Placement(rows, columns, radiograph.orientation),
+            preprocess=took,
+        )
 
     def picture(self, prepared: PreparedImage, image: bytes) -> bytes:
         """PNG of an image as the network reads it: rendered, resized and cropped.
@@ -181,7 +196,7 @@ class ImageEncoder:
         image.image_features = self._vision.run(image.pixel_values[None])[0]
         image.pixel_values, image.vision = None, time.perf_counter() - began
         if np.isfinite(image.image_features).all():
-            self._kept.keep(image.digest, Encoded(image.image_features, image.warnings))
+            self._kept.keep(image.digest, Encoded(image.image_features, image.warnings, image.placement))
 
     def _check(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""

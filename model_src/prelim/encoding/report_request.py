@@ -35,6 +35,7 @@ class ReportRequest:
     options        : how to decode; None takes the model's defaults
     return_attention : the model's auxiliary outputs, such as attention maps, come with the report
     return_image     : the images as the network reads them come with the report, as PNG
+    return_reasoning : what the model thought before it reported comes with the report
     return_logprobs  : the tokens come with the report, each with its log-probability
     """
 
@@ -48,6 +49,7 @@ class ReportRequest:
     options: GenerationOptions | None = None
     return_attention: bool = False
     return_logprobs: bool = False
+    return_reasoning: bool = False
     return_image: bool = False
 
     def __post_init__(self) -> None:

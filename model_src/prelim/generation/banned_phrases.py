@@ -6,7 +6,7 @@ led into it and must then get out. docs/decisions/0033-banned-phrases.md
 """
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -160,10 +160,11 @@ class Bans:
     """Compiles lists of phrases for one tokenizer.
 
     vocab_size : of the decoder; None where tokenizer and decoder have the same vocabulary
+    marks      : tokens that are not text, with words before and after them that belong together
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
-        self._tokenizer, self._vocab_size = tokenizer, vocab_size
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None, marks: Collection[str] = ()) -> None:
+        self._tokenizer, self._vocab_size, self._marks = tokenizer, vocab_size, marks
         self._vocabulary: tuple[TokenTexts, Vocabulary] | None = None
         self._compile = lru_cache(_COMPILED)(self._make)
 
@@ -177,7 +178,7 @@ class Bans:
     def _make(self, phrases: tuple[str, ...], stop: tuple[str, ...]) -> Ban:
         if self._vocabulary is None:
             try:
-                texts = TokenTexts(self._tokenizer, self._vocab_size)
+                texts = TokenTexts(self._tokenizer, self._vocab_size, dict.fromkeys(self._marks, " "))
             except UnknownDecoder as error:
                 raise InvalidOption(
                     f"{NAME} is given, but this model's tokens cannot be mapped to text: {error}; leave it out", NAME
@@ -230,6 +231,10 @@ class BannedRows:
     def __init__(self, ban: Ban, rows: int) -> None:
         self._ban = ban
         self._places = [ban.start] * rows
+
+    def restart(self, row: int) -> None:
+        """Let a row be at the beginning of a text."""
+        self._places[row] = self._ban.start
 
     def forbid(self, scores: Tensor) -> Tensor:
         """Scores, shape (rows, vocab_size), with minus infinity for every token that would complete a phrase."""

@@ -11,9 +11,10 @@ scores that were compared.
 import json
 import math
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -131,38 +132,67 @@ def _is_finite(value: object) -> bool:
 
 
 def read_sentences(
-    report: str, hypothesis: Hypothesis, detokenize: Callable[[Sequence[int]], str], distance: float | None
+    report: str,
+    hypothesis: Hypothesis,
+    detokenize: Callable[[Sequence[int]], str],
+    distance: float | None,
+    written: Sequence[int] | None = None,
 ) -> list[tuple[str, Inputs]]:
     """The sentences of a report and what their scores are made of.
 
     report     : the text, a part of that of the tokens
     hypothesis : its tokens and their log-probabilities
     distance   : of its image by the model's gate; None without one
+    written    : for each character of the report, where it is in the text of the tokens; None: as it is there
 
-    A token belongs to the sentence that it ends in; those after the last sentence belong to it.
+    A token belongs to the sentence that it ends in; those after the last sentence belong to it. Tokens of which the
+    report has nothing, of boxes or of reasoning, belong to none.
     """
-    ids, places = hypothesis.token_ids, range(len(hypothesis.token_ids) + 1)
-    first = max(detokenize(ids).find(report), 0)
+    ids, counts = hypothesis.token_ids, range(len(hypothesis.token_ids) + 1)
+    first = 0 if written is not None else max(detokenize(ids).find(report), 0)
     ends = [(match.start(), match.end()) for match in _END.finditer(report)]
     starts = [0, *(end for _, end in ends)]
     stops = [*(start for start, _ in ends), len(report)]
     spans = [(start, stop) for start, stop in zip(starts, stops, strict=True) if report[start:stop].strip()]
 
+    def length(count: int) -> int:
+        return len(detokenize(ids[:count]))
+
     def reach(place: int) -> int:
         """How many tokens make a text of so many characters."""
-        return bisect_left(places, place, key=lambda count: len(detokenize(ids[:count])))
+        return bisect_left(counts, place, key=length)
 
-    after = [reach(first + stop) for _, stop in spans[:-1]]
-    limits = [reach(first) if first else 0, *after, len(ids)]
+    after = [reach(first + stop if written is None else written[stop - 1] + 1) for _, stop in spans[:-1]]
+    begin = reach(first) if first else 0
+    if written:
+        # The token that the first character is of.
+        begin = bisect_right(counts, written[0], key=length) - 1
+    limits = [begin, *after, len(ids)]
+    words = [] if written is None else [place for place, c in zip(written, report, strict=True) if not c.isspace()]
+    foreign = set() if written is None else _foreign(ids, detokenize, words)
     found: list[tuple[str, Inputs]] = []
     for (start, stop), begin, end in zip(spans, limits, limits[1:], strict=False):
-        surprisals = [-logprob for logprob in hypothesis.logprobs[min(begin, len(ids) - 1) : max(end, begin + 1)]]
+        own = range(min(begin, len(ids) - 1), min(max(end, begin + 1), len(ids)))
+        surprisals = [-hypothesis.logprobs[i] for i in own if i not in foreign]
         inputs = {
             "surprisal": math.log(max(math.fsum(surprisals), 0.0) + _SMALLEST),
-            "largest": math.log(max(*surprisals, 0.0) + _SMALLEST),
+            "largest": math.log(max([*surprisals, 0.0]) + _SMALLEST),
             "tokens": float(len(surprisals)),
         }
         if distance is not None:
             inputs[DISTANCE] = distance
         found.append((report[start:stop].strip(), inputs))
     return found
+
+
+def _foreign(ids: Sequence[int], detokenize: Callable[[Sequence[int]], str], words: Sequence[int]) -> set[int]:
+    """Tokens that add text of which the report has nothing but white space.
+
+    words : places of all other characters of the report
+    """
+    ends = [len(detokenize(ids[:count])) for count in range(len(ids) + 1)]
+    return {
+        i
+        for i, (begin, end) in enumerate(pairwise(ends))
+        if begin < end and bisect_left(words, begin) == bisect_left(words, end)
+    }

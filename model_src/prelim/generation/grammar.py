@@ -6,7 +6,7 @@ has a matcher of its own, which is copied where two rows continue one. docs/deci
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +148,12 @@ class GrammarRows:
     """The rows of one request and how far their texts have come; see `Constraint`."""
 
     def __init__(self, grammar: Grammar, rows: int) -> None:
+        self._grammar = grammar
         self._places = [grammar.start()] * rows
+
+    def restart(self, row: int) -> None:
+        """Let a row be at the beginning of a text."""
+        self._places[row] = self._grammar.start()
 
     def forbid(self, scores: Tensor) -> Tensor:
         """Scores with minus infinity for every token with which no text of the grammar begins."""
@@ -172,10 +177,18 @@ class Grammars:
 
     eos_token_ids : tokens that end a report
     vocab_size    : of the decoder; None where tokenizer and decoder have the same vocabulary
+    marks         : tokens that are not text, and are not written under a grammar
     """
 
-    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int], vocab_size: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        eos_token_ids: Sequence[int],
+        vocab_size: int | None = None,
+        marks: Collection[str] = (),
+    ) -> None:
         self._tokenizer, self._eos_token_ids, self._vocab_size = tokenizer, eos_token_ids, vocab_size
+        self._marks = marks
         self._strings: tuple[WrittenTokens, LLTokenizer] | None = None
         self._compile = lru_cache(_COMPILED)(self._make)
 
@@ -189,7 +202,7 @@ class Grammars:
     def _make(self, grammar: str) -> Grammar:
         if self._strings is None:
             try:
-                tokens = WrittenTokens(self._tokenizer, self._eos_token_ids, self._vocab_size)
+                tokens = WrittenTokens(self._tokenizer, self._eos_token_ids, self._vocab_size, self._marks)
             except UnknownDecoder as error:
                 raise InvalidOption(
                     f"{NAME} is given, but this model's tokens cannot be mapped to text: {error}; leave it out", NAME

@@ -101,7 +101,7 @@ class Replace:
     def feed(self, pieces: list[str]) -> list[str]:
         """See `Stage.feed`."""
         *before, last = "".join([self._held, *pieces]).split(self._found)
-        decided = len(last) - _begun(last, self._found)
+        decided = len(last) - begun(last, self._found)
         self._held = last[decided:]
         return [self._content.join([*before, last[:decided]])]
 
@@ -218,14 +218,20 @@ class StopCut:
         text = "".join([self._held, *pieces])
         first = min((place for place in map(text.find, self._stop) if place >= 0), default=len(text))
         # A longer stop text that began before a shorter one may still be completed; it is the first then.
-        begun = len(text) - max(_begun(text, stop) for stop in self._stop)
-        self._over = first < len(text) and first <= begun
-        decided = text[: min(first, begun)].rstrip()
+        safe = len(text) - max(begun(text, stop) for stop in self._stop)
+        self._over = first < len(text) and first <= safe
+        decided = text[: min(first, safe)].rstrip()
         self._held = text[len(decided) :]
         return [decided]
 
 
-def _begun(text: str, wanted: str) -> int:
+def cut_at_stop(text: str, stop: tuple[str, ...]) -> str:
+    """The text before the first stop text in it."""
+    places = [place for place in (text.find(s) for s in stop) if place >= 0]
+    return text[: min(places)].rstrip() if places else text
+
+
+def begun(text: str, wanted: str) -> int:
     """How many characters at the end of a text are a beginning of a longer one."""
     longest = min(len(text), len(wanted) - 1)
     return next((length for length in range(longest, 0, -1) if text.endswith(wanted[:length])), 0)

@@ -11,7 +11,7 @@ that later tokens change.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,20 +39,23 @@ class TextStreams:
     """Opens streams for texts of one tokenizer.
 
     From the first step of its decoder that is not known here on, nothing is decided before the end of a text.
+
+    hidden : tokens that are not text; None: the special ones
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, hidden: Collection[str] | None = None) -> None:
         self._tokenizer = tokenizer
-        self._special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+        special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+        self._special = special if hidden is None else hidden
         self._stages = list(_stages(decoder_steps(json.loads(tokenizer.to_str())["decoder"])))
 
-    def open(self, stop: Sequence[str] = ()) -> "TextStream":
-        """A stream for one text, which ends where `cut_at_stop` cuts it."""
-        stages = [new_stage() for new_stage in self._stages]
+    def open(self, stop: Sequence[str] = (), then: Sequence[Stage] = ()) -> "TextStream":
+        """A stream for one text, which ends where `cut_at_stop` cuts it; `then` are stages before that."""
+        stages = [*(new_stage() for new_stage in self._stages), *then]
         return TextStream(self._token, [*stages, StopCut(stop)] if stop else stages)
 
     def _token(self, token_id: int) -> str | None:
-        """The token, None for special tokens and unknown ids, which are not text."""
+        """The token, None for hidden tokens and unknown ids, which are not text."""
         token = self._tokenizer.id_to_token(token_id)
         return None if token in self._special else token
 

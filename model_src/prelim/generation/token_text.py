@@ -8,7 +8,7 @@ are both "|x|-|ray|".
 
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from tokenizers import Tokenizer
@@ -70,11 +70,14 @@ class TokenTexts:
     closed       : beginnings of words that lose the space before them, such as "n't"
     vocab_size   : of the decoder, which writes no token from there on; None: that of the tokenizer
     words_only   : signs may come out as others, so that only letters, digits and spaces are as they are here
+    marks        : token -> what it adds instead of its text
 
     Raises UnknownDecoder.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int | None = None, marks: Mapping[str, Piece] | None = None
+    ) -> None:
         steps = decoder_steps(json.loads(tokenizer.to_str())["decoder"])
         of_tokens, of_text = split_steps(steps)
         self.byte_runs = any(step["type"] == "ByteFallback" for step in of_tokens)
@@ -86,8 +89,12 @@ class TokenTexts:
         count = 1 + max(tokenizer.get_vocab().values(), default=-1)
         tokens = [tokenizer.id_to_token(i) for i in range(min(count, vocab_size or count))]
         shown = [None if token is None or token in special else token for token in tokens]
-        self.first = tuple(_pieces(shown, of_tokens, ()))
-        self.later = tuple(_pieces(shown, of_tokens, ("",)))
+        marks = {} if marks is None else marks
+        given = {i: marks[token] for i, token in enumerate(tokens) if token is not None and token in marks}
+        self.first, self.later = (
+            tuple(given.get(i, piece) for i, piece in enumerate(_pieces(shown, of_tokens, before)))
+            for before in ((), ("",))
+        )
 
 
 def split_steps(steps: Sequence[DecoderStep]) -> tuple[list[DecoderStep], list[DecoderStep]]:

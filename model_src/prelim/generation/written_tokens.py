@@ -8,7 +8,7 @@ grammar, and neither are those that add nothing. So the text under a grammar is 
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ class WrittenTokens:
     strings : all that tokens add in any context; the first two are END and NEVER
 
     vocab_size : of the decoder; None: that of the tokenizer
+    marks      : tokens that are not written
 
     Raises UnknownDecoder.
     """
@@ -41,8 +42,14 @@ class WrittenTokens:
     start = 0
     """The context at the beginning of a text."""
 
-    def __init__(self, tokenizer: Tokenizer, eos_token_ids: Sequence[int], vocab_size: int | None = None) -> None:
-        texts = TokenTexts(tokenizer, vocab_size)
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        eos_token_ids: Sequence[int],
+        vocab_size: int | None = None,
+        marks: Collection[str] = (),
+    ) -> None:
+        texts = TokenTexts(tokenizer, vocab_size, dict.fromkeys(marks))
         contexts = _word_contexts(texts) if texts.words_only else _contexts(texts, _of_text(tokenizer))
         numbers = {b"<end>": END, b"<never>": NEVER}
         self._strings: list[NDArray[np.int64]] = []

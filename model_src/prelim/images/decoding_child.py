@@ -91,6 +91,7 @@ def write_radiograph(reply: int, radiograph: Radiograph) -> None:
         "modality": radiograph.modality,
         "view": radiograph.view,
         "warnings": radiograph.warnings,
+        "orientation": radiograph.orientation,
     }
     write_reply(reply, outcome, pixels)
 

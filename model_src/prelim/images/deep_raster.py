@@ -42,10 +42,11 @@ ORIENTATIONS = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, 
 
 @dataclass(frozen=True)
 class DeepSamples:
-    """Samples of one gray channel, (rows, columns), upright, and whether low ones are white."""
+    """Samples of one gray channel, (rows, columns), upright, whether low ones are white, and how they were turned."""
 
     samples: np.ndarray
     white_is_zero: bool = False
+    orientation: object = 1
 
 
 def read_deep_png(data: bytes, orientation: object) -> DeepSamples | None:
@@ -60,7 +61,7 @@ def read_deep_png(data: bytes, orientation: object) -> DeepSamples | None:
         samples = imagecodecs.png_decode(data)
     channels = samples.reshape(*samples.shape[:2], -1)
     alpha = channels[..., -1] if channels.shape[-1] in (2, 4) else None
-    return DeepSamples(turn(to_gray(channels, alpha), orientation))
+    return DeepSamples(turn(to_gray(channels, alpha), orientation), orientation=orientation)
 
 
 def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
@@ -91,7 +92,7 @@ def read_deep_tiff(data: bytes, config: InputConfig) -> DeepSamples | None:
         channels = channels.astype(np.float32)
     # Only an unassociated alpha (2) is left to apply: with an associated one (1) it was (TIFF 6.0 section 18).
     alpha = channels[..., -1] if 2 in page.extrasamples else None
-    return DeepSamples(turn(to_gray(channels, alpha), orientation), white_is_zero=page.photometric == 0)
+    return DeepSamples(turn(to_gray(channels, alpha), orientation), page.photometric == 0, orientation)
 
 
 def count_frames(file: TiffFile, page: TiffPage) -> int:

@@ -145,6 +145,20 @@ def _pad_to_square(image: Image.Image, config: PreprocessConfig) -> Image.Image:
     return square
 
 
+def in_image(x: float, y: float, rows: int, columns: int, config: PreprocessConfig) -> tuple[float, float]:
+    """Column and row, in pixels, of an image of this size that a place in its picture shows; its edge if it shows none.
+
+    x, y : of the place in the picture that `preprocess` makes, in parts of its side from the left and the top
+    """
+    side = max(rows, columns) if config.resize == "pad_mean" else None
+    whole_columns, whole_rows = (columns, rows) if side is None else (side, side)
+    width, height = _resized_size(whole_columns, whole_rows, config)
+    left, top, _, _ = _crop_box(width, height, config)
+    column = (left + x * config.size) * whole_columns / width - (whole_columns - columns) // 2
+    row = (top + y * config.size) * whole_rows / height - (whole_rows - rows) // 2
+    return min(max(column, 0.0), float(columns)), min(max(row, 0.0), float(rows))
+
+
 def as_png(pixel_values: np.ndarray, config: PreprocessConfig) -> bytes:
     """PNG of pixel_values, shape (channels, size, size), with the normalization undone."""
     planes = pixel_values.transpose(1, 2, 0) * np.asarray(config.std) + np.asarray(config.mean)

@@ -14,6 +14,7 @@ import numpy as np
 
 from prelim.errors import NotAnImage, Refused, TooLarge, UnreadableInput
 from prelim.images.decoding_process import DECODING
+from prelim.images.deep_raster import ORIENTATIONS
 from prelim.images.dicom.pixels import read_dicom
 from prelim.images.dicom.structure import looks_like_dicom
 from prelim.images.input_config import InputConfig
@@ -71,6 +72,7 @@ class Radiograph:
     modality  : (0008,0060), or None for a file that is not DICOM
     view      : (0018,5101) View Position, or None
     warnings  : texts such as "no_window: ...", free of patient data
+    orientation : by which a file that is not DICOM was turned (Exif 2.32 4.6.4); 1: `pixels` are as they were stored
     """
 
     pixels: np.ndarray
@@ -78,6 +80,7 @@ class Radiograph:
     modality: str | None
     view: str | None
     warnings: tuple[str, ...]
+    orientation: int = 1
 
 
 def read_radiograph(data: bytes, config: InputConfig) -> Radiograph:
@@ -105,6 +108,7 @@ def read_radiograph(data: bytes, config: InputConfig) -> Radiograph:
         modality=header["modality"],
         view=header["view"],
         warnings=tuple(header["warnings"]),
+        orientation=header["orientation"],
     )
 
 
@@ -116,15 +120,17 @@ def render(data: bytes, kind: str, config: InputConfig) -> Radiograph:
     spacing: tuple[float, float] | None = None
     modality: str | None = None
     view: str | None = None
+    orientation: object = 1
     if kind == "DICOM":
         pixels, header = read_dicom(data, config)
         spacing, modality, view, warnings = header.spacing, header.modality, header.view, header.warnings
     else:
-        pixels, warnings = read_raster(data, kind, config)
+        pixels, warnings, orientation = read_raster(data, kind, config)
     # Below one step of an 8-bit display everything is one gray level.
     if float(pixels.max()) - float(pixels.min()) < 1 / 255:
         raise Refused("flat_image: the image has one gray level; allowed: a radiograph; check its export or its window")
-    return Radiograph(pixels, spacing, modality, view, tuple(warnings))
+    turned = orientation if isinstance(orientation, int) and orientation in ORIENTATIONS else 1
+    return Radiograph(pixels, spacing, modality, view, tuple(warnings), turned)
 
 
 def recognize(data: bytes) -> str:

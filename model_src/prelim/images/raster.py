@@ -41,8 +41,8 @@ GRAY_MODES = ("1", "L", "LA", "La")
 BAND = 256
 
 
-def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Pixels, (rows, columns) float32 in [0, 1], high is white, and warnings.
+def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...], object]:
+    """Pixels, (rows, columns) float32 in [0, 1], high is white, upright; warnings; and how they were turned.
 
     kind : "PNG", "JPEG", "WEBP" or "TIFF"
 
@@ -80,13 +80,14 @@ def read_raster(data: bytes, kind: str, config: InputConfig) -> tuple[np.ndarray
         if _has_colors(image):
             warnings.append("colour: the image has colors, which became gray; a radiograph is gray")
         pixels = turn(_to_gray(image), orientation)
-    return pixels, tuple(warnings)
+    return pixels, tuple(warnings), orientation
 
 
-def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...]]:
+def _scale(deep: DeepSamples, config: InputConfig) -> tuple[np.ndarray, tuple[str, ...], object]:
     pixels, own_range = scale_samples(deep.samples, config.render, deep.white_is_zero)
     warning = "range: what the samples can be at most is not known; scaled by percentiles 0.5 to 99.5"
-    return pixels, (warning,) if own_range and config.render != "minmax_equalize" else ()
+    warnings = (warning,) if own_range and config.render != "minmax_equalize" else ()
+    return pixels, warnings, deep.orientation
 
 
 def _open_picture(data: bytes, kind: str, config: InputConfig, warnings: list[str]) -> Image.Image:

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+GAP = "**GAP, for the owner to fill:**"
+"""Marks in a card what no program can know."""
+
 
 def write_section(card: Path, name: str, text: str) -> None:
     """Write one section into a model card, which keeps everything else.

@@ -106,6 +106,8 @@ def hash_model(folder: Path, config: ModelConfig) -> str:
         name: _as_calibrated(name, contents[name])
         for name in ("vision", "connector", "decoder", "preprocess", "precision", "prompt")
     }
+    if contents["output"] is not None:
+        described["output"] = contents["output"]
     digest = hashlib.sha256(json.dumps(described | {"render": config.input.render}, sort_keys=True).encode())
     for name in (WEIGHTS, TOKENIZER, GATE):
         if (folder / name).is_file():

@@ -1,5 +1,6 @@
 """Every document of a draft is valid, whatever its study lacks."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from bridge.dicom.identity import DRAFT, MEASUREMENTS, PDF
 from bridge.documents.draft import BANNER, CONFIRM, NOTICE
 from bridge.documents.fonts import load_fonts
 from bridge.documents.writers import WRITERS, chosen_kinds
+from bridge.peers.fhir import write_bundle
 from tests.bridge.drafts import COMPARED, DOUBT, EARLIER, PRIOR, SENTENCES, make_draft
 from tests.bridge.studies import STUDY
 
@@ -124,6 +126,26 @@ def test_the_notice_is_in_the_text() -> None:
     assert texts[0].TextValue == NOTICE
     assert all(section.ContentSequence[0].TextValue.startswith(BANNER) for section in texts[1:])
     assert len(texts) == 3
+
+
+def test_places_of_phrases_and_the_use_are_in_every_document() -> None:
+    """As text, in pixels of the stored image; what has no pixels is left out. Reasoning is not in any document."""
+    box = {"text": "A large  effusion.", "image": 1, "box": [10.4, 20.6, 30.0, 40.0]}
+    draft = make_draft(regions=[box, {"text": "Other.", "image": 1, "box": None}], reasoning="THOUGHT")
+    line = "- A large effusion.: (10, 21) to (30, 40), image 1"
+    for kind in (DRAFT, MEASUREMENTS):
+        document = WRITERS[kind](draft, ReportSettings())
+        text = "\n".join(str(element.value) for element in document.iterall())
+        assert line in text
+        assert "Other." not in text
+        assert "use=research" in text or kind == DRAFT
+        assert "THOUGHT" not in text
+    bundle = json.dumps(write_bundle(draft))
+    assert line in bundle
+    assert "use: research" in bundle
+    assert "THOUGHT" not in bundle
+    assert draft.remarks()[0][0] == "Places"
+    assert make_draft().remarks() == []
 
 
 def test_the_measurement_report_has_notice_text_and_probability() -> None:

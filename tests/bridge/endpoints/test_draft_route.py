@@ -148,6 +148,10 @@ WRONG_REPORTS: dict[str, Any] = {
     "report.avg_logprob": GOOD | {"avg_logprob": "PLANT"},
     "report.sentences": GOOD | {"sentences": [{"text": "PLANT", "confidence": 1.5, "confirm": True}]},
     "confidence (0 to 1)": GOOD | {"sentences": [{"text": "PLANT", "confidence": True, "confirm": True}]},
+    "report.regions": GOOD | {"regions": [{"text": "PLANT", "image": 1, "box": [1, 2, 3]}]},
+    "image (from 1)": GOOD | {"regions": [{"text": "PLANT", "image": 0, "box": None}]},
+    "box (four numbers": GOOD | {"regions": [{"text": "PLANT", "image": 1, "box": [1, 2, 3, True]}]},
+    "report.model.use": GOOD | {"model": GOOD["model"] | {"use": " "}},
     "at most 2000 objects": GOOD | {"sentences": {"text": "PLANT"}},
 }
 

@@ -60,7 +60,7 @@ def model(hub_server: Hub, tmp_path: Path) -> Path:
     save_file(WEIGHTS, folder / "model.safetensors")
     torch.save(WEIGHTS, folder / "pytorch_model.bin")
     (folder / "config.json").write_text('{"model_type": "any"}')
-    for name in ("vocab.json", "merges.txt", "README.md", "training_args.bin"):
+    for name in ("vocab.json", "merges.txt", "README.md", "LICENSE", "training_args.bin"):
         (folder / name).write_text(f"contents of {name}")
     hub_server.models["owner/model"] = folder
     return folder
@@ -68,13 +68,14 @@ def model(hub_server: Hub, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["owner/model", "hf-hub:owner/model", "owner/model@main", f"owner/model@{COMMIT}"])
 def test_name_gives_the_files_of_the_folder(hub_server: Hub, model: Path, name: str) -> None:
-    """With or without prefix and revision, exactly the files that the import reads are downloaded."""
+    """With or without prefix and revision, exactly the files that the import reads are downloaded, with its terms."""
     source = checkpoint_source(name)
 
     assert source.label == f"owner/model@{COMMIT}"
     assert [file.name for file in source.files] == ["model.safetensors", "config.json"]
     assert all(file.read_bytes() == (model / file.name).read_bytes() for file in source.files)
-    assert sorted(hub_server.downloaded) == ["owner/model/config.json", "owner/model/model.safetensors"]
+    names = ("LICENSE", "README.md", "config.json", "model.safetensors")
+    assert sorted(hub_server.downloaded) == [f"owner/model/{name}" for name in names]
 
 
 def test_shards_are_downloaded_with_their_index(hub_server: Hub, model: Path) -> None:
@@ -95,11 +96,11 @@ def test_shards_are_downloaded_with_their_index(hub_server: Hub, model: Path) ->
 
 
 def test_tokenizer_is_downloaded_without_weights(hub_server: Hub, model: Path) -> None:
-    """For a tokenizer only the tokenizer files are downloaded."""
+    """For a tokenizer only the tokenizer files are downloaded, with the documents that must travel."""
     source = tokenizer_source("biogpt", "owner/model")
 
     assert [file.name for file in source.files] == ["vocab.json", "merges.txt"]
-    assert sorted(hub_server.downloaded) == ["owner/model/merges.txt", "owner/model/vocab.json"]
+    assert sorted(hub_server.downloaded) == [f"owner/model/{name}" for name in ("LICENSE", "merges.txt", "vocab.json")]
 
 
 def test_local_folder_has_priority_over_a_name(
@@ -187,7 +188,7 @@ def test_model_without_the_files_is_refused(hub_server: Hub, model: Path) -> Non
         (model / name).unlink()
 
     with pytest.raises(
-        ArchiveError, match=r"does not contain weights \(model\.safetensors.* it contains README\.md, config"
+        ArchiveError, match=r"does not contain weights \(model\.safetensors.* it contains LICENSE, README\.md, config"
     ):
         checkpoint_source("owner/model")
     with pytest.raises(ArchiveError, match=r"does not contain tokenizer files \(tokenizer\.model"):

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from export.checkpoints.checkpoint import checkpoint_files
 from export.checkpoints.import_source import ImportSource
-from export.checkpoints.model_card import GAP, write_card
+from export.checkpoints.model_card import write_card
 from export.checkpoints.record import ImportRecord
 from export.import_checkpoint import import_checkpoint
 from prelim.archive.archive import CONFIG
 from prelim.archive.model_config import ModelConfig
 from prelim.networks.architectures import ARCHITECTURES
+from prelim.networks.card_section import GAP
 from prelim.networks.model_folder import MODEL_CARD
 from prelim.report import NOTICE
 from tests.export.test_import_checkpoint import PARTS, published

@@ -22,10 +22,10 @@ from prelim.generation.constraint import Constraints
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.text_stages import cut_at_stop
 from prelim.generation.token_text import BAR, canonical
 from prelim.networks.model_folder import read_model_folder
 from prelim.networks.trained_decoder import serving_decoder
-from prelim.report import cut_at_stop
 from tests.model_src.generation.reference import BOS, EOS, PAD, VOCAB_SIZE, tiny_decoder, tiny_image
 from tests.model_src.generation.tokenizer_kinds import IN_USE, ROOT, SMALL
 

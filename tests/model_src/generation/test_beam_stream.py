@@ -11,8 +11,8 @@ from prelim.generation.constraint import Constraints
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
+from prelim.generation.text_stages import cut_at_stop
 from prelim.generation.text_stream import TextStreams
-from prelim.report import cut_at_stop
 from tests.model_src.generation.reference import tiny_decoder, tiny_image
 from tests.model_src.generation.tokenizer_kinds import SMALL
 

@@ -18,7 +18,7 @@ from prelim.generation.options import GenerationOptions
 from prelim.generation.phrase_automaton import Characters, Strings
 from prelim.generation.prompt import Prompter
 from prelim.generation.prompt_config import PromptConfig
-from prelim.generation.text_stages import _begun
+from prelim.generation.text_stages import begun
 from prelim.generation.token_text import BAR, UnknownDecoder, canonical, split_steps
 from tests.model_src.generation.reference import BOS, EOS, engine, request, tiny_decoder, tiny_image
 from tests.model_src.generation.test_banned_phrases import WORDS
@@ -188,12 +188,12 @@ def test_words_of_a_request_are_words_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted", "begun"),
+    ("text", "wanted", "longest"),
     [("xab", "abc", 2), ("xabc", "abc", 0), ("xa", "abc", 1), ("a", "abc", 1), ("", "abc", 0), ("aa", "aab", 2)],
 )
-def test_beginnings_at_the_end_of_a_text(text: str, wanted: str, begun: int) -> None:
+def test_beginnings_at_the_end_of_a_text(text: str, wanted: str, longest: int) -> None:
     """The longest, and never all of what is wanted."""
-    assert _begun(text, wanted) == begun
+    assert begun(text, wanted) == longest
 
 
 def test_phrases_are_found_as_in_the_whole_text() -> None:

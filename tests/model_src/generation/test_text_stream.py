@@ -8,9 +8,8 @@ import pytest
 from tokenizers import Regex, Tokenizer, decoders
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from prelim.generation.text_stages import Bytes
+from prelim.generation.text_stages import Bytes, cut_at_stop
 from prelim.generation.text_stream import TextStreams
-from prelim.report import cut_at_stop
 from tests.model_src.generation.tokenizer_kinds import IN_USE, SMALL
 
 PROSE = (

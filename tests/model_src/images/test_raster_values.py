@@ -122,7 +122,7 @@ def test_scans_of_a_jpeg_have_a_limit() -> None:
     Image.new("L", (40, 48), 90).save(file, "JPEG")
     scans = b"\xff\xda" * (MAX_JPEG_SCANS - 1)
 
-    pixels, warnings = read_raster(file.getvalue() + scans, "JPEG", InputConfig())
+    pixels, warnings, _ = read_raster(file.getvalue() + scans, "JPEG", InputConfig())
     assert (pixels.shape, warnings) == ((48, 40), ())
     with pytest.raises(UnreadableInput, match="more than 100 scans"):
         read_raster(file.getvalue() + scans + b"\xff\xda", "JPEG", InputConfig())

@@ -108,7 +108,7 @@ ARCHITECTURE = Architecture(
             r"^text_decoder\.bert\.pooler\.": "pooling layer, which is not used for texts",
         },
         defaults={
-            "licence": "BSD-3-Clause (Salesforce/blip-image-captioning-base)",
+            "licence": "GAP",
             "tokenizer": {"bos_token_id": 30522, "eos_token_id": 102, "pad_token_id": 0},
             "input": {"accepts": CHEST_RADIOGRAPHS},
             "preprocess": PREPROCESS,

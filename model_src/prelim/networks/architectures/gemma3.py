@@ -207,7 +207,7 @@ ARCHITECTURE = Architecture(
         ignored=towers.IGNORED,
         tied={r"(^|\.)lm_head\.weight$": "decoder.body.embed_tokens.weight"},
         defaults={
-            "licence": "Health AI Developer Foundations Terms of Use (google/medgemma-4b-it); Gemma Terms of Use",
+            "licence": "GAP",
             "tokenizer": {"bos_token_id": 2, "eos_token_id": [1, 106], "pad_token_id": 0},
             "input": {},
             "preprocess": PREPROCESS,

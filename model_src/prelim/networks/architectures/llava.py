@@ -191,7 +191,7 @@ ARCHITECTURE = Architecture(
         ignored_in=unused,
         layout=_layout,
         defaults={
-            "licence": "Llama 2 Community License (llava-hf/llava-1.5-7b-hf)",
+            "licence": "GAP",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 32001},
             "input": {},
             "preprocess": PREPROCESS,

@@ -89,7 +89,8 @@ ARCHITECTURE = Architecture(
         ignored={**llama.IGNORED, **towers.IGNORED},
         ignored_in=_unused,
         defaults={
-            "licence": "Microsoft Research License; research only (microsoft/maira-2)",
+            "licence": "Microsoft Research License; research only (microsoft/maira-2); Llama 2 Community License "
+            "(Vicuna-7B v1.5)",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
             "input": {"accepts": CHEST_RADIOGRAPHS},
             "preprocess": PREPROCESS,
