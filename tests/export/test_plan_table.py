@@ -10,16 +10,16 @@ from prelim.networks.machine import Machine
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "import.md"
 GBS, GFLOPS = 37.5, 200
-ROW = re.compile(r"^\| [^|]+ \| `(\w+)` \| `(\w+)` " + 5 * r"\| ([^|]+) " + r"\| ", re.MULTILINE)
+ROW = re.compile(r"^\| [^|]+ \| `(\w+)` \| `(\w+)` " + 4 * r"\| ([^|]+) " + r"\| ", re.MULTILINE)
 ROWS = ROW.findall(TABLE.read_text(encoding="utf-8"))
 
 
 def figures(system: str, precision: str) -> list[str]:
-    """What a row says: disk, memory of a worker and of packaging, time of an image and of a step."""
+    """What a row says: disk, memory of a worker, time of an image and of a step."""
     _, needs = footprint_of([], system, precision)
     operations = {kind: times * GFLOPS * 1e9 for kind, times in (("fp32", 1), ("bf16", 2), ("int8", 4))}
     found = plan(needs, Machine(GBS * 1e9, GBS * 1e9, operations), precision, 1)
-    sizes = [f"{size / 1e9:.1f} GB" for size in (found.archive, found.worker, found.packaging)]
+    sizes = [f"{size / 1e9:.1f} GB" for size in (found.archive, found.worker)]
     return [*sizes, f"{found.image:.1f} s", f"{1e3 * found.step:.0f} ms"]
 
 
