@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import prelim
 from launcher.environment import ROOT
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, using
 from prelim.archive.manifest import Manifest, sha256_of
 from prelim.archive.mar import check_mar, read_file
 from prelim.archive.signature import Verifier
@@ -56,12 +56,13 @@ def check_store(store: Path, *, other_code: bool = False) -> list[CheckedArchive
     verifier = _verifier()
     for path in paths:
         try:
-            # Before anything else of an archive that may be a stranger's is read.
-            if verifier is not None:
-                verifier.check(path)
-            archive = check_archive(path, other_code=other_code)
+            with using(path):
+                # Before anything else of an archive that may be a stranger's is read.
+                if verifier is not None:
+                    verifier.check(path)
+                archive = check_archive(path, other_code=other_code)
             checked.append(replace(archive, signed=verifier is not None))
-        except ArchiveError as error:
+        except (ArchiveError, LaunchError) as error:
             faults.append(str(error))
     if faults:
         raise LaunchError("\n".join(faults))

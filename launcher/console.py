@@ -5,6 +5,7 @@ python launcher/console.py logs/console.log
 A full file becomes console.1.log, which replaces the one before.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -20,16 +21,17 @@ def keep(source: int, path: Path, limit: int = LIMIT) -> None:
     """Copy an open file descriptor to a file until its end.
 
     limit : bytes after which a new file begins; at most one chunk more is written
+
+    What cannot be written, as on a full disk, is lost: a server whose output nobody reads would stop.
     """
-    while True:
-        size = 0
-        with path.open("ab", buffering=0) as file:
-            while size < limit:
-                printed = os.read(source, CHUNK)
-                if not printed:
-                    return
+    size = 0
+    while printed := os.read(source, CHUNK):
+        with contextlib.suppress(OSError):
+            if size >= limit:
+                set_aside(path)
+                size = 0
+            with path.open("ab", buffering=0) as file:
                 size += file.write(printed)
-        set_aside(path)
 
 
 def start_writer(path: Path) -> "subprocess.Popen[bytes]":

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import requests
 
 from launcher.archives import PUBLIC_KEY
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, using
 from prelim.archive.manifest import sha256_of
 from prelim.archive.signature import SUFFIX
 from terminal.arguments import CommandLine
@@ -67,11 +67,12 @@ def parse_source(text: str) -> tuple[str, str]:
 def fetch(url: str, sha256: str, folder: Path) -> Path:
     """The archive's file. Raises LaunchError if it cannot be downloaded or has another hash; then there is no file."""
     target = folder / _name(url)
-    if target.is_file() and sha256_of(target) == sha256:
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    _download(url, target, sha256)
+    with using(target):
+        if target.is_file() and sha256_of(target) == sha256:
+            return target
+        folder.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        _download(url, target, sha256)
     return target
 
 
@@ -80,7 +81,8 @@ def fetch_signature(url: str, folder: Path) -> Path:
     address = urlsplit(url)
     signature = address._replace(path=address.path + SUFFIX)
     target = folder / Path(signature.path).name
-    _download(signature.geturl(), target)
+    with using(target):
+        _download(signature.geturl(), target)
     return target
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from launcher.archives import check_store
 from launcher.environment import ROOT, link_installation, read_environment
+from launcher.errors import using
 from launcher.ports import API_COUNT, free_ports, replace_ports
 from launcher.server import Server
 from terminal.program import ignoring_interrupts
@@ -30,7 +31,7 @@ class LocalServer(Server):
     check      : False serves them unchecked, also those that are not of this package
     other_code : of launcher.archives.check_store
 
-    Raises LaunchError for an archive that may not be served, or if Java is missing.
+    Raises LaunchError for an archive that may not be served, if Java is missing, or if a file cannot be written.
     """
 
     def __init__(self, store: Path, *, check: bool = True, other_code: bool = False) -> None:
@@ -38,14 +39,18 @@ class LocalServer(Server):
         environment = read_environment()
         # In a short path, as env.sh has it: the sockets of the workers lie in it, and their names may have some 100
         # characters. With a longer one no worker is ever ready.
-        folder = Path(tempfile.mkdtemp(prefix="prelim-", dir=Path(environment["TMPDIR"]).parent))
+        parent = Path(environment["TMPDIR"]).parent
+        with using(parent):
+            folder = Path(tempfile.mkdtemp(prefix="prelim-", dir=parent))
         try:
-            temporary = folder / "tmp"
-            temporary.mkdir()
-            link_installation(folder, store)
-            config = folder / "config.properties"
-            settings = replace_ports(CONFIG.read_text(encoding="utf-8"), free_ports(API_COUNT))
-            config.write_text(re.sub("(?m)^model_store=.*$", "model_store=model_store", settings), encoding="utf-8")
+            with using(folder):
+                temporary = folder / "tmp"
+                temporary.mkdir()
+                link_installation(folder, store)
+                config = folder / "config.properties"
+                settings = replace_ports(CONFIG.read_text(encoding="utf-8"), free_ports(API_COUNT))
+                settings = re.sub("(?m)^model_store=.*$", "model_store=model_store", settings)
+                config.write_text(settings, encoding="utf-8")
             super().__init__(folder, config, environment | {"TMPDIR": str(temporary), "TEMP": str(temporary)})
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import IO
 
 import psutil
 
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, using
 
 PID_FILE = ".model_server.pid"
 NAMESPACE = "org.pytorch.serve.ModelServer"
@@ -93,10 +93,11 @@ def _wait(processes: Iterable[psutil.Process], seconds: float) -> bool:
 
 
 def sweep(temporary: Path, key_file: Path) -> None:
-    """Remove what a server leaves: unpacked archives, sockets, pid file, settings and keys."""
+    """Remove what a server leaves: unpacked archives, sockets, pid file, settings and keys. Raises LaunchError."""
     shutil.rmtree(temporary / "models", ignore_errors=True)
-    for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, temporary / CONFIG, key_file):
-        path.unlink(missing_ok=True)
+    with using(temporary):
+        for path in (*temporary.glob(".ts.sock.*"), temporary / PID_FILE, temporary / CONFIG, key_file):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -105,10 +106,12 @@ def exclusive(temporary: Path, seconds: float = 0) -> Iterator[None]:
 
     seconds : to wait for the other
 
-    Raises LaunchError if the other takes longer.
+    Raises LaunchError if the other takes longer, or nothing can be written there.
     """
     deadline = time.monotonic() + seconds
-    with (temporary / LOCK).open("w") as lock:
+    with using(temporary):
+        opened = (temporary / LOCK).open("w")
+    with opened as lock:
         while not _try_lock(lock):
             if time.monotonic() >= deadline:
                 raise LaunchError("another launcher is just starting or stopping this server; try again later")
@@ -117,17 +120,18 @@ def exclusive(temporary: Path, seconds: float = 0) -> Iterator[None]:
 
 
 def is_launching(temporary: Path) -> bool:
-    """Whether a launcher is starting or stopping the server of a folder."""
+    """Whether a launcher is starting or stopping the server of a folder, which need not be writable."""
     try:
-        with exclusive(temporary):
-            return False
-    except LaunchError:
-        return True
+        opened = (temporary / LOCK).open()
+    except OSError:
+        return False
+    with opened as lock:
+        return not _try_lock(lock, fcntl.LOCK_SH)
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

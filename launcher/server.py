@@ -14,7 +14,7 @@ import requests
 
 from launcher.console import start_writer
 from launcher.environment import check_java
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, using
 from launcher.journal import LOGS, make_log_folder
 from launcher.ports import check_free, read_addresses, read_properties
 from launcher.process import (
@@ -57,7 +57,8 @@ class Server:
         self.environment = {**environment, "TS_CONFIG_FILE": str(config)}
         self.temporary = Path(environment["TMPDIR"])
         self.config = config
-        properties = read_properties(config)
+        with using(config):
+            properties = read_properties(config)
         self.max_wait_s = float(properties.get("prelim_max_wait_s", 0))
         self.store = folder / properties["model_store"]
         self.addresses = read_addresses(properties)
@@ -133,7 +134,8 @@ class Server:
 
         queue : requests that may wait, instead of job_queue_size
 
-        Raises LaunchError if it runs already, or a port is taken: before anything of another server is touched.
+        Raises LaunchError if it runs already, or a port is taken: before anything of another server is touched. And if
+        a file cannot be written.
         """
         running = self.process or find_in_folder(self.folder)
         if running is not None:
@@ -142,13 +144,15 @@ class Server:
         check_free(self.addresses)
         sweep(self.temporary, self.key_file)
         environment = self.environment
-        if queue is not None:
-            config = self.temporary / CONFIG
-            text = self.config.read_text(encoding="utf-8")
-            config.write_text(re.sub("(?m)^job_queue_size=.*$", f"job_queue_size={queue}", text), encoding="utf-8")
-            environment = {**environment, "TS_CONFIG_FILE": str(config)}
-        make_log_folder(self.folder)
-        self._writer = start_writer(self.console)
+        with using(self.temporary):
+            if queue is not None:
+                config = self.temporary / CONFIG
+                text = self.config.read_text(encoding="utf-8")
+                config.write_text(re.sub("(?m)^job_queue_size=.*$", f"job_queue_size={queue}", text), encoding="utf-8")
+                environment = {**environment, "TS_CONFIG_FILE": str(config)}
+        with using(self.console):
+            make_log_folder(self.folder)
+            self._writer = start_writer(self.console)
         # By its module: the first line of the script `torchserve` cannot have a path with a space.
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs", "--models", *archives]
         self._starter = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""What a running server holds: memory, descriptors, threads, temporary files, logs."""
+"""What a running server and its gateway hold: memory, descriptors, threads, temporary files, logs."""
 
 import contextlib
 import os
@@ -21,8 +21,10 @@ class Sample:
     seconds         : since the start of the run
     worker_mb       : resident memory of the workers, with the processes that decode images for them
     frontend_mb     : of Java
-    descriptors     : open files and sockets of all of these
-    threads         : of all of these
+    gateway_mb      : of the gateway's own process, in Python
+    nginx_mb        : of its nginx
+    descriptors, threads                 : of workers and Java: open files and sockets, and threads
+    gateway_descriptors, gateway_threads : of the gateway and nginx
     temporary_files : in the server's temporary folder, the gateway's included
     logs_mb         : all logs together
     largest_log_mb  : the largest one
@@ -32,32 +34,57 @@ class Sample:
     seconds: float
     worker_mb: float
     frontend_mb: float
+    gateway_mb: float
+    nginx_mb: float
     descriptors: int
     threads: int
+    gateway_descriptors: int
+    gateway_threads: int
     temporary_files: int
     logs_mb: float
     largest_log_mb: float
     open_logs: int
 
 
-def take_sample(server: Server, begun: float) -> Sample | None:
-    """Look at a server now; None while it does not run.
+@dataclass(frozen=True)
+class Held:
+    """What a process and all below it hold.
+
+    own_mb, below_mb : resident memory of the process, and of the others
+    """
+
+    own_mb: float
+    below_mb: float
+    descriptors: int
+    threads: int
+
+
+def take_held(first: psutil.Process) -> Held:
+    """Look at a process and those below it; those that end meanwhile are left out."""
+    family = [first]
+    with contextlib.suppress(psutil.Error):
+        family += first.children(recursive=True)
+    resident, descriptors, threads = {}, 0, 0
+    for process in family:
+        # Processes that decode images come and go.
+        with contextlib.suppress(psutil.Error), process.oneshot():
+            memory, count = process.memory_info().rss / MB, process.num_threads()
+            descriptors += process.num_fds()
+            resident[process.pid] = memory
+            threads += count
+    own = resident.pop(first.pid, 0.0)
+    return Held(own, sum(resident.values()), descriptors, threads)
+
+
+def take_sample(server: Server, gateway: psutil.Process, begun: float) -> Sample | None:
+    """Look at a server and its gateway now; None while the server does not run.
 
     begun : time.monotonic() at the start of the run
     """
     frontend = server.process
     if frontend is None:
         return None
-    workers = []
-    with contextlib.suppress(psutil.Error):
-        workers = frontend.children(recursive=True)
-    resident, descriptors, threads = {}, 0, 0
-    for process in (frontend, *workers):
-        # Processes that decode images come and go.
-        with contextlib.suppress(psutil.Error), process.oneshot():
-            resident[process.pid] = process.memory_info().rss / MB
-            descriptors += process.num_fds()
-            threads += process.num_threads()
+    serving, passing = take_held(frontend), take_held(gateway)
     logs = []
     for path in (server.folder / "logs").iterdir():
         # A log that is rotated just now has another name.
@@ -66,10 +93,14 @@ def take_sample(server: Server, begun: float) -> Sample | None:
     sizes = [status.st_size / MB for status in logs]
     return Sample(
         seconds=time.monotonic() - begun,
-        worker_mb=sum(size for pid, size in resident.items() if pid != frontend.pid),
-        frontend_mb=resident.get(frontend.pid, 0.0),
-        descriptors=descriptors,
-        threads=threads,
+        worker_mb=serving.below_mb,
+        frontend_mb=serving.own_mb,
+        gateway_mb=passing.own_mb,
+        nginx_mb=passing.below_mb,
+        descriptors=serving.descriptors,
+        threads=serving.threads,
+        gateway_descriptors=passing.descriptors,
+        gateway_threads=passing.threads,
         temporary_files=count_files(server.temporary),
         logs_mb=sum(sizes),
         largest_log_mb=max(sizes, default=0.0),

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+import yaml
+
 from launcher.admission import Throughput, measure, queue_length
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.keys import add_key
-from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
 from launcher.server import Server
+from loadtests.gateway_process import gateway_process
 from loadtests.run import place
 from terminal.program import sign_of_life
 
@@ -29,25 +32,20 @@ UNLIMITED = 10_000
 class Site:
     """What a load is sent to.
 
+    gateway    : its process
+    url        : the gateway's HTTP address
+    grpc_target: its gRPC address
     throughput : of the server, as its launcher has measured it
     queue      : requests that it may have at a time
     """
 
-    gateway: Gateway
+    gateway: psutil.Process
     server: LocalServer
+    url: str
+    grpc_target: str
     key_file: Path
     throughput: Throughput
     queue: int
-
-    @property
-    def url(self) -> str:
-        """The gateway's HTTP address."""
-        return self.gateway.url
-
-    @property
-    def grpc_target(self) -> str:
-        """The gateway's gRPC address."""
-        return self.gateway.settings.listen_grpc
 
 
 @contextmanager
@@ -71,20 +69,19 @@ def open_site(archive: Path) -> Iterator[Site]:
             key_file = Path(temporary, "key_file.json")
             key_file.write_text(json.dumps({"inference": entry}), encoding="utf-8")
             http_port, grpc_port = free_ports(2)
-            settings = Settings(
-                f"127.0.0.1:{http_port}",
-                f"127.0.0.1:{grpc_port}",
-                keys=keys,
-                model=model,
-                requests_per_second=UNLIMITED,
-                burst=UNLIMITED,
-                open_requests=UNLIMITED,
-                drafts=None,
-            )
-            with Gateway(server, settings) as gateway:
-                gateway.start()
-                with following([gateway]):
-                    yield Site(gateway, server, key_file, throughput, queue)
+            settings = {
+                "listen": f"127.0.0.1:{http_port}",
+                "listen_grpc": f"127.0.0.1:{grpc_port}",
+                "keys": str(keys),
+                "model": model,
+                **dict.fromkeys(("requests_per_second", "burst", "open_requests"), UNLIMITED),
+                "drafts": None,
+            }
+            file = Path(temporary, "site.yaml")
+            file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+            with gateway_process(server, file) as gateway:
+                url, grpc_target = f"http://127.0.0.1:{http_port}", f"127.0.0.1:{grpc_port}"
+                yield Site(gateway, server, url, grpc_target, key_file, throughput, queue)
 
 
 @contextmanager

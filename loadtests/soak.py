@@ -6,7 +6,8 @@
 Starts the server with its gateway on free ports, finds how many mixed reports it writes with all slots busy, and sends
 70 % of that. Looks at the processes every few seconds. Exits with 1 unless, in the last two thirds of the time,
 
-- memory of the worker does not rise by more than 2 %, nor descriptors, threads and temporary files by more than 5 %,
+- memory of worker, gateway and nginx does not rise by more than 2 %, nor their descriptors, threads and temporary files
+  by more than 5 %,
 - memory of the frontend stays below what `vmargs` in config.properties allow Java,
 - logs are of bounded size and closed to other users, and
 - nothing failed; at most 5 % of the requests, in bursts of arrivals, were refused.
@@ -40,11 +41,13 @@ SHARE = 0.7
 SETTLED = 1 / 3
 """Share of the time after which everything that is loaded once has been loaded."""
 
-RISES = {"worker_mb": 0.02, "descriptors": 0.05, "threads": 0.05, "temporary_files": 0.05}
+MEMORY = ("worker_mb", "gateway_mb", "nginx_mb")
+COUNTS = ("descriptors", "threads", "gateway_descriptors", "gateway_threads", "temporary_files")
+RISES = dict.fromkeys(MEMORY, 0.02) | dict.fromkeys(COUNTS, 0.05)
 """Figure -> allowed rise over the rest of the time, as a share of its median."""
 
-LEAST_RISE = {"worker_mb": 10.0, "descriptors": 5, "threads": 5, "temporary_files": 5}
-"""Rises that are allowed in any case: one process that reads an image has as many."""
+LEAST_RISE = {"worker_mb": 10.0, "gateway_mb": 2.0, "nginx_mb": 2.0} | dict.fromkeys(COUNTS, 5)
+"""Rises that are allowed in any case: one process that reads an image has as many; nginx keeps buffers of a request."""
 
 MAX_LOG_MB = 55.0
 """Logs are rotated at 50 MB or less."""
@@ -105,7 +108,7 @@ def sampling(site: Site, every: float) -> Iterator[list[Sample]]:
 
     def watch() -> None:
         while not done.is_set():
-            if (sample := take_sample(site.server, begun)) is not None:
+            if (sample := take_sample(site.server, site.gateway, begun)) is not None:
                 samples.append(sample)
             done.wait(every)
 
@@ -156,7 +159,8 @@ def draw(samples: Sequence[Sample], path: Path, frontend_limit: float) -> None:
     minutes = [sample.seconds / 60 for sample in samples]
     panels_of = {
         "memory, MB": ("worker_mb", "frontend_mb"),
-        "counts": ("descriptors", "threads", "temporary_files"),
+        "memory of the gateway, MB": ("gateway_mb", "nginx_mb"),
+        "counts": COUNTS,
         "logs, MB": ("logs_mb",),
     }
     with draw_panels(path, (4.5, 3.5), count=len(panels_of)) as panels:
@@ -191,9 +195,11 @@ def main(given: Sequence[str] | None = None) -> int:
     settled = [sample for sample in samples if sample.seconds >= SETTLED * last.seconds]
     print(
         f"worker {first.worker_mb:.0f} to {last.worker_mb:.0f} MB ({rise(settled, 'worker_mb'):+.1f} when settled), "
-        f"frontend {first.frontend_mb:.0f} to {last.frontend_mb:.0f} MB (limit {limit:.0f}), descriptors "
-        f"{first.descriptors} to {last.descriptors}, threads {first.threads} to {last.threads}, temporary files "
-        f"{first.temporary_files} to {last.temporary_files}, logs {last.logs_mb:.1f} MB"
+        f"frontend {first.frontend_mb:.0f} to {last.frontend_mb:.0f} MB (limit {limit:.0f}), "
+        f"gateway {first.gateway_mb:.1f} to {last.gateway_mb:.1f} MB ({rise(settled, 'gateway_mb'):+.1f}), "
+        f"nginx {first.nginx_mb:.1f} to {last.nginx_mb:.1f} MB ({rise(settled, 'nginx_mb'):+.1f}), "
+        + ", ".join(f"{name} {getattr(first, name)} to {getattr(last, name)}" for name in COUNTS)
+        + f", logs {last.logs_mb:.1f} MB"
     )
     return tell(broken)
 

@@ -13,6 +13,9 @@ from prelim_client.loopback import channel_options
 PUSHBACK = "grpc-retry-pushback-ms"
 """Metadata of a refusal: milliseconds after which to try again (gRPC proposal A6)."""
 
+SECOND = ("x-prelim-attempt", "2")
+"""Metadata of an answer to the second attempt of a gateway, which asked another host when the first was lost."""
+
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -93,9 +96,15 @@ class GrpcClient:
 
 
 def _is_lost(error: Any) -> bool:
-    """Whether a worker or the connection died before the answer; a refusal of the gateway says when to try again."""
+    """Whether a worker or the connection died before the answer, for the first time.
+
+    A refusal of the gateway says when to try again.
+    """
+    metadata = [
+        (name, value) for name, value in (*(error.initial_metadata() or ()), *(error.trailing_metadata() or ()))
+    ]
+    if SECOND in metadata:
+        return False
     if (error.details() or "").startswith(WORKER_DIED):
         return True
-    return error.code() is grpc.StatusCode.UNAVAILABLE and not any(
-        name == PUSHBACK for name, _ in error.trailing_metadata() or ()
-    )
+    return error.code() is grpc.StatusCode.UNAVAILABLE and all(name != PUSHBACK for name, _ in metadata)

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import requests
@@ -10,8 +10,15 @@ import requests
 from prelim_client.answers import Answer, WorkerDied, read_answer
 from prelim_client.loopback import open_session
 
+ATTEMPT = {"X-Prelim-Attempt": "2"}
+"""Header of a second attempt. A gateway then makes no third, and says so if an answer is that of its own second one."""
+
 LOST = (WorkerDied, requests.exceptions.ChunkedEncodingError, requests.exceptions.ConnectionError)
 """How a request ends whose worker or host dies; a connection breaks off if its answer had begun."""
+
+
+class TwoDeaths(requests.RequestException):
+    """The answer to a gateway's second attempt broke off, too: the request may be the cause."""
 
 
 class Abandoned(Exception):
@@ -22,7 +29,7 @@ class HttpClient:
     """Requests reports from one server.
 
     A report is a pure function of the request. One that has brought no output because a worker or a host died is sent
-    once more, and not a third time: it may be the cause.
+    once more, and not a third time, attempts of a gateway included: it may be the cause.
 
     url     : address of the inference API, "http://127.0.0.1:8080"
     key     : inference key, see `read_key`
@@ -68,7 +75,7 @@ class HttpClient:
 
     def post(self, image: bytes | None = None, **fields: Any) -> requests.Response:
         """Send a request, once, and return the raw response, whatever its status."""
-        return self._send(**({"files": _parts(image, fields)} if fields else {"data": image}))
+        return self._send({}, **({"files": _parts(image, fields)} if fields else {"data": image}))
 
     def stream(self, image: bytes | None = None, **fields: Any) -> Iterator[Answer]:
         """Yield the lines of a streamed answer: {"text": ...} for every piece, the whole report last.
@@ -81,40 +88,50 @@ class HttpClient:
         form = _parts(image, fields | {"stream": True})
         yielded = ""
         try:
-            for answer in self._lines(form):
+            for answer in self._lines(form, {}):
                 yielded += answer.get("text", "")
                 yield answer
         except LOST as lost:
-            yield from _resume(self._lines(form), yielded, lost)
+            yield from _resume(self._lines(form, ATTEMPT), yielded, lost)
 
     def _read(self, **body: Any) -> Answer:
         try:
-            return self._read_once(body)
+            return self._read_once(body, {})
         except LOST:
-            return self._read_once(body)
+            return self._read_once(body, ATTEMPT)
 
-    def _read_once(self, body: dict[str, Any]) -> Answer:
+    def _read_once(self, body: dict[str, Any], attempt: Mapping[str, str]) -> Answer:
         contents = bytearray()
-        with self._send(stream=True, **body) as response:
-            for piece in response.iter_content(None):
+        with self._send(attempt, stream=True, **body) as response:
+            for piece in _arriving(response, response.iter_content(None)):
                 contents += piece
                 if not self._is_wanted():
                     raise Abandoned
         return read_answer(bytes(contents), response.status_code)
 
-    def _lines(self, form: Any) -> Iterator[Answer]:
+    def _lines(self, form: Any, attempt: Mapping[str, str]) -> Iterator[Answer]:
         """The lines of one attempt."""
-        with self._send(files=form, stream=True) as response:
+        with self._send(attempt, files=form, stream=True) as response:
             if response.status_code != 200:
                 yield read_answer(response.content, response.status_code)
-            for line in response.iter_lines():
+            for line in _arriving(response, response.iter_lines()):
                 if line:
                     yield read_answer(line, response.status_code)
 
-    def _send(self, **body: Any) -> requests.Response:
+    def _send(self, attempt: Mapping[str, str], **body: Any) -> requests.Response:
         # A new connection each time: after an error the server closes the connection without notice.
         with open_session(self.url) as session:
-            return session.post(self.url, headers=self._headers, timeout=self.timeout, **body)
+            return session.post(self.url, headers={**self._headers, **attempt}, timeout=self.timeout, **body)
+
+
+def _arriving(response: requests.Response, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The parts of an answer. Raises TwoDeaths if it breaks off, and was that of a gateway's second attempt."""
+    try:
+        yield from parts
+    except LOST as lost:
+        if response.headers.items() >= ATTEMPT.items():
+            raise TwoDeaths(str(lost)) from lost
+        raise
 
 
 def _resume(lines: Iterator[Answer], yielded: str, lost: Exception) -> Iterator[Answer]:

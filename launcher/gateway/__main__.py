@@ -44,7 +44,7 @@ def main() -> int:
             Gateway(server, settings).check()
             print("nginx accepts the settings")
             return 0
-        return _serve(server, settings, arguments.wait, arguments.drain)
+        return serve(server, settings, arguments.wait, arguments.drain)
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 1
@@ -52,7 +52,8 @@ def main() -> int:
         return 130
 
 
-def _serve(server: Server, settings: Settings, wait: float, drain: float) -> int:
+def serve(server: Server, settings: Settings, wait: float = 0, drain: float = DRAIN_S) -> int:
+    """Run the gateway until Ctrl-C; its exit code. Raises LaunchError if nginx ends by itself."""
     with Gateway(server, settings, drain) as gateway:
         gateway.start(wait)
         print(f"open {gateway.url} in a browser; gRPC: {settings.listen_grpc}; Ctrl-C stops the gateway", flush=True)

@@ -81,5 +81,5 @@ class DraftBridge:
             self._process.wait()
         if self._writer is not None:
             self._writer.wait()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             (self._folder / "token").unlink()

@@ -11,13 +11,13 @@ from typing import Any
 
 import requests
 
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, using
 from launcher.gateway.config import write_client_keys, write_folder, write_key
 from launcher.gateway.door import HELD, LOAD_FAILED, NO_WORKER, STARTING, STOPPED, Door
 from launcher.gateway.drafts import DraftBridge
 from launcher.gateway.keys import current_key, expiring, expiry, read_token
 from launcher.gateway.metrics import Meter
-from launcher.gateway.nginx import DRAIN_S, Nginx, end_orphan, requests_in_hand
+from launcher.gateway.nginx import DRAIN_S, Nginx, end_orphan, open_requests, requests_in_hand
 from launcher.gateway.page import describe_page, write_samples
 from launcher.gateway.settings import OWN, Settings
 from launcher.gateway.upstream import Upstream, upstream_of_hosts
@@ -77,23 +77,21 @@ class Gateway:
     def check(self) -> None:
         """Write the configuration into a folder of its own and let nginx check it. Raises LaunchError."""
         folder = self.folder.with_name("gateway-check")
-        Nginx.check(
-            write_folder(
-                folder,
-                self.settings,
-                self._find_upstream({}),
-                key="",
-                page=describe_page(self.settings, []),
-                log=folder / "log",
-            )
-        )
+        upstream, page = self._find_upstream({}), describe_page(self.settings, [])
+        with using(folder):
+            config = write_folder(folder, self.settings, upstream, key="", page=page, log=folder / "log")
+        Nginx.check(config)
 
     def start(self, seconds: float = 0) -> None:
-        """Start nginx. Raises LaunchError if TorchServe or the default model is not there within these seconds."""
+        """Start nginx.
+
+        Raises LaunchError if TorchServe or the default model is not there within these seconds, or a file cannot be
+        written.
+        """
         deadline = time.monotonic() + seconds
         self._describe(seconds)
         # A launcher that measures the server starts it again before it is ready.
-        with exclusive(self.server.temporary, deadline - time.monotonic()):
+        with exclusive(self.server.temporary, deadline - time.monotonic()), using(self.folder):
             described = self._describe(0)
             self._key = self._current_key()
             self._files = self._stamp_files()
@@ -232,7 +230,10 @@ class Gateway:
         self.door.close(kind, message)
 
     def _gauges(self) -> dict[str, float]:
-        gauges: dict[str, float] = {"prelim_gateway_open": self.door.closed is None}
+        gauges: dict[str, float] = {
+            "prelim_gateway_open": self.door.closed is None,
+            "prelim_gateway_open_requests": open_requests(self.folder),
+        }
         if self.settings.hosts is None and self._upstream is not None:
             queue = self._described.get("jobQueueStatus", {})
             gauges["prelim_gateway_places"] = min(self.settings.server_requests, self._upstream.places)
@@ -256,7 +257,8 @@ class Gateway:
         """End nginx and forget TorchServe's key."""
         if self._nginx is not None:
             self._nginx.stop(self.drain)
-            (self.folder / "torchserve_key.conf").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.folder / "torchserve_key.conf").unlink(missing_ok=True)
         if self._room is not None:
             self._room.close()
         if self._bridge is not None:

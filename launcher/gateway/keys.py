@@ -11,7 +11,7 @@ import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from launcher.errors import LaunchError
+from launcher.errors import LaunchError, using
 from launcher.server import Server
 
 _NAME = re.compile(r"[a-z0-9-]{1,32}")
@@ -29,7 +29,7 @@ RENEWED = ("inference", "management")
 def add_key(file: Path, name: str) -> str:
     """Add a client to a file of keys; returns its key, which is not kept anywhere.
 
-    Raises LaunchError for a name that is not allowed or is in use.
+    Raises LaunchError for a name that is not allowed or is in use, and for a file that cannot be written.
     """
     if not _NAME.fullmatch(name) or name in _WORDS:
         raise LaunchError(
@@ -40,7 +40,8 @@ def add_key(file: Path, name: str) -> str:
         raise LaunchError(f"{file} has a key of {name}; remove its line to replace it")
     secret = secrets.token_urlsafe(32)
     hashed = base64.urlsafe_b64encode(hashlib.md5(secret.encode(), usedforsecurity=False).digest()).decode().rstrip("=")
-    write_private(file, "\n".join([*lines, f"{name} {hashed};", ""]))
+    with using(file):
+        write_private(file, "\n".join([*lines, f"{name} {hashed};", ""]))
     return f"{name}.{secret}"
 
 

@@ -21,6 +21,7 @@ HELP = {
     "prelim_gateway_repeated_total": "Requests that were sent to a worker or a host a second time.",
     "prelim_gateway_open": "1 while requests are let in, 0 while the door is closed.",
     "prelim_gateway_places": "Requests that the server can have at a time.",
+    "prelim_gateway_open_requests": "Requests that are not answered, uploads included: those that a stop waits for.",
     "prelim_gateway_waiting": "Requests in TorchServe's queue, which no worker has seen.",
     "prelim_gateway_ready_workers": "Workers of the default model that are ready.",
     "prelim_gateway_key_expires_timestamp_seconds": "When TorchServe's inference key expires, in seconds since 1970.",

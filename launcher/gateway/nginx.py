@@ -18,6 +18,9 @@ from launcher.process import terminate
 from launcher.server import PRIVATE
 
 STATUS = "status.sock"
+INNER = ("inner_http.sock", "inner_grpc.sock")
+"""Of the inner server, which hands requests to TorchServe, one to a connection."""
+
 PID, PARENT = "nginx.pid", "parent.pid"
 """Files with the ids of nginx and of the process that started it."""
 
@@ -148,6 +151,19 @@ def requests_in_hand(folder: Path) -> int | None:
         # One of them is this question.
         return int(writing[1]) - 1 if writing else 0
     return None
+
+
+def open_requests(folder: Path) -> int:
+    """The same, each counted once, for metrics: a request that is just handed on may be missing. 0 without nginx."""
+    # Before the others are counted, so that one that ends meanwhile is not counted at all.
+    inner = sum(_connections(folder / name) for name in INNER)
+    return max(0, (requests_in_hand(folder) or 0) - inner)
+
+
+def _connections(path: Path) -> int:
+    """Connections that a process has accepted on a socket of the file system (proc(5), net/unix: state 3)."""
+    lines = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text(encoding="utf-8").splitlines())
+    return sum(line[5] == "03" and line[7:] == [str(path)] for line in lines)
 
 
 def end_orphan(folder: Path) -> bool:

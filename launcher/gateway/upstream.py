@@ -15,9 +15,11 @@ UNREADABLE = f'"~^multipart/.* 500 {DEATH_BYTES}$" ""; "~^multipart/.* 500 [0-9]
 """What TorchServe answers to a form that it cannot read: status and length, after the type of the body. The gateway of
 a host has given it a status of its own."""
 
-DEATHS_OF_WORKERS = "error_page 500 502 507 = @again;"
-DEATHS_OF_HOSTS = "error_page 500 507 = @answer_500; error_page 502 =503 /_errors$shape/503.json;"
-"""The gateway of a host has sent the request again already, and nginx to another host (`NEXT`)."""
+SECOND = "proxy_set_header X-Prelim-Attempt 2;"
+"""Tells the gateway of a host that this one sends a request again, if its worker dies."""
+
+NEXT_AGAIN = "proxy_next_upstream error timeout;"
+"""Of a second attempt: another host is asked only if one cannot be reached; if it breaks off, that is the end."""
 
 READY_DOOR = "if (-f $closed_door) { return 503; } rewrite ^ /_errors/ready.json last;"
 READY_HOSTS = (
@@ -60,7 +62,8 @@ class Upstream:
             "backend": "https://torchserve" if hosts else "http://inner",
             "backend_grpc": "grpcs://torchserve_grpc" if hosts else "grpc://inner_grpc",
             "unreadable": "" if hosts else UNREADABLE,
-            "deaths": DEATHS_OF_HOSTS if hosts else DEATHS_OF_WORKERS,
+            "attempt": SECOND if hosts else "",
+            "next_again": NEXT_AGAIN if hosts else "",
             "ready": READY_HOSTS if hosts else READY_DOOR,
             "chat": self.chat,
             "scheme": "https" if hosts else "http",

@@ -38,13 +38,14 @@ class WaitingRoom:
 
     def close_in(self) -> None:
         """Keep requests here from now on."""
-        self._may_go.clear()
         self._sign.touch()
+        self._may_go.clear()
 
     def let_go(self) -> None:
-        """Pass on what waits, and what still comes."""
-        self._sign.unlink(missing_ok=True)
+        """Pass on what waits, and what still comes, even if the sign cannot be removed."""
         self._may_go.set()
+        with contextlib.suppress(OSError):
+            self._sign.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let everything go and close the sockets."""

@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from prelim_client.answers import ReportError
-from prelim_client.grpc_client import PUSHBACK, GrpcClient
-from prelim_client.http_client import HttpClient
+from prelim_client.grpc_client import PUSHBACK, SECOND, GrpcClient
+from prelim_client.http_client import HttpClient, TwoDeaths
 from prelim_client.readiness import wait_until_ready
 from tests.gateway.recorder import Recorder
 
@@ -82,6 +82,20 @@ def test_two_deaths_are_an_error(recorder: Recorder, client: HttpClient, death: 
         assert len(recorder.seen) == 2
 
 
+def test_second_attempts_of_a_gateway_count(recorder: Recorder, client: HttpClient) -> None:
+    """An answer that the gateway has marked is the last; the client marks its own second request."""
+    marked = DEATHS["heartbeats"].replace(b"200 OK\r\n", b"200 OK\r\nX-Prelim-Attempt: 2\r\n")
+    for ask in (lambda: client.report(b"image"), lambda: list(client.stream(b"image"))):
+        recorder.seen.clear()
+        recorder.turns.append(marked)
+        with pytest.raises(TwoDeaths):
+            ask()
+        assert len(recorder.seen) == 1
+        recorder.turns += [DEATHS["heartbeats"], REPORT]
+        ask()
+        assert [one.headers.get("x-prelim-attempt") for one in recorder.seen] == [None, None, "2"]
+
+
 @pytest.mark.parametrize("code", [400, 500, 503, 504])
 def test_other_errors_are_final(recorder: Recorder, client: HttpClient, code: int) -> None:
     """An answer that is an error is an answer; a refusal is for the caller to repeat."""
@@ -145,6 +159,7 @@ REFUSED = (grpc.StatusCode.UNAVAILABLE, "overloaded", ((PUSHBACK, "5000"),))
         ([(grpc.StatusCode.UNAVAILABLE, "Worker died.", ())], 2, None),
         ([(grpc.StatusCode.UNAVAILABLE, "Connection reset by peer", ())], 2, None),
         (2 * [(grpc.StatusCode.INTERNAL, WORKER_DIED, ())], 2, grpc.StatusCode.INTERNAL),
+        ([(grpc.StatusCode.INTERNAL, WORKER_DIED, (SECOND,))], 1, grpc.StatusCode.INTERNAL),
         ([REFUSED], 1, grpc.StatusCode.UNAVAILABLE),
         ([(grpc.StatusCode.INTERNAL, "other", ())], 1, grpc.StatusCode.INTERNAL),
     ],

@@ -18,6 +18,7 @@ from handlers.auditor import FOLDER as AUDIT
 from handlers.auditor import KEY as AUDIT_KEY
 from launcher.archives import PUBLIC_KEY
 from launcher.environment import ROOT
+from launcher.gateway.metrics import HELP
 from launcher.gateway.settings import Settings
 from tests.deploy.tools import CHART, HELMS, KUBERNETES, faults, run_helm, template
 from tests.gateway.conftest import open_site
@@ -239,6 +240,20 @@ def test_metrics_need_a_key(everything: Objects, tmp_path: Path) -> None:
         assert site.ask("POST", "/metrics", b"x")[0] == 405
     assert len(recorder.seen) == 1
     recorder.close()
+
+
+def test_pods_are_scaled_by_what_their_end_waits_for() -> None:
+    """By the gateway's open requests alone, under the name that the adapter gives them; by CPU only if asked for."""
+    more = ("--set", "autoscaling.enabled=true", "--set", "autoscaling.openRequests=2.3")
+    claim = CHART / "ci" / "claim.yaml"
+    (metric,) = only(template(HELMS[-1], claim, *more), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    (rule,) = yaml.safe_load((ROOT / "deploy" / "prometheus" / "adapter.yaml").read_text())["rules"]["custom"]
+    name = metric["pods"]["metric"]["name"]
+    assert name in HELP
+    assert (rule["name"]["as"], rule["seriesQuery"].partition("{")[0]) == (name, name)
+    assert metric["pods"]["target"] == {"type": "AverageValue", "averageValue": "2300m"}
+    both = only(template(HELMS[-1], claim, *more, "--set", "autoscaling.cpu=70"), "HorizontalPodAutoscaler")
+    assert [one["type"] for one in both["spec"]["metrics"]] == ["Pods", "ContainerResource"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,7 @@ WRONG_VALUES = {
     "toleration of an unknown effect": "tolerations: [{key: a, effect: Never}]",
     "toleration of everything by mistake": "tolerations: [{effect: NoSchedule}]",
     "unknown affinity": "affinity: {nodeAffinty: {}}",
+    "no open request": "autoscaling: {openRequests: 0}",
     "unknown metric": "autoscaling: {metrics: [{type: Slots, slots: {}}]}",
     "no metric": "autoscaling: {metrics: [{}]}",
     "GPU of nobody": "gpu: {resource: gpu}",

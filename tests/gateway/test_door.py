@@ -13,9 +13,10 @@ import pytest
 from launcher.drain import drain
 from launcher.errors import LaunchError
 from launcher.gateway import gateway as gateway_module
+from launcher.gateway import metrics
 from launcher.gateway.door import STARTING, STOPPED, STOPPING, Door
 from launcher.gateway.gateway import Gateway
-from launcher.gateway.nginx import PARENT, PID, requests_in_hand
+from launcher.gateway.nginx import PARENT, PID, open_requests, requests_in_hand
 from launcher.process import has_ended
 from prelim_client.answers import ReportError
 from prelim_client.readiness import wait_until_ready
@@ -133,6 +134,27 @@ def test_drain_waits_for_what_is_in_hand(running: Running) -> None:  # noqa: F81
     draining.join(20)
     assert left == [0]
     assert requests_in_hand(running.gateway.folder) == 0
+
+
+def test_open_requests_are_counted_once(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """While they arrive and while the server works on them; a stop waits for the same ones."""
+    monkeypatch.setattr(metrics, "INTERVAL_S", 0)
+    held: list[socket.socket] = []
+    monkeypatch.setattr(running.site.recorder, "_serve", held.append)
+
+    def counted() -> tuple[int | None, int]:
+        return requests_in_hand(running.gateway.folder), open_requests(running.gateway.folder)
+
+    with half_sent(running) as slow:
+        assert counted() == (1, 1)
+        slow.sendall(b"y")
+        # The outer and the inner server have it.
+        assert eventually(lambda: held and counted() == (2, 1))
+        running.gateway.follow()
+        page = running.site.ask("GET", "/metrics/gateway")[2].decode()
+        assert "\nprelim_gateway_open_requests 1\n" in page
+        held[0].close()
+    assert eventually(lambda: counted() == (0, 0))
 
 
 def test_drain_has_a_limit(running: Running) -> None:  # noqa: F811

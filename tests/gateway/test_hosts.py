@@ -20,6 +20,7 @@ from tests.gateway.recorder import Recorder
 from tests.gateway.test_follow import FakeServer
 from tests.gateway.test_grpc import Called, call, called, refused  # noqa: F401 - a fixture
 from tests.gateway.test_limits import answer, of_handler
+from tests.gateway.test_retry import KILLED, REPORT, WORKER
 
 pytestmark = pytest.mark.gateway
 
@@ -118,6 +119,33 @@ def test_refusals_of_a_host_pass(farm: Farm) -> None:
             assert (status, body["error"]["type"]) == (code, "Kind")
             (seen,) = [one for host in farm.hosts for one in host.recorder.seen]
             assert seen.headers["x-request-id"] == headers["x-request-id"]
+
+
+@pytest.mark.parametrize("death", [WORKER, KILLED, b""], ids=["worker", "killed", "TorchServe"])
+def test_gateway_in_front_is_the_only_one_that_sends_again(farm: Farm, death: bytes) -> None:
+    """One death is not seen, two are an error, however many hosts there are; so too where only one is left."""
+    with (front := farm.front()).nginx:
+        farm.hosts[0].recorder.turns.append(death)
+        status, headers, _ = front.ask("POST", "/predictions/demo", b"x")
+        assert (status, headers["x-prelim-attempt"], sum(farm.seen)) == (200, "2", 2)
+        for host in farm.hosts:
+            host.recorder.seen.clear()
+            host.recorder.answer = death
+        status, _, body = front.ask("POST", "/predictions/demo", b"x")
+        assert (status, body["error"]["type"], sum(farm.seen)) == (500, "InternalError", 2)
+        farm.hosts[1].nginx.stop()
+        farm.hosts[0].recorder.answer = REPORT
+        farm.hosts[0].recorder.turns.append(death)
+        assert front.ask("POST", "/predictions/demo", b"x")[0] == 200
+
+
+def test_refusal_is_no_attempt(farm: Farm) -> None:
+    """A request that one host has refused, and that kills a worker of the other, is sent once more."""
+    farm.hosts[0].recorder.turns.append(answer(503, b"{}"))
+    farm.hosts[1].recorder.turns.append(KILLED)
+    with (front := farm.front()).nginx:
+        assert front.ask("POST", "/predictions/demo", b"x")[0] == 200
+    assert sum(farm.seen) == 3
 
 
 def test_without_hosts_there_is_an_error_to_wait_for(farm: Farm) -> None:

@@ -2,10 +2,15 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import requests
 
-from tests.gateway.conftest import Site
+from prelim_client.answers import ReportError
+from prelim_client.http_client import HttpClient
+from tests.gateway.conftest import Site, open_site
+from tests.gateway.recorder import Recorder
 from tests.gateway.test_limits import answer, of_handler
 
 pytestmark = pytest.mark.gateway
@@ -48,6 +53,44 @@ def test_two_deaths_are_an_error(site: Site, turns: list[bytes], first: bytes, s
     status, _, contents = site.ask("POST", "/predictions/demo", b"x")
     assert (status, contents["error"]["type"]) == (500, "InternalError")
     assert len(site.recorder.seen) == 2
+
+
+def test_second_attempt_is_known_at_both_ends(site: Site, turns: list[bytes]) -> None:
+    """The client is told of the gateway's, which may break off later; after its own the gateway makes no other."""
+    turns += [KILLED, REPORT]
+    assert site.ask("POST", "/predictions/demo", b"x")[1]["x-prelim-attempt"] == "2"
+    assert "x-prelim-attempt" not in site.ask("POST", "/predictions/demo", b"x")[1]
+    for death in (WORKER, KILLED, b""):
+        site.recorder.seen.clear()
+        turns[:] = [death]
+        status, _, contents = site.ask("POST", "/predictions/demo", b"x", X_Prelim_Attempt="2")
+        assert (status, contents["error"]["type"]) == (500, "InternalError")
+        assert len(site.recorder.seen) == 1
+
+
+HEARTBEATS = HEADER_OF_A_STREAM + b"1\r\n\n\r\n"
+"""Of an answer that breaks off."""
+
+
+@pytest.mark.parametrize("deaths", [[KILLED, HEARTBEATS], [HEARTBEATS, KILLED], 2 * [HEARTBEATS], [b"", HEARTBEATS]])
+def test_gateway_and_client_try_twice_together(site: Site, turns: list[bytes], deaths: list[bytes]) -> None:
+    """Whichever of them notices a death."""
+    client = HttpClient(f"http://{site.settings.listen}", site.key, "demo", 20)
+    for ask in (lambda: client.report(b"image"), lambda: list(client.stream(b"image"))):
+        site.recorder.seen.clear()
+        turns[:] = [*deaths, REPORT]
+        with pytest.raises((ReportError, requests.RequestException)):
+            ask()
+        assert len(site.recorder.seen) == 2
+
+
+def test_unreachable_server_is_no_death(tmp_path: Path) -> None:
+    """A second attempt that reaches nobody is refused as the first one would be."""
+    recorder = Recorder()
+    with (site := open_site(tmp_path, recorder)).nginx:
+        recorder.close()
+        for attempt in ("1", "2"):
+            assert site.ask("POST", "/predictions/demo", b"x", X_Prelim_Attempt=attempt)[0] == 503
 
 
 def test_errors_of_the_handler_are_final(site: Site, turns: list[bytes]) -> None:

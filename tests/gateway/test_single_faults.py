@@ -104,16 +104,27 @@ def worker_of(server: Server) -> int:
     return int(pid)
 
 
+def unpacked(server: Server) -> set[Path]:
+    """Archives that are unpacked in the server's temporary folder: each of the two once."""
+    found = set((server.temporary / "models").iterdir())
+    assert len(found) == len(list(server.store.glob("*.mar")))
+    return found
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_worker_killed_at_any_stage_is_not_seen(
     front: Gateway, key: tuple[Path, str], expected: list[str], stage: str
 ) -> None:
-    """SIGKILL while it reads an image, reads the prefix, decodes, or has a report in its hands."""
-    worker = worker_of(front.server)
+    """SIGKILL while it reads an image, reads the prefix, decodes, or has a report in its hands.
+
+    The next worker needs no other copy of the archive.
+    """
+    worker, before = worker_of(front.server), unpacked(front.server)
     answers = ask_together(front, key[1], stage)
     assert [status for status, _ in answers] == [200] * SLOTS
     assert [answer["report"] for _, answer in answers] == expected
     assert worker_of(front.server) != worker
+    assert unpacked(front.server) == before
 
 
 def test_worker_killed_under_grpc_is_not_seen(front: Gateway, key: tuple[Path, str], expected: list[str]) -> None:
@@ -240,10 +251,10 @@ def test_killed_frontend_is_started_again(
 ) -> None:
     """SIGKILL of Java: requests in hand get 503 or 500, never a wrong report; the door closes; a start opens it.
 
-    The workers end by themselves.
+    The workers end by themselves, and what was unpacked for them is removed.
     """
     server = front.server
-    process = server.process
+    process, before = server.process, unpacked(front.server)
     assert process is not None
     workers = [
         child for child in process.children(recursive=True) if "model_service_worker" in " ".join(child.cmdline())
@@ -262,6 +273,7 @@ def test_killed_frontend_is_started_again(
     Server.stop(server)
     server.start([path.name for path in sorted(faulty_store.glob("*.mar"))])
     server.wait_until_ready(MODEL)
+    assert unpacked(server).isdisjoint(before)
     server.manage("PUT", f"/models/{MODEL}/1.0/set-default").raise_for_status()
     assert eventually(lambda: front.door.closed is None, START_S)
     assert eventually(lambda: ask(front, key[1], 0)[1].get("report") == expected[0])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,28 +38,55 @@ class Farm:
     key: str
     model: str
 
-    def load(self, users: int, seconds: float, options: Mapping[str, Any], front: str = "") -> "subprocess.Popen[str]":
+    def load(
+        self, users: int, seconds: float, options: Mapping[str, Any], front: str = "", ways: str = "http"
+    ) -> "subprocess.Popen[str]":
         """Users on the client's host; the lines that it prints are `outcomes`.
 
         front : address of the gateway that they use; the front host's if empty
+        ways  : "http", "grpc", or both in turn, "http,grpc"
         """
-        address = f"{front or self.front.address}:8088"
+        address = front or self.front.address
         image = self.folder / "image.png"
         image.write_bytes(png(1))
-        given = (address, NAME, self.folder / "certificate.pem", self.key, self.model, image, users, seconds)
+        given = (address, NAME, self.folder / "certificate.pem", self.key, self.model, image, users, seconds, ways)
         command = [sys.executable, "-m", "tests.hosts.client_host", *map(str, given), json.dumps(dict(options))]
         return self.client.start(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
     def answered(self, number: int) -> int:
         """Requests that a serving host has answered."""
-        log = Path((self.folder / f"serving{number}" / "ready").read_text(encoding="utf-8"))
-        return len(log.read_text(encoding="utf-8").splitlines())
+        return len(self.lines(f"serving{number}"))
+
+    def lines(self, host: str, log: str = "gateway.log") -> list[dict[str, Any]]:
+        """A log of "front", "serving0" or "serving1"."""
+        folder = Path((self.folder / host / "ready").read_text(encoding="utf-8")).parent
+        return [json.loads(line) for line in (folder / log).read_text(encoding="utf-8").splitlines()]
 
     def passed_on(self, since: float) -> int:
-        """Requests begun after a time that were sent to a second host, by the front host's access log."""
-        log = Path((self.folder / "front" / "ready").read_text(encoding="utf-8")).read_text(encoding="utf-8")
-        lines = map(json.loads, log.splitlines())
-        return sum(", " in line["server_codes"] and _begin_of(line) >= since for line in lines)
+        """Requests begun after a time that were sent a second time, by the front host's access log."""
+        return sum(
+            any(then in line["server_codes"] for then in (", ", " : ")) and _begin_of(line) >= since
+            for line in self.lines("front")
+        )
+
+    def decoded(self) -> Counter[str]:
+        """How often workers have begun each request, on both hosts together, by its id: answered, or given up."""
+        lines = [line for number in range(2) for line in self.lines(f"serving{number}", "server.log")]
+        return Counter(line["request"] for line in lines if line.get("event") in ("answer", "client_gone"))
+
+    def update(self, number: int, store: Path, seconds: float = 300) -> str:
+        """Let a serving host finish its requests and start with another store; returns the version of its model."""
+        folder = self.folder / f"serving{number}"
+        (folder / "updated").unlink(missing_ok=True)
+        (folder / "new").write_text(str(store), encoding="utf-8")
+        (folder / "new").rename(folder / "update")
+        deadline = time.monotonic() + seconds
+        while not (folder / "updated").is_file():
+            said = (folder / "log").read_text(encoding="utf-8", errors="replace")
+            assert self.serving[number].processes[0].poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.2)
+        return (folder / "updated").read_text(encoding="utf-8")
 
 
 def outcomes(load: "subprocess.Popen[str]") -> list[dict[str, Any]]:

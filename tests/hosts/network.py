@@ -76,10 +76,19 @@ class Host:
         """Let packets leave at a rate, such as "256kbit", and wait in a queue before they do."""
         self.run("tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst", "4kb", "latency", "2s")
 
+    def emulate(self, faults: str) -> None:
+        """Let packets leave as tc-netem(8) says, such as "delay 100ms duplicate 1%"."""
+        self.run("tc", "qdisc", "replace", "dev", "eth0", "root", "netem", *faults.split())
+
+    def can_emulate(self) -> bool:
+        """Whether the kernel has netem."""
+        command = ["ip", "netns", "exec", self.name, "tc", "qdisc", "replace", "dev", "lo", "root", "netem"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
     def heal(self) -> None:
-        """End what `lose`, `reset` and `slow_down` have begun."""
+        """End what `lose`, `reset`, `slow_down` and `emulate` have begun."""
         self.run("iptables", "-F", "INPUT")
-        if "tbf" in self.run("tc", "qdisc", "show", "dev", "eth0"):
+        if any(kind in self.run("tc", "qdisc", "show", "dev", "eth0") for kind in ("tbf", "netem")):
             self.run("tc", "qdisc", "delete", "dev", "eth0", "root")
 
     def _filter(self, *rule: str) -> None:

@@ -84,13 +84,14 @@ def test_leftovers_of_a_crash_are_removed(running: Clone) -> None:
     """What a killed server has unpacked is gone after the next start, and so is its pid file."""
     killed = find_server(running.temporary)
     assert killed is not None
+    models = running.temporary / "models"
+    before = set(models.iterdir())
+    assert len(before) == 1
     killed.kill()
-    stale = running.temporary / "models" / "stale"
-    stale.mkdir(parents=True, exist_ok=True)
 
     assert running.launch("start").returncode == 0
 
-    assert not stale.exists()
+    assert len(set(models.iterdir()) - before) == len(list(models.iterdir())) == 1
     assert client(running).report(png())["status"] == "UNVERIFIED"
 
 

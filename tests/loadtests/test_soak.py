@@ -2,21 +2,38 @@
 
 import csv
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from export.package import write_archive
 from launcher.environment import ROOT
 from launcher.local_server import CONFIG
 from launcher.ports import read_properties
-from loadtests.processes import Sample, count_files
-from loadtests.soak import draw, frontend_limit_mb, judge, main, rise, write_csv
+from loadtests.processes import Held, Sample, count_files, take_held
+from loadtests.soak import COUNTS, draw, frontend_limit_mb, judge, main, rise, write_csv
 
 LIMIT = 3000.0
 FLAT = [
     # A worker that loads for a third of the time, and then goes up and down.
-    Sample(60.0 * i, 400 + 30 * min(i, 20) + 5 * (i % 2), 800, 120 + i % 3, 60 + i % 2, 40, 0.1 * i, 0.05 * i, 0)
+    Sample(
+        seconds=60.0 * i,
+        worker_mb=400 + 30 * min(i, 20) + 5 * (i % 2),
+        frontend_mb=800,
+        gateway_mb=70 + i % 2,
+        nginx_mb=20 + i % 3,
+        descriptors=120 + i % 3,
+        threads=60 + i % 2,
+        gateway_descriptors=40 + i % 5,
+        gateway_threads=6,
+        temporary_files=40,
+        logs_mb=0.1 * i,
+        largest_log_mb=0.05 * i,
+        open_logs=0,
+    )
     for i in range(60)
 ]
 
@@ -36,7 +53,13 @@ def test_flat_run_passes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "slope"),
-    [("worker_mb", 1.5), ("descriptors", 0.5), ("threads", 0.5), ("temporary_files", 0.5), ("frontend_mb", 40)],
+    [
+        ("worker_mb", 1.5),
+        ("frontend_mb", 40),
+        ("gateway_mb", 0.1),
+        ("nginx_mb", 0.1),
+        *((name, 0.5) for name in COUNTS),
+    ],
 )
 def test_what_grows_fails(name: str, slope: float) -> None:
     """And is named."""
@@ -48,6 +71,22 @@ def test_logs_are_bounded_and_closed() -> None:
     """A log over the size at which it is rotated, or that others may read, is named."""
     found = judge(changed(largest_log_mb=1, open_logs=1), LIMIT)
     assert [line.split()[0] for line in found] == ["largest_log_mb", "open_logs"]
+
+
+def test_a_process_is_told_from_those_below_it() -> None:
+    """Memory of each; descriptors and threads of both; a process that has ended holds nothing."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as first:
+        process = psutil.Process(first.pid)
+        while len(process.children()) < 1 or take_held(process).below_mb < 1:
+            assert first.poll() is None
+        held = take_held(process)
+        assert held.own_mb > 1
+        assert held.threads == 2
+        assert held.descriptors >= 6
+        assert first.stdin is not None
+        first.stdin.close()
+    assert take_held(process) == Held(0.0, 0.0, 0, 0)
 
 
 def test_rise_is_that_of_the_line() -> None:
