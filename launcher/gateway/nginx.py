@@ -17,6 +17,7 @@ from launcher.gateway.config import find_nginx
 from launcher.process import terminate
 from launcher.server import PRIVATE
 
+NAME = "nginx"
 STATUS = "status.sock"
 INNER = ("inner_http.sock", "inner_grpc.sock")
 """Of the inner server, which hands requests to TorchServe, one to a connection."""
@@ -109,6 +110,7 @@ class Nginx:
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
                 self._process.terminate()
                 self._process.wait()
+        _end_family(self._process.pid)
         if self._process.stderr is not None:
             self._process.stderr.close()
 
@@ -162,19 +164,34 @@ def open_requests(folder: Path) -> int:
 
 def _connections(path: Path) -> int:
     """Connections that a process has accepted on a socket of the file system (proc(5), net/unix: state 3)."""
-    lines = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text(encoding="utf-8").splitlines())
+    lines = (line.split(maxsplit=7) for line in Path("/proc/self/net/unix").read_text(encoding="utf-8").splitlines())
     return sum(line[5] == "03" and line[7:] == [str(path)] for line in lines)
 
 
 def end_orphan(folder: Path) -> bool:
     """End the nginx of a gateway that was killed, which nobody looks after; returns whether there was one."""
     with contextlib.suppress(OSError, ValueError, psutil.Error):
-        nginx = psutil.Process(int((folder / PID).read_text(encoding="ascii")))
+        number, parent = (int((folder / name).read_text(encoding="ascii")) for name in (PID, PARENT))
+        # The number may be another program's by now.
+        if not psutil.pid_exists(number) or (nginx := psutil.Process(number)).name() != NAME:
+            return _end_family(number)
         # Whoever lost its parent has another.
-        if nginx.ppid() != int((folder / PARENT).read_text(encoding="ascii")):
+        if nginx.ppid() != parent:
             terminate(nginx)
             return True
     return False
+
+
+def _end_family(session: int) -> bool:
+    """End processes of an nginx whose first process was killed, and which go on answering; whether there were any."""
+    left = []
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(OSError):
+            if process.info["name"] == NAME and os.getsid(process.pid) == session:
+                left.append(process)
+    for process in left:
+        terminate(process)
+    return bool(left)
 
 
 def _command(config: Path) -> list[str]:

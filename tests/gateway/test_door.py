@@ -188,6 +188,25 @@ def test_gateway_that_was_killed_leaves_nothing_in_the_way(running: Running) -> 
         assert running.status(site.key) == 200
 
 
+def test_nginx_whose_first_process_was_killed_is_ended(running: Running) -> None:  # noqa: F811
+    """The others would answer for ever, and keep the next gateway from its sockets: with the gateway they end."""
+    first = running.gateway
+    nginx = psutil.Process(int((first.folder / PID).read_text()))
+    workers = nginx.children()
+    nginx.kill()
+    assert eventually(lambda: not first.is_alive())
+    assert not any(has_ended(worker) for worker in workers)
+    with Gateway(running.server, running.gateway.settings) as second:
+        second.start()
+        assert eventually(lambda: all(has_ended(worker) for worker in workers))
+        nginx = psutil.Process(int((first.folder / PID).read_text()))
+        workers = nginx.children()
+        nginx.kill()
+        assert eventually(lambda: not second.is_alive())
+    assert workers
+    assert all(has_ended(worker) for worker in workers)
+
+
 def test_nginx_of_a_gateway_that_was_killed_is_ended(running: Running) -> None:  # noqa: F811
     """It lives on without anyone who opens its door or renews its key, so another gateway takes its place."""
     parent, pid = (running.gateway.folder / name for name in (PARENT, PID))
