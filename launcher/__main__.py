@@ -38,6 +38,9 @@ from prelim_client.answers import ReportError
 from terminal.arguments import CommandLine
 from terminal.program import sign_of_life
 
+LOCK_S = 1.0
+"""Seconds for which `launcher status` may keep the lock."""
+
 Command = Callable[[Server, argparse.Namespace], int]
 
 
@@ -91,8 +94,15 @@ def serve(server: Server, arguments: argparse.Namespace) -> int:
                     time.sleep(0.5)
                 print(console.read(), end="", flush=True)
     except KeyboardInterrupt:
-        _drain(server, arguments.drain)
-    ended_by_itself = not server.is_alive() and server.key_file.is_file()
+        with contextlib.ExitStack() as stack:
+            # `launcher stop` may be at the same work.
+            with contextlib.suppress(LaunchError):
+                stack.enter_context(exclusive(server.temporary, LOCK_S))
+            _drain(server, arguments.drain)
+            _end(server)
+        print("the server has been stopped")
+        return 0
+    ended_by_itself = server.key_file.is_file()
     _end(server)
     if ended_by_itself:
         raise LaunchError(f"the server has ended; the end of {server.console}:\n{server.output()[-3000:]}")

@@ -16,7 +16,7 @@ STOPPED = ("Stopped", "the server does not run: try again as Retry-After says")
 MEASURING = ("Measuring", "the server measures itself before its first start: try again as Retry-After says")
 NO_WORKER = ("NoWorker", "no worker of the model is ready: try again as Retry-After says")
 HELD = (STOPPING[0], MEASURING[0])
-"""What only the launcher ends, although a worker is ready."""
+"""What only the launcher ends, although a worker is ready; unless it was killed meanwhile."""
 
 CLOSED = "closed.json"
 """The file that nginx looks for."""

@@ -23,7 +23,7 @@ from launcher.gateway.settings import OWN, Settings
 from launcher.gateway.upstream import Upstream, upstream_of_hosts
 from launcher.gateway.waiting_room import WaitingRoom
 from launcher.journal import LOGS, log, make_log_folder
-from launcher.process import exclusive
+from launcher.process import exclusive, is_launching
 from launcher.server import Server
 
 Stamp = tuple[int, int, int] | None
@@ -193,7 +193,9 @@ class Gateway:
                 self._close(*STOPPED)
             return
         now = time.monotonic()
-        if closed in HELD or (closed is None and now - self._looked < HEALTH_S):
+        if closed in HELD and is_launching(self.server.temporary):
+            return
+        if closed is None and now - self._looked < HEALTH_S:
             return
         self._looked = now
         described = self.server.describe(self.settings.model)

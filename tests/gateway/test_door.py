@@ -17,7 +17,7 @@ from launcher.gateway import metrics
 from launcher.gateway.door import STARTING, STOPPED, STOPPING, Door
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.nginx import PARENT, PID, open_requests, requests_in_hand
-from launcher.process import has_ended
+from launcher.process import exclusive, has_ended
 from prelim_client.answers import ReportError
 from prelim_client.readiness import wait_until_ready
 from tests.gateway.conftest import eventually
@@ -50,10 +50,13 @@ def test_closed_door_refuses_everything_and_says_why(running: Running) -> None: 
 
 
 def test_gateway_does_not_open_what_the_launcher_closes(running: Running) -> None:  # noqa: F811
-    """While TorchServe stops, its worker is still ready."""
-    running.gateway.door.close(*STOPPING)
+    """While TorchServe stops, its worker is still ready; a launcher that was killed meanwhile stops nothing."""
+    with exclusive(running.server.temporary):
+        running.gateway.door.close(*STOPPING)
+        running.gateway.follow()
+        assert running.status(running.site.key) == 503
     running.gateway.follow()
-    assert running.status(running.site.key) == 503
+    assert running.status(running.site.key) == 200
 
 
 def test_door_follows_the_server(running: Running) -> None:  # noqa: F811

@@ -21,6 +21,7 @@ from launcher.gateway.nginx import Nginx
 from launcher.gateway.settings import Settings
 from launcher.local_server import LocalServer
 from launcher.ports import free_ports
+from launcher.process import exclusive
 from launcher.server import Server
 from loadtests.site import following
 from prelim_client.readiness import wait_until_ready
@@ -85,12 +86,13 @@ def test_drain_under_load_breaks_nothing_off(server: LocalServer, gateway: Gatew
     """Every request has its report or is refused with the reason, and TorchServe has nothing in hand at the end."""
     with load(gateway.url, key[1], 8) as told:
         assert eventually(lambda: told["report"] > 20)
-        assert drain(server, 60) == 0
-        assert server.connections() == 0
-        assert eventually(lambda: told[f"503 {STOPPING[0]}"] > 0)
-        reports = told["report"]
-        gateway.follow()
-        assert gateway.door.closed == STOPPING[0]
+        with exclusive(server.temporary):
+            assert drain(server, 60) == 0
+            assert server.connections() == 0
+            assert eventually(lambda: told[f"503 {STOPPING[0]}"] > 0)
+            reports = told["report"]
+            gateway.follow()
+            assert gateway.door.closed == STOPPING[0]
         # As the launcher has it after a start.
         gateway.door.close(*STARTING)
         gateway.follow()
@@ -130,11 +132,12 @@ def balancer(hosts: list[Gateway], tmp_path: Path) -> Iterator[str]:
 def restart(gateway: Gateway, archives: list[str]) -> None:
     """What `launcher stop` and `launcher start` do."""
     server = gateway.server
-    assert drain(server, 60) == 0
-    Server.stop(server)
-    server.start(archives)
-    gateway.door.close(*STARTING)
-    server.wait_until_ready(CONFIG.name)
+    with exclusive(server.temporary):
+        assert drain(server, 60) == 0
+        Server.stop(server)
+        server.start(archives)
+        gateway.door.close(*STARTING)
+        server.wait_until_ready(CONFIG.name)
     wait_until_ready(gateway.url, 60)
 
 

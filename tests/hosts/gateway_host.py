@@ -21,6 +21,7 @@ from launcher.gateway.door import STARTING
 from launcher.gateway.gateway import Gateway
 from launcher.gateway.settings import Settings
 from launcher.local_server import CONFIG, LocalServer
+from launcher.process import exclusive
 from launcher.server import Server
 
 
@@ -52,12 +53,13 @@ def main(settings: str, folder: str, store: str | None = None, model: str = "") 
 def update(gateway: Gateway, store: Path, model: str, done: Path) -> None:
     """Serve the archives of another store from now on."""
     server = gateway.server
-    left = drain(server, 60)
-    Server.stop(server)
-    link_installation(server.folder, store)
-    server.start(sorted(path.name for path in store.glob("*.mar")))
-    gateway.door.close(*STARTING)
-    server.wait_until_ready(model)
+    with exclusive(server.temporary):
+        left = drain(server, 60)
+        Server.stop(server)
+        link_installation(server.folder, store)
+        server.start(sorted(path.name for path in store.glob("*.mar")))
+        gateway.door.close(*STARTING)
+        server.wait_until_ready(model)
     while gateway.door.closed is not None:
         time.sleep(0.1)
     version = server.describe(model)["modelVersion"]
