@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,8 @@ from launcher import __main__ as launcher
 from launcher.admission import Throughput
 from launcher.archives import CheckedArchive
 from launcher.errors import LaunchError
-from launcher.gateway.door import LOAD_FAILED, MEASURING, STARTING, STOPPED, Door
+from launcher.gateway.door import LOAD_FAILED, MEASURING, STARTING, STOPPED, STOPPING, Door
+from launcher.process import exclusive, is_launching
 
 
 class FakeServer(SimpleNamespace):
@@ -141,4 +143,30 @@ def test_stop_closes_first(server: FakeServer, monkeypatch: pytest.MonkeyPatch) 
     server.drain = drained
     assert launcher.stop(server, argparse.Namespace(drain=1.0)) == 0  # type: ignore[arg-type]
     assert seen == ["Stopping"]
+    assert server.door.closed == STOPPED[0]
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "while another stops it"])
+def test_end_of_serve_is_that_of_a_launcher(server: FakeServer, monkeypatch: pytest.MonkeyPatch, other: bool) -> None:
+    """The gateway must not open the door of a server that is drained; it sees by the lock that a launcher is at it."""
+    monkeypatch.setattr(launcher, "LOCK_S", 0)
+    monkeypatch.setattr(launcher, "_launch", lambda server, arguments: None)
+    server.process = server
+    seen: list[tuple[str | None, bool]] = []
+
+    def drained(seconds: float) -> int:
+        seen.append((server.door.closed, is_launching(server.temporary)))
+        return 0
+
+    server.drain = drained
+    with ExitStack() as stack:
+
+        def interrupt() -> bool:
+            if other:
+                stack.enter_context(exclusive(server.temporary))
+            raise KeyboardInterrupt
+
+        server.is_alive = interrupt
+        assert launcher.serve(server, argparse.Namespace(drain=5.0)) == 0  # type: ignore[arg-type]
+    assert seen == [(STOPPING[0], True)]
     assert server.door.closed == STOPPED[0]
