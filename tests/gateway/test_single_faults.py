@@ -106,7 +106,8 @@ def worker_of(server: Server) -> int:
 
 def unpacked(server: Server) -> set[Path]:
     """Archives that are unpacked in the server's temporary folder: each of the two once."""
-    found = set((server.temporary / "models").iterdir())
+    # Next to each lies the lock of its worker.
+    found = {path for path in (server.temporary / "models").iterdir() if path.is_dir()}
     assert len(found) == len(list(server.store.glob("*.mar")))
     return found
 
