@@ -50,6 +50,12 @@ def test_picture_is_the_servers_until_the_window_moves(viewer: Any) -> None:
     assert read_row(viewer) == list(range(256))
 
 
+def is_amber(pixel: list[int]) -> bool:
+    """Whether a pixel has the color of the boxes, at the edge of a line a part of it; the picture is gray."""
+    red, _, blue, _ = pixel
+    return red - blue > 100
+
+
 def test_boxes_of_a_report_are_on_the_picture(viewer: Any, site: Site) -> None:
     """With numbers that the text has too; the window does not remove them, another image does."""
     boxes = [[0.25, 0.25, 0.5, 0.75], [0.6, 0.1, 0.9, 0.9]]
@@ -59,10 +65,10 @@ def test_boxes_of_a_report_are_on_the_picture(viewer: Any, site: Site) -> None:
     wait_for_state(viewer, "finished")
     pixel = "([x, y]) => Array.from(document.querySelector('#picture').getContext('2d').getImageData(x, y, 1, 1).data)"
     edges = [(64, 32), (128, 32), (96, 16), (230, 32)]
-    assert all(viewer.evaluate(pixel, edge) == [255, 176, 0, 255] for edge in edges)
+    assert all(is_amber(viewer.evaluate(pixel, edge)) for edge in edges)
     assert viewer.locator("#text").inner_text().endswith("Boxes on the image: 1 Phrase 0.; 2 Phrase 1.")
     set_slider(viewer, "level", 64)
-    assert all(viewer.evaluate(pixel, edge) == [255, 176, 0, 255] for edge in edges)
+    assert all(is_amber(viewer.evaluate(pixel, edge)) for edge in edges)
     viewer.locator("#file").set_input_files({"name": "b", "mimeType": "", "buffer": b"y"})
     wait_for_state(viewer, "Ready")
     assert read_row(viewer) == list(range(256))
