@@ -173,7 +173,7 @@ UNSERVED = torch-model-archiver anyio click h11 hf-xet httpcore2 httpx2 huggingf
 	asn1crypto dnspython email-validator markdown-it-py mdurl pygments rich
 COMPILE = build/uv/bin/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --quiet
 locks: $(INSTALLED)  ## regenerate all lock files from pyproject.toml
-	$(COMPILE) --all-extras --group dev -o requirements.lock
+	$(COMPILE) --all-extras --group dev --no-emit-package openvino-telemetry -o requirements.lock
 	$(COMPILE) --extra serve --extra bridge --constraints requirements.lock --no-annotate \
 		$(UNSERVED:%=--no-emit-package %) -o deploy/image/gpu.lock
 	$(BIN)/python -m deploy.locks

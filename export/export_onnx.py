@@ -44,7 +44,7 @@ def export_onnx(module: nn.Module, example: Tensor, path: Path, *, inputs: str, 
         raise ArchiveError(f"{path.name}: torch.onnx.export returned None")
     program.save(path, external_data=True)
     model = onnx.load(path, load_external_data=False)
-    _strip_metadata(model)
+    strip_metadata(model)
     onnx.save(model, path)
     return compare(module, example, path)
 
@@ -69,7 +69,7 @@ def compare(module: nn.Module, example: Tensor, path: Path) -> float:
     return worst
 
 
-def _strip_metadata(model: onnx.ModelProto) -> None:
+def strip_metadata(model: onnx.ModelProto) -> None:
     """Remove metadata that differs between machines, for reproducible files."""
     model.doc_string = ""
     del model.metadata_props[:]

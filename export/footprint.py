@@ -75,7 +75,7 @@ def footprint(config: ModelConfig, network: Network) -> Footprint:
     prefix = 1 if apart else encoded.tokens + 1
     networks = [network.vision, network.connector]
     return Footprint(
-        encoder=sum(_bytes(part) for part in networks),
+        encoder=_vision_bytes(config, network.vision) + _bytes(network.connector),
         decoder=sum(sizes),
         packed=step_bytes,
         largest=max([*sizes, *(_tensor(t) for part in networks for t in part.state_dict().values())]),
@@ -97,6 +97,13 @@ def _matrices(decoder: nn.Module) -> Iterator[nn.Module]:
     for layer in decoder.modules():
         if isinstance(layer, _MATRICES) or (tied and isinstance(layer, _TABLES)):
             yield layer
+
+
+def _vision_bytes(config: ModelConfig, vision: nn.Module) -> int:
+    """Bytes of vision.onnx, whose matrices and filters have one byte a weight where its products are of 8 bits."""
+    if not config.served_encoder.is_quantized:
+        return _bytes(vision)
+    return sum(t.numel() if t.ndim > 1 else _tensor(t) for t in vision.state_dict().values())
 
 
 def _bytes(module: nn.Module) -> int:

@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -24,12 +25,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from export.choose_precision import choose_precision, describe
+from export.choose_encoder import describe_encoder, settle_encoder, wanted_encoder
+from export.choose_precision import choose_by, describe
 from export.export_onnx import export_onnx
+from export.reference import Reference, read_reference
 from prelim.archive.archive import CONFIDENCE, CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUFFIX, TOKENIZER, VISION
+from prelim.archive.encoder_config import AUTO, EXACT, EncoderConfig
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
-from prelim.archive.model_config import AUTO, ModelConfig
+from prelim.archive.model_config import ModelConfig
 from prelim.archive.signature import Signer
 from prelim.archive.terms import TERMS
 from prelim.decoders.precision import Moments
@@ -55,11 +59,27 @@ NOT_SERVED = ("networks", "__pycache__")
 _SEED = 0
 
 
-def write_model_files(model: Model, folder: Path, moments: Moments | None = None) -> None:
+@dataclass(frozen=True)
+class Settled:
+    """A model with a precision of its decoder in place of `auto`, and by what that of its encoder is settled.
+
+    encoder   : what model.yaml asks for, which may be `auto`
+    reference : None where nothing is measured
+    moments   : by which weights of 8 bits are rounded
+    """
+
+    model: Model
+    encoder: EncoderConfig = EXACT
+    reference: Reference | None = None
+    moments: Moments | None = None
+
+
+def write_model_files(settled: Settled, folder: Path) -> ModelConfig:
     """Write an archive's networks, weights, tokenizer, gate, calibration and model.yaml, without code or manifest.
 
-    moments : by which weights of 8 bits are rounded
+    returns : model.yaml of the archive
     """
+    model = settled.model
     require_gate(model.config, model.gate, model.config.name)
     p = model.config.preprocess
     generator = torch.Generator().manual_seed(_SEED)
@@ -83,12 +103,23 @@ def write_model_files(model: Model, folder: Path, moments: Moments | None = None
         export_onnx(
             insight, features.clone(), folder / f"{name}{INSIGHT_SUFFIX}", inputs="image_features", outputs=name
         )
-    write_decoder(model, folder, moments).write(folder / CONFIG)
+    encoder, measured = settled.encoder, None
+    if settled.reference is not None and encoder != EXACT:
+        encoder, measured = settle_encoder(model, encoder, settled.reference, settled.moments, folder)
+        if measured is not None:
+            print(describe_encoder(encoder, measured))
+    config = dataclasses.replace(
+        write_decoder(model, folder, settled.moments),
+        encoder=None if encoder == EXACT else encoder,
+        measured_encoder=measured,
+    )
+    config.write(folder / CONFIG)
     model.tokenizer.save(str(folder / TOKENIZER))
     if model.gate is not None:
         model.gate.write(folder / GATE)
     if model.confidence is not None:
         model.confidence.write(folder / CONFIDENCE)
+    return config
 
 
 def write_decoder(model: Model, folder: Path, moments: Moments | None = None) -> ModelConfig:
@@ -120,24 +151,30 @@ class _Insight(nn.Module):
         return getattr(self.connector, self.method)(image_features)
 
 
-def settle_precision(model: Model, images: Path | None) -> tuple[Model, Moments | None]:
-    """The model with a precision in place of `auto`, the figures by which it was chosen, and the moments to round by.
+def settle_precision(model: Model, images: Path | None) -> Settled:
+    """Choose the decoder's precision where it is `auto`.
 
     images : folder of radiographs
 
-    Raises ArchiveError as `choose_precision` does, and for a model whose confidence is of some precision.
+    Raises ArchiveError as `read_reference` and `wanted_encoder` do, and for a model whose confidence is of some
+    precision.
     """
-    if model.config.precision != AUTO:
-        return model, None
-    if model.confidence is not None:
+    auto, encoder = model.config.precision == AUTO, wanted_encoder(model)
+    if auto and model.confidence is not None:
         raise ArchiveError(
             f"precision is {AUTO}, but confidence.json is of one precision; name that, or remove the file"
         )
-    choice = choose_precision(model, images)
+    if not auto and encoder.precision not in (AUTO, "int8") and (images is None or encoder == EXACT):
+        return Settled(model, encoder)
+    what = f"precision: {AUTO}" if auto else f"encoder.precision: {encoder.precision}"
+    reference = read_reference(model, images, what)
+    if not auto:
+        return Settled(model, encoder, reference)
+    choice = choose_by(reference)
     chosen = choice.chosen
     print(f"precision {chosen.precision}, {describe(chosen)}")
     config = dataclasses.replace(model.config, precision=chosen.precision, chosen_precision=chosen)
-    return dataclasses.replace(model, config=config), choice.moments
+    return Settled(dataclasses.replace(model, config=config), encoder, reference, choice.moments)
 
 
 def write_archive(
@@ -162,22 +199,21 @@ def write_archive(
         raise ArchiveError(
             f"workers is {workers} with in-flight batching; only dynamic batching supports more than one"
         )
-    model, moments = settle_precision(read_model_folder(model_folder, decoder_as_stored=True), images)
+    settled = settle_precision(read_model_folder(model_folder, decoder_as_stored=True), images)
+    model = settled.model
     check_use(model.config.licence, model.config.use, f"{model_folder / CONFIG}: use")
     name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
     with tempfile.TemporaryDirectory() as temporary:
         extra, exported = Path(temporary, "extra"), Path(temporary, "exported")
         extra.mkdir()
         exported.mkdir()
-        write_model_files(model, extra, moments)
+        config = write_model_files(settled, extra)
         _copy_terms(model.config, model_folder, extra)
         if (model_folder / MODEL_CARD).is_file():
             shutil.copy(model_folder / MODEL_CARD, extra)
-            write_section(
-                extra / MODEL_CARD, "terms", describe_terms(model.config.licence, model.config.use, model_folder)
-            )
-            if model.config.chosen_precision is not None:
-                write_section(extra / MODEL_CARD, "precision", f"{describe(model.config.chosen_precision)}\n")
+            write_section(extra / MODEL_CARD, "terms", describe_terms(config.licence, config.use, model_folder))
+            if told := _describe_figures(config):
+                write_section(extra / MODEL_CARD, "precision", told)
         shutil.copytree(ROOT / "handlers", extra / "handlers", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(LIBRARY, extra / "prelim", ignore=shutil.ignore_patterns(*NOT_SERVED))
         serving = Path(temporary, "model-config.yaml")
@@ -195,6 +231,14 @@ def _copy_terms(config: ModelConfig, model_folder: Path, extra: Path) -> None:
         shutil.copyfile(document, extra / TERMS / document.name)
     for gap in find_gaps(config.licence, config.use, model_folder):
         print(f"GAP: {gap}")
+
+
+def _describe_figures(config: ModelConfig) -> str:
+    """The section `precision` of the model card; empty where packaging has measured nothing."""
+    told = [] if config.chosen_precision is None else [describe(config.chosen_precision)]
+    if config.measured_encoder is not None:
+        told.append(describe_encoder(config.served_encoder, config.measured_encoder))
+    return "\n\n".join(told) + "\n" if told else ""
 
 
 def _serving_config(batching: str, slots: int, workers: int) -> str:

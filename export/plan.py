@@ -28,7 +28,8 @@ from export.checkpoints.settings import stored_model_type
 from export.footprint import Footprint, footprint
 from export.import_checkpoint import describe, empty_network, read_option
 from prelim.archive.archive import CONFIG
-from prelim.archive.model_config import AUTO, ModelConfig
+from prelim.archive.encoder_config import AUTO
+from prelim.archive.model_config import ModelConfig
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError
 from prelim.networks.architectures import ARCHITECTURES
@@ -140,9 +141,10 @@ def footprint_of(
 
 def table(config: ModelConfig, needs: Footprint, planned: ModelPlan, requests: int) -> str:
     """The plan as Markdown."""
+    precision = config.precision if config.encoder is None else f"{config.precision}, encoder {config.encoder}"
     many = "" if requests == 1 else f", {requests} requests at a time"
     lines = [
-        f"{config.architecture}, {config.precision}: {needs.image_tokens} image tokens; reports of {needs.tokens} "
+        f"{config.architecture}, {precision}: {needs.image_tokens} image tokens; reports of {needs.tokens} "
         f"tokens with {needs.rows} beam{'s' if needs.rows > 1 else ''}{many}",
         "",
         "| | |",

@@ -30,6 +30,8 @@ generator = ReportGenerator.load(folder)
 (report,) = generator.generate([ReportRequest(image=image.read_bytes())])
 if isinstance(report, Exception):
     sys.exit(f"{type(report).__name__}: {report}")
+if generator.config.served_encoder.runtime != "openvino":
+    forbidden.append("openvino")
 imported = [name for name in forbidden if name in sys.modules]
 if imported:
     sys.exit(f"serving imported {', '.join(imported)}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from export.package import write_model_files
+from export.package import Settled, write_model_files
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
 from prelim.networks.model_folder import Model
@@ -21,5 +21,5 @@ def rewrite(archive: Path, change: Callable[[Path], None]) -> None:
 
 def write_files(model: Model, folder: Path) -> None:
     """Write an archive without its code; `ReportGenerator` can load it."""
-    write_model_files(model, folder)
+    write_model_files(Settled(model, model.config.served_encoder), folder)
     write_manifest(folder)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from prelim.archive.archive import CONFIDENCE
-from prelim.archive.model_config import AUTO
+from prelim.archive.encoder_config import AUTO
 from prelim.encoding.gate import pool
 from prelim.errors import ArchiveError, PrelimError
 from prelim.generation.confidence import Inputs, read_sentences
@@ -45,6 +45,7 @@ from training.evaluation.confidence import (
     measure,
 )
 from training.evaluation.data import EvaluationData, read_data
+from training.evaluation.encoding import served_vision
 from training.evaluation.metrics.template_captions import labels_of
 from training.evaluation.model_run import ModelRunner
 
@@ -88,6 +89,7 @@ def _run(arguments: argparse.Namespace) -> None:
         raise ArchiveError(f"precision is {AUTO}; a calibration is of one precision: name it in model.yaml")
     with sign_of_life("reading the data"):
         data = read_data(source, arguments.split, with_images=True, trained_on=trained_on)
+    model.network.vision = served_vision(model.config, model.network.vision, arguments.archive)
     sentences = read(model, data, Path(source.path), arguments)
     sentences.check()
     names = sentences.inputs
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, help="model folder")
     add_source_arguments(parser)
     parser.add_argument("--split", default="val", choices=SPLITS, help="of the data set")
+    parser.add_argument("--archive", type=Path, help="of the model, where its encoder is not served in fp32")
     parser.add_argument("--measure", action="store_true", help="write no calibration, measure what one tells")
     parser.add_argument("--slots", type=positive, default=16, help="reports written together")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")

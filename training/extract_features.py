@@ -11,9 +11,7 @@ Can be stopped at any time; the same command continues, and adds images that are
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from prelim.archive.archive import VISION, Archive, read_archive, unpack_archive
+from prelim.archive.archive import VISION, Archive
 from prelim.decoders.weights_file import write_weights
-from prelim.encoding.onnx_session import OnnxSession
+from prelim.encoding.vision_session import open_vision
 from prelim.errors import InputError, PrelimError
 from prelim.images.preprocess import preprocess
 from terminal.arguments import CommandLine, positive
@@ -31,20 +29,8 @@ from training.data.features import INDEX, TENSOR, encoder_of, name_image, read_i
 from training.datasets.pictures import read_picture
 from training.datasets.source import Source, read_source
 from training.datasets.study import DatasetError
+from training.evaluation.encoding import open_archive
 from training.settings import make_dataset_settings, read_dataset_settings
-
-
-@contextmanager
-def open_archive(path: Path) -> Iterator[Archive]:
-    """The archive of a .mar file, or of the folder that one is unpacked in.
-
-    Raises ArchiveError naming what is wrong.
-    """
-    if path.is_dir():
-        yield read_archive(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield unpack_archive(path, Path(folder))
 
 
 def extract(
@@ -62,7 +48,7 @@ def extract(
     source  : the data set of the images, whose folder they are named from, and which frame of them counts
     batch   : images that are encoded together
     shard   : images in one file
-    options : of OnnxSession
+    options : of open_vision
     returns : names of the images that cannot be read, with the reason
 
     Raises DatasetError where `out` has features of another encoder.
@@ -75,7 +61,7 @@ def extract(
         index = read_index(out)
         if index["vision_sha256"] != vision:
             raise DatasetError(f"{out / INDEX} is of another vision encoder; give another --out, or delete the folder")
-    session = OnnxSession(archive.folder / VISION, packed=True, **options)
+    session = open_vision(archive.folder / VISION, archive.config.served_encoder, packed=True, **options)
     todo = [image for image in dict.fromkeys(images) if name_image(image, root) not in index["images"]]
     bar = tqdm(total=len(images), initial=len(images) - len(todo), unit="image", desc="extracting features")
     failed: list[str] = []

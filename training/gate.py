@@ -37,7 +37,7 @@ from training.datasets.source import Source, drop_missing_images, load_studies
 from training.datasets.study import DatasetError, Study
 from training.datasets.trained_on import name_weights, read_trained_on, split_known
 from training.evaluate import add_source_arguments, check_model_folder, make_source
-from training.evaluation.encoding import ServedEncoder
+from training.evaluation.encoding import ServedEncoder, served_vision
 from training.evaluation.external import read_known, read_other_radiographs
 from training.evaluation.foreign_images import write_altered_images, write_foreign_images
 from training.evaluation.input_gate import (
@@ -171,7 +171,7 @@ def _run(arguments: argparse.Namespace) -> None:
         if arguments.covid and arguments.iu:
             others = read_other_radiographs(arguments.covid, arguments.iu, read_known(Path(source.path)))
     # A CPU convolves twice as fast with this layout.
-    vision = network.vision.to(memory_format=torch.channels_last)
+    vision = served_vision(config, network.vision.to(memory_format=torch.channels_last), arguments.archive)
     encoder = ServedEncoder(vision, config, arguments.slots, arguments.device, source.frame)
     train, val = (pool(encoder.means([image for image, _ in images])) for images in data)
     path = model / GATE
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.01, help="false refusals that the limit is set for")
     parser.add_argument("--covid", type=Path, help="folder of covid-chestxray, with --iu: radiographs of other sources")
     parser.add_argument("--iu", type=Path, help="folder of IU X-ray")
+    parser.add_argument("--archive", type=Path, help="of the model, where its encoder is not served in fp32")
     parser.add_argument("--measure", action="store_true", help="write no gate, measure the one that is there")
     parser.add_argument("--slots", type=positive, default=16, help="images encoded together")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")

@@ -1,4 +1,4 @@
-"""Time of encoding an image: ONNX Runtime as served, compared with PyTorch and with its other settings.
+"""Time of encoding an image: as served by default, in other choices of `encoder`, in PyTorch and OpenVINO.
 
     python -m benchmarks.encoder                                       # all encoders, with their connectors
     python -m benchmarks.encoder --encoders biomedclip --batches 1 --rounds 3
@@ -22,23 +22,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks.encoder.peers import nncf
 from benchmarks.encoder.runners import floor, runners
 from benchmarks.encoder.table import EncoderRow, measure, rows, table
 from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn, where_and_when
 from benchmarks.models.random_model import write_random_model
+from benchmarks.models.real_models import sample_images
 from benchmarks.models.shapes import Shape
-from prelim.archive.archive import CONNECTOR, VISION
+from prelim.archive.archive import CONFIG, CONNECTOR, VISION
+from prelim.archive.encoder_config import EXACT, RUNTIMES, EncoderConfig
+from prelim.archive.model_config import ModelConfig
+from prelim.networks.agreement import read_pixels
 from prelim.networks.architectures.architecture import Network
 from prelim.networks.model_folder import read_network
 from terminal.arguments import CommandLine
 from terminal.program import run_child, sign_of_life
 
 STORE = ROOT / "build" / "bench" / "encoders"
+PEERS = ROOT / "build" / "bench" / "bin" / "python"
+"""Of the environment that has NNCF."""
+
+CALIBRATED = 40
+"""Images that a model is packaged with; half of them set scales of 8 bits."""
+
 PARTS = {"vision": VISION, "connector": CONNECTOR}
 
 
@@ -74,7 +86,7 @@ _DECODER = Shape(
 def export_networks(name: str, store: Path) -> Path:
     """A folder with model.yaml, weights and exported networks; made if it does not exist."""
     encoder, folder = ENCODERS[name], store / name
-    if all((folder / file).is_file() for file in PARTS.values()):
+    if all((folder / runtime / VISION).is_file() for runtime in RUNTIMES):
         return folder
     write_random_model(
         folder,
@@ -86,14 +98,40 @@ def export_networks(name: str, store: Path) -> Path:
         prompt=None,
         generation={"max_new_tokens": 1},
     )
-    command = [sys.executable, "-m", "export.package", str(folder), "--store", str(store)]
-    with sign_of_life(f"exporting {name}"):
+    config = ModelConfig.read(folder / CONFIG)
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
+    _, files = sample_images(CALIBRATED)
+    for i, file in enumerate(files):
+        (images / f"{i:03d}").write_bytes(file)
+    for served in (EXACT, *(EncoderConfig(runtime, "int8") for runtime in RUNTIMES)):
+        dataclasses.replace(config, encoder=served).write(folder / CONFIG)
+        _export(folder, images, store, folder if served == EXACT else folder / served.runtime)
+    config.write(folder / CONFIG)
+    _quantize_by_nncf(config, folder, files[::2])
+    return folder
+
+
+def _export(model: Path, images: Path, store: Path, folder: Path) -> None:
+    """The networks of a model's archive in a folder."""
+    command = [sys.executable, "-m", "export.package", str(model), "--store", str(store), "--images", str(images)]
+    with sign_of_life(f"exporting {folder.relative_to(store)}"):
         run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    packed = store / f"{name}.mar"
+    packed = store / f"{model.name}.mar"
     with zipfile.ZipFile(packed) as archive:
         archive.extractall(folder, [entry for entry in archive.namelist() if Path(entry).match("*.onnx*")])
     packed.unlink()
-    return folder
+
+
+def _quantize_by_nncf(config: ModelConfig, folder: Path, files: Sequence[bytes]) -> None:
+    """nncf.xml, by the images that ours is calibrated with; none without the environment of the peers."""
+    if not PEERS.is_file():
+        return
+    np.save(folder / "images.npy", read_pixels(config, files))
+    names = [folder / VISION, folder / "images.npy", folder / "nncf.xml"]
+    command = [str(PEERS), str(Path(nncf.__file__)), *map(str, names)]
+    with sign_of_life(f"quantizing {folder.name} with NNCF"):
+        run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: int, *, settings: bool) -> dict[str, Any]:
@@ -117,7 +155,8 @@ def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: in
         config, network = read_network(folder)
         side = config.preprocess.size
         for part, file in PARTS.items():
-            turns = runners(getattr(network, part), folder / file, threads, settings=settings)
+            others = _others(folder) if part == "vision" else {}
+            turns = runners(getattr(network, part), folder / file, threads, settings=settings, **others)
             for batch in batches:
                 images = torch.randn(batch, config.preprocess.channels, side, side)
                 operations, inputs = _work(network, part, images)
@@ -128,6 +167,17 @@ def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: in
                 record["encoders"][key] = {"operations": operations, "rows": [vars(row) for row in found]}
                 print(f"\n{key}\n{table(found)}", flush=True)
     return record
+
+
+def _others(folder: Path) -> dict[str, dict[Any, Path]]:
+    """Arguments of `runners` for a vision encoder."""
+    exact, quantized = folder / VISION, folder / "nncf.xml"
+    served = {
+        encoder: folder / encoder.runtime / VISION if encoder.is_quantized else exact
+        for encoder in (EncoderConfig(runtime, precision) for runtime, known in RUNTIMES.items() for precision in known)
+        if encoder != EXACT
+    }
+    return {"served": served, "peers": {"OpenVINO, int8 by NNCF": quantized} if quantized.is_file() else {}}
 
 
 def _work(network: Network, part: str, images: torch.Tensor) -> tuple[int, torch.Tensor]:

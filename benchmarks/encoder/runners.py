@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,12 +13,17 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
+from prelim.archive.encoder_config import EncoderConfig
 from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.encoding.openvino_session import import_openvino
+from prelim.encoding.vision_session import open_vision
 
 Encoding = Callable[[Array], Array]
 
 SERVED = "ONNX Runtime, as served"
+OURS = "`encoder`: "
 EAGER = "PyTorch eager"
+OPENVINO = "OpenVINO, its own settings"
 FLOOR = "floor: a product of two matrices with as many operations"
 
 
@@ -80,22 +86,50 @@ SETTINGS = {
 """Name in the table -> settings of ONNX Runtime."""
 
 
-def runners(network: nn.Module, path: Path, threads: int, *, settings: bool) -> list[Runner]:
+def runners(
+    network: nn.Module,
+    path: Path,
+    threads: int,
+    *,
+    settings: bool,
+    served: Mapping[EncoderConfig, Path] | None = None,
+    peers: Mapping[str, Path] | None = None,
+) -> list[Runner]:
     """Make the runners: ONNX Runtime as served by one worker, PyTorch with the same weights, and optionally `settings`.
 
     network : the part in PyTorch
     path    : the same part as ONNX
+    served  : other ways to serve it -> their files
+    peers   : name -> further files for OpenVINO, with its own settings
     """
     torch._dynamo.reset()
-    found = [
-        Runner(SERVED, OnnxSession(path, threads=threads, packed=True).run),
-        Runner(EAGER, _of_torch(network)),
-        _compile(network),
+    found = [Runner(SERVED, OnnxSession(path, threads=threads, packed=True).run)]
+    found += [
+        Runner(f"{OURS}{encoder}", open_vision(file, encoder, "cpu", threads, packed=True).run)
+        for encoder, file in (served or {}).items()
     ]
+    found += [Runner(EAGER, _of_torch(network)), Runner(f"{EAGER}, bf16", _of_torch(network, torch.bfloat16))]
+    files = {OPENVINO: path} | dict(peers or {})
+    found += [Runner(name, _of_openvino(file, threads)) for name, file in files.items()]
+    found.append(_compile(network))
     if settings:
         found += [_of_setting(f"ONNX Runtime, {name}", path, setting, threads) for name, setting in SETTINGS.items()]
-        found.append(Runner("PyTorch eager, bf16", _of_torch(network, torch.bfloat16)))
     return found
+
+
+def _of_openvino(path: Path, threads: int) -> Encoding:
+    """A network as OpenVINO runs it by itself: in bf16 where the processor has it, for batches of one size."""
+    core = import_openvino().Core()
+    compiled: dict[int, Any] = {}
+
+    def run(batch: Array) -> Array:
+        if len(batch) not in compiled:
+            model = core.read_model(path)
+            model.reshape(batch.shape)
+            compiled[len(batch)] = core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
+        return np.array(compiled[len(batch)](batch)[0])
+
+    return run
 
 
 def floor(operations: int) -> Runner:

@@ -16,7 +16,7 @@ from benchmarks.machine import ROOT
 from benchmarks.models import smollm2
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim.decoders.decoder import IMAGE
-from prelim.networks.agreement import Prefix, RealModel, real_model
+from prelim.networks.agreement import Prefix, RealModel, read_pixels, real_model
 from prelim.networks.model_folder import read_model_folder
 
 DATA = ROOT.parent / "shared" / "data"
@@ -53,11 +53,12 @@ def _smollm2(count: int, new_tokens: int) -> RealModel:
 
 
 def _of_folder(folder: Path, count: int) -> RealModel:
-    where, files = _images(count)
-    return real_model(read_model_folder(folder), files, where)
+    where, files = sample_images(count)
+    model = read_model_folder(folder)
+    return real_model(model, read_pixels(model.config, files), where)
 
 
-def _images(count: int) -> tuple[str, list[bytes]]:
+def sample_images(count: int) -> tuple[str, list[bytes]]:
     """The source of the images, and `count` of them, or all if there are fewer."""
     folder = DATA / "open_radiology"
     if (folder / "captions.csv").is_file():

@@ -64,7 +64,7 @@ class ReportGenerator:
               USUAL_NEW_TOKENS, or the model's default if that is more
 
     not_compiled : why decoding steps are not compiled, None where they are
-    other_family : the kind of processor for which the precision was chosen, None if it is this one's
+    other_family : the kind of processor for which a precision was chosen, None if it is this one's
 
     Raises ArchiveError when `max_cache_mb` is too small for the model's default options or for `max_new_tokens`, and
     when that is below the model's default.
@@ -103,8 +103,8 @@ class ReportGenerator:
         self.max_new_tokens = self._limit(max_new_tokens)
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
-        chosen = self.config.chosen_precision
-        self.other_family = None if chosen is None or chosen.family == family() else chosen.family
+        measured = (self.config.chosen_precision, self.config.measured_encoder)
+        self.other_family = next((one.family for one in measured if one is not None and one.family != family()), None)
         self._engine: Engine[PendingReport] = Engine(
             decoder,
             slots=slots,

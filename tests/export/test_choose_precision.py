@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from export import choose_precision as module
-from export.choose_precision import choose_by, choose_precision, describe
-from export.package import settle_precision, write_archive
+from export.choose_precision import choose_by, describe
+from export.package import Settled, settle_precision, write_archive
+from export.reference import Reference, read_reference
 from prelim.archive.archive import read_archive
 from prelim.archive.manifest import write_manifest
 from prelim.archive.model_config import ChosenPrecision, ModelConfig
@@ -66,7 +67,7 @@ def test_the_first_that_changes_little_is_taken(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(module, "LIMIT", 0.2)
     spoil(monkeypatch, {*order[:spoiled]})
 
-    choice = choose_by(model)
+    choice = choose_by(Reference.of(model))
     chosen = choice.chosen
 
     assert chosen.precision == [*order, "fp32"][min(spoiled, len(order))]
@@ -108,15 +109,15 @@ def test_what_the_choice_needs(tmp_path: Path, images: Path) -> None:
     with pytest.raises(ArchiveError, match="pass --images FOLDER"):
         settle_precision(model, None)
     with pytest.raises(ArchiveError, match="has 0 files"):
-        choose_precision(model, empty)
+        read_reference(model, empty, "a test")
     (images / "text.txt").write_text("no image", encoding="utf-8")
     with pytest.raises(ArchiveError, match="--images"):
-        choose_precision(model, images)
+        read_reference(model, images, "a test")
     calibrated = dataclasses.replace(model, confidence=object.__new__(Confidence))
     with pytest.raises(ArchiveError, match=r"confidence\.json is of one precision"):
         settle_precision(calibrated, images)
     named = dataclasses.replace(model, config=dataclasses.replace(CONFIG, precision="bf16"))
-    assert settle_precision(named, None) == (named, None)
+    assert settle_precision(named, None) == Settled(named)
 
 
 def test_a_choice_in_words() -> None:

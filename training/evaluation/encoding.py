@@ -1,6 +1,8 @@
 """Image files through a model's vision encoder, read as the server reads them."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -9,14 +11,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from prelim.archive.archive import CONFIDENCE, GATE, VISION, Archive, read_archive, unpack_archive
+from prelim.archive.encoder_config import AUTO
 from prelim.archive.model_config import ModelConfig
 from prelim.encoding.gate import mean_features
-from prelim.errors import InputError
+from prelim.encoding.vision_session import Session, open_vision
+from prelim.errors import ArchiveError, InputError
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import InputConfig, Radiograph
 from training.datasets.formats.feature_json import read_embedding
 from training.datasets.pictures import read_picture
 from training.datasets.study import DatasetError
+
+_ALIKE = 0.5
+"""Least cosine of the features of one encoder in two precisions."""
 
 
 class ServedEncoder:
@@ -53,6 +61,64 @@ class ServedEncoder:
     def means(self, images: Sequence[Path], doing: str = "encoding") -> np.ndarray:
         """Mean image features, float32, shape (images, width)."""
         return np.concatenate([mean_features(features.cpu().numpy()) for features in self.encode(images, doing)])
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Archive]:
+    """The archive of a .mar file, or of the folder that one is unpacked in.
+
+    Raises ArchiveError naming what is wrong.
+    """
+    if path.is_dir():
+        yield read_archive(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield unpack_archive(path, Path(folder))
+
+
+class ArchivedVision(nn.Module):
+    """The vision encoder of an archive, run as it is served."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """image_features of each image alone."""
+        images = pixel_values.cpu().numpy()
+        return torch.from_numpy(np.concatenate([self._session.run(image[None]) for image in images]))
+
+
+def served_vision(config: ModelConfig, vision: nn.Module, archive: Path | None) -> nn.Module:
+    """What gives the features that a model's gate and calibration are fitted to.
+
+    vision  : of the model folder, in fp32
+    archive : of the model, where its encoder is served in another precision
+
+    Raises ArchiveError where that is missing, or is of another model.
+    """
+    encoder = config.served_encoder
+    if encoder.precision == AUTO:
+        raise ArchiveError(f"encoder.precision is {AUTO}; gates and calibrations are of one precision: name it")
+    if not encoder.rounds:
+        return vision
+    if archive is None:
+        raise ArchiveError(
+            f"the encoder is served in {encoder}, whose features only an archive gives: package the model without "
+            f"{GATE} and {CONFIDENCE}, pass it as --archive, and package the model again"
+        )
+    with open_archive(archive) as opened:
+        path, found = opened.folder / VISION, opened.config.served_encoder
+        if found != encoder:
+            raise ArchiveError(f"--archive {archive} has its encoder in {found}, model.yaml in {encoder}")
+        session = open_vision(path, encoder, "cpu", torch.get_num_threads(), packed=True)
+    archived, p = ArchivedVision(session), config.preprocess
+    images = torch.linspace(-1, 1, p.size).expand(1, p.channels, p.size, p.size).contiguous()
+    with torch.inference_mode():
+        wanted, given = (part(images).flatten() for part in (vision, archived))
+    if wanted.shape != given.shape or torch.cosine_similarity(wanted, given, dim=0) < _ALIKE:
+        raise ArchiveError(f"--archive {archive} has the encoder of another model")
+    return archived
 
 
 def _read(path: Path, config: InputConfig, frame: int) -> Radiograph:

@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from tokenizers import Tokenizer
 
+from prelim.archive.encoder_config import AUTO
 from prelim.archive.manifest import Manifest, read_manifest
 from prelim.archive.mar import unpack_mar
-from prelim.archive.model_config import AUTO, ModelConfig
+from prelim.archive.model_config import ModelConfig
 from prelim.decoders import empty_decoder
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
@@ -72,8 +73,9 @@ def _archive(folder: Path, manifest: Manifest) -> Archive:
         if name not in manifest.files:
             raise ArchiveError(f"{folder} lacks {name}; build the archive with `make archive`")
     config = ModelConfig.read(folder / CONFIG)
-    if config.precision == AUTO:
-        raise ArchiveError(f"{folder / CONFIG}: precision is {AUTO}; an archive has one, which packaging chooses")
+    for name, precision in (("precision", config.precision), ("encoder.precision", config.served_encoder.precision)):
+        if precision == AUTO:
+            raise ArchiveError(f"{folder / CONFIG}: {name} is {AUTO}; an archive has one, which packaging chooses")
     return Archive(folder, config, manifest.files, manifest.sha256)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from tokenizers import Tokenizer
 
+from prelim.archive.encoder_config import AUTO, EXACT, EncoderConfig
 from prelim.archive.terms import GAP, USES
 from prelim.decoders.precision import PRECISIONS
 from prelim.errors import ArchiveError, InvalidOption, reason_of
@@ -41,10 +42,6 @@ class SpecialTokens:
         return (self.eos_token_id,) if isinstance(self.eos_token_id, int) else self.eos_token_id
 
 
-AUTO = "auto"
-"""The precision of a model folder whose archive gets the fastest one that keeps what the model writes."""
-
-
 @dataclass(frozen=True)
 class ChosenPrecision:
     """Section `chosen_precision` of an archive's model.yaml: what `precision: auto` became when it was packaged.
@@ -60,6 +57,25 @@ class ChosenPrecision:
     images: int
     tokens: int
     changed: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class MeasuredEncoder:
+    """Section `measured_encoder` of an archive's model.yaml: what an encoder that is not in fp32 changes.
+
+    family   : the kind of processor that it was measured on, of `prelim.kernels.family`
+    images, tokens : images that fp32 wrote for, and all tokens of these texts
+    changed  : precision -> share of the tokens that it changes, of those that were tried
+    together : the same with the decoder in its own precision, too
+    features : precision -> largest change of image_features, relative to the largest of them
+    """
+
+    family: str
+    images: int
+    tokens: int
+    changed: Mapping[str, float]
+    together: Mapping[str, float]
+    features: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,8 @@ class ModelConfig:
     precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with
                    them; or AUTO, which packaging replaces by one
     chosen_precision : how it did, in archives
+    encoder      : what runs the vision encoder on a CPU; None: EXACT, and with `precision` AUTO what packaging chooses
+    measured_encoder : what that changes, in archives whose encoder is not EXACT
     prompt       : the words that the decoder reads before it writes, and the place of the image among them
     confirm_below : of models with confidence.json: sentences with a lower confidence are to be confirmed. At 0.9 these
                    are 90 % of the wrong ones
@@ -99,6 +117,8 @@ class ModelConfig:
     generation: GenerationOptions
     precision: str = "fp32"
     chosen_precision: ChosenPrecision | None = None
+    encoder: EncoderConfig | None = None
+    measured_encoder: MeasuredEncoder | None = None
     prompt: PromptConfig | None = None
     confirm_below: float = 0.9
     output: OutputConfig | None = None
@@ -113,6 +133,11 @@ class ModelConfig:
             raise ArchiveError(f"confirm_below is {self.confirm_below!r}; allowed: above 0 and below 1")
         if self.precision not in (allowed := (*PRECISIONS, AUTO)):
             raise ArchiveError(f"precision is {self.precision!r}; allowed: {', '.join(allowed)}")
+
+    @property
+    def served_encoder(self) -> EncoderConfig:
+        """What runs the vision encoder."""
+        return self.encoder or EXACT
 
     @classmethod
     def read(cls, path: Path) -> "ModelConfig":
@@ -164,6 +189,8 @@ _OPTIONAL: dict[str, Any] = {
     "prompt": PromptConfig,
     "chosen_precision": ChosenPrecision,
     "output": OutputConfig,
+    "encoder": EncoderConfig,
+    "measured_encoder": MeasuredEncoder,
 }
 
 

@@ -9,7 +9,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "am
 """Flags of /proc/cpuinfo that decide which kernels a library uses."""
 
 LIBRARIES = (
-    *("torch", "numpy", "numba", "llvmlite", "onnxruntime", "onnxruntime-gpu", "tokenizers", "llguidance"),
+    *("torch", "numpy", "numba", "llvmlite", "onnxruntime", "onnxruntime-gpu", "openvino", "tokenizers", "llguidance"),
     "safetensors",
     *("pillow", "imagecodecs", "simplejpeg", "tifffile", "pydicom", "python-gdcm"),
 )

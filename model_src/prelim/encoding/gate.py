@@ -157,7 +157,7 @@ def require_gate(config: ModelConfig, gate: Gate | None, source: Path | str) -> 
 
 
 def hash_encoder(config: ModelConfig, weights: Mapping[str, Tensor]) -> bytes:
-    """The sha256 of all that features depend on: weights of the vision encoder, its dimensions, preprocessing.
+    """The sha256 of all that features depend on: weights of the vision encoder, dimensions, precision, preprocessing.
 
     weights : of a model folder, as they are stored
     """
@@ -165,6 +165,8 @@ def hash_encoder(config: ModelConfig, weights: Mapping[str, Tensor]) -> bytes:
     given = {f.name: getattr(config.preprocess, f.name) for f in fields(config.preprocess)}
     changed = {f.name: given[f.name] for f in fields(config.preprocess) if given[f.name] != f.default}
     described = {"vision": config.vision, "preprocess": changed, "render": config.input.render}
+    if config.served_encoder.rounds:
+        described["encoder"] = vars(config.served_encoder)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         if name.startswith("vision."):

@@ -14,6 +14,7 @@ from prelim.archive.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
 from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
 from prelim.encoding.gate import archived_gate, pool
 from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.encoding.vision_session import open_vision
 from prelim.errors import InvalidOption, NonFiniteOutput
 from prelim.images.placement import Placement
 from prelim.images.preprocess import as_png, preprocess
@@ -62,7 +63,8 @@ class ImageEncoder:
 
     def __init__(self, archive: Archive, device: str, threads: int, *, packed: bool) -> None:
         self._config = archive.config
-        self._vision = OnnxSession(archive.folder / VISION, device, threads, packed=packed)
+        path = archive.folder / VISION
+        self._vision = open_vision(path, archive.config.served_encoder, device, threads, packed=packed)
         self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads, packed=packed)
         self._insights = {
             name.removesuffix(INSIGHT_SUFFIX): OnnxSession(archive.folder / name, device, threads)

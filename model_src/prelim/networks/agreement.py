@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
+from prelim.encoding.onnx_session import Array
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
@@ -57,27 +59,40 @@ class RealModel:
     new_tokens: int
 
 
-def real_model(model: Model, images: Sequence[bytes], where: str) -> RealModel:
-    """A model with its default prompt and these images.
-
-    images : files
-    where  : what they are, for tables
+def read_pixels(config: ModelConfig, images: Sequence[bytes]) -> Array:
+    """pixel_values of image files, shape (images, channels, size, size).
 
     Raises InputError for a file that cannot be read.
     """
+    return np.stack([preprocess(read_radiograph(file, config.input), config.preprocess) for file in images])
+
+
+def real_model(model: Model, pixel_values: Array, where: str) -> RealModel:
+    """A model with its default prompt and these images.
+
+    pixel_values : see `read_pixels`
+    where  : what they are, for tables
+    """
     config, network = model.config, model.network
-    prompt = config.prompter(model.tokenizer).ids(None, None)
-    pixels = [preprocess(read_radiograph(file, config.input), config.preprocess) for file in images]
     prefixes: list[Prefix] = []
     with torch.inference_mode():
-        for start in range(0, len(pixels), _ENCODED_TOGETHER):
-            pixel_values = torch.from_numpy(np.stack(pixels[start : start + _ENCODED_TOGETHER]))
-            prefixes += [Prefix(embeds, prompt) for embeds in network.connector(network.vision(pixel_values))]
+        for start in range(0, len(pixel_values), _ENCODED_TOGETHER):
+            features = network.vision(torch.from_numpy(pixel_values[start : start + _ENCODED_TOGETHER]))
+            prefixes += connect(model, features)
     tokens, new_tokens = config.tokenizer, config.generation.max_new_tokens
     about = f"{config.name} {config.version}, {len(prefixes)} images ({where}), up to {new_tokens} tokens each"
     return RealModel(
         config.name, about, network.decoder, prefixes, tokens.eos_token_ids[0], tokens.pad_token_id, new_tokens
     )
+
+
+def connect(model: Model, image_features: Tensor) -> list[Prefix]:
+    """The prefix of each image, with the default prompt.
+
+    image_features : Tensor, shape (images, num_tokens, width) or (images, width)
+    """
+    prompt = model.config.prompter(model.tokenizer).ids(None, None)
+    return [Prefix(embeds, prompt) for embeds in model.network.connector(image_features)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""What runs vision.onnx: every runtime gives the features of an image alone, in any batch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prelim.archive.archive import VISION
+from prelim.archive.encoder_config import AUTO, EXACT, FASTEST_FIRST, RUNTIMES, EncoderConfig
+from prelim.decoders.precision import FASTEST_FIRST as DECODERS
+from prelim.encoding import openvino_session
+from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.encoding.openvino_session import OpenVinoSession
+from prelim.encoding.vision_session import open_vision
+from prelim.errors import ArchiveError
+
+IMAGES: Array = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).cumsum(2).astype(np.float32) / 8
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1)])
+def test_openvino_computes_the_same(tiny_archive: Path, precision: str, tolerance: float) -> None:
+    """The shape is that of ONNX Runtime, and the features are nearly those."""
+    exact = OnnxSession(tiny_archive / VISION)
+    session = OpenVinoSession(tiny_archive / VISION, 1, precision)
+    wanted, found = exact.run(IMAGES), session.run(IMAGES)
+    assert session.output_shape == exact.output_shape
+    assert found.dtype == np.float32
+    assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("precision", RUNTIMES["openvino"])
+def test_features_are_those_of_an_image_alone(tiny_archive: Path, precision: str) -> None:
+    """In all bits: in any batch, after other images, in another session, and by several threads."""
+    config = EncoderConfig("openvino", precision)
+    first, second, third = (
+        open_vision(tiny_archive / VISION, config, "cpu", threads, packed=True) for threads in (1, 1, 2)
+    )
+    alone = [first.run(image[None])[0] for image in IMAGES]
+    for batch in (second.run(IMAGES[::-1])[::-1], third.run(IMAGES)):
+        assert np.array_equal(np.stack(alone), batch)
+
+
+def test_openvino_is_for_archives_that_ask_for_it(tiny_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others do not import it; where it is missing, the message says what asks for it and how to do without."""
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    open_vision(tiny_archive / VISION, EXACT, "cpu", 1, packed=True).run(IMAGES)
+    with pytest.raises(ArchiveError, match=r"encoder\.runtime: openvino, which is not installed here.*onnxruntime"):
+        open_vision(tiny_archive / VISION, EncoderConfig("openvino"), "cpu", 1, packed=True)
+
+
+def test_openvino_reports_nothing(tiny_archive: Path, tmp_path: Path) -> None:
+    """Its package sends a message when it is imported, if it finds openvino_telemetry."""
+    (tmp_path / "openvino_telemetry").mkdir()
+    (tmp_path / "openvino_telemetry" / "__init__.py").write_text("raise SystemExit('telemetry')", encoding="utf-8")
+    program = "from prelim.encoding.openvino_session import import_openvino; print(import_openvino().__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": f"{tmp_path}:{Path(openvino_session.__file__).parents[2]}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "openvino\n"
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    """As with ONNX Runtime."""
+    (tmp_path / VISION).write_bytes(b"no network")
+    with pytest.raises(ArchiveError, match=r"vision\.onnx cannot be loaded by OpenVINO"):
+        OpenVinoSession(tmp_path / VISION)
+
+
+def test_choices() -> None:
+    """Every kind of processor has an order of what each runtime has; wrong words are answered with the right ones."""
+    assert FASTEST_FIRST.keys() == DECODERS.keys()
+    for orders in FASTEST_FIRST.values():
+        assert orders.keys() == RUNTIMES.keys()
+        assert all({*order} <= {*RUNTIMES[runtime]} - {"fp32"} for runtime, order in orders.items())
+    with pytest.raises(ArchiveError, match=r"encoder\.runtime is 'tvm'; allowed: onnxruntime, openvino"):
+        EncoderConfig("tvm")
+    with pytest.raises(ArchiveError, match=r"encoder\.precision is 'bf16'; allowed with onnxruntime: fp32, int8, auto"):
+        EncoderConfig("onnxruntime", "bf16")
+    assert [EncoderConfig(precision=precision).rounds for precision in ("fp32", AUTO, "int8")] == [False, False, True]
