@@ -20,7 +20,9 @@ class Session(Protocol):
         """The network's output for a batch."""
 
 
-def open_vision(path: Path, encoder: EncoderConfig, device: str, threads: int, *, packed: bool) -> Session:
+def open_vision(
+    path: Path, encoder: EncoderConfig, device: str = "cpu", threads: int = 1, *, packed: bool = False
+) -> Session:
     """The vision encoder of a file.
 
     device : "cpu" or "cuda", where ONNX Runtime runs the file, whatever runs it on a CPU
