@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.cross_attention import CrossAttentionDecoder
+from prelim.decoders.four_bits import Int4DynamicEmbedding, Int4DynamicLinear
 from prelim.decoders.quantized import Int8DynamicEmbedding, Int8DynamicLinear, Int8Embedding, Int8Linear, NF4Linear
 from prelim.decoders.token_embedding import TokenEmbedding
 from prelim.generation.columns import columns_needed
@@ -116,7 +117,8 @@ def _tensor(tensor: Tensor) -> int:
 
 def _elements(layer: Any) -> int:
     shape = layer.shape if isinstance(layer, NF4Linear) else layer.weight.shape
-    return math.prod(shape)
+    together = 2 if isinstance(layer, Int4DynamicLinear | Int4DynamicEmbedding) else 1
+    return math.prod(shape) * together
 
 
 _ATTENTION = (

@@ -152,25 +152,28 @@ class _Insight(nn.Module):
 
 
 def settle_precision(model: Model, images: Path | None) -> Settled:
-    """Choose the decoder's precision where it is `auto`.
+    """Choose the decoder's precision where it is `auto`, and by what its weights are rounded.
 
-    images : folder of radiographs
+    images : folder of radiographs; with them, weights of a precision that is named are rounded by what layers read,
+             too, unless confidence.json was fitted to weights that are rounded to the nearest
 
-    Raises ArchiveError as `read_reference` and `wanted_encoder` do, and for a model whose confidence is of some
-    precision.
+    Raises ArchiveError as `read_reference` and `wanted_encoder` do, and for `auto` with a confidence.json, which is of
+    some precision.
     """
-    auto, encoder = model.config.precision == AUTO, wanted_encoder(model)
+    named, encoder = model.config.precision, wanted_encoder(model)
+    auto = named == AUTO
     if auto and model.confidence is not None:
         raise ArchiveError(
             f"precision is {AUTO}, but confidence.json is of one precision; name that, or remove the file"
         )
-    if not auto and encoder.precision not in (AUTO, "int8") and (images is None or encoder == EXACT):
+    measured = auto or (images is not None and named != "fp32" and model.confidence is None)
+    if not measured and encoder.precision not in (AUTO, "int8") and (images is None or encoder == EXACT):
         return Settled(model, encoder)
     what = f"precision: {AUTO}" if auto else f"encoder.precision: {encoder.precision}"
     reference = read_reference(model, images, what)
-    if not auto:
+    if not measured:
         return Settled(model, encoder, reference)
-    choice = choose_by(reference)
+    choice = choose_by(reference, None if auto else named)
     chosen = choice.chosen
     print(f"precision {chosen.precision}, {describe(chosen)}")
     config = dataclasses.replace(model.config, precision=chosen.precision, chosen_precision=chosen)
@@ -185,7 +188,7 @@ def write_archive(
     batching : "in-flight" or "dynamic"
     slots    : maximum number of requests decoded together
     workers  : number of worker processes, which share the weights; more than one only with dynamic batching
-    images   : folder of radiographs, for models whose precision is `auto`
+    images   : folder of radiographs, as `settle_precision` takes it
     returns  : path of the archive, `<store>/<name>.mar` or `<store>/<name>_dynamic.mar`
 
     Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, for a
@@ -278,7 +281,7 @@ def main() -> None:
         "--workers", type=int, default=1, help="worker processes; more than one only with --batching dynamic"
     )
     parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="radiographs by which `precision: auto` is chosen, at most 100"
+        "--images", type=Path, metavar="FOLDER", help="at most 100 radiographs: for `precision: auto`, and for rounding"
     )
     parser.add_argument(
         "--sign", type=Path, metavar="KEY", help="sign the archive: an elliptic curve key in PEM (docs/operate.md)"

@@ -30,6 +30,8 @@ COSTS: Mapping[str, Cost] = {
     "fp32": Cost(4, 4, 4),
     "bf16": Cost(2, 2, 2),
     "int8": Cost(1, 1, 2),
+    # Groups of 32 to 128 weights with a scale of 16 bits: that of 64 of `int4_dynamic`.
+    "int4": Cost(0.5 + 1 / 32, 0.5 + 1 / 32, 2),
     # Blocks of 64 weights with one 8-bit scale; the output layer has 16 bits (Dettmers et al., QLoRA, 2023).
     "nf4": Cost(0.5 + 1 / 64, 2, 2),
 }

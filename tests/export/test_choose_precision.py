@@ -78,6 +78,20 @@ def test_the_first_that_changes_little_is_taken(monkeypatch: pytest.MonkeyPatch,
     assert "layers.0.qkv" in choice.moments
 
 
+def test_a_precision_that_is_named_is_measured_and_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken whatever it changes, and the card says how much that is."""
+    spoil(monkeypatch, {"int4_dynamic"})
+
+    choice = choose_by(Reference.of(tiny(language_model())), "int4_dynamic")
+
+    assert choice.chosen.precision == "int4_dynamic"
+    assert [*choice.chosen.changed] == ["int4_dynamic"]
+    assert choice.chosen.changed["int4_dynamic"] > 0.5
+    assert "layers.0.qkv" in choice.moments
+    assert "`int4_dynamic` was wanted for processors" in describe(choice.chosen)
+    assert describe(choice.chosen).endswith("allowed for a default: 2%.")
+
+
 def test_an_archive_has_the_choice(tmp_path: Path, images: Path) -> None:
     """In model.yaml and in the card; packaging again gives the same bytes."""
     folder = write_tiny_model(tmp_path / "mine", dataclasses.replace(CONFIG, precision="auto"))
@@ -118,6 +132,10 @@ def test_what_the_choice_needs(tmp_path: Path, images: Path) -> None:
         settle_precision(calibrated, images)
     named = dataclasses.replace(model, config=dataclasses.replace(CONFIG, precision="bf16"))
     assert settle_precision(named, None) == Settled(named)
+    # A calibration is of weights that are rounded to the nearest.
+    assert settle_precision(dataclasses.replace(calibrated, config=named.config), images) == Settled(
+        dataclasses.replace(calibrated, config=named.config)
+    )
 
 
 def test_a_choice_in_words() -> None:

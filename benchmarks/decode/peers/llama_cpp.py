@@ -18,8 +18,10 @@ _TYPES = {
     "fp32": gguf.GGMLQuantizationType.F32,
     "bf16": gguf.GGMLQuantizationType.BF16,
     "int8_dynamic": gguf.GGMLQuantizationType.Q8_0,
+    "int4_dynamic": gguf.GGMLQuantizationType.Q4_0,
 }
-"""Types of the matrices. Q8_0 has a scale per 32 weights (8.5 bits per weight); activations are quantized alike."""
+"""Types of the matrices. Q8_0 and Q4_0 have a scale per 32 weights (8.5 and 4.5 bits per weight); activations are
+quantized to 8 bits with both."""
 
 _COLUMNS = 256
 """Columns of the cache for one image."""

@@ -14,6 +14,7 @@ _STORED: dict[str, dict[str, Any]] = {
     "fp32": {"load_in_8bit": False},
     # The library's default for a model of this size, but symmetric.
     "int8": {"quantization_config": OVWeightQuantizationConfig(bits=8, sym=True)},
+    "int4": {"quantization_config": OVWeightQuantizationConfig(bits=4, sym=True, group_size=128, ratio=1.0)},
 }
 """Precision -> storage of the weights; bf16 is computed from those of fp32."""
 
@@ -22,6 +23,7 @@ COMPUTED: dict[str, dict[str, str]] = {
     "bf16": {"INFERENCE_PRECISION_HINT": "bf16"},
     "int8": {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"},
     "int8_dynamic": {},
+    "int4_dynamic": {},
 }
 """Settings besides the latency hint. By default it computes in bf16 if the CPU can, and quantizes activations."""
 
@@ -68,7 +70,8 @@ def export_once(checkpoint: Path, precision: str) -> Path:
     """Export the model once; returns its folder."""
     if not (checkpoint / "config.json").is_file():
         raise Unsupported("optimum-intel cannot export a cross-attention decoder without an encoder")
-    stored = "int8" if precision.startswith("int8") else "fp32"
+    stored = precision.partition("_")[0]
+    stored = stored if stored in _STORED else "fp32"
 
     def export(target: Path) -> None:
         model = OVModelForCausalLM.from_pretrained(str(checkpoint), export=True, compile=False, **_STORED[stored])

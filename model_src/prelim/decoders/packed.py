@@ -24,6 +24,7 @@ from prelim.decoders.quantized import (
 )
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.token_embedding import TokenEmbedding
+from prelim.decoders.weights_file import let_go
 from prelim.kernels import GROUP, fits, packs, unavailable
 
 STEP_ROWS = 16
@@ -58,11 +59,13 @@ def _compile(layer: Any, start: int, stop: int, *, packed: bool) -> ProductFunct
             return product.nf4_product(numbers, absmax, code, (stop - start, layer.shape[1]), bias)
         return product.stored_product(layer.dequantized()[start:stop], None, bias)
     weight: Tensor = layer.weight[start:stop]
-    if isinstance(layer, _DYNAMIC):
-        make = product.packed_product if fits(weight) else product.turned_product
-        return make(weight, layer.scale[start:stop], bias)
-    scale = layer.scale[start:stop] if hasattr(layer, "scale") else None
-    return (product.packed_product if packed and fits(weight) else product.stored_product)(weight, scale, bias)
+    scale: Any = layer.scale[start:stop] if hasattr(layer, "scale") else None
+    if fits(weight) and (packed or isinstance(layer, _DYNAMIC)):
+        made = product.packed_product(weight, scale, bias)
+        let_go(weight)
+        return made
+    make = product.turned_product if isinstance(layer, _DYNAMIC) else product.stored_product
+    return make(weight, scale, bias)
 
 
 class PackedLinear(nn.Module):

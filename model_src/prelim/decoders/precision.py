@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from prelim.decoders.four_bits import Int4DynamicEmbedding, Int4DynamicLinear
 from prelim.decoders.quantized import (
     Int8DynamicEmbedding,
     Int8DynamicLinear,
@@ -39,6 +40,7 @@ PRECISIONS = {
     "bf16": Precision(torch.bfloat16),
     "int8": Precision(torch.bfloat16, Int8Linear, Int8Embedding),
     "int8_dynamic": Precision(torch.float32, Int8DynamicLinear, Int8DynamicEmbedding),
+    "int4_dynamic": Precision(torch.float32, Int4DynamicLinear, Int4DynamicEmbedding),
     # As QLoRA does it, the scores of tokens stay in 16 bits.
     "nf4": Precision(torch.bfloat16, NF4Linear, scores=False),
 }

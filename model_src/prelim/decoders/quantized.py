@@ -19,17 +19,17 @@ ProductFunction = Callable[[Tensor], Tensor]
 """Rows of shape (..., inputs) -> (..., outputs)."""
 
 
-def _whole(inputs: int) -> int:
+def whole(inputs: int) -> int:
     """Inputs of whole groups."""
     return -(-inputs // GROUP) * GROUP
 
 
 def _filled(weight: Tensor) -> Tensor:
     """In float32, with zeros up to whole groups."""
-    return pad(weight.float(), (0, _whole(weight.shape[1]) - weight.shape[1]))
+    return pad(weight.float(), (0, whole(weight.shape[1]) - weight.shape[1]))
 
 
-def _turned(weight: Tensor) -> Tensor:
+def turned(weight: Tensor) -> Tensor:
     """As rotated inputs are multiplied with it, whole groups."""
     return rotated(_filled(weight))
 
@@ -51,6 +51,11 @@ def _int8_weight(weight: Tensor, moments: Tensor | None = None) -> Tensor:
     return (weight.float() / units).round().clamp(-127, 127).to(torch.int8)
 
 
+def _same(weight: Tensor) -> Tensor:
+    """The integers of weights that are integers."""
+    return weight
+
+
 def _restored(weight: Tensor, scale: Tensor) -> Tensor:
     """The numbers that integers stand for, in float32."""
     return weight * scale.float().repeat_interleave(GROUP, dim=-1)[..., : weight.shape[-1]]
@@ -62,7 +67,7 @@ def _int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights
     moments : of what is multiplied with it; without, integers are the nearest
     """
     outputs, inputs = weight.shape
-    groups = _whole(inputs) // GROUP
+    groups = whole(inputs) // GROUP
     return {
         "weight": LazyTensor((outputs, inputs), torch.int8, lambda: _int8_weight(materialize(weight), moments)),
         "scale": LazyTensor((outputs, groups), torch.bfloat16, lambda: _int8_scale(materialize(weight))),
@@ -71,10 +76,10 @@ def _int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights
 
 def _turned_int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights:
     """The same of what rotated inputs are multiplied with."""
-    shape = (weight.shape[0], _whole(weight.shape[1]))
+    shape = (weight.shape[0], whole(weight.shape[1]))
     # Both sides of the moments are those of rotated inputs.
-    moments = None if moments is None else _turned(_turned(moments).T)
-    return _int8(LazyTensor(shape, torch.float32, lambda: _turned(materialize(weight))), moments)
+    moments = None if moments is None else turned(turned(moments).T)
+    return _int8(LazyTensor(shape, torch.float32, lambda: turned(materialize(weight))), moments)
 
 
 class Int8Linear(nn.Module):
@@ -88,11 +93,12 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(outputs, inputs, dtype=torch.int8), requires_grad=False)
         self.scale = nn.Parameter(
-            torch.ones(outputs, _whole(inputs) // GROUP, dtype=torch.bfloat16), requires_grad=False
+            torch.ones(outputs, whole(inputs) // GROUP, dtype=torch.bfloat16), requires_grad=False
         )
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     stored = staticmethod(_int8)
+    integers = staticmethod(_same)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer, shape (..., outputs), for x of shape (..., inputs)."""
@@ -100,7 +106,7 @@ class Int8Linear(nn.Module):
 
     def matrix(self, start: int, stop: int) -> Tensor:
         """The weights of outputs `start` to `stop`, shape (stop - start, inputs), in float32."""
-        return _restored(self.weight[start:stop], self.scale[start:stop])
+        return _restored(self.integers(self.weight[start:stop]), self.scale[start:stop])
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone, shape (..., stop - start)."""
@@ -117,10 +123,11 @@ class Int8Embedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(vocab_size, width, dtype=torch.int8), requires_grad=False)
         self.scale = nn.Parameter(
-            torch.ones(vocab_size, _whole(width) // GROUP, dtype=torch.bfloat16), requires_grad=False
+            torch.ones(vocab_size, whole(width) // GROUP, dtype=torch.bfloat16), requires_grad=False
         )
 
     stored = staticmethod(_int8)
+    integers = staticmethod(_same)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Embeddings, shape (..., width)."""
@@ -128,7 +135,7 @@ class Int8Embedding(nn.Module):
 
     def rows(self, token_ids: Tensor | slice) -> Tensor:
         """Embeddings, shape (..., width), in float32."""
-        return _restored(self.weight[token_ids], self.scale[token_ids])
+        return _restored(self.integers(self.weight[token_ids]), self.scale[token_ids])
 
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
@@ -144,14 +151,14 @@ class Int8DynamicLinear(Int8Linear):
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
-        super().__init__(_whole(inputs), outputs, bias=bias)
+        super().__init__(whole(inputs), outputs, bias=bias)
         self._inputs = inputs
 
     stored = staticmethod(_turned_int8)
 
     def matrix(self, start: int, stop: int) -> Tensor:
         """The weights of outputs `start` to `stop`, shape (stop - start, inputs), in float32."""
-        return _turned(super().matrix(start, stop))[:, : self._inputs]
+        return turned(super().matrix(start, stop))[:, : self._inputs]
 
 
 class Int8DynamicEmbedding(Int8Embedding):
@@ -160,7 +167,7 @@ class Int8DynamicEmbedding(Int8Embedding):
     dtype = torch.float32
 
     def __init__(self, vocab_size: int, width: int) -> None:
-        super().__init__(vocab_size, _whole(width))
+        super().__init__(vocab_size, whole(width))
         self._width = width
 
     stored = staticmethod(_turned_int8)

@@ -4,6 +4,8 @@ Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generativ
 algorithm 1, with units that are given.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,12 +16,20 @@ _BLOCK = 64
 _LEVELS = 127
 
 
-def round_by_moments(weight: Tensor, units: Tensor, moments: Tensor) -> Tensor:
-    """Integers of -127 to 127 for which the layer's outputs change least.
+def nearest_byte(x: Tensor) -> Tensor:
+    """The nearest integers of -127 to 127."""
+    return x.round().clamp(-_LEVELS, _LEVELS)
+
+
+def round_by_moments(
+    weight: Tensor, units: Tensor, moments: Tensor, nearest: Callable[[Tensor], Tensor] = nearest_byte
+) -> Tensor:
+    """Integers for which the layer's outputs change least.
 
     weight  : Tensor of float32, shape (outputs, inputs)
     units   : Tensor of float32, shape (outputs, inputs), what 1 is worth
     moments : Tensor, shape (inputs, inputs), the sum of x x' over all x that the layer read
+    nearest : of any numbers the nearest that there are, integers of -128 to 127
     returns : Tensor of int8, shape (outputs, inputs)
     """
     inputs = weight.shape[1]
@@ -34,7 +44,7 @@ def round_by_moments(weight: Tensor, units: Tensor, moments: Tensor) -> Tensor:
         block, errors = left[:, start:stop], torch.empty(len(weight), stop - start)
         for i in range(stop - start):
             unit, row = units[:, start + i], factor[start + i, start:stop]
-            rounded = (block[:, i] / unit).round().clamp(-_LEVELS, _LEVELS)
+            rounded = nearest(block[:, i] / unit)
             integers[:, start + i] = rounded.to(torch.int8)
             errors[:, i] = (block[:, i] - rounded * unit) / row[i]
             block[:, i + 1 :] -= errors[:, i : i + 1] * row[None, i + 1 :]

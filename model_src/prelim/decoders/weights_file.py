@@ -1,8 +1,11 @@
 """Tensors in files: safetensors, written tensor by tensor and read memory-mapped."""
 
+import ctypes
 import json
 import math
+import mmap
 import struct
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +117,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise ArchiveError(f"{path} cannot be read: {reason_of(error)}") from error
+
+
+_PAGE_OUT = 21
+"""Linux' MADV_PAGEOUT, which Python has no name for."""
+
+
+def let_go(tensor: Tensor) -> None:
+    """Take a tensor's pages out of memory where they are those of a file: reading it again brings them back.
+
+    For what has been copied, and is not read again soon. Where the system cannot do it, nothing happens.
+    """
+    start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size()
+    first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if sys.platform == "linux" and tensor.is_contiguous() and first < last:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _PAGE_OUT)
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

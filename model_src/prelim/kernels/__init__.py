@@ -19,6 +19,10 @@ GROUP = 64
 NF4_BLOCK = 64
 """Neighboring weights of four bits that share a scale. Source: Dettmers et al., "QLoRA", 2023, section 3."""
 
+FOUR_BITS = (-127, -96, -75, -59, -45, -32, -20, -9, 2, 13, 25, 38, 52, 69, 90, 119)
+"""What the sixteen numbers of four bits stand for, in units of their group: those with the smallest squared error for
+normal numbers. Source: Lloyd, "Least Squares Quantization in PCM", 1982."""
+
 OPENMP = Path(torch.__file__).parent / "lib" / "libgomp.so.1"
 """The threads that PyTorch's operations run on."""
 
@@ -65,11 +69,12 @@ def unavailable() -> str | None:
 
 
 def packs(dtype: torch.dtype) -> bool:
-    """Whether this processor has kernels for packed weights of a dtype: int8, bfloat16 or float32."""
+    """Whether this processor has kernels for packed weights: float32, bfloat16, int8, or uint8 for two of four bits."""
     has_numbers = {
         torch.float32: torch.cpu._is_avx512_supported,
         torch.bfloat16: torch.cpu._is_avx512_bf16_supported,
         torch.int8: torch.cpu._is_vnni_supported,
+        torch.uint8: torch.cpu._is_vnni_supported,
     }.get(dtype)
     return has_numbers is not None and has_numbers() and torch.cpu._is_avx512_supported() and unavailable() is None
 
@@ -90,5 +95,9 @@ def family() -> str:
 
 
 def fits(weight: Tensor) -> bool:
-    """Whether this processor has a kernel for these weights, shape (outputs, inputs), when they are packed."""
-    return weight.device.type == "cpu" and weight.shape[1] % GROUP == 0 and packs(weight.dtype)
+    """Whether this processor has a kernel for these weights, shape (outputs, inputs), when they are packed.
+
+    Of four bits, two are in one of uint8: shape (outputs, inputs / 2).
+    """
+    inputs = weight.shape[1] * (2 if weight.dtype == torch.uint8 else 1)
+    return weight.device.type == "cpu" and inputs % GROUP == 0 and packs(weight.dtype)

@@ -3,7 +3,9 @@
 The weights of BLOCK outputs stand together as the processor reads them: for every 32 bits of inputs (four integers of
 8 bits, two bfloat16, one float32), four registers of 16 outputs each, every output's weights side by side; after every
 GROUP inputs of integers, the scales of all outputs for these. So a whole matrix is one stream of memory. Integers of
-weights have 128 added, for the instruction multiplies unsigned with signed ones.
+weights have 128 added, for the instruction multiplies unsigned with signed ones. Of four bits, a register holds the
+weights of eight inputs, those of the second four in the high halves of its bytes; a table makes integers of 8 bits of
+them.
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VPDPBUSD, VDPBF16PS, VFMADD; the
 blocking is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008, for so few rows
@@ -18,26 +20,30 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from prelim.kernels import GROUP
+from prelim.kernels import FOUR_BITS, GROUP
 
 BLOCK = 64
 """Outputs whose weights stand together."""
 
-MAX_ROWS = {"int8": 3, "bf16": 6, "fp32": 6}
+MAX_ROWS = {"int4": 3, "int8": 3, "bf16": 6, "fp32": 6}
 """Rows that one call multiplies, by the numbers: more would not fit into the processor's 32 registers."""
 
-ITEM_SIZE = {"int8": 1, "bf16": 2, "fp32": 4}
-"""Bytes of a number."""
+ITEM_SIZE = {"int4": 1, "int8": 1, "bf16": 2, "fp32": 4}
+"""Bytes of a number of a row."""
 
-SCALE_SIZE = {"int8": 2, "bf16": 0, "fp32": 0}
+WEIGHT_BITS = {"int4": 4, "int8": 8, "bf16": 16, "fp32": 32}
+"""Bits of a weight."""
+
+SCALE_SIZE = {"int4": 2, "int8": 2, "bf16": 0, "fp32": 0}
 """Bytes of the scale that GROUP weights of an output share."""
 
 _FMA = "llvm.fma.v16f32"
 _LANES = 16
+_LINE = 4 * _LANES
 _REGISTERS = BLOCK // _LANES
 _UNROLL = 4
-_LINES_AHEAD = _UNROLL * _REGISTERS // 2
-"""Cache lines that are fetched ahead each time so many are read: half as many."""
+_AHEAD = 4096
+"""Bytes by which weights are fetched ahead of the rows that wait for them; by itself the processor fetches too few."""
 
 
 class _BFloat(ir.HalfType):
@@ -51,29 +57,49 @@ _BFloat._create_instance()
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _POINTER = ir.PointerType()
 _FLOATS, _INTS, _SHORTS = (ir.VectorType(kind, _LANES) for kind in (_F32, _I32, ir.IntType(16)))
-_OPERANDS = {"int8": ir.VectorType(_I8, 4 * _LANES), "bf16": ir.VectorType(_BFloat(), 2 * _LANES), "fp32": _FLOATS}
-_SUMS = {"int8": _INTS, "bf16": _FLOATS, "fp32": _FLOATS}
-_INSTRUCTIONS = {"int8": "llvm.x86.avx512.vpdpbusd.512", "bf16": "llvm.x86.avx512bf16.dpbf16ps.512", "fp32": _FMA}
+_BYTES, _SHORTS_PAIRED = ir.VectorType(_I8, 4 * _LANES), ir.VectorType(ir.IntType(16), 2 * _LANES)
+_OPERANDS = {"int4": _BYTES, "int8": _BYTES, "bf16": ir.VectorType(_BFloat(), 2 * _LANES), "fp32": _FLOATS}
+_SUMS = {"int4": _INTS, "int8": _INTS, "bf16": _FLOATS, "fp32": _FLOATS}
+_MULTIPLY_BYTES = "llvm.x86.avx512.vpdpbusd.512"
+_INSTRUCTIONS = {
+    "int4": _MULTIPLY_BYTES,
+    "int8": _MULTIPLY_BYTES,
+    "bf16": "llvm.x86.avx512bf16.dpbf16ps.512",
+    "fp32": _FMA,
+}
 
 
 def pack(weight: Tensor, scale: Tensor | None = None) -> Tensor:
     """Weights as they are read here, those of missing outputs of the last block zero.
 
-    weight  : Tensor of int8, bfloat16 or float32, shape (outputs, inputs), inputs a multiple of GROUP
+    weight  : Tensor of int8, bfloat16 or float32, shape (outputs, inputs), inputs a multiple of GROUP; of four bits two
+              in one of uint8, the first in its high half: shape (outputs, inputs / 2)
     scale   : Tensor of bfloat16, shape (outputs, inputs / GROUP), of integers only
     returns : Tensor of uint8, one-dimensional
     """
-    outputs, inputs = weight.shape
-    together = 4 // weight.element_size()
-    padded = torch.nn.functional.pad(weight, (0, 0, 0, -outputs % BLOCK))
-    blocks = padded.view(-1, _REGISTERS, _LANES, inputs // together, together).permute(0, 3, 1, 2, 4)
-    packed = blocks.contiguous().view(torch.uint8)
+    missing = -len(weight) % BLOCK
+    padded = torch.nn.functional.pad(weight, (0, 0, 0, missing))
+    if weight.dtype == torch.uint8:
+        packed = _pack_four_bits(padded)
+    else:
+        together = 4 // weight.element_size()
+        blocks = padded.view(-1, _REGISTERS, _LANES, weight.shape[1] // together, together).permute(0, 3, 1, 2, 4)
+        packed = blocks.contiguous().view(torch.uint8)
     if scale is None:
         return packed.flatten()
-    scales = torch.nn.functional.pad(scale, (0, 0, 0, -outputs % BLOCK)).view(-1, BLOCK, inputs // GROUP)
-    # Adding 128 to a signed byte flips its highest bit.
-    groups = packed.bitwise_xor_(0x80).view(len(scales), inputs // GROUP, -1)
+    if weight.dtype == torch.int8:
+        # Adding 128 to a signed byte flips its highest bit.
+        packed.bitwise_xor_(0x80)
+    scales = torch.nn.functional.pad(scale, (0, 0, 0, missing)).view(-1, BLOCK, scale.shape[1])
+    groups = packed.view(len(scales), scale.shape[1], -1)
     return torch.cat([groups, scales.transpose(1, 2).contiguous().view(torch.uint8)], dim=2).flatten()
+
+
+def _pack_four_bits(weight: Tensor) -> Tensor:
+    """Halves of bytes as registers: of every eight inputs the first four in low halves."""
+    apart = torch.stack([weight >> 4, weight & 15], dim=2)
+    first, second = apart.view(-1, _REGISTERS, _LANES, weight.shape[1] // 4, 2, 4).permute(4, 0, 3, 1, 2, 5)
+    return (first | second << 4).contiguous()
 
 
 def _spread(b: Any, value: Any, vector: Any) -> Any:
@@ -97,6 +123,17 @@ def _declare(module: Any, name: str, result: Any, *operands: Any) -> Any:
     return module.declare_intrinsic(name, (), ir.FunctionType(result, operands))
 
 
+def _widen(b: Any, packed: list[Any]) -> list[list[Any]]:
+    """Registers of the low and of the high halves of all bytes, each as the integer of 8 bits that it stands for."""
+    look_up = _declare(b.module, "llvm.x86.avx512.pshuf.b.512", _BYTES, _BYTES, _BYTES)
+    # The instruction looks up every 16 bytes by themselves.
+    table = ir.Constant(_BYTES, [number + 128 for number in FOUR_BITS] * 4)
+    low = ir.Constant(_BYTES, [15] * 4 * _LANES)
+    four = ir.Constant(_SHORTS_PAIRED, [4] * 2 * _LANES)
+    shifted = [b.bitcast(b.lshr(b.bitcast(one, _SHORTS_PAIRED), four), _BYTES) for one in packed]
+    return [[b.call(look_up, [table, b.and_(one, low)]) for one in half] for half in (packed, shifted)]
+
+
 def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     """The function for so many rows in the LLVM module, written at its first call.
 
@@ -112,11 +149,14 @@ def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     function.linkage = "internal"
     function.attributes.add("noinline")
     weights, values, inputs, groups, scales, corrections, sums, wanted_next = function.args
-    integers = numbers == "int8"
+    integers = SCALE_SIZE[numbers] > 0
     operand, sum_type = _OPERANDS[numbers], _SUMS[numbers]
     instruction = _declare(module, _INSTRUCTIONS[numbers], sum_type, sum_type, operand, operand)
     prefetch = _declare(module, "llvm.prefetch.p0", ir.VoidType(), _POINTER, _I32, _I32, _I32)
     fma = _declare(module, _FMA, _FLOATS, _FLOATS, _FLOATS, _FLOATS)
+    # Steps whose weights one register holds, and cache lines of weights that one pass of the loop reads.
+    widened = 2 if numbers == "int4" else 1
+    lines = _UNROLL * _REGISTERS // widened
     entry, group_block, input_block, group_end, end = (
         function.append_basic_block(name) for name in ("entry", "group", "input", "group_end", "end")
     )
@@ -149,26 +189,29 @@ def _dot_function(module: Any, numbers: str, rows: int, ahead: bool) -> Any:
     partial = {cell: b.phi(sum_type) for cell in cells}
     summed = dict(partial)
     if ahead:
-        for line in range(_LINES_AHEAD):
-            b.call(prefetch, [_at(b, fetch, _I64(line * 4 * _LANES)), _I32(0), _I32(2), _I32(1)])
-    for step in range(_UNROLL):
+        for line in range(lines // 2):
+            b.call(prefetch, [_at(b, fetch, _I64(line * _LINE)), _I32(0), _I32(2), _I32(1)])
+    else:
+        for line in range(lines):
+            b.call(prefetch, [_at(b, weight_in, _I64(_AHEAD + line * _LINE)), _I32(0), _I32(3), _I32(1)])
+    for step in range(0, _UNROLL, widened):
         read = [
-            b.load(_at(b, weight_in, _I64((step * _REGISTERS + register) * 4 * _LANES)), typ=operand, align=4 * _LANES)
-            for register in range(_REGISTERS)
+            b.load(_at(b, weight_in, _I64((step // widened * _REGISTERS + i) * _LINE)), typ=operand, align=_LINE)
+            for i in range(_REGISTERS)
         ]
-        for row in range(rows):
-            offset = b.add(b.mul(row_bytes, _I64(row)), _I64(4 * step))
-            same = b.bitcast(_spread(b, b.load(_at(b, value_in, offset), typ=_I32, align=4), _INTS), operand)
-            for register in range(_REGISTERS):
-                cell = row, register
-                if numbers == "fp32":
-                    summed[cell] = b.call(fma, [read[register], same, summed[cell]])
-                else:
-                    summed[cell] = b.call(instruction, [summed[cell], read[register], same])
+        for half, weights_of in enumerate(_widen(b, read) if numbers == "int4" else [read]):
+            for row in range(rows):
+                offset = b.add(b.mul(row_bytes, _I64(row)), _I64(4 * (step + half)))
+                same = b.bitcast(_spread(b, b.load(_at(b, value_in, offset), typ=_I32, align=4), _INTS), operand)
+                for i, cell in enumerate((row, register) for register in range(_REGISTERS)):
+                    if numbers == "fp32":
+                        summed[cell] = b.call(fma, [weights_of[i], same, summed[cell]])
+                    else:
+                        summed[cell] = b.call(instruction, [summed[cell], weights_of[i], same])
     next_done = b.add(done, _I64(4 * _UNROLL))
-    next_weight = _at(b, weight_in, _I64(_UNROLL * _REGISTERS * 4 * _LANES))
+    next_weight = _at(b, weight_in, _I64(lines * _LINE))
     next_value = _at(b, value_in, _I64(4 * _UNROLL))
-    next_fetch = _at(b, fetch, _I64(_LINES_AHEAD * 4 * _LANES))
+    next_fetch = _at(b, fetch, _I64(lines // 2 * _LINE))
     for phi, first, following in (
         (done, _I64(0), next_done),
         (weight_in, weight, next_weight),

@@ -10,8 +10,8 @@ import torch
 from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
-from prelim.kernels import GROUP, stored, team
-from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, SCALE_SIZE, dot, pack
+from prelim.kernels import FOUR_BITS, GROUP, stored, team
+from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, SCALE_SIZE, WEIGHT_BITS, dot, pack
 from prelim.kernels.kept import kernel
 from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantize, rotate, round_to_bfloat16
 from prelim.kernels.strip import INPUTS
@@ -53,11 +53,12 @@ class Numbers:
 
 
 PACKED = {
+    torch.uint8: Numbers("int4", np.int8, quantize, MAX_ROWS["int4"]),
     torch.int8: Numbers("int8", np.int8, quantize, MAX_ROWS["int8"]),
     torch.bfloat16: Numbers("bf16", np.uint16, round_to_bfloat16, MAX_ROWS["bf16"]),
     torch.float32: Numbers("fp32", np.float32, copy, MAX_ROWS["fp32"]),
 }
-"""By the dtype of the weights; a row is rounded to what they are."""
+"""By the dtype of the weights, which has two of four bits in one of uint8; a row is rounded to what they are."""
 
 STORED = {
     torch.float32: Numbers("stored_fp32", np.float32, copy, stored.MAX_ROWS),
@@ -67,8 +68,11 @@ STORED = {
 }
 """By the dtype of the weights; rows stay as they are."""
 
-TURNED = Numbers("stored_turned", np.float32, rotate, stored.MAX_ROWS)
-"""Rows are rotated, and not rounded."""
+TURNED = {
+    torch.uint8: Numbers("turned_int4", np.float32, rotate, stored.MAX_ROWS),
+    torch.int8: Numbers("turned_int8", np.float32, rotate, stored.MAX_ROWS),
+}
+"""By the dtype of the weights, as in PACKED; rows are rotated, and not rounded."""
 
 
 @cache
@@ -77,8 +81,8 @@ def packed_sums(name: str) -> Any:
 
     name : of the numbers
     """
-    size, scale_size = ITEM_SIZE[name], SCALE_SIZE[name]
-    integers = name == "int8"
+    size, weight_bits, scale_size = ITEM_SIZE[name], WEIGHT_BITS[name], SCALE_SIZE[name]
+    integers = scale_size > 0
     max_rows = MAX_ROWS[name]
     alone = {rows: dot(name, rows, ahead=False) for rows in range(1, max_rows + 1)}
     later = dot(name, max_rows, ahead=True)
@@ -100,7 +104,7 @@ def packed_sums(name: str) -> Any:
         scale = scales.ctypes.data + row * groups * 4
         correction = corrections.ctypes.data + row * groups * 4
         out = sums.ctypes.data
-        block = BLOCK * (inputs * size + groups * scale_size)
+        block = BLOCK * (inputs * weight_bits // 8 + groups * scale_size)
         weights += start // BLOCK * block
         # The first rows wait for the block to come from memory; with the next ones, the next block comes.
         following = weights + block + (row // max_rows - 1) * (block // 2)
@@ -188,7 +192,7 @@ class StoredRows:
     """
 
     def __init__(self, numbers: Numbers, rows: int, inputs: int) -> None:
-        groups = inputs // GROUP if numbers.name == "int8" else 0
+        groups = inputs // GROUP if numbers.dtype == np.int8 else 0
         self._room = (
             torch.empty(rows * inputs * numbers.item_size, dtype=torch.uint8),
             torch.empty(rows * groups),
@@ -238,12 +242,11 @@ class Product:
 def packed_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
     """The product with a packed copy of the weights, which is of this process alone; rows are rounded to their dtype.
 
-    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
+    weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs), or of uint8, as in `prelim.kernels.dot.pack`
     scale  : Tensor of numbers of bfloat16, shape (outputs, inputs / GROUP), of integers only
     """
     packed = pack(weight, None if scale is None else scale.bfloat16())
-    shape = (weight.shape[0], weight.shape[1])
-    return Product(PACKED[weight.dtype], shape, packed.data_ptr(), (packed,), bias)
+    return Product(PACKED[weight.dtype], _shape(weight), packed.data_ptr(), (packed,), bias)
 
 
 def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
@@ -264,15 +267,28 @@ def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) ->
 def turned_product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Product:
     """The product of rotated rows with the weights where they are.
 
-    weight : Tensor of int8, shape (outputs, inputs), inputs a multiple of GROUP
+    weight : Tensor of int8, shape (outputs, inputs), inputs a multiple of GROUP, or of uint8, as in
+             `prelim.kernels.dot.pack`
     scale  : Tensor of numbers of bfloat16, shape (outputs, inputs / GROUP)
     """
-    return _of_parts(
-        TURNED, (weight.shape[0], weight.shape[1]), (weight.contiguous(), scale.bfloat16().contiguous()), bias
-    )
+    held: tuple[Tensor, ...] = weight.contiguous(), scale.bfloat16().contiguous()
+    if weight.dtype == torch.uint8:
+        held = *held, _pairs(torch.tensor(FOUR_BITS))
+    return _of_parts(TURNED[weight.dtype], _shape(weight), held, bias)
 
 
-def _of_parts(numbers: Numbers, shape: tuple[int, int], held: tuple[Tensor, ...], bias: Tensor | None) -> Product:
+def _shape(weight: Tensor) -> tuple[int, int]:
+    """Outputs and inputs."""
+    return weight.shape[0], weight.shape[1] * (2 if weight.dtype == torch.uint8 else 1)
+
+
+def _pairs(code: Tensor) -> Tensor:
+    """What the two halves of every byte stand for, the first in its high half: shape (256, 2)."""
+    byte = torch.arange(256)
+    return torch.stack([code[byte >> 4], code[byte & 15]], dim=1).float().contiguous()
+
+
+def _of_parts(numbers: Numbers, shape: tuple[int, int], held: Sequence[Tensor], bias: Tensor | None) -> Product:
     """The product with weights that lie in several places."""
     parts = np.array([tensor.data_ptr() for tensor in held], np.int64)
     return Product(numbers, shape, parts.ctypes.data, (*held, parts), bias)
@@ -286,7 +302,5 @@ def nf4_product(packed: Tensor, absmax: Tensor, code: Tensor, shape: tuple[int, 
     code   : Tensor, shape (16,), what the numbers stand for
     shape  : outputs and inputs, these a multiple of NF4_BLOCK
     """
-    byte = torch.arange(256)
-    pairs = torch.stack([code[byte >> 4], code[byte & 15]], dim=1).float().contiguous()
-    held = packed.contiguous(), absmax.contiguous(), pairs
+    held = packed.contiguous(), absmax.contiguous(), _pairs(code)
     return _of_parts(STORED[torch.uint8], shape, held, bias)

@@ -49,16 +49,36 @@ def _int8(weights, first, inputs, count, room):
 
 
 @njit(inline="always")
-def _nf4(weights, first, inputs, count, room):
-    """Weights is the address of three others: of the packed numbers, the scales and the values of pairs of numbers."""
-    parts = carray(address(weights), (3,), np.int64)
+def _halves(parts, first, inputs, count, room):
+    """What the halves of bytes stand for: the first of the parts has the bytes, the third the values of pairs."""
     stored = carray(address(parts[0] + first * inputs // 2), (count, inputs // 2), np.uint8)
-    scales = carray(address(parts[1] + 4 * (first * inputs // NF4_BLOCK)), (count, inputs // NF4_BLOCK), np.float32)
     pairs = carray(address(parts[2]), (256,), np.uint64)
     pair_room = carray(address(room.ctypes.data), (count, inputs // 2), np.uint64)
     for i in range(count):
         for j in range(inputs // 2):
             pair_room[i, j] = pairs[stored[i, j]]
+
+
+@njit(inline="always")
+def _int4(weights, first, inputs, count, room):
+    """Weights is the address of three others: of the packed numbers, the scales and the values of pairs of numbers."""
+    parts = carray(address(weights), (3,), np.int64)
+    scales = carray(address(parts[1] + 2 * (first * inputs // GROUP)), (count, inputs // GROUP), np.uint16)
+    _halves(parts, first, inputs, count, room)
+    for i in range(count):
+        for group in range(inputs // GROUP):
+            scale = of_bfloat16(scales[i, group])
+            for j in range(GROUP):
+                room[i, group * GROUP + j] *= scale
+
+
+@njit(inline="always")
+def _nf4(weights, first, inputs, count, room):
+    """Weights is the address of three others: of the packed numbers, the scales and the values of pairs of numbers."""
+    parts = carray(address(weights), (3,), np.int64)
+    scales = carray(address(parts[1] + 4 * (first * inputs // NF4_BLOCK)), (count, inputs // NF4_BLOCK), np.float32)
+    _halves(parts, first, inputs, count, room)
+    for i in range(count):
         for group in range(inputs // NF4_BLOCK):
             for j in range(NF4_BLOCK):
                 room[i, group * NF4_BLOCK + j] *= scales[i, group]
@@ -68,8 +88,9 @@ _WIDEN = {
     "stored_fp32": _fp32,
     "stored_bf16": _bf16,
     "stored_int8": _int8,
-    "stored_turned": _int8,
     "stored_nf4": _nf4,
+    "turned_int4": _int4,
+    "turned_int8": _int8,
 }
 
 KINDS = tuple(_WIDEN)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-PRODUCTS: Mapping[str, str] = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "nf4": "bf16"}
+PRODUCTS: Mapping[str, str] = {"fp32": "fp32", "bf16": "bf16", "int8": "int8", "int4": "int8", "nf4": "bf16"}
 """Family of precisions -> fastest type for its matrix products, a key of `Machine.operations`."""
 
 _REPETITIONS = 8

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.agreement import __main__ as agreement
+from benchmarks.agreement import q4_0
 from benchmarks.agreement.__main__ import SLOW, Agreement, Text, compare, main, markdown, measure, worst
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
@@ -184,3 +185,27 @@ def test_rows_do_not_see_later_tokens() -> None:
     (same,), (other,) = (read(decoder, model, model.prefixes, [ids]) for ids in (text, [*text[:-2], 99, 98]))
 
     assert torch.equal(same.choices[:-1], other.choices[:-1])
+
+
+def test_rounding_of_llama_cpp() -> None:
+    """By hand: the largest weight of 32 becomes -8 times the scale, halves go up, and what is above 7 becomes 7."""
+    weight = torch.zeros(2, 64)
+    weight[0, :5] = torch.tensor([-16.0, 15.8, 3.0, 2.9, -3.0])
+    weight[1, 32:34] = torch.tensor([8.0, -7.4])
+
+    got = q4_0.rounded(weight)
+
+    assert got[0, :5].tolist() == [-16, 14, 4, 2, -2]
+    assert got[1, 32:34].tolist() == [8, -7]
+    assert not got[0, 5:].any()
+    assert not got[1, :32].any()
+
+
+def test_a_decoder_rounded_as_by_llama_cpp() -> None:
+    """All its matrices are, and it is compared like a precision."""
+    (row, _) = measure(tiny(language_model()), [q4_0.NAME])
+
+    decoder: Any = q4_0.q4_0_decoder(language_model())
+    assert row.precision == q4_0.NAME
+    for matrix in (decoder.words.table.weight, *(layer.up.weight for layer in decoder.layers)):
+        assert torch.equal(matrix, q4_0.rounded(matrix).to(matrix.dtype))

@@ -103,7 +103,7 @@ def test_precisions() -> None:
     half, whole = torch.bfloat16, torch.float32
     assert found == {
         "fp32": (whole, False, True), "bf16": (half, False, True), "int8": (half, True, True),
-        "int8_dynamic": (whole, True, True), "nf4": (half, True, False),
+        "int8_dynamic": (whole, True, True), "int4_dynamic": (whole, True, True), "nf4": (half, True, False),
     }  # fmt: skip
     assert Precision(whole).embedding is None
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from prelim.decoders.four_bits import Int4DynamicLinear
 from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear
 from prelim.decoders.rounding import round_by_moments
 from prelim.decoders.weights_file import materialize
@@ -22,7 +23,7 @@ def correlated(rows: int, inputs: int) -> torch.Tensor:
     return x + 0.1 * torch.randn(rows, inputs, generator=draw)
 
 
-@pytest.mark.parametrize("kind", [Int8Linear, Int8DynamicLinear])
+@pytest.mark.parametrize("kind", [Int8Linear, Int8DynamicLinear, Int4DynamicLinear])
 @pytest.mark.parametrize("inputs", [64, 100, 192])
 def test_what_a_layer_gives_changes_less(kind: type[Int8Linear], inputs: int) -> None:
     """Where inputs are correlated, errors make up for each other, also on rows that were not seen before."""

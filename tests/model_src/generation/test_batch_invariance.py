@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import pytest
@@ -94,15 +95,17 @@ def run_random(kind: str, precision: str, count: int) -> None:
         assert {key: together[key] for key in requests} == by_themselves
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
-@pytest.mark.parametrize("kind", ["biogpt", "cross_attention"])
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [*product(("biogpt", "cross_attention"), ("fp32", "bf16", "int8_dynamic")), ("biogpt", "int4_dynamic")],
+)
 def test_random_requests(kind: str, precision: str) -> None:
     """A sample of the thousand requests below."""
     run_random(kind, precision, 24)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8_dynamic", "int4_dynamic"])
 @pytest.mark.parametrize("kind", ["biogpt", "llama", "cross_attention", "keras"])
 def test_a_thousand_random_requests(kind: str, precision: str) -> None:
     """Beams, sampling, penalties, lengths and stop texts; all bits, in any batch and order of entry."""

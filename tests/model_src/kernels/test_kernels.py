@@ -13,7 +13,7 @@ from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import stored_weights
 from prelim.decoders.weights_file import materialize
-from prelim.kernels import GROUP, fits, rotated
+from prelim.kernels import FOUR_BITS, GROUP, fits, rotated
 
 pytestmark = pytest.mark.skipif(
     not fits(torch.zeros(1, GROUP)), reason="this processor has no AVX512-VNNI, or PyTorch no OpenMP of GNU"
@@ -59,14 +59,20 @@ def random_rows(rows: int, inputs: int) -> Tensor:
     return x
 
 
+@pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 7, 12])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 64), (64, 128), (150, 192), (257, 64)])
-def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs: int) -> None:
+def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs: int, bits: int) -> None:
     """Rotated rows, as integers, times integers, times the scales of both groups, plus the bias."""
     from prelim.kernels.product import packed_product
 
     torch.manual_seed(rows)
     weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
+    stored = weight
+    if bits == 4:
+        stored = torch.randint(0, 256, (outputs, inputs // 2), dtype=torch.uint8)
+        halves = torch.stack([stored >> 4, stored & 15], dim=2).flatten(1).long()
+        weight = torch.tensor(FOUR_BITS, dtype=torch.int8)[halves]
     scale, bias, x = scales(weight), torch.randn(outputs), random_rows(rows, inputs)
     restored = weight.double() * scale.double().repeat_interleave(GROUP, dim=1)
     turned = rotated(x).double()
@@ -74,7 +80,7 @@ def test_product_is_that_of_the_rounded_numbers(rows: int, outputs: int, inputs:
     unit = groups.abs().amax(-1, keepdim=True) / 127
     rounded = torch.where(unit > 0, (groups / unit).round() * unit, 0).view(rows, inputs)
     wanted = rounded @ restored.T + bias
-    y = packed_product(weight, scale, bias)(x)
+    y = packed_product(stored, scale, bias)(x)
     size = (turned.abs() @ restored.abs().T).amax(-1, keepdim=True) + 1
     # A number half-way between two integers may be rounded to either: one unit of one input.
     assert ((y - wanted).abs() / size).max() < 1e-2 / inputs**0.5
@@ -135,10 +141,10 @@ def test_compiled_step_equals_layers(dimensions: dict[str, Any], precision: str,
 def check(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> None:
     """The compiled step gives the logits of the layers called one by one, and writes the same keys and values."""
     layered, compiled = decoder(dimensions, precision), decoder(dimensions, precision)
-    tolerance = {"fp32": 2e-6, "bf16": 2e-2, "int8_dynamic": 5e-3}[precision]
+    tolerance = {"fp32": 2e-6, "bf16": 2e-2, "int8_dynamic": 5e-3, "int4_dynamic": 5e-3}[precision]
     pack(compiled)
     assert compiled.compiled is not None
-    if precision == "int8_dynamic":
+    if precision.endswith("dynamic"):
         # Only products of packed layers round what they read.
         pack(layered)
         layered.compiled, layered.step_attending = None, Attending
@@ -172,6 +178,12 @@ def check(dimensions: dict[str, Any], precision: str, slots: int, rows: int) -> 
     if precision != "bf16":
         first = wanted_cache.layers[0], got_cache.layers[0]
         assert torch.allclose(*first, atol=1e-5), "the first layer reads the same numbers"
+
+
+@pytest.mark.parametrize("dimensions", [LLAMA, BIOGPT], ids=["llama", "biogpt"])
+def test_compiled_step_with_four_bits(dimensions: dict[str, Any]) -> None:
+    """The step differs from that of eight in its products alone, so a sample does."""
+    check(dimensions, "int4_dynamic", 2, 3)
 
 
 @pytest.mark.parametrize("dimensions", DECODERS.values(), ids=DECODERS)
@@ -222,16 +234,17 @@ def test_a_step_on_several_threads(same_on_all_threads: Any, precision: str, dim
     same_on_all_threads(compute)
 
 
+@pytest.mark.parametrize("precision", ["int8_dynamic", "int4_dynamic"])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_other_processors(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+def test_other_processors(monkeypatch: pytest.MonkeyPatch, precision: str, compiled: bool) -> None:
     """Without AVX2, PyTorch's operations, without VNNI, rows that are not rounded: near what the kernels here give."""
-    here = decoder(BIOGPT)
+    here = decoder(BIOGPT, precision)
     pack(here)
     if compiled:
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
     else:
         monkeypatch.setattr("prelim.decoders.packed.unavailable", lambda: "the processor has no AVX2")
-    elsewhere = decoder(BIOGPT)
+    elsewhere = decoder(BIOGPT, precision)
     pack(elsewhere)
     assert (elsewhere.compiled is not None) == compiled
     x = torch.randn(1, 4, 128)
@@ -244,4 +257,4 @@ def test_other_processors(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> No
             results.append(network._score(network._hidden(x, places.columns, places, [Attending(causal=True)])))
     assert (results[0] - results[1]).norm() / results[0].norm() < 0.05
     if compiled:
-        check(LLAMA, "int8_dynamic", 2, 3)
+        check(LLAMA, precision, 2, 3)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from prelim.kernels import GROUP, NF4_BLOCK, fits, rotated, unavailable
+from prelim.kernels import FOUR_BITS, GROUP, NF4_BLOCK, fits, rotated, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
 
@@ -146,6 +146,21 @@ def test_products_on_several_threads(same_on_all_threads: Any, dtype: torch.dtyp
             same_on_all_threads(lambda i, multiply=multiply: multiply(random(9, 4 * GROUP, seed=i)))
 
 
+@pytest.mark.parametrize("rows", [1, 25])
+def test_products_of_rotated_rows_with_four_bits(rows: int) -> None:
+    """The numbers that halves of bytes stand for, the first in the high half."""
+    from prelim.kernels.product import turned_product
+
+    weight = torch.randint(0, 256, (6, GROUP), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    scale, x, bias = (torch.rand(6, 2) + 0.5).bfloat16(), random(rows, 2 * GROUP, seed=rows), random(6, seed=1)
+    numbers = torch.tensor(FOUR_BITS)[torch.stack([weight >> 4, weight & 15], dim=2).flatten(1).long()]
+    matrix = rotated(numbers * scale.float().repeat_interleave(GROUP, dim=1))
+    product = turned_product(weight, scale, bias)
+
+    torch.testing.assert_close(product(x), x @ matrix.T + bias, atol=1e-2, rtol=1e-4)
+    assert torch.equal(product(x[-1:])[0], product(x)[-1])
+
+
 def test_products_with_four_bits() -> None:
     """The numbers that bitsandbytes dequantizes, with the first of two in the high half of a byte."""
     from bitsandbytes.functional import get_4bit_type, quantize_4bit
@@ -168,13 +183,14 @@ def test_what_this_processor_can_pack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights whose inputs are whole groups, in a type whose instructions the processor has."""
     assert (GROUP, NF4_BLOCK) == (64, 64)
     needed = {torch.float32: "_is_avx512_supported", torch.bfloat16: "_is_avx512_bf16_supported"}
-    needed[torch.int8] = "_is_vnni_supported"
+    needed[torch.int8] = needed[torch.uint8] = "_is_vnni_supported"
     monkeypatch.setattr("prelim.kernels.unavailable", lambda: None)
     for name in needed.values():
         monkeypatch.setattr(torch.cpu, name, lambda: True)
     for dtype in needed:
         assert fits(torch.zeros(3, 128, dtype=dtype))
-        assert not fits(torch.zeros(3, 96, dtype=dtype))
+        assert fits(torch.zeros(3, 96, dtype=dtype)) == (dtype == torch.uint8), "two of four bits in one"
+        assert not fits(torch.zeros(3, 80, dtype=dtype))
         assert not fits(torch.zeros(3, 128, dtype=dtype, device="meta"))
     assert not fits(torch.zeros(3, 128, dtype=torch.float64))
     for dtype, name in needed.items():
