@@ -35,7 +35,7 @@ from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
 from prelim.archive.model_config import ModelConfig
 from prelim.archive.signature import Signer
-from prelim.archive.terms import TERMS
+from prelim.archive.terms import DOCUMENTS, TERMS
 from prelim.decoders.precision import Moments
 from prelim.decoders.weights_file import write_weights
 from prelim.encoding.gate import require_gate
@@ -230,6 +230,9 @@ def write_archive(
 def _copy_terms(config: ModelConfig, model_folder: Path, extra: Path) -> None:
     """Copy the documents that travel with the weights, and print what is missing."""
     for document in list_documents(model_folder):
+        if document.suffix not in DOCUMENTS:
+            allowed = ", ".join(sorted(filter(None, DOCUMENTS)))
+            raise ArchiveError(f"{document}: a document of the terms ends in {allowed} or has no ending; rename it")
         (extra / TERMS).mkdir(exist_ok=True)
         shutil.copyfile(document, extra / TERMS / document.name)
     for gap in find_gaps(config.licence, config.use, model_folder):

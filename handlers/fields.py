@@ -14,7 +14,7 @@ from typing import Any
 from prelim.errors import InvalidOption, TooLarge, UnreadableInput
 from prelim.formats.json_text import RepeatedKey, load_json
 
-MAX_FIELDS = 40
+MAX_FIELDS = 48
 """Fields of a request, or members of one of its JSON objects. Inputs and options together are fewer."""
 
 MAX_TEXT_BYTES = 128 * 1024

@@ -12,6 +12,7 @@ from launcher.errors import LaunchError, using
 from prelim.archive.manifest import Manifest, sha256_of
 from prelim.archive.mar import check_mar, read_file
 from prelim.archive.signature import Verifier
+from prelim.archive.terms import DOCUMENTS, TERMS
 from prelim.errors import ArchiveError
 
 CODE = {"handlers": ROOT, "prelim": Path(prelim.__file__).parents[1]}
@@ -114,7 +115,7 @@ def _is_ours(name: str, sha256: str) -> bool:
     elif name == HANDLER:
         source = ROOT / "handlers" / name
     else:
-        return PurePosixPath(name).suffix in DATA
+        return PurePosixPath(name).suffix in (DOCUMENTS if top == TERMS else DATA)
     return source.is_file() and sha256_of(source) == sha256
 
 

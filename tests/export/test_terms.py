@@ -1,5 +1,6 @@
 """Terms of weights: what is not stated is a GAP, a use beyond them is refused, and their documents travel."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -172,6 +173,18 @@ def test_documents_are_in_the_archive(demo_mar: Path) -> None:
     section = card.split("<!-- terms -->")[1].split("<!-- end of terms -->")[0]
     assert "`LICENSE-Apache-2.0.txt`, `MODIFIED.txt`" in section
     assert "GAP" not in section
+
+
+def test_terms_that_python_could_import_are_no_document(tiny_model: Path, tmp_path: Path) -> None:
+    """Whoever serves the archive would refuse it."""
+    folder = tmp_path / "mine"
+    shutil.copytree(tiny_model, folder)
+    (folder / "terms").mkdir()
+    (folder / "terms" / "notice.py").write_text("terms", encoding="utf-8")
+    with pytest.raises(
+        ArchiveError, match=r"notice\.py: a document of the terms ends in \.html, \.md, \.pdf, \.txt or"
+    ):
+        write_archive(folder, tmp_path, batching="dynamic", slots=2)
 
 
 def test_an_archive_of_a_use_beyond_its_license_is_not_written(tiny_model: Path, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def read(row: dict[str, Any], headers: dict[str, Any] | None = None) -> Exchange
 
 def test_limits_are_the_documented_ones() -> None:
     """Numbers that docs and messages state."""
-    assert (fields.MAX_FIELDS, fields.MAX_TEXT_BYTES, fields.BYTES_PER_NUMBER) == (40, 131072, 40)
+    assert (fields.MAX_FIELDS, fields.MAX_TEXT_BYTES, fields.BYTES_PER_NUMBER) == (48, 131072, 40)
     assert fields.MAX_JSON_CONTAINERS == 10_000
     assert max_features_bytes(10) == 131072 + 400
     assert (request.MAX_PROMPT_CHARACTERS, request.MAX_MESSAGES, request.MAX_OPTION_CHARACTERS) == (8000, 64, 256)
@@ -36,13 +36,13 @@ def test_limits_are_the_documented_ones() -> None:
 
 
 def test_number_of_fields() -> None:
-    """40 are read and 41 are not, in a request and in a JSON object."""
-    assert len(collect_fields({f"f{i}": b"x" for i in range(40)}, {}, 100)) == 40
-    with pytest.raises(TooLarge, match="the request has 41 fields; at most 40"):
-        collect_fields({f"f{i}": b"x" for i in range(41)}, {}, 100)
-    assert len(json_object("options", {f"{i}": 0 for i in range(40)})) == 40
-    with pytest.raises(TooLarge, match="options has 41 members; at most 40"):
-        json_object("options", {f"{i}": 0 for i in range(41)})
+    """48 are read and 49 are not, in a request and in a JSON object."""
+    assert len(collect_fields({f"f{i}": b"x" for i in range(48)}, {}, 100)) == 48
+    with pytest.raises(TooLarge, match="the request has 49 fields; at most 48"):
+        collect_fields({f"f{i}": b"x" for i in range(49)}, {}, 100)
+    assert len(json_object("options", {f"{i}": 0 for i in range(48)})) == 48
+    with pytest.raises(TooLarge, match="options has 49 members; at most 48"):
+        json_object("options", {f"{i}": 0 for i in range(49)})
 
 
 def test_bytes_and_brackets_of_json() -> None:

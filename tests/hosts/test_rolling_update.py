@@ -1,4 +1,4 @@
-"""Version 1.1 takes the place of 1.0 on both hosts, one after the other, under load."""
+"""Version 1.1 replaces 1.0 on both hosts, one after the other, under load."""
 
 import dataclasses
 import time

@@ -168,6 +168,11 @@ def _verified(folder: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8") + '\nSTATUS = "VERIFIED"\n', encoding="utf-8")
 
 
+def _write_document(folder: Path, name: str) -> None:
+    (folder / "terms").mkdir()
+    (folder / "terms" / name).write_text("terms", encoding="utf-8")
+
+
 def _handler(folder: Path) -> None:
     path = folder / "MAR-INF" / "MANIFEST.json"
     contents = json.loads(path.read_text(encoding="utf-8"))
@@ -183,6 +188,7 @@ def _handler(folder: Path) -> None:
         (lambda folder: (folder / "handlers" / "more.py").touch(), r"handlers/more\.py differ"),
         (lambda folder: (folder / "numpy.so").touch(), r"numpy\.so differ"),
         (lambda folder: (folder / "model.pt").touch(), r"model\.pt differ"),
+        (lambda folder: _write_document(folder, "more.py"), r"terms/more\.py differ"),
         (_handler, r"handler is not report_handler\.py"),
     ],
 )
@@ -195,6 +201,12 @@ def test_other_code_is_refused_although_the_manifest_has_it(
     assert check_archive(tiny_mar).sha256 != check_archive(path, other_code=True).sha256
     with pytest.raises(ArchiveError, match=message):
         check_archive(path)
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "LICENSE-Apache-2.0.txt", "NOTICE.md", "terms.pdf"])
+def test_documents_of_the_terms_are_no_code(tiny_mar: Path, tmp_path: Path, name: str) -> None:
+    """They are whoever's who trained the model."""
+    check_archive(changed(tiny_mar, tmp_path, lambda folder: _write_document(folder, name)))
 
 
 def test_every_fault_of_a_store_is_named(tiny_mar: Path, tmp_path: Path) -> None:

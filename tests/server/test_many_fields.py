@@ -23,7 +23,7 @@ def test_60_000_parts_are_refused(server: LocalServer, http: HttpClient) -> None
     response = requests.post(http.url, data=form.encode(), headers=headers, timeout=60)
 
     assert response.status_code == 413
-    assert "60000 fields; at most 40" in response.json()["error"]["message"]
+    assert "60000 fields; at most 48" in response.json()["error"]["message"]
     assert http.report(png())["status"] == "UNVERIFIED"
     assert server.workers(MODEL)[0]["pid"] == worker["pid"]
 
@@ -32,7 +32,7 @@ def test_grpc_map_of_100_000_inputs_is_refused(server: LocalServer, grpc_client:
     """A gRPC map of 100,000 inputs gets the error 413 from the same worker that answers the next request."""
     (worker,) = server.workers(MODEL)
 
-    with pytest.raises(ReportError, match="100001 fields; at most 40") as caught:
+    with pytest.raises(ReportError, match="100001 fields; at most 48") as caught:
         grpc_client.report(png(), **{f"field{i}": "1" for i in range(100_000)})
 
     assert caught.value.code == 413

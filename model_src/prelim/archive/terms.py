@@ -8,6 +8,9 @@ GAP = "GAP"
 TERMS = "terms"
 """Folder of the documents that travel with the weights; in model folders and archives."""
 
+DOCUMENTS = frozenset({"", ".txt", ".md", ".pdf", ".html"})
+"""Endings of these documents: nothing that Python imports."""
+
 USES: Mapping[str, str] = {
     "research": "research only",
     "non-commercial": "no commercial use",

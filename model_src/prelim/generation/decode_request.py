@@ -50,7 +50,7 @@ class DecodeRequest:
         return expand_images(self.prompt_ids, self.image_tokens)
 
     def read(self) -> None:
-        """Begin to read the images, beside what else goes on; called more than once, from before there is a slot."""
+        """Begin to read the images in the background; may be called again, and before there is a slot."""
 
     @property
     def is_read(self) -> bool:

@@ -18,15 +18,15 @@ OPTIONS = GenerationOptions(max_new_tokens=12, min_new_tokens=12)
 
 
 class SlowReader:
-    """`read_radiograph` that goes on only when it may."""
+    """`read_radiograph` that continues only when it may."""
 
     def __init__(self) -> None:
-        self.begun, self.may_go_on = threading.Event(), threading.Event()
+        self.begun, self.may_continue = threading.Event(), threading.Event()
 
     def __call__(self, data: bytes, config: InputConfig) -> Radiograph:
         """The radiograph, when it may."""
         self.begun.set()
-        assert self.may_go_on.wait(60)
+        assert self.may_continue.wait(60)
         return read_radiograph(data, config)
 
 
@@ -51,7 +51,7 @@ def test_a_slow_image_keeps_nobody(tiny_archive: Path, reader: SlowReader) -> No
         done |= generator.step()
     assert reader.begun.wait(60)
     assert generator.running == frozenset()
-    reader.may_go_on.set()
+    reader.may_continue.set()
     while generator.active:
         done |= generator.step()
 
@@ -65,7 +65,7 @@ def test_a_slow_image_keeps_nobody(tiny_archive: Path, reader: SlowReader) -> No
 
 def test_an_image_that_cannot_be_read_ends_its_request_alone(tiny_archive: Path, reader: SlowReader) -> None:
     """Also when it was read in advance, and when its request has been canceled meanwhile."""
-    reader.may_go_on.set()
+    reader.may_continue.set()
     generator = ReportGenerator.load(tiny_archive)
     broken = ReportRequest(image=png(2)[:-200], options=OPTIONS)
     fine = ReportRequest(image=png(3), options=OPTIONS)
