@@ -2,9 +2,9 @@
 
 python -m tests.hosts.client_host ADDRESS NAME CA KEY MODEL IMAGE USERS SECONDS WAYS OPTIONS > outcomes.jsonl
 
-WAYS is http, grpc, or both: "http,grpc". Prints a line for each answer: when its request began, in seconds since the
-epoch, how long it took, its id, its status (0: no answer), a hash of the report, and the version that wrote it. SIGTERM
-ends the load once the requests in hand are answered.
+WAYS is http, grpc, or both: "http,grpc". Prints at its end a line for each answer: when its request began, in seconds
+since the epoch, how long it took, its id, its status (0: no answer), a hash of the report, and the version that wrote
+it. SIGTERM ends the load once the requests in hand are answered.
 """
 
 import contextlib
@@ -125,7 +125,7 @@ def main(load: Load) -> None:
     """Send requests."""
     end, done = time.time() + float(load.seconds), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())
-    printing, ways = threading.Lock(), load.ways.split(",")
+    lines, ways = list[str](), load.ways.split(",")
 
     def use(user: int) -> None:
         way = ways[user % len(ways)]
@@ -145,14 +145,15 @@ def main(load: Load) -> None:
                 "version": answer.get("model", {}).get("version"),
                 "error": answer.get("error"),
             }
-            with printing:
-                print(json.dumps(line), flush=True)
+            lines.append(json.dumps(line))
 
     threads = [threading.Thread(target=use, args=(user,)) for user in range(int(load.users))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    # Not before: a pipe that nobody reads yet takes 64 kB, and then keeps all users.
+    print(*lines, sep="\n")
 
 
 BOUNDARY = "part"
