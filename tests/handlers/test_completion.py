@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from handlers.fields import MAX_FIELDS
 from tests.handlers.chat import PATH, assistant, error, events, image, submit, user
 from tests.handlers.fake_generator import FakeGenerator
 from tests.handlers.frontend import Frontend
@@ -200,7 +201,7 @@ def test_limits(frontend: Frontend) -> None:
     """Too many images, messages, members or characters are 413."""
     assert submit(frontend, user(*[image()] * 9)).status == 413
     assert submit(frontend, *[user("a", image()), *[assistant("b"), user("a")] * 40]).status == 413
-    assert submit(frontend, **{f"member{i}": i for i in range(40)}).status == 413
+    assert submit(frontend, **{f"member{i}": i for i in range(MAX_FIELDS)}).status == 413
     assert submit(frontend, user("a" * 9000, image())).status == 413
     assert submit(frontend, user("a" * 200_000, image())).status == 413
 
