@@ -87,8 +87,9 @@ def import_checkpoint(
     everything = [*sources, *([] if vocabulary is None else [vocabulary])]
     _check_sources(out, everything)
     terms = terms or GivenTerms()
-    folders = [(source.label, source.folder) for source in sources if source.folder is not None]
-    license_name, use, assumed_terms = settle_terms(published, terms, folders)
+    labeled = [(source.label, source.folder) for source in sources if source.folder is not None]
+    license_name, use, assumed_terms = settle_terms(published, terms, labeled)
+    folders = [source.folder for source in everything if source.folder is not None]
     record = ImportRecord()
     described = describe(system, sources, name, record, keep_adapter=keep_adapter, options=options)
     config, weights = described.config, described.weights
@@ -98,8 +99,7 @@ def import_checkpoint(
         if described.by_template:
             templated = _with_template(published, vocabulary, config, served, record)
         if published.whole_config:
-            places = [source.folder for source in everything if source.folder is not None]
-            templated = replace(templated, output=find_output(places, served, templated.prompt, record))
+            templated = replace(templated, output=find_output(folders, served, templated.prompt, record))
     record.assume_published(
         published, described.facts, described.stored | ({"prompt"} if templated.prompt is not config.prompt else set())
     )
@@ -108,12 +108,7 @@ def import_checkpoint(
     config = replace(templated, licence=license_name, use=use)
     _check_edited(out / CONFIG, config, overwrite=overwrite)
     _write(out, config, weights, served)
-    write_terms(
-        out,
-        license_name,
-        find_documents(terms, [source.folder for source in everything if source.folder is not None]),
-        CHANGE,
-    )
+    write_terms(out, license_name, find_documents(terms, folders), CHANGE)
     write_card(out, published, weights, record, everything)
     for gap in find_gaps(license_name, use, out):
         print(f"GAP: {gap}")

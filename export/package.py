@@ -65,7 +65,7 @@ class Settled:
 
     encoder   : what model.yaml asks for, which may be `auto`
     reference : None where nothing is measured
-    moments   : by which weights of 8 bits are rounded
+    moments   : by which weights of few bits are rounded
     """
 
     model: Model
@@ -125,7 +125,7 @@ def write_model_files(settled: Settled, folder: Path) -> ModelConfig:
 def write_decoder(model: Model, folder: Path, moments: Moments | None = None) -> ModelConfig:
     """Write the decoder's weights in the precision of model.yaml.
 
-    moments : by which weights of 8 bits are rounded
+    moments : by which weights of few bits are rounded
     returns : model.yaml of the archive, with the dimensions of the served decoder
 
     Raises ArchiveError if the decoder cannot be served in this precision.

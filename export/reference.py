@@ -30,18 +30,21 @@ class Reference:
     """The texts that fp32 writes for images: one half is for rounding, the other for measuring what it changes.
 
     model : with a prefix for each image
+    exact : its decoder in fp32
     texts : token ids after each prefix
     pixel_values : float32, shape (images, channels, size, size); none where no encoder is measured
     """
 
     model: RealModel
+    exact: Decoder[Any]
     texts: Sequence[tuple[int, ...]]
     pixel_values: Array = field(default_factory=lambda: np.empty((0, 3, 0, 0), dtype=np.float32))
 
     @classmethod
     def of(cls, model: RealModel, **pixel_values: Array) -> "Reference":
         """Let fp32 write."""
-        return cls(model, write(serving_decoder(model.decoder), model, model.prefixes, beams=1), **pixel_values)
+        exact = serving_decoder(model.decoder)
+        return cls(model, exact, write(exact, model, model.prefixes, beams=1), **pixel_values)
 
     @property
     def images(self) -> int:
@@ -58,17 +61,12 @@ class Reference:
         """Prefixes that are measured on."""
         return self.model.prefixes[1::2]
 
-    @cached_property
-    def exact(self) -> Decoder[Any]:
-        """The decoder in fp32."""
-        return serving_decoder(self.model.decoder)
-
     def moments(self) -> dict[str, Tensor]:
         """What the decoder's layers read, of the images for rounding."""
         return input_moments(self.model.decoder, self.model.prefixes[::2], self.texts[::2])
 
     @cached_property
-    def _wanted(self) -> list[Reading]:
+    def _exact_readings(self) -> list[Reading]:
         return read(self.exact, self.model, self.measured, self.texts[1::2])
 
     def changed(self, decoder: Decoder[Any], prefixes: Sequence[Prefix] | None = None) -> float:
@@ -77,7 +75,7 @@ class Reference:
         prefixes : instead of those of fp32
         """
         found = read(decoder, self.model, self.measured if prefixes is None else prefixes, self.texts[1::2])
-        unlike = torch.cat([a.choices != b.choices for a, b in zip(self._wanted, found, strict=True)])
+        unlike = torch.cat([a.choices != b.choices for a, b in zip(self._exact_readings, found, strict=True)])
         return round(float(unlike.float().mean()), 6)
 
 

@@ -171,16 +171,16 @@ def test_an_archive_has_what_was_measured(tmp_path: Path, images: Path) -> None:
 def test_auto_covers_the_encoder(model: Model) -> None:
     """Unless model.yaml names one, or a gate or a calibration is of features in fp32."""
 
-    def asked(**values: object) -> EncoderConfig:
+    def choose(**values: object) -> EncoderConfig:
         config = dataclasses.replace(
             CONFIG, **{name: values.pop(name) for name in ("precision", "encoder") if name in values}
         )
         return wanted_encoder(dataclasses.replace(model, config=config, **values))
 
-    assert asked() == asked(precision=AUTO, gate=object()) == asked(precision=AUTO, encoder=EXACT) == EXACT
-    assert asked(precision=AUTO) == EncoderConfig(precision=AUTO)
+    assert choose() == choose(precision=AUTO, gate=object()) == choose(precision=AUTO, encoder=EXACT) == EXACT
+    assert choose(precision=AUTO) == EncoderConfig(precision=AUTO)
     with pytest.raises(ArchiveError, match=r"encoder\.precision is auto, but gate\.safetensors is of one precision"):
-        asked(encoder=EncoderConfig("openvino", AUTO), gate=object())
+        choose(encoder=EncoderConfig("openvino", AUTO), gate=object())
 
 
 def test_eight_bits_need_images(model: Model) -> None:

@@ -23,7 +23,7 @@ def tokenizer(*tokens: str) -> Tokenizer:
     return made
 
 
-def found(folder: Path, *tokens: str, after: str = "", template: str = "", **processor: object) -> OutputConfig | None:
+def find(folder: Path, *tokens: str, after: str = "", template: str = "", **processor: object) -> OutputConfig | None:
     """Section `output` of a folder."""
     if template:
         (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -34,15 +34,15 @@ def found(folder: Path, *tokens: str, after: str = "", template: str = "", **pro
 
 def test_a_model_that_writes_reports_alone_has_no_section(tmp_path: Path) -> None:
     """Also a Gemma, whose vocabulary has the marks of MedGemma's reasoning, and a processor that names no marks."""
-    assert found(tmp_path, "<unused94>", "<unused95>", "<obj>", template="{{ messages }}", patch_size=14) is None
+    assert find(tmp_path, "<unused94>", "<unused95>", "<obj>", template="{{ messages }}", patch_size=14) is None
 
 
 def test_boxes_are_known_by_their_tokens(tmp_path: Path) -> None:
     """With MAIRA-2's names, or those that its processor says."""
     usual = OutputConfig("", "", "either", "<obj>", "</obj>", "<box>", "</box>", 100)
-    assert found(tmp_path, *BOXES) == usual
-    assert found(tmp_path, *BOXES, num_box_coord_bins=100) == usual
-    other = found(tmp_path, "<p>", "</p>", *BOXES[2:], phrase_start_token="<p>", phrase_end_token="</p>")  # noqa: S106
+    assert find(tmp_path, *BOXES) == usual
+    assert find(tmp_path, *BOXES, num_box_coord_bins=100) == usual
+    other = find(tmp_path, "<p>", "</p>", *BOXES[2:], phrase_start_token="<p>", phrase_end_token="</p>")  # noqa: S106
     assert other == OutputConfig("", "", "either", "<p>", "</p>", "<box>", "</box>", 100)
 
 
@@ -55,7 +55,7 @@ def test_settings_that_contradict_the_tokenizer_are_refused(
 ) -> None:
     """By the name of the file."""
     with pytest.raises(ArchiveError, match=r"processor_config\.json has .* but the tokenizer has"):
-        found(tmp_path, *tokens, **processor)  # type: ignore[arg-type]
+        find(tmp_path, *tokens, **processor)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_settings_that_contradict_the_tokenizer_are_refused(
 )
 def test_the_prompt_says_what_a_text_begins_with(tmp_path: Path, after: str, begins: str) -> None:
     """By the words after the image, which the folder's template gave."""
-    assert found(tmp_path, template=TEMPLATE, after=after) == OutputConfig("<think>", "</think>", begins)
+    assert find(tmp_path, template=TEMPLATE, after=after) == OutputConfig("<think>", "</think>", begins)
 
 
 def test_reasoning_is_known_by_template_or_tokens(tmp_path: Path) -> None:
     """Marks of MedGemma by its template alone."""
-    assert found(tmp_path, "<think>", "</think>") == OutputConfig("<think>", "</think>")
+    assert find(tmp_path, "<think>", "</think>") == OutputConfig("<think>", "</think>")
     template = "{{ '<unused94>thought' }}<unused95>"
-    assert found(tmp_path, template=template) == OutputConfig("<unused94>", "<unused95>")
+    assert find(tmp_path, template=template) == OutputConfig("<unused94>", "<unused95>")
