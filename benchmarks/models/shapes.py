@@ -165,9 +165,10 @@ SHAPES: Mapping[str, Shape] = {
     "biogpt": Shape("biogpt", _BIOGPT),
     # SmolLM2-135M.
     "llama135m": Shape("llama135m", _LLAMA),
-    # A Llama of BioGPT's size; its feed-forward layer has three matrices instead of two.
-    "llama347m": Shape(
-        "llama347m",
+    # A Llama of BioGPT's size; its feed-forward layer has three matrices instead of two. 2,816 is a multiple of 128, which
+    # the peers' groups of 4 bits need.
+    "llama352m": Shape(
+        "llama352m",
         _LLAMA
         | {
             "vocab_size": 42384,
@@ -175,7 +176,7 @@ SHAPES: Mapping[str, Shape] = {
             "num_hidden_layers": 24,
             "num_attention_heads": 16,
             "num_key_value_heads": 16,
-            "intermediate_size": 2736,
+            "intermediate_size": 2816,
         },
     ),
     # Of a LLaVA, a LLaVA-Med and a MedGemma, with few layers, so that they fit.

@@ -56,9 +56,11 @@ def _same(weight: Tensor) -> Tensor:
     return weight
 
 
-def _restored(weight: Tensor, scale: Tensor) -> Tensor:
-    """The numbers that integers stand for, in float32."""
-    return weight * scale.float().repeat_interleave(GROUP, dim=-1)[..., : weight.shape[-1]]
+def _restored(weight: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The numbers that integers stand for. In bfloat16 each is rounded once: integers and scales have no more bits."""
+    width = weight.shape[-1]
+    groups = pad(weight, (0, whole(width) - width)).unflatten(-1, (-1, GROUP))
+    return (groups * scale.to(dtype)[..., None]).flatten(-2)[..., :width]
 
 
 def _int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights:
@@ -104,13 +106,13 @@ class Int8Linear(nn.Module):
         """The layer, shape (..., outputs), for x of shape (..., inputs)."""
         return self.part(x, 0, len(self.weight))
 
-    def matrix(self, start: int, stop: int) -> Tensor:
-        """The weights of outputs `start` to `stop`, shape (stop - start, inputs), in float32."""
-        return _restored(self.integers(self.weight[start:stop]), self.scale[start:stop])
+    def matrix(self, start: int, stop: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weights of outputs `start` to `stop`, shape (stop - start, inputs)."""
+        return _restored(self.integers(self.weight[start:stop]), self.scale[start:stop], dtype)
 
     def part(self, x: Tensor, start: int, stop: int) -> Tensor:
         """Outputs `start` to `stop` alone, shape (..., stop - start)."""
-        y = linear(x, self.matrix(start, stop).to(x.dtype))
+        y = linear(x, self.matrix(start, stop, x.dtype))
         return y if self.bias is None else y + self.bias[start:stop]
 
 
@@ -156,9 +158,9 @@ class Int8DynamicLinear(Int8Linear):
 
     stored = staticmethod(_turned_int8)
 
-    def matrix(self, start: int, stop: int) -> Tensor:
-        """The weights of outputs `start` to `stop`, shape (stop - start, inputs), in float32."""
-        return turned(super().matrix(start, stop))[:, : self._inputs]
+    def matrix(self, start: int, stop: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weights of outputs `start` to `stop`, shape (stop - start, inputs)."""
+        return turned(super().matrix(start, stop))[:, : self._inputs].to(dtype)
 
 
 class Int8DynamicEmbedding(Int8Embedding):

@@ -41,10 +41,16 @@ def _int8(weights, first, inputs, count, room):
     parts = carray(address(weights), (2,), np.int64)
     stored = carray(address(parts[0] + first * inputs), (count, inputs), np.int8)
     scales = carray(address(parts[1] + 2 * first * groups), (count, groups), np.uint16)
+    whole = inputs // GROUP
     for i in range(count):
-        for group in range(groups):
+        # A loop of constant length becomes vector code, one that ends early at the last group does not.
+        for group in range(whole):
             scale = of_bfloat16(scales[i, group])
-            for j in range(group * GROUP, min(group * GROUP + GROUP, inputs)):
+            for j in range(GROUP):
+                room[i, group * GROUP + j] = np.float32(stored[i, group * GROUP + j]) * scale
+        if whole < groups:
+            scale = of_bfloat16(scales[i, whole])
+            for j in range(whole * GROUP, inputs):
                 room[i, j] = np.float32(stored[i, j]) * scale
 
 

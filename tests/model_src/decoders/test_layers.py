@@ -262,6 +262,18 @@ def test_layers_of_few_bits() -> None:
 
 
 @pytest.mark.parametrize("inputs", [40, 64, 100, 192])
+def test_integers_are_widened_with_one_rounding(inputs: int) -> None:
+    """In bfloat16 too, where a prefix is read: the numbers are those of float32, rounded once."""
+    layer = Int8Linear(inputs, 9, bias=False)
+    stored = {name: materialize(tensor) for name, tensor in Int8Linear.stored(random(9, inputs)).items()}
+    layer.load_state_dict(stored, assign=True)
+    scale = stored["scale"].float().repeat_interleave(GROUP, dim=1)[:, :inputs]
+
+    assert torch.equal(layer.matrix(2, 9), (stored["weight"] * scale)[2:])
+    assert torch.equal(layer.matrix(2, 9, torch.bfloat16), (stored["weight"] * scale)[2:].bfloat16())
+
+
+@pytest.mark.parametrize("inputs", [40, 64, 100, 192])
 def test_each_group_of_integers_has_its_own_unit(inputs: int) -> None:
     """A large weight coarsens the GROUP neighbors that share its scale, and no others; the last group may be short."""
     weight = random(3, inputs)
