@@ -165,8 +165,8 @@ SHAPES: Mapping[str, Shape] = {
     "biogpt": Shape("biogpt", _BIOGPT),
     # SmolLM2-135M.
     "llama135m": Shape("llama135m", _LLAMA),
-    # A Llama of BioGPT's size; its feed-forward layer has three matrices instead of two. 2,816 is a multiple of 128, which
-    # the peers' groups of 4 bits need.
+    # A Llama of BioGPT's size; its feed-forward layer has three matrices instead of two. 2,816 is a multiple of
+    # 128, which the peers' groups of 4 bits need.
     "llama352m": Shape(
         "llama352m",
         _LLAMA
