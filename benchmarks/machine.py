@@ -28,9 +28,12 @@ QUIET_CORES = 0.1
 _LOOK_S = 2.0
 
 
-def measure_machine(threads: int) -> Machine:
-    """Measure bandwidth and throughput in a separate process with as many threads as the contenders have."""
-    environment = IDLE | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)}
+def measure_machine(threads: int, more: Mapping[str, str] | None = None) -> Machine:
+    """Measure bandwidth and throughput in a separate process with as many threads as the contenders have.
+
+    more : variables of its environment besides those of this process
+    """
+    environment = IDLE | dict(os.environ) | {"OMP_NUM_THREADS": str(threads)} | dict(more or {})
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.decode.floor"]
     with sign_of_life("measuring the machine"):
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True)

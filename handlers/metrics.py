@@ -13,6 +13,9 @@ from prelim.report import Report
 
 LEVEL = "Model"
 
+NONE = "none"
+"""The instructions of steps that are not compiled."""
+
 KINDS = {
     "prelim_queue_seconds": MetricTypes.HISTOGRAM,
     "prelim_preprocess_seconds": MetricTypes.HISTOGRAM,
@@ -66,15 +69,20 @@ class Metrics:
         """How many requests are still in the batch after a call of the handler."""
         self._write("prelim_active_requests", count)
 
-    def describe(self, slots: int, *, compiled: bool) -> None:
-        """Write what a loaded model is: how many requests it decodes together, and whether its steps are compiled."""
+    def describe(self, slots: int, *, compiled: bool, instructions: str | None) -> None:
+        """Write what a loaded model is.
+
+        slots        : how many requests it decodes together
+        compiled     : whether its steps are compiled, or need not be
+        instructions : those that they are compiled to
+        """
         # Prometheus would miss the first increase of a counter that begins with it.
         for name in ("tokens_generated_total", "non_finite_total", "cancelled_total", "active_requests"):
             self._write(f"prelim_{name}", 0)
         for error in (InternalError, NonFiniteOutput, DeadlineExceeded):
             self._write("prelim_rejected_total", 0, str(error.status), error.__name__)
         self._write("prelim_slots", slots)
-        self._write("prelim_compiled_step", int(compiled))
+        self._write("prelim_compiled_step", int(compiled), instructions or NONE)
 
     def _write(self, name: str, value: float, *dimensions: str) -> None:
         self._metrics[name].add_or_update(value, [*dimensions, self._model_name, LEVEL])

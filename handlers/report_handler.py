@@ -21,7 +21,7 @@ from handlers.exchange import Exchange
 from handlers.failure import Failure, attempt
 from handlers.flight import Flight, ReportOrFailure
 from handlers.journal import log
-from handlers.metrics import Metrics
+from handlers.metrics import NONE, Metrics
 from handlers.only_worker import claim
 from handlers.request import read_request
 from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
@@ -72,7 +72,8 @@ class ReportHandler:
         )
         generator.warm_up()
         # On a GPU, steps are PyTorch's: that is not a fault.
-        self.metrics.describe(generator.slots, compiled=generator.not_compiled is None or on_gpu)
+        compiled = generator.not_compiled is None or on_gpu
+        self.metrics.describe(generator.slots, compiled=compiled, instructions=generator.instructions)
         if generator.not_compiled is not None:
             log("not_compiled", reason=generator.not_compiled)
         if generator.other_family is not None and not on_gpu:
@@ -86,6 +87,7 @@ class ReportHandler:
             device=device,
             slots=generator.slots,
             threads=self.settings.threads,
+            instructions=generator.instructions or NONE,
             cache_mb=round(generator.max_cache_mb),
             columns_per_slot=generator.max_columns,
             deadline_s=self.settings.deadline_s,

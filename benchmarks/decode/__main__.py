@@ -3,6 +3,7 @@
     make bench                                                   # everything; makes the peers' environment first
     python -m benchmarks.decode --shapes biogpt --points 1x3 4x3 --rounds 5 --peers generate ctranslate2 openvino
     python -m benchmarks.decode --shapes demo --peers generate --precisions fp32
+    python -m benchmarks.decode --processor avx2 --shapes biogpt --peers generate openvino   # as on an older processor
 
 Writes decode.json and decode.md into --out. All contenders are processes that take turns, A B C, A B C, ..., so that
 other load affects all of them alike. Run it on an otherwise idle machine; rows measured under other load are marked.
@@ -15,7 +16,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.decode.contender import OURS, PEERS, Contender, PeerFailed
 from benchmarks.decode.floor import COSTS, floor
+from benchmarks.decode.restricted import BUILT_FOR_THIS_PROCESSOR, RESTRICTED
 from benchmarks.decode.rounds import Point, measure
 from benchmarks.decode.table import DecodeRow, markdown, markdown_table, rows
 from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn
@@ -44,6 +46,7 @@ class Settings:
     precisions : families such as "int8"; each contender runs those it supports
     steps      : decoding steps after the first token
     threads    : number of threads of each contender
+    processor  : the one of RESTRICTED whose instructions are used, None for those of the one at hand
     """
 
     shapes: tuple[Shape, ...]
@@ -53,6 +56,12 @@ class Settings:
     rounds: int
     steps: int
     threads: int
+    processor: str | None = None
+
+    @property
+    def restricted(self) -> Mapping[str, str]:
+        """Environment that restricts the contenders."""
+        return {} if self.processor is None else RESTRICTED[self.processor]
 
 
 def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -
     Raises PeerFailed if ours does not start; peers that do not start are left out with the reason.
     """
     out.mkdir(parents=True, exist_ok=True)
-    machine = measure_machine(settings.threads)
+    machine = measure_machine(settings.threads, settings.restricted)
     record: dict[str, Any] = {
         "date": date,
         "commit": commit(),
@@ -72,6 +81,7 @@ def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -
             "threads": settings.threads,
             "rounds": settings.rounds,
             "steps": settings.steps,
+            "restricted": settings.restricted,
             "environment": {name: os.environ.get(name, value) for name, value in IDLE.items()},
         },
         "floor": dataclasses.asdict(machine),
@@ -134,8 +144,13 @@ def _contenders(
     with contextlib.ExitStack() as stack:
         started = []
         for name in (OURS, *(peer for peer in PEERS if peer in settings.peers)):
+            if settings.processor and name in BUILT_FOR_THIS_PROCESSOR:
+                notes[name] = "left out: it is built for this processor, and cannot be restricted"
+                continue
             try:
-                contender = Contender(name, folder, settings.threads, out / f"{shape.name}-{name}.log")
+                contender = Contender(
+                    name, folder, settings.threads, out / f"{shape.name}-{name}.log", settings.restricted
+                )
             except PeerFailed as failed:
                 if name == OURS:
                     raise
@@ -165,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image-tokens", type=int, help="embeddings per image (default: that of the shape)")
     parser.add_argument("--prompt", type=int, help="prompt tokens after the image (default: that of the shape)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of each (%(default)s)")
+    parser.add_argument("--processor", choices=RESTRICTED, help="restrict all to its instructions (default: none)")
     parser.add_argument("--date", help="date to write into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     given = parser.parse_args(arguments)
@@ -185,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounds=given.rounds,
         steps=given.steps,
         threads=given.threads,
+        processor=given.processor,
     )
     record = bench(settings, given.out, STORE, given.date)
     print(f"full results: {given.out / 'decode.md'} and decode.json")

@@ -56,18 +56,21 @@ class Contender:
     name     : one of PEERS
     threads  : number of threads
     log      : file for its output and that of its libraries
+    more     : variables of its environment besides those of this process
 
     Raises PeerFailed when it does not start.
     """
 
-    def __init__(self, name: str, checkpoint: Path, threads: int, log: Path) -> None:
+    def __init__(
+        self, name: str, checkpoint: Path, threads: int, log: Path, more: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self._log = log
         python = sys.executable if name in HERE else str(PEERS_PYTHON)
         if not Path(python).is_file():
             raise PeerFailed(f"{python} is missing; `make bench` creates this environment, or leave out --peers {name}")
         command = [python, "-m", "benchmarks.decode.peers.child", name, str(checkpoint), str(threads)]
-        environment = IDLE | dict(os.environ) | _OFFLINE | {"OMP_NUM_THREADS": str(threads)}
+        environment = IDLE | dict(os.environ) | _OFFLINE | {"OMP_NUM_THREADS": str(threads)} | dict(more or {})
         if name not in HERE:
             # Their environment does not have the library, of which every program here needs one file.
             environment["PYTHONPATH"] = str(ROOT / "model_src")

@@ -140,8 +140,11 @@ def markdown(record: Mapping[str, Any], tables: Mapping[tuple[str, Point], Seque
 def _preface(record: Mapping[str, Any]) -> str:
     """Machine and method of the measurement."""
     settings = record["settings"]
+    restricted = " ".join(f"{name}={value}" for name, value in settings["restricted"].items())
+    if restricted:
+        restricted = f"\n- Restricted to fewer instructions than it has: {restricted}"
     return (
-        f"# Decoding, ms a step\n\n{where_and_when(record)}\n\n"
+        f"# Decoding, ms a step\n\n{where_and_when(record)}{restricted}\n\n"
         f"A step is one token for every row. Its time is that of {settings['steps'] + 1} tokens minus that of the "
         f"first, divided by {settings['steps']}, from {settings['rounds']} rounds in which all took turns. "
         "The floor is the larger of bytes read / memory bandwidth and operations / matrix throughput; "

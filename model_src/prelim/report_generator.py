@@ -32,7 +32,7 @@ from prelim.generation.image_roles import default_options
 from prelim.generation.options import MAX_NEW_TOKENS, USUAL_NEW_TOKENS, GenerationOptions
 from prelim.generation.outcome import isolate
 from prelim.generation.report_reader import ReportReader
-from prelim.kernels import family
+from prelim.kernels import family, instructions
 from prelim.report import Report
 from prelim.report_writer import EMPTY_REPORT, ReportWriter
 
@@ -64,6 +64,7 @@ class ReportGenerator:
               USUAL_NEW_TOKENS, or the model's default if that is more
 
     not_compiled : why decoding steps are not compiled, None where they are
+    instructions : those of `prelim.kernels.instructions.KNOWN` that they are compiled to, None where they are not
     other_family : the kind of processor for which a precision was chosen, None if it is this one's
 
     Raises ArchiveError when `max_cache_mb` is too small for the model's default options or for `max_new_tokens`, and
@@ -103,6 +104,8 @@ class ReportGenerator:
         self.max_new_tokens = self._limit(max_new_tokens)
         decoder = load_decoder(archive, device, packed=not share_weights)
         self.not_compiled = decoder.not_compiled
+        compiled_to = instructions.chosen() if self.not_compiled is None else None
+        self.instructions = None if compiled_to is None else compiled_to.name
         measured = (self.config.chosen_precision, self.config.measured_encoder)
         self.other_family = next((one.family for one in measured if one is not None and one.family != family()), None)
         self._engine: Engine[PendingReport] = Engine(

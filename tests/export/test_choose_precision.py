@@ -14,13 +14,14 @@ from export import choose_precision as module
 from export.choose_precision import choose_by, describe
 from export.package import Settled, settle_precision, write_archive
 from export.reference import Reference, read_reference
+from prelim.archive import encoder_config
 from prelim.archive.archive import read_archive
 from prelim.archive.manifest import write_manifest
 from prelim.archive.model_config import ChosenPrecision, ModelConfig
 from prelim.decoders.precision import FASTEST_FIRST, PRECISIONS
 from prelim.errors import ArchiveError
 from prelim.generation.confidence import Confidence
-from prelim.kernels import family
+from prelim.kernels import family, instructions
 from prelim.networks.agreement import LIMIT, RealModel
 from prelim.networks.model_folder import MODEL_CARD, read_model_folder
 from prelim.networks.trained_decoder import serving_decoder
@@ -39,8 +40,10 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_every_kind_of_processor_has_an_order() -> None:
-    """The one of this machine too; fp32, which changes nothing, needs no place in it."""
-    assert family() in FASTEST_FIRST
+    """Of the decoder and of the encoder; fp32, which changes nothing, needs no place in it."""
+    families = {one.family for one in instructions.KNOWN.values()} | {"without compiled steps"}
+    assert families == {*FASTEST_FIRST} == {*encoder_config.FASTEST_FIRST}
+    assert family() in families
     for order in FASTEST_FIRST.values():
         assert {*order} <= {*PRECISIONS} - {"fp32"}
 

@@ -30,6 +30,7 @@ class FakeGenerator:
         self.image_features_shape = (49, 576)
         self.slots = slots
         self.not_compiled: str | None = None
+        self.instructions: str | None = "avx2"
         self.other_family: str | None = None
         self.max_images = 4
         self.takes_prompts = self.takes_messages = True

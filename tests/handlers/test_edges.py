@@ -262,8 +262,8 @@ def test_what_is_measured_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     written.clear()
     for compiled in (True, False):
-        metrics.describe(6, compiled=compiled)
-    assert [value for value, _ in written["prelim_compiled_step"]] == [1, 0]
+        metrics.describe(6, compiled=compiled, instructions="avx2" if compiled else None)
+    assert written["prelim_compiled_step"] == [(1, ["avx2", *own]), (0, ["none", *own])]
     assert [value for value, _ in written["prelim_slots"]] == [6, 6]
     zeros = {name for name, values in written.items() if {value for value, _ in values} == {0}}
     assert zeros == {

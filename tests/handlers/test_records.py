@@ -36,16 +36,19 @@ def test_metrics_are_written(frontend: Frontend, caplog: pytest.LogCaptureFixtur
         assert any(expected in line for line in written), expected
 
 
-@pytest.mark.parametrize("reason", [None, "the processor has no AVX2"])
+@pytest.mark.parametrize("reason", [None, "the processor has neither AVX2 with FMA nor NEON"])
 def test_a_step_that_is_not_compiled_is_reported(
     serve: Callable[..., Frontend], generator: FakeGenerator, caplog: pytest.LogCaptureFixture, reason: str | None
 ) -> None:
     """The start logs the reason, and a gauge is 0 instead of 1."""
     caplog.set_level(logging.INFO)
-    generator.not_compiled = reason
+    generator.not_compiled, generator.instructions = reason, None if reason else "avx2"
     serve()
 
-    assert any(f"prelim_compiled_step.Count:{int(reason is None)}|" in line for line in caplog.messages)
+    used, labels = generator.instructions or "none", "ModelName:fake,Level:Model"
+    written = f"prelim_compiled_step.Count:{int(reason is None)}|#Instructions:{used},{labels}|"
+    assert any(written in line for line in caplog.messages)
+    assert [line["instructions"] for line in events(caplog, "ready")] == [used]
     assert any("prelim_slots.Count:4|" in line for line in caplog.messages)
     # A counter that began with its first increase would hide it from Prometheus.
     assert any("prelim_non_finite_total.Count:0|" in line for line in caplog.messages)

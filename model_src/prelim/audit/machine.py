@@ -1,6 +1,7 @@
 """What computes a report besides its archive: the processor, and the libraries that the archive does not have."""
 
 import contextlib
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,7 @@ def read_cpuinfo() -> dict[str, str]:
 
 
 def describe_processor(device: str = "cpu") -> str:
-    """Name of the processor and, of a CPU, those of INSTRUCTIONS that it has.
+    """Name of the processor and, of a CPU, those of INSTRUCTIONS that it has, and those that decoding is forced to.
 
     device : "cpu", or PyTorch's name of a GPU
     """
@@ -35,10 +36,16 @@ def describe_processor(device: str = "cpu") -> str:
         import torch
 
         return str(torch.cuda.get_device_name(device))
+    # Imports PyTorch too.
+    from prelim.kernels.instructions import FORCED_BY
+
+    forced = os.environ.get(FORCED_BY)
     fields = read_cpuinfo()
     known = fields.get("flags", "").split()
     name = fields.get("model name") or platform.processor() or platform.machine()
-    return " ".join([name, *(flag for flag in INSTRUCTIONS if flag in known)])
+    return " ".join(
+        [name, *(flag for flag in INSTRUCTIONS if flag in known), *([f"{FORCED_BY}={forced}"] if forced else [])]
+    )
 
 
 def library_versions() -> dict[str, str]:

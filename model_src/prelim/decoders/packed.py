@@ -271,7 +271,7 @@ def _cross_attention_step(decoder: CrossAttentionDecoder) -> Any:
     if found is None:
         return None
     products, vocabulary = found
-    if len({product.numbers.name for product in products}) > 1:
+    if len({product.numbers for product in products}) > 1:
         # Where some are too narrow to be packed, all are used where they are stored.
         if not all(isinstance(layer, PackedLinear) and isinstance(layer.layer, nn.Linear) for layer, _, _ in parts):
             return None

@@ -48,7 +48,12 @@ PRECISIONS = {
 
 FASTEST_FIRST = {
     "x86-64 with AVX512-VNNI": ("int8_dynamic", "bf16"),
-    "with compiled steps": ("int8", "bf16"),
+    "x86-64 with AVX512": ("int8_dynamic", "bf16"),
+    "x86-64 with AVX-VNNI": ("int8_dynamic", "bf16"),
+    "x86-64 with AVX2": ("int8_dynamic", "bf16"),
+    "aarch64 with SDOT": ("int8_dynamic", "bf16"),
+    # Nothing multiplies integers, and weights of 8 bits are widened for each call.
+    "aarch64": ("bf16",),
     "without compiled steps": ("bf16",),
 }
 """Precisions that are faster than fp32 by the kind of processor, `prelim.kernels.family`."""

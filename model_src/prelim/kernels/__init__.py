@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from prelim.kernels import instructions
+
 GROUP = 64
 """Neighboring inputs that share a scale where they are integers, so that a large one coarsens only these."""
 
@@ -45,8 +47,8 @@ def _why_not_kept(folder: str) -> str | None:
 @cache
 def unavailable() -> str | None:
     """Why nothing can be compiled here, None where it can."""
-    if platform.machine() not in ("aarch64", "arm64") and not torch.cpu._is_avx2_supported():
-        return "the processor has no AVX2"
+    if instructions.chosen() is None:
+        return instructions.why_none()
     if not OPENMP.is_file():
         return f"PyTorch has no {OPENMP.name}"
     if (folder := os.environ.get(KEPT_IN)) and (reason := _why_not_kept(folder)):
@@ -54,14 +56,15 @@ def unavailable() -> str | None:
     from numba.core import config
 
     # With these numba writes code for another processor than the one that its instructions are chosen for here, and
-    # LLVM then ends the process.
+    # LLVM then ends the process. Where instructions are forced, prelim.kernels.kept sets two of them.
+    cpu, features = instructions.restricted_to() or (None, None)
     settings = {
-        "NUMBA_DISABLE_JIT": config.DISABLE_JIT,
-        "NUMBA_CPU_NAME": config.CPU_NAME,
-        "NUMBA_CPU_FEATURES": config.CPU_FEATURES,
+        "NUMBA_DISABLE_JIT": (config.DISABLE_JIT, None),
+        "NUMBA_CPU_NAME": (config.CPU_NAME, cpu),
+        "NUMBA_CPU_FEATURES": (config.CPU_FEATURES, features),
     }
-    for name, value in settings.items():
-        if value:
+    for name, (value, ours) in settings.items():
+        if value and value != ours:
             return f"{name} is set to {value!r}; unset it"
     if not config.ENABLE_AVX and platform.machine() not in ("aarch64", "arm64"):
         return "NUMBA_ENABLE_AVX is set to 0; unset it"
@@ -70,13 +73,12 @@ def unavailable() -> str | None:
 
 def packs(dtype: torch.dtype) -> bool:
     """Whether this processor has kernels for packed weights: float32, bfloat16, int8, or uint8 for two of four bits."""
-    has_numbers = {
-        torch.float32: torch.cpu._is_avx512_supported,
-        torch.bfloat16: torch.cpu._is_avx512_bf16_supported,
-        torch.int8: torch.cpu._is_vnni_supported,
-        torch.uint8: torch.cpu._is_vnni_supported,
-    }.get(dtype)
-    return has_numbers is not None and has_numbers() and torch.cpu._is_avx512_supported() and unavailable() is None
+    chosen = instructions.chosen()
+    if chosen is None or unavailable() is not None:
+        return False
+    if dtype in (torch.int8, torch.uint8):
+        return chosen.integers is not None
+    return dtype in (torch.float32, torch.bfloat16)
 
 
 def rotated(x: Tensor) -> Tensor:
@@ -89,9 +91,8 @@ def rotated(x: Tensor) -> Tensor:
 
 def family() -> str:
     """The kind of processor, by what is compiled for it: a key of `prelim.decoders.precision.FASTEST_FIRST`."""
-    if packs(torch.int8):
-        return "x86-64 with AVX512-VNNI"
-    return "with compiled steps" if unavailable() is None else "without compiled steps"
+    chosen = instructions.chosen()
+    return "without compiled steps" if chosen is None or unavailable() is not None else chosen.family
 
 
 def fits(weight: Tensor) -> bool:

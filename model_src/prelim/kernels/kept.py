@@ -16,10 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
+from numba.core import config
 from numba.core.registry import cpu_target
 from numba.core.runtime.nrt import rtsys
 
 from prelim.kernels import KEPT_IN
+from prelim.kernels.instructions import restricted_to
+
+if (_least := restricted_to()) is not None:
+    # What is forced here, a processor that has nothing better would run.
+    config.CPU_NAME, config.CPU_FEATURES = _least
 
 
 @dataclass(frozen=True)

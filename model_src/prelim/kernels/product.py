@@ -10,8 +10,9 @@ import torch
 from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
-from prelim.kernels import FOUR_BITS, GROUP, stored, team
-from prelim.kernels.dot import BLOCK, ITEM_SIZE, MAX_ROWS, SCALE_SIZE, WEIGHT_BITS, dot, pack
+from prelim.kernels import FOUR_BITS, GROUP, instructions, stored, team
+from prelim.kernels.dot import BLOCK, ITEM_SIZE, SCALE_SIZE, WEIGHT_BITS, dot, max_rows, pack
+from prelim.kernels.instructions import Instructions
 from prelim.kernels.kept import kernel
 from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantize, rotate, round_to_bfloat16
 from prelim.kernels.strip import INPUTS
@@ -30,16 +31,23 @@ def share(things):
 class Numbers:
     """How rows are multiplied with weights.
 
-    name     : that of `prelim.kernels.dot` or of `prelim.kernels.stored`
-    dtype    : of one number of a row in memory
-    store    : makes them of a row of float32
-    max_rows : that share one reading of the weights
+    kind         : one of `prelim.kernels.dot.ITEM_SIZE` or of `prelim.kernels.stored.KINDS`
+    dtype        : of one number of a row in memory
+    store        : makes them of a row of float32
+    max_rows     : that share one reading of the weights
+    instructions : what multiplies them
     """
 
-    name: str
+    kind: str
     dtype: Any
     store: Any
     max_rows: int
+    instructions: Instructions
+
+    @property
+    def name(self) -> str:
+        """Tells them from all others."""
+        return f"{self.kind} {self.instructions.name}"
 
     @property
     def item_size(self) -> int:
@@ -49,45 +57,57 @@ class Numbers:
     @property
     def sums(self) -> Any:
         """A function for numba, which gives the sums of up to BLOCK outputs for up to `max_rows` rows."""
-        return stored.stored_sums(self.name) if self.name in stored.KINDS else packed_sums(self.name)
+        make = stored.stored_sums if self.kind in stored.KINDS else packed_sums
+        return make(self.kind, self.instructions)
 
 
-PACKED = {
-    torch.uint8: Numbers("int4", np.int8, quantize, MAX_ROWS["int4"]),
-    torch.int8: Numbers("int8", np.int8, quantize, MAX_ROWS["int8"]),
-    torch.bfloat16: Numbers("bf16", np.uint16, round_to_bfloat16, MAX_ROWS["bf16"]),
-    torch.float32: Numbers("fp32", np.float32, copy, MAX_ROWS["fp32"]),
+_ROWS = {
+    "int4": (np.int8, quantize),
+    "int8": (np.int8, quantize),
+    "bf16": (np.uint16, round_to_bfloat16),
+    "turned_int4": (np.float32, rotate),
+    "turned_int8": (np.float32, rotate),
 }
+"""By kind: the dtype of the numbers of a row, and what makes them; for all other kinds, rows stay as they are."""
+
+_PACKED = {torch.uint8: "int4", torch.int8: "int8", torch.bfloat16: "bf16", torch.float32: "fp32"}
 """By the dtype of the weights, which has two of four bits in one of uint8; a row is rounded to what they are."""
 
-STORED = {
-    torch.float32: Numbers("stored_fp32", np.float32, copy, stored.MAX_ROWS),
-    torch.bfloat16: Numbers("stored_bf16", np.float32, copy, stored.MAX_ROWS),
-    torch.int8: Numbers("stored_int8", np.float32, copy, stored.MAX_ROWS),
-    torch.uint8: Numbers("stored_nf4", np.float32, copy, stored.MAX_ROWS),
+_STORED = {
+    torch.float32: "stored_fp32",
+    torch.bfloat16: "stored_bf16",
+    torch.int8: "stored_int8",
+    torch.uint8: "stored_nf4",
 }
 """By the dtype of the weights; rows stay as they are."""
 
-TURNED = {
-    torch.uint8: Numbers("turned_int4", np.float32, rotate, stored.MAX_ROWS),
-    torch.int8: Numbers("turned_int8", np.float32, rotate, stored.MAX_ROWS),
-}
-"""By the dtype of the weights, as in PACKED; rows are rotated, and not rounded."""
+_TURNED = {torch.uint8: "turned_int4", torch.int8: "turned_int8"}
+"""By the dtype of the weights, as in _PACKED; rows are rotated, and not rounded."""
 
 
 @cache
-def packed_sums(name: str) -> Any:
-    """`Numbers.sums` for weights that `prelim.kernels.dot.pack` has laid out.
+def _numbers(kind: str, of: Instructions) -> Numbers:
+    dtype, store = _ROWS.get(kind, (np.float32, copy))
+    return Numbers(kind, dtype, store, stored.MAX_ROWS if kind in stored.KINDS else max_rows(kind, of), of)
 
-    name : of the numbers
-    """
-    size, weight_bits, scale_size = ITEM_SIZE[name], WEIGHT_BITS[name], SCALE_SIZE[name]
-    integers = scale_size > 0
-    max_rows = MAX_ROWS[name]
-    alone = {rows: dot(name, rows, ahead=False) for rows in range(1, max_rows + 1)}
-    later = dot(name, max_rows, ahead=True)
-    dot1, dot2, dot3 = alone[1], alone[2], alone[3]
-    dot4, dot5, dot6 = (alone.get(rows, dot1) for rows in (4, 5, 6))
+
+def numbers_of(kind: str) -> Numbers:
+    """Those of a kind, by the instructions that are chosen for this processor."""
+    chosen = instructions.chosen()
+    if chosen is None:
+        raise RuntimeError(instructions.why_none())
+    return _numbers(kind, chosen)
+
+
+@cache
+def packed_sums(kind: str, of: Instructions) -> Any:
+    """`Numbers.sums` for weights that `prelim.kernels.dot.pack` has laid out."""
+    size, weight_bits, scale_size = ITEM_SIZE[kind], WEIGHT_BITS[kind], SCALE_SIZE[kind]
+    most = max_rows(kind, of)
+    alone = {rows: dot(kind, of, rows, ahead=False) for rows in range(1, most + 1)}
+    later = dot(kind, of, most, ahead=True)
+    dot1, dot2, dot3, dot4, dot5, dot6 = (alone.get(rows, alone[1]) for rows in range(1, 7))
+    more_than_three = most > 3
 
     @njit
     def sums_of(weights, start, wanted, values, scales, corrections, row, rows, sums):
@@ -107,8 +127,8 @@ def packed_sums(name: str) -> Any:
         block = BLOCK * (inputs * weight_bits // 8 + groups * scale_size)
         weights += start // BLOCK * block
         # The first rows wait for the block to come from memory; with the next ones, the next block comes.
-        following = weights + block + (row // max_rows - 1) * (block // 2)
-        if rows == max_rows and 0 < row <= 2 * max_rows:
+        following = weights + block + (row // most - 1) * (block // 2)
+        if rows == most and 0 < row <= 2 * most:
             later(weights, value, inputs, groups, scale, correction, out, following)
         elif rows == 1:
             dot1(weights, value, inputs, groups, scale, correction, out, following)
@@ -116,7 +136,7 @@ def packed_sums(name: str) -> Any:
             dot2(weights, value, inputs, groups, scale, correction, out, following)
         elif rows == 3:
             dot3(weights, value, inputs, groups, scale, correction, out, following)
-        elif not integers:
+        elif more_than_three:
             if rows == 4:
                 dot4(weights, value, inputs, groups, scale, correction, out, following)
             elif rows == 5:
@@ -245,8 +265,9 @@ def packed_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) ->
     weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs), or of uint8, as in `prelim.kernels.dot.pack`
     scale  : Tensor of numbers of bfloat16, shape (outputs, inputs / GROUP), of integers only
     """
-    packed = pack(weight, None if scale is None else scale.bfloat16())
-    return Product(PACKED[weight.dtype], _shape(weight), packed.data_ptr(), (packed,), bias)
+    numbers = numbers_of(_PACKED[weight.dtype])
+    packed = pack(weight, None if scale is None else scale.bfloat16(), numbers.instructions)
+    return Product(numbers, _shape(weight), packed.data_ptr(), (packed,), bias)
 
 
 def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Product:
@@ -259,9 +280,10 @@ def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) ->
     missing = -weight.shape[1] % INPUTS
     weight = torch.nn.functional.pad(weight, (0, missing)) if missing else weight.contiguous()
     shape = (weight.shape[0], weight.shape[1])
+    numbers = numbers_of(_STORED[weight.dtype])
     if scale is None:
-        return Product(STORED[weight.dtype], shape, weight.data_ptr(), (weight,), bias)
-    return _of_parts(STORED[weight.dtype], shape, (weight, scale.bfloat16().contiguous()), bias)
+        return Product(numbers, shape, weight.data_ptr(), (weight,), bias)
+    return _of_parts(numbers, shape, (weight, scale.bfloat16().contiguous()), bias)
 
 
 def turned_product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Product:
@@ -274,7 +296,7 @@ def turned_product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Produc
     held: tuple[Tensor, ...] = weight.contiguous(), scale.bfloat16().contiguous()
     if weight.dtype == torch.uint8:
         held = *held, _pairs(torch.tensor(FOUR_BITS))
-    return _of_parts(TURNED[weight.dtype], _shape(weight), held, bias)
+    return _of_parts(numbers_of(_TURNED[weight.dtype]), _shape(weight), held, bias)
 
 
 def _shape(weight: Tensor) -> tuple[int, int]:
@@ -303,4 +325,4 @@ def nf4_product(packed: Tensor, absmax: Tensor, code: Tensor, shape: tuple[int, 
     shape  : outputs and inputs, these a multiple of NF4_BLOCK
     """
     held = packed.contiguous(), absmax.contiguous(), _pairs(code)
-    return _of_parts(STORED[torch.uint8], shape, held, bias)
+    return _of_parts(numbers_of(_STORED[torch.uint8]), shape, held, bias)

@@ -11,8 +11,9 @@ from numba import carray, njit
 
 from prelim.kernels import GROUP, NF4_BLOCK
 from prelim.kernels.dot import BLOCK
+from prelim.kernels.instructions import Instructions
 from prelim.kernels.rows import address, of_bfloat16
-from prelim.kernels.strip import STRIP, STRIP_ROWS, strip_dot
+from prelim.kernels.strip import STRIP, strip_dot, strip_rows
 
 MAX_ROWS = 24
 """Rows for which a strip of weights is widened once."""
@@ -103,14 +104,14 @@ KINDS = tuple(_WIDEN)
 
 
 @cache
-def stored_sums(name: str) -> Any:
+def stored_sums(kind: str, of: Instructions) -> Any:
     """A function for numba, which gives the sums of up to BLOCK outputs for up to MAX_ROWS rows.
 
-    name : one of KINDS
+    kind : one of KINDS
     """
-    widen = _WIDEN[name]
-    many, three, two, one = (strip_dot(min(rows, STRIP_ROWS)) for rows in (STRIP_ROWS, 3, 2, 1))
-    as_it_is = name == "stored_fp32"
+    widen, most = _WIDEN[kind], strip_rows(of)
+    many, three, two, one = (strip_dot(min(rows, most), of) for rows in (most, 3, 2, 1))
+    as_it_is = kind == "stored_fp32"
 
     @njit
     def sums_of(weights, start, wanted, values, scales, corrections, row, rows, sums):
@@ -134,9 +135,9 @@ def stored_sums(name: str) -> Any:
             while i < rows:
                 value, out = values.ctypes.data + 4 * (row + i) * inputs, sums.ctypes.data + 4 * (i * BLOCK + strip)
                 left = rows - i
-                if left >= STRIP_ROWS:
+                if left >= most:
                     many(at, value, inputs, out, 4 * BLOCK)
-                    i += STRIP_ROWS
+                    i += most
                 elif left >= 3:
                     three(at, value, inputs, out, 4 * BLOCK)
                     i += 3

@@ -6,10 +6,11 @@ register of partial sums for each output and row, added up at the end as a tree.
 
 from typing import Any
 
-import torch
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from prelim.kernels.instructions import Instructions
 
 STRIP = 4
 """Outputs whose weights are read side by side."""
@@ -17,14 +18,13 @@ STRIP = 4
 INPUTS = 16
 """Inputs must be a multiple of this: the numbers of the largest register."""
 
-LANES = 16 if torch.cpu._is_avx512_supported() else 8
-STRIP_ROWS = 6 if torch.cpu._is_avx512_supported() else 2
-"""Rows that one call multiplies: with more, the sums would not fit into the registers (32 or 16)."""
-
 _I8, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
-_POINTER, _VECTOR = ir.PointerType(), ir.VectorType(ir.FloatType(), LANES)
-_FMA = f"llvm.fma.v{LANES}f32"
-_BYTES = 4 * LANES
+_POINTER = ir.PointerType()
+
+
+def strip_rows(instructions: Instructions) -> int:
+    """Rows that one call multiplies: with more, the sums would not fit into the registers."""
+    return 6 if instructions.registers == 32 else 2
 
 
 def _at(b: Any, pointer: Any, offset: Any) -> Any:
@@ -33,7 +33,7 @@ def _at(b: Any, pointer: Any, offset: Any) -> Any:
 
 def _total(b: Any, value: Any) -> Any:
     """The sum of a register's numbers, halves added to each other."""
-    width = LANES
+    width = value.type.count
     while width > 1:
         width //= 2
         halves = [
@@ -44,20 +44,22 @@ def _total(b: Any, value: Any) -> Any:
     return b.extract_element(value, _I32(0))
 
 
-def _strip_function(module: Any, rows: int) -> Any:
+def _strip_function(module: Any, instructions: Instructions, rows: int) -> Any:
     """The function for so many rows in the LLVM module, written at its first call.
 
     Arguments: weights, STRIP rows of `inputs` float32; rows of as many; inputs; where the STRIP sums of each row go,
     and the bytes from one row's sums to the next.
     """
-    name = f"prelim_strip_{rows}"
+    lanes = instructions.lanes
+    vector = ir.VectorType(_F32, lanes)
+    name = f"prelim_strip_{instructions.name}_{rows}"
     if name in module.globals:
         return module.globals[name]
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, _I64, _POINTER, _I64]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     weights, values, inputs, sums, pitch = function.args
-    fma = module.declare_intrinsic(_FMA, (), ir.FunctionType(_VECTOR, [_VECTOR] * 3))
+    fma = module.declare_intrinsic(f"llvm.fma.v{lanes}f32", (), ir.FunctionType(vector, [vector] * 3))
     entry, loop, end = (function.append_basic_block(name) for name in ("entry", "loop", "end"))
     cells = [(row, output) for row in range(rows) for output in range(STRIP)]
     b = ir.IRBuilder(entry)
@@ -66,21 +68,21 @@ def _strip_function(module: Any, rows: int) -> Any:
 
     b.position_at_end(loop)
     done = b.phi(_I64)
-    partial = {cell: b.phi(_VECTOR) for cell in cells}
+    partial = {cell: b.phi(vector) for cell in cells}
     read = [
-        b.load(_at(b, weights, b.add(done, b.mul(row_bytes, _I64(output)))), typ=_VECTOR, align=4)
+        b.load(_at(b, weights, b.add(done, b.mul(row_bytes, _I64(output)))), typ=vector, align=4)
         for output in range(STRIP)
     ]
     summed = {}
     for row in range(rows):
-        value = b.load(_at(b, values, b.add(done, b.mul(row_bytes, _I64(row)))), typ=_VECTOR, align=4)
+        value = b.load(_at(b, values, b.add(done, b.mul(row_bytes, _I64(row)))), typ=vector, align=4)
         for output in range(STRIP):
             summed[row, output] = b.call(fma, [read[output], value, partial[row, output]])
-    following = b.add(done, _I64(_BYTES))
+    following = b.add(done, _I64(4 * lanes))
     done.add_incoming(_I64(0), entry)
     done.add_incoming(following, loop)
     for cell in cells:
-        partial[cell].add_incoming(ir.Constant(_VECTOR, [0.0] * LANES), entry)
+        partial[cell].add_incoming(ir.Constant(vector, [0.0] * lanes), entry)
         partial[cell].add_incoming(summed[cell], loop)
     b.cbranch(b.icmp_signed("<", following, row_bytes), loop, end)
 
@@ -92,14 +94,16 @@ def _strip_function(module: Any, rows: int) -> Any:
     return function
 
 
-def strip_dot(rows: int) -> Any:
+def strip_dot(rows: int, instructions: Instructions) -> Any:
     """A function for numba: `_strip_function` for this many rows, with addresses as int64."""
 
     @intrinsic
     def multiply(context: Any, weights: Any, values: Any, inputs: Any, sums: Any, pitch: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             at = {i: builder.inttoptr(args[i], _POINTER) for i in (0, 1, 3)}
-            builder.call(_strip_function(builder.module, rows), [at.get(i, arg) for i, arg in enumerate(args)])
+            builder.call(
+                _strip_function(builder.module, instructions, rows), [at.get(i, arg) for i, arg in enumerate(args)]
+            )
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 5), generate

@@ -11,10 +11,12 @@ from benchmarks.decode.__main__ import Settings, bench, unlike_generate
 from benchmarks.decode.contender import Contender, Decoding, PeerFailed
 from benchmarks.decode.floor import COSTS, floor
 from benchmarks.decode.peers import generate, prelim
+from benchmarks.decode.restricted import RESTRICTED
 from benchmarks.decode.rounds import CpuSeconds, Point, Series, prefixes
-from benchmarks.decode.table import markdown_table, rows
+from benchmarks.decode.table import markdown, markdown_table, rows
 from benchmarks.machine import IDLE
 from benchmarks.models.shapes import SHAPES, Shape, Work, checkpoint, work
+from prelim.kernels.instructions import FORCED_BY, KNOWN
 from prelim.networks.machine import Machine
 
 BIOGPT = {
@@ -187,11 +189,25 @@ def test_failed_peer_gives_the_reason(store: Path, tmp_path: Path, monkeypatch: 
         Contender("openvino", folder, 1, tmp_path / "log")
 
 
+def test_restricted_processors_are_ours() -> None:
+    """Each is a path of our kernels, and the page names the variables that all contenders were started with."""
+    environment = RESTRICTED["avx2"]
+    assert {name: one[FORCED_BY] for name, one in RESTRICTED.items()} == {name: name for name in RESTRICTED}
+    assert {*RESTRICTED} <= {*KNOWN}
+    settings = Settings((), (), ("llama_cpp",), (), rounds=1, steps=1, threads=1, processor="avx2")
+    assert settings.restricted == environment
+    machine = {"cpu": "a processor", "flags": [], "cores": 2}
+    record = {"date": None, "commit": None, "versions": {}, "machine": machine, "shapes": {}}
+    record |= {"floor": dataclasses.asdict(MACHINE)}
+    record |= {"settings": {"threads": 1, "rounds": 1, "steps": 1, "restricted": environment}}
+    assert "- Restricted to fewer instructions than it has: PRELIM_INSTRUCTIONS=avx2 " in markdown(record, {})
+
+
 def test_bench_writes_its_results(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A tiny run shows its turns, and writes a table and JSON with every contender, the machine and settings."""
-    monkeypatch.setattr("benchmarks.decode.__main__.measure_machine", lambda threads: MACHINE)
+    monkeypatch.setattr("benchmarks.decode.__main__.measure_machine", lambda threads, more: MACHINE)
     settings = Settings(
         shapes=(TINY["llama"],),
         points=(Point(2, 3),),
@@ -216,4 +232,5 @@ def test_bench_writes_its_results(
     assert unlike_generate(record) == ["tiny_llama 2x3"]
     page = (tmp_path / "decode.md").read_text(encoding="utf-8")
     assert "2026-01-02" in page
+    assert "Restricted" not in page
     assert "| generate | fp32 |" in page

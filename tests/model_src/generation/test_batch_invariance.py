@@ -1,7 +1,7 @@
 """A request's sequences, log-probabilities and logits are the same, bit for bit, alone and among others."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -16,6 +16,7 @@ from prelim.decoders.weights_file import materialize
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.options import MAX_BEAMS
 from prelim.kernels import unavailable
+from prelim.kernels.instructions import KNOWN, available
 from prelim.networks.agreement import Prefix, RealModel
 from prelim.networks.trained_decoder import empty_decoder, serving_decoder
 from tests.batches import OPTIONS, alone, decode, draw_options
@@ -73,6 +74,25 @@ def test_no_neighbor_changes_a_bit(kind: str, precision: str, shared: bool) -> N
     requests = {f"{i}": DecodeRequest(one, ids, OPTIONS[i % len(OPTIONS)]) for i, one in enumerate(embeds)}
 
     assert decode(decoder, requests, 6, EOS) == alone(decoder, requests, EOS)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "kind"),
+    [
+        ("avx2", "int8_dynamic", "biogpt"),
+        *(
+            pytest.param(one.name, precision, kind, marks=pytest.mark.exhaustive)
+            for one, precision, kind in product(KNOWN.values(), PRECISIONS, ("biogpt", "llama", "keras"))
+            if one in available()[1:] and (one.name, precision, kind) != ("avx2", "int8_dynamic", "biogpt")
+        ),
+    ],
+)
+def test_no_neighbor_changes_a_bit_on_other_processors(
+    on_processor: Callable[[str], None], name: str, precision: str, kind: str
+) -> None:
+    """As above, with the instructions of processors that have less than this one."""
+    on_processor(name)
+    test_no_neighbor_changes_a_bit(kind, precision, shared=False)
 
 
 def run_random(kind: str, precision: str, count: int) -> None:

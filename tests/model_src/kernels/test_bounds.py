@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prelim.kernels import GROUP, NF4_BLOCK, fits, rotated, unavailable
+from prelim.kernels import GROUP, NF4_BLOCK, fits, instructions, rotated, unavailable
 from tests.model_src.kernels import test_cross_attention_step, test_kernels
 from tests.model_src.kernels.test_rows import each
 
@@ -108,12 +108,13 @@ def test_no_row_after_the_last_is_read(
     scale = units(weight) if dtype == torch.int8 else None
     products = [product.stored_product(weight, scale, None)]
     if fits(weight):
-        packed = last_bytes(product.pack(weight, scale))
-        products.append(product.Product(product.PACKED[dtype], (70, 2 * GROUP), packed.data_ptr(), (packed,), None))
+        numbers = product.packed_product(weight, scale, None).numbers
+        packed = last_bytes(product.pack(weight, scale, numbers.instructions))
+        products.append(product.Product(numbers, (70, 2 * GROUP), packed.data_ptr(), (packed,), None))
     for rows in range(1, 8):
         x = normal(rows, 2 * GROUP, seed=rows)
         for multiply in products:
-            read = rotated(x) if multiply.numbers.name == "int8" else x
+            read = rotated(x) if multiply.numbers.kind == "int8" else x
             wanted = read @ weight.float().T
             assert ((multiply(x) - wanted).norm() / wanted.norm()) < 0.02
 
@@ -208,28 +209,28 @@ def test_integers_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "avx2", "avx", "reason"),
+    ("machine", "features", "avx", "reason"),
     [
-        ("x86_64", True, 1, None),
-        ("x86_64", False, 1, "the processor has no AVX2"),
-        ("x86_64", True, 0, "NUMBA_ENABLE_AVX is set to 0; unset it"),
-        ("aarch64", False, 0, None),
-        ("arm64", False, 0, None),
+        ("x86_64", {"avx2", "fma"}, 1, None),
+        ("x86_64", {"avx2", "fma", "avx512f", "avx512vnni"}, 1, None),
+        ("x86_64", {"avx2"}, 1, "the processor has neither AVX2 with FMA nor NEON"),
+        ("x86_64", {"avx2", "fma"}, 0, "NUMBA_ENABLE_AVX is set to 0; unset it"),
+        ("aarch64", {"neon"}, 0, None),
+        ("arm64", {"neon", "dotprod"}, 0, None),
     ],
 )
 def test_where_nothing_can_be_compiled(
-    monkeypatch: pytest.MonkeyPatch, machine: str, avx2: bool, avx: int, reason: str | None
+    monkeypatch: pytest.MonkeyPatch, machine: str, features: set[str], avx: int, reason: str | None
 ) -> None:
-    """AVX2 is needed where processors have it, and the threads of PyTorch everywhere; asked once."""
+    """AVX2 or NEON is needed, and the threads of PyTorch; asked once."""
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: avx2)
+    monkeypatch.setattr("prelim.kernels.instructions._features", lambda: features)
+    monkeypatch.setattr("prelim.kernels.instructions.chosen", instructions.chosen.__wrapped__)
     monkeypatch.setattr("numba.core.config.ENABLE_AVX", avx)
     assert unavailable.__wrapped__() == reason
     monkeypatch.setattr("prelim.kernels.OPENMP", Path("/nowhere/libgomp.so.1"))
     without = unavailable.__wrapped__()
-    assert without == (
-        "the processor has no AVX2" if not avx2 and machine == "x86_64" else "PyTorch has no libgomp.so.1"
-    )
+    assert without == (reason if reason and "neither" in reason else "PyTorch has no libgomp.so.1")
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -1,5 +1,6 @@
 """Compiled kernels compute what PyTorch's operations compute, for every shape of decoder that is served."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,11 +14,9 @@ from prelim.decoders.kv_cache import KVCache
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import stored_weights
 from prelim.decoders.weights_file import materialize
-from prelim.kernels import FOUR_BITS, GROUP, fits, rotated
+from prelim.kernels import FOUR_BITS, GROUP, instructions, rotated, unavailable
 
-pytestmark = pytest.mark.skipif(
-    not fits(torch.zeros(1, GROUP)), reason="this processor has no AVX512-VNNI, or PyTorch no OpenMP of GNU"
-)
+pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
 
 BIOGPT = {"width": 128, "heads": 4, "feedforward": 192, "position_offset": 2, "attention_bias": True, "out_bias": True}
 BIOGPT |= {"feedforward_bias": True, "tied": True}
@@ -237,13 +236,16 @@ def test_a_step_on_several_threads(same_on_all_threads: Any, precision: str, dim
 @pytest.mark.parametrize("precision", ["int8_dynamic", "int4_dynamic"])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_other_processors(monkeypatch: pytest.MonkeyPatch, precision: str, compiled: bool) -> None:
-    """Without AVX2, PyTorch's operations, without VNNI, rows that are not rounded: near what the kernels here give."""
+    """PyTorch's operations without AVX2, and rows that are not rounded where no instruction multiplies integers."""
     here = decoder(BIOGPT, precision)
     pack(here)
     if compiled:
-        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+        chosen = instructions.chosen()
+        assert chosen is not None
+        poorer = dataclasses.replace(chosen, name="poorer", integers=None)
+        monkeypatch.setattr("prelim.kernels.instructions.chosen", lambda: poorer)
     else:
-        monkeypatch.setattr("prelim.decoders.packed.unavailable", lambda: "the processor has no AVX2")
+        monkeypatch.setattr("prelim.decoders.packed.unavailable", lambda: "no AVX2")
     elsewhere = decoder(BIOGPT, precision)
     pack(elsewhere)
     assert (elsewhere.compiled is not None) == compiled

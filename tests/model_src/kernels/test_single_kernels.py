@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from prelim.kernels import FOUR_BITS, GROUP, NF4_BLOCK, fits, rotated, unavailable
+from prelim.kernels import FOUR_BITS, GROUP, NF4_BLOCK, fits, instructions, rotated, unavailable
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
 
@@ -180,25 +180,21 @@ def test_products_with_four_bits() -> None:
 
 
 def test_what_this_processor_can_pack(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights whose inputs are whole groups, in a type whose instructions the processor has."""
+    """Weights whose inputs are whole groups; integers where there is an instruction for them."""
     assert (GROUP, NF4_BLOCK) == (64, 64)
-    needed = {torch.float32: "_is_avx512_supported", torch.bfloat16: "_is_avx512_bf16_supported"}
-    needed[torch.int8] = needed[torch.uint8] = "_is_vnni_supported"
     monkeypatch.setattr("prelim.kernels.unavailable", lambda: None)
-    for name in needed.values():
-        monkeypatch.setattr(torch.cpu, name, lambda: True)
-    for dtype in needed:
-        assert fits(torch.zeros(3, 128, dtype=dtype))
-        assert fits(torch.zeros(3, 96, dtype=dtype)) == (dtype == torch.uint8), "two of four bits in one"
-        assert not fits(torch.zeros(3, 80, dtype=dtype))
-        assert not fits(torch.zeros(3, 128, dtype=dtype, device="meta"))
-    assert not fits(torch.zeros(3, 128, dtype=torch.float64))
-    for dtype, name in needed.items():
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.cpu, name, lambda: False)
-            assert not fits(torch.zeros(3, 128, dtype=dtype))
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.cpu, "_is_avx512_supported", lambda: False)
-        assert not fits(torch.zeros(3, 128, dtype=torch.int8))
+    floats, integers = (torch.float32, torch.bfloat16), (torch.int8, torch.uint8)
+    for one in instructions.KNOWN.values():
+        monkeypatch.setattr("prelim.kernels.instructions.chosen", lambda one=one: one)
+        for dtype in (*floats, *integers):
+            has = dtype in floats or one.integers is not None
+            assert fits(torch.zeros(3, 128, dtype=dtype)) == has, one.name
+            assert fits(torch.zeros(3, 96, dtype=dtype)) == (has and dtype == torch.uint8), "two of four bits in one"
+            assert not fits(torch.zeros(3, 80, dtype=dtype))
+            assert not fits(torch.zeros(3, 128, dtype=dtype, device="meta"))
+        assert not fits(torch.zeros(3, 128, dtype=torch.float64))
+    monkeypatch.setattr("prelim.kernels.instructions.chosen", lambda: None)
+    assert not fits(torch.zeros(3, 128))
+    monkeypatch.setattr("prelim.kernels.instructions.chosen", lambda: one)
     monkeypatch.setattr("prelim.kernels.unavailable", lambda: "no")
     assert not fits(torch.zeros(3, 128))

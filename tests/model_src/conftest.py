@@ -1,0 +1,22 @@
+"""Decodes as on another processor."""
+
+from collections.abc import Callable
+
+import pytest
+
+from prelim.kernels.instructions import KNOWN, available, chosen, restricted_to
+
+
+@pytest.fixture
+def on_processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Products use the instructions of this name; what numba compiles around them stays that of the machine."""
+
+    def use(name: str) -> None:
+        one, ours = KNOWN[name], chosen()
+        # Where others are forced, code is compiled for a processor that has no more than these.
+        forced = restricted_to() is not None and ours is not None and not one.needs <= ours.needs
+        if one not in available() or forced:
+            pytest.skip(f"this processor has no {name}")
+        monkeypatch.setattr("prelim.kernels.instructions.chosen", lambda: KNOWN[name])
+
+    return use
