@@ -2,7 +2,7 @@
 
     python -m benchmarks.agreement                                # the demo model and SmolLM2-135M, all precisions
     python -m benchmarks.agreement models/mine --precisions int8  # a model folder of your own
-    python -m benchmarks.agreement smollm2 --precisions int4_dynamic q4_0 --rounded
+    python -m benchmarks.agreement smollm2 --precisions int4_dynamic q4_0 q8_0 --rounded
 
 Writes agreement.json and agreement.md into --out. A precision that changes more than 2 % of the tokens of any
 model under greedy decoding cannot be a default. Images and reports come from ../shared if it exists.
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.agreement import q4_0
+from benchmarks.agreement.llama_cpp import FORMATS, rounded_decoder
 from benchmarks.decode.table import number
 from benchmarks.machine import commit, describe_machine
 from benchmarks.models.real_models import SMOLLM2, load_model
@@ -143,8 +143,8 @@ def _decoders(
 
     rounded : weights of few bits are rounded by what layers read; each decoder by one half of the texts, for the other
     """
-    if precision == q4_0.NAME:
-        yield q4_0.q4_0_decoder(model.decoder), texts
+    if precision in FORMATS:
+        yield rounded_decoder(model.decoder, precision), texts
         return
     if not rounded:
         yield serving_decoder(model.decoder, precision), texts
@@ -214,9 +214,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "models", nargs="*", default=["models/demo", SMOLLM2], help=f"model folders, and {SMOLLM2} (%(default)s)"
     )
-    contenders = (*PRECISIONS, q4_0.NAME)
+    contenders = (*PRECISIONS, *FORMATS)
     parser.add_argument(
-        "--precisions", nargs="+", choices=contenders, default=contenders, help=f"(all, and {q4_0.NAME} of llama.cpp)"
+        "--precisions",
+        nargs="+",
+        choices=contenders,
+        default=contenders,
+        help=f"(all, and {' and '.join(FORMATS)} of llama.cpp)",
     )
     parser.add_argument("--images", type=int, default=300, help="number of images for a model folder (%(default)s)")
     parser.add_argument("--prompts", type=int, default=48, help=f"number of prompts for {SMOLLM2} (%(default)s)")

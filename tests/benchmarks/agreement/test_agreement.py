@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks.agreement import __main__ as agreement
-from benchmarks.agreement import q4_0
 from benchmarks.agreement.__main__ import SLOW, Agreement, Text, compare, main, markdown, measure, worst
+from benchmarks.agreement.llama_cpp import FORMATS, q4_0, q8_0, rounded_decoder
 from prelim.decoders.cross_attention import CrossAttentionConfig, CrossAttentionDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.precision import PRECISIONS
@@ -187,13 +187,13 @@ def test_rows_do_not_see_later_tokens() -> None:
     assert torch.equal(same.choices[:-1], other.choices[:-1])
 
 
-def test_rounding_of_llama_cpp() -> None:
+def test_four_bits_of_llama_cpp() -> None:
     """By hand: the largest weight of 32 becomes -8 times the scale, halves go up, and what is above 7 becomes 7."""
     weight = torch.zeros(2, 64)
     weight[0, :5] = torch.tensor([-16.0, 15.8, 3.0, 2.9, -3.0])
     weight[1, 32:34] = torch.tensor([8.0, -7.4])
 
-    got = q4_0.rounded(weight)
+    got = q4_0(weight)
 
     assert got[0, :5].tolist() == [-16, 14, 4, 2, -2]
     assert got[1, 32:34].tolist() == [8, -7]
@@ -201,11 +201,26 @@ def test_rounding_of_llama_cpp() -> None:
     assert not got[1, :32].any()
 
 
-def test_a_decoder_rounded_as_by_llama_cpp() -> None:
-    """All its matrices are, and it is compared like a precision."""
-    (row, _) = measure(tiny(language_model()), [q4_0.NAME])
+def test_eight_bits_of_llama_cpp() -> None:
+    """By hand: the largest weight of 32 becomes 127 times the scale, and halves go away from zero."""
+    weight = torch.zeros(2, 64)
+    weight[0, :5] = torch.tensor([-254.0, 3.0, -3.0, 2.9, 5.1])
+    weight[1, 32:34] = torch.tensor([127.0, -0.4])
 
-    decoder: Any = q4_0.q4_0_decoder(language_model())
-    assert row.precision == q4_0.NAME
+    got = q8_0(weight)
+
+    assert got[0, :5].tolist() == [-254, 4, -4, 2, 6]
+    assert got[1, 32:34].tolist() == [127, 0]
+    assert not got[0, 5:].any()
+    assert not got[1, :32].any()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_decoder_rounded_as_by_llama_cpp(name: str) -> None:
+    """All its matrices are, and it is compared like a precision."""
+    (row, _) = measure(tiny(language_model()), [name])
+
+    decoder: Any = rounded_decoder(language_model(), name)
+    assert row.precision == name
     for matrix in (decoder.words.table.weight, *(layer.up.weight for layer in decoder.layers)):
-        assert torch.equal(matrix, q4_0.rounded(matrix).to(matrix.dtype))
+        assert torch.equal(matrix, FORMATS[name](matrix).to(matrix.dtype))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.agreement.q4_0 import rounded
+from benchmarks.agreement.llama_cpp import q4_0
 from prelim.decoders import empty_decoder
 from prelim.decoders.four_bits import Int4DynamicEmbedding, Int4DynamicLinear
 from prelim.decoders.weights_file import let_go, materialize, read_weights, write_weights
@@ -34,7 +34,7 @@ def test_the_error_is_smaller_than_that_of_llama_cpp(outlier: float) -> None:
     """With fewer bits a weight, also where one input's weights are large."""
     weight = torch.randn(200, 4 * GROUP, generator=torch.Generator().manual_seed(0))
     weight[:, 5] += outlier
-    ours, theirs = ((found - weight).square().mean() for found in (restored(weight), rounded(weight)))
+    ours, theirs = ((found - weight).square().mean() for found in (restored(weight), q4_0(weight)))
     assert ours < 0.95 * theirs
 
 
