@@ -26,6 +26,7 @@ TARGET ?= cpu
 BASE ?=
 BUNDLE ?= out/bundle
 SHORT_bulk = --images 300 --rounds 1
+PYTHON_VERSION ?= 3.11
 UV_VERSION = 0.13.9
 
 BIN = .venv/bin
@@ -43,12 +44,12 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-hosts test-bulk test-faults fuzz-coverage soak overload test-exhaustive
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-platforms test-hosts test-bulk test-faults fuzz-coverage soak overload test-exhaustive
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
 
-install: $(INSTALLED)  ## install all dependencies into .venv (TORCH=auto|cuda|cpu)
+install: $(INSTALLED)  ## install all dependencies into .venv (TORCH=auto|cuda|cpu, PYTHON_VERSION=3.11|3.12|3.13)
 
 # Installs again where TORCH is given and is not the choice that was installed.
 ifeq ($(filter file,$(origin TORCH)),)
@@ -57,9 +58,9 @@ ifneq ($(TORCH),$(shell cat $(INSTALLED) 2>/dev/null))
 endif
 endif
 
-# uv finds Python 3.11, or fetches it, whatever Python runs this.
+# uv finds that Python, or fetches it, whatever Python runs this.
 $(INSTALLED): requirements.lock requirements-cpu.lock pyproject.toml client/pyproject.toml launcher/install.py
-	@$(PYTHON) launcher/install.py $(TORCH) $(UV_VERSION)
+	@$(PYTHON) launcher/install.py $(TORCH) $(UV_VERSION) $(PYTHON_VERSION)
 	@echo $(TORCH) > $@
 
 # A small language model that produces real text, for tests; and the pretrained encoder of the demo model.
@@ -171,12 +172,14 @@ validate-data: $(INSTALLED)  ## check DATA (FORMAT=name) before training; page i
 UNSERVED = torch-model-archiver anyio click h11 hf-xet httpcore2 httpx2 huggingface-hub truststore \
 	contourpy cycler fonttools kiwisolver pyparsing \
 	asn1crypto dnspython email-validator markdown-it-py mdurl pygments rich
+# The first lock holds on every platform; images are of Debian 12 on x86-64.
 COMPILE = build/uv/bin/uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-header --quiet
 locks: $(INSTALLED)  ## regenerate all lock files from pyproject.toml
-	$(COMPILE) --all-extras --group dev --no-emit-package openvino-telemetry -o requirements.lock
-	$(COMPILE) --extra serve --extra bridge --constraints requirements.lock --no-annotate \
-		$(UNSERVED:%=--no-emit-package %) -o deploy/image/gpu.lock
+	$(COMPILE) --universal --all-extras --group dev --no-emit-package openvino-telemetry -o requirements.lock
+	$(COMPILE) --python-platform x86_64-manylinux_2_36 --extra serve --extra bridge --constraints requirements.lock \
+		--no-annotate $(UNSERVED:%=--no-emit-package %) -o deploy/image/gpu.lock
 	$(BIN)/python -m deploy.locks
+	$(BIN)/python -m deploy.platforms
 
 # Files that look random (locks, data) are not searched, nor is anything searched for words: the name of a secret or of
 # a password file is not a secret. What remains are keys and tokens of known formats, and passwords in URLs.
@@ -236,6 +239,9 @@ test-deploy: $(HELM)  ## Helm chart, KServe's manifests, units of systemd, sandb
 	launcher/install_debian.sh "/usr/bin/systemd-analyze /usr/bin/bwrap" "systemd bubblewrap"
 	$(BIN)/python -m pytest -m deploy tests/deploy
 	$(BIN)/python -m pytest tests/model_src/images/test_sandbox.py
+
+test-platforms: $(INSTALLED)  ## every locked package has a wheel for Linux on x86-64 and aarch64 and for macOS, for Python 3.11 to 3.13
+	$(BIN)/python -m deploy.platforms
 
 test-hosts: $(INSTALLED)  ## several hosts in network namespaces: one is lost and comes back; throughput of two. Needs root, ten minutes
 	launcher/install_debian.sh "/usr/sbin/nginx /usr/sbin/ip" "nginx-light iproute2"

@@ -1,8 +1,8 @@
 """Install all dependencies into .venv; run by `make install` with any Python, so only with its standard library.
 
-python launcher/install.py auto|cuda|cpu VERSION_OF_UV
+python launcher/install.py auto|cuda|cpu VERSION_OF_UV VERSION_OF_PYTHON
 
-cuda : everything in requirements.lock
+cuda : everything in requirements.lock that is for this platform
 cpu  : without CUDA. PyTorch comes from its index of CPU builds if that can be reached within seconds; otherwise the
        locked build is taken with those CUDA libraries that it needs to be imported.
 auto : cuda if the machine has an NVIDIA GPU, otherwise cpu
@@ -33,12 +33,12 @@ CUDA = re.compile(NEVER_ON_CPU.pattern + "|nvidia-.*")
 
 def main() -> int:
     """Make both environments and fill .venv; the exit code."""
-    wanted, version = sys.argv[1:]
+    wanted, version, python = sys.argv[1:]
     if wanted not in ("auto", "cuda", "cpu"):
         print(f"TORCH is {wanted!r}; allowed: auto, cuda, cpu", file=sys.stderr)
         return 2
     try:
-        make_environments(version)
+        make_environments(version, python)
         fill_environment(wanted)
         compile_bytecode(PYTHON, ROOT / ".venv" / "lib")
     except subprocess.CalledProcessError as error:
@@ -51,15 +51,15 @@ def main() -> int:
     return 0
 
 
-def make_environments(version: str) -> None:
-    """Make build/uv and .venv; uv finds Python 3.11, or fetches it, regardless of the Python that runs this.
+def make_environments(version: str, python: str) -> None:
+    """Make build/uv and .venv; uv finds the wanted Python, or fetches it, regardless of the Python that runs this.
 
     What these commands print is shown only if they fail: Python's own modules answer Ctrl-C with a traceback.
     """
     for command in (
         [sys.executable, "-m", "venv", str(UV.parent)],
         [str(UV / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"uv=={version}"],
-        [str(UV / "uv"), "venv", "--quiet", "--allow-existing", "--python", "3.11", ".venv"],
+        [str(UV / "uv"), "venv", "--quiet", "--allow-existing", "--python", python, ".venv"],
     ):
         subprocess.run(command, cwd=ROOT, check=True, stderr=subprocess.PIPE, text=True)
 

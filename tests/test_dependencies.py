@@ -36,9 +36,13 @@ LAZILY = {LIBRARY: ("serve", "train", "openvino")}
 OWN_ENVIRONMENT = ("benchmarks/decode/peers", "benchmarks/encoder/peers")
 """Compared engines; peers.in and peers_llama.in next to them are their requirements."""
 OWN = {"prelim", "prelim_client", *(folder for folder in INSTALLED_WITH if "/" not in folder)}
-SAME_MODULES = {"onnxruntime": "onnxruntime-gpu"}
-"""The builds of ONNX Runtime; `make install` replaces one by the other where there is no GPU."""
 DISTRIBUTIONS = packages_distributions()
+QUANTIZED_TENSORS = re.compile(
+    r"torch\.(quantize_per_|qu?int|qscheme|per_(tensor|channel)_|ao\.|quantization)"
+    r"|ops\.(quantized|fbgemm)|\.(dequantize|int_repr|q_scale|q_zero_point)\(\)|fbgemm",
+    re.IGNORECASE,
+)
+"""PyTorch's quantized tensors, of which it has announced the removal."""
 
 
 def normalize(name: str) -> str:
@@ -78,7 +82,6 @@ def undeclared(files: Iterable[Path], always: set[str], lazily: set[str]) -> set
             if package in sys.stdlib_module_names or package in OWN:
                 continue
             names = {normalize(name) for name in DISTRIBUTIONS.get(package, ())}
-            names |= {SAME_MODULES[name] for name in names if name in SAME_MODULES}
             if not names & (lazily if inside else always):
                 found.add(f"{path.relative_to(ROOT)}: {package}")
     return found
@@ -106,6 +109,19 @@ def test_the_audit_log_records_what_computes_a_report() -> None:
 def test_imports_of_the_client_are_declared() -> None:
     """Its own pyproject.toml has them, and they are few."""
     assert undeclared((ROOT / "client").rglob("*.py"), REQUIREMENTS["client"], REQUIREMENTS["client"]) == set()
+
+
+def test_nothing_needs_quantized_tensors_of_pytorch() -> None:
+    """Weights of few bits are ordinary tensors of integers with scales, and their kernels are ours."""
+    found = {
+        f"{path.relative_to(ROOT)}: {use[0]}"
+        for folder in (*INSTALLED_WITH, "client")
+        for path in (ROOT / folder).rglob("*.py")
+        for use in QUANTIZED_TENSORS.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert found == set()
+    assert QUANTIZED_TENSORS.search("torch.quantize_per_tensor(x, 0.1, 0, torch.qint8)")
+    assert QUANTIZED_TENSORS.search("torch.ops.quantized.linear_dynamic(x, packed)")
 
 
 def test_an_undeclared_import_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ Lock = dict[str, tuple[str, frozenset[str]]]
 def read_lock(*files: Path) -> Lock:
     """Package -> version and hashes."""
     text = "".join(file.read_text(encoding="utf-8") for file in files)
-    blocks = re.findall(r"(?m)^([\w.-]+)==(\S+) \\\n((?:    --hash=.*\n)+)", text)
+    blocks = re.findall(r"(?m)^([\w.-]+)==(\S+)(?: ; .*)? \\\n((?:    --hash=.*\n)+)", text)
     return {name: (version, frozenset(re.findall(r"sha256:\w{64}", hashes))) for name, version, hashes in blocks}
 
 

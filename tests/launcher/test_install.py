@@ -43,8 +43,8 @@ def test_choice_and_size_are_printed(
     """What is installed follows from the GPU, the index and TORCH, and is said before it begins."""
     wanted, gpu, reachable, said = case
     calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr("sys.argv", ["install.py", wanted, "0"])
-    monkeypatch.setattr(install, "make_environments", lambda _: None)
+    monkeypatch.setattr("sys.argv", ["install.py", wanted, "0", "3.11"])
+    monkeypatch.setattr(install, "make_environments", lambda *_: None)
     monkeypatch.setattr(install, "has_gpu", lambda: gpu)
     monkeypatch.setattr(install, "answers", lambda _: reachable)
     monkeypatch.setattr(install, "install", lambda *arguments: calls.append(arguments))
@@ -71,7 +71,7 @@ def test_packages_are_installed_with_their_bytecode(package: str) -> None:
 
 def test_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """TORCH=gpu is answered with what is allowed."""
-    monkeypatch.setattr("sys.argv", ["install.py", "gpu", "0"])
+    monkeypatch.setattr("sys.argv", ["install.py", "gpu", "0", "3.11"])
 
     assert install.main() == 2
     assert "allowed: auto, cuda, cpu" in capsys.readouterr().err
@@ -80,10 +80,10 @@ def test_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_interrupt_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C says how to go on; `make` then does not take the environment for a finished one."""
 
-    def interrupt(_: str) -> None:
+    def interrupt(*_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sys.argv", ["install.py", "auto", "0"])
+    monkeypatch.setattr("sys.argv", ["install.py", "auto", "0", "3.11"])
     monkeypatch.setattr(install, "make_environments", interrupt)
 
     assert install.main() == 130
