@@ -1,5 +1,6 @@
 """Decodes as on another processor."""
 
+import importlib
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,8 @@ from prelim.kernels.instructions import KNOWN, available, chosen, restricted_to
 @pytest.fixture
 def on_processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Products use the instructions of this name; what numba compiles around them stays that of the machine."""
+    # Once imported, it does not restrict numba to this processor for all tests that follow.
+    importlib.import_module("prelim.kernels.kept")
 
     def use(name: str) -> None:
         one, ours = KNOWN[name], chosen()
