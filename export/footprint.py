@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from prelim.archive.encoder_config import INT8
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.cross_attention import CrossAttentionDecoder
 from prelim.decoders.four_bits import Int4DynamicEmbedding, Int4DynamicLinear
@@ -76,7 +77,7 @@ def footprint(config: ModelConfig, network: Network) -> Footprint:
     prefix = 1 if apart else encoded.tokens + 1
     networks = [network.vision, network.connector]
     return Footprint(
-        encoder=_vision_bytes(config, network.vision) + _bytes(network.connector),
+        encoder=_encoder_bytes(config, network),
         decoder=sum(sizes),
         packed=step_bytes,
         largest=max([*sizes, *(_tensor(t) for part in networks for t in part.state_dict().values())]),
@@ -100,11 +101,15 @@ def _matrices(decoder: nn.Module) -> Iterator[nn.Module]:
             yield layer
 
 
-def _vision_bytes(config: ModelConfig, vision: nn.Module) -> int:
-    """Bytes of vision.onnx, whose matrices and filters have one byte a weight where its products are of 8 bits."""
-    if not config.served_encoder.is_quantized:
-        return _bytes(vision)
-    return sum(t.numel() if t.ndim > 1 else _tensor(t) for t in vision.state_dict().values())
+def _encoder_bytes(config: ModelConfig, network: Network) -> int:
+    """Bytes of vision.onnx and connector.onnx; matrices and filters have one byte a weight in products of 8 bits."""
+    encoder, parts = config.served_encoder, (network.vision, network.connector)
+    return sum(
+        sum(t.numel() if t.ndim > 1 else _tensor(t) for t in part.state_dict().values())
+        if precision == INT8
+        else _bytes(part)
+        for precision, part in zip(encoder.precisions.values(), parts, strict=True)
+    )
 
 
 def _bytes(module: nn.Module) -> int:

@@ -30,7 +30,7 @@ from export.choose_precision import choose_by, describe
 from export.export_onnx import export_onnx
 from export.reference import Reference, read_reference
 from prelim.archive.archive import CONFIDENCE, CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUFFIX, TOKENIZER, VISION
-from prelim.archive.encoder_config import AUTO, EXACT, EncoderConfig
+from prelim.archive.encoder_config import AUTO, EXACT, INT8, EncoderConfig
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
 from prelim.archive.model_config import ModelConfig
@@ -103,16 +103,17 @@ def write_model_files(settled: Settled, folder: Path) -> ModelConfig:
         export_onnx(
             insight, features.clone(), folder / f"{name}{INSIGHT_SUFFIX}", inputs="image_features", outputs=name
         )
-    encoder, measured = settled.encoder, None
+    encoder, of_vision, of_connector = settled.encoder, None, None
     if settled.reference is not None and encoder != EXACT:
-        encoder, measured = settle_encoder(model, encoder, settled.reference, settled.moments, folder)
-        if measured is not None:
-            print(describe_encoder(encoder, measured))
+        encoder, of_vision, of_connector = settle_encoder(model, encoder, settled.reference, settled.moments, folder)
     config = dataclasses.replace(
         write_decoder(model, folder, settled.moments),
         encoder=None if encoder == EXACT else encoder,
-        measured_encoder=measured,
+        measured_encoder=of_vision,
+        measured_connector=of_connector,
     )
+    for told in describe_encoder(config):
+        print(told)
     config.write(folder / CONFIG)
     model.tokenizer.save(str(folder / TOKENIZER))
     if model.gate is not None:
@@ -167,9 +168,10 @@ def settle_precision(model: Model, images: Path | None) -> Settled:
             f"precision is {AUTO}, but confidence.json is of one precision; name that, or remove the file"
         )
     measured = auto or (images is not None and named != "fp32" and model.confidence is None)
-    if not measured and encoder.precision not in (AUTO, "int8") and (images is None or encoder == EXACT):
+    needing = [f"encoder.{name}: {given}" for name, given in encoder.precisions.items() if given in (AUTO, INT8)]
+    if not measured and not needing and (images is None or encoder == EXACT):
         return Settled(model, encoder)
-    what = f"precision: {AUTO}" if auto else f"encoder.precision: {encoder.precision}"
+    what = f"precision: {AUTO}" if auto else needing[0] if needing else "rounding"
     reference = read_reference(model, images, what)
     if not measured:
         return Settled(model, encoder, reference)
@@ -242,8 +244,7 @@ def _copy_terms(config: ModelConfig, model_folder: Path, extra: Path) -> None:
 def _describe_figures(config: ModelConfig) -> str:
     """The section `precision` of the model card; empty where packaging has measured nothing."""
     told = [] if config.chosen_precision is None else [describe(config.chosen_precision)]
-    if config.measured_encoder is not None:
-        told.append(describe_encoder(config.served_encoder, config.measured_encoder))
+    told += describe_encoder(config)
     return "\n\n".join(told) + "\n" if told else ""
 
 

@@ -90,6 +90,7 @@ class ReportHandler:
             instructions=generator.instructions or NONE,
             cache_mb=round(generator.max_cache_mb),
             columns_per_slot=generator.max_columns,
+            encoded_together=generator.encoded_together,
             deadline_s=self.settings.deadline_s,
             sandbox="bubblewrap" if DECODING.is_sandboxed else "none",
             audit="off" if self.auditor is None else "on",

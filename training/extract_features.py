@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from prelim.archive.archive import VISION, Archive
 from prelim.decoders.weights_file import write_weights
-from prelim.encoding.vision_session import open_vision
+from prelim.encoding.network_session import open_vision
 from prelim.errors import InputError, PrelimError
 from prelim.images.preprocess import preprocess
 from terminal.arguments import CommandLine, positive

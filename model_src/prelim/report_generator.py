@@ -106,8 +106,7 @@ class ReportGenerator:
         self.not_compiled = decoder.not_compiled
         compiled_to = instructions.chosen() if self.not_compiled is None else None
         self.instructions = None if compiled_to is None else compiled_to.name
-        measured = (self.config.chosen_precision, self.config.measured_encoder)
-        self.other_family = next((one.family for one in measured if one is not None and one.family != family()), None)
+        self.other_family = next((other for other in self.config.families if other != family()), None)
         self._engine: Engine[PendingReport] = Engine(
             decoder,
             slots=slots,
@@ -135,6 +134,11 @@ class ReportGenerator:
     def image_features_shape(self) -> tuple[int, ...]:
         """Shape of the features that a client can send instead of an image."""
         return self._images.image_features_shape
+
+    @property
+    def encoded_together(self) -> int:
+        """Largest number of images that are encoded together."""
+        return self._images.together
 
     @property
     def takes_prompts(self) -> bool:

@@ -1,6 +1,7 @@
 """The precision of the vision encoder: chosen by what a model writes, measured, and told."""
 
 import dataclasses
+import logging
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,12 +13,12 @@ import yaml
 from onnx import helper, numpy_helper
 
 from export import choose_encoder as module
-from export.choose_encoder import encode, settle_encoder, wanted_encoder
+from export.choose_encoder import connect, encode, settle_encoder, wanted_encoder
 from export.package import Settled, settle_precision, write_archive
-from export.quantize_vision import quantize_vision
+from export.quantize_network import quantize_network
 from export.reference import Reference, read_reference
-from prelim.archive.archive import VISION, read_archive
-from prelim.archive.encoder_config import AUTO, EXACT, RUNTIMES, EncoderConfig
+from prelim.archive.archive import CONNECTOR, VISION, read_archive
+from prelim.archive.encoder_config import AUTO, EXACT, PARTS, RUNTIMES, EncoderConfig
 from prelim.archive.manifest import write_manifest
 from prelim.archive.model_config import ModelConfig
 from prelim.encoding.onnx_session import Array
@@ -53,7 +54,7 @@ def reference(model: Model, images: Path) -> Reference:
 def quantized(tiny_archive: Path, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its vision encoder with products of 8 bits."""
     path = tmp_path_factory.mktemp("quantized") / VISION
-    quantize_vision(tiny_archive / VISION, reference.pixel_values[::2], path, "openvino")
+    quantize_network(tiny_archive / VISION, reference.pixel_values[::2], path, "openvino")
     return path
 
 
@@ -84,7 +85,7 @@ def test_eight_bits_are_near(tmp_path: Path, reference: Reference, runtime: str)
     exact, rounded = tmp_path / VISION, tmp_path / "rounded.onnx"
     write_network(exact)
     pixels = reference.pixel_values
-    quantize_vision(exact, pixels, rounded, runtime)
+    quantize_network(exact, pixels, rounded, runtime)
 
     weights = [weight for weight in onnx.load(rounded).graph.initializer if len(weight.dims) > 1]
     assert {weight.data_type for weight in weights} == {onnx.TensorProto.INT8}
@@ -101,19 +102,33 @@ def test_eight_bits_in_any_order(quantized: Path, reference: Reference, runtime:
     assert np.array_equal(found, again[::-1])
 
 
+def test_the_log_is_as_before_a_network_that_cannot_be_rounded(tmp_path: Path) -> None:
+    """Warnings are left out only meanwhile, and what was left out before still is."""
+    write_network(tmp_path / VISION)
+    for disabled in (logging.NOTSET, logging.ERROR):
+        logging.disable(disabled)
+        try:
+            with pytest.raises(Exception, match="Invalid rank for input"):
+                quantize_network(tmp_path / VISION, np.zeros((1, 2), np.float32), tmp_path / "out.onnx", "openvino")
+            assert logging.root.manager.disable == disabled
+        finally:
+            logging.disable(logging.NOTSET)
+
+
 def test_quantizing_again_gives_the_same_bytes(tiny_archive: Path, quantized: Path, reference: Reference) -> None:
     """Archives are reproducible."""
     again = quantized.parent / "again.onnx"
-    quantize_vision(tiny_archive / VISION, reference.pixel_values[::2], again, "openvino")
+    quantize_network(tiny_archive / VISION, reference.pixel_values[::2], again, "openvino")
     weights = [file.read_bytes() for file in (quantized.with_name(f"{name}.data") for name in (VISION, again.name))]
     assert weights[0] == weights[1]
 
 
 @pytest.fixture
 def exported(tiny_archive: Path, tmp_path: Path) -> Path:
-    """A folder with vision.onnx."""
-    for name in (VISION, f"{VISION}.data"):
-        (tmp_path / name).write_bytes((tiny_archive / name).read_bytes())
+    """A folder with both networks."""
+    for name in (VISION, CONNECTOR):
+        for file in (name, f"{name}.data"):
+            shutil.copyfile(tiny_archive / file, tmp_path / file)
     return tmp_path
 
 
@@ -133,7 +148,7 @@ def test_the_first_that_changes_little_is_taken(
     monkeypatch.setattr(module, "encode", changed)
     monkeypatch.setattr(module, "FASTEST_FIRST", {module.family(): {"openvino": order}})
 
-    settled, measured = settle_encoder(model, EncoderConfig("openvino", AUTO), reference, None, exported)
+    settled, measured, _ = settle_encoder(model, EncoderConfig("openvino", AUTO), reference, None, exported)
 
     assert settled == EncoderConfig("openvino", [*order, "fp32"][spoiled])
     assert measured is not None
@@ -142,9 +157,36 @@ def test_the_first_that_changes_little_is_taken(
     assert ((exported / VISION).read_bytes() == before) == (spoiled > 0)
 
 
+@pytest.mark.parametrize("spoiled", [0, 1, 2])
+def test_the_connector_is_chosen_apart(
+    model: Model, reference: Reference, exported: Path, monkeypatch: pytest.MonkeyPatch, spoiled: int
+) -> None:
+    """By the same rule, after the encoder, whose file stays; by what the decoder reads."""
+    order = ("int8", "bf16")
+    before = [(exported / name).read_bytes() for name in (VISION, CONNECTOR)]
+
+    def changed(path: Path, encoder: EncoderConfig, image_features: Array) -> Array:
+        found = connect(path, EXACT, image_features)
+        return -found if encoder.connector in order[:spoiled] else found
+
+    monkeypatch.setattr(module, "LIMIT", 0.5)
+    monkeypatch.setattr(module, "connect", changed)
+    monkeypatch.setattr(module, "FASTEST_FIRST", {module.family(): {"openvino": order}})
+
+    settled, _, measured = settle_encoder(model, EncoderConfig("openvino", connector=AUTO), reference, None, exported)
+
+    assert settled == EncoderConfig("openvino", connector=[*order, "fp32"][spoiled])
+    assert measured is not None
+    assert [*measured.changed] == [*measured.together] == [*measured.embeds] == [*order[: spoiled + 1]]
+    assert measured.features == {}
+    assert all((share > 0.5) == (precision in order[:spoiled]) for precision, share in measured.changed.items())
+    after = [(exported / name).read_bytes() for name in (VISION, CONNECTOR)]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, spoiled > 0]
+
+
 def test_an_archive_has_what_was_measured(tmp_path: Path, images: Path) -> None:
     """In model.yaml and in the card; its reports do not depend on neighbors."""
-    encoder = EncoderConfig("openvino", "int8")
+    encoder = EncoderConfig("openvino", "int8", "int8")
     folder = write_tiny_model(tmp_path / "mine", dataclasses.replace(CONFIG, encoder=encoder))
     (folder / MODEL_CARD).write_text("# Mine\n", encoding="utf-8")
 
@@ -155,8 +197,10 @@ def test_an_archive_has_what_was_measured(tmp_path: Path, images: Path) -> None:
         card = archive.read(MODEL_CARD).decode()
     assert config.encoder == encoder
     assert config.measured_encoder is not None
-    assert config.measured_encoder.features.keys() == {"int8"}
-    assert "runs in openvino int8" in card
+    assert config.measured_connector is not None
+    assert config.measured_encoder.features.keys() == config.measured_connector.embeds.keys() == {"int8"}
+    assert "vision encoder runs in openvino int8" in card
+    assert "connector runs in openvino int8" in card
     requests = [ReportRequest(image=png(seed)) for seed in range(3)]
     generator = ReportGenerator.load(path)
     together = generator.generate(requests)
@@ -169,7 +213,7 @@ def test_an_archive_has_what_was_measured(tmp_path: Path, images: Path) -> None:
 
 
 def test_auto_covers_the_encoder(model: Model) -> None:
-    """Unless model.yaml names one, or a gate or a calibration is of features in fp32."""
+    """And the connector, unless model.yaml names one, or a gate or a calibration is of what fp32 gives."""
 
     def choose(**values: object) -> EncoderConfig:
         config = dataclasses.replace(
@@ -177,18 +221,22 @@ def test_auto_covers_the_encoder(model: Model) -> None:
         )
         return wanted_encoder(dataclasses.replace(model, config=config, **values))
 
-    assert choose() == choose(precision=AUTO, gate=object()) == choose(precision=AUTO, encoder=EXACT) == EXACT
-    assert choose(precision=AUTO) == EncoderConfig(precision=AUTO)
+    assert choose() == choose(precision=AUTO, encoder=EXACT) == choose(precision=AUTO, confidence=object()) == EXACT
+    assert choose(precision=AUTO) == EncoderConfig(precision=AUTO, connector=AUTO)
+    assert choose(precision=AUTO, gate=object()) == EncoderConfig(connector=AUTO)
+    with pytest.raises(ArchiveError, match=r"connector is int8, but confidence\.json is of a connector in fp32"):
+        choose(encoder=EncoderConfig(connector="int8"), confidence=object())
     with pytest.raises(ArchiveError, match=r"encoder\.precision is auto, but gate\.safetensors is of one precision"):
         choose(encoder=EncoderConfig("openvino", AUTO), gate=object())
 
 
 def test_eight_bits_need_images(model: Model) -> None:
     """Their scales are those of images; bf16 has none, and is not measured without them."""
-    for precision in ("int8", AUTO):
-        config = dataclasses.replace(CONFIG, encoder=EncoderConfig("openvino", precision))
-        with pytest.raises(ArchiveError, match=rf"encoder\.precision: {precision} needs .* --images FOLDER"):
-            settle_precision(dataclasses.replace(model, config=config), None)
+    for part in PARTS:
+        for precision in ("int8", AUTO):
+            config = dataclasses.replace(CONFIG, encoder=EncoderConfig("openvino", **{part: precision}))
+            with pytest.raises(ArchiveError, match=rf"encoder\.{part}: {precision} needs .* --images FOLDER"):
+                settle_precision(dataclasses.replace(model, config=config), None)
     named = dataclasses.replace(model, config=dataclasses.replace(CONFIG, encoder=EncoderConfig("openvino", "bf16")))
     assert settle_precision(named, None) == Settled(named, EncoderConfig("openvino", "bf16"))
 
@@ -197,7 +245,8 @@ def test_an_archive_has_one_precision(tiny_archive: Path, tmp_path: Path) -> Non
     """One that was edited is an error at its start."""
     folder = shutil.copytree(tiny_archive, tmp_path / "archive")
     config = ModelConfig.read(folder / "model.yaml")
-    dataclasses.replace(config, encoder=EncoderConfig(precision=AUTO)).write(folder / "model.yaml")
-    write_manifest(folder)
-    with pytest.raises(ArchiveError, match=r"encoder\.precision is auto; an archive has one"):
-        read_archive(folder)
+    for part in PARTS:
+        dataclasses.replace(config, encoder=EncoderConfig(**{part: AUTO})).write(folder / "model.yaml")
+        write_manifest(folder)
+        with pytest.raises(ArchiveError, match=rf"encoder\.{part} is auto; an archive has one"):
+            read_archive(folder)

@@ -33,6 +33,7 @@ class FakeGenerator:
         self.instructions: str | None = "avx2"
         self.other_family: str | None = None
         self.max_images = 4
+        self.encoded_together = 1
         self.takes_prompts = self.takes_messages = True
         self.accepts = ("indication", "age")
         self.max_columns, self.max_cache_mb = 2560, 7.5

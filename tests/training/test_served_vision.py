@@ -11,7 +11,7 @@ from prelim.archive.archive import GATE, VISION, WEIGHTS
 from prelim.archive.encoder_config import AUTO, EXACT, EncoderConfig
 from prelim.decoders.weights_file import read_weights
 from prelim.encoding.gate import hash_encoder
-from prelim.encoding.vision_session import open_vision
+from prelim.encoding.network_session import open_vision
 from prelim.errors import ArchiveError
 from prelim.networks.model_folder import Model, hash_model, read_model_folder
 from tests.archives import write_files

@@ -15,7 +15,7 @@ from prelim.archive.archive import CONFIDENCE, GATE, VISION, Archive, read_archi
 from prelim.archive.encoder_config import AUTO
 from prelim.archive.model_config import ModelConfig
 from prelim.encoding.gate import mean_features
-from prelim.encoding.vision_session import Session, open_vision
+from prelim.encoding.network_session import ImageSession, open_vision
 from prelim.errors import ArchiveError, InputError
 from prelim.images.preprocess import preprocess
 from prelim.images.radiograph import InputConfig, Radiograph
@@ -79,14 +79,13 @@ def open_archive(path: Path) -> Iterator[Archive]:
 class ArchivedVision(nn.Module):
     """The vision encoder of an archive, run as it is served."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ImageSession) -> None:
         super().__init__()
         self._session = session
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """image_features of each image alone."""
-        images = pixel_values.cpu().numpy()
-        return torch.from_numpy(np.concatenate([self._session.run(image[None]) for image in images]))
+        return torch.from_numpy(self._session.run(pixel_values.cpu().numpy()))
 
 
 def served_vision(config: ModelConfig, vision: nn.Module, archive: Path | None) -> nn.Module:
@@ -100,7 +99,7 @@ def served_vision(config: ModelConfig, vision: nn.Module, archive: Path | None) 
     encoder = config.served_encoder
     if encoder.precision == AUTO:
         raise ArchiveError(f"encoder.precision is {AUTO}; gates and calibrations are of one precision: name it")
-    if not encoder.rounds:
+    if not encoder.of_features:
         return vision
     if archive is None:
         raise ArchiveError(
@@ -109,7 +108,7 @@ def served_vision(config: ModelConfig, vision: nn.Module, archive: Path | None) 
         )
     with open_archive(archive) as opened:
         path, found = opened.folder / VISION, opened.config.served_encoder
-        if found != encoder:
+        if found.of_features != encoder.of_features:
             raise ArchiveError(f"--archive {archive} has its encoder in {found}, model.yaml in {encoder}")
         session = open_vision(path, encoder, "cpu", torch.get_num_threads(), packed=True)
     archived, p = ArchivedVision(session), config.preprocess

@@ -73,7 +73,8 @@ def _archive(folder: Path, manifest: Manifest) -> Archive:
         if name not in manifest.files:
             raise ArchiveError(f"{folder} lacks {name}; build the archive with `make archive`")
     config = ModelConfig.read(folder / CONFIG)
-    for name, precision in (("precision", config.precision), ("encoder.precision", config.served_encoder.precision)):
+    of_encoder = {f"encoder.{name}": precision for name, precision in config.served_encoder.precisions.items()}
+    for name, precision in {"precision": config.precision, **of_encoder}.items():
         if precision == AUTO:
             raise ArchiveError(f"{folder / CONFIG}: {name} is {AUTO}; an archive has one, which packaging chooses")
     return Archive(folder, config, manifest.files, manifest.sha256)

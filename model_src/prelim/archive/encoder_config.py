@@ -1,4 +1,4 @@
-"""Section `encoder` of model.yaml: what runs vision.onnx on a CPU, and in what precision."""
+"""Section `encoder` of model.yaml: what runs vision.onnx and connector.onnx on a CPU, and in what precision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,11 +8,14 @@ from prelim.errors import ArchiveError
 AUTO = "auto"
 """The precision of a model folder whose archive gets the fastest one that keeps what the model writes."""
 
+INT8 = "int8"
+"""The precision whose scales are in the network's file."""
+
 RUNTIMES: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("fp32", "int8"),
     "openvino": ("fp32", "bf16", "int8"),
 }
-"""What can run vision.onnx -> its precisions. On a GPU ONNX Runtime runs the same file."""
+"""What can run a network -> its precisions. On a GPU ONNX Runtime runs the same files."""
 
 FASTEST_FIRST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "x86-64 with AVX512-VNNI": {"onnxruntime": ("int8",), "openvino": ("int8", "bf16")},
@@ -33,37 +36,45 @@ class EncoderConfig:
     """Section `encoder` of model.yaml.
 
     runtime   : a key of RUNTIMES. "openvino" must be installed where the archive is served
-    precision : one of the runtime's, or AUTO, which packaging replaces by one. "int8": products of 8 bits by scales
-                that packaging has measured, in vision.onnx itself; all else is in fp32, or in OpenVINO in bf16 where
-                the processor has it
+    precision : of the vision encoder: one of the runtime's, or AUTO, which packaging replaces by one. "int8": products
+                of 8 bits by scales that packaging has measured, in vision.onnx itself; all else is in fp32, or in
+                OpenVINO in bf16 where the processor has it
+    connector : the same of connector.onnx; in "fp32" it runs in ONNX Runtime, whatever runs the encoder
 
     Raises ArchiveError for a value that is not allowed.
     """
 
     runtime: str = "onnxruntime"
     precision: str = "fp32"
+    connector: str = "fp32"
 
     def __post_init__(self) -> None:
         if self.runtime not in RUNTIMES:
             raise ArchiveError(f"encoder.runtime is {self.runtime!r}; allowed: {', '.join(RUNTIMES)}")
-        if self.precision not in (allowed := (*RUNTIMES[self.runtime], AUTO)):
-            raise ArchiveError(
-                f"encoder.precision is {self.precision!r}; allowed with {self.runtime}: {', '.join(allowed)}"
-            )
+        for name, given in self.precisions.items():
+            if given not in (allowed := (*RUNTIMES[self.runtime], AUTO)):
+                raise ArchiveError(f"encoder.{name} is {given!r}; allowed with {self.runtime}: {', '.join(allowed)}")
 
     @property
-    def is_quantized(self) -> bool:
-        """Whether vision.onnx has weights of 8 bits."""
-        return self.precision == "int8"
+    def of_features(self) -> dict[str, str]:
+        """What image_features are of besides weights, for what is fitted to them; empty where they are fp32's."""
+        return {} if self.precision in ("fp32", AUTO) else {"runtime": self.runtime, "precision": self.precision}
 
     @property
-    def rounds(self) -> bool:
-        """Whether image_features are not those of fp32, so that what is fitted to them must be fitted to these."""
-        return self.precision not in ("fp32", AUTO)
+    def precisions(self) -> dict[str, str]:
+        """The precisions of both networks, by the name of their field."""
+        return {name: getattr(self, name) for name in PARTS}
+
+    def is_exact(self, part: str) -> bool:
+        """Whether a network runs as it does in a model that says nothing of its encoder; `part` is one of PARTS."""
+        return self.precisions[part] == "fp32" and (part == "connector" or self.runtime == EXACT.runtime)
 
     def __str__(self) -> str:
         return f"{self.runtime} {self.precision}"
 
+
+PARTS = ("precision", "connector")
+"""Fields with the precision of a network."""
 
 EXACT = EncoderConfig()
 """What runs the encoder of a model that says nothing of it."""

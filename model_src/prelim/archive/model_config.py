@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +60,15 @@ class ChosenPrecision:
 
 
 @dataclass(frozen=True)
-class MeasuredEncoder:
-    """Section `measured_encoder` of an archive's model.yaml: what an encoder that is not in fp32 changes.
+class MeasuredPart:
+    """Sections `measured_encoder` and `measured_connector` of an archive's model.yaml: what one not in fp32 changes.
 
     family   : the kind of processor that it was measured on, of `prelim.kernels.family`
     images, tokens : images that fp32 wrote for, and all tokens of these texts
-    changed  : precision -> share of the tokens that it changes, of those that were tried
-    together : the same with the decoder in its own precision, too
-    features : precision -> largest change of image_features, relative to the largest of them
+    changed  : precision -> share of the tokens that it changes, of those that were tried, all else in fp32
+    together : the same with the decoder in its own precision, too, and for the connector with the encoder in its own
+    features : precision -> largest change of image_features, relative to the largest of them; empty for the connector
+    embeds   : precision -> the same of what the decoder reads, image_embeds; of all that is not in fp32 before it
     """
 
     family: str
@@ -75,7 +76,8 @@ class MeasuredEncoder:
     tokens: int
     changed: Mapping[str, float]
     together: Mapping[str, float]
-    features: Mapping[str, float]
+    features: Mapping[str, float] = field(default_factory=dict)
+    embeds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ class ModelConfig:
     precision    : one of PRECISIONS: in what an archive stores the decoder's weights, and the server computes with
                    them; or AUTO, which packaging replaces by one
     chosen_precision : how it did, in archives
-    encoder      : what runs the vision encoder on a CPU; None: EXACT, and with `precision` AUTO what packaging chooses
-    measured_encoder : what that changes, in archives whose encoder is not EXACT
+    encoder      : what runs vision encoder and connector on a CPU; None: EXACT, and with `precision` AUTO what
+                   packaging chooses
+    measured_encoder, measured_connector : what that changes, in archives where they are not in fp32
     prompt       : the words that the decoder reads before it writes, and the place of the image among them
     confirm_below : of models with confidence.json: sentences with a lower confidence are to be confirmed. At 0.9 these
                    are 90 % of the wrong ones
@@ -118,7 +121,8 @@ class ModelConfig:
     precision: str = "fp32"
     chosen_precision: ChosenPrecision | None = None
     encoder: EncoderConfig | None = None
-    measured_encoder: MeasuredEncoder | None = None
+    measured_encoder: MeasuredPart | None = None
+    measured_connector: MeasuredPart | None = None
     prompt: PromptConfig | None = None
     confirm_below: float = 0.9
     output: OutputConfig | None = None
@@ -136,8 +140,14 @@ class ModelConfig:
 
     @property
     def served_encoder(self) -> EncoderConfig:
-        """What runs the vision encoder."""
+        """What runs vision encoder and connector."""
         return self.encoder or EXACT
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The kinds of processors that precisions were measured on."""
+        measured = (self.chosen_precision, self.measured_encoder, self.measured_connector)
+        return tuple(part.family for part in measured if part is not None)
 
     @classmethod
     def read(cls, path: Path) -> "ModelConfig":
@@ -190,7 +200,8 @@ _OPTIONAL: dict[str, Any] = {
     "chosen_precision": ChosenPrecision,
     "output": OutputConfig,
     "encoder": EncoderConfig,
-    "measured_encoder": MeasuredEncoder,
+    "measured_encoder": MeasuredPart,
+    "measured_connector": MeasuredPart,
 }
 
 

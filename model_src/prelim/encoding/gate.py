@@ -165,8 +165,8 @@ def hash_encoder(config: ModelConfig, weights: Mapping[str, Tensor]) -> bytes:
     given = {f.name: getattr(config.preprocess, f.name) for f in fields(config.preprocess)}
     changed = {f.name: given[f.name] for f in fields(config.preprocess) if given[f.name] != f.default}
     described = {"vision": config.vision, "preprocess": changed, "render": config.input.render}
-    if config.served_encoder.rounds:
-        described["encoder"] = vars(config.served_encoder)
+    if rounded := config.served_encoder.of_features:
+        described["encoder"] = rounded
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name, tensor in sorted(weights.items()):
         if name.startswith("vision."):

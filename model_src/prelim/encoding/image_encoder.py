@@ -1,7 +1,7 @@
 """From an image, or a client's features of one, to what the decoder reads: bytes -> image_embeds."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from torch import Tensor
 from prelim.archive.archive import CONNECTOR, INSIGHT_SUFFIX, VISION, Archive
 from prelim.encoding.feature_cache import Encoded, FeatureCache, digest_of
 from prelim.encoding.gate import archived_gate, pool
+from prelim.encoding.network_session import open_connector, open_vision
 from prelim.encoding.onnx_session import Array, OnnxSession
-from prelim.encoding.vision_session import open_vision
 from prelim.errors import InvalidOption, NonFiniteOutput
 from prelim.images.placement import Placement
 from prelim.images.preprocess import as_png, preprocess
@@ -38,7 +38,7 @@ class PreparedImage:
     warnings       : remarks of the reader of the file, and of the gate
     distance       : from the images of the training, by the gate; None without one
     placement      : where its picture is in the stored image; None for a client's features
-    preprocess, vision : seconds that reading and encoding took
+    preprocess, vision : seconds that reading and encoding took; of images that were encoded together, a share
     """
 
     pixel_values: Array | None = None
@@ -63,9 +63,9 @@ class ImageEncoder:
 
     def __init__(self, archive: Archive, device: str, threads: int, *, packed: bool) -> None:
         self._config = archive.config
-        path = archive.folder / VISION
-        self._vision = open_vision(path, archive.config.served_encoder, device, threads, packed=packed)
-        self._connector = OnnxSession(archive.folder / CONNECTOR, device, threads, packed=packed)
+        encoder = archive.config.served_encoder
+        self._vision = open_vision(archive.folder / VISION, encoder, device, threads, packed=packed)
+        self._connector = open_connector(archive.folder / CONNECTOR, encoder, device, threads, packed=packed)
         self._insights = {
             name.removesuffix(INSIGHT_SUFFIX): OnnxSession(archive.folder / name, device, threads)
             for name in archive.files
@@ -94,6 +94,11 @@ class ImageEncoder:
     def num_tokens(self) -> int:
         """Tokens of image_embeds."""
         return self._connector.output_shape[0]
+
+    @property
+    def together(self) -> int:
+        """Largest number of images that are encoded together."""
+        return self._vision.together
 
     def start(self, image: bytes | None, image_features: Array | None) -> Future[PreparedImage]:
         """Begin to `prepare`, one image after the other, in a thread that mostly waits for the process that decodes."""
@@ -143,16 +148,19 @@ class ImageEncoder:
             pixel_values = preprocess(read_radiograph(image, config.input), config.preprocess)
         return as_png(pixel_values, config.preprocess)
 
-    def embed(self, image: PreparedImage) -> Tensor:
+    def embed(self, image: PreparedImage, others: Iterable[PreparedImage] = ()) -> Tensor:
         """Compute image_embeds of an image, shape (num_tokens, decoder width).
 
-        One image at a time: the last bits of a network's output depend on how many images are in its batch, and on a
-        CPU a batch costs what its images cost.
+        others : images that come next, which are encoded with it as far as images are encoded together
+
+        Neither changes a bit: see `ImageSession`.
 
         Raises NonFiniteOutput for an image that becomes NaN or infinity, InvalidOption for such a client's features,
         UnlikeTraining as `Gate.check` does.
         """
-        self._encode(image)
+        if image.image_features is None:
+            waiting = [other for other in others if other.image_features is None and other is not image]
+            self._encode([image, *waiting[: self.together - 1]])
         features = _features(image)
         if np.isfinite(features).all():
             if self._gate is not None:
@@ -190,15 +198,15 @@ class ImageEncoder:
         """Empty the cache of features."""
         self._kept.clear()
 
-    def _encode(self, image: PreparedImage) -> None:
-        """Compute a view's image_features, and keep them for the next request with this image."""
-        if image.image_features is not None or image.pixel_values is None:
-            return
+    def _encode(self, images: Sequence[PreparedImage]) -> None:
+        """Compute image_features of images that have none, and keep them for the next requests with these images."""
         began = time.perf_counter()
-        image.image_features = self._vision.run(image.pixel_values[None])[0]
-        image.pixel_values, image.vision = None, time.perf_counter() - began
-        if np.isfinite(image.image_features).all():
-            self._kept.keep(image.digest, Encoded(image.image_features, image.warnings, image.placement))
+        features = self._vision.run(np.stack([_pixels(image) for image in images]))
+        took = time.perf_counter() - began
+        for image, found in zip(images, features, strict=True):
+            image.image_features, image.pixel_values, image.vision = found, None, took / len(images)
+            if np.isfinite(found).all():
+                self._kept.keep(image.digest, Encoded(found, image.warnings, image.placement))
 
     def _check(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""
@@ -218,6 +226,12 @@ class ImageEncoder:
                 f"image_features has a value of size {largest:.3g}; allowed: {-MAX_FEATURE:.0f} to {MAX_FEATURE:.0f}"
             )
         return features
+
+
+def _pixels(image: PreparedImage) -> Array:
+    if image.pixel_values is None:
+        raise RuntimeError("an image is encoded before it is read")
+    return image.pixel_values
 
 
 def _features(image: PreparedImage) -> Array:

@@ -53,6 +53,7 @@ class OnnxSession:
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArchiveError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
         self._input = inputs[0].name
+        self.input_shape: tuple[int, ...] = tuple(inputs[0].shape[1:])
         self.output_shape: tuple[int, ...] = tuple(outputs[0].shape[1:])
 
     def run(self, batch: Array) -> Array:

@@ -13,8 +13,8 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
 """Precision -> what OpenVINO computes in, apart from products of 8 bits that the file itself has."""
 
 
-class OpenVinoSession:
-    """A network exported by export.export_onnx, compiled for a batch of one: its bits are those of one image alone.
+class OpenVinoNetwork:
+    """A network exported by export.export_onnx, which can be compiled for batches of several sizes.
 
     path      : the .onnx file
     threads   : threads inside one operator
@@ -26,11 +26,11 @@ class OpenVinoSession:
 
     def __init__(self, path: Path, threads: int = 1, precision: str = "fp32") -> None:
         openvino = import_openvino()
-        core = openvino.Core()
+        self._core = openvino.Core()
         hint = _HINTS[precision]
-        if hint == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if hint == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             hint = "f32"
-        settings = {
+        self._settings = {
             "INFERENCE_PRECISION_HINT": hint,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
@@ -39,24 +39,34 @@ class OpenVinoSession:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            model = core.read_model(path)
+            self._model = self._core.read_model(path)
         except RuntimeError as error:
             raise ArchiveError(f"{path} cannot be loaded by OpenVINO: {error}") from error
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise ArchiveError(
-                f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs; expected one of each"
-            )
-        model.reshape([1, *list(model.inputs[0].partial_shape)[1:]])
-        self.output_shape: tuple[int, ...] = tuple(model.outputs[0].shape[1:])
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        given, found = self._model.inputs, self._model.outputs
+        if len(given) != 1 or len(found) != 1:
+            raise ArchiveError(f"{path} has {len(given)} inputs and {len(found)} outputs; expected one of each")
+
+    def compile(self, images: int = 1) -> "OpenVinoSession":
+        """The network for batches of so many images. Those compiled before stay, and have packed weights of their own.
+
+        Sizes that may vary would share these, but then bits depend on the size.
+        """
+        self._model.reshape([images, *list(self._model.inputs[0].partial_shape)[1:]])
+        shapes = (tuple(end.shape[1:]) for end in (self._model.inputs[0], self._model.outputs[0]))
+        return OpenVinoSession(self._core.compile_model(self._model, "CPU", self._settings), *shapes)
+
+
+class OpenVinoSession:
+    """A network that OpenVINO has compiled for batches of one size; see Session."""
+
+    def __init__(self, compiled: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
+        self.input_shape, self.output_shape = input_shape, output_shape
+        self._request = compiled.create_infer_request()
 
     def run(self, batch: Array) -> Array:
         """The network's output for a batch, its first dimension the batch in and out."""
-        return np.concatenate([self._run(batch[i : i + 1]) for i in range(len(batch))])
-
-    def _run(self, image: Array) -> Array:
-        self._request.infer([np.ascontiguousarray(image)])
-        # A copy, because the next image is written over it.
+        self._request.infer([np.ascontiguousarray(batch)])
+        # A copy, because the next batch is written over it.
         return self._request.get_output_tensor(0).data.astype(np.float32, copy=True)
 
 

@@ -1,7 +1,8 @@
 """What a report is asked for, and the report in the making, whose images are read and encoded in its slot."""
 
+import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -134,8 +135,9 @@ class PendingReport(DecodeRequest):
         """Whether all images have been read, or one cannot be."""
         return all(image.done() for image in self.being_read)
 
-    def embed(self) -> Tensor:
+    def embed(self, beside: Iterable[DecodeRequest] = ()) -> Tensor:
         """Encode the images once they are read. Raises InputError where one cannot be read or is refused."""
+        together = [self, *(request for request in beside if isinstance(request, PendingReport))]
         self.read()
         image_embeds = []
         for file, image in zip(self._files, self.being_read, strict=True):
@@ -144,11 +146,19 @@ class PendingReport(DecodeRequest):
             # Before it is encoded, which drops its pixels.
             if self.request.return_image and file is not None:
                 self.pictures = (*self.pictures, self.images.picture(prepared, file))
-            image_embeds.append(self.images.embed(prepared))
+            others = itertools.chain.from_iterable(request._unpictured for request in together)
+            image_embeds.append(self.images.embed(prepared, others))
         if self.request.return_attention:
             self.insights = self.images.insights(self.prepared[0])
         self.started = time.perf_counter()
         return torch.cat(image_embeds)
+
+    @property
+    def _unpictured(self) -> Iterator[PreparedImage]:
+        """Images that have been read, and of which no picture is wanted, which needs their pixels."""
+        for image in self.being_read:
+            if not self.request.return_image and image.done() and not image.exception():
+                yield image.result()
 
     @property
     def _files(self) -> tuple[bytes | None, ...]:

@@ -1,5 +1,6 @@
 """The record of one request, from entering the engine to leaving it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -57,10 +58,12 @@ class DecodeRequest:
         """Whether `embed` need not wait until its images are read."""
         return True
 
-    def embed(self) -> Tensor:
+    def embed(self, beside: Iterable["DecodeRequest"] = ()) -> Tensor:
         """The image_embeds; called once, after `read`, when there is a slot.
 
         A subclass may compute them here, and raise RequestError where that fails.
+
+        beside : requests that enter with it, whose turn is next: a subclass may do some of their work with its own
         """
         if self.image_embeds is None:
             raise ValueError("the request has no image_embeds, and its class computes none")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -24,8 +24,9 @@ from prelim.generation.selection import NextTokens, TokenSelection
 
 Request = TypeVar("Request", bound=DecodeRequest)
 
-READ_AHEAD = 2
-"""Waiting requests whose images are read while others are decoded; each holds its pixels."""
+READ_AHEAD = 4
+"""Waiting requests whose images are read while others are decoded; each holds its pixels. As many are encoded together.
+"""
 
 
 class Engine(Generic[Request]):
@@ -176,16 +177,21 @@ class Engine(Generic[Request]):
             if len(self._running) == self.slots or (self._running and not request.is_read):
                 break
             del self._waiting[request.request_id]
-            logits = isolate(partial(self._prefill, request))
+            logits = isolate(partial(self._prefill, request, self._next()))
             if isinstance(logits, RequestError):
                 self._end(request, logits)
             else:
                 self._running.append(request)
                 self._choose(len(self._running) - 1, logits)
 
-    def _prefill(self, request: Request) -> Tensor:
+    def _next(self) -> list[Request]:
+        """Requests that enter right after one that enters now: their images are read, and there are slots for them."""
+        free = self.slots - len(self._running) - 1
+        return list(takewhile(lambda waiting: waiting.is_read, islice(self._waiting.values(), free)))
+
+    def _prefill(self, request: Request, beside: Sequence[Request]) -> Tensor:
         """Read the prefix of a request into the next slot: logits of its first token, shape (1, 1, vocab_size)."""
-        image_embeds = request.embed()
+        image_embeds = request.embed(beside)
         if not image_embeds.isfinite().all():
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
         device, slot, prefix = self._decoder.device, len(self._running), len(request.prefix_ids)

@@ -91,8 +91,16 @@ def connect(model: Model, image_features: Tensor) -> list[Prefix]:
 
     image_features : Tensor, shape (images, num_tokens, width) or (images, width)
     """
+    return default_prefixes(model, model.network.connector(image_features))
+
+
+def default_prefixes(model: Model, image_embeds: Tensor) -> list[Prefix]:
+    """The prefix of each image, with the default prompt.
+
+    image_embeds : Tensor, shape (images, num_tokens, width)
+    """
     prompt = model.config.prompter(model.tokenizer).ids(None, None)
-    return [Prefix(embeds, prompt) for embeds in model.network.connector(image_features)]
+    return [Prefix(embeds, prompt) for embeds in image_embeds]
 
 
 @dataclass(frozen=True)

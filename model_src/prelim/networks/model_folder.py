@@ -108,8 +108,8 @@ def hash_model(folder: Path, config: ModelConfig) -> str:
     }
     if contents["output"] is not None:
         described["output"] = contents["output"]
-    if config.served_encoder.rounds:
-        described["encoder"] = vars(config.served_encoder)
+    if rounded := config.served_encoder.of_features:
+        described["encoder"] = rounded
     digest = hashlib.sha256(json.dumps(described | {"render": config.input.render}, sort_keys=True).encode())
     for name in (WEIGHTS, TOKENIZER, GATE):
         if (folder / name).is_file():

@@ -81,7 +81,7 @@ def test_an_unlike_image_is_refused_alone(tiny_archive: Path, tmp_path: Path, ga
 def seen_by(generator: ReportGenerator, image: bytes) -> Array:
     """image_features of a file, by the archive's own encoder."""
     prepared = generator._images.prepare(image, None)
-    generator._images._encode(prepared)
+    generator._images._encode([prepared])
     assert prepared.image_features is not None
     return prepared.image_features
 

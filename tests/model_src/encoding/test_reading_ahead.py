@@ -1,11 +1,14 @@
 """Images are read while other requests are decoded."""
 
 import threading
+from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
 
 from prelim.encoding import image_encoder
+from prelim.encoding.network_session import ImageSession
+from prelim.encoding.onnx_session import Array
 from prelim.errors import UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.images.input_config import InputConfig
@@ -78,3 +81,48 @@ def test_an_image_that_cannot_be_read_ends_its_request_alone(tiny_archive: Path,
 
     assert isinstance(done["broken"], UnreadableInput)
     assert {name for name, end in done.items() if isinstance(end, Report)} == {"fine", "next"}
+
+
+class Noting:
+    """A vision encoder for four images at a time that notes its batches."""
+
+    together = 4
+
+    def __init__(self, session: ImageSession) -> None:
+        self.output_shape = session.output_shape
+        self.sizes: list[int] = []
+        self._session = session
+
+    def run(self, batch: Array) -> Array:
+        """What the session gives."""
+        self.sizes.append(len(batch))
+        return self._session.run(batch)
+
+
+def test_images_that_have_been_read_are_encoded_together(tiny_archive: Path) -> None:
+    """Unless they cannot be read, or a picture of one is wanted; reports are what they are alone."""
+    requests = {
+        "first": ReportRequest(image=png(1), options=OPTIONS),
+        "broken": ReportRequest(image=png(2)[:-200], options=OPTIONS),
+        "pictured": ReportRequest(image=png(3), options=OPTIONS, return_image=True),
+        "last": ReportRequest(image=png(4), options=OPTIONS),
+    }
+    generator = ReportGenerator.load(tiny_archive, slots=len(requests))
+    noting = generator._images._vision = Noting(generator._images._vision)  # type: ignore[assignment]
+    for name, request in requests.items():
+        generator.add(name, request)
+        pending = generator._engine.find(name)
+        pending.read()
+        wait(pending.being_read)
+    done: dict[str, object] = {}
+    while generator.active:
+        done |= generator.step()
+
+    assert noting.sizes == [2, 1]
+    assert isinstance(done.pop("broken"), UnreadableInput)
+    generator.reset()
+    for name, report in done.items():
+        (alone,) = generator.generate([requests[name]])
+        assert isinstance(report, Report)
+        assert isinstance(alone, Report)
+        assert (report.token_ids, report.logprobs) == (alone.token_ids, alone.logprobs)

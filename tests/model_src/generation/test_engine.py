@@ -1,5 +1,7 @@
 """Properties of the in-flight batch."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,35 +80,41 @@ class Reading(DecodeRequest):
         """Whether it has arrived."""
         return self.arrived
 
-    def embed(self) -> Tensor:
-        """Return image_embeds."""
+    def embed(self, beside: Iterable[DecodeRequest] = ()) -> Tensor:
+        """Return image_embeds, and note whose images could have been encoded with it."""
         assert self.begun
+        self.beside = [*beside]
         return super().embed()
 
 
 def test_images_are_read_while_others_are_decoded() -> None:
-    """Those of the next requests; they enter in their order, once read, and nothing but they is waited for."""
+    """Those of the next requests; they enter in their order, once read, and nothing but they is waited for.
+
+    One whose image is read knows which enter with it, so that their images can be encoded together.
+    """
     options = GenerationOptions(max_new_tokens=9, min_new_tokens=9)
     batch = engine(tiny_decoder(), slots=4)
     batch.add({"running": request(tiny_image(0), options)})
     batch.step()
-    reading = {name: Reading(tiny_image(i), (BOS,), options) for i, name in enumerate("abc")}
+    names = "abcdef"[: READ_AHEAD + 1]
+    reading = {name: Reading(tiny_image(i), (BOS,), options) for i, name in enumerate(names)}
     batch.add(reading)
     batch.step()
-    assert [one.begun for one in reading.values()] == [True] * READ_AHEAD + [False] * (3 - READ_AHEAD)
+    assert [one.begun for one in reading.values()] == [True] * READ_AHEAD + [False]
     reading["b"].arrived = True
     batch.step()
     assert batch.running == {"running"}
     reading["a"].arrived = True
     batch.step()
     assert batch.running == {"running", "a", "b"}
+    assert (reading["a"].beside, reading["b"].beside) == ([reading["b"]], [])
 
     ended = []
     while batch.active:
         ended += [(key, len(batch.running)) for key in sorted(batch.step())]
 
-    assert ended == [("running", 2), ("a", 0), ("b", 0), ("c", 0)]
-    alone = {key: run(engine(tiny_decoder()), {"": request(tiny_image(i), options)})[""] for i, key in enumerate("abc")}
+    assert ended == [("running", 2), *((name, 0) for name in names)]
+    alone = {key: run(engine(tiny_decoder()), {"": request(tiny_image(i), options)})[""] for i, key in enumerate(names)}
     assert {key: [list(h.token_ids) for h in one.hypotheses] for key, one in reading.items()} == alone
 
 

@@ -11,21 +11,21 @@ from prelim.archive.archive import VISION
 from prelim.archive.encoder_config import AUTO, EXACT, FASTEST_FIRST, RUNTIMES, EncoderConfig
 from prelim.decoders.precision import FASTEST_FIRST as DECODERS
 from prelim.encoding import openvino_session
+from prelim.encoding.network_session import TOGETHER, ImageSession, open_vision
 from prelim.encoding.onnx_session import Array, OnnxSession
-from prelim.encoding.openvino_session import OpenVinoSession
-from prelim.encoding.vision_session import open_vision
+from prelim.encoding.openvino_session import OpenVinoNetwork
 from prelim.errors import ArchiveError
 
-IMAGES: Array = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).cumsum(2).astype(np.float32) / 8
+IMAGES: Array = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).cumsum(2).astype(np.float32) / 8
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1)])
 def test_openvino_computes_the_same(tiny_archive: Path, precision: str, tolerance: float) -> None:
     """The shape is that of ONNX Runtime, and the features are nearly those."""
     exact = OnnxSession(tiny_archive / VISION)
-    session = OpenVinoSession(tiny_archive / VISION, 1, precision)
+    session = OpenVinoNetwork(tiny_archive / VISION, 1, precision).compile(len(IMAGES))
     wanted, found = exact.run(IMAGES), session.run(IMAGES)
-    assert session.output_shape == exact.output_shape
+    assert (session.input_shape, session.output_shape) == (exact.input_shape, exact.output_shape)
     assert found.dtype == np.float32
     assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()
 
@@ -40,6 +40,35 @@ def test_features_are_those_of_an_image_alone(tiny_archive: Path, precision: str
     alone = [first.run(image[None])[0] for image in IMAGES]
     for batch in (second.run(IMAGES[::-1])[::-1], third.run(IMAGES)):
         assert np.array_equal(np.stack(alone), batch)
+    assert first.together in (1, TOGETHER)
+
+
+class Sums:
+    """A network that sums the values of an image, forward or backward, and notes its batches."""
+
+    input_shape, output_shape = (1000,), (1,)
+
+    def __init__(self, *, backward: bool = False) -> None:
+        self.sizes: list[int] = []
+        self._step = -1 if backward else 1
+
+    def run(self, batch: Array) -> Array:
+        """The sums of the images."""
+        self.sizes.append(len(batch))
+        return batch[:, :: self._step].cumsum(axis=1)[:, -1:]
+
+
+def test_images_are_together_where_no_bit_changes() -> None:
+    """In as few batches as there can be, but one by one where sums have another order together on this machine."""
+    images: Array = np.random.default_rng(1).normal(size=(7, 1000)).astype(np.float32)
+    for backward, sizes in ((False, [3, 3]), (True, [])):
+        alone, together = Sums(), Sums(backward=backward)
+        session = ImageSession(alone, together, 3)
+        alone.sizes.clear()
+        together.sizes.clear()
+        assert np.array_equal(session.run(images), Sums().run(images))
+        assert (together.sizes, session.together) == (sizes, 1 if backward else 3)
+        assert alone.sizes == [1] * (7 - sum(sizes))
 
 
 def test_openvino_is_for_archives_that_ask_for_it(tiny_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +98,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     """As with ONNX Runtime."""
     (tmp_path / VISION).write_bytes(b"no network")
     with pytest.raises(ArchiveError, match=r"vision\.onnx cannot be loaded by OpenVINO"):
-        OpenVinoSession(tmp_path / VISION)
+        OpenVinoNetwork(tmp_path / VISION)
 
 
 def test_choices() -> None:
@@ -82,4 +111,7 @@ def test_choices() -> None:
         EncoderConfig("tvm")
     with pytest.raises(ArchiveError, match=r"encoder\.precision is 'bf16'; allowed with onnxruntime: fp32, int8, auto"):
         EncoderConfig("onnxruntime", "bf16")
-    assert [EncoderConfig(precision=precision).rounds for precision in ("fp32", AUTO, "int8")] == [False, False, True]
+    with pytest.raises(ArchiveError, match=r"encoder\.connector is 'int4'; allowed with openvino: fp32, bf16, int8"):
+        EncoderConfig("openvino", connector="int4")
+    assert [bool(EncoderConfig(precision=precision).of_features) for precision in ("fp32", AUTO, "int8")] == [0, 0, 1]
+    assert EncoderConfig(connector="int8").of_features == {}

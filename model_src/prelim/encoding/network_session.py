@@ -1,0 +1,94 @@
+"""What runs vision.onnx and connector.onnx, as model.yaml says: images together where that changes no bit."""
+
+import math
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from prelim.archive.encoder_config import EncoderConfig
+from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.encoding.openvino_session import OpenVinoNetwork
+
+TOGETHER = 4
+"""Images that OpenVINO encodes faster together than one by one. ONNX Runtime does not (docs/decisions/0018, 0059)."""
+
+LARGEST_TOGETHER = 3 * 384**2
+"""Values of an image up to which several are encoded together. Larger ones have rows enough to keep a core busy alone,
+and several of them take gigabytes.
+"""
+
+
+class Session(Protocol):
+    """A network with one input and one output; the first dimension of both is the batch.
+
+    input_shape, output_shape : without the batch
+    """
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+    def run(self, batch: Array) -> Array:
+        """The network's output for a batch."""
+
+
+class ImageSession:
+    """A network whose output for an image has the same bits alone and in any batch, on this machine.
+
+    Several images are computed together only if noise has given the same bits so as one by one, at every place and with
+    other neighbors. Kernels choose the order of their sums by shapes and never by values, and among thousands of sums
+    of noise another order would show.
+
+    together : computes `size` images together, if that is proven; None: there is nothing to try
+    """
+
+    def __init__(self, alone: Session, together: Session | None = None, size: int = TOGETHER) -> None:
+        self.output_shape = alone.output_shape
+        self.together = 1
+        self._alone = self._several = alone
+        if together is not None and _same_bits(alone, together, size):
+            self.together, self._several = size, together
+
+    def run(self, batch: Array) -> Array:
+        """The network's output for a batch."""
+        whole = len(batch) - len(batch) % self.together
+        outputs = [self._several.run(batch[i : i + self.together]) for i in range(0, whole, self.together)]
+        outputs += [self._alone.run(image[None]) for image in batch[whole:]]
+        return np.concatenate(outputs)
+
+
+def open_vision(
+    path: Path, encoder: EncoderConfig, device: str = "cpu", threads: int = 1, *, packed: bool = False
+) -> ImageSession:
+    """The vision encoder of a file.
+
+    device : "cpu" or "cuda", where ONNX Runtime runs the file, whatever runs it on a CPU
+    packed : of OnnxSession; OpenVINO always has a copy of its own
+
+    Raises ArchiveError as the sessions do.
+    """
+    if encoder.runtime == "openvino" and device == "cpu":
+        network = OpenVinoNetwork(path, threads, encoder.precision)
+        alone = network.compile()
+        small = math.prod(alone.input_shape) <= LARGEST_TOGETHER
+        return ImageSession(alone, network.compile(TOGETHER) if small else None)
+    return ImageSession(OnnxSession(path, device, threads, packed=packed))
+
+
+def open_connector(
+    path: Path, encoder: EncoderConfig, device: str = "cpu", threads: int = 1, *, packed: bool = False
+) -> ImageSession:
+    """The connector of a file, for one image at a time; arguments and errors are those of `open_vision`."""
+    if encoder.runtime == "openvino" and not encoder.is_exact("connector") and device == "cpu":
+        return ImageSession(OpenVinoNetwork(path, threads, encoder.connector).compile())
+    return ImageSession(OnnxSession(path, device, threads, packed=packed))
+
+
+def _same_bits(alone: Session, together: Session, size: int) -> bool:
+    """Whether a batch gives images of noise the bits that they have alone; each image is at two places."""
+    shape = alone.input_shape
+    contrast = np.geomspace(1, 0.1, size, dtype=np.float32).reshape(-1, *[1] * len(shape))
+    noise = contrast * np.random.default_rng(0).standard_normal((size, *shape), dtype=np.float32)
+    wanted = np.concatenate([alone.run(image[None]) for image in noise])
+    orders = (slice(None), slice(None, None, -1))
+    return all(np.array_equal(together.run(noise[order]), wanted[order]) for order in orders)
