@@ -18,7 +18,7 @@ MINUTES ?= 60
 SECONDS ?= 600
 FUZZED ?= image dicom form json options grpc
 SHORT_decode = --shapes demo --peers generate --rounds 2
-SHORT_encoder = --encoders mobilenet --rounds 2
+SHORT_encoder = --encoders mobilenet --rounds 2 --no-compile
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
 SHORT_memory = --model models/demo --precision fp32 --rounds 1
 SHORT_agreement = models/demo --images 100
@@ -141,6 +141,7 @@ bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement ben
 
 # One benchmark, on an otherwise idle machine; BENCH is passed to its command line.
 bench-decode: $(PEERS) $(LLAMA_CPP)
+bench-encoder: $(PEERS)
 bench-agreement: $(SMOLLM2)
 bench-bulk: archive
 bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk: bench-%: $(INSTALLED)

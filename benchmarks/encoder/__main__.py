@@ -2,6 +2,7 @@
 
     python -m benchmarks.encoder                                       # all encoders, with their connectors
     python -m benchmarks.encoder --encoders biomedclip --batches 1 --rounds 3
+    python -m benchmarks.encoder --encoders biomedclip densenet --parts vision --no-compile   # docs/benchmarks.md
     python -m benchmarks.encoder --settings                            # ONNX Runtime's other settings as well
 
 Networks have their published size and random weights. export.package exports them once into build/bench; after a change
@@ -36,7 +37,7 @@ from benchmarks.models.random_model import write_random_model
 from benchmarks.models.real_models import sample_images
 from benchmarks.models.shapes import Shape
 from prelim.archive.archive import CONFIG, CONNECTOR, VISION
-from prelim.archive.encoder_config import EXACT, RUNTIMES, EncoderConfig
+from prelim.archive.encoder_config import EXACT, INT8, RUNTIMES, EncoderConfig
 from prelim.archive.model_config import ModelConfig
 from prelim.networks.agreement import read_pixels
 from prelim.networks.architectures.architecture import Network
@@ -46,7 +47,10 @@ from terminal.program import run_child, sign_of_life
 
 STORE = ROOT / "build" / "bench" / "encoders"
 PEERS = ROOT / "build" / "bench" / "bin" / "python"
-"""Of the environment that has NNCF."""
+"""Of the environment of the peers, which has NNCF."""
+
+NNCF = "nncf.xml"
+"""The vision encoder that NNCF has quantized; there is none without the environment of the peers."""
 
 CALIBRATED = 40
 """Images that a model is packaged with; half of them set scales of 8 bits."""
@@ -84,10 +88,24 @@ _DECODER = Shape(
 
 
 def export_networks(name: str, store: Path) -> Path:
-    """A folder with model.yaml, weights and exported networks; made if it does not exist."""
-    encoder, folder = ENCODERS[name], store / name
-    if all((folder / runtime / VISION).is_file() for runtime in RUNTIMES):
-        return folder
+    """A folder with model.yaml, weights and exported networks; what it lacks is made."""
+    folder = store / name
+    images = folder / "images"
+    if not images.is_dir():
+        _write_model(ENCODERS[name], folder, images, store)
+    config = ModelConfig.read(folder / CONFIG)
+    for served in (EXACT, *(EncoderConfig(runtime, INT8, INT8) for runtime in RUNTIMES)):
+        out = folder if served == EXACT else folder / served.runtime
+        if not (out / VISION).is_file():
+            dataclasses.replace(config, encoder=served).write(folder / CONFIG)
+            _export(folder, images, store, out)
+    if PEERS.is_file() and not (folder / NNCF).is_file():
+        _quantize_by_nncf(config, folder, images)
+    return folder
+
+
+def _write_model(encoder: PublishedEncoder, folder: Path, images: Path, store: Path) -> None:
+    """A model folder, and radiographs for its scales of 8 bits."""
     write_random_model(
         folder,
         encoder.system,
@@ -98,18 +116,10 @@ def export_networks(name: str, store: Path) -> Path:
         prompt=None,
         generation={"max_new_tokens": 1},
     )
-    config = ModelConfig.read(folder / CONFIG)
-    images = folder / "images"
-    images.mkdir(exist_ok=True)
-    _, files = sample_images(CALIBRATED)
+    files = sample_images(CALIBRATED)[1]
+    images.mkdir()
     for i, file in enumerate(files):
         (images / f"{i:03d}").write_bytes(file)
-    for served in (EXACT, *(EncoderConfig(runtime, "int8") for runtime in RUNTIMES)):
-        dataclasses.replace(config, encoder=served).write(folder / CONFIG)
-        _export(folder, images, store, folder if served == EXACT else folder / served.runtime)
-    config.write(folder / CONFIG)
-    _quantize_by_nncf(config, folder, files[::2])
-    return folder
 
 
 def _export(model: Path, images: Path, store: Path, folder: Path) -> None:
@@ -123,19 +133,30 @@ def _export(model: Path, images: Path, store: Path, folder: Path) -> None:
     packed.unlink()
 
 
-def _quantize_by_nncf(config: ModelConfig, folder: Path, files: Sequence[bytes]) -> None:
-    """nncf.xml, by the images that ours is calibrated with; none without the environment of the peers."""
-    if not PEERS.is_file():
-        return
+def _quantize_by_nncf(config: ModelConfig, folder: Path, images: Path) -> None:
+    """The vision encoder, by the images that ours is calibrated with."""
+    files = [image.read_bytes() for image in sorted(images.iterdir())[::2]]
     np.save(folder / "images.npy", read_pixels(config, files))
-    names = [folder / VISION, folder / "images.npy", folder / "nncf.xml"]
+    names = [folder / VISION, folder / "images.npy", folder / NNCF]
     command = [str(PEERS), str(Path(nncf.__file__)), *map(str, names)]
     with sign_of_life(f"quantizing {folder.name} with NNCF"):
         run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
-def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: int, *, settings: bool) -> dict[str, Any]:
-    """Measure; returns the content of encoder.json."""
+def bench(
+    names: Sequence[str],
+    parts: Sequence[str],
+    batches: Sequence[int],
+    rounds: int,
+    threads: int,
+    *,
+    settings: bool,
+    compiled: bool,
+) -> dict[str, Any]:
+    """Measure; returns the content of encoder.json.
+
+    settings, compiled : of `runners`
+    """
     machine = measure_machine(threads)
     record: dict[str, Any] = {
         "commit": commit(),
@@ -154,9 +175,17 @@ def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: in
         folder = export_networks(name, STORE)
         config, network = read_network(folder)
         side = config.preprocess.size
-        for part, file in PARTS.items():
-            others = _others(folder) if part == "vision" else {}
-            turns = runners(getattr(network, part), folder / file, threads, settings=settings, **others)
+        for part in parts:
+            file, by_nncf = folder / PARTS[part], folder / NNCF
+            turns = runners(
+                getattr(network, part),
+                file,
+                threads,
+                settings=settings,
+                compiled=compiled,
+                served={runtime: folder / runtime / file.name for runtime in RUNTIMES},
+                peers={"OpenVINO, int8 by NNCF": by_nncf} if part == "vision" and by_nncf.is_file() else {},
+            )
             for batch in batches:
                 images = torch.randn(batch, config.preprocess.channels, side, side)
                 operations, inputs = _work(network, part, images)
@@ -167,17 +196,6 @@ def bench(names: Sequence[str], batches: Sequence[int], rounds: int, threads: in
                 record["encoders"][key] = {"operations": operations, "rows": [vars(row) for row in found]}
                 print(f"\n{key}\n{table(found)}", flush=True)
     return record
-
-
-def _others(folder: Path) -> dict[str, dict[Any, Path]]:
-    """Arguments of `runners` for a vision encoder."""
-    exact, quantized = folder / VISION, folder / "nncf.xml"
-    served = {
-        encoder: folder / encoder.runtime / VISION if encoder.is_quantized else exact
-        for encoder in (EncoderConfig(runtime, precision) for runtime, known in RUNTIMES.items() for precision in known)
-        if encoder != EXACT
-    }
-    return {"served": served, "peers": {"OpenVINO, int8 by NNCF": quantized} if quantized.is_file() else {}}
 
 
 def _work(network: Network, part: str, images: torch.Tensor) -> tuple[int, torch.Tensor]:
@@ -195,7 +213,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "# Encoding, ms a batch",
         where_and_when(record),
         f"Fastest calls of {record['settings']['rounds']} rounds in which all took turns. "
-        '"Times as served" is the ratio of its time to that of the served network, the median over the rounds. '
+        '"Times the default" is the ratio of its time to that of the default, the median over the rounds. '
         "Differences are relative to the largest output. Weights are random, of the published size.",
     ]
     for key, encoder in record["encoders"].items():
@@ -208,12 +226,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = CommandLine(__doc__)
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS), help="(all)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(all)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4], help="batch sizes (1 4)")
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds after the warm-up (%(default)s)")
     parser.add_argument(
         "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each runner (%(default)s)"
     )
     parser.add_argument("--settings", action="store_true", help="also measure other settings of ONNX Runtime")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which compiles for minutes")
     parser.add_argument("--date", help="date to write into the results")
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder of the results (%(default)s)")
     given = parser.parse_args(arguments)
@@ -221,7 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if min(values) < 1:
             parser.error(f"--{name} is {min(values)}; it must be 1 or more")
     record = {"date": given.date} | bench(
-        given.encoders, given.batches, given.rounds, given.threads, settings=given.settings
+        given.encoders,
+        given.parts,
+        given.batches,
+        given.rounds,
+        given.threads,
+        settings=given.settings,
+        compiled=not given.no_compile,
     )
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "encoder.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ import onnxruntime as ort
 import torch
 from torch import nn
 
-from prelim.archive.encoder_config import EncoderConfig
-from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.archive.archive import VISION
+from prelim.archive.encoder_config import EXACT, INT8, RUNTIMES, EncoderConfig
+from prelim.encoding.network_session import open_connector, open_vision
+from prelim.encoding.onnx_session import Array
 from prelim.encoding.openvino_session import import_openvino
-from prelim.encoding.vision_session import open_vision
 
 Encoding = Callable[[Array], Array]
 
-SERVED = "ONNX Runtime, as served"
-OURS = "`encoder`: "
+OURS = "ours, "
 EAGER = "PyTorch eager"
 OPENVINO = "OpenVINO, its own settings"
 FLOOR = "floor: a product of two matrices with as many operations"
@@ -92,29 +92,43 @@ def runners(
     threads: int,
     *,
     settings: bool,
-    served: Mapping[EncoderConfig, Path] | None = None,
+    compiled: bool = True,
+    served: Mapping[str, Path] | None = None,
     peers: Mapping[str, Path] | None = None,
 ) -> list[Runner]:
-    """Make the runners: ONNX Runtime as served by one worker, PyTorch with the same weights, and optionally `settings`.
+    """Make the runners: what one worker serves with, the first of them the default, and PyTorch with the same weights.
 
-    network : the part in PyTorch
-    path    : the same part as ONNX
-    served  : other ways to serve it -> their files
-    peers   : name -> further files for OpenVINO, with its own settings
+    network  : the part in PyTorch
+    path     : the same part as ONNX, named as in an archive
+    settings : ONNX Runtime's other settings as well
+    compiled : torch.compile as well
+    served   : runtime -> the part with products of 8 bits
+    peers    : name -> further files for OpenVINO, with its own settings
     """
     torch._dynamo.reset()
-    found = [Runner(SERVED, OnnxSession(path, threads=threads, packed=True).run)]
-    found += [
-        Runner(f"{OURS}{encoder}", open_vision(file, encoder, "cpu", threads, packed=True).run)
-        for encoder, file in (served or {}).items()
-    ]
+    found = [*_ours(path, served or {}, threads)]
     found += [Runner(EAGER, _of_torch(network)), Runner(f"{EAGER}, bf16", _of_torch(network, torch.bfloat16))]
     files = {OPENVINO: path} | dict(peers or {})
     found += [Runner(name, _of_openvino(file, threads)) for name, file in files.items()]
-    found.append(_compile(network))
+    if compiled:
+        found.append(_compile(network))
     if settings:
         found += [_of_setting(f"ONNX Runtime, {name}", path, setting, threads) for name, setting in SETTINGS.items()]
     return found
+
+
+def _ours(path: Path, quantized: Mapping[str, Path], threads: int) -> Iterator[Runner]:
+    """A part in every runtime and precision that a worker runs it in; the first is the default."""
+    field, open_part = ("precision", open_vision) if path.name == VISION else ("connector", open_connector)
+    for runtime, precisions in RUNTIMES.items():
+        for precision in precisions:
+            encoder = EncoderConfig(runtime, **{field: precision})
+            file = quantized.get(runtime) if precision == INT8 else path
+            if file is None or (runtime != EXACT.runtime and encoder.is_exact(field)):
+                continue
+            session = open_part(file, encoder, "cpu", threads, packed=True)
+            together = f", {session.together} together" if session.together > 1 else ""
+            yield Runner(f"{OURS}{runtime} {precision}{together}", session.run)
 
 
 def _of_openvino(path: Path, threads: int) -> Encoding:

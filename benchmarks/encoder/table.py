@@ -109,7 +109,7 @@ def rows(timings: Sequence[Timing]) -> list[EncoderRow]:
 
 def table(found: Sequence[EncoderRow]) -> str:
     """The rows as Markdown; notes below give the reasons for missing figures."""
-    lines = ["| | ms, median | best | times as served | largest difference |", "|---|---|---|---|---|"]
+    lines = ["| | ms, median | best | times the default | largest difference |", "|---|---|---|---|---|"]
     for row in found:
         if row.median is None:
             lines.append(f"| {row.name} |" + " – |" * 4)

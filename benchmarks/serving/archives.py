@@ -6,7 +6,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ import yaml
 from benchmarks.machine import ROOT
 from benchmarks.memory.__main__ import with_precision
 from benchmarks.models.random_model import write_random_model
+from benchmarks.models.real_models import sample_images
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint
 from benchmarks.serving.plain_handler.package import write_plain_archive
+from prelim.archive.archive import CONFIG
+from prelim.archive.encoder_config import EncoderConfig
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import unpack_mar, write_mar
+from prelim.archive.model_config import ModelConfig
 from terminal.program import run_child, sign_of_life
 
 MODEL_CONFIG = "model-config.yaml"
@@ -35,6 +39,7 @@ class Candidate:
     settings   : differences from our model-config.yaml; None for the plain handler
     batch_size : maximum number of requests decoded together
     offered    : whether it gets open-loop loads too
+    encoder    : of ours; None: fp32
     """
 
     name: str
@@ -43,6 +48,7 @@ class Candidate:
     settings: Mapping[str, Any] | None
     batch_size: int = 8
     offered: bool = True
+    encoder: EncoderConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,12 @@ class Subject:
     connector: Mapping[str, Any] = field(default_factory=dict)
 
 
+IMAGES = 16
+"""Radiographs that set the scales of 8 bits."""
+
 DYNAMIC = {"continuousBatching": False}
 _SECTION = SHAPES["biogpt"].section
+EIGHT_BITS = EncoderConfig(precision="int8", connector="int8")
 
 SUBJECTS = {
     # System 0 with a fifth of its parameters: encoder, connector and decoder are reduced about equally.
@@ -99,6 +109,17 @@ SUBJECTS = {
         ),
         SHAPES["biogpt"],
     ),
+    # What `precision: auto` takes where it changes few enough tokens, which random weights cannot show.
+    "report": Subject(
+        "report",
+        24,
+        (
+            Candidate("int8 encoder, int8_dynamic decoder", "chosen", "int8_dynamic", {}, encoder=EIGHT_BITS),
+            Candidate("fp32, the default", "exact", "fp32", {}),
+            Candidate("plain, batch 1, bf16", "plain", "bfloat16", None, batch_size=1),
+        ),
+        SHAPES["biogpt"],
+    ),
     "demo": Subject(
         "demo",
         48,
@@ -122,7 +143,7 @@ class Workshop:
     def __init__(self, subject: Subject, folder: Path, store: Path) -> None:
         self.subject, self._folder = subject, folder
         self._checkpoint: Path | None = None
-        self._packed: dict[str, Path] = {}
+        self._packed: dict[tuple[str, EncoderConfig | None], Path] = {}
         if subject.decoder is None:
             self._model = ROOT / "models" / "demo"
             return
@@ -143,9 +164,11 @@ class Workshop:
         store.mkdir(parents=True, exist_ok=True)
         if candidate.settings is not None:
             settings = {"batchSize": candidate.batch_size, **candidate.settings}
-            return derive(self._package(candidate.precision), store, candidate.served, settings)
+            return derive(self._package(candidate.precision, candidate.encoder), store, candidate.served, settings)
         networks = self._folder / "networks"
-        with zipfile.ZipFile(next(iter(self._packed.values()))) as archive:
+        with zipfile.ZipFile(
+            next(packed for (_, encoder), packed in self._packed.items() if encoder is None)
+        ) as archive:
             archive.extractall(networks, [name for name in archive.namelist() if Path(name).match("*.onnx*")])
         return write_plain_archive(
             self._model,
@@ -157,18 +180,29 @@ class Workshop:
             checkpoint=self._checkpoint,
         )
 
-    def _package(self, precision: str) -> Path:
-        """Package the model in this precision with export.package, once."""
-        if precision not in self._packed:
-            copies = self._folder / "copies"
+    def _package(self, precision: str, encoder: EncoderConfig | None) -> Path:
+        """Package the model in these precisions with export.package, once; scales of 8 bits are those of IMAGES."""
+        if (precision, encoder) not in self._packed:
+            copies = self._folder / f"copies{len(self._packed)}"
             copies.mkdir(exist_ok=True)
             model = with_precision(self._model, precision, copies)
-            store = self._folder / "packed"
+            store = self._folder / f"packed{len(self._packed)}"
             command = [sys.executable, "-m", "export.package", str(model), "--store", str(store)]
+            if encoder is not None:
+                replace(ModelConfig.read(model / CONFIG), encoder=encoder).write(model / CONFIG)
+                command += ["--images", str(self._write_images())]
             with sign_of_life(f"packaging {model.name}"):
                 run_child(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-            self._packed[precision] = store / f"{model.name}.mar"
-        return self._packed[precision]
+            self._packed[precision, encoder] = store / f"{model.name}.mar"
+        return self._packed[precision, encoder]
+
+    def _write_images(self) -> Path:
+        """A folder of radiographs."""
+        folder = self._folder / "images"
+        folder.mkdir(exist_ok=True)
+        for number, file in enumerate(sample_images(IMAGES)[1]):
+            (folder / f"{number}").write_bytes(file)
+        return folder
 
 
 def derive(archive: Path, store: Path, name: str, settings: Mapping[str, Any]) -> Path:

@@ -4,7 +4,7 @@ import math
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -165,24 +165,37 @@ class Alone:
 
 def measure_alone(server: LocalServer, candidates: Sequence[Candidate], tokens: int, count: int) -> dict[str, Alone]:
     """Send one request at a time to our candidates, in turns; returns results by name of the candidate."""
+    asked = ask_in_turns(server, {candidate.name: candidate.served for candidate in candidates}, tokens, count)
+    found: dict[str, Alone] = {}
+    for name, answers in asked.items():
+        pairs = [(latency, sum(answer["timing_ms"].values())) for latency, answer in answers]
+        found[name] = Alone(
+            tokens,
+            statistics.median(latency for latency, _ in pairs),
+            statistics.median(handler for _, handler in pairs),
+            statistics.median(latency - handler for latency, handler in pairs),
+        )
+    return found
+
+
+def ask_in_turns(
+    server: LocalServer, served: Mapping[str, str], tokens: int, count: int
+) -> dict[str, list[tuple[float, Mapping[str, Any]]]]:
+    """Send one request at a time, A B C, A B C, ...: name -> milliseconds and answer of each, without the first two.
+
+    served : name -> name of the model in TorchServe
+    tokens : of each report, which has BEAMS beams
+    """
     image = make_small_image(0).data
-    asked: dict[str, list[tuple[float, float]]] = {candidate.name: [] for candidate in candidates}
+    asked: dict[str, list[tuple[float, Mapping[str, Any]]]] = {name: [] for name in served}
     for number in range(count + 2):
-        for candidate in candidates:
-            client = HttpClient(server.url, server.key(), candidate.served, timeout=300)
+        for name, model in served.items():
+            client = HttpClient(server.url, server.key(), model, timeout=300)
             began = time.perf_counter()
             # A different file each time, so that its features are not in the cache.
             options = {"num_beams": BEAMS, "min_new_tokens": tokens, "max_new_tokens": tokens}
             answer = client.report(image + f"alone {number}".encode(), **options)
             latency = 1e3 * (time.perf_counter() - began)
             if number >= 2:
-                asked[candidate.name].append((latency, sum(answer["timing_ms"].values())))
-    return {
-        name: Alone(
-            tokens,
-            statistics.median(latency for latency, _ in pairs),
-            statistics.median(handler for _, handler in pairs),
-            statistics.median(latency - handler for latency, handler in pairs),
-        )
-        for name, pairs in asked.items()
-    }
+                asked[name].append((latency, answer))
+    return asked

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks.encoder import runners as encoder_runners
-from benchmarks.encoder.runners import EAGER, SERVED, Runner, floor, runners
+from benchmarks.encoder.runners import EAGER, OURS, Runner, floor, runners
 from benchmarks.encoder.table import Timing, measure, rows, table
 from prelim.archive.archive import CONNECTOR, VISION
 from prelim.encoding.onnx_session import Array
 from prelim.networks.model_folder import read_network
 
+SERVED = f"{OURS}onnxruntime fp32"
 BATCH = np.ones((2, 3), dtype=np.float32)
 
 
