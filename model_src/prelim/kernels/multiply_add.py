@@ -72,7 +72,7 @@ class MultiplyAdd:
         return b.call(declare(b, name, self.floats, *[self.floats] * 3), [x, y, sums])
 
 
-class Floats(MultiplyAdd):
+class Float32(MultiplyAdd):
     """Float32."""
 
     def add(self, b: Any, sums: Any, weights: Values, row: Values) -> Any:
@@ -232,7 +232,7 @@ def multiply_add(numbers: str, instructions: Instructions) -> MultiplyAdd:
     """That of numbers "fp32", "bf16", "int8" or "int4"."""
     lanes = instructions.lanes
     if numbers == "fp32":
-        return Floats(lanes)
+        return Float32(lanes)
     if numbers == "bf16":
         return _BY_INSTRUCTION[instructions.bfloat16](lanes)
     if instructions.integers is None:
