@@ -60,31 +60,35 @@ PARTS = {"vision": VISION, "connector": CONNECTOR}
 
 @dataclass(frozen=True)
 class PublishedEncoder:
-    """Vision encoder and connector of a system, both of published size; the decoder is irrelevant here."""
+    """Vision encoder and connector of a system, both of published size; of the decoder only the width matters here."""
 
     system: str
     connector: Mapping[str, Any]
+    width: int
+
+    @property
+    def decoder(self) -> Shape:
+        """A decoder that packaging can run: what 8 bits change is measured by the tokens that it writes."""
+        return Shape(
+            f"none{self.width}",
+            {
+                "kind": "cross_attention",
+                "vocab_size": 8,
+                "width": self.width,
+                "layers": 1,
+                "heads": self.width // 64,
+                "feedforward": 8,
+                "max_positions": 8,
+            },
+        )
 
 
 ENCODERS = {
-    "biomedclip": PublishedEncoder("biomedclip_qformer_biogpt", {}),
-    "mobilenet": PublishedEncoder("mobilenet_graph", {"width": 512}),
-    "densenet": PublishedEncoder("densenet_disease_llama", {"width": 4096}),
+    "biomedclip": PublishedEncoder("biomedclip_qformer_biogpt", {}, 1024),
+    "mobilenet": PublishedEncoder("mobilenet_graph", {"width": 512}, 512),
+    "densenet": PublishedEncoder("densenet_disease_llama", {"width": 4096}, 4096),
 }
 """Name on the command line -> encoder."""
-
-_DECODER = Shape(
-    "none",
-    {
-        "kind": "cross_attention",
-        "vocab_size": 8,
-        "width": 8,
-        "layers": 1,
-        "heads": 1,
-        "feedforward": 8,
-        "max_positions": 8,
-    },
-)
 
 
 def export_networks(name: str, store: Path) -> Path:
@@ -111,7 +115,7 @@ def _write_model(encoder: PublishedEncoder, folder: Path, images: Path, store: P
         encoder.system,
         vision={},
         connector=encoder.connector,
-        decoder=_DECODER,
+        decoder=encoder.decoder,
         store=store,
         prompt=None,
         generation={"max_new_tokens": 1},
