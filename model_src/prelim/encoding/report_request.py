@@ -135,9 +135,9 @@ class PendingReport(DecodeRequest):
         """Whether all images have been read, or one cannot be."""
         return all(image.done() for image in self.being_read)
 
-    def embed(self, beside: Iterable[DecodeRequest] = ()) -> Tensor:
+    def embed(self, others: Iterable[DecodeRequest] = ()) -> Tensor:
         """Encode the images once they are read. Raises InputError where one cannot be read or is refused."""
-        together = [self, *(request for request in beside if isinstance(request, PendingReport))]
+        together = [self, *(request for request in others if isinstance(request, PendingReport))]
         self.read()
         image_embeds = []
         for file, image in zip(self._files, self.being_read, strict=True):
@@ -146,8 +146,8 @@ class PendingReport(DecodeRequest):
             # Before it is encoded, which drops its pixels.
             if self.request.return_image and file is not None:
                 self.pictures = (*self.pictures, self.images.picture(prepared, file))
-            others = itertools.chain.from_iterable(request._unpictured for request in together)
-            image_embeds.append(self.images.embed(prepared, others))
+            waiting = itertools.chain.from_iterable(request._unpictured for request in together)
+            image_embeds.append(self.images.embed(prepared, waiting))
         if self.request.return_attention:
             self.insights = self.images.insights(self.prepared[0])
         self.started = time.perf_counter()

@@ -58,12 +58,12 @@ class DecodeRequest:
         """Whether `embed` need not wait until its images are read."""
         return True
 
-    def embed(self, beside: Iterable["DecodeRequest"] = ()) -> Tensor:
+    def embed(self, others: Iterable["DecodeRequest"] = ()) -> Tensor:
         """The image_embeds; called once, after `read`, when there is a slot.
 
         A subclass may compute them here, and raise RequestError where that fails.
 
-        beside : requests that enter with it, whose turn is next: a subclass may do some of their work with its own
+        others : requests that enter with it, whose turn is next: a subclass may do some of their work with its own
         """
         if self.image_embeds is None:
             raise ValueError("the request has no image_embeds, and its class computes none")

@@ -189,9 +189,9 @@ class Engine(Generic[Request]):
         free = self.slots - len(self._running) - 1
         return list(takewhile(lambda waiting: waiting.is_read, islice(self._waiting.values(), free)))
 
-    def _prefill(self, request: Request, beside: Sequence[Request]) -> Tensor:
+    def _prefill(self, request: Request, others: Sequence[Request]) -> Tensor:
         """Read the prefix of a request into the next slot: logits of its first token, shape (1, 1, vocab_size)."""
-        image_embeds = request.embed(beside)
+        image_embeds = request.embed(others)
         if not image_embeds.isfinite().all():
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
         device, slot, prefix = self._decoder.device, len(self._running), len(request.prefix_ids)

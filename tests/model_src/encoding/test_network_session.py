@@ -59,7 +59,7 @@ class Sums:
 
 
 def test_images_are_together_where_no_bit_changes() -> None:
-    """In as few batches as there can be, but one by one where sums have another order together on this machine."""
+    """In as few batches as there can be, but alone if sums in a batch have another order on this machine."""
     images: Array = np.random.default_rng(1).normal(size=(7, 1000)).astype(np.float32)
     for backward, sizes in ((False, [3, 3]), (True, [])):
         alone, together = Sums(), Sums(backward=backward)

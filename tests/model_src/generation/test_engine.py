@@ -80,10 +80,10 @@ class Reading(DecodeRequest):
         """Whether it has arrived."""
         return self.arrived
 
-    def embed(self, beside: Iterable[DecodeRequest] = ()) -> Tensor:
+    def embed(self, others: Iterable[DecodeRequest] = ()) -> Tensor:
         """Return image_embeds, and note whose images could have been encoded with it."""
         assert self.begun
-        self.beside = [*beside]
+        self.others = [*others]
         return super().embed()
 
 
@@ -107,7 +107,7 @@ def test_images_are_read_while_others_are_decoded() -> None:
     reading["a"].arrived = True
     batch.step()
     assert batch.running == {"running", "a", "b"}
-    assert (reading["a"].beside, reading["b"].beside) == ([reading["b"]], [])
+    assert (reading["a"].others, reading["b"].others) == ([reading["b"]], [])
 
     ended = []
     while batch.active:
