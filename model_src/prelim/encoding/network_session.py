@@ -11,7 +11,7 @@ from prelim.encoding.onnx_session import Array, OnnxSession
 from prelim.encoding.openvino_session import OpenVinoNetwork
 
 TOGETHER = 4
-"""Images that OpenVINO encodes faster together than one by one. ONNX Runtime does not (docs/decisions/0018, 0059)."""
+"""Images that OpenVINO encodes faster together than one by one. ONNX Runtime does not (docs/decisions/0018, 0060)."""
 
 LARGEST_TOGETHER = 3 * 384**2
 """Values of an image up to which several are encoded together. Larger ones have rows enough to keep a core busy alone,
