@@ -136,7 +136,7 @@ def write_decoder(model: Model, folder: Path, moments: Moments | None = None) ->
         section, _, weights = for_serving(cast("Trainable", model.network.decoder), config.precision, moments)
     except ValueError as error:
         raise ArchiveError(f"precision {config.precision}: {error}") from error
-    write_weights(folder / DECODER, weights)
+    write_weights(folder / DECODER, weights, list(model.network.decoder.state_dict().values()))
     return dataclasses.replace(config, decoder=section)
 
 

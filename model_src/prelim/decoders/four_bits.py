@@ -10,9 +10,10 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from prelim.decoders.quantized import Int8DynamicEmbedding, Int8DynamicLinear, turned, whole
-from prelim.decoders.rounding import round_by_moments
-from prelim.decoders.weights_file import LazyTensor, Weights, materialize
+from prelim.decoders.quantized import Int8DynamicEmbedding, Int8DynamicLinear, turned, turned_moments, whole
+from prelim.decoders.rounding import round_by_moments, spreading_factor
+from prelim.decoders.row_blocks import by_rows
+from prelim.decoders.weights_file import LazyTensor, Weights
 from prelim.kernels import FOUR_BITS, GROUP
 
 _SHRUNK = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05)
@@ -59,13 +60,13 @@ def _units_of_rows(weight: Tensor, counts: Tensor) -> Tensor:
     return best[..., 0]
 
 
-def _packed(weight: Tensor, scale: Tensor, moments: Tensor | None) -> Tensor:
+def _packed(weight: Tensor, scale: Tensor, factor: Tensor | None) -> Tensor:
     """Two weights a byte, the first in its high half, shape (outputs, inputs / 2); `scale` as `_units` gives it."""
     units = scale.where(scale != 0, 1).float().repeat_interleave(GROUP, dim=1)
-    if moments is None:
+    if factor is None:
         places = _nearest(weight / units)
     else:
-        integers = round_by_moments(weight, units, moments, lambda x: _numbers(_nearest(x)).float())
+        integers = round_by_moments(weight, units, factor, lambda x: _numbers(_nearest(x)).float())
         places = _nearest(integers.float())
     places = places.to(torch.uint8)
     return places[:, ::2] << 4 | places[:, 1::2]
@@ -77,19 +78,16 @@ def _turned_int4(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> 
     moments : of what is multiplied with it; without, numbers are the nearest
     """
     outputs, inputs = weight.shape[0], whole(weight.shape[1])
-    moments = None if moments is None else turned(turned(moments).T)
+    moments = None if moments is None else turned_moments(moments)
+    factor = cache(lambda: None if moments is None else spreading_factor(moments))
 
-    # Searched once, for the file's scales and for its weights.
-    @cache
-    def scale() -> Tensor:
-        return _units(turned(materialize(weight)), moments)
+    def convert(rows: Tensor) -> tuple[Tensor, Tensor]:
+        numbers = turned(rows)
+        scale = _units(numbers, moments)
+        return _packed(numbers, scale, factor()), scale
 
-    return {
-        "weight": LazyTensor(
-            (outputs, inputs // 2), torch.uint8, lambda: _packed(turned(materialize(weight)), scale(), moments)
-        ),
-        "scale": LazyTensor((outputs, inputs // GROUP), torch.bfloat16, scale),
-    }
+    made = {"weight": ((outputs, inputs // 2), torch.uint8), "scale": ((outputs, inputs // GROUP), torch.bfloat16)}
+    return by_rows(weight, convert, made)
 
 
 def _unpacked(weight: Tensor) -> Tensor:

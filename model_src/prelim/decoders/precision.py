@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +14,9 @@ from prelim.decoders.quantized import (
     Int8Linear,
     NF4Linear,
 )
+from prelim.decoders.row_blocks import by_rows
 from prelim.decoders.token_embedding import TokenEmbedding
-from prelim.decoders.weights_file import LazyTensor, Weights, materialize
+from prelim.decoders.weights_file import LazyTensor, Weights
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,4 @@ def _as(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor | LazyTensor:
     """A tensor in another dtype, converted when it is written; integers stay as they are."""
     if tensor.dtype == dtype or not tensor.dtype.is_floating_point:
         return tensor
-    return LazyTensor(tuple(tensor.shape), dtype, partial(_convert, tensor, dtype))
-
-
-def _convert(tensor: Tensor | LazyTensor, dtype: torch.dtype) -> Tensor:
-    return materialize(tensor).to(dtype)
+    return by_rows(tensor, lambda rows: (rows.to(dtype),), {"": (tuple(tensor.shape), dtype)})[""]

@@ -3,16 +3,17 @@
 Each class says with `stored` how the weights of the layer that it stands for are stored, and computes with those.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
-from prelim.decoders.rounding import round_by_moments
-from prelim.decoders.weights_file import LazyTensor, Weights, materialize
+from prelim.decoders.rounding import round_by_moments, spreading_factor
+from prelim.decoders.row_blocks import by_rows
+from prelim.decoders.weights_file import LazyTensor, Weights
 from prelim.kernels import GROUP, NF4_BLOCK, rotated
 
 ProductFunction = Callable[[Tensor], Tensor]
@@ -44,11 +45,16 @@ def _int8_scale(weight: Tensor) -> Tensor:
     return scale.where(scale > 0, 1)
 
 
-def _int8_weight(weight: Tensor, moments: Tensor | None = None) -> Tensor:
-    units = _int8_scale(weight).float().repeat_interleave(GROUP, dim=1)[:, : weight.shape[1]]
-    if moments is not None:
-        return round_by_moments(weight.float(), units, moments)
-    return (weight.float() / units).round().clamp(-127, 127).to(torch.int8)
+def _int8_rows(weight: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Integers of rows of float32, and what a unit of each group is worth.
+
+    factor : by which errors are spread; without, integers are the nearest
+    """
+    scale = _int8_scale(weight)
+    units = scale.float().repeat_interleave(GROUP, dim=1)[:, : weight.shape[1]]
+    if factor is not None:
+        return round_by_moments(weight, units, factor), scale
+    return (weight / units).round_().clamp_(-127, 127).to(torch.int8), scale
 
 
 def _same(weight: Tensor) -> Tensor:
@@ -68,20 +74,25 @@ def _int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights
 
     moments : of what is multiplied with it; without, integers are the nearest
     """
-    outputs, inputs = weight.shape
-    groups = whole(inputs) // GROUP
-    return {
-        "weight": LazyTensor((outputs, inputs), torch.int8, lambda: _int8_weight(materialize(weight), moments)),
-        "scale": LazyTensor((outputs, groups), torch.bfloat16, lambda: _int8_scale(materialize(weight))),
-    }
+    factor = cache(lambda: None if moments is None else spreading_factor(moments))
+    return _stored_int8(weight, weight.shape[1], lambda rows: _int8_rows(rows.float(), factor()))
 
 
 def _turned_int8(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights:
     """The same of what rotated inputs are multiplied with."""
-    shape = (weight.shape[0], whole(weight.shape[1]))
-    # Both sides of the moments are those of rotated inputs.
-    moments = None if moments is None else turned(turned(moments).T)
-    return _int8(LazyTensor(shape, torch.float32, lambda: turned(materialize(weight))), moments)
+    factor = cache(lambda: None if moments is None else spreading_factor(turned_moments(moments)))
+    return _stored_int8(weight, whole(weight.shape[1]), lambda rows: _int8_rows(turned(rows), factor()))
+
+
+def turned_moments(moments: Tensor) -> Tensor:
+    """Those of rotated inputs, on both sides."""
+    return turned(turned(moments).T)
+
+
+def _stored_int8(weight: Tensor | LazyTensor, inputs: int, convert: Callable[[Tensor], Sequence[Tensor]]) -> Weights:
+    outputs, groups = weight.shape[0], whole(inputs) // GROUP
+    made = {"weight": ((outputs, inputs), torch.int8), "scale": ((outputs, groups), torch.bfloat16)}
+    return by_rows(weight, convert, made)
 
 
 class Int8Linear(nn.Module):
@@ -202,10 +213,8 @@ class NF4Linear(nn.Module):
     def stored(weight: Tensor | LazyTensor, moments: Tensor | None = None) -> Weights:
         """How a matrix is stored; what it is multiplied with decides nothing."""
         numbers = weight.shape[0] * weight.shape[1]
-        return {
-            "weight": LazyTensor((numbers // 2, 1), torch.uint8, partial(_nf4, weight, 0)),
-            "absmax": LazyTensor((numbers // NF4_BLOCK,), torch.float32, partial(_nf4, weight, 1)),
-        }
+        made = {"weight": ((numbers // 2, 1), torch.uint8), "absmax": ((numbers // NF4_BLOCK,), torch.float32)}
+        return by_rows(weight, _nf4, made)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer, shape (..., outputs), for x of shape (..., inputs)."""
@@ -241,9 +250,9 @@ class NF4Linear(nn.Module):
         return (code[numbers].view(-1, NF4_BLOCK) * absmax[:, None]).view(self.shape)
 
 
-def _nf4(weight: Tensor | LazyTensor, which: int) -> Tensor:
-    """The packed numbers, or their scales."""
+def _nf4(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The packed numbers of rows of whole blocks, and their scales."""
     from bitsandbytes.functional import quantize_4bit
 
-    packed, state = quantize_4bit(materialize(weight).float(), blocksize=NF4_BLOCK, quant_type="nf4")
-    return (packed, state.absmax)[which]
+    packed, state = quantize_4bit(rows.float(), blocksize=NF4_BLOCK, quant_type="nf4")
+    return packed, state.absmax

@@ -21,22 +21,29 @@ def nearest_byte(x: Tensor) -> Tensor:
     return x.round().clamp(-_LEVELS, _LEVELS)
 
 
+def spreading_factor(moments: Tensor) -> Tensor:
+    """How the error of each weight is spread over those that follow, for `round_by_moments`; an upper triangle.
+
+    moments : Tensor, shape (inputs, inputs), the sum of x x' over all x that the layer read
+    """
+    damped = moments.double()
+    damped = damped + torch.eye(len(moments), dtype=torch.float64) * (DAMPING * damped.diagonal().mean() + 1e-12)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    return torch.linalg.cholesky(inverse, upper=True).float()
+
+
 def round_by_moments(
-    weight: Tensor, units: Tensor, moments: Tensor, nearest: Callable[[Tensor], Tensor] = nearest_byte
+    weight: Tensor, units: Tensor, factor: Tensor, nearest: Callable[[Tensor], Tensor] = nearest_byte
 ) -> Tensor:
-    """Integers for which the layer's outputs change least.
+    """Integers for which the layer's outputs change least; each row by itself.
 
     weight  : Tensor of float32, shape (outputs, inputs)
     units   : Tensor of float32, shape (outputs, inputs), what 1 is worth
-    moments : Tensor, shape (inputs, inputs), the sum of x x' over all x that the layer read
+    factor  : Tensor of float32, shape (inputs, inputs), as `spreading_factor` gives it
     nearest : of any numbers the nearest that there are, integers of -128 to 127
     returns : Tensor of int8, shape (outputs, inputs)
     """
     inputs = weight.shape[1]
-    damped = moments.double()
-    damped = damped + torch.eye(inputs, dtype=torch.float64) * (DAMPING * damped.diagonal().mean() + 1e-12)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor = torch.linalg.cholesky(inverse, upper=True).float()
     left = weight.clone()
     integers = torch.empty(weight.shape, dtype=torch.int8)
     for start in range(0, inputs, _BLOCK):

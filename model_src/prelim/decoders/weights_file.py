@@ -6,7 +6,7 @@ import math
 import mmap
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from prelim.errors import ArchiveError, reason_of
 
 ALIGNMENT = 64
 """Bytes: a cache line, and the widest vector of today's CPUs."""
+
+BLOCK = 2**24
+"""Numbers of a tensor that are converted at once."""
 
 PROGRESS_FROM = 1_000_000_000
 """Bytes from which writing weights shows how far it is."""
@@ -48,12 +51,14 @@ def is_storable(dtype: torch.dtype) -> bool:
 class LazyTensor:
     """A tensor that is made when it is written, so that not all of a large model need be in memory.
 
-    make : gives it, of this shape and dtype
+    make   : gives it, of this shape and dtype
+    blocks : gives it in blocks of rows, where these take less memory than the whole; see `by_rows`
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     make: Callable[[], Tensor]
+    blocks: Callable[[], Iterator[Tensor]] | None = None
 
 
 Weights = Mapping[str, Tensor | LazyTensor]
@@ -65,8 +70,19 @@ def materialize(tensor: Tensor | LazyTensor) -> Tensor:
     return tensor.make() if isinstance(tensor, LazyTensor) else tensor
 
 
-def write_weights(path: Path, weights: Weights) -> None:
+def row_blocks(tensor: Tensor) -> Iterator[Tensor]:
+    """Its rows in blocks of BLOCK numbers or a few less, of a multiple of 64 rows; numbers alone in one."""
+    if not tensor.ndim:
+        yield tensor
+    else:
+        rows = BLOCK // max(math.prod(tensor.shape[1:]), 1)
+        yield from tensor.split(max(rows - rows % 64, 64))
+
+
+def write_weights(path: Path, weights: Weights, mapped: Sequence[Tensor] = ()) -> None:
     """Write tensors as safetensors, one after another: of lazy or memory-mapped ones only one is in memory.
+
+    mapped : tensors of a file, of which these are made; what was read of them is now and then taken out of memory
 
     A file that is there already is replaced at the end: some of the tensors may be mapped from it.
 
@@ -90,18 +106,34 @@ def write_weights(path: Path, weights: Weights) -> None:
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as file, bar:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
-        for name in names:
-            tensor = weights[name]
-            values = materialize(tensor)
-            if (values.shape, values.dtype) != (tensor.shape, tensor.dtype):
-                raise ArchiveError(
-                    f"{name} was materialized as {values.dtype} {tuple(values.shape)}, declared otherwise"
-                )
-            if values.is_floating_point() and not values.isfinite().all():
-                raise ArchiveError(f"{name} has NaN or infinite values: its file is damaged, or its training diverged")
-            contiguous = values.detach().cpu().contiguous()
-            bar.update(file.write(contiguous.reshape(-1).view(torch.uint8).numpy().data))
+        begin, read = file.tell(), 0
+        # In the order in which they are given, so that what is made of the same tensors is made together.
+        for name, tensor in weights.items():
+            file.seek(begin + header[name]["data_offsets"][0])
+            for block in _checked_blocks(name, tensor):
+                written = file.write(block.reshape(-1).view(torch.uint8).numpy().data)
+                bar.update(written)
+                read += written
+            if read >= _LET_GO_AFTER:
+                read = 0
+                let_go(*mapped)
+    let_go(*mapped)
     part.replace(path)
+
+
+def _checked_blocks(name: str, tensor: Tensor | LazyTensor) -> Iterator[Tensor]:
+    """A tensor in blocks of rows that can be written. Raises ArchiveError as `write_weights` does."""
+    in_blocks = isinstance(tensor, LazyTensor) and tensor.blocks
+    shape: tuple[int, ...] = ()
+    for block in in_blocks() if in_blocks else row_blocks(materialize(tensor)):
+        shape = (sum(shape[:1]) + len(block), *block.shape[1:]) if block.ndim else ()
+        if block.dtype != tensor.dtype:
+            break
+        if block.is_floating_point() and not block.isfinite().all():
+            raise ArchiveError(f"{name} has NaN or infinite values: its file is damaged, or its training diverged")
+        yield block.detach().cpu().contiguous()
+    if (shape, block.dtype) != (tensor.shape, tensor.dtype):
+        raise ArchiveError(f"{name} was materialized as {block.dtype} {shape}, declared otherwise")
 
 
 def _bytes(tensor: Tensor | LazyTensor) -> int:
@@ -119,19 +151,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ArchiveError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
+_LET_GO_AFTER = 2**28
+"""Bytes that are written before pages of what they were made of leave memory."""
+
 _PAGE_OUT = 21
 """Linux' MADV_PAGEOUT, which Python has no name for."""
 
 
-def let_go(tensor: Tensor) -> None:
-    """Take a tensor's pages out of memory where they are those of a file: reading it again brings them back.
+def let_go(*tensors: Tensor) -> None:
+    """Take tensors' pages out of memory where they are those of a file: reading them again brings them back.
 
     For what has been copied, and is not read again soon. Where the system cannot do it, nothing happens.
     """
-    start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size()
-    first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
-    if sys.platform == "linux" and tensor.is_contiguous() and first < last:
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _PAGE_OUT)
+    for tensor in tensors:
+        start, end = tensor.data_ptr(), tensor.data_ptr() + tensor.numel() * tensor.element_size()
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if sys.platform == "linux" and tensor.is_contiguous() and first < last:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _PAGE_OUT)
 
 
 def load_weights(module: nn.Module, weights: dict[str, Tensor], source: Path) -> None:

@@ -17,8 +17,8 @@ from prelim.decoders.quantized import (
     Int8DynamicLinear,
     Int8Linear,
     NF4Linear,
+    _int8_rows,
     _int8_scale,
-    _int8_weight,
 )
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import TooManyPositions, check_positions, insert_images, join
@@ -47,11 +47,11 @@ def test_a_unit_of_int8_is_as_small_as_it_can_be() -> None:
     assert torch.equal(scale[enough], nearest[enough])
     assert (scale[some] <= nearest[some] * (1 + 2**-6)).all()
     assert scale[7] == 1
-    stored = _int8_weight(weight)
+    stored, _ = _int8_rows(weight)
     assert (stored.int().abs().amax(dim=1)[some] >= 126).all()
     error = (stored.float() * scale[:, None] - weight).abs().amax(dim=1)
     assert (error <= 0.5001 * scale).all()
-    assert _int8_weight(torch.tensor([[127.0, -127, 1.5, 0.5, -0.6]])).tolist() == [[127, -127, 2, 0, -1]]
+    assert _int8_rows(torch.tensor([[127.0, -127, 1.5, 0.5, -0.6]]))[0].tolist() == [[127, -127, 2, 0, -1]]
 
 
 @pytest.mark.parametrize(

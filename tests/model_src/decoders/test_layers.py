@@ -17,8 +17,8 @@ from prelim.decoders.quantized import (
     Int8Embedding,
     Int8Linear,
     NF4Linear,
+    _int8_rows,
     _int8_scale,
-    _int8_weight,
 )
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
@@ -209,7 +209,7 @@ def test_units_of_int8_by_hand() -> None:
     """The largest weight of a group becomes 127 or a little less; a group of zeros has the scale 1."""
     weight = torch.tensor([[127.0, -63.5, 1.0], [0.0, 0.0, 0.0], [-254.0, 2.0, 3.0], [1.0, 0.3, -0.7]])
 
-    scale, numbers = _int8_scale(weight), _int8_weight(weight)
+    numbers, scale = _int8_rows(weight)
 
     assert scale[:3].tolist() == [[1], [1], [2]]
     assert numbers[:3].tolist() == [[127, -64, 1], [0, 0, 0], [-127, 1, 2]]

@@ -8,7 +8,7 @@ from torch import nn
 
 from prelim.decoders.four_bits import Int4DynamicLinear
 from prelim.decoders.quantized import Int8DynamicLinear, Int8Linear
-from prelim.decoders.rounding import round_by_moments
+from prelim.decoders.rounding import round_by_moments, spreading_factor
 from prelim.decoders.weights_file import materialize
 from prelim.networks.moments import input_moments
 from prelim.networks.trained_decoder import serving_decoder
@@ -43,7 +43,7 @@ def test_what_a_layer_gives_changes_less(kind: type[Int8Linear], inputs: int) ->
 def test_inputs_that_were_never_seen_are_rounded_to_the_nearest() -> None:
     """Nothing tells how their errors could be made up for."""
     weight = torch.randn(3, 70, generator=torch.Generator().manual_seed(0)) * 50
-    integers = round_by_moments(weight, torch.ones_like(weight), torch.zeros(70, 70))
+    integers = round_by_moments(weight, torch.ones_like(weight), spreading_factor(torch.zeros(70, 70)))
     assert torch.equal(integers, weight.round().clamp(-127, 127).to(torch.int8))
 
 
