@@ -114,9 +114,9 @@ def write_weights(path: Path, weights: Weights, mapped: Sequence[Tensor] = ()) -
                 written = file.write(block.reshape(-1).view(torch.uint8).numpy().data)
                 bar.update(written)
                 read += written
-            if read >= _LET_GO_AFTER:
-                read = 0
-                let_go(*mapped)
+                if read >= _LET_GO_AFTER:
+                    read = 0
+                    let_go(*mapped)
     let_go(*mapped)
     part.replace(path)
 
@@ -151,7 +151,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ArchiveError(f"{path} cannot be read: {reason_of(error)}") from error
 
 
-_LET_GO_AFTER = 2**28
+_LET_GO_AFTER = 2**27
 """Bytes that are written before pages of what they were made of leave memory."""
 
 _PAGE_OUT = 21
