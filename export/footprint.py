@@ -28,12 +28,11 @@ _TABLES = (TokenEmbedding, Int8Embedding, Int8DynamicEmbedding)
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a model needs; sizes in bytes, for one worker that packs its weights.
+    """What a model needs; sizes in bytes, for one worker.
 
     encoder         : weights of vision encoder and connector in the archive
     decoder         : weights of the decoder in the archive
-    packed          : copies of the decoder's matrices that a step multiplies with
-    largest         : largest tensor of the archive
+    largest         : largest tensor of the decoder in the archive
     activations     : most that encoding one image holds at a time
     columns         : KV cache of one request with the default options
     image_columns   : the image's keys and values of one request, for cross-attention
@@ -46,7 +45,6 @@ class Footprint:
 
     encoder: int
     decoder: int
-    packed: int
     largest: int
     activations: int
     columns: int
@@ -75,12 +73,10 @@ def footprint(config: ModelConfig, network: Network) -> Footprint:
     cache = served.new_state(1).cache
     apart = isinstance(decoder, CrossAttentionDecoder)
     prefix = 1 if apart else encoded.tokens + 1
-    networks = [network.vision, network.connector]
     return Footprint(
         encoder=_encoder_bytes(config, network),
         decoder=sum(sizes),
-        packed=step_bytes,
-        largest=max([*sizes, *(_tensor(t) for part in networks for t in part.state_dict().values())]),
+        largest=max(sizes),
         activations=encoded.activations,
         columns=columns_needed(prefix, config.generation) * cache.column_bytes,
         image_columns=encoded.tokens * cache.column_bytes if apart else 0,

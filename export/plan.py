@@ -42,6 +42,9 @@ WORKER = 880e6
 PACKAGING = 1050e6
 """The same of `export.package`, with transformers and the exporter of PyTorch."""
 
+WRITING = 1000e6
+"""Bytes that a decoder takes at most while it is written: some rows, and what is mapped. With --images it is more."""
+
 FRONTEND = 380e6
 """Bytes of TorchServe's frontend, in Java."""
 
@@ -79,18 +82,14 @@ def plan(needs: Footprint, machine: Machine, precision: str, requests: int) -> M
     image = needs.image_operations / machine.rate("fp32")
     return ModelPlan(
         archive=weights,
-        # First the encoder is exported and compared for two images; then the decoder is written.
+        # First the encoder is exported and compared for two images; then the decoder is written, some rows at a time.
         packaging=PACKAGING
-        + max(
-            3 * needs.encoder + 3 * needs.activations,
-            needs.encoder + needs.decoder + 2 * needs.largest,
-        ),
+        + max(3 * needs.encoder + 3 * needs.activations, needs.encoder + min(needs.decoder, WRITING)),
+        # Weights are packed one by one, and leave what was read of the file; then images are encoded.
         worker=WORKER
         + needs.encoder
         + needs.decoder
-        + needs.packed
-        + needs.activations
-        + requests * (needs.columns + needs.image_columns),
+        + max(needs.largest, needs.activations + requests * (needs.columns + needs.image_columns)),
         image=image,
         step=step,
         report=image + needs.tokens * step,

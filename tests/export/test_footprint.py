@@ -61,7 +61,8 @@ def test_weights_are_those_of_the_archive(system: str, precision: str, tmp_path:
         written = sum(file.get_tensor(name).numel() * file.get_tensor(name).element_size() for name in file.keys())  # noqa: SIM118
     assert (needs.encoder, needs.decoder) == (size, written)
     assert needs.image_tokens == embeds.shape[1]
-    assert 0 < needs.packed <= needs.decoder
+    assert 0 < needs.largest < needs.decoder
+    assert 0 < needs.step_bytes <= needs.decoder
     assert needs.activations >= embeds.numel() * embeds.element_size()
 
 
@@ -115,6 +116,18 @@ def test_each_request_has_a_cache() -> None:
 
     assert four.worker - one.worker == pytest.approx(3 * 1.1e6)
     assert four.packaging == one.packaging
+
+
+def test_weights_of_the_decoder_are_in_memory_once() -> None:
+    """A worker has them in the file or packed, and both of one tensor at most; packaging has some rows of them."""
+    large = plan.plan(needs(decoder=10**10, largest=2 * 10**9, encoder=10**8, activations=10**9), SPEEDS, "int8", 1)
+    small = plan.plan(needs(decoder=10**8, encoder=10**8, activations=10**9, columns=10**7), SPEEDS, "int8", 3)
+
+    assert large.worker == pytest.approx(plan.WORKER + 10**8 + 10**10 + 2 * 10**9)
+    assert large.packaging == pytest.approx(plan.PACKAGING + 3 * 10**8 + 3 * 10**9)
+    assert small.worker == pytest.approx(plan.WORKER + 2 * 10**8 + 10**9 + 3 * 10**7)
+    alone = plan.plan(needs(decoder=10**10), SPEEDS, "int8", 1)
+    assert alone.packaging == pytest.approx(plan.PACKAGING + plan.WRITING)
 
 
 SAVED: Mapping[str, Any] = {

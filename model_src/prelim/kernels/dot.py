@@ -64,6 +64,10 @@ def max_rows(numbers: str, instructions: Instructions) -> int:
     return _MOST_ROWS[instructions.registers][widened + numbers]
 
 
+_AT_ONCE = 2**24
+"""Weights that are packed at once: what is made of them on the way is several times as large."""
+
+
 def pack(weight: Tensor, scale: Tensor | None, instructions: Instructions) -> Tensor:
     """Weights as they are read here, those of missing outputs of the last block zero.
 
@@ -72,6 +76,22 @@ def pack(weight: Tensor, scale: Tensor | None, instructions: Instructions) -> Te
     scale   : Tensor of bfloat16, shape (outputs, inputs / GROUP), of integers only
     returns : Tensor of uint8, one-dimensional
     """
+    rows = max(_AT_ONCE // weight.shape[1] // BLOCK, 1) * BLOCK
+    if len(weight) <= rows:
+        return _pack_blocks(weight, scale, instructions)
+    packed, end = torch.empty(0, dtype=torch.uint8), 0
+    for start in range(0, len(weight), rows):
+        scales = None if scale is None else scale[start : start + rows]
+        part = _pack_blocks(weight[start : start + rows], scales, instructions)
+        if not start:
+            packed = part.new_empty(len(part) * BLOCK // rows * -(-len(weight) // BLOCK))
+        packed[end : end + len(part)] = part
+        end += len(part)
+    return packed
+
+
+def _pack_blocks(weight: Tensor, scale: Tensor | None, instructions: Instructions) -> Tensor:
+    """`pack` for some outputs, all at once."""
     missing, lanes = -len(weight) % BLOCK, instructions.lanes
     padded = torch.nn.functional.pad(weight, (0, 0, 0, missing))
     if weight.dtype == torch.uint8:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prelim.kernels import FOUR_BITS, GROUP, family, packs, unavailable
+from prelim.kernels import FOUR_BITS, GROUP, dot, family, packs, unavailable
 from prelim.kernels import instructions as module
 from prelim.kernels.dot import BLOCK, max_rows
 from prelim.kernels.instructions import FORCED_BY, KNOWN, Instructions, available, restricted_to
@@ -53,6 +53,20 @@ def test_products(instructions: Instructions, kind: str) -> None:
         torch.testing.assert_close(got.double(), wanted, rtol=1e-6, atol=1e-4)
     else:
         assert torch.equal(got.double(), wanted)
+
+
+@pytest.mark.parametrize("outputs", [BLOCK, 5 * BLOCK + 7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_packed_a_few_outputs_at_a_time(kind: str, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same bytes as all at once: of a large table there is no other copy."""
+    weight, scale, *_ = operands(kind, 1)
+    weight = weight.repeat(6, 1)[:outputs] * torch.arange(outputs)[:, None].to(weight.dtype)
+    scale = None if scale is None else scale.repeat(6, 1)[:outputs]
+    for one in KNOWN.values():
+        whole = dot.pack(weight, scale, one)
+        with monkeypatch.context() as changed:
+            changed.setattr(dot, "_AT_ONCE", 2 * BLOCK * weight.shape[1])
+            assert torch.equal(dot.pack(weight, scale, one), whole)
 
 
 @pytest.mark.parametrize("kind", ["int4", "int8", "fp32"])
