@@ -75,8 +75,9 @@ def row_blocks(tensor: Tensor) -> Iterator[Tensor]:
     if not tensor.ndim:
         yield tensor
     else:
-        rows = BLOCK // max(math.prod(tensor.shape[1:]), 1)
-        yield from tensor.split(max(rows - rows % 64, 64))
+        rows = max(BLOCK // max(math.prod(tensor.shape[1:]), 1) // 64 * 64, 64)
+        for start in range(0, max(len(tensor), 1), rows):
+            yield tensor[start : start + rows]
 
 
 def write_weights(path: Path, weights: Weights, mapped: Sequence[Tensor] = ()) -> None:
