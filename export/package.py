@@ -5,6 +5,7 @@
     python -m export.package models/demo --batching dynamic --workers 2
     python -m export.package models/demo --store elsewhere --slots 16
     python -m export.package models/mine --images radiographs     # where model.yaml has `precision: auto`
+    python -m export.package models/mine --reports train.jsonl    # with draft tokens, for greedy search and sampling
     python -m export.package models/demo --sign archives.pem      # and model_store/demo.mar.sig
 
 Archives are reproducible: time stamps are fixed, files are sorted, and metadata of the exporting machine is removed
@@ -28,8 +29,19 @@ from torch import Tensor, nn
 from export.choose_encoder import describe_encoder, settle_encoder, wanted_encoder
 from export.choose_precision import choose_by, describe
 from export.export_onnx import export_onnx
+from export.known_reports import tabulate
 from export.reference import Reference, read_reference
-from prelim.archive.archive import CONFIDENCE, CONFIG, CONNECTOR, DECODER, GATE, INSIGHT_SUFFIX, TOKENIZER, VISION
+from prelim.archive.archive import (
+    CONFIDENCE,
+    CONFIG,
+    CONNECTOR,
+    DECODER,
+    DRAFTS,
+    GATE,
+    INSIGHT_SUFFIX,
+    TOKENIZER,
+    VISION,
+)
 from prelim.archive.encoder_config import AUTO, EXACT, INT8, EncoderConfig
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import write_mar
@@ -183,7 +195,14 @@ def settle_precision(model: Model, images: Path | None) -> Settled:
 
 
 def write_archive(
-    model_folder: Path, store: Path, *, batching: str, slots: int, workers: int = 1, images: Path | None = None
+    model_folder: Path,
+    store: Path,
+    *,
+    batching: str,
+    slots: int,
+    workers: int = 1,
+    images: Path | None = None,
+    reports: Path | None = None,
 ) -> Path:
     """Build the .mar of a model folder.
 
@@ -191,6 +210,7 @@ def write_archive(
     slots    : maximum number of requests decoded together
     workers  : number of worker processes, which share the weights; more than one only with dynamic batching
     images   : folder of radiographs, as `settle_precision` takes it
+    reports  : file of known reports for draft tokens, as `tabulate` takes it
     returns  : path of the archive, `<store>/<name>.mar` or `<store>/<name>_dynamic.mar`
 
     Raises ArchiveError if the folder is not a valid model folder, if an exported network differs from PyTorch, for a
@@ -213,6 +233,8 @@ def write_archive(
         extra.mkdir()
         exported.mkdir()
         config = write_model_files(settled, extra)
+        if reports is not None:
+            tabulate(reports, model).write(extra / DRAFTS)
         _copy_terms(model.config, model_folder, extra)
         if (model_folder / MODEL_CARD).is_file():
             shutil.copy(model_folder / MODEL_CARD, extra)
@@ -288,6 +310,9 @@ def main() -> None:
         "--images", type=Path, metavar="FOLDER", help="at most 100 radiographs: for `precision: auto`, and for rounding"
     )
     parser.add_argument(
+        "--reports", type=Path, metavar="FILE", help="known reports, JSON Lines with `report`, for draft tokens"
+    )
+    parser.add_argument(
         "--sign", type=Path, metavar="KEY", help="sign the archive: an elliptic curve key in PEM (docs/operate.md)"
     )
     arguments = parser.parse_args()
@@ -301,6 +326,7 @@ def main() -> None:
                 slots=arguments.slots,
                 workers=arguments.workers,
                 images=arguments.images,
+                reports=arguments.reports,
             )
     except ArchiveError as error:
         sys.exit(f"{error}")

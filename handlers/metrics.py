@@ -23,6 +23,8 @@ KINDS = {
     "prelim_decode_seconds": MetricTypes.HISTOGRAM,
     "prelim_report_seconds": MetricTypes.HISTOGRAM,
     "prelim_batch_occupancy_ratio": MetricTypes.HISTOGRAM,
+    "prelim_draft_tokens_total": MetricTypes.COUNTER,
+    "prelim_accepted_tokens_total": MetricTypes.COUNTER,
     "prelim_tokens_generated_total": MetricTypes.COUNTER,
     "prelim_rejected_total": MetricTypes.COUNTER,
     "prelim_non_finite_total": MetricTypes.COUNTER,
@@ -61,6 +63,12 @@ class Metrics:
         """So many clients went away before their reports were finished."""
         self._write("prelim_cancelled_total", count)
 
+    def drafts(self, proposed: int, accepted: int) -> None:
+        """So many draft tokens were proposed, and so many of them became part of a report."""
+        if proposed:
+            self._write("prelim_draft_tokens_total", proposed)
+            self._write("prelim_accepted_tokens_total", accepted)
+
     def batch(self, active: int, slots: int) -> None:
         """How full the batch is that is decoded next."""
         self._write("prelim_batch_occupancy_ratio", active / slots)
@@ -77,8 +85,10 @@ class Metrics:
         instructions : those that they are compiled to
         """
         # Prometheus would miss the first increase of a counter that begins with it.
-        for name in ("tokens_generated_total", "non_finite_total", "cancelled_total", "active_requests"):
-            self._write(f"prelim_{name}", 0)
+        for name, kind in KINDS.items():
+            if kind is MetricTypes.COUNTER and name != "prelim_rejected_total":
+                self._write(name, 0)
+        self._write("prelim_active_requests", 0)
         for error in (InternalError, NonFiniteOutput, DeadlineExceeded):
             self._write("prelim_rejected_total", 0, str(error.status), error.__name__)
         self._write("prelim_slots", slots)

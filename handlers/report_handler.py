@@ -153,6 +153,7 @@ class ReportHandler:
         steps = self.settings.steps_per_handle
         outcomes = self.flight.advance(steps) if self.settings.in_flight else self.flight.advance_to_end(steps)
         self.metrics.active(len(self.generator.running))
+        self.metrics.drafts(*self.generator.take_draft_counts())
         return outcomes
 
     def _answer(self, outcome: ReportOrFailure, exchange: Exchange) -> Answer:

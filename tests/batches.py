@@ -12,6 +12,7 @@ from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
+from prelim.generation.selection import NextTokens, TokenSelection
 
 OPTIONS = (
     GenerationOptions(max_new_tokens=8),
@@ -26,6 +27,19 @@ Found = Mapping[str, tuple[tuple[Hypothesis, ...] | str, list[bytes]]]
 """Request -> its sequences with their log-probabilities, or its error; and the bits of the logits of each step."""
 
 
+class _Recorded:
+    """Token selection that keeps the bits of the logits it chooses by."""
+
+    def __init__(self, selection: TokenSelection, kept: list[bytes]) -> None:
+        self._selection, self._kept = selection, kept
+        self.decided, self.hypotheses = selection.decided, selection.hypotheses
+
+    def advance(self, logits: Tensor) -> NextTokens | None:
+        """Choose."""
+        self._kept.append(logits.float().numpy().tobytes())
+        return self._selection.advance(logits)
+
+
 class _Recording(Engine[DecodeRequest]):
     """An engine that keeps the bits of all logits by request."""
 
@@ -33,11 +47,9 @@ class _Recording(Engine[DecodeRequest]):
         super().__init__(*arguments, **options)
         self.bits: dict[str, list[bytes]] = {}
 
-    def _choose(self, first: int, logits: Tensor) -> None:
-        for request, own in zip(self._running[first:], logits, strict=True):
-            kept = self.bits.setdefault(request.request_id, [])
-            kept.append(own[: request.options.rows].float().numpy().tobytes())
-        super()._choose(first, logits)
+    def select(self, request: DecodeRequest) -> TokenSelection:
+        """As usual, and recorded."""
+        return _Recorded(super().select(request), self.bits.setdefault(request.request_id, []))
 
 
 def draw_options(draw: random.Random) -> GenerationOptions:
@@ -71,13 +83,16 @@ def decode(
     *,
     draw: random.Random | None = None,
     leaving: Sequence[str] = (),
+    **settings: Any,
 ) -> Found:
     """All requests in one engine of so many slots; one or two enter at a step, as slots are free.
 
-    draw    : how many enter is drawn
-    leaving : requests that are canceled a few steps after they have entered
+    draw     : how many enter is drawn
+    leaving  : requests that are canceled a few steps after they have entered
+    settings : of the engine, in place of the usual ones
     """
-    engine = _Recording(decoder, slots=slots, eos_token_ids=[eos], pad_token_id=eos, detokenize=str)
+    usual = {"eos_token_ids": [eos], "pad_token_id": eos, "detokenize": str}
+    engine = _Recording(decoder, slots=slots, **(usual | settings))
     waiting, steps = list(requests.items()), 0
     done: dict[str, tuple[Hypothesis, ...] | str] = {}
     while waiting or engine.active:
@@ -95,6 +110,6 @@ def decode(
     return {key: (found, engine.bits[key]) for key, found in done.items()}
 
 
-def alone(decoder: Decoder[Any], requests: Mapping[str, DecodeRequest], eos: int) -> Found:
+def alone(decoder: Decoder[Any], requests: Mapping[str, DecodeRequest], eos: int, **settings: Any) -> Found:
     """Each request in an engine of its own."""
-    return {key: decode(decoder, {key: request}, 1, eos)[key] for key, request in requests.items()}
+    return {key: decode(decoder, {key: request}, 1, eos, **settings)[key] for key, request in requests.items()}

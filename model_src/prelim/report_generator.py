@@ -13,6 +13,7 @@ from prelim.archive.archive import (
     CONFIDENCE,
     CONFIG,
     DECODER,
+    DRAFTS,
     Archive,
     load_decoder,
     load_tokenizer,
@@ -27,6 +28,7 @@ from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.confidence import DISTANCE, Confidence, read_confidence
 from prelim.generation.constraint import Constraints
+from prelim.generation.drafts import Drafts, read_drafts
 from prelim.generation.engine import Engine
 from prelim.generation.image_roles import default_options
 from prelim.generation.options import MAX_NEW_TOKENS, USUAL_NEW_TOKENS, GenerationOptions
@@ -115,6 +117,7 @@ class ReportGenerator:
             detokenize=self._reader.report_so_far,
             max_columns=self._max_columns(decoder, max_cache_mb, max_new_tokens or 1),
             constraints=constraints,
+            drafts=self._drafts(archive),
             threads=1 if (archive.folder / DECODER).stat().st_size <= SMALL_DECODER else None,
         )
 
@@ -174,6 +177,10 @@ class ReportGenerator:
     def max_columns(self) -> int:
         """Columns of the KV cache that one request may use."""
         return self._engine.max_columns
+
+    def take_draft_counts(self) -> tuple[int, int]:
+        """How many draft tokens were proposed, and how many became part of a report, since this was last asked."""
+        return self._engine.take_draft_counts()
 
     def add(self, request_id: str, request: ReportRequest) -> None:
         """Let a request wait for a slot, in which its image is read.
@@ -263,6 +270,13 @@ class ReportGenerator:
         if DISTANCE in confidence.inputs and not self._images.has_gate:
             raise ArchiveError(f"{archive.folder / CONFIDENCE} has the input {DISTANCE}, but the archive has no gate")
         return confidence
+
+    def _drafts(self, archive: Archive) -> Drafts | None:
+        """The archive's table of draft tokens, where a step gives a row the same bits as it would have alone."""
+        if DRAFTS not in archive.files:
+            return None
+        table = read_drafts(archive.folder / DRAFTS, self.config.decoder["vocab_size"])
+        return table if self.not_compiled is None else None
 
     def _limit(self, max_new_tokens: int | None) -> int:
         """Largest `max_new_tokens` of a request. Raises ArchiveError if the model's default is larger."""

@@ -54,6 +54,10 @@ class FakeGenerator:
         """Ids of the requests that have a slot."""
         return list(self._written)[: self.slots]
 
+    def take_draft_counts(self) -> tuple[int, int]:
+        """It has none."""
+        return 0, 0
+
     def add(self, request_id: str, request: ReportRequest) -> None:
         """Let a request wait for a slot."""
         if request.prompt == "refused":

@@ -171,6 +171,8 @@ def test_metrics_have_units_and_dimensions() -> None:
     metrics.canceled(2)
     metrics.batch(3, 4)
     metrics.active(5)
+    metrics.drafts(8, 6)
+    metrics.drafts(0, 0)
     metrics.describe(4, compiled=True, instructions="avx2")
 
     of_model = ["m", "Model"]
@@ -187,6 +189,9 @@ def test_metrics_have_units_and_dimensions() -> None:
         ("prelim_cancelled_total", 2, of_model),
         ("prelim_batch_occupancy_ratio", 0.75, of_model),
         ("prelim_active_requests", 5, of_model),
+        ("prelim_draft_tokens_total", 8, of_model),
+        ("prelim_accepted_tokens_total", 6, of_model),
+        *((f"prelim_{name}_tokens_total", 0, of_model) for name in ("draft", "accepted")),
         *((name, 0, of_model) for name in ("prelim_tokens_generated_total", "prelim_non_finite_total")),
         *((name, 0, of_model) for name in ("prelim_cancelled_total", "prelim_active_requests")),
         ("prelim_rejected_total", 0, ["500", "InternalError", *of_model]),

@@ -268,6 +268,7 @@ def test_what_is_measured_of_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     zeros = {name for name, values in written.items() if {value for value, _ in values} == {0}}
     assert zeros == {
         *("prelim_tokens_generated_total", "prelim_non_finite_total", "prelim_cancelled_total"),
+        *("prelim_draft_tokens_total", "prelim_accepted_tokens_total"),
         *("prelim_active_requests", "prelim_rejected_total"),
     }
     assert {tuple(dimensions) for _, dimensions in written["prelim_rejected_total"]} == {

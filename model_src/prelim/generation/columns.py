@@ -103,16 +103,29 @@ class Columns:
             self._used[slot] = max(self._used[slot], last + 1)
         return columns
 
-    def look_at(self, columns: Tensor, own: Tensor) -> Tensor:
-        """Let rows look at their own next tokens, and return what every row looks at.
+    def split(self, drafts: Sequence[int]) -> None:
+        """Let rows of drafts look at what the first row of their slot looks at.
+
+        drafts : their number in each slot
+        """
+        for slot, count in enumerate(drafts):
+            self._ancestry[slot, 1 : count + 1] = self._ancestry[slot, 0]
+
+    def look_at(self, columns: Tensor, own: Tensor, drafts: Sequence[int] = ()) -> Tensor:
+        """Let rows look at their own next tokens, drafts at those before them too; return what every row looks at.
 
         columns : what `assign` gave
         own     : Tensor of bool, of the same shape: False for tokens that no row may look at
+        drafts  : as in `split`
         returns : Tensor of bool, shape (slots, 1, rows, columns in use)
         """
         slots, rows = columns.shape
         device = columns.device
         self._ancestry[torch.arange(slots, device=device)[:, None], torch.arange(rows, device=device), columns] = own
+        for slot, count in enumerate(drafts):
+            if count:
+                before = own[slot, : count + 1].expand(count + 1, -1).tril()
+                self._ancestry[slot, : count + 1].index_copy_(1, columns[slot, : count + 1], before)
         return self._ancestry[:slots, None, :rows, : max(self._used[:slots])]
 
     def reorder(self, slot: int, parents: Tensor) -> None:

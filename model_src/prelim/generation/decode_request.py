@@ -25,8 +25,9 @@ class DecodeRequest:
     options      : how to choose the tokens
     request_id   : name of the request in its engine
     selection    : chooses its tokens; None while it waits for a slot
-    tokens       : Tensor of int64, shape (rows,), which the next step reads
-    position     : of these tokens
+    tokens       : Tensor of int64, which the next step reads: shape (rows,), or that of a single row and drafts of
+                   those that come after it
+    position     : of these tokens, and of the first of a single row
     outcome      : its sequences or its error; None until it has ended
     """
 
@@ -38,6 +39,11 @@ class DecodeRequest:
     tokens: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), init=False)
     position: int = field(default=0, init=False)
     outcome: Outcome | None = field(default=None, init=False)
+
+    @property
+    def drafts(self) -> int:
+        """How many of its tokens are drafts."""
+        return max(len(self.tokens) - self.options.rows, 0)
 
     @property
     def image_tokens(self) -> tuple[int, ...]:
