@@ -118,6 +118,8 @@ def _write_model(encoder: PublishedEncoder, folder: Path, images: Path, store: P
         decoder=encoder.decoder,
         store=store,
         prompt=None,
+        # Of the published vocabularies they are beyond this one.
+        tokenizer={"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2},
         generation={"max_new_tokens": 1},
     )
     files = sample_images(CALIBRATED)[1]
