@@ -17,6 +17,7 @@ import torch
 from handlers import completion_response, response
 from handlers.auditor import Auditor
 from handlers.completion import read_completion
+from handlers.device import choose_device, warn_of_gpu
 from handlers.exchange import Exchange
 from handlers.failure import Failure, attempt
 from handlers.flight import Flight, ReportOrFailure
@@ -27,6 +28,7 @@ from handlers.request import read_request
 from handlers.response import Answer, AnswerFormat, ServedModel, model_answer
 from handlers.route import COMPLETIONS, MODELS, OPENAI, find_id, is_grpc, path_of, unknown_path
 from handlers.settings import Settings
+from prelim.audit.machine import describe_processor
 from prelim.errors import ArchiveError, AuditError, InvalidOption
 from prelim.images.decoding_process import DECODING
 from prelim.report import Report
@@ -44,8 +46,8 @@ class ReportHandler:
         Raises RuntimeError, which TorchServe reports as a failed load, when the archive cannot be used.
         """
         properties = context.system_properties
-        on_gpu = properties.get("gpu_id") is not None and torch.cuda.is_available()
-        device = f"cuda:{properties['gpu_id']}" if on_gpu else "cpu"
+        device = choose_device(properties.get("gpu_id"))
+        on_gpu = device != "cpu"
         started = time.monotonic()
         try:
             self.settings = Settings.read(context.model_yaml_config)
@@ -78,6 +80,7 @@ class ReportHandler:
             log("not_compiled", reason=generator.not_compiled)
         if generator.other_family is not None and not on_gpu:
             log("other_processor", chosen_for=generator.other_family, precision=config.precision)
+        warn_of_gpu(device, generator.encoder_device, config.precision)
         self.initialized = True
         log(
             "ready",
@@ -85,6 +88,8 @@ class ReportHandler:
             version=config.version,
             seconds=round(time.monotonic() - started, 1),
             device=device,
+            processor=describe_processor(device),
+            encoder_device=generator.encoder_device,
             slots=generator.slots,
             threads=self.settings.threads,
             instructions=generator.instructions or NONE,

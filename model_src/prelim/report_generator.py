@@ -54,7 +54,7 @@ class ReportGenerator:
     ended. `generate` does both for a caller that has all its requests already.
 
     archive : an unpacked archive
-    device  : "cpu" or "cuda"
+    device  : "cpu", or PyTorch's name of a GPU, such as "cuda:0"
     slots   : how many requests are decoded together
     threads : threads of ONNX Runtime; None takes PyTorch's number
     share_weights : weights are used where they lie in their file, which several processes can share;
@@ -142,6 +142,11 @@ class ReportGenerator:
     def encoded_together(self) -> int:
         """Largest number of images that are encoded together."""
         return self._images.together
+
+    @property
+    def encoder_device(self) -> str:
+        """Where images are encoded: on the CPU also where ONNX Runtime cannot use the GPU."""
+        return self._images.device
 
     @property
     def takes_prompts(self) -> bool:

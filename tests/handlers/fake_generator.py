@@ -32,6 +32,7 @@ class FakeGenerator:
         self.not_compiled: str | None = None
         self.instructions: str | None = "avx2"
         self.other_family: str | None = None
+        self.encoder_device = "cpu"
         self.max_images = 4
         self.encoded_together = 1
         self.takes_prompts = self.takes_messages = True

@@ -16,6 +16,7 @@ from prelim.archive.manifest import Manifest, read_manifest
 from prelim.archive.mar import unpack_mar
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders import empty_decoder
+from prelim.decoders.captured import captured
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
 from prelim.decoders.weights_file import load_weights, read_weights
@@ -94,7 +95,7 @@ def load_decoder(archive: Archive, device: str = "cpu", *, packed: bool = False)
         raise ArchiveError(f"{archive.folder / CONFIG}, section decoder: {error}") from error
     load_weights(decoder, read_weights(path), path)
     decoder = decoder.eval().requires_grad_(False).to(device)
-    return cast("Decoder[Any]", pack(decoder, shared=not packed))
+    return captured(cast("Decoder[Any]", pack(decoder, shared=not packed)))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

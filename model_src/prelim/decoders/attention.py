@@ -32,6 +32,7 @@ class Attending:
         self._mask = mask
         self._causal = causal
         self._bias: Tensor | None = None
+        self._added: Tensor | None = None
 
     @property
     def everywhere(self) -> "Attending":
@@ -49,9 +50,12 @@ class Attending:
         few = query.shape[1] // key.shape[1] * query.shape[2] <= FEW_QUERIES
         if few and not self._causal and not dropout and key.dtype == torch.float32 and key.device.type == "cpu":
             return self._of_few(query, key, value)
+        if self._mask is not None and self._added is None:
+            # PyTorch would do this in every layer.
+            self._added = torch.zeros_like(self._mask, dtype=query.dtype).masked_fill_(~self._mask, -torch.inf)
         grouped = query.shape[1] != key.shape[1]
         return scaled_dot_product_attention(
-            query, key, value, attn_mask=self._mask, dropout_p=dropout, is_causal=self._causal, enable_gqa=grouped
+            query, key, value, attn_mask=self._added, dropout_p=dropout, is_causal=self._causal, enable_gqa=grouped
         )
 
     def _of_few(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -223,10 +223,16 @@ class CausalLMState:
         self.cache = cache
         self.positions = torch.zeros(0, 0, dtype=torch.int64, device=cache.layers[0].device)
 
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """The cache's, and the positions."""
+        return [*self.cache.layers, self.positions]
+
     def remember(self, places: Places, positions: Tensor) -> None:
         """Note the positions, shape (slots, queries), of tokens that are written to these places."""
         slots, columns = self.positions.shape
-        more_slots, more_columns = max(places.slots.stop - slots, 0), max(places.length - columns, 0)
+        _, all_slots, _, all_columns, _ = places.layers[0].shape
+        more_slots, more_columns = max(all_slots - slots, 0), max(all_columns - columns, 0)
         if more_slots or more_columns:
             self.positions = nn.functional.pad(self.positions, (0, more_columns, 0, more_slots))
         self.positions[places.slots].scatter_(1, places.columns, positions)

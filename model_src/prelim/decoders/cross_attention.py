@@ -4,7 +4,7 @@ Source: Vaswani et al., "Attention Is All You Need", 2017, with learned position
 torch.nn.TransformerDecoder (system 1); Keras transformers (system 4), BERT and GPT-2 with cross-attention set others.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -168,6 +168,11 @@ class CrossAttentionState:
         self.cache = cache
         self._slots = slots
         self.images: list[KeyValue] = []
+
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """The cache's, and those of the images."""
+        return [*self.cache.layers, *(tensor for image in self.images for tensor in image)]
 
     def image(self, slots: slice) -> list[KeyValue]:
         """Keys and values of the images in these slots, for every layer."""

@@ -43,6 +43,10 @@ class DecoderState(Protocol):
 
     cache: KVCache
 
+    @property
+    def tensors(self) -> Sequence[Tensor]:
+        """All that a step reads or writes, once it has room for the requests in its slots."""
+
     def move(self, source: int, target: int, columns: int) -> None:
         """Copy one slot over another; the first `columns` columns of its cache are in use."""
 

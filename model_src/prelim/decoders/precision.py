@@ -46,6 +46,10 @@ PRECISIONS = {
 }
 
 
+ON_A_GPU = ("fp32", "bf16", "nf4")
+"""Precisions that a GPU multiplies; in any other one, weights are restored for each product."""
+
+
 FASTEST_FIRST = {
     "x86-64 with AVX512-VNNI": ("int8_dynamic", "bf16"),
     "x86-64 with AVX512": ("int8_dynamic", "bf16"),

@@ -54,7 +54,7 @@ class PreparedImage:
 class ImageEncoder:
     """Vision encoder and connector of an archive, its gate between them, and the features of the last images.
 
-    device  : "cpu" or "cuda"
+    device  : of OnnxSession
     threads : of ONNX Runtime
     packed  : of OnnxSession
 
@@ -79,6 +79,11 @@ class ImageEncoder:
     def image_features_shape(self) -> tuple[int, ...]:
         """What the vision encoder gives for one image, (num_tokens, width) or (width,)."""
         return self._vision.output_shape
+
+    @property
+    def device(self) -> str:
+        """Where the vision encoder runs."""
+        return self._vision.device
 
     @property
     def has_insights(self) -> bool:

@@ -23,10 +23,12 @@ class Session(Protocol):
     """A network with one input and one output; the first dimension of both is the batch.
 
     input_shape, output_shape : without the batch
+    device : where it runs
     """
 
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    device: str
 
     def run(self, batch: Array) -> Array:
         """The network's output for a batch."""
@@ -43,7 +45,7 @@ class ImageSession:
     """
 
     def __init__(self, alone: Session, together: Session | None = None, size: int = TOGETHER) -> None:
-        self.output_shape = alone.output_shape
+        self.output_shape, self.device = alone.output_shape, alone.device
         self.together = 1
         self._alone = self._several = alone
         if together is not None and _same_bits(alone, together, size):
@@ -62,7 +64,7 @@ def open_vision(
 ) -> ImageSession:
     """The vision encoder of a file.
 
-    device : "cpu" or "cuda", where ONNX Runtime runs the file, whatever runs it on a CPU
+    device : of OnnxSession, which runs the file on a GPU, whatever runs it on a CPU
     packed : of OnnxSession; OpenVINO always has a copy of its own
 
     Raises ArchiveError as the sessions do.

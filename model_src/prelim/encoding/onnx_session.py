@@ -1,6 +1,7 @@
 """ONNX Runtime: one exported network with one input and one output."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -10,7 +11,7 @@ from prelim.errors import ArchiveError
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
-_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"]}
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 # ONNX Runtime's exceptions have no common root below Exception.
 _LOAD_ERRORS = (
@@ -27,7 +28,8 @@ class OnnxSession:
     """A network exported by export.export_onnx.
 
     path    : the .onnx file
-    device  : "cpu" or "cuda"; without a usable CUDA provider ONNX Runtime falls back to the CPU
+    device  : "cpu", or PyTorch's name of a GPU, such as "cuda:1"; afterwards where the network runs: on the CPU where
+              ONNX Runtime is a build without CUDA, or does not find CUDA's libraries
     threads : threads inside one operator
     packed  : a CPU multiplies with a packed copy of the weights, which is faster and not shared with other processes
 
@@ -46,7 +48,7 @@ class OnnxSession:
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=_PROVIDERS[device])
+            self._session = ort.InferenceSession(str(path), options, providers=_providers(device))
         except _LOAD_ERRORS as error:
             raise ArchiveError(f"{path} cannot be loaded: {error}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -54,8 +56,17 @@ class OnnxSession:
             raise ArchiveError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
         self._input = inputs[0].name
         self.input_shape: tuple[int, ...] = tuple(inputs[0].shape[1:])
+        self.device = device if _CUDA in self._session.get_providers() else "cpu"
         self.output_shape: tuple[int, ...] = tuple(outputs[0].shape[1:])
 
     def run(self, batch: Array) -> Array:
         """The network's output for a batch, its first dimension the batch in and out."""
         return self._session.run(None, {self._input: batch})[0]
+
+
+def _providers(device: str) -> list[Any]:
+    """What runs a network on a device, best first."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu" or _CUDA not in ort.get_available_providers():
+        return [_CPU]
+    return [(_CUDA, {"device_id": int(number or 0)}), _CPU]

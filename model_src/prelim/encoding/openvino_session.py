@@ -59,6 +59,8 @@ class OpenVinoNetwork:
 class OpenVinoSession:
     """A network that OpenVINO has compiled for batches of one size; see Session."""
 
+    device = "cpu"
+
     def __init__(self, compiled: Any, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
         self.input_shape, self.output_shape = input_shape, output_shape
         self._request = compiled.create_infer_request()

@@ -94,7 +94,7 @@ class BeamSearch:
         penalized = candidates.scores + complete * _NEVER
         open_candidates = _Beams(candidates.tokens, candidates.lengths, penalized, candidates.logprobs)
         self._running, order = open_candidates.best(self._options.num_beams)
-        if self._is_over(bool(complete.all())):
+        if self._is_over(complete.all()):
             return None
         chosen = NextTokens(self._running.tokens[:, -1], parents[order])
         self._filter.advance(chosen.tokens, chosen.parents)
@@ -168,14 +168,19 @@ class BeamSearch:
         self._finished, order = pool.best(o.num_beams)
         self._is_finished = torch.cat([self._is_finished, counts])[order]
 
-    def _is_over(self, all_complete: bool) -> bool:
-        """Whether no open beam can still improve the result, by the heuristic that `early_stopping` names."""
+    def _is_over(self, all_complete: Tensor) -> bool:
+        """Whether no open beam can still improve the result, by the heuristic that `early_stopping` names.
+
+        all_complete : Tensor of bool, whether all candidates are
+        """
         o = self._options
         length = self._running.tokens.shape[1]
         if o.early_stopping == "never" and o.length_penalty > 0:
             length = self._stop_rule.max_new_tokens
         best_possible = self._running.scores[0] / length**o.length_penalty
         worst = torch.where(self._is_finished, self._finished.scores.min(), _NEVER)
-        self._improvable = self._improvable and bool((best_possible > worst).any())
-        all_finished = o.early_stopping is True and bool(self._is_finished.all())
-        return not self._improvable or all_finished or all_complete
+        flags = torch.stack([all_complete, (best_possible > worst).any(), self._is_finished.all()])
+        # All at once: a GPU is waited for.
+        complete, improvable, all_finished = flags.tolist()
+        self._improvable = self._improvable and improvable
+        return not self._improvable or complete or (o.early_stopping is True and all_finished)

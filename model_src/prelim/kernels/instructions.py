@@ -5,9 +5,8 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-
-import llvmlite.binding as llvm
 
 FORCED_BY = "PRELIM_INSTRUCTIONS"
 """Variable of the environment: the name of instructions to use in place of the best that the processor has."""
@@ -69,7 +68,11 @@ KNOWN: Mapping[str, Instructions] = {one.name: one for one in _ALL}
 
 
 def _features() -> set[str]:
-    """LLVM's names of what this processor has."""
+    """LLVM's names of what this processor has; none without llvmlite, where nothing can be compiled."""
+    try:
+        import llvmlite.binding as llvm
+    except ImportError:
+        return set()
     found = {name for name, has in llvm.get_host_cpu_features().items() if has}
     if platform.machine() == "aarch64":
         # Linux has names of its own, of which LLVM does not read that of the dot product.
@@ -96,6 +99,8 @@ def why_none() -> str:
     ours, forced = available(), os.environ.get(FORCED_BY)
     if ours:
         return f"{FORCED_BY} is {forced!r}; this processor has {', '.join(one.name for one in ours)}"
+    if find_spec("llvmlite") is None:
+        return "llvmlite is not installed"
     return "the processor has neither AVX2 with FMA nor NEON"
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from prelim import decoders
 from prelim.decoders import empty_decoder
+from prelim.decoders.captured import captured
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import Moments, stored_weights
@@ -89,4 +90,4 @@ def serving_decoder(
     _, served, weights = for_serving(cast("Trainable", decoder), precision, moments)
     served.load_state_dict(materialized(weights), assign=True)
     served = served.eval().requires_grad_(False).to(device)
-    return cast("Decoder[Any]", pack(served, shared=not packed))
+    return captured(cast("Decoder[Any]", pack(served, shared=not packed)))

@@ -46,7 +46,7 @@ def test_features_are_those_of_an_image_alone(tiny_archive: Path, precision: str
 class Sums:
     """A network that sums the values of an image, forward or backward, and notes its batches."""
 
-    input_shape, output_shape = (1000,), (1,)
+    input_shape, output_shape, device = (1000,), (1,), "cpu"
 
     def __init__(self, *, backward: bool = False) -> None:
         self.sizes: list[int] = []

@@ -95,10 +95,11 @@ def test_when_a_search_is_over(
     """By the heuristic that `early_stopping` names; for ever, and where every candidate is complete."""
     running: list[Row] = [([5, 6, 7, 8], best), ([5, 6, 7, 9], best - 40)]
     state = search(running, [([5, 3], worst + 0.1), ([6, 3], worst)], flags, **options)
-    assert state._is_over(False) == over
-    assert state._is_over(True)
+    some, every = torch.tensor([False, True])
+    assert state._is_over(some) == over
+    assert state._is_over(every)
     state._improvable = False
-    assert state._is_over(False)
+    assert state._is_over(some)
 
 
 @pytest.mark.parametrize(

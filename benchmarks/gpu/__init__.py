@@ -1,0 +1,1 @@
+"""Check of decoding on a GPU, on a machine that has PyTorch and transformers and nothing else of ours."""
