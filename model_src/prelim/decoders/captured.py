@@ -2,7 +2,7 @@
 
 A step of a decoder is some hundred kernels of a few microseconds each, and Python takes longer to launch one than it
 runs. A CUDA graph launches them all at once, on the memory on which they were captured. So what a step reads is copied
-there, where batches of several sizes share a graph: docs/decisions/0060-captured-steps.md.
+there, where batches of several sizes share a graph: docs/decisions/0062-captured-steps.md.
 """
 
 from bisect import bisect_left
