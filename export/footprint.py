@@ -140,12 +140,12 @@ def _encode(config: ModelConfig, network: Network) -> _Encoded:
     p = config.preprocess
     # Some encoders have tables that are computed, and are therefore built with values.
     vision, connector = (part.to("meta").eval().requires_grad_(False) for part in (network.vision, network.connector))
-    pixels = torch.empty(1, p.channels, p.size, p.size, device="meta")
+    pixels = torch.empty(1, p.channels, *p.picture_size(), device="meta")
     # ONNX Runtime has the weights of attention in memory, as this kind of it does.
     with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as counter, _LiveMemory() as memory:
             embeds = connector(vision(pixels))
-    tokens = embeds.shape[1] if embeds.ndim > 2 else 1
+    tokens = math.prod(embeds.shape[1:-1])
     return _Encoded(tokens, counter.get_total_flops(), memory.peak)
 
 

@@ -70,6 +70,9 @@ NOT_SERVED = ("networks", "__pycache__")
 
 _SEED = 0
 
+_FEW_TOKENS = 45
+"""Of the images that exported networks are compared with, where they have several sizes: neither side in windows."""
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -94,10 +97,16 @@ def write_model_files(settled: Settled, folder: Path) -> ModelConfig:
     model = settled.model
     require_gate(model.config, model.gate, model.config.name)
     p = model.config.preprocess
+    sides = p.resize == "multiples"
     generator = torch.Generator().manual_seed(_SEED)
-    images = torch.randn(2, p.channels, p.size, p.size, generator=generator)
+    images = torch.randn(2, p.channels, *p.picture_size(_FEW_TOKENS), generator=generator)
     difference = export_onnx(
-        model.network.vision, images, folder / VISION, inputs="pixel_values", outputs="image_features"
+        model.network.vision,
+        images,
+        folder / VISION,
+        inputs="pixel_values",
+        outputs="image_features",
+        varying={2: p.size, 3: p.size} if sides else {},
     )
     print(f"{VISION}: largest difference from PyTorch {difference:.1e}")
     with torch.inference_mode():
@@ -108,6 +117,7 @@ def write_model_files(settled: Settled, folder: Path) -> ModelConfig:
         folder / CONNECTOR,
         inputs="image_features",
         outputs="image_embeds",
+        varying={1: 1, 2: 1} if sides else {},
     )
     print(f"{CONNECTOR}: largest difference from PyTorch {difference:.1e}")
     for name in ARCHITECTURES[model.config.architecture].insights:

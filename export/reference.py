@@ -85,8 +85,10 @@ def read_reference(model: Model, folder: Path | None, what: str) -> Reference:
 
     what : needs it, for messages
 
-    Raises ArchiveError if there are fewer than two images, or one that cannot be read.
+    Raises ArchiveError if there are fewer than two images, or one that cannot be read, and for a model with pictures of
+    several sizes.
     """
+    model.config.preprocess.check_one_size(what)
     if folder is None:
         raise ArchiveError(f"{what} needs reports of the model: pass --images FOLDER with radiographs")
     files = sorted(path for path in folder.glob("*") if path.is_file())

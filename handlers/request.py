@@ -198,7 +198,7 @@ def _image(fields: Mapping[str, Any]) -> bytes | None:
 
 
 def _features(value: Any, num_features: int) -> np.ndarray | None:
-    """float32, shape (num_tokens, width) or (width,); None where there are none."""
+    """float32, shape (num_tokens, width), (rows, columns, width) or (width,); None where there are none."""
     if value is None:
         return None
     try:
@@ -210,10 +210,10 @@ def _features(value: Any, num_features: int) -> np.ndarray | None:
             features = numbers.astype(np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise UnreadableInput("image_features is not an array of numbers of shape (num_tokens, width)") from error
-    if features.ndim not in (1, 2) or features.size == 0 or not np.isfinite(features).all():
+    if features.ndim not in (1, 2, 3) or features.size == 0 or not np.isfinite(features).all():
         raise UnreadableInput(
             f"image_features has shape {features.shape}; it must hold finite numbers of shape "
-            "(num_tokens, width) or (width,)"
+            "(num_tokens, width), (rows, columns, width) or (width,)"
         )
     return features
 

@@ -51,12 +51,13 @@ def extract(
     options : of open_vision
     returns : names of the images that cannot be read, with the reason
 
-    Raises DatasetError where `out` has features of another encoder.
+    Raises DatasetError where `out` has features of another encoder, ArchiveError for pictures of several sizes.
     """
     out.mkdir(parents=True, exist_ok=True)
     root = source.image_root
     vision = archive.files[VISION]
     index: dict[str, Any] = {"encoder": encoder_of(archive.config), "vision_sha256": vision, "images": {}}
+    archive.config.preprocess.check_one_size("the extraction of features")
     if (out / INDEX).exists():
         index = read_index(out)
         if index["vision_sha256"] != vision:

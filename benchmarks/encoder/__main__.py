@@ -180,7 +180,6 @@ def bench(
     for name in names:
         folder = export_networks(name, STORE)
         config, network = read_network(folder)
-        side = config.preprocess.size
         for part in parts:
             file, by_nncf = folder / PARTS[part], folder / NNCF
             turns = runners(
@@ -193,7 +192,7 @@ def bench(
                 peers={"OpenVINO, int8 by NNCF": by_nncf} if part == "vision" and by_nncf.is_file() else {},
             )
             for batch in batches:
-                images = torch.randn(batch, config.preprocess.channels, side, side)
+                images = torch.randn(batch, config.preprocess.channels, *config.preprocess.picture_size())
                 operations, inputs = _work(network, part, images)
                 everybody = [*turns, floor(operations)]
                 with tqdm(total=(rounds + 1) * len(everybody), unit="turn", leave=False) as bar:

@@ -245,6 +245,7 @@ _NAMES = {
     "LlavaForConditionalGeneration": "llava",
     "LlavaMistralForCausalLM": "llava_mistral",
     "Maira2ForConditionalGeneration": "maira2",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
     "VisionEncoderDecoderModel": "vision-encoder-decoder",
 }
 _CLASSES = {name.lower(): kind for name, kind in _NAMES.items()}

@@ -49,9 +49,11 @@ def untie_embeddings(
         return config
     gathered.tensors.update({published.published_key(name): value for name, value in missing.items()})
     record.note("the adapter trained one of two tied tables, token embeddings and lm_head: the model has both")
+    untied = {"tie_word_embeddings": False}
     if text := config.get("text_config"):
-        return {**config, "text_config": {**text, "tie_word_embeddings": False}}
-    return {**config, "tie_word_embeddings": False} if config else config
+        whole = untied if config.get("tie_word_embeddings") else {}
+        return {**config, **whole, "text_config": {**text, **untied}}
+    return {**config, **untied} if config else config
 
 
 def _equal(one: Tensor | LazyTensor, other: Tensor | LazyTensor) -> bool:
@@ -63,8 +65,8 @@ def tie_embeddings(weights: Weights, facts: Facts, record: ImportRecord) -> dict
 
     Raises ArchiveError if the two are different tensors.
     """
-    config = facts.config.get("text_config") or facts.config
-    tied = facts.options.get("decoder.tie_word_embeddings", config.get("tie_word_embeddings"))
+    parts = (facts.config, facts.config.get("text_config") or {})
+    tied = facts.options.get("decoder.tie_word_embeddings", any(part.get("tie_word_embeddings") for part in parts))
     found = dict(weights)
     if not tied or HEAD not in found:
         return found

@@ -135,7 +135,7 @@ class ReportGenerator:
 
     @property
     def image_features_shape(self) -> tuple[int, ...]:
-        """Shape of the features that a client can send instead of an image."""
+        """Shape of the features that a client can send instead of an image; see `ImageEncoder`."""
         return self._images.image_features_shape
 
     @property
@@ -304,7 +304,7 @@ class ReportGenerator:
             *(ReportRequest(images=(b"",) * len(some), roles=some) for some in together),
         )
         prefix = max(
-            len(expand_images(self._prompt_ids(request), (self._images.num_tokens,) * request.num_images))
+            len(expand_images(self._prompt_ids(request), (self._images.most_tokens,) * request.num_images))
             for request in largest
         )
         needed = max(

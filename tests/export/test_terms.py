@@ -131,7 +131,7 @@ def test_a_folder_states_its_license_or_nobody_does(tmp_path: Path) -> None:
     ):
         assert stated(readme, tmp_path / f"{number}") == (GAP, GAP)
     assert stated(front, tmp_path / "given", license="mine", use="research") == ("mine", "research")
-    for system in ("encoder_decoder", "blip", "gemma3", "llava"):
+    for system in ("encoder_decoder", "blip", "gemma3", "llava", "qwen2_5_vl"):
         assert ARCHITECTURES[system].published.defaults["licence"] == GAP
 
 

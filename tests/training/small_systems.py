@@ -203,6 +203,9 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 
+NOT_TRAINED = ("qwen2_5_vl",)
+"""Systems with pictures of several sizes, which training does not read."""
+
 DROPOUT = {
     "biogpt": ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "layerdrop"),
     "cross_attention": ("dropout",),

@@ -29,7 +29,7 @@ class Images:
               pads in a color
     hidden  : no progress bar while they are read
 
-    Raises DatasetError for a file that cannot be read or is refused.
+    Raises DatasetError for a file that cannot be read or is refused, ArchiveError for pictures of several sizes.
     """
 
     name = "pixel_values"
@@ -46,6 +46,7 @@ class Images:
     ) -> None:
         self._paths, self._config, self._changes, self._frame = paths, config, changes, frame
         p = config.preprocess
+        p.check_one_size("training")
         side = (changes.active and changes.side) or p.size
         # One gray channel in [0, 1], whatever the network takes: colors and normalization come after augmentation. What
         # is padded in the color of the mean has all channels.

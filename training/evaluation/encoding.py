@@ -32,11 +32,14 @@ class ServedEncoder:
 
     slots : how many images are taken together
     frame : of Source
+
+    Raises ArchiveError for a model with pictures of several sizes.
     """
 
     def __init__(
         self, vision: nn.Module, config: ModelConfig, slots: int = 16, device: str = "cpu", frame: int = 0
     ) -> None:
+        config.preprocess.check_one_size("evaluation and its gate")
         self._vision = vision.to(device)
         self._config, self._slots, self._device, self._frame = config, slots, device, frame
 

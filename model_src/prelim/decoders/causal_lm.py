@@ -3,7 +3,8 @@
 Source of the layers: BioGPT (Luo et al., 2022), which is GPT-2's pre-norm transformer (Radford et al., 2019); Llama
 (Touvron et al., 2023): RMS norm, rotary positions, grouped heads, gated feed-forward; Mistral (Jiang et al., 2023):
 sliding windows; Phi (Li et al., 2023): attention and feed-forward side by side; Qwen3 (2025): norms of queries and
-keys; Gemma 3 (2025): norms after attention and feed-forward, two rotary tables, images whose tokens see each other.
+keys; Gemma 3 (2025): norms after attention and feed-forward, two rotary tables, images whose tokens see each other;
+Qwen2.5-VL (2025): positions of images in rows and columns.
 Published weights are read by `TransformersLM`, with which this one agrees.
 """
 
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 
 from prelim.decoders.attention import Attending
-from prelim.decoders.decoder import IMAGE
+from prelim.decoders.causal_lm_state import CausalLMState
+from prelim.decoders.decoder import IMAGE, Grids
+from prelim.decoders.grid_positions import grid_positions, turn_sections
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.linear import AdaptedLinear
 from prelim.decoders.sight import near, prefix_sight
 from prelim.decoders.step_attention import StepAttention
-from prelim.decoders.teacher_forcing import check_positions, insert_images, join
+from prelim.decoders.teacher_forcing import check_positions, insert_images, join, spread_images
 from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
 
 if TYPE_CHECKING:
@@ -48,6 +51,8 @@ class CausalLMConfig:
     embedding_scale : factor of token embeddings; those of the image are taken as they come
     position_offset : row of the position table for position 0; None: positions are rotary
     rotary_scale    : factor of the sines and cosines
+    rotary_sections : how many frequencies turn by time, rows, columns, time, and so on, of images that are grids;
+                      empty where a token's position is that in the text
     attention_bias, out_bias, feedforward_bias, head_bias : which projections have one; the last scores tokens
     tied            : tokens are scored by their embeddings
     image_token_id  : id of each token of an image where `generate` gets the prompt as ids, which then count in
@@ -77,6 +82,7 @@ class CausalLMConfig:
     embedding_scale: float = 1.0
     position_offset: int | None = None
     rotary_scale: float = 1.0
+    rotary_sections: Sequence[int] = ()
     attention_bias: bool = False
     out_bias: bool = False
     feedforward_bias: bool = False
@@ -105,6 +111,11 @@ class CausalLMConfig:
                 f"window is {self.window!r} with {len(self.window_layers)} window_layers; allowed: a number of "
                 "positions and the numbers of layers, or neither"
             )
+        half = (self.head_width or self.width // self.heads) // 2
+        if self.rotary_sections and (sum(self.rotary_sections) != half or min(self.rotary_sections) < 0):
+            raise ValueError(f"rotary_sections is {list(self.rotary_sections)!r}; expected numbers with the sum {half}")
+        if self.rotary_sections and (self.window is not None or self.position_offset is not None):
+            raise ValueError("rotary_sections are set with a window or learned positions; no decoder has both")
 
     @property
     def kinds(self) -> tuple[int, ...]:
@@ -213,41 +224,6 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return x * cosine + torch.cat([-second, first], dim=-1) * sine
 
 
-class CausalLMState:
-    """The cache, and the position of each of its columns where layers see a window: columns are used again.
-
-    positions : Tensor of int64, shape (slots, columns); empty where no layer has a window
-    """
-
-    def __init__(self, cache: KVCache) -> None:
-        self.cache = cache
-        self.positions = torch.zeros(0, 0, dtype=torch.int64, device=cache.layers[0].device)
-
-    @property
-    def tensors(self) -> Sequence[Tensor]:
-        """The cache's, and the positions."""
-        return [*self.cache.layers, self.positions]
-
-    def remember(self, places: Places, positions: Tensor) -> None:
-        """Note the positions, shape (slots, queries), of tokens that are written to these places."""
-        slots, columns = self.positions.shape
-        _, all_slots, _, all_columns, _ = places.layers[0].shape
-        more_slots, more_columns = max(all_slots - slots, 0), max(all_columns - columns, 0)
-        if more_slots or more_columns:
-            self.positions = nn.functional.pad(self.positions, (0, more_columns, 0, more_slots))
-        self.positions[places.slots].scatter_(1, places.columns, positions)
-
-    def move(self, source: int, target: int, columns: int) -> None:
-        """Copy one slot over another; the first `columns` columns of its cache are in use."""
-        self.cache.move(source, target, columns)
-        if len(self.positions):
-            self.positions[target] = self.positions[source]
-
-    def clear(self, slot: int, columns: int) -> None:
-        """Forget a request; the first `columns` columns of its slot's cache are in use."""
-        self.cache.clear(slot, columns)
-
-
 class CausalLMDecoder(nn.Module):
     """Decoder for serving BioGPT, Llama and similar models.
 
@@ -303,20 +279,31 @@ class CausalLMDecoder(nn.Module):
         image = self.config.image_token_id
         return () if image is None else tuple(image if token_id == IMAGE else token_id for token_id in prompt_ids)
 
-    def prefill(self, state: CausalLMState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+    def next_position(self, prompt_ids: tuple[int, ...], grids: Grids) -> int:
+        """Position of the first token after a prefix; see `Decoder.next_position`."""
+        if not self.config.rotary_sections:
+            return len(prompt_ids)
+        return int(grid_positions(torch.tensor(prompt_ids), grids).max()) + 1
+
+    def prefill(
+        self, state: CausalLMState, places: Places, image_embeds: Tensor, prompt_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
         embeds = self._embed_prefix(image_embeds, prompt_ids)
         if self.config.window is not None:
             state.remember(places, places.columns)
         attending = self._prefix_attending(image_embeds.shape[1], prompt_ids)
-        return self._score(self._hidden(embeds, places.columns, places, attending)[:, -1])
+        positions = self._prefix_positions(image_embeds.shape[1], prompt_ids, grids)
+        return self._score(self._hidden(embeds, positions, places, attending)[:, -1])
 
-    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+    def teacher_forcing(
+        self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
         text = join(prompt_ids, report_ids, pad_token_id=0)
         embeds = self._embed_prefix(image_embeds, text.token_ids)
         check_positions(embeds.shape[1], self.max_positions)
-        positions = torch.arange(embeds.shape[1], device=embeds.device).expand(len(embeds), -1)
+        positions = self._prefix_positions(image_embeds.shape[1], text.token_ids, grids)
         attending = self._prefix_attending(image_embeds.shape[1], text.token_ids)
         return self._score(text.scoring(self._hidden(embeds, positions, None, attending)))
 
@@ -332,6 +319,16 @@ class CausalLMDecoder(nn.Module):
             x, rotations = self._add_positions(embeds, positions)
             return self.compiled(x, rotations, masks, places.layers, places.columns, places.slots)
         return self._score(self._hidden(embeds, positions, places, [self.step_attending(mask) for mask in masks]))
+
+    def _prefix_positions(self, num_tokens: int, token_ids: Tensor, grids: Grids) -> Tensor:
+        """Of each embedding, shape (batch, length), or (3, batch, length) where positions have sections.
+
+        num_tokens : of all images, whose places are in `token_ids`
+        """
+        whole = spread_images(num_tokens, token_ids)
+        if not self.config.rotary_sections:
+            return torch.arange(whole.shape[1], device=whole.device).expand(len(whole), -1)
+        return grid_positions(whole[0], grids)[:, None].expand(-1, len(whole), -1)
 
     def _prefix_attending(self, num_tokens: int, token_ids: Tensor) -> list[Attending]:
         """Of every kind of layer; `num_tokens` are of all images, whose places are in `token_ids`."""
@@ -365,7 +362,10 @@ class CausalLMDecoder(nn.Module):
         return self.norm(x)
 
     def _add_positions(self, x: Tensor, positions: Tensor) -> tuple[Tensor, list[Rotation]]:
-        """Embeddings with their positions, or with the rotations, of every kind of layer, that encode these."""
+        """Embeddings with their positions, or with the rotations, of every kind of layer, that encode these.
+
+        positions : Tensor of int64, shape (sequences, queries), or (3, sequences, queries) of `grid_positions`
+        """
         if self.positions is not None:
             return x + self.positions(positions + (self.config.position_offset or 0)), []
         rotations = [self._rotation(self.inverse_frequencies, positions, x.dtype)]
@@ -376,7 +376,9 @@ class CausalLMDecoder(nn.Module):
         return x, rotations
 
     def _rotation(self, frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> Rotation:
-        angles = positions[:, :, None, None].float() * frequencies.float()
+        angles = positions[..., None, None].float() * frequencies.float()
+        if positions.ndim == 3:
+            angles = turn_sections(angles, self.config.rotary_sections)
         angles = torch.cat([angles, angles], dim=-1)
         scale = self.config.rotary_scale
         return (angles.cos() * scale).to(dtype), (angles.sin() * scale).to(dtype)

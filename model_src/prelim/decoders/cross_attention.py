@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, relu
 
 from prelim.decoders.attention import Attending, Attention, KeyValue
+from prelim.decoders.decoder import Grids
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import check_positions, join
@@ -280,7 +281,9 @@ class CrossAttentionDecoder(nn.Module):
             return self.lm_head(hidden)
         return self.token_embedding.scores(hidden) + cast("Tensor", self.lm_bias)
 
-    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+    def teacher_forcing(
+        self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
         text = join(prompt_ids, report_ids, self.config.pad_token_id)
         length = text.token_ids.shape[1]
@@ -323,7 +326,13 @@ class CrossAttentionDecoder(nn.Module):
         """All of the prompt, as `generate` counts it for encoder-decoder models."""
         return prompt_ids
 
-    def prefill(self, state: CrossAttentionState, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+    def next_position(self, prompt_ids: tuple[int, ...], grids: Grids) -> int:
+        """Position of the first token after a prefix; see `Decoder.next_position`."""
+        return len(prompt_ids)
+
+    def prefill(
+        self, state: CrossAttentionState, places: Places, image_embeds: Tensor, prompt_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Logits of the first token to write, shape (slots, vocab_size); see `Decoder.prefill`."""
         length = prompt_ids.shape[1]
         state.store_image(places.slots, self.image_key_values(image_embeds.to(self.position_embedding.dtype)))

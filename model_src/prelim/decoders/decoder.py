@@ -15,6 +15,9 @@ IMAGE = -1
 It stands for all tokens of one image, or, after `expand_images`, for one of them.
 """
 
+Grids = Sequence[tuple[int, int]]
+"""Rows and columns of the tokens of each image, in their order in the prompt."""
+
 PADDING = -100
 """Fills the rows of a batch of token ids that are shorter than the longest one; cross-entropy ignores it."""
 
@@ -82,13 +85,23 @@ class Decoder(Protocol[State]):
         prompt_ids : with IMAGE for each token of an image
         """
 
-    def prefill(self, state: State, places: Places, image_embeds: Tensor, prompt_ids: Tensor) -> Tensor:
+    def next_position(self, prompt_ids: tuple[int, ...], grids: Grids) -> int:
+        """Position of the first token after a prefix.
+
+        prompt_ids : with IMAGE for each token of an image
+        grids      : of its images; empty where they have none, which decoders that place tokens by them refuse
+        """
+
+    def prefill(
+        self, state: State, places: Places, image_embeds: Tensor, prompt_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Read the prefix of new requests into their slots.
 
-        places       : of the prefix in `state.cache`; its columns are its positions too
+        places       : of the prefix in `state.cache`
         image_embeds : Tensor, shape (slots, num_tokens, width), of all images of a request, one after the other
         prompt_ids   : Tensor of int64, shape (slots, prompt_length), with IMAGE for each token of an image, at the
                        same places in all of them
+        grids        : of the images, as `next_position` takes them
         returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
         """
 
@@ -102,13 +115,16 @@ class Decoder(Protocol[State]):
         returns   : logits of the next token, Tensor, shape (slots, rows, vocab_size)
         """
 
-    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+    def teacher_forcing(
+        self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Score given reports: what `prefill` and `step` would compute while writing them, without a cache.
 
         image_embeds : Tensor, shape (batch, num_tokens, width)
         prompt_ids   : Tensor of int64, shape (batch, prompt_length), padded on the right with PADDING; IMAGE, for
                        an equal share of num_tokens, is at the same places in all rows
         report_ids   : Tensor of int64, shape (batch, report_length), padded on the right with PADDING
+        grids        : of the images of each row, as `next_position` takes them
         returns      : logits, Tensor, shape (batch, report_length, vocab_size); logits[:, i] scores report_ids[:, i]
                        given the image, the prompt and report_ids[:, :i]. They mean nothing where report_ids is PADDING
 

@@ -50,17 +50,28 @@ def insert_images(embed: Callable[[Tensor], Tensor], image_embeds: Tensor, token
     image_embeds : Tensor, shape (batch, num_tokens, width), of all images, one after the other
     token_ids    : Tensor of int64, shape (batch, length), IMAGE at the same positions in every row
 
+    Raises ValueError as `spread_images` does.
+    """
+    whole = spread_images(image_embeds.shape[1], token_ids)
+    of_images = whole[0] == IMAGE
+    embeds = embed(whole.masked_fill(of_images, 0))
+    return embeds.index_copy(1, of_images.nonzero().flatten(), image_embeds.to(embeds.dtype))
+
+
+def spread_images(num_tokens: int, token_ids: Tensor) -> Tensor:
+    """Token ids with IMAGE for each token of an image, Tensor of int64, shape (batch, whole length).
+
+    num_tokens : of all images, an equal share for each IMAGE
+    token_ids  : as `insert_images` gets them
+
     Raises ValueError where there is no IMAGE, or the tokens cannot be shared.
     """
-    places, num_tokens = token_ids[0] == IMAGE, image_embeds.shape[1]
+    places = token_ids[0] == IMAGE
     count = int(places.sum())
     if num_tokens % count if count else num_tokens:
         found = f"{count} places" if count else "no place"
         raise ValueError(f"the prompt has {found} for the images' {num_tokens} tokens")
-    whole = token_ids.repeat_interleave(torch.where(places, num_tokens // max(count, 1), 1), dim=1)
-    of_images = whole[0] == IMAGE
-    embeds = embed(whole.masked_fill(of_images, 0))
-    return embeds.index_copy(1, of_images.nonzero().flatten(), image_embeds.to(embeds.dtype))
+    return token_ids.repeat_interleave(torch.where(places, num_tokens // max(count, 1), 1), dim=1)
 
 
 def join(prompt_ids: Tensor, report_ids: Tensor, pad_token_id: int) -> ForcedText:

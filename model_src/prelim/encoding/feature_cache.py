@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from prelim.encoding.onnx_session import Array
 from prelim.images.placement import Placement
 
-CAPACITY = 32
-"""Images. ViT-g's features take 1.4 MB each."""
+CAPACITY, MOST_BYTES = 32, 2**28
+"""Images, and their bytes together. ViT-g's features take 1.4 MB each, those of an encoder of grids 20 kB a token."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """What a model saw in an image.
 
-    image_features : shape (num_tokens, width)
+    image_features : shape (num_tokens, width), or (rows, columns, width)
     warnings       : remarks of the reader of the file
     placement      : where the picture that the model reads is in the file's image
     """
@@ -27,10 +27,13 @@ class Encoded:
 
 
 class FeatureCache:
-    """The features of the images that were asked about last, by the sha256 of their files; never on disk."""
+    """The features of the images that were asked about last, by the sha256 of their files; never on disk.
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
+    capacity, most_bytes : of images and their features; the last image is kept however large it is
+    """
+
+    def __init__(self, capacity: int = CAPACITY, most_bytes: int = MOST_BYTES) -> None:
+        self._capacity, self._most_bytes = capacity, most_bytes
         self._encoded: OrderedDict[str, Encoded] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -48,8 +51,12 @@ class FeatureCache:
         with self._lock:
             self._encoded[digest] = copy
             self._encoded.move_to_end(digest)
-            while len(self._encoded) > self._capacity:
+            while len(self._encoded) > self._capacity or (len(self._encoded) > 1 and self._bytes > self._most_bytes):
                 self._encoded.popitem(last=False)
+
+    @property
+    def _bytes(self) -> int:
+        return sum(encoded.image_features.nbytes for encoded in self._encoded.values())
 
     def clear(self) -> None:
         """Forget all images."""

@@ -87,9 +87,11 @@ class Gate:
 def mean_features(image_features: Array) -> Array:
     """Mean over the tokens of each image, shape (images, width).
 
-    image_features : shape (images, num_tokens, width), or (images, width) of encoders that give one vector
+    image_features : shape (images, num_tokens, width), (images, rows, columns, width), or (images, width) of encoders
+                     that give one vector
     """
-    mean: Array = image_features.mean(axis=1) if image_features.ndim == 3 else image_features
+    tokens = tuple(range(1, image_features.ndim - 1))
+    mean: Array = image_features.mean(axis=tokens) if tokens else image_features
     return mean
 
 

@@ -27,13 +27,16 @@ Encoders end in a norm or in averages of activations, whose values are below som
 and products of a connector stay far within float32; of values near 1e19 already the squares overflow.
 """
 
+_FEW_TOKENS = 64
+"""Of the image that warms a model up, where pictures have several sizes."""
+
 
 @dataclass
 class PreparedImage:
     """One image on its way to the decoder.
 
-    pixel_values   : shape (channels, size, size); None where the features are known without them
-    image_features : shape (num_tokens, width); None until the image is encoded
+    pixel_values   : as `preprocess` gives them; None where the features are known without them
+    image_features : shape (num_tokens, width), or (rows, columns, width); None until the image is encoded
     digest         : name of the image in the cache of features; empty for a client's features
     warnings       : remarks of the reader of the file, and of the gate
     distance       : from the images of the training, by the gate; None without one
@@ -77,8 +80,14 @@ class ImageEncoder:
 
     @property
     def image_features_shape(self) -> tuple[int, ...]:
-        """What the vision encoder gives for one image, (num_tokens, width) or (width,)."""
-        return self._vision.output_shape
+        """What the vision encoder gives for one image, (num_tokens, width) or (width,).
+
+        Of an encoder of pictures of several sizes it is that of a large picture, (rows, columns, width).
+        """
+        p = self._config.preprocess
+        if p.resize != "multiples":
+            return self._vision.output_shape
+        return (*(side // p.size for side in p.picture_size()), self._vision.output_shape[-1])
 
     @property
     def device(self) -> str:
@@ -96,9 +105,10 @@ class ImageEncoder:
         return self._gate is not None
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of image_embeds."""
-        return self._connector.output_shape[0]
+    def most_tokens(self) -> int:
+        """Tokens of image_embeds; of pictures of several sizes those of the largest."""
+        p = self._config.preprocess
+        return p.most_tokens if p.resize == "multiples" else self._connector.output_shape[0]
 
     @property
     def together(self) -> int:
@@ -154,7 +164,7 @@ class ImageEncoder:
         return as_png(pixel_values, config.preprocess)
 
     def embed(self, image: PreparedImage, others: Iterable[PreparedImage] = ()) -> Tensor:
-        """Compute image_embeds of an image, shape (num_tokens, decoder width).
+        """Compute image_embeds of an image, shape (num_tokens, decoder width), or (rows, columns, decoder width).
 
         others : images that come next, which are encoded with it as far as images are encoded together
 
@@ -187,7 +197,8 @@ class ImageEncoder:
     def gray(self) -> Array:
         """image_features of a gray image; the cache does not keep them."""
         p = self._config.preprocess
-        features: Array = self._vision.run(np.full((1, p.channels, p.size, p.size), 0.5, dtype=np.float32))[0]
+        shape = (1, p.channels, *p.picture_size(_FEW_TOKENS))
+        features: Array = self._vision.run(np.full(shape, 0.5, dtype=np.float32))[0]
         return features
 
     @contextmanager
@@ -221,7 +232,15 @@ class ImageEncoder:
         with np.errstate(over="ignore"):  # becomes infinite, which is refused
             features = given.astype(np.float32)
         expected = self.image_features_shape
-        if features.shape != expected:
+        if self._config.preprocess.resize == "multiples":
+            most, width = self.most_tokens, expected[-1]
+            rows, columns, found = features.shape if features.ndim == len(expected) else (0, 0, 0)
+            if not 1 <= rows * columns <= most or found != width:
+                raise InvalidOption(
+                    f"image_features has shape {features.shape}; this model takes (rows, columns, {width}) with "
+                    f"rows x columns up to {most}"
+                )
+        elif features.shape != expected:
             raise InvalidOption(f"image_features has shape {features.shape}; this model takes {expected}")
         if not np.isfinite(features).all():
             raise InvalidOption("image_features has values that are not finite")

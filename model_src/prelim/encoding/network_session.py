@@ -22,7 +22,7 @@ and several of them take gigabytes.
 class Session(Protocol):
     """A network with one input and one output; the first dimension of both is the batch.
 
-    input_shape, output_shape : without the batch
+    input_shape, output_shape : without the batch, 0 where a size varies
     device : where it runs
     """
 

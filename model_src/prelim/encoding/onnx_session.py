@@ -33,6 +33,8 @@ class OnnxSession:
     threads : threads inside one operator
     packed  : a CPU multiplies with a packed copy of the weights, which is faster and not shared with other processes
 
+    input_shape, output_shape : without the batch, 0 where a size varies
+
     Raises ArchiveError when the file is not a network with one input and one output.
     """
 
@@ -55,9 +57,8 @@ class OnnxSession:
         if len(inputs) != 1 or len(outputs) != 1:
             raise ArchiveError(f"{path} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
         self._input = inputs[0].name
-        self.input_shape: tuple[int, ...] = tuple(inputs[0].shape[1:])
+        self.input_shape, self.output_shape = _sizes(inputs[0].shape[1:]), _sizes(outputs[0].shape[1:])
         self.device = device if _CUDA in self._session.get_providers() else "cpu"
-        self.output_shape: tuple[int, ...] = tuple(outputs[0].shape[1:])
 
     def run(self, batch: Array) -> Array:
         """The network's output for a batch, its first dimension the batch in and out."""
@@ -70,3 +71,7 @@ def _providers(device: str) -> list[Any]:
     if kind == "cpu" or _CUDA not in ort.get_available_providers():
         return [_CPU]
     return [(_CUDA, {"device_id": int(number or 0)}), _CPU]
+
+
+def _sizes(shape: list[int | str]) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else 0 for size in shape)

@@ -20,8 +20,8 @@ class OpenVinoNetwork:
     threads   : threads inside one operator
     precision : a key of _HINTS; bf16 is computed as fp32 by processors without it
 
-    Raises ArchiveError when OpenVINO is not installed, and when the file is not a network with one input and one
-    output.
+    Raises ArchiveError when OpenVINO is not installed, when the file is not a network with one input and one output,
+    and for one that takes pictures of several sizes.
     """
 
     def __init__(self, path: Path, threads: int = 1, precision: str = "fp32") -> None:
@@ -45,6 +45,8 @@ class OpenVinoNetwork:
         given, found = self._model.inputs, self._model.outputs
         if len(given) != 1 or len(found) != 1:
             raise ArchiveError(f"{path} has {len(given)} inputs and {len(found)} outputs; expected one of each")
+        if any(size.is_dynamic for size in list(given[0].partial_shape)[1:]):
+            raise ArchiveError(f"{path} takes pictures of several sizes: set encoder.runtime to onnxruntime")
 
     def compile(self, images: int = 1) -> "OpenVinoSession":
         """The network for batches of so many images. Those compiled before stay, and have packed weights of their own.

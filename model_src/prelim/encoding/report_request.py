@@ -29,7 +29,8 @@ class ReportRequest:
     image          : a file's bytes: DICOM, PNG, JPEG, WebP or TIFF
     images         : instead of `image`, several files; without roles, in the order in which the model reads them
     roles          : of each image, see `generation.image_roles`; None where they have none
-    image_features : instead of an image, what the vision encoder gave for it, shape (num_tokens, width)
+    image_features : instead of an image, what the vision encoder gave for it, shape (num_tokens, width), or
+                     (rows, columns, width)
     prompt         : text for models that take one
     messages       : a conversation for models that hold one, each {"role": ..., "content": ...}
     context        : what is known of the patient and the examination: fields of `generation.clinical_context.CONTEXT`
@@ -122,8 +123,10 @@ class PendingReport(DecodeRequest):
 
     @property
     def image_tokens(self) -> tuple[int, ...]:
-        """Number of tokens of each image."""
-        return (self.images.num_tokens,) * self.request.num_images
+        """Number of tokens of each image; before `embed` the most that they can be."""
+        if self.grids:
+            return super().image_tokens
+        return (self.images.most_tokens,) * self.request.num_images
 
     def read(self) -> None:
         """Begin to read and preprocess the images, which happens in the order of these calls."""
@@ -150,8 +153,10 @@ class PendingReport(DecodeRequest):
             image_embeds.append(self.images.embed(prepared, waiting))
         if self.request.return_attention:
             self.insights = self.images.insights(self.prepared[0])
+        if image_embeds[0].ndim == 3:
+            self.grids = tuple((embeds.shape[0], embeds.shape[1]) for embeds in image_embeds)
         self.started = time.perf_counter()
-        return torch.cat(image_embeds)
+        return torch.cat([embeds.reshape(-1, embeds.shape[-1]) for embeds in image_embeds])
 
     @property
     def _unpictured(self) -> Iterator[PreparedImage]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from prelim.decoders.decoder import IMAGE, expand_images
+from prelim.decoders.decoder import IMAGE, Grids, expand_images
 from prelim.errors import RequestError
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
@@ -17,12 +16,13 @@ from prelim.generation.selection import TokenSelection
 
 @dataclass(eq=False)
 class DecodeRequest:
-    """One report to decode. Callers set the first three fields, and the engine the others.
+    """One report to decode. Callers set the first three fields and `grids`, and the engine the others.
 
     image_embeds : Tensor, shape (num_tokens, decoder width); None where `embed` computes it
     prompt_ids   : tokens before the first generated one, the decoder's start token included; IMAGE is where an
                    image's embeddings go, in decoders that read them as a prefix
     options      : how to choose the tokens
+    grids        : of the images, for decoders that place tokens by them
     request_id   : name of the request in its engine
     selection    : chooses its tokens; None while it waits for a slot
     tokens       : Tensor of int64, which the next step reads: shape (rows,), or that of a single row and drafts of
@@ -34,6 +34,7 @@ class DecodeRequest:
     image_embeds: Tensor | None
     prompt_ids: tuple[int, ...]
     options: GenerationOptions
+    grids: Grids = field(default=(), kw_only=True)
     request_id: str = field(default="", init=False)
     selection: TokenSelection | None = field(default=None, init=False)
     tokens: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), init=False)
@@ -47,13 +48,18 @@ class DecodeRequest:
 
     @property
     def image_tokens(self) -> tuple[int, ...]:
-        """Number of tokens of each image, known before image_embeds are computed: equal shares of these."""
+        """Number of tokens of each image; before image_embeds are computed the most that they can be.
+
+        Without grids they are equal shares.
+        """
+        if self.grids:
+            return tuple(rows * columns for rows, columns in self.grids)
         images = max(self.prompt_ids.count(IMAGE), 1)
         return (0 if self.image_embeds is None else len(self.image_embeds) // images,) * images
 
-    @cached_property
+    @property
     def prefix_ids(self) -> tuple[int, ...]:
-        """The prompt with IMAGE for each token of an image; as many cache columns and positions does it take."""
+        """The prompt with IMAGE for each token of an image, see `image_tokens`; as many cache columns does it take."""
         return expand_images(self.prompt_ids, self.image_tokens)
 
     def read(self) -> None:
@@ -65,7 +71,7 @@ class DecodeRequest:
         return True
 
     def embed(self, others: Iterable["DecodeRequest"] = ()) -> Tensor:
-        """The image_embeds; called once, after `read`, when there is a slot.
+        """The image_embeds; called once, after `read`, when there is a slot. `grids` are set then.
 
         A subclass may compute them here, and raise RequestError where that fails.
 

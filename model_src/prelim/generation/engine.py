@@ -209,15 +209,17 @@ class Engine(Generic[Request]):
         image_embeds = request.embed(others)
         if not image_embeds.isfinite().all():
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
-        device, slot, prefix = self._decoder.device, len(self._running), len(request.prefix_ids)
+        prefix_ids = request.prefix_ids
+        device, slot, prefix = self._decoder.device, len(self._running), len(prefix_ids)
         request.selection, request.tokens = self.select(request), torch.empty(0, dtype=torch.int64)
-        request.position = prefix - 1
+        request.position = self._decoder.next_position(prefix_ids, request.grids) - 1
         self._columns.grow(prefix)
         self._state.cache.reserve(slot + 1, self._columns.total)
         places = self._state.cache.prefix_places(slice(slot, slot + 1), prefix)
-        prompt_ids = torch.tensor([request.prefix_ids], device=device)
+        prompt_ids = torch.tensor([prefix_ids], device=device)
         try:
-            logits = self._decoder.prefill(self._state, places, image_embeds[None].to(device), prompt_ids)
+            embeds = image_embeds[None].to(device)
+            logits = self._decoder.prefill(self._state, places, embeds, prompt_ids, request.grids)
         except Exception:
             self._state.clear(slot, prefix)
             raise

@@ -108,6 +108,13 @@ def with_rotary(config: CausalLMConfig, embedding: Any) -> tuple[CausalLMConfig,
     return replace(config, rotary_scale=scale, window_rotary=len(tables) > 1), weights
 
 
+def rotary_sections(config: Any) -> tuple[int, ...]:
+    """How many frequencies turn by time, rows and columns; empty where a token's position is that in the text."""
+    if config.model_type != "qwen2_5_vl_text":
+        return ()
+    return tuple(config.rope_parameters.get("mrope_section", (16, 24, 24)))
+
+
 def _whole_norm(factor: float, weight: Tensor) -> Tensor:
     """The weight of an RMS norm that multiplies with 1 + weight, times a factor; 1 + weight needs 32 bits."""
     return (1 + weight.float()) * factor
@@ -318,6 +325,11 @@ def _qwen3(c: Any) -> tuple[CausalLMConfig, WeightSources]:
     return config, found | _layer_sources(_HEAD_NORMS, "weight", config.layers)
 
 
+def _qwen2_5_vl(c: Any) -> tuple[CausalLMConfig, WeightSources]:
+    _refuse(c, {"use_sliding_window": False, "layer_types": ["full_attention"] * c.num_hidden_layers})
+    return _llama(c, {"qkv": True, "out": False, "up": False}, rotary_sections=rotary_sections(c))
+
+
 def _gemma3(c: Any) -> tuple[CausalLMConfig, WeightSources]:
     _refuse(c, {"final_logit_softcapping": None, "attn_logit_softcapping": None, "use_bidirectional_attention": False})
     config, found = _llama(
@@ -361,6 +373,7 @@ _SERVED: dict[str, Callable[[Any], tuple[CausalLMConfig, WeightSources]]] = {
     "mistral": lambda c: _llama(c, {"qkv": False, "out": False, "up": False}, **_window(c)),
     "phi": _phi,
     "qwen2": lambda c: _llama(c, {"qkv": True, "out": False, "up": False}, **_window(c)),
+    "qwen2_5_vl_text": _qwen2_5_vl,
     "qwen3": _qwen3,
 }
 """Model type of `transformers` -> dimensions and sources of the equivalent CausalLMDecoder."""

@@ -118,7 +118,7 @@ def hash_model(folder: Path, config: ModelConfig) -> str:
 
 
 _LATER: Mapping[str, Mapping[str, Any]] = {
-    "preprocess": {"full_range": False},
+    "preprocess": {"full_range": False, "min_pixels": None, "max_pixels": None},
     "prompt": {"strip_words": False, "missing": "", "views": {}},
 }
 """Settings that are newer than the first calibrations, with their defaults."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from prelim import decoders
 from prelim.decoders import empty_decoder
 from prelim.decoders.captured import captured
-from prelim.decoders.decoder import Decoder
+from prelim.decoders.decoder import Decoder, Grids
 from prelim.decoders.packed import pack
 from prelim.decoders.precision import Moments, stored_weights
 from prelim.decoders.weights_file import LazyTensor, Weights, materialize
@@ -42,7 +42,9 @@ def build_decoder(section: Mapping[str, Any]) -> nn.Module:
 class Trainable(Protocol):
     """A decoder for training and import that can be converted to its serving form."""
 
-    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+    def teacher_forcing(
+        self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
 
     def served(self) -> tuple[dict[str, Any], Weights]:

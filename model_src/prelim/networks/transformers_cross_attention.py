@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
 from prelim.decoders.cross_attention import CrossAttentionConfig
+from prelim.decoders.decoder import Grids
 from prelim.decoders.teacher_forcing import check_positions, join
 from prelim.decoders.weights_file import LazyTensor
 
@@ -65,7 +66,9 @@ class TransformersCrossAttention(nn.Module):
         head = self.body.get_input_embeddings() if self.lm_head is None else self.lm_head
         return nn.functional.linear(x, head.weight, self.lm_bias)
 
-    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+    def teacher_forcing(
+        self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
         text = join(prompt_ids, report_ids, pad_token_id=0)
         check_positions(text.token_ids.shape[1], self.config.max_position_embeddings)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from prelim.decoders.causal_lm import CausalLMConfig
+from prelim.decoders.decoder import Grids
+from prelim.decoders.grid_positions import grid_positions
 from prelim.decoders.sight import prefix_sight
-from prelim.decoders.teacher_forcing import check_positions, insert_images, join
+from prelim.decoders.teacher_forcing import check_positions, insert_images, join, spread_images
 from prelim.decoders.weights_file import LazyTensor, materialize
 from prelim.kernels import GROUP
 from prelim.networks.adapters import adapt, join_adapters
-from prelim.networks.causal_lm_sources import sources, with_rotary
+from prelim.networks.causal_lm_sources import rotary_sections, sources, with_rotary
 
 _Weights = dict[str, Tensor | LazyTensor]
 
@@ -71,13 +73,24 @@ class TransformersLM(nn.Module):
             return nn.functional.linear(hidden, self.body.get_input_embeddings().weight)
         return self.lm_head(hidden)
 
-    def teacher_forcing(self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor) -> Tensor:
+    def teacher_forcing(
+        self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor, grids: Grids = ()
+    ) -> Tensor:
         """Logits of given reports, shape (batch, report_length, vocab_size); see `Decoder.teacher_forcing`."""
         text = join(prompt_ids, report_ids, pad_token_id=0)
         embeds = self.embed(image_embeds, text.token_ids)
         check_positions(embeds.shape[1], self.config.max_position_embeddings)
         sight = self._sight(image_embeds.shape[1], text.token_ids) if self._mutual_images else None
-        return self.logits(text.scoring(self.body(inputs_embeds=embeds, attention_mask=sight).last_hidden_state))
+        positions = self._positions(image_embeds.shape[1], text.token_ids, grids)
+        read = self.body(inputs_embeds=embeds, attention_mask=sight, position_ids=positions).last_hidden_state
+        return self.logits(text.scoring(read))
+
+    def _positions(self, num_tokens: int, token_ids: Tensor, grids: Grids) -> Tensor | None:
+        """Positions of `grid_positions`, shape (3, batch, length); None where they are those in the text."""
+        if not rotary_sections(self.config):
+            return None
+        whole = spread_images(num_tokens, token_ids)
+        return grid_positions(whole[0], grids)[:, None].expand(-1, len(whole), -1)
 
     def _sight(self, num_tokens: int, token_ids: Tensor) -> dict[str, Tensor | None]:
         """Masks by kind of layer in which the tokens of an image see each other."""

@@ -221,7 +221,7 @@ def test_defaults_of_dimensions() -> None:
         "gated": False, "embedding_scale": 1.0, "position_offset": None, "rotary_scale": 1.0, "attention_bias": False,
         "out_bias": False, "feedforward_bias": False, "head_bias": False, "tied": False, "parallel": False,
         "post_norms": False, "query_key_norms": False, "window": None, "window_layers": (), "window_rotary": False,
-        "mutual_images": False, "image_token_id": None, "adapters": {},
+        "mutual_images": False, "image_token_id": None, "adapters": {}, "rotary_sections": (),
     }  # fmt: skip
 
 

@@ -51,3 +51,15 @@ def test_cleared_cache_is_empty() -> None:
 def test_one_bit_makes_another_image() -> None:
     """Files that differ in one bit have different names."""
     assert digest_of(b"image") != digest_of(b"imagf")
+
+
+def test_images_are_forgotten_by_their_bytes() -> None:
+    """As many are kept as fit, and the last one in any case."""
+    size = encoded(1).image_features.nbytes
+    cache = FeatureCache(capacity=9, most_bytes=2 * size)
+    for i, name in enumerate("abc"):
+        cache.keep(name, encoded(i))
+    assert [cache.find(name) is not None for name in "abc"] == [False, True, True]
+
+    cache.keep("d", Encoded(np.zeros((30, 3), np.float32), ()))
+    assert [cache.find(name) is not None for name in "abcd"] == [False, False, False, True]

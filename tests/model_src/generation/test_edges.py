@@ -134,7 +134,7 @@ def test_positions_that_a_prefix_leaves(
     """The first token is chosen at the last position of the prefix."""
     batch = engine(tiny_decoder())
     one = {"a": request(tiny_image(0), GenerationOptions(max_new_tokens=tokens))}
-    monkeypatch.setattr(one["a"], "prefix_ids", (BOS,) * prefix)
+    monkeypatch.setattr(one["a"], "prompt_ids", (BOS,) * prefix)
     if message is None:
         batch.add(one)
         assert batch.active == {"a"}

@@ -1,6 +1,7 @@
 """Bounds of the sections `input` and `preprocess`, and of sizes: the last value taken, and the first refused."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,11 +97,28 @@ def test_bounds_of_sizes(rows: int, columns: int, max_pixels: int, error: type[E
             assert str(size[1]) in str(refusal.value)
 
 
-PREPROCESS_BOUNDS = {
+MULTIPLES: dict[str, Any] = {"size": 8, "resize": "multiples", "min_pixels": 64, "max_pixels": 640}
+PREPROCESS_BOUNDS: dict[str, Any] = {
+    "min_pixels": (
+        [MULTIPLES, {**MULTIPLES, "min_pixels": 1}, {**MULTIPLES, "min_pixels": 640}],
+        [
+            *({**MULTIPLES, "min_pixels": area} for area in (0, None, True, 64.0, 4096**2 + 1)),
+            {"size": 8, "min_pixels": 64},
+        ],
+    ),
+    "max_pixels": (
+        [{**MULTIPLES, "max_pixels": area} for area in (320, 4096**2)],
+        [
+            *({**MULTIPLES, "max_pixels": area} for area in (319, None, 4096**2 + 1)),
+            {**MULTIPLES, "min_pixels": 641},
+            {"size": 8, "max_pixels": 640},
+        ],
+    ),
+    "resize": ([MULTIPLES], [{**MULTIPLES, "antialias": False}]),
     "size": ([{"size": 1}, {"size": 4096}], [{"size": 0}, {"size": 4097}, {"size": -1}]),
     "resize_to": (
         [{"size": 8, "resize_to": 8}, {"size": 8, "resize_to": 4096}],
-        [{"size": 8, "resize_to": 7}, {"size": 8, "resize_to": 4097}, {"size": 8, "resize_to": 0}],
+        [{"size": 8, "resize_to": 7}, {"size": 8, "resize_to": 4097}, {**MULTIPLES, "resize_to": 8}],
     ),
     "std": (
         [{"size": 8, "std": (1e-9, 1, 1)}, {"size": 8, "channels": 1, "mean": (0,), "std": (0.5,)}],

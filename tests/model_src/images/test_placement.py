@@ -24,10 +24,10 @@ def spot(rows: int, columns: int, box: tuple[int, int, int, int]) -> Image.Image
 
 
 def seen_box(picture: np.ndarray) -> tuple[float, float, float, float]:
-    """The sides of what is white in a picture, in parts of its side."""
+    """The sides of what is white in a picture, in parts of its sides."""
     rows, columns = np.nonzero(picture > (0.5 + 90 / 255 / 2))
-    size = picture.shape[0]
-    return columns.min() / size, rows.min() / size, (columns.max() + 1) / size, (rows.max() + 1) / size
+    height, width = picture.shape
+    return columns.min() / width, rows.min() / height, (columns.max() + 1) / width, (rows.max() + 1) / height
 
 
 @pytest.mark.parametrize("resize", RESIZES)
@@ -35,7 +35,10 @@ def seen_box(picture: np.ndarray) -> tuple[float, float, float, float]:
 def test_a_spot_is_found_where_it_was(resize: str, size: tuple[int, int]) -> None:
     """Through every way to make a picture, to within the pixels that one of the picture covers."""
     rows, columns = size
-    config = PreprocessConfig(128, 1, resize, 140, mean=(0.0,), std=(1.0,), crop="floor")
+    sides = {"size": 14, "min_pixels": 14, "max_pixels": 128**2} if resize == "multiples" else {"resize_to": 140}
+    config = PreprocessConfig(
+        **{"size": 128, **sides}, channels=1, resize=resize, mean=(0.0,), std=(1.0,), crop="floor"
+    )
     box = (columns // 2 - 20, rows // 2 + 5, columns // 2 + 15, rows // 2 + 30)
     picture = preprocess_image(spot(rows, columns, box), config)[0]
 

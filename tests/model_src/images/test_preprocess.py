@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -217,3 +219,28 @@ def test_floats_are_neither_padded_nor_stretched(name: str, value: object) -> No
     """Both are what code for 8 bits does."""
     with pytest.raises(ArchiveError, match=f"preprocess.{name} is {value!r} with antialias false"):
         PreprocessConfig(size=4, antialias=False, **{name: value})
+
+
+MULTIPLES = PreprocessConfig(size=28, resize="multiples", min_pixels=3136, max_pixels=100 * 28**2)
+
+
+@pytest.mark.parametrize("config", [MULTIPLES, dataclasses.replace(MULTIPLES, min_pixels=40_000, max_pixels=40_000)])
+def test_multiples_are_within_their_area_and_keep_the_aspect(config: PreprocessConfig) -> None:
+    """Of all sizes that are accepted: both sides in multiples, no more tokens than said, less than a token off."""
+    for rows in range(32, 900, 61):
+        for columns in range(max(32, rows // 5 + 1), min(900, 5 * rows), 53):
+            shape = preprocess_image(Image.new("L", (columns, rows)), config).shape
+            down, across = (side // config.size for side in shape[1:])
+            assert shape == (3, down * config.size, across * config.size)
+            assert 1 <= down * across <= config.most_tokens
+            assert abs(down - rows * across / columns) < 1 + rows / columns
+
+
+def test_pictures_of_several_sizes_are_as_large_as_said() -> None:
+    """The largest, and one with fewer tokens; other pictures are squares."""
+    assert MULTIPLES.picture_size() == (280, 280)
+    assert MULTIPLES.picture_size(45) == (6 * 28, 7 * 28)
+    assert (SYSTEMS[1].picture_size(), SYSTEMS[1].most_tokens) == ((224, 224), 1)
+    with pytest.raises(ArchiveError, match="resize is multiples, but training needs pictures of one size"):
+        MULTIPLES.check_one_size("training")
+    SYSTEMS[1].check_one_size("training")

@@ -10,6 +10,7 @@ from prelim.networks.architectures import (
     llava_mistral,
     maira2,
     mobilenet_graph,
+    qwen2_5_vl,
     xraygpt,
     xreport,
 )
@@ -25,6 +26,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llava_mistral": llava_mistral.ARCHITECTURE,
     "maira2": maira2.ARCHITECTURE,
     "mobilenet_graph": mobilenet_graph.ARCHITECTURE,
+    "qwen2_5_vl": qwen2_5_vl.ARCHITECTURE,
     "xraygpt": xraygpt.ARCHITECTURE,
     "xreport": xreport.ARCHITECTURE,
 }

@@ -19,7 +19,7 @@ from prelim.networks.architectures import llava, towers
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
 from prelim.networks.architectures.image_processor import GEMMA3, read_processor
-from prelim.networks.architectures.settings_check import check_known, check_visible
+from prelim.networks.architectures.settings_check import check_known, check_visible, complete_settings
 
 VOCABULARY, IMAGE_TOKEN = 262208, 262144
 TEXT = "gemma3_text"
@@ -121,21 +121,13 @@ def _decoder(shapes: Shapes, facts: Facts) -> Section:
 
     Raises ArchiveError for a setting that is not supported, or contradicts the weights.
     """
-    # Imported here because `transformers` takes seconds to import.
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-
     stored = {"model_type": TEXT, **(facts.config.get("text_config") or {})}
     kind = stored.pop("model_type")
     if kind != TEXT:
         raise ArchiveError(f"config.json: text_config is of model_type {kind!r}; supported: {TEXT}")
     check_known("text_config.", stored, (*_TEXT, *_OLD_TEXT, "tie_word_embeddings"))
-    given = {name: value for name, value in stored.items() if name in (*_TEXT, *_OLD_TEXT) and value is not None}
-    try:
-        config = AutoConfig.for_model(TEXT, **given)
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
-        raise ArchiveError(f"config.json: text_config is not that of a {TEXT}: {error}") from error
-    values = {name: getattr(config, name) for name in _TEXT}
+    given = {name: value for name, value in stored.items() if name in (*_TEXT, *_OLD_TEXT)}
+    values = complete_settings(TEXT, "text_config", given, _TEXT)
     check_visible("text_config.", values, _visible(shapes))
     if unknown := sorted({*values["layer_types"]} - {"full_attention", "sliding_attention"}):
         raise ArchiveError(

@@ -1,7 +1,7 @@
 """Section `preprocess` of model.yaml from the preprocessor_config.json of an image processor in `transformers`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from prelim.errors import ArchiveError
@@ -72,22 +72,47 @@ def read_processor(
     stored = facts.preprocessor
     if not stored:
         return {**published, "size": side}
-    name = _check_class(stored, classes)
+    name = check_class(stored, classes)
     published = {**published, **next((own for start, own in _DEFAULTS.items() if name.startswith(start)), {})}
     cropping = {} if crop and not name else {"do_center_crop": name.startswith(_CROPPING)}
     square = _flag("default_to_square", stored.get("default_to_square", not (name.startswith(_EDGE) if name else crop)))
-    for setting, value in stored.items():
-        if setting not in _READ | _NEUTRAL and value not in (None, False):
-            raise _unsupported(setting, value, "leave it out")
+    check_read(stored, _READ)
     padding = _flag("do_pad", stored.get("do_pad") or False)
     if padding and not name.startswith(_PADDING):
-        raise _unsupported("do_pad", True, "false")
+        raise unsupported("do_pad", True, "false")
+    cropped = _stored_flag("do_center_crop", {**cropping, **stored})
+    cropped = _flag("do_center_crop", facts.value("preprocess.do_center_crop", True, stored=cropped))
+    levels = read_levels(published, facts, padding=padding)
+    return {
+        **published,
+        "size": side,
+        **_geometry(side, stored, facts, crop=cropped, square=square, name=name),
+        **({"resize": "pad_mean"} if padding else {}),
+        **levels,
+    }
+
+
+def check_read(stored: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise ArchiveError for a setting that neither is known nor changes nothing."""
+    for setting, value in stored.items():
+        if setting not in known and setting not in _NEUTRAL and value not in (None, False):
+            raise unsupported(setting, value, "leave it out")
+
+
+def read_levels(published: Section, facts: Facts, *, padding: bool = False) -> Section:
+    """`interpolation`, `mean` and `std`, for pixels that are scaled to [0, 1]; the processor must resize.
+
+    padding : it pads in a color
+
+    Raises ArchiveError naming the setting that is not supported.
+    """
+    stored = facts.preprocessor
     flags = {
-        flag: _flag(flag, facts.value(f"preprocess.{flag}", True, stored=_stored_flag(flag, {**cropping, **stored})))
-        for flag in ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        flag: _flag(flag, facts.value(f"preprocess.{flag}", True, stored=_stored_flag(flag, stored)))
+        for flag in ("do_resize", "do_rescale", "do_normalize")
     }
     if not flags["do_resize"]:
-        raise _unsupported("do_resize", False, "true")
+        raise unsupported("do_resize", False, "true")
     resample = stored.get("resample")
     interpolation = facts.value(
         "preprocess.interpolation",
@@ -96,29 +121,21 @@ def read_processor(
     )
     mean, std = (_channels(values, published[values], facts) for values in ("mean", "std"))
     if min(std) <= 0:
-        raise _unsupported("image_std", std, "numbers above 0")
+        raise unsupported("image_std", std, "numbers above 0")
     if padding and not flags["do_normalize"]:
-        raise _unsupported("do_normalize", False, "true with do_pad")
+        raise unsupported("do_normalize", False, "true with do_pad")
     if not flags["do_normalize"]:
         mean, std = [0.0] * 3, [1.0] * 3
     # Pixels are scaled to [0, 1] here, by the published factor.
     factor = facts.value("preprocess.rescale_factor", 1 / 255, stored=stored.get("rescale_factor"))
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
-        raise _unsupported("rescale_factor", factor, "a number above 0")
+        raise unsupported("rescale_factor", factor, "a number above 0")
     scale = 255 * factor if flags["do_rescale"] else 255.0
     if not math.isclose(scale, 1, rel_tol=1e-6):
         if padding:
-            raise _unsupported("do_pad", True, "false with another scale")
+            raise unsupported("do_pad", True, "false with another scale")
         mean, std = [value / scale for value in mean], [value / scale for value in std]
-    return {
-        **published,
-        "size": side,
-        **_geometry(side, stored, facts, crop=flags["do_center_crop"], square=square, name=name),
-        **({"resize": "pad_mean"} if padding else {}),
-        "interpolation": interpolation,
-        "mean": mean,
-        "std": std,
-    }
+    return {"interpolation": interpolation, "mean": mean, "std": std}
 
 
 def processed_side(facts: Facts, classes: Sequence[str], default: Any) -> int:
@@ -127,12 +144,12 @@ def processed_side(facts: Facts, classes: Sequence[str], default: Any) -> int:
     Raises ArchiveError naming the setting that is not a square.
     """
     stored = facts.preprocessor
-    cropped = stored.get("do_center_crop", _check_class(stored, classes).startswith(_CROPPING))
+    cropped = stored.get("do_center_crop", check_class(stored, classes).startswith(_CROPPING))
     name = "crop_size" if cropped else "size"
     size = stored.get(name, default)
     sides = set(size.values()) if isinstance(size, Mapping) else {size}
     if len(sides) != 1 or not all(map(_is_edge, sides)):
-        raise _unsupported(name, size, "one number, or height and width that are equal")
+        raise unsupported(name, size, "one number, or height and width that are equal")
     side: int = sides.pop()
     return side
 
@@ -144,12 +161,12 @@ def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool,
     if _is_edge(size):
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if not isinstance(size, Mapping):
-        raise _unsupported("size", size, "shortest_edge, or height and width")
+        raise unsupported("size", size, "shortest_edge, or height and width")
     size = {name: edge for name, edge in size.items() if edge is not None}
     edges = set(size.values())
     square = size.keys() == {"height", "width"}
     if not (square or size.keys() == {"shortest_edge"}) or len(edges) != 1 or not all(map(_is_edge, edges)):
-        raise _unsupported("size", size, "shortest_edge, or height and width that are equal")
+        raise unsupported("size", size, "shortest_edge, or height and width that are equal")
     edge = edges.pop()
     if crop:
         cropped = facts.value("preprocess.crop_size", side, stored=stored.get("crop_size"))
@@ -159,20 +176,20 @@ def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool,
         else:
             sides = {cropped} if _is_edge(cropped) else set()
         if sides != {side}:
-            raise _unsupported("crop_size", cropped, f"height and width of {side}, which the vision tower takes")
+            raise unsupported("crop_size", cropped, f"height and width of {side}, which the vision tower takes")
     elif not square:
-        raise _unsupported("do_center_crop", False, "true, or a size with height and width")
+        raise unsupported("do_center_crop", False, "true, or a size with height and width")
     if edge < side or (not crop and edge != side):
-        raise _unsupported("size", size, f"{'at least ' if crop else ''}{side}, which the vision tower takes")
+        raise unsupported("size", size, f"{'at least ' if crop else ''}{side}, which the vision tower takes")
     return {"resize": "stretch" if square else "shortest_edge", **({"resize_to": edge} if edge != side else {})}
 
 
-def _check_class(stored: Mapping[str, Any], classes: Sequence[str]) -> str:
+def check_class(stored: Mapping[str, Any], classes: Sequence[str]) -> str:
     """The class that the settings name; empty if they name none. Raises ArchiveError if it is not allowed."""
     names = {key: str(stored[key]).removesuffix("Fast").removesuffix("Pil") for key in _CLASS if stored.get(key)}
     for key, name in names.items():
         if name not in classes:
-            raise _unsupported(key, stored[key], ", ".join(classes))
+            raise unsupported(key, stored[key], ", ".join(classes))
     return next(iter(names.values()), "")
 
 
@@ -180,19 +197,19 @@ def _stored_flag(name: str, stored: Mapping[str, Any]) -> Any:
     """A switch of the settings; None if they lack it."""
     if name in stored and stored[name] is None:
         # Versions of transformers differ in what this means.
-        raise _unsupported(name, None, "true, false")
+        raise unsupported(name, None, "true, false")
     return stored.get(name)
 
 
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _unsupported(name, value, "true, false")
+        raise unsupported(name, value, "true, false")
     return value
 
 
 def _choice(name: str, value: Any, allowed: Mapping[int, str]) -> str:
     if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
-        raise _unsupported(name, value, ", ".join(map(str, allowed)))
+        raise unsupported(name, value, ", ".join(map(str, allowed)))
     return allowed[value]
 
 
@@ -205,7 +222,7 @@ def _channels(name: str, published: Any, facts: Facts) -> list[float]:
         or len(values) != 3
         or any(isinstance(one, bool) or not isinstance(one, int | float) or not math.isfinite(one) for one in values)
     ):
-        raise _unsupported(f"image_{name}", value, "3 numbers")
+        raise unsupported(f"image_{name}", value, "3 numbers")
     return values
 
 
@@ -213,5 +230,6 @@ def _is_edge(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _unsupported(name: str, value: Any, allowed: str) -> ArchiveError:
+def unsupported(name: str, value: Any, allowed: str) -> ArchiveError:
+    """The error for a setting."""
     return ArchiveError(f"preprocessor_config.json has {name} = {value!r}; supported: {allowed}")

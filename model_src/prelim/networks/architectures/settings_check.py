@@ -67,6 +67,27 @@ def check_visible(where: str, stored: Mapping[str, Any], visible: Mapping[str, A
             raise ArchiveError(f"config.json: {where}{name} is {found!r}, but the weights have {value!r}")
 
 
+def complete_settings(kind: str, where: str, stored: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """The settings with these names; what a section lacks is the default of transformers.
+
+    kind   : model_type of the network
+    where  : the section of config.json
+    stored : its settings that are given to transformers; null is the default
+
+    Raises ArchiveError for values that transformers refuses.
+    """
+    # Imported here because `transformers` takes seconds to import.
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    given = {name: value for name, value in stored.items() if value is not None}
+    try:
+        config = AutoConfig.for_model(kind, **given)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        raise ArchiveError(f"config.json: {where} is not that of a {kind}: {error}") from error
+    return {name: getattr(config, name) for name in names}
+
+
 def check_activation(name: str, activation: Any) -> None:
     """Raise ArchiveError for an activation that transformers does not have.
 

@@ -14,6 +14,7 @@ from transformers import (
     BlipForConditionalGeneration,
     Gemma3ForConditionalGeneration,
     LlavaForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
     VisionEncoderDecoderModel,
 )
 
@@ -24,6 +25,7 @@ from tests.model_src.networks.architectures import small_encoder_decoder as ved
 from tests.model_src.networks.architectures import small_gemma3 as gemma3
 from tests.model_src.networks.architectures import small_llava as llava
 from tests.model_src.networks.architectures import small_maira2 as maira2
+from tests.model_src.networks.architectures import small_qwen2_5_vl as qwen
 
 Edit = tuple[str, Any]
 """Path of a setting in config.json, its parts joined by dots, and its new value; DROP leaves it out."""
@@ -94,6 +96,31 @@ def with_images(
         return theirs, ours
 
     return logits
+
+
+def qwen_logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
+    """As `with_images`, of two images of different sides, one of which is not in whole windows."""
+    torch.manual_seed(1)
+    unit, report = network.vision.merge * network.vision.patch_size, torch.arange(20)[None] * 7 % qwen.VOCABULARY
+    pictures = [torch.randn(1, 3, rows * unit, columns * unit) for rows, columns in ((4, 7), (6, 3))]
+    read = qwen.patches_of(pictures, original.config.vision_config)
+    images = torch.cat(original.model.get_image_features(**read).pooler_output)
+    embeds = [network.connector(network.vision(picture))[0] for picture in pictures]
+    grids = [(one.shape[0], one.shape[1]) for one in embeds]
+    prompt = torch.tensor(
+        [[1, 5, *[IMAGE] * len(embeds[0].flatten(0, 1)), 6, *[IMAGE] * len(embeds[1].flatten(0, 1)), 8]]
+    )
+    ids = prompt.masked_fill(prompt == IMAGE, original.config.image_token_id)
+    whole = torch.cat([ids, report[:, :-1]], dim=1)
+    expected = original(**qwen.inputs_of(whole, read)).logits[:, ids.shape[1] - 1 :]
+    flat = torch.cat([one.flatten(0, 1) for one in embeds])[None]
+    found = [
+        decoder.teacher_forcing(flat, prompt, report, grids)
+        for decoder in (network.decoder, serving_decoder(network.decoder))
+    ]
+    parts = ((images, expected, expected), (flat, *found))
+    theirs, ours = (torch.cat([part.flatten() for part in three]) for three in parts)
+    return theirs, ours
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -257,6 +284,60 @@ FAMILIES: Mapping[str, Family] = {
             ("vision_config.vocab_size", 32000),
             ("vision_feature_layer", 2),
             ("projector_hidden_act", "relu"),
+        ),
+        within=1e-4,
+    ),
+    "qwen2_5_vl": Family(
+        save=lambda path: qwen.save_qwen(qwen.small_qwen(), path),
+        original=lambda path: Qwen2_5_VLForConditionalGeneration.from_pretrained(path).eval(),
+        logits=qwen_logits,
+        refused=(
+            ("model_type", "qwen2_vl"),
+            ("architectures", ["Qwen2VLForConditionalGeneration"]),
+            ("image_token_id", 9999),
+            ("image_token_id", -1),
+            ("deepstack_visual_indexes", [1]),
+            ("quantization_config.quant_method", "fp8"),
+            ("text_config.model_type", "qwen3"),
+            ("text_config.hidden_act", "relu6"),
+            ("text_config.use_sliding_window", True),
+            ("text_config.layer_types", ["chunked_attention"] * 3),
+            ("text_config.num_hidden_layers", 2),
+            ("text_config.num_hidden_layers", DROP),
+            ("text_config.num_attention_heads", 8),
+            ("text_config.num_key_value_heads", 1),
+            ("text_config.hidden_size", 32),
+            ("text_config.num_experts", 4),
+            ("text_config.rms_norm_eps", "x"),
+            ("text_config.rope_parameters", {"rope_type": "dynamic", "factor": 2.0, "mrope_section": [2, 3, 3]}),
+            ("text_config.rope_parameters.mrope_section", [2, 3, 4]),
+            ("text_config.rope_parameters.mrope_section", DROP),
+            ("vision_config.model_type", "qwen2_vl"),
+            ("vision_config.hidden_act", "gelu"),
+            ("vision_config.depth", 3),
+            ("vision_config.depth", DROP),
+            ("vision_config.num_heads", 5),
+            ("vision_config.patch_size", 8),
+            ("vision_config.spatial_merge_size", 1),
+            ("vision_config.temporal_patch_size", 1),
+            ("vision_config.out_hidden_size", 32),
+            ("vision_config.window_size", 4),
+            ("vision_config.fullatt_block_indexes", [5]),
+            ("vision_config.in_chans", 1),
+            ("vision_config.rope_parameters.partial_rotary_factor", 0.5),
+            ("vision_config.num_position_embeddings", 2304),
+        ),
+        computed=(
+            ("text_config.rms_norm_eps", 1e-3),
+            ("text_config.hidden_act", "gelu"),
+            ("text_config.rope_parameters", {"rope_type": "default", "rope_theta": 50.0, "mrope_section": [4, 1, 3]}),
+            ("text_config.sliding_window", 3),
+            ("text_config.attention_dropout", 0.5),
+            ("vision_config.num_heads", 4),
+            ("vision_config.window_size", 2 * qwen.UNIT),
+            ("vision_config.fullatt_block_indexes", [0]),
+            ("vision_config.rope_parameters.rope_theta", 50.0),
+            ("vision_config.tokens_per_second", 2),
         ),
         within=1e-4,
     ),

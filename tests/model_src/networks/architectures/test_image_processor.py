@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -23,10 +25,12 @@ from prelim.errors import ArchiveError
 from prelim.images.input_config import InputConfig
 from prelim.images.preprocess import PreprocessConfig, preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
-from prelim.networks.architectures import blip, encoder_decoder, gemma3, llava
+from prelim.networks.architectures import blip, encoder_decoder, gemma3, llava, qwen2_5_vl
 from prelim.networks.architectures.facts import Facts
+from prelim.networks.architectures.grid_processor import read_grid_processor
 from prelim.networks.architectures.image_processor import BIT, BLIP, GEMMA3, OF_TOWERS, VIT, read_processor
 from tests.model_src.networks.architectures.small_llava import PROCESSOR, SIDE
+from tests.model_src.networks.architectures.small_qwen2_5_vl import patches_of
 
 GRAY_LEVEL = 1 / 255
 
@@ -161,6 +165,43 @@ def test_real_radiographs_are_preprocessed_as_by_transformers(name: str, shared:
         expected = processor(gray.convert("RGB"), return_tensors="np")["pixel_values"][0]
         difference = np.abs(preprocess_image(gray, config) - expected) * np.array(config.std)[:, None, None]
         assert difference.max() <= 1.01 * GRAY_LEVEL, path.name
+
+
+QWEN: dict[str, dict[str, Any]] = {
+    "published": {"min_pixels": 3136, "max_pixels": 12845056},
+    "areas by their other names": {"size": {"shortest_edge": 200 * 28**2, "longest_edge": 300 * 28**2}},
+    "enlarged": {"min_pixels": 1500 * 28**2, "max_pixels": 2000 * 28**2, "resample": 2, "rescale_factor": 1 / 127.5},
+    "both": {
+        "min_pixels": 3136,
+        "max_pixels": 400000,
+        "size": {"min_pixels": 3136, "max_pixels": 400000},
+        "do_normalize": False,
+    },
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize(
+    "name", [next(iter(QWEN)), *(pytest.param(n, marks=pytest.mark.exhaustive) for n in [*QWEN][1:])]
+)
+def test_real_radiographs_keep_their_aspect_as_by_transformers(name: str, shared: Path, tmp_path: Path) -> None:
+    """Oblong ones of different sizes, of shared data, in as many patches, within a gray level."""
+    settings = {"image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 14, "merge_size": 2, **QWEN[name]}
+    write(tmp_path, settings)
+    sides = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
+    facts = Facts(preprocessor=preprocessor_config(read_settings(tmp_path, "model")))
+    config = PreprocessConfig(**read_grid_processor(qwen2_5_vl.PREPROCESS, facts, sides))
+    processor: Any = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
+    for path in oblong(shared / "data" / "open_radiology" / "images", 2 if name == next(iter(QWEN)) else 30):
+        with Image.open(path) as opened:
+            gray = opened.convert("L")
+        read = processor(gray.convert("RGB"), return_tensors="pt")
+        found = torch.from_numpy(preprocess_image(gray, config))
+        ours = patches_of([found[None]], SimpleNamespace(spatial_merge_size=2, **sides))
+        assert torch.equal(ours["image_grid_thw"], read["image_grid_thw"]), path.name
+        difference = (ours["pixel_values"] - read["pixel_values"]).abs().unflatten(1, (3, -1))
+        levels = difference * torch.tensor(config.std)[:, None] / GRAY_LEVEL
+        assert levels.max() <= 1.01, path.name
 
 
 def oblong(folder: Path, count: int) -> list[Path]:
