@@ -226,7 +226,7 @@ MULTIPLES = PreprocessConfig(size=28, resize="multiples", min_pixels=3136, max_p
 
 @pytest.mark.parametrize("config", [MULTIPLES, dataclasses.replace(MULTIPLES, min_pixels=40_000, max_pixels=40_000)])
 def test_multiples_are_within_their_area_and_keep_the_aspect(config: PreprocessConfig) -> None:
-    """Of all sizes that are accepted: both sides in multiples, no more tokens than said, less than a token off."""
+    """Of all sizes that are accepted: both sides in multiples, not too many tokens, less than a token off."""
     for rows in range(32, 900, 61):
         for columns in range(max(32, rows // 5 + 1), min(900, 5 * rows), 53):
             shape = preprocess_image(Image.new("L", (columns, rows)), config).shape
