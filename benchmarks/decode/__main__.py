@@ -26,8 +26,9 @@ from tqdm import tqdm
 
 from benchmarks.decode.contender import OURS, PEERS, Contender, PeerFailed
 from benchmarks.decode.floor import COSTS, floor
+from benchmarks.decode.point import Point
 from benchmarks.decode.restricted import BUILT_FOR_THIS_PROCESSOR, RESTRICTED
-from benchmarks.decode.rounds import Point, measure
+from benchmarks.decode.rounds import measure
 from benchmarks.decode.table import DecodeRow, markdown, markdown_table, rows
 from benchmarks.machine import IDLE, ROOT, commit, describe_machine, measure_machine, show_turn
 from benchmarks.models.shapes import SHAPES, Shape, checkpoint, work

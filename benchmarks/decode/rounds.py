@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from benchmarks.decode.contender import Contender, Decoding, DecodingResult, PeerFailed
+from benchmarks.decode.point import Point
 from benchmarks.machine import busy_seconds
 from benchmarks.models.random_checkpoint import BIOGPT_SPECIAL
 from benchmarks.models.shapes import Shape
@@ -16,25 +17,6 @@ PAUSE_S = 0.05
 """Seconds between two turns, to let spinning threads go idle."""
 
 _SEED = 1
-
-
-@dataclass(frozen=True)
-class Point:
-    """Number of images decoded together, and number of beams of each."""
-
-    images: int
-    beams: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Point":
-        """Parse text such as "4x3". Raises ValueError."""
-        images, _, beams = text.partition("x")
-        if not (images.isdecimal() and beams.isdecimal() and int(images) and int(beams)):
-            raise ValueError(f"point is {text!r}; it must be images x beams, such as 4x3")
-        return cls(int(images), int(beams))
-
-    def __str__(self) -> str:
-        return f"{self.images}x{self.beams}"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.decode.contender import OURS
 from benchmarks.decode.floor import Floor
-from benchmarks.decode.rounds import Point, Series, count_differing
+from benchmarks.decode.point import Point
+from benchmarks.decode.rounds import Series, count_differing
 from benchmarks.machine import QUIET_CORES, where_and_when
 from prelim.networks.machine import family
 

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.gpu.pair import SHAPES, Pair, Point
+from benchmarks.decode.point import Point
+from benchmarks.gpu.pair import SHAPES, ModelPair
 from benchmarks.gpu.timing import attention, copied_per_second, steps
 from terminal.arguments import CommandLine, positive
 
@@ -34,7 +35,7 @@ TRANSFORMERS = 5
 
 def exact(shape: str, device: torch.device, points: Sequence[Point], new_tokens: int) -> dict[str, Any]:
     """Whether ours, captured and not, writes the token ids of `generate`, in fp32."""
-    pair = Pair(shape, "fp32", device)
+    pair = ModelPair(shape, "fp32", device)
     found = {}
     for point in points:
         wanted = pair.generate(point, new_tokens)
@@ -43,7 +44,7 @@ def exact(shape: str, device: torch.device, points: Sequence[Point], new_tokens:
     return {"shape": shape, "equal": found}
 
 
-def timed(pair: Pair, point: Point, bandwidth: float, new_tokens: int, rounds: int) -> dict[str, Any]:
+def timed(pair: ModelPair, point: Point, bandwidth: float, new_tokens: int, rounds: int) -> dict[str, Any]:
     """One row of the table; times are in milliseconds."""
     taken = steps(pair, point, new_tokens, rounds)
     floor = pair.step_bytes(point, new_tokens) / bandwidth
@@ -77,7 +78,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def check(given: Any) -> dict[str, Any]:
     """Do all that was asked for, as long as there is time."""
     began, device = time.monotonic(), torch.device(given.device)
-    points = [Point(*map(int, text.split("x"))) for text in given.points]
+    points = [Point.parse(text) for text in given.points]
     on_gpu = device.type == "cuda"
     record: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
@@ -91,7 +92,7 @@ def check(given: Any) -> dict[str, Any]:
         record["exact"].append(exact(shape, device, points, given.tokens))
         print(record["exact"][-1], flush=True)
     for shape in [name for name in given.shapes if name in TIMED or given.time_all]:
-        pair = Pair(shape, "bf16", device)
+        pair = ModelPair(shape, "bf16", device)
         for point in points:
             if time.monotonic() - began > given.seconds:
                 record["left out"].append(f"{shape} {point}")

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.decode.point import Point
 from prelim.decoders.captured import CapturedDecoder
 from prelim.decoders.decoder import IMAGE, Decoder
 from prelim.generation.decode_request import DecodeRequest
@@ -40,18 +40,7 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 """Name on the command line -> model type and configuration of `transformers`."""
 
 
-@dataclass(frozen=True)
-class Point:
-    """Number of images decoded together, and number of beams of each."""
-
-    images: int
-    beams: int
-
-    def __str__(self) -> str:
-        return f"{self.images}x{self.beams}"
-
-
-class Pair:
+class ModelPair:
     """The same random weights as `transformers` runs them and as they are served.
 
     library  : the model of `transformers`

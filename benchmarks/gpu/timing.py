@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from benchmarks.gpu.pair import Pair, Point, Watched
+from benchmarks.decode.point import Point
+from benchmarks.gpu.pair import ModelPair, Watched
 from prelim.decoders.captured import captures_of
 
 
@@ -41,7 +42,7 @@ def copied_per_second(device: torch.device, size: int) -> float:
     return 2 * size / each(lambda: target.copy_(source), device, 10)
 
 
-def steps(pair: Pair, point: Point, new_tokens: int, rounds: int) -> Mapping[str, float]:
+def steps(pair: ModelPair, point: Point, new_tokens: int, rounds: int) -> Mapping[str, float]:
     """Seconds of a step: `generate`, ours captured, ours without; and what one captured step takes by itself.
 
     All take turns. What a text takes is compared with one of two tokens, so that the prefix does not count.
@@ -65,7 +66,7 @@ def steps(pair: Pair, point: Point, new_tokens: int, rounds: int) -> Mapping[str
         return found | {"step alone": each(watched.again, pair.device, 20)}
 
 
-def attention(pair: Pair, point: Point, columns: int = 256) -> Mapping[str, float]:
+def attention(pair: ModelPair, point: Point, columns: int = 256) -> Mapping[str, float]:
     """Seconds of the attention of all layers in a step, by two ways of PyTorch, captured."""
     config, device = pair.library.config, pair.device
     heads, width = config.num_attention_heads, config.hidden_size // config.num_attention_heads

@@ -22,14 +22,14 @@ _COLUMNS = tuple(size << power for power in range(6, 24) for size in (2, 3))
 Multiples of 64, as kernels want them; at most half of what is looked at is not in use.
 """
 
-Work = Callable[[], Tensor]
+Computation = Callable[[], Tensor]
 """What is captured: it reads and writes tensors whose places in memory do not change."""
 
 
 class Captures(Protocol):
     """Captures work several times, of which the results remain."""
 
-    def __call__(self, work: Work) -> tuple[Callable[[], object], Tensor]:
+    def __call__(self, work: Computation) -> tuple[Callable[[], object], Tensor]:
         """Give what repeats the work, and the tensor in which its result is then found."""
 
 
@@ -40,7 +40,7 @@ class Graphs:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, work: Work) -> tuple[Callable[[], object], Tensor]:
+    def __call__(self, work: Computation) -> tuple[Callable[[], object], Tensor]:
         """Capture; see `Captures`. The work runs before: libraries allocate memory when they are first used."""
         with torch.cuda.device(self._device):
             stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -58,7 +58,7 @@ class Graphs:
 class Repetition:
     """The same where there are no graphs: the work is done again."""
 
-    def __call__(self, work: Work) -> tuple[Callable[[], object], Tensor]:
+    def __call__(self, work: Computation) -> tuple[Callable[[], object], Tensor]:
         """Capture; see `Captures`."""
         result = work()
         return lambda: result.copy_(work()), result

@@ -11,8 +11,9 @@ from benchmarks.decode.__main__ import Settings, bench, unlike_generate
 from benchmarks.decode.contender import Contender, Decoding, PeerFailed
 from benchmarks.decode.floor import COSTS, floor
 from benchmarks.decode.peers import generate, prelim
+from benchmarks.decode.point import Point
 from benchmarks.decode.restricted import RESTRICTED
-from benchmarks.decode.rounds import CpuSeconds, Point, Series, prefixes
+from benchmarks.decode.rounds import CpuSeconds, Series, prefixes
 from benchmarks.decode.table import markdown, markdown_table, rows
 from benchmarks.machine import IDLE
 from benchmarks.models.shapes import SHAPES, Shape, Work, checkpoint, work

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.decode.point import Point
 from benchmarks.gpu import __main__ as program
-from benchmarks.gpu.pair import SHAPES, Pair, Point
+from benchmarks.gpu.pair import SHAPES, ModelPair
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ("--tokens", "6", "--rounds", "1", "--time-all")
@@ -43,14 +44,14 @@ def test_everything_is_checked_and_timed(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_other_token_ids_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A captured step that is wrong is seen, although the other one is right."""
-    whole = Pair.__init__
+    whole = ModelPair.__init__
 
-    def broken(pair: Pair, *options: object) -> None:
+    def broken(pair: ModelPair, *options: object) -> None:
         whole(pair, *options)  # type: ignore[arg-type]
         step = pair.captured.step
         pair.captured.step = lambda *inputs: -step(*inputs)  # type: ignore[method-assign]
 
-    monkeypatch.setattr(Pair, "__init__", broken)
+    monkeypatch.setattr(ModelPair, "__init__", broken)
     record = program.exact("tiny-biogpt", torch.device("cpu"), [Point(1, 1)], 6)
     assert record["equal"] == {"1x1": [False, True]}
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from prelim.decoders.captured import CapturedDecoder, Work, captured
+from prelim.decoders.captured import CapturedDecoder, Computation, captured
 from prelim.decoders.causal_lm import CausalLMDecoder
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import NonFiniteOutput
@@ -37,7 +37,7 @@ class Tape(TorchDispatchMode):
     captures = 0
     replays = 0
 
-    def __call__(self, work: Work) -> tuple[Callable[[], object], Tensor]:
+    def __call__(self, work: Computation) -> tuple[Callable[[], object], Tensor]:
         """Capture; see `Captures`."""
         Tape.captures += 1
         self._calls: list[tuple[Any, Any, Any, Any]] = []
