@@ -138,7 +138,7 @@ WRONG = {
     "infinite features": ({"image_features": b"[[Infinity]]"}, 400, "finite"),
     "huge features": ({"image_features": b"[[1" + b"0" * 400 + b"]]"}, 400, "not an array|finite"),
     "deep features": ({"image_features": b"[" * 9_000}, 400, "not valid JSON"),
-    "three-dimensional features": ({"image_features": b"[[[1]]]"}, 400, r"shape \(1, 1, 1\)"),
+    "four-dimensional features": ({"image_features": b"[[[[1]]]]"}, 400, r"shape \(1, 1, 1, 1\)"),
     "no features": ({"image_features": b"[]"}, 400, r"shape \(0,\)"),
     "prompt and messages": ({"image": IMAGE, "prompt": b"?", "messages": json.dumps(TURNS)}, 400, "both given"),
     "a long prompt": ({"image": IMAGE, "prompt": b"x" * 8001}, 413, "8001 characters; at most 8000"),

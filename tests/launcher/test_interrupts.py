@@ -157,7 +157,7 @@ NEW = "-o model_store/tiny.mar MODEL=tiny"
         (f"make verify {NEW}", "verifying model_store", 1),
         ("make validate-data DATA=nowhere", SILENT, 0.2),
         (f"{sys.executable} -m training.evaluate models/tiny && true", "", 1),
-        ("make bench-encoder SHORT=1", "measuring the machine", 0.3),
+        ("make bench-encoder SHORT=1 -o build/bench/installed", "measuring the machine", 0.3),
         ("make bench-memory SHORT=1 SHORT_memory='--model models/tiny --precision fp32'", "export and package", 4),
         (f"make loadtest {NEW}", SILENT, 0.2),
         (f"make demo {NEW}", SILENT, 0.2),

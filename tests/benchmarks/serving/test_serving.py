@@ -17,6 +17,7 @@ from benchmarks.serving.sweep import VARIANTS, candidates
 from benchmarks.serving.table import draw, table
 from loadtests.load import Load
 from loadtests.outcomes import RequestGroup, Summary
+from prelim.archive.encoder_config import EncoderConfig
 from prelim.archive.manifest import write_manifest
 from prelim.archive.mar import check_mar, write_mar
 from prelim.archive.model_config import ModelConfig
@@ -153,7 +154,8 @@ def test_demo_is_served(
     are given; alone each gets five requests.
     """
 
-    def package(workshop: Workshop, precision: str) -> Path:
+    def package(workshop: Workshop, precision: str, encoder: EncoderConfig | None) -> Path:
+        assert encoder is None
         assert precision == ModelConfig.read(ROOT / "models" / "demo" / "model.yaml").precision
         return workshop._packed.setdefault(precision, demo_mar)
 

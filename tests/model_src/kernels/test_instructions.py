@@ -63,6 +63,8 @@ def test_weights_are_packed_a_few_outputs_at_a_time(kind: str, outputs: int, mon
     weight = weight.repeat(6, 1)[:outputs] * torch.arange(outputs)[:, None].to(weight.dtype)
     scale = None if scale is None else scale.repeat(6, 1)[:outputs]
     for one in KNOWN.values():
+        if kind == "int8" and one.integers is None:
+            continue
         whole = dot.pack(weight, scale, one)
         with monkeypatch.context() as changed:
             changed.setattr(dot, "_AT_ONCE", 2 * BLOCK * weight.shape[1])
