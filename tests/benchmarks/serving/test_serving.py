@@ -157,7 +157,7 @@ def test_demo_is_served(
     def package(workshop: Workshop, precision: str, encoder: EncoderConfig | None) -> Path:
         assert encoder is None
         assert precision == ModelConfig.read(ROOT / "models" / "demo" / "model.yaml").precision
-        return workshop._packed.setdefault(precision, demo_mar)
+        return workshop._packed.setdefault((precision, encoder), demo_mar)
 
     candidates = tuple(one for one in SUBJECTS["demo"].candidates if one.served in served)
     subject = replace(SUBJECTS["demo"], tokens=16, candidates=candidates)
