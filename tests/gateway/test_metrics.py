@@ -34,7 +34,7 @@ ALERTS = [
 DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 NAME = re.compile(r"\bprelim_[a-z_]+\b")
-LABELS = {"ModelName", "Level", "Hostname", "Status", "Reason", "le", "route", "code"}
+LABELS = {"ModelName", "Level", "Hostname", "Status", "Reason", "Instructions", "le", "route", "code"}
 """Each has a bound: models and levels of the server, its host, statuses, classes of errors, buckets, routes."""
 
 
