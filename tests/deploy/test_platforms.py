@@ -39,7 +39,7 @@ def test_every_python_has_the_same_packages() -> None:
 
 
 def test_the_supported_pythons_are_those_that_are_checked() -> None:
-    """`requires-python` lets in these and no more."""
+    """`requires-python` lets in exactly these."""
     text = (platforms.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     last = platforms.PYTHONS[-1].split(".")[1]
     assert f'requires-python = ">={platforms.PYTHONS[0]},<3.{int(last) + 1}"' in text

@@ -142,7 +142,7 @@ class CapturedDecoder(Generic[State]):
         return getattr(self._decoder, name)
 
     def new_state(self, slots: int) -> State:
-        """An empty cache with room for `slots` requests; it takes the place of the one before."""
+        """An empty cache with room for `slots` requests; it replaces the one before."""
         self._forget(slots)
         return self._decoder.new_state(slots)
 

@@ -1,4 +1,4 @@
-"""Tensors made of others a few rows at a time: of a large table only some rows are ever held in float32."""
+"""Tensors computed from other tensors a few rows at a time: of a large table only some rows are held in float32."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial

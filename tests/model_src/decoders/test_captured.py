@@ -1,4 +1,4 @@
-"""Captured steps: what is replayed on the same memory gives the ids of steps that are computed anew.
+"""Captured steps: what is replayed on the same memory gives the ids of steps that are computed again.
 
 A CUDA graph runs no Python when it is replayed. Without a GPU its place is taken by a list of PyTorch's operations,
 which are run again on the tensors that they had.

@@ -28,7 +28,7 @@ def table(seed: int = 0) -> torch.Tensor:
     return torch.randn(ROWS, INPUTS, generator=draw) * torch.logspace(-3, 2, ROWS)[:, None]
 
 
-def made(weights: Weights) -> dict[str, torch.Tensor]:
+def materialize_all(weights: Weights) -> dict[str, torch.Tensor]:
     """All of them."""
     return {name: materialize(tensor) for name, tensor in weights.items()}
 
@@ -41,14 +41,14 @@ def test_blocks_give_the_same_numbers(
     """In memory and in a file, whether the other tensors of a layer are asked for before or after the large one."""
     x = table(1)
     moments = x.T @ x if rounded else None
-    whole = made(STORED[kind](table(), moments))
+    whole = materialize_all(STORED[kind](table(), moments))
     monkeypatch.setattr(weights_file, "BLOCK", 128 * INPUTS)
 
     weights = STORED[kind](LazyTensor((ROWS, INPUTS), torch.float32, table), moments)
     backwards = {name: materialize(tensor) for name, tensor in reversed(weights.items())}
     write_weights(tmp_path / "w", STORED[kind](table(), moments))
 
-    for found in (made(weights), backwards, read_weights(tmp_path / "w")):
+    for found in (materialize_all(weights), backwards, read_weights(tmp_path / "w")):
         assert found.keys() == whole.keys()
         for name, tensor in whole.items():
             # The last bit of a rotated number may be another where a product has other numbers of rows.

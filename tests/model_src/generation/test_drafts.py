@@ -143,7 +143,7 @@ def test_the_longest_context_decides() -> None:
 
     assert table.propose([5], 4) == [6, 7, 9, 2]
     assert table.propose([5], 2) == [6, 7]
-    # The beginning of a report goes on otherwise.
+    # The beginning of a report is continued differently.
     assert table.propose([3, 3, 3, 3, 7], 1) == [8]
     assert table.propose([11], 4) == []
 

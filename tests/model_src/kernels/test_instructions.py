@@ -117,7 +117,7 @@ def test_whole_products(on_processor: Callable[[str], None], kind: str) -> None:
     ("forced", "name"), [(None, "avx2"), ("", "avx2"), ("avx2", "avx2"), ("avx512", None), ("sse", None)]
 )
 def test_instructions_can_be_forced(monkeypatch: pytest.MonkeyPatch, forced: str | None, name: str | None) -> None:
-    """Those that the processor has; of others, steps are not compiled, and the reason has what it has."""
+    """Only those that the processor has; for the rest, steps are not compiled, and the reason lists what it has."""
     monkeypatch.setattr(module, "_features", lambda: {"avx2", "fma", "neon"})
     monkeypatch.setattr(module, "chosen", module.chosen.__wrapped__)
     if forced is None:
