@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedTokenizerFast
 
 from prelim.generation.options import GenerationOptions
-from tests.model_src.generation.reference import generate_arguments, without_filling
-from tests.model_src.networks.architectures.small_xraygpt import LETTERS, SPECIAL, letters_tokenizer
+from tests.model_src.networks.architectures.imported_folder import generated_rows, save_tokenizer
+from tests.model_src.networks.architectures.small_xraygpt import LETTERS, SPECIAL
 
 MARKS = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>")
 FIRST = len(SPECIAL) + len(LETTERS)
@@ -110,11 +110,7 @@ def save_gemma3(model: Any, folder: Path) -> Path:
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
     path = folder / "generation_config.json"
     path.write_text(json.dumps({"eos_token_id": EOS_TOKENS, "pad_token_id": PAD_TOKEN}), encoding="utf-8")
-    tokenizer = letters_tokenizer()
-    tokenizer.add_special_tokens(list(MARKS))
-    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")  # noqa: S106
-    whole.chat_template = TEMPLATE
-    whole.save_pretrained(folder)
+    save_tokenizer(folder, MARKS, TEMPLATE, bos_token="<s>", eos_token="</s>")  # noqa: S106
     return folder
 
 
@@ -137,19 +133,5 @@ def originals_rows(
     pixel_values : Tensor, shape (images, 3, SIDE, SIDE)
     others       : arguments of `generate`
     """
-    if options.seed is not None:
-        torch.manual_seed(options.seed)
-    with torch.inference_mode():
-        found = model.generate(
-            **{
-                "input_ids": ids,
-                "pixel_values": pixel_values,
-                "attention_mask": torch.ones_like(ids),
-                "token_type_ids": (ids == IMAGE_TOKEN).long(),
-                "eos_token_id": EOS_TOKENS,
-                "pad_token_id": PAD_TOKEN,
-                **generate_arguments(options),
-                **others,
-            }
-        )
-    return [without_filling(row, EOS_TOKENS, PAD_TOKEN) for row in found[:, ids.shape[1] :].tolist()]
+    inputs = {"input_ids": ids, "pixel_values": pixel_values, "token_type_ids": (ids == IMAGE_TOKEN).long()}
+    return generated_rows(model, inputs, options, EOS_TOKENS, PAD_TOKEN, **others)

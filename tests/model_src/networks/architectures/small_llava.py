@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from prelim.generation.options import GenerationOptions
-from tests.model_src.generation.reference import generate_arguments, without_filling
+from tests.model_src.networks.architectures.imported_folder import generated_rows
 from tests.model_src.networks.architectures.small_xraygpt import LETTERS, SPECIAL, letters_tokenizer
 
 EOS_TOKEN = 2
@@ -117,15 +117,5 @@ def originals_rows(
         image = [IMAGE_TOKEN] * len(model.model.get_image_features(pixel_values[:1]).pooler_output[0])
     first, *further = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
     ids = torch.tensor([[1, *first, *(token for text in further for token in (*image, *text))]])
-    if options.seed is not None:
-        torch.manual_seed(options.seed)
-    with torch.inference_mode():
-        found = model.generate(
-            input_ids=ids,
-            pixel_values=pixel_values,
-            attention_mask=torch.ones_like(ids),
-            **generate_arguments(options),
-            **others,
-        )
-    ends = others.get("eos_token_id", EOS_TOKEN)
-    return [without_filling(row, ends, PAD_TOKEN) for row in found[:, ids.shape[1] :].tolist()]
+    ends = others.pop("eos_token_id", EOS_TOKEN)
+    return generated_rows(model, {"input_ids": ids, "pixel_values": pixel_values}, options, ends, PAD_TOKEN, **others)

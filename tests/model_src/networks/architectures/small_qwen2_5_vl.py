@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLFo
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from prelim.generation.options import GenerationOptions
-from tests.model_src.generation.reference import generate_arguments, without_filling
-from tests.model_src.networks.architectures.small_xraygpt import LETTERS, SPECIAL, letters_tokenizer
+from tests.model_src.networks.architectures.imported_folder import generated_rows, save_tokenizer
+from tests.model_src.networks.architectures.small_xraygpt import LETTERS, SPECIAL
 
 MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 FIRST = len(SPECIAL) + len(LETTERS)
@@ -106,11 +106,7 @@ def save_qwen(model: Any, folder: Path) -> Path:
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
     path = folder / "generation_config.json"
     path.write_text(json.dumps({"eos_token_id": EOS_TOKENS, "pad_token_id": PAD_TOKEN}), encoding="utf-8")
-    tokenizer = letters_tokenizer()
-    tokenizer.add_special_tokens(list(MARKS))
-    whole = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")  # noqa: S106
-    whole.chat_template = TEMPLATE
-    whole.save_pretrained(folder)
+    save_tokenizer(folder, MARKS, TEMPLATE, eos_token="<|im_end|>")  # noqa: S106
     return folder
 
 
@@ -166,17 +162,4 @@ def originals_rows(
     model: Any, images: Mapping[str, Tensor], ids: Tensor, options: GenerationOptions, **others: Any
 ) -> list[list[int]]:
     """Token ids by `generate` of each sequence that it returns; `others` are arguments of `generate`."""
-    if options.seed is not None:
-        torch.manual_seed(options.seed)
-    with torch.inference_mode():
-        found = model.generate(
-            **{
-                **inputs_of(ids, images),
-                "attention_mask": torch.ones_like(ids),
-                "eos_token_id": EOS_TOKENS,
-                "pad_token_id": PAD_TOKEN,
-                **generate_arguments(options),
-                **others,
-            }
-        )
-    return [without_filling(row, EOS_TOKENS, PAD_TOKEN) for row in found[:, ids.shape[1] :].tolist()]
+    return generated_rows(model, inputs_of(ids, images), options, EOS_TOKENS, PAD_TOKEN, **others)

@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from export.import_checkpoint import import_checkpoint
-from prelim.archive.archive import CONFIG, DECODER
-from prelim.archive.manifest import write_manifest
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
@@ -22,7 +19,15 @@ from prelim.networks.model_folder import MODEL_CARD, read_network
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.model_src.networks.architectures.imported_folder import import_folder, package, pixel_values
+from tests.model_src.networks.architectures.imported_folder import (
+    CASES,
+    Change,
+    assert_reports_are,
+    import_folder,
+    package,
+    pixel_values,
+    serve_changed,
+)
 from tests.model_src.networks.architectures.small_gemma3 import (
     IMAGE_TOKEN,
     SIDE,
@@ -149,21 +154,6 @@ def test_card_says_what_was_assumed(folder: Path) -> None:
     assert "assumed: preprocess." not in card
 
 
-CASES: dict[str, tuple[int, dict[str, Any]]] = {
-    "greedy": (1, {}),
-    "three images": (3, {}),
-    "penalty": (1, {"repetition_penalty": 1.3}),
-    "ban": (2, {"no_repeat_ngram_size": 2}),
-    "two beams": (1, {"num_beams": 2, "repetition_penalty": 1.5}),
-    "three beams": (2, {"num_beams": 3, "no_repeat_ngram_size": 3, "num_return_sequences": 2}),
-    "four beams": (2, {"num_beams": 4, "early_stopping": True, "length_penalty": 0.5, "repetition_penalty": 1.1}),
-    "five beams": (1, {"num_beams": 5, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2}),
-    "sampling": (1, {"do_sample": True, "seed": 3, "top_p": 0.9, "repetition_penalty": 1.2}),
-    "beam sampling": (2, {"do_sample": True, "seed": 4, "num_beams": 2, "no_repeat_ngram_size": 4}),
-}
-"""Number of images, and options."""
-
-
 def options_of(name: str) -> GenerationOptions:
     """The options of a case; reports are longer than the windows."""
     return GenerationOptions(**{"max_new_tokens": 40, "min_new_tokens": 20, **CASES[name][1]})
@@ -180,14 +170,7 @@ def test_served_reports_equal_generate(
         ids = prompt_ids(checkpoint, PROMPT, count)
         expected[name] = originals_rows(original, pixel_values(folder, images), ids, options)
 
-    together = generator.generate(list(requests.values()))
-    alone = [generator.generate([request])[0] for request in requests.values()]
-    for reports in (together, alone):
-        for name, report in zip(requests, reports, strict=True):
-            assert isinstance(report, Report), report
-            found = [report.token_ids, *(other.token_ids for other in report.alternatives)]
-            assert list(map(list, found)) == expected[name], name
-    assert min(len({*ids}) for rows in expected.values() for ids in rows) >= 10
+    assert_reports_are(generator, requests, expected)
 
 
 def causal(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
@@ -212,21 +195,11 @@ def swapped(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("change", [causal, longer, shorter, swapped])
-def test_wrong_parts_are_noticed(
-    original: Any, checkpoint: Path, archive: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]
-) -> None:
+def test_wrong_parts_are_noticed(original: Any, checkpoint: Path, archive: Path, change: Change) -> None:
     """With a part that differs, served reports are not those of `generate`."""
-    changed = archive.parent / change.__name__
-    shutil.copytree(archive, changed)
-    config = yaml.safe_load((changed / CONFIG).read_text(encoding="utf-8"))
-    weights = load_file(changed / DECODER)
-    change(config, weights)
-    save_file(weights, changed / DECODER)
-    (changed / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
-    write_manifest(changed)
     options = options_of("penalty")
 
-    (report,) = ReportGenerator.load(changed).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
+    (report,) = serve_changed(archive, change).generate([ReportRequest(image=png(2), prompt=PROMPT, options=options)])
 
     expected = originals_rows(
         original, pixel_values(archive.parent / "model", (png(2),)), prompt_ids(checkpoint, PROMPT, 1), options

@@ -23,7 +23,13 @@ from prelim.networks.model_folder import MODEL_CARD, read_network
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.model_src.networks.architectures.imported_folder import import_folder, package, pixel_values, serve
+from tests.model_src.networks.architectures.imported_folder import (
+    assert_reports_are,
+    import_folder,
+    package,
+    pixel_values,
+    serve,
+)
 from tests.model_src.networks.architectures.small_llava import (
     DINOV2,
     IMAGE_TOKEN,
@@ -162,14 +168,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
         requests[name] = ReportRequest(images=images, prompt=PROMPT, options=options)
         expected[name] = originals_ids(original, pixel_values(folder, images), BEFORE, after, options)
 
-    together = generator.generate(list(requests.values()))
-    alone = [generator.generate([request])[0] for request in requests.values()]
-    for reports in (together, alone):
-        for name, report in zip(requests, reports, strict=True):
-            assert isinstance(report, Report)
-            found = [report.token_ids, *(other.token_ids for other in report.alternatives)]
-            assert list(map(list, found)) == expected[name], name
-    assert min(len({*ids}) for rows in expected.values() for ids in rows) >= 10
+    assert_reports_are(generator, requests, expected)
 
 
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -9,24 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from export.import_checkpoint import import_checkpoint
-from prelim.archive.archive import CONFIG, DECODER, VISION
-from prelim.archive.manifest import write_manifest
+from prelim.archive.archive import VISION
 from prelim.decoders.decoder import IMAGE
 from prelim.encoding.onnx_session import OnnxSession
 from prelim.errors import ArchiveError, InvalidOption
 from prelim.generation.options import GenerationOptions
-from prelim.images.preprocess import preprocess
-from prelim.images.radiograph import read_radiograph
 from prelim.networks.model_folder import MODEL_CARD, read_network
 from prelim.networks.trained_decoder import serving_decoder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.model_src.networks.architectures.imported_folder import import_folder, package
+from tests.model_src.networks.architectures.imported_folder import (
+    CASES,
+    Change,
+    assert_reports_are,
+    import_folder,
+    package,
+    pixel_values,
+    serve_changed,
+)
 from tests.model_src.networks.architectures.small_qwen2_5_vl import (
     IMAGE_TOKEN,
     UNIT,
@@ -75,21 +79,6 @@ def generator(archive: Path) -> ReportGenerator:
     return ReportGenerator.load(archive, slots=3)
 
 
-CASES: dict[str, tuple[int, dict[str, Any]]] = {
-    "greedy": (1, {}),
-    "three images": (3, {}),
-    "penalty": (1, {"repetition_penalty": 1.3}),
-    "ban": (2, {"no_repeat_ngram_size": 2}),
-    "two beams": (1, {"num_beams": 2, "repetition_penalty": 1.5}),
-    "three beams": (2, {"num_beams": 3, "no_repeat_ngram_size": 3, "num_return_sequences": 2}),
-    "four beams": (2, {"num_beams": 4, "early_stopping": True, "length_penalty": 0.5, "repetition_penalty": 1.1}),
-    "five beams": (1, {"num_beams": 5, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2}),
-    "sampling": (1, {"do_sample": True, "seed": 3, "top_p": 0.9, "repetition_penalty": 1.2}),
-    "beam sampling": (2, {"do_sample": True, "seed": 4, "num_beams": 2, "no_repeat_ngram_size": 4}),
-}
-"""Number of images, and options."""
-
-
 def options_of(name: str) -> GenerationOptions:
     """The options of a case."""
     return GenerationOptions(**{"max_new_tokens": 30, "min_new_tokens": 20, **CASES[name][1]})
@@ -105,21 +94,8 @@ def test_served_reports_equal_generate(original: Any, checkpoint: Path, generato
         ids = prompt_ids(checkpoint, PROMPT, read["image_grid_thw"])
         expected[name] = originals_rows(original, read, ids, options_of(name))
 
-    together = generator.generate(list(requests.values()))
-    alone = [generator.generate([request])[0] for request in requests.values()]
     assert generator.not_compiled is None
-    for reports in (together, alone):
-        for name, report in zip(requests, reports, strict=True):
-            assert isinstance(report, Report), report
-            found = [report.token_ids, *(other.token_ids for other in report.alternatives)]
-            assert list(map(list, found)) == expected[name], name
-    assert min(len({*ids}) for rows in expected.values() for ids in rows) >= 10
-
-
-def pixels_of(folder: Path, image: bytes) -> Tensor:
-    """What the tower of a model folder gets of a file, shape (1, 3, rows, columns)."""
-    config, _ = read_network(folder)
-    return torch.from_numpy(preprocess(read_radiograph(image, config.input), config.preprocess))[None]
+    assert_reports_are(generator, requests, expected)
 
 
 def published_keys(folder: Path) -> None:
@@ -215,7 +191,7 @@ def test_folder_is_imported_exactly(rename: Callable[[Path], None] | None, name:
     report = torch.arange(6, 26)[None] * 7 % VOCABULARY
     with torch.inference_mode():
         expected = original.model.get_image_features(images["pixel_values"], images["image_grid_thw"]).pooler_output
-        found = [network.connector(network.vision(pixels_of(tmp_path / "model", file)))[0] for file in files]
+        found = [network.connector(network.vision(pixel_values(tmp_path / "model", [file])))[0] for file in files]
         for theirs, ours in zip(expected, found, strict=True):
             torch.testing.assert_close(ours.flatten(0, 1), theirs, rtol=0, atol=1e-4)
         prompt = [t for embeds in found for t in (5, 7, *[IMAGE] * embeds.shape[:2].numel(), 6)] + [8, 9]
@@ -255,21 +231,11 @@ def in_the_text(config: dict[str, Any], weights: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("change", [sections, in_the_text])
-def test_wrong_parts_are_noticed(
-    original: Any, checkpoint: Path, archive: Path, change: Callable[[dict[str, Any], dict[str, Tensor]], None]
-) -> None:
+def test_wrong_parts_are_noticed(original: Any, checkpoint: Path, archive: Path, change: Change) -> None:
     """With a part that differs, served reports are not those of `generate`."""
-    changed = archive.parent / change.__name__
-    shutil.copytree(archive, changed)
-    config = yaml.safe_load((changed / CONFIG).read_text(encoding="utf-8"))
-    weights = load_file(changed / DECODER)
-    change(config, weights)
-    save_file(weights, changed / DECODER)
-    (changed / CONFIG).write_text(yaml.safe_dump(config), encoding="utf-8")
-    write_manifest(changed)
     image, options = picture(2, 80, 56), options_of("penalty")
 
-    (report,) = ReportGenerator.load(changed).generate([ReportRequest(image=image, prompt=PROMPT, options=options)])
+    (report,) = serve_changed(archive, change).generate([ReportRequest(image=image, prompt=PROMPT, options=options)])
 
     read = processed(checkpoint, [image])
     expected = originals_rows(original, read, prompt_ids(checkpoint, PROMPT, read["image_grid_thw"]), options)
@@ -308,7 +274,7 @@ def test_features_of_a_client_have_a_grid(generator: ReportGenerator, archive: P
     """They give the report of their image; of another shape, or too many, they are refused."""
     image, options = picture(1, 80, 56), GenerationOptions(max_new_tokens=12)
     session = OnnxSession(archive / VISION)
-    features = session.run(pixels_of(archive.parent / "model", image).numpy())[0]
+    features = session.run(pixel_values(archive.parent / "model", [image]).numpy())[0]
 
     one, other = generator.generate(
         [ReportRequest(image=image, options=options), ReportRequest(image_features=features, options=options)]
