@@ -248,8 +248,7 @@ class Product:
     def __call__(self, x: Tensor) -> Tensor:
         """The product, shape (..., outputs), for x of shape (..., inputs)."""
         # Inputs that `stored_product` has added are zero.
-        padding = self.inputs - x.shape[-1]
-        rows = torch.nn.functional.pad(x.reshape(-1, x.shape[-1]).float(), (0, padding)).contiguous()
+        rows = _fill(x.reshape(-1, x.shape[-1]).float(), self.inputs)
         room = StoredRows(self.numbers, len(rows), self.inputs)
         out = torch.empty(len(rows), self.outputs)
         sizes = len(rows), self.inputs, self.outputs
@@ -276,9 +275,7 @@ def stored_product(weight: Tensor, scale: Tensor | None, bias: Tensor | None) ->
     weight : Tensor of int8, bfloat16 or float32, shape (outputs, inputs)
     scale  : Tensor of numbers of bfloat16, shape (outputs, inputs / GROUP, rounded up), of integers only
     """
-    # `pad` copies also where nothing is added.
-    missing = -weight.shape[1] % INPUTS
-    weight = torch.nn.functional.pad(weight, (0, missing)) if missing else weight.contiguous()
+    weight = _fill(weight, -(-weight.shape[1] // INPUTS) * INPUTS)
     shape = (weight.shape[0], weight.shape[1])
     numbers = numbers_of(_STORED[weight.dtype])
     if scale is None:
@@ -297,6 +294,12 @@ def turned_product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Produc
     if weight.dtype == torch.uint8:
         held = *held, _pairs(torch.tensor(FOUR_BITS))
     return _of_parts(numbers_of(_TURNED[weight.dtype]), _shape(weight), held, bias)
+
+
+def _fill(rows: Tensor, inputs: int) -> Tensor:
+    """The rows with zeros up to so many inputs, contiguous. `pad` would copy also where nothing is added."""
+    missing = inputs - rows.shape[1]
+    return torch.nn.functional.pad(rows, (0, missing)).contiguous() if missing else rows.contiguous()
 
 
 def _shape(weight: Tensor) -> tuple[int, int]:
