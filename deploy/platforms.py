@@ -2,8 +2,8 @@
 
 python -m deploy.platforms
 
-On each, the requirements of pyproject.toml resolve to what the markers of requirements.lock leave there, no more and no
-less. It asks the package index, so it is `make test-platforms` and no test.
+On each, the requirements of pyproject.toml resolve to exactly what the markers of requirements.lock leave there. It
+asks the package index, so it is `make test-platforms` and no test.
 """
 
 import os

@@ -16,7 +16,7 @@ def on_processor(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def use(name: str) -> None:
         one, ours = KNOWN[name], chosen()
-        # Where others are forced, code is compiled for a processor that has no more than these.
+        # Where others are forced, code is compiled for a processor that has only these.
         forced = restricted_to() is not None and ours is not None and not one.needs <= ours.needs
         if one not in available() or forced:
             pytest.skip(f"this processor has no {name}")

@@ -63,7 +63,7 @@ def _same(weight: Tensor) -> Tensor:
 
 
 def _restored(weight: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The numbers that integers stand for. In bfloat16 each is rounded once: integers and scales have no more bits."""
+    """The numbers that integers stand for. In bfloat16 each is rounded once, as integers and scales fit into it."""
     width = weight.shape[-1]
     groups = pad(weight, (0, whole(width) - width)).reshape(*weight.shape[:-1], -1, GROUP)
     return (groups * scale.to(dtype)[..., None]).flatten(-2)[..., :width]
