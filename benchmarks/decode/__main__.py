@@ -25,7 +25,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.decode.contender import OURS, PEERS, Contender, PeerFailed
-from benchmarks.decode.floor import COSTS, floor
+from benchmarks.decode.floor import COSTS, first_token_floor, floor
 from benchmarks.decode.point import Point
 from benchmarks.decode.restricted import BUILT_FOR_THIS_PROCESSOR, RESTRICTED
 from benchmarks.decode.rounds import measure
@@ -114,7 +114,8 @@ def bench(settings: Settings, out: Path, store: Path, date: str | None = None) -
                     p: floor(shape, amount, machine, p, images=point.images, beams=point.beams, steps=settings.steps)
                     for p in {precision for _, precision in turns}
                 }
-                table = rows(series, floors)
+                first_floors = {p: first_token_floor(shape, amount, machine, p, images=point.images) for p in floors}
+                table = rows(series, floors, first_floors)
                 tables[shape.name, point] = table
                 section["points"][str(point)] = [
                     dataclasses.asdict(row) | {"first_s": one.first, "last_s": one.last}

@@ -1,4 +1,4 @@
-"""The minimum time of a decoding step on a machine; as a program, what this machine is capable of.
+"""The minimum times of a decoding step and of first tokens on a machine; as a program, what this machine is capable of.
 
 python -m benchmarks.decode.floor
 """
@@ -39,7 +39,7 @@ COSTS: Mapping[str, Cost] = {
 
 @dataclass(frozen=True)
 class Floor:
-    """Minimum seconds of one step, and the bound that applies: "bandwidth" or "arithmetic"."""
+    """Minimum seconds, and the bound that applies: "bandwidth" or "arithmetic"."""
 
     seconds: float
     bound: str
@@ -60,6 +60,25 @@ def floor(shape: Shape, work: Work, machine: Machine, precision: str, *, images:
     # Each row: one multiplication and one addition for each weight and for each element of the cache that it reads.
     attended = (prefix + own) * work.key_value + image * work.image_column
     operations = 2 * rows * (work.matrix + attended)
+    return _slower(machine, precision, moved, operations)
+
+
+def first_token_floor(shape: Shape, work: Work, machine: Machine, precision: str, *, images: int) -> Floor:
+    """The floor of the first tokens of images that enter together: their prefixes, of which the last rows are scored.
+
+    Weights are read once for all of them.
+    """
+    cost = COSTS[family(precision)]
+    prefix, image = (shape.image_tokens + shape.prompt, 0) if shape.is_prefix else (1, shape.image_tokens)
+    moved = (work.matrix - work.scores + work.image_matrix) * cost.weight + work.scores * cost.scores
+    # Every row looks at itself and those before it.
+    attended = prefix * ((prefix + 1) / 2 * work.key_value + image * work.image_column)
+    multiplied = prefix * (work.matrix - work.scores) + work.scores + image * work.image_matrix
+    return _slower(machine, precision, moved, 2 * images * (multiplied + attended))
+
+
+def _slower(machine: Machine, precision: str, moved: float, operations: float) -> Floor:
+    """The time of so many bytes or of so many operations, whichever takes longer."""
     read, computed = moved / machine.bandwidth, operations / machine.rate(precision)
     return Floor(max(read, computed), "bandwidth" if read >= computed else "arithmetic")
 

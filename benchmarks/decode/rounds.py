@@ -16,8 +16,6 @@ from benchmarks.models.shapes import Shape
 PAUSE_S = 0.05
 """Seconds between two turns, to let spinning threads go idle."""
 
-_SEED = 1
-
 
 @dataclass(frozen=True)
 class CpuSeconds:
@@ -45,7 +43,7 @@ class Series:
     """The turns of one contender in one precision at one point.
 
     first, last : seconds until the first token, and until `steps` more, one value per round
-    token_ids   : of the longer decoding
+    token_ids   : of the longer decoding of the last round
     cpu         : CPU seconds during its turns, of itself, of the other contenders, and of the whole machine
     refused     : why there is no result
     """
@@ -84,9 +82,9 @@ class Series:
         return (statistics.median(self.last) - statistics.median(self.first)) / self.steps
 
 
-def prefixes(shape: Shape, images: int) -> list[list[int]]:
-    """Random token ids for the image and the prompt after it, the same for every contender."""
-    generator = torch.Generator().manual_seed(_SEED)
+def prefixes(shape: Shape, images: int, number: int = 0) -> list[list[int]]:
+    """Random token ids for the image and the prompt after it, the same for every contender, others for each number."""
+    generator = torch.Generator().manual_seed(number)
     length = shape.image_tokens + shape.prompt
     words = torch.randint(len(BIOGPT_SPECIAL), shape.section["vocab_size"], (images, length), generator=generator)
     return words.tolist()
@@ -103,13 +101,16 @@ def measure(
 ) -> list[Series]:
     """Let all contenders, each with a precision, take turns: A B C, A B C, ...
 
-    The first round is a warm-up that is not counted; it loads weights and allocates memory.
+    The first round is a warm-up that is not counted; it loads weights and allocates memory. No prefix comes twice, for
+    some engines keep what they have computed for one.
     """
-    words = prefixes(shape, point.images)
-    jobs = [Decoding(words, point.beams, new_tokens) for new_tokens in (1, 1 + steps)]
     series = [Series(contender.name, precision, steps) for contender, precision in contenders]
     everybody = {contender for contender, _ in contenders}
     for number in range(rounds + 1):
+        jobs = [
+            Decoding(prefixes(shape, point.images, 2 * number + i), point.beams, new_tokens)
+            for i, new_tokens in enumerate((1, 1 + steps))
+        ]
         for (contender, precision), one in zip(contenders, series, strict=True):
             if one.refused is not None:
                 continue

@@ -18,6 +18,8 @@ class DecodeRow:
 
     best, median   : milliseconds per step
     prefill        : milliseconds until the first token, best
+    first_floor    : minimum milliseconds until the first token
+    first_share    : first_floor / prefill
     floor, bound   : minimum milliseconds of a step, and the bound that applies
     of_floor       : best / floor
     same, fastest  : ratio of its median to ours in the same precision, and to ours in our fastest precision; None
@@ -33,6 +35,8 @@ class DecodeRow:
     best: float | None = None
     median: float | None = None
     prefill: float | None = None
+    first_floor: float | None = None
+    first_share: float | None = None
     floor: float | None = None
     bound: str | None = None
     of_floor: float | None = None
@@ -45,8 +49,8 @@ class DecodeRow:
     refused: str | None = None
 
 
-def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[DecodeRow]:
-    """Make the rows of one point; `floors` by precision."""
+def rows(results: Sequence[Series], floors: Mapping[str, Floor], first_floors: Mapping[str, Floor]) -> list[DecodeRow]:
+    """Make the rows of one point; floors of a step and of the first token by precision."""
     done = [series for series in results if series.refused is None and min(series.best, series.median) > 0]
     ours = sorted((series for series in done if series.peer == OURS), key=lambda series: series.median)
     fastest = ours[0] if ours else None
@@ -61,7 +65,7 @@ def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[DecodeR
                 DecodeRow(series.peer, series.precision, refused="its rounds scatter too much; use more rounds")
             )
             continue
-        floor = floors[series.precision]
+        floor, first_floor = floors[series.precision], first_floors[series.precision]
         kin = [one for one in ours if family(one.precision) == family(series.precision)]
         # The same kind of int8 if there is one, else our fastest.
         same = next((one for one in kin if one.precision == series.precision), kin[0] if kin else None)
@@ -72,6 +76,8 @@ def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[DecodeR
                 best=1e3 * series.best,
                 median=1e3 * series.median,
                 prefill=1e3 * min(series.first),
+                first_floor=1e3 * first_floor.seconds,
+                first_share=first_floor.seconds / min(series.first),
                 floor=1e3 * floor.seconds,
                 bound=floor.bound,
                 of_floor=series.best / floor.seconds,
@@ -87,9 +93,10 @@ def rows(results: Sequence[Series], floors: Mapping[str, Floor]) -> list[DecodeR
 
 
 _HEAD = (
-    "| decoder | precision | ms a step, median | best | first token, ms | floor, ms | best / floor "
-    "| times ours, same precision | times our fastest | tokens unlike ours |\n"
-    "|---|---|---|---|---|---|---|---|---|---|"
+    "| decoder | precision | ms a step, median | best | floor, ms | best / floor "
+    "| times ours, same precision | times our fastest | tokens unlike ours "
+    "| first token, ms | its floor, ms (share) |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -100,7 +107,7 @@ def markdown_table(table: Sequence[DecodeRow]) -> str:
     for row in table:
         name = f"**{row.peer}**" if row.peer == OURS else row.peer
         if row.refused is not None:
-            lines.append(f"| {name} | {row.precision} |" + " – |" * 8)
+            lines.append(f"| {name} | {row.precision} |" + " – |" * 9)
             reasons.setdefault((row.peer, row.refused), []).append(row.precision)
             continue
         busy = row.foreign_cores is not None and row.foreign_cores > QUIET_CORES
@@ -110,12 +117,13 @@ def markdown_table(table: Sequence[DecodeRow]) -> str:
             row.precision,
             number(row.median) + ("\\*" if busy else ""),
             number(row.best),
-            number(row.prefill),
             f"{number(row.floor)} ({row.bound})",
             number(row.of_floor),
             number(row.same),
             number(row.fastest),
             unlike,
+            number(row.prefill),
+            f"{number(row.first_floor)} ({100 * (row.first_share or 0):.0f} %)",
         ]
         lines.append("| " + " | ".join(cells) + " |")
         if busy:
@@ -149,7 +157,8 @@ def _preface(record: Mapping[str, Any]) -> str:
         f"A step is one token for every row. Its time is that of {settings['steps'] + 1} tokens minus that of the "
         f"first, divided by {settings['steps']}, from {settings['rounds']} rounds in which all took turns. "
         "The floor is the larger of bytes read / memory bandwidth and operations / matrix throughput; "
-        "a decoder that fits into the processor's cache can be below it. "
+        "a decoder that fits into the processor's cache can be below it. The share of the first token's is that of its "
+        "best time; no prefix comes twice. "
         '"Times ours" is the ratio of its median to ours. Weights are random, so tokens '
         "are often nearly equally good, and texts stay different after a first difference: only fp32 must have none."
     )

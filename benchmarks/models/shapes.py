@@ -202,6 +202,7 @@ class Work:
     scores       : weights of the output layer
     key_value    : elements of keys and values in one column of the cache
     image_column : the same for one column of the image in cross-attention, 0 elsewhere
+    image_matrix : weights that every column of the image is multiplied with, once; 0 elsewhere
     """
 
     parameters: int
@@ -209,6 +210,7 @@ class Work:
     scores: int
     key_value: int
     image_column: int
+    image_matrix: int = 0
 
 
 def work(shape: Shape) -> Work:
@@ -223,10 +225,11 @@ def work(shape: Shape) -> Work:
         c = network.config
         inner = c.heads * (c.head_width or c.width // c.heads)
         # Keys and values of the image are computed once, so a step does not use two thirds of that projection.
-        matrix -= c.layers * 2 * inner * c.width
+        image_matrix = c.layers * 2 * inner * c.width
+        matrix -= image_matrix
         scores = c.vocab_size * (c.head_hidden or c.width)
         matrix += scores if c.tied else 0
-        return Work(parameters, matrix, scores, 2 * c.layers * inner, 2 * c.layers * inner)
+        return Work(parameters, matrix, scores, 2 * c.layers * inner, 2 * c.layers * inner, image_matrix)
     language: Any = network.config
     head_width = getattr(language, "head_dim", None) or language.hidden_size // language.num_attention_heads
     heads = getattr(language, "num_key_value_heads", None) or language.num_attention_heads

@@ -3,7 +3,7 @@
 Source: Vaswani et al., "Attention Is All You Need", 2017, section 3.2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,11 @@ def _additive(mask: Tensor) -> Tensor:
 
 EVERYWHERE = Attending()
 """Attention to all positions."""
+
+
+def attending_of(sights: Sequence[Tensor | None]) -> list[Attending]:
+    """That of every kind of layer, by what its tokens see; None: everything before a token, and itself."""
+    return [Attending(sight, causal=sight is None) for sight in sights]
 
 
 class Attention(nn.Module):

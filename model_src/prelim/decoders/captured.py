@@ -141,6 +141,11 @@ class CapturedDecoder(Generic[State]):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
+    @property
+    def reads_in_parts(self) -> bool:
+        """No: steps between them would write to the slot, see `_Step`."""
+        return False
+
     def new_state(self, slots: int) -> State:
         """An empty cache with room for `slots` requests; it replaces the one before."""
         self._forget(slots)

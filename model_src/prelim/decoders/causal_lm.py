@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, rms_norm, silu
 
-from prelim.decoders.attention import Attending
+from prelim.decoders.attention import Attending, attending_of
 from prelim.decoders.causal_lm_state import CausalLMState
 from prelim.decoders.decoder import IMAGE, Grids
 from prelim.decoders.grid_positions import grid_positions, turn_sections
 from prelim.decoders.kv_cache import KVCache, Places
 from prelim.decoders.linear import AdaptedLinear
-from prelim.decoders.sight import near, prefix_sight
+from prelim.decoders.sight import mask_of, near, prefix_sight
 from prelim.decoders.step_attention import StepAttention
 from prelim.decoders.teacher_forcing import check_positions, insert_images, join, spread_images
 from prelim.decoders.token_embedding import TokenEmbedding, draw_weights
@@ -262,6 +262,16 @@ class CausalLMDecoder(nn.Module):
         """Where its tensors are."""
         return self.norm.weight.device
 
+    @property
+    def reads_together(self) -> bool:
+        """Where the compiled step reads prefixes; other kernels choose the order of sums by the number of rows."""
+        return self.compiled is not None and self.compiled.reads_prefixes
+
+    @property
+    def reads_in_parts(self) -> bool:
+        """Then too, unless the tokens of an image see those after them."""
+        return self.reads_together and not self.config.mutual_images
+
     def new_state(self, slots: int) -> CausalLMState:
         """An empty cache with room for `slots` requests."""
         c = self.config
@@ -292,9 +302,15 @@ class CausalLMDecoder(nn.Module):
         embeds = self._embed_prefix(image_embeds, prompt_ids)
         if self.config.window is not None:
             state.remember(places, places.columns)
-        attending = self._prefix_attending(image_embeds.shape[1], prompt_ids)
+        sights = self._prefix_sights(image_embeds.shape[1], prompt_ids)
         positions = self._prefix_positions(image_embeds.shape[1], prompt_ids, grids)
-        return self._score(self._hidden(embeds, positions, places, attending)[:, -1])
+        if self.compiled is not None and self.reads_together:
+            read = places.columns[0]
+            x, rotations = self._add_positions(embeds[:, read], positions[..., read])
+            masks = [mask_of(sight, places.columns, places.length) for sight in sights]
+            logits = self.compiled(x, rotations, masks, places.layers, places.columns, places.slots, prefix=True)
+            return logits[:, 0]
+        return self._score(self._hidden(embeds, positions, places, attending_of(sights))[:, -1])
 
     def teacher_forcing(
         self, image_embeds: Tensor, prompt_ids: Tensor, report_ids: Tensor, grids: Grids = ()
@@ -304,7 +320,7 @@ class CausalLMDecoder(nn.Module):
         embeds = self._embed_prefix(image_embeds, text.token_ids)
         check_positions(embeds.shape[1], self.max_positions)
         positions = self._prefix_positions(image_embeds.shape[1], text.token_ids, grids)
-        attending = self._prefix_attending(image_embeds.shape[1], text.token_ids)
+        attending = attending_of(self._prefix_sights(image_embeds.shape[1], text.token_ids))
         return self._score(text.scoring(self._hidden(embeds, positions, None, attending)))
 
     def step(self, state: CausalLMState, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -330,11 +346,10 @@ class CausalLMDecoder(nn.Module):
             return torch.arange(whole.shape[1], device=whole.device).expand(len(whole), -1)
         return grid_positions(whole[0], grids)[:, None].expand(-1, len(whole), -1)
 
-    def _prefix_attending(self, num_tokens: int, token_ids: Tensor) -> list[Attending]:
-        """Of every kind of layer; `num_tokens` are of all images, whose places are in `token_ids`."""
+    def _prefix_sights(self, num_tokens: int, token_ids: Tensor) -> list[Tensor | None]:
+        """What tokens see in every kind of layer; `num_tokens` are of all images, whose places are in `token_ids`."""
         c = self.config
-        sights = prefix_sight(num_tokens, token_ids, c.window, mutual=c.mutual_images)
-        return [Attending(sight, causal=sight is None) for sight in sights]
+        return prefix_sight(num_tokens, token_ids, c.window, mutual=c.mutual_images)
 
     def _embed_prefix(self, image_embeds: Tensor, token_ids: Tensor) -> Tensor:
         """Embeddings of tokens, Tensor of shape (batch, length, width), those of the images where IMAGE is."""

@@ -310,6 +310,13 @@ class CrossAttentionDecoder(nn.Module):
         """Where its tensors are."""
         return self.position_embedding.device
 
+    @property
+    def reads_together(self) -> bool:
+        """No: matrix kernels choose the order of their sums by the number of rows."""
+        return False
+
+    reads_in_parts = reads_together
+
     def new_state(self, slots: int) -> CrossAttentionState:
         """An empty cache with room for `slots` requests."""
         c = self.config

@@ -76,6 +76,14 @@ class Decoder(Protocol[State]):
     def device(self) -> torch.device:
         """Where its tensors are."""
 
+    @property
+    def reads_together(self) -> bool:
+        """Whether `prefill` gives the same, bit for bit, for one prefix and for several at once, and sooner then."""
+
+    @property
+    def reads_in_parts(self) -> bool:
+        """Whether the parts of a prefix may be read one after the other; keys and values are the same, bit for bit."""
+
     def new_state(self, slots: int) -> State:
         """An empty cache with room for `slots` requests."""
 
@@ -95,14 +103,15 @@ class Decoder(Protocol[State]):
     def prefill(
         self, state: State, places: Places, image_embeds: Tensor, prompt_ids: Tensor, grids: Grids = ()
     ) -> Tensor:
-        """Read the prefix of new requests into their slots.
+        """Read the prefix of new requests into their slots, or a part of it.
 
-        places       : of the prefix in `state.cache`
+        places       : in `state.cache`, of the tokens that are read; columns are their places in the prefix. Those
+                       before have been read
         image_embeds : Tensor, shape (slots, num_tokens, width), of all images of a request, one after the other
         prompt_ids   : Tensor of int64, shape (slots, prompt_length), with IMAGE for each token of an image, at the
                        same places in all of them
-        grids        : of the images, as `next_position` takes them
-        returns      : logits of the first token to write, Tensor, shape (slots, vocab_size)
+        grids        : of the images of each request, as `next_position` takes them
+        returns      : logits of what follows the last of these tokens, Tensor, shape (slots, vocab_size)
         """
 
     def step(self, state: State, places: Places, token_ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:

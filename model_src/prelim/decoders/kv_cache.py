@@ -105,9 +105,9 @@ class KVCache:
         """Where the tokens of the next forward pass go, as `Places` says; the cache must have room for them."""
         return Places(self.layers, slots, columns, length)
 
-    def prefix_places(self, slots: slice, length: int) -> Places:
-        """The first `length` columns of each of these slots."""
-        columns = torch.arange(length, device=self.layers[0].device).expand(slots.stop - slots.start, -1)
+    def prefix_places(self, slots: slice, length: int, first: int = 0) -> Places:
+        """The columns from `first` on among the first `length` of each of these slots."""
+        columns = torch.arange(first, length, device=self.layers[0].device).expand(slots.stop - slots.start, -1)
         return self.places(slots, columns, length)
 
     def move(self, source: int, target: int, length: int) -> None:

@@ -39,3 +39,14 @@ def prefix_sight(num_tokens: int, token_ids: Tensor, window: int | None, *, mutu
     if window is None:
         return [whole]
     return [whole, (sight & near(positions[:, None], positions, window))[None, None]]
+
+
+def mask_of(sight: Tensor | None, positions: Tensor, length: int) -> Tensor:
+    """One of the sights above as these positions have it, shape (slots, 1, positions, length), of bool.
+
+    positions : Tensor of int64, shape (slots, positions), the same in all slots
+    length    : positions that may be seen
+    """
+    if sight is None:
+        return positions[:, None, :, None] >= torch.arange(length, device=positions.device)
+    return sight[:, :, positions[0], :length].expand(len(positions), -1, -1, -1)

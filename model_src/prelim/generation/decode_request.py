@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prelim.decoders.decoder import IMAGE, Grids, expand_images
-from prelim.errors import RequestError
+from prelim.errors import InvalidOption, RequestError, TooLarge
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import Outcome
@@ -61,6 +61,23 @@ class DecodeRequest:
     def prefix_ids(self) -> tuple[int, ...]:
         """The prompt with IMAGE for each token of an image, see `image_tokens`; as many cache columns does it take."""
         return expand_images(self.prompt_ids, self.image_tokens)
+
+    def check_positions(self, positions: int) -> None:
+        """Raise TooLarge or InvalidOption for more tokens than a decoder has positions."""
+        prefix = len(self.prefix_ids)
+        room = positions - prefix + 1
+        if room < 1:
+            raise TooLarge(
+                f"image and prompt take {prefix} positions; this model has {positions}, so none is left for a report; "
+                "shorten the prompt",
+                "prompt",
+            )
+        if self.options.max_new_tokens > room:
+            raise InvalidOption(
+                f"max_new_tokens is {self.options.max_new_tokens}; this model has {positions} "
+                f"positions and the prompt takes {prefix}, so at most {room} are possible",
+                "max_new_tokens",
+            )
 
     def read(self) -> None:
         """Begin to read the images in the background; may be called again, and before there is a slot."""

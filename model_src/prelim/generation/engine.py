@@ -1,17 +1,17 @@
 """The in-flight batch: requests enter and leave at any step, each with its own options."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
-from prelim.errors import InvalidOption, NonFiniteOutput, RequestError, TooLarge
+from prelim.errors import NonFiniteOutput, RequestError
+from prelim.generation.advance import advance
 from prelim.generation.beam_search import BeamSearch
 from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns
 from prelim.generation.constraint import Constraint, Constraints
@@ -20,8 +20,9 @@ from prelim.generation.drafts import MAX_DRAFTS, Drafts
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import Outcome, isolate
+from prelim.generation.reading import BETWEEN_STEPS, TOGETHER, Reading, have_one_form
 from prelim.generation.sampling import Sampling
-from prelim.generation.selection import NextTokens, TokenSelection
+from prelim.generation.selection import TokenSelection
 
 Request = TypeVar("Request", bound=DecodeRequest)
 
@@ -80,6 +81,7 @@ class Engine(Generic[Request]):
         """Forget all requests."""
         self._waiting: dict[str, Request] = {}
         self._running: list[Request] = []
+        self._readings: list[Reading[Request]] = []
         self._ended: dict[str, Request] = {}
         self._state = self._decoder.new_state(self.slots)
         self._columns = Columns(self.slots, self.max_columns, self._decoder.device)
@@ -93,7 +95,12 @@ class Engine(Generic[Request]):
     @property
     def running(self) -> frozenset[str]:
         """Requests that have a slot."""
-        return frozenset(request.request_id for request in self._running)
+        return frozenset(request.request_id for request in self._in_slots)
+
+    @property
+    def _in_slots(self) -> list[Request]:
+        """Requests by their slots; those whose prefixes are being read are the last."""
+        return [*self._running, *chain.from_iterable(reading.requests for reading in self._readings)]
 
     @property
     def max_cache_bytes(self) -> int:
@@ -143,7 +150,7 @@ class Engine(Generic[Request]):
         """A request that waits or runs. Raises KeyError for others."""
         if request_id in self._waiting:
             return self._waiting[request_id]
-        for request in self._running:
+        for request in self._in_slots:
             if request.request_id == request_id:
                 return request
         raise KeyError(request_id)
@@ -153,6 +160,10 @@ class Engine(Generic[Request]):
         """Forget a request and free its slot; unknown ones are ignored."""
         self._waiting.pop(request_id, None)
         self._ended.pop(request_id, None)
+        for reading in self._readings:
+            if reading.drop(request_id) and reading.done:
+                self._free(len(self._running))
+        self._readings = [reading for reading in self._readings if reading.requests]
         self._release([i for i, request in enumerate(self._running) if request.request_id == request_id])
 
     def take_draft_counts(self) -> tuple[int, int]:
@@ -163,67 +174,103 @@ class Engine(Generic[Request]):
     def _check(self, request: Request) -> None:
         """Raise what keeps a request out of the engine."""
         self._constrain(request.options)
-        prefix = len(request.prefix_ids)
-        positions = self._decoder.max_positions
-        room = positions - prefix + 1
-        if room < 1:
-            raise TooLarge(
-                f"image and prompt take {prefix} positions; this model has {positions}, so none is left for a report; "
-                "shorten the prompt",
-                "prompt",
-            )
-        if request.options.max_new_tokens > room:
-            raise InvalidOption(
-                f"max_new_tokens is {request.options.max_new_tokens}; this model has {positions} "
-                f"positions and the prompt takes {prefix}, so at most {room} are possible",
-                "max_new_tokens",
-            )
-        check_columns(prefix, request.options, self.max_columns)
+        request.check_positions(self._decoder.max_positions)
+        check_columns(len(request.prefix_ids), request.options, self.max_columns)
 
     def _fill_slots(self) -> None:
-        """Let waiting requests in, one by one: matrix kernels choose the order of their sums by the number of rows.
+        """Read prefixes of waiting requests: while others are decoded, only so many that these do not wait for long."""
+        idle = not self._running
+        while self._read_next(TOGETHER if idle else BETWEEN_STEPS):
+            if not idle and self._decoder.reads_together:
+                break
+
+    def _read_next(self, most: int) -> bool:
+        """Read up to so many tokens of prefixes, if the decoder can; whether there were any."""
+        self._readings = self._readings or self._next_readings(most)
+        if not self._readings:
+            return False
+        reading, *others = self._readings
+        stop = min(reading.length, reading.done + most) if self._decoder.reads_in_parts else reading.length
+        logits = isolate(partial(self._prefill, reading, stop))
+        if isinstance(logits, RequestError):
+            # One that fails must not keep those out that are read with it.
+            self._readings = [*(reading.alone() if len(reading.requests) > 1 else ()), *others]
+            if len(reading.requests) == 1:
+                self._end(reading.requests[0], logits)
+        elif stop == reading.length:
+            self._readings, first = others, len(self._running)
+            self._running += reading.requests
+            self._choose(first, logits)
+        return True
+
+    def _next_readings(self, most: int) -> list[Reading[Request]]:
+        """The waiting requests whose prefixes are read next, with their images; those that have none end."""
+        readings: list[Reading[Request]] = []
+        while not readings and (entering := self._next_entering(most)):
+            following = self._following(entering)
+            for i, request in enumerate(entering):
+                image_embeds = isolate(partial(self._prepare, request, [*entering[i + 1 :], *following]))
+                if isinstance(image_embeds, RequestError):
+                    self._end(request, image_embeds)
+                elif readings and readings[-1].has_form_of(request):
+                    readings[-1].add(request, image_embeds)
+                else:
+                    readings.append(Reading([request], [image_embeds]))
+        return readings
+
+    def _next_entering(self, most: int) -> list[Request]:
+        """Take waiting requests: several if their prefixes can be read at once, and are so many tokens together.
 
         One whose images are still being read keeps itself and the next ones out while there is something to decode.
         """
+        entering: list[Request] = []
         while self._waiting:
             for waiting in islice(self._waiting.values(), READ_AHEAD):
                 waiting.read()
             request = next(iter(self._waiting.values()))
-            if len(self._running) == self.slots or (self._running and not request.is_read):
+            taken = len(self._running) + len(entering)
+            if taken == self.slots or (taken and not request.is_read):
+                break
+            together = self._decoder.reads_together and (len(entering) + 1) * len(request.prefix_ids) <= most
+            if entering and not (together and have_one_form(entering[0], request)):
                 break
             del self._waiting[request.request_id]
-            logits = isolate(partial(self._prefill, request, self._next()))
-            if isinstance(logits, RequestError):
-                self._end(request, logits)
-            else:
-                self._running.append(request)
-                self._choose(len(self._running) - 1, logits)
+            entering.append(request)
+        return entering
 
-    def _next(self) -> list[Request]:
-        """Requests that enter right after one that enters now: their images are read, and there are slots for them."""
-        free = self.slots - len(self._running) - 1
+    def _following(self, entering: Sequence[Request]) -> list[Request]:
+        """Requests that enter right after these: their images are read, and there are slots for them."""
+        free = self.slots - len(self._running) - len(entering)
         return list(takewhile(lambda waiting: waiting.is_read, islice(self._waiting.values(), free)))
 
-    def _prefill(self, request: Request, others: Sequence[Request]) -> Tensor:
-        """Read the prefix of a request into the next slot: logits of its first token, shape (1, 1, vocab_size)."""
+    def _prepare(self, request: Request, others: Sequence[Request]) -> Tensor:
+        """Its image_embeds, and what chooses its tokens."""
         image_embeds = request.embed(others)
         if not image_embeds.isfinite().all():
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
-        prefix_ids = request.prefix_ids
-        device, slot, prefix = self._decoder.device, len(self._running), len(prefix_ids)
         request.selection, request.tokens = self.select(request), torch.empty(0, dtype=torch.int64)
-        request.position = self._decoder.next_position(prefix_ids, request.grids) - 1
-        self._columns.grow(prefix)
-        self._state.cache.reserve(slot + 1, self._columns.total)
-        places = self._state.cache.prefix_places(slice(slot, slot + 1), prefix)
-        prompt_ids = torch.tensor([prefix_ids], device=device)
+        request.position = self._decoder.next_position(request.prefix_ids, request.grids) - 1
+        return image_embeds
+
+    def _prefill(self, reading: Reading[Request], stop: int) -> Tensor:
+        """Read prefixes further, up to a token: logits of what follows, shape (slots, 1, vocab_size)."""
+        device, first = self._decoder.device, len(self._running)
+        slots = slice(first, first + len(reading.requests))
+        if not reading.done:
+            self._columns.grow(reading.length)
+            self._state.cache.reserve(slots.stop, self._columns.total)
+            for slot in range(slots.start, slots.stop):
+                self._columns.enter(slot, reading.length)
+        places = self._state.cache.prefix_places(slots, stop, reading.done)
+        prompt_ids = torch.tensor([request.prefix_ids for request in reading.requests], device=device)
         try:
-            embeds = image_embeds[None].to(device)
-            logits = self._decoder.prefill(self._state, places, embeds, prompt_ids, request.grids)
+            image_embeds = torch.stack(reading.image_embeds).to(device)
+            logits = self._decoder.prefill(self._state, places, image_embeds, prompt_ids, reading.grids)
         except Exception:
-            self._state.clear(slot, prefix)
+            for slot in range(slots.start, slots.stop):
+                self._free(slot)
             raise
-        self._columns.enter(slot, prefix)
+        reading.done = stop
         return logits[:, None]
 
     def select(self, request: Request) -> TokenSelection:
@@ -291,7 +338,7 @@ class Engine(Generic[Request]):
         over = []
         for i, request in enumerate(self._running[first:]):
             position = request.position
-            chosen = isolate(partial(_advance, request, logits[i], healthy[i]))
+            chosen = isolate(partial(advance, request, logits[i], healthy[i]))
             if request.drafts:
                 proposed, accepted = self._draft_counts
                 self._draft_counts = proposed + request.drafts, accepted + max(request.position - position - 1, 0)
@@ -310,19 +357,29 @@ class Engine(Generic[Request]):
         self._ended[request.request_id] = request
 
     def _release(self, indices: Sequence[int]) -> None:
-        """Free slots and clear them; the last one takes a free one's place, so that those in use are the first."""
+        """Free slots; the last one takes a free one's place, so that those in use are the first."""
         for index in sorted(indices, reverse=True):
             last = len(self._running) - 1
-            self._state.clear(index, self._columns.used(index))
+            self._free(index)
             if index != last:
-                self._state.move(last, index, self._columns.used(last))
-                self._state.clear(last, self._columns.used(last))
-                self._columns.move(last, index)
+                self._move(last, index)
                 self._running[index] = self._running[last]
-            self._columns.leave(last)
             self._running.pop()
+            if self._readings and self._readings[0].done:
+                self._move(last + 1, last)
         if indices and self._columns.shrink():
             self._state.cache.narrow(KEPT_COLUMNS)
+
+    def _move(self, source: int, target: int) -> None:
+        """Let what is in a slot take the place of a free one."""
+        self._state.move(source, target, self._columns.used(source))
+        self._columns.move(source, target)
+        self._free(source)
+
+    def _free(self, slot: int) -> None:
+        """Clear a slot."""
+        self._state.clear(slot, self._columns.used(slot))
+        self._columns.leave(slot)
 
 
 @contextmanager
@@ -334,36 +391,3 @@ def _set_threads(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _advance(request: DecodeRequest, logits: Tensor, healthy: Sequence[bool]) -> NextTokens | tuple[Hypothesis, ...]:
-    """The next tokens of a request, or its sequences when it is over. Raises NonFiniteOutput where there is none.
-
-    Of tokens that were proposed, those count that selection chooses too; the only row then continues the last of them.
-
-    logits  : Tensor, shape (tokens or more, vocab_size)
-    healthy : whether they are all finite
-    """
-    if request.selection is None:
-        raise ValueError("the request has not been prefilled")
-    proposed = request.tokens[1:].tolist() if request.drafts else []
-    place = 0
-    while True:
-        own = slice(place, place + request.options.rows)
-        if not all(healthy[own]):
-            raise NonFiniteOutput("the decoder computed NaN or infinity for this request")
-        chosen = request.selection.advance(logits[own])
-        request.position += 1
-        if chosen is None:
-            return _sequences(request.selection)
-        if place == len(proposed) or int(chosen.tokens[0]) != proposed[place]:
-            return NextTokens(chosen.tokens, torch.tensor([place])) if place else chosen
-        place += 1
-
-
-def _sequences(selection: TokenSelection) -> tuple[Hypothesis, ...]:
-    """All sequences of a request that is over. Raises NonFiniteOutput where one has no probability."""
-    hypotheses = selection.hypotheses()
-    if not all(math.isfinite(logprob) for hypothesis in hypotheses for logprob in hypothesis.logprobs):
-        raise NonFiniteOutput("the log-probability of this report is not finite")
-    return hypotheses

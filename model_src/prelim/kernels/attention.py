@@ -105,6 +105,104 @@ def gather(cached: Cached) -> Any:
     return gather_row
 
 
+_TOGETHER = 4
+"""Terms that are added to a register's sums between reading and writing them."""
+
+_LANES = 16
+"""Numbers that are compared at once."""
+
+
+@cache
+def gather_prefix(cached: Cached) -> Any:
+    """A function for numba: attention of all rows of a prefix, by the heads that share keys."""
+    read = cached.read
+
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
+    def score(query, turned, count, weights):
+        """Products of a query with the first `count` keys; `turned` has shape (head_width, columns)."""
+        width = query.shape[0]
+        whole = width - width % _TOGETHER
+        for t in range(count):
+            weights[t] = _F(0)
+        for j in range(0, whole, _TOGETHER):
+            a, b, c, d = query[j], query[j + 1], query[j + 2], query[j + 3]
+            of_a, of_b, of_c, of_d = turned[j], turned[j + 1], turned[j + 2], turned[j + 3]
+            for t in range(count):
+                weights[t] = weights[t] + a * of_a[t] + b * of_b[t] + c * of_c[t] + d * of_d[t]
+        for j in range(whole, width):
+            for t in range(count):
+                weights[t] += query[j] * turned[j, t]
+
+    @njit(fastmath=SUMS, error_model="numpy")
+    def weigh(weights, count, lanes):
+        """Softmax of the first `count` numbers, in place; `lanes` is room."""
+        lanes[:] = _F(-np.inf)
+        whole = count - count % _LANES
+        for t in range(0, whole, _LANES):
+            for i in range(_LANES):
+                lanes[i] = max(lanes[i], weights[t + i])
+        highest = _F(-np.inf)
+        for i in range(_LANES):
+            highest = max(highest, lanes[i])
+        for t in range(whole, count):
+            highest = max(highest, weights[t])
+        for t in range(count):
+            weights[t] = exponential(weights[t] - highest)
+        total = _F(0)
+        for t in range(count):
+            total += weights[t]
+        for t in range(count):
+            weights[t] = weights[t] / total
+
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
+    def add(weights, count, values, gathered):
+        """The first `count` values, weighted."""
+        width = gathered.shape[0]
+        whole = count - count % _TOGETHER
+        for j in range(width):
+            gathered[j] = _F(0)
+        for t in range(0, whole, _TOGETHER):
+            a, b, c, d = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+            of_a, of_b, of_c, of_d = values[t], values[t + 1], values[t + 2], values[t + 3]
+            for j in range(width):
+                gathered[j] = (
+                    gathered[j] + a * read(of_a[j]) + b * read(of_b[j]) + c * read(of_c[j]) + d * read(of_d[j])
+                )
+        for t in range(whole, count):
+            for j in range(width):
+                gathered[j] += weights[t] * read(values[t, j])
+
+    @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
+    def gather_rows(queries, first, last, keys, values, mask, out):
+        """What the heads `first` to `last` (exclusive) of all rows gather, each by itself.
+
+        queries, out : shape (rows, heads, head_width)
+        keys, values : shape (columns, head_width)
+        mask         : shape (rows, length), where each may look, at one column at least
+        """
+        rows, _, width = queries.shape
+        length = mask.shape[1]
+        scale = _F(1) / np.sqrt(_F(width))
+        # Keys stand side by side, so that a register holds the scores of several.
+        turned, weights = np.empty((width, length), np.float32), np.empty(length, np.float32)
+        lanes = np.empty(_LANES, np.float32)
+        for t in range(length):
+            for j in range(width):
+                turned[j, t] = read(keys[t, j])
+        for row in range(rows):
+            seen, count = mask[row], length
+            while not seen[count - 1]:
+                count -= 1
+            for h in range(first, last):
+                score(queries[row, h], turned, count, weights)
+                for t in range(count):
+                    weights[t] = weights[t] * scale if seen[t] else _F(-np.inf)
+                weigh(weights, count, lanes)
+                add(weights, count, values, out[row, h])
+
+    return gather_rows
+
+
 _STRIDES = tuple(f"{name}_{of}" for name in ("key", "value") for of in ("sequence", "head", "column"))
 _ARGUMENTS = np.dtype(
     [(name, np.int64) for name in ("sequences", "kv_heads", "together", "rows", "length", "width", "masked")]

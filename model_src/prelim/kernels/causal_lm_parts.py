@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from prelim.kernels.attention import Cached, gather
+from prelim.kernels.attention import Cached, gather, gather_prefix
 from prelim.kernels.dot import BLOCK
-from prelim.kernels.product import Numbers, share
+from prelim.kernels.product import STEP_ROWS, Numbers, share
 from prelim.kernels.rows import FINITE_OR_NOT, gelu, gelu_tanh, layer_norm, rms_norm, silu
+from prelim.kernels.team import thread_number
 
 ACTIVATIONS = ("gelu", "silu", "gelu_tanh")
 """Those that a step has; their places here are their numbers there."""
@@ -47,6 +48,17 @@ def normalize(numbers: Numbers) -> Any:
     return normalized
 
 
+@njit
+def keep_last(x, part, rows, post):
+    """Move the last of each slot's rows, which are so many, to the front; of `part` too, where it is added later."""
+    if thread_number() == 0:
+        for slot in range(x.shape[0] // rows):
+            for j in range(x.shape[1]):
+                x[slot, j] = x[(slot + 1) * rows - 1, j]
+                if post:
+                    part[slot, j] = part[(slot + 1) * rows - 1, j]
+
+
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
 def _finish(sums, bias, start):
     for j in range(BLOCK):
@@ -70,20 +82,21 @@ def _apply(activation, x):
 @cache
 def activate(numbers: Numbers) -> Any:
     """A function for numba: the first half of the feed-forward, activated and stored as it is multiplied."""
-    store, sums_of, max_rows = numbers.store, numbers.sums, numbers.max_rows
+    store, sums_of, max_rows, together = numbers.store, numbers.sums, numbers.max_rows, numbers.together
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
     def activated(weights, bias, values, scales, corrections, gated, kind, to_values, to_scales, to_corrections):
         """The calling thread's share of the first half of the feed-forward, as the second half reads."""
         rows = values.shape[0]
         width = to_values.shape[1]
-        sums, gates = np.empty((max_rows, BLOCK), np.float32), np.empty((max_rows, BLOCK), np.float32)
+        at_once = max_rows if rows <= STEP_ROWS else together
+        sums, gates = np.empty((at_once, BLOCK), np.float32), np.empty((at_once, BLOCK), np.float32)
         first, last = share(width // BLOCK)
         for block in range(first, last):
             start = block * BLOCK
             second = start + width if gated else start
-            for row in range(0, rows, max_rows):
-                count = min(max_rows, rows - row)
+            for row in range(0, rows, at_once):
+                count = min(at_once, rows - row)
                 if gated:
                     sums_of(weights, start, BLOCK, values, scales, corrections, row, count, gates)
                 sums_of(weights, second, BLOCK, values, scales, corrections, row, count, sums)
@@ -119,15 +132,16 @@ def rotate(x, cosine, sine):
 @cache
 def attend(cached: Cached) -> Any:
     """A function for numba: attention of the rows of a slot."""
-    write, gather_rows = cached.write, gather(cached)
+    write, gather_row, gather_rows = cached.write, gather(cached), gather_prefix(cached)
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
-    def attending(heads, qkv, keys, values, places, mask, head, room, out):
+    def attending(heads, qkv, keys, values, places, mask, head, prefix, room, out):
         """Attention of one head of keys in one slot: every row of the slot, every head of queries that shares the keys.
 
         qkv          : shape (rows, heads + 2 kv_heads, head_width)
         keys, values : shape (columns, head_width); the rows' own are written at `places`, shape (rows,)
         mask, room   : as in `gather`
+        prefix       : the rows are those of a prefix, which are many
         out          : shape (rows, heads, head_width)
         """
         rows, _, width = qkv.shape
@@ -138,7 +152,10 @@ def attend(cached: Cached) -> Any:
                 keys[places[row], j] = write(qkv[row, heads + head, j])
                 values[places[row], j] = write(qkv[row, heads + kv_heads + head, j])
         first, last = head * together, (head + 1) * together
-        for row in range(rows):
-            gather_rows(qkv[row, first:last], keys, values, mask[row], room, out[row, first:last])
+        if prefix:
+            gather_rows(qkv, first, last, keys, values, mask, out)
+        else:
+            for row in range(rows):
+                gather_row(qkv[row, first:last], keys, values, mask[row], room, out[row, first:last])
 
     return attending

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prelim.kernels import GROUP, team
 from prelim.kernels.attention import Cached, cached_numbers
-from prelim.kernels.causal_lm_parts import ACTIVATIONS, activate, attend, norm, normalize, rotate
+from prelim.kernels.causal_lm_parts import ACTIVATIONS, activate, attend, keep_last, norm, normalize, rotate
 from prelim.kernels.kept import kernel
 from prelim.kernels.product import Numbers, Product, StoredRows, multiply, share
 from prelim.kernels.rows import address
@@ -26,7 +26,7 @@ _SIZES = (
     *("layers", "width", "heads", "kv_heads", "head_width", "feedforward", "vocab_size"),
     *("gated", "activation", "layer_norm", "parallel", "post", "head_normed"),
 )
-_CALL = ("first_slot", "slots", "rows", "length", "all_slots", "columns", "rotary")
+_CALL = ("first_slot", "slots", "rows", "length", "all_slots", "columns", "rotary", "prefix")
 _ADDRESSES = (
     *("x", "qkv", "gathered", "part", "logits", "places", "masks", "caches", "cosines", "sines"),
     *("values", "scales", "corrections", "wide_values", "wide_scales", "wide_corrections"),
@@ -123,7 +123,7 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached) -> Any:
                         rotate(turning[a.heads + head], cosines[kind, slot, row], sines[kind, slot, row])
                 key, value = kept[0, a.first_slot + slot, head], kept[1, a.first_slot + slot, head]
                 attending(
-                    *(a.heads, by_head[slot], key, value, places[slot], masks[kind, slot], head),
+                    *(a.heads, by_head[slot], key, value, places[slot], masks[kind, slot], head, a.prefix),
                     *(columns, gathered_heads[slot]),
                 )
             _barrier()
@@ -148,13 +148,19 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached) -> Any:
             bias = carray(address(m[3, 1]), (a.width,), np.float32)
             product(m[3, 0], bias, wide_values, wide_scales, wide_corrections, added, adding)
             _barrier()
+        scored = rows
+        if a.prefix:
+            scored = a.slots
+            keep_last(x, part, a.rows, a.post)
+            _barrier()
         normalized(
-            *(x, norms, 2 * a.layers, a.post, part, post_norms, a.layer_norm, a.eps, room, v_width, s_width, c_width)
+            *(x[:scored], norms, 2 * a.layers, a.post, part, post_norms, a.layer_norm, a.eps, room),
+            *(v_width, s_width, c_width),
         )
         _barrier()
-        logits = carray(address(a.logits), (rows, a.vocab_size), np.float32)
+        logits = carray(address(a.logits), (scored, a.vocab_size), np.float32)
         bias = carray(address(a.vocab_bias), (a.vocab_size,), np.float32)
-        score_tokens(a.vocab_weights, bias, v_width, s_width, c_width, logits, False)
+        score_tokens(a.vocab_weights, bias, v_width[:scored], s_width, c_width, logits, False)
 
     return step
 
@@ -239,6 +245,11 @@ class CompiledStep:
         for name, value in values.items():
             self._fixed[name] = value
 
+    @property
+    def reads_prefixes(self) -> bool:
+        """Whether it is the fastest for prefixes as well."""
+        return self._numbers.packed
+
     def __call__(
         self,
         x: Tensor,
@@ -247,8 +258,10 @@ class CompiledStep:
         caches: Sequence[Tensor],
         columns: Tensor,
         slots: slice,
+        *,
+        prefix: bool = False,
     ) -> Tensor:
-        """Scores of all tokens, shape (slots, rows, vocab_size).
+        """Scores of all tokens, shape (slots, rows, vocab_size); after a prefix those of its last row alone.
 
         x         : Tensor, shape (slots, rows, width), embeddings of the tokens
         rotations : of every kind of layer: cosines and sines, each of shape (slots, rows, 1, head_width); empty where
@@ -257,6 +270,7 @@ class CompiledStep:
         caches    : of every layer, shape (2, all slots, kv_heads, all columns, head_width)
         columns   : Tensor of int64, shape (slots, rows): where the keys and values of these tokens go
         slots     : those of the cache that take part
+        prefix    : the rows of a slot are those of its prefix
         """
         held = x.float().contiguous().clone(), _of_kinds(masks), columns.contiguous()
         count, rows, width = x.shape
@@ -264,7 +278,7 @@ class CompiledStep:
         qkv = torch.empty(total, self._qkv)
         gathered = torch.empty(total, self._inner)
         part = torch.empty(total if self._post else 0, width)
-        logits = torch.empty(count, rows, self._vocabulary.outputs)
+        logits = torch.empty(count, 1 if prefix else rows, self._vocabulary.outputs)
         narrow = StoredRows(self._numbers, total, max(width, self._inner))
         wide = StoredRows(self._numbers, total, self._feedforward)
         addresses = np.array([layer.data_ptr() for layer in caches], np.int64)
@@ -278,6 +292,7 @@ class CompiledStep:
             "all_slots": cache.shape[1],
             "columns": cache.shape[3],
             "rotary": bool(turns),
+            "prefix": prefix,
             "x": held[0].data_ptr(),
             "masks": held[1].data_ptr(),
             "places": held[2].data_ptr(),

@@ -15,6 +15,7 @@ few rows that only the weights are too large for the caches. The instructions: `
 """
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 import torch
@@ -51,8 +52,33 @@ _UNROLL = 4
 _AHEAD = 4096
 """Bytes by which weights are fetched ahead of the rows that wait for them; by itself the processor fetches too few."""
 
+_PART_BYTES = 1 << 14
+
 _I8, _I16, _I32, _I64, _F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _POINTER = ir.PointerType()
+
+
+class Kind(Enum):
+    """Kinds of products; the number of those that fetch as many weights ahead as one of them reads.
+
+    FIRST : of rows that wait for weights from memory
+    NEXT  : of the rows after them, while the next weights come
+    PART  : of many rows with a part of the inputs, whose weights are in a cache: they are added to the sums
+    """
+
+    FIRST = 1
+    NEXT = 2
+    PART = 8
+
+
+def outputs_together(instructions: Instructions) -> int:
+    """Outputs whose weights stand together."""
+    return _REGISTERS * instructions.lanes
+
+
+def part_groups(numbers: str, instructions: Instructions) -> int:
+    """Times GROUP inputs of a part of the inputs: 16 KiB of weights, for two threads may share the first cache."""
+    return _PART_BYTES * 8 // (GROUP * BLOCK * WEIGHT_BITS[numbers])
 
 
 def max_rows(numbers: str, instructions: Instructions) -> int:
@@ -135,16 +161,14 @@ def _bfloats(b: Any, pointer: Any, register: int, how: MultiplyAdd) -> Any:
     return b.bitcast(b.shl(b.zext(bits, how.ints), constant(how.ints, 16)), how.floats)
 
 
-def dot_function(module: Any, numbers: str, instructions: Instructions, rows: int, ahead: bool) -> Any:
+def dot_function(module: Any, numbers: str, instructions: Instructions, rows: int, kind: Kind) -> Any:
     """The function for so many rows in the LLVM module, written at its first call.
 
-    Arguments: weights of the outputs of four registers; rows of numbers, inputs a row; groups; the rows' scales and
-    corrections of the groups, one row after the other (of integers only); where the sums of each row go, every BLOCK
-    numbers; half as many weights that are wanted next.
-
-    ahead : weights that are wanted next are prefetched, to overlap memory traffic with arithmetic
+    Arguments: weights of the outputs of four registers, or of some of their inputs; the rows' numbers that they are
+    multiplied with; inputs a row; groups of the weights; the rows' scales and corrections of these groups (of integers
+    only); where the sums of each row go, every BLOCK numbers; the first of the weights that are wanted next.
     """
-    name = f"prelim_dot_{instructions.name}_{numbers}_{rows}" + "_ahead" * ahead
+    name = f"prelim_dot_{instructions.name}_{numbers}_{rows}_{kind.name}"
     if name in module.globals:
         return module.globals[name]
     signature = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, _I64, _I64, *[_POINTER] * 4])
@@ -157,15 +181,20 @@ def dot_function(module: Any, numbers: str, instructions: Instructions, rows: in
     # Registers of weights, and cache lines of them, that one pass of the loop reads.
     registers = _UNROLL // how.steps * _REGISTERS
     lines = registers * size // _LINE
+    lines_ahead = lines // kind.value
     entry, group_block, input_block, group_end, end = (
         function.append_basic_block(name) for name in ("entry", "group", "input", "group_end", "end")
     )
     cells = [(row, register) for row in range(rows) for register in range(_REGISTERS)]
     b = ir.IRBuilder(entry)
     prefetch = declare(b, "llvm.prefetch.p0", ir.VoidType(), _POINTER, _I32, _I32, _I32)
-    row_bytes = b.mul(inputs, _I64(ITEM_SIZE[numbers]))
-    # A row of floating-point numbers is a single group.
-    group_bytes = _I64(GROUP) if integers else row_bytes
+    row_bytes, row_groups = b.mul(inputs, _I64(ITEM_SIZE[numbers])), b.udiv(inputs, _I64(GROUP))
+    # Floating-point numbers are a single group.
+    group_bytes = _I64(GROUP) if integers else b.mul(groups, _I64(GROUP * ITEM_SIZE[numbers]))
+    sums_at = {cell: _at(b, sums, _I64((cell[0] * BLOCK + cell[1] * how.lanes) * 4)) for cell in cells}
+    before = dict.fromkeys(cells, constant(how.floats, 0.0))
+    if kind is Kind.PART:
+        before = {cell: b.load(place, typ=how.floats, align=4) for cell, place in sums_at.items()}
     b.branch(group_block)
 
     # for every group
@@ -177,11 +206,12 @@ def dot_function(module: Any, numbers: str, instructions: Instructions, rows: in
     value.add_incoming(values, entry)
     fetched.add_incoming(wanted_next, entry)
     for cell in cells:
-        total[cell].add_incoming(constant(how.floats, 0.0), entry)
-    place = [b.mul(b.add(group, b.mul(groups, _I64(row))), _I64(4)) for row in range(rows)]
-    start = [constant(how.sums, 0 if integers else 0.0)] * rows
+        total[cell].add_incoming(before[cell], entry)
+    place = [b.mul(b.add(group, b.mul(row_groups, _I64(row))), _I64(4)) for row in range(rows)]
+    start = dict.fromkeys(cells, constant(how.sums, 0)) if integers else before
     if how.unsigned:
-        start = [_spread(b, b.load(_at(b, corrections, place[row]), typ=_I32), how.ints) for row in range(rows)]
+        corrected = [_spread(b, b.load(_at(b, corrections, place[row]), typ=_I32), how.ints) for row in range(rows)]
+        start = {cell: corrected[cell[0]] for cell in cells}
     b.branch(input_block)
 
     # for every 128 bits of its inputs
@@ -189,8 +219,8 @@ def dot_function(module: Any, numbers: str, instructions: Instructions, rows: in
     done, weight_in, value_in, fetch = b.phi(_I64), b.phi(_POINTER), b.phi(_POINTER), b.phi(_POINTER)
     partial = {cell: b.phi(how.sums) for cell in cells}
     summed = dict(partial)
-    if ahead:
-        for line in range(lines // 2):
+    if kind is not Kind.FIRST:
+        for line in range(lines_ahead):
             b.call(prefetch, [_at(b, fetch, _I64(line * _LINE)), _I32(0), _I32(2), _I32(1)])
     else:
         for line in range(lines):
@@ -211,13 +241,13 @@ def dot_function(module: Any, numbers: str, instructions: Instructions, rows: in
     next_done = b.add(done, _I64(4 * _UNROLL))
     next_weight = _at(b, weight_in, _I64(registers * size))
     next_value = _at(b, value_in, _I64(4 * _UNROLL))
-    next_fetch = _at(b, fetch, _I64(lines // 2 * _LINE))
+    next_fetch = _at(b, fetch, _I64(lines_ahead * _LINE))
     for phi, first_value, following in (
         (done, _I64(0), next_done),
         (weight_in, weight, next_weight),
         (value_in, value, next_value),
         (fetch, fetched, next_fetch),
-        *((partial[cell], start[cell[0]], summed[cell]) for cell in cells),
+        *((partial[cell], start[cell], summed[cell]) for cell in cells),
     ):
         phi.add_incoming(first_value, group_block)
         phi.add_incoming(following, input_block)
@@ -242,30 +272,29 @@ def dot_function(module: Any, numbers: str, instructions: Instructions, rows: in
     b.cbranch(b.icmp_signed("<", next_group, groups if integers else _I64(1)), group_block, end)
 
     b.position_at_end(end)
-    for row, register in cells:
-        b.store(added[row, register], _at(b, sums, _I64((row * BLOCK + register * how.lanes) * 4)), align=4)
+    for cell in cells:
+        b.store(added[cell], sums_at[cell], align=4)
     b.ret_void()
     return function
 
 
-def call_dot(
-    b: Any, numbers: str, instructions: Instructions, rows: int, *, ahead: bool, arguments: Sequence[Any]
-) -> None:
-    """Multiply a whole BLOCK: the arguments of `dot_function`, of BLOCK outputs."""
+def call_dot(b: Any, numbers: str, instructions: Instructions, rows: int, kind: Kind, arguments: Sequence[Any]) -> None:
+    """Multiply a whole BLOCK, or some of its inputs: the arguments of `dot_function`, of BLOCK outputs."""
     weights, values, inputs, groups, scales, corrections, sums, wanted_next = arguments
-    function = dot_function(b.module, numbers, instructions, rows, ahead)
-    together = _REGISTERS * instructions.lanes
+    function = dot_function(b.module, numbers, instructions, rows, kind)
+    together = outputs_together(instructions)
     size = b.add(
-        b.mul(inputs, _I64(together * WEIGHT_BITS[numbers] // 8)), b.mul(groups, _I64(together * SCALE_SIZE[numbers]))
+        b.mul(inputs, _I64(together * WEIGHT_BITS[numbers] // 8)),
+        b.mul(b.udiv(inputs, _I64(GROUP)), _I64(together * SCALE_SIZE[numbers])),
     )
     for part in range(BLOCK // together):
         of_part = b.mul(size, _I64(part))
-        wanted = _at(b, wanted_next, b.mul(b.udiv(size, _I64(2)), _I64(part)))
+        wanted = _at(b, wanted_next, of_part if kind is Kind.PART else b.mul(b.udiv(size, _I64(2)), _I64(part)))
         to = _at(b, sums, _I64(part * together * 4))
         b.call(function, [_at(b, weights, of_part), values, inputs, groups, scales, corrections, to, wanted])
 
 
-def dot(numbers: str, instructions: Instructions, rows: int, *, ahead: bool) -> Any:
+def dot(numbers: str, instructions: Instructions, rows: int, kind: Kind) -> Any:
     """A function for numba: `call_dot` for these numbers and so many rows, addresses as int64."""
 
     @intrinsic
@@ -283,7 +312,7 @@ def dot(numbers: str, instructions: Instructions, rows: int, *, ahead: bool) -> 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             at = [builder.inttoptr(arg, _POINTER) for arg in args]
             arguments = [at[0], at[1], args[2], args[3], *at[4:]]
-            call_dot(builder, numbers, instructions, rows, ahead=ahead, arguments=arguments)
+            call_dot(builder, numbers, instructions, rows, kind, arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 8), generate

@@ -11,7 +11,18 @@ from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
 from prelim.kernels import FOUR_BITS, GROUP, instructions, stored, team
-from prelim.kernels.dot import BLOCK, ITEM_SIZE, SCALE_SIZE, WEIGHT_BITS, dot, max_rows, pack
+from prelim.kernels.dot import (
+    BLOCK,
+    ITEM_SIZE,
+    SCALE_SIZE,
+    WEIGHT_BITS,
+    Kind,
+    dot,
+    max_rows,
+    outputs_together,
+    pack,
+    part_groups,
+)
 from prelim.kernels.instructions import Instructions
 from prelim.kernels.kept import kernel
 from prelim.kernels.rows import FINITE_OR_NOT, address, copy, quantize, rotate, round_to_bfloat16
@@ -27,6 +38,13 @@ def share(things):
     return things * thread // threads, things * (thread + 1) // threads
 
 
+STEP_ROWS = 24
+"""Rows up to which memory takes the time of a product, and not arithmetic."""
+
+TOGETHER = 192
+"""Rows that share one reading of packed weights from memory, where there are more than STEP_ROWS."""
+
+
 @dataclass(frozen=True)
 class Numbers:
     """How rows are multiplied with weights.
@@ -34,7 +52,7 @@ class Numbers:
     kind         : one of `prelim.kernels.dot.ITEM_SIZE` or of `prelim.kernels.stored.KINDS`
     dtype        : of one number of a row in memory
     store        : makes them of a row of float32
-    max_rows     : that share one reading of the weights
+    max_rows     : that share one reading of the weights in a step
     instructions : what multiplies them
     """
 
@@ -55,9 +73,19 @@ class Numbers:
         return np.dtype(self.dtype).itemsize
 
     @property
+    def packed(self) -> bool:
+        """Whether weights are packed for them, which pays for many rows too."""
+        return self.kind not in stored.KINDS
+
+    @property
+    def together(self) -> int:
+        """Rows that share one reading of the weights, of more than STEP_ROWS."""
+        return TOGETHER if self.packed else self.max_rows
+
+    @property
     def sums(self) -> Any:
-        """A function for numba, which gives the sums of up to BLOCK outputs for up to `max_rows` rows."""
-        make = stored.stored_sums if self.kind in stored.KINDS else packed_sums
+        """A function for numba: the sums of up to BLOCK outputs for up to `max_rows` rows, or `together` of many."""
+        make = packed_sums if self.packed else stored.stored_sums
         return make(self.kind, self.instructions)
 
 
@@ -104,28 +132,23 @@ def packed_sums(kind: str, of: Instructions) -> Any:
     """`Numbers.sums` for weights that `prelim.kernels.dot.pack` has laid out."""
     size, weight_bits, scale_size = ITEM_SIZE[kind], WEIGHT_BITS[kind], SCALE_SIZE[kind]
     most = max_rows(kind, of)
-    alone = {rows: dot(kind, of, rows, ahead=False) for rows in range(1, most + 1)}
-    later = dot(kind, of, most, ahead=True)
+    alone = {rows: dot(kind, of, rows, Kind.FIRST) for rows in range(1, most + 1)}
+    later, many = dot(kind, of, most, Kind.NEXT), dot(kind, of, most, Kind.PART)
+    part, together, fetched = part_groups(kind, of), outputs_together(of), Kind.PART.value
+    # Of a group in what stands together.
+    group_bytes = together * (GROUP * weight_bits // 8 + scale_size)
     dot1, dot2, dot3, dot4, dot5, dot6 = (alone.get(rows, alone[1]) for rows in range(1, 7))
     more_than_three = most > 3
 
     @njit
-    def sums_of(weights, start, wanted, values, scales, corrections, row, rows, sums):
-        """Sums of outputs `start` to `start + BLOCK` for `rows` rows from `row` on, into `sums`, (MAX_ROWS, BLOCK).
-
-        weights             : address of all weights
-        start               : a multiple of BLOCK
-        values              : shape (all rows, inputs)
-        scales, corrections : shape (all rows, inputs / GROUP), of integers
-        """
+    def of_few(weights, block, values, scales, corrections, row, rows, sums):
+        """Of up to `most` rows; `weights` is the address of the block, which has so many bytes."""
         inputs = values.shape[1]
         groups = inputs // GROUP
         value = values.ctypes.data + row * inputs * size
         scale = scales.ctypes.data + row * groups * 4
         correction = corrections.ctypes.data + row * groups * 4
         out = sums.ctypes.data
-        block = BLOCK * (inputs * weight_bits // 8 + groups * scale_size)
-        weights += start // BLOCK * block
         # The first rows wait for the block to come from memory; with the next ones, the next block comes.
         following = weights + block + (row // most - 1) * (block // 2)
         if rows == most and 0 < row <= 2 * most:
@@ -144,26 +167,68 @@ def packed_sums(kind: str, of: Instructions) -> Any:
             else:
                 dot6(weights, value, inputs, groups, scale, correction, out, following)
 
+    @njit
+    def of_many(weights, values, scales, corrections, row, rows, sums):
+        """The same of so many times `most` rows, some groups at a time."""
+        inputs = values.shape[1]
+        groups = inputs // GROUP
+        sums[:rows] = np.float32(0)
+        for first in range(0, groups, part):
+            count = min(part, groups - first)
+            following = weights + (first + count) * group_bytes
+            for i in range(0, rows, most):
+                place = (row + i) * groups + first
+                wanted = following + i // most % fetched * (count * group_bytes // fetched)
+                many(
+                    *(weights + first * group_bytes, values.ctypes.data + place * GROUP * size, inputs, count),
+                    *(
+                        scales.ctypes.data + 4 * place,
+                        corrections.ctypes.data + 4 * place,
+                        sums[i:].ctypes.data,
+                        wanted,
+                    ),
+                )
+
+    @njit
+    def sums_of(weights, start, wanted, values, scales, corrections, row, rows, sums):
+        """Sums of outputs `start` to `start + BLOCK` for `rows` rows from `row` on, into `sums`, (rows, BLOCK).
+
+        weights             : address of all weights
+        start               : a multiple of BLOCK
+        values              : shape (all rows, inputs)
+        scales, corrections : shape (all rows, inputs / GROUP), of integers
+        """
+        inputs = values.shape[1]
+        block = BLOCK * (inputs * weight_bits // 8 + inputs // GROUP * scale_size)
+        weights += start // BLOCK * block
+        whole = 0
+        if rows > most:
+            whole = rows - rows % most
+            of_many(weights, values, scales, corrections, row, whole, sums)
+        for i in range(whole, rows, most):
+            of_few(weights, block, values, scales, corrections, row + i, min(most, rows - i), sums[i:])
+
     return sums_of
 
 
 @cache
 def multiply(numbers: Numbers) -> Any:
     """A function for numba, which multiplies rows with a matrix."""
-    max_rows, sums_of = numbers.max_rows, numbers.sums
+    max_rows, together, sums_of = numbers.max_rows, numbers.together, numbers.sums
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
     def product(weights, bias, values, scales, corrections, out, add):
         """The calling thread's share of the product, into `out`, shape (rows, outputs), or added to what is there."""
         rows = values.shape[0]
         outputs = out.shape[1]
-        sums = np.empty((max_rows, BLOCK), np.float32)
+        at_once = max_rows if rows <= STEP_ROWS else together
+        sums = np.empty((at_once, BLOCK), np.float32)
         first, last = share(-(-outputs // BLOCK))
         for block in range(first, last):
             start = block * BLOCK
             width = min(BLOCK, outputs - start)
-            for row in range(0, rows, max_rows):
-                count = min(max_rows, rows - row)
+            for row in range(0, rows, at_once):
+                count = min(at_once, rows - row)
                 sums_of(weights, start, width, values, scales, corrections, row, count, sums)
                 for i in range(count):
                     if add:

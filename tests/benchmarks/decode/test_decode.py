@@ -3,17 +3,19 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
 from benchmarks.decode.__main__ import Settings, bench, unlike_generate
-from benchmarks.decode.contender import Contender, Decoding, PeerFailed
-from benchmarks.decode.floor import COSTS, floor
+from benchmarks.decode.contender import Contender, Decoding, DecodingResult, PeerFailed
+from benchmarks.decode.floor import COSTS, Floor, first_token_floor, floor
 from benchmarks.decode.peers import generate, prelim
 from benchmarks.decode.point import Point
 from benchmarks.decode.restricted import RESTRICTED
-from benchmarks.decode.rounds import CpuSeconds, Series, prefixes
+from benchmarks.decode.rounds import CpuSeconds, Series, measure, prefixes
 from benchmarks.decode.table import markdown, markdown_table, rows
 from benchmarks.machine import IDLE
 from benchmarks.models.shapes import SHAPES, Shape, Work, checkpoint, work
@@ -122,6 +124,42 @@ def test_beams_share_the_prefix_in_the_floor() -> None:
     assert images - beams == pytest.approx(2 * 6 * 10 * 4 / 1e9)
 
 
+def test_floor_of_first_tokens() -> None:
+    """Every row of the prefixes is multiplied, one of each is scored, and looks at itself and those before it."""
+    found = first_token_floor(PREFIX, WORK, MACHINE, "int8", images=3)
+    assert found.bound == "arithmetic"
+    assert found.seconds == pytest.approx(2 * 3 * (6 * 800 + 200 + (1 + 2 + 3 + 4 + 5 + 6) * 10) / 8e9)
+    slow = dataclasses.replace(MACHINE, read=1e6, copy=1e6)
+    assert first_token_floor(PREFIX, WORK, slow, "int8", images=3).seconds == pytest.approx(1000 / 1e6)
+
+
+def test_floor_of_the_first_token_has_the_keys_of_the_image() -> None:
+    """With cross-attention, one row is read, and the image's columns are multiplied once."""
+    work = dataclasses.replace(WORK, image_column=20, image_matrix=400)
+    shape = dataclasses.replace(SHAPES["demo"], image_tokens=50)
+    found = first_token_floor(shape, work, MACHINE, "fp32", images=1)
+    assert found.seconds == pytest.approx(2 * (1000 + 10 + 50 * 20 + 50 * 400) / 1e9)
+
+
+def test_no_prefix_comes_twice() -> None:
+    """An engine that keeps what it computed for a prefix has nothing of it."""
+
+    class _Peer:
+        name = "prelim"
+        seen: ClassVar[list[Sequence[int]]] = []
+
+        def measure(self, precision: str, job: Decoding) -> DecodingResult:
+            self.seen.extend(job.prefixes)
+            return DecodingResult(1.0, [[0] * job.new_tokens] * len(job.prefixes))
+
+        def cpu_seconds(self) -> float:
+            return 0.0
+
+    peer: Any = _Peer()
+    measure([(peer, "fp32")], PREFIX, Point(2, 1), rounds=2, steps=3, progress=str)
+    assert len({tuple(ids) for ids in peer.seen}) == len(peer.seen) == 3 * 2 * 2
+
+
 def _series(peer: str, precision: str, first: list[float], last: list[float], token_ids: list[list[int]]) -> Series:
     cpu = CpuSeconds(own=sum(first) + sum(last), others=0.0, machine=sum(first) + sum(last))
     return Series(peer, precision, 10, first, last, token_ids, cpu)
@@ -139,10 +177,13 @@ def test_table_divides_medians_and_counts_tokens() -> None:
         ("fp32", "int8", "int8_dynamic"), floor(PREFIX, WORK, MACHINE, "fp32", images=1, beams=1, steps=3)
     )
 
-    ours, fastest, theirs, peer = rows(results, floors)
+    first_floors = dict.fromkeys(floors, Floor(0.25, "arithmetic"))
+
+    ours, fastest, theirs, peer = rows(results, floors, first_floors)
 
     assert (ours.median, ours.best) == (pytest.approx(200), pytest.approx(200))
-    assert ours.prefill == 1000
+    assert (ours.prefill, ours.first_floor, ours.first_share) == (1000, 250, 0.25)
+    assert peer.first_share == 0.5
     assert (ours.same, ours.fastest) == (1, pytest.approx(2))
     assert (fastest.same, fastest.fastest) == (1, 1)
     assert (theirs.same, theirs.fastest, theirs.differing) == (pytest.approx(3), pytest.approx(6), 0)
@@ -159,7 +200,7 @@ def test_table_marks_unreliable_figures() -> None:
     refused = Series("llama_cpp", "fp32", 10, refused="it has no beams")
     floors = {"fp32": floor(PREFIX, WORK, MACHINE, "fp32", images=1, beams=1, steps=3)}
 
-    page = markdown_table(rows([beside, scattered, refused], floors))
+    page = markdown_table(rows([beside, scattered, refused], floors, floors))
 
     assert "| 200\\* |" in page
     assert "up to 1.0 cores" in page

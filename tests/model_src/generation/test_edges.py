@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prelim.errors import ArchiveError, InvalidOption, TooLarge
-from prelim.generation import engine as engine_module
 from prelim.generation import grammar as grammar_module
+from prelim.generation.advance import advance
 from prelim.generation.columns import KEPT_COLUMNS
 from prelim.generation.confidence import INPUTS, Confidence, read_confidence, read_sentences
 from prelim.generation.decode_request import DecodeRequest
@@ -160,7 +160,7 @@ def test_what_an_engine_refuses() -> None:
     column = 2 * 2 * 32 * 4  # keys and values, layers, width, bytes
     assert batch.max_cache_bytes == 8 * batch.max_columns * column
     with pytest.raises(ValueError, match="has not been prefilled"):
-        engine_module._advance(request(tiny_image(0), options), torch.zeros(1, 4), healthy=True)
+        advance(request(tiny_image(0), options), torch.zeros(1, 4), [True])
 
 
 def test_a_cache_has_as_many_slots_as_requests() -> None:

@@ -8,20 +8,20 @@ from llvmlite import ir
 from torch import Tensor
 
 from prelim.kernels import GROUP
-from prelim.kernels.dot import BLOCK, call_dot, pack
+from prelim.kernels.dot import BLOCK, Kind, call_dot, pack
 from prelim.kernels.instructions import Instructions
 
 _I64, _POINTER = ir.IntType(64), ir.PointerType()
 KINDS = {"int4": torch.uint8, "int8": torch.int8, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-def _module(kind: str, instructions: Instructions, rows: int, *, ahead: bool = False) -> str:
+def _module(kind: str, instructions: Instructions, rows: int) -> str:
     """A function `whole`, with the arguments of `call_dot`."""
     module = ir.Module()
     signature = ir.FunctionType(ir.VoidType(), [_POINTER, _POINTER, _I64, _I64, *[_POINTER] * 4])
     function = ir.Function(module, signature, "whole")
     b = ir.IRBuilder(function.append_basic_block())
-    call_dot(b, kind, instructions, rows, ahead=ahead, arguments=function.args)
+    call_dot(b, kind, instructions, rows, Kind.FIRST, function.args)
     b.ret_void()
     return str(module)
 
