@@ -20,7 +20,7 @@ from prelim.generation.drafts import MAX_DRAFTS, Drafts
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import Outcome, isolate
-from prelim.generation.reading import BETWEEN_STEPS, TOGETHER, Reading, have_one_form
+from prelim.generation.reading import BETWEEN_STEPS, TOGETHER, PrefixReading, have_one_form
 from prelim.generation.sampling import Sampling
 from prelim.generation.selection import TokenSelection
 
@@ -81,7 +81,7 @@ class Engine(Generic[Request]):
         """Forget all requests."""
         self._waiting: dict[str, Request] = {}
         self._running: list[Request] = []
-        self._readings: list[Reading[Request]] = []
+        self._readings: list[PrefixReading[Request]] = []
         self._ended: dict[str, Request] = {}
         self._state = self._decoder.new_state(self.slots)
         self._columns = Columns(self.slots, self.max_columns, self._decoder.device)
@@ -203,9 +203,9 @@ class Engine(Generic[Request]):
             self._choose(first, logits)
         return True
 
-    def _next_readings(self, most: int) -> list[Reading[Request]]:
+    def _next_readings(self, most: int) -> list[PrefixReading[Request]]:
         """The waiting requests whose prefixes are read next, with their images; those that have none end."""
-        readings: list[Reading[Request]] = []
+        readings: list[PrefixReading[Request]] = []
         while not readings and (entering := self._next_entering(most)):
             following = self._following(entering)
             for i, request in enumerate(entering):
@@ -215,7 +215,7 @@ class Engine(Generic[Request]):
                 elif readings and readings[-1].has_form_of(request):
                     readings[-1].add(request, image_embeds)
                 else:
-                    readings.append(Reading([request], [image_embeds]))
+                    readings.append(PrefixReading([request], [image_embeds]))
         return readings
 
     def _next_entering(self, most: int) -> list[Request]:
@@ -252,7 +252,7 @@ class Engine(Generic[Request]):
         request.position = self._decoder.next_position(request.prefix_ids, request.grids) - 1
         return image_embeds
 
-    def _prefill(self, reading: Reading[Request], stop: int) -> Tensor:
+    def _prefill(self, reading: PrefixReading[Request], stop: int) -> Tensor:
         """Read prefixes further, up to a token: logits of what follows, shape (slots, 1, vocab_size)."""
         device, first = self._decoder.device, len(self._running)
         slots = slice(first, first + len(reading.requests))

@@ -19,7 +19,7 @@ BETWEEN_STEPS = 48
 
 
 @dataclass
-class Reading(Generic[Request]):
+class PrefixReading(Generic[Request]):
     """Prefixes of one form, in the slots after those of requests that run: several are read at once, one also in parts.
 
     image_embeds : of each, Tensor, shape (num_tokens, width)
@@ -57,10 +57,10 @@ class Reading(Generic[Request]):
                 return True
         return False
 
-    def alone(self) -> Iterator["Reading[Request]"]:
+    def alone(self) -> Iterator["PrefixReading[Request]"]:
         """Each by itself."""
         for request, image_embeds in zip(self.requests, self.image_embeds, strict=True):
-            yield Reading([request], [image_embeds])
+            yield PrefixReading([request], [image_embeds])
 
 
 def have_one_form(one: DecodeRequest, other: DecodeRequest) -> bool:
