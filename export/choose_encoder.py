@@ -159,12 +159,14 @@ def _measured(reference: Reference, trials: Mapping[str, _Trial]) -> MeasuredPar
 
 def encode(path: Path, encoder: EncoderConfig, pixel_values: Array) -> Array:
     """image_features of images, as they are served."""
-    return open_vision(path, encoder, "cpu", torch.get_num_threads(), packed=True).run(pixel_values)
+    session = open_vision(path, encoder, "cpu", torch.get_num_threads(), packed=True)
+    return session.run(torch.from_numpy(np.ascontiguousarray(pixel_values))).numpy()
 
 
 def connect(path: Path, encoder: EncoderConfig, image_features: Array) -> Array:
     """image_embeds of images, as they are served."""
-    return open_connector(path, encoder, "cpu", torch.get_num_threads(), packed=True).run(image_features)
+    session = open_connector(path, encoder, "cpu", torch.get_num_threads(), packed=True)
+    return session.run(torch.from_numpy(np.ascontiguousarray(image_features))).numpy()
 
 
 def describe_encoder(config: ModelConfig) -> list[str]:

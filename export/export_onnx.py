@@ -75,7 +75,7 @@ def compare(module: nn.Module, example: Tensor, path: Path, varying: Mapping[int
     for images in (example, example[:1], *smaller):
         with torch.inference_mode():
             expected = module(images).numpy()
-        actual = session.run(images.numpy())
+        actual = session.run(images).numpy()
         if actual.shape != expected.shape:
             raise ArchiveError(f"{path.name} returns shape {actual.shape}, PyTorch returns {expected.shape}")
         largest = float(np.abs(expected).max())

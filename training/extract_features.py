@@ -82,7 +82,7 @@ def extract(
                     pixels.append(preprocess(radiograph, archive.config.preprocess))
                     names.append(name_image(image, root))
                 if pixels:
-                    features.append(session.run(np.stack(pixels)))
+                    features.append(session.run(torch.from_numpy(np.stack(pixels))).cpu().numpy())
                 bar.update(len(part[first : first + batch]))
             if features:
                 _write_shard(out, index, names, np.concatenate(features))

@@ -15,7 +15,7 @@ from torch import nn
 
 from prelim.archive.archive import VISION
 from prelim.archive.encoder_config import EXACT, INT8, RUNTIMES, EncoderConfig
-from prelim.encoding.network_session import open_connector, open_vision
+from prelim.encoding.network_session import Session, open_connector, open_vision
 from prelim.encoding.onnx_session import Array
 from prelim.encoding.openvino_session import import_openvino
 
@@ -128,7 +128,7 @@ def _ours(path: Path, quantized: Mapping[str, Path], threads: int) -> Iterator[R
                 continue
             session = open_part(file, encoder, "cpu", threads, packed=True)
             together = f", {session.together} together" if session.together > 1 else ""
-            yield Runner(f"{OURS}{runtime} {precision}{together}", session.run)
+            yield Runner(f"{OURS}{runtime} {precision}{together}", _of_session(session))
 
 
 def _of_openvino(path: Path, threads: int) -> Encoding:
@@ -162,6 +162,10 @@ def floor(operations: int) -> Runner:
             return torch.ops.mkldnn._linear_pointwise(matrix, packed, None, "none", [], "").numpy()
 
     return Runner(FLOOR, run, floor=True)
+
+
+def _of_session(session: Session) -> Encoding:
+    return lambda batch: session.run(torch.from_numpy(batch)).numpy()
 
 
 def _of_torch(network: Callable[[torch.Tensor], torch.Tensor], autocast: torch.dtype | None = None) -> Encoding:

@@ -3,6 +3,7 @@
     benchmarks/gpu_check.sh                                         # everything, in less than 8 minutes
     benchmarks/gpu_check.sh --shapes biogpt --points 1x3 --out out/gpu.json
     DEVICE=cpu benchmarks/gpu_check.sh --shapes tiny-biogpt tiny-llama   # without a GPU: only that it runs
+    benchmarks/gpu_check.sh --vision archive/vision.onnx            # an encoder too, where onnxruntime-gpu is installed
 
 Prints a table, and the same as JSON in the last line. The exit code is 1 when ours and `generate` decode different
 token ids in fp32, which is checked at the tiny shapes and at that of BioGPT.
@@ -20,6 +21,7 @@ import torch
 import transformers
 
 from benchmarks.decode.point import Point
+from benchmarks.gpu.encoder import encoder
 from benchmarks.gpu.pair import SHAPES, ModelPair
 from benchmarks.gpu.timing import attention, copied_per_second, steps
 from terminal.arguments import CommandLine, positive
@@ -84,6 +86,7 @@ def check(given: Any) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "bandwidth": copied_per_second(device, 2**30 if on_gpu else 2**22),
+        "encoder": None if given.vision is None else encoder(given.vision, given.device),
         "exact": [],
         "rows": [],
         "left out": [],
@@ -117,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive, default=3, help="that count (%(default)s)")
     parser.add_argument("--seconds", type=positive, default=400, help="after which no point begins (%(default)s)")
     parser.add_argument("--time-all", action="store_true", help="time the tiny shapes too")
+    parser.add_argument("--vision", type=Path, help="vision.onnx of an archive: compare it with a CPU, and time it")
     parser.add_argument("--out", type=Path, help="file for the JSON")
     given = parser.parse_args(arguments)
     if int(transformers.__version__.split(".")[0]) < TRANSFORMERS:

@@ -101,14 +101,14 @@ def test_weights_of_a_session_are_mapped(tmp_path: Path) -> None:
     network, example = nn.Linear(4096, 4096).eval().requires_grad_(False), torch.randn(2, 3, 4096)
     export_onnx(network, example, tmp_path / "linear.onnx", inputs="x", outputs="y")
     code = (
-        "import sys, re, pathlib, numpy as np\n"
+        "import sys, re, pathlib, torch\n"
         "from prelim.encoding.onnx_session import OnnxSession\n"
         # Not Private_Dirty: that includes file pages that are not written to disk yet.
         "private = lambda: int(re.search(r'Anonymous: +(\\d+)', "
         "pathlib.Path('/proc/self/smaps_rollup').read_text())[1])\n"
         "before = private()\n"
         "session = OnnxSession(pathlib.Path(sys.argv[1]))\n"
-        "session.run(np.ones((2, 3, 4096), np.float32))\n"
+        "session.run(torch.ones(2, 3, 4096))\n"
         "print(private() - before)"
     )
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 from prelim.archive.archive import load_tokenizer, read_archive
-from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.encoding.onnx_session import OnnxSession
 from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage, UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess, preprocess_image
@@ -93,7 +95,7 @@ def test_networks_see_one_image_at_a_time(generator: ReportGenerator, monkeypatc
     sizes: list[int] = []
     run = OnnxSession.run
 
-    def recorded(session: OnnxSession, batch: Array) -> Array:
+    def recorded(session: OnnxSession, batch: Tensor) -> Tensor:
         sizes.append(len(batch))
         return run(session, batch)
 
@@ -124,7 +126,7 @@ def test_features_stand_for_the_image(generator: ReportGenerator, tiny_archive: 
     from prelim.images.radiograph import read_radiograph
 
     pixel_values = preprocess(read_radiograph(png(5), generator.config.input), generator.config.preprocess)
-    features = OnnxSession(tiny_archive / VISION).run(pixel_values[None])[0]
+    features = OnnxSession(tiny_archive / VISION).run(torch.from_numpy(pixel_values[None]))[0].numpy()
 
     by_features = one(generator, ReportRequest(image_features=features))
 
@@ -209,8 +211,8 @@ def test_image_that_becomes_nan_fails_alone(
     requests = [ReportRequest(image=png(seed)) for seed in (70, 71, 72)]
     run, images = session.run, itertools.count()
 
-    def poisoned(batch: np.ndarray) -> np.ndarray:
-        outputs = run(batch).copy()
+    def poisoned(batch: Tensor) -> Tensor:
+        outputs: Tensor = run(batch)
         if next(images) == 1:
             outputs[0, 0, 0] = value
         return outputs
@@ -228,7 +230,7 @@ def test_features_that_become_nan_are_the_clients_fault(
     generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Features within the bound that the connector still makes NaN of are refused by name."""
-    monkeypatch.setattr(generator._images._connector, "run", lambda batch: np.full((len(batch), 4, 32), np.nan, "f4"))
+    monkeypatch.setattr(generator._images._connector, "run", lambda batch: torch.full((len(batch), 4, 32), torch.nan))
 
     (error,) = generator.generate([ReportRequest(image_features=np.ones((4, 576), np.float32))])
 

@@ -88,7 +88,7 @@ class ArchivedVision(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """image_features of each image alone."""
-        return torch.from_numpy(self._session.run(pixel_values.cpu().numpy()))
+        return self._session.run(pixel_values.cpu())
 
 
 def served_vision(config: ModelConfig, vision: nn.Module, archive: Path | None) -> nn.Module:

@@ -5,7 +5,8 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-from prelim.encoding.onnx_session import Array
+from torch import Tensor
+
 from prelim.images.placement import Placement
 
 CAPACITY, MOST_BYTES = 32, 2**28
@@ -16,12 +17,12 @@ CAPACITY, MOST_BYTES = 32, 2**28
 class Encoded:
     """What a model saw in an image.
 
-    image_features : shape (num_tokens, width), or (rows, columns, width)
+    image_features : shape (num_tokens, width), or (rows, columns, width), where the vision encoder runs
     warnings       : remarks of the reader of the file
     placement      : where the picture that the model reads is in the file's image
     """
 
-    image_features: Array
+    image_features: Tensor
     warnings: tuple[str, ...]
     placement: Placement | None = None
 
@@ -47,7 +48,7 @@ class FeatureCache:
     def keep(self, digest: str, encoded: Encoded) -> None:
         """Keep the features of an image, and evict the least recently used."""
         # A copy, because a row of a batch would keep the whole batch in memory.
-        copy = replace(encoded, image_features=encoded.image_features.copy())
+        copy = replace(encoded, image_features=encoded.image_features.clone())
         with self._lock:
             self._encoded[digest] = copy
             self._encoded.move_to_end(digest)

@@ -36,7 +36,8 @@ class PreparedImage:
     """One image on its way to the decoder.
 
     pixel_values   : as `preprocess` gives them; None where the features are known without them
-    image_features : shape (num_tokens, width), or (rows, columns, width); None until the image is encoded
+    image_features : shape (num_tokens, width), or (rows, columns, width), where the vision encoder runs; None until
+                     the image is encoded
     digest         : name of the image in the cache of features; empty for a client's features
     warnings       : remarks of the reader of the file, and of the gate
     distance       : from the images of the training, by the gate; None without one
@@ -45,7 +46,7 @@ class PreparedImage:
     """
 
     pixel_values: Array | None = None
-    image_features: Array | None = None
+    image_features: Tensor | None = None
     digest: str = ""
     warnings: tuple[str, ...] = ()
     distance: float | None = None
@@ -127,7 +128,7 @@ class ImageEncoder:
         Raises InputError for an image that cannot be read or is refused, and for features of another shape.
         """
         if image_features is not None:
-            return PreparedImage(image_features=self._check(image_features))
+            return PreparedImage(image_features=torch.from_numpy(self._check(image_features)))
         if image is None:
             raise ValueError("there is neither an image nor features")
         digest = digest_of(image)
@@ -166,6 +167,8 @@ class ImageEncoder:
     def embed(self, image: PreparedImage, others: Iterable[PreparedImage] = ()) -> Tensor:
         """Compute image_embeds of an image, shape (num_tokens, decoder width), or (rows, columns, decoder width).
 
+        They are where the networks run.
+
         others : images that come next, which are encoded with it as far as images are encoded together
 
         Neither changes a bit: see `ImageSession`.
@@ -177,11 +180,11 @@ class ImageEncoder:
             waiting = [other for other in others if other.image_features is None and other is not image]
             self._encode([image, *waiting[: self.together - 1]])
         features = _features(image)
-        if np.isfinite(features).all():
+        if features.isfinite().all():
             if self._gate is not None:
-                image.distance = float(self._gate.distance(pool(features[None]))[0])
+                image.distance = float(self._gate.distance(pool(features[None].cpu().numpy()))[0])
                 image.warnings += self._gate.check(image.distance, self._config)
-            image_embeds = torch.from_numpy(self._connector.run(features[None])[0])
+            image_embeds = self._connector.run(features[None])[0]
             if image_embeds.isfinite().all():
                 return image_embeds
         if image.digest:
@@ -192,13 +195,13 @@ class ImageEncoder:
 
     def insights(self, image: PreparedImage) -> Mapping[str, Array]:
         """Compute the model's outputs besides the report, for an encoded image."""
-        return {name: session.run(_features(image)[None])[0] for name, session in self._insights.items()}
+        return {name: session.run(_features(image)[None])[0].cpu().numpy() for name, session in self._insights.items()}
 
     def gray(self) -> Array:
         """image_features of a gray image; the cache does not keep them."""
         p = self._config.preprocess
         shape = (1, p.channels, *p.picture_size(_FEW_TOKENS))
-        features: Array = self._vision.run(np.full(shape, 0.5, dtype=np.float32))[0]
+        features: Array = self._vision.run(torch.full(shape, 0.5))[0].cpu().numpy()
         return features
 
     @contextmanager
@@ -217,11 +220,11 @@ class ImageEncoder:
     def _encode(self, images: Sequence[PreparedImage]) -> None:
         """Compute image_features of images that have none, and keep them for the next requests with these images."""
         began = time.perf_counter()
-        features = self._vision.run(np.stack([_pixels(image) for image in images]))
+        features = self._vision.run(torch.from_numpy(np.stack([_pixels(image) for image in images])))
         took = time.perf_counter() - began
         for image, found in zip(images, features, strict=True):
             image.image_features, image.pixel_values, image.vision = found, None, took / len(images)
-            if np.isfinite(found).all():
+            if found.isfinite().all():
                 self._kept.keep(image.digest, Encoded(found, image.warnings, image.placement))
 
     def _check(self, image_features: Array) -> Array:
@@ -258,7 +261,7 @@ def _pixels(image: PreparedImage) -> Array:
     return image.pixel_values
 
 
-def _features(image: PreparedImage) -> Array:
+def _features(image: PreparedImage) -> Tensor:
     if image.image_features is None:
         raise RuntimeError("an image is connected before it is encoded")
     return image.image_features

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError
 
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "bf16"}
@@ -67,11 +67,11 @@ class OpenVinoSession:
         self.input_shape, self.output_shape = input_shape, output_shape
         self._request = compiled.create_infer_request()
 
-    def run(self, batch: Array) -> Array:
+    def run(self, batch: Tensor) -> Tensor:
         """The network's output for a batch, its first dimension the batch in and out."""
-        self._request.infer([np.ascontiguousarray(batch)])
+        self._request.infer([batch.contiguous().numpy()])
         # A copy, because the next batch is written over it.
-        return self._request.get_output_tensor(0).data.astype(np.float32, copy=True)
+        return torch.tensor(self._request.get_output_tensor(0).data, dtype=torch.float32)
 
 
 def import_openvino() -> Any:

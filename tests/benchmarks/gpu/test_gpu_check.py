@@ -14,7 +14,9 @@ import torch
 
 from benchmarks.decode.point import Point
 from benchmarks.gpu import __main__ as program
+from benchmarks.gpu.encoder import encoder
 from benchmarks.gpu.pair import SHAPES, ModelPair
+from prelim.archive.archive import VISION
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = ("--tokens", "6", "--rounds", "1", "--time-all")
@@ -72,6 +74,16 @@ def test_missing_gpu_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: py
     with pytest.raises(SystemExit):
         program.main([])
     assert "finds no GPU here; DEVICE=cpu" in capsys.readouterr().err
+
+
+def test_an_encoder_is_compared(tiny_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ONNX Runtime can use the device; elsewhere the record says what is missing."""
+    found = encoder(tiny_archive / VISION, "cpu")
+    assert (found["device"], found["largest difference"]) == ("cpu", 0)
+    assert {"stays ms", "through the host ms", "MB"} < found.keys()
+    assert "has no CUDA here" in encoder(tiny_archive / VISION, "cuda")["left out"]
+    monkeypatch.setitem(sys.modules, "prelim.encoding.onnx_session", None)
+    assert "install onnxruntime-gpu" in encoder(tiny_archive / VISION, "cpu")["left out"]
 
 
 def test_shapes_are_those_that_are_published() -> None:

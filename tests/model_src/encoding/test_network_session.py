@@ -4,19 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from prelim.archive.archive import VISION
 from prelim.archive.encoder_config import AUTO, EXACT, FASTEST_FIRST, RUNTIMES, EncoderConfig
 from prelim.decoders.precision import FASTEST_FIRST as DECODERS
 from prelim.encoding import openvino_session
 from prelim.encoding.network_session import TOGETHER, ImageSession, open_vision
-from prelim.encoding.onnx_session import Array, OnnxSession
+from prelim.encoding.onnx_session import OnnxSession
 from prelim.encoding.openvino_session import OpenVinoNetwork
 from prelim.errors import ArchiveError
 
-IMAGES: Array = np.random.default_rng(0).normal(size=(5, 3, 64, 64)).cumsum(2).astype(np.float32) / 8
+IMAGES = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0)).cumsum(2) / 8
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.1)])
@@ -26,8 +27,8 @@ def test_openvino_computes_the_same(tiny_archive: Path, precision: str, toleranc
     session = OpenVinoNetwork(tiny_archive / VISION, 1, precision).compile(len(IMAGES))
     wanted, found = exact.run(IMAGES), session.run(IMAGES)
     assert (session.input_shape, session.output_shape) == (exact.input_shape, exact.output_shape)
-    assert found.dtype == np.float32
-    assert np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max()
+    assert found.dtype == torch.float32
+    assert (found - wanted).abs().max() <= tolerance * wanted.abs().max()
 
 
 @pytest.mark.parametrize("precision", RUNTIMES["openvino"])
@@ -38,8 +39,8 @@ def test_features_are_those_of_an_image_alone(tiny_archive: Path, precision: str
         open_vision(tiny_archive / VISION, config, "cpu", threads, packed=True) for threads in (1, 1, 2)
     )
     alone = [first.run(image[None])[0] for image in IMAGES]
-    for batch in (second.run(IMAGES[::-1])[::-1], third.run(IMAGES)):
-        assert np.array_equal(np.stack(alone), batch)
+    for batch in (second.run(IMAGES.flip(0)).flip(0), third.run(IMAGES)):
+        assert torch.equal(torch.stack(alone), batch)
     assert first.together in (1, TOGETHER)
 
 
@@ -52,21 +53,21 @@ class Sums:
         self.sizes: list[int] = []
         self._step = -1 if backward else 1
 
-    def run(self, batch: Array) -> Array:
+    def run(self, batch: Tensor) -> Tensor:
         """The sums of the images."""
         self.sizes.append(len(batch))
-        return batch[:, :: self._step].cumsum(axis=1)[:, -1:]
+        return torch.from_numpy(batch.numpy()[:, :: self._step].cumsum(axis=1)[:, -1:].copy())
 
 
 def test_images_are_together_where_no_bit_changes() -> None:
     """In as few batches as there can be, but alone if sums in a batch have another order on this machine."""
-    images: Array = np.random.default_rng(1).normal(size=(7, 1000)).astype(np.float32)
+    images = torch.randn(7, 1000, generator=torch.Generator().manual_seed(1))
     for backward, sizes in ((False, [3, 3]), (True, [])):
         alone, together = Sums(), Sums(backward=backward)
         session = ImageSession(alone, together, 3)
         alone.sizes.clear()
         together.sizes.clear()
-        assert np.array_equal(session.run(images), Sums().run(images))
+        assert torch.equal(session.run(images), Sums().run(images))
         assert (together.sizes, session.together) == (sizes, 1 if backward else 3)
         assert alone.sizes == [1] * (7 - sum(sizes))
 

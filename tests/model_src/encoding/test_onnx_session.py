@@ -5,8 +5,9 @@ from typing import Any
 
 import onnxruntime as ort
 import pytest
+import torch
 
-from prelim.archive.archive import CONNECTOR
+from prelim.archive.archive import CONNECTOR, VISION
 from prelim.encoding.onnx_session import OnnxSession
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -39,3 +40,60 @@ def test_a_worker_s_gpu_is_used_where_it_can_be(
     on_gpu = number is not None and CUDA in available
     assert wanted == ([(CUDA, {"device_id": number}), CPU] if on_gpu else [CPU])
     assert session.device == (device if on_gpu and CUDA in gotten else "cpu")
+
+
+def test_bound_memory_has_the_bits_of_copies(tiny_archive: Path) -> None:
+    """Batches of any size, one after the other, give what arrays give; later runs, and writes to a batch, change none.
+
+    An output is read after its session has gone, and after others of its size were freed.
+    """
+    for file in (VISION, CONNECTOR):
+        session = OnnxSession(tiny_archive / file)
+        plain, shape = session._session, session.input_shape
+        name = plain.get_inputs()[0].name
+        batches = [torch.randn(size, *shape, generator=torch.Generator().manual_seed(size)) for size in (1, 3, 2, 3, 1)]
+        wanted = [torch.from_numpy(plain.run(None, {name: batch.numpy()})[0]) for batch in batches]
+
+        reused, found = torch.empty(3, *shape), []
+        for batch in batches:
+            reused[: len(batch)] = batch
+            found.append(session.run(reused[: len(batch)]))
+            session.run(reused)
+        # The same values where their memory has gaps.
+        found += [session.run(batch.mT.contiguous().mT) for batch in batches]
+        del session, plain
+
+        assert all(map(torch.equal, found, wanted * 2))
+        assert len({output.data_ptr() for output in found}) == len(found)
+        found[0].zero_()
+        assert torch.equal(found[1], wanted[1])
+
+
+def test_nothing_is_copied_to_other_memory(tiny_archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network reads the batch where it is, and its output is the tensor that the caller gets: on a GPU both too."""
+    bound: list[Any] = []
+
+    class Binding(ort.IOBinding):
+        """Notes what is bound."""
+
+        def bind_input(self, *given: Any) -> None:
+            bound.append(given)
+            super().bind_input(*given)
+
+        def get_outputs_as_ortvaluevector(self) -> Any:
+            outputs = super().get_outputs_as_ortvaluevector()
+            bound.append(outputs[0].data_ptr())
+            return outputs
+
+    def bind(session: ort.InferenceSession) -> Binding:
+        return Binding(session)
+
+    monkeypatch.setattr(ort.InferenceSession, "io_binding", bind)
+    session = OnnxSession(tiny_archive / CONNECTOR)
+    batch = torch.ones(2, *session.input_shape)
+
+    output = session.run(batch)
+
+    (_, device, number, _, shape, pointer), found = bound
+    assert (device, number, shape, pointer) == ("cpu", 0, tuple(batch.shape), batch.data_ptr())
+    assert found == output.data_ptr()

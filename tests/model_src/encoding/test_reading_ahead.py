@@ -5,10 +5,10 @@ from concurrent.futures import wait
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from prelim.encoding import image_encoder
 from prelim.encoding.network_session import ImageSession
-from prelim.encoding.onnx_session import Array
 from prelim.errors import UnreadableInput
 from prelim.generation.options import GenerationOptions
 from prelim.images.input_config import InputConfig
@@ -93,7 +93,7 @@ class Noting:
         self.sizes: list[int] = []
         self._session = session
 
-    def run(self, batch: Array) -> Array:
+    def run(self, batch: Tensor) -> Tensor:
         """What the session gives."""
         self.sizes.append(len(batch))
         return self._session.run(batch)

@@ -73,7 +73,7 @@ def test_attention_is_returned_on_request(model: Model, archive: Path, generator
     assert attention.shape == (DISEASES, 2, 2)
     np.testing.assert_allclose(attention.sum((1, 2)), 1, rtol=1e-5)
     pixels = preprocess(read_radiograph(png(), model.config.input), model.config.preprocess)
-    features = torch.from_numpy(OnnxSession(archive / VISION).run(pixels[None]))
+    features = OnnxSession(archive / VISION).run(torch.from_numpy(pixels[None]))
     expected = model.network.connector.disease_logits(features)[0]
     np.testing.assert_allclose(with_attention.insights["disease_logits"], expected.numpy(), rtol=1e-3, atol=1e-4)
 

@@ -274,7 +274,7 @@ def test_features_of_a_client_have_a_grid(generator: ReportGenerator, archive: P
     """They give the report of their image; of another shape, or too many, they are refused."""
     image, options = picture(1, 80, 56), GenerationOptions(max_new_tokens=12)
     session = OnnxSession(archive / VISION)
-    features = session.run(pixel_values(archive.parent / "model", [image]).numpy())[0]
+    features = session.run(pixel_values(archive.parent / "model", [image]))[0].numpy()
 
     one, other = generator.generate(
         [ReportRequest(image=image, options=options), ReportRequest(image_features=features, options=options)]
