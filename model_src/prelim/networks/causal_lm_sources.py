@@ -82,7 +82,9 @@ def rotary(embedding: Any) -> dict[str, tuple[Tensor, float]]:
     kinds = embedding.rope_type if isinstance(embedding.rope_type, Mapping) else {"": embedding.rope_type}
     for kind in kinds.values():
         if kind not in FIXED_ROPE:
-            raise ValueError(f"rope_parameters has rope_type {kind!r}; known: {', '.join(FIXED_ROPE)}")
+            raise ValueError(
+                f"rope_parameters (rope_scaling in older files) has rope_type {kind!r}; known: {', '.join(FIXED_ROPE)}"
+            )
     if "" in kinds:
         return {"full_attention": (embedding.inv_freq, float(embedding.attention_scaling))}
     return {

@@ -6,6 +6,7 @@ from typing import Any
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Renames, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
+from prelim.networks.architectures.settings_check import check_visible
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "phi")
 
@@ -81,10 +82,9 @@ def decoder_section(
             f"{', '.join(MODEL_TYPES)}"
         )
     vocab_size, width = shapes[f"{_BODY}embed_tokens.weight"]
-    of_phi = f"{_BODY}layers.0.{_PHI}" in shapes
-    if of_phi and not config:
+    first = _first(shapes)
+    if first == _PHI and not config:
         raise ArchiveError("these are the weights of a Phi, whose settings are not in them; give its config.json")
-    first = _PHI if of_phi else "mlp.gate_proj.weight"
     visible = {
         "hidden_size": width,
         "intermediate_size": shapes[f"{_BODY}layers.0.{first}"][0],
@@ -104,10 +104,14 @@ def decoder_section(
     tied = "decoder.lm_head.weight" not in shapes
     if tied:
         tied = facts.value("decoder.tie_word_embeddings", True)
-    biased = {name: f"{_BODY}layers.0.{key}.bias" in shapes for name, key in _BIASES.items()}
-    biases = {name: True for name, there in biased.items() if there and section["model_type"] == "llama"}
-    heads = _heads(shapes, given["num_attention_heads"], None)
+    biases = {name: True for name, there in _biased(shapes).items() if there and section["model_type"] == "llama"}
+    heads = _heads(shapes, str(section["model_type"]), given["num_attention_heads"], None)
     return {**section, **given, **heads, **biases, "tie_word_embeddings": tied}
+
+
+def _first(shapes: Shapes) -> str:
+    """The first matrix of a feed-forward layer."""
+    return _PHI if f"{_BODY}layers.0.{_PHI}" in shapes else "mlp.gate_proj.weight"
 
 
 def _visible_type(shapes: Shapes) -> str | None:
@@ -116,6 +120,9 @@ def _visible_type(shapes: Shapes) -> str | None:
         return "qwen3"
     return "qwen2" if f"{_ATTENTION}q_proj.bias" in shapes and f"{_ATTENTION}o_proj.bias" not in shapes else None
 
+
+_HEAD_DIM_ALONE = ("qwen3",)
+"""Those whose `head_dim` has a default of its own, and is not the width of the network divided by the heads."""
 
 _BIASES = {"attention_bias": "self_attn.o_proj", "mlp_bias": "mlp.down_proj"}
 
@@ -134,23 +141,32 @@ def _from_config(shapes: Shapes, facts: Facts, config: Mapping[str, Any]) -> dic
         stored.setdefault("sliding_window", None)
     heads = config.get("num_attention_heads") or default.num_attention_heads
     heads = facts.value("decoder.num_attention_heads", heads, stored=heads)
+    # A Mistral, a Qwen2 and a Phi do not read these.
+    biased = {name: there for name, there in _biased(shapes).items() if hasattr(default, name)}
+    check_visible("", config, biased)
     tied = config.get("tie_word_embeddings")
     tied = default.tie_word_embeddings if tied is None else tied
     tied = facts.value("decoder.tie_word_embeddings", tied, stored=tied)
     return {
         "model_type": model_type,
         **stored,
-        **_heads(shapes, heads, config.get("head_dim"), config.get("num_key_value_heads")),
+        **_heads(shapes, model_type, heads, config.get("head_dim"), config.get("num_key_value_heads")),
         "tie_word_embeddings": tied,
     }
 
 
-def _heads(shapes: Shapes, heads: int, head_dim: int | None, key_heads: int | None = None) -> dict[str, int]:
+def _biased(shapes: Shapes) -> dict[str, bool]:
+    return {name: f"{_BODY}layers.0.{key}.bias" in shapes for name, key in _BIASES.items()}
+
+
+def _heads(
+    shapes: Shapes, model_type: str, heads: int, head_dim: int | None, key_heads: int | None = None
+) -> dict[str, int]:
     queries, width = shapes[f"{_ATTENTION}q_proj.weight"]
     keys = shapes[f"{_ATTENTION}k_proj.weight"][0]
     if not isinstance(heads, int) or heads < 1 or queries % heads or (head_dim or queries // heads) * heads != queries:
         raise ArchiveError(
-            f"num_attention_heads is {heads}{f' of width {head_dim}' if head_dim else ''}, which does not fit the "
+            f"num_attention_heads is {heads}{f' and head_dim {head_dim}' if head_dim else ''}, which does not fit the "
             f"{queries} rows of q_proj; give the decoder's config.json, or --set decoder.num_attention_heads=NUMBER"
         )
     if key_heads not in (None, keys * heads // queries):
@@ -159,7 +175,22 @@ def _heads(shapes: Shapes, heads: int, head_dim: int | None, key_heads: int | No
             f"{keys * heads // queries}"
         )
     section = {"num_attention_heads": heads, "num_key_value_heads": keys * heads // queries}
-    return section if queries == width else {**section, "head_dim": queries // heads}
+    alone = model_type in _HEAD_DIM_ALONE
+    return section if queries == width and not alone else {**section, "head_dim": queries // heads}
+
+
+def check_layers(shapes: Shapes, text: Mapping[str, Any]) -> None:
+    """Raise ArchiveError if a section does not say how many layers there are, and its model type has another number.
+
+    text : the section text_config; empty if there is none
+    """
+    # Imported here because `transformers` takes seconds to import.
+    from transformers import AutoConfig
+
+    if text and text.get("num_hidden_layers") is None:
+        default = AutoConfig.for_model(text.get("model_type", "llama")).num_hidden_layers
+        layers = numbered(shapes, f".{_first(shapes)}")
+        check_visible("text_config.", {"num_hidden_layers": default}, {"num_hidden_layers": layers})
 
 
 def known_settings() -> set[str]:

@@ -100,7 +100,7 @@ def image_token_id(facts: Facts, published: int, vocab_size: int) -> Any:
 
 def unused(shapes: Shapes, config: Mapping[str, Any], setting: str = "vision_feature_layer") -> dict[str, str]:
     """Layers after the last one that is used, which a setting names; how many there are depends on the tower."""
-    return towers.unused_layers(towers.count_layers(shapes), _feature_layer(config, setting))
+    return towers.unused_layers(towers.count_layers(shapes), _feature_layer(config, setting), setting)
 
 
 def _feature_layer(config: Mapping[str, Any], setting: str = "vision_feature_layer") -> Any:
@@ -128,12 +128,15 @@ def text_section(
     Raises ArchiveError for a setting that is not understood, or contradicts the weights.
     """
     config = facts.config
+    # Layers of the tower have names that layers of a Phi have, too.
+    own_shapes = {key: shape for key, shape in shapes.items() if key.startswith("decoder.")}
     check_known("", config, {*_KNOWN, *known})
     check_visible("", config, {"multimodal_projector_bias": "connector.linear_1.bias" in shapes})
     text = {**(config.get("text_config") or {})}
     if text.get("model_type", "llama") in llama.MODEL_TYPES:
         check_known("text_config.", text, llama.known_settings())
         check_visible("text_config.", text, {"vocab_size": shapes["decoder.body.embed_tokens.weight"][0]})
+        llama.check_layers(own_shapes, text)
     whole, own = config.get("tie_word_embeddings"), text.get("tie_word_embeddings")
     if None not in (whole, own) and whole != own:
         raise ArchiveError(
@@ -141,8 +144,6 @@ def text_section(
         )
     if text and whole is not None:
         text["tie_word_embeddings"] = whole
-    # Layers of the tower have names that layers of a Phi have, too.
-    own_shapes = {key: shape for key, shape in shapes.items() if key.startswith("decoder.")}
     section = llama.decoder_section(own_shapes, facts, published, text)
     return {**section, "image_token_id": image_token_id(facts, token_id, section["vocab_size"])}
 

@@ -5,13 +5,11 @@ Published size: 336 px, 576 image tokens of width 1024 from the layer before the
 Source: Li et al., "LLaVA-Med: Training a Large Language-and-Vision Assistant for Biomedicine in One Day", NeurIPS 2023.
 """
 
-import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from prelim.errors import ArchiveError
-from prelim.networks.architectures import llama, llava, towers
+from prelim.networks.architectures import llama, llava, llava_code, towers
 from prelim.networks.architectures.architecture import Architecture, Published, Section, Shapes
 from prelim.networks.architectures.facts import Facts
 from prelim.networks.architectures.image_processor import OF_TOWERS, read_processor
@@ -19,60 +17,27 @@ from prelim.networks.architectures.image_processor import OF_TOWERS, read_proces
 PREPROCESS = {**llava.PREPROCESS, "resize": "pad_mean"}
 MISTRAL = {**llama.PUBLISHED, "model_type": "mistral", "rope_theta": 1e6, "max_position_embeddings": 32768}
 
-_FIXED: Mapping[str, tuple[Any, ...]] = {
-    "mm_vision_select_feature": ("patch",),
-    "mm_use_im_start_end": (False,),
-    "mm_use_im_patch_token": (False,),
-    "mm_patch_merge_type": ("flat",),
-    "mm_resampler_type": (),
-    "tune_im_start": (False,),
-    "s2": (False,),
-}
-"""Settings of LLaVA's code and the values that are supported, besides null."""
-
 _RESIZES = {"pad": "pad_mean", None: "shortest_edge"}
 """image_aspect_ratio -> `resize` of model.yaml."""
-
-_PROJECTOR = re.compile(r"linear|mlp\d+x_gelu")
 
 
 def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     config = facts.config
-    for name, allowed in _FIXED.items():
-        if config.get(name) is not None and config[name] not in allowed:
-            supported = ", ".join(map(repr, allowed)) or "null"
-            raise ArchiveError(f"config.json: {name} is {config[name]!r}; supported: {supported}")
-    layers = towers.count_layers(shapes)
-    layer = facts.value("vision.feature_layer", llava.FEATURE_LAYER, stored=config.get("mm_vision_select_layer"))
-    # The layer after the last one that is used is not among our weights.
-    used = [min(index, layers) for index in towers.used_layers(layers + 1, layer)]
-    vision = towers.tower_section(shapes, facts, {}, llava.VISION, used)
+    llava_code.check_settings(shapes, config)
+    layer = llava_code.feature_layer(towers.count_layers(shapes), facts)
+    vision = towers.tower_section(shapes, facts, {}, llava.VISION, [layer])
     aspect = config.get("image_aspect_ratio", "pad")
     if aspect not in _RESIZES:
         raise ArchiveError(f"config.json: image_aspect_ratio is {aspect!r}; supported: 'pad', null")
     return {
         "vision": vision,
-        "connector": {**llava.connector_section(shapes), "activation": _activation(config)},
+        "connector": llava_code.connector_section(shapes, config),
         "decoder": llama.decoder_section(shapes, facts, MISTRAL, {**config, "model_type": "mistral"} if config else {}),
         "preprocess": {
             **read_processor(vision["image_size"], PREPROCESS, facts, classes=OF_TOWERS),
             "resize": _RESIZES[aspect],
         },
     }
-
-
-def _activation(config: Mapping[str, Any]) -> str:
-    """Of the projector. Raises ArchiveError for another projector."""
-    kind = config.get("mm_projector_type", "mlp2x_gelu")
-    if not isinstance(kind, str) or not _PROJECTOR.fullmatch(kind):
-        raise ArchiveError(
-            f"config.json: mm_projector_type is {kind!r}; supported: linear, mlp2x_gelu, mlp3x_gelu, ..."
-        )
-    return "gelu"
-
-
-def _numbered(found: re.Match[str]) -> str:
-    return f"model.mm_projector.{llava.numbered_layer(found)}"
 
 
 ARCHITECTURE = Architecture(
@@ -88,11 +53,11 @@ ARCHITECTURE = Architecture(
         theirs=(
             *towers.THEIRS,
             (r"^vision_tower\.", "model.vision_tower.vision_tower."),
-            (r"^connector\.linear_(\d+)\.", _numbered),
+            (r"^connector\.linear_(\d+)\.", llava_code.numbered),
             *llama.THEIRS,
         ),
         ignored={**llama.IGNORED, **towers.IGNORED, **towers.LAST_NORM},
-        ignored_in=partial(llava.unused, setting="mm_vision_select_layer"),
+        ignored_in=partial(llava.unused, setting=llava_code.FEATURE_LAYER),
         defaults={
             "licence": "Apache License 2.0; research only (microsoft/llava-med-v1.5-mistral-7b)",
             "tokenizer": {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},

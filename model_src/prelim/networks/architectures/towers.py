@@ -102,24 +102,24 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def used_layers(layers: int, layer: Any) -> list[int]:
+def used_layers(layers: int, layer: Any, setting: str = "vision_feature_layer") -> list[int]:
     """The layers whose outputs are used, counted from the input of the first, of a tower of `layers` layers.
 
-    layer : vision_feature_layer. Raises ArchiveError if there is no such layer.
+    layer : the value of `setting`. Raises ArchiveError if there is no such layer.
     """
     found = layer if isinstance(layer, list) else [layer]
     if not found or any(
         not isinstance(index, int) or isinstance(index, bool) or not -layers - 1 <= index <= layers for index in found
     ):
         raise ArchiveError(
-            f"vision_feature_layer is {layer!r}; allowed: integers from {-layers - 1} to {layers}, or a list of them"
+            f"{setting} is {layer!r}; allowed: integers from {-layers - 1} to {layers}, or a list of them"
         )
     return [index if index >= 0 else layers + 1 + index for index in found]
 
 
-def unused_layers(layers: int, layer: Any) -> dict[str, str]:
-    """Pattern -> reason, of the layers after the last one that is used."""
-    beyond = range(max(used_layers(layers, layer)), layers) if layers else range(0)
+def unused_layers(layers: int, layer: Any, setting: str = "vision_feature_layer") -> dict[str, str]:
+    """Pattern -> reason, of the layers after the last one that is used, which a setting names."""
+    beyond = range(max(used_layers(layers, layer, setting)), layers) if layers else range(0)
     reason = "the image features are from an earlier layer"
     return {rf"{_LAYER}{layer}\.": reason for layer in beyond}
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import (
     BlipForConditionalGeneration,
@@ -18,14 +17,14 @@ from transformers import (
     VisionEncoderDecoderModel,
 )
 
-from prelim.decoders.decoder import IMAGE
-from prelim.networks.trained_decoder import serving_decoder
 from tests.model_src.networks.architectures import small_blip as blip
 from tests.model_src.networks.architectures import small_encoder_decoder as ved
 from tests.model_src.networks.architectures import small_gemma3 as gemma3
 from tests.model_src.networks.architectures import small_llava as llava
+from tests.model_src.networks.architectures import small_llava_mistral as llava_mistral
 from tests.model_src.networks.architectures import small_maira2 as maira2
 from tests.model_src.networks.architectures import small_qwen2_5_vl as qwen
+from tests.model_src.networks.architectures.compared_logits import blip_logits, qwen_logits, ved_logits, with_images
 
 Edit = tuple[str, Any]
 """Path of a setting in config.json, its parts joined by dots, and its new value; DROP leaves it out."""
@@ -43,6 +42,7 @@ class Family:
     refused  : edits that must be refused by the setting's name
     computed : edits after which both models must give the same logits
     within   : largest difference of these
+    system   : that imports it; None: the one with the family's name
     """
 
     save: Callable[[Path], Any]
@@ -51,77 +51,11 @@ class Family:
     refused: tuple[Edit, ...]
     computed: tuple[Edit, ...]
     within: float = 1e-9
+    system: str | None = None
 
 
-def ved_logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
-    """By teacher forcing."""
-    torch.manual_seed(1)
-    pixels, ids = torch.randn(2, 3, ved.SIDE, ved.SIDE), torch.randint(3, ved.VOCABULARY, (2, 9))
-    embeds = network.connector(network.vision(pixels))
-    found = network.decoder.teacher_forcing(embeds, ids[:, :1], torch.cat([ids[:, 1:], ids[:, :1]], dim=1))
-    return original(**ved.image_inputs(original, pixels), decoder_input_ids=ids).logits, found
-
-
-def blip_logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
-    """By teacher forcing, in 64 bits: BLIP's own attention sums in another order."""
-    torch.manual_seed(1)
-    original, network = original.double(), network.double()
-    pixels, ids = torch.randn(2, 3, blip.SIDE, blip.SIDE).double(), torch.randint(3, blip.VOCABULARY, (2, 9))
-    embeds = network.connector(network.vision(pixels))
-    found = network.decoder.teacher_forcing(embeds, ids[:, :1], torch.cat([ids[:, 1:], ids[:, :1]], dim=1))
-    return original(pixel_values=pixels, input_ids=ids).logits, found
-
-
-def with_images(
-    image_token: int, vocabulary: int, side: int, **types: bool
-) -> Callable[[Any, Any], tuple[Tensor, Tensor]]:
-    """Image embeddings, and logits of a text with two images, as they are trained and as they are served."""
-
-    def logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(1)
-        pixels, report = torch.randn(2, 3, side, side), torch.arange(20)[None] * 7 % (vocabulary - 7)
-        images = torch.stack(list(original.model.get_image_features(pixels).pooler_output))
-        image = [image_token] * images.shape[1]
-        ids = torch.tensor([[1, 5, *image, 6, 7, *image, 8]])
-        whole = torch.cat([ids, report[:, :-1]], dim=1)
-        given = {"token_type_ids": (whole == image_token).long()} if types else {}
-        expected = original(input_ids=whole, pixel_values=pixels, **given).logits[:, ids.shape[1] - 1 :]
-        embeds, prompt = network.connector(network.vision(pixels)), torch.tensor([[1, 5, IMAGE, 6, 7, IMAGE, 8]])
-        found = [
-            decoder.teacher_forcing(embeds.flatten(0, 1)[None], prompt, report)
-            for decoder in (network.decoder, serving_decoder(network.decoder))
-        ]
-        parts = ((images, expected, expected), (embeds, *found))
-        theirs, ours = (torch.cat([part.flatten() for part in three]) for three in parts)
-        return theirs, ours
-
-    return logits
-
-
-def qwen_logits(original: Any, network: Any) -> tuple[Tensor, Tensor]:
-    """As `with_images`, of two images of different sides, one of which is not in whole windows."""
-    torch.manual_seed(1)
-    unit, report = network.vision.merge * network.vision.patch_size, torch.arange(20)[None] * 7 % qwen.VOCABULARY
-    pictures = [torch.randn(1, 3, rows * unit, columns * unit) for rows, columns in ((4, 7), (6, 3))]
-    read = qwen.patches_of(pictures, original.config.vision_config)
-    images = torch.cat(original.model.get_image_features(**read).pooler_output)
-    embeds = [network.connector(network.vision(picture))[0] for picture in pictures]
-    grids = [(one.shape[0], one.shape[1]) for one in embeds]
-    prompt = torch.tensor(
-        [[1, 5, *[IMAGE] * len(embeds[0].flatten(0, 1)), 6, *[IMAGE] * len(embeds[1].flatten(0, 1)), 8]]
-    )
-    ids = prompt.masked_fill(prompt == IMAGE, original.config.image_token_id)
-    whole = torch.cat([ids, report[:, :-1]], dim=1)
-    expected = original(**qwen.inputs_of(whole, read)).logits[:, ids.shape[1] - 1 :]
-    flat = torch.cat([one.flatten(0, 1) for one in embeds])[None]
-    found = [
-        decoder.teacher_forcing(flat, prompt, report, grids)
-        for decoder in (network.decoder, serving_decoder(network.decoder))
-    ]
-    parts = ((images, expected, expected), (flat, *found))
-    theirs, ours = (torch.cat([part.flatten() for part in three]) for three in parts)
-    return theirs, ours
-
+QWEN3 = {"model_type": "qwen3", "head_dim": 8}
+"""A head's width is that of the network divided by the heads, which is not Qwen3's default."""
 
 FAMILIES: Mapping[str, Family] = {
     "encoder_decoder": Family(
@@ -284,6 +218,72 @@ FAMILIES: Mapping[str, Family] = {
             ("vision_config.vocab_size", 32000),
             ("vision_feature_layer", 2),
             ("projector_hidden_act", "relu"),
+        ),
+        within=1e-4,
+    ),
+    "llava with Qwen3": Family(
+        system="llava",
+        save=lambda path: llava.save_llava(llava.small_llava(QWEN3), path),
+        original=lambda path: LlavaForConditionalGeneration.from_pretrained(path).eval(),
+        logits=with_images(llava.IMAGE_TOKEN, llava.VOCABULARY, llava.SIDE),
+        refused=(
+            ("text_config.head_dim", 4),
+            ("text_config.head_dim", 16),
+            ("text_config.attention_bias", True),
+            ("text_config.num_attention_heads", 8),
+            ("text_config.layer_types", ["chunked_attention"] * 2),
+            ("text_config.rope_parameters", {"rope_type": "longrope", "factor": 2.0, "rope_theta": 1e4}),
+            ("text_config.num_experts", 8),
+        ),
+        computed=(
+            ("text_config.rms_norm_eps", 1e-3),
+            ("text_config.max_window_layers", 1),
+            ("text_config.rope_parameters", {"rope_type": "linear", "factor": 3.0, "rope_theta": 50.0}),
+            ("text_config.hidden_act", "gelu"),
+        ),
+        within=1e-4,
+    ),
+    "llava_mistral": Family(
+        save=lambda path: llava_mistral.save_original(llava_mistral.small_llava_mistral(), path),
+        original=llava_mistral.read_original,
+        logits=with_images(llava.IMAGE_TOKEN, llava.VOCABULARY, llava.SIDE),
+        refused=(
+            ("model_type", "llava_llama"),
+            ("architectures", ["LlavaLlamaForCausalLM"]),
+            ("auto_map", {"AutoModel": "modeling.Model"}),
+            ("mm_vision_select_feature", "cls_patch"),
+            ("mm_use_im_start_end", True),
+            ("mm_use_im_patch_token", True),
+            ("mm_patch_merge_type", "spatial"),
+            ("mm_resampler_type", "perceiver"),
+            ("mm_projector_type", "identity"),
+            ("mm_projector_type", "mlp3x_gelu"),
+            ("mm_projector_type", "linear"),
+            ("mm_hidden_size", 48),
+            ("mm_spatial_pool_mode", "average"),
+            ("mm_vision_select_layer", -9),
+            ("mm_vision_select_layer", [1, -2]),
+            ("image_aspect_ratio", "anyres"),
+            ("head_dim", 4),
+            ("hidden_act", "tanh"),
+            ("num_attention_heads", 5),
+            ("num_hidden_layers", 3),
+            ("num_key_value_heads", 4),
+            ("rope_scaling", {"type": "dynamic", "factor": 2.0}),
+            ("tie_word_embeddings", True),
+            ("residual_multiplier", 0.2),
+            ("vocab_size", 10),
+            ("s2", True),
+        ),
+        computed=(
+            ("hidden_act", "gelu"),
+            ("rms_norm_eps", 1e-3),
+            ("rope_theta", 500.0),
+            ("rope_scaling", {"type": "linear", "factor": 2.0}),
+            ("sliding_window", 3),
+            ("mm_vision_select_layer", 2),
+            ("image_grid_pinpoints", [[336, 672]]),
+            ("tune_mm_mlp_adapter", True),
         ),
         within=1e-4,
     ),

@@ -65,7 +65,47 @@ def test_edits_that_are_not_computed_are_refused_by_name(
     folder = edited(saved(family), edit, tmp_path / "checkpoint")
 
     with pytest.raises(ArchiveError, match=rf"\b{re.escape(edit[0].rpartition('.')[2])}\b"):
-        import_checkpoint(family, [folder], None, tmp_path / "model", "edited")
+        import_checkpoint(FAMILIES[family].system or family, [folder], None, tmp_path / "model", "edited")
+
+
+OTHER_FILES: dict[str, dict[str, Any]] = {
+    "generation_config.json": {
+        "bad_words_ids": [[3]],
+        "forced_eos_token_id": 2,
+        "guidance_scale": 1.5,
+        "num_beam_groups": 2,
+        "renormalize_logits": True,
+        "sequence_bias": [[[3], -1.0]],
+        "chat_format": "raw",
+    },
+    "preprocessor_config.json": {
+        "do_resize": False,
+        "do_thumbnail": True,
+        "do_pan_and_scan": True,
+        "image_std": [0, 0, 0],
+        "rescale_factor": 0,
+        "resample": 1,
+        "size": {"depth": 30},
+        "image_grid_pinpoints": [[336, 672]],
+    },
+}
+"""File -> settings that no family supports."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("file", "name"), [(file, name) for file, names in OTHER_FILES.items() for name in names])
+def test_edits_of_the_other_files_are_refused_by_name(
+    family: str, file: str, name: str, saved: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Each family reads them: what becomes of the settings that it supports is tested with their readers."""
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(saved(family), folder)
+    path = folder / file
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps({**stored, name: OTHER_FILES[file][name]}), encoding="utf-8")
+
+    with pytest.raises(ArchiveError, match=rf"\b{re.escape(name)}\b"):
+        import_checkpoint(FAMILIES[family].system or family, [folder], None, tmp_path / "model", "edited")
 
 
 @pytest.mark.parametrize(("family", "edit"), cases("computed"))
@@ -75,7 +115,7 @@ def test_other_edits_are_computed_as_transformers_does(
     """The logits of the imported network are those of the folder that was edited."""
     folder = edited(saved(family), edit, tmp_path / "checkpoint")
 
-    import_checkpoint(family, [folder], None, tmp_path / "model", "edited")
+    import_checkpoint(FAMILIES[family].system or family, [folder], None, tmp_path / "model", "edited")
 
     _, network = read_network(tmp_path / "model")
     with torch.inference_mode():

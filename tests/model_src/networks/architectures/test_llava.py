@@ -99,6 +99,7 @@ def new_keys(folder: Path) -> None:
         {"text": {"model_type": "mistral", "sliding_window": None}},
         {"text": {"model_type": "qwen2"}},
         {"text": {"model_type": "phi"}},
+        {"text": {"model_type": "qwen3", "head_dim": 8}},
         {"vision_config": SIGLIP, "vision_feature_layer": -1, "vision_feature_select_strategy": "full"},
         {"vision_config": SIGLIP, "vision_feature_layer": [2, 4]},
         {"vision_config": DINOV2, "vision_feature_layer": -1},
@@ -179,6 +180,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "vision_feature_select_strategy": "full",
     },
     "CLIP and Qwen2": {"text": {"model_type": "qwen2"}},
+    "CLIP and Qwen3": {"text": {"model_type": "qwen3", "head_dim": 16}},
     "DINOv2 and Llama": {"vision_config": DINOV2, "vision_feature_layer": -1},
     "CLIP and Mistral": {"text": {"model_type": "mistral", "sliding_window": None}, "vision_feature_layer": [-2, 1]},
 }

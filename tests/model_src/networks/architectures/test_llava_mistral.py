@@ -1,29 +1,19 @@
 """LLaVA-Med 1.5 in the form of LLaVA's own code: imported exactly, and served reports equal `generate`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from export.import_checkpoint import import_checkpoint
-from prelim.errors import ArchiveError
 from prelim.generation.options import GenerationOptions
 from prelim.networks.model_folder import read_network
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.model_src.generation.reference import generate_arguments, without_filling
 from tests.model_src.networks.architectures.imported_folder import import_folder, pixel_values, serve
-from tests.model_src.networks.architectures.small_llava import (
-    EOS_TOKEN,
-    PAD_TOKEN,
-    SIDE,
-    TEXT,
-    llava_tokenizer,
-    small_llava,
-)
+from tests.model_src.networks.architectures.small_llava import EOS_TOKEN, PAD_TOKEN, SIDE, llava_tokenizer
+from tests.model_src.networks.architectures.small_llava_mistral import save_original, small_llava_mistral
 from tests.tiny_model import png
 
 PROMPT = "Is the heart enlarged?"
@@ -32,44 +22,7 @@ PROMPT = "Is the heart enlarged?"
 @pytest.fixture(scope="module")
 def original() -> Any:
     """The same network of `transformers`."""
-    return small_llava({"model_type": "mistral", "sliding_window": None}, vision_config=_clip())
-
-
-def _clip() -> Any:
-    from transformers import CLIPVisionConfig
-
-    return CLIPVisionConfig(
-        hidden_size=32, intermediate_size=40, num_hidden_layers=4, num_attention_heads=16, image_size=SIDE, patch_size=7
-    )
-
-
-def save_original(model: Any, folder: Path, **changes: Any) -> Path:
-    """Save it as LLaVA's code does."""
-    folder.mkdir()
-    weights = {}
-    for key, value in model.state_dict().items():
-        saved = key.replace("model.language_model.", "model.")
-        saved = saved.replace("model.vision_tower.", "model.vision_tower.vision_tower.vision_model.")
-        for i, name in enumerate(("linear_1", "linear_2")):
-            saved = saved.replace(f"multi_modal_projector.{name}", f"mm_projector.{2 * i}")
-        weights[saved] = value.contiguous()
-    save_file(weights, folder / "model.safetensors")
-    config = {
-        **{name: value for name, value in TEXT.items() if name != "model_type"},
-        "model_type": "llava_mistral",
-        "architectures": ["LlavaMistralForCausalLM"],
-        "sliding_window": None,
-        "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch",
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_use_im_start_end": False,
-        "mm_use_im_patch_token": False,
-        "image_aspect_ratio": "pad",
-        **changes,
-    }
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    llava_tokenizer().save(str(folder / "tokenizer.json"))
-    return folder
+    return small_llava_mistral()
 
 
 @pytest.fixture(scope="module")
@@ -135,29 +88,3 @@ def test_served_reports_equal_generate(
     assert isinstance(report, Report)
     assert list(report.token_ids) == without_filling(found[0].tolist(), EOS_TOKEN, PAD_TOKEN)
     assert len({*report.token_ids}) >= 10
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature is 'cls_patch'; supported: 'patch'"),
-        ({"mm_use_im_start_end": True}, "mm_use_im_start_end is True"),
-        ({"mm_use_im_patch_token": True}, "mm_use_im_patch_token is True"),
-        ({"mm_patch_merge_type": "spatial"}, "mm_patch_merge_type is 'spatial'"),
-        ({"mm_resampler_type": "perceiver"}, "mm_resampler_type is 'perceiver'; supported: null"),
-        ({"mm_projector_type": "identity"}, "mm_projector_type is 'identity'"),
-        ({"mm_projector_type": 3}, "mm_projector_type is 3"),
-        ({"mm_vision_select_layer": -9}, "vision_feature_layer is -9"),
-        ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio is 'anyres'"),
-        ({"model_type": "llava_llama"}, "model_type is 'llava_llama'"),
-        ({"architectures": ["LlavaLlamaForCausalLM"]}, "architectures contains 'LlavaLlamaForCausalLM'"),
-        ({"num_hidden_layers": 3}, "num_hidden_layers = 3"),
-    ],
-)
-def test_other_settings_are_refused_by_name(
-    original: Any, changes: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    """A network that this project does not have is not taken for another."""
-    save_original(original, tmp_path / "checkpoint", **changes)
-    with pytest.raises(ArchiveError, match=message):
-        import_checkpoint("llava_mistral", [tmp_path / "checkpoint"], None, tmp_path / "model", "med")
