@@ -3,6 +3,7 @@
     make bench                                                   # everything; makes the peers' environment first
     python -m benchmarks.decode --shapes biogpt --points 1x3 4x3 --rounds 5 --peers generate ctranslate2 openvino
     python -m benchmarks.decode --shapes demo --peers generate --precisions fp32
+    python -m benchmarks.decode --shapes demo xreport --points 1x1 1x3 --peers a9f9d9b --precisions fp32 --steps 56
     python -m benchmarks.decode --processor avx2 --shapes biogpt --peers generate openvino   # as on an older processor
 
 Writes decode.json and decode.md into --out. All contenders are processes that take turns, A B C, A B C, ..., so that
@@ -24,7 +25,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.decode.contender import OURS, PEERS, Contender, PeerFailed
+from benchmarks.decode.contender import EARLIER, OURS, PEERS, Contender, PeerFailed
 from benchmarks.decode.floor import COSTS, first_token_floor, floor
 from benchmarks.decode.point import Point
 from benchmarks.decode.restricted import BUILT_FOR_THIS_PROCESSOR, RESTRICTED
@@ -145,7 +146,7 @@ def _contenders(
     folder = checkpoint(shape, store)
     with contextlib.ExitStack() as stack:
         started = []
-        for name in (OURS, *(peer for peer in PEERS if peer in settings.peers)):
+        for name in (OURS, *(peer for peer in (*PEERS, *EARLIER) if peer in settings.peers)):
             if settings.processor and name in BUILT_FOR_THIS_PROCESSOR:
                 notes[name] = "left out: it is built for this processor, and cannot be restricted"
                 continue
@@ -174,7 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["biogpt", "llama135m", "demo"])
     parser.add_argument("--points", nargs="+", default=POINTS, help="images x beams (%(default)s)")
     parser.add_argument(
-        "--peers", nargs="*", choices=PEERS[1:], default=PEERS[1:], help="engines to compare with (all)"
+        "--peers",
+        nargs="*",
+        choices=(*PEERS[1:], *EARLIER),
+        default=PEERS[1:],
+        help="engines to compare with (all but earlier commits of this one)",
     )
     parser.add_argument("--precisions", nargs="+", choices=COSTS, default=tuple(COSTS), help="(all)")
     parser.add_argument("--rounds", type=int, default=5, help="that count (%(default)s)")

@@ -24,6 +24,9 @@ HERE = (OURS, "generate")
 PEERS = (*HERE, "ctranslate2", "openvino", "openvino_genai", "llama_cpp")
 """Modules of benchmarks.decode.peers, in the order in which they take their turns."""
 
+EARLIER: Mapping[str, str] = {"a9f9d9b": "benchmarks.peers.child"}
+"""Commits of this repository that can compete with it, in this environment, and their module of child processes."""
+
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 _PATIENCE_S = 10.0
 
@@ -53,7 +56,7 @@ class DecodingResult:
 class Contender:
     """One peer with one checkpoint, as a context manager.
 
-    name     : one of PEERS
+    name     : one of PEERS or EARLIER
     threads  : number of threads
     log      : file for its output and that of its libraries
     more     : variables of its environment besides those of this process
@@ -66,17 +69,19 @@ class Contender:
     ) -> None:
         self.name = name
         self._log = log
-        python = sys.executable if name in HERE else str(PEERS_PYTHON)
+        here = name in HERE or name in EARLIER
+        python = sys.executable if here else str(PEERS_PYTHON)
         if not Path(python).is_file():
             raise PeerFailed(f"{python} is missing; `make bench` creates this environment, or leave out --peers {name}")
-        command = [python, "-m", "benchmarks.decode.peers.child", name, str(checkpoint), str(threads)]
+        module, kind = (EARLIER[name], OURS) if name in EARLIER else ("benchmarks.decode.peers.child", name)
+        command = [python, "-m", module, kind, str(checkpoint), str(threads)]
         environment = IDLE | dict(os.environ) | _OFFLINE | {"OMP_NUM_THREADS": str(threads)} | dict(more or {})
-        if name not in HERE:
+        if not here:
             # Their environment does not have the library, of which every program here needs one file.
             environment["PYTHONPATH"] = str(ROOT / "model_src")
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file
+                command, cwd=_tree(name), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file
             )
         try:
             said = self._read()
@@ -133,3 +138,16 @@ class Contender:
     def _failed(self) -> PeerFailed:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return PeerFailed(f"{self.name} ended; {self._log} ends with: {' | '.join(lines[-2:])}"[:600])
+
+
+def _tree(name: str) -> Path:
+    """Where the code of a contender is; an earlier commit is checked out once. Raises PeerFailed where it cannot be."""
+    if name not in EARLIER:
+        return ROOT
+    folder = ROOT / "build" / "bench" / name
+    if not folder.is_dir():
+        add = ["git", "worktree", "add", "--detach", str(folder), name]
+        made = subprocess.run(add, cwd=ROOT, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise PeerFailed(f"{name} cannot be checked out: {made.stderr.strip()[-300:]}")
+    return folder
